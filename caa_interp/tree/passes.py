@@ -17,9 +17,13 @@ import torch
 from transformers import Cache, DynamicCache
 
 from caa_interp.models.access import input_device, n_layers, residual_hooks, unembed
-from caa_interp.tree.plan import BaseRows, Plan, Variant
+from caa_interp.tree.plan import BaseRows, Lanes, Plan, Variant, deal
 
-_MAX_LOGITS_BYTES = 128 * 2**20
+# Logits are computed in blocks that keep the matrix product long, and normalized in parts that stay in a processor's
+# cache (with log_softmax, which is many times quicker there than logsumexp).
+_LOGITS_BYTES, _SOFTMAX_BYTES = 128 * 2**20, 12 * 2**20
+# Fewer rows than this a lane cost more for copies of the keys and values that lanes share than they save.
+_LANE_ROWS = 64
 
 
 @dataclass
@@ -132,35 +136,36 @@ def run_variants(
         Residual stream ``[n_joined, d_model]`` of the rows that have joined: the first of the variants' rows,
         one variant after the other.
     """
-    twins = np.concatenate([variant.twins for variant in variants])
-    joins = np.repeat([variant.join for variant in variants], [len(variant.twins) for variant in variants])
-    sees, columns = _variant_mask(rows, variants, twins)
+    lanes = deal(variants, _LANE_ROWS)
     some = next(iter(base.residual.values()))
-    mask = _additive(torch.as_tensor(sees, device=some.device)[None], some.dtype)
-    cache = _prefix_cache(base, columns, first=int(joins[0]) + 1, stop=stop)
-    additions = _additions(variants, rows.positions[twins], some)
-    twins_at = torch.as_tensor(twins, device=some.device)
-    residual = some[:0]
-    for layer in range(int(joins[0]), stop):
-        present = len(residual)
-        if present:
-            seen = mask[..., :present, : len(columns) + present]
-            replace = _Replacement(base.index, base.n_padded, twins_at[:present], seen, cache)
+    lane, slot, twins = (
+        torch.as_tensor(values, device=some.device) for values in (lanes.lane, lanes.slot, lanes.twins)
+    )
+    sees, columns = _variant_mask(rows, lanes)
+    mask = _additive(torch.as_tensor(sees, device=some.device), some.dtype)
+    additions = _additions(variants, lanes, rows.positions, some)
+    residual = some.new_empty(len(lanes.twins), 0, some.shape[-1])
+    for layer in range(int(lanes.joins[0]), stop):
+        if present := residual.shape[1]:
+            seen = mask[..., :present, : columns.shape[1] + present]
+            cache = _prefix_cache(base, columns, layer)
+            replace = _Replacement(base.index, base.n_padded, twins[:, :present], seen, cache)
             args, kwargs = base.calls[layer]
             with torch.no_grad():
                 output = model.blocks[layer](
-                    residual[None].to(args[0].device),
+                    residual.to(args[0].device),
                     *map(replace, args[1:]),
                     **{name: replace(value) for name, value in kwargs.items()},
                 )
-            residual = (output[0] if isinstance(output, tuple) else output)[0]
-        joining = int(np.searchsorted(joins, layer, side="right"))
-        if joining > present:
-            new = base.residual[layer][twins_at[present:joining]]
-            residual = torch.cat([residual.to(new.device), new])
+            residual = output[0] if isinstance(output, tuple) else output
+        joined = int(np.searchsorted(lanes.joins, layer, side="right"))
+        if joined > present:
+            new = base.residual[layer][twins[:, present:joined]]
+            residual = torch.cat([residual.to(new.device), new], dim=1)
         if layer in additions:
             residual = _add(residual, *additions[layer])
-        yield layer, residual
+        n_rows = joined * len(lanes.twins)
+        yield layer, residual[lane[:n_rows].to(residual.device), slot[:n_rows].to(residual.device)]
 
 
 def log_probs_of(model: Any, residual: torch.Tensor, rows: np.ndarray, tokens: np.ndarray) -> torch.Tensor:
@@ -181,15 +186,16 @@ def log_probs_of(model: Any, residual: torch.Tensor, rows: np.ndarray, tokens: n
         ``[n_targets]`` on the CPU.
     """
     used, index = np.unique(rows, return_inverse=True)
-    found = torch.empty(len(rows), dtype=torch.float64 if residual.dtype == torch.float64 else torch.float32)
-    size = max(1, _MAX_LOGITS_BYTES // (4 * int(model.cfg.d_vocab)))
+    dtype = torch.float64 if residual.dtype == torch.float64 else torch.float32
+    found = torch.empty(len(rows), dtype=dtype)
+    size, part = (max(1, n_bytes // (4 * int(model.cfg.d_vocab))) for n_bytes in (_LOGITS_BYTES, _SOFTMAX_BYTES))
     for begin in range(0, len(used), size):
-        mine = np.flatnonzero((index >= begin) & (index < begin + size))
         with torch.no_grad():
             logits = unembed(model, residual[torch.as_tensor(used[begin : begin + size], device=residual.device)])
-            logits = logits if logits.dtype == torch.float64 else logits.float()
-            at, ids = (torch.as_tensor(x, device=logits.device) for x in (index[mine] - begin, tokens[mine]))
-            found[torch.as_tensor(mine)] = (logits[at, ids] - logits.logsumexp(1)[at]).cpu()
+        for first, some in zip(range(begin, len(used), part), logits.split(part), strict=False):
+            mine = np.flatnonzero((index >= first) & (index < first + len(some)))
+            at, ids = (torch.as_tensor(x, device=some.device) for x in (index[mine] - first, tokens[mine]))
+            found[torch.as_tensor(mine)] = some.to(dtype).log_softmax(1)[at, ids].cpu()
     return found
 
 
@@ -204,7 +210,7 @@ class _Replacement:
     n_rows
         Number of rows of that pass, by which its tensors are known.
     twins
-        The unsteered row of each new row; its position is the new row's position.
+        ``[n_lanes, n_slots]``; the unsteered row of each new row, whose position is the new row's position.
     mask, cache
         Attention mask and keys and values of the new rows.
     """
@@ -224,60 +230,61 @@ class _Replacement:
             if value.ndim == 4 and value.shape[-2] == self.n_rows:
                 return self.mask.to(value)
             if value.ndim >= 2 and value.shape[1] == self.n_rows:
-                mine = value[self.index : self.index + 1] if len(value) > 1 else value
-                return mine.index_select(1, self.twins.to(value.device))
+                return value[self.index if len(value) > 1 else 0][self.twins.to(value.device)]
             if value.ndim == 1 and len(value) == self.n_rows:
-                return value.index_select(0, self.twins.to(value.device))
+                return value[self.twins[0].to(value.device)]
         return value
 
 
-def _prefix_cache(base: Base, columns: np.ndarray, first: int, stop: int) -> DynamicCache:
-    """Keys and values of the unsteered rows ``columns`` in blocks ``first`` to ``stop - 1``."""
+def _prefix_cache(base: Base, columns: np.ndarray, layer: int) -> DynamicCache:
+    """Keys and values of the unsteered rows ``columns``, ``[n_lanes, n_columns]``, in one block."""
     cache = DynamicCache()
-    for layer in range(first, stop):
-        keys, values = base.keys_values[layer]
-        at = torch.as_tensor(columns, device=keys.device)
-        cache.update(keys.index_select(2, at), values.index_select(2, at), layer)
+    keys, values = base.keys_values[layer]
+    at = torch.as_tensor(columns, device=keys.device)
+    cache.update(keys[0][:, at].transpose(0, 1), values[0][:, at].transpose(0, 1), layer)
     return cache
 
 
-def _add(residual: torch.Tensor, at: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+def _add(residual: torch.Tensor, lane: torch.Tensor, slot: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
     """The paper's steering: residual + multiplier * vector, at the steered rows."""
-    return residual.index_add(0, at.to(residual.device), vectors.to(residual))
+    at = (lane * residual.shape[1] + slot).to(residual.device)
+    return residual.flatten(0, 1).index_add(0, at, vectors.to(residual)).view_as(residual)
 
 
 def _additions(
-    variants: Sequence[Variant], positions: np.ndarray, like: torch.Tensor
-) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
-    """For each edited layer the edited rows and what is added to each."""
+    variants: Sequence[Variant], lanes: Lanes, positions: np.ndarray, like: torch.Tensor
+) -> dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """For each edited layer the lanes and slots of the edited rows, and what is added to each."""
     rows: dict[int, list[np.ndarray]] = {}
     vectors: dict[int, list[torch.Tensor]] = {}
     begin = 0
     for variant in variants:
-        end = begin + len(variant.twins)
         for edit in variant.edits:
-            at = begin + np.flatnonzero(positions[begin:end] >= edit.start)
+            at = begin + np.flatnonzero(positions[variant.twins] >= edit.start)
             rows.setdefault(edit.layer, []).append(at)
             vectors.setdefault(edit.layer, []).append(edit.vector.to(like).expand(len(at), -1))
-        begin = end
-    return {
-        layer: (torch.as_tensor(np.concatenate(rows[layer]), device=like.device), torch.cat(vectors[layer]))
-        for layer in rows
-    }
+        begin += len(variant.twins)
+    found = {}
+    for layer, edited in rows.items():
+        at = np.concatenate(edited)
+        lane, slot = (torch.as_tensor(values[at], device=like.device) for values in (lanes.lane, lanes.slot))
+        found[layer] = (lane, slot, torch.cat(vectors[layer]))
+    return found
 
 
-def _variant_mask(rows: BaseRows, variants: Sequence[Variant], twins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _variant_mask(rows: BaseRows, lanes: Lanes) -> tuple[np.ndarray, np.ndarray]:
     """Who sees whom: unsteered ancestors in front of the steering, then steered ancestors of the same variant.
 
-    Returns the mask ``[n_rows, n_columns + n_rows]`` and the unsteered rows that are its first columns.
+    Returns the mask ``[n_lanes, n_slots, n_columns + n_slots]`` and the unsteered rows that are each lane's first
+    columns, ``[n_lanes, n_columns]``.
     """
-    counts = [len(variant.twins) for variant in variants]
-    start = np.repeat([variant.start for variant in variants], counts)
-    owner = np.repeat(np.arange(len(variants)), counts)
-    unsteered = rows.sees[twins] & (rows.positions[None] < start[:, None])
-    steered = rows.sees[np.ix_(twins, twins)] & (owner[:, None] == owner[None])
-    columns = np.flatnonzero(unsteered.any(0))
-    return np.concatenate([unsteered[:, columns], steered], axis=1), columns
+    twins = lanes.twins
+    unsteered = rows.sees[twins] & (rows.positions < lanes.starts[..., None])
+    steered = rows.sees[twins[:, :, None], twins[:, None]] & (lanes.owners[:, :, None] == lanes.owners[:, None])
+    seen = unsteered.any(1)
+    # The rows that a lane sees come first; lanes that see fewer are filled up with rows that they do not.
+    columns = np.argsort(~seen, axis=1, kind="stable")[:, : seen.sum(1).max()]
+    return np.concatenate([np.take_along_axis(unsteered, columns[:, None], axis=2), steered], axis=2), columns
 
 
 def _additive(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

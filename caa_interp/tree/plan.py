@@ -57,7 +57,7 @@ class Plan:
     base
         Unsteered rows.
     variants
-        Steered rows, by rising ``join``.
+        Steered rows, by rising ``join``; those of equal paths stand together.
     variant_of
         For each branch the index of its variant, or -1.
     rows_of
@@ -104,6 +104,56 @@ class Places:
     row: np.ndarray
 
 
+@dataclass(frozen=True)
+class Lanes:
+    """Steered rows side by side, as a batch: rows of different lanes cannot see each other, so no time goes into it.
+
+    Every lane holds whole variants, and at every layer the same number of rows joins each lane.
+
+    Attributes
+    ----------
+    twins, starts, owners
+        ``[n_lanes, n_slots]``: of the row at each place its unsteered row, and ``start`` and index of its variant.
+    joins
+        ``[n_slots]``: layer behind which the rows at each place join.
+    lane, slot
+        ``[n_rows]``: place of each row, one variant after the other.
+    """
+
+    twins: np.ndarray
+    starts: np.ndarray
+    owners: np.ndarray
+    joins: np.ndarray
+    lane: np.ndarray
+    slot: np.ndarray
+
+
+def deal(variants: Sequence[Variant], least: int) -> Lanes:
+    """Deal variants, by rising ``join``, into as many lanes of at least ``least`` rows as can be filled evenly."""
+    sizes = np.array([len(variant.twins) for variant in variants])
+    joins = np.array([variant.join for variant in variants])
+    _, counts = np.unique(joins, return_counts=True)
+    most = max(1, int(sizes.sum()) // least) if len(set(sizes)) == 1 else 1
+    n_lanes = max(n for n in range(1, most + 1) if not (counts % n).any())
+    # Neighbors at one layer mostly share their unsteered rows, so that a lane needs few of them.
+    rank = np.arange(len(variants)) - np.searchsorted(joins, joins)
+    lane = np.repeat(rank * n_lanes // counts[np.searchsorted(np.unique(joins), joins)], sizes)
+    slot = np.empty(len(lane), dtype=np.int64)
+    for index in range(n_lanes):
+        slot[lane == index] = np.arange((lane == index).sum())
+    shape = (n_lanes, len(lane) // n_lanes)
+
+    def laid_out(values: np.ndarray) -> np.ndarray:
+        placed = np.empty(shape, dtype=np.int64)
+        placed[lane, slot] = values
+        return placed
+
+    twins = laid_out(np.concatenate([variant.twins for variant in variants]))
+    starts = laid_out(np.repeat([variant.start for variant in variants], sizes))
+    owners = laid_out(np.repeat(np.arange(len(variants)), sizes))
+    return Lanes(twins, starts, owners, joins[owners[0]], lane, slot)
+
+
 def make_plan(branches: Sequence[Branch]) -> Plan:
     """Merge what branches share."""
     base = _base_rows(branches)
@@ -123,7 +173,7 @@ def make_plan(branches: Sequence[Branch]) -> Plan:
                     twins.append(twin)
                 rows.append(known[twin])
         rows_of.append(np.array(rows, dtype=np.int64))
-    ordered = sorted(variants.values(), key=lambda variant: variant.join)
+    ordered = sorted(variants.values(), key=lambda variant: (variant.join, variant.start, variant.twins[0]))
     place = {variant.edits: index for index, variant in enumerate(ordered)}
     return Plan(base, ordered, [place[b.applied] if b.applied else -1 for b in branches], rows_of)
 

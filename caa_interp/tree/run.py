@@ -23,9 +23,8 @@ from caa_interp.tree.plan import Plan, make_plan
 # Largest difference of a log-probability, in nats, and of the residual stream relative to its size, that
 # rounding explains (models take their softmax in float32 at most); a wrong mask is off by much more.
 _TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-3, torch.float16: 0.2, torch.bfloat16: 0.5}
-# Rows of different variants do not see each other, so what is computed for such pairs is wasted: portions
-# of this many rows keep the waste below what longer matrix products gain.
-_ROWS_AT_ONCE = 384
+# Steered rows of a portion: longer matrix products gain little from here on.
+_ROWS_AT_ONCE = 1024
 # Trees whose unsteered rows run side by side, up to this many rows: fewer, larger matrix products. They are taken
 # from this many trees, so that those of similar size find each other; steered ones have more to do and come by twos.
 _BASE_ROWS_AT_ONCE = 768
@@ -184,14 +183,18 @@ def _rows_that_fit(model: Any, n_keys: int) -> int:
 
 
 def _portions(model: Any, plan: Plan) -> list[slice]:
-    """Cut the variants into portions that fit the memory and waste little on pairs that do not see each other."""
+    """Cut the variants into portions that fit the memory."""
     limit = min(_ROWS_AT_ONCE, _rows_that_fit(model, len(plan.base.tokens) + _ROWS_AT_ONCE))
     portions, begin, rows = [], 0, 0
-    for index, variant in enumerate(plan.variants):
-        if index > begin and rows + len(variant.twins) > limit:
+    sizes = np.array([len(variant.twins) for variant in plan.variants])
+    joins = np.array([variant.join for variant in plan.variants])
+    for index, size in enumerate(sizes):
+        # Variants that join at one layer stay together where they can: they fill lanes evenly.
+        together = size if joins[index] == joins[index - 1] else min(limit, int(sizes[joins == joins[index]].sum()))
+        if index > begin and rows + together > limit:
             portions.append(slice(begin, index))
             begin, rows = index, 0
-        rows += len(variant.twins)
+        rows += size
     return [*portions, slice(begin, len(plan.variants))] if plan.variants else []
 
 

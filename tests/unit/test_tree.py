@@ -5,9 +5,11 @@ import warnings
 import pytest
 import torch
 
+import caa_interp.tree.passes as tree_passes
 import caa_interp.tree.run as tree_run
 from caa_interp.errors import InputError
 from caa_interp.tree import Branch, Edit, run_tree, run_trees
+from caa_interp.tree.plan import Variant, deal
 
 TRUNK = (0, 40, 41, 42, 43, 44, 45, 46)
 OTHER_TRUNK = (0, 60, 61, 62, 63)
@@ -156,6 +158,41 @@ def test_portions_of_any_size(model, monkeypatch, rows):
     in_portions, _ = assert_same(model, branches)
     for one, other in zip(in_portions.log_probs, whole.log_probs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("least", [1, 2, 4, 1000])
+def test_lanes_of_any_number(model, monkeypatch, least):
+    """Variants behind two trunks of different lengths, several at every layer, dealt into few or many lanes."""
+    branches = [asked((*TRUNK, 80, 81)), asked((*OTHER_TRUNK, 90, 91))]
+    for layer in (2, 0, 1):
+        for seed in (1, 2):
+            branches.append(asked((*TRUNK, 80, 81), (Edit(layer, direction(seed), 7),), reads=(8, 9)))
+            branches.append(asked((*OTHER_TRUNK, 90, 91), (Edit(layer, direction(seed), 4),), reads=(5, 6)))
+    monkeypatch.setattr(tree_passes, "_LANE_ROWS", least)
+    assert_same(model, branches)
+
+
+@pytest.mark.parametrize(
+    ("joins", "sizes", "n_lanes"),
+    [
+        ([0, 0, 0, 0, 1, 1, 1, 1], [3] * 8, 4),  # 24 rows, at least 6 a lane
+        ([0, 0, 0, 1, 1], [6] * 5, 1),  # 3 and 2 variants fill no two lanes evenly
+        ([0, 0, 2, 2], [6, 6, 6, 5], 1),  # of different lengths
+        ([0, 0, 0, 1, 1, 1], [6] * 6, 3),
+    ],
+)
+def test_lanes_are_filled_evenly_and_hold_every_row_once(joins, sizes, n_lanes):
+    variants = [
+        Variant((), 2, join, list(range(10 * n, 10 * n + size)))
+        for n, (join, size) in enumerate(zip(joins, sizes, strict=True))
+    ]
+    lanes = deal(variants, least=6)
+    assert lanes.twins.shape == (n_lanes, sum(sizes) // n_lanes)
+    assert lanes.twins[lanes.lane, lanes.slot].tolist() == [twin for variant in variants for twin in variant.twins]
+    assert lanes.owners[lanes.lane, lanes.slot].tolist() == [n for n, size in enumerate(sizes) for _ in range(size)]
+    expected = [join for join, size in zip(joins, sizes, strict=True) for _ in range(size)]
+    assert lanes.joins[lanes.slot].tolist() == expected
+    assert sorted(lanes.joins) == lanes.joins.tolist()
 
 
 @pytest.mark.parametrize("path", ["tree", "plain"])
