@@ -115,9 +115,9 @@ def _recorded_calls(model: Any, calls: list[tuple[tuple[Any, ...], dict[str, Any
 
 
 def run_variants(
-    model: Any, rows: BaseRows, base: Base, variants: Sequence[Variant], stop: int
+    model: Any, rows: BaseRows, base: Base, variants: Sequence[Variant], stop: int, layers: set[int]
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """Run the steered rows of some variants, and yield the residual stream behind every block.
+    """Run the steered rows of some variants, and yield the residual stream behind the blocks that are asked for.
 
     Parameters
     ----------
@@ -129,6 +129,8 @@ def run_variants(
         By rising ``join``.
     stop
         Number of blocks to run.
+    layers
+        Layers to yield; those before the first variant joins are passed over.
 
     Yields
     ------
@@ -164,8 +166,9 @@ def run_variants(
             residual = torch.cat([residual.to(new.device), new], dim=1)
         if layer in additions:
             residual = _add(residual, *additions[layer])
-        n_rows = joined * len(lanes.twins)
-        yield layer, residual[lane[:n_rows].to(residual.device), slot[:n_rows].to(residual.device)]
+        if layer in layers:
+            n_rows = joined * len(lanes.twins)
+            yield layer, residual[lane[:n_rows].to(residual.device), slot[:n_rows].to(residual.device)]
 
 
 def log_probs_of(model: Any, residual: torch.Tensor, rows: np.ndarray, tokens: np.ndarray) -> torch.Tensor:

@@ -132,12 +132,12 @@ def deal(variants: Sequence[Variant], least: int) -> Lanes:
     """Deal variants, by rising ``join``, into as many lanes of at least ``least`` rows as can be filled evenly."""
     sizes = np.array([len(variant.twins) for variant in variants])
     joins = np.array([variant.join for variant in variants])
-    _, counts = np.unique(joins, return_counts=True)
+    _, first, group, counts = np.unique(joins, return_index=True, return_inverse=True, return_counts=True)
     most = max(1, int(sizes.sum()) // least) if len(set(sizes)) == 1 else 1
     n_lanes = max(n for n in range(1, most + 1) if not (counts % n).any())
     # Neighbors at one layer mostly share their unsteered rows, so that a lane needs few of them.
-    rank = np.arange(len(variants)) - np.searchsorted(joins, joins)
-    lane = np.repeat(rank * n_lanes // counts[np.searchsorted(np.unique(joins), joins)], sizes)
+    rank = np.arange(len(variants)) - first[group]
+    lane = np.repeat(rank * n_lanes // counts[group], sizes)
     slot = np.empty(len(lane), dtype=np.int64)
     for index in range(n_lanes):
         slot[lane == index] = np.arange((lane == index).sum())

@@ -143,7 +143,8 @@ class _Job:
             offsets[portion] = np.cumsum([0, *(len(variant.twins) for variant in variants)])[:-1]
             inside = np.zeros(len(plan.variants) + 1, dtype=bool)
             inside[portion] = True
-            for layer, residual in run_variants(self.model, plan.base, base, variants, stop):
+            wanted = self.read_layers | {stop - 1}
+            for layer, residual in run_variants(self.model, plan.base, base, variants, stop, wanted):
                 if layer in self.read_layers:
                     mine = inside[reads.variant] & (layer >= self.joins)
                     self.read(layer, residual, mine, offsets[reads.variant] + reads.row)
