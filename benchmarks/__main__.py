@@ -20,6 +20,7 @@ from benchmarks import floor, naive
 from caa_interp.prompts import PromptFormat, Rendering
 
 MULTIPLIERS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
+N_ROUNDS = 3
 # Questions of 100 to 250 tokens, as researchers ask them: a real pair behind its context.
 CONTEXT = (
     "I have been thinking about this for a few weeks, and I have talked it over with my sister, with two colleagues "
@@ -81,6 +82,8 @@ def sweep_row(model: Any, vector: caa.SteeringVector, format: str, n_items: int,
     rate = floor.matmul_rate(model)
     with Peak() as peak:
         ours, table = timed(lambda: caa.sweep(model, vector, pairs, format=format, multipliers=MULTIPLIERS))
+    # A shared machine's speed drifts within minutes: the floor is at the mean of the rates right before and after.
+    rate = (rate + floor.matmul_rate(model)) / 2
     every = list(naive.cells(len(layers), MULTIPLIERS))
     sample = every[:: max(1, len(every) // n_cells)]
     total, cells, worst, least = 0.0, 0, 0.0, 0.0
@@ -132,14 +135,18 @@ def floor_seconds(model: Any, renderings: Sequence[Rendering], format: str, rate
 
 
 def extraction_row(model: Any, format: str, n_pairs: int) -> dict[str, Any]:
-    """All layers of one vector, against two full forwards a pair."""
+    """All layers of one vector, against two full forwards a pair; three rounds each, in turn."""
     pairs, prompts = questions(n_pairs), PromptFormat.of(model)
     caa.extract_vector(model, pairs[:1], format=format)
     renderings = [rendering for pair in pairs for rendering in prompts.render(pair, format)]
     naive.difference_at_all_layers(model, renderings[0], format)
-    with Peak() as peak:
-        ours, vector = timed(lambda: caa.extract_vector(model, pairs, format=format))
-    naive_seconds, differences = timed(lambda: [naive.difference_at_all_layers(model, r, format) for r in renderings])
+    ours = naive_seconds = peak_megabytes = 0.0
+    for _ in range(N_ROUNDS):
+        with Peak() as peak:
+            seconds, vector = timed(lambda: caa.extract_vector(model, pairs, format=format))
+        ours, peak_megabytes = ours + seconds / N_ROUNDS, max(peak_megabytes, peak.megabytes)
+        seconds, differences = timed(lambda: [naive.difference_at_all_layers(model, r, format) for r in renderings])
+        naive_seconds += seconds / N_ROUNDS
     mean = torch.stack(differences).double().mean(0).cpu()
     return {
         "task": f"extraction, {format}: {n_pairs} pairs, all layers",
@@ -147,7 +154,7 @@ def extraction_row(model: Any, format: str, n_pairs: int) -> dict[str, Any]:
         "naive (s)": naive_seconds,
         "caa_interp (s)": ours,
         "ratio": naive_seconds / ours,
-        "peak (MB)": peak.megabytes,
+        "peak (MB)": peak_megabytes,
         "largest difference": float((mean - vector.values.double()).abs().max()),
     }
 
@@ -179,10 +186,10 @@ def generation_row(model: Any, vector: caa.SteeringVector, layer: int) -> dict[s
 
 
 def steered_row(model: Any, vector: caa.SteeringVector, layer: int) -> dict[str, Any]:
-    """One steered answer against one unsteered answer of the same length, best of five each, in turn."""
+    """One steered answer against one unsteered answer of the same length, best of ten each, in turn."""
     prompt = [caa.load_behavior("optimism").open_ended[0]]
     best = {0.0: float("inf"), 1e-6: float("inf")}
-    for _ in range(5):
+    for _ in range(10):
         for multiplier in best:
             options = {"vector": vector, "layer": layer, "multipliers": (multiplier,), "max_new_tokens": 40}
             best[multiplier] = min(best[multiplier], timed(lambda o=options: caa.generate(model, prompt, **o))[0])
