@@ -21,12 +21,6 @@ from caa_interp.prompts import PromptFormat, Rendering
 
 MULTIPLIERS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
 N_ROUNDS = 3
-# Questions of 100 to 250 tokens, as researchers ask them: a real pair behind its context.
-CONTEXT = (
-    "I have been thinking about this for a few weeks, and I have talked it over with my sister, with two colleagues "
-    "at work and with an old friend who has been through something similar. They all gave me different advice, some "
-    "of it encouraging and some of it not, and I would like to hear one more opinion before I make up my mind. "
-)
 
 
 class Peak:
@@ -69,9 +63,16 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def questions(n: int) -> list[caa.ContrastPair]:
-    """Pairs of the package's own data behind a context that makes them as long as real questions."""
-    pairs = caa.load_behavior("optimism").test[:n]
-    return [caa.ContrastPair(CONTEXT + pair.question, pair.positive, pair.negative) for pair in pairs]
+    """Pairs of the package's own data, each behind a conversation of its own, as long as real questions."""
+    behavior = caa.load_behavior("optimism")
+    return [
+        caa.ContrastPair(
+            f"Earlier I asked: {before.question} You said: {before.positive} Now tell me: {pair.question}",
+            pair.positive,
+            pair.negative,
+        )
+        for before, pair in zip(behavior.train[:n], behavior.test, strict=False)
+    ]
 
 
 def sweep_row(model: Any, vector: caa.SteeringVector, format: str, n_items: int, n_cells: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from transformers import Cache, DynamicCache
 
 from caa_interp.models.access import input_device, n_layers, residual_hooks, unembed
 from caa_interp.tree.plan import BaseRows, Lanes, Plan, Variant, deal
+from caa_interp.tree.prefix import Prefix
 
 # Logits are computed in blocks that keep the matrix product long, and normalized in parts that stay in a processor's
 # cache (with log_softmax, which is many times quicker there than logsumexp).
@@ -34,22 +35,25 @@ class Base:
     ----------
     index, n_padded
         The tree's place in the batch of that pass, and the number of rows that all its trees were padded to.
+    n_before
+        Number of leading rows that the pass left out, since they are the prefix of all its trees.
     calls
         Positional and keyword arguments of each block, in order.
     residual
-        ``{layer: [n_rows, d_model]}`` behind the layers that were asked for.
+        ``{layer: [n_rows - n_before, d_model]}`` behind the layers that were asked for.
     keys_values
         For each block keys and values, ``[1, n_heads, n_rows, d_head]``.
     """
 
     index: int
-    n_padded: int = 0
+    n_padded: int
+    n_before: int
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     residual: dict[int, torch.Tensor] = field(default_factory=dict)
     keys_values: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
 
-def run_base(model: Any, plans: Sequence[Plan], keep_layers: set[int], n_blocks: int) -> list[Base]:
+def run_base(model: Any, plans: Sequence[Plan], keep_layers: set[int], n_blocks: int, prefix: Prefix) -> list[Base]:
     """Run the unsteered rows of several trees through the first ``n_blocks`` blocks, as one padded batch.
 
     Parameters
@@ -62,20 +66,27 @@ def run_base(model: Any, plans: Sequence[Plan], keep_layers: set[int], n_blocks:
         Layers behind which the residual stream is kept.
     n_blocks
         Number of blocks to run.
+    prefix
+        Leading rows of all trees, which are not run again.
     """
-    bases, device = [Base(index) for index in range(len(plans))], input_device(model)
-    dtype = next(model.original_model.parameters()).dtype
-    sizes = [len(plan.base.tokens) for plan in plans]
-    tokens, positions = np.zeros((2, len(plans), max(sizes)), dtype=np.int64)
-    sees = np.broadcast_to(np.eye(max(sizes), dtype=bool), (len(plans), max(sizes), max(sizes))).copy()
+    device, dtype = input_device(model), next(model.original_model.parameters()).dtype
+    n_before = len(prefix.tokens)
+    sizes = [len(plan.base.tokens) - n_before for plan in plans]
+    n_padded = max(sizes)
+    bases = [Base(index, n_padded, n_before) for index in range(len(plans))]
+    tokens, positions = np.zeros((2, len(plans), n_padded), dtype=np.int64)
+    sees = np.zeros((len(plans), n_padded, n_before + n_padded), dtype=bool)
+    sees[:, :, n_before:] = np.eye(n_padded, dtype=bool)
     for row, (plan, size) in enumerate(zip(plans, sizes, strict=True)):
-        tokens[row, :size], positions[row, :size] = plan.base.tokens, plan.base.positions
-        sees[row, :size, :size] = plan.base.sees
+        tokens[row, :size], positions[row, :size] = plan.base.tokens[n_before:], plan.base.positions[n_before:]
+        sees[row, :size, : n_before + size] = plan.base.sees[n_before:]
     mask = _additive(torch.as_tensor(sees, device=device), dtype)
     options: dict[str, Any] = {"logits_to_keep": 1} if n_blocks == n_layers(model) else {"stop_at_layer": n_blocks}
     cache = DynamicCache()
+    for layer, (keys, values) in enumerate(prefix.keys_values):
+        cache.update(*(kept.expand(len(plans), -1, -1, -1) for kept in (keys, values)), layer)
     steering = any(plan.variants for plan in plans)
-    if steering:
+    if steering or n_before:
         options["past_key_values"] = cache
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
@@ -91,11 +102,11 @@ def run_base(model: Any, plans: Sequence[Plan], keep_layers: set[int], n_blocks:
             stack.enter_context(_recorded_calls(model, calls))
         ids, places = (torch.as_tensor(values, device=device) for values in (tokens, positions))
         model(ids, attention_mask=mask, position_ids=places, **options)
-    for base in bases:
-        one = slice(base.index, base.index + 1)
-        base.calls = calls
-        base.keys_values = [(layer.keys[one], layer.values[one]) for layer in cache.layers]
-        base.n_padded = max(sizes)
+    if steering:
+        for base in bases:
+            one = slice(base.index, base.index + 1)
+            base.calls = calls
+            base.keys_values = [(layer.keys[one], layer.values[one]) for layer in cache.layers]
     return bases
 
 
@@ -146,12 +157,13 @@ def run_variants(
     sees, columns = _variant_mask(rows, lanes)
     mask = _additive(torch.as_tensor(sees, device=some.device), some.dtype)
     additions = _additions(variants, lanes, rows.positions, some)
+    run_at = twins - base.n_before  # where the unsteered pass has them
     residual = some.new_empty(len(lanes.twins), 0, some.shape[-1])
     for layer in range(int(lanes.joins[0]), stop):
         if present := residual.shape[1]:
             seen = mask[..., :present, : columns.shape[1] + present]
             cache = _prefix_cache(base, columns, layer)
-            replace = _Replacement(base.index, base.n_padded, twins[:, :present], seen, cache)
+            replace = _Replacement(base.index, base.n_padded, run_at[:, :present], seen, cache)
             args, kwargs = base.calls[layer]
             with torch.no_grad():
                 output = model.blocks[layer](
@@ -162,7 +174,7 @@ def run_variants(
             residual = output[0] if isinstance(output, tuple) else output
         joined = int(np.searchsorted(lanes.joins, layer, side="right"))
         if joined > present:
-            new = base.residual[layer][twins[:, present:joined]]
+            new = base.residual[layer][run_at[:, present:joined]]
             residual = torch.cat([residual.to(new.device), new], dim=1)
         if layer in additions:
             residual = _add(residual, *additions[layer])
@@ -213,7 +225,7 @@ class _Replacement:
     n_rows
         Number of rows of that pass, by which its tensors are known.
     twins
-        ``[n_lanes, n_slots]``; the unsteered row of each new row, whose position is the new row's position.
+        ``[n_lanes, n_slots]``; for each new row its unsteered row in that pass, which has the same position.
     mask, cache
         Attention mask and keys and values of the new rows.
     """

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from caa_interp.models.access import CachedDecoder, input_device, residual_hooks
-from caa_interp.prompts import common_prefix
 from caa_interp.tree.branches import Branch
+from caa_interp.tree.prefix import shared_length
 
 _MAX_LOGITS_BYTES = 256 * 2**20
 
@@ -54,7 +54,7 @@ def _run_batch(
     model: Any, branches: Sequence[Branch], layers: Sequence[int]
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     device = input_device(model)
-    prefix = _shared_prefix(branches)
+    prefix = shared_length(branches)
     lengths = [len(branch.tokens) - prefix for branch in branches]
     tokens = torch.zeros(len(branches), max(lengths), dtype=torch.long, device=device)
     for row, branch in enumerate(branches):
@@ -94,17 +94,6 @@ def _run_batch(
         ids = torch.tensor([token for _, token in branch.targets], dtype=torch.long, device=logits.device)
         log_probs.append(target_log_probs(logits[row, at], ids).cpu())
     return log_probs, list(found.to(torch.float64 if logits.dtype == torch.float64 else torch.float32))
-
-
-def _shared_prefix(branches: Sequence[Branch]) -> int:
-    """Number of leading tokens that all branches share, and that none edits, reads or asks about."""
-    # The first and the last in lexical order differ no later than any other two.
-    first, last = min(branch.tokens for branch in branches), max(branch.tokens for branch in branches)
-    untouched = min(
-        min([branch.start, len(branch.tokens) - 1, *branch.reads, *(position for position, _ in branch.targets)])
-        for branch in branches
-    )
-    return min(common_prefix(first, last), untouched)
 
 
 def target_log_probs(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

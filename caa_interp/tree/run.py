@@ -19,6 +19,7 @@ from caa_interp.tree.branches import Branch, Path, TreeResult
 from caa_interp.tree.passes import Base, log_probs_of, run_base, run_variants
 from caa_interp.tree.plain import run_plain
 from caa_interp.tree.plan import Plan, make_plan
+from caa_interp.tree.prefix import Prefix, shared_length
 
 # Largest difference of a log-probability, in nats, and of the residual stream relative to its size, that
 # rounding explains (models take their softmax in float32 at most); a wrong mask is off by much more.
@@ -65,12 +66,14 @@ def run_trees(
         Log-probabilities and residual streams of each tree, in the order of its branches.
     """
     waiting = (_checked(model, branches) for branches in trees)
+    prefix = Prefix()
     for first in waiting:
         n_beside = 2 if any(branch.edits for branch in first) else _TREES_AT_ONCE
         window = [first, *islice(waiting, n_beside - 1)]
         chosen = _path(model, window[0], path)
         if chosen == "tree":
-            results = _run_trees(model, window, list(layers))
+            prefix = prefix.fitted_to(model, window)
+            results = _run_trees(model, window, list(layers), prefix)
         else:
             results = [run_plain(model, branches, list(layers)) for branches in window]
         for log_probs, residual in results:
@@ -135,8 +138,9 @@ class _Job:
         """Collect the answers of the unsteered rows, run the steered ones, and return everything."""
         reads, targets, plan = self.reads, self.targets, self.plan
         for layer in self.read_layers:
-            self.read(layer, base.residual[layer], (reads.variant < 0) | (layer < self.joins), reads.twin)
-        self.answer(base.residual[stop - 1], targets.variant < 0, targets.twin)
+            unsteered = (reads.variant < 0) | (layer < self.joins)
+            self.read(layer, base.residual[layer], unsteered, reads.twin - base.n_before)
+        self.answer(base.residual[stop - 1], targets.variant < 0, targets.twin - base.n_before)
         for portion in _portions(self.model, plan):
             variants = plan.variants[portion]
             offsets = np.zeros(len(plan.variants) + 1, dtype=np.int64)
@@ -156,19 +160,20 @@ class _Job:
 
 
 def _run_trees(
-    model: Any, trees: Sequence[Sequence[Branch]], layers: Sequence[int]
+    model: Any, trees: Sequence[Sequence[Branch]], layers: Sequence[int], prefix: Prefix
 ) -> list[tuple[list[torch.Tensor], torch.Tensor]]:
     """Run the unsteered rows of trees of similar size side by side, and the steered ones tree by tree."""
     jobs = [_Job(model, branches, layers) for branches in trees]
     order = sorted(range(len(jobs)), key=lambda index: len(jobs[index].plan.base.tokens))
     results: dict[int, tuple[list[torch.Tensor], torch.Tensor]] = {}
     while order:
-        longest = len(jobs[order[-1]].plan.base.tokens)
-        n_beside = max(1, min(_BASE_ROWS_AT_ONCE, _rows_that_fit(model, longest)) // longest)
+        n_keys = len(jobs[order[-1]].plan.base.tokens)
+        n_rows = n_keys - len(prefix.tokens)
+        n_beside = max(1, min(_BASE_ROWS_AT_ONCE, _rows_that_fit(model, n_keys)) // n_rows)
         batch, order = order[-n_beside:], order[:-n_beside]
         stop = max(jobs[index].stop for index in batch)
         keep = {stop - 1}.union(*(jobs[index].read_layers | jobs[index].join_layers for index in batch))
-        bases = run_base(model, [jobs[index].plan for index in batch], keep, stop)
+        bases = run_base(model, [jobs[index].plan for index in batch], keep, stop, prefix)
         for index, base in zip(batch, bases, strict=True):
             results[index] = jobs[index].finish(base, stop)
     return [results[index] for index in range(len(jobs))]
@@ -212,10 +217,15 @@ def _paths_agree(model: Any, branches: Sequence[Branch]) -> bool:
             for b in some
         ]
         try:
-            (tree,), plain = _run_trees(model, [probes], layers), run_plain(model, probes, layers)
-            difference = max(float((a - b).abs().max()) for a, b in zip(tree[0], plain[0], strict=True))
+            plain = run_plain(model, probes, layers)
             size = plain[1].norm(dim=-1).clamp(min=1e-9)
-            difference = max(difference, float(((tree[1] - plain[1]).norm(dim=-1) / size).max()))
+            differences = []
+            # Behind a prefix of its own the tree takes another way through the model, so both are compared.
+            for prefix in (Prefix(), Prefix.read(model, probes[0].tokens[: shared_length(probes)])):
+                (tree,) = _run_trees(model, [probes], layers, prefix)
+                differences += [float((a - b).abs().max()) for a, b in zip(tree[0], plain[0], strict=True)]
+                differences += [float(((tree[1] - plain[1]).norm(dim=-1) / size).max())]
+            difference = float(np.max(differences))  # NaN if one of them is
             reason = f"they differ by {difference:.2g}"
         except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
             difference, reason = float("inf"), f"the tree failed with {type(error).__name__}: {error}"

@@ -10,6 +10,7 @@ import caa_interp.tree.run as tree_run
 from caa_interp.errors import InputError
 from caa_interp.tree import Branch, Edit, run_tree, run_trees
 from caa_interp.tree.plan import Variant, deal
+from caa_interp.tree.prefix import Prefix
 
 TRUNK = (0, 40, 41, 42, 43, 44, 45, 46)
 OTHER_TRUNK = (0, 60, 61, 62, 63)
@@ -233,8 +234,8 @@ def test_a_float64_model_takes_the_tree_although_its_softmax_is_float32(tiny_lla
 def wrong_tree(monkeypatch, change):
     right = tree_run._run_trees
 
-    def wrong(model, trees, layers):
-        return [change(*result) for result in right(model, trees, layers)]
+    def wrong(*arguments):
+        return [change(*result) for result in right(*arguments)]
 
     monkeypatch.setattr(tree_run, "_run_trees", wrong)
 
@@ -276,7 +277,7 @@ def test_a_tree_that_gives_nan_is_not_used(tiny_llama, monkeypatch):
 def test_wrong_steering_is_found_although_the_first_tree_had_none(tiny_llama, monkeypatch):
     assert run_tree(tiny_llama, [asked((*TRUNK, 80))]).path == "tree"
 
-    def unsteered(model, trees, layers):
+    def unsteered(model, trees, layers, prefix):
         without = [[Branch(b.tokens, (), b.targets, b.reads) for b in branches] for branches in trees]
         return [tree_run.run_plain(model, branches, layers) for branches in without]
 
@@ -323,3 +324,78 @@ def test_trees_side_by_side_equal_trees_alone(tiny_llama, path):
         for ours, theirs in zip(found.log_probs, alone.log_probs, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(found.residual, alone.residual, rtol=1e-4, atol=1e-4)
+
+
+LONG = tuple(range(100, 124))
+
+
+def behind(prefix, n, reads=()) -> list[Branch]:
+    """A tree behind a prefix: an unsteered branch, and two that are edited from the first token behind it."""
+    start = len(prefix) + 1
+    tokens = (*prefix, 60 + n, 70, 80, *range(90, 90 + n))
+    edits = [
+        (),
+        (Edit(1, direction(n), start),),
+        (Edit(0, direction(n + 9), start), Edit(2, direction(n), start + 1)),
+    ]
+    return [asked(tokens, edit, reads) for edit in edits]
+
+
+@pytest.mark.parametrize("reads", [(), (24, 25)])
+def test_trees_behind_one_prefix_equal_plain_passes(model, reads):
+    trees = [behind(LONG, n, reads) for n in range(5)]
+    double = next(model.parameters()).dtype == torch.float64
+    found = list(run_trees(model, trees, LAYERS if reads else (), "tree"))
+    expected = [run_tree(model, branches, LAYERS if reads else (), "plain") for branches in trees]
+    tolerance = 1e-9 if double else 1e-3
+    for ours, theirs in zip(found, expected, strict=True):
+        for mine, other in zip(ours.log_probs, theirs.log_probs, strict=True):
+            torch.testing.assert_close(mine, other, rtol=tolerance, atol=tolerance)
+        difference = (ours.residual - theirs.residual).norm(dim=-1)
+        assert bool((difference <= tolerance * theirs.residual.norm(dim=-1)).all())
+
+
+def test_a_prefix_is_read_once_and_its_rows_are_not_run_again(tiny_llama, monkeypatch):
+    rows, read = [], []
+    run_base, read_prefix = tree_run.run_base, Prefix.read.__func__
+
+    def counted(model, plans, keep_layers, n_blocks, prefix):
+        rows.extend(len(plan.base.tokens) - len(prefix.tokens) for plan in plans)
+        return run_base(model, plans, keep_layers, n_blocks, prefix)
+
+    def noticed(cls, model, tokens):
+        read.append(len(tokens))
+        return read_prefix(cls, model, tokens)
+
+    monkeypatch.setattr(tree_run, "run_base", counted)
+    monkeypatch.setattr(Prefix, "read", classmethod(noticed))
+    list(run_trees(tiny_llama, [behind(LONG, n) for n in range(6)], (), "tree"))
+    assert read == [len(LONG)]
+    assert sorted(rows) == [3 + n for n in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("trees", "shared"),
+    [
+        ([behind(LONG, 0), behind(LONG, 3)], 24),
+        ([behind(LONG[:20], 0), behind(LONG, 3)], 20),
+        ([behind(LONG[:15], 0), behind(LONG[:15], 3)], 0),  # too short to be worth a pass
+        ([behind(LONG, 0)], 0),  # a single tree's question is its trunk
+        ([behind(LONG, 0), behind(LONG, 3, reads=(17,))], 17),
+        ([behind(LONG, 0), [asked((*LONG, 88), (Edit(0, direction(0), 16),))]], 16),
+    ],
+)
+def test_a_prefix_ends_before_anything_is_edited_read_or_asked(tiny_llama, trees, shared):
+    assert len(Prefix().fitted_to(tiny_llama, trees).tokens) == shared
+
+
+def test_a_prefix_is_kept_cut_or_read_anew_as_trees_go_on(tiny_llama):
+    first = Prefix().fitted_to(tiny_llama, [behind(LONG, 0), behind(LONG, 1)])
+    assert first.fitted_to(tiny_llama, [behind(LONG, 2), behind(LONG, 3)]).tokens == LONG
+    cut = first.fitted_to(tiny_llama, [behind(LONG[:18], 2), behind(LONG, 3)])
+    assert cut.tokens == LONG[:18]
+    assert {keys.shape[2] for keys, _ in cut.keys_values} == {18}
+    assert first.fitted_to(tiny_llama, [behind(LONG, 2)]).tokens == LONG
+    other = tuple(range(130, 150))
+    assert first.fitted_to(tiny_llama, [behind(other, 0), behind(other, 1)]).tokens == other
+    assert first.fitted_to(tiny_llama, [behind(other, 0)]).tokens == ()

@@ -1,0 +1,76 @@
+"""What stands in front of several trees (the chat form, a system prompt, examples), read once for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from caa_interp.models.access import CachedDecoder, input_device
+from caa_interp.prompts import common_prefix
+from caa_interp.tree.branches import Branch
+
+if TYPE_CHECKING:
+    import torch
+
+# A shorter prefix costs more for a pass of its own than it saves.
+_LEAST_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Leading tokens, and what they leave for those behind them.
+
+    Attributes
+    ----------
+    tokens
+        Token ids.
+    keys_values
+        For each block keys and values, ``[1, n_heads, n_tokens, d_head]``; empty if there are no tokens.
+    """
+
+    tokens: tuple[int, ...] = ()
+    keys_values: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()
+
+    @classmethod
+    def read(cls, model: Any, tokens: tuple[int, ...]) -> Prefix:
+        """Run a model over ``tokens``."""
+        import torch
+
+        if not tokens:
+            return cls()
+        ids = torch.tensor([tokens], device=input_device(model))
+        decoder = CachedDecoder(model)
+        with torch.no_grad():
+            decoder.forward(ids, torch.ones_like(ids))
+        return cls(tokens, tuple((layer.keys, layer.values) for layer in decoder.cache.layers))
+
+    def cut(self, length: int) -> Prefix:
+        """Return the first ``length`` tokens of this prefix."""
+        if length == 0:
+            return Prefix()
+        return Prefix(
+            self.tokens[:length],
+            tuple((keys[:, :, :length], values[:, :, :length]) for keys, values in self.keys_values),
+        )
+
+    def fitted_to(self, model: Any, trees: Sequence[Sequence[Branch]]) -> Prefix:
+        """Return the part of this prefix that is in front of all ``trees``, or a new one if they share far more."""
+        branches = [branch for tree in trees for branch in tree]
+        shared = branches[0].tokens[: shared_length(branches)]
+        kept = common_prefix(self.tokens, shared)
+        # One tree shares all of its question with itself: that is its trunk, and no prefix.
+        if len(trees) > 1 and len(shared) >= max(_LEAST_TOKENS, 2 * kept):
+            return Prefix.read(model, shared)
+        return self.cut(kept)
+
+
+def shared_length(branches: Sequence[Branch]) -> int:
+    """Number of leading tokens that all branches share, and that none edits, reads or asks about."""
+    # The first and the last in lexical order differ no later than any other two.
+    first, last = min(branch.tokens for branch in branches), max(branch.tokens for branch in branches)
+    untouched = min(
+        min([branch.start, len(branch.tokens) - 1, *branch.reads, *(position for position, _ in branch.targets)])
+        for branch in branches
+    )
+    return min(common_prefix(first, last), untouched)
