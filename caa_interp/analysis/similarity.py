@@ -1,0 +1,159 @@
+"""Cosine similarity of steering vectors: between layers, behaviors and models (Rimsky et al. 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+
+from caa_interp.errors import InputError, VectorMismatchError
+from caa_interp.models.access import check_layers
+from caa_interp.vectors import SteeringVector
+
+Between = Literal["layers", "vectors"]
+
+
+def cosine_similarity(
+    vectors: SteeringVector | Mapping[str, SteeringVector],
+    *,
+    between: Between | None = None,
+    layers: int | Sequence[int] | None = None,
+) -> pd.DataFrame:
+    """Cosine similarity of steering vectors, beside what two random directions would show.
+
+    Parameters
+    ----------
+    vectors
+        A steering vector, or several by name: of behaviors, or of models, such as ``{"base": ..., "chat": ...}``.
+    between
+        ``"layers"`` compares every two layers of the same vector, ``"vectors"`` every two vectors at the same layer.
+        Default: ``"layers"`` for one vector, ``"vectors"`` for several.
+    layers
+        0-based block indices, which every vector must have. Default: between layers, all of each vector's; between
+        vectors, the layers that all of them have.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for every ordered pair, a vector with itself included, so that the rows make whole matrices:
+
+        - ``first``, ``first_layer``, ``second``, ``second_layer``: what is compared;
+        - ``cosine``: from -1 to 1, computed in float64; NaN where one of the two is zero and has no direction;
+        - ``chance``: the cosine of two independent, uniformly random directions of that width lies between
+          ``-chance`` and ``chance`` with a probability of 95 %.
+
+        ``attrs`` holds ``between`` and ``layers``, and in ``left_out`` for every vector the layers that were left
+        out because another vector lacks them.
+
+    Raises
+    ------
+    InputError
+        If there is no vector, if one vector is to be compared with others, or if a vector lacks a layer that was
+        asked for.
+    VectorMismatchError
+        If vectors that are to be compared differ in width, or have no layer in common.
+
+    Notes
+    -----
+    ``chance`` holds for one comparison: of the 28 pairs of eight unrelated vectors about one lies beyond it. It takes
+    all directions as equally likely. Activations favor a few directions, so a cosine beyond ``chance`` tells two
+    vectors from random ones, and need not mean that their behaviors are related.
+
+    Two models share their directions only if one was trained from the other, as base and chat models are. A cosine
+    between other models of the same width has no meaning.
+
+    For a random cosine c in d dimensions, c * sqrt((d - 1) / (1 - c ** 2)) has Student's t distribution with d - 1
+    degrees of freedom, which is to say that c ** 2 has the Beta(1/2, (d - 1)/2) distribution.
+
+    Examples
+    --------
+    >>> import torch, caa_interp as caa
+    >>> vector = caa.SteeringVector(torch.tensor([[1.0, 0.0], [3.0, 4.0]]), layers=(7, 8))
+    >>> caa.cosine_similarity(vector)["cosine"].round(2).tolist()
+    [1.0, 0.6, 0.6, 1.0]
+    """
+    named = _named(vectors)
+    if between is None:
+        between = "layers" if len(named) == 1 else "vectors"
+    if between not in ("layers", "vectors"):
+        raise InputError(f"between: {between!r} is not one of 'layers', 'vectors'.")
+    if between == "vectors":
+        _check_comparable(named)
+        shared = [
+            layer for layer in next(iter(named.values())).layers if all(layer in v.layers for v in named.values())
+        ]
+        if layers is None and not shared:
+            held = ", ".join(f"{name!r}: {list(vector.layers)}" for name, vector in named.items())
+            raise VectorMismatchError(
+                f"vectors: there is no layer that all of them have ({held}). Extract them at the same layers."
+            )
+        chosen = {
+            name: shared if layers is None else check_layers(layers, vector.layers, f"the vector {name!r}")
+            for name, vector in named.items()
+        }
+        groups = [[(name, layer) for name in named] for layer in next(iter(chosen.values()))]
+    else:
+        chosen = {name: check_layers(layers, vector.layers, f"the vector {name!r}") for name, vector in named.items()}
+        groups = [[(name, layer) for layer in chosen[name]] for name in named]
+    table = pd.concat([_compared(named, group) for group in groups], ignore_index=True)
+    unasked = {name: [n for n in v.layers if layers is None and n not in chosen[name]] for name, v in named.items()}
+    table.attrs = {
+        "between": between,
+        "layers": sorted({layer for each in chosen.values() for layer in each}),
+        "left_out": {name: left for name, left in unasked.items() if left},
+    }
+    return table
+
+
+def _named(vectors: SteeringVector | Mapping[str, SteeringVector]) -> dict[str, SteeringVector]:
+    if isinstance(vectors, SteeringVector):
+        return {str(vectors.metadata.get("behavior") or "vector"): vectors}
+    if not isinstance(vectors, Mapping) or not all(isinstance(v, SteeringVector) for v in vectors.values()):
+        raise InputError(
+            f"vectors: {type(vectors).__name__}; give a SteeringVector, or several as a mapping from names."
+        )
+    if not vectors:
+        raise InputError("vectors: the mapping is empty; give at least one vector.")
+    return dict(vectors)
+
+
+def _check_comparable(named: Mapping[str, SteeringVector]) -> None:
+    if len(named) == 1:
+        raise InputError(
+            f"between: 'vectors' with {next(iter(named))!r} alone; give at least two vectors, or compare its layers: "
+            "between='layers'."
+        )
+    if len({vector.d_model for vector in named.values()}) > 1:
+        widths = ", ".join(f"{name!r}: {vector.d_model}" for name, vector in named.items())
+        raise VectorMismatchError(
+            f"vectors: their widths differ ({widths}), so there is no angle between them. Give vectors of one width."
+        )
+
+
+def _compared(named: Mapping[str, SteeringVector], group: Sequence[tuple[str, int]]) -> pd.DataFrame:
+    """Every ordered pair of a group of vectors, each one named with its layer."""
+    values = torch.stack([named[name].at(layer).double() for name, layer in group])
+    # The largest entry first, so that squares neither vanish nor overflow; 0 / 0 of a zero vector is NaN.
+    values = values / values.abs().amax(dim=1, keepdim=True)
+    values = values / values.norm(dim=1, keepdim=True)
+    first, second = (index.ravel() for index in np.indices((len(group), len(group))))
+    names, layers = (np.array(part) for part in zip(*group, strict=True))
+    return pd.DataFrame(
+        {
+            "first": names[first],
+            "first_layer": layers[first],
+            "second": names[second],
+            "second_layer": layers[second],
+            "cosine": (values @ values.T).clamp(-1, 1).flatten().numpy(),
+            "chance": _chance(values.shape[1]),
+        }
+    )
+
+
+def _chance(width: int) -> float:
+    """The absolute cosine of two independent random directions stays below this with a probability of 95 %."""
+    return float(np.sqrt(stats.beta.ppf(0.95, 0.5, (width - 1) / 2))) if width > 1 else 1.0

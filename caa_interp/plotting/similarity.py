@@ -1,0 +1,177 @@
+"""Figures of cosine similarity: between layers, between vectors at a layer, and of two vectors by layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from caa_interp.errors import InputError
+from caa_interp.plotting.theme import DIVERGING, NEUTRAL, PALETTE, check_table, escape, faded, figure
+
+_COLUMNS = ("first", "first_layer", "second", "second_layer", "cosine", "chance")
+# Up to this many rows a cell has room for its number.
+_NUMBERED = 12
+
+
+def plot_cosine_similarity(table: pd.DataFrame, *, layer: int | None = None) -> go.Figure:
+    """Show cosine similarity as the table's content asks for.
+
+    ============================  ===============================================================================
+    What the table compares       Figure
+    ============================  ===============================================================================
+    layers of one vector          map of layers by layers; of several vectors: a slider goes from one to the next
+    two vectors, several layers   line of their cosine by layer, on the band of random directions
+    vectors otherwise             map of vectors by vectors; a slider goes over the layers, from the middle one
+    ============================  ===============================================================================
+
+    Parameters
+    ----------
+    table
+        Result of :func:`caa_interp.cosine_similarity`.
+    layer
+        Where the table compares vectors: draw the map of this layer alone, without a slider.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Maps have a color scale from -1 to 1. Numbers of cells that are within chance are gray, others bold; a missing
+        cosine leaves its cell blank.
+    """
+    check_table(table, _COLUMNS, "caa_interp.cosine_similarity")
+    compares_vectors = bool((table["first"] != table["second"]).any())
+    if compares_vectors and bool((table["first_layer"] != table["second_layer"]).any()):
+        raise InputError("table: it compares vectors and layers at once; give the rows of one comparison.")
+    if not compares_vectors:
+        if layer is not None:
+            raise InputError(f"layer: {layer}, but the table compares layers with one another. Leave it out.")
+        groups = {str(name): rows for name, rows in table.groupby("first", sort=False)}
+        titles = {name: f"{escape(name)}: cosine similarity between layers" for name in groups}
+        return _maps(groups, titles, of_layers=True, start=0)
+    by_layer = {int(number): table[table["first_layer"] == number] for number in sorted(set(table["first_layer"]))}
+    if layer is None and len(by_layer) > 1 and len(_names(table)) == 2:
+        return _line(table)
+    if layer is not None:
+        if layer not in by_layer:
+            raise InputError(f"layer: {layer!r} is not in the table; it holds {list(by_layer)}.")
+        by_layer = {int(layer): by_layer[layer]}
+    groups = {str(number): rows for number, rows in by_layer.items()}
+    titles = {number: f"Cosine similarity of steering vectors at layer {number}" for number in groups}
+    return _maps(groups, titles, of_layers=False, start=len(groups) // 2)
+
+
+def _names(table: pd.DataFrame) -> list[str]:
+    """Names in their order in the table."""
+    return list(dict.fromkeys([*table["first"], *table["second"]]))
+
+
+def _line(table: pd.DataFrame) -> go.Figure:
+    """Cosine of two vectors by layer."""
+    one, other = _names(table)
+    rows = table[(table["first"] == one) & (table["second"] == other)].sort_values("first_layer")
+    chance = float(rows["chance"].iloc[0])
+    fig = figure(
+        f"{escape(one)} and {escape(other)}: cosine similarity by layer",
+        f"gray band: 95 % of pairs of random directions (±{chance:.3f})",
+        height=440,
+    )
+    fig.add_hrect(y0=-chance, y1=chance, fillcolor=faded(NEUTRAL, 0.3), line_width=0, layer="below")
+    fig.add_scatter(
+        x=rows["first_layer"],
+        y=rows["cosine"],
+        mode="lines+markers",
+        line={"color": PALETTE[0], "width": 2.5},
+        marker={"size": 7},
+        hovertemplate="layer %{x}: %{y:.3f}<extra></extra>",
+    )
+    lowest = min(-chance, float(rows["cosine"].dropna().min()) if rows["cosine"].notna().any() else 0.0)
+    fig.update_xaxes(title_text="layer (block index)")
+    fig.update_yaxes(
+        title_text="cosine similarity", range=[lowest - 0.05, 1.05], zeroline=True, zerolinecolor=NEUTRAL
+    )
+    return fig
+
+
+def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_layers: bool, start: int) -> go.Figure:
+    """One map a group, of which one is seen; a slider chooses it where there are several."""
+    wide = {label: _matrix(rows, of_layers) for label, rows in groups.items()}
+    chance = {label: float(rows["chance"].iloc[0]) for label, rows in groups.items()}
+    n_cells = max(map(len, wide.values()))
+    numbered = n_cells <= _NUMBERED
+    headed = [
+        figure(
+            titles[label],
+            f"95 % of pairs of random directions lie within ±{chance[label]:.3f}" + (" (gray)" if numbered else ""),
+        )
+        for label in groups
+    ]
+    fig = headed[start]
+    for number, (label, matrix) in enumerate(wide.items()):
+        labels = [escape(name) for name in matrix.index]
+        fig.add_heatmap(
+            z=matrix.to_numpy(),
+            x=labels,
+            y=labels,
+            zmin=-1,
+            zmax=1,
+            colorscale=DIVERGING,
+            colorbar={"title": {"text": "cosine similarity", "side": "right"}, "tickvals": [-1, -0.5, 0, 0.5, 1]},
+            text=[[_number(value, chance[label]) for value in row] for row in matrix.to_numpy()],
+            texttemplate="%{text}" if numbered else None,
+            textfont={"size": 13},
+            hovertemplate="%{y} and %{x}: %{z:.3f}<extra></extra>",
+            visible=number == start,
+        )
+    fig.update_xaxes(type="category", showgrid=False)
+    fig.update_yaxes(type="category", showgrid=False)
+    if of_layers:
+        left, below = 70, 62
+        fig.update_xaxes(title_text="layer (block index)", nticks=16)
+        fig.update_yaxes(title_text="layer (block index)", nticks=16)
+    else:
+        length = 8 * max(len(str(name)) for matrix in wide.values() for name in matrix.index)
+        left, below = 30 + length, 30 + round(0.72 * length)
+        fig.update_xaxes(dtick=1, tickangle=-45)
+        fig.update_yaxes(dtick=1, autorange="reversed")
+    if len(groups) > 1:
+        prefix = "" if of_layers else "layer "
+        fig.update_layout(
+            sliders=[_slider(list(groups), [one.layout.title.text for one in headed], prefix, start, below)]
+        )
+        below += 90
+    side = max(340, n_cells * (58 if numbered else 15))
+    fig.update_layout(
+        width=left + side + 110, height=78 + side + below, margin={"l": left, "r": 110, "t": 78, "b": below}
+    )
+    return fig
+
+
+def _matrix(rows: pd.DataFrame, of_layers: bool) -> pd.DataFrame:
+    """Square of the cosines, with layers in their order or names in that of the table."""
+    if of_layers:
+        return rows.pivot(index="first_layer", columns="second_layer", values="cosine")
+    names = _names(rows)
+    return rows.pivot(index="first", columns="second", values="cosine").reindex(index=names, columns=names)
+
+
+def _number(value: float, chance: float) -> str:
+    """A cosine as the text of a cell."""
+    if math.isnan(value):
+        return ""
+    shown = f"{round(value, 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")  # + 0.0 makes -0.0 a plain 0
+    return f"<span style='color:{NEUTRAL}'>{shown}</span>" if abs(value) <= chance else f"<b>{shown}</b>"
+
+
+def _slider(labels: Sequence[str], titles: Sequence[str], prefix: str, start: int, below: int) -> dict[str, object]:
+    """Slider that shows one map and its title, ``below`` pixels under the maps."""
+    steps = [
+        {
+            "label": escape(label),
+            "method": "update",
+            "args": [{"visible": [label == other for other in labels]}, {"title.text": title}],
+        }
+        for label, title in zip(labels, titles, strict=True)
+    ]
+    return {"active": start, "steps": steps, "currentvalue": {"prefix": prefix}, "pad": {"t": below}}
