@@ -46,14 +46,14 @@ def test_a_vector_at_its_own_layer_is_the_sweep(tiny_llama, pairs, vector):
 
 def test_labels(tiny_llama, pairs, vector):
     table = caa.transfer(tiny_llama, vector, pairs[:1], source_layers=[2, 0], layers=[3, 1], multipliers=(0, 1))
-    swept = list(caa.sweep(tiny_llama, vector, pairs[:1], layers=1).columns)
-    assert list(table.columns) == [*swept[:4], "source_layer", *swept[4:]]
+    swept = caa.sweep(tiny_llama, vector, pairs[:1], layers=1)
+    assert list(table.columns) == [*swept.columns[:4], "source_layer", *swept.columns[4:]]
     half = table[table["order"] == "AB"]
     assert half["vector"].tolist() == ["weather of layer 2"] * 4 + ["weather of layer 0"] * 4
     assert half["source_layer"].tolist() == [2] * 4 + [0] * 4
     assert half["layer"].tolist() == [3, 3, 1, 1] * 2
     assert half["multiplier"].tolist() == [0.0, 1.0] * 4
-    assert table.attrs == {"format": "choices", "model": "tiny-llama", "path": "tree", "vector": "weather"}
+    assert table.attrs == {**swept.attrs, "vector": "weather"}
 
 
 def test_by_default_every_layer_of_the_vector_goes_to_every_layer_of_the_model(tiny_llama, pairs, vector):
