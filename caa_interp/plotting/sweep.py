@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import summarize
-from caa_interp.plotting.theme import DIVERGING, NEUTRAL, colors, faded, figure
+from caa_interp.plotting.theme import DIVERGING, NEUTRAL, check_table, escape, faded, figure, styles
 
 Measure = Literal["logit_difference", "p_positive"]
 
@@ -44,7 +44,7 @@ def plot_sweep(table: pd.DataFrame, *, measure: Measure = "logit_difference", ve
     unit = _unit(summary, measure)
     what = "change from unsteered" if relative else "from indifference"
     fig = figure(
-        f"{name}: effect by layer and multiplier",
+        f"{escape(name)}: effect by layer and multiplier",
         f"mean over {n} pairs; unsteered: {middle:.2f}" if relative else f"mean over {n} pairs",
         height=max(420, 90 + 17 * len(shown)),
     )
@@ -94,7 +94,9 @@ def plot_dose_response(
     shown_measure = f"{measure}_change" if f"{measure}_change" in rows else measure
     is_control = rows["vector"].str.startswith(control)
     subtitle = f"layer {layer}, mean over {int(rows['n'].iloc[0])} pairs, {_confidence(summary)} interval"
-    fig = figure("Response to the multiplier", subtitle, height=460, margin={"l": 95, "r": 24, "t": 78, "b": 62})
+    n_lines = rows["vector"].nunique() - max(0, rows.loc[is_control, "vector"].nunique() - 1)
+    # The legend stands below, where it covers nothing; on a narrow figure it takes a line for each entry.
+    fig = figure("Response to the multiplier", subtitle, height=430 + 21 * n_lines)
     if is_control.any():
         band = rows[is_control].groupby("multiplier")[shown_measure].agg(["min", "max"])
         n_controls = rows[is_control]["vector"].nunique()
@@ -105,12 +107,13 @@ def plot_dose_response(
             fillcolor=faded(NEUTRAL, 0.3),
             mode="lines",
             line={"width": 0},
-            name=f"{n_controls} {control} vectors of the same norm",
+            name=f"{n_controls} {escape(control)} vectors of the same norm",
             hoverinfo="skip",
         )
     shown = rows[~is_control]
-    palette = colors(shown["vector"].unique())
+    drawn = styles(shown["vector"].astype(str))
     for name, group in shown.groupby("vector", sort=False):
+        style = drawn[str(name)]
         fig.add_scatter(
             x=group["multiplier"],
             y=group[shown_measure],
@@ -122,14 +125,17 @@ def plot_dose_response(
                 "thickness": 1.5,
             },
             mode="lines+markers",
-            line={"color": palette[str(name)], "width": 2.5},
-            marker={"size": 8},
-            name=str(name),
+            line={"color": style.color, "dash": style.dash, "width": 2.5},
+            marker={"size": 9, "symbol": style.symbol},
+            name=escape(name),
         )
     fig.update_xaxes(title_text="multiplier (times the raw vector)")
     change = "change in " if shown_measure != measure else ""
     fig.update_yaxes(title_text=change + _unit(summary, measure))
-    fig.update_layout(showlegend=True, legend={"x": 0.02, "y": 0.98, "yanchor": "top"})
+    fig.update_layout(
+        showlegend=True,
+        legend={"orientation": "h", "x": 0, "xref": "container", "y": 0, "yref": "container", "yanchor": "bottom"},
+    )
     return fig
 
 
@@ -138,9 +144,7 @@ def _summary(table: pd.DataFrame, measure: str) -> pd.DataFrame:
         raise InputError(f"measure: {measure!r} is not one of 'logit_difference', 'p_positive'.")
     if f"{measure}_low" not in table.columns:
         return summarize(table)
-    missing = {"vector", "layer", "multiplier", "n", measure, f"{measure}_high"} - set(table.columns)
-    if missing:
-        raise InputError(f"table: columns {sorted(missing)} are missing; give the result of caa_interp.summarize.")
+    check_table(table, ("vector", "layer", "multiplier", "n", measure, f"{measure}_high"), "caa_interp.summarize")
     return table
 
 

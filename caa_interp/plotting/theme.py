@@ -1,15 +1,33 @@
-"""One look for all figures: template, colors, and how a number is shown."""
+"""One look for all figures: template, colors, symbols and dashes, and how text and tables are taken."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from html import escape as escape_html
+from typing import NamedTuple
 
+import pandas as pd
 import plotly.graph_objects as go
 
-# Okabe and Ito (2008): told apart with every kind of color vision, and different in lightness.
+from caa_interp.errors import InputError
+
+# Okabe and Ito (2008), the last one darkened from their yellow: told apart with every kind of color vision.
+# Some are equally light, so wherever color carries a meaning a symbol or a dash carries it too.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F6A00")
-# The same behavior has the same color in every figure.
-BEHAVIOR_COLORS = dict(
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "star")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "10px,3px,2px,3px,2px,3px", "3px,9px")
+
+
+class Style(NamedTuple):
+    """How one name is drawn: the color alone, the symbol alone and the dash alone tell it from the others."""
+
+    color: str
+    symbol: str
+    dash: str
+
+
+# The same behavior looks the same in every figure.
+BEHAVIOR_STYLES = dict(
     zip(
         (
             "sycophancy",
@@ -21,35 +39,45 @@ BEHAVIOR_COLORS = dict(
             "survival-instinct",
             "myopic-reward",
         ),
-        PALETTE,
+        map(Style, PALETTE, SYMBOLS, DASHES),
         strict=True,
     )
 )
+BEHAVIOR_COLORS = {name: style.color for name, style in BEHAVIOR_STYLES.items()}
 POSITIVE, NEGATIVE, NEUTRAL = "#0072B2", "#D55E00", "#6B7280"
+POSITIVE_SYMBOL, NEGATIVE_SYMBOL = "circle", "x-thin"
 # Blue for positive, orange for negative, light in the middle; used only with a range centered on zero.
 DIVERGING = [[0.0, "#B34700"], [0.25, "#F0A36B"], [0.5, "#F7F7F5"], [0.75, "#6FB1DB"], [1.0, "#00568A"]]
+# For magnitudes: from light to dark without a turn, so that a print in gray keeps the order.
+SEQUENTIAL = [[0.0, "#F7F7F5"], [0.25, "#C6DDEE"], [0.5, "#6FB1DB"], [0.75, "#1F7DB8"], [1.0, "#053659"]]
 
+_AXIS = {
+    "showline": True,
+    "linecolor": "#9aa5b1",
+    "ticks": "outside",
+    "gridcolor": "#eef1f4",
+    "zeroline": False,
+    "title": {"standoff": 10},
+    "automargin": True,  # so that no label is cut
+}
 TEMPLATE = go.layout.Template(
     layout={
         "font": {"family": "Helvetica, Arial, 'DejaVu Sans', sans-serif", "size": 14, "color": "#1f2933"},
-        "title": {"x": 0.0, "xref": "paper", "xanchor": "left", "font": {"size": 17}},
+        "title": {
+            "x": 0.0,
+            "xref": "paper",
+            "xanchor": "left",
+            "y": 1.0,
+            "yref": "container",
+            "yanchor": "top",
+            "pad": {"t": 26},  # down to the base line of the first of several lines
+            "font": {"size": 17},
+        },
         "colorway": PALETTE,
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
-        "xaxis": {
-            "showline": True,
-            "linecolor": "#9aa5b1",
-            "ticks": "outside",
-            "gridcolor": "#eef1f4",
-            "zeroline": False,
-        },
-        "yaxis": {
-            "showline": True,
-            "linecolor": "#9aa5b1",
-            "ticks": "outside",
-            "gridcolor": "#eef1f4",
-            "zeroline": False,
-        },
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
         "legend": {"bgcolor": "rgba(255,255,255,0.7)"},
         "margin": {"l": 70, "r": 24, "t": 78, "b": 62},
         "hoverlabel": {"font": {"size": 13}},
@@ -58,21 +86,57 @@ TEMPLATE = go.layout.Template(
 
 
 def figure(title: str, subtitle: str = "", **layout: object) -> go.Figure:
-    """Empty figure in the common look."""
+    """Empty figure in the common look; both texts may hold Plotly's markup (:func:`escape` what is not ours)."""
     shown = f"{title}<br><sup style='color:#52606d'>{subtitle}</sup>" if subtitle else title
     return go.Figure(layout=go.Layout(template=TEMPLATE, title={"text": shown}, **layout))
 
 
+def styles(names: Iterable[str]) -> dict[str, Style]:
+    """A style for every name: a behavior's own, else the next free one; up to 64 names differ in color or symbol."""
+    names = list(dict.fromkeys(names))
+    taken = {BEHAVIOR_STYLES.get(name) for name in names}
+    every = list(map(Style, PALETTE, SYMBOLS, DASHES))
+    free = [index for index, style in enumerate(every) if style not in taken] or list(range(len(every)))
+    found = {name: BEHAVIOR_STYLES[name] for name in names if name in BEHAVIOR_STYLES}
+    for number, name in enumerate(name for name in names if name not in BEHAVIOR_STYLES):
+        turn, place = divmod(number, len(free))
+        shifted = (free[place] + turn) % len(every)
+        found[name] = Style(PALETTE[free[place]], SYMBOLS[shifted], DASHES[shifted])
+    return {name: found[name] for name in names}
+
+
 def colors(names: Iterable[str]) -> dict[str, str]:
-    """A color for every name: a behavior's own, else the next free one of the palette."""
-    names = list(names)
-    free = [color for color in PALETTE if color not in {BEHAVIOR_COLORS.get(name) for name in names}] or list(PALETTE)
-    others = [name for name in names if name not in BEHAVIOR_COLORS]
-    assigned = {name: free[index % len(free)] for index, name in enumerate(others)}
-    return {name: BEHAVIOR_COLORS.get(name, assigned.get(name, NEUTRAL)) for name in names}
+    """The color of every name, as in :func:`styles`."""
+    return {name: style.color for name, style in styles(names).items()}
 
 
 def faded(color: str, opacity: float) -> str:
     """A ``#rrggbb`` color with an opacity between 0 and 1."""
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity})"
+
+
+def escape(text: object) -> str:
+    """Text as Plotly must be given it to show it as it is: no markup (``<b>``), no formula between dollar signs."""
+    return escape_html(str(text), quote=False).replace("$", "&#36;")
+
+
+def check_table(table: pd.DataFrame, columns: Iterable[str], source: str) -> None:
+    """Raise :class:`InputError` unless a table has rows and all ``columns``.
+
+    Parameters
+    ----------
+    table
+        What the user gave.
+    columns
+        Names that the figure reads.
+    source
+        Where such a table comes from, such as ``"caa_interp.project"``; part of the message.
+    """
+    if not isinstance(table, pd.DataFrame):
+        raise InputError(f"table: {type(table).__name__}, not a pandas DataFrame; give the result of {source}.")
+    missing = sorted(set(columns) - set(table.columns))
+    if missing:
+        raise InputError(f"table: columns {missing} are missing; give the result of {source}.")
+    if table.empty:
+        raise InputError(f"table: it has no rows; give the result of {source}.")

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import caa_interp as caa
-from caa_interp.plotting.theme import BEHAVIOR_COLORS, NEGATIVE, PALETTE, POSITIVE, colors, faded
+from caa_interp.plotting.theme import BEHAVIOR_COLORS, BEHAVIOR_STYLES, NEGATIVE, PALETTE, POSITIVE, colors, faded
 
 LAYERS = (1, 2, 10)
 MULTIPLIERS = (-1.0, 0.0, 2.0)
@@ -207,6 +207,27 @@ def test_one_item_has_no_interval_of_width_0():
     (line,) = caa.plot_dose_response(sweep_table(layers=(2,), n=1)).data
     assert np.isnan(line.error_y.array).all()
     assert np.isnan(line.error_y.arrayminus).all()
+
+
+def test_vectors_differ_in_symbol_and_dash_beside_color():
+    fig = caa.plot_dose_response(sweep_table(("refusal", "optimism", "mine"), layers=(2,)))
+    for field in ("line.color", "line.dash", "marker.symbol"):
+        assert len({one[field] for one in fig.data}) == 3
+    refusal = trace(fig, "refusal")
+    assert (refusal.line.color, refusal.marker.symbol, refusal.line.dash) == BEHAVIOR_STYLES["refusal"]
+
+
+def test_names_are_shown_as_they_are():
+    table = sweep_table(("<b>bold", "random & 0"), layers=(2,))
+    assert caa.plot_sweep(table).layout.title.text.startswith("&lt;b&gt;bold: effect")
+    names = [one.name for one in caa.plot_dose_response(table, control="random &").data]
+    assert names == ["1 random &amp; vectors of the same norm", "&lt;b&gt;bold"]
+
+
+def test_the_legend_of_a_dose_response_has_room_below():
+    few, many = (caa.plot_dose_response(sweep_table(map(str, range(n)), layers=(2,)), control="x") for n in (1, 8))
+    assert few.layout.legend.yref == "container"
+    assert many.layout.height - few.layout.height == 7 * 21
 
 
 # Colors

@@ -1,0 +1,179 @@
+"""Which attention heads and neurons write along a steering vector, and which read from it, by their weights alone.
+
+1. The vector of layer L stands behind block L. What blocks 0 to L write can have made it; what blocks after L read
+   from the residual stream can be moved by it.
+2. A head writes through W_O and reads through W_Q, W_K and W_V; a neuron writes its row of W_out and reads its
+   column of W_in, and of W_gate. Norms are folded into them (:mod:`caa_interp.models.weights`).
+3. The alignment of a unit vector ``v`` with a matrix ``W`` whose rows are directions of the residual stream is
+   ``|W v| / |W|_F``: the composition score of Elhage et al. (2021, "A Mathematical Framework for Transformer
+   Circuits", section "Composition of attention heads") for a matrix of rank 1. For the one row of a neuron it is
+   the absolute cosine.
+4. A direction drawn at random is the control: its alignment squared has mean ``1 / d_model`` for every matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+
+from caa_interp.errors import InputError
+from caa_interp.models.access import check_layers, n_layers
+from caa_interp.models.weights import BlockWeights, block_weights
+from caa_interp.vectors import SteeringVector
+
+CONFIDENCE = 0.95
+
+
+def weight_alignment(
+    model: Any,
+    vector: SteeringVector,
+    *,
+    layer: int | None = None,
+    layers: int | Sequence[int] | None = None,
+    top_k: int = 20,
+) -> pd.DataFrame:
+    """Find the attention heads and MLP neurons that write along a vector, and those that read from it.
+
+    Parameters
+    ----------
+    model
+        A TransformerLens model, see :func:`caa_interp.load_model`. Only its weights are used.
+    vector
+        The steering vector; its length does not matter.
+    layer
+        Layer of the vector, a 0-based block index; needed if it has several.
+    layers
+        Blocks whose heads and neurons are compared with it; default: all.
+    top_k
+        Number of neurons to keep for each block and role, those with the largest absolute cosine; at least 1.
+        Heads are all kept.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per component and role: ``vector_layer``, ``layer``, ``where`` (``"before"``: the block is at or
+        before the vector's layer, so what it writes can be in the vector; ``"after"``: it reads what the vector
+        was added to), ``component`` (``"head"`` or ``"neuron"``), ``index``, ``query_heads`` (the query heads that
+        a head serves, such as ``"3"``, or ``"3-5"`` for a key or value head that three share; empty for
+        neurons), ``role`` (``"writes"``, ``"reads query"``, ``"reads key"``, ``"reads value"``, ``"reads gate"``,
+        ``"reads input"``), ``alignment`` and ``chance``.
+
+        ``alignment``: of a neuron the cosine (-1 to 1) of its weights and the vector; of a head, whose weights
+        are a matrix, ``|W v| / |W|`` (0 to 1), which has no sign.
+
+        ``chance``: what, for a random direction, the largest absolute alignment among all heads (or all neurons,
+        not only those kept) of the block and role stays under with a probability of at least 95 %. So with no
+        relation at all, one block and role in twenty holds a row above it.
+
+    Raises
+    ------
+    InputError
+        If an argument is not one of those above, or the vector is zero at its layer.
+    VectorMismatchError
+        If the vector was not made for this model.
+    ModelError
+        If the blocks are not attention heads and one MLP (mixtures of experts, recurrent blocks), or quantized.
+
+    Notes
+    -----
+    Weights say what a component can do, not what it does on a text: a head that writes along the vector may never
+    attend, and a neuron may never be active. The residual stream has directions of its own that many components
+    share, so vectors of other behaviors are a stricter control than a random direction.
+    """
+    if not isinstance(vector, SteeringVector):
+        raise InputError(f"vector: {type(vector).__name__}; give one SteeringVector, see caa_interp.extract_vector.")
+    vector.check_fits(model)
+    if layer is None and len(vector.layers) > 1:
+        raise InputError(
+            f"layer: the vector has layers {vector.layers[0]} to {vector.layers[-1]}; name the one to look at."
+        )
+    (at,) = check_layers(vector.layers[0] if layer is None else layer, vector.layers, "the vector")
+    chosen = check_layers(layers, range(n_layers(model)), "the model")
+    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+        raise InputError(f"top_k: {top_k!r}; it must be a whole number, at least 1.")
+    values = vector.at(at).double()
+    if not bool(values.norm() > 0):
+        raise InputError(f"vector: it is zero at layer {at}, so nothing aligns with it. Choose another layer.")
+    direction = values / values.norm()
+    frames = []
+    for block in chosen:
+        weights = block_weights(model, block)
+        parts = [*_heads(weights, direction), *_neurons(weights, direction, top_k)]
+        where = "before" if block <= at else "after"
+        frames += [part.assign(vector_layer=at, layer=block, where=where) for part in parts]
+    columns = ["vector_layer", "layer", "where", "component", "index", "query_heads", "role", "alignment", "chance"]
+    return pd.concat(frames, ignore_index=True)[columns]
+
+
+def _heads(weights: BlockWeights, direction: torch.Tensor) -> Iterator[pd.DataFrame]:
+    n_query_heads = len(weights.queries)
+    for role, matrices in (
+        ("writes", weights.outputs),
+        ("reads query", weights.queries.mT),
+        ("reads key", weights.keys.mT),
+        ("reads value", weights.values.mT),
+    ):
+        shared = n_query_heads // len(matrices)
+        first = np.arange(len(matrices)) * shared
+        alignment, chance = _aligned(matrices.double(), direction)
+        yield pd.DataFrame(
+            {
+                "component": "head",
+                "index": np.arange(len(matrices)),
+                "query_heads": [f"{n}-{n + shared - 1}" if shared > 1 else f"{n}" for n in first],
+                "role": role,
+                "alignment": alignment,
+                "chance": chance,
+            }
+        )
+
+
+def _neurons(weights: BlockWeights, direction: torch.Tensor, top_k: int) -> Iterator[pd.DataFrame]:
+    for role, rows in (
+        ("writes", weights.neuron_outputs),
+        ("reads gate", None if weights.neuron_gates is None else weights.neuron_gates.T),
+        ("reads input", weights.neuron_inputs.T),
+    ):
+        if rows is None:
+            continue
+        cosine = torch.cosine_similarity(rows.double(), direction[None], dim=1).numpy()
+        kept = np.argsort(-np.abs(cosine), kind="stable")[:top_k]
+        yield pd.DataFrame(
+            {
+                "component": "neuron",
+                "index": kept,
+                "query_heads": "",
+                "role": role,
+                "alignment": cosine[kept],
+                "chance": _bound(1.0, len(direction), len(cosine)),
+            }
+        )
+
+
+def _aligned(matrices: torch.Tensor, direction: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """``|W v| / |W|`` of matrices ``[n, rows, d_model]`` with a unit vector, and what chance gives, ``[n]`` each."""
+    norms = matrices.flatten(1).norm(dim=1)
+    alignment = (matrices @ direction).norm(dim=1) / norms
+    concentration = (matrices @ matrices.mT).flatten(1).norm(dim=1) ** 2 / norms**4
+    n, _, width = matrices.shape
+    return alignment.numpy(), np.array([_bound(value, width, n) for value in concentration.tolist()])
+
+
+def _bound(concentration: float, width: int, n: int) -> float:
+    """Bound that the largest of ``n`` alignments of a random direction stays under, with probability CONFIDENCE.
+
+    A squared alignment is a mean of the squared coordinates of the random unit vector, weighted by a matrix's
+    squared singular values (divided by their sum). Its mean is ``1 / width`` and its mean square
+    ``(1 + 2 concentration) / (width (width + 2))``, where the concentration is the sum of the squared weights: 1
+    for a single row. A beta distribution with both moments is exact for a single row, and close for several. That
+    the ``n`` alignments belong to the same direction only makes the bound safer (Šidák 1967, Royen 2014).
+    """
+    mean = 1 / width
+    variance = (1 + 2 * concentration) / (width * (width + 2)) - mean**2
+    size = mean * (1 - mean) / variance - 1
+    return float(np.sqrt(stats.beta.ppf(CONFIDENCE ** (1 / n), mean * size, (1 - mean) * size)))

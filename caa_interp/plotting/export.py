@@ -1,0 +1,276 @@
+"""Figures as files: in the sizes of a paper's columns, with their numbers beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from html import escape as escape_html
+from html import unescape
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from caa_interp.errors import InputError, MissingDependencyError
+from caa_interp.files import write_atomically
+
+# Widths of the ACL style: a column is 7.7 cm, both with the gap between them 16 cm.
+COLUMN_INCHES = {1: 3.03, 2: 6.30}
+# Layout units to an inch: the template's 14 px become 8 pt, and everything else keeps its proportion to the text.
+PX_PER_INCH = 126
+DOTS_PER_INCH = 300
+DRAWN = (".pdf", ".png", ".svg")
+SUFFIXES = (*DRAWN, ".html", ".json")
+
+# What is added to the page in which kaleido draws. Its own leaves a margin of 0.1 in around a PDF, within which the
+# figure is made smaller. And Plotly draws the cells of a heatmap as a picture of one pixel each, which many viewers
+# smooth: they become rectangles, with an outline against hairlines between them.
+_DRAWING = """
+<style>@page { margin: 0 } img { display: block }</style>
+<script>
+const drawn = Plotly.toImage;
+const marker = "data:image/svg+xml,";
+Plotly.toImage = async (figure, options) => {
+  const given = await drawn(figure, options);
+  if (options.format !== "svg") return given;
+  const encoded = given.startsWith(marker);
+  const text = encoded ? decodeURIComponent(given.slice(marker.length)) : given;
+  const svg = new DOMParser().parseFromString(text, "image/svg+xml");
+  for (const picture of svg.querySelectorAll('image[style*="pixelated"]')) {
+    const image = new Image();
+    image.src = picture.getAttribute("xlink:href");
+    await image.decode();
+    const [columns, rows] = [image.naturalWidth, image.naturalHeight];
+    const canvas = Object.assign(document.createElement("canvas"), { width: columns, height: rows });
+    const context = canvas.getContext("2d");
+    context.drawImage(image, 0, 0);
+    const pixels = context.getImageData(0, 0, columns, rows).data;
+    const [x, y, width, height] = ["x", "y", "width", "height"].map((name) => Number(picture.getAttribute(name)));
+    const cells = svg.createElementNS("http://www.w3.org/2000/svg", "g");
+    for (let index = 0; index < columns * rows; index++) {
+      const [red, green, blue, alpha] = pixels.slice(4 * index, 4 * index + 4);
+      if (alpha === 0) continue;
+      const cell = svg.createElementNS("http://www.w3.org/2000/svg", "rect");
+      const color = `rgb(${red},${green},${blue})`;
+      const size = { width: width / columns, height: height / rows };
+      const place = { x: x + size.width * (index % columns), y: y + size.height * Math.floor(index / columns) };
+      const look = { fill: color, stroke: color, "stroke-width": 0.3, opacity: alpha / 255 };
+      const all = { ...place, ...size, ...look };
+      for (const [name, value] of Object.entries(all)) cell.setAttribute(name, value);
+      cells.append(cell);
+    }
+    picture.replaceWith(cells);
+  }
+  const found = new XMLSerializer().serializeToString(svg);
+  return encoded ? marker + encodeURIComponent(found) : found;
+};
+</script>
+"""
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<style>
+body {{ margin: 16px; font: 14px Helvetica, Arial, "DejaVu Sans", sans-serif; color: #1f2933; }}
+.numbers {{ overflow: auto; max-height: 480px; margin-top: 16px; }}
+table {{ border-collapse: collapse; }}
+th, td {{ padding: 3px 10px; border-bottom: 1px solid #eef1f4; text-align: left; white-space: nowrap; }}
+th {{ position: sticky; top: 0; background: white; }}
+</style>
+</head>
+<body>
+{figure}
+{table}
+</body>
+</html>
+"""
+
+
+def save_figure(
+    fig: go.Figure, path: str | Path, *, columns: Literal[1, 2] = 2, table: pd.DataFrame | None = None
+) -> Path:
+    """Write a figure to a file that a paper can include, and the numbers it shows beside it.
+
+    Parameters
+    ----------
+    fig
+        Result of a ``plot_*`` function, or any Plotly figure; it is left as it is.
+    path
+        File to write, by its ending: ``.pdf`` or ``.svg`` (vector graphics), ``.png`` (300 dots an inch),
+        ``.html`` (a page that needs no other file and no network) or ``.json`` (Plotly's own form). It appears
+        whole or not at all.
+    columns
+        Width of a PDF, SVG or PNG: 1 is a column of the ACL style (3.03 in, 7.7 cm), 2 its full width (6.30 in,
+        16 cm). Include the file at its natural size.
+    table
+        The figure's data. It is written beside the figure as ``<name>.csv``, and a page shows it below the
+        figure.
+
+    Returns
+    -------
+    pathlib.Path
+        The figure's file.
+
+    Raises
+    ------
+    InputError
+        If an argument is not one of those above.
+    MissingDependencyError
+        If a PDF, SVG or PNG is asked for and kaleido, or the browser it draws with, is not there.
+
+    Notes
+    -----
+    A figure for paper is laid out anew at 126 px an inch: the text of 14 px on the screen is 8 pt in print, and
+    margins, markers and lines keep their proportion to it, so that what does not overlap on a screen of that
+    width (382 or 794 px) does not overlap on paper. Titles that are too long for the width are wrapped, and the
+    height is the figure's own (``fig.layout.height / 126`` inches). A figure that names a width greater than
+    that is laid out at its own width and made smaller as a whole, text included. Figures with several panels
+    side by side need two columns.
+
+    Examples
+    --------
+    >>> caa.save_figure(caa.plot_sweep(table), "figures/sweep.pdf", columns=1, table=table)
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(f"path: {str(path)!r} ends in {suffix!r}; it must end in one of {', '.join(SUFFIXES)}.")
+    if columns not in COLUMN_INCHES:
+        raise InputError(f"columns: {columns!r}; it must be 1 or 2, the columns of a paper that the figure spans.")
+    if not isinstance(fig, go.Figure):
+        raise InputError(f"fig: {type(fig).__name__}, not a Plotly figure; give the result of a plot_* function.")
+    if table is not None and not isinstance(table, pd.DataFrame):
+        raise InputError(f"table: {type(table).__name__}, not a pandas DataFrame; give the figure's table, or None.")
+    if suffix == ".json":
+        content = fig.to_json().encode("utf-8")
+    elif suffix == ".html":
+        content = _page(fig, path.stem, table).encode("utf-8")
+    else:
+        content = _drawn(fig, suffix, COLUMN_INCHES[columns])
+    if table is not None:
+        write_atomically(path.with_suffix(".csv"), table.to_csv(index=False).encode("utf-8"))
+    write_atomically(path, content)
+    return path
+
+
+def _page(fig: go.Figure, name: str, table: pd.DataFrame | None) -> str:
+    title = re.sub(r"<[^>]*>", " ", re.split("<br>", fig.layout.title.text or name)[0])
+    shown = "" if table is None else table.to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format)
+    return _PAGE.format(
+        title=escape_html(unescape(title)),
+        figure=fig.to_html(full_html=False, include_plotlyjs=True, config={"responsive": True, "displaylogo": False}),
+        table=f'<div class="numbers">{shown}</div>' if shown else "",
+    )
+
+
+class _Page:
+    """Page of kaleido's with what :data:`_DRAWING` adds, which must stand behind Plotly and before kaleido's own."""
+
+    def __init__(self, index: str) -> None:
+        self.index = index
+
+    def generate_index(self) -> str:
+        """What kaleido asks of a page."""
+        head, script, rest = self.index.rpartition("<script")
+        return head + _DRAWING + script + rest
+
+
+def _drawn(fig: go.Figure, suffix: str, inches: float) -> bytes:
+    try:
+        import kaleido
+        from choreographer.errors import BrowserFailedError, ChromeNotFoundError
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{suffix} files are drawn by kaleido, which is not installed: pip install 'caa-interp[figures]'. "
+            "Without it, save as .html or .json."
+        ) from error
+    printed = _laid_out(fig, inches)
+    width, height = printed.layout.width, printed.layout.height
+    scale = inches / width * (DOTS_PER_INCH if suffix == ".png" else 96)  # a CSS pixel is 1/96 inch
+    options = {"format": suffix[1:], "width": width, "height": height, "scale": scale}
+    try:
+        # Without MathJax, which would be fetched from the network, and would take what stands between dollar signs.
+        page = _Page(kaleido.PageGenerator(mathjax=False).generate_index())
+        drawing = kaleido.calc_fig(printed.to_dict(), opts=options, kopts={"page_generator": page})
+        # In a thread, since a notebook has an event loop of its own; kaleido's server would not take our page.
+        with ThreadPoolExecutor(1) as pool:
+            content: bytes = pool.submit(asyncio.run, drawing).result()
+    except ChromeNotFoundError as error:
+        raise MissingDependencyError(
+            f"{suffix} files are drawn with a Chrome or Chromium browser, and none is found. Install one, or run "
+            "`kaleido_get_chrome`, or set BROWSER_PATH to its program. Without it, save as .html or .json."
+        ) from error
+    except BrowserFailedError as error:
+        raise MissingDependencyError(
+            f"{suffix} files are drawn with a Chrome or Chromium browser, and the one that was found does not start "
+            f"({error}). `choreo_diagnose` says what it lacks; BROWSER_PATH names another. Without it, save as "
+            ".html or .json."
+        ) from error
+    if suffix == ".png":
+        return _with_resolution(content)
+    if suffix == ".svg":
+        return _with_inches(content, inches, inches * height / width)
+    return content
+
+
+def _laid_out(fig: go.Figure, inches: float) -> go.Figure:
+    """Copy of a figure at the width of the columns, with its titles wrapped."""
+    copy = go.Figure(fig)
+    width = max(round(inches * PX_PER_INCH), copy.layout.width or 0)
+    height = copy.layout.height or min(450, round(0.75 * width))
+    template = copy.layout.template.layout
+    size = copy.layout.title.font.size or template.title.font.size or 17
+    edge = 8
+    text = copy.layout.title.text or ""
+    wrapped = _wrapped(text, (width - 2 * edge) / size)
+    added = round(1.3 * size) * (wrapped.count("<br>") - text.count("<br>"))
+    margin = copy.layout.margin.t if copy.layout.margin.t is not None else (template.margin.t or 100)
+    copy.update_layout(width=width, height=height + added, margin_t=margin + added, autosize=False)
+    if text:
+        left = {"xref": "container", "x": edge / width, "xanchor": "left"}
+        top = {"yref": "container", "y": 1 - edge / height, "yanchor": "top", "pad": {"t": size}}
+        copy.update_layout(title={"text": wrapped, **left, **top})
+    return copy
+
+
+def _wrapped(markup: str, ems: float) -> str:
+    """Plotly markup with line breaks so that no line is longer than a number of ems, by a letter's usual width."""
+    letter, small = 0.52, 0.7  # ems; superscripts are 70 % of the size
+    lines, used, scale = "", 0.0, 1.0
+    for piece in re.findall(r"<[^>]*>|\s+|[^\s<]+|<", markup):
+        if piece.startswith("<") and piece.endswith(">"):
+            if piece.startswith("<br"):
+                used = 0.0
+            elif "sup" in piece or "sub" in piece:
+                scale = 1.0 if piece.startswith("</") else small
+            lines += piece
+            continue
+        length = letter * scale * len(unescape(piece))
+        if piece.isspace():
+            lines, used = lines + piece, used + length
+            continue
+        if used and used + length > ems:
+            lines, used = lines.rstrip() + "<br>", 0.0
+        lines, used = lines + piece, used + length
+    return lines
+
+
+def _with_resolution(png: bytes) -> bytes:
+    """A PNG with its physical size: a ``pHYs`` chunk behind the header, which always takes 33 bytes."""
+    per_meter = round(DOTS_PER_INCH / 0.0254)
+    chunk = b"pHYs" + struct.pack(">IIB", per_meter, per_meter, 1)
+    return png[:33] + struct.pack(">I", 9) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[33:]
+
+
+def _with_inches(svg: bytes, width: float, height: float) -> bytes:
+    """An SVG whose size is in inches: programs differ in what they take a pixel for."""
+    head, closing, rest = svg.decode("utf-8").partition(">")
+    head = re.sub(r'\bwidth="[^"]*"', f'width="{width:.4f}in"', head, count=1)
+    head = re.sub(r'\bheight="[^"]*"', f'height="{height:.4f}in"', head, count=1)
+    return (head + closing + rest).encode("utf-8")

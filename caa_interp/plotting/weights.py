@@ -1,0 +1,155 @@
+"""Figure of the heads and neurons whose weights align with a vector."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from caa_interp.plotting.theme import NEUTRAL, PALETTE, SEQUENTIAL, check_table, escape, faded, figure
+
+_COLUMNS = ("vector_layer", "layer", "where", "component", "index", "query_heads", "role", "alignment", "chance")
+_GRID = 12  # columns of the grid, which 1 to 4 panels divide
+_GAP = 100
+_PLACE_OF_VECTOR = {"dash": "dot", "width": 2, "color": "black"}
+
+
+def plot_weight_alignment(table: pd.DataFrame, *, title: str = "Weights along the vector") -> go.Figure:
+    """Heads as one map for each role, and neurons as dots by block, beside what chance gives.
+
+    Parameters
+    ----------
+    table
+        Result of :func:`caa_interp.weight_alignment`.
+    title
+        Title of the figure.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        The dotted line is the vector's place: what writes before it can have made the vector, what reads after it
+        can be moved by it.
+    """
+    check_table(table, _COLUMNS, "caa_interp.weight_alignment")
+    parts = [part for part in (table[table["component"] == name] for name in ("head", "neuron")) if not part.empty]
+    roles = [list(part["role"].unique()) for part in parts]
+    n_layers = table["layer"].max() - table["layer"].min() + 1
+    heights = [max(200, 11 * n_layers) if part["component"].iloc[0] == "head" else 240 for part in parts]
+    inner = sum(heights) + _GAP * (len(parts) - 1)
+    fig = make_subplots(
+        figure=figure(title, _subtitle(table), height=inner + 230, margin={"t": 96}),
+        rows=len(parts),
+        cols=_GRID,
+        specs=[_spans(len(names)) for names in roles],
+        row_heights=heights,
+        horizontal_spacing=0.045,
+        vertical_spacing=_GAP / inner,
+        subplot_titles=[
+            f"{'heads' if part['component'].iloc[0] == 'head' else 'neurons'}: {escape(role)}"
+            for part, names in zip(parts, roles, strict=True)
+            for role in names
+        ],
+    )
+    limits = [table["layer"].min() - 0.5, table["layer"].max() + 0.5]
+    for row, (part, names) in enumerate(zip(parts, roles, strict=True), start=1):
+        is_head = part["component"].iloc[0] == "head"
+        extremes = (part["alignment"].abs().min(), part["alignment"].abs().max())
+        for number, role in enumerate(names):
+            place = {"row": row, "col": number * (_GRID // len(names)) + 1}
+            (_draw_heads if is_head else _draw_neurons)(fig, part[part["role"] == role], extremes, limits, place)
+    fig.update_annotations(font_size=14)
+    fig.update_layout(legend={"orientation": "h", "x": 0, "y": -70 / inner, "yanchor": "top"})
+    return fig
+
+
+def _draw_heads(
+    fig: go.Figure, rows: pd.DataFrame, extremes: tuple[float, float], limits: list[float], place: dict[str, int]
+) -> None:
+    wide = rows.pivot(index="layer", columns="index", values="alignment")
+    names = rows.drop_duplicates("index").set_index("index")["query_heads"]
+    first = place["col"] == 1
+    fig.add_heatmap(
+        z=wide.to_numpy(),
+        x=list(names.reindex(wide.columns)),
+        y=list(wide.index),
+        zmin=extremes[0],
+        zmax=extremes[1],
+        colorscale=SEQUENTIAL,
+        showscale=first,
+        colorbar={"title": {"text": "alignment |W v| / |W|", "side": "right"}, "len": 0.5, "y": 1, "yanchor": "top"},
+        hovertemplate="block %{y}, head %{x}: %{z:.3f}<extra></extra>",
+        **place,
+    )
+    above = rows[rows["alignment"] > rows["chance"]]
+    fig.add_scatter(
+        x=above["query_heads"],
+        y=above["layer"],
+        mode="markers",
+        marker={"color": "white", "size": 5, "line": {"color": "black", "width": 1}},
+        hoverinfo="skip",
+        name="head above chance (95 %)",
+        legendgroup="head",
+        showlegend=first,
+        **place,
+    )
+    fig.add_hline(y=rows["vector_layer"].iloc[0] + 0.5, line=_PLACE_OF_VECTOR, **place)
+    shared = rows["query_heads"].str.contains("-").any()
+    fig.update_xaxes(type="category", showgrid=False, title_text="query heads" if shared else "head", **place)
+    fig.update_yaxes(range=limits, showgrid=False, showticklabels=first, **place)
+    if first:
+        fig.update_yaxes(title_text="block", **place)
+
+
+def _draw_neurons(
+    fig: go.Figure, rows: pd.DataFrame, extremes: tuple[float, float], limits: list[float], place: dict[str, int]
+) -> None:
+    chance = rows.groupby("layer")["chance"].first()
+    fig.add_scatter(
+        x=[*chance.index, *chance.index[::-1]],
+        y=[*chance, *-chance[::-1]],
+        fill="toself",
+        fillcolor=faded(NEUTRAL, 0.3),
+        line={"width": 0},
+        mode="lines",
+        hoverinfo="skip",
+        name="random directions (95 %)",
+        legendgroup="chance",
+        showlegend=place["col"] == 1,
+        **place,
+    )
+    acts = rows["where"] == ("before" if rows["role"].iloc[0] == "writes" else "after")
+    for part, symbol, name in (
+        (rows[acts], "circle", "writes before the vector, reads after it"),
+        (rows[~acts], "circle-open", "cannot act on the vector"),
+    ):
+        fig.add_scatter(
+            x=part["layer"],
+            y=part["alignment"],
+            mode="markers",
+            marker={"color": PALETTE[0], "size": 5, "symbol": symbol},
+            text=part["index"],
+            hovertemplate="block %{x}, neuron %{text}: %{y:+.3f}<extra></extra>",
+            name=name,
+            legendgroup=symbol,
+            showlegend=place["col"] == 1,
+            **place,
+        )
+    fig.add_vline(x=rows["vector_layer"].iloc[0] + 0.5, line=_PLACE_OF_VECTOR, **place)
+    fig.update_xaxes(range=limits, title_text="block", **place)
+    fig.update_yaxes(range=[-1.08 * extremes[1], 1.08 * extremes[1]], showticklabels=place["col"] == 1, **place)
+    if place["col"] == 1:
+        fig.update_yaxes(title_text="cosine", **place)
+
+
+def _spans(n_panels: int) -> list[dict[str, int] | None]:
+    span = _GRID // n_panels
+    return [{"colspan": span}, *[None] * (span - 1)] * n_panels
+
+
+def _subtitle(table: pd.DataFrame) -> str:
+    neurons = table[table["component"] == "neuron"]
+    vector = f"vector of layer {table['vector_layer'].iloc[0]} (dotted line)"
+    if neurons.empty:
+        return vector
+    kept = neurons.groupby(["layer", "role"]).size().max()
+    return f"{vector}; neurons: the {kept} of each block with the largest |cosine|"
