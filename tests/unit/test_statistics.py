@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from caa_interp.statistics import bootstrap_mean, slopes
+from caa_interp.statistics import bootstrap_mean, jackknife_interval, slopes, wilson_interval
 
 
 @pytest.mark.parametrize(("n_items", "confidence"), [(8, 0.95), (30, 0.95), (30, 0.8), (50, 0.5)])
@@ -87,3 +87,44 @@ def test_slopes_are_those_of_polyfit():
 def test_an_exact_line_has_its_slope():
     x = np.array([-1, 0, 1])
     assert slopes(x, np.array([[3, 5, 7], [1, 1, 1], [2, 0, -2]])).tolist() == [2.0, 0.0, -2.0]
+
+
+def test_the_jackknife_of_a_mean_is_students_t():
+    from scipy import stats
+
+    values = np.random.default_rng(0).exponential(size=12)
+    left_out = (values.sum() - values) / 11
+    expected = stats.t.interval(0.8, 11, loc=values.mean(), scale=stats.sem(values))
+    assert jackknife_interval(values.mean(), left_out, 0.8) == pytest.approx(expected)
+
+
+def test_the_jackknife_covers_a_mean_of_products_of_pairs():
+    """Every item stands against every other, which plain resampling of items would take for half the variance."""
+    generator = np.random.default_rng(1)
+    covered = 0
+    for _ in range(600):
+        values = generator.normal(2.0, 1.0, 15)
+        total, n = values.sum(), len(values)
+        products = total**2 - values @ values
+        left_out = (products - 2 * values * (total - values)) / ((n - 1) * (n - 2))
+        low, high = jackknife_interval(products / (n * (n - 1)), left_out)
+        covered += bool(low <= 4.0 <= high)
+    assert 0.92 < covered / 600 < 0.98
+
+
+def test_the_jackknife_needs_two_items():
+    assert np.isnan(jackknife_interval(1.0, np.array([1.0]))).all()
+    assert np.isnan(jackknife_interval(1.0, np.array([1.0, np.nan, 2.0]))).all()
+
+
+@pytest.mark.parametrize(("right", "n_items"), [(0, 5), (3, 7), (40, 50), (12, 12)])
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_the_interval_of_a_share_is_wilsons(right, n_items, confidence):
+    from scipy import stats
+
+    expected = stats.binomtest(right, n_items).proportion_ci(confidence, method="wilson")
+    assert wilson_interval(right / n_items, n_items, confidence) == pytest.approx(tuple(expected))
+
+
+def test_a_share_that_is_missing_has_no_interval():
+    assert np.isnan(wilson_interval(float("nan"), 5)).all()

@@ -1,0 +1,299 @@
+"""What a steering vector is made of, in the features of a sparse autoencoder.
+
+A steering vector is a difference of activations. The encoder of a sparse autoencoder is made for activations, and is
+wrong for it in two ways (Mayne, Yang and Mahdi 2024): the vector is far smaller than an activation, so that the
+encoder's bias decides which features fire; and a feature that the vector takes away cannot show, as activations of
+features are not negative. The decoder is right: where two activations are sums of features, their difference is the
+sum of the same directions with signed coefficients, and the decoder's bias cancels. Hence:
+
+1. scale the feature directions (rows of the decoder) to length 1;
+2. choose the feature with the largest absolute inner product with what is left of the vector;
+3. fit all chosen features to the vector by least squares, subtract them, and go on at 2
+   (orthogonal matching pursuit; Pati, Rezaiifar and Krishnaprasad 1993).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from caa_interp.errors import InputError, VectorMismatchError
+from caa_interp.models.access import hook_name
+from caa_interp.vectors import SteeringVector
+
+WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
+MAX_CONFIG_BYTES = 2**20
+N_RANDOM = 20
+# What is left of the vector, relative to it, that counts as rounding.
+EXACT = 1e-6
+
+
+@dataclass(frozen=True)
+class SparseAutoencoder:
+    """Decoder of a sparse autoencoder, see :func:`load_sae`. A difference of activations has no use for the encoder.
+
+    Attributes
+    ----------
+    decoder
+        ``[n_features, d_model]``, floating point; row ``i`` is what feature ``i`` writes.
+    bias
+        ``[d_model]``, what the decoder adds to every reconstruction.
+    hook
+        Name of the activation that is reconstructed, such as ``"blocks.13.hook_resid_post"``; None if not known.
+    metadata
+        The rest of what is known, such as the model and the architecture.
+    """
+
+    decoder: torch.Tensor
+    bias: torch.Tensor
+    hook: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.decoder.ndim != 2 or not self.decoder.numel() or self.bias.shape != self.decoder.shape[1:]:
+            raise InputError(
+                f"decoder: shape {tuple(self.decoder.shape)} with a bias of shape {tuple(self.bias.shape)}; they "
+                "must be [n_features, d_model] and [d_model]. Transpose a decoder whose columns are the features."
+            )
+        for name, values in (("decoder", self.decoder), ("bias", self.bias)):
+            if not values.is_floating_point():
+                raise InputError(f"{name}: of type {values.dtype}; it must hold floating-point numbers.")
+            if not bool(values.isfinite().all()):
+                raise InputError(f"{name}: there are NaN or infinite entries; it must be finite.")
+
+    def __repr__(self) -> str:
+        return f"SparseAutoencoder({self.n_features} features, d_model {self.d_model}, hook {self.hook})"
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return int(self.decoder.shape[0])
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(self.decoder.shape[1])
+
+
+def load_sae(path: str | Path) -> SparseAutoencoder:
+    """Read a sparse autoencoder that SAELens saved.
+
+    Parameters
+    ----------
+    path
+        A folder with ``sae_weights.safetensors`` and ``cfg.json``, as SAELens's ``save_model`` writes it; or a
+        safetensors file, with or without ``cfg.json`` beside it. ``W_dec`` ``[d_sae, d_in]`` and ``b_dec`` ``[d_in]``
+        are read, which all architectures of SAELens have; shapes are checked before anything is read.
+
+    Returns
+    -------
+    SparseAutoencoder
+        On the CPU, in the type of the file. ``metadata`` is the content of ``cfg.json``.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, if it is not safetensors, if a tensor is missing, or if shapes do not agree with
+        one another or with ``cfg.json``. A transposed decoder is refused; a square one, whose shape does not tell
+        which way round it is, is read only with ``cfg.json``.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    weights = path / WEIGHTS if path.is_dir() else path
+    if not weights.is_file():
+        raise InputError(f"sparse autoencoder: there is no file {weights}. Give a folder or file saved by SAELens.")
+    config = _config(weights.with_name(CONFIG))
+    try:
+        with safe_open(weights, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            _check_shapes(weights, shapes, config)
+            decoder, bias = file.get_tensor("W_dec"), file.get_tensor("b_dec")
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"sparse autoencoder {weights}: not a safetensors file ({error}). Save it with SAELens's save_model; "
+            "pickled files (.pt) are not read."
+        ) from error
+    # SAELens 6 keeps the hook under "metadata", older versions beside the rest; a transcoder writes to another one.
+    known = {**config, **config.get("metadata", {})}
+    hook = known.get("hook_name_out") or known.get("hook_name") or known.get("hook_point")
+    return SparseAutoencoder(decoder, bias, hook, config)
+
+
+def decompose(
+    vector: SteeringVector, sae: SparseAutoencoder, *, layer: int, n_features: int = 10, seed: int = 0
+) -> pd.DataFrame:
+    """Write the vector of one layer as a sparse, signed sum of feature directions.
+
+    Parameters
+    ----------
+    vector
+        A steering vector.
+    sae
+        A sparse autoencoder of the output of block ``layer`` of the same model, see :func:`load_sae`.
+    layer
+        0-based block index.
+    n_features
+        Number of features to use, at least 1 and at most ``sae.n_features`` and ``sae.d_model``.
+    seed
+        Seed of the random directions.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per feature, in the order in which the pursuit chose them; fewer than ``n_features`` where nothing is
+        left of the vector, or no feature has a part in what is left:
+
+        - ``rank``: from 1;
+        - ``feature``: row of the decoder;
+        - ``coefficient``: of the feature's direction of length 1 in the least-squares fit of all rows, in units of
+          the residual stream; negative where the vector takes the feature away;
+        - ``cosine``: of the feature's direction with the vector (-1 to 1);
+        - ``error``: what is left after this many features, as a share of the vector's norm (0 to 1);
+        - ``random_error``: the same for random directions, the mean over 20.
+
+        ``attrs`` holds ``layer``, ``norm`` (of the vector), ``n_features`` (of the autoencoder) and ``behavior``.
+
+    Raises
+    ------
+    InputError
+        If the vector lacks the layer or is zero there, or if ``n_features`` is out of range.
+    VectorMismatchError
+        If the widths differ, or if the autoencoder is known to be of another hook.
+
+    Notes
+    -----
+    With enough features any direction can be fitted. What the features explain is how far ``error`` lies below
+    ``random_error``. Features overlap, so that a fit is not unique: a feature that was not chosen may have a large
+    cosine with the vector, because a similar one stands for it. An autoencoder that scales activations before it
+    encodes them has directions of another length, which plays no part here.
+
+    References
+    ----------
+    Mayne, Yang and Mahdi 2024, Can sparse autoencoders be used to decompose and interpret steering vectors?,
+    arXiv:2411.08790: why the encoder is not used.
+    """
+    target = vector.at(layer).double()
+    _check_fit(vector, sae, layer, n_features)
+    if not bool(target.any()):
+        raise InputError(
+            f"vector: it is zero at layer {layer}, so there is nothing to decompose. Choose another layer."
+        )
+    target = target.to(sae.decoder.device)
+    # Half precision is too coarse for inner products; a feature whose direction is zero stays zero and is not chosen.
+    decoder = sae.decoder if sae.decoder.dtype == torch.float64 else sae.decoder.float()
+    directions = torch.nn.functional.normalize(decoder, dim=1)
+    features, coefficients, errors = _pursue(directions, target, n_features)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(N_RANDOM, sae.d_model, generator=generator, dtype=torch.float64).to(target.device)
+    random = [_pursue(directions, one, n_features)[2] for one in drawn]
+    # A pursuit that ends early has the error of its last feature from there on.
+    ranks = range(1, len(features) + 1)
+    random_errors = [[each[min(rank, len(each) - 1)] for each in random] for rank in ranks]
+    table = pd.DataFrame(
+        {
+            "rank": ranks,
+            "feature": features,
+            "coefficient": coefficients,
+            "cosine": (directions[features].double() @ target / target.norm()).tolist(),
+            "error": errors[1:],
+            "random_error": np.reshape(random_errors, (-1, N_RANDOM)).mean(1),
+        }
+    )
+    table.attrs = {
+        "layer": layer,
+        "norm": float(target.norm()),
+        "n_features": sae.n_features,
+        "behavior": vector.metadata.get("behavior"),
+    }
+    return table
+
+
+def _pursue(
+    directions: torch.Tensor, target: torch.Tensor, n_features: int
+) -> tuple[list[int], list[float], list[float]]:
+    """Orthogonal matching pursuit: features, their coefficients, and the relative error after 0, 1, ... features.
+
+    ``directions`` ``[n_features, d_model]`` have length 1 or 0, and ``target`` ``[d_model]``, float64, is not zero.
+    """
+    features: list[int] = []
+    coefficients: list[float] = []
+    errors = [1.0]
+    left = target
+    while len(features) < n_features and left.norm() > EXACT * target.norm():
+        match = (directions @ left.to(directions.dtype)).abs()
+        # What is left is orthogonal to the chosen features up to rounding.
+        match[features] = 0
+        best = int(match.argmax())
+        if match[best] <= EXACT * left.norm():
+            break
+        features.append(best)
+        columns = directions[features].double().T
+        fit = torch.linalg.lstsq(columns, target[:, None]).solution[:, 0]
+        left = target - columns @ fit
+        coefficients = fit.tolist()
+        errors.append(float(left.norm() / target.norm()))
+    return features, coefficients, errors
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """Content of ``cfg.json``; empty where there is none."""
+    if not path.is_file():
+        return {}
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise InputError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes; it must be the cfg.json that SAELens wrote.")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({error}). Give the cfg.json that SAELens wrote.") from error
+    if not isinstance(config, dict) or not isinstance(config.get("metadata", {}), dict):
+        raise InputError(f"{path}: not an object with an object 'metadata'. Give the cfg.json that SAELens wrote.")
+    return config
+
+
+def _check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> None:
+    missing = [name for name in ("W_dec", "b_dec") if name not in shapes]
+    if missing:
+        raise InputError(
+            f"sparse autoencoder {path}: it holds {sorted(shapes)}, and no {' and no '.join(missing)}. "
+            "Save it with SAELens's save_model."
+        )
+    given, width = shapes["W_dec"], shapes["b_dec"]
+    declared = (config.get("d_sae", given[0] if given else 0), config.get("d_out", config.get("d_in", *width[:1])))
+    if len(given) != 2 or width != given[1:] or declared != given:
+        told = f", and {CONFIG} says {list(declared)}" if config else ""
+        raise InputError(
+            f"sparse autoencoder {path}: W_dec has shape {list(given)} and b_dec {list(width)}{told}; they must be "
+            "[d_sae, d_in] and [d_in]. If the decoder is transposed, save its transpose."
+        )
+    if given[0] == given[1] and "d_sae" not in config:
+        raise InputError(
+            f"sparse autoencoder {path}: W_dec is square, {list(given)}, so that its shape does not tell rows from "
+            f"columns. Put SAELens's {CONFIG} beside it."
+        )
+
+
+def _check_fit(vector: SteeringVector, sae: SparseAutoencoder, layer: int, n_features: int) -> None:
+    if sae.d_model != vector.d_model:
+        raise VectorMismatchError(
+            f"sae: its width is {sae.d_model}, that of the vector {vector.d_model}. Give an autoencoder of the same "
+            "model's residual stream."
+        )
+    # The output of one block is the input of the next.
+    following = f"blocks.{layer + 1}"
+    same = {hook_name(layer), f"blocks.{layer}.hook_out", f"{following}.hook_resid_pre", f"{following}.hook_in"}
+    if sae.hook is not None and sae.hook not in same:
+        raise VectorMismatchError(
+            f"sae: it is of {sae.hook!r}, and the vector of layer {layer} belongs to {hook_name(layer)!r}. Choose "
+            "its layer, or say that the hook does not matter: dataclasses.replace(sae, hook=None)."
+        )
+    most = min(sae.n_features, sae.d_model)
+    if isinstance(n_features, bool) or not isinstance(n_features, int) or not 1 <= n_features <= most:
+        raise InputError(f"n_features: {n_features!r}; it must be an integer from 1 to {most}.")

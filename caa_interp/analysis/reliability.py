@@ -1,0 +1,268 @@
+"""How far a steering vector can be trusted, from the activations that it was made of.
+
+A mean difference exists for any set of pairs, also where they share nothing. Vectors steer more reliably where the
+differences of the pairs point the same way and where the two sides are well separated (Braun et al. 2025), and may
+owe part of their effect to the answer letter (Tan et al. 2024). These statistics need no steered pass.
+
+1. For every pair take the difference of its two activations; two letter orders of a pair are averaged first, so that
+   a pair is one item.
+2. Hold every pair against the mean difference of the OTHER pairs, so that no pair vouches for itself.
+3. Leave out each pair in turn for the intervals (jackknife). Everything follows from inner products between pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from caa_interp.activations import Activations
+from caa_interp.behaviors import ContrastPair
+from caa_interp.errors import InputError
+from caa_interp.models.access import check_layers
+from caa_interp.statistics import jackknife_interval, wilson_interval
+
+N_SPLITS = 1000
+_WITH_INTERVAL = (
+    "agreement",
+    "pairwise_cosine",
+    "split_half",
+    "separation",
+    "probe_accuracy",
+    "variance_share",
+    "length_correlation",
+    "letter_cosine",
+    "letter_share",
+)
+
+
+def reliability(
+    activations: Activations,
+    *,
+    layers: int | Sequence[int] | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Measure at each layer how well the pairs agree on the steering vector.
+
+    Parameters
+    ----------
+    activations
+        Result of :func:`caa_interp.collect_activations`. Rows of equal pairs, such as its two letter orders, are
+        averaged and count as one pair.
+    layers
+        0-based block indices; default: all of the activations'.
+    confidence
+        Confidence of the intervals, between 0 and 1.
+    seed
+        Seed of the random halves; nothing else is random.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per layer. A statistic with an interval has columns with ``_low`` and ``_high``.
+
+        - ``n``: number of pairs.
+        - ``agreement`` (interval; -1 to 1): mean cosine of a pair's difference with the mean difference of the other
+          pairs. 0 for unrelated differences. It grows with ``n``, as the other pairs' mean loses its noise.
+        - ``pairwise_cosine`` (interval; -1 to 1): mean cosine of the differences of two pairs. Its expectation does
+          not depend on ``n``, so that it compares sets of different sizes.
+        - ``split_half`` (range; -1 to 1): mean cosine of the vectors of two random halves of the pairs; ``_low`` and
+          ``_high`` are percentiles over 1000 splits of these same pairs, not a confidence interval.
+        - ``separation`` (interval): d' of the two sides along the vector of the other pairs: the difference of the
+          means in units of the root mean square of the two standard deviations. 0 for sides that are alike.
+        - ``probe_accuracy`` (interval; 0 to 1): share of answers on the right side of the midpoint of the other
+          pairs, along the vector of the other pairs. It is this vector as a classifier, leaving one pair out; a
+          fitted probe may do better. Chance is 0.5.
+        - ``variance_share`` (interval; 0 to 1): share of the differences' sum of squares that lies along the vector
+          of the other pairs. About ``1 / d_model`` for isotropic noise.
+        - ``norm``, ``residual_norm``, ``relative_norm``: norm of the vector, mean norm of the activations, and their
+          ratio. They describe this vector; noise makes its norm larger than that of the true mean difference.
+        - ``length_correlation`` (interval; -1 to 1): correlation over pairs of the difference along the vector of the
+          other pairs with the difference of the answers' lengths in characters.
+        - ``letter_cosine`` (interval; -1 to 1): cosine of the vector with the mean letter direction, half the
+          difference between a pair's two letter orders (A minus B).
+        - ``letter_share`` (interval; 0 to 1): share of the variance of the differences' projections on the vector,
+          over pairs and orders, that the letter explains.
+
+        NaN where something is not defined: with one pair all but the norms, with two pairs the intervals of the
+        jackknife, where a difference is zero and has no direction, where all length differences are equal, and the
+        letter without both orders kept apart. ``attrs`` holds ``confidence`` and ``format``.
+
+    Raises
+    ------
+    InputError
+        If a layer is not among the activations', or ``confidence`` not between 0 and 1.
+
+    Notes
+    -----
+    Read ``split_half`` r as in test theory (Spearman 1910, Brown 1910): vectors from two sets of ``n`` pairs each
+    would have a cosine of about 2r / (1 + r), and this vector has a cosine of about sqrt(2r / (1 + r)) with the
+    direction that it would have with very many pairs of this kind.
+
+    Intervals are Student's t with the jackknife's standard error, which leaves out a pair as item and as part of the
+    others' mean. The one of ``probe_accuracy`` is Wilson's with the pairs as trials, which is wide: the two answers
+    of a pair seldom err together. All of them treat pairs as independent: pairs written from one template are less
+    than ``n`` facts.
+
+    High values say that the pairs share a direction, not that it is the behavior: a letter, a length, or a tone that
+    all positive answers have in common is shared as well.
+
+    References
+    ----------
+    Braun et al. 2025, Understanding (Un)Reliability of Steering Vectors in Language Models, arXiv:2505.22637.
+    Tan et al. 2024, Analysing the Generalisation and Reliability of Steering Vectors, NeurIPS.
+    """
+    if not isinstance(activations, Activations):
+        raise InputError(
+            f"activations: {type(activations).__name__}; give the result of caa_interp.collect_activations."
+        )
+    chosen = check_layers(layers, activations.layers, "the activations")
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence: {confidence}; it must lie between 0 and 1, such as 0.95.")
+    numbers: dict[ContrastPair, int] = {}
+    pair_of_row = torch.tensor([numbers.setdefault(pair, len(numbers)) for pair in activations.pairs])
+    pairs = list(numbers)
+    lengths = np.array([len(pair.positive) - len(pair.negative) for pair in pairs], dtype=np.float64)
+    halves = np.random.default_rng(seed).random((N_SPLITS, len(pairs))).argsort(1) < len(pairs) // 2
+    rows = []
+    for layer in chosen:
+        sides = [
+            side[:, activations.layers.index(layer)].double() for side in (activations.positive, activations.negative)
+        ]
+        positive, negative = (_means(side, pair_of_row, len(pairs)) for side in sides)
+        letter = _letter(sides[0] - sides[1], pair_of_row, len(pairs), activations.orders)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            row = _measure(positive, negative, lengths, letter, halves, confidence)
+        rows.append({"layer": layer, "n": len(pairs), **row})
+    table = pd.DataFrame(rows)
+    table.attrs = {"confidence": confidence, "format": activations.format}
+    return table
+
+
+def _means(values: torch.Tensor, group: torch.Tensor, n: int) -> np.ndarray:
+    """Mean ``[n, d_model]`` of the rows of each group."""
+    totals = torch.zeros(n, values.shape[1], dtype=values.dtype).index_add_(0, group, values)
+    return (totals / group.bincount(minlength=n)[:, None]).numpy()
+
+
+def _letter(difference: torch.Tensor, pair_of_row: torch.Tensor, n: int, orders: Sequence[str]) -> np.ndarray | None:
+    """Half of each pair's difference between its letter orders ``[n, d_model]``; None without both of every pair."""
+    means = []
+    for order in ("AB", "BA"):
+        rows = torch.tensor([given == order for given in orders])
+        if len(pair_of_row[rows].unique()) < n:
+            return None
+        means.append(_means(difference[rows], pair_of_row[rows], n))
+    return (means[0] - means[1]) / 2
+
+
+def _measure(
+    positive: np.ndarray,
+    negative: np.ndarray,
+    lengths: np.ndarray,
+    letter: np.ndarray | None,
+    halves: np.ndarray,
+    confidence: float,
+) -> dict[str, float]:
+    """Statistics and intervals of one layer, from both sides ``[n, d_model]``; 0 / 0 is NaN, as it should be."""
+    n = len(positive)
+    difference, middle = positive - negative, (positive + negative) / 2
+    gram = difference @ difference.T
+    # All pairs in the first row, all but one in each of the others.
+    kept = np.vstack([np.ones(n, dtype=bool), ~np.eye(n, dtype=bool)])
+    along, center = _held_out(gram, (middle - middle.mean(0)) @ difference.T, kept)
+    own, size = np.diag(gram), kept.sum(1)
+    unit = gram / np.sqrt(np.outer(own, own))
+    spread = (_variance(center, kept) + _variance(along, kept) / 4) * size / (size - 1)
+    # What an interval cannot leave, and the statistic of all pairs and without each one.
+    jackknifed = {
+        "agreement": (-1, 1, _mean(along / np.sqrt(own), kept)),
+        "pairwise_cosine": (-1, 1, (_quadratic(unit, kept) - kept @ np.diag(unit)) / (size * (size - 1))),
+        "separation": (-np.inf, np.inf, _mean(along, kept) / np.sqrt(spread)),
+        "variance_share": (0, 1, _mean(along**2, kept) / _mean(own, kept)),
+        "length_correlation": (-1, 1, _correlation(along, lengths, kept)),
+        **_letter_statistics(letter, difference, gram, kept),
+    }
+    found = {
+        name: (values[0], *np.clip(jackknife_interval(values[0], values[1:], confidence), least, most))
+        for name, (least, most, values) in jackknifed.items()
+    }
+    # The positive side is at center + along / 2, the negative one at center - along / 2; 0 is halfway.
+    accuracy = 0.5 + (np.sign(center + along / 2) - np.sign(center - along / 2))[0].mean() / 4
+    found["probe_accuracy"] = (accuracy, *wilson_interval(accuracy, n, confidence))
+    cosines = _split_cosines(gram, halves)
+    found["split_half"] = (cosines.mean(), *np.quantile(cosines, [(1 - confidence) / 2, (1 + confidence) / 2]))
+    row = {
+        f"{name}{end}": float(value)
+        for name in _WITH_INTERVAL
+        for end, value in zip(("", "_low", "_high"), found[name], strict=True)
+    }
+    norm = float(np.linalg.norm(difference.mean(0)))
+    residual_norm = float(np.linalg.norm([positive, negative], axis=-1).mean())
+    return {**row, "norm": norm, "residual_norm": residual_norm, "relative_norm": norm / residual_norm}
+
+
+def _held_out(gram: np.ndarray, cross: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each pair along the unit vector of the other pairs, for every set of pairs.
+
+    Parameters
+    ----------
+    gram
+        ``[n, n]``, inner products of the differences.
+    cross
+        ``[n, n]``, inner product of each pair's midpoint (row) with each difference (column).
+    kept
+        ``[n_sets, n]``, the pairs of each set; other entries of the result have no meaning.
+
+    Returns
+    -------
+    along, center
+        ``[n_sets, n]``: the difference, and the midpoint counted from the other pairs' mean midpoint.
+    """
+    sums = kept @ gram
+    length = np.sqrt(np.maximum(_quadratic(gram, kept)[:, None] - 2 * sums + np.diag(gram), 0))
+    toward, own = kept @ cross.T - np.diag(cross), kept @ cross
+    others = (_quadratic(cross, kept)[:, None] - toward - own) / (kept.sum(1)[:, None] - 1)
+    return (sums - np.diag(gram)) / length, (toward - others) / length
+
+
+def _letter_statistics(
+    letter: np.ndarray | None, difference: np.ndarray, gram: np.ndarray, kept: np.ndarray
+) -> dict[str, tuple[float, float, np.ndarray]]:
+    """Cosine of the letter direction with the vector, and the letter's share of the variance along the vector."""
+    if letter is None:
+        undefined = np.full(len(kept), np.nan)
+        return {"letter_cosine": (-1, 1, undefined), "letter_share": (0, 1, undefined)}
+    cross = letter @ difference.T
+    cosine = _quadratic(cross, kept) / np.sqrt(_quadratic(letter @ letter.T, kept) * _quadratic(gram, kept))
+    # Along the vector the two orders of a pair lie at pair + letter and pair - letter.
+    of_letter, of_pair = kept @ cross.T, kept @ gram
+    total = _variance(of_pair, kept) + _mean(of_letter**2, kept)
+    return {"letter_cosine": (-1, 1, cosine), "letter_share": (0, 1, _mean(of_letter, kept) ** 2 / total)}
+
+
+def _split_cosines(gram: np.ndarray, halves: np.ndarray) -> np.ndarray:
+    """Cosines ``[n_splits]`` of the vectors of the pairs in ``halves`` ``[n_splits, n]`` and of the other pairs."""
+    one, total = _quadratic(gram, halves), halves @ gram.sum(1)
+    return (total - one) / np.sqrt(one * _quadratic(gram, ~halves))
+
+
+def _quadratic(products: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Sum ``[n_sets]`` of the products of every pair of each set with every pair of it."""
+    return ((kept @ products) * kept).sum(1)
+
+
+def _mean(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    return np.where(kept, values, 0).sum(1) / kept.sum(1)
+
+
+def _variance(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    return _mean((values - _mean(values, kept)[:, None]) ** 2, kept)
+
+
+def _correlation(values: np.ndarray, other: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    deviations = (values - _mean(values, kept)[:, None]) * (other - _mean(other, kept)[:, None])
+    return _mean(deviations, kept) / np.sqrt(_variance(values, kept) * _variance(other, kept))

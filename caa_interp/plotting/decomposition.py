@@ -1,0 +1,104 @@
+"""Figure of a steering vector as a sum of features."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from caa_interp.plotting.theme import NEGATIVE, NEUTRAL, POSITIVE, check_table, escape, figure
+
+
+def plot_decomposition(table: pd.DataFrame, *, title: str | None = None) -> go.Figure:
+    """Bars of the features' coefficients, beside the error of the sum.
+
+    Parameters
+    ----------
+    table
+        Result of :func:`caa_interp.decompose`. A column ``label``, if you add one, is shown beside the features'
+        numbers.
+    title
+        Title of the figure; default: the behavior and the layer, as far as the table knows them.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Left: signed coefficients in the order of choice, with the cosine of each feature with the vector. Right: what
+        is left of the vector after each feature, and what is left of random directions.
+    """
+    check_table(table, {"rank", "feature", "coefficient", "cosine", "error", "random_error"}, "caa_interp.decompose")
+    rows = table.sort_values("rank")
+    known = table.attrs
+    names = [f"{feature}" for feature in rows["feature"]]
+    if "label" in rows:
+        labels = rows["label"].map(lambda label: "" if pd.isna(label) else f"  {label}")
+        names = [escape(name + label) for name, label in zip(names, labels, strict=True)]
+    if title is None:
+        title = f"{known.get('behavior') or 'vector'} in features" + (
+            f", layer {known['layer']}" if "layer" in known else ""
+        )
+    n_features = f" of {known['n_features']}" if "n_features" in known else ""
+    norm = f"; norm of the vector: {known['norm']:.3g}" if "norm" in known else ""
+    fig = figure(
+        escape(title),
+        f"{len(rows)}{n_features} features, orthogonal matching pursuit; "
+        f"{100 * rows['error'].iloc[-1]:.0f} % of the norm is left{norm}",
+        height=190 + 28 * max(len(rows), 8),
+        margin={"l": 20, "t": 104},
+    )
+    fig.set_subplots(rows=1, cols=2, column_widths=[0.58, 0.42], horizontal_spacing=0.13)
+    one, other = {"row": 1, "col": 1}, {"row": 1, "col": 2}
+    signs = rows["coefficient"] < 0
+    fig.add_bar(
+        x=rows["coefficient"],
+        y=rows["rank"],
+        orientation="h",
+        marker={
+            "color": [NEGATIVE if negative else POSITIVE for negative in signs],
+            # In gray the two sides still differ.
+            "pattern": {"shape": ["/" if negative else "" for negative in signs], "solidity": 0.25},
+        },
+        text=[f"cos {cosine:+.2f}" for cosine in rows["cosine"]],
+        textposition="outside",
+        textfont_size=11,
+        cliponaxis=False,
+        customdata=names,
+        hovertemplate="feature %{customdata}: %{x:+.3f}<extra></extra>",
+        showlegend=False,
+        **one,
+    )
+    for column, name, color, dash, symbol in (
+        ("error", "this vector", POSITIVE, "solid", "circle"),
+        ("random_error", "random directions (mean)", NEUTRAL, "dash", "circle-open"),
+    ):
+        fig.add_scatter(
+            x=rows["rank"],
+            y=rows[column],
+            mode="lines+markers",
+            line={"color": color, "dash": dash, "width": 2},
+            marker={"symbol": symbol, "size": 7},
+            name=name,
+            hovertemplate="%{x} features: %{y:.3f} is left<extra></extra>",
+            **other,
+        )
+    reach = 1.45 * float(rows["coefficient"].abs().max())
+    fig.update_xaxes(title_text="coefficient (units of the residual stream)", range=[-reach, reach], **one)
+    fig.update_xaxes(zeroline=True, zerolinecolor="#9aa5b1", **one)
+    fig.update_yaxes(
+        title_text="feature",
+        tickvals=list(rows["rank"]),
+        ticktext=names,
+        range=[len(rows) + 0.6, 0.4],
+        automargin=True,
+        showgrid=False,
+        **one,
+    )
+    fig.update_xaxes(title_text="number of features", rangemode="tozero", dtick=math.ceil(len(rows) / 8), **other)
+    fig.update_yaxes(title_text="left over (share of the norm)", range=[0, 1.03], **other)
+    for update in (fig.update_xaxes, fig.update_yaxes):
+        update(title_font_size=13, tickfont_size=12)
+    fig.update_layout(
+        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.01, "yanchor": "bottom", "font": {"size": 12}}
+    )
+    return fig
