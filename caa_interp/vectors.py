@@ -10,7 +10,7 @@ Contrastive Activation Addition (Rimsky et al. 2024, section 3), at every layer 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,12 +21,12 @@ import torch
 from caa_interp.activations import collect_activations, iterate_activations
 from caa_interp.behaviors import ContrastPair, check_pairs
 from caa_interp.errors import InputError, VectorMismatchError
+from caa_interp.estimators import Estimator, mean_difference
 from caa_interp.files import write_atomically
 from caa_interp.models.access import HOOK, check_layers, is_bridge, model_id, model_revision, n_layers
 from caa_interp.prompts import Format, PromptFormat, check_format
 
 FORMAT = "caa_interp/vector/1"
-Estimator = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -178,22 +178,6 @@ class SteeringVector:
                 f"vector file {path}: not a steering vector of this package ({error}). "
                 "Give a file written by SteeringVector.save."
             ) from error
-
-
-def mean_difference(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
-    """Mean over pairs of (positive - negative), the paper's estimator.
-
-    Parameters
-    ----------
-    positive, negative
-        ``[n_pairs, ..., d_model]``.
-
-    Returns
-    -------
-    torch.Tensor
-        ``[..., d_model]``, summed in float64, in the type of ``positive``.
-    """
-    return (positive.double() - negative.double()).mean(0).to(positive)
 
 
 def extract_vector(

@@ -18,6 +18,7 @@ import pandas as pd
 from caa_interp.behaviors import ContrastPair, PublishedPair, check_pairs
 from caa_interp.errors import InputError
 from caa_interp.models.access import check_layers, model_id
+from caa_interp.operators import Operator, add, name_of
 from caa_interp.progress import track
 from caa_interp.prompts import Format, PromptFormat, Rendering, check_format
 from caa_interp.steering import check_multipliers
@@ -33,6 +34,7 @@ def sweep(
     format: Format = "choices",
     layers: int | Sequence[int] | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
+    operator: Operator = add,
     system_prompt: str | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
@@ -52,6 +54,8 @@ def sweep(
         0-based block indices; default: all of the vector's.
     multipliers
         Finite numbers; 0 is the unsteered model, exactly.
+    operator
+        What is done with vector and multiplier, see :mod:`caa_interp.operators`; default: addition, the paper's.
     system_prompt
         Optional system prompt.
     progress
@@ -69,7 +73,7 @@ def sweep(
         - ``logit_difference``: their difference; ``p_positive``: its logistic function, which for choices is the
           paper's p(matching) / (p(A) + p(B)).
 
-        ``attrs`` holds the format, the model and the path that the forward passes took.
+        ``attrs`` holds the format, the model, the operator and the path that the forward passes took.
     """
     check_format(format)
     checked = check_pairs(pairs)
@@ -86,13 +90,13 @@ def sweep(
         prompts.render(pair, format, system_prompt, what=f"pairs[{number}]") for number, pair in enumerate(checked)
     ]
     conditions = [(name, layer, m) for name in vectors for layer in chosen[name] for m in values]
-    additions = {(name, layer, m): m * vectors[name].at(layer) if m else None for name, layer, m in conditions}
+    steps = {(name, layer, m): (layer, vectors[name].at(layer), m) for name, layer, m in conditions}
     frames, paths = [], set()
     trees = (
         [
             branch
             for rendering in renderings
-            for branch in _condition_branches(rendering, format, [(c[1], additions[c]) for c in conditions])
+            for branch in _condition_branches(rendering, format, steps.values(), operator)
         ]
         for renderings in rendered
     )
@@ -115,15 +119,22 @@ def sweep(
     if unscored:
         table.loc[table["item"].isin(unscored), ["log_p_positive", "log_p_negative", "logit_difference"]] = np.nan
         table.loc[table["item"].isin(unscored), "p_positive"] = 0.0
-    table.attrs = {"format": format, "model": model_id(model), "path": "+".join(sorted(paths))}
+    table.attrs = {
+        "format": format,
+        "model": model_id(model),
+        "operator": name_of(operator),
+        "path": "+".join(sorted(paths)),
+    }
     return table
 
 
-def _condition_branches(rendering: Rendering, format: Format, conditions: Sequence[tuple[int, Any]]) -> list[Branch]:
+def _condition_branches(
+    rendering: Rendering, format: Format, steps: Iterable[tuple[int, Any, float]], operator: Operator
+) -> list[Branch]:
     """Branches of one rendering: one a condition for choices, one a condition and answer for text."""
     branches = []
-    for layer, addition in conditions:
-        edits = (Edit(layer, addition, rendering.start),) if addition is not None else ()
+    for layer, vector, multiplier in steps:
+        edits = (Edit(layer, vector, rendering.start, multiplier, operator),) if multiplier else ()
         if format == "choices":
             targets = tuple((len(rendering.asked) - 1, letter) for letter in rendering.letters)
             branches.append(Branch(rendering.asked, edits, targets))

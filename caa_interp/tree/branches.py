@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from caa_interp.operators import add
+
 if TYPE_CHECKING:
     import torch
+
+    from caa_interp.operators import Operator
 
 Path = Literal["tree", "plain"]
 
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """Addition to the residual stream behind one block.
+    """Change of the residual stream behind one block.
 
     Edits are compared by identity: branches that hold the same ``Edit`` objects share their computation.
 
@@ -22,14 +26,20 @@ class Edit:
     layer
         Block whose output is edited.
     vector
-        What is added, ``[d_model]``, multiplier included.
+        Steering vector, ``[d_model]``.
     start
         First edited position of the sequence; all later ones are edited too.
+    multiplier
+        How much of it.
+    operator
+        What is done with them; default: the vector times the multiplier is added.
     """
 
     layer: int
     vector: torch.Tensor
     start: int
+    multiplier: float = 1.0
+    operator: Operator = add
 
 
 @dataclass(frozen=True)

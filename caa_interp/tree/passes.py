@@ -7,6 +7,7 @@ whatever a model hands its blocks (rotary embeddings, position ids, ...) is hand
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ import torch
 from transformers import Cache, DynamicCache
 
 from caa_interp.models.access import input_device, n_layers, residual_hooks, unembed
+from caa_interp.operators import Operator, apply_operator
+from caa_interp.tree.branches import Edit
 from caa_interp.tree.plan import BaseRows, Lanes, Plan, Variant, deal
 from caa_interp.tree.prefix import Prefix
 
@@ -156,7 +159,7 @@ def run_variants(
     )
     sees, columns = _variant_mask(rows, lanes)
     mask = _additive(torch.as_tensor(sees, device=some.device), some.dtype)
-    additions = _additions(variants, lanes, rows.positions, some)
+    changes = _changes(variants, lanes, rows.positions, some.device)
     run_at = twins - base.n_before  # where the unsteered pass has them
     residual = some.new_empty(len(lanes.twins), 0, some.shape[-1])
     for layer in range(int(lanes.joins[0]), stop):
@@ -176,8 +179,8 @@ def run_variants(
         if joined > present:
             new = base.residual[layer][run_at[:, present:joined]]
             residual = torch.cat([residual.to(new.device), new], dim=1)
-        if layer in additions:
-            residual = _add(residual, *additions[layer])
+        for change in changes.get(layer, ()):
+            residual = change.apply(residual)
         if layer in layers:
             n_rows = joined * len(lanes.twins)
             yield layer, residual[lane[:n_rows].to(residual.device), slot[:n_rows].to(residual.device)]
@@ -260,31 +263,55 @@ def _prefix_cache(base: Base, columns: np.ndarray, layer: int) -> DynamicCache:
     return cache
 
 
-def _add(residual: torch.Tensor, lane: torch.Tensor, slot: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """The paper's steering: residual + multiplier * vector, at the steered rows."""
-    at = (lane * residual.shape[1] + slot).to(residual.device)
-    return residual.flatten(0, 1).index_add(0, at, vectors.to(residual)).view_as(residual)
+@dataclass(frozen=True)
+class _Change:
+    """What one operator does behind one layer.
+
+    Attributes
+    ----------
+    operator
+        The operator.
+    lane, slot
+        ``[n_edited]``; places of the edited rows.
+    vectors, multipliers
+        ``[n_edited, d_model]`` and ``[n_edited, 1]``.
+    """
+
+    operator: Operator
+    lane: torch.Tensor
+    slot: torch.Tensor
+    vectors: torch.Tensor
+    multipliers: torch.Tensor
+
+    def apply(self, residual: torch.Tensor) -> torch.Tensor:
+        """Edit the rows of a residual stream ``[n_lanes, n_slots, d_model]``."""
+        rows = residual.flatten(0, 1)
+        at = (self.lane * residual.shape[1] + self.slot).to(rows.device)
+        edited = apply_operator(self.operator, rows[at], self.vectors, self.multipliers)
+        return rows.index_copy(0, at, edited).view_as(residual)
 
 
-def _additions(
-    variants: Sequence[Variant], lanes: Lanes, positions: np.ndarray, like: torch.Tensor
-) -> dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """For each edited layer the lanes and slots of the edited rows, and what is added to each."""
-    rows: dict[int, list[np.ndarray]] = {}
-    vectors: dict[int, list[torch.Tensor]] = {}
+def _changes(
+    variants: Sequence[Variant], lanes: Lanes, positions: np.ndarray, device: torch.device
+) -> dict[int, list[_Change]]:
+    """For each edited layer what is done there, in turn: the first edit of every variant, then the second, ..."""
+    found: dict[tuple[int, int, Operator], list[tuple[np.ndarray, Edit]]] = {}
     begin = 0
     for variant in variants:
+        turns: Counter[int] = Counter()
         for edit in variant.edits:
             at = begin + np.flatnonzero(positions[variant.twins] >= edit.start)
-            rows.setdefault(edit.layer, []).append(at)
-            vectors.setdefault(edit.layer, []).append(edit.vector.to(like).expand(len(at), -1))
+            found.setdefault((edit.layer, turns[edit.layer], edit.operator), []).append((at, edit))
+            turns[edit.layer] += 1
         begin += len(variant.twins)
-    found = {}
-    for layer, edited in rows.items():
-        at = np.concatenate(edited)
-        lane, slot = (torch.as_tensor(values[at], device=like.device) for values in (lanes.lane, lanes.slot))
-        found[layer] = (lane, slot, torch.cat(vectors[layer]))
-    return found
+    changes: dict[int, list[_Change]] = {}
+    for (layer, _, operator), edited in sorted(found.items(), key=lambda item: item[0][:2]):
+        at = np.concatenate([rows for rows, _ in edited])
+        lane, slot = (torch.as_tensor(values[at], device=device) for values in (lanes.lane, lanes.slot))
+        vectors = torch.cat([edit.vector[None].expand(len(rows), -1) for rows, edit in edited]).to(device)
+        multipliers = torch.tensor([edit.multiplier for rows, edit in edited for _ in rows], device=device)[:, None]
+        changes.setdefault(layer, []).append(_Change(operator, lane, slot, vectors, multipliers))
+    return changes
 
 
 def _variant_mask(rows: BaseRows, lanes: Lanes) -> tuple[np.ndarray, np.ndarray]:

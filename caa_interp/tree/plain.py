@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from caa_interp.models.access import CachedDecoder, input_device, residual_hooks
+from caa_interp.operators import apply_operator
 from caa_interp.tree.branches import Branch
 from caa_interp.tree.prefix import shared_length
 
@@ -69,7 +70,8 @@ def _run_batch(
             for row, branch in enumerate(branches):
                 for edit in branch.edits:
                     if edit.layer == layer:
-                        activation[row, max(0, edit.start - prefix) :] += edit.vector.to(activation)
+                        steered = activation[row, max(0, edit.start - prefix) :]
+                        steered.copy_(apply_operator(edit.operator, steered, edit.vector, edit.multiplier))
         if layer in reading:
             for row, branch in enumerate(branches):
                 if branch.reads:

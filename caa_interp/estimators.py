@@ -1,0 +1,129 @@
+"""From activations to a direction: the paper's mean difference, and others to stand beside it.
+
+An estimator is a function ``(positive, negative) -> vector`` over ``[n_pairs, ..., d_model]``, which gives one vector
+``[..., d_model]``. All of them point from negative to positive and have the norm of the mean difference, so that
+only their directions differ and a multiplier means the same step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from caa_interp.errors import InputError
+
+Estimator = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def mean_difference(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
+    """Mean over pairs of (positive - negative), the paper's estimator (Rimsky et al. 2024, section 3).
+
+    Parameters
+    ----------
+    positive, negative
+        ``[n_pairs, ..., d_model]``.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[..., d_model]``, summed in float64, in the type of ``positive``.
+    """
+    return (positive.double() - negative.double()).mean(0).to(positive)
+
+
+def principal_difference(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
+    """First principal direction of the pairs' differences, not centered (Zou et al. 2023, section 3.1).
+
+    Centering would take out the mean of the differences, which is the very thing that the mean difference measures;
+    what is left is how pairs differ from one another.
+
+    Parameters
+    ----------
+    positive, negative
+        ``[n_pairs, ..., d_model]``.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[..., d_model]``.
+    """
+
+    def direction(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+        _, _, rows = torch.linalg.svd(ours - theirs, full_matrices=False)
+        return rows[0]
+
+    return _like_mean_difference(positive, negative, direction)
+
+
+def logistic_probe(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
+    """Normal of the plane that a logistic regression puts between the two sides.
+
+    Activations are taken in units of their overall root mean square; the penalty is scikit-learn's default (C = 1).
+
+    Parameters
+    ----------
+    positive, negative
+        ``[n_pairs, ..., d_model]``.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[..., d_model]``.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    def direction(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+        points = torch.cat([ours, theirs])
+        points = points - points.mean(0)
+        scale = points.square().mean().sqrt().clamp(min=torch.finfo(torch.float64).tiny)
+        sides = np.repeat([1, 0], len(ours))
+        fitted = LogisticRegression(max_iter=1000).fit((points / scale).numpy(), sides)
+        return torch.from_numpy(fitted.coef_[0])
+
+    return _like_mean_difference(positive, negative, direction)
+
+
+def whitened_mean_difference(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
+    """Mean difference in the metric of the spread within the sides: linear discriminant analysis.
+
+    The covariance within the sides is shrunk towards a multiple of the identity as Ledoit and Wolf (2004) do, since
+    there are mostly fewer pairs than dimensions.
+
+    Parameters
+    ----------
+    positive, negative
+        ``[n_pairs, ..., d_model]``; at least two pairs.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[..., d_model]``.
+    """
+    from sklearn.covariance import ledoit_wolf
+
+    if len(positive) < 2:
+        raise InputError(f"pairs: {len(positive)}; a spread within the sides needs at least two. Give more.")
+
+    def direction(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+        within = torch.cat([ours - ours.mean(0), theirs - theirs.mean(0)])
+        covariance, _ = ledoit_wolf(within.numpy(), assume_centered=True)
+        return torch.linalg.lstsq(torch.from_numpy(covariance), (ours - theirs).mean(0)[:, None]).solution[:, 0]
+
+    return _like_mean_difference(positive, negative, direction)
+
+
+def _like_mean_difference(
+    positive: torch.Tensor,
+    negative: torch.Tensor,
+    direction: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """A direction at every place (a layer, say), with the norm of the mean difference, on its side."""
+    mean = mean_difference(positive.double(), negative.double())
+    places = mean.reshape(-1, mean.shape[-1])
+    ours, theirs = (side.double().reshape(len(side), *places.shape) for side in (positive, negative))
+    found = torch.stack([direction(ours[:, place], theirs[:, place]) for place in range(len(places))])
+    signs = torch.where((found * places).sum(-1, keepdim=True) < 0, -1.0, 1.0)
+    lengths = places.norm(dim=-1, keepdim=True) / found.norm(dim=-1, keepdim=True)
+    return (found * signs * lengths).reshape(mean.shape).to(positive)
