@@ -117,7 +117,7 @@ def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_l
             zmin=-1,
             zmax=1,
             colorscale=DIVERGING,
-            colorbar={"title": {"text": "cosine similarity", "side": "right"}, "tickvals": [-1, -0.5, 0, 0.5, 1]},
+            colorbar={"title": {"text": "cosine<br>similarity", "side": "top"}, "tickvals": [-1, -0.5, 0, 0.5, 1]},
             text=[[_number(value, chance[label]) for value in row] for row in matrix.to_numpy()],
             texttemplate="%{text}" if numbered else None,
             textfont={"size": 13},
