@@ -44,7 +44,7 @@ def plot_reliability(
     plotly.graph_objects.Figure
         A panel for every statistic that some table holds; the letter's only where the orders were kept apart. The
         dotted line is what pairs without anything in common would show. Where several tables have a statistic,
-        their lines differ in color and dash.
+        their lines differ in color and symbol.
     """
     tables = dict(table) if isinstance(table, Mapping) else {"": table}
     if not tables:
@@ -63,7 +63,7 @@ def plot_reliability(
         height=640 if several and full else 580,
         showlegend=several,
         # In the free place of the grid, or below it.
-        legend={"x": 0, "y": -0.16, "yanchor": "top", "orientation": "h"}
+        legend={"x": 0, "y": -0.16, "yanchor": "top", "orientation": "h", "font": {"size": 12}}
         if full
         else {"x": 0.79, "y": 0.4, "yanchor": "top", "font": {"size": 12}},
     )
@@ -120,9 +120,10 @@ def _add_line(
     fig.add_scatter(
         x=table["layer"],
         y=table[name],
-        mode="lines" if len(table) > 1 else "markers",
-        line={"color": style.color, "dash": style.dash, "width": 1.8},
-        marker={"color": style.color, "symbol": style.symbol},
+        mode="lines+markers" if label or len(table) == 1 else "lines",
+        line={"color": style.color, "width": 1.8},
+        # Symbols at a few layers: gaps of dashes would look like missing values in small panels.
+        marker={"color": style.color, "symbol": style.symbol, "size": 6, "maxdisplayed": 7},
         name=escape(label),
         legendgroup=label,
         showlegend=bool(label) and place == {"row": 1, "col": 1},

@@ -451,7 +451,8 @@ def test_several_behaviors_look_like_themselves_and_are_named_once():
     named = [one.name for one in fig.data if one.showlegend]
     assert named == ["refusal", "my &lt;b&gt;own&lt;/b&gt;"]
     refusal = [one for one in lines(fig) if one.name == "refusal"]
-    assert {(one.line.color, one.line.dash) for one in refusal} == {BEHAVIOR_STYLES["refusal"][::2]}
+    assert {(one.line.color, one.marker.symbol) for one in refusal} == {BEHAVIOR_STYLES["refusal"][:2]}
+    assert all("markers" in one.mode for one in lines(fig))
     np.testing.assert_allclose(refusal[0].y, tables["refusal"]["agreement"])
     assert fig.layout.showlegend
 
@@ -473,7 +474,14 @@ def test_a_missing_value_is_a_gap():
 
 
 def test_one_layer_is_a_point_and_not_an_invisible_line():
-    assert lines(caa.plot_reliability(table(n_layers=1)))[0].mode == "markers"
+    assert "markers" in lines(caa.plot_reliability(table(n_layers=1)))[0].mode
+    assert lines(caa.plot_reliability(table()))[0].mode == "lines"
+
+
+def test_one_pair_shows_the_norm_alone():
+    fig = caa.plot_reliability(caa.reliability(activations(*drawn(n=1))))
+    assert [one.text for one in fig.layout.annotations] == ["norm of the vector"]
+    assert len(fig.data) == 1
 
 
 def test_a_table_of_something_else_is_refused():
