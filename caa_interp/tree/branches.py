@@ -56,12 +56,15 @@ class Branch:
         Pairs (position, token id): the log-probability of the token behind that position.
     reads
         Positions over which the residual stream is averaged at every layer that :func:`run_tree` is asked for.
+    compared
+        Positions behind which the distribution of the next token is compared with that of the unedited sequence.
     """
 
     tokens: tuple[int, ...]
     edits: tuple[Edit, ...] = ()
     targets: tuple[tuple[int, int], ...] = ()
     reads: tuple[int, ...] = ()
+    compared: tuple[int, ...] = ()
 
     @property
     def applied(self) -> tuple[Edit, ...]:
@@ -90,10 +93,14 @@ class TreeResult:
     residual
         ``[n_branches, n_layers, d_model]``, the mean over each branch's ``reads`` (zeros where there are
         none); None if no layer was asked for.
+    divergences
+        One tensor ``[n_compared]`` a branch: Kullback-Leibler divergence of the edited model's next token from the
+        unedited model's, KL(unedited || edited), in nats; of the same type as ``log_probs``.
     path
         ``"tree"``, or ``"plain"`` where the model does not take a tree mask.
     """
 
     log_probs: list[torch.Tensor]
     residual: torch.Tensor
+    divergences: list[torch.Tensor]
     path: Path

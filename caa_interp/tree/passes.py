@@ -17,15 +17,12 @@ import numpy as np
 import torch
 from transformers import Cache, DynamicCache
 
-from caa_interp.models.access import input_device, n_layers, residual_hooks, unembed
+from caa_interp.models.access import input_device, n_layers, residual_hooks
 from caa_interp.operators import Operator, apply_operator
 from caa_interp.tree.branches import Edit
 from caa_interp.tree.plan import BaseRows, Lanes, Plan, Variant, deal
 from caa_interp.tree.prefix import Prefix
 
-# Logits are computed in blocks that keep the matrix product long, and normalized in parts that stay in a processor's
-# cache (with log_softmax, which is many times quicker there than logsumexp).
-_LOGITS_BYTES, _SOFTMAX_BYTES = 128 * 2**20, 12 * 2**20
 # Fewer rows than this a lane cost more for copies of the keys and values that lanes share than they save.
 _LANE_ROWS = 64
 
@@ -184,37 +181,6 @@ def run_variants(
         if layer in layers:
             n_rows = joined * len(lanes.twins)
             yield layer, residual[lane[:n_rows].to(residual.device), slot[:n_rows].to(residual.device)]
-
-
-def log_probs_of(model: Any, residual: torch.Tensor, rows: np.ndarray, tokens: np.ndarray) -> torch.Tensor:
-    """Log-probability of a token behind a row of the last residual stream.
-
-    Parameters
-    ----------
-    model
-        A bridge.
-    residual
-        ``[n_rows, d_model]``.
-    rows, tokens
-        ``[n_targets]``; rows may repeat.
-
-    Returns
-    -------
-    torch.Tensor
-        ``[n_targets]`` on the CPU.
-    """
-    used, index = np.unique(rows, return_inverse=True)
-    dtype = torch.float64 if residual.dtype == torch.float64 else torch.float32
-    found = torch.empty(len(rows), dtype=dtype)
-    size, part = (max(1, n_bytes // (4 * int(model.cfg.d_vocab))) for n_bytes in (_LOGITS_BYTES, _SOFTMAX_BYTES))
-    for begin in range(0, len(used), size):
-        with torch.no_grad():
-            logits = unembed(model, residual[torch.as_tensor(used[begin : begin + size], device=residual.device)])
-        for first, some in zip(range(begin, len(used), part), logits.split(part), strict=False):
-            mine = np.flatnonzero((index >= first) & (index < first + len(some)))
-            at, ids = (torch.as_tensor(x, device=some.device) for x in (index[mine] - first, tokens[mine]))
-            found[torch.as_tensor(mine)] = some.to(dtype).log_softmax(1)[at, ids].cpu()
-    return found
 
 
 @dataclass(frozen=True)

@@ -7,21 +7,20 @@ keys and values are repeated for the rows of the batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from caa_interp.models.access import CachedDecoder, input_device, residual_hooks
 from caa_interp.operators import apply_operator
-from caa_interp.tree.branches import Branch
+from caa_interp.tree.branches import Branch, TreeResult
 from caa_interp.tree.prefix import shared_length
 
 _MAX_LOGITS_BYTES = 256 * 2**20
 
 
-def run_plain(
-    model: Any, branches: Sequence[Branch], layers: Sequence[int]
-) -> tuple[list[torch.Tensor], torch.Tensor]:
+def run_plain(model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> TreeResult:
     """Run branches in batches of similar length.
 
     Parameters
@@ -32,28 +31,30 @@ def run_plain(
         Branches to run.
     layers
         Layers at which ``reads`` are averaged.
-
-    Returns
-    -------
-    log_probs, residual
-        As in :class:`TreeResult`; ``residual`` is ``[n_branches, len(layers), d_model]``.
     """
     order = sorted(range(len(branches)), key=lambda index: len(branches[index].tokens))
-    log_probs: list[torch.Tensor] = [torch.empty(0)] * len(branches)
-    residual: list[torch.Tensor] = [torch.empty(0)] * len(branches)
+    found: dict[int, tuple[torch.Tensor, ...]] = {}
     longest = max(len(branch.tokens) for branch in branches)
     size = max(1, min(32, _MAX_LOGITS_BYTES // (4 * longest * int(model.cfg.d_vocab))))
     for begin in range(0, len(order), size):
         chosen = order[begin : begin + size]
-        found = _run_batch(model, [branches[index] for index in chosen], layers)
-        for index, row_log_probs, row_residual in zip(chosen, *found, strict=True):
-            log_probs[index], residual[index] = row_log_probs, row_residual
-    return log_probs, torch.stack(residual)
+        batch = [branches[index] for index in chosen]
+        log_probs, residual, steered = _run_batch(model, batch, layers)
+        divergences = [torch.zeros(len(branch.compared), dtype=residual[0].dtype) for branch in batch]
+        if any(branch.compared and branch.applied for branch in batch):
+            _, _, unsteered = _run_batch(model, [replace(branch, edits=()) for branch in batch], layers)
+            divergences = [
+                (here.exp() * (here - there)).sum(1).cpu() for here, there in zip(unsteered, steered, strict=True)
+            ]
+        found |= dict(zip(chosen, zip(log_probs, residual, divergences, strict=True), strict=True))
+    answers, means, compared = zip(*(found[index] for index in range(len(branches))), strict=True)
+    return TreeResult(list(answers), torch.stack(means), list(compared), "plain")
 
 
 def _run_batch(
     model: Any, branches: Sequence[Branch], layers: Sequence[int]
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+    """Log-probabilities of the targets, mean residual streams, and whole distributions behind ``compared``."""
     device = input_device(model)
     prefix = shared_length(branches)
     lengths = [len(branch.tokens) - prefix for branch in branches]
@@ -79,8 +80,8 @@ def _run_batch(
                     found[row, layers.index(layer)] = mean.cpu()
         return activation if layer in edited else None
 
-    targets = [position - prefix for branch in branches for position, _ in branch.targets]
-    keep = max(lengths) - min(targets, default=max(lengths) - 1)
+    asked = [at - prefix for branch in branches for at in (*branch.compared, *(at for at, _ in branch.targets))]
+    keep = max(lengths) - min(asked, default=max(lengths) - 1)
     hooks = {layer: (lambda a, layer=layer: hook(layer, a)) for layer in sorted(edited | reading)}
     decoder = CachedDecoder(model)
     with torch.no_grad():
@@ -90,12 +91,14 @@ def _run_batch(
             decoder.select(torch.zeros(len(branches), dtype=torch.long, device=device))
         with residual_hooks(model, hooks):
             logits = decoder.forward(tokens, torch.ones_like(tokens), keep)
-    log_probs = []
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    begin = prefix + max(lengths) - keep  # position of the first logits
+    log_probs, compared = [], []
     for row, branch in enumerate(branches):
-        at = [position - prefix - (max(lengths) - keep) for position, _ in branch.targets]
         ids = torch.tensor([token for _, token in branch.targets], dtype=torch.long, device=logits.device)
-        log_probs.append(target_log_probs(logits[row, at], ids).cpu())
-    return log_probs, list(found.to(torch.float64 if logits.dtype == torch.float64 else torch.float32))
+        log_probs.append(target_log_probs(logits[row, [at - begin for at, _ in branch.targets]], ids).cpu())
+        compared.append(logits[row, [at - begin for at in branch.compared]].to(dtype).log_softmax(-1))
+    return log_probs, list(found.to(dtype)), compared
 
 
 def target_log_probs(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

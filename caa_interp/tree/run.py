@@ -16,10 +16,11 @@ import torch
 from caa_interp.errors import InputError
 from caa_interp.models.access import n_layers, steered, takes_tree_masks
 from caa_interp.tree.branches import Branch, Path, TreeResult
-from caa_interp.tree.passes import Base, log_probs_of, run_base, run_variants
+from caa_interp.tree.passes import Base, run_base, run_variants
 from caa_interp.tree.plain import run_plain
 from caa_interp.tree.plan import Plan, make_plan
 from caa_interp.tree.prefix import Prefix, shared_length
+from caa_interp.tree.readout import divergences_of, log_probs_of
 
 # Largest difference of a log-probability, in nats, and of the residual stream relative to its size, that
 # rounding explains (models take their softmax in float32 at most); a wrong mask is off by much more.
@@ -76,8 +77,7 @@ def run_trees(
             results = _run_trees(model, window, list(layers), prefix)
         else:
             results = [run_plain(model, branches, list(layers)) for branches in window]
-        for log_probs, residual in results:
-            yield TreeResult(log_probs, residual, chosen)
+        yield from results
 
 
 def _checked(model: Any, branches: Iterable[Branch]) -> list[Branch]:
@@ -120,8 +120,11 @@ class _Job:
         self.joins = np.array([v.join for v in self.plan.variants] + [n_layers(model)])[self.reads.variant]
         self.read_layers = set(layers) if len(self.weights) else set()
         self.join_layers = {variant.join for variant in self.plan.variants}
-        self.stop = n_layers(model) if len(self.tokens) else max(self.read_layers | self.join_layers, default=0) + 1
+        self.compared = self.plan.places([branch.compared for branch in branches])
+        asked = len(self.tokens) + len(self.compared.branch)
+        self.stop = n_layers(model) if asked else max(self.read_layers | self.join_layers, default=0) + 1
         self.log_probs = torch.empty(len(self.tokens), dtype=torch.float64)
+        self.divergences = torch.zeros(len(self.compared.branch), dtype=torch.float64)
         self.means = torch.zeros(len(branches), len(layers), int(model.cfg.d_model), dtype=torch.float64)
 
     def read(self, layer: int, residual: torch.Tensor, mine: np.ndarray, rows: np.ndarray) -> None:
@@ -134,9 +137,15 @@ class _Job:
             found = log_probs_of(self.model, residual, rows[mine], self.tokens[mine])
             self.log_probs[torch.as_tensor(mine)] = found.double()
 
-    def finish(self, base: Base, stop: int) -> tuple[list[torch.Tensor], torch.Tensor]:
+    def compare(self, residual: torch.Tensor, mine: np.ndarray, rows: np.ndarray, base: Base) -> None:
+        if mine.any():
+            unsteered, twins = base.residual[n_layers(self.model) - 1], self.compared.twin[mine] - base.n_before
+            found = divergences_of(self.model, residual, rows[mine], unsteered, twins)
+            self.divergences[torch.as_tensor(mine)] = found.double()
+
+    def finish(self, base: Base, stop: int) -> TreeResult:
         """Collect the answers of the unsteered rows, run the steered ones, and return everything."""
-        reads, targets, plan = self.reads, self.targets, self.plan
+        reads, targets, compared, plan = self.reads, self.targets, self.compared, self.plan
         for layer in self.read_layers:
             unsteered = (reads.variant < 0) | (layer < self.joins)
             self.read(layer, base.residual[layer], unsteered, reads.twin - base.n_before)
@@ -154,18 +163,25 @@ class _Job:
                     self.read(layer, residual, mine, offsets[reads.variant] + reads.row)
                 if layer == stop - 1:
                     self.answer(residual, inside[targets.variant], offsets[targets.variant] + targets.row)
+                    self.compare(residual, inside[compared.variant], offsets[compared.variant] + compared.row, base)
         dtype = torch.float64 if base.residual[stop - 1].dtype == torch.float64 else torch.float32
-        per_branch = torch.split(self.log_probs.to(dtype), [len(branch.targets) for branch in self.branches])
-        return list(per_branch), self.means.to(dtype)
+        log_probs, divergences = (
+            list(torch.split(values.to(dtype), sizes))
+            for values, sizes in (
+                (self.log_probs, [len(branch.targets) for branch in self.branches]),
+                (self.divergences, [len(branch.compared) for branch in self.branches]),
+            )
+        )
+        return TreeResult(log_probs, self.means.to(dtype), divergences, "tree")
 
 
 def _run_trees(
     model: Any, trees: Sequence[Sequence[Branch]], layers: Sequence[int], prefix: Prefix
-) -> list[tuple[list[torch.Tensor], torch.Tensor]]:
+) -> list[TreeResult]:
     """Run the unsteered rows of trees of similar size side by side, and the steered ones tree by tree."""
     jobs = [_Job(model, branches, layers) for branches in trees]
     order = sorted(range(len(jobs)), key=lambda index: len(jobs[index].plan.base.tokens))
-    results: dict[int, tuple[list[torch.Tensor], torch.Tensor]] = {}
+    results: dict[int, TreeResult] = {}
     while order:
         n_keys = len(jobs[order[-1]].plan.base.tokens)
         n_rows = n_keys - len(prefix.tokens)
@@ -218,13 +234,14 @@ def _paths_agree(model: Any, branches: Sequence[Branch]) -> bool:
         ]
         try:
             plain = run_plain(model, probes, layers)
-            size = plain[1].norm(dim=-1).clamp(min=1e-9)
+            size = plain.residual.norm(dim=-1).clamp(min=1e-9)
             differences = []
             # Behind a prefix of its own the tree takes another way through the model, so both are compared.
             for prefix in (Prefix(), Prefix.read(model, probes[0].tokens[: shared_length(probes)])):
                 (tree,) = _run_trees(model, [probes], layers, prefix)
-                differences += [float((a - b).abs().max()) for a, b in zip(tree[0], plain[0], strict=True)]
-                differences += [float(((tree[1] - plain[1]).norm(dim=-1) / size).max())]
+                both = zip(tree.log_probs, plain.log_probs, strict=True)
+                differences += [float((a - b).abs().max()) for a, b in both]
+                differences += [float(((tree.residual - plain.residual).norm(dim=-1) / size).max())]
             difference = float(np.max(differences))  # NaN if one of them is
             reason = f"they differ by {difference:.2g}"
         except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:

@@ -8,7 +8,7 @@ import torch
 import caa_interp.tree.passes as tree_passes
 import caa_interp.tree.run as tree_run
 from caa_interp.errors import InputError
-from caa_interp.tree import Branch, Edit, run_tree, run_trees
+from caa_interp.tree import Branch, Edit, TreeResult, run_tree, run_trees
 from caa_interp.tree.plan import Variant, deal
 from caa_interp.tree.prefix import Prefix
 
@@ -235,7 +235,8 @@ def wrong_tree(monkeypatch, change):
     right = tree_run._run_trees
 
     def wrong(*arguments):
-        return [change(*result) for result in right(*arguments)]
+        results = right(*arguments)
+        return [TreeResult(*change(one.log_probs, one.residual), one.divergences, one.path) for one in results]
 
     monkeypatch.setattr(tree_run, "_run_trees", wrong)
 
@@ -399,3 +400,35 @@ def test_a_prefix_is_kept_cut_or_read_anew_as_trees_go_on(tiny_llama):
     other = tuple(range(130, 150))
     assert first.fitted_to(tiny_llama, [behind(other, 0), behind(other, 1)]).tokens == other
     assert first.fitted_to(tiny_llama, [behind(other, 0)]).tokens == ()
+
+
+def test_divergences_are_those_of_whole_distributions(model):
+    """Against KL(unedited || edited), summed over the vocabulary of two plain forward passes."""
+    tokens = (*TRUNK, 80, 81, 82, 83)
+    edits = [(), (Edit(1, direction(1), 7),), (Edit(0, direction(2), 9), Edit(3, direction(3), 9))]
+    compared = [(8, 11), (7, 9, 10), (8, 9, 11)]
+    branches = [Branch(tokens, edit, compared=at) for edit, at in zip(edits, compared, strict=True)]
+    ids = torch.tensor([tokens])
+
+    def distribution(applied):
+        hooks = []
+        for edit in applied:
+
+            def hook(activation, hook, edit=edit):
+                activation[:, edit.start :] += edit.vector.to(activation)
+                return activation
+
+            hooks.append((f"blocks.{edit.layer}.hook_resid_post", hook))
+        with torch.no_grad():
+            return model.run_with_hooks(ids, fwd_hooks=hooks)[0].double().log_softmax(-1)
+
+    here = distribution(())
+    tolerance = 1e-9 if next(model.parameters()).dtype == torch.float64 else 1e-4
+    for path in ("tree", "plain"):
+        result = run_tree(model, branches, path=path)
+        for edit, at, found in zip(edits, compared, result.divergences, strict=True):
+            expected = (here.exp() * (here - distribution(edit))).sum(-1)[list(at)]
+            torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=tolerance)
+        assert torch.equal(result.divergences[0], torch.zeros_like(result.divergences[0]))
+        assert float(result.divergences[1].min()) > 0.01
+        assert float(result.divergences[2][0]) == pytest.approx(0, abs=tolerance)  # before the steering

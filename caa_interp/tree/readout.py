@@ -1,0 +1,81 @@
+"""From rows of the last residual stream to what is asked of the next token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from caa_interp.models.access import unembed
+
+# Logits are computed in blocks that keep the matrix product long, and normalized in parts that stay in a processor's
+# cache (with log_softmax, which is many times quicker there than logsumexp).
+_LOGITS_BYTES, _SOFTMAX_BYTES = 128 * 2**20, 12 * 2**20
+
+
+def log_probs_of(model: Any, residual: torch.Tensor, rows: np.ndarray, tokens: np.ndarray) -> torch.Tensor:
+    """Log-probability of a token behind a row of the last residual stream.
+
+    Parameters
+    ----------
+    model
+        A bridge.
+    residual
+        ``[n_rows, d_model]``.
+    rows, tokens
+        ``[n_targets]``; rows may repeat.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[n_targets]`` on the CPU.
+    """
+    used, index = np.unique(rows, return_inverse=True)
+    dtype = torch.float64 if residual.dtype == torch.float64 else torch.float32
+    found = torch.empty(len(rows), dtype=dtype)
+    size, part = (max(1, n_bytes // (4 * int(model.cfg.d_vocab))) for n_bytes in (_LOGITS_BYTES, _SOFTMAX_BYTES))
+    for begin in range(0, len(used), size):
+        with torch.no_grad():
+            logits = unembed(model, residual[torch.as_tensor(used[begin : begin + size], device=residual.device)])
+        for first, some in zip(range(begin, len(used), part), logits.split(part), strict=False):
+            mine = np.flatnonzero((index >= first) & (index < first + len(some)))
+            at, ids = (torch.as_tensor(x, device=some.device) for x in (index[mine] - first, tokens[mine]))
+            found[torch.as_tensor(mine)] = some.to(dtype).log_softmax(1)[at, ids].cpu()
+    return found
+
+
+def divergences_of(
+    model: Any, steered: torch.Tensor, rows: np.ndarray, unsteered: torch.Tensor, twins: np.ndarray
+) -> torch.Tensor:
+    """Kullback-Leibler divergence of next tokens, KL(unsteered || steered), in nats.
+
+    Parameters
+    ----------
+    model
+        A bridge.
+    steered, unsteered
+        Last residual streams, ``[n_rows, d_model]`` each.
+    rows, twins
+        ``[n_compared]``; row of each.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[n_compared]`` on the CPU.
+    """
+    dtype = torch.float64 if steered.dtype == torch.float64 else torch.float32
+    found = torch.empty(len(rows), dtype=dtype)
+    size = max(1, _LOGITS_BYTES // (4 * int(model.cfg.d_vocab)))
+    order = np.argsort(twins, kind="stable")  # those with the same unsteered row follow one another
+    for begin in range(0, len(order), size):
+        mine = order[begin : begin + size]
+        used, index = np.unique(twins[mine], return_inverse=True)
+        with torch.no_grad():
+            here, there = (
+                unembed(model, residual[torch.as_tensor(at, device=residual.device)]).to(dtype).log_softmax(1)
+                for residual, at in ((unsteered, used), (steered, rows[mine]))
+            )
+        here = here[torch.as_tensor(index, device=here.device)]
+        found[torch.as_tensor(mine)] = (here.exp() * (here - there)).sum(1).cpu()
+    return found
