@@ -1,0 +1,202 @@
+"""Vectors and steered states as tokens.
+
+Rimsky et al. (2024) decode the activations inside a steered model through its final norm and unembedding, as in
+the logit lens (nostalgebraist 2020); :func:`steered_lens` does that at every layer, and :func:`logit_lens` reads a
+steering vector itself in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+
+from caa_interp.errors import InputError
+from caa_interp.models.access import check_layers, n_layers
+from caa_interp.models.readout import component_states, read_logits, token_texts
+from caa_interp.prompts import PromptFormat, common_prefix
+from caa_interp.steering import check_multipliers, steer
+from caa_interp.vectors import SteeringVector
+
+
+def logit_lens(
+    model: Any, vector: SteeringVector, *, layers: int | Sequence[int] | None = None, top_k: int = 10
+) -> pd.DataFrame:
+    r"""Tokens that a vector promotes and suppresses, read through the final norm and unembedding.
+
+    Parameters
+    ----------
+    model
+        The model that the vector was made from.
+    vector
+        The vector; zero at none of the layers.
+    layers
+        0-based block indices; default: all of the vector's.
+    top_k
+        Number of tokens a side, at least 1; default 10.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per layer, side and rank: ``layer``, ``side`` (``"promoted"``: the highest logits,
+        ``"suppressed"``: the lowest ones of the same readout), ``rank`` (from 1, the most extreme), ``token``,
+        ``token_id``, ``logit``. ``attrs`` holds the vector's ``behavior`` and ``n_pairs``.
+
+        ``logit`` is the logit minus the mean over the vocabulary, so 0 is the average token: no probability
+        depends on that mean, and models differ in it, also the same model with centered weights.
+
+        ``token`` writes a space as ``␣`` and what cannot be seen as Python does (``\n``, ``\xe2`` for a part of a
+        character), so that ``␣happy`` and ``happy`` are told apart.
+
+    Raises
+    ------
+    InputError
+        If ``top_k`` or a layer is not one of those above, or the vector is zero at a layer.
+    VectorMismatchError
+        If the vector was not made for this model.
+    ModelError
+        If the model does not make its logits by a final norm and an unembedding.
+
+    Notes
+    -----
+    An RMSNorm divides by the root mean square of its input, so the length of the vector is removed: the logits of
+    ``v`` and ``2 * v`` are equal, and layers can be compared although later vectors are longer. (The vector is
+    brought to root mean square 1 before, so that the norm's epsilon does not matter for short ones.) What is read
+    is the direction alone, as if it were the whole state; while steering it is added to a state that is much
+    longer. A LayerNorm (GPT-2, Pythia) also takes off the vector's mean over its entries, and adds a bias which,
+    unembedded, is a share of the logits that is the same for every vector; so a vector and its negative do not
+    mirror each other there, as they do under RMSNorm without a cap on the logits. Later blocks would also change
+    what an early layer's vector does: early rows say little.
+    """
+    vector.check_fits(model)
+    chosen = check_layers(layers, vector.layers, "the vector")
+    top_k = _check_top_k(top_k, model)
+    tokenizer = PromptFormat.of(model).tokenizer
+    directions = torch.stack([vector.at(layer) for layer in chosen]).double()
+    lengths = directions.square().mean(dim=1, keepdim=True).sqrt()
+    if not bool(lengths.all()):
+        zero = chosen[int((lengths[:, 0] == 0).nonzero()[0])]
+        raise InputError(f"vector: it is zero at layer {zero}, so it has no direction to read. Leave the layer out.")
+    logits = read_logits(model, (directions / lengths).to(vector.values))
+    frames = []
+    for layer, row in zip(chosen, logits - logits.mean(dim=1, keepdim=True), strict=True):
+        for side in ("promoted", "suppressed"):
+            values, ids = row.topk(top_k, largest=side == "promoted")
+            frames.append(_ranks(tokenizer, ids, {"logit": values}).assign(layer=layer, side=side))
+    table = pd.concat(frames, ignore_index=True)[["layer", "side", "rank", "token", "token_id", "logit"]]
+    table.attrs.update(_about(vector))
+    return table
+
+
+def steered_lens(
+    model: Any,
+    prompt: str,
+    vector: SteeringVector,
+    *,
+    layer: int,
+    multipliers: float | Sequence[float] = (-1, 0, 1),
+    layers: int | Sequence[int] | None = None,
+    top_k: int = 5,
+    answer: str = "",
+    system_prompt: str | None = None,
+) -> pd.DataFrame:
+    r"""Tokens that the states inside the blocks decode to while the model is steered.
+
+    The states are read at the last token: of the prompt, or of the answer if there is one. Steering starts at the
+    last token of the prompt, as always.
+
+    Parameters
+    ----------
+    model
+        The model that the vector was made from.
+    prompt
+        What the user says; put into the model's chat form.
+    vector
+        The vector.
+    layer
+        0-based block index at whose output the vector is added.
+    multipliers
+        Finite numbers; 0 is the unsteered model.
+    layers
+        0-based block indices to decode; default: all.
+    top_k
+        Number of tokens a state, at least 1; default 5.
+    answer
+        Start of the model's answer; default: none.
+    system_prompt
+        Optional system prompt.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per multiplier, layer, component and rank: ``multiplier``, ``layer``, ``component``, ``rank`` (from
+        1, the most likely), ``token`` and ``token_id`` as in :func:`logit_lens`, ``logit`` (minus the mean over
+        the vocabulary) and ``probability`` (0 to 1, softmax over the vocabulary). ``attrs`` holds
+        ``steered_layer``, ``read_at`` (the last token) and the vector's ``behavior`` and ``n_pairs``.
+
+        ``component`` is ``"attention output"`` and ``"MLP output"`` (what a block adds to the residual stream),
+        ``"mid residual"`` (the stream between the two) or ``"block output"`` (the stream behind the block; at
+        ``layer`` with the vector added). The block output of the last layer gives the model's own next token. A
+        model whose attention and MLP are parallel (Pythia, GPT-J) has no mid residual; it is left out.
+
+    Raises
+    ------
+    InputError
+        If an argument is not one of those above.
+    VectorMismatchError
+        If the vector was not made for this model.
+    ModelError
+        If the model does not make its logits by a final norm and an unembedding.
+
+    Notes
+    -----
+    Each state goes through the final norm as it is, as in the paper. The outputs of attention and MLP are parts of
+    the stream: decoded alone they say what the part writes, not what the model would answer.
+    """
+    vector.check_fits(model)
+    (layer,) = check_layers(layer, vector.layers, "the vector")
+    checked = check_multipliers(multipliers)
+    chosen = check_layers(layers, range(n_layers(model)), "the model")
+    top_k = _check_top_k(top_k, model)
+    if not isinstance(answer, str):
+        raise InputError(f"answer: {answer!r} is not a text; give a string, or leave it out for the prompt alone.")
+    form = PromptFormat.of(model)
+    tokens = form.encode(prompt, answer, system_prompt)
+    start = common_prefix(form.encode(prompt, "", system_prompt), tokens) - 1
+    frames = []
+    for multiplier in checked:
+        with steer(model, vector, layer, multiplier, start=start):
+            states = component_states(model, tokens, chosen)
+        logits = read_logits(model, torch.stack(list(states.values())))
+        for (at, component), row in zip(states, logits, strict=True):
+            values, ids = row.topk(top_k)
+            columns = {"logit": values - row.mean(), "probability": row.softmax(-1)[ids]}
+            frames.append(
+                _ranks(form.tokenizer, ids, columns).assign(multiplier=multiplier, layer=at, component=component)
+            )
+    names = ["multiplier", "layer", "component", "rank", "token", "token_id", "logit", "probability"]
+    table = pd.concat(frames, ignore_index=True)[names]
+    (read_at,) = token_texts(form.tokenizer, tokens[-1:])
+    table.attrs.update(steered_layer=layer, read_at=read_at, **_about(vector))
+    return table
+
+
+def _ranks(tokenizer: Any, ids: torch.Tensor, columns: dict[str, torch.Tensor]) -> pd.DataFrame:
+    """Rows of one ranking, the first first."""
+    listed = ids.tolist()
+    numbers = {name: values.tolist() for name, values in columns.items()}
+    ranks = range(1, len(listed) + 1)
+    return pd.DataFrame({"rank": ranks, "token": token_texts(tokenizer, listed), "token_id": listed, **numbers})
+
+
+def _about(vector: SteeringVector) -> dict[str, Any]:
+    return {name: vector.metadata.get(name) for name in ("behavior", "n_pairs")}
+
+
+def _check_top_k(top_k: int, model: Any) -> int:
+    size = int(model.cfg.d_vocab)
+    if isinstance(top_k, bool) or not hasattr(top_k, "__index__") or not 1 <= top_k <= size:
+        raise InputError(f"top_k: {top_k!r}; give a whole number from 1 to {size}, the size of the vocabulary.")
+    return int(top_k)

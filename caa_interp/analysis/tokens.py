@@ -1,0 +1,123 @@
+"""Where in a text a vector's direction is present (Rimsky et al. 2024, interpretation: similarity per token)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from caa_interp.errors import InputError
+from caa_interp.models.access import check_layers, input_device, residual_hooks
+from caa_interp.models.readout import special_ids, token_texts
+from caa_interp.prompts import PromptFormat, common_prefix
+from caa_interp.vectors import SteeringVector
+
+
+def token_similarity(
+    model: Any,
+    text: str,
+    vector: SteeringVector,
+    *,
+    layers: int | Sequence[int] | None = None,
+    answer: str | None = None,
+    system_prompt: str | None = None,
+) -> pd.DataFrame:
+    r"""Cosine and projection of every token's residual stream on a vector.
+
+    Parameters
+    ----------
+    model
+        The model that the vector was made from.
+    text
+        Without ``answer``: put to the model as it stands, with the BOS token if the tokenizer adds one. With it:
+        what the user says, put into the model's chat form.
+    vector
+        The vector; zero at none of the layers.
+    layers
+        0-based block indices; default: all of the vector's. Layer L compares the output of block L with the
+        vector of layer L.
+    answer
+        The model's answer, which follows the prompt; ``""`` for the prompt in chat form alone.
+    system_prompt
+        Optional system prompt, with ``answer`` only.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per token and layer: ``position`` (from 0), ``token`` (as in :func:`caa_interp.logit_lens`: a space
+        is ``␣``), ``token_id``, ``part`` (``"prompt"``, which is all of a plain text, or ``"answer"``), ``layer``,
+        ``cosine`` (-1 to 1), ``projection`` (dot product with the unit vector, in units of the residual stream)
+        and ``special`` (whether the token is BOS, a mark of the chat template or the like). ``attrs`` holds the
+        vector's ``behavior`` and ``n_pairs``.
+
+    Raises
+    ------
+    InputError
+        If the text is empty or longer than the model's context, or an argument is not one of those above.
+    VectorMismatchError
+        If the vector was not made for this model.
+
+    Notes
+    -----
+    The first position's residual stream is often hundreds of times longer than the others' (an attention sink), and
+    so are its projections; compare the other tokens among themselves, or use the cosine.
+    """
+    vector.check_fits(model)
+    chosen = check_layers(layers, vector.layers, "the vector")
+    for layer in chosen:
+        if not bool(vector.at(layer).any()):
+            raise InputError(
+                f"vector: it is zero at layer {layer}, so nothing is similar to it. Leave the layer out."
+            )
+    form = PromptFormat.of(model)
+    tokens, n_prompt = _tokens(form, text, answer, system_prompt)
+    units = {layer: vector.at(layer).double() / vector.at(layer).double().norm() for layer in chosen}
+    found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def compare(layer: int, activation: torch.Tensor) -> None:
+        residual = activation[0].cpu().double()
+        projection = residual @ units[layer]
+        found[layer] = ((projection / residual.norm(dim=1)).numpy(), projection.numpy())
+
+    ids = torch.tensor([tokens], device=input_device(model))
+    hooks = {layer: (lambda activation, layer=layer: compare(layer, activation)) for layer in chosen}
+    with torch.no_grad(), residual_hooks(model, hooks):
+        model(ids, attention_mask=torch.ones_like(ids))
+    special = special_ids(form.tokenizer)
+    table = pd.DataFrame(
+        {
+            "position": np.tile(np.arange(len(tokens)), len(chosen)),
+            "token": token_texts(form.tokenizer, tokens) * len(chosen),
+            "token_id": tokens * len(chosen),
+            "part": (["prompt"] * n_prompt + ["answer"] * (len(tokens) - n_prompt)) * len(chosen),
+            "layer": np.repeat(chosen, len(tokens)),
+            "cosine": np.concatenate([found[layer][0] for layer in chosen]),
+            "projection": np.concatenate([found[layer][1] for layer in chosen]),
+            "special": [token in special for token in tokens] * len(chosen),
+        }
+    )
+    table.attrs.update({name: vector.metadata.get(name) for name in ("behavior", "n_pairs")})
+    return table
+
+
+def _tokens(form: PromptFormat, text: str, answer: str | None, system_prompt: str | None) -> tuple[list[int], int]:
+    """Token ids, and how many of them are the prompt's."""
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"text: {text!r} is not a text; give a non-empty string.")
+    if answer is not None:
+        if not isinstance(answer, str):
+            raise InputError(f"answer: {answer!r} is not a text; give a string, or None for a plain text.")
+        ids = form.encode(text, answer, system_prompt, what="text")
+        return list(ids), common_prefix(form.encode(text, "", system_prompt, what="text"), ids)
+    if system_prompt is not None:
+        raise InputError(
+            "system_prompt: a plain text has no place for it. Give answer, or answer='' to put the text into the "
+            "model's chat form."
+        )
+    plain = form.tokenizer(text)["input_ids"]
+    if len(plain) > form.n_ctx:
+        raise InputError(f"text: {len(plain)} tokens, but the model's context holds {form.n_ctx}. Shorten it.")
+    return list(plain), len(plain)

@@ -1,0 +1,183 @@
+"""What a state of the residual stream says in tokens: its logits, the states inside the blocks, and token strings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+
+from caa_interp.errors import ModelError
+from caa_interp.models.access import HOOK, input_device, is_bridge, model_id, unembed
+
+COMPONENTS = {
+    "attention output": "blocks.{layer}.hook_attn_out",
+    "mid residual": "blocks.{layer}.hook_resid_mid",
+    "MLP output": "blocks.{layer}.hook_mlp_out",
+    "block output": HOOK,
+}
+SPACE = "\u2423"
+
+
+@torch.no_grad()
+def read_logits(model: Any, states: torch.Tensor) -> torch.Tensor:
+    """Logits of states of the residual stream, as if they were the last block's output.
+
+    Final norm, unembedding and, where the model has one, the cap of its logits. TransformerLens's own
+    ``logit_readout`` does it where it is installed (4.3), else :func:`read_logits_directly`.
+
+    Parameters
+    ----------
+    model
+        The model.
+    states
+        ``[n, d_model]``.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[n, d_vocab]``, float32 (float64 for a float64 model), on the CPU.
+
+    Raises
+    ------
+    ModelError
+        If the model makes its logits in another way, so that they cannot be read from one state.
+    """
+    readout = logit_readout() if is_bridge(model) else None
+    if readout is None:
+        return read_logits_directly(model, states)
+    try:
+        logits = readout(model, states).values
+    except (NotImplementedError, ValueError) as error:
+        raise ModelError(
+            f"model {model_id(model)!r}: its residual stream cannot be read as tokens ({error}) Use a decoder whose "
+            "logits are the unembedding of its final norm, in evaluation mode."
+        ) from error
+    return _on_cpu(logits)
+
+
+@torch.no_grad()
+def read_logits_directly(model: Any, states: torch.Tensor) -> torch.Tensor:
+    """As :func:`read_logits`, with the model's own modules, for either class and every TransformerLens."""
+    states = states.to(model.W_U)
+    if is_bridge(model):
+        return _on_cpu(unembed(model, states))
+    logits = model.unembed(model.ln_final(states[None]))[0]
+    cap = float(model.cfg.output_logits_soft_cap or 0)
+    return _on_cpu(cap * torch.tanh(logits / cap) if cap > 0 else logits)
+
+
+def logit_readout() -> Callable[..., Any] | None:
+    """TransformerLens's readout of any vector; None before version 4.3."""
+    try:
+        from transformer_lens.tools.analysis.logit_lens import logit_readout as found
+    except ImportError:
+        return None
+    return found
+
+
+@torch.no_grad()
+def component_states(model: Any, tokens: Sequence[int], layers: Iterable[int]) -> dict[tuple[int, str], torch.Tensor]:
+    """States inside blocks at the last position of one sequence.
+
+    Parameters
+    ----------
+    model
+        The model; its hooks, such as those of :func:`caa_interp.steer`, act.
+    tokens
+        Token ids.
+    layers
+        0-based block indices.
+
+    Returns
+    -------
+    dict
+        ``{(layer, component): [d_model]}`` on the CPU, the components being those of :data:`COMPONENTS` that the
+        block has. A block whose attention and MLP are parallel has no mid residual.
+    """
+    available = model.hook_dict
+    names = {
+        (layer, component): name.format(layer=layer)
+        for layer in layers
+        for component, name in COMPONENTS.items()
+        if name.format(layer=layer) in available
+    }
+    ids = torch.tensor([tokens], device=input_device(model))
+    # A bridge's cache also holds the names that ours stand for; only ours are read.
+    _, cache = model.run_with_cache(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        names_filter=list(names.values()),
+        pos_slice=[-1],
+        return_cache_object=False,
+    )
+    return {key: cache[name][0, -1].cpu() for key, name in names.items()}
+
+
+def token_texts(tokenizer: Any, ids: Iterable[int]) -> list[str]:
+    r"""Return tokens as they are written everywhere in this package, so that different ones look different.
+
+    A token's text, with a space written ``␣`` and everything else that cannot be seen written as in Python:
+    ``\n``, ``\t``, ``\u200b``, ``\xe2`` for a byte that is only a part of a character, ``\\`` for a backslash. So
+    ``"happy"`` and ``"␣happy"`` are told apart, whichever way the tokenizer itself writes a space (``Ġ``, ``▁``).
+    An id without a token, as in padded vocabularies, is ``<unused 151700>``.
+    """
+    # Vocabularies of bytes write a space so; those of SentencePiece use another sign.
+    of_bytes = "Ġ" in "".join(tokenizer.tokenize(" a"))
+    added = tokenizer.added_tokens_decoder
+    texts = []
+    for token_id in ids:
+        raw = tokenizer.convert_ids_to_tokens(int(token_id))
+        if raw is None:
+            texts.append(f"<unused {int(token_id)}>")
+        elif int(token_id) in added:
+            texts.append(visible(str(added[int(token_id)]).encode()))
+        elif of_bytes:
+            texts.append(visible(b"".join(_BYTE_OF.get(letter, letter.encode()) for letter in raw)))
+        elif re.fullmatch(r"<0x[0-9A-F]{2}>", raw):
+            texts.append(visible(bytes.fromhex(raw[3:5])))
+        else:
+            texts.append(visible(raw.replace("▁", " ").encode()))
+    return texts
+
+
+def visible(content: bytes) -> str:
+    """Write UTF-8 bytes so that different ones look different, see :func:`token_texts`."""
+
+    def write(letter: str) -> str:
+        code = ord(letter)
+        if letter == " ":
+            return SPACE
+        if letter == "\\":
+            return r"\\"
+        if letter.isprintable() and letter != SPACE:
+            return letter
+        if 0xDC80 <= code <= 0xDCFF:  # Python's place for a byte that is no character
+            return f"\\x{code - 0xDC00:02x}"
+        if code < 0x80:
+            return letter.encode("unicode_escape").decode()
+        return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+    return "".join(map(write, content.decode(errors="surrogateescape")))
+
+
+def special_ids(tokenizer: Any) -> set[int]:
+    """Ids of tokens that no text holds, such as BOS and the marks of a chat template."""
+    added = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | set(tokenizer.all_special_ids)
+
+
+def _letters_of_bytes() -> dict[str, bytes]:
+    """GPT-2's table: the visible bytes stand for themselves, the others for the letters from U+0100 on."""
+    visible_bytes = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in visible_bytes]
+    letters = {chr(byte): byte for byte in visible_bytes} | {chr(256 + n): byte for n, byte in enumerate(others)}
+    return {letter: bytes([byte]) for letter, byte in letters.items()}
+
+
+_BYTE_OF = _letters_of_bytes()
+
+
+def _on_cpu(logits: torch.Tensor) -> torch.Tensor:
+    return logits.to("cpu", torch.float64 if logits.dtype == torch.float64 else torch.float32)

@@ -1,0 +1,195 @@
+"""Figure of a vector's similarity to the tokens of a text: the text itself, colored; for many layers a map."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from caa_interp.errors import InputError
+from caa_interp.plotting.theme import DIVERGING, check_table, escape, figure
+
+Measure = Literal["cosine", "projection"]
+MONOSPACE = "'DejaVu Sans Mono', Menlo, Consolas, monospace"
+_DARK, _MUTED, _MUTED_TEXT = "#101418", "#E4E7EB", "#67717D"
+_LINE = 92  # letters a line
+_LONGEST = 60  # letters of a token that are shown
+_PADDING = 0.7  # letters of free space in a token's box
+_UNITS = {
+    "cosine": "cosine with<br>the vector",
+    "projection": "projection<br>(units of the<br>residual stream)",
+}
+
+
+def plot_token_similarity(table: pd.DataFrame, *, layer: int | None = None, measure: Measure = "cosine") -> go.Figure:
+    """Text whose tokens are colored by their similarity to a vector; for several layers a map of tokens and layers.
+
+    Parameters
+    ----------
+    table
+        Result of :func:`caa_interp.token_similarity`.
+    layer
+        Layer to show as colored text; default: the only one, or a map if the table holds several.
+    measure
+        ``"cosine"`` or ``"projection"``.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Colors are centered on zero. Their range reaches to the 95th percentile of the absolute values of the
+        ordinary tokens: neither special ones nor the first position, whose norm and projections dwarf all others.
+        What lies beyond has the outermost color. Special tokens are gray in the text.
+    """
+    columns = ("position", "token", "part", "layer", "special", "cosine", "projection")
+    check_table(table, columns, "caa_interp.token_similarity")
+    if measure not in _UNITS:
+        raise InputError(f"measure: {measure!r} is not one of 'cosine', 'projection'.")
+    layers = sorted(table["layer"].unique().tolist())
+    if layer is not None and layer not in layers:
+        raise InputError(f"layer: {layer} is not in the table; it holds {layers}.")
+    if table.duplicated(["layer", "position"]).any():
+        raise InputError("table: it holds a token twice; give the result of one call of caa_interp.token_similarity.")
+    shown = table if layer is None else table[table["layer"] == layer]
+    shown = shown.sort_values(["layer", "position"])
+    limit = _limit(shown, measure)
+    where = f"layer {shown['layer'].iloc[0]}, " if shown["layer"].nunique() == 1 else ""
+    subtitle = (
+        f"{where}{shown['position'].nunique()} tokens; ␣ is a space; colors end at ±{limit:.3g}, the 95th percentile "
+        "without special tokens and the first"
+    )
+    title = f"{escape(table.attrs.get('behavior') or 'Vector')}: similarity of each token"
+    draw = _map if shown["layer"].nunique() > 1 else _text
+    return draw(figure(title, subtitle), shown, measure, limit)
+
+
+def _limit(table: pd.DataFrame, measure: str) -> float:
+    ordinary = table[~table["special"].astype(bool) & (table["position"] > 0)]
+    values = (table if ordinary.empty else ordinary)[measure].abs().dropna()
+    return float(np.quantile(values, 0.95) or values.max() or 1.0) if len(values) else 1.0
+
+
+def _text(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.Figure:
+    """Boxes as wide as their tokens, which are bars that begin where the token begins."""
+    shown = [token if len(token) <= _LONGEST else token[:_LONGEST] + "…" for token in rows["token"]]
+    rows = rows.assign(shown=shown, **_places(shown, rows["part"]))
+    muted = rows["special"].astype(bool)
+    ordinary = rows[~muted]
+    # White where it has more contrast than dark letters, which is later on orange than on blue.
+    strong = (ordinary[measure] > 0.75 * limit) | (ordinary[measure] < -0.88 * limit)
+    for part, marker, color in (
+        (ordinary, _scale(ordinary[measure], measure, limit), np.where(strong, "white", _DARK)),
+        (rows[muted], {"color": _MUTED}, _MUTED_TEXT),
+    ):
+        fig.add_bar(
+            orientation="h",
+            x=part["width"],
+            base=part["begin"],
+            y=part["line"],
+            width=0.88,
+            marker={"line": {"color": "white", "width": 1}, **marker},
+            text=part["shown"].map(escape),
+            hovertext=part["token"].map(escape),
+            textposition="inside",
+            insidetextanchor="middle",
+            constraintext="none",
+            textangle=0,
+            textfont={"family": MONOSPACE, "size": 13, "color": color},
+            customdata=part[["position", "cosine", "projection", "part"]],
+            hovertemplate=(
+                "%{hovertext}<br>position %{customdata[0]}, %{customdata[3]}<br>cosine %{customdata[1]:+.3f}<br>"
+                "projection %{customdata[2]:+.3g}<extra></extra>"
+            ),
+            showlegend=False,
+        )
+    n_lines = int(rows["line"].max()) + 1
+    starts = rows.groupby("part")["line"].min() if rows["part"].nunique() > 1 else pd.Series(dtype=int)
+    fig.update_layout(
+        barmode="overlay",
+        width=1020,
+        height=max(300, 122 + 28 * n_lines),
+        margin={"l": 78, "r": 165, "b": 24, "t": 76},
+    )
+    fig.update_xaxes(visible=False, range=[0, _LINE])
+    fig.update_yaxes(
+        range=[n_lines - 0.4, -0.6],
+        tickvals=starts.tolist(),
+        ticktext=starts.index.tolist(),
+        showgrid=False,
+        showline=False,
+        ticks="",
+        ticklabelstandoff=5,
+    )
+    return fig
+
+
+def _map(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.Figure:
+    wide = rows.pivot(index="layer", columns="position", values=measure)
+    tokens = rows.drop_duplicates("position").set_index("position")
+    labels = [
+        f"<span style='color:{_MUTED_TEXT}'>{escape(token)}</span>" if special else escape(token)
+        for token, special in zip(tokens["token"], tokens["special"], strict=True)
+    ]
+    fig.add_heatmap(
+        z=wide.to_numpy(),
+        x=wide.columns,
+        y=[str(layer) for layer in wide.index],
+        customdata=[[escape(token) for token in tokens["token"]]] * len(wide),
+        hovertemplate="%{customdata}<br>position %{x}, layer %{y}: %{z:+.3g}<extra></extra>",
+        zmin=-limit,
+        zmax=limit,
+        colorscale=DIVERGING,
+        colorbar=_colorbar(measure),
+    )
+    step = -(-len(labels) // 120)
+    fig.update_xaxes(
+        title_text="token",
+        tickvals=wide.columns[::step],
+        ticktext=labels[::step],
+        tickangle=-90,
+        tickfont={"family": MONOSPACE, "size": 11},
+        showgrid=False,
+    )
+    fig.update_yaxes(title_text="layer (block index)", type="category", showgrid=False)
+    fig.update_layout(
+        width=min(1900, max(620, 260 + 15 * len(labels))),
+        height=230 + 15 * len(wide) + 7 * int(tokens["token"].str.len().max()),
+    )
+    return fig
+
+
+def _places(tokens: Iterable[str], parts: Iterable[str]) -> dict[str, list[float]]:
+    """Line, begin and width of every token's box; a new line after a line break, and where the answer begins."""
+    places: dict[str, list[float]] = {"line": [], "begin": [], "width": []}
+    line, begin, before, broken = 0, 0.0, "", False
+    for token, part in zip(tokens, parts, strict=True):
+        width = _n_letters(token) + _PADDING
+        if begin and (begin + width > _LINE or before != part or broken):
+            line, begin = line + 1, 0.0
+        for name, value in (("line", line), ("begin", begin), ("width", width)):
+            places[name].append(value)
+        begin += width
+        before, broken = part, token.replace(r"\\", "").endswith(r"\n")
+    return places
+
+
+def _n_letters(token: str) -> int:
+    """Columns that a token takes in a monospace font; Chinese letters take two."""
+    return sum(1 + (unicodedata.east_asian_width(letter) in "WF") for letter in token)
+
+
+def _scale(values: pd.Series[float], measure: str, limit: float) -> dict[str, object]:
+    return {
+        "color": values,
+        "colorscale": DIVERGING,
+        "cmin": -limit,
+        "cmax": limit,
+        "colorbar": _colorbar(measure),
+    }
+
+
+def _colorbar(measure: str) -> dict[str, object]:
+    return {"title": {"text": f"{_UNITS[measure]}<br>\u00a0", "side": "top", "font": {"size": 13}}, "thickness": 14}

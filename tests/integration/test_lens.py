@@ -1,0 +1,56 @@
+"""What the embedded model's vectors and states say in tokens."""
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import caa_interp as caa
+
+CHEERFUL = {"good", "great", "glad", "wonderful", "excellent", "better", "positive", "success", "thanks", "fine"}
+GLOOMY = {"worse", "inability", "unable", "blamed", "harming", "hinders", "unbearable", "undermines", "failed"}
+
+
+@pytest.fixture(scope="module")
+def optimism() -> caa.Behavior:
+    return caa.load_behavior("optimism")
+
+
+@pytest.fixture(scope="module")
+def vector(embedded: Any, optimism: caa.Behavior) -> caa.SteeringVector:
+    return caa.extract_vector(embedded, optimism.train[::6], format="text", behavior="optimism")
+
+
+def test_optimism_promotes_cheerful_words_and_suppresses_gloomy_ones(
+    embedded: Any, vector: caa.SteeringVector
+) -> None:
+    """In the last third of the layers; earlier ones say little, which the docstring of logit_lens says too."""
+    table = caa.logit_lens(embedded, vector, layers=[25, 28], top_k=20)
+    words = table["token"].str.strip("␣").str.lower()
+    found = pd.DataFrame({"side": table["side"], "cheerful": words.isin(CHEERFUL), "gloomy": words.isin(GLOOMY)})
+    counts = found.groupby("side").sum()
+    assert counts.loc["promoted", "cheerful"] >= 6
+    assert counts.loc["suppressed", "gloomy"] >= 6
+    assert counts.loc["promoted", "gloomy"] == counts.loc["suppressed", "cheerful"] == 0
+
+
+def test_the_last_block_decodes_to_the_token_that_steered_generation_writes(
+    embedded: Any, vector: caa.SteeringVector
+) -> None:
+    prompt, multipliers = "How will the summer be?", (-3.0, 0.0, 3.0)
+    table = caa.steered_lens(embedded, prompt, vector, layer=16, layers=29, multipliers=multipliers, top_k=1)
+    first = table[table["component"] == "block output"]["token_id"].tolist()
+    answers = caa.generate(embedded, [prompt], vector=vector, layer=16, multipliers=multipliers, max_new_tokens=1)
+    assert [embedded.tokenizer.decode([token]).strip() for token in first] == answers["answer"].tolist()
+
+
+def test_held_out_cheerful_answers_lie_along_the_vector_more_than_gloomy_ones(
+    embedded: Any, optimism: caa.Behavior, vector: caa.SteeringVector
+) -> None:
+    def cosine(pair: caa.ContrastPair, answer: str) -> float:
+        table = caa.token_similarity(embedded, pair.question, vector, layers=16, answer=answer)
+        return float(table.loc[table["part"] == "answer", "cosine"].mean())
+
+    pairs = optimism.test[:10]
+    differences = [cosine(pair, pair.positive) - cosine(pair, pair.negative) for pair in pairs]
+    assert sum(difference > 0 for difference in differences) >= 8
