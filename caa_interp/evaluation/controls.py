@@ -1,13 +1,30 @@
-"""Vectors that ought to do nothing, to stand beside one that does."""
+"""Vectors that ought to do nothing, to stand beside one that does.
+
+Each kind rules out one more explanation of an effect, and has the vector's norm at every layer, so that direction
+alone differs:
+
+1. random directions: any addition of that size would do it;
+2. directions orthogonal to the vector: the same, without the chance likeness that a random direction has in a narrow
+   model;
+3. vectors of shuffled labels: any mean of differences between the same answers would do it, in the directions in
+   which this model's answers to these questions vary;
+4. another behavior's vector (:func:`rescaled_to`): any behavior would do it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 
-from caa_interp.errors import InputError
+from caa_interp.activations import Activations
+from caa_interp.errors import InputError, VectorMismatchError
+from caa_interp.estimators import mean_difference
 from caa_interp.vectors import SteeringVector
+
+CONTROLS = ("random", "orthogonal", "shuffled")
 
 
 def random_vectors(vector: SteeringVector, n: int = 20, *, seed: int = 0) -> dict[str, SteeringVector]:
@@ -27,13 +44,129 @@ def random_vectors(vector: SteeringVector, n: int = 20, *, seed: int = 0) -> dic
     dict
         ``{"random 0": ..., ...}``; directions are uniform on the sphere and independent over layers.
     """
+    return _controls(vector, "random", "random direction", n, seed, lambda generator: _directions(vector, generator))
+
+
+def orthogonal_vectors(vector: SteeringVector, n: int = 20, *, seed: int = 0) -> dict[str, SteeringVector]:
+    """Random directions orthogonal to ``vector``, with the same norm at every layer.
+
+    Parameters
+    ----------
+    vector
+        The vector to match; its width is at least 2.
+    n
+        Number of controls.
+    seed
+        Seed of the directions.
+
+    Returns
+    -------
+    dict
+        ``{"orthogonal 0": ..., ...}``; directions are uniform among the orthogonal ones and independent over layers.
+        They are orthogonal to the vector, not to one another.
+    """
+    if vector.d_model < 2:
+        raise InputError("vector: its width is 1, where nothing is orthogonal to it; the least is 2.")
+    unit = torch.nn.functional.normalize(vector.values.double(), dim=1)
+
+    def draw(generator: torch.Generator) -> torch.Tensor:
+        values = _directions(vector, generator)
+        return values - (values * unit).sum(dim=1, keepdim=True) * unit
+
+    return _controls(vector, "orthogonal", "random direction orthogonal to the vector", n, seed, draw)
+
+
+def shuffled_vectors(activations: Activations, n: int = 20, *, seed: int = 0) -> dict[str, SteeringVector]:
+    """Vectors of the same pairs with shuffled labels, with the norm of their mean difference at every layer.
+
+    Half of the pairs, chosen at random, have their answers exchanged before the mean difference is taken. What the
+    pairs share cancels, and what is left is how they differ from one another. It is shorter than the vector (about
+    one standard error of it), so it is rescaled to the same norm: direction alone differs.
+
+    Parameters
+    ----------
+    activations
+        Those that the vector was made of: nothing is run again. At least two different pairs; both letter orders of a
+        pair are exchanged together.
+    n
+        Number of controls.
+    seed
+        Seed of the exchanges.
+
+    Returns
+    -------
+    dict
+        ``{"shuffled 0": ..., ...}``.
+
+    Notes
+    -----
+    Exactly half are exchanged (one more is left of an odd number). Independent coin flips would leave a share of the
+    vector itself, of either sign, which rescaling would make larger: such a control steers.
+    """
+    distinct = list(dict.fromkeys(activations.pairs))
+    if len(distinct) < 2:
+        raise InputError(
+            f"activations: they hold {len(distinct)} different pair; shuffling labels needs at least 2. Collect more."
+        )
+    number = {pair: index for index, pair in enumerate(distinct)}
+    rows = torch.tensor([number[pair] for pair in activations.pairs])
+    differences = activations.positive.double() - activations.negative.double()
+    values = mean_difference(activations.positive, activations.negative)
+    metadata = {"model": activations.model, "format": activations.format, "n_pairs": len(distinct)}
+    vector = SteeringVector(values, activations.layers, metadata)
+
+    def draw(generator: torch.Generator) -> torch.Tensor:
+        exchanged = torch.randperm(len(distinct), generator=generator) < len(distinct) // 2
+        signs = 1 - 2 * exchanged[rows].double()
+        return torch.einsum("p,pld->ld", signs, differences)
+
+    return _controls(vector, "shuffled", "mean difference of shuffled labels", n, seed, draw)
+
+
+def rescaled_to(vector: SteeringVector, reference: SteeringVector) -> SteeringVector:
+    """Return ``vector`` with the norms of ``reference``: to stand beside it as a control.
+
+    Parameters
+    ----------
+    vector
+        The vector to rescale, such as another behavior's.
+    reference
+        A vector of the same layers and width.
+    """
+    if vector.layers != reference.layers or vector.d_model != reference.d_model:
+        raise VectorMismatchError(
+            f"vectors: {vector!r} and {reference!r} differ in layers or width. Extract both from one model."
+        )
+    return replace(vector, values=_with_norms(vector.values.double(), reference).to(vector.values))
+
+
+def _controls(
+    vector: SteeringVector,
+    kind: str,
+    estimator: str,
+    n: int,
+    seed: int,
+    draw: Callable[[torch.Generator], torch.Tensor],
+) -> dict[str, SteeringVector]:
     if n < 1:
         raise InputError(f"n: {n}; it must be at least 1.")
     generator = torch.Generator().manual_seed(seed)
     controls = {}
     for number in range(n):
-        values = torch.randn(vector.values.shape, generator=generator, dtype=torch.float64)
-        values *= (vector.norms.double() / values.norm(dim=1))[:, None]
-        metadata = dict(vector.metadata, behavior=f"random {number}", estimator="random direction", seed=seed)
-        controls[f"random {number}"] = replace(vector, values=values.to(vector.values), metadata=metadata)
+        name = f"{kind} {number}"
+        metadata: dict[str, Any] = dict(vector.metadata, behavior=name, estimator=estimator, seed=seed)
+        values = _with_norms(draw(generator), vector).to(vector.values)
+        controls[name] = replace(vector, values=values, metadata=metadata)
     return controls
+
+
+def _directions(vector: SteeringVector, generator: torch.Generator) -> torch.Tensor:
+    return torch.randn(vector.values.shape, generator=generator, dtype=torch.float64)
+
+
+def _with_norms(values: torch.Tensor, reference: SteeringVector) -> torch.Tensor:
+    """Directions ``[n_layers, d_model]`` with the norms of a vector; those of no length stay so, and are refused."""
+    norms = values.norm(dim=1)
+    if not bool((norms > 0).all()):
+        raise InputError("vector: it is zero at some layer, so it has no direction to rescale. Leave that layer out.")
+    return values * (reference.norms.double() / norms)[:, None]

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 import caa_interp as caa
-from caa_interp.evaluation.summary import item_slopes
+from caa_interp.evaluation.summary import choose_condition, item_slopes
+from caa_interp.statistics import simultaneous_mean
 from tests.oracles import definition
 
 MULTIPLIERS = (-1.0, 0.0, 1.5)
@@ -75,7 +75,7 @@ def test_labels_of_a_sweep(tiny_llama, pairs, vector):
     assert table["vector"].unique().tolist() == ["weather"]
     assert table["layer"].tolist() == [3, 3, 1, 1] * 6
     assert table["multiplier"].tolist() == [1.0, 0.0] * 12
-    assert table.attrs == {"format": "choices", "model": "tiny-llama", "path": "tree"}
+    assert table.attrs | {"format": "choices", "model": "tiny-llama", "path": "tree"} == table.attrs
     assert caa.sweep(tiny_llama, vector, pairs[:1], format="text", layers=1)["order"].unique().tolist() == [""]
 
 
@@ -223,8 +223,61 @@ def test_steerability_by_hand():
     assert row["slope"] == pytest.approx(0.75)
     assert row["share_against"] == pytest.approx(0.25)
     assert row["slope_low"] < 0.75 < row["slope_high"]
-    per_item = item_slopes(table).set_index("item")["slope"]
-    assert per_item.to_dict() == pytest.approx(slope_of)
+    # The orders' mean of item 3 does not move: no order, so 0.
+    assert row["rank_correlation"] == pytest.approx((1 + 1 - 1 + 0) / 4)
+    assert row["rank_correlation_low"] < 0.25 < row["rank_correlation_high"]
+    assert 0 < row["share_against_low"] < 0.25 < row["share_against_high"] < 1
+    per_item = item_slopes(table).set_index("item")
+    assert per_item["slope"].to_dict() == pytest.approx(slope_of)
+    assert per_item["rank_correlation"].to_dict() == pytest.approx({0: 1.0, 1: 1.0, 2: -1.0, 3: 0.0})
+    assert list(result.columns) == [
+        "vector",
+        "layer",
+        "slope",
+        "slope_low",
+        "slope_high",
+        "rank_correlation",
+        "rank_correlation_low",
+        "rank_correlation_high",
+        "share_against",
+        "share_against_low",
+        "share_against_high",
+        "n",
+    ]
+
+
+def test_the_rank_correlation_of_a_response_that_bends():
+    scores = {0: [0.0, 1.0, 9.0, 4.0], 1: [2.0, 2.0, 3.0, 3.0]}
+    table = made_up(
+        [
+            (item, "", 0, multiplier, score)
+            for item, own in scores.items()
+            for multiplier, score in zip((-2.0, -1.0, 1.0, 2.0), own, strict=True)
+        ]
+    )
+    # Spearman by hand: 1 - 6 * 2 / (4 * 15) without ties; ranks 1.5, 1.5, 3.5, 3.5 against 1 to 4 with them.
+    found = item_slopes(table).set_index("item")["rank_correlation"]
+    assert found.to_dict() == pytest.approx({0: 0.8, 1: 4 / math.sqrt(4 * 5)})
+
+
+def test_an_item_without_all_multipliers_has_no_slope_and_spoils_no_other():
+    table = made_up([(item, "", 0, m, item * m) for item in (1, 2) for m in (-1.0, 0.0, 1.0)])
+    found = item_slopes(table[(table["item"] != 2) | (table["multiplier"] != 1.0)])
+    assert found[["item", "slope"]].to_numpy().tolist() == [[1.0, 1.0]]
+
+
+def test_vectors_swept_over_different_multipliers_have_their_own_slopes():
+    table = made_up([(item, "", 0, m, 2 * m) for item in (0, 1) for m in (-1.0, 1.0)])
+    other = made_up([(item, "", 0, m, 3 * m) for item in (0, 1) for m in (0.0, 4.0)]).assign(vector="w")
+    result = caa.steerability(pd.concat([table, other]))
+    assert dict(zip(result["vector"], result["slope"], strict=True)) == pytest.approx({"v": 2.0, "w": 3.0})
+
+
+def test_no_item_with_a_score_has_no_slope():
+    with pytest.raises(
+        caa.InputError, match=r"table: no item has a score; give pairs whose matching answer is \(A\)"
+    ):
+        item_slopes(made_up([(0, "", 0, 1.0, float("nan"))]))
 
 
 def test_the_layer_with_the_largest_slope_is_chosen():
@@ -237,6 +290,38 @@ def test_the_layer_with_the_largest_slope_is_chosen():
         ]
     )
     assert caa.choose_layer(table) == 10
+
+
+def test_a_layer_is_chosen_by_the_named_vector():
+    table = made_up([(0, "", layer, m, layer * m) for layer in (1, 2) for m in (-1.0, 1.0)])
+    both = pd.concat([table, table.assign(vector="w", logit_difference=-table["logit_difference"])])
+    assert (caa.choose_layer(both, "v"), caa.choose_layer(both, "w")) == (2, 1)
+    for choose in (caa.choose_layer, choose_condition):
+        with pytest.raises(caa.InputError, match=r"vector: the table holds \['v', 'w'\]; name one of them"):
+            choose(both)
+        with pytest.raises(caa.InputError, match=r"vector: 'u' is not in the table; it holds \['v', 'w'\]"):
+            choose(both, "u")
+
+
+def test_the_condition_with_the_largest_change_is_chosen():
+    """Not that of the highest score, nor that of the largest change away from the positive answer."""
+    changes = {(3, -1.0): -9.0, (3, 2.0): 1.0, (8, -1.0): 0.5, (8, 2.0): 2.0}
+    rows = [(item, "", layer, 0.0, 10.0 * item + layer) for item in range(3) for layer in (3, 8)]
+    rows += [(i, "", layer, m, 10.0 * i + layer + change) for i in range(3) for (layer, m), change in changes.items()]
+    assert choose_condition(made_up(rows)) == (8, 2.0)
+    turned = made_up(rows)
+    turned["logit_difference"] *= -1
+    assert choose_condition(turned) == (3, -1.0)
+
+
+def test_unsteered_is_no_condition_to_choose():
+    table = made_up([(0, "", 4, m, -abs(m)) for m in (0.0, 1.0, 2.0)])
+    assert choose_condition(table) == (4, 1.0)
+    for multipliers in ([0.0], [1.0, 2.0]):
+        with pytest.raises(
+            caa.InputError, match=r"its multipliers are \[.*\]; a change needs 0 and at least one other"
+        ):
+            choose_condition(table[table["multiplier"].isin(multipliers)])
 
 
 def test_a_slope_needs_two_multipliers():
@@ -257,32 +342,88 @@ def test_a_table_that_is_no_sweep():
         caa.summarize(made_up([]))
 
 
-def test_random_vectors_have_the_norms_and_no_other_likeness():
-    values = torch.randn(3, 4096, generator=torch.Generator().manual_seed(0)) * torch.tensor([[0.1], [1.0], [50.0]])
-    vector = caa.SteeringVector(values, (2, 5, 9), {"model": "m", "behavior": "b"})
-    controls = caa.random_vectors(vector, n=5)
-    assert list(controls) == [f"random {number}" for number in range(5)]
-    directions = [vector.values]
-    for control in controls.values():
-        torch.testing.assert_close(control.norms, vector.norms)
-        assert control.layers == (2, 5, 9)
-        assert control.metadata["model"] == "m"
-        assert control.metadata["estimator"] == "random direction"
-        directions.append(control.values)
-    rows = torch.nn.functional.normalize(torch.cat(directions), dim=1)
-    cosines = (rows @ rows.T - torch.eye(len(rows))).abs()
-    assert float(cosines.max()) < 6 / 4096**0.5
+# Several conditions, several behaviors
 
 
-def test_random_vectors_by_seed():
-    vector = caa.SteeringVector(torch.ones(2, 16), (0, 1))
-    one, same, other = (caa.random_vectors(vector, n=2, seed=seed) for seed in (0, 0, 1))
-    assert torch.equal(one["random 1"].values, same["random 1"].values)
-    assert not torch.equal(one["random 1"].values, other["random 1"].values)
-    more = caa.random_vectors(vector, n=4)
-    assert torch.equal(one["random 1"].values, more["random 1"].values)
+def noise(n_items, n_vectors, multipliers=(0.0, 1.0), seed=0):
+    """Sweep without an effect: the change from unsteered of every item is noise; a table of many vectors."""
+    generator = np.random.default_rng(seed)
+    keys = pd.MultiIndex.from_product(
+        [range(n_items), [f"v{number}" for number in range(n_vectors)], multipliers],
+        names=["item", "vector", "multiplier"],
+    )
+    table = keys.to_frame(index=False).assign(order="", layer=0)
+    table["logit_difference"] = generator.normal(size=len(table)) + 0.1 * table["item"]
+    return table.assign(p_positive=1 / (1 + np.exp(-table["logit_difference"])))
 
 
-def test_no_random_vectors():
-    with pytest.raises(caa.InputError, match="n: 0; it must be at least 1"):
-        caa.random_vectors(caa.SteeringVector(torch.ones(2, 16), (0, 1)), n=0)
+def test_without_an_effect_the_change_s_interval_holds_zero_at_its_rate():
+    rows = caa.summarize(noise(n_items=20, n_vectors=400)).query("multiplier == 1")
+    for measure in ("logit_difference_change", "p_positive_change"):
+        held = (rows[f"{measure}_low"] <= 0) & (rows[f"{measure}_high"] >= 0)
+        assert len(held) == 400
+        assert abs(held.mean() - 0.95) < 3 * math.sqrt(0.95 * 0.05 / 400)
+
+
+def test_simultaneous_intervals_of_a_summary_are_those_of_its_columns():
+    table = noise(n_items=12, n_vectors=3)
+    single, joint = caa.summarize(table, confidence=0.9), caa.summarize(table, confidence=0.9, simultaneous=True)
+    assert joint.attrs == {"confidence": 0.9, "simultaneous": True}
+    assert single.attrs == {"confidence": 0.9, "simultaneous": False}
+    wide = table.pivot(index="item", columns=["vector", "multiplier"], values="logit_difference")
+    change = wide.loc[:, wide.columns] - wide.loc[:, [(vector, 0.0) for vector, _ in wide.columns]].to_numpy()
+    _, low, high = simultaneous_mean(change.to_numpy(), np.random.default_rng(0), 0.9)
+    np.testing.assert_allclose(joint["logit_difference_change_low"], low)
+    np.testing.assert_allclose(joint["logit_difference_change_high"], high)
+    np.testing.assert_allclose(joint["logit_difference_change"], single["logit_difference_change"])
+    steered = joint["multiplier"] == 1
+    assert (joint[steered]["logit_difference_change_high"] > single[steered]["logit_difference_change_high"]).all()
+
+
+def test_behaviors_are_summarized_one_by_one():
+    optimism, refusal = noise(8, 2, seed=1), noise(5, 2, seed=2)
+    optimism.attrs = refusal.attrs = {"format": "text"}
+    both = pd.concat([refusal.assign(behavior="refusal"), optimism.assign(behavior="optimism")])
+    for summary in (caa.summarize, caa.steerability):
+        result = summary(both)
+        assert result.columns[0] == "behavior"
+        assert result["behavior"].unique().tolist() == ["refusal", "optimism"]
+        for name, alone in (("refusal", summary(refusal)), ("optimism", summary(optimism))):
+            rows = result[result["behavior"] == name].drop(columns="behavior").reset_index(drop=True)
+            pd.testing.assert_frame_equal(rows, alone)
+        assert result.attrs["format"] == "text"
+    for choose in (caa.choose_layer, choose_condition):
+        with pytest.raises(
+            caa.InputError, match=r"table: it holds behaviors \['refusal', 'optimism'\]; give the rows"
+        ):
+            choose(both, "v0")
+
+
+def test_simultaneous_intervals_of_two_behaviors_hold_for_both():
+    optimism, refusal = noise(8, 2, seed=1), noise(8, 2, seed=2)
+    both = pd.concat([refusal.assign(behavior="refusal"), optimism.assign(behavior="optimism")])
+    joint = caa.summarize(both, simultaneous=True)
+    alone = caa.summarize(optimism, simultaneous=True, confidence=math.sqrt(0.95))
+    rows = joint[joint["behavior"] == "optimism"].drop(columns="behavior").reset_index(drop=True)
+    pd.testing.assert_frame_equal(rows, alone)
+    assert joint.attrs["confidence"] == 0.95
+
+
+def test_rows_that_cannot_be_told_apart_are_no_sweep():
+    table = made_up([(0, "", 0, 0.0, 1.0), (0, "", 0, 1.0, 2.0)])
+    with pytest.raises(caa.InputError, match=r"table: some rows agree in \['item', .*Summarize each by itself"):
+        caa.summarize(pd.concat([table, table]))
+    with pytest.raises(
+        caa.InputError, match=r"table: dict, not a pandas DataFrame; give the result of caa_interp\.sweep"
+    ):
+        caa.summarize({})
+
+
+def test_a_layer_without_multiplier_0_has_no_change():
+    table = made_up([(item, "", 1, m, item + m) for item in range(3) for m in (0.0, 1.0)])
+    other = made_up([(item, "", 2, 1.0, item + 5.0) for item in range(3)])
+    for simultaneous in (False, True):
+        summary = caa.summarize(pd.concat([table, other]), simultaneous=simultaneous)
+        assert summary["logit_difference"].tolist() == [1.0, 2.0, 6.0]
+        np.testing.assert_allclose(summary["logit_difference_change"], [0, 1, np.nan])
+        np.testing.assert_allclose(summary["logit_difference_change_high"], [0, 1, np.nan])

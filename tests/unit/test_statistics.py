@@ -5,7 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from caa_interp.statistics import bootstrap_mean, jackknife_interval, slopes, wilson_interval
+from caa_interp.statistics import (
+    bootstrap_mean,
+    jackknife_interval,
+    rank_correlations,
+    simultaneous_mean,
+    slopes,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(("n_items", "confidence"), [(8, 0.95), (30, 0.95), (30, 0.8), (50, 0.5)])
@@ -128,3 +135,146 @@ def test_the_interval_of_a_share_is_wilsons(right, n_items, confidence):
 
 def test_a_share_that_is_missing_has_no_interval():
     assert np.isnan(wilson_interval(float("nan"), 5)).all()
+
+
+# Intervals for all conditions at once
+
+
+def no_effect(generator, n_items, n_conditions, shared, draw):
+    """Scores of items whose means are 0; ``shared`` of the variance is common to all conditions of an item."""
+    common, own = draw(generator, (n_items, 1)), draw(generator, (n_items, n_conditions))
+    return math.sqrt(shared) * common + math.sqrt(1 - shared) * own
+
+
+def normal(generator, shape):
+    return generator.normal(size=shape)
+
+
+def skewed(generator, shape):
+    return generator.exponential(size=shape) - 1
+
+
+def coverage(interval, data, truth=0.0):
+    """Share of single intervals that hold the truth, and share of data sets in which all do."""
+    held = []
+    for number, values in enumerate(data):
+        _, low, high = interval(values, np.random.default_rng(number), n_resamples=400)
+        held.append((low <= truth) & (truth <= high))
+    return float(np.mean(held)), float(np.all(held, axis=1).mean())
+
+
+@pytest.mark.parametrize(
+    ("n_items", "n_conditions", "shared", "draw"),
+    [(25, 12, 0.0, normal), (25, 12, 0.7, normal), (50, 60, 0.5, normal), (50, 12, 0.3, skewed)],
+)
+def test_without_an_effect_intervals_hold_zero_at_their_rate(n_items, n_conditions, shared, draw):
+    n_experiments = 300
+    generator = np.random.default_rng(2)
+    data = [no_effect(generator, n_items, n_conditions, shared, draw) for _ in range(n_experiments)]
+    error = math.sqrt(0.95 * 0.05 / n_experiments)
+    single, all_of_them = coverage(bootstrap_mean, data)
+    # Conditions of an item go together, so that they count for less than their number; skewed means are off a little.
+    assert abs(single - 0.95) < 3 * error + (0.02 if draw is skewed else 0)
+    assert all_of_them < 0.85
+    _, all_of_them = coverage(simultaneous_mean, data)
+    assert abs(all_of_them - 0.95) < 3 * error + 0.01
+
+
+def test_planted_effects_are_found_and_power_grows_with_the_number_of_items():
+    generator = np.random.default_rng(3)
+    planted = np.zeros(20)
+    planted[[3, 11]] = 0.7, -0.7
+    power, false = [], []
+    for n_items in (10, 20, 40, 80):
+        found = []
+        for number in range(100):
+            values = planted + no_effect(generator, n_items, 20, 0.3, normal)
+            _, low, high = simultaneous_mean(values, np.random.default_rng(number), n_resamples=400)
+            found.append(np.sign((low > 0) * 1.0 - (high < 0) * 1.0))
+        found = np.array(found)
+        power.append((found == np.sign(planted))[:, planted != 0].mean())
+        false.append((found != 0)[:, planted == 0].any(axis=1).mean())
+    assert power == sorted(power)
+    assert power[0] < 0.5
+    assert power[-1] > 0.98
+    assert max(false) < 0.05 + 3 * math.sqrt(0.95 * 0.05 / 100)
+
+
+def test_simultaneous_intervals_are_those_of_the_literal_max_t():
+    values = np.random.default_rng(0).exponential(size=(12, 3))
+    mean, low, high = simultaneous_mean(values, np.random.default_rng(5), 0.9, n_resamples=200)
+    counts = np.random.default_rng(5).multinomial(12, np.full(12, 1 / 12), size=200)
+    largest = []
+    for drawn in counts:
+        resample = np.repeat(values, drawn, axis=0)
+        error = np.maximum(resample.std(axis=0), values.std(axis=0) / 4)
+        largest.append(np.max(np.abs(resample.mean(axis=0) - values.mean(axis=0)) / error))
+    reach = np.quantile(largest, 0.9) * values.std(axis=0)
+    np.testing.assert_allclose((mean, low, high), (values.mean(0), values.mean(0) - reach, values.mean(0) + reach))
+
+
+def test_one_condition_has_about_students_interval():
+    from scipy import stats
+
+    values = np.random.default_rng(0).normal(size=40)
+    mean, low, high = simultaneous_mean(values, np.random.default_rng(1), n_resamples=20_000)
+    expected = stats.t.interval(0.95, 39, loc=values.mean(), scale=stats.sem(values))
+    assert (low, high) == pytest.approx(expected, abs=0.05 * (expected[1] - expected[0]))
+    assert low < mean < high
+
+
+def test_the_same_condition_many_times_costs_nothing():
+    values = np.random.default_rng(0).normal(size=(30, 1))
+    alone, repeated = (simultaneous_mean(v, np.random.default_rng(1)) for v in (values, np.tile(values, 50)))
+    np.testing.assert_allclose(np.array(repeated), np.tile(np.array(alone), 50))
+
+
+def test_conditions_without_spread_or_value_do_not_widen_the_others():
+    values = np.random.default_rng(0).normal(size=(30, 2))
+    alone = np.array(simultaneous_mean(values, np.random.default_rng(1)))
+    idle = np.column_stack([values, np.full(30, 0.1), np.zeros(30), np.full(30, np.nan)])
+    beside = np.array(simultaneous_mean(idle, np.random.default_rng(1)))
+    np.testing.assert_allclose(beside[:, :2], alone)
+    np.testing.assert_allclose(beside[:, 2:], np.tile([0.1, 0.0, np.nan], (3, 1)))
+
+
+def test_one_condition_with_an_outlier_does_not_make_the_others_useless():
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=(50, 2))
+    spoilt = np.column_stack([values, 1e-9 * generator.normal(size=50) + (np.arange(50) == 0)])
+    widths = []
+    for given in (values, spoilt):
+        _, low, high = simultaneous_mean(given, np.random.default_rng(1))
+        widths.append((high - low)[:2])
+    assert (widths[1] < 2 * widths[0]).all()
+
+
+def test_simultaneous_intervals_of_one_item_or_none():
+    mean, low, high = simultaneous_mean(np.array([[1.0, 2.0]]), np.random.default_rng(0))
+    np.testing.assert_array_equal(mean, [1.0, 2.0])
+    assert np.isnan([low, high]).all()
+    assert np.isnan(simultaneous_mean(np.zeros((0, 2)), np.random.default_rng(0))).all()
+
+
+# Rank correlations
+
+
+def test_rank_correlations_are_spearmans():
+    from scipy import stats
+
+    generator = np.random.default_rng(0)
+    x = np.array([-2.0, 5.0, 0.0, 1.0])
+    y = generator.integers(0, 4, size=(6, 5, 4)).astype(float)
+    y[..., 0] += 0.5 * (np.ptp(y, axis=-1) == 0)
+    found = rank_correlations(x, y)
+    assert found.shape == (6, 5)
+    expected = [stats.spearmanr(x, row).statistic for row in y.reshape(-1, 4)]
+    np.testing.assert_allclose(found.ravel(), expected, atol=1e-12)
+    assert len({len(set(row)) for row in y.reshape(-1, 4)}) > 1
+
+
+def test_rank_correlation_asks_for_the_order_alone():
+    x = np.array([-1, 0, 1])
+    assert rank_correlations(x, np.array([[0, 1, 1000], [5, 5, 5], [3, 2, -1]])).tolist() == [1.0, 0.0, -1.0]
+    # Ranks 1, 2.5, 2.5 against 1, 2, 3: 1.5 / sqrt(2 * 1.5), by hand.
+    assert rank_correlations(x, np.array([0, 7, 7])) == pytest.approx(1.5 / math.sqrt(3))
