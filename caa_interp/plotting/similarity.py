@@ -117,7 +117,10 @@ def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_l
             zmin=-1,
             zmax=1,
             colorscale=DIVERGING,
-            colorbar={"title": {"text": "cosine<br>similarity", "side": "top"}, "tickvals": [-1, -0.5, 0, 0.5, 1]},
+            colorbar={
+                "title": {"text": "cosine<br>similarity", "side": "top", "font": {"size": 13}},
+                "tickvals": [-1, -0.5, 0, 0.5, 1],
+            },
             text=[[_number(value, chance[label]) for value in row] for row in matrix.to_numpy()],
             texttemplate="%{text}" if numbered else None,
             textfont={"size": 13},
@@ -143,7 +146,7 @@ def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_l
         below += 90
     side = max(340, n_cells * (58 if numbered else 15))
     fig.update_layout(
-        width=left + side + 110, height=78 + side + below, margin={"l": left, "r": 110, "t": 78, "b": below}
+        width=left + side + 125, height=78 + side + below, margin={"l": left, "r": 125, "t": 78, "b": below}
     )
     return fig
 
