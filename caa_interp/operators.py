@@ -48,7 +48,8 @@ def add(residual: torch.Tensor, vector: torch.Tensor, multiplier: torch.Tensor |
 def add_keeping_norm(residual: torch.Tensor, vector: torch.Tensor, multiplier: torch.Tensor | float) -> torch.Tensor:
     """Add the vector and scale the sum back to the norm that the residual stream had; arguments as in :func:`add`."""
     moved = residual + multiplier * vector
-    return moved * (residual.norm(dim=-1, keepdim=True) / moved.norm(dim=-1, keepdim=True))
+    norms = moved.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(moved.dtype).tiny)
+    return moved * (residual.norm(dim=-1, keepdim=True) / norms)
 
 
 def ablate(residual: torch.Tensor, vector: torch.Tensor, multiplier: torch.Tensor | float) -> torch.Tensor:
@@ -158,8 +159,8 @@ def name_of(operator: Operator) -> str:
 
 
 def _along(residual: torch.Tensor, vector: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Unit vector, and the projection ``[..., 1]`` of the residual stream on it."""
-    unit = vector / vector.norm(dim=-1, keepdim=True)
+    """Unit vector (zero for a zero vector), and the projection ``[..., 1]`` of the residual stream on it."""
+    unit = vector / vector.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(vector.dtype).tiny)
     return unit, (residual * unit).sum(-1, keepdim=True)
 
 

@@ -6,7 +6,7 @@ summarized one by one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from caa_interp.statistics import bootstrap_mean, rank_correlations, simultaneou
 
 CONDITION = ["vector", "layer", "multiplier"]
 MEASURES = ("p_positive", "logit_difference")
+COSTS = ("nats_per_token", "divergence", "correct")
 
 
 def summarize(
@@ -56,6 +57,35 @@ def summarize(
     within = confidence ** (1 / n_behaviors) if simultaneous else confidence
     result = _each_behavior(table, lambda rows: _summary(rows, within, simultaneous, seed))
     result.attrs = {**table.attrs, "confidence": confidence, "simultaneous": simultaneous}
+    return result
+
+
+def summarize_cost(table: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
+    """Mean costs per condition.
+
+    Parameters
+    ----------
+    table
+        Result of :func:`caa_interp.perplexity`, :func:`caa_interp.divergence` or :func:`caa_interp.capability`.
+    confidence, seed
+        As in :func:`summarize`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per vector, layer and multiplier: the means over items of those of ``nats_per_token``, ``divergence``
+        and ``correct`` that the table has, and where it holds multiplier 0 their change from it (``..._change``,
+        paired over items), each with ``_low`` and ``_high``, and the number of items ``n``.
+    """
+    measures = [measure for measure in COSTS if measure in table.columns]
+    if not measures:
+        raise InputError(
+            f"table: it has none of the columns {list(COSTS)}; give the result of caa_interp.perplexity, "
+            "caa_interp.divergence or caa_interp.capability."
+        )
+    _check_confidence(confidence)
+    result = _means(table, measures, bootstrap_mean, confidence, seed)
+    result.attrs = {**table.attrs, "confidence": confidence}
     return result
 
 
@@ -192,10 +222,26 @@ def choose_condition(table: pd.DataFrame, vector: str | None = None) -> tuple[in
 
 def _summary(table: pd.DataFrame, confidence: float, simultaneous: bool, seed: int) -> pd.DataFrame:
     """Summary of the items of one behavior."""
-    mean_with_interval = simultaneous_mean if simultaneous else bootstrap_mean
+    result = _means(table, MEASURES, simultaneous_mean if simultaneous else bootstrap_mean, confidence, seed)
+    conditions = pd.MultiIndex.from_frame(result[CONDITION])
+    scored = table.dropna(subset="logit_difference")
+    by_order = scored.pivot_table(index=CONDITION, columns="order", values="p_positive", sort=False)
+    both = {"AB", "BA"} <= set(by_order)
+    result["position_bias"] = (by_order["AB"] - by_order["BA"]).reindex(conditions).to_numpy() if both else 0.0
+    return result
+
+
+def _means(
+    table: pd.DataFrame,
+    measures: Iterable[str],
+    mean_with_interval: Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]],
+    confidence: float,
+    seed: int,
+) -> pd.DataFrame:
+    """Mean over items of each measure in every condition, and of its change from multiplier 0, with intervals."""
     result = table[CONDITION].drop_duplicates(ignore_index=True).assign(n=table["item"].nunique())
     conditions = pd.MultiIndex.from_frame(result[CONDITION])
-    for measure in MEASURES:
+    for measure in measures:
         items = table.pivot_table(index="item", columns=CONDITION, values=measure, sort=False, dropna=False)
         items = items.reindex(columns=conditions).dropna()
         shown = {measure: items.to_numpy()}
@@ -205,10 +251,6 @@ def _summary(table: pd.DataFrame, confidence: float, simultaneous: bool, seed: i
         for name, values in shown.items():
             mean, low, high = mean_with_interval(values, np.random.default_rng(seed), confidence)
             result = result.assign(**{name: mean, f"{name}_low": low, f"{name}_high": high})
-    scored = table.dropna(subset="logit_difference")
-    by_order = scored.pivot_table(index=CONDITION, columns="order", values="p_positive", sort=False)
-    both = {"AB", "BA"} <= set(by_order)
-    result["position_bias"] = (by_order["AB"] - by_order["BA"]).reindex(conditions).to_numpy() if both else 0.0
     return result
 
 
@@ -248,5 +290,9 @@ def _check(table: pd.DataFrame, confidence: float = 0.95) -> None:
             f"table: some rows agree in {keys}, as where the tables of two sweeps were joined. Summarize each by "
             "itself, or give vectors different names."
         )
+    _check_confidence(confidence)
+
+
+def _check_confidence(confidence: float) -> None:
     if not 0 < confidence < 1:
         raise InputError(f"confidence: {confidence}; it must lie between 0 and 1, such as 0.95.")

@@ -77,14 +77,8 @@ def sweep(
     """
     check_format(format)
     checked = check_pairs(pairs)
-    vectors = vector if isinstance(vector, Mapping) else {_name(vector): vector}
-    if not vectors:
-        raise InputError("vector: the mapping is empty; give at least one vector.")
+    vectors, chosen = check_vectors(model, vector, layers)
     values = check_multipliers(multipliers)
-    chosen: dict[str, list[int]] = {}
-    for name, one in vectors.items():
-        one.check_fits(model)
-        chosen[name] = check_layers(layers, one.layers, "the vector")
     prompts = PromptFormat.of(model)
     rendered = [
         prompts.render(pair, format, system_prompt, what=f"pairs[{number}]") for number, pair in enumerate(checked)
@@ -152,5 +146,13 @@ def _answers(log_probs: Sequence[Any], format: Format) -> Iterable[Any]:
     return [letter for both in log_probs for letter in both]
 
 
-def _name(vector: SteeringVector) -> str:
-    return str(vector.metadata.get("behavior") or "vector")
+def check_vectors(
+    model: Any, vector: SteeringVector | Mapping[str, SteeringVector], layers: int | Sequence[int] | None
+) -> tuple[dict[str, SteeringVector], dict[str, list[int]]]:
+    """Return vectors by name, and the layers of each, or raise if one of them does not fit the model."""
+    given = vector if isinstance(vector, Mapping) else {str(vector.metadata.get("behavior") or "vector"): vector}
+    if not given:
+        raise InputError("vector: the mapping is empty; give at least one vector.")
+    for one in given.values():
+        one.check_fits(model)
+    return dict(given), {name: check_layers(layers, one.layers, "the vector") for name, one in given.items()}

@@ -55,6 +55,12 @@ def test_what_is_changed_lies_along_the_vector_or_along_what_was_there(operator)
     assert float(change.abs().max()) > 1e-3
 
 
+@each
+def test_a_zero_vector_changes_nothing(operator):
+    residual = drawn(5, 16)
+    torch.testing.assert_close(operator(residual, torch.zeros(16, dtype=torch.float64), 1.0), residual)
+
+
 def test_add_is_the_papers_formula():
     residual, vector = drawn(4, 16), drawn(16, seed=1)
     torch.testing.assert_close(caa.add(residual, vector, -1.5), residual - 1.5 * vector)

@@ -1,0 +1,330 @@
+"""What steering costs: prose that becomes less likely, words that drift from the unsteered model's, questions missed.
+
+1. Perplexity of neutral prose, and how far the next-token distributions move on it.
+2. The same distance on what the unsteered model itself would answer: KL(unsteered || steered), in nats per token.
+   At equal distance vectors, layers and operators can be compared, whatever the lengths of their vectors;
+   :func:`calibrate` finds the multiplier for a given one.
+3. Capability: two-option questions with a right answer (Rimsky et al. 2024, section 5, on MMLU).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from caa_interp.activations import Activations
+from caa_interp.behaviors import ContrastPair
+from caa_interp.errors import InputError, VectorMismatchError
+from caa_interp.evaluation.sweep import check_vectors, sweep
+from caa_interp.generation import generate
+from caa_interp.models.access import model_id
+from caa_interp.operators import Operator, add, name_of
+from caa_interp.progress import track
+from caa_interp.prompts import Format, PromptFormat, common_prefix
+from caa_interp.steering import check_multipliers
+from caa_interp.tree import Branch, Edit, run_trees
+from caa_interp.vectors import SteeringVector
+
+_MOST_STEPS = 24
+_CLOSE = 0.02  # share of the target that a calibrated divergence may be off
+
+
+def perplexity(
+    model: Any,
+    vector: SteeringVector | Mapping[str, SteeringVector],
+    passages: Sequence[str],
+    *,
+    layers: int | Sequence[int] | None = None,
+    multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
+    operator: Operator = add,
+    max_tokens: int = 256,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Measure how likely passages of text are under steering.
+
+    The text stands by itself, without a chat form. It is steered from its second token on: the first, which is the
+    BOS token where a tokenizer puts one, is what models rest their attention on.
+
+    Parameters
+    ----------
+    model
+        The model.
+    vector
+        A steering vector, or several by name.
+    passages
+        Texts, such as those of :func:`caa_interp.load_prose`; at least three tokens each.
+    layers
+        0-based block indices; default: all of the vector's.
+    multipliers
+        Finite numbers; 0 is the unsteered model, exactly.
+    operator
+        See :mod:`caa_interp.operators`; default: addition.
+    max_tokens
+        Passages are cut to this many tokens.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per passage, vector, layer and multiplier: ``item``, ``vector``, ``layer``, ``multiplier``,
+        ``n_tokens`` (that are predicted), ``nats_per_token`` (mean negative log-probability; perplexity is its
+        exponential) and ``divergence`` (mean of KL(unsteered || steered) over the same places, nats per token).
+    """
+    if isinstance(passages, str) or not len(passages):
+        raise InputError(f"passages: {passages!r}; give a non-empty list of texts.")
+    if max_tokens < 3:
+        raise InputError(f"max_tokens: {max_tokens}; it must be at least 3.")
+    limit = min(max_tokens, int(model.cfg.n_ctx))
+    sequences = []
+    for number, passage in enumerate(passages):
+        tokens = tuple(model.tokenizer(passage)["input_ids"][:limit]) if isinstance(passage, str) else ()
+        if len(tokens) < 3:
+            raise InputError(f"passages[{number}]: {passage!r} has fewer than three tokens; give a longer text.")
+        sequences.append((tokens, 1))
+    table = _measured(model, vector, sequences, layers, multipliers, operator, progress)
+    return table.drop(columns="log_p").assign(nats_per_token=-table["log_p"])[
+        ["item", "vector", "layer", "multiplier", "n_tokens", "nats_per_token", "divergence"]
+    ]
+
+
+def divergence(
+    model: Any,
+    vector: SteeringVector | Mapping[str, SteeringVector],
+    prompts: Sequence[str],
+    *,
+    layers: int | Sequence[int] | None = None,
+    multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
+    operator: Operator = add,
+    n_tokens: int = 32,
+    system_prompt: str | None = None,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Measure how far steering moves the model from its own answers.
+
+    The unsteered model answers each prompt; along that answer the steered model's next-token distributions are
+    compared with the unsteered ones.
+
+    Parameters
+    ----------
+    model, vector, layers, multipliers, operator, progress
+        As in :func:`perplexity`.
+    prompts
+        What the user says; put into the model's chat form.
+    n_tokens
+        Longest answer, in tokens.
+    system_prompt
+        Optional system prompt.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per prompt, vector, layer and multiplier: ``item``, ``prompt``, ``vector``, ``layer``, ``multiplier``,
+        ``n_tokens`` and ``divergence`` (mean of KL(unsteered || steered) over the answer, nats per token).
+    """
+    check_vectors(model, vector, layers)
+    check_multipliers(multipliers)
+    sequences = _own_answers(model, prompts, n_tokens, system_prompt)
+    table = _measured(model, vector, sequences, layers, multipliers, operator, progress)
+    table.insert(1, "prompt", [prompts[item] for item in table["item"]])
+    return table.drop(columns="log_p")
+
+
+def calibrate(
+    model: Any,
+    vector: SteeringVector,
+    prompts: Sequence[str],
+    *,
+    layer: int,
+    target: float = 0.1,
+    operator: Operator = add,
+    n_tokens: int = 32,
+    system_prompt: str | None = None,
+) -> float:
+    """Find the multiplier at which steering moves the model a given distance from its own answers.
+
+    Parameters
+    ----------
+    model, prompts, operator, n_tokens, system_prompt
+        As in :func:`divergence`.
+    vector
+        The steering vector; for the other direction, calibrate ``-vector``.
+    layer
+        0-based block index.
+    target
+        Mean divergence over the prompts' answers, in nats per token; above 0.
+
+    Returns
+    -------
+    float
+        Positive multiplier whose divergence is within 2 % of the target.
+
+    Raises
+    ------
+    InputError
+        If the divergence does not reach the target, as with an operator that can do only so much.
+    """
+    if not (math.isfinite(target) and target > 0):
+        raise InputError(f"target: {target}; it must be a positive number of nats per token, such as 0.1.")
+    check_vectors(model, vector, layer)
+    sequences = _own_answers(model, prompts, n_tokens, system_prompt)
+
+    def measured(multiplier: float) -> float:
+        table = _measured(model, vector, sequences, layer, (multiplier,), operator, False)
+        return float(table["divergence"].mean())
+
+    # The divergence of a small step grows with its square: so the first guess, and interpolation in logarithms.
+    low, high, multiplier = 0.0, math.inf, 1.0
+    most = 0.0
+    for _ in range(_MOST_STEPS):
+        found = measured(multiplier)
+        most = max(most, found)
+        if abs(found - target) <= _CLOSE * target:
+            return multiplier
+        low, high = (multiplier, high) if found < target else (low, multiplier)
+        guess = multiplier * math.sqrt(target / found) if found > 0 else multiplier * 4
+        guess = min(max(guess, multiplier / 8), multiplier * 8)
+        # Between bounds that are known, a guess outside them is replaced by their (geometric) middle.
+        if not low < guess < high:
+            guess = math.sqrt(low * high) if low > 0 else high / 2
+        multiplier = guess
+    raise InputError(
+        f"target: a divergence of {target} nats per token was not reached with operator {name_of(operator)} at layer "
+        f"{layer} (largest found: {most:.3g}). Give a smaller target, or another layer or operator."
+    )
+
+
+def relative_multiplier(vector: SteeringVector, activations: Activations, *, layer: int, share: float = 0.1) -> float:
+    """Multiplier at which what is added has a given share of the residual stream's norm.
+
+    Parameters
+    ----------
+    vector
+        The steering vector.
+    activations
+        Activations of the same model, whose mean norm over both sides stands for the residual stream.
+    layer
+        0-based block index.
+    share
+        Norm of the addition over that of the residual stream; any finite number.
+    """
+    if not math.isfinite(share):
+        raise InputError(f"share: {share}; it must be a finite number, such as 0.1.")
+    if layer not in activations.layers:
+        raise InputError(f"layer {layer!r}: the activations have layers {list(activations.layers)}. Choose one.")
+    if activations.positive.shape[-1] != vector.d_model:
+        raise VectorMismatchError(
+            f"vector: its width is {vector.d_model}, but the activations are {activations.positive.shape[-1]} wide. "
+            "Collect them from the vector's model."
+        )
+    at, norm = activations.layers.index(layer), float(vector.at(layer).double().norm())
+    if norm == 0:
+        raise InputError(
+            f"vector: it is zero at layer {layer}, so no multiplier gives it a norm. Choose another layer."
+        )
+    both = [side[:, at].double().norm(dim=-1) for side in (activations.positive, activations.negative)]
+    return share * float(sum(norms.mean() for norms in both) / 2) / norm
+
+
+def capability(
+    model: Any,
+    vector: SteeringVector | Mapping[str, SteeringVector],
+    questions: Iterable[ContrastPair],
+    *,
+    format: Format = "choices",
+    layers: int | Sequence[int] | None = None,
+    multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
+    operator: Operator = add,
+    system_prompt: str | None = None,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Answer two-option questions under steering (Rimsky et al. 2024, section 5).
+
+    Parameters
+    ----------
+    model, vector, format, layers, multipliers, operator, system_prompt, progress
+        As in :func:`caa_interp.sweep`.
+    questions
+        Questions whose positive answer is the right one, see :func:`caa_interp.load_questions`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The table of :func:`caa_interp.sweep` and ``correct``: 1 where the right answer is the likelier one, else 0.
+        The paper's measure, the mean probability of the right letter, is ``p_positive``.
+    """
+    table = sweep(
+        model,
+        vector,
+        questions,
+        format=format,
+        layers=layers,
+        multipliers=multipliers,
+        operator=operator,
+        system_prompt=system_prompt,
+        progress=progress,
+    )
+    return table.assign(correct=(table["logit_difference"] > 0).astype(float))
+
+
+def _own_answers(
+    model: Any, prompts: Sequence[str], n_tokens: int, system_prompt: str | None
+) -> list[tuple[tuple[int, ...], int]]:
+    """The unsteered model's greedy answers, as sequences and the first position that is steered."""
+    answers = generate(model, prompts, max_new_tokens=n_tokens, system_prompt=system_prompt)["answer"]
+    form, sequences = PromptFormat.of(model), []
+    for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        if not answer:
+            raise InputError(f"prompts[{number}]: the unsteered model's answer is empty. Leave the prompt out.")
+        what = f"prompts[{number}]"
+        asked, answered = (form.encode(prompt, text, system_prompt, what) for text in ("", answer))
+        sequences.append((answered, common_prefix(asked, answered) - 1))
+    return sequences
+
+
+def _measured(
+    model: Any,
+    vector: SteeringVector | Mapping[str, SteeringVector],
+    sequences: Sequence[tuple[tuple[int, ...], int]],
+    layers: int | Sequence[int] | None,
+    multipliers: Sequence[float],
+    operator: Operator,
+    progress: bool,
+) -> pd.DataFrame:
+    """Log-probability and divergence at every predicted token of sequences that are steered from a position on."""
+    vectors, chosen = check_vectors(model, vector, layers)
+    values = check_multipliers(multipliers)
+    conditions = [(name, layer, m) for name in vectors for layer in chosen[name] for m in values]
+
+    def branches(tokens: tuple[int, ...], start: int) -> list[Branch]:
+        places = tuple(range(start, len(tokens) - 1))
+        targets = tuple((at, tokens[at + 1]) for at in places)
+        return [
+            Branch(
+                tokens[:-1],
+                (Edit(layer, vectors[name].at(layer), start, m, operator),) if m else (),
+                targets,
+                compared=places,
+            )
+            for name, layer, m in conditions
+        ]
+
+    frames, paths = [], set()
+    results = run_trees(model, (branches(*sequence) for sequence in sequences))
+    for number, result in enumerate(track(results, "Measuring", progress, total=len(sequences))):
+        paths.add(result.path)
+        frame = pd.DataFrame(conditions, columns=["vector", "layer", "multiplier"])
+        frame.insert(0, "item", number)
+        frames.append(
+            frame.assign(
+                n_tokens=[len(answers) for answers in result.log_probs],
+                log_p=[float(answers.double().mean()) for answers in result.log_probs],
+                divergence=[float(found.double().mean()) for found in result.divergences],
+            )
+        )
+    table = pd.concat(frames, ignore_index=True)
+    table.attrs = {"model": model_id(model), "operator": name_of(operator), "path": "+".join(sorted(paths))}
+    return table

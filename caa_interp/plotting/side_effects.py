@@ -1,0 +1,78 @@
+"""Figure of side effects: which vector moves which behavior."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from caa_interp.evaluation.summary import quantity, steerability
+from caa_interp.plotting.theme import DIVERGING, check_table, escape, figure
+
+
+def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, measure another") -> go.Figure:
+    """Map of the mean slope of every measured behavior under every vector.
+
+    Parameters
+    ----------
+    table
+        Result of :func:`caa_interp.side_effects`, or of :func:`caa_interp.steerability` of it.
+    title
+        Title of the figure.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        One row a vector, one column a measured behavior; a slope whose interval holds zero stands in parentheses.
+    """
+    check_table(table, ["behavior", "vector", "layer"], "caa_interp.side_effects")
+    effects = table if "slope_low" in table else steerability(table)
+    rows, columns = (list(dict.fromkeys(effects[name])) for name in ("vector", "behavior"))
+    columns = [name for name in rows if name in columns] + [name for name in columns if name not in rows]
+    wide, low, high = (
+        effects.pivot(index="vector", columns="behavior", values=name).reindex(index=rows, columns=columns)
+        for name in ("slope", "slope_low", "slope_high")
+    )
+    digits = _digits(float(wide.abs().max().max()))
+    text = [
+        [
+            "" if pd.isna(slope) else f"{slope:+.{digits}f}" if a > 0 or b < 0 else f"({slope:+.{digits}f})"
+            for slope, a, b in zip(*lines, strict=True)
+        ]
+        for lines in zip(wide.to_numpy(), low.to_numpy(), high.to_numpy(), strict=True)
+    ]
+    limit = float(wide.abs().max().max()) or 1.0
+    name, unit = quantity(effects, "logit_difference")
+    counts = sorted(effects["n"].unique())
+    n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    confidence = 100 * effects.attrs.get("confidence", 0.95)
+    layers = effects.groupby("vector", sort=False)["layer"].first()
+    at = f"layer {layers.iloc[0]}; " if layers.nunique() == 1 else ""
+    fig = figure(
+        escape(title),
+        f"{at}n = {n} pairs a column; in parentheses: the {confidence:.0f} % interval holds 0",
+        height=190 + 46 * len(rows),
+        width=max(560, 330 + 86 * len(columns)),
+        margin={"l": 20, "r": 20, "t": 90, "b": 20},
+    )
+    fig.add_heatmap(
+        z=wide.to_numpy(),
+        x=[escape(column) for column in columns],
+        y=[escape(row) + ("" if at else f" (layer {layers[row]})") for row in rows],
+        text=text,
+        texttemplate="%{text}",
+        zmin=-limit,
+        zmax=limit,
+        colorscale=DIVERGING,
+        xgap=2,
+        ygap=2,
+        colorbar={"title": {"text": f"slope of the {name}<br>({unit} per multiplier)", "side": "right"}},
+        hovertemplate="steer %{y}, measure %{x}: %{text}<extra></extra>",
+    )
+    fig.update_xaxes(title_text="measured behavior", tickangle=-35, showgrid=False)
+    fig.update_yaxes(title_text="steered with", autorange="reversed", showgrid=False)
+    return fig
+
+
+def _digits(largest: float) -> int:
+    """Decimals that show two digits of the largest value."""
+    return next((digits for digits in range(1, 5) if largest >= 10 ** (1 - digits)), 5)
