@@ -1,0 +1,212 @@
+"""Two judges: a model behind an OpenAI-compatible server, and a loaded TransformerLens model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from caa_interp.errors import InputError, MissingDependencyError, ModelError
+from caa_interp.evaluation.judge_requests import Messages, UnjudgedError
+from caa_interp.evaluation.replies import CUT
+from caa_interp.models.access import end_of_text_ids, is_bridge, model_id, model_revision, steered
+from caa_interp.prompts import PromptFormat, common_prefix
+from caa_interp.tree import Branch, run_tree
+
+if TYPE_CHECKING:
+    import openai
+
+_CUE = "Score:"
+_LLAMA_2_MARKERS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")  # plain text to its tokenizer
+
+
+class OpenAIJudge:
+    """A judge behind OpenAI's chat completions, or behind any server that speaks them, such as vLLM.
+
+    Needs the ``openai`` package: ``pip install 'caa-interp[judge]'``.
+
+    Parameters
+    ----------
+    model
+        The server's name of the model. The paper used GPT-4.
+    base_url
+        Address of the server, such as ``"http://localhost:8000/v1"``. Default: ``$OPENAI_BASE_URL``, else OpenAI's.
+    api_key
+        Key of the server. Default: ``$OPENAI_API_KEY``; but a server that ``base_url`` names is sent no key unless it
+        is given here.
+    concurrency
+        Number of requests under way at once.
+    max_retries
+        How often a request is repeated after a connection error, a timeout, a rate limit (429) or a server's error
+        (5xx), with a wait that grows from half a second to 8 seconds, or is as long as the server asks for, up to two
+        minutes.
+    timeout
+        Seconds without a word from the server after which a request counts as failed.
+    temperature
+        0 (default), as in the paper. None leaves it to the server, for models that take no temperature.
+    max_tokens
+        Longest reply; a number needs few. None sets no limit, for models that think before they reply.
+
+    Raises
+    ------
+    MissingDependencyError
+        If ``openai`` is not installed.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        concurrency: int = 8,
+        max_retries: int = 5,
+        timeout: float = 60.0,
+        temperature: float | None = 0.0,
+        max_tokens: int | None = 16,
+    ) -> None:
+        if not isinstance(model, str) or not model.strip():
+            raise InputError(f"model: {model!r}; give the name by which the server knows the judge.")
+        if base_url is not None and not str(base_url).startswith(("http://", "https://")):
+            raise InputError(f"base_url: {base_url!r}; give an address such as 'http://localhost:8000/v1'.")
+        for name, value, least in (
+            ("concurrency", concurrency, 1),
+            ("max_retries", max_retries, 0),
+            ("max_tokens", 1 if max_tokens is None else max_tokens, 1),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(f"{name}: {value!r}; it must be a whole number of at least {least}.")
+        if not (math.isfinite(timeout) and timeout > 0):
+            raise InputError(f"timeout: {timeout}; it must be a positive number of seconds.")
+        if temperature is not None and not (math.isfinite(temperature) and temperature >= 0):
+            raise InputError(f"temperature: {temperature}; it must be a number of at least 0, or None.")
+        try:
+            import openai
+        except ImportError as error:
+            raise MissingDependencyError(
+                "OpenAIJudge: it needs the package openai; pip install 'caa-interp[judge]'"
+            ) from error
+        if base_url is not None and api_key is None:
+            api_key = "none"  # the client insists on one
+        try:
+            self._client = openai.OpenAI(base_url=base_url, api_key=api_key, max_retries=max_retries, timeout=timeout)
+        except openai.OpenAIError as error:
+            raise InputError(f"api_key: there is none. Give one, or set OPENAI_API_KEY. ({error})") from error
+        self.name = model
+        self.concurrency = concurrency
+        given = {"temperature": temperature, "max_tokens": max_tokens}
+        self._parameters = {name: value for name, value in given.items() if value is not None}
+        server = self._client.base_url
+        # Without a user's name, password and query, which may be secret.
+        self.identity: dict[str, Any] = {
+            "model": model,
+            "base_url": f"{server.scheme}://{server.netloc.decode()}{server.path}",
+            "parameters": self._parameters,
+        }
+
+    def reply(self, messages: Messages) -> str:
+        """Ask the server; a reply that was cut off for its length ends in an ellipsis."""
+        import openai
+
+        where = f"{self.name!r} at {self.identity['base_url']}"
+        create: Any = self._client.chat.completions.create
+        try:
+            response = create(model=self.name, messages=list(messages), **self._parameters)
+        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
+            raise ModelError(
+                f"{where} refuses every request: {_said(error)}. Check model, base_url and api_key (a server that is "
+                "named by base_url gets a key only if you give it)."
+            ) from error
+        except openai.APIError as error:
+            raise UnjudgedError(f"{where} gave no reply: {_said(error)}.") from error
+        except json.JSONDecodeError as error:
+            raise UnjudgedError(f"{where} sent what is not JSON: {error}.") from error
+        try:
+            choice = response.choices[0]
+            text = choice.message.content or getattr(choice.message, "refusal", None) or ""
+        except (AttributeError, IndexError, TypeError) as error:
+            raise UnjudgedError(f"{where} sent no chat completion: {str(response)[:200]}.") from error
+        return str(text) + (CUT if choice.finish_reason == "length" else "")
+
+
+class LocalJudge:
+    """A judge that is a loaded TransformerLens model.
+
+    It does not write: each of the eleven replies ``Score: 0`` to ``Score: 10``, ended as the model ends its replies
+    (a new line for a base model), has a probability, and the score is the mean number under these, a fraction. With
+    the end, 1 is told from 10 however the tokenizer cuts them. Meant for strong models; one that is too small to
+    follow a rubric returns about the same score for everything (the embedded model: 5.5 for optimistic answers, 5.4
+    for pessimistic ones).
+
+    Parameters
+    ----------
+    model
+        The model, unsteered, and best not the one whose answers are judged.
+    """
+
+    concurrency = 1
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._format = PromptFormat.of(model)
+        self._markers = sorted({*self._format.tokenizer.all_special_tokens, *_LLAMA_2_MARKERS}, key=len, reverse=True)
+        self.name = model_id(model)
+        self.identity: dict[str, Any] = {
+            "model": self.name,
+            "revision": model_revision(model),
+            "weights": _fingerprint(model),
+            "cue": _CUE,
+        }
+
+    def reply(self, messages: Messages) -> str:
+        """Return the mean number, with six decimals."""
+        probabilities = self.probabilities(messages)
+        return f"{float(probabilities @ torch.arange(11, dtype=torch.float64)):.6f}"
+
+    def probabilities(self, messages: Messages) -> torch.Tensor:
+        """Probability of each number from 0 to 10 among the eleven replies, ``[11]``, float64."""
+        if steered.get(self._model):
+            raise InputError("judge: its model is being steered. Judge outside the steer context.")
+        # One message: some chat templates take no system prompt.
+        question = "\n\n".join(message["content"] for message in messages)
+        for marker in self._markers:  # the material could leave its place by one
+            question = question.replace(marker, f"{marker[0]} {marker[1:]}")
+        ends = sorted(end_of_text_ids(self._model)) if self._format.style != "base" else []
+        stop = "" if ends else "\n"
+        try:
+            prompt = self._format.encode(question, _CUE)
+            replies = [self._format.encode(question, f"{_CUE} {number}{stop}") for number in range(11)]
+        except InputError as error:
+            raise UnjudgedError(f"{self.name!r}: {error}") from error
+        branches = []
+        for tokens in replies:
+            begin = common_prefix(prompt, tokens)
+            number = tuple((p - 1, tokens[p]) for p in range(begin, len(tokens)))
+            branches.append(Branch(tokens, targets=(*number, *((len(tokens) - 1, end) for end in ends))))
+        scores = []
+        for branch, log_probs in zip(branches, run_tree(self._model, branches).log_probs, strict=True):
+            number, end = log_probs.double().split([len(branch.targets) - len(ends), len(ends)])
+            scores.append(number.sum() + (end.logsumexp(0) if ends else 0.0))
+        return torch.stack(scores).softmax(0)
+
+
+def _said(error: openai.APIError) -> str:
+    """What the server or the client said, in one short line."""
+    body = error.body
+    if isinstance(body, dict):
+        body = body.get("message") or body.get("detail") or body
+    cause = f" ({error.__cause__})" if error.__cause__ and not body else ""
+    status = f" {error.status_code}" if hasattr(error, "status_code") else ""
+    said = " ".join(f"{body or error.message}{cause}".split())
+    return f"{type(error).__name__}{status}: {said[:300].rstrip('.')}"
+
+
+@torch.no_grad()
+def _fingerprint(model: Any) -> str:
+    """Short digest of a model's weights, so that a trained copy under the same name is another judge."""
+    parameters = (model.original_model if is_bridge(model) else model).parameters()
+    sums = [[float(p.double().sum()), float(p.double().abs().sum())] for p in parameters]
+    return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:16]
