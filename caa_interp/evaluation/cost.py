@@ -32,6 +32,10 @@ _MOST_STEPS = 24
 _CLOSE = 0.02  # share of the target that a calibrated divergence may be off
 
 
+class OutOfReachError(InputError):
+    """No multiplier moves the model as far as is asked for."""
+
+
 def perplexity(
     model: Any,
     vector: SteeringVector | Mapping[str, SteeringVector],
@@ -164,7 +168,7 @@ def calibrate(
 
     Raises
     ------
-    InputError
+    OutOfReachError
         If the divergence does not reach the target, as with an operator that can do only so much.
     """
     if not (math.isfinite(target) and target > 0):
@@ -177,8 +181,7 @@ def calibrate(
         return float(table["divergence"].mean())
 
     # The divergence of a small step grows with its square: so the first guess, and interpolation in logarithms.
-    low, high, multiplier = 0.0, math.inf, 1.0
-    most = 0.0
+    low, high, multiplier, most = 0.0, math.inf, 1.0, 0.0
     for _ in range(_MOST_STEPS):
         found = measured(multiplier)
         most = max(most, found)
@@ -191,7 +194,7 @@ def calibrate(
         if not low < guess < high:
             guess = math.sqrt(low * high) if low > 0 else high / 2
         multiplier = guess
-    raise InputError(
+    raise OutOfReachError(
         f"target: a divergence of {target} nats per token was not reached with operator {name_of(operator)} at layer "
         f"{layer} (largest found: {most:.3g}). Give a smaller target, or another layer or operator."
     )

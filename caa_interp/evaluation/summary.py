@@ -7,6 +7,7 @@ summarized one by one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -134,22 +135,32 @@ def steerability(table: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0
     """
     _check(table, confidence)
 
-    def summary(rows: pd.DataFrame) -> pd.DataFrame:
-        found = []
-        for (vector, layer), group in item_slopes(rows).groupby(["vector", "layer"], sort=False):
-            row: dict[str, object] = {"vector": vector, "layer": layer}
-            for measure in ("slope", "rank_correlation"):
-                estimate = bootstrap_mean(group[measure].to_numpy(), np.random.default_rng(seed), confidence)
-                row |= zip((measure, f"{measure}_low", f"{measure}_high"), map(float, estimate), strict=True)
-            share = float((group["slope"] < 0).mean())
-            interval = wilson_interval(share, len(group), confidence)
-            row |= zip(("share_against", "share_against_low", "share_against_high"), (share, *interval), strict=True)
-            found.append({**row, "n": len(group)})
-        return pd.DataFrame(found)
-
-    result = _each_behavior(table, summary)
+    result = _each_behavior(table, lambda rows: _responses(rows, confidence, seed))
     result.attrs = {**table.attrs, "confidence": confidence}
     return result
+
+
+def _responses(table: pd.DataFrame, confidence: float, seed: int) -> pd.DataFrame:
+    """Steerability of the items of one behavior."""
+    measures = ["slope", "rank_correlation"]
+    groups = dict(iter(item_slopes(table).groupby(["vector", "layer"], sort=False)))
+    # Conditions with the same items are resampled together: all of them, unless a condition misses some.
+    together: dict[tuple[int, ...], list[Any]] = {}
+    for condition, group in groups.items():
+        together.setdefault(tuple(group["item"]), []).append(condition)
+    found = {}
+    for items, conditions in together.items():
+        values = np.stack([groups[condition][measures].to_numpy() for condition in conditions], axis=1)
+        estimates = np.stack(bootstrap_mean(values, np.random.default_rng(seed), confidence), axis=-1)
+        for condition, rows, of_condition in zip(conditions, values.swapaxes(0, 1), estimates, strict=True):
+            row = dict(zip(("vector", "layer"), condition, strict=True))
+            for measure, estimate in zip(measures, of_condition, strict=True):
+                row |= zip((measure, f"{measure}_low", f"{measure}_high"), map(float, estimate), strict=True)
+            share = float((rows[:, 0] < 0).mean())
+            interval = wilson_interval(share, len(items), confidence)
+            row |= zip(("share_against", "share_against_low", "share_against_high"), (share, *interval), strict=True)
+            found[condition] = {**row, "n": len(items)}
+    return pd.DataFrame([found[condition] for condition in groups])
 
 
 def item_slopes(table: pd.DataFrame) -> pd.DataFrame:
