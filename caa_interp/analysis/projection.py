@@ -1,71 +1,249 @@
-"""Activations as points on a plane (Rimsky et al. 2024, section 3.2: clusters appear as depth grows)."""
+"""Activations and steering vectors as points on a plane (Rimsky et al. 2024, section 3.2 and its appendix).
+
+1. Take the activations of both sides of every pair at a layer.
+2. Project them onto their first two principal components (or a neighbor embedding: UMAP, t-SNE).
+3. Clusters that appear as depth grows say where a behavior becomes a direction.
+
+Beyond the paper: several behaviors on one map, held-out activations put onto the map of others, and the vectors of
+all behaviors and layers as one map.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import pandas as pd
-from sklearn.decomposition import PCA
+import torch
 
 from caa_interp.activations import Activations
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, VectorMismatchError
 from caa_interp.models.access import check_layers
+from caa_interp.plane import SETTINGS, Method, check_method, fit_plane
+from caa_interp.vectors import SteeringVector
 
-Method = Literal["pca"]
+Fit = Literal["each", "shared"]
+_Kind = TypeVar("_Kind", Activations, SteeringVector)
 
 
 def project(
-    activations: Activations,
+    activations: Activations | Mapping[str, Activations],
     *,
     method: Method = "pca",
     layers: int | Sequence[int] | None = None,
+    fit: Fit = "each",
+    held_out: Activations | Mapping[str, Activations] | None = None,
+    seed: int = 0,
 ) -> pd.DataFrame:
-    """Project activations at each layer to two dimensions, each layer with its own fit.
+    """Project activations to two dimensions, at every layer.
 
     Parameters
     ----------
     activations
-        Result of :func:`caa_interp.collect_activations`; at least two pairs.
+        Result of :func:`caa_interp.collect_activations`, or several by the name of their behavior, on one map. They
+        must come from one model, in one format.
     method
-        ``"pca"``: principal components of both sides together.
+        ``"pca"``: principal components (exact; the sign of each is such that its largest entry is positive).
+        ``"umap"``: UMAP with 15 neighbors. ``"tsne"``: t-SNE with perplexity 30, for more than 30 points.
+        Both start from the principal components (Kobak and Linderman 2021).
     layers
         0-based block indices; default: all of the activations'.
+    fit
+        ``"each"`` (default): a map for each layer. ``"shared"``: one map for all layers together, so that
+        coordinates can be compared between layers.
+    held_out
+        Further activations, as one or by name, that are put onto the map without having a part in it. t-SNE
+        has no such step.
+    seed
+        Seed of UMAP and t-SNE; the principal components do not depend on it.
 
     Returns
     -------
     pandas.DataFrame
-        One row per pair, side and layer: ``item``, ``id``, ``side``, ``layer``, ``x``, ``y`` and the shares of
-        variance ``x_share`` and ``y_share`` that the components explain.
+        One row per behavior, row of the activations, side and layer:
+
+        - ``behavior`` (``""`` where none is named), ``item`` (0-based number of the pair), ``id``, ``topic``,
+          ``order`` (as in :class:`Activations`), ``side`` (``"positive"`` or ``"negative"``), ``split`` (``"fit"`` or
+          ``"held out"``), ``layer``;
+        - ``x``, ``y``: for PCA in units of the residual stream, centered on the mean of the fitted points; else
+          without a unit;
+        - ``x_share``, ``y_share``: share of the fitted points' variance along each component, 0 to 1; missing for
+          UMAP and t-SNE.
+
+        ``attrs``: method, fit, seed, format, model, and the settings of the method.
+
+    Raises
+    ------
+    InputError
+        If activations differ in layers, width, format or model, if the points are too few or all the same, or if a
+        method is not known.
     """
-    if method != "pca":
-        raise InputError(f"method: {method!r} is not one of 'pca'.")
-    chosen = check_layers(layers, activations.layers, "the activations")
-    n_pairs = len(activations.pairs)
-    if n_pairs < 2:
-        raise InputError(f"activations: {n_pairs} pair; a projection needs at least two.")
+    if fit not in get_args(Fit):
+        raise InputError(f"fit: {fit!r} is not one of {', '.join(map(repr, get_args(Fit)))}.")
+    single = isinstance(activations, Activations)
+    if held_out is not None and isinstance(held_out, Activations) != single:
+        raise InputError("held_out: give it as activations are given, either one of them or a mapping of names.")
+    groups = _named({"": activations} if single else activations, Activations, "activations")
+    others = {} if held_out is None else _named({"": held_out} if single else held_out, Activations, "held_out")
+    every = {**_labelled(groups, "activations"), **_labelled(others, "held_out")}
+    _check_alike(every)
+    chosen = _common_layers(every, layers)
+    batches = [chosen] if fit == "shared" else [[layer] for layer in chosen]
+    check_method(method, sum(2 * len(group.pairs) for group in groups.values()) * len(batches[0]), "activations")
+    if others and method == "tsne":
+        raise InputError("held_out: t-SNE cannot place further points. Use method='pca' or 'umap'.")
+
     frames = []
-    for layer in chosen:
-        index = activations.layers.index(layer)
-        points = np.concatenate(
-            [side[:, index].double().numpy() for side in (activations.positive, activations.negative)]
+    for batch in batches:
+        plane = fit_plane(_points(groups, batch), method, seed, f"activations at layer {', '.join(map(str, batch))}")
+        frames.append(_with_places(_labels(groups, batch, "fit"), plane.placed, plane.shares))
+        if others and plane.place is not None:
+            placed = plane.place(_points(others, batch))
+            frames.append(_with_places(_labels(others, batch, "held out"), placed, plane.shares))
+    table = pd.concat(frames, ignore_index=True).sort_values("layer", kind="stable", ignore_index=True)
+    first = next(iter(groups.values()))
+    table.attrs = {"method": method, "fit": fit, "seed": seed, "format": first.format, "model": first.model}
+    table.attrs.update(SETTINGS[method])
+    return table
+
+
+def project_vectors(
+    vectors: Mapping[str, SteeringVector],
+    *,
+    method: Method = "pca",
+    layers: int | Sequence[int] | None = None,
+    normalize: bool = True,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Project the vectors of all layers to two dimensions, on one map.
+
+    Parameters
+    ----------
+    vectors
+        ``{name: vector}``, all of one width; they may be of different models.
+    method
+        As in :func:`project`.
+    layers
+        0-based block indices; default: all of the vectors'.
+    normalize
+        Whether each vector is divided by its norm first (default), so that the map shows directions. Norms grow
+        with depth, and without this they are most of what is seen.
+    seed
+        As in :func:`project`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per vector and layer: ``vector``, ``layer``, ``norm`` (of the vector as given, in units of the
+        residual stream), ``x``, ``y``, ``x_share`` and ``y_share``, the last four as in :func:`project`.
+        ``attrs``: method, normalize, seed, and the settings of the method.
+
+    Raises
+    ------
+    InputError
+        If there are too few points, if they are all the same, or if one that is to be normalized is zero.
+    VectorMismatchError
+        If the vectors differ in width.
+    """
+    every = _labelled(_named(vectors, SteeringVector, "vectors"), "vectors")
+    widths = {label: vector.d_model for label, vector in every.items()}
+    if len(set(widths.values())) > 1:
+        raise VectorMismatchError(
+            f"vectors: their widths are {', '.join(f'{width} ({label})' for label, width in widths.items())}; "
+            "vectors of one map must be of one width."
         )
-        fit = PCA(n_components=2, svd_solver="full").fit(points)
-        x, y = fit.transform(points).T
-        x_share, y_share = fit.explained_variance_ratio_
-        frames.append(
-            pd.DataFrame(
-                {
-                    "item": [*range(n_pairs)] * 2,
-                    "id": [pair.id for pair in activations.pairs] * 2,
-                    "side": ["positive"] * n_pairs + ["negative"] * n_pairs,
-                    "layer": layer,
-                    "x": x,
-                    "y": y,
-                    "x_share": x_share,
-                    "y_share": y_share,
-                }
+    chosen = _common_layers(every, layers)
+    check_method(method, len(vectors) * len(chosen), "vectors")
+    values = np.stack([_at_layers(vector.values, vector.layers, chosen) for vector in vectors.values()])
+    norms = np.linalg.norm(values, axis=-1)
+    if normalize:
+        for label, row in zip(every, norms, strict=True):
+            if not row.all():
+                raise InputError(
+                    f"{label}: it is zero at layer {chosen[int(np.argmin(row))]}, so it has no direction there. "
+                    "Leave it out, or give normalize=False."
+                )
+        values = values / norms[..., None]
+    plane = fit_plane(values.reshape(-1, values.shape[-1]), method, seed, "vectors")
+    names = [name for name in vectors for _ in chosen]
+    table = pd.DataFrame({"vector": names, "layer": chosen * len(vectors), "norm": norms.ravel()})
+    table = _with_places(table, plane.placed, plane.shares)
+    table.attrs = {"method": method, "normalize": normalize, "seed": seed, **SETTINGS[method]}
+    return table
+
+
+def _points(groups: Mapping[str, Activations], layers: Sequence[int]) -> np.ndarray:
+    """Points of all groups, ``[n_layers * n_points, d_model]``: layer by layer, each group's positive side first."""
+    sides = [
+        _at_layers(side, group.layers, layers)
+        for group in groups.values()
+        for side in (group.positive, group.negative)
+    ]
+    return np.concatenate(np.concatenate(sides).swapaxes(0, 1))
+
+
+def _labels(groups: Mapping[str, Activations], layers: Sequence[int], split: str) -> pd.DataFrame:
+    """What is known of each point, in the order of :func:`_points`."""
+    rows = [
+        (name, item, pair.id, pair.topic, order, side, split, layer)
+        for layer in layers
+        for name, group in groups.items()
+        for side in ("positive", "negative")
+        for item, pair, order in zip(group.items, group.pairs, group.orders, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["behavior", "item", "id", "topic", "order", "side", "split", "layer"])
+
+
+def _at_layers(values: torch.Tensor, available: Sequence[int], layers: Sequence[int]) -> np.ndarray:
+    """Entries of some layers, in float64; the layers are the last axis but one."""
+    return values[..., [available.index(layer) for layer in layers], :].double().numpy()
+
+
+def _with_places(table: pd.DataFrame, placed: np.ndarray, shares: tuple[float, float]) -> pd.DataFrame:
+    return table.assign(x=placed[:, 0], y=placed[:, 1], x_share=shares[0], y_share=shares[1])
+
+
+def _named(given: Any, kind: type[_Kind], what: str) -> Mapping[str, _Kind]:
+    """Check that ``given`` is a mapping with at least one value, all of one kind, and return it."""
+    if not isinstance(given, Mapping) or not given:
+        found = "an empty mapping" if isinstance(given, Mapping) else type(given).__name__
+        raise InputError(f"{what}: {found}; give a mapping of names, with at least one {kind.__name__}.")
+    for name, value in given.items():
+        if not isinstance(value, kind):
+            raise InputError(f"{what}[{name!r}] is {type(value).__name__}; it must be of type {kind.__name__}.")
+    return given
+
+
+def _labelled(groups: Mapping[str, _Kind], what: str) -> dict[str, _Kind]:
+    """Groups by the name that they have in messages."""
+    return {f"{what}[{name!r}]" if name else what: group for name, group in groups.items()}
+
+
+def _check_alike(every: Mapping[str, Activations]) -> None:
+    """Raise :class:`InputError` unless all activations are of one width, format and model."""
+    label, first = next(iter(every.items()))
+    for other_label, other in every.items():
+        for what, mine, theirs in (
+            ("width", first.d_model, other.d_model),
+            ("format", first.format, other.format),
+            ("model", first.model, other.model),
+        ):
+            if mine != theirs and None not in (mine, theirs):
+                raise InputError(
+                    f"{other_label}: its {what} is {theirs!r}, but that of {label} is {mine!r}. Points of one map "
+                    "must come from one model, read in one way."
+                )
+
+
+def _common_layers(every: Mapping[str, _Kind], layers: int | Sequence[int] | None) -> list[int]:
+    """Return ``layers`` if all have them; default: all layers, which must then be the same."""
+    label, first = next(iter(every.items()))
+    for other_label, other in every.items():
+        if layers is None and set(other.layers) != set(first.layers):
+            raise InputError(
+                f"{other_label}: its layers are {list(other.layers)}, but those of {label} are {list(first.layers)}. "
+                "Name layers that all have."
             )
-        )
-    return pd.concat(frames, ignore_index=True)
+        check_layers(layers, other.layers, other_label)
+    return check_layers(layers, first.layers, label)

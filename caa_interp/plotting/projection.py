@@ -1,85 +1,286 @@
-"""Figure of projected activations."""
+"""Figures of projected activations, and of projected steering vectors."""
 
 from __future__ import annotations
 
 import math
+from typing import Any, Literal, get_args
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from caa_interp.errors import InputError
-from caa_interp.plotting.theme import NEGATIVE, POSITIVE, TEMPLATE
+from caa_interp.plotting.theme import NEGATIVE, NEUTRAL, POSITIVE, SYMBOLS, check_table, escape, faded, figure, styles
 
-_SIDES = (("positive", POSITIVE, "circle"), ("negative", NEGATIVE, "x-thin"))
+Color = Literal["side", "behavior"]
+Symbol = Literal["side", "behavior", "letter", "topic"]
+
+_COLUMNS = ("behavior", "item", "id", "topic", "order", "side", "split", "layer", "x", "y", "x_share", "y_share")
+_VECTOR_COLUMNS = ("vector", "layer", "norm", "x", "y", "x_share", "y_share")
+_SIDE_COLORS = {"positive": POSITIVE, "negative": NEGATIVE}
+# Every mark of a point has a hollow form, which the theme's thin cross has not.
+_PAIR_OF_SYMBOLS = ("circle", "x")
+_TOPIC_SYMBOLS = (*SYMBOLS, "pentagon", "hourglass", "bowtie", "triangle-left")
+_AXES = {"pca": "component", "umap": "UMAP", "tsne": "t-SNE"}
+# Heights in pixels: a panel among several, one alone, between two rows, above and below all, a row of the legend.
+_PANEL, _ALONE, _BETWEEN, _ABOVE, _BELOW, _LEGEND_ROW = 230, 440, 88, 104, 60, 24
+_IN_LEGEND_ROW = 4
+# Points of a panel from which on they are drawn smaller.
+_MANY = 300
+# Labels of a map of vectors are at least so far apart, as shares of its width and height.
+_APART = (0.025, 0.04)
 
 
-def plot_projection(table: pd.DataFrame, *, title: str = "Activations of contrast pairs") -> go.Figure:
-    """Scatter of projected activations, one panel a layer.
+def plot_projection(
+    table: pd.DataFrame,
+    *,
+    color: Color = "side",
+    symbol: Symbol = "side",
+    title: str = "Activations of contrast pairs",
+) -> go.Figure:
+    """Scatter of projected activations, one panel a layer; held-out points are hollow.
 
     Parameters
     ----------
     table
         Result of :func:`caa_interp.project`.
+    color
+        What the color says: ``"side"`` (default; positive or negative answer) or ``"behavior"``.
+    symbol
+        What the mark says: ``"side"`` (default), ``"behavior"``, ``"letter"`` (of the answer; for activations whose
+        letter orders were kept apart) or ``"topic"`` (at most 12).
     title
         Title of the figure.
     """
-    missing = {"item", "side", "layer", "x", "y", "x_share", "y_share"} - set(table.columns)
-    if missing:
-        raise InputError(f"table: columns {sorted(missing)} are missing; give the result of caa_interp.project.")
-    if table.empty:
-        raise InputError("table: it has no rows; give the result of caa_interp.project.")
-    layers = sorted(table["layer"].unique())
-    n_columns = min(3, len(layers))
+    check_table(table, _COLUMNS, "caa_interp.project")
+    for name, given, allowed in (("color", color, get_args(Color)), ("symbol", symbol, get_args(Symbol))):
+        if given not in allowed:
+            raise InputError(f"{name}: {given!r} is not one of {', '.join(map(repr, allowed))}.")
+    hues, marks = _values(table, color, "color"), _values(table, symbol, "symbol")
+    hue_of, mark_of = _hues(hues, color), _marks(marks, symbol)
+    hollow = (table["split"] == "held out").map({True: "-open", False: ""})
+    edge = hollow.map({"-open": 1.5, "": 0.5})
+    drawn = table.assign(hue=hues, mark=marks.map(mark_of) + hollow, edge=edge, hover=_hover(table))
+
+    layers = sorted(int(layer) for layer in table["layer"].unique())
+    n_columns = 2 if len(layers) == 4 else min(3, len(layers))
     n_rows = math.ceil(len(layers) / n_columns)
-    shares = table.groupby("layer")[["x_share", "y_share"]].first()
+    legend = _legend(hue_of, mark_of, color, symbol, held_out=bool(hollow.any()))
+    inside = _ALONE if len(layers) == 1 else n_rows * _PANEL + (n_rows - 1) * _BETWEEN
     fig = make_subplots(
         rows=n_rows,
         cols=n_columns,
-        subplot_titles=[
-            f"layer {layer} ({100 * shares.x_share[layer]:.0f} % and {100 * shares.y_share[layer]:.0f} % of variance)"
-            for layer in layers
-        ],
-        horizontal_spacing=0.07,
-        vertical_spacing=0.45 / (n_rows + 1),
+        subplot_titles=[f"layer {layer}" for layer in layers] if len(layers) > 1 else None,
+        horizontal_spacing=0.09 if n_columns > 1 else 0,
+        vertical_spacing=_BETWEEN / inside if n_rows > 1 else 0,
+        figure=figure(title, _subtitle(table, layers), **_frame(inside, len(legend))),
     )
+    fig.update_annotations(font_size=14)
     for index, layer in enumerate(layers):
-        for side, color, symbol in _SIDES:
-            rows = table[(table["layer"] == layer) & (table["side"] == side)]
-            numbered = rows["item"].map("pair {}".format)
+        row, col = index // n_columns + 1, index % n_columns + 1
+        rows = drawn[drawn["layer"] == layer]
+        size = 7 if len(rows) <= _MANY else 5
+        for value, some in rows.groupby("hue", sort=False):
             fig.add_scatter(
-                x=rows["x"],
-                y=rows["y"],
+                x=some["x"],
+                y=some["y"],
                 mode="markers",
-                marker={"color": color, "symbol": symbol, "size": 6, "line": {"width": 1.5, "color": color}},
-                opacity=0.75,
-                name=f"{side} answers",
-                legendgroup=side,
-                showlegend=index == 0,
-                text=rows.get("id", numbered).fillna(numbered),
-                hovertemplate="%{text}<extra>" + side + "</extra>",
-                row=index // n_columns + 1,
-                col=index % n_columns + 1,
+                marker=_marker(hue_of[str(value)], some["mark"], size, some["edge"]),
+                opacity=0.8,
+                legendgroup=value,
+                showlegend=False,
+                hovertext=some["hover"],
+                hovertemplate="%{hovertext}<extra></extra>",
+                row=row,
+                col=col,
             )
-    n_pairs = table["item"].nunique()
-    subtitle = (
-        f"principal components 1 and 2, fitted at each layer; n = {n_pairs} pairs; units of the residual stream"
-    )
-    fig.update_layout(
-        template=TEMPLATE,
-        title={"text": f"{title}<br><sup style='color:#52606d'>{subtitle}</sup>"},
-        height=130 + 300 * n_rows,
-        legend={
-            "orientation": "h",
-            "x": 1,
-            "xanchor": "right",
-            "y": 1.06,
-            "yanchor": "bottom",
-            "itemsizing": "constant",
-        },
-        margin={"t": 120},
-    )
-    fig.update_annotations(font_size=13)
-    fig.update_xaxes(title_text="component 1", row=n_rows)
-    fig.update_yaxes(title_text="component 2", col=1)
+        _name_axes(fig, rows, str(table.attrs.get("method", "pca")), row, col)
+    if table.attrs.get("fit") == "shared":
+        fig.update_xaxes(matches="x")
+        fig.update_yaxes(matches="y")
+    for name, hue, mark, group in legend:
+        fig.add_scatter(
+            x=[None],
+            y=[None],
+            mode="markers",
+            marker=_marker(hue, mark, 9, 1.5 if mark.endswith("-open") else 0.5),
+            name=name,
+            legendgroup=group,
+        )
     return fig
+
+
+def plot_vector_map(table: pd.DataFrame, *, title: str = "Steering vectors through the layers") -> go.Figure:
+    """Projected steering vectors: a line for each, from layer to layer; some layers are named.
+
+    Parameters
+    ----------
+    table
+        Result of :func:`caa_interp.project_vectors`.
+    title
+        Title of the figure.
+    """
+    check_table(table, _VECTOR_COLUMNS, "caa_interp.project_vectors")
+    method = str(table.attrs.get("method", "pca"))
+    looks = styles(table["vector"])
+    kind = "divided by their norms" if table.attrs.get("normalize", True) else "in units of the residual stream"
+    subtitle = (
+        f"{_method(table)} of vectors {kind}<br>"
+        f"{len(looks)} vectors at {table['layer'].nunique()} layers, on one map; numbers are layers"
+    )
+    fig = figure(title, subtitle, **_frame(_ALONE, len(looks)))
+    fig.update_layout(legend_itemsizing="trace")
+    ordered = table.sort_values(["vector", "layer"], kind="stable").reset_index(drop=True)
+    labelled = _apart(ordered)
+    for name in looks:
+        rows, look = ordered[ordered["vector"] == name], looks[name]
+        at = rows.index.isin(labelled)
+        fig.add_scatter(
+            x=rows["x"],
+            y=rows["y"],
+            mode="lines+markers+text",
+            line={"color": faded(look.color, 0.5), "dash": look.dash, "width": 1.5},
+            marker={"color": look.color, "symbol": look.symbol, "size": [10 if one else 6 for one in at]},
+            text=[str(layer) if one else "" for layer, one in zip(rows["layer"], at, strict=True)],
+            textposition="top center",
+            textfont={"color": look.color, "size": 12, "shadow": "0 0 3px white, 0 0 3px white, 0 0 3px white"},
+            name=escape(name),
+            customdata=rows[["layer", "norm"]],
+            hovertemplate="layer %{customdata[0]}, norm %{customdata[1]:.3g}<extra>" + escape(name) + "</extra>",
+        )
+    _name_axes(fig, table, method)
+    return fig
+
+
+def _frame(inside: float, n_entries: int) -> dict[str, Any]:
+    """Layout of a figure that is ``inside`` pixels high between its axes, its legend below them."""
+    legend_height = _LEGEND_ROW * math.ceil(n_entries / _IN_LEGEND_ROW)
+    return {
+        "height": inside + _ABOVE + _BELOW + legend_height,
+        "margin": {"l": 70, "r": 24, "t": _ABOVE, "b": _BELOW + legend_height},
+        "legend": {"orientation": "h", "x": 0, "y": -_BELOW / inside, "yanchor": "top", "itemsizing": "constant"},
+    }
+
+
+def _marker(color: str, symbol: Any, size: float, edge: Any) -> dict[str, Any]:
+    """A mark with a white edge where it is filled; where it is hollow, the edge has its color."""
+    return {"color": color, "symbol": symbol, "size": size, "line": {"width": edge, "color": "white"}}
+
+
+def _apart(table: pd.DataFrame) -> list[int]:
+    """Indices of points whose labels are not in each other's way: ends of lines, then every fifth layer."""
+    places = table[["x", "y"]].to_numpy()
+    span = np.ptp(places, axis=0)
+    places = places / (np.where(span > 0, span, 1.0) * _APART)
+    ends = [table.groupby("vector")["layer"].idxmax(), table.groupby("vector")["layer"].idxmin()]
+    chosen: list[int] = []
+    for index in [*ends[0], *ends[1], *table.index[table["layer"] % 5 == 0]]:
+        if all(np.abs(places[index] - places[other]).max() >= 1 for other in chosen):
+            chosen.append(index)
+    return chosen
+
+
+def _values(table: pd.DataFrame, what: str, argument: str) -> pd.Series:
+    """What the color or the mark of each row says; raise :class:`InputError` if the table does not hold it."""
+    if what == "letter":
+        letters = table["order"].str[:1].where(table["side"] == "positive", table["order"].str[1:])
+        if (letters == "").any():
+            raise InputError(
+                f"{argument}: some rows have no letter order. Collect choices with average_orders=False, or choose "
+                f"another {argument}."
+            )
+        return letters
+    values = table[what]
+    if what == "behavior" and (values == "").any():
+        raise InputError(f"{argument}: the table names no behaviors; give caa_interp.project a mapping of names.")
+    if what == "topic":
+        if values.isna().any():
+            raise InputError(f"{argument}: some pairs have no topic. Leave them out, or choose another {argument}.")
+        if values.nunique() > len(_TOPIC_SYMBOLS):
+            raise InputError(
+                f"{argument}: there are {values.nunique()} topics; at most {len(_TOPIC_SYMBOLS)} can be told apart "
+                "by their marks. Select the rows of some topics first."
+            )
+    return values
+
+
+def _hues(values: pd.Series, what: str) -> dict[str, str]:
+    """Color of each value, in the order of the legend."""
+    if what == "side":
+        return _SIDE_COLORS
+    return {name: look.color for name, look in styles(values).items()}
+
+
+def _marks(values: pd.Series, what: str) -> dict[str, str]:
+    """Symbol of each value, in the order of the legend."""
+    if what == "side":
+        return dict(zip(_SIDE_COLORS, _PAIR_OF_SYMBOLS, strict=True))
+    if what == "behavior":
+        return {name: look.symbol for name, look in styles(values).items()}
+    names = sorted(values.unique())
+    symbols = _PAIR_OF_SYMBOLS if len(names) == 2 else _TOPIC_SYMBOLS
+    return dict(zip(names, symbols, strict=False))
+
+
+def _legend(
+    hues: dict[str, str], marks: dict[str, str], color: str, symbol: str, held_out: bool
+) -> list[tuple[str, str, str, str]]:
+    """Name, color, symbol and group of each entry: what colors say, then what marks say, or both at once."""
+
+    def name(value: str, what: str) -> str:
+        return {"side": f"{value} answers", "letter": f"letter {value}"}.get(what, escape(value))
+
+    if color == symbol:
+        entries = [(name(value, color), hue, marks[value], value) for value, hue in hues.items()]
+    else:
+        entries = [(name(value, color), hue, "square", value) for value, hue in hues.items()]
+        entries += [(name(value, symbol), NEUTRAL, mark, f"mark {value}") for value, mark in marks.items()]
+    return [*entries, *([("held out (hollow)", NEUTRAL, "circle-open", "held out")] if held_out else [])]
+
+
+def _hover(table: pd.DataFrame) -> list[str]:
+    """Name of every point: its pair, and what is known of it."""
+    columns = [table[name] for name in ("id", "item", "behavior", "topic", "side", "order", "split")]
+    return [
+        f"{escape(id if isinstance(id, str) else f'pair {item}')}<br>"
+        + ", ".join(escape(value) for value in known if isinstance(value, str) and value)
+        for id, item, *known in zip(*columns, strict=True)
+    ]
+
+
+def _subtitle(table: pd.DataFrame, layers: list[int]) -> str:
+    pairs = table[["behavior", "item", "split"]].drop_duplicates()
+    fitted, n_behaviors = (pairs["split"] == "fit").sum(), pairs["behavior"].nunique()
+    fit = {
+        "each": "fitted at each layer" if len(layers) > 1 else f"fitted at layer {layers[0]}",
+        "shared": "one fit for all layers",
+    }.get(table.attrs.get("fit", ""))
+    count = f"n = {fitted} pairs" + (f" of {n_behaviors} behaviors" if n_behaviors > 1 else "")
+    if fitted < len(pairs):
+        count += f" and {len(pairs) - fitted} held out"
+    unit = "units of the residual stream" if table["x_share"].notna().all() else "axes have no unit"
+    return f"{', '.join(filter(None, [_method(table), fit]))}; {unit}<br>{count}"
+
+
+def _method(table: pd.DataFrame) -> str:
+    attrs = table.attrs
+    return {
+        "umap": f"UMAP ({attrs.get('n_neighbors')} neighbors)",
+        "tsne": f"t-SNE (perplexity {attrs.get('perplexity')})",
+    }.get(attrs.get("method", ""), "principal components (shares of variance)")
+
+
+def _name_axes(
+    fig: go.Figure, rows: pd.DataFrame, method: str, row: int | None = None, col: int | None = None
+) -> None:
+    """Name both axes of a panel; with the share of variance if there is one, without numbers if there is no unit."""
+    for number, update, share in (
+        (1, fig.update_xaxes, rows["x_share"].iloc[0]),
+        (2, fig.update_yaxes, rows["y_share"].iloc[0]),
+    ):
+        name = f"{_AXES[method]} {number}"
+        if pd.isna(share):
+            update(title={"text": name, "font_size": 13}, showticklabels=False, ticks="", row=row, col=col)
+        else:
+            update(title={"text": f"{name} ({100 * share:.0f} %)", "font_size": 13}, row=row, col=col)

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import caa_interp as caa
 from caa_interp.plotting.theme import BEHAVIOR_COLORS, BEHAVIOR_STYLES, NEGATIVE, PALETTE, POSITIVE, colors, faded
@@ -257,69 +258,238 @@ def test_a_faded_color():
 # Projections
 
 
-def projection_table(layers=(1, 10), n=3):
+def projection_table(layers=(1, 10), n=3, behaviors=("",), splits=("fit",), **attrs):
     """Projected points that are all different."""
     rows = [
-        (item, f"pair {item}", side, layer, layer + item, 100 * layer + item + 0.5 * (side == "negative"))
+        (
+            name,
+            item,
+            f"pair {item}",
+            f"topic {item}",
+            "AB",
+            side,
+            split,
+            layer,
+            layer + item + 0.1 * len(name + split),
+        )
         for layer in layers
+        for split in splits
+        for name in behaviors
         for side in ("positive", "negative")
         for item in range(n)
     ]
-    table = pd.DataFrame(rows, columns=["item", "id", "side", "layer", "x", "y"])
-    return table.assign(x_share=table["layer"] / 20, y_share=table["layer"] / 50)
+    table = pd.DataFrame(rows, columns=["behavior", "item", "id", "topic", "order", "side", "split", "layer", "x"])
+    table["y"] = 100 * table["layer"] + table["item"] + 0.5 * (table["side"] == "negative")
+    table = table.assign(x_share=table["layer"] / 20, y_share=table["layer"] / 50)
+    table.attrs = {"method": "pca", "fit": "each", **attrs}
+    return table
+
+
+def shown_points(fig):
+    """Every point that is drawn: axis, coordinates, color, symbol."""
+    return {
+        (one.xaxis, x, y, one.marker.color, symbol)
+        for one in fig.data
+        if one.x[0] is not None
+        for x, y, symbol in zip(one.x, one.y, one.marker.symbol, strict=True)
+    }
+
+
+def legend(fig):
+    """Every entry of the legend: name, color, symbol."""
+    return [(one.name, one.marker.color, one.marker.symbol) for one in fig.data if one.showlegend is not False]
+
+
+def hovered(fig):
+    """What is said of the points, in the order in which they are drawn."""
+    return [text for one in fig.data if one.hovertext is not None for text in one.hovertext]
 
 
 def test_projection_shows_every_point_in_the_panel_of_its_layer():
     table = projection_table()
     fig = caa.plot_projection(table.sample(frac=1, random_state=0))
-    panels = [(layer, side) for layer in (1, 10) for side in ("positive", "negative")]
-    assert [one.name for one in fig.data] == [f"{side} answers" for _, side in panels]
-    for (layer, side), one in zip(panels, fig.data, strict=True):
-        rows = table[(table["layer"] == layer) & (table["side"] == side)]
-        assert set(zip(one.x, one.y, one.text, strict=True)) == set(zip(rows.x, rows.y, rows.id, strict=True))
-        assert one.xaxis == ("x" if layer == 1 else "x2")
-        assert one.mode == "markers"
+    looks = {"positive": (POSITIVE, "circle"), "negative": (NEGATIVE, "x")}
+    expected = {("x" if row.layer == 1 else "x2", row.x, row.y, *looks[row.side]) for row in table.itertuples()}
+    assert shown_points(fig) == expected
+    assert legend(fig) == [("positive answers", POSITIVE, "circle"), ("negative answers", NEGATIVE, "x")]
 
 
-def test_the_sides_differ_in_color_and_in_mark():
-    fig = caa.plot_projection(projection_table())
-    marks = {(one.name, one.marker.color, one.marker.symbol) for one in fig.data}
-    assert marks == {("positive answers", POSITIVE, "circle"), ("negative answers", NEGATIVE, "x-thin")}
-    assert [one.showlegend for one in fig.data] == [True, True, False, False]
+def test_behaviors_have_their_colors_and_sides_their_marks():
+    table = projection_table(behaviors=("refusal", "mine"))
+    fig = caa.plot_projection(table, color="behavior")
+    hues, marks = colors(["refusal", "mine"]), {"positive": "circle", "negative": "x"}
+    expected = {
+        ("x" if row.layer == 1 else "x2", row.x, row.y, hues[row.behavior], marks[row.side])
+        for row in table.itertuples()
+    }
+    assert shown_points(fig) == expected
+    assert [(name, symbol) for name, _, symbol in legend(fig)] == [
+        ("refusal", "square"),
+        ("mine", "square"),
+        ("positive answers", "circle"),
+        ("negative answers", "x"),
+    ]
+    assert "n = 6 pairs of 2 behaviors" in fig.layout.title.text
+    groups = {one.legendgroup for one in fig.data if one.showlegend is False}
+    assert groups == {"refusal", "mine"}, "a click on a behavior hides its points"
+
+
+def test_letters_are_those_of_the_side_in_its_order():
+    table = projection_table((4,)).assign(order=["AB", "BA", "CA", "AB", "BA", "CA"])
+    fig = caa.plot_projection(table, symbol="letter")
+    letters = ["A", "B", "C", "B", "A", "A"]
+    marks = {name.removeprefix("letter "): symbol for name, _, symbol in legend(fig)[2:]}
+    assert list(marks) == ["A", "B", "C"]
+    assert len(set(marks.values())) == 3
+    found = {(x, y): symbol for _, x, y, _, symbol in shown_points(fig)}
+    assert [found[x, y] for x, y in zip(table["x"], table["y"], strict=True)] == [marks[letter] for letter in letters]
+    two = caa.plot_projection(table.iloc[[0, 1, 3, 4]], symbol="letter")
+    assert [symbol for _, _, symbol in legend(two)[2:]] == ["circle", "x"]
+
+
+@pytest.mark.parametrize(("symbol", "n"), [("topic", 12), ("behavior", 1)])
+def test_topics_and_behaviors_can_be_marks(symbol, n):
+    fig = caa.plot_projection(projection_table((4,), n=n, behaviors=("refusal", "mine")), symbol=symbol)
+    marks = [mark for _, _, mark in legend(fig)[2:]]
+    assert len(marks) == len(set(marks)) == (12 if symbol == "topic" else 2)
+    assert {point[-1] for point in shown_points(fig)} == set(marks)
+
+
+@pytest.mark.parametrize("symbol", ["side", "topic", "letter", "behavior"])
+def test_held_out_points_are_hollow(symbol):
+    table = projection_table((4,), behaviors=("refusal",), splits=("fit", "held out"))
+    fig = caa.plot_projection(table, symbol=symbol)
+    hollow = {(x, y): mark.endswith("-open") for _, x, y, _, mark in shown_points(fig)}
+    assert [hollow[x, y] for x, y in zip(table["x"], table["y"], strict=True)] == [False] * 6 + [True] * 6
+    assert legend(fig)[-1][0] == "held out (hollow)"
+    assert "n = 3 pairs and 3 held out" in fig.layout.title.text
 
 
 def test_projection_names_layers_shares_n_and_units():
     fig = caa.plot_projection(projection_table(), title="Clusters")
     assert fig.layout.title.text.startswith("Clusters<br>")
-    assert "n = 3 pairs; units of the residual stream" in fig.layout.title.text
-    assert [one.text for one in fig.layout.annotations] == [
-        "layer 1 (5 % and 2 % of variance)",
-        "layer 10 (50 % and 20 % of variance)",
-    ]
-    assert fig.layout.xaxis.title.text == fig.layout.xaxis2.title.text == "component 1"
-    assert fig.layout.yaxis.title.text == "component 2"
+    assert "fitted at each layer; units of the residual stream<br>n = 3 pairs" in fig.layout.title.text
+    assert [one.text for one in fig.layout.annotations] == ["layer 1", "layer 10"]
+    assert fig.layout.xaxis.title.text == "component 1 (5 %)"
+    assert fig.layout.yaxis.title.text == "component 2 (2 %)"
+    assert fig.layout.xaxis2.title.text == "component 1 (50 %)"
+    assert fig.layout.yaxis2.title.text == "component 2 (20 %)"
+    assert fig.layout.xaxis2.matches is None
 
 
-@pytest.mark.parametrize("n_layers", [1, 2, 3, 4, 30, 80])
+def test_one_map_for_all_layers_has_the_same_axes_everywhere():
+    fig = caa.plot_projection(projection_table(fit="shared"))
+    assert "one fit for all layers" in fig.layout.title.text
+    assert (fig.layout.xaxis2.matches, fig.layout.yaxis2.matches) == ("x", "y")
+
+
+@pytest.mark.parametrize(
+    ("attrs", "method", "axis"),
+    [
+        ({"method": "umap", "n_neighbors": 15}, "UMAP (15 neighbors)", "UMAP 2"),
+        ({"method": "tsne", "perplexity": 30}, "t-SNE (perplexity 30)", "t-SNE 2"),
+    ],
+)
+def test_a_map_of_neighbors_has_no_numbers_on_its_axes(attrs, method, axis):
+    fig = caa.plot_projection(projection_table((3,), **attrs).assign(x_share=np.nan, y_share=np.nan))
+    assert f"{method}, fitted at layer 3; axes have no unit" in fig.layout.title.text
+    assert fig.layout.yaxis.title.text == axis
+    assert fig.layout.xaxis.showticklabels is fig.layout.yaxis.showticklabels is False
+
+
+@pytest.mark.parametrize("n_layers", [1, 2, 3, 4, 9, 30, 80])
 def test_projection_has_room_for_any_number_of_layers(n_layers):
     fig = caa.plot_projection(projection_table(range(n_layers)))
-    assert len(fig.data) == 2 * n_layers
-    assert len({one.xaxis for one in fig.data}) == n_layers
+    assert len({point[0] for point in shown_points(fig)}) == n_layers
     domains = [fig.layout[f"yaxis{number or ''}"].domain for number in (None, *range(2, n_layers + 1))]
-    assert all(high > low for low, high in domains)
+    inside = fig.layout.height - fig.layout.margin.t - fig.layout.margin.b
+    assert all((high - low) * inside >= 229 for low, high in domains)
 
 
 def test_projection_of_real_activations(tiny_llama, pairs):
     acts = caa.collect_activations(tiny_llama, pairs, format="text")
     table = caa.project(acts, layers=[0, 3])
     fig = caa.plot_projection(table)
-    shown = [(x, y) for one in fig.data for x, y in zip(one.x, one.y, strict=True)]
-    assert sorted(shown) == sorted(zip(table["x"], table["y"], strict=True))
+    assert {point[1:3] for point in shown_points(fig)} == set(zip(table["x"], table["y"], strict=True))
 
 
-def test_a_point_without_an_id_is_named_by_its_item():
-    fig = caa.plot_projection(projection_table().assign(id=None))
-    assert all(text is not None and str(item) in text for one in fig.data for item, text in enumerate(one.text))
+def test_a_point_is_named_by_its_id_or_its_item():
+    table = projection_table((4,), behaviors=("<b>",))
+    hover = hovered(caa.plot_projection(table))
+    assert hover[0] == "pair 0<br>&lt;b&gt;, topic 0, positive, AB, fit"
+    bare = table.assign(id=None, topic=None, order="", behavior="")
+    hover = hovered(caa.plot_projection(bare))
+    assert hover == [f"pair {item}<br>{side}, fit" for side in ("positive", "negative") for item in range(3)]
+
+
+def test_markup_in_names_is_shown_as_it_is():
+    table = projection_table((4,), behaviors=("<b>bold</b>",))
+    assert legend(caa.plot_projection(table, color="behavior"))[0][0] == "&lt;b&gt;bold&lt;/b&gt;"
+    lines = caa.plot_vector_map(vector_table(("<b>", "b"))).data
+    assert [one.name for one in lines] == ["&lt;b&gt;", "b"]
+
+
+# Maps of vectors
+
+
+def vector_table(names=("refusal", "mine"), layers=range(12), **attrs):
+    """Lines of vectors, well apart."""
+    rows = [
+        (name, layer, 1.5 + layer, float(layer), float(place)) for place, name in enumerate(names) for layer in layers
+    ]
+    table = pd.DataFrame(rows, columns=["vector", "layer", "norm", "x", "y"]).assign(x_share=0.42, y_share=0.2)
+    table.attrs = {"method": "pca", "normalize": True, **attrs}
+    return table
+
+
+def test_a_vector_is_a_line_through_its_layers():
+    table = vector_table()
+    fig = caa.plot_vector_map(table.sample(frac=1, random_state=0))
+    assert {one.name for one in fig.data} == {"refusal", "mine"}
+    for name in ("refusal", "mine"):
+        line = trace(fig, name)
+        rows = table[table["vector"] == name]
+        assert (list(line.x), list(line.y)) == (rows["x"].tolist(), rows["y"].tolist())
+        assert "lines" in line.mode
+        assert line.marker.color == colors(["refusal", "mine"])[name]
+        assert [row[1] for row in line.customdata] == rows["norm"].tolist()
+    assert len({(one.line.dash, one.marker.symbol) for one in fig.data}) == 2
+
+
+def test_ends_of_lines_and_every_fifth_layer_are_named():
+    assert [list(one.text) for one in caa.plot_vector_map(vector_table()).data] == [
+        [str(layer) if layer in (0, 5, 10, 11) else "" for layer in range(12)]
+    ] * 2
+
+
+def test_labels_that_would_lie_on_another_are_left_out():
+    table = vector_table(("one", "two", "three")).assign(y=lambda t: t["y"].replace(1.0, 0.01))
+    one, two, three = caa.plot_vector_map(table).data
+    assert [bool(any(line.text)) for line in (one, two, three)] == [True, False, True]
+
+
+def test_a_map_of_vectors_names_its_method_numbers_and_units():
+    fig = caa.plot_vector_map(vector_table(), title="Map")
+    title, x, y = titles(fig)
+    assert title.startswith("Map<br>")
+    assert (
+        "principal components (shares of variance) of vectors divided by their norms<br>2 vectors at 12 lay" in title
+    )
+    assert (x, y) == ("component 1 (42 %)", "component 2 (20 %)")
+    assert "in units of the residual stream" in caa.plot_vector_map(vector_table(normalize=False)).layout.title.text
+    umap = vector_table(method="umap", n_neighbors=15).assign(x_share=np.nan, y_share=np.nan)
+    assert titles(caa.plot_vector_map(umap))[1] == "UMAP 1"
+
+
+def test_a_map_of_one_layer_and_of_real_vectors():
+    assert [len(one.x) for one in caa.plot_vector_map(vector_table(("a", "b", "c"), layers=[4])).data] == [1, 1, 1]
+    values = np.random.default_rng(0).normal(size=(2, 3, 8))
+    named = {
+        name: caa.SteeringVector(torch.tensor(value), (2, 5, 9)) for name, value in zip("ab", values, strict=True)
+    }
+    table = caa.project_vectors(named)
+    lines = caa.plot_vector_map(table).data
+    assert [x for one in lines for x in one.x] == table["x"].tolist()
 
 
 # What is refused
@@ -378,7 +548,48 @@ def test_a_projection_without_rows_is_refused():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: caa.plot_sweep(sweep_table()), lambda: caa.plot_projection(projection_table())]
+    ("table", "options", "said"),
+    [
+        (projection_table(), {"color": "letter"}, "color: 'letter' is not one of 'side', 'behavior'"),
+        (projection_table(), {"symbol": "id"}, "symbol: 'id' is not one of 'side', 'behavior', 'letter', 'topic'"),
+        (
+            projection_table(),
+            {"color": "behavior"},
+            "color: the table names no behaviors; give caa_interp.project a map",
+        ),
+        (
+            projection_table().assign(order=""),
+            {"symbol": "letter"},
+            "symbol: some rows have no letter order. Collect choices with average_orders=False, or choose another",
+        ),
+        (projection_table(n=13), {"symbol": "topic"}, "symbol: there are 13 topics; at most 12 can be told apart by"),
+        (
+            projection_table().assign(topic=None),
+            {"symbol": "topic"},
+            "symbol: some pairs have no topic. Leave them out",
+        ),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_a_projection_cannot_show_is_said(table, options, said):
+    with pytest.raises(caa.InputError, match=said):
+        caa.plot_projection(table, **options)
+
+
+def test_a_table_that_is_no_map_of_vectors_is_refused():
+    with pytest.raises(caa.InputError, match=r"columns \['norm'\] are missing.*caa_interp.project_vectors"):
+        caa.plot_vector_map(vector_table().drop(columns="norm"))
+    with pytest.raises(caa.InputError, match="no rows"):
+        caa.plot_vector_map(vector_table().iloc[:0])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: caa.plot_sweep(sweep_table()),
+        lambda: caa.plot_projection(projection_table()),
+        lambda: caa.plot_vector_map(vector_table()),
+    ],
 )
 def test_a_figure_is_the_same_each_time(make):
     assert make().to_json() == make().to_json()
@@ -389,6 +600,7 @@ def test_tables_are_left_as_they_were():
         (caa.plot_sweep, sweep_table(layers=(2,))),
         (caa.plot_dose_response, sweep_table(layers=(2,))),
         (caa.plot_projection, projection_table()),
+        (caa.plot_vector_map, vector_table()),
     ):
         before = table.copy(deep=True)
         plot(table)
