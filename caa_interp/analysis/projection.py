@@ -210,6 +210,8 @@ def _named(given: Any, kind: type[_Kind], what: str) -> Mapping[str, _Kind]:
         found = "an empty mapping" if isinstance(given, Mapping) else type(given).__name__
         raise InputError(f"{what}: {found}; give a mapping of names, with at least one {kind.__name__}.")
     for name, value in given.items():
+        if not isinstance(name, str):
+            raise InputError(f"{what}: the name {name!r} is {type(name).__name__}; it must be a text.")
         if not isinstance(value, kind):
             raise InputError(f"{what}[{name!r}] is {type(value).__name__}; it must be of type {kind.__name__}.")
     return given

@@ -310,6 +310,7 @@ def test_what_cannot_be_projected_is_said(given, said):
     [
         (3, "activations: int; give a mapping of names, with at least one Activations"),
         ({}, "activations: an empty mapping; give a mapping of names"),
+        ({1: activations()}, "activations: the name 1 is int; it must be a text"),
         ({"a": 3}, r"activations\['a'\] is int; it must be of type Activations"),
         (
             {"a": activations(), "b": activations(width=8)},
