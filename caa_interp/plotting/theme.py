@@ -57,7 +57,7 @@ _AXIS = {
     "ticks": "outside",
     "gridcolor": "#eef1f4",
     "zeroline": False,
-    "title": {"standoff": 10},
+    "title": {"standoff": 10, "font": {"size": 14}},
     "automargin": True,  # so that no label is cut
 }
 TEMPLATE = go.layout.Template(
@@ -81,7 +81,8 @@ TEMPLATE = go.layout.Template(
         "legend": {"bgcolor": "rgba(255,255,255,0.7)"},
         "margin": {"l": 70, "r": 24, "t": 78, "b": 62},
         "hoverlabel": {"font": {"size": 13}},
-    }
+    },
+    data={"heatmap": [{"colorbar": {"title": {"font": {"size": 14}}, "outlinewidth": 0}}]},
 )
 
 
