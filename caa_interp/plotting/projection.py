@@ -24,12 +24,10 @@ _PAIR_OF_SYMBOLS = ("circle", "x")
 _TOPIC_SYMBOLS = (*SYMBOLS, "pentagon", "hourglass", "bowtie", "triangle-left")
 _AXES = {"pca": "component", "umap": "UMAP", "tsne": "t-SNE"}
 # Heights in pixels: a panel among several, one alone, between two rows, above and below all, a row of the legend.
-_PANEL, _ALONE, _BETWEEN, _ABOVE, _BELOW, _LEGEND_ROW = 230, 440, 88, 104, 60, 24
+_PANEL, _ALONE, _BETWEEN, _ABOVE, _BELOW, _LEGEND_ROW = 230, 440, 66, 104, 60, 24
 _IN_LEGEND_ROW = 4
-# Points of a panel from which on they are drawn smaller.
-_MANY = 300
-# Labels of a map of vectors are at least so far apart, as shares of its width and height.
-_APART = (0.025, 0.04)
+_MANY = 300  # more points than this in a panel are drawn smaller
+_APART = (0.025, 0.04)  # least distance of labels in a map of vectors, as shares of its width and height
 
 
 def plot_projection(
@@ -67,12 +65,13 @@ def plot_projection(
     n_columns = 2 if len(layers) == 4 else min(3, len(layers))
     n_rows = math.ceil(len(layers) / n_columns)
     legend = _legend(hue_of, mark_of, color, symbol, held_out=bool(hollow.any()))
+    shared = table.attrs.get("fit") == "shared"
     inside = _ALONE if len(layers) == 1 else n_rows * _PANEL + (n_rows - 1) * _BETWEEN
     fig = make_subplots(
         rows=n_rows,
         cols=n_columns,
-        subplot_titles=[f"layer {layer}" for layer in layers] if len(layers) > 1 else None,
-        horizontal_spacing=0.09 if n_columns > 1 else 0,
+        subplot_titles=_panel_titles(table, layers, shared),
+        horizontal_spacing=0.07 if n_columns > 1 else 0,
         vertical_spacing=_BETWEEN / inside if n_rows > 1 else 0,
         figure=figure(title, _subtitle(table, layers), **_frame(inside, len(legend))),
     )
@@ -95,8 +94,12 @@ def plot_projection(
                 row=row,
                 col=col,
             )
-        _name_axes(fig, rows, str(table.attrs.get("method", "pca")), row, col)
-    if table.attrs.get("fit") == "shared":
+        _name_axes(fig, table, shared or len(layers) == 1, row, col)
+        if index + n_columns < len(layers):
+            fig.update_xaxes(title=None, row=row, col=col)
+        if col > 1:
+            fig.update_yaxes(title=None, row=row, col=col)
+    if shared:
         fig.update_xaxes(matches="x")
         fig.update_yaxes(matches="y")
     for name, hue, mark, group in legend:
@@ -122,7 +125,6 @@ def plot_vector_map(table: pd.DataFrame, *, title: str = "Steering vectors throu
         Title of the figure.
     """
     check_table(table, _VECTOR_COLUMNS, "caa_interp.project_vectors")
-    method = str(table.attrs.get("method", "pca"))
     looks = styles(table["vector"])
     kind = "divided by their norms" if table.attrs.get("normalize", True) else "in units of the residual stream"
     subtitle = (
@@ -149,7 +151,7 @@ def plot_vector_map(table: pd.DataFrame, *, title: str = "Steering vectors throu
             customdata=rows[["layer", "norm"]],
             hovertemplate="layer %{customdata[0]}, norm %{customdata[1]:.3g}<extra>" + escape(name) + "</extra>",
         )
-    _name_axes(fig, table, method)
+    _name_axes(fig, table, with_shares=True)
     return fig
 
 
@@ -271,16 +273,26 @@ def _method(table: pd.DataFrame) -> str:
     }.get(attrs.get("method", ""), "principal components (shares of variance)")
 
 
+def _panel_titles(table: pd.DataFrame, layers: list[int], shared: bool) -> list[str] | None:
+    """Title of each panel: its layer, and the shares of variance where each panel has its own."""
+    if len(layers) == 1:
+        return None
+    shares = 100 * table.groupby("layer")[["x_share", "y_share"]].first()
+    if shared or shares.isna().any(axis=None):
+        return [f"layer {layer}" for layer in layers]
+    return [f"layer {layer} ({shares.x_share[layer]:.0f} %, {shares.y_share[layer]:.0f} %)" for layer in layers]
+
+
 def _name_axes(
-    fig: go.Figure, rows: pd.DataFrame, method: str, row: int | None = None, col: int | None = None
+    fig: go.Figure, table: pd.DataFrame, with_shares: bool, row: int | None = None, col: int | None = None
 ) -> None:
-    """Name both axes of a panel; with the share of variance if there is one, without numbers if there is no unit."""
-    for number, update, share in (
-        (1, fig.update_xaxes, rows["x_share"].iloc[0]),
-        (2, fig.update_yaxes, rows["y_share"].iloc[0]),
-    ):
-        name = f"{_AXES[method]} {number}"
+    """Name both axes, with their shares of variance if wanted; without numbers if they have no unit."""
+    name = _AXES[str(table.attrs.get("method", "pca"))]
+    for number, update, column in ((1, fig.update_xaxes, "x_share"), (2, fig.update_yaxes, "y_share")):
+        share = table[column].iloc[0]
+        text = f"{name} {number}"
         if pd.isna(share):
-            update(title={"text": name, "font_size": 13}, showticklabels=False, ticks="", row=row, col=col)
-        else:
-            update(title={"text": f"{name} ({100 * share:.0f} %)", "font_size": 13}, row=row, col=col)
+            update(showticklabels=False, ticks="", row=row, col=col)
+        elif with_shares:
+            text += f" ({100 * share:.0f} %)"
+        update(title={"text": text, "font_size": 13}, row=row, col=col)

@@ -369,18 +369,27 @@ def test_projection_names_layers_shares_n_and_units():
     fig = caa.plot_projection(projection_table(), title="Clusters")
     assert fig.layout.title.text.startswith("Clusters<br>")
     assert "fitted at each layer; units of the residual stream<br>n = 3 pairs" in fig.layout.title.text
-    assert [one.text for one in fig.layout.annotations] == ["layer 1", "layer 10"]
-    assert fig.layout.xaxis.title.text == "component 1 (5 %)"
-    assert fig.layout.yaxis.title.text == "component 2 (2 %)"
-    assert fig.layout.xaxis2.title.text == "component 1 (50 %)"
-    assert fig.layout.yaxis2.title.text == "component 2 (20 %)"
+    assert [one.text for one in fig.layout.annotations] == ["layer 1 (5 %, 2 %)", "layer 10 (50 %, 20 %)"]
+    assert fig.layout.xaxis.title.text == fig.layout.xaxis2.title.text == "component 1"
+    assert (fig.layout.yaxis.title.text, fig.layout.yaxis2.title.text) == ("component 2", None)
     assert fig.layout.xaxis2.matches is None
+    alone = caa.plot_projection(projection_table((10,)))
+    assert titles(alone)[1:] == ("component 1 (50 %)", "component 2 (20 %)")
+    assert not alone.layout.annotations
+
+
+def test_the_lowest_panel_of_each_column_names_its_component():
+    fig = caa.plot_projection(projection_table(range(5)))
+    named = [fig.layout[f"xaxis{number or ''}"].title.text for number in (None, 2, 3, 4, 5)]
+    assert named == [None, None, "component 1", "component 1", "component 1"]
 
 
 def test_one_map_for_all_layers_has_the_same_axes_everywhere():
     fig = caa.plot_projection(projection_table(fit="shared"))
     assert "one fit for all layers" in fig.layout.title.text
     assert (fig.layout.xaxis2.matches, fig.layout.yaxis2.matches) == ("x", "y")
+    assert [one.text for one in fig.layout.annotations] == ["layer 1", "layer 10"]
+    assert fig.layout.xaxis.title.text == "component 1 (5 %)"
 
 
 @pytest.mark.parametrize(
