@@ -9,7 +9,6 @@ Contrastive Activation Addition (Rimsky et al. 2024, section 3), at every layer 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -25,8 +24,7 @@ from caa_interp.estimators import Estimator, mean_difference
 from caa_interp.files import write_atomically
 from caa_interp.models.access import HOOK, check_layers, is_bridge, model_id, model_revision, n_layers
 from caa_interp.prompts import Format, PromptFormat, check_format
-
-FORMAT = "caa_interp/vector/1"
+from caa_interp.vector_files import from_file, to_bytes
 
 
 @dataclass(frozen=True)
@@ -139,45 +137,32 @@ class SteeringVector:
         return moved
 
     def save(self, path: str | Path) -> Path:
-        """Write a ``.safetensors`` file; the old one, if any, is replaced only when the new one is whole."""
-        from safetensors.torch import save
+        """Write a ``.safetensors`` file; the old one, if any, is replaced only when the new one is whole.
 
+        Raises
+        ------
+        InputError
+            If the path has another ending, or the metadata holds what JSON does not.
+        """
         path = Path(path)
         if path.suffix != ".safetensors":
             raise InputError(f"path: {str(path)!r} must end in '.safetensors'.")
-        header = json.dumps({"format": FORMAT, "layers": list(self.layers), "metadata": dict(self.metadata)})
-        content = save({"values": self.values.contiguous()}, metadata={"caa_interp": header})
-        write_atomically(path, content)
+        write_atomically(path, to_bytes(self.values, self.layers, self.metadata))
         return path
 
     @classmethod
     def load(cls, path: str | Path) -> SteeringVector:
-        """Read a file written by :meth:`save`."""
-        from safetensors import SafetensorError, safe_open
+        """Read a file written by :meth:`save`; other tools' files: :func:`caa_interp.import_vector`.
 
-        path = Path(path)
-        if not path.is_file():
-            raise InputError(f"vector file: there is no file {path}. Check the path.")
+        Raises
+        ------
+        InputError
+            If there is no such file, if it is damaged or no steering vector, or of a version not known here.
+        """
         try:
-            with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {})["caa_interp"])
-                if header["format"] != FORMAT:
-                    raise InputError(
-                        f"vector file {path}: its format is {header['format']!r}, this version reads {FORMAT!r}. "
-                        "Install a version of caa_interp that reads it."
-                    )
-                if not isinstance(header["layers"], list):
-                    raise InputError(
-                        f"vector file {path}: its layers are no list. Give a file of SteeringVector.save."
-                    )
-                return cls(file.get_tensor("values"), tuple(header["layers"]), header["metadata"])
-        except InputError:
-            raise
-        except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise InputError(
-                f"vector file {path}: not a steering vector of this package ({error}). "
-                "Give a file written by SteeringVector.save."
-            ) from error
+            return cls(*from_file(Path(path)))
+        except InputError as error:
+            raise InputError(f"vector file {path}: {error}") from error.__cause__
 
 
 def extract_vector(

@@ -1,16 +1,21 @@
 """Steering vectors: estimation, arithmetic, storage, and the models that they fit."""
 
+import hashlib
 import json
 import os
 import pickle
+import resource
 from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save
 
 import caa_interp as caa
-from caa_interp.vectors import FORMAT
+from caa_interp.vector_files import FORMAT, to_bytes
 
 
 def vector(seed=0, layers=(1, 4, 7), width=16, **metadata):
@@ -190,7 +195,8 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch, broken):
 
 def test_metadata_that_json_does_not_take_leaves_the_old_file(tmp_path):
     path = vector(0).save(tmp_path / "v.safetensors")
-    with pytest.raises(TypeError):
+    said = "metadata: it cannot be written as JSON .*Tensor.*Keep to texts, numbers, lists and mappings"
+    with pytest.raises(caa.InputError, match=said):
         vector(1, note=torch.ones(2)).save(path)
     assert torch.equal(caa.SteeringVector.load(path).values, vector(0).values)
 
@@ -201,7 +207,7 @@ def test_a_path_with_another_ending(tmp_path):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(caa.InputError, match=r"vector file: there is no file .*v.safetensors. Check the path"):
+    with pytest.raises(caa.InputError, match=r"vector file .*v.safetensors: there is no such file. Check the path"):
         caa.SteeringVector.load(tmp_path / "v.safetensors")
 
 
@@ -210,7 +216,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path):
     path = tmp_path / "cut.safetensors"
     for length in (0, 1, 8, 50, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
-        with pytest.raises(caa.InputError, match=r"vector file .*cut.safetensors: not a steering vector"):
+        with pytest.raises(caa.InputError, match=r"vector file .*cut.safetensors: it is not a steering vector"):
             caa.SteeringVector.load(path)
 
 
@@ -223,12 +229,18 @@ class Exploding:
 def test_bytes_that_are_no_vector(tmp_path, content):
     path = tmp_path / "v.safetensors"
     path.write_bytes(content)
-    with pytest.raises(caa.InputError, match=r"not a steering vector of this package .*Give a file written by"):
+    with pytest.raises(caa.InputError, match=r"it is not a steering vector of this package .*Give a file written by"):
         caa.SteeringVector.load(path)
 
 
 def header(**changes):
     return json.dumps({"format": FORMAT, "layers": [0, 1], "metadata": {}, **changes})
+
+
+def raw(entries, data):
+    """Content of a safetensors file with a header of one's own."""
+    text = json.dumps({"__metadata__": {"caa_interp": header()}, **entries}).encode()
+    return len(text).to_bytes(8, "little") + text + data
 
 
 @pytest.mark.parametrize(
@@ -282,6 +294,100 @@ def test_hostile_tensors_are_refused(tmp_path, tensors):
     path.write_bytes(save(tensors, metadata={"caa_interp": header()}))
     with pytest.raises(caa.InputError):
         caa.SteeringVector.load(path)
+
+
+@pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2", "F8_E8M0", "C64", "U16"])
+def test_types_that_no_vector_has(tmp_path, kind):
+    size = {"C64": 8, "U16": 2}.get(kind, 1)
+    path = tmp_path / "v.safetensors"
+    entry = {"dtype": kind, "shape": [2, 4], "data_offsets": [0, 8 * size]}
+    path.write_bytes(raw({"values": entry}, bytes(8 * size)))
+    with pytest.raises(caa.InputError, match=f"vector file {path}: its values are of type"):
+        caa.SteeringVector.load(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        (2**40).to_bytes(8, "little") + b"{}",
+        (2**63).to_bytes(8, "little") + b"{}" * 100,
+        raw({"values": {"dtype": "F32", "shape": [2, 2**37], "data_offsets": [0, 2**40]}}, b""),
+        raw({"values": {"dtype": "F32", "shape": [2, 2**37], "data_offsets": [0, 8]}}, bytes(8)),
+        raw({"values": {"dtype": "F32", "shape": [2**33, 2**33], "data_offsets": [0, 8]}}, bytes(8)),
+        raw({"values": {"dtype": "F32", "shape": [2, 4], "data_offsets": [2**40, 2**40 + 32]}}, bytes(32)),
+    ],
+)
+def test_sizes_that_the_file_does_not_have_are_refused_before_they_are_allocated(tmp_path, content):
+    path = tmp_path / "v.safetensors"
+    path.write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(caa.InputError, match="it is not a steering vector of this package"):
+        caa.SteeringVector.load(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        ("caa_interp/vector/2", "Install a newer caa_interp"),
+        ("caa_interp/vector/99", "Install a newer caa_interp"),
+        ("caa_interp/activations/1", "Give a file written by SteeringVector.save"),
+        (None, "Give a file written by SteeringVector.save"),
+    ],
+)
+def test_another_format_is_named(tmp_path, kind, advice):
+    path = tmp_path / "v.safetensors"
+    path.write_bytes(save({"values": torch.ones(2, 4)}, metadata={"caa_interp": header(format=kind)}))
+    said = f"vector file .*: its format is {kind!r}, and this version of caa_interp reads '{FORMAT}'. {advice}"
+    with pytest.raises(caa.InputError, match=said):
+        caa.SteeringVector.load(path)
+
+
+def test_the_file_is_as_documented(tmp_path):
+    path = vector(layers=(1, 4), note="n").save(tmp_path / "v.safetensors")
+    with safe_open(path, framework="np") as file:
+        values, kept = file.get_tensor("values"), file.metadata()
+    assert kept["caa_interp"] == json.dumps(
+        {"format": "caa_interp/vector/1", "layers": [1, 4], "metadata": {"model": "m", "note": "n"}}
+    )
+    assert kept["sha256"] == hashlib.sha256(kept["caa_interp"].encode() + values.tobytes()).hexdigest()
+    assert set(kept) == {"caa_interp", "sha256"}
+
+
+def test_a_file_without_checksum_is_read(tmp_path):
+    path = tmp_path / "v.safetensors"
+    path.write_bytes(save({"values": torch.ones(2, 4)}, metadata={"caa_interp": header()}))
+    assert torch.equal(caa.SteeringVector.load(path).values, torch.ones(2, 4))
+
+
+def test_a_changed_value_is_noticed(tmp_path):
+    path = vector().save(tmp_path / "v.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(caa.InputError, match="vector file .*: it was changed after it was saved. Get it again"):
+        caa.SteeringVector.load(path)
+
+
+CONTENT = to_bytes(vector(note="Ünï 🙂").values, (1, 4, 7), {"model": "m", "note": "Ünï 🙂"})
+
+
+@settings(derandomize=True, deadline=None, max_examples=400)
+@given(changes=st.lists(st.tuples(st.integers(0, len(CONTENT) - 1), st.binary(max_size=3)), min_size=1, max_size=3))
+def test_bytes_that_change_give_the_vector_or_an_input_error(tmp_path_factory, changes):
+    content = bytearray(CONTENT)
+    for place, new in changes:
+        content[place : place + 1] = new
+    path = tmp_path_factory.getbasetemp() / "changed.safetensors"
+    path.write_bytes(content)
+    try:
+        loaded = caa.SteeringVector.load(path)
+    except caa.InputError as error:
+        assert str(path) in str(error)
+    else:
+        assert torch.equal(loaded.values, vector().values)
+        assert loaded.layers == (1, 4, 7)
+        assert loaded.metadata == {"model": "m", "note": "Ünï 🙂"}
 
 
 def test_the_file_is_safe_to_share(tmp_path):
