@@ -13,9 +13,9 @@ from caa_interp.evaluation.summary import COSTS, summarize_cost
 from caa_interp.plotting.theme import TEMPLATE, check_table, escape, styles
 
 _NAMES = {
-    "nats_per_token": "surprise at neutral prose<br>(nats per token)",
-    "divergence": "divergence from unsteered<br>(KL, nats per token)",
-    "correct": "questions answered right<br>(share)",
+    "nats_per_token": ("surprise at prose", "nats per token"),
+    "divergence": ("divergence from unsteered", "KL, nats per token"),
+    "correct": ("share of right answers", "0 to 1"),
 }
 _SOURCE = "caa_interp.perplexity, caa_interp.divergence or caa_interp.capability"
 # Lines stand side by side, this share of the way to the next multiplier, so that intervals do not cover one another.
@@ -24,6 +24,8 @@ _APART = 0.06
 
 def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "What steering costs") -> go.Figure:
     """Mean cost over the multiplier at one layer, with intervals: one panel a measure, one line a vector.
+
+    Where a table holds multiplier 0, what is shown is the change from it, paired over items.
 
     Parameters
     ----------
@@ -55,17 +57,21 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
     fig = make_subplots(cols=len(shown), horizontal_spacing=0.28 / len(shown))
     for column, (measure, rows) in enumerate(shown.items(), 1):
         multipliers = sorted(rows["multiplier"].unique())
+        # A divergence is a change from the unsteered model by itself.
+        changed = measure != "divergence" and f"{measure}_change" in rows
+        shown_mean = f"{measure}_change" if changed else measure
+        quantity, unit = _NAMES[measure]
         step = _APART * min((b - a for a, b in pairwise(multipliers)), default=1.0)
         for number, (name, group) in enumerate(rows.groupby("vector", sort=False)):
             look, group = looks[str(name)], group.sort_values("multiplier")
             fig.add_scatter(
                 x=group["multiplier"] + step * (number - (len(looks) - 1) / 2),
-                y=group[measure],
+                y=group[shown_mean],
                 error_y={
                     "type": "data",
                     "symmetric": False,
-                    "array": group[f"{measure}_high"] - group[measure],
-                    "arrayminus": group[measure] - group[f"{measure}_low"],
+                    "array": group[f"{shown_mean}_high"] - group[shown_mean],
+                    "arrayminus": group[shown_mean] - group[f"{shown_mean}_low"],
                     "thickness": 1.5,
                 },
                 mode="lines+markers",
@@ -80,11 +86,13 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
         fig.update_xaxes(
             title_text="multiplier<br>(times the raw vector)",
             tickvals=multipliers,
-            ticktext=[f"{m:g}" for m in multipliers],
+            ticktext=[f"{m:g}".replace("-", "\N{MINUS SIGN}") for m in multipliers],
             col=column,
         )
         fig.update_yaxes(
-            title_text=_NAMES[measure], rangemode="tozero" if measure == "divergence" else "normal", col=column
+            title_text=f"{'change in ' if changed else ''}{quantity}<br>({unit})",
+            rangemode="tozero" if measure == "divergence" else "normal",
+            col=column,
         )
     counts = sorted({int(n) for rows in shown.values() for n in rows["n"]})
     n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"

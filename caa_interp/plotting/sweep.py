@@ -10,9 +10,6 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import quantity, summarized
-
-# Moved; kept here until every import names its new place.
-from caa_interp.plotting.dose_response import plot_dose_response as plot_dose_response
 from caa_interp.plotting.theme import DIVERGING, escape, figure
 
 Measure = Literal["logit_difference", "p_positive"]
