@@ -8,94 +8,231 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from caa_interp.activations import Activations, collect_activations
-    from caa_interp.analysis.projection import project
+    from caa_interp.analysis.decomposition import SparseAutoencoder, decompose, load_sae
+    from caa_interp.analysis.lens import logit_lens, steered_lens
+    from caa_interp.analysis.projection import project, project_vectors
+    from caa_interp.analysis.reliability import reliability
+    from caa_interp.analysis.similarity import cosine_similarity
+    from caa_interp.analysis.tokens import token_similarity
+    from caa_interp.analysis.transfer import transfer
+    from caa_interp.analysis.weights import weight_alignment
     from caa_interp.behaviors import Behavior, ContrastPair, load_behavior, load_behaviors
-    from caa_interp.errors import (
-        CAAError,
-        InputError,
-        MissingDependencyError,
-        ModelError,
-        VectorMismatchError,
-    )
-    from caa_interp.evaluation.controls import random_vectors
-    from caa_interp.evaluation.summary import choose_layer, steerability, summarize
+    from caa_interp.errors import CAAError, InputError, MissingDependencyError, ModelError, VectorMismatchError
+    from caa_interp.estimators import logistic_probe, mean_difference, principal_difference, whitened_mean_difference
+    from caa_interp.evaluation.comparison import compare_at_equal_divergence
+    from caa_interp.evaluation.controls import orthogonal_vectors, random_vectors, rescaled_to, shuffled_vectors
+    from caa_interp.evaluation.cost import calibrate, capability, divergence, perplexity, relative_multiplier
+    from caa_interp.evaluation.dose_response import dose_response, validation_split
+    from caa_interp.evaluation.judge_requests import Judge
+    from caa_interp.evaluation.judges import LocalJudge, OpenAIJudge
+    from caa_interp.evaluation.judging import CostEstimate, estimate_cost, judge_answers
+    from caa_interp.evaluation.scores import summarize_scores
+    from caa_interp.evaluation.side_effects import side_effects
+    from caa_interp.evaluation.summary import choose_condition, choose_layer, steerability, summarize, summarize_cost
     from caa_interp.evaluation.sweep import sweep
+    from caa_interp.explore import explore
+    from caa_interp.generation import generate
     from caa_interp.models import load_model
-    from caa_interp.plotting.projection import plot_projection
-    from caa_interp.plotting.sweep import plot_dose_response, plot_sweep
+    from caa_interp.operators import AddIf, Cap, ProjectTo, ablate, add, add_keeping_norm
+    from caa_interp.plotting.cost import plot_cost
+    from caa_interp.plotting.decomposition import plot_decomposition
+    from caa_interp.plotting.dose_response import plot_dose_response, plot_dose_responses
+    from caa_interp.plotting.export import save_figure
+    from caa_interp.plotting.lens import plot_logit_lens, plot_steered_lens
+    from caa_interp.plotting.projection import plot_projection, plot_vector_map
+    from caa_interp.plotting.reliability import plot_reliability
+    from caa_interp.plotting.scores import plot_scores
+    from caa_interp.plotting.side_effects import plot_side_effects
+    from caa_interp.plotting.similarity import plot_cosine_similarity
+    from caa_interp.plotting.sweep import plot_sweep
+    from caa_interp.plotting.tokens import plot_token_similarity
+    from caa_interp.plotting.transfer import plot_transfer
+    from caa_interp.plotting.weights import plot_weight_alignment
     from caa_interp.questions import load_prose, load_questions
     from caa_interp.readers import ReadResult, read_pairs
     from caa_interp.report import write_report
-    from caa_interp.steering import generate, steer
-    from caa_interp.vectors import SteeringVector, extract_vector, match_norms, mean_difference
+    from caa_interp.steering import steer
+    from caa_interp.vectors import SteeringVector, extract_vector, match_norms
 
 _MODULES = {
     "Activations": "activations",
+    "AddIf": "operators",
     "Behavior": "behaviors",
     "CAAError": "errors",
+    "Cap": "operators",
     "ContrastPair": "behaviors",
+    "CostEstimate": "evaluation.judging",
     "InputError": "errors",
+    "Judge": "evaluation.judge_requests",
+    "LocalJudge": "evaluation.judges",
     "MissingDependencyError": "errors",
     "ModelError": "errors",
+    "OpenAIJudge": "evaluation.judges",
+    "ProjectTo": "operators",
     "ReadResult": "readers",
+    "SparseAutoencoder": "analysis.decomposition",
     "SteeringVector": "vectors",
     "VectorMismatchError": "errors",
+    "ablate": "operators",
+    "add": "operators",
+    "add_keeping_norm": "operators",
+    "calibrate": "evaluation.cost",
+    "capability": "evaluation.cost",
+    "choose_condition": "evaluation.summary",
     "choose_layer": "evaluation.summary",
     "collect_activations": "activations",
+    "compare_at_equal_divergence": "evaluation.comparison",
+    "cosine_similarity": "analysis.similarity",
+    "decompose": "analysis.decomposition",
+    "divergence": "evaluation.cost",
+    "dose_response": "evaluation.dose_response",
+    "estimate_cost": "evaluation.judging",
+    "explore": "explore",
     "extract_vector": "vectors",
-    "generate": "steering",
+    "generate": "generation",
+    "judge_answers": "evaluation.judging",
     "load_behavior": "behaviors",
     "load_behaviors": "behaviors",
     "load_model": "models",
     "load_prose": "questions",
     "load_questions": "questions",
+    "load_sae": "analysis.decomposition",
+    "logistic_probe": "estimators",
+    "logit_lens": "analysis.lens",
     "match_norms": "vectors",
-    "mean_difference": "vectors",
-    "plot_dose_response": "plotting.sweep",
+    "mean_difference": "estimators",
+    "orthogonal_vectors": "evaluation.controls",
+    "perplexity": "evaluation.cost",
+    "plot_cosine_similarity": "plotting.similarity",
+    "plot_cost": "plotting.cost",
+    "plot_decomposition": "plotting.decomposition",
+    "plot_dose_response": "plotting.dose_response",
+    "plot_dose_responses": "plotting.dose_response",
+    "plot_logit_lens": "plotting.lens",
     "plot_projection": "plotting.projection",
+    "plot_reliability": "plotting.reliability",
+    "plot_scores": "plotting.scores",
+    "plot_side_effects": "plotting.side_effects",
+    "plot_steered_lens": "plotting.lens",
     "plot_sweep": "plotting.sweep",
+    "plot_token_similarity": "plotting.tokens",
+    "plot_transfer": "plotting.transfer",
+    "plot_vector_map": "plotting.projection",
+    "plot_weight_alignment": "plotting.weights",
+    "principal_difference": "estimators",
     "project": "analysis.projection",
+    "project_vectors": "analysis.projection",
     "random_vectors": "evaluation.controls",
     "read_pairs": "readers",
+    "relative_multiplier": "evaluation.cost",
+    "reliability": "analysis.reliability",
+    "rescaled_to": "evaluation.controls",
+    "save_figure": "plotting.export",
+    "shuffled_vectors": "evaluation.controls",
+    "side_effects": "evaluation.side_effects",
     "steer": "steering",
     "steerability": "evaluation.summary",
+    "steered_lens": "analysis.lens",
     "summarize": "evaluation.summary",
+    "summarize_cost": "evaluation.summary",
+    "summarize_scores": "evaluation.scores",
     "sweep": "evaluation.sweep",
+    "token_similarity": "analysis.tokens",
+    "transfer": "analysis.transfer",
+    "validation_split": "evaluation.dose_response",
+    "weight_alignment": "analysis.weights",
+    "whitened_mean_difference": "estimators",
     "write_report": "report",
 }
 
 __all__ = [
     "Activations",
+    "AddIf",
     "Behavior",
     "CAAError",
+    "Cap",
     "ContrastPair",
+    "CostEstimate",
     "InputError",
+    "Judge",
+    "LocalJudge",
     "MissingDependencyError",
     "ModelError",
+    "OpenAIJudge",
+    "ProjectTo",
     "ReadResult",
+    "SparseAutoencoder",
     "SteeringVector",
     "VectorMismatchError",
+    "ablate",
+    "add",
+    "add_keeping_norm",
+    "calibrate",
+    "capability",
+    "choose_condition",
     "choose_layer",
     "collect_activations",
+    "compare_at_equal_divergence",
+    "cosine_similarity",
+    "decompose",
+    "divergence",
+    "dose_response",
+    "estimate_cost",
+    "explore",
     "extract_vector",
     "generate",
+    "judge_answers",
     "load_behavior",
     "load_behaviors",
     "load_model",
     "load_prose",
     "load_questions",
+    "load_sae",
+    "logistic_probe",
+    "logit_lens",
     "match_norms",
     "mean_difference",
+    "orthogonal_vectors",
+    "perplexity",
+    "plot_cosine_similarity",
+    "plot_cost",
+    "plot_decomposition",
     "plot_dose_response",
+    "plot_dose_responses",
+    "plot_logit_lens",
     "plot_projection",
+    "plot_reliability",
+    "plot_scores",
+    "plot_side_effects",
+    "plot_steered_lens",
     "plot_sweep",
+    "plot_token_similarity",
+    "plot_transfer",
+    "plot_vector_map",
+    "plot_weight_alignment",
+    "principal_difference",
     "project",
+    "project_vectors",
     "random_vectors",
     "read_pairs",
+    "relative_multiplier",
+    "reliability",
+    "rescaled_to",
+    "save_figure",
+    "shuffled_vectors",
+    "side_effects",
     "steer",
     "steerability",
+    "steered_lens",
     "summarize",
+    "summarize_cost",
+    "summarize_scores",
     "sweep",
+    "token_similarity",
+    "transfer",
+    "validation_split",
+    "weight_alignment",
+    "whitened_mean_difference",
     "write_report",
 ]
 
