@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from caa_interp.evaluation.summary import choose_condition, choose_layer, steerability, summarize, summarize_cost
     from caa_interp.evaluation.sweep import sweep
     from caa_interp.explore import explore
+    from caa_interp.extraction import extract_vector, vector_from_activations
     from caa_interp.generation import generate
     from caa_interp.models import load_model
     from caa_interp.operators import AddIf, Cap, ProjectTo, ablate, add, add_keeping_norm
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from caa_interp.readers import ReadResult, read_pairs
     from caa_interp.report import write_report
     from caa_interp.steering import steer
-    from caa_interp.vectors import SteeringVector, extract_vector, match_norms
+    from caa_interp.vectors import SteeringVector, match_norms
 
 _MODULES = {
     "Activations": "activations",
@@ -88,7 +89,7 @@ _MODULES = {
     "dose_response": "evaluation.dose_response",
     "estimate_cost": "evaluation.judging",
     "explore": "explore",
-    "extract_vector": "vectors",
+    "extract_vector": "extraction",
     "generate": "generation",
     "judge_answers": "evaluation.judging",
     "load_behavior": "behaviors",
@@ -140,6 +141,7 @@ _MODULES = {
     "token_similarity": "analysis.tokens",
     "transfer": "analysis.transfer",
     "validation_split": "evaluation.dose_response",
+    "vector_from_activations": "extraction",
     "weight_alignment": "analysis.weights",
     "whitened_mean_difference": "estimators",
     "write_report": "report",
@@ -231,6 +233,7 @@ __all__ = [
     "token_similarity",
     "transfer",
     "validation_split",
+    "vector_from_activations",
     "weight_alignment",
     "whitened_mean_difference",
     "write_report",

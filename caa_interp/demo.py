@@ -13,14 +13,15 @@ from caa_interp.behaviors import Behavior, load_behavior
 from caa_interp.evaluation.controls import random_vectors
 from caa_interp.evaluation.summary import choose_layer, steerability
 from caa_interp.evaluation.sweep import sweep
+from caa_interp.extraction import extract_vector
 from caa_interp.files import write_atomically
+from caa_interp.generation import generate
 from caa_interp.models import EMBEDDED, load_model
 from caa_interp.models.access import n_layers
+from caa_interp.plotting.dose_response import plot_dose_response
 from caa_interp.plotting.projection import plot_projection
-from caa_interp.plotting.sweep import plot_dose_response, plot_sweep
+from caa_interp.plotting.sweep import plot_sweep
 from caa_interp.report import Section, write_report
-from caa_interp.steering import generate
-from caa_interp.vectors import extract_vector
 
 N_LAYER_CHOICE = 10
 N_RANDOM = 5
@@ -142,8 +143,9 @@ def _sections(
             plot_dose_response(held_out),
         ),
         Section(
-            "Where the two sides part",
-            "Activations of held-out answers at an early layer, at a third of the depth and at the chosen layer.",
+            "Activations of the two sides",
+            "Held-out answers at an early layer, at a third of the depth and at the chosen layer. The first "
+            "components hold what differs most between the answers, which need not be the behavior.",
             plot_projection(points),
         ),
         Section(

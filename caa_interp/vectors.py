@@ -9,21 +9,16 @@ Contrastive Activation Addition (Rimsky et al. 2024, section 3), at every layer 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from caa_interp.activations import collect_activations, iterate_activations
-from caa_interp.behaviors import ContrastPair, check_pairs
 from caa_interp.errors import InputError, VectorMismatchError
-from caa_interp.estimators import Estimator, mean_difference
 from caa_interp.files import write_atomically
-from caa_interp.models.access import HOOK, check_layers, is_bridge, model_id, model_revision, n_layers
-from caa_interp.prompts import Format, PromptFormat, check_format
+from caa_interp.models.access import check_layers, model_id, n_layers
 from caa_interp.vector_files import from_file, to_bytes
 
 
@@ -65,11 +60,15 @@ class SteeringVector:
             raise InputError("values: there are NaN or infinite entries; a steering vector must be finite.")
 
     def __repr__(self) -> str:
-        name = self.metadata.get("behavior") or "vector"
         return (
-            f"SteeringVector({name}, layers {self.layers[0]} to {self.layers[-1]}, "
+            f"SteeringVector({self.name}, layers {self.layers[0]} to {self.layers[-1]}, "
             f"d_model {self.d_model}, model {self.metadata.get('model')})"
         )
+
+    @property
+    def name(self) -> str:
+        """Behavior that the metadata names, else ``"vector"``."""
+        return str(self.metadata.get("behavior") or "vector")
 
     @property
     def d_model(self) -> int:
@@ -163,79 +162,6 @@ class SteeringVector:
             return cls(*from_file(Path(path)))
         except InputError as error:
             raise InputError(f"vector file {path}: {error}") from error.__cause__
-
-
-def extract_vector(
-    model: Any,
-    pairs: Iterable[ContrastPair],
-    *,
-    format: Format = "choices",
-    layers: int | Sequence[int] | None = None,
-    estimator: Estimator = mean_difference,
-    system_prompt: str | None = None,
-    behavior: str | None = None,
-    progress: bool = False,
-) -> SteeringVector:
-    """Extract a steering vector at every layer from contrast pairs.
-
-    Parameters
-    ----------
-    model
-        A TransformerLens model, see :func:`caa_interp.load_model`.
-    pairs
-        At least one :class:`ContrastPair`, usually a behavior's ``train``.
-    format
-        ``"choices"`` (default, the paper's) reads the answer letter, ``"text"`` the mean over the answer's
-        tokens.
-    layers
-        0-based block indices; default: all.
-    estimator
-        ``(positive, negative) -> vector`` over tensors ``[n_pairs, n_layers, d_model]``. For the default the
-        sums are streamed, so that memory does not grow with the number of pairs.
-    system_prompt
-        Optional system prompt for every pair.
-    behavior
-        Name to keep in the metadata.
-    progress
-        Show a progress bar.
-
-    Returns
-    -------
-    SteeringVector
-        With the metadata needed to apply it.
-    """
-    checked = check_pairs(pairs)
-    check_format(format)
-    chosen = check_layers(layers, range(n_layers(model)), "the model")
-    if estimator is mean_difference:
-        total: Any = 0.0
-        dtype = torch.float32
-        for positive, negative in iterate_activations(model, checked, format, chosen, system_prompt, progress):
-            total = total + (positive.double() - negative.double())
-            dtype = positive.dtype
-        values = (total / len(checked)).to(dtype)
-    else:
-        found = collect_activations(
-            model, checked, format=format, layers=chosen, system_prompt=system_prompt, progress=progress
-        )
-        values = estimator(found.positive, found.negative)
-    metadata = {
-        "behavior": behavior,
-        "model": model_id(model),
-        "model_revision": model_revision(model),
-        "backend": "TransformerBridge" if is_bridge(model) else "HookedTransformer",
-        "hook": HOOK,
-        "weight_processing": "none",
-        "dtype": str(model.cfg.dtype).removeprefix("torch."),
-        "format": format,
-        "prompt_style": PromptFormat.of(model).style,
-        "system_prompt": system_prompt,
-        "position": "answer letter" if format == "choices" else "mean over the answer's tokens",
-        "estimator": getattr(estimator, "__name__", str(estimator)),
-        "n_pairs": len(checked),
-        "versions": {name: version(name) for name in ("caa-interp", "transformer-lens", "transformers", "torch")},
-    }
-    return SteeringVector(values, tuple(chosen), metadata)
 
 
 def match_norms(vectors: Mapping[str, SteeringVector]) -> dict[str, SteeringVector]:

@@ -111,7 +111,7 @@ def cosine_similarity(
 
 def _named(vectors: SteeringVector | Mapping[str, SteeringVector]) -> dict[str, SteeringVector]:
     if isinstance(vectors, SteeringVector):
-        return {str(vectors.metadata.get("behavior") or "vector"): vectors}
+        return {vectors.name: vectors}
     if not isinstance(vectors, Mapping) or not all(isinstance(v, SteeringVector) for v in vectors.values()):
         raise InputError(
             f"vectors: {type(vectors).__name__}; give a SteeringVector, or several as a mapping from names."

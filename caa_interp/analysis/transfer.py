@@ -83,7 +83,7 @@ def transfer(
     vector.check_fits(model)
     sources = check_layers(source_layers, vector.layers, "the vector")
     targets = check_layers(layers, range(n_layers(model)), "the model")
-    name = str(vector.metadata.get("behavior") or "vector")
+    name = vector.name
     moved = {
         f"{name} of layer {source}": SteeringVector(
             vector.at(source).repeat(len(targets), 1),

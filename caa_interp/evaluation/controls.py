@@ -21,7 +21,7 @@ import torch
 
 from caa_interp.activations import Activations
 from caa_interp.errors import InputError, VectorMismatchError
-from caa_interp.estimators import mean_difference
+from caa_interp.extraction import vector_from_activations
 from caa_interp.vectors import SteeringVector
 
 CONTROLS = ("random", "orthogonal", "shuffled")
@@ -111,9 +111,7 @@ def shuffled_vectors(activations: Activations, n: int = 20, *, seed: int = 0) ->
     number = {pair: index for index, pair in enumerate(distinct)}
     rows = torch.tensor([number[pair] for pair in activations.pairs])
     differences = activations.positive.double() - activations.negative.double()
-    values = mean_difference(activations.positive, activations.negative)
-    metadata = {"model": activations.model, "format": activations.format, "n_pairs": len(distinct)}
-    vector = SteeringVector(values, activations.layers, metadata)
+    vector = vector_from_activations(activations)
 
     def draw(generator: torch.Generator) -> torch.Tensor:
         exchanged = torch.randperm(len(distinct), generator=generator) < len(distinct) // 2

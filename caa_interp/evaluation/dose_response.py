@@ -21,15 +21,14 @@ import pandas as pd
 from caa_interp.activations import collect_activations
 from caa_interp.behaviors import Behavior, ContrastPair, check_pairs
 from caa_interp.errors import InputError
-from caa_interp.estimators import mean_difference
 from caa_interp.evaluation.controls import random_vectors, shuffled_vectors
 from caa_interp.evaluation.summary import choose_layer
 from caa_interp.evaluation.sweep import sweep
-from caa_interp.models.access import check_layers, model_id, n_layers
+from caa_interp.extraction import vector_from_activations
+from caa_interp.models.access import check_layers, n_layers
 from caa_interp.progress import track
 from caa_interp.prompts import Format, check_format
 from caa_interp.steering import check_multipliers
-from caa_interp.vectors import SteeringVector
 
 
 def dose_response(
@@ -118,15 +117,7 @@ def dose_response(
     tables, chosen = {}, {}
     for name, (train, validation, test) in track(splits.items(), "Behaviors", progress):
         activations = collect_activations(model, train, format=format, layers=candidates)
-        metadata = {
-            "behavior": name,
-            "model": model_id(model),
-            "format": format,
-            "estimator": "mean_difference",
-            "n_pairs": len(train),
-        }
-        values = mean_difference(activations.positive, activations.negative)
-        vector = SteeringVector(values, activations.layers, metadata)
+        vector = vector_from_activations(activations, behavior=name)
         chosen[name] = candidates[0]
         if validation:
             ends = (min(doses), max(doses))

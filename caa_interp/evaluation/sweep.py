@@ -150,7 +150,7 @@ def check_vectors(
     model: Any, vector: SteeringVector | Mapping[str, SteeringVector], layers: int | Sequence[int] | None
 ) -> tuple[dict[str, SteeringVector], dict[str, list[int]]]:
     """Return vectors by name, and the layers of each, or raise if one of them does not fit the model."""
-    given = vector if isinstance(vector, Mapping) else {str(vector.metadata.get("behavior") or "vector"): vector}
+    given = vector if isinstance(vector, Mapping) else {vector.name: vector}
     if not given:
         raise InputError("vector: the mapping is empty; give at least one vector.")
     for one in given.values():

@@ -11,7 +11,7 @@ from safetensors.torch import save
 import caa_interp as caa
 from caa_interp.activations import FORMAT
 from caa_interp.behaviors import PublishedPair
-from caa_interp.vectors import mean_difference
+from caa_interp.estimators import mean_difference
 from tests.oracles import definition
 
 FORMATS = ("choices", "text")
