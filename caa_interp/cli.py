@@ -33,6 +33,44 @@ def demo(
     run_demo(folder, model_name=model, behavior_name=behavior, say=typer.echo)
 
 
+@app.command()
+def reproduce(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Folder for vectors, tables and the page; what fits of an earlier run is used again."),
+    ],
+    data: Annotated[Path, typer.Option(help="Copy of github.com/nrimsky/CAA, or a folder of <behavior>.json files.")],
+    model: Annotated[str, typer.Option(help="Model name, folder or .gguf file.")] = "meta-llama/Llama-2-7b-chat-hf",
+    behaviors: Annotated[str, typer.Option(help="Names with commas between; default: the paper's seven.")] = "",
+    layers: Annotated[str, typer.Option(help="Layers with commas between, such as 12,13,14; default: all.")] = "",
+    dtype: Annotated[str, typer.Option(help="Such as float32; default: float32 on the CPU, bfloat16 on a GPU.")] = "",
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 if a cell is outside its tolerance.")] = False,
+) -> None:
+    """Measure the paper's multiple-choice tables and layer sweeps, and print them beside the published numbers.
+
+    Example: caa-interp reproduce llama-2-7b --data CAA
+    """
+    from caa_interp import paper
+    from caa_interp.reproduction import reproduce as measure_again
+
+    try:
+        chosen = [int(layer) for layer in layers.split(",")] if layers else None
+    except ValueError:
+        raise typer.BadParameter(f"--layers: {layers!r} must be whole numbers with commas between.") from None
+    comparison = measure_again(
+        folder,
+        data,
+        model_name=model,
+        behaviors=[name.strip() for name in behaviors.split(",")] if behaviors else paper.BEHAVIORS,
+        layers=chosen,
+        dtype=dtype or None,
+        progress=True,
+        say=typer.echo,
+    )
+    if strict and not comparison["within"].fillna(True).all():
+        raise typer.Exit(1)
+
+
 data_app = typer.Typer(no_args_is_help=True, help="Contrast sets: check, convert, fetch.")
 app.add_typer(data_app, name="data")
 
