@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from caa_interp.estimators import logistic_probe, mean_difference, principal_difference, whitened_mean_difference
     from caa_interp.evaluation.comparison import compare_at_equal_divergence
     from caa_interp.evaluation.controls import orthogonal_vectors, random_vectors, rescaled_to, shuffled_vectors
-    from caa_interp.evaluation.cost import calibrate, capability, divergence, perplexity, relative_multiplier
+    from caa_interp.evaluation.cost import capability, divergence, perplexity
     from caa_interp.evaluation.dose_response import dose_response, validation_split
     from caa_interp.evaluation.judge_requests import Judge
     from caa_interp.evaluation.judges import LocalJudge, OpenAIJudge
     from caa_interp.evaluation.judging import CostEstimate, estimate_cost, judge_answers
     from caa_interp.evaluation.scores import summarize_scores
     from caa_interp.evaluation.side_effects import side_effects
+    from caa_interp.evaluation.strength import calibrate, relative_multiplier
     from caa_interp.evaluation.summary import choose_condition, choose_layer, steerability, summarize, summarize_cost
     from caa_interp.evaluation.sweep import sweep
     from caa_interp.explore import explore
@@ -77,7 +78,7 @@ _MODULES = {
     "ablate": "operators",
     "add": "operators",
     "add_keeping_norm": "operators",
-    "calibrate": "evaluation.cost",
+    "calibrate": "evaluation.strength",
     "capability": "evaluation.cost",
     "choose_condition": "evaluation.summary",
     "choose_layer": "evaluation.summary",
@@ -125,7 +126,7 @@ _MODULES = {
     "project_vectors": "analysis.projection",
     "random_vectors": "evaluation.controls",
     "read_pairs": "readers",
-    "relative_multiplier": "evaluation.cost",
+    "relative_multiplier": "evaluation.strength",
     "reliability": "analysis.reliability",
     "rescaled_to": "evaluation.controls",
     "save_figure": "plotting.export",

@@ -10,7 +10,7 @@ import pandas as pd
 
 from caa_interp.behaviors import ContrastPair, check_pairs
 from caa_interp.errors import InputError
-from caa_interp.evaluation.cost import OutOfReachError, calibrate
+from caa_interp.evaluation.strength import OutOfReachError, calibrate
 from caa_interp.evaluation.summary import summarize
 from caa_interp.evaluation.sweep import check_vectors, sweep
 from caa_interp.operators import Operator, add, name_of

@@ -1,0 +1,116 @@
+"""Strength in comparable units: the multiplier for a given divergence, or for a given share of the residual stream."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from caa_interp.activations import Activations
+from caa_interp.errors import InputError, VectorMismatchError
+from caa_interp.evaluation.cost import measured, own_answers
+from caa_interp.evaluation.sweep import check_vectors
+from caa_interp.operators import Operator, add, name_of
+from caa_interp.vectors import SteeringVector
+
+_MOST_STEPS = 24
+_CLOSE = 0.02  # share of the target that a calibrated divergence may be off
+
+
+class OutOfReachError(InputError):
+    """No multiplier moves the model as far as is asked for."""
+
+
+def calibrate(
+    model: Any,
+    vector: SteeringVector,
+    prompts: Sequence[str],
+    *,
+    layer: int,
+    target: float = 0.1,
+    operator: Operator = add,
+    n_tokens: int = 32,
+    system_prompt: str | None = None,
+) -> float:
+    """Find the multiplier at which steering moves the model a given distance from its own answers.
+
+    Parameters
+    ----------
+    model, prompts, operator, n_tokens, system_prompt
+        As in :func:`divergence`.
+    vector
+        The steering vector; for the other direction, calibrate ``-vector``.
+    layer
+        0-based block index.
+    target
+        Mean divergence over the prompts' answers, in nats per token; above 0.
+
+    Returns
+    -------
+    float
+        Positive multiplier whose divergence is within 2 % of the target.
+
+    Raises
+    ------
+    OutOfReachError
+        If the divergence does not reach the target, as with an operator that can do only so much.
+    """
+    if not (math.isfinite(target) and target > 0):
+        raise InputError(f"target: {target}; it must be a positive number of nats per token, such as 0.1.")
+    check_vectors(model, vector, layer)
+    sequences = own_answers(model, prompts, n_tokens, system_prompt)
+
+    def moved(multiplier: float) -> float:
+        table = measured(model, vector, sequences, layer, (multiplier,), operator, False)
+        return float(table["divergence"].mean())
+
+    # The divergence of a small step grows with its square: so the first guess, and interpolation in logarithms.
+    low, high, multiplier, most = 0.0, math.inf, 1.0, 0.0
+    for _ in range(_MOST_STEPS):
+        found = moved(multiplier)
+        most = max(most, found)
+        if abs(found - target) <= _CLOSE * target:
+            return multiplier
+        low, high = (multiplier, high) if found < target else (low, multiplier)
+        guess = multiplier * math.sqrt(target / found) if found > 0 else multiplier * 4
+        guess = min(max(guess, multiplier / 8), multiplier * 8)
+        # Between bounds that are known, a guess outside them is replaced by their (geometric) middle.
+        if not low < guess < high:
+            guess = math.sqrt(low * high) if low > 0 else high / 2
+        multiplier = guess
+    raise OutOfReachError(
+        f"target: a divergence of {target} nats per token was not reached with operator {name_of(operator)} at layer "
+        f"{layer} (largest found: {most:.3g}). Give a smaller target, or another layer or operator."
+    )
+
+
+def relative_multiplier(vector: SteeringVector, activations: Activations, *, layer: int, share: float = 0.1) -> float:
+    """Multiplier at which what is added has a given share of the residual stream's norm.
+
+    Parameters
+    ----------
+    vector
+        The steering vector.
+    activations
+        Activations of the same model, whose mean norm over both sides stands for the residual stream.
+    layer
+        0-based block index.
+    share
+        Norm of the addition over that of the residual stream; any finite number.
+    """
+    if not math.isfinite(share):
+        raise InputError(f"share: {share}; it must be a finite number, such as 0.1.")
+    if layer not in activations.layers:
+        raise InputError(f"layer {layer!r}: the activations have layers {list(activations.layers)}. Choose one.")
+    if activations.positive.shape[-1] != vector.d_model:
+        raise VectorMismatchError(
+            f"vector: its width is {vector.d_model}, but the activations are {activations.positive.shape[-1]} wide. "
+            "Collect them from the vector's model."
+        )
+    at, norm = activations.layers.index(layer), float(vector.at(layer).double().norm())
+    if norm == 0:
+        raise InputError(
+            f"vector: it is zero at layer {layer}, so no multiplier gives it a norm. Choose another layer."
+        )
+    both = [side[:, at].double().norm(dim=-1) for side in (activations.positive, activations.negative)]
+    return share * float(sum(norms.mean() for norms in both) / 2) / norm
