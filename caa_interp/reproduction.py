@@ -7,7 +7,7 @@
    p(matching) / (p(A) + p(B)).
 4. The table is read off at the paper's layer.
 
-What a cell may differ by is derived, not chosen: see :func:`caa_interp.comparison.compare`.
+What a cell may differ by is derived, not chosen: see :func:`caa_interp.paper_table.compare`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from typing import Any
 import pandas as pd
 
 from caa_interp import paper
-from caa_interp.comparison import compare, printable
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import summarize
 from caa_interp.evaluation.sweep import sweep
@@ -30,6 +29,7 @@ from caa_interp.extraction import extract_vector
 from caa_interp.files import write_atomically
 from caa_interp.models import load_model
 from caa_interp.models.access import check_layers, model_id, model_revision, n_layers
+from caa_interp.paper_table import compare, printable
 from caa_interp.plotting.reproduction import plot_layer_sweep, plot_reproduction
 from caa_interp.published_sets import PublishedSet, fingerprint, read_published_sets
 from caa_interp.report import Section, write_report
@@ -80,7 +80,7 @@ def reproduce(
     Returns
     -------
     pandas.DataFrame
-        Result of :func:`caa_interp.comparison.compare`.
+        Result of :func:`caa_interp.paper_table.compare`.
 
     Raises
     ------

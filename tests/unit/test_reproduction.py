@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import caa_interp as caa
 from caa_interp import cli, paper, reproduction
-from caa_interp.comparison import compare, printable
+from caa_interp.paper_table import compare, printable
 from caa_interp.plotting.reproduction import plot_layer_sweep, plot_reproduction
 from caa_interp.published_sets import N_TEST, check_behaviors, read_published_sets
 from caa_interp.reproduction import reproduce
