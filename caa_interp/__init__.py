@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from caa_interp.questions import load_prose, load_questions
     from caa_interp.readers import ReadResult, read_pairs
     from caa_interp.report import write_report
+    from caa_interp.reproduction import reproduce
     from caa_interp.steering import steer
     from caa_interp.vectors import SteeringVector, match_norms
 
@@ -128,6 +129,7 @@ _MODULES = {
     "read_pairs": "readers",
     "relative_multiplier": "evaluation.strength",
     "reliability": "analysis.reliability",
+    "reproduce": "reproduction",
     "rescaled_to": "evaluation.controls",
     "save_figure": "plotting.export",
     "shuffled_vectors": "evaluation.controls",
@@ -220,6 +222,7 @@ __all__ = [
     "read_pairs",
     "relative_multiplier",
     "reliability",
+    "reproduce",
     "rescaled_to",
     "save_figure",
     "shuffled_vectors",

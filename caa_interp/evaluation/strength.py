@@ -1,4 +1,4 @@
-"""Strength in comparable units: the multiplier for a given divergence, or for a given share of the residual stream."""
+"""Strength in comparable units: the multiplier for a given divergence, or for a share of the residual stream."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import torch
 
 import caa_interp as caa
 from caa_interp.operators import name_of
+from caa_interp.prompts import PromptFormat
 from caa_interp.tree import Branch, Edit, run_tree
 
 OPERATORS = [
@@ -165,3 +166,38 @@ def test_a_sweep_steers_with_the_operator_and_says_which(operator, tiny_llama, p
 def test_names_in_tables():
     assert name_of(caa.ablate) == "ablate"
     assert name_of(caa.Cap(high=2.0)) == "Cap(low=-inf, high=2.0)"
+
+
+@each
+def test_a_steer_context_and_generation_use_the_operator(operator, tiny_llama, pairs):
+    """Against a plain hook on the same positions, and greedy decoding without a cache."""
+    vector = caa.extract_vector(tiny_llama, pairs, format="text")
+    tokens = list(PromptFormat.of(tiny_llama).encode("Is the weather good?"))
+    start, direction = len(tokens) - 1, vector.at(1)
+
+    def hook(activation, hook):
+        activation[:, start:] = operator(activation[:, start:], direction, 2.0)
+        return activation
+
+    expected = []
+    for _ in range(6):
+        with torch.no_grad():
+            plain = tiny_llama.run_with_hooks(torch.tensor([tokens]), fwd_hooks=[("blocks.1.hook_resid_post", hook)])
+            with caa.steer(tiny_llama, vector, layer=1, multiplier=2.0, operator=operator, start=start):
+                steered = tiny_llama(torch.tensor([tokens]))
+        torch.testing.assert_close(steered, plain, rtol=1e-4, atol=1e-4)
+        tokens.append(int(plain[0, -1].argmax()))
+        expected.append(tokens[-1])
+    table = caa.generate(
+        tiny_llama,
+        ["Is the weather good?", "I like the sea."],
+        vector=vector,
+        layer=1,
+        multipliers=(0.0, 2.0),
+        operator=operator,
+        max_new_tokens=6,
+    )
+    answer = table[(table["item"] == 0) & (table["multiplier"] == 2)]["answer"].iloc[0]
+    ends = [n for n, token in enumerate(expected) if token == tiny_llama.tokenizer.eos_token_id]
+    shown = expected[: ends[0]] if ends else expected
+    assert answer == tiny_llama.tokenizer.decode(shown, skip_special_tokens=True).strip()
