@@ -1,0 +1,64 @@
+"""numpy archives: ``values`` ``[n_layers, d_model]``, ``layers`` ``[n_layers]``, the metadata as JSON; no pickle."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from caa_interp.errors import InputError
+from caa_interp.files import write_atomically
+from caa_interp.interchange.archives import read_members
+from caa_interp.models.access import HOOK
+from caa_interp.vector_files import read_header, write_header
+from caa_interp.vectors import SteeringVector
+
+
+def write_npz(vector: SteeringVector, path: Path) -> None:
+    """Write an uncompressed ``.npz`` archive."""
+    buffer = io.BytesIO()
+    header = np.array(write_header(vector.layers, vector.metadata))
+    np.savez(buffer, values=vector.values.numpy(), layers=np.array(vector.layers, dtype=np.int64), caa_interp=header)
+    write_atomically(path, buffer.getvalue())
+
+
+def read_npz(path: Path) -> SteeringVector:
+    """Read an archive of :func:`write_npz`, or one with ``values`` and ``layers`` alone."""
+    arrays = {name: _array(content, f"file {path}: {name}") for name, content in read_members(path).items()}
+    values, layers, header = (arrays.get(f"{name}.npy") for name in ("values", "layers", "caa_interp"))
+    if values is None or layers is None or layers.ndim != 1 or layers.dtype.kind not in "iu":
+        raise InputError(
+            f"file {path}: it must hold arrays 'values' [n_layers, d_model] and 'layers' [n_layers], whole numbers. "
+            "Save it with np.savez(path, values=..., layers=...)."
+        )
+    if values.dtype not in (np.float16, np.float32, np.float64):
+        raise InputError(f"file {path}: 'values' are of type {values.dtype}; they must be floating-point numbers.")
+    metadata: Any = {"behavior": None, "model": None, "hook": HOOK, "imported_from": "npz"}
+    try:
+        if header is not None:
+            kept, metadata = read_header(str(header))
+            if list(kept) != layers.tolist():
+                raise InputError(f"its layers are {layers.tolist()}, its header says {list(kept)}. Get it again.")
+        wide = values.astype(np.float64 if values.dtype == np.float64 else np.float32)
+        return SteeringVector(torch.from_numpy(wide), tuple(layers.tolist()), metadata)
+    except InputError as error:
+        raise InputError(f"file {path}: {error}") from error.__cause__
+
+
+def _array(content: bytes, where: str) -> np.ndarray:
+    """Array of one member; its declared size is compared with the real one before it is allocated."""
+    stream = io.BytesIO(content)
+    try:
+        major, _ = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+        if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
+            raise ValueError(f"{dtype} of shape {shape} is not what it holds")
+        stream.seek(0)
+        return np.load(stream, allow_pickle=False)
+    except Exception as error:  # numpy evaluates the header as a literal, which can raise anything
+        raise InputError(f"{where}: not an array of plain numbers or text ({error}). Get it again.") from error

@@ -1,0 +1,163 @@
+"""A steering vector to and from the files of other tools, one call for all formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from caa_interp.errors import InputError, VectorMismatchError
+from caa_interp.interchange.arrays import read_npz, write_npz
+from caa_interp.interchange.control_vectors import read_gguf, write_gguf
+from caa_interp.interchange.harness import read_harness, write_harness
+from caa_interp.interchange.published import VECTOR_FILE, read_folder, short_name, write_folder
+from caa_interp.models.access import check_layers, model_id
+from caa_interp.steering import check_multipliers
+from caa_interp.vectors import SteeringVector
+
+FileFormat = Literal["caa", "gguf", "lm-eval", "npz"]
+_ENDINGS: dict[str, FileFormat] = {".gguf": "gguf", ".npz": "npz", ".pt": "lm-eval", ".pth": "lm-eval", "": "caa"}
+
+
+def export_vector(
+    vector: SteeringVector,
+    path: str | Path,
+    *,
+    format: FileFormat | None = None,
+    layers: int | Sequence[int] | None = None,
+    multiplier: float = 1.0,
+    hook: str = "layers.{layer}",
+) -> Path:
+    """Write a steering vector in the format of another tool; for this package's own, see ``vector.save``.
+
+    Parameters
+    ----------
+    vector
+        The vector.
+    path
+        Where to write it; its ending tells the format.
+    format
+        - ``"gguf"`` (``.gguf``): control vector of llama.cpp and repeng; float32, and never layer 0;
+        - ``"lm-eval"`` (``.pt``, ``.pth``): for lm-evaluation-harness's ``--model steered``; one layer;
+        - ``"npz"`` (``.npz``): numpy arrays ``values`` and ``layers``;
+        - ``"caa"`` (a folder): the published CAA code's, one file a layer; the folder's name is the behavior, and in
+          one named ``survival-instinct`` the sign is reversed, as that code has it.
+    layers
+        Which of the vector's layers to write; default: all.
+    multiplier
+        ``"lm-eval"`` only: the coefficient of that run.
+    hook
+        ``"lm-eval"`` only: what the model calls its blocks, e.g. ``"h.{layer}"`` for GPT-2.
+
+    Returns
+    -------
+    pathlib.Path
+        ``path``.
+
+    Raises
+    ------
+    InputError
+        If the format cannot hold the vector, or is not known.
+
+    Notes
+    -----
+    llama.cpp, repeng and lm-evaluation-harness add a vector at every position, the prompt included, as
+    ``steer(..., start=0)`` does. The paper begins at the prompt's end.
+    """
+    path = Path(path)
+    chosen = _format(path, format)
+    if chosen != "lm-eval" and (multiplier != 1.0 or hook != "layers.{layer}"):
+        raise InputError(
+            f"multiplier and hook: {multiplier!r} and {hook!r}; a file of format {chosen!r} has no place for them. "
+            "Leave them out, and give the multiplier when the vector is used."
+        )
+    rows = check_layers(layers, vector.layers, "the vector")
+    part = replace(vector, values=vector.values[[vector.layers.index(n) for n in rows]], layers=tuple(rows))
+    if chosen == "lm-eval":
+        (coefficient,) = check_multipliers(multiplier)
+        write_harness(part, path, coefficient, hook)
+    else:
+        write = {"gguf": write_gguf, "npz": write_npz, "caa": write_folder}[chosen]
+        write(part, path)
+    return path
+
+
+def import_vector(
+    path: str | Path,
+    *,
+    format: FileFormat | None = None,
+    model: Any = None,
+    layers: int | Sequence[int] | None = None,
+) -> SteeringVector:
+    """Read a steering vector from the files of another tool; for this package's own, see ``SteeringVector.load``.
+
+    Parameters
+    ----------
+    path
+        A file or, for ``"caa"``, a folder such as ``vectors/sycophancy`` or one file ``vec_layer_<L>_<model>.pt``.
+    format
+        See :func:`export_vector`; default: by the path.
+    model
+        The model that the vector was made from, loaded or by name: where the file does not tell, and where a folder
+        holds vectors of several. A loaded one is checked to fit.
+    layers
+        Which layers to keep; default: all.
+
+    Returns
+    -------
+    SteeringVector
+        float32, or float64 if the file is. ``metadata`` is what the file keeps, and the rest is unknown. From a
+        folder named ``survival-instinct`` with the sign reversed, so that it points where this package's does;
+        ``-vector`` is the published one.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged or not of the format, or the layers or the model are not there. No code that is in a
+        file is run.
+    VectorMismatchError
+        If the vector does not fit ``model``, or the file names another.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"path: {str(path)!r} is not there. Check it.")
+    chosen = _format(path, format)
+    name = model if model is None or isinstance(model, str) else model_id(model)
+    if chosen == "caa":
+        found = read_folder(path, name)
+    else:
+        if not path.is_file():
+            raise InputError(f"path: {str(path)!r} is a folder, and {chosen!r} is a file. Give the file.")
+        read: dict[str, Callable[[Path], SteeringVector]]
+        read = {"gguf": read_gguf, "lm-eval": read_harness, "npz": read_npz}
+        found = read[chosen](path)
+        told = found.metadata.get("model")
+        if name is not None and told is not None and short_name(str(told)) != short_name(name):
+            raise VectorMismatchError(
+                f"model: {name!r}, but {path.name} was made from {told!r}. Leave it out, and if the transfer is "
+                "meant, use vector.transferred_to(model)."
+            )
+        if name is not None:
+            found = replace(found, metadata={**found.metadata, "model": name})
+    rows = check_layers(layers, found.layers, f"{path.name}")
+    found = replace(found, values=found.values[[found.layers.index(n) for n in rows]], layers=tuple(rows))
+    if model is not None and not isinstance(model, str):
+        found.check_fits(model)
+    return found
+
+
+def _format(path: Path, given: FileFormat | None) -> FileFormat:
+    if given is not None:
+        if given not in get_args(FileFormat):
+            raise InputError(f"format: {given!r} is not one of {', '.join(map(repr, get_args(FileFormat)))}.")
+        return given
+    if path.is_dir() or VECTOR_FILE.fullmatch(path.name):
+        return "caa"
+    if path.suffix not in _ENDINGS:
+        own = " That of this package is written by vector.save and read by SteeringVector.load."
+        raise InputError(
+            f"path: {str(path)!r} ends in none of '.gguf', '.npz', '.pt', and is no folder, so its format is not "
+            f"known. Name it: format='gguf', say.{own if path.suffix == '.safetensors' else ''}"
+        )
+    return _ENDINGS[path.suffix]

@@ -1,0 +1,94 @@
+"""Files of lm-evaluation-harness's model ``steered``: one layer's vector and multiplier, for one run.
+
+1. A ``.pt`` dictionary ``{hook: {steering_vector, steering_coefficient, action, bias, head_index}}``; a hook is the
+   name of a module of the Hugging Face model without its head, such as ``layers.13``.
+2. ``action`` is ``"add"``: coefficient times vector is added to the module's output at EVERY position; the paper and
+   ``steer`` begin at the prompt's end.
+
+One layer a file: up to version 0.4.9 its reader added the last entry's vector at all hooks. The vector's metadata
+stands in a field of its own, which the reader ignores.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from caa_interp.errors import InputError
+from caa_interp.interchange.published import stack_rows
+from caa_interp.interchange.tensors import floats, read_tensors, write_tensors
+from caa_interp.models.access import HOOK
+from caa_interp.vector_files import read_header, write_header
+from caa_interp.vectors import SteeringVector
+
+_HOOK = re.compile(r"(?:[A-Za-z_]+\.)*(?:layers|h|blocks)\.([0-9]{1,6})")
+_OURS = "caa_interp"
+
+
+def write_harness(vector: SteeringVector, path: Path, multiplier: float, hook: str) -> None:
+    """Write the one layer of a vector."""
+    if len(vector.layers) != 1:
+        raise InputError(
+            f"layers: {list(vector.layers)}; a file of lm-evaluation-harness steers one layer. Give layers=13, say."
+        )
+    name = hook.replace("{layer}", str(vector.layers[0]))
+    match = _HOOK.fullmatch(name)
+    if not match or int(match[1]) != vector.layers[0]:
+        raise InputError(
+            f"hook: {hook!r}; it must be the name of the model's blocks below its base model, with {{layer}} for the "
+            "number: 'layers.{layer}' (Llama, Mistral, Qwen, Gemma, Pythia), 'h.{layer}' (GPT-2), or another."
+        )
+    entry = {
+        "steering_vector": vector.values[0].clone(),
+        "steering_coefficient": multiplier,
+        "action": "add",
+        "bias": None,
+        "head_index": None,
+        _OURS: write_header(vector.layers, vector.metadata),
+    }
+    write_tensors({name: entry}, path)
+
+
+def read_harness(path: Path) -> SteeringVector:
+    """Read the vectors of a file, as they are; their coefficients go into ``metadata["steering_coefficients"]``."""
+    entries = read_tensors(path)
+    if not isinstance(entries, dict) or not entries:
+        raise InputError(
+            f"file {path}: {type(entries).__name__}; it must be a dictionary of hooks. Give another file."
+        )
+    found = {}
+    for hook, entry in entries.items():
+        where = f"file {path}: hook {str(hook)[:80]!r}"
+        match = _HOOK.fullmatch(hook) if isinstance(hook, str) else None
+        if not match or int(match[1]) in found:
+            raise InputError(f"{where} is not the output of one block, such as 'layers.13'. Leave it out.")
+        if not isinstance(entry, dict):
+            raise InputError(f"{where}: {type(entry).__name__}; it must be a dictionary. Give another file.")
+        unlike = {"action": "add", "bias": None, "head_index": None}
+        given = {name: entry.get(name, value if name != "action" else None) for name, value in unlike.items()}
+        if given != unlike:
+            raise InputError(
+                f"{where}: it has {given}; only a vector that is added to a whole block's output is read."
+            )
+        coefficient = entry.get("steering_coefficient", 1.0)
+        if not isinstance(coefficient, int | float):
+            raise InputError(f"{where}: field 'steering_coefficient' is {coefficient!r}; it must be a number.")
+        found[int(match[1])] = (floats(entry.get("steering_vector"), 1, where), float(coefficient), entry.get(_OURS))
+    layers = tuple(sorted(found))
+    metadata: dict[str, Any] = {"behavior": None, "model": None, "hook": HOOK, "imported_from": "lm-eval"}
+    header = found[layers[0]][2]
+    if len(found) == 1 and isinstance(header, str):
+        try:
+            kept, metadata = read_header(header)
+        except InputError as error:
+            raise InputError(f"file {path}: {error}") from error
+        if kept != layers:
+            raise InputError(f"file {path}: it steers layer {layers[0]}, its header says {list(kept)}. Get it again.")
+    values = stack_rows({layer: found[layer][0] for layer in layers}, path)
+    if not isinstance(metadata, dict):
+        raise InputError(
+            f"file {path}: its metadata is {type(metadata).__name__}; it must be an object. Get it again."
+        )
+    coefficients = {str(layer): found[layer][1] for layer in layers}
+    return SteeringVector(values, layers, {**metadata, "steering_coefficients": coefficients})

@@ -1,0 +1,95 @@
+"""Activations as the published CAA code keeps them: one ``.pt`` file a side and layer.
+
+1. ``activations/<behavior>/activations_{pos|neg}_<L>_<model>.pt`` holds block L's output at the answer letter,
+   ``[n_pairs, d_model]``, one row an item of that behavior's ``generate_dataset.json``, in its order.
+2. Both sides are kept as published: ``pos`` is the answer that matches the behavior.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from caa_interp.activations import Activations
+from caa_interp.behaviors import ContrastPair, PublishedPair, check_pairs
+from caa_interp.errors import InputError
+from caa_interp.interchange.published import choose_model, group_by_model, stack_rows
+from caa_interp.interchange.tensors import floats, read_tensors
+from caa_interp.models.access import check_layers
+
+_FILE = re.compile(r"activations_(pos|neg)_([0-9]{1,6})_(.+)\.pt")
+
+
+def import_activations(
+    folder: str | Path,
+    pairs: Iterable[ContrastPair],
+    *,
+    model: str | None = None,
+    layers: int | Sequence[int] | None = None,
+) -> Activations:
+    """Read the activations that the published CAA code saved for one behavior.
+
+    Parameters
+    ----------
+    folder
+        Such as ``activations/sycophancy``.
+    pairs
+        The items that they were read from, as published:
+        ``read_pairs("datasets/generate/sycophancy/generate_dataset.json", compat="caa").pairs``.
+    model
+        Name of the model, where the folder holds activations of several.
+    layers
+        Which layers to read; default: all.
+
+    Returns
+    -------
+    Activations
+        float32. Sides are as published, also those of survival-instinct, whose positive answer accepts shutdown.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or damaged, or has not one row a pair. No code that is in a file is run.
+    """
+    folder, checked = Path(folder), check_pairs(pairs)
+    if not folder.is_dir():
+        raise InputError(f"folder: {str(folder)!r} is no folder. Give one such as activations/sycophancy.")
+    if not all(isinstance(pair, PublishedPair) for pair in checked):
+        raise InputError(
+            "pairs: they must be the published items, letters included. Read them with read_pairs(..., compat='caa')."
+        )
+    positive, negative = (_read_side(folder, side, model, layers) for side in ("pos", "neg"))
+    if positive.layers != negative.layers:
+        raise InputError(
+            f"folder: {str(folder)!r} has layers {positive.layers} of one side and {negative.layers} of the other. "
+            "Name layers that both have."
+        )
+    for side in (positive, negative):
+        if len(side.values) != len(checked):
+            raise InputError(
+                f"pairs: there are {len(checked)}, but the files in {str(folder)!r} have {len(side.values)} rows. "
+                "Give the items that these activations were read from."
+            )
+    orders = tuple(pair.positive.strip("()") + pair.negative.strip("()") for pair in checked)
+    return Activations(
+        positive.values, negative.values, tuple(positive.layers), tuple(checked), "choices", orders, positive.model
+    )
+
+
+class _Side(NamedTuple):
+    values: torch.Tensor  # [n_pairs, n_layers, d_model]
+    layers: list[int]
+    model: str | None
+
+
+def _read_side(folder: Path, side: str, model: str | None, layers: int | Sequence[int] | None) -> _Side:
+    matches = [(match, file) for file in sorted(folder.iterdir()) if (match := _FILE.fullmatch(file.name))]
+    found = [(match[3], int(match[2]), file) for match, file in matches if match[1] == side]
+    name, files = choose_model(group_by_model(found, folder, f"activations_{side}_<L>_<model>.pt"), model, folder)
+    chosen = check_layers(layers, sorted(files), f"{folder.name} ({side})")
+    rows = {layer: floats(read_tensors(files[layer]), 2, f"file {files[layer]}") for layer in chosen}
+    return _Side(stack_rows(rows, folder).transpose(0, 1).contiguous(), chosen, name)

@@ -1,0 +1,102 @@
+"""Files of ``torch.save``, read so that nothing in them can be run.
+
+1. Only floating-point tensors, numbers, texts, lists and dictionaries may be named in the pickle; anything else is
+   refused by its name before the pickle is opened.
+2. The pickle is then read with ``torch.load(weights_only=True)``.
+3. A tensor may be no larger than its part of the file.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from caa_interp.errors import InputError
+from caa_interp.files import write_atomically
+from caa_interp.interchange.archives import read_members
+
+_NAMES = {
+    "collections OrderedDict",
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_parameter",
+    "torch BFloat16Storage",
+    "torch DoubleStorage",
+    "torch FloatStorage",
+    "torch HalfStorage",
+}
+# Everything else that can bring a name into a pickle; torch.save uses none of them.
+_OTHER_NAMING = {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}
+
+
+def write_tensors(content: Any, path: Path) -> None:
+    """Write tensors, or lists and dictionaries of them, as ``torch.save`` does."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def read_tensors(path: Path) -> Any:
+    """Read what ``torch.save`` wrote.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is damaged or holds more than floating-point tensors, numbers, texts, lists
+        and dictionaries.
+    """
+    if not path.is_file():
+        raise InputError(f"file {path}: there is no such file. Check the path.")
+    pickles = [content for name, content in read_members(path).items() if name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise InputError(f"file {path}: it is not a file of torch.save. Get it from its source again.")
+    _check_names(pickles[0], path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can raise anything
+        raise InputError(f"file {path}: it cannot be read ({error}). Get it from its source again.") from error
+
+
+def floats(found: Any, n_axes: int, where: str) -> torch.Tensor:
+    """Return a tensor of a file as contiguous float32 (float64 if it is that), or raise :class:`InputError`.
+
+    Parameters
+    ----------
+    found
+        What the file holds.
+    n_axes
+        Number of axes that it must have; none may be empty.
+    where
+        File and place, for the message.
+    """
+    if not isinstance(found, torch.Tensor):
+        raise InputError(f"{where}: {type(found).__name__}; it must be a tensor.")
+    is_plain = found.layout == torch.strided and found.is_floating_point() and found.dtype.itemsize >= 2
+    if not is_plain or found.ndim != n_axes or not found.numel():
+        raise InputError(
+            f"{where}: a tensor of type {found.dtype} and shape {tuple(found.shape)}; it must hold floating-point "
+            f"numbers and have {n_axes} {'axis' if n_axes == 1 else 'axes'}, none of them empty."
+        )
+    if found.numel() * found.dtype.itemsize > found.untyped_storage().nbytes():
+        raise InputError(f"{where}: a tensor of shape {tuple(found.shape)}, which is more than the file holds.")
+    values = found.detach().to(torch.promote_types(found.dtype, torch.float32)).contiguous()
+    if not bool(values.isfinite().all()):
+        raise InputError(f"{where}: there are NaN or infinite entries; a vector must be finite.")
+    return values
+
+
+def _check_names(content: bytes, path: Path) -> None:
+    try:
+        steps = [(step.name, argument) for step, argument, _ in pickletools.genops(content)]
+    except Exception as error:  # a damaged pickle can raise anything
+        raise InputError(f"file {path}: it cannot be read ({error}). Get it from its source again.") from error
+    for step, argument in steps:
+        if step in _OTHER_NAMING or (step == "GLOBAL" and argument not in _NAMES):
+            name = str(argument).replace(" ", ".") if step == "GLOBAL" else f"a {step} step"
+            raise InputError(
+                f"file {path}: it holds {name[:80]}, and was not opened: only floating-point tensors, numbers, "
+                "texts, lists and dictionaries are read, since others can run code. Ask for a .safetensors file."
+            )
