@@ -1,0 +1,256 @@
+"""Prompting and fine-tuning, each alone and with a steering vector on top (Rimsky et al. 2024).
+
+1. Ask for the behavior, or for its opposite, in a system prompt; or show it in a few examples.
+2. Score the test pairs under each of these, unsteered: what prompting does alone.
+3. Score them with the steering vector on top: what it adds to prompting.
+4. The same with a model that was fine-tuned on the answers (:mod:`caa_interp.evaluation.finetuning`).
+
+All are scored on the same test pairs, so that every difference is paired. Examples come from train pairs alone. Where
+this differs from the paper: it has no examples.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from caa_interp.behaviors import Behavior, ContrastPair, PublishedPair, check_pairs
+from caa_interp.errors import InputError
+from caa_interp.evaluation.summary import MEASURES
+from caa_interp.evaluation.sweep import check_vectors, sweep
+from caa_interp.progress import track
+from caa_interp.prompts import Format, PromptFormat, check_format
+from caa_interp.statistics import bootstrap_mean
+from caa_interp.steering import check_multipliers
+from caa_interp.vectors import SteeringVector
+
+Side = Literal["positive", "negative"]
+SIDES: tuple[Side, ...] = ("positive", "negative")
+NONE = "none"
+CONDITION = ["baseline", "vector", "layer", "multiplier"]
+
+
+def few_shot_prompt(
+    pairs: Iterable[ContrastPair],
+    *,
+    side: Side = "positive",
+    n: int = 4,
+    format: Format = "choices",
+    seed: int = 0,
+) -> str:
+    """Write examples of one side's answers, to be given as a ``system_prompt``.
+
+    Parameters
+    ----------
+    pairs
+        Where examples are drawn from, usually a behavior's ``train``.
+    side
+        ``"positive"``: answers that show the behavior; ``"negative"``: the others.
+    n
+        Number of examples, at least 1.
+    format
+        ``"choices"`` (default): questions with two options, answered by a letter. The answers are (A) and (B) in
+        equal number, so that no letter is asked for. ``"text"``: questions with the answers themselves.
+    seed
+        Seed of the draw and of the letters.
+
+    Returns
+    -------
+    str
+        The examples in the form in which a base model is addressed (``Input: ...``, ``Response: ...``), with a line
+        above them that says what they are.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than ``n`` pairs, or an argument is not one of those above.
+    """
+    check_format(format)
+    checked = check_pairs(pairs)
+    if side not in SIDES:
+        raise InputError(f"side: {side!r} is not one of 'positive', 'negative'.")
+    if not 0 < n <= len(checked):
+        raise InputError(f"n: {n} of {len(checked)} pairs; show at least 1, and no more than there are.")
+    generator = random.Random(seed)
+    shown = generator.sample(checked, n)
+    # As many of one order as of the other, or one more of either.
+    orders = [("AB", "BA")[number % 2] for number in generator.sample(range(n + n % 2), n)]
+    shots = [_shot(pair, side, format, order) for pair, order in zip(shown, orders, strict=True)]
+    return "\n\n".join(["Answer as in these examples.", *shots])
+
+
+def baselines(
+    model: Any,
+    vector: SteeringVector | Mapping[str, SteeringVector],
+    behavior: Behavior,
+    *,
+    layer: int,
+    multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
+    format: Format = "choices",
+    tuned: Mapping[str, Any] | None = None,
+    n_pairs: int | None = None,
+    n_shots: int = 4,
+    seed: int = 0,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Score test pairs under system prompts, under examples and in tuned models, alone and with a vector on top.
+
+    Parameters
+    ----------
+    model
+        A TransformerLens model, see :func:`caa_interp.load_model`.
+    vector
+        Its steering vector, or several by name (a vector beside its controls, say), which share the work.
+    behavior
+        Its ``test`` pairs are scored, its ``train`` pairs are the examples, and its ``system_prompts`` are used if it
+        has them.
+    layer
+        0-based block index at which the vector is applied.
+    multipliers
+        With 0, which is each baseline alone.
+    format
+        ``"choices"`` (default, the paper's) or ``"text"``, of the examples too.
+    tuned
+        Tuned models of the same width by the name of their baseline, such as ``{"positive fine-tuning":
+        caa.fine_tune(model, behavior.train)}``. They get the same vector, which is ``transferred_to`` them, and no
+        system prompt.
+    n_pairs
+        At most this many test pairs are scored, drawn at random; default: all.
+    n_shots
+        Number of examples, see :func:`few_shot_prompt`; 0 leaves these baselines out.
+    seed
+        Seed of the draws.
+    progress
+        Show a progress bar over baselines.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The table of :func:`caa_interp.sweep` with ``baseline`` in front: ``"none"``, ``"positive system prompt"``,
+        ``"negative system prompt"``, ``"positive few-shot"``, ``"negative few-shot"`` and the names of the tuned
+        models. It can be given to :func:`summarize_baselines` and :func:`caa_interp.plot_baselines`; the rows of one
+        baseline can be given to :func:`caa_interp.summarize`. ``attrs`` holds, besides those of the sweep,
+        ``behavior``, ``seed``, and the texts used: ``system_prompts``, by baseline.
+
+    Raises
+    ------
+    InputError
+        If an argument is not one of those above, or a prompt does not fit the model.
+    VectorMismatchError
+        If the vector was not made for this model, or does not fit a tuned one.
+    """
+    check_format(format)
+    if not isinstance(behavior, Behavior):
+        raise InputError(f"behavior: {type(behavior).__name__}; give a Behavior, such as load_behavior returns.")
+    test = check_pairs(behavior.test, "behavior.test")
+    if n_pairs is not None and n_pairs < 1:
+        raise InputError(f"n_pairs: {n_pairs}; it must be at least 1.")
+    if n_shots < 0:
+        raise InputError(f"n_shots: {n_shots}; it must not be negative; 0 leaves these baselines out.")
+    doses = check_multipliers(multipliers)
+    if 0 not in doses:
+        raise InputError(f"multipliers: {doses}; 0 must be one of them, which is each baseline alone.")
+    vectors, _ = check_vectors(model, vector, layer)
+    prompts: dict[str, str | None] = {NONE: None}
+    prompts |= {
+        f"{side} system prompt": behavior.system_prompts[side] for side in SIDES if side in behavior.system_prompts
+    }
+    if n_shots:
+        train = check_pairs(behavior.train, "behavior.train")
+        if n_shots > len(train):
+            raise InputError(f"n_shots: {n_shots}, but the behavior has {len(train)} train pairs. Show fewer.")
+        prompts |= {
+            f"{side} few-shot": few_shot_prompt(train, side=side, n=n_shots, format=format, seed=seed)
+            for side in SIDES
+        }
+    conditions: dict[str, tuple[Any, dict[str, SteeringVector], str | None]] = {
+        name: (model, vectors, prompt) for name, prompt in prompts.items()
+    }
+    for name, other in (tuned or {}).items():
+        if name in conditions:
+            raise InputError(f"tuned: {name!r} is the name of another baseline; choose a different one.")
+        conditions[name] = (other, {key: one.transferred_to(other) for key, one in vectors.items()}, None)
+    if n_pairs is not None and n_pairs < len(test):
+        test = [test[at] for at in sorted(random.Random(seed).sample(range(len(test)), n_pairs))]
+    for name, (own_model, _, prompt) in conditions.items():  # so that none is too long when others are done already
+        form = PromptFormat.of(own_model)
+        for number, pair in enumerate(test):
+            form.render(pair, format, prompt, what=f"{name}, pair {number}")
+    tables = {
+        name: sweep(own_model, own, test, format=format, layers=layer, multipliers=doses, system_prompt=prompt)
+        for name, (own_model, own, prompt) in track(conditions.items(), "Baselines", progress)
+    }
+    result = pd.concat(tables, names=["baseline"]).reset_index("baseline").reset_index(drop=True)
+    paths = {path for table in tables.values() for path in table.attrs["path"].split("+")}
+    result.attrs = {
+        **tables[NONE].attrs,
+        "path": "+".join(sorted(paths)),
+        "behavior": behavior.name,
+        "system_prompts": {name: prompt for name, prompt in prompts.items() if prompt is not None},
+        "seed": seed,
+    }
+    return result
+
+
+def summarize_baselines(table: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
+    """Mean scores per baseline and multiplier, and what each changes.
+
+    Parameters
+    ----------
+    table
+        Result of :func:`baselines`.
+    confidence
+        Confidence of the intervals, between 0 and 1.
+    seed
+        Seed of the bootstrap.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per baseline, vector, layer and multiplier: ``p_positive`` and ``logit_difference`` (means over
+        items), and their change from the model as it is, without prompt, examples, tuning or vector
+        (``p_positive_change``, ``logit_difference_change``, paired over items), each with ``_low`` and ``_high``; and
+        the number of items ``n``. ``attrs`` holds ``confidence`` besides those of the table.
+    """
+    _check_table(table)
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence: {confidence}; it must lie between 0 and 1, such as 0.95.")
+    result = table[CONDITION].drop_duplicates(ignore_index=True).assign(n=table["item"].nunique())
+    conditions = pd.MultiIndex.from_frame(result[CONDITION])
+    unchanged = pd.MultiIndex.from_frame(result[CONDITION].assign(baseline=NONE, multiplier=0.0))
+    for measure in MEASURES:
+        items = table.pivot_table(index="item", columns=CONDITION, values=measure, sort=False, dropna=False)
+        items = items.reindex(columns=conditions).dropna()
+        change = items.to_numpy() - items.reindex(columns=unchanged).to_numpy()
+        for name, values in {measure: items.to_numpy(), f"{measure}_change": change}.items():
+            mean, low, high = bootstrap_mean(values, np.random.default_rng(seed), confidence)
+            result = result.assign(**{name: mean, f"{name}_low": low, f"{name}_high": high})
+    result.attrs = {**table.attrs, "confidence": confidence}
+    return result
+
+
+def _shot(pair: ContrastPair, side: Side, format: Format, order: str) -> str:
+    """One example in the form of a base model."""
+    question, answer = pair.question, pair.positive if side == "positive" else pair.negative
+    if format == "choices" and not isinstance(pair, PublishedPair):
+        first, second = (pair.positive, pair.negative) if order == "AB" else (pair.negative, pair.positive)
+        question = f"{question}\n\nChoices:\n (A) {first}\n (B) {second}"
+        answer = "(A)" if answer == first else "(B)"
+    return f"Input: {question.strip()}\nResponse: {answer}"
+
+
+def _check_table(table: pd.DataFrame) -> None:
+    source = "give the result of caa_interp.baselines."
+    if not isinstance(table, pd.DataFrame):
+        raise InputError(f"table: {type(table).__name__}, not a pandas DataFrame; {source}")
+    missing = sorted({"item", "order", *CONDITION, *MEASURES} - set(table.columns))
+    if missing:
+        raise InputError(f"table: columns {missing} are missing; {source}")
+    if not ((table["baseline"] == NONE) & (table["multiplier"] == 0)).any():
+        raise InputError(f"table: it has no row of the baseline {NONE!r} with multiplier 0; {source}")
+    if table.duplicated(["item", "order", *CONDITION]).any():
+        raise InputError(f"table: some rows agree in baseline, item, order, vector, layer and multiplier; {source}")

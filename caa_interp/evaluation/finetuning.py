@@ -1,0 +1,300 @@
+"""Fine-tuning on the answers, the paper's strongest baseline (Rimsky et al. 2024).
+
+1. Put each pair's question to the model, and train it on the answer that shows the behavior: cross-entropy on the
+   answer letter alone, all weights, one epoch of SGD.
+2. Score held-out pairs with the tuned model, and once more with a steering vector on top.
+
+Where this differs: low-rank updates of the weights (LoRA, Hu et al. 2022) are the default and the paper's form is
+``method="full"``; every pair is shown in both letter orders, in one step, so that no step favors a letter; and with
+``format="text"`` the model is trained on the answer itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import math
+import os
+import random
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from caa_interp.behaviors import ContrastPair, check_pairs
+from caa_interp.errors import InputError, MissingDependencyError
+from caa_interp.models.access import model_id, steered
+from caa_interp.models.wrapping import plain_copy, wrap
+from caa_interp.prompts import Format, PromptFormat
+
+Method = Literal["lora", "full"]
+# For all weights what the paper and its code say: plain SGD at a constant rate, and nothing is clipped.
+_METHODS: dict[str, dict[str, Any]] = {
+    "lora": {"learning_rate": 1e-3, "optim": "adamw_torch", "lr_scheduler_type": "linear"},
+    "full": {"learning_rate": 1e-4, "optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0},
+}
+IGNORED = -100  # label of a token that carries no loss
+# The sequences of one pair: ``input_ids``, and as ``labels`` the answer's own tokens, IGNORED in front of them.
+Examples = list[dict[str, list[int]]]
+
+
+def fine_tune(
+    model: Any,
+    pairs: Iterable[ContrastPair],
+    *,
+    side: Literal["positive", "negative"] = "positive",
+    method: Method = "lora",
+    format: Format = "choices",
+    system_prompt: str | None = None,
+    learning_rate: float | None = None,
+    epochs: int = 1,
+    batch_size: int = 2,
+    rank: int = 16,
+    seed: int = 0,
+    output: str | Path | None = None,
+    progress: bool = False,
+) -> Any:
+    """Train a copy of a model to give the answers of one side.
+
+    Needs ``pip install 'caa-interp[finetune]'``.
+
+    Parameters
+    ----------
+    model
+        A ``TransformerBridge``, see :func:`caa_interp.load_model`, on one device. It is not changed.
+    pairs
+        Pairs to train on, usually a behavior's ``train``.
+    side
+        ``"positive"`` (default): the answers that show the behavior; ``"negative"``: the others.
+    method
+        ``"lora"`` (default): low-rank updates of every linear map within the blocks, by AdamW with a rate that falls
+        to zero, merged into the weights at the end. ``"full"``: all weights, by SGD without momentum, as in the
+        paper.
+    format
+        ``"choices"`` (default, the paper's): the loss is that of the answer letter, in both letter orders.
+        ``"text"``: that of the answer's tokens.
+    system_prompt
+        Optional system prompt for every pair.
+    learning_rate
+        Default: 1e-3 for LoRA, 1e-4 (the paper's) for all weights.
+    epochs
+        How often every pair is shown; default 1, as in the paper.
+    batch_size
+        Pairs a step. In the choices form a pair is two sequences, its letter orders; the default of 2 makes 4
+        sequences a step, as in the paper's code on one GPU.
+    rank
+        Rank of LoRA's updates, which are scaled by two; not used by ``"full"``.
+    seed
+        Seed of the order of pairs and of LoRA's first weights. On the CPU it fixes the result to the bit, for a
+        fixed number of threads.
+    output
+        New folder to write the tuned model to, in Hugging Face's layout: ``caa.load_model(output)`` loads it.
+        Default: nothing is written.
+    progress
+        Show the Trainer's progress bar and the loss.
+
+    Returns
+    -------
+    TransformerBridge
+        A model of its own, in the precision of ``model``, that every function takes. Its id is the name of the folder
+        ``output``, as after loading it from there; without one, ``model``'s id with method, side and a digest of
+        texts and settings behind it. So the vectors of ``model`` must be ``transferred_to`` it.
+
+    Raises
+    ------
+    InputError
+        If an argument is not one of those above.
+    MissingDependencyError
+        If ``peft`` (LoRA) or ``accelerate`` is not installed.
+    ModelError
+        If the model's weights cannot be copied.
+
+    Notes
+    -----
+    All weights are trained in float32 at least, since SGD's small steps would be lost in 16 bits: that takes 8 bytes
+    a weight beside the model. LoRA leaves the weights in the model's own precision.
+    """
+    checked = check_pairs(pairs)
+    _check_choices(side, method)
+    _check_numbers(learning_rate, {"epochs": epochs, "batch_size": batch_size, "rank": rank}, seed)
+    _check_installed(method)
+    if steered.get(model):
+        raise InputError("model: it is being steered. Fine-tune it outside the steer context.")
+    examples = answer_examples(model, checked, side, format, system_prompt)
+    settings = dict(_METHODS[method], num_train_epochs=epochs, per_device_train_batch_size=batch_size, seed=seed)
+    if learning_rate is not None:
+        settings["learning_rate"] = float(learning_rate)
+    folder = None if output is None else Path(output).expanduser().resolve()
+    name = _digested(model, method, side, [examples, settings, rank]) if folder is None else folder.name
+    if folder is not None:
+        _check_folder(folder, model)
+
+    plain = plain_copy(model)
+    device, dtype = plain.device, plain.dtype
+    with _randomness(seed):
+        if method == "lora":
+            adapted = with_adapters(plain, rank)
+            train(adapted, examples, settings, progress)
+            plain = adapted.merge_and_unload()
+        else:
+            _cast(plain, torch.promote_types(dtype, torch.float32))
+            train(plain, examples, settings, progress)
+            _cast(plain, dtype)
+    plain = plain.to(device)
+    if folder is not None:
+        _save(plain, model.tokenizer, folder)
+    return wrap(plain, model.tokenizer, name)
+
+
+def answer_examples(
+    model: Any, pairs: Sequence[ContrastPair], side: str, format: Format, system_prompt: str | None = None
+) -> list[Examples]:
+    """Sequences to train on: for each pair two in the choices form, which end at the letter, and one for text."""
+    prompts = PromptFormat.of(model)
+    found = []
+    for number, pair in enumerate(pairs):
+        examples = []
+        for rendering in prompts.render(pair, format, system_prompt, what=f"pairs[{number}]"):
+            tokens, begin = list(getattr(rendering, side)), rendering.n_prompt
+            if format == "choices":
+                begin = rendering.n_shared
+                tokens = tokens[: begin + 1]
+            examples.append({"input_ids": tokens, "labels": [IGNORED] * begin + tokens[begin:]})
+        found.append(examples)
+    return found
+
+
+def with_adapters(plain: Any, rank: int) -> Any:
+    """Put trainable low-rank updates beside the linear maps of a Hugging Face model, whose own weights are frozen."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+    with warnings.catch_warnings():
+        # peft uses an old name of transformers', and says how it treats GPT-2's transposed matrices.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="fan_in_fan_out", category=UserWarning)
+        return get_peft_model(plain, config)
+
+
+def train(plain: Any, examples: list[Examples], settings: Mapping[str, Any], progress: bool) -> None:
+    """Train a Hugging Face model with the Trainer, which is kept from writing, reporting and spreading over GPUs."""
+    from transformers import PrinterCallback, Trainer, TrainingArguments
+
+    on_cpu, use_cache = plain.device.type == "cpu", plain.config.use_cache
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            save_strategy="no",
+            logging_strategy="steps" if progress else "no",
+            logging_steps=0.1,
+            report_to="none",
+            disable_tqdm=not progress,
+            use_cpu=on_cpu,
+            dataloader_pin_memory=not on_cpu,
+            remove_unused_columns=False,
+            **settings,
+        )
+        if arguments.n_gpu > 1:
+            arguments._n_gpu = 1
+        trainer = Trainer(plain, arguments, train_dataset=examples, data_collator=batched)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    plain.config.use_cache = use_cache
+    plain.eval()
+
+
+def batched(pairs: Sequence[Examples]) -> dict[str, torch.Tensor]:
+    """Stack the examples of some pairs, padded on the right: tensors ``[n_examples, length]``."""
+    examples = [example for examples in pairs for example in examples]
+    length = max(len(example["input_ids"]) for example in examples)
+    rows = [{**example, "attention_mask": [1] * len(example["input_ids"])} for example in examples]
+    padding = {"input_ids": 0, "labels": IGNORED, "attention_mask": 0}
+    return {
+        name: torch.tensor([row[name] + [fill] * (length - len(row[name])) for row in rows])
+        for name, fill in padding.items()
+    }
+
+
+def _check_choices(side: str, method: str) -> None:
+    if side not in ("positive", "negative"):
+        raise InputError(f"side: {side!r} is not one of 'positive', 'negative'.")
+    if method not in _METHODS:
+        raise InputError(f"method: {method!r} is not one of {', '.join(map(repr, _METHODS))}.")
+
+
+def _check_numbers(learning_rate: float | None, counts: Mapping[str, int], seed: int) -> None:
+    if learning_rate is not None and not (math.isfinite(learning_rate) and learning_rate > 0):
+        raise InputError(f"learning_rate: {learning_rate}; it must be a positive number, or None for the default.")
+    for name, value, least in [*((name, value, 1) for name, value in counts.items()), ("seed", seed, 0)]:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InputError(f"{name}: {value!r}; it must be a whole number of at least {least}.")
+
+
+def _check_installed(method: str) -> None:
+    for package in ("accelerate", "peft") if method == "lora" else ("accelerate",):
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(
+                f"fine_tune: it needs the package {package}; pip install 'caa-interp[finetune]'"
+            )
+
+
+def _check_folder(folder: Path, model: Any) -> None:
+    """Raise :class:`InputError` if the folder is there, or if a model of its name would be addressed differently."""
+    if folder.exists():
+        raise InputError(f"output: {str(folder)!r} exists; give the name of a new folder.")
+    named = SimpleNamespace(
+        tokenizer=model.tokenizer, cfg=SimpleNamespace(model_name=folder.name, n_ctx=model.cfg.n_ctx)
+    )
+    before, after = PromptFormat.of(model).style, PromptFormat.of(named).style
+    if before != after:
+        raise InputError(
+            f"output: the model is addressed in the form {before!r}, but by the name {folder.name!r} it would be in "
+            f"the form {after!r}, since its tokenizer has no chat template. Keep its name {model_id(model)!r} as a "
+            "part of the folder's."
+        )
+
+
+def _digested(model: Any, method: str, side: str, content: Any) -> str:
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
+    return f"{model_id(model)}+{method}-{side}-{digest}"
+
+
+@contextlib.contextmanager
+def _randomness(seed: int) -> Iterator[None]:
+    """Seed all generators, and set them back at the end: the Trainer seeds them too."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+def _cast(plain: Any, dtype: torch.dtype) -> None:
+    """Change the type of the weights alone: buffers such as rotary frequencies need their own."""
+    for parameter in plain.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
+def _save(plain: Any, tokenizer: Any, folder: Path) -> None:
+    """Write model and tokenizer under a temporary name beside their place, then rename it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)
+    try:
+        plain.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        os.chmod(partial, 0o755)
+        os.rename(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial)
+        raise

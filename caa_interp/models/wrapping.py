@@ -1,0 +1,107 @@
+"""From a TransformerLens model to a plain Hugging Face model with the same weights, and back.
+
+A ``TransformerBridge`` puts its own modules into the Hugging Face model that it wraps, so that model can be neither
+trained with Hugging Face's tools nor saved. A copy without them can.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from caa_interp.errors import ModelError
+from caa_interp.models.access import input_device, is_bridge, model_id, revisions
+
+
+def plain_copy(model: Any) -> Any:
+    """Copy the weights of a ``TransformerBridge`` into a Hugging Face model of their own.
+
+    Returns
+    -------
+    transformers.PreTrainedModel
+        In evaluation mode, with the type, the device and the configuration of the model that is wrapped.
+
+    Raises
+    ------
+    ModelError
+        If the model is no bridge, or if its weights have been changed into others than Hugging Face's (processed,
+        quantized), or are spread over devices.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if not is_bridge(model):
+        raise ModelError(
+            f"model {model_id(model)!r}: it is a HookedTransformer, whose weights are not Hugging Face's. Load it "
+            "with load_model(..., backend='bridge')."
+        )
+    wrapped = model.original_model
+    if len({parameter.device for parameter in wrapped.parameters()}) > 1:
+        raise ModelError(f"model {model_id(model)!r}: it is spread over devices. Load it on one, without device_map.")
+    config = copy.deepcopy(wrapped.config)
+    config.output_attentions = False
+    # A new model draws its weights, which are replaced at once, from the user's generator.
+    with torch.random.fork_rng(devices=[]):
+        plain = AutoModelForCausalLM.from_config(config, dtype=wrapped.dtype, trust_remote_code=False)
+    tensors = dict(wrapped.named_parameters(remove_duplicate=False))
+    tensors |= dict(wrapped.named_buffers(remove_duplicate=False))
+    weights = {name.replace("._original_component", ""): tensor for name, tensor in tensors.items()}
+    names = plain.state_dict().keys()
+    if not names <= weights.keys():
+        raise _changed(model, f"there is no {sorted(names - weights.keys())[0]}")
+    try:
+        plain.load_state_dict({name: weights[name].detach() for name in names})
+    except RuntimeError as error:
+        raise _changed(model, str(error)) from error
+    plain.generation_config = copy.deepcopy(wrapped.generation_config)
+    plain = plain.to(input_device(model)).eval()
+    _check_same(model, plain)
+    return plain
+
+
+def wrap(plain: Any, tokenizer: Any, name: str) -> Any:
+    """Put a Hugging Face model into a ``TransformerBridge``, which takes the model over.
+
+    Parameters
+    ----------
+    plain
+        The model; do not use it afterwards.
+    tokenizer
+        The tokenizer of a loaded model, which is copied.
+    name
+        What the model is to be called.
+
+    Returns
+    -------
+    TransformerBridge
+        As :func:`caa_interp.load_model` returns it.
+    """
+    from transformer_lens.model_bridge import TransformerBridge
+
+    model = TransformerBridge.boot_transformers(
+        name, hf_model=plain, tokenizer=copy.deepcopy(tokenizer), device=plain.device, dtype=plain.dtype
+    )
+    model.eval()
+    model.cfg.model_name = name
+    revisions[model] = None
+    return model
+
+
+def _check_same(model: Any, plain: Any) -> None:
+    """Raise :class:`ModelError` unless two models compute the same."""
+    import torch
+
+    tokens = torch.arange(min(32, int(model.cfg.d_vocab), int(model.cfg.n_ctx)), device=plain.device)[None]
+    with torch.no_grad():
+        expected, found = model(tokens).double(), plain(tokens).logits.double()
+    difference = float((found - expected).norm() / expected.norm())
+    if not difference < (1e-3 if plain.dtype.itemsize >= 4 else 0.1):
+        raise _changed(model, f"logits differ by {difference:.2g} of their size")
+
+
+def _changed(model: Any, why: str) -> ModelError:
+    return ModelError(
+        f"model {model_id(model)!r}: its weights cannot be copied into a Hugging Face model "
+        f"({' '.join(why.split()).rstrip('.')}). Load it again with load_model, which leaves them as they are, and "
+        "from a checkpoint that is not quantized."
+    )
