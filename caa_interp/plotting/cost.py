@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import COSTS, summarize_cost
-from caa_interp.plotting.theme import TEMPLATE, check_table, escape, styles
+from caa_interp.plotting.theme import TEMPLATE, check_table, error_bars, escape, styles
 
 _NAMES = {
     "nats_per_token": ("surprise at prose", "nats per token"),
@@ -67,13 +67,7 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
             fig.add_scatter(
                 x=group["multiplier"] + step * (number - (len(looks) - 1) / 2),
                 y=group[shown_mean],
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": group[f"{shown_mean}_high"] - group[shown_mean],
-                    "arrayminus": group[shown_mean] - group[f"{shown_mean}_low"],
-                    "thickness": 1.5,
-                },
+                error_y=error_bars(group, shown_mean),
                 mode="lines+markers",
                 line={"color": look.color, "dash": look.dash, "width": 2.2},
                 marker={"symbol": look.symbol, "size": 8},

@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import quantity, summarized
-from caa_interp.plotting.theme import NEUTRAL, Style, check_table, escape, faded, figure, styles
+from caa_interp.plotting.theme import NEUTRAL, Style, check_table, error_bars, escape, faded, figure, styles
 
 Measure = Literal["logit_difference", "p_positive"]
 CONTROLS = ("random", "orthogonal", "shuffled")
@@ -186,13 +186,7 @@ def _line(rows: pd.DataFrame, shown: str, style: Style, name: str, showlegend: b
     return go.Scatter(
         x=rows["multiplier"],
         y=rows[shown],
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": rows[f"{shown}_high"] - rows[shown],
-            "arrayminus": rows[shown] - rows[f"{shown}_low"],
-            "thickness": 1.5,
-        },
+        error_y=error_bars(rows, shown),
         mode="lines+markers",
         line={"color": style.color, "dash": style.dash, "width": 2.5},
         marker={"size": 9, "symbol": style.symbol},

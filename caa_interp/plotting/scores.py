@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.evaluation.scores import SERIES, summarize_scores
-from caa_interp.plotting.theme import check_table, escape, figure, styles
+from caa_interp.plotting.theme import check_table, error_bars, escape, figure, styles
 
 # Series stand side by side, so that their intervals do not cover one another: this far apart, and all of them over at
 # most this much, as shares of the way from one multiplier to the next.
@@ -44,13 +44,7 @@ def plot_scores(table: pd.DataFrame) -> go.Figure:
         fig.add_scatter(
             x=rows["multiplier"] + spread * place,
             y=rows["score"],
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": rows["score_high"] - rows["score"],
-                "arrayminus": rows["score"] - rows["score_low"],
-                "thickness": 1.5,
-            },
+            error_y=error_bars(rows, "score"),
             mode="lines+markers",
             line={"color": look.color, "dash": look.dash, "width": 2.5},
             marker={"size": 9, "symbol": look.symbol},

@@ -117,6 +117,17 @@ def faded(color: str, opacity: float) -> str:
     return f"rgba({red},{green},{blue},{opacity})"
 
 
+def error_bars(rows: pd.DataFrame, name: str) -> dict[str, object]:
+    """Plotly's error bars from the columns ``<name>_low`` and ``<name>_high`` around ``<name>``."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": rows[f"{name}_high"] - rows[name],
+        "arrayminus": rows[name] - rows[f"{name}_low"],
+        "thickness": 1.5,
+    }
+
+
 def escape(text: object) -> str:
     """Text as Plotly must be given it to show it as it is: no markup (``<b>``), no formula between dollar signs."""
     return escape_html(str(text), quote=False).replace("$", "&#36;")

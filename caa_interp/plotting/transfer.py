@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import steerability
-from caa_interp.plotting.theme import DIVERGING, NEUTRAL, PALETTE, check_table, escape, figure
+from caa_interp.plotting.theme import DIVERGING, NEUTRAL, PALETTE, check_table, error_bars, escape, figure
 
 _COLUMNS = ("item", "order", "vector", "source_layer", "layer", "multiplier", "p_positive", "logit_difference")
 
@@ -101,13 +101,7 @@ def _line(rows: pd.DataFrame, along: str, title: str, axis_title: str) -> go.Fig
     fig.add_scatter(
         x=rows[along],
         y=rows["slope"],
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": rows["slope_high"] - rows["slope"],
-            "arrayminus": rows["slope"] - rows["slope_low"],
-            "thickness": 1.5,
-        },
+        error_y=error_bars(rows, "slope"),
         mode="lines+markers",
         line={"color": PALETTE[0], "width": 2.5},
         marker={
