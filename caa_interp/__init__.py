@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     from caa_interp.analysis.tokens import token_similarity
     from caa_interp.analysis.transfer import transfer
     from caa_interp.analysis.weights import weight_alignment
+    from caa_interp.baking import bake, orthogonalize
     from caa_interp.behaviors import Behavior, ContrastPair, load_behavior, load_behaviors
     from caa_interp.errors import CAAError, InputError, MissingDependencyError, ModelError, VectorMismatchError
     from caa_interp.estimators import logistic_probe, mean_difference, principal_difference, whitened_mean_difference
+    from caa_interp.evaluation.baselines import baselines, few_shot_prompt, summarize_baselines
     from caa_interp.evaluation.comparison import compare_at_equal_divergence
     from caa_interp.evaluation.controls import orthogonal_vectors, random_vectors, rescaled_to, shuffled_vectors
     from caa_interp.evaluation.cost import capability, divergence, perplexity
     from caa_interp.evaluation.dose_response import dose_response, validation_split
+    from caa_interp.evaluation.finetuning import fine_tune
     from caa_interp.evaluation.judge_requests import Judge
     from caa_interp.evaluation.judges import LocalJudge, OpenAIJudge
     from caa_interp.evaluation.judging import CostEstimate, estimate_cost, judge_answers
@@ -34,8 +37,12 @@ if TYPE_CHECKING:
     from caa_interp.explore import explore
     from caa_interp.extraction import extract_vector, vector_from_activations
     from caa_interp.generation import generate
+    from caa_interp.interchange.exchange import export_vector, import_vector
+    from caa_interp.interchange.published_activations import import_activations
+    from caa_interp.interchange.published_results import import_results
     from caa_interp.models import load_model
     from caa_interp.operators import AddIf, Cap, ProjectTo, ablate, add, add_keeping_norm
+    from caa_interp.plotting.baselines import plot_baselines
     from caa_interp.plotting.cost import plot_cost
     from caa_interp.plotting.decomposition import plot_decomposition
     from caa_interp.plotting.dose_response import plot_dose_response, plot_dose_responses
@@ -79,6 +86,8 @@ _MODULES = {
     "ablate": "operators",
     "add": "operators",
     "add_keeping_norm": "operators",
+    "bake": "baking",
+    "baselines": "evaluation.baselines",
     "calibrate": "evaluation.strength",
     "capability": "evaluation.cost",
     "choose_condition": "evaluation.summary",
@@ -91,8 +100,14 @@ _MODULES = {
     "dose_response": "evaluation.dose_response",
     "estimate_cost": "evaluation.judging",
     "explore": "explore",
+    "export_vector": "interchange.exchange",
     "extract_vector": "extraction",
+    "few_shot_prompt": "evaluation.baselines",
+    "fine_tune": "evaluation.finetuning",
     "generate": "generation",
+    "import_activations": "interchange.published_activations",
+    "import_results": "interchange.published_results",
+    "import_vector": "interchange.exchange",
     "judge_answers": "evaluation.judging",
     "load_behavior": "behaviors",
     "load_behaviors": "behaviors",
@@ -105,7 +120,9 @@ _MODULES = {
     "match_norms": "vectors",
     "mean_difference": "estimators",
     "orthogonal_vectors": "evaluation.controls",
+    "orthogonalize": "baking",
     "perplexity": "evaluation.cost",
+    "plot_baselines": "plotting.baselines",
     "plot_cosine_similarity": "plotting.similarity",
     "plot_cost": "plotting.cost",
     "plot_decomposition": "plotting.decomposition",
@@ -138,6 +155,7 @@ _MODULES = {
     "steerability": "evaluation.summary",
     "steered_lens": "analysis.lens",
     "summarize": "evaluation.summary",
+    "summarize_baselines": "evaluation.baselines",
     "summarize_cost": "evaluation.summary",
     "summarize_scores": "evaluation.scores",
     "sweep": "evaluation.sweep",
@@ -172,6 +190,8 @@ __all__ = [
     "ablate",
     "add",
     "add_keeping_norm",
+    "bake",
+    "baselines",
     "calibrate",
     "capability",
     "choose_condition",
@@ -184,8 +204,14 @@ __all__ = [
     "dose_response",
     "estimate_cost",
     "explore",
+    "export_vector",
     "extract_vector",
+    "few_shot_prompt",
+    "fine_tune",
     "generate",
+    "import_activations",
+    "import_results",
+    "import_vector",
     "judge_answers",
     "load_behavior",
     "load_behaviors",
@@ -198,7 +224,9 @@ __all__ = [
     "match_norms",
     "mean_difference",
     "orthogonal_vectors",
+    "orthogonalize",
     "perplexity",
+    "plot_baselines",
     "plot_cosine_similarity",
     "plot_cost",
     "plot_decomposition",
@@ -231,6 +259,7 @@ __all__ = [
     "steerability",
     "steered_lens",
     "summarize",
+    "summarize_baselines",
     "summarize_cost",
     "summarize_scores",
     "sweep",
