@@ -42,7 +42,7 @@ def read_members(path: Path) -> dict[str, bytes]:
             return {entry.filename: archive.read(entry) for entry in entries}
     except InputError:
         raise
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error) as error:
+    except (zipfile.BadZipFile, ArithmeticError, EOFError, RuntimeError, ValueError, struct.error) as error:
         raise InputError(
             f"file {path}: it is not a whole zip archive ({error}), which numpy and torch (since 1.6) write. "
             "Get it from its source again."

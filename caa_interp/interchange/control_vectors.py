@@ -28,6 +28,7 @@ from caa_interp.vectors import SteeringVector
 
 _DIRECTION = re.compile(r"direction\.(0|[1-9][0-9]{0,5})")
 _OURS = "caa_interp.vector"
+_CHECKSUM = "caa_interp.vector.sha256"
 _SIZES = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY, _FLOAT32 = 8, 9, 0
 
@@ -52,7 +53,7 @@ def write_gguf(vector: SteeringVector, path: Path) -> None:
         writer.add_string("controlvector.model_hint", str(vector.metadata.get("model") or ""))
         writer.add_uint32("controlvector.layer_count", len(vector.layers))
         writer.add_string(_OURS, header)
-        writer.add_string(f"{_OURS}.sha256", checksum(header, values))
+        writer.add_string(_CHECKSUM, checksum(header, values))
         for layer, row in zip(vector.layers, values, strict=True):
             writer.add_tensor(f"direction.{layer}", row.numpy())
         writer.write_header_to_file()
@@ -80,15 +81,18 @@ def _vector(fields: dict[str, Any], rows: dict[int, torch.Tensor]) -> SteeringVe
     widths = {len(row) for row in rows.values()}
     if len(widths) != 1:
         raise InputError("its directions have different widths. " if widths else "it has no tensor 'direction.N'.")
-    if _OURS not in fields:
+    ours = {name for name in fields if name.startswith("caa_interp")}
+    if not ours:
         hint = fields.get("controlvector.model_hint") or None
         metadata = {"behavior": None, "model": None, "hook": HOOK, "model_hint": hint, "imported_from": "gguf"}
         return SteeringVector(torch.stack([rows[layer] for layer in sorted(rows)]), tuple(sorted(rows)), metadata)
+    if ours != {_OURS, _CHECKSUM} or not isinstance(fields[_OURS], str):
+        raise InputError(f"its fields of this package are {sorted(ours)}. Get it again, or export the vector again.")
     layers, metadata = read_header(fields[_OURS])
     if set(layers) != set(rows):
         raise InputError(f"its directions are {sorted(rows)}, its header says {list(layers)}. Get it again.")
     values = torch.stack([rows[layer] for layer in layers])
-    if fields.get(f"{_OURS}.sha256") != checksum(fields[_OURS], values):
+    if fields[_CHECKSUM] != checksum(fields[_OURS], values):
         raise InputError("it was changed after it was written. Get it again, or export the vector again.")
     return SteeringVector(values, layers, metadata)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import pickletools
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,19 @@ def read_tensors(path: Path) -> Any:
     """
     if not path.is_file():
         raise InputError(f"file {path}: there is no such file. Check the path.")
-    pickles = [content for name, content in read_members(path).items() if name.endswith("/data.pkl")]
+    members = read_members(path)
+    pickles = [content for name, content in members.items() if name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise InputError(f"file {path}: it is not a file of torch.save. Get it from its source again.")
     _check_names(pickles[0], path)
+    # torch checks no checksums, and can find other members in a damaged archive: give it those that were checked.
+    checked = io.BytesIO()
+    with zipfile.ZipFile(checked, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    checked.seek(0)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(checked, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything
         raise InputError(f"file {path}: it cannot be read ({error}). Get it from its source again.") from error
 

@@ -225,6 +225,16 @@ def written(tmp_path_factory):
     return export_vector(vector(), tmp_path_factory.mktemp("gguf") / "v.gguf").read_bytes()
 
 
+@pytest.mark.parametrize("name", [b"caa_interp.vector.sha256", b"caa_interp.vector"])
+def test_a_field_of_ours_alone_is_damage(tmp_path, written, name):
+    path = tmp_path / "v.gguf"
+    path.write_bytes(written.replace(text(name), text(b"x" + name[1:])))
+    with pytest.raises(
+        caa.InputError, match=r"its fields of this package are \['caa_interp.vector.*'\]. Get it again"
+    ):
+        import_vector(path)
+
+
 def test_a_changed_value_is_noticed(tmp_path, written):
     path = tmp_path / "v.gguf"
     path.write_bytes(written.replace(vector().values[1].numpy().tobytes(), bytes(4 * WIDTH)))

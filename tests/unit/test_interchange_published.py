@@ -5,6 +5,8 @@ import zipfile
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import caa_interp as caa
 from caa_interp.interchange.exchange import export_vector, import_vector
@@ -212,6 +214,36 @@ def test_names_that_no_tensor_needs_are_refused(tmp_path, pickled):
     archive(path, pickled)
     with pytest.raises(caa.InputError, match=r"it holds .*, and was not opened"):
         import_vector(path)
+
+
+def test_torch_is_given_only_what_was_checked(tmp_path):
+    """torch's own reader checks no checksums."""
+    path = tmp_path / "vec_layer_1_x.pt"
+    torch.save(torch.ones(3), path)
+    content = bytearray(path.read_bytes())
+    at = content.index(torch.ones(3).numpy().tobytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+    assert torch.load(path).tolist() != [1, 1, 1]
+    with pytest.raises(caa.InputError, match=r"it is not a whole zip archive \(Bad CRC-32"):
+        import_vector(path)
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(places=st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=3)), min_size=1, max_size=3))
+def test_bytes_that_change_give_the_vector_or_an_input_error(tmp_path_factory, places):
+    path = tmp_path_factory.getbasetemp() / "vec_layer_1_x.pt"
+    torch.save(torch.arange(1.0, 4.0), path)
+    changed = bytearray(path.read_bytes())
+    for place, new in places:
+        at = int(place * (len(changed) - 1))
+        changed[at : at + 1] = new
+    path.write_bytes(changed)
+    try:
+        found = import_vector(path)
+    except caa.InputError:
+        return
+    assert found.at(1).tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize("pickled", [b"", b"garbage", b"\x80\x02.", b"(" * 100_000, b"K\x01K\x02.", b"K\x01"])
