@@ -242,7 +242,7 @@ def test_a_changed_value_is_noticed(tmp_path, written):
         import_vector(path)
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
+@settings(derandomize=True, deadline=None, max_examples=150)
 @given(places=st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=3)), min_size=1, max_size=3))
 def test_bytes_that_change_give_the_vector_or_an_input_error(tmp_path_factory, written, places):
     changed = bytearray(written)

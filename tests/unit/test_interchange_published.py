@@ -229,7 +229,7 @@ def test_torch_is_given_only_what_was_checked(tmp_path):
         import_vector(path)
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(derandomize=True, deadline=None, max_examples=150)
 @given(places=st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=3)), min_size=1, max_size=3))
 def test_bytes_that_change_give_the_vector_or_an_input_error(tmp_path_factory, places):
     path = tmp_path_factory.getbasetemp() / "vec_layer_1_x.pt"

@@ -372,7 +372,7 @@ def test_a_changed_value_is_noticed(tmp_path):
 CONTENT = to_bytes(vector(note="Ünï 🙂").values, (1, 4, 7), {"model": "m", "note": "Ünï 🙂"})
 
 
-@settings(derandomize=True, deadline=None, max_examples=400)
+@settings(derandomize=True, deadline=None, max_examples=200)
 @given(changes=st.lists(st.tuples(st.integers(0, len(CONTENT) - 1), st.binary(max_size=3)), min_size=1, max_size=3))
 def test_bytes_that_change_give_the_vector_or_an_input_error(tmp_path_factory, changes):
     content = bytearray(CONTENT)
