@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from caa_interp.evaluation.strength import calibrate, relative_multiplier
     from caa_interp.evaluation.summary import choose_condition, choose_layer, steerability, summarize, summarize_cost
     from caa_interp.evaluation.sweep import sweep
-    from caa_interp.explore import explore
+    from caa_interp.exploration import explore
     from caa_interp.extraction import extract_vector, vector_from_activations
     from caa_interp.generation import generate
     from caa_interp.interchange.exchange import export_vector, import_vector
@@ -99,7 +99,7 @@ _MODULES = {
     "divergence": "evaluation.cost",
     "dose_response": "evaluation.dose_response",
     "estimate_cost": "evaluation.judging",
-    "explore": "explore",
+    "explore": "exploration",
     "export_vector": "interchange.exchange",
     "extract_vector": "extraction",
     "few_shot_prompt": "evaluation.baselines",
