@@ -1,12 +1,13 @@
-"""Exported vectors in the hands of their real readers: lm-evaluation-harness and llama.cpp.
+"""Exported vectors in the hands of their real readers: lm-evaluation-harness, llama.cpp and repeng.
 
 The readers need not stand in this environment; say where they are::
 
     python -m venv readers
-    readers/bin/pip install "lm_eval[hf]" xllamacpp
+    readers/bin/pip install "lm_eval[hf]" xllamacpp gguf scikit-learn
+    readers/bin/pip install --no-deps repeng
     CAA_INTERP_READERS=readers/bin/python pytest -m slow tests/integration/test_interchange_readers.py
 
-repeng cannot be installed beside numpy 2; what it does with a file is written out in the unit test of this format.
+repeng asks for numpy 1 because of one name in its type hints, which is given back to numpy here.
 """
 
 import json
@@ -20,7 +21,7 @@ import pytest
 import torch
 
 import caa_interp as caa
-from caa_interp.interchange.exchange import export_vector
+from caa_interp.interchange.exchange import export_vector, import_vector
 
 pytestmark = pytest.mark.slow
 PYTHON = os.environ.get("CAA_INTERP_READERS", sys.executable)
@@ -32,6 +33,22 @@ from lm_eval.models.hf_steered import SteeredModel
 
 model = SteeredModel(pretrained=sys.argv[1], steer_path=sys.argv[2], device="cpu", dtype="float32", batch_size=1)
 torch.save(model._model_call(torch.tensor([eval(sys.argv[3])])), sys.argv[4])
+"""
+
+REPENG = """
+import sys, numpy as np, torch
+from transformers import AutoModelForCausalLM
+
+np.float_ = np.float64
+from repeng import ControlModel, ControlVector
+
+vector = ControlVector.import_gguf(sys.argv[2])
+vector.export_gguf(sys.argv[3])
+plain = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32).eval()
+model = ControlModel(plain, list(vector.directions))
+model.set_control(vector, -1.5)
+with torch.no_grad():
+    torch.save(model(torch.tensor([eval(sys.argv[4])]), use_cache=False).logits, sys.argv[5])
 """
 
 # llama.cpp's own loader and graph, by their symbols: the wheel's Python side does not reach control vectors. Its
@@ -96,7 +113,8 @@ pathlib.Path(out).write_text(json.dumps(rows))
 
 def run(script, module, *arguments):
     """Run a script in the readers' environment, or skip the test if its reader is not there."""
-    if subprocess.run([PYTHON, "-c", f"import {module}"], capture_output=True).returncode:
+    finds = f"import importlib.util, sys; sys.exit(importlib.util.find_spec('{module}') is None)"
+    if subprocess.run([PYTHON, "-c", finds]).returncode:
         pytest.skip(f"{PYTHON} has no {module}; see the top of this file.")
     done = subprocess.run([PYTHON, "-c", script, *map(str, arguments)], capture_output=True, text=True, timeout=300)
     assert not done.returncode, done.stderr[-4000:]
@@ -120,6 +138,18 @@ def test_lm_evaluation_harness_steers_the_same(tiny_folder, tiny_llama, tmp_path
     expected = steered(tiny_llama, one, layer, -1.5)
     torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), expected, rtol=0, atol=1e-4)
     assert float((expected - steered(tiny_llama, one, layer, 0.0)).abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("layer", [1, 3])
+def test_repeng_steers_the_same_and_what_it_writes_is_read(tiny_folder, tiny_llama, tmp_path, layer):
+    one = vector(tiny_llama)
+    path, back = export_vector(one, tmp_path / "v.gguf", layers=layer), tmp_path / "back.gguf"
+    run(REPENG, "repeng", tiny_folder, path, back, TOKENS, tmp_path / "logits.pt")
+    found = import_vector(back)
+    assert torch.equal(found.at(layer), one.at(layer))
+    assert found.metadata["model_hint"] == "tiny-llama"
+    expected = steered(tiny_llama, one, layer, -1.5)
+    torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), expected, rtol=0, atol=1e-4)
 
 
 def in_gguf(plain, path):
