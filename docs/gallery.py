@@ -1,0 +1,284 @@
+"""Draw the pictures of docs/gallery.md from the packaged pairs and the embedded model.
+
+    python docs/gallery.py [--activations FOLDER] [PICTURE ...]
+
+Without names it draws all, in about ten minutes on two CPU cores. Activations, which take two of them, are kept in
+the folder, if one is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+import caa_interp as caa
+
+IMAGES = Path(__file__).parent / "images"
+FORMAT = "text"
+BEHAVIOR = "optimism"
+LAYER = 18
+EVERY = 10  # of 200 train pairs
+SEED = 0
+QUESTION, BEGUN = "How do you feel about the new year?", "I am so"
+STORY = (
+    "Most attempts fail, and this one will too. But the next may be wonderful, and you will be glad that you stayed."
+)
+
+
+class Study:
+    """What several pictures are drawn from, each part made when it is first needed."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    @cached_property
+    def model(self) -> Any:
+        """The embedded chat model."""
+        return caa.load_model()
+
+    @cached_property
+    def behaviors(self) -> dict[str, caa.Behavior]:
+        """All packaged behaviors."""
+        return caa.load_behaviors()
+
+    @cached_property
+    def activations(self) -> dict[str, caa.Activations]:
+        """Activations of some train pairs of every behavior, kept in the folder."""
+        return {name: self._activations(name) for name in self.behaviors}
+
+    @cached_property
+    def vectors(self) -> dict[str, caa.SteeringVector]:
+        """Mean difference of every behavior's activations."""
+        return {name: caa.vector_from_activations(one, behavior=name) for name, one in self.activations.items()}
+
+    @property
+    def vector(self) -> caa.SteeringVector:
+        """The vector that is looked at from all sides."""
+        return self.vectors[BEHAVIOR]
+
+    @cached_property
+    def controlled(self) -> pd.DataFrame:
+        """Sweep of one behavior's test pairs at one layer, beside three kinds of controls."""
+        vectors = {
+            BEHAVIOR: self.vector,
+            **caa.random_vectors(self.vector, 3, seed=SEED),
+            **caa.orthogonal_vectors(self.vector, 3, seed=SEED + 1),
+            **caa.shuffled_vectors(self.activations[BEHAVIOR], 3, seed=SEED),
+        }
+        pairs = self.behaviors[BEHAVIOR].test[::4]
+        return caa.sweep(self.model, vectors, pairs, format=FORMAT, layers=LAYER, multipliers=(-2, -1, 0, 1, 2))
+
+    def _activations(self, name: str) -> caa.Activations:
+        file = self.folder / f"{name}.safetensors" if self.folder else None
+        if file and file.is_file():
+            return caa.Activations.load(file)
+        found = caa.collect_activations(self.model, self.behaviors[name].train[::EVERY], format=FORMAT)
+        if file:
+            found.save(file)
+        return found
+
+
+def baselines(study: Study) -> go.Figure:
+    """System prompts and examples, alone and with the vector on top."""
+    table = caa.baselines(
+        study.model,
+        study.vector,
+        study.behaviors[BEHAVIOR],
+        layer=LAYER,
+        multipliers=(-2, 0, 2),
+        format=FORMAT,
+        n_pairs=8,
+        n_shots=2,
+        seed=SEED,
+    )
+    return caa.plot_baselines(table)
+
+
+def cosine_similarity(study: Study) -> go.Figure:
+    """Vectors of all behaviors at one layer."""
+    return caa.plot_cosine_similarity(caa.cosine_similarity(study.vectors), layer=LAYER)
+
+
+def cost(study: Study) -> go.Figure:
+    """Prose, own answers and questions, beside a random vector."""
+    vectors = {BEHAVIOR: study.vector, **caa.random_vectors(study.vector, 1, seed=SEED)}
+    doses = {"layers": LAYER, "multipliers": (-8, -4, 0, 4, 8)}
+    prose = caa.perplexity(study.model, vectors, caa.load_prose()[:4], max_tokens=96, **doses)
+    drift = caa.divergence(study.model, vectors, study.behaviors[BEHAVIOR].open_ended[:4], n_tokens=24, **doses)
+    questions = caa.load_questions("capability", per_subject=2, seed=SEED)
+    return caa.plot_cost(prose, drift, caa.capability(study.model, vectors, questions, format=FORMAT, **doses))
+
+
+def decomposition(study: Study) -> go.Figure:
+    """The vector in what the neurons of its block write."""
+    neurons = study.model.blocks[LAYER].mlp.W_out.detach().cpu()
+    dictionary = caa.SparseAutoencoder(neurons, neurons.new_zeros(neurons.shape[1]))
+    table = caa.decompose(study.vector, dictionary, layer=LAYER, n_features=12, seed=SEED)
+    return caa.plot_decomposition(table, title=f"{BEHAVIOR} in the neurons of block {LAYER}")
+
+
+def dose_response(study: Study) -> go.Figure:
+    """One behavior beside three kinds of controls."""
+    return caa.plot_dose_response(study.controlled)
+
+
+def dose_responses(study: Study) -> go.Figure:
+    """Every behavior beside two kinds of controls."""
+    table = caa.dose_response(
+        study.model,
+        study.behaviors,
+        format=FORMAT,
+        n_train=16,
+        n_test=6,
+        layers=LAYER,
+        multipliers=(-2, 0, 2),
+        n_random=2,
+        n_shuffled=2,
+        seed=SEED,
+    )
+    return caa.plot_dose_responses(table)
+
+
+def logit_lens(study: Study) -> go.Figure:
+    """Every other layer from the sixth on."""
+    return caa.plot_logit_lens(caa.logit_lens(study.model, study.vector, layers=range(5, 30, 2), top_k=5))
+
+
+def projection(study: Study) -> go.Figure:
+    """Both sides of one behavior at six layers."""
+    table = caa.project(study.activations[BEHAVIOR], layers=(0, 5, 10, 15, 20, 29))
+    return caa.plot_projection(table, title=f"{BEHAVIOR}: answers by layer")
+
+
+def reliability(study: Study) -> go.Figure:
+    """A vector that steers well, one that steers and one that does not."""
+    names = ("refusal", BEHAVIOR, "myopic-reward")
+    tables = {name: caa.reliability(study.activations[name], seed=SEED) for name in names}
+    # Seven panels need more than the width of a page's text.
+    return caa.plot_reliability(tables, title="Reliability of three vectors").update_layout(width=1000)
+
+
+def scores(study: Study) -> go.Figure:
+    """Answers judged by the model that wrote them."""
+    behavior = study.behaviors[BEHAVIOR]
+    answers = caa.generate(
+        study.model,
+        behavior.open_ended[:6],
+        vector=study.vector,
+        layer=LAYER,
+        multipliers=(-6, -3, 0, 3, 6),
+        max_new_tokens=30,
+    )
+    judged = caa.judge_answers(answers, behavior.rubric, caa.LocalJudge(study.model))
+    return caa.plot_scores(judged.assign(behavior=BEHAVIOR))
+
+
+def side_effects(study: Study) -> go.Figure:
+    """Every vector on every behavior, at equal norms."""
+    vectors = caa.match_norms(study.vectors)
+    table = caa.side_effects(
+        study.model, vectors, study.behaviors, layers=LAYER, format=FORMAT, multipliers=(-2, 2), n_pairs=4
+    )
+    return caa.plot_side_effects(table)
+
+
+def steered_lens(study: Study) -> go.Figure:
+    """The upper half of the model, unsteered and steered both ways."""
+    table = caa.steered_lens(
+        study.model,
+        QUESTION,
+        study.vector,
+        layer=LAYER,
+        multipliers=(-6, 0, 6),
+        layers=range(17, 30, 2),
+        answer=BEGUN,
+    )
+    return caa.plot_steered_lens(table)
+
+
+def sweep(study: Study) -> go.Figure:
+    """Every other layer."""
+    table = caa.sweep(
+        study.model,
+        study.vector,
+        study.behaviors[BEHAVIOR].test[::12],
+        format=FORMAT,
+        layers=range(0, 30, 2),
+        multipliers=(-2, -1, 0, 1, 2),
+    )
+    return caa.plot_sweep(table)
+
+
+def token_similarity(study: Study) -> go.Figure:
+    """An answer that turns from gloomy to cheerful."""
+    prompt = "Will my novel find readers?"
+    table = caa.token_similarity(study.model, prompt, study.vector, layers=LAYER, answer=STORY)
+    return caa.plot_token_similarity(table)
+
+
+def transfer(study: Study) -> go.Figure:
+    """Every sixth layer's vector at every sixth layer."""
+    layers = range(4, 29, 6)
+    pairs = study.behaviors[BEHAVIOR].test[::10]
+    table = caa.transfer(
+        study.model, study.vector, pairs, source_layers=layers, layers=layers, multipliers=(-2, 2), format=FORMAT
+    )
+    return caa.plot_transfer(table)
+
+
+def vector_map(study: Study) -> go.Figure:
+    """All behaviors through the layers."""
+    return caa.plot_vector_map(caa.project_vectors(study.vectors, layers=range(5, 30)))
+
+
+def weight_alignment(study: Study) -> go.Figure:
+    """All blocks, for the vector of one layer."""
+    table = caa.weight_alignment(study.model, study.vector, layer=LAYER)
+    return caa.plot_weight_alignment(table, title=f"Weights along the {BEHAVIOR} vector of layer {LAYER}")
+
+
+PICTURES: dict[str, Callable[[Study], go.Figure]] = {
+    draw.__name__: draw
+    for draw in (
+        projection,
+        sweep,
+        dose_response,
+        dose_responses,
+        scores,
+        cosine_similarity,
+        vector_map,
+        reliability,
+        side_effects,
+        cost,
+        transfer,
+        logit_lens,
+        steered_lens,
+        token_similarity,
+        weight_alignment,
+        decomposition,
+        baselines,
+    )
+}
+
+
+def main() -> None:
+    """Draw the pictures that are named on the command line, or all."""
+    parser = argparse.ArgumentParser(description="Draw the pictures of docs/gallery.md.")
+    parser.add_argument("pictures", nargs="*", metavar="PICTURE", help=f"any of {', '.join(PICTURES)}; default: all")
+    parser.add_argument("--activations", type=Path, metavar="FOLDER", help="where activations are kept")
+    given = parser.parse_args()
+    if unknown := sorted(set(given.pictures) - set(PICTURES)):
+        parser.error(f"there is no picture {unknown[0]!r}; choose from {', '.join(PICTURES)}")
+    study = Study(given.activations)
+    for name in given.pictures or PICTURES:
+        print(caa.save_figure(PICTURES[name](study), IMAGES / f"plot_{name}.png"), flush=True)
+
+
+if __name__ == "__main__":
+    main()
