@@ -47,15 +47,18 @@ def read_header(text: str) -> tuple[tuple[Any, ...], Any]:
     """
     try:
         fields = json.loads(text)
-        kind, layers, metadata = fields["format"], fields["layers"], fields["metadata"]
+        kind = fields["format"]
+        if kind != FORMAT:
+            other_version = isinstance(kind, str) and re.fullmatch(r"caa_interp/vector/[0-9]+", kind)
+            raise InputError(
+                f"its format is {kind!r}, and this version of caa_interp reads {FORMAT!r}. "
+                + ("Install a newer caa_interp." if other_version else _ADVICE)
+            )
+        layers, metadata = fields["layers"], fields["metadata"]
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"its header is not that of a steering vector ({error}). {_ADVICE}") from error
-    if kind != FORMAT:
-        other_version = isinstance(kind, str) and re.fullmatch(r"caa_interp/vector/[0-9]+", kind)
-        raise InputError(
-            f"its format is {kind!r}, and this version of caa_interp reads {FORMAT!r}. "
-            + ("Install a newer caa_interp." if other_version else _ADVICE)
-        )
     if not isinstance(layers, list):
         raise InputError(f"its layers are no list. {_ADVICE}")
     return tuple(layers), metadata
@@ -91,9 +94,10 @@ def from_file(path: Path) -> tuple[torch.Tensor, tuple[Any, ...], Any]:
     try:
         with safe_open(path, framework="pt") as file:
             kept = file.metadata() or {}
-            header, values = kept["caa_interp"], file.get_tensor("values")
-        layers, metadata = read_header(header)
-        # The first development versions wrote no checksum.
+            header = kept["caa_interp"]
+            layers, metadata = read_header(header)
+            values = file.get_tensor("values")
+        # A file may come without a checksum, as those of earlier versions do.
         if len(kept) > 1 and kept != {"caa_interp": header, "sha256": checksum(header, values)}:
             raise InputError("it was changed after it was saved. Get it again, or save the vector again.")
     except InputError:

@@ -2,6 +2,7 @@
 
 import _thread
 import json
+import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -240,6 +241,15 @@ def test_a_refusal_of_everything_ends_the_run_at_once(tmp_path):
     assert len(judge.asked) == 1
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C interrupts, also in a worker of a test run, which otherwise leaves it to its parent."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_loses_nothing_and_does_not_wait(tmp_path):
     release, arrived = threading.Event(), threading.Event()
 
