@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from caa_interp.activations import Activations
@@ -73,7 +74,9 @@ def orthogonal_vectors(vector: SteeringVector, n: int = 20, *, seed: int = 0) ->
         values = _directions(vector, generator)
         return values - (values * unit).sum(dim=1, keepdim=True) * unit
 
-    return _controls(vector, "orthogonal", "random direction orthogonal to the vector", n, seed, draw)
+    # Many dimensions make a random direction nearly orthogonal already: drawn from the same numbers, the controls
+    # of one seed would be those of random_vectors over again.
+    return _controls(vector, "orthogonal", "random direction orthogonal to the vector", n, seed, draw, stream=1)
 
 
 def shuffled_vectors(activations: Activations, n: int = 20, *, seed: int = 0) -> dict[str, SteeringVector]:
@@ -145,10 +148,13 @@ def _controls(
     n: int,
     seed: int,
     draw: Callable[[torch.Generator], torch.Tensor],
+    stream: int = 0,
 ) -> dict[str, SteeringVector]:
+    """Controls by name; ``stream`` tells the random numbers of one kind from those of another with the same seed."""
     if n < 1:
         raise InputError(f"n: {n}; it must be at least 1.")
-    generator = torch.Generator().manual_seed(seed)
+    start = int(np.random.SeedSequence([seed, stream]).generate_state(1)[0]) if stream else seed
+    generator = torch.Generator().manual_seed(start)
     controls = {}
     for number in range(n):
         name = f"{kind} {number}"

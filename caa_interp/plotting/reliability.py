@@ -61,6 +61,7 @@ def plot_reliability(
         f"n = {_span(n_pairs)} pairs, each held against the others; bands: {confidence} intervals, of split halves "
         f"{confidence} of the splits; dotted: nothing in common",
         height=640 if several and full else 580,
+        width=1000,
         showlegend=several,
         # In the free place of the grid, or below it.
         legend={"x": 0, "y": -0.16, "yanchor": "top", "orientation": "h", "font": {"size": 12}}

@@ -35,7 +35,7 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
     digits = _digits(float(wide.abs().max().max()))
     text = [
         [
-            "" if pd.isna(slope) else f"{slope:+.{digits}f}" if a > 0 or b < 0 else f"({slope:+.{digits}f})"
+            "" if pd.isna(slope) else f"{slope:+z.{digits}f}" if a > 0 or b < 0 else f"({slope:+z.{digits}f})"
             for slope, a, b in zip(*lines, strict=True)
         ]
         for lines in zip(wide.to_numpy(), low.to_numpy(), high.to_numpy(), strict=True)

@@ -59,6 +59,7 @@ _AXIS = {
     "zeroline": False,
     "title": {"standoff": 10, "font": {"size": 14}},
     "automargin": True,  # so that no label is cut
+    "exponentformat": "none",  # 0.0002, not 200 millionths by a letter
 }
 TEMPLATE = go.layout.Template(
     layout={

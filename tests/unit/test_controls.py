@@ -164,3 +164,12 @@ def test_a_vector_that_cannot_be_rescaled():
     zero = replace(wide_vector(), values=torch.zeros(3, 4096))
     with pytest.raises(caa.InputError, match="vector: it is zero at some layer, so it has no direction to rescale"):
         rescaled_to(zero, wide_vector())
+
+
+def test_kinds_of_controls_with_one_seed_are_different_directions():
+    """In many dimensions a random direction is nearly orthogonal to the vector, so equal draws would show."""
+    vector = caa.SteeringVector(torch.randn(1, 400, generator=torch.Generator().manual_seed(1)), (0,))
+    ours = caa.random_vectors(vector, 3, seed=5)
+    for number, other in enumerate(caa.orthogonal_vectors(vector, 3, seed=5).values()):
+        cosine = torch.nn.functional.cosine_similarity(ours[f"random {number}"].values, other.values)
+        assert abs(float(cosine)) < 0.25
