@@ -38,7 +38,7 @@ from caa_interp.prompts import Format, PromptFormat
 Method = Literal["lora", "full"]
 # For all weights what the paper and its code say: plain SGD at a constant rate, and nothing is clipped.
 _METHODS: dict[str, dict[str, Any]] = {
-    "lora": {"learning_rate": 1e-3, "optim": "adamw_torch", "lr_scheduler_type": "linear"},
+    "lora": {"learning_rate": 5e-4, "optim": "adamw_torch", "lr_scheduler_type": "linear"},
     "full": {"learning_rate": 1e-4, "optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0},
 }
 IGNORED = -100  # label of a token that carries no loss
@@ -84,7 +84,7 @@ def fine_tune(
     system_prompt
         Optional system prompt for every pair.
     learning_rate
-        Default: 1e-3 for LoRA, 1e-4 (the paper's) for all weights.
+        Default: 5e-4 for LoRA, 1e-4 (the paper's) for all weights.
     epochs
         How often every pair is shown; default 1, as in the paper.
     batch_size

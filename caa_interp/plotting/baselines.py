@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from caa_interp.errors import InputError
 from caa_interp.evaluation.baselines import CONDITION, summarize_baselines
 from caa_interp.evaluation.summary import quantity
-from caa_interp.plotting.theme import NEGATIVE, NEUTRAL, POSITIVE, SYMBOLS, check_table, escape, figure
+from caa_interp.plotting.theme import NEGATIVE, NEUTRAL, POSITIVE, SYMBOLS, check_table, error_bars, escape, figure
 
 Measure = Literal["logit_difference", "p_positive"]
 _APART, _GAP = 17, 16  # pixels from one multiplier to the next, and between baselines besides
@@ -46,16 +46,14 @@ def plot_baselines(table: pd.DataFrame, *, measure: Measure = "logit_difference"
     confidence = f"{100 * summary.attrs.get('confidence', 0.95):g} %"
     n, layer = summary["n"].iloc[0], summary["layer"].iloc[0]
     fig = figure(
-        f"{escape(vectors[0])}: prompting, tuning and steering",
-        f"vector at layer {layer}, mean over {n} held-out pairs, {confidence} interval",
-        height=78 + step * len(baselines) + 120,
-        margin={"b": 120},
+        f"{escape(vectors[0])}: baselines, alone and steered",
+        f"change from the model without any, paired by item<br>mean over {n} held-out pairs, {confidence} interval",
+        height=104 + step * len(baselines) + 104,
+        margin={"t": 104, "b": 104},
         legend={
-            "title": {"text": "steering vector, times "},
+            "title": {"text": f"vector of layer {layer}, times ", "font": {"size": 14}},
             "orientation": "h",
-            "traceorder": "normal",
             "x": 0,
-            "xref": "container",
             "y": 0,
             "yref": "container",
             "yanchor": "bottom",
@@ -68,17 +66,10 @@ def plot_baselines(table: pd.DataFrame, *, measure: Measure = "logit_difference"
         fig.add_scatter(
             x=rows[shown],
             y=[baselines.index(name) + below for name in rows["baseline"]],
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": rows[f"{shown}_high"] - rows[shown],
-                "arrayminus": rows[shown] - rows[f"{shown}_low"],
-                "thickness": 1.5,
-                "width": 3,
-            },
+            error_x={**error_bars(rows, shown), "width": 3},
             mode="markers",
             marker={"size": 9, "symbol": SYMBOLS[number % len(SYMBOLS)], "color": _color(multiplier)},
-            name=f"{multiplier:+g}" if multiplier else "0 (none)",
+            name=f"{multiplier:+g}".replace("-", "\N{MINUS SIGN}") if multiplier else "0",
             customdata=rows["baseline"],
             hovertemplate="%{customdata}: %{x:+.3f}<extra></extra>",
         )

@@ -266,7 +266,7 @@ def test_the_figure_shows_the_summary(measure):
     table.attrs["format"] = "text"
     summary = summarize_baselines(table, confidence=0.9)
     fig = plot_baselines(summary, measure=measure)
-    assert [trace.name for trace in fig.data] == ["0 (none)", "+1"]
+    assert [trace.name for trace in fig.data] == ["0", "+1"]
     assert list(fig.layout.yaxis.ticktext) == ["none", "prompt &lt;b&gt;"]
     for trace, multiplier in zip(fig.data, (0.0, 1.0), strict=True):
         rows = summary[summary["multiplier"] == multiplier]
