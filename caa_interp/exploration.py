@@ -54,7 +54,7 @@ def explore(
     thread is steered in all. While a long cell runs, the explorer waits.
     """
     if isinstance(vectors, SteeringVector):
-        vectors = {str(vectors.metadata.get("behavior") or "vector"): vectors}
+        vectors = {vectors.name: vectors}
     if not isinstance(vectors, Mapping) or not all(isinstance(v, SteeringVector) for v in vectors.values()):
         raise InputError(
             f"vectors: {type(vectors).__name__}; give a SteeringVector, or several as a mapping from names."

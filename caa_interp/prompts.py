@@ -174,7 +174,7 @@ class PromptFormat:
             return [self._rendering(pair.question, pair.positive, pair.negative, "", system_prompt, what)]
         renderings = []
         for order, first, second in (("AB", pair.positive, pair.negative), ("BA", pair.negative, pair.positive)):
-            question = f"{pair.question}\n\nChoices:\n (A) {first}\n (B) {second}"
+            question = with_choices(pair.question, first, second)
             answers = ("(A)", "(B)") if order == "AB" else ("(B)", "(A)")
             renderings.append(self._rendering(question, *answers, order, system_prompt, what))
         return renderings
@@ -209,6 +209,11 @@ class PromptFormat:
             return Rendering(sides[0], sides[1], n_prompt, n_shared, order, start)
         letters = (sides[0][n_shared], sides[1][n_shared])
         return Rendering(sides[0], sides[1], n_prompt, n_shared, order, start, sides[0][:n_shared], letters)
+
+
+def with_choices(question: str, first: str, second: str) -> str:
+    """Return a question with two lettered options, in the paper's form."""
+    return f"{question}\n\nChoices:\n (A) {first}\n (B) {second}"
 
 
 def check_format(format: str) -> None:

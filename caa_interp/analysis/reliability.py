@@ -22,7 +22,7 @@ from caa_interp.activations import Activations
 from caa_interp.behaviors import ContrastPair
 from caa_interp.errors import InputError
 from caa_interp.models.access import check_layers
-from caa_interp.statistics import jackknife_interval, wilson_interval
+from caa_interp.statistics import check_confidence, jackknife_interval, wilson_interval
 
 N_SPLITS = 1000
 _WITH_INTERVAL = (
@@ -120,8 +120,7 @@ def reliability(
             f"activations: {type(activations).__name__}; give the result of caa_interp.collect_activations."
         )
     chosen = check_layers(layers, activations.layers, "the activations")
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence: {confidence}; it must lie between 0 and 1, such as 0.95.")
+    check_confidence(confidence)
     numbers: dict[ContrastPair, int] = {}
     pair_of_row = torch.tensor([numbers.setdefault(pair, len(numbers)) for pair in activations.pairs])
     pairs = list(numbers)

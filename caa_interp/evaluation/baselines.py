@@ -23,8 +23,8 @@ from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import MEASURES
 from caa_interp.evaluation.sweep import check_vectors, sweep
 from caa_interp.progress import track
-from caa_interp.prompts import Format, PromptFormat, check_format
-from caa_interp.statistics import bootstrap_mean
+from caa_interp.prompts import Format, PromptFormat, check_format, with_choices
+from caa_interp.statistics import bootstrap_mean, check_confidence
 from caa_interp.steering import check_multipliers
 from caa_interp.vectors import SteeringVector
 
@@ -217,8 +217,7 @@ def summarize_baselines(table: pd.DataFrame, *, confidence: float = 0.95, seed: 
         the number of items ``n``. ``attrs`` holds ``confidence`` besides those of the table.
     """
     _check_table(table)
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence: {confidence}; it must lie between 0 and 1, such as 0.95.")
+    check_confidence(confidence)
     result = table[CONDITION].drop_duplicates(ignore_index=True).assign(n=table["item"].nunique())
     conditions = pd.MultiIndex.from_frame(result[CONDITION])
     unchanged = pd.MultiIndex.from_frame(result[CONDITION].assign(baseline=NONE, multiplier=0.0))
@@ -238,7 +237,7 @@ def _shot(pair: ContrastPair, side: Side, format: Format, order: str) -> str:
     question, answer = pair.question, pair.positive if side == "positive" else pair.negative
     if format == "choices" and not isinstance(pair, PublishedPair):
         first, second = (pair.positive, pair.negative) if order == "AB" else (pair.negative, pair.positive)
-        question = f"{question}\n\nChoices:\n (A) {first}\n (B) {second}"
+        question = with_choices(question, first, second)
         answer = "(A)" if answer == first else "(B)"
     return f"Input: {question.strip()}\nResponse: {answer}"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from caa_interp.errors import InputError
-from caa_interp.statistics import bootstrap_mean
+from caa_interp.statistics import bootstrap_mean, check_confidence
 
 # Columns that tell one series of multipliers from another, as far as a table has them.
 SERIES = ("behavior", "vector", "judge", "layer")
@@ -40,8 +40,7 @@ def summarize_scores(table: pd.DataFrame, *, confidence: float = 0.95, seed: int
     if missing or table.empty:
         what = f"columns {sorted(missing)} are missing" if missing else "it has no rows"
         raise InputError(f"table: {what}; give the result of caa_interp.judge_answers.")
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence: {confidence}; it must lie between 0 and 1, such as 0.95.")
+    check_confidence(confidence)
     series = [name for name in SERIES if name in table]
     twice = table[table.duplicated([*series, "multiplier", "item"])]
     if len(twice):

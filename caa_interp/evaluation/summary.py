@@ -13,7 +13,14 @@ import numpy as np
 import pandas as pd
 
 from caa_interp.errors import InputError
-from caa_interp.statistics import bootstrap_mean, rank_correlations, simultaneous_mean, slopes, wilson_interval
+from caa_interp.statistics import (
+    bootstrap_mean,
+    check_confidence,
+    rank_correlations,
+    simultaneous_mean,
+    slopes,
+    wilson_interval,
+)
 
 CONDITION = ["vector", "layer", "multiplier"]
 MEASURES = ("p_positive", "logit_difference")
@@ -84,7 +91,7 @@ def summarize_cost(table: pd.DataFrame, *, confidence: float = 0.95, seed: int =
             f"table: it has none of the columns {list(COSTS)}; give the result of caa_interp.perplexity, "
             "caa_interp.divergence or caa_interp.capability."
         )
-    _check_confidence(confidence)
+    check_confidence(confidence)
     result = _means(table, measures, bootstrap_mean, confidence, seed)
     result.attrs = {**table.attrs, "confidence": confidence}
     return result
@@ -301,9 +308,4 @@ def _check(table: pd.DataFrame, confidence: float = 0.95) -> None:
             f"table: some rows agree in {keys}, as where the tables of two sweeps were joined. Summarize each by "
             "itself, or give vectors different names."
         )
-    _check_confidence(confidence)
-
-
-def _check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence: {confidence}; it must lie between 0 and 1, such as 0.95.")
+    check_confidence(confidence)
