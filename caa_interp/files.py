@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -26,4 +29,24 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(partial, path)
     except BaseException:
         os.unlink(partial)
+        raise
+
+
+@contextmanager
+def publish_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder beside a folder's place, and rename it to that when the ``with`` block ends.
+
+    Raises
+    ------
+    OSError
+        If there is a folder by then that is not empty. Then, and when the block raises, nothing is left behind.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield partial
+        partial.chmod(0o755)
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
         raise

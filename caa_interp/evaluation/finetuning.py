@@ -16,9 +16,7 @@ import hashlib
 import importlib.util
 import json
 import math
-import os
 import random
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,6 +29,7 @@ import torch
 
 from caa_interp.behaviors import ContrastPair, check_pairs
 from caa_interp.errors import InputError, MissingDependencyError
+from caa_interp.files import publish_folder
 from caa_interp.models.access import model_id, steered
 from caa_interp.models.wrapping import plain_copy, wrap
 from caa_interp.prompts import Format, PromptFormat
@@ -150,7 +149,9 @@ def fine_tune(
             _cast(plain, dtype)
     plain = plain.to(device)
     if folder is not None:
-        _save(plain, model.tokenizer, folder)
+        with publish_folder(folder) as partial:
+            plain.save_pretrained(partial)
+            model.tokenizer.save_pretrained(partial)
     return wrap(plain, model.tokenizer, name)
 
 
@@ -284,17 +285,3 @@ def _cast(plain: Any, dtype: torch.dtype) -> None:
     """Change the type of the weights alone: buffers such as rotary frequencies need their own."""
     for parameter in plain.parameters():
         parameter.data = parameter.data.to(dtype)
-
-
-def _save(plain: Any, tokenizer: Any, folder: Path) -> None:
-    """Write model and tokenizer under a temporary name beside their place, then rename it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)
-    try:
-        plain.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        os.chmod(partial, 0o755)
-        os.rename(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial)
-        raise

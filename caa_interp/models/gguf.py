@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from pathlib import Path
 
-from caa_interp.files import cache_folder
+from caa_interp.files import cache_folder, publish_folder
 
 
 def converted(file: Path) -> tuple[Path, str]:
@@ -28,13 +26,13 @@ def converted(file: Path) -> tuple[Path, str]:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     folder = cache_folder() / "models" / f"{file.stem}-{digest[:16]}"
     if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            _convert(file, partial)
-            _publish(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            with publish_folder(folder) as partial:
+                _convert(file, partial)
+        except OSError:
+            # Another process may have been quicker: then its work is kept.
+            if not folder.is_dir():
+                raise
     return folder, digest
 
 
@@ -53,13 +51,3 @@ def _convert(file: Path, folder: Path) -> None:
     model.load_state_dict(source.state_dict(), assign=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def _publish(partial: Path, folder: Path) -> None:
-    """Rename ``partial`` to ``folder``; another process may have been quicker, then its work is kept."""
-    partial.chmod(0o755)
-    try:
-        partial.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
