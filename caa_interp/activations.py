@@ -22,6 +22,7 @@ from caa_interp.models.access import check_layers, model_id, n_layers
 from caa_interp.progress import track
 from caa_interp.prompts import Format, PromptFormat, Rendering, check_format
 from caa_interp.tree import Branch, run_trees
+from caa_interp.vector_files import check_unchanged, sealed
 
 if TYPE_CHECKING:
     import torch
@@ -130,7 +131,7 @@ class Activations:
             "pairs": [vars(pair) for pair in self.pairs],
         }
         sides = {"positive": self.positive.contiguous(), "negative": self.negative.contiguous()}
-        write_atomically(path, save(sides, metadata={"caa_interp": json.dumps(header)}))
+        write_atomically(path, save(sides, metadata=sealed(json.dumps(header), *sides.values())))
         return path
 
     @classmethod
@@ -143,7 +144,8 @@ class Activations:
             raise InputError(f"activations file: there is no file {path}. Check the path.")
         try:
             with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {})["caa_interp"])
+                kept = file.metadata() or {}
+                header = json.loads(kept["caa_interp"])
                 if header["format"] != FORMAT:
                     raise InputError(
                         f"its format is {header['format']!r}, this version reads {FORMAT!r}. "
@@ -152,9 +154,11 @@ class Activations:
                 for name in ("layers", "orders", "pairs"):
                     if not isinstance(header[name], list):
                         raise InputError(f"its {name} are no list. Give a file of Activations.save.")
+                positive, negative = (file.get_tensor(name) for name in ("positive", "negative"))
+                check_unchanged(kept, positive, negative)
                 return cls(
-                    file.get_tensor("positive"),
-                    file.get_tensor("negative"),
+                    positive,
+                    negative,
                     tuple(header["layers"]),
                     tuple(_pair(fields, number) for number, fields in enumerate(header["pairs"])),
                     header["form"],

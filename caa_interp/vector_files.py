@@ -1,4 +1,4 @@
-"""The file that keeps a steering vector: safetensors with a JSON header and a checksum.
+"""The file that keeps a steering vector: safetensors with a JSON header and a checksum, which activations share.
 
 What is in it, and what other formats keep of it, is written down in ``docs/formats.md``.
 """
@@ -64,19 +64,33 @@ def read_header(text: str) -> tuple[tuple[Any, ...], Any]:
     return tuple(layers), metadata
 
 
-def checksum(header: str, values: torch.Tensor) -> str:
+def checksum(header: str, *values: torch.Tensor) -> str:
     """Return the sha256 of a header and of the bytes of contiguous values, as hexadecimal digits."""
     import torch
 
-    return hashlib.sha256(header.encode() + values.view(torch.uint8).numpy().tobytes()).hexdigest()
+    digest = hashlib.sha256(header.encode())
+    for some in values:
+        digest.update(some.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def sealed(header: str, *values: torch.Tensor) -> dict[str, str]:
+    """Return what a safetensors file keeps beside contiguous values: the header and the checksum of it all."""
+    return {"caa_interp": header, "sha256": checksum(header, *values)}
+
+
+def check_unchanged(kept: Mapping[str, str], *values: torch.Tensor) -> None:
+    """Raise :class:`InputError` unless a file keeps what :func:`sealed` gave, or no checksum, as old files do."""
+    if len(kept) > 1 and kept != sealed(kept["caa_interp"], *values):
+        raise InputError("it was changed after it was saved. Get it again, or save it again.")
 
 
 def to_bytes(values: torch.Tensor, layers: Sequence[int], metadata: Mapping[str, Any]) -> bytes:
     """Content of the file that keeps a vector."""
     from safetensors.torch import save
 
-    values, header = values.contiguous(), write_header(layers, metadata)
-    return save({"values": values}, metadata={"caa_interp": header, "sha256": checksum(header, values)})
+    values = values.contiguous()
+    return save({"values": values}, metadata=sealed(write_header(layers, metadata), values))
 
 
 def from_file(path: Path) -> tuple[torch.Tensor, tuple[Any, ...], Any]:
@@ -94,12 +108,9 @@ def from_file(path: Path) -> tuple[torch.Tensor, tuple[Any, ...], Any]:
     try:
         with safe_open(path, framework="pt") as file:
             kept = file.metadata() or {}
-            header = kept["caa_interp"]
-            layers, metadata = read_header(header)
+            layers, metadata = read_header(kept["caa_interp"])
             values = file.get_tensor("values")
-        # A file may come without a checksum, as those of earlier versions do.
-        if len(kept) > 1 and kept != {"caa_interp": header, "sha256": checksum(header, values)}:
-            raise InputError("it was changed after it was saved. Get it again, or save the vector again.")
+        check_unchanged(kept, values)
     except InputError:
         raise
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -1,11 +1,13 @@
 """Activations and vectors are those of the paper's definition; activations are kept in files."""
 
+import hashlib
 import json
 import os
 import pickle
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save
 
 import caa_interp as caa
@@ -284,6 +286,43 @@ def test_bytes_that_are_no_activations(tmp_path, content):
         caa.Activations.load(path)
 
 
+def test_the_file_is_as_documented(tmp_path):
+    kept = small(dtype=torch.float64)
+    with safe_open(kept.save(tmp_path / "a.safetensors"), framework="np") as file:
+        sides, metadata = [file.get_tensor(name) for name in ("positive", "negative")], file.metadata()
+        assert sorted(file.keys()) == ["negative", "positive"]
+    assert json.loads(metadata["caa_interp"]) == {
+        "format": "caa_interp/activations/1",
+        "form": "choices",
+        "model": "m",
+        "layers": [1, 4],
+        "orders": ["", ""],
+        "pairs": [
+            {"question": f"Why {n}?", "positive": "Yes.", "negative": "No.", "id": None, "topic": "rain"}
+            for n in range(2)
+        ],
+    }
+    content = metadata["caa_interp"].encode() + b"".join(side.tobytes() for side in sides)
+    assert metadata == {"caa_interp": metadata["caa_interp"], "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path):
+    kept = small()
+    path = kept.save(tmp_path / "a.safetensors")
+    content = path.read_bytes()
+    begin = 8 + int.from_bytes(content[:8], "little")
+    said = r"activations file .*a\.safetensors: it was changed after it was saved\. Get it again, or save it again\."
+    for place in range(len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        # The lowest bit of a number leaves it finite: nothing but the checksum can tell.
+        with pytest.raises(caa.InputError, match=said if place >= begin else r"activations file .*a\.safetensors: "):
+            caa.Activations.load(path)
+    path.write_bytes(content)
+    assert_same(caa.Activations.load(path), kept)
+
+
 def test_a_vector_is_no_activations(tmp_path):
     path = caa.SteeringVector(torch.ones(2, 3), (0, 1)).save(tmp_path / "v.safetensors")
     with pytest.raises(
@@ -309,6 +348,7 @@ def write(path, tensors=None, metadata=None):
 
 
 def test_the_header_of_the_hostile_ones_is_right_but_for_one_thing(tmp_path):
+    """And they have no checksum, as the files of earlier versions."""
     assert caa.Activations.load(write(tmp_path / "a.safetensors")).format == "text"
 
 
