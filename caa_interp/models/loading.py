@@ -8,6 +8,7 @@ import errno
 import importlib.util
 import os
 import struct
+import warnings
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +35,7 @@ def load_model(
     dtype: torch.dtype | str | None = None,
     device_map: str | Mapping[str, Any] | None = None,
     revision: str | None = None,
+    progress: bool = False,
 ) -> Any:
     """Load a causal language model into TransformerLens.
 
@@ -56,6 +58,8 @@ def load_model(
         ``device``.
     revision
         Branch, tag or commit of a Hugging Face name.
+    progress
+        Show a bar while weights are read, which takes minutes for large models. Downloads always show theirs.
 
     Returns
     -------
@@ -92,7 +96,7 @@ def load_model(
     torch_dtype = _dtype(dtype, on_gpu=torch.cuda.is_available() and not str(device).startswith("cpu"))
 
     name = str(name_or_path)
-    with _explained(name):
+    with _explained(name), contextlib.nullcontext() if progress else _without_bars():
         source, model_name, source_revision = _resolve(name, revision)
         config = _checked_config(source, name, revision)
         if backend == "auto":
@@ -180,6 +184,30 @@ def _load_bridge(source: str, device: str | None, dtype: torch.dtype, device_map
     return TransformerBridge.boot_transformers(
         source, device=device, dtype=dtype, device_map=device_map, revision=revision
     )
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """Hide the bars that transformers draws, and leave alone those of the hub's downloads."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from transformers.utils import logging
+
+    if not logging.is_progress_bar_enabled():
+        yield
+        return
+    downloads_hidden = are_progress_bars_disabled()
+    with warnings.catch_warnings():
+        # Said if HF_HUB_DISABLE_PROGRESS_BARS=0 keeps the hub's bars, which are those that are meant to stay.
+        warnings.filterwarnings("ignore", message="Cannot disable progress bars")
+        logging.disable_progress_bar()
+    if not downloads_hidden:
+        enable_progress_bars()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
+        if downloads_hidden:
+            disable_progress_bars()
 
 
 @contextlib.contextmanager

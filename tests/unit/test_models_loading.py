@@ -12,6 +12,7 @@ import threading
 
 import pytest
 import torch
+from huggingface_hub import utils as hub
 from transformers import (
     AutoConfig,
     BertConfig,
@@ -23,6 +24,7 @@ from transformers import (
     LlamaForSequenceClassification,
     T5Config,
 )
+from transformers.utils import logging
 
 import caa_interp as caa
 from caa_interp.models import gguf
@@ -70,6 +72,57 @@ def gpt2():
     )
     torch.manual_seed(0)
     return GPT2LMHeadModel(config).eval()
+
+
+# Bars
+
+
+@pytest.fixture
+def bars():
+    """Bars as a user has them, and set back at the end."""
+    before = (logging.is_progress_bar_enabled(), hub.are_progress_bars_disabled())
+    logging.enable_progress_bar()
+    yield
+    if not before[0]:
+        logging.disable_progress_bar()
+    (hub.disable_progress_bars if before[1] else hub.enable_progress_bars)()
+
+
+@pytest.mark.usefixtures("bars")
+def test_nothing_is_drawn_while_a_model_loads_unless_it_is_asked_for(tiny_folder, capfd):
+    caa.load_model(tiny_folder, device="cpu")
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+    caa.load_model(tiny_folder, device="cpu", progress=True)
+    assert "Loading weights: 100%" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("bars")
+@pytest.mark.parametrize("downloads_hidden", [False, True])
+@pytest.mark.parametrize("shown", [False, True])
+def test_bars_are_afterwards_as_they_were_and_downloads_show_theirs_meanwhile(
+    tiny_folder, monkeypatch, shown, downloads_hidden
+):
+    (logging.enable_progress_bar if shown else logging.disable_progress_bar)()
+    (hub.disable_progress_bars if downloads_hidden else hub.enable_progress_bars)()
+    meanwhile = []
+
+    def look(*_):
+        meanwhile.append((logging.is_progress_bar_enabled(), hub.are_progress_bars_disabled()))
+        raise OSError("stop here")
+
+    monkeypatch.setattr("caa_interp.models.loading._checked_config", look)
+    assert "stop here" in refused(tiny_folder)
+    assert meanwhile == [(False, downloads_hidden)]
+    assert (logging.is_progress_bar_enabled(), hub.are_progress_bars_disabled()) == (shown, downloads_hidden)
+
+
+@pytest.mark.usefixtures("bars")
+def test_bars_of_downloads_that_the_environment_keeps_are_no_reason_to_warn(tiny_folder, monkeypatch):
+    # By the module itself: huggingface_hub.utils.tqdm is a class of that name.
+    monkeypatch.setattr(sys.modules["huggingface_hub.utils.tqdm"], "HF_HUB_DISABLE_PROGRESS_BARS", False)
+    caa.load_model(tiny_folder, device="cpu")
+    assert not hub.are_progress_bars_disabled()
 
 
 # Without a network
