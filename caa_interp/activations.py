@@ -156,15 +156,9 @@ class Activations:
                         raise InputError(f"its {name} are no list. Give a file of Activations.save.")
                 positive, negative = (file.get_tensor(name) for name in ("positive", "negative"))
                 check_unchanged(kept, positive, negative)
-                return cls(
-                    positive,
-                    negative,
-                    tuple(header["layers"]),
-                    tuple(_pair(fields, number) for number, fields in enumerate(header["pairs"])),
-                    header["form"],
-                    tuple(header["orders"]),
-                    header["model"],
-                )
+                pairs = tuple(_pair(fields, number) for number, fields in enumerate(header["pairs"]))
+                layers, orders = tuple(header["layers"]), tuple(header["orders"])
+                return cls(positive, negative, layers, pairs, header["form"], orders, header["model"])
         except InputError as error:
             raise InputError(f"activations file {path}: {error}") from None
         except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
