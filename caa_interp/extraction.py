@@ -72,6 +72,15 @@ def extract_vector(
         values = estimator(found.positive, found.negative)
     metadata = {
         "behavior": behavior,
+        **origin(model, system_prompt),
+        **_recipe(format, estimator, len(checked)),
+    }
+    return SteeringVector(values, tuple(chosen), metadata)
+
+
+def origin(model: Any, system_prompt: str | None) -> dict[str, Any]:
+    """What a vector's metadata say of the model that it was made from."""
+    return {
         "model": model_id(model),
         "model_revision": model_revision(model),
         "backend": "TransformerBridge" if is_bridge(model) else "HookedTransformer",
@@ -79,9 +88,7 @@ def extract_vector(
         "dtype": str(model.cfg.dtype).removeprefix("torch."),
         "prompt_style": PromptFormat.of(model).style,
         "system_prompt": system_prompt,
-        **_origin(format, estimator, len(checked)),
     }
-    return SteeringVector(values, tuple(chosen), metadata)
 
 
 def vector_from_activations(
@@ -102,11 +109,11 @@ def vector_from_activations(
         With what the activations know of their origin: model, format, number of pairs.
     """
     values = estimator(activations.positive, activations.negative)
-    origin = _origin(activations.format, estimator, len(set(activations.items)))
-    return SteeringVector(values, activations.layers, {"behavior": behavior, "model": activations.model, **origin})
+    recipe = _recipe(activations.format, estimator, len(set(activations.items)))
+    return SteeringVector(values, activations.layers, {"behavior": behavior, "model": activations.model, **recipe})
 
 
-def _origin(format: Format, estimator: Estimator, n_pairs: int) -> dict[str, Any]:
+def _recipe(format: Format, estimator: Estimator, n_pairs: int) -> dict[str, Any]:
     return {
         "hook": HOOK,
         "format": format,

@@ -28,7 +28,7 @@ from caa_interp.evaluation.sweep import sweep
 from caa_interp.extraction import extract_vector
 from caa_interp.files import write_atomically
 from caa_interp.models import load_model
-from caa_interp.models.access import check_layers, model_id, model_revision, n_layers
+from caa_interp.models.access import check_layers, folder_state, model_id, model_revision, n_layers
 from caa_interp.paper_table import compare, printable
 from caa_interp.plotting.reproduction import plot_layer_sweep, plot_reproduction
 from caa_interp.published_sets import PublishedSet, fingerprint, read_published_sets
@@ -102,7 +102,7 @@ def reproduce(
     made_from = {
         "model": model_id(model),
         "model_revision": model_revision(model),
-        "model_files": _state(Path(model_name).expanduser()),
+        "model_files": folder_state(Path(model_name).expanduser()),
         "dtype": str(model.cfg.dtype).removeprefix("torch."),
         "caa-interp": version("caa-interp"),
     }
@@ -145,14 +145,6 @@ def _same_depth(depth: int, swept: Sequence[int]) -> int:
     """Of the swept layers, the one nearest to where layer 13 lies in Llama 2 7B Chat. No score has a say in it."""
     reference = paper.LLAMA_2_7B_CHAT
     return min(swept, key=lambda layer: abs(layer - reference.layer / reference.n_layers * depth))
-
-
-def _state(folder: Path) -> str | None:
-    """What tells a local model, which has no revision, from another of the same name: its files' sizes and times."""
-    if not folder.is_dir():
-        return None
-    states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.iterdir())]
-    return hashlib.sha256(repr(states).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def dose_response(
         if number < 0:
             raise InputError(f"{name}: {number}; it must not be negative; 0 leaves these controls out.")
     splits = {
-        name: _split(name, one, candidates, n_train, n_validation, n_test, seed) for name, one in behaviors.items()
+        name: split_behavior(name, one, candidates, n_train, n_validation, n_test, seed) for name, one in behaviors.items()
     }
     for name, (train, _, _) in splits.items():
         if n_shuffled and len(set(train)) < 2:
@@ -187,7 +187,7 @@ def validation_split(
     return rest, [checked[number] for number in sorted(apart)]
 
 
-def _split(
+def split_behavior(
     name: str,
     behavior: Behavior,
     candidates: Sequence[int],
@@ -196,7 +196,7 @@ def _split(
     n_test: int | None,
     seed: int,
 ) -> tuple[list[ContrastPair], list[ContrastPair], list[ContrastPair]]:
-    """Train, validation and test pairs of one behavior."""
+    """Train, validation and test pairs of one behavior, as :func:`dose_response` uses them."""
     if not isinstance(behavior, Behavior):
         raise InputError(f"behaviors[{name!r}] is {type(behavior).__name__}; it must be a Behavior.")
     train = check_pairs(behavior.train, f"behaviors[{name!r}].train")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import inspect
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +32,14 @@ def model_id(model: Any) -> str:
 def model_revision(model: Any) -> str | None:
     """Return the commit of a Hugging Face model, or the sha256 of a GGUF file; None if neither is known."""
     return revisions.get(model)
+
+
+def folder_state(folder: Path) -> str | None:
+    """What tells a local model, which has no revision, from another of the same name: its files' sizes and times."""
+    if not folder.is_dir():
+        return None
+    states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.iterdir())]
+    return hashlib.sha256(repr(states).encode()).hexdigest()
 
 
 def n_layers(model: Any) -> int:

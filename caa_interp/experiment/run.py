@@ -1,0 +1,312 @@
+"""A whole study into one folder: kept shard by shard, so that it can be killed at any moment and gone on with.
+
+1. The folder is locked, its config compared with the one given, and what a killed run left half-written removed.
+2. Each model is loaded by the executor and described; what a result depends on is part of each shard's key.
+3. Three stages of shards (:mod:`caa_interp.experiment.plan`). Those that are kept from before are read, in the run's
+   folder or in the cache; the others are done, each kept the moment it is finished.
+4. Shards are put together to tables, in the order of the config and not in that of the work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from caa_interp.experiment.config import ExperimentConfig, ModelConfig
+from caa_interp.experiment.environment import environment
+from caa_interp.experiment.executors import Executor, InProcess
+from caa_interp.experiment.page import write_page
+
+from caa_interp.behaviors import Behavior, load_behavior
+from caa_interp.errors import InputError, ModelError
+from caa_interp.evaluation.summary import choose_layer, steerability
+from caa_interp.experiment.plan import Found, Piece, Plan
+from caa_interp.experiment.shards import Shard, code_digest, fingerprint, shard
+from caa_interp.experiment.store import ShardStore, cache_limit, clear_cache, remove_unfinished, shard_cache
+from caa_interp.experiment.work import decode, vectors_of
+from caa_interp.files import write_atomically
+from caa_interp.progress import counting
+from caa_interp.vectors import SteeringVector
+
+
+def run_experiment(
+    config: ExperimentConfig | str | Path,
+    folder: str | Path,
+    *,
+    executor: Executor | None = None,
+    progress: bool = False,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Do a study, or go on with it: from behaviors to vectors, tables and a page.
+
+    Parameters
+    ----------
+    config
+        The study, or the TOML file that says it.
+    folder
+        Folder of the run: ``config.toml``, ``manifest.json``, ``shards/``,
+        ``vectors/<model>/<behavior>.safetensors``, ``tables/<name>.parquet``, ``figures/`` and ``report.html``. If it
+        holds a run of the same study, what is finished of that is used.
+    executor
+        Where the work is done; default: in this process. :class:`caa_interp.RayWorkers` spreads it. It is closed at
+        the end only if it is the default one.
+    progress
+        Show a progress bar.
+    say
+        Called with what a person should know: where the page is, what was damaged, how to go on after Ctrl-C.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder.
+
+    Raises
+    ------
+    InputError
+        If the config has faults (all are listed), if the folder holds another study, or if another run is writing
+        there.
+    ModelError
+        If a model cannot be loaded, or workers run other code than this process.
+    OSError
+        If the disk is full or the folder cannot be written. Whatever was finished is kept.
+
+    Notes
+    -----
+    A shard that is finished is never done again, in this run or in another: it is known by the sha256 of the model
+    and its revision, the pairs, vectors and settings, and the code and libraries that made it. Any change to one of
+    these makes another shard.
+    """
+    config = config if isinstance(config, ExperimentConfig) else ExperimentConfig.load(config)
+    folder = Path(folder)
+    behaviors = _behaviors(config)
+    limit = cache_limit()
+    with _locked(folder):
+        _check_same_study(config, folder)
+        write_atomically(folder / "config.toml", config.to_toml().encode("utf-8"))
+        remove_unfinished(folder)
+        own = InProcess() if executor is None else None
+        run = _Run(config, behaviors, folder, executor or own, progress, say)  # type: ignore[arg-type]
+        try:
+            run.do()
+        except KeyboardInterrupt:
+            say(f"Stopped. {run.n_done} finished pieces of work are kept in {folder}; run it again to go on.")
+            raise
+        finally:
+            if own is not None:
+                own.close()
+        write_page(folder)
+    clear_cache(keep_bytes=limit)
+    say(f"The page: {(folder / 'report.html').resolve()}")
+    return folder
+
+
+class _Run:
+    """One study under way."""
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        behaviors: Mapping[str, Behavior],
+        folder: Path,
+        executor: Executor,
+        progress: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        self._config, self._behaviors, self._folder = config, behaviors, folder
+        self._executor, self._progress, self._say = executor, progress, say
+        self._store = ShardStore(folder / "shards", shard_cache(), say)
+        self._manifest: dict[str, Any] = {
+            **environment(),
+            "models": {},
+            "data": {name: fingerprint([one.train, one.test, one.open_ended]) for name, one in behaviors.items()},
+            "seed": config.seed,
+            # One entry each time that the study was started or gone on with; one that was killed never finished.
+            "sessions": [*_sessions(folder), {"started": _now(), "finished": None}],
+            "shards": [],
+        }
+        self._tables: dict[str, list[pd.DataFrame]] = {}
+        self.n_done = 0
+
+    def do(self) -> None:
+        """All models, then the tables of all."""
+        self._write_manifest()
+        for model in self._config.models:
+            self._say(f"Loading {model.name}")
+            facts = self._executor.describe(model)
+            if facts["code"] != code_digest():
+                raise ModelError(
+                    "executor: its workers run another version of caa_interp than this process, so their results "
+                    "would not be those of this study. Install the same version everywhere."
+                )
+            self._manifest["models"][model.name] = facts
+            self._do_model(model, facts)
+        for name, parts in self._tables.items():
+            write_atomically(self._folder / "tables" / f"{name}.parquet", _joined(parts).to_parquet(index=False))
+        shards = self._manifest["shards"]
+        self._manifest["sessions"][-1]["finished"] = _now()
+        self._manifest |= {
+            "seconds": sum(one["seconds"] for one in shards),
+            "peak_memory_bytes": max(one["peak_memory_bytes"] for one in shards),
+            "paths": {
+                kind: sorted({one["path"] for one in shards if one["kind"] == kind and one["path"]})
+                for kind in sorted({one["kind"] for one in shards if one["path"]})
+            },
+        }
+        self._write_manifest()
+
+    def _do_model(self, model: ModelConfig, facts: Mapping[str, Any]) -> None:
+        plan = Plan(self._config, self._behaviors, facts["n_layers"])
+        vectors: dict[str, dict[str, SteeringVector]] = {}
+        layer: dict[str, int] = {}
+        found = Found(vectors, layer)
+        stages = (plan.vectors, plan.scores, plan.rest)
+        with counting(sum(len(stage()) for stage in stages), model.name, self._progress, unit="pieces") as bar:
+            for piece, table in self._finished(plan.vectors(), found, model, facts, bar):
+                vectors[piece.behavior] = vectors_of(table)
+                path = self._folder / "vectors" / slug(facts["id"]) / f"{slug(piece.behavior)}.safetensors"
+                vectors[piece.behavior][piece.behavior].save(path)
+                own = table[table["vector"] == piece.behavior]
+                measured = own[table.attrs["reliability"]]
+                measured.attrs = {}
+                self._add("reliability", facts, piece.behavior, measured)
+            scores: dict[tuple[str, str], list[pd.DataFrame]] = {}
+            for piece, table in self._finished(plan.scores(), found, model, facts, bar):
+                scores.setdefault((piece.table, piece.behavior), []).append(table)
+            for (name, behavior), tables in scores.items():
+                self._add(name, facts, behavior, _joined(tables))
+            for behavior, (train, validation, test) in plan.splits.items():
+                layer[behavior] = plan.layers[0]
+                if validation:
+                    layer[behavior] = choose_layer(_joined(scores["validation", behavior]))
+                chosen = {"layer": [layer[behavior]], "n_train": [len(train)]}
+                counts = {"n_validation": [len(validation)], "n_test": [len(test)]}
+                self._add("layers", facts, behavior, pd.DataFrame(chosen | counts))
+            rest: dict[tuple[str, str], list[pd.DataFrame]] = {}
+            for behavior in plan.splits:
+                swept = _joined(scores["sweep", behavior])
+                rest["dose_response", behavior] = [swept[swept["layer"] == layer[behavior]]]
+            for piece, table in self._finished(plan.rest(), found, model, facts, bar):
+                rest.setdefault((piece.table, piece.behavior), []).append(table)
+        for (name, behavior), tables in rest.items():
+            self._add(name, facts, behavior, _joined(tables))
+            if name == "dose_response":
+                self._add("effects", facts, behavior, steerability(_joined(tables), seed=self._config.seed))
+
+    def _finished(
+        self, pieces: Sequence[Piece], found: Found, model: ModelConfig, facts: Mapping[str, Any], bar: Any
+    ) -> list[tuple[Piece, pd.DataFrame]]:
+        """Pieces with their tables, in order; what is not kept from before is done."""
+        shards = [shard(piece.kind, piece.label, model, facts, piece.arguments(found)) for piece in pieces]
+        kept = {one.key: content for one in shards if (content := self._store.get(one.key)) is not None}
+        reused = set(kept)
+        bar.already(len([one for one in shards if one.key in kept]))
+        self.n_done += len(kept)
+        # Two pieces may be the same work, such as two behaviors with the same questions.
+        missing = {one.key: one for one in shards if one.key not in kept}
+        for done, content in self._executor.run(list(missing.values())):
+            self._store.put(done.key, content)
+            kept[done.key] = content
+            self.n_done += 1
+            bar.advance(len([one for one in shards if one.key == done.key]))
+        tables = []
+        for piece, one in zip(pieces, shards, strict=True):
+            table, took = decode(kept[one.key])
+            self._note(one, took, table.attrs.get("path"), one.key in reused)
+            if "item" in table:
+                table["item"] += piece.first
+            tables.append((piece, table))
+        return tables
+
+    def _note(self, one: Shard, took: Mapping[str, Any], path: str | None, reused: bool) -> None:
+        facts = {"key": one.key, "kind": one.kind, "label": one.label, "model": one.model.name, **took}
+        self._manifest["shards"].append({**facts, "path": path, "reused": reused})
+
+    def _add(self, name: str, facts: Mapping[str, Any], behavior: str, table: pd.DataFrame) -> None:
+        """Put rows into a table of the run, with model and behavior in front."""
+        rows = table.drop(columns=[column for column in ("model", "behavior") if column in table])
+        rows.insert(0, "behavior", behavior)
+        rows.insert(0, "model", facts["id"])
+        rows.attrs = dict(table.attrs)
+        self._tables.setdefault(name, []).append(rows)
+
+    def _write_manifest(self) -> None:
+        text = json.dumps(self._manifest, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(self._folder / "manifest.json", text.encode("utf-8"))
+
+
+def slug(name: str) -> str:
+    """Name of a file or folder for a model or a behavior, whatever characters it has."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "unnamed"
+
+
+def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Rows of all, with the attributes of the first and the paths of all."""
+    joined = pd.concat(tables, ignore_index=True)
+    joined.attrs = dict(tables[0].attrs)
+    paths = {path for table in tables for path in str(table.attrs.get("path") or "").split("+") if path}
+    if paths:
+        joined.attrs["path"] = "+".join(sorted(paths))
+    return joined
+
+
+def _behaviors(config: ExperimentConfig) -> dict[str, Behavior]:
+    loaded = [load_behavior(name) for name in config.behaviors]
+    return {one.name: one for one in loaded}
+
+
+def _sessions(folder: Path) -> list[dict[str, Any]]:
+    """Earlier sessions of the run in a folder."""
+    path = folder / "manifest.json"
+    return list(json.loads(path.read_text(encoding="utf-8"))["sessions"]) if path.is_file() else []
+
+
+def _check_same_study(config: ExperimentConfig, folder: Path) -> None:
+    path = folder / "config.toml"
+    if path.is_file():
+        different = ExperimentConfig.load(path).differences(config)
+        if different:
+            raise InputError(
+                f"folder: {folder} holds a run of another study ({'; '.join(different)}). Name another folder; what "
+                "the two have in common is taken from the cache."
+            )
+    elif folder.is_dir() and any(not one.name.startswith(".") for one in folder.iterdir()):
+        raise InputError(f"folder: {folder} is not empty, and holds no run. Name a new folder.")
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder; the lock goes with the process, however that ends."""
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InputError(f"folder: {str(folder)!r} is a file. Name a folder.") from None
+    holder = folder / ".running.json"
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = holder.read_text(encoding="utf-8").strip() if holder.is_file() else "unknown"
+        raise InputError(
+            f"folder: another run is writing to {folder} ({who}). Wait until it ends, or name another folder."
+        ) from None
+    try:
+        told = {"process": os.getpid(), "host": platform.node(), "since": _now()}
+        write_atomically(holder, json.dumps(told).encode())
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

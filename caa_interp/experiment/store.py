@@ -1,0 +1,171 @@
+"""Finished shards on disk, each in a file that is named by what it is the result of and by what it holds.
+
+``<key>-<digest>.parquet``: ``key`` stands for all that determines the result, ``digest`` is the sha256 of the file.
+A file that was cut short or changed is told by its own name, whoever reads it. A run keeps its shards in its own
+folder, and a copy of each goes to a cache that all runs of a user share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from caa_interp.errors import InputError
+from caa_interp.files import cache_folder, write_atomically
+
+DEFAULT_LIMIT_GB = 5.0
+_LIMIT = "CAA_INTERP_CACHE_LIMIT"
+_UNFINISHED = re.compile(r"\..+\.(parquet|json|toml|html|safetensors)-[a-z0-9_]{8}")  # see files.write_atomically
+# What a killed process leaves of a file that it was writing is that old before it is taken for left over.
+_STALE_SECONDS = 24 * 3600
+
+
+def shard_cache() -> Path:
+    """Folder of the shards that all runs share."""
+    return cache_folder() / "shards"
+
+
+class ShardStore:
+    """The shards of one run, and those of other runs.
+
+    Parameters
+    ----------
+    folder
+        Where this run keeps its shards. It holds all that the run needs; clearing the cache takes nothing from it.
+    cache
+        Where shards of all runs are kept.
+    say
+        Told of damaged files and of a cache that cannot be written.
+    """
+
+    def __init__(self, folder: Path, cache: Path, say: Callable[[str], None]) -> None:
+        self.folder, self.cache, self._say = folder, cache, say
+        self._cache_works = True
+
+    def get(self, key: str) -> bytes | None:
+        """Content of a finished shard; None if there is none that is whole. A damaged file is removed."""
+        for place in (self.folder, self.cache):
+            for path in sorted(_place(place, key).glob(f"{key}-*.parquet")):
+                content = _whole(path)
+                if content is None:
+                    self._say(f"{path} is damaged. It is done again.")
+                    path.unlink(missing_ok=True)
+                elif place is self.cache:
+                    os.utime(path)  # the cache drops what was not used for longest
+                    write_atomically(_place(self.folder, key) / path.name, content)
+                    return content
+                else:
+                    return content
+        return None
+
+    def put(self, key: str, content: bytes) -> None:
+        """Keep a finished shard.
+
+        Raises
+        ------
+        OSError
+            If the run's own folder cannot be written. A cache that cannot be written is said, once, and left.
+        """
+        name = f"{key}-{_digest(content)}.parquet"
+        write_atomically(_place(self.folder, key) / name, content)
+        if self._cache_works:
+            try:
+                write_atomically(_place(self.cache, key) / name, content)
+            except OSError as error:
+                self._cache_works = False
+                self._say(f"The cache {self.cache} cannot be written ({error}). The run goes on without it.")
+
+
+def remove_unfinished(folder: Path, older_than: float = 0.0) -> None:
+    """Remove what a killed process left half-written below ``folder``, if it is older than so many seconds."""
+    for path in folder.rglob(".*-*"):
+        if _UNFINISHED.fullmatch(path.name) and time.time() - path.stat().st_mtime >= older_than:
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class CachedShard:
+    """A shard in the cache.
+
+    Attributes
+    ----------
+    path
+        Its file.
+    n_bytes
+        Its size.
+    last_used
+        When a run used it last, in seconds since 1970.
+    """
+
+    path: Path
+    n_bytes: int
+    last_used: float
+
+
+def cache_contents() -> list[CachedShard]:
+    """All shards in the cache, the one that was not used for longest first."""
+    return sorted(_files(), key=lambda shard: shard.last_used)
+
+
+def clear_cache(*, keep_bytes: int = 0) -> list[CachedShard]:
+    """Remove shards, those that were not used for longest first, until at most ``keep_bytes`` are left.
+
+    Returns
+    -------
+    list of CachedShard
+        What was removed. A run that is under way loses nothing: it has its own copies.
+    """
+    found = cache_contents()
+    left = sum(shard.n_bytes for shard in found)
+    removed = []
+    for shard in found:
+        if left <= keep_bytes:
+            break
+        shard.path.unlink(missing_ok=True)
+        left -= shard.n_bytes
+        removed.append(shard)
+    remove_unfinished(shard_cache(), _STALE_SECONDS)
+    return removed
+
+
+def cache_limit() -> int:
+    """Size in bytes to which the cache is cut after each run: ``$CAA_INTERP_CACHE_LIMIT`` gigabytes, else 5."""
+    given = os.environ.get(_LIMIT, str(DEFAULT_LIMIT_GB))
+    try:
+        limit = float(given)
+    except ValueError:
+        limit = -1.0
+    if not 0 <= limit < float("inf"):
+        raise InputError(f"{_LIMIT}: {given!r}; it must be a number of gigabytes of at least 0, such as 5.")
+    return int(limit * 1e9)
+
+
+def _files() -> Iterator[CachedShard]:
+    for path in shard_cache().glob("*/*.parquet"):
+        try:
+            state = path.stat()
+        except FileNotFoundError:  # another process was quicker
+            continue
+        yield CachedShard(path, state.st_size, state.st_mtime)
+
+
+def _place(folder: Path, key: str) -> Path:
+    # A folder with very many files is slow to look through.
+    return folder / key[:2]
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _whole(path: Path) -> bytes | None:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return content if path.stem.rpartition("-")[2] == _digest(content) else None
