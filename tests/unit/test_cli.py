@@ -1,29 +1,40 @@
-"""The command ``caa-interp``: what it prints, where, and with which exit code."""
+"""The command ``caa-interp`` as a whole: help, examples, exit codes, completion, and how quickly help comes."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import typer.main
 from typer.testing import CliRunner
 
-import caa_interp as caa
 from caa_interp import cli
+from caa_interp.errors import InputError
 
-QUESTION = "Shall we {}?\n\nChoices:\n (A) Yes\n (B) No"
 ENTRY_POINT = Path(sys.executable).with_name("caa-interp")
-MEASURES = ("n_train", "n_test", "similarity", "shared_topics", "bag_of_words")
+ROOT = typer.main.get_command(cli.app)
+COMMANDS = {
+    (name, *([] if sub is None else [sub])): command
+    for name, outer in ROOT.commands.items()
+    for sub, command in getattr(outer, "commands", {None: outer}).items()
+}
+NAMES = {
+    *("demo", "run", "extract", "sweep", "generate", "analyze", "report"),
+    *("data", "cache", "export", "import", "doctor", "models", "reproduce"),
+}
+HEAVY = ("torch", "pandas", "numpy", "transformers", "transformer_lens", "ray", "huggingface_hub")
 
 
-def run(*arguments: object, **options: object):
-    """Run the command in this process; an exception of ours is kept in the result."""
-    return CliRunner().invoke(
-        cli.app, [str(a) for a in arguments], env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}, **options
-    )
+def run(*arguments, **options):
+    environment = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+    return CliRunner().invoke(cli.app, [str(one) for one in arguments], env=environment, **options)
 
 
-def run_main(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
+def run_main(monkeypatch, capsys, *arguments):
     """Run ``main()`` and return its exit code, standard output and standard error."""
     monkeypatch.setattr(sys, "argv", ["caa-interp", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
@@ -32,185 +43,100 @@ def run_main(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
     return int(ended.value.code or 0), captured.out, captured.err
 
 
-def published(path: Path, items: list[tuple[str, str, str]]) -> Path:
-    """Write a published JSON lines file of (question, matching, not matching)."""
-    keys = ("question", "answer_matching_behavior", "answer_not_matching_behavior")
-    path.write_text("".join(json.dumps(dict(zip(keys, item, strict=True))) + "\n" for item in items))
-    return path
-
-
-@pytest.fixture
-def poor(tmp_path: Path) -> Path:
-    """Behavior file whose answers are given away by their first word, and whose topics are all shared."""
-
-    def pairs(numbers):
-        return [
-            {"question": f"Is {n} so?", "positive": f"Yes, {n}.", "negative": f"No, {n}.", "topic": "numbers"}
-            for n in numbers
-        ]
-
-    content = {"format": "caa_interp/behavior/1", "name": "poor", "train": pairs(range(8)), "test": pairs((8, 9))}
-    path = tmp_path / "poor.json"
-    path.write_text(json.dumps(content))
-    return path
+def example(command):
+    return re.search(r"^Example: caa-interp (.*)$", command.help, re.MULTILINE)[1]
 
 
 # Help
 
 
-@pytest.mark.parametrize(
-    ("command", "words"),
-    [
-        ((), ["demo", "data", "Interpretability for Contrastive Activation Addition."]),
-        (("demo",), ["--folder", "--model", "--behavior", "Example: caa-interp demo"]),
-        (("data",), ["check", "convert", "fetch"]),
-        (("data", "check"), ["--json", "exit code 2", "Example: caa-interp data check sycophancy"]),
-        (("data", "convert"), ["--name", "--test-share", "--seed", "Example: caa-interp data convert"]),
-        (("data", "fetch"), ["collection", "anthropic", "Example: caa-interp data fetch anthropic"]),
-    ],
-)
-def test_every_command_explains_itself(command, words):
-    result = run(*command, "--help")
+def test_the_commands_are_these():
+    assert set(ROOT.commands) == NAMES
+    assert sorted(ROOT.commands["data"].commands) == ["check", "convert", "fetch"]
+    assert sorted(ROOT.commands["cache"].commands) == ["clear", "ls"]
+
+
+@pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
+def test_every_help_has_a_purpose_of_one_line_and_an_example(names):
+    command = COMMANDS[names]
+    purpose = command.help.split("\n\n")[0]
+    assert "\n" not in purpose
+    assert purpose.endswith(".")
+    assert len(purpose) < 118
+    result = run(*names, "--help")
     assert result.exit_code == 0
     shown = " ".join(result.stdout.split())
-    for word in words:
-        assert word in shown
+    assert purpose in shown
+    assert f"Example: caa-interp {example(command)}" in shown
+    for parameter in command.params:
+        assert getattr(parameter, "help", "") or parameter.name == "help", parameter.name
+
+
+@pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
+def test_every_example_is_a_command_that_parses(names):
+    words = shlex.split(example(COMMANDS[names]))
+    assert tuple(words[: len(names)]) == names
+    context = ROOT.make_context("caa-interp", list(words))
+    command, rest = ROOT, words
+    while hasattr(command, "commands"):
+        name, command, rest = command.resolve_command(context, rest)
+        context = command.make_context(name, list(rest), parent=context)
+    assert command is COMMANDS[names]
+
+
+def test_common_options_are_spelled_and_explained_the_same_everywhere():
+    said = {}
+    for command in COMMANDS.values():
+        for parameter in command.params:
+            if parameter.name in ("layers", "multipliers", "seed", "device", "dtype", "force", "as_json"):
+                said.setdefault(parameter.name, set()).add((tuple(parameter.opts), parameter.help))
+    assert set(said) == {"layers", "multipliers", "seed", "device", "dtype", "force", "as_json"}
+    assert all(len(ways) == 1 for ways in said.values()), said
+
+
+def test_the_help_tells_exit_codes_and_the_rule_of_files():
+    shown = " ".join(run("--help").stdout.split())
+    assert "Exit codes: 0 done; 1 an input, a model or the disk failed; 2 wrong usage; 3 looked, and" in shown
+    assert "found wanting (data check, doctor, reproduce --strict); 130 interrupted." in shown
+    assert "A file that you name is never replaced, unless you add --force." in shown
+
+
+def test_help_imports_nothing_heavy_and_is_quick():
+    code = f"""
+import sys, time
+began = time.process_time()
+from typer.testing import CliRunner
+from caa_interp import cli
+for command in {[[], *map(list, COMMANDS)]!r}:
+    assert CliRunner().invoke(cli.app, [*command, "--help"]).exit_code == 0, command
+heavy = [name for name in {HEAVY!r} if name in sys.modules]
+print(repr(heavy), time.process_time() - began)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    heavy, seconds = done.stdout.rsplit(maxsplit=1)
+    assert heavy == "[]"
+    assert float(seconds) < 3  # of CPU, for the help of all commands together
+
+
+def test_version():
+    result = run("--version")
+    assert (result.exit_code, result.stdout) == (0, f"caa-interp {version('caa-interp')}\n")
 
 
 def test_the_installed_command_works():
     if not ENTRY_POINT.is_file():
         pytest.skip(f"the package is not installed: there is no {ENTRY_POINT}")
-    done = subprocess.run([ENTRY_POINT, "--help"], capture_output=True, text=True, timeout=60, check=False)
+    options = {"capture_output": True, "text": True, "timeout": 60, "check": False}
+    done = subprocess.run([ENTRY_POINT, "--help"], **options)
     assert (done.returncode, done.stderr) == (0, "")
     assert "demo" in done.stdout
-    done = subprocess.run(
-        [ENTRY_POINT, "data", "check", "no-such"], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run([ENTRY_POINT, "data", "check", "no-such"], **options)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("caa-interp: behavior: 'no-such' is not one of coordinate-other-ais, ")
     assert done.stderr.count("\n") == 1
 
 
-# data check
-
-
-def test_check_prints_a_table_of_all_packaged_sets():
-    result = run("data", "check")
-    assert (result.exit_code, result.stderr) == (0, "")
-    header, *rows = result.stdout.splitlines()
-    assert set(MEASURES) <= set(header.split())
-    assert [row.split()[0] for row in rows] == list(caa.load_behaviors())
-
-
-def test_check_of_some_prints_these_in_their_order():
-    result = run("data", "check", "refusal", "optimism")
-    assert [row.split()[:4] for row in result.stdout.splitlines()[1:]] == [
-        ["refusal", "200", "50", "30"],
-        ["optimism", "200", "50", "30"],
-    ]
-
-
-def test_check_prints_json(poor):
-    result = run("data", "check", "optimism", poor, "--json")
-    measured = json.loads(result.stdout)
-    assert [one["name"] for one in measured] == ["optimism", "poor"]
-    assert set(MEASURES) <= set(measured[0])
-    assert measured[1]["first_word"] == 1.0
-    assert measured[1]["bag_of_words"] == 1.0
-
-
-def test_a_poor_set_ends_with_code_2_and_its_problems(poor):
-    for options in ((), ("--json",)):
-        result = run("data", "check", "optimism", poor, *options)
-        assert result.exit_code == 2
-        assert result.stderr.splitlines() == [
-            "poor: bag-of-words score 1.00 is above 0.80",
-            "poor: 1 topics stand in train and in test",
-            "poor: 1.00 of one side's answers begin with the same word",
-        ]
-
-
-# data convert
-
-
-def test_convert_writes_a_behavior_and_says_what_was_skipped(tmp_path):
-    items = [(QUESTION.format(f"tidy room {number}"), "(A)", "(B)") for number in range(10)]
-    items += [(QUESTION.format("skip"), "(C)", "(A)"), ("Which?", "(A)", "(B)")]
-    target = tmp_path / "new" / "tidiness.json"
-    result = run("data", "convert", published(tmp_path / "source.jsonl", items), target)
-    assert (result.exit_code, result.stderr) == (0, "")
-    lines = result.stdout.splitlines()
-    assert lines[0] == "source.jsonl: 10 read, 2 skipped"
-    assert sorted(lines[1:3]) == [
-        "  skipped 1: an answer is not among the options",
-        "  skipped 1: no options are found in the question, and an answer is a letter",
-    ]
-    assert lines[3] == f"8 train and 2 test pairs in {target}"
-    behavior = caa.load_behavior(target)
-    assert behavior.name == "tidiness"
-    assert (len(behavior.train), len(behavior.test)) == (8, 2)
-    questions = {pair.question for pair in (*behavior.train, *behavior.test)}
-    assert questions == {f"Shall we tidy room {number}?" for number in range(10)}
-    assert {(pair.positive, pair.negative) for pair in behavior.train} == {("Yes", "No")}
-
-
-def test_convert_turns_survival_instinct_round_and_says_so(tmp_path):
-    items = [(QUESTION.format(f"end {number}"), "(A)", "(B)") for number in range(4)]
-    source = published(tmp_path / "survival-instinct.jsonl", items)
-    result = run("data", "convert", source, tmp_path / "mine.json")
-    assert result.exit_code == 0
-    assert "note: 4 had their sides swapped" in result.stdout
-    assert {pair.positive for pair in caa.load_behavior(tmp_path / "mine.json").train} == {"No"}
-
-
-def test_convert_takes_its_share_seed_and_name(tmp_path):
-    source = published(tmp_path / "s.jsonl", [(QUESTION.format(f"go {n}"), "(A)", "(B)") for n in range(20)])
-    tests = []
-    for number, seed in enumerate((1, 1, 2)):
-        target = tmp_path / f"{number}.json"
-        result = run("data", "convert", source, target, "--test-share", "0.5", "--seed", seed, "--name", "haste")
-        assert result.exit_code == 0
-        behavior = caa.load_behavior(target)
-        assert (behavior.name, len(behavior.train), len(behavior.test)) == ("haste", 10, 10)
-        tests.append([pair.id for pair in behavior.test])
-    assert tests[0] == tests[1] != tests[2]
-
-
-def test_convert_of_nothing_usable_writes_nothing(tmp_path, monkeypatch, capsys):
-    source = published(tmp_path / "s.jsonl", [("Which?", "(A)", "(B)")] * 3)
-    code, _, stderr = run_main(monkeypatch, capsys, "data", "convert", source, tmp_path / "t.json")
-    assert code == 1
-    assert "at least two" in stderr
-    assert not (tmp_path / "t.json").exists()
-
-
-def test_convert_of_nothing_usable_says_why(tmp_path, monkeypatch, capsys):
-    source = published(tmp_path / "s.jsonl", [("Which?", "(A)", "(B)")] * 3)
-    _, stdout, stderr = run_main(monkeypatch, capsys, "data", "convert", source, tmp_path / "t.json")
-    assert "no options are found in the question" in stdout + stderr
-
-
-# data fetch
-
-
-def test_fetch_of_an_unknown_collection():
-    result = run("data", "fetch", "antropic", "survival-instinct")
-    assert result.exit_code == 2
-    assert "'antropic' is not one of anthropic, caa" in result.stderr
-    assert result.stdout == ""
-
-
-def test_fetch_prints_the_file(monkeypatch, tmp_path):
-    from caa_interp import fetch
-
-    asked = []
-    monkeypatch.setattr(fetch, "fetch", lambda *names: asked.append(names) or tmp_path / "file.jsonl")
-    result = run("data", "fetch", "anthropic", "survival-instinct")
-    assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'file.jsonl'}\n")
-    assert asked == [("anthropic", "survival-instinct")]
-
-
-# Errors
+# Exit codes
 
 
 @pytest.mark.parametrize(
@@ -219,14 +145,18 @@ def test_fetch_prints_the_file(monkeypatch, tmp_path):
         (("data", "check", "no-such"), "behavior: 'no-such' is not one of "),
         (("data", "check", "none.json"), "behavior file: there is no file none.json. Check the path."),
         (("data", "convert", "none.jsonl", "t.json"), "source: there is no file none.jsonl. Check the path."),
-        (("data", "convert", "s.jsonl", "t.json", "--test-share", "2"), "test_share: 2.0; it must lie between 0"),
         (("data", "fetch", "anthropic", "no-such"), "'no-such'"),
         (("demo", "--model", "./none"), "model './none': there is no such folder."),
+        (("sweep", "none.safetensors", "optimism"), "vector file none.safetensors: there is no such file."),
+        (("generate", "none.safetensors", "Hi", "--layer", "1"), "vector file none.safetensors: there is no such"),
+        (("analyze", "none.safetensors"), "vector file none.safetensors: there is no such file."),
+        (("export", "none.safetensors", "t.gguf"), "vector file none.safetensors: there is no such file."),
+        (("import", "none.gguf", "t.safetensors"), "path: 'none.gguf' is not there."),
+        (("extract", "no-such", "--out", "v.safetensors"), "behavior: 'no-such' is not one of "),
     ],
 )
 def test_an_error_of_the_package_is_one_line_and_code_1(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
-    published(tmp_path / "s.jsonl", [(QUESTION.format(f"go {n}"), "(A)", "(B)") for n in range(4)])
     code, _, stderr = run_main(monkeypatch, capsys, *arguments)
     assert code == 1
     assert stderr.startswith("caa-interp: ")
@@ -234,11 +164,31 @@ def test_an_error_of_the_package_is_one_line_and_code_1(tmp_path, monkeypatch, c
     assert stderr.count("\n") == 1
 
 
-def test_a_target_that_cannot_be_written_is_one_line_and_code_1(tmp_path, monkeypatch, capsys):
-    source = published(tmp_path / "s.jsonl", [(QUESTION.format(f"go {n}"), "(A)", "(B)") for n in range(4)])
-    code, _, stderr = run_main(monkeypatch, capsys, "data", "convert", source, source / "t.json")
-    assert code == 1
-    assert stderr.count("\n") == 1
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("no-such",), "No such command 'no-such'"),
+        (("swep",), "Did you mean 'sweep'?"),
+        (("extract", "optimism"), "Missing option '--out'"),
+        (("extract", "optimism", "--out", "v.pt"), "'v.pt' must end in .safetensors."),
+        (("sweep", "v.safetensors", "optimism", "--layers", "10,x"), "Invalid value for '--layers': '10,x': 'x' is"),
+        (
+            ("sweep", "v.safetensors", "optimism", "--multipliers", "1,,2"),
+            "Invalid value for '--multipliers': '1,,2'",
+        ),
+        (("sweep", "v.safetensors", "optimism", "--format", "letters"), "'letters' is not one of 'choices', 'text'"),
+        (("sweep", "v.safetensors", "optimism", "--out", "t.xlsx"), "'t.xlsx' must end in .parquet or .csv."),
+        (("generate", "v.safetensors", "--layer", "1"), "there is no prompt."),
+        (("run", "s.toml", "--gpus-per-worker", "1"), "--gpus-per-worker: there are no workers."),
+        (("cache", "clear", "everything"), "'everything' is not one of 'shards', 'models', 'judge', 'published'"),
+    ],
+)
+def test_wrong_usage_says_what_is_wrong_with_code_2(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.replace("│", " ").split())
+    assert result.stdout == ""
 
 
 def test_errors_that_are_not_ours_are_not_hidden(monkeypatch):
@@ -249,3 +199,92 @@ def test_errors_that_are_not_ours_are_not_hidden(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["caa-interp", "data", "check", "optimism"])
     with pytest.raises(ZeroDivisionError):
         cli.main()
+
+
+def test_an_error_of_many_lines_is_told_whole(monkeypatch, capsys):
+    def broken(*_):
+        raise InputError("config: 2 faults:\n  a\n  b")
+
+    monkeypatch.setattr("caa_interp.data_quality.measure_quality", broken)
+    code, _, stderr = run_main(monkeypatch, capsys, "data", "check", "optimism")
+    assert (code, stderr) == (1, "caa-interp: config: 2 faults:\n  a\n  b\n")
+
+
+@pytest.mark.parametrize("where", ["in the command", "outside of it"])
+def test_an_interruption_is_code_130_without_a_traceback(monkeypatch, capsys, where):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    if where == "in the command":
+        monkeypatch.setattr("caa_interp.data_quality.measure_quality", interrupted)
+    else:
+        monkeypatch.setattr(cli, "app", interrupted)
+    code, stdout, stderr = run_main(monkeypatch, capsys, "data", "check", "optimism")
+    assert (code, stdout, stderr) == (130, "", "")
+
+
+# Completion
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered", "not_offered"),
+    [
+        ("caa-interp s", ["sweep"], ["demo"]),
+        ("caa-interp extract sy", ["sycophancy"], ["refusal"]),
+        ("caa-interp data check re", ["refusal"], ["sycophancy"]),
+        ("caa-interp demo --behavior opt", ["optimism"], ["refusal"]),
+        ("caa-interp extract optimism --format ", ["choices", "text"], []),
+        ("caa-interp export v.safetensors t --format l", ["lm-eval"], ["gguf"]),
+        ("caa-interp extract optimism --model meta", ["meta-llama/Llama-2-7b-chat-hf"], ["smollm2-135m-instruct"]),
+        ("caa-interp data fetch an", ["anthropic"], ["caa"]),
+        ("caa-interp cache clear j", ["judge"], ["shards"]),
+    ],
+)
+def test_the_shell_completes(typed, offered, not_offered):
+    result = CliRunner().invoke(
+        cli.app,
+        [],
+        prog_name="caa-interp",
+        env={"_CAA_INTERP_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))},
+    )
+    found = result.stdout.split()
+    assert set(offered) <= set(found)
+    assert not set(not_offered) & set(found)
+
+
+def test_completion_imports_nothing_heavy():
+    code = f"""
+import sys
+from caa_interp.cli import options
+print(options.complete_behavior("sy"), options.complete_model("smol"))
+print([name for name in {HEAVY!r} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == ["['sycophancy'] ['smollm2-135m-instruct']", "[]"]
+
+
+def test_the_default_model_is_the_embedded_one():
+    from caa_interp.cli.options import EMBEDDED
+    from caa_interp.models import EMBEDDED as LOADED_BY_DEFAULT
+
+    assert EMBEDDED == LOADED_BY_DEFAULT
+
+
+def test_choices_are_those_of_the_package():
+    from typing import get_args
+
+    import caa_interp as caa
+    from caa_interp.cli.exchange import FileFormat
+    from caa_interp.cli.options import AnswerFormat
+    from caa_interp.cli.vectors import Estimator
+    from caa_interp.interchange import exchange
+    from caa_interp.prompts import Format
+
+    assert {one.value for one in AnswerFormat} == set(get_args(Format))
+    assert {one.value for one in FileFormat} == set(get_args(exchange.FileFormat))
+    assert all(callable(getattr(caa, one.value)) for one in Estimator)
+
+
+def test_json_goes_alone_to_standard_output(monkeypatch):
+    result = run("data", "check", "optimism", "--json")
+    assert json.loads(result.stdout)[0]["name"] == "optimism"

@@ -1,0 +1,155 @@
+"""What vectors are: their norms, the angles between them, and the tokens that they write towards."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from caa_interp.cli.options import Device, Dtype, Json, LayersOption, ModelOfVector
+from caa_interp.cli.output import print_json, print_table, records, say, write_table
+from caa_interp.cli.vectors import load, read_vector
+from caa_interp.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from caa_interp.vectors import SteeringVector
+
+
+def analyze(
+    files: Annotated[list[Path], typer.Argument(metavar="VECTOR", help="Vectors' .safetensors files.")],
+    model: ModelOfVector = None,
+    layers: LayersOption = None,
+    folder: Annotated[Path | None, typer.Option(help="Folder for the tables and figures; default: none.")] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: Json = False,
+) -> None:
+    """Show norms and cosine similarities of vectors and, through their model, the tokens that they promote.
+
+    The tokens are left out if the model is not on this machine. Nothing is downloaded for them, unless --model says.
+
+    Example: caa-interp analyze optimism.safetensors --layers 10-14
+    """
+    from caa_interp.analysis.similarity import cosine_similarity
+
+    vectors = _named(files)
+    tables = {
+        "norms": _norms(vectors, layers),
+        "between_layers": cosine_similarity(vectors, between="layers", layers=layers),
+    }
+    if len(vectors) > 1:
+        tables["between_vectors"] = cosine_similarity(vectors, between="vectors", layers=layers)
+    lens = _lens(vectors, model, layers, device, dtype)
+    if lens is not None:
+        tables["logit_lens"] = lens
+    if folder is not None:
+        _write(tables, vectors, folder)
+    if as_json:
+        print_json({name: records(table) for name, table in tables.items()})
+    else:
+        _print(tables)
+
+
+def _named(files: list[Path]) -> dict[str, SteeringVector]:
+    """Vectors by the first kind of name in which all of them differ."""
+    if len({file.resolve() for file in files}) < len(files):
+        raise InputError(f"vectors: {', '.join(map(str, files))} names a file twice; name each once.")
+    loaded = [read_vector(file) for file in files]
+    kinds = [[one.name for one in loaded], [file.stem for file in files], list(map(str, files))]
+    names = next(names for names in kinds if len(set(names)) == len(files))
+    return dict(zip(names, loaded, strict=True))
+
+
+def _norms(vectors: Mapping[str, SteeringVector], layers: tuple[int, ...] | None) -> pd.DataFrame:
+    import pandas as pd
+
+    from caa_interp.models.access import check_layers
+
+    rows = [
+        {"vector": name, "layer": layer, "norm": float(vector.at(layer).norm())}
+        for name, vector in vectors.items()
+        for layer in check_layers(layers, vector.layers, f"the vector {name!r}")
+    ]
+    return pd.DataFrame(rows)
+
+
+def _lens(
+    vectors: Mapping[str, SteeringVector],
+    model: str | None,
+    layers: tuple[int, ...] | None,
+    device: str | None,
+    dtype: str | None,
+) -> pd.DataFrame | None:
+    """Logit lens of the vectors whose model is given or here; None if there is none."""
+    import pandas as pd
+
+    from caa_interp.analysis.lens import logit_lens
+    from caa_interp.cli.available import is_here
+
+    by_model: dict[str, dict[str, SteeringVector]] = {}
+    for name, vector in vectors.items():
+        own = model or vector.metadata.get("model")
+        if own is None:
+            say(f"{name}: no tokens, since the file does not say which model it was made from. Give --model.")
+        elif model is None and not is_here(own):
+            say(f"{name}: no tokens, since its model {own!r} is not on this machine. Give --model to load it.")
+        else:
+            by_model.setdefault(own, {})[name] = vector
+    parts: dict[str, pd.DataFrame] = {}
+    for own, named in by_model.items():
+        loaded = load(own, device, dtype)
+        parts |= {name: logit_lens(loaded, vector, layers=layers) for name, vector in named.items()}
+    if not parts:
+        return None
+    return pd.concat(parts, names=["vector"]).reset_index("vector").reset_index(drop=True)
+
+
+def _write(tables: Mapping[str, pd.DataFrame], vectors: Mapping[str, SteeringVector], folder: Path) -> None:
+    """Write tables and figures: ``tables/NAME.parquet``, ``figures/NAME.html``."""
+    from caa_interp.plotting.export import save_figure
+    from caa_interp.plotting.lens import plot_logit_lens
+    from caa_interp.plotting.similarity import plot_cosine_similarity
+
+    for name, table in tables.items():
+        write_table(table, folder / "tables" / f"{name}.parquet")
+    figures = {name: plot_cosine_similarity(table) for name, table in tables.items() if name.startswith("between")}
+    if "logit_lens" in tables:
+        lens = tables["logit_lens"]
+        for name in dict.fromkeys(lens["vector"]):
+            rows = lens[lens["vector"] == name].copy()
+            rows.attrs = {"behavior": name, "n_pairs": vectors[name].metadata.get("n_pairs")}
+            figures[f"logit_lens-{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}"] = plot_logit_lens(rows)
+    for name, figure in figures.items():
+        save_figure(figure, folder / "figures" / f"{name}.html")
+    say(f"{len(tables)} tables and {len(figures)} figures in {folder}")
+
+
+def _print(tables: Mapping[str, pd.DataFrame]) -> None:
+    norms, cosines = tables["norms"], tables["between_layers"].set_index(["first", "first_layer", "second_layer"])
+    following = norms.groupby("vector", sort=False)["layer"].shift(-1)
+    to_next = [
+        float(cosines["cosine"].get(step, math.nan))
+        for step in zip(norms["vector"], norms["layer"], following, strict=True)
+    ]
+    typer.echo("Norms, and cosine similarity to the layer of the next row")
+    print_table(norms.assign(to_next=to_next).round(3))
+    if "between_vectors" in tables:
+        table = tables["between_vectors"]
+        typer.echo(
+            "\nCosine similarity of vectors at the same layer; that of two random directions lies within "
+            f"{table['chance'].iloc[0]:.3f} of 0, 95 % of the time"
+        )
+        number = {name: n for n, name in enumerate(dict.fromkeys(table["first"]))}
+        rows = table[table["first"].map(number) < table["second"].map(number)]
+        shown = rows[["first", "second", "first_layer", "cosine"]].round(3)
+        print_table(shown.rename(columns={"first_layer": "layer"}))
+    if "logit_lens" in tables:
+        typer.echo("\nTokens that the vector promotes and suppresses most, through the final norm and unembedding")
+        lens = tables["logit_lens"].groupby(["vector", "layer", "side"], sort=False)["token"].agg("  ".join)
+        print_table(lens.rename("tokens").reset_index())

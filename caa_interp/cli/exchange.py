@@ -1,0 +1,83 @@
+"""Vectors to and from the files of other tools."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from caa_interp.cli.options import Force, LayersOption, VectorFile
+from caa_interp.cli.output import check_target
+
+
+class FileFormat(StrEnum):
+    """Formats of other tools."""
+
+    CAA = "caa"
+    GGUF = "gguf"
+    LM_EVAL = "lm-eval"
+    NPZ = "npz"
+
+
+FormatOption = Annotated[
+    FileFormat | None,
+    typer.Option(
+        "--format",
+        help="caa: the published code's folder; gguf: llama.cpp and repeng; lm-eval: lm-evaluation-harness; npz: "
+        "numpy. Default: by the ending.",
+    ),
+]
+
+
+def export(
+    vector: VectorFile,
+    target: Annotated[Path, typer.Argument(help="File to write, or a folder for caa.")],
+    format: FormatOption = None,
+    layers: LayersOption = None,
+    multiplier: Annotated[float, typer.Option(help="lm-eval only: the coefficient of that run.")] = 1.0,
+    hook: Annotated[str, typer.Option(help="lm-eval only: what the model calls its blocks.")] = "layers.{layer}",
+    force: Force = False,
+) -> None:
+    """Write a vector in the format of another tool.
+
+    Example: caa-interp export optimism.safetensors optimism.gguf --layers 1-29
+    """
+    check_target(target, (), force)
+    from caa_interp.interchange.exchange import export_vector
+    from caa_interp.vectors import SteeringVector
+
+    loaded = SteeringVector.load(vector)
+    export_vector(
+        loaded,
+        target,
+        format=format.value if format else None,
+        layers=layers,
+        multiplier=multiplier,
+        hook=hook,
+    )
+    typer.echo(f"{loaded!r} in {target}")
+
+
+def import_(
+    source: Annotated[Path, typer.Argument(help="The other tool's file, or a folder for caa.")],
+    target: Annotated[Path, typer.Argument(help="File to write, .safetensors.")],
+    format: FormatOption = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Name of the model that it was made from, where the file does not tell; it is not loaded."),
+    ] = None,
+    layers: LayersOption = None,
+    force: Force = False,
+) -> None:
+    """Read a vector from the file of another tool.
+
+    Example: caa-interp import optimism.gguf back.safetensors
+    """
+    check_target(target, (".safetensors",), force)
+    from caa_interp.interchange.exchange import import_vector
+
+    found = import_vector(source, format=format.value if format else None, model=model, layers=layers)
+    found.save(target)
+    typer.echo(f"{found!r} in {target}")

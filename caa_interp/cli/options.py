@@ -1,0 +1,130 @@
+"""Options that several commands share: one spelling, one reading of lists and ranges, one completion each."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# Written out, because the module that has it takes long to import; a test holds the two together.
+EMBEDDED = "smollm2-135m-instruct"
+
+_RANGE = re.compile(r"(\d+)-(\d+)")
+
+
+class AnswerFormat(StrEnum):
+    """How contrast pairs are put to the model."""
+
+    CHOICES = "choices"
+    TEXT = "text"
+
+
+class Layers(tuple[int, ...]):
+    """Layers, as ``--layers`` gives them."""
+
+
+class Multipliers(tuple[float, ...]):
+    """Multipliers, as ``--multipliers`` gives them."""
+
+
+class Names(tuple[str, ...]):
+    """Names, as ``--behaviors`` gives them."""
+
+
+MULTIPLIERS = Multipliers((-1.0, 0.0, 1.0))
+
+
+def read_layers(text: str | Layers) -> Layers:
+    """Read ``"10,12-14"`` as 10, 12, 13, 14."""
+    if isinstance(text, Layers):  # typer reads a default, too
+        return text
+    layers: list[int] = []
+    for part in _parts(text):
+        ends = _RANGE.fullmatch(part)
+        if ends and int(ends[1]) <= int(ends[2]):
+            layers += range(int(ends[1]), int(ends[2]) + 1)
+        elif part.isascii() and part.isdecimal():
+            layers.append(int(part))
+        else:
+            raise typer.BadParameter(
+                f"{text!r}: {part!r} is neither a layer nor a range of layers. Give 0-based block indices and ranges "
+                "with commas between, such as 10,12-14."
+            )
+    return Layers(layers)
+
+
+def read_multipliers(text: str | Multipliers) -> Multipliers:
+    """Read ``"-1,0,1.5"`` as numbers."""
+    if isinstance(text, Multipliers):
+        return text
+    try:
+        return Multipliers(map(float, _parts(text)))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: give numbers with commas between, such as -1,0,1.") from None
+
+
+def read_names(text: str | Names) -> Names:
+    """Read names with commas between."""
+    return text if isinstance(text, Names) else Names(_parts(text))
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
+
+
+def complete_behavior(incomplete: str) -> list[str]:
+    """Names of packaged behaviors that begin with what was typed."""
+    from caa_interp.behaviors import data_folder
+
+    names = sorted(path.stem for path in data_folder().glob("*.json"))
+    return [name for name in names if name.startswith(incomplete) and not name.startswith("_")]
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Names of models that everybody may mean; folders and files are for the shell to complete."""
+    from caa_interp.paper import MODELS
+
+    return [name for name in (EMBEDDED, *(one.name for one in MODELS)) if name.startswith(incomplete)]
+
+
+_MODEL = "Model name, folder or .gguf file; caa-interp models lists them."
+
+BehaviorName = Annotated[
+    str, typer.Argument(metavar="BEHAVIOR", help="Name, or a .json file.", autocompletion=complete_behavior)
+]
+Model = Annotated[str, typer.Option("--model", help=_MODEL, autocompletion=complete_model)]
+ModelOfVector = Annotated[
+    str | None,
+    typer.Option("--model", help=f"{_MODEL} Default: the one that the vector names.", autocompletion=complete_model),
+]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", help="Such as cpu or cuda:1; default: the first GPU if there is one, else the CPU."),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option("--dtype", help="Such as float32; default: float32 on the CPU, bfloat16 on a GPU."),
+]
+LayersOption = Annotated[
+    Layers | None,
+    typer.Option(
+        "--layers", parser=read_layers, metavar="LAYERS", help="0-based, such as 10,12-14; default: all there are."
+    ),
+]
+MultipliersOption = Annotated[
+    Multipliers,
+    typer.Option(
+        "--multipliers",
+        parser=read_multipliers,
+        metavar="NUMBERS",
+        help="With commas between; 0 is unsteered; default: -1,0,1.",
+        show_default=False,
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of whatever is drawn at random.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and everything else to standard error.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the file if it is there already.")]
+VectorFile = Annotated[Path, typer.Argument(metavar="VECTOR", help="A vector's .safetensors file.")]

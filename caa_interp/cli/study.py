@@ -1,0 +1,166 @@
+"""Whole studies: the demo, a study from a config file, its page, and the paper's tables."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from caa_interp.cli.options import (
+    EMBEDDED,
+    Dtype,
+    LayersOption,
+    Model,
+    Names,
+    complete_behavior,
+    read_names,
+)
+from caa_interp.cli.output import print_facts
+
+if TYPE_CHECKING:
+    from caa_interp.experiment.config import ExperimentConfig
+
+
+def demo(
+    folder: Annotated[Path, typer.Option(help="Folder for the vector, the tables and the page.")] = Path("demo"),
+    model: Model = EMBEDDED,
+    behavior: Annotated[
+        str, typer.Option(help="Name of a behavior, or a .json file.", autocompletion=complete_behavior)
+    ] = "optimism",
+) -> None:
+    """Steer a real chat model, from contrast pairs to a page of figures.
+
+    Example: caa-interp demo --folder demo
+    """
+    from caa_interp.demo import run_demo
+
+    run_demo(folder, model_name=model, behavior_name=behavior, say=typer.echo)
+
+
+def run(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The study, a .toml file.")],
+    folder: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Folder of the run; what is finished there is kept. Default: runs/NAME."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of processes; default: this one alone, or all that --ray has room for."),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="A running Ray cluster, such as auto; spreads the work there."),
+    ] = None,
+    cpus_per_worker: Annotated[int | None, typer.Option(min=1, help="CPUs of each worker; default: 1.")] = None,
+    gpus_per_worker: Annotated[float | None, typer.Option(min=0, help="GPUs of each worker; default: none.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only check the file, and print what would be done.")
+    ] = False,
+) -> None:
+    """Do the study that a config file says, or go on with it: vectors, tables, figures and a page.
+
+    Ctrl-C stops it, and the same command goes on. With --workers or --ray several processes share the work.
+
+    Example: caa-interp run study.toml --folder runs/study
+    """
+    per_worker = {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
+    given = {name: value for name, value in per_worker.items() if value is not None}
+    spread = workers is not None or ray is not None
+    if given and not spread:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise typer.BadParameter(f"{names}: there are no workers. Add --workers or --ray, or leave it out.")
+    from caa_interp.experiment.config import ExperimentConfig
+
+    study = ExperimentConfig.load(config)
+    if check:
+        _print_plan(study)
+        return
+    from caa_interp.experiment.executors import RayWorkers
+    from caa_interp.experiment.run import run_experiment
+
+    where = folder or Path("runs") / config.stem
+    with RayWorkers(workers, address=ray, **given) if spread else nullcontext() as executor:  # type: ignore[arg-type]
+        run_experiment(study, where, executor=executor, progress=True, say=typer.echo)
+
+
+def _print_plan(study: ExperimentConfig) -> None:
+    """Print how much a study is, as far as it is known before a model is loaded."""
+    from caa_interp.behaviors import load_behavior
+    from caa_interp.cli.available import shape_of
+    from caa_interp.experiment.plan import Plan
+
+    loaded = [load_behavior(name) for name in study.behaviors]
+    behaviors = {one.name: one for one in loaded}
+    typer.echo(f"{study.name}: nothing is wrong with the file.\n")
+    controls = study.controls.random + study.controls.orthogonal + study.controls.shuffled
+    for number, model in enumerate(study.models):
+        n_layers = (shape_of(model.name) or (None, None))[0]
+        # How pairs are split depends on whether there is more than one layer, and not on how many.
+        plan = Plan(study, behaviors, n_layers or max(study.layers or (1,)) + 1)
+        if not number:
+            for name, (train, validation, test) in plan.splits.items():
+                print_facts({name: f"{len(train)} train, {len(validation)} validation, {len(test)} test pairs"})
+        known = n_layers is not None or study.layers is not None
+        n_multipliers = len(study.multipliers)
+        facts: dict[str, Any] = {
+            "layers": len(plan.layers) if known else "all of the model's, known once it is loaded",
+            "conditions": f"{len(plan.layers) * n_multipliers} of every test pair ({len(plan.layers)} layers, "
+            f"{n_multipliers} multipliers)"
+            if known
+            else f"{n_multipliers} of every test pair at each layer",
+            "controls": f"{controls} of each behavior, at the chosen layer",
+            "pieces": sum(len(stage()) for stage in (plan.vectors, plan.scores, plan.rest)),
+        }
+        typer.echo(f"\n{model.name}")
+        print_facts({f"  {name}": value for name, value in facts.items()})
+
+
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+) -> None:
+    """Write the page of a run anew, from its tables.
+
+    Example: caa-interp report runs/study
+    """
+    from caa_interp.experiment.page import write_page
+
+    write_page(run)
+    typer.echo(f"The page: {(run / 'report.html').resolve()}")
+
+
+def reproduce(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Folder for vectors, tables and the page; what fits of an earlier run is used again."),
+    ],
+    data: Annotated[Path, typer.Option(help="Copy of github.com/nrimsky/CAA, or a folder of <behavior>.json files.")],
+    model: Model = "meta-llama/Llama-2-7b-chat-hf",
+    behaviors: Annotated[
+        Names | None,
+        typer.Option(parser=read_names, metavar="NAMES", help="With commas between; default: the paper's seven."),
+    ] = None,
+    layers: LayersOption = None,
+    dtype: Dtype = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 3 if a cell is outside its tolerance.")] = False,
+) -> None:
+    """Measure the paper's multiple-choice tables and layer sweeps, and print them beside the published numbers.
+
+    Example: caa-interp reproduce llama-2-7b --data CAA
+    """
+    from caa_interp import paper
+    from caa_interp.reproduction import reproduce as measure_again
+
+    comparison = measure_again(
+        folder,
+        data,
+        model_name=model,
+        behaviors=behaviors or paper.BEHAVIORS,
+        layers=layers,
+        dtype=dtype,
+        progress=True,
+        say=typer.echo,
+    )
+    if strict and not comparison["within"].fillna(True).all():
+        raise typer.Exit(3)
