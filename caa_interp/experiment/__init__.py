@@ -1,1 +1,1 @@
-"""A whole study from one config file: shards of work, kept as they are finished, put together to tables and a page."""
+"""A whole study from one config file: shards of work, kept as they are finished, joined to tables and a page."""

@@ -16,7 +16,7 @@ MOST_LINES = 50
 # What a value must be, by pydantic's name for the error.
 _RULES = {
     "int_type": "a whole number",
-    "float_type": "a number",
+    "float_type": "a finite number",
     "finite_number": "a finite number",
     "greater_than_equal": "at least {ge}",
     "less_than_equal": "at most {le:,}",
@@ -25,6 +25,7 @@ _RULES = {
     "too_short": "a list that is not empty",
     "model_type": "a table",
     "literal_error": "{expected}",
+    "invalid_key": "a text, as names are",
 }
 
 
@@ -63,7 +64,7 @@ def explained(kind: type[BaseModel], error: ValidationError, source: str) -> Inp
 
 
 def nearest(given: str, names: Iterable[str], cutoff: float = 0.6) -> str:
-    """Return ``"; did you mean 'name'?"`` for the most similar name, or nothing if none is similar enough (0 to 1)."""
+    """Return ``"; did you mean 'name'?"`` for the most similar name, or nothing if none is similar."""
     by_lower = {name.lower(): name for name in names}
     close = difflib.get_close_matches(given[:200].lower(), by_lower, n=1, cutoff=cutoff)
     return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
@@ -118,10 +119,15 @@ def _unknown(kind: type[BaseModel], location: Sequence[int | str]) -> str:
     tables = dict(_tables(kind, ()))
     here = tables[tuple(part for part in above if isinstance(part, str))]
     hint = nearest(str(last), here.model_fields)
-    if not hint:
-        places = [dotted([*place, str(last)]) for place, table in tables.items() if last in table.model_fields]
-        hint = f"; did you mean {' or '.join(map(repr, places))}?" if places else "."
-    return f"there is no such field{hint} Allowed here: {', '.join(here.model_fields)}."
+    # In TOML, what stands below the head of a table is in it.
+    places = [
+        repr(dotted([*place, last])) if place else f"{last!r} above the first [table]"
+        for place, table in tables.items()
+        if last in table.model_fields
+    ]
+    if places:
+        hint = f"; did you mean {' or '.join(places)}?"
+    return f"there is no such field{hint or '.'} Allowed here: {', '.join(here.model_fields)}."
 
 
 def _tables(kind: type[BaseModel], place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
