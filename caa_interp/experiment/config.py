@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
@@ -89,7 +89,7 @@ class ExperimentConfig(Part):
     layers: Layers | None = None
     """0-based block indices, each once. Default: all of each model."""
     multipliers: Multipliers = (-2.0, -1.0, 0.0, 1.0, 2.0)
-    """Finite numbers, each once: 0, and at least one other. Default: -2, -1, 0, 1, 2."""
+    """Numbers from -1e6 to 1e6, each once: 0, and at least one other. Default: -2, -1, 0, 1, 2."""
     system_prompt: AnyText | None = None
     """Put before every question. Default, and the same as ``""``: none."""
     n_validation: CountFrom1 = 20
@@ -132,20 +132,19 @@ class ExperimentConfig(Part):
     @field_validator("n_validation", "n_train", "n_test")
     @classmethod
     def _enough_pairs(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if value is None or "behaviors" not in info.data:
+        if value is None:
             return value
-        # With one layer there is nothing to choose, and no pair is set apart.
-        one_layer = len(info.data.get("layers") or ()) == 1
-        apart = 0 if one_layer else info.data.get("n_validation", 0)
-        for behavior in map(load_behavior, info.data["behaviors"]):
+        field = str(info.field_name)
+        apart = _set_apart({**info.data, field: value})
+        for behavior in map(load_behavior, info.data.get("behaviors", ())):
             n_train, n_test = len(behavior.train), len(behavior.test)
-            most, why = {
-                "n_validation": (n_train - 1, f"has {n_train} train pairs, and one must be left for the vector"),
-                "n_train": (n_train - apart, f"has {n_train} train pairs, of which validation takes {apart}"),
-                "n_test": (n_test, f"has {n_test} test pairs"),
-            }[str(info.field_name)]
-            if value > most and not (one_layer and info.field_name == "n_validation"):
-                raise InputError(f"{value}; it must be at most {max(0, most)}: behavior {behavior.name!r} {why}.")
+            used, most, why = {
+                "n_validation": (apart, n_train - 1, f"{n_train} train pairs, and one must be left for the vector"),
+                "n_train": (value, n_train - apart, f"{n_train} train pairs, of which validation takes {apart}"),
+                "n_test": (value, n_test, f"{n_test} test pairs"),
+            }[field]
+            if used > most:
+                raise InputError(f"{value}; it must be at most {max(0, most)}: {shown(behavior.name)} has {why}.")
         return value
 
     @field_validator("models")
@@ -158,12 +157,11 @@ class ExperimentConfig(Part):
     @classmethod
     def _enough_to_shuffle(cls, value: Controls, info: ValidationInfo) -> Controls:
         for behavior in map(load_behavior, info.data.get("behaviors", ()) if value.shuffled else ()):
-            one_layer = len(info.data.get("layers") or ()) == 1
-            left = len(behavior.train) - (0 if one_layer else info.data.get("n_validation", 0))
+            left = len(behavior.train) - _set_apart(info.data)
             if min(left, info.data.get("n_train") or left) == 1:
                 raise InputError(
-                    f"shuffled is {value.shuffled}, but one pair makes the vector of {behavior.name!r}, and labels are "
-                    "shuffled between at least 2. Give it more train pairs, or shuffled = 0."
+                    f"shuffled is {value.shuffled}, but one pair makes the vector of {shown(behavior.name)}, and labels "
+                    "are shuffled between at least 2. Give it more train pairs, or shuffled = 0."
                 )
         return value
 
@@ -221,6 +219,11 @@ class ExperimentConfig(Part):
     def answer_multipliers(self) -> tuple[float, ...]:
         """Multipliers of the answers; in a study they are never None."""
         return self.answers.multipliers or ()
+
+
+def _set_apart(fields: Mapping[str, Any]) -> int:
+    """Return how many train pairs choose the layer: none where there is one, and so nothing to choose."""
+    return 0 if len(fields.get("layers") or ()) == 1 else int(fields.get("n_validation", 0))
 
 
 def _distinct(names: Sequence[str]) -> None:

@@ -94,7 +94,7 @@ class Answers(Part):
     prompts: Count = 6
     """Number of each behavior's open-ended questions, the first ones; 0: no answers. Default: 6."""
     multipliers: Multipliers | None = None
-    """Finite numbers, each once. Default: twice the outermost of the study's ``multipliers``, and 0."""
+    """Numbers from -1e6 to 1e6, each once. Default: twice the outermost of the study's ``multipliers``, and 0."""
     max_new_tokens: CountFrom1 = 60
     """Longest answer in tokens, at least 1. Default: 60."""
 

@@ -18,7 +18,7 @@ _RULES = {
     "int_type": "a whole number",
     "float_type": "a finite number",
     "finite_number": "a finite number",
-    "greater_than_equal": "at least {ge}",
+    "greater_than_equal": "at least {ge:,}",
     "less_than_equal": "at most {le:,}",
     "string_type": "a text",
     "tuple_type": "a list",

@@ -89,7 +89,7 @@ def _model(name: str, info: ValidationInfo) -> str:
         return path
     if os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") > 1:
         raise InputError(f"{shown(name)}; there is no folder {path}.")
-    if "/" not in name and (hint := nearest(name, [EMBEDDED], 0.75)):
+    if "/" not in name and (hint := nearest(name, [EMBEDDED], 0.7)):
         raise InputError(
             f"{shown(name)}; it must be {EMBEDDED!r}, a folder, a .gguf file or a Hugging Face name such as "
             f"'owner/name'{hint}"
@@ -110,6 +110,7 @@ BehaviorName = Annotated[Text, BeforeValidator(_as_text), AfterValidator(_behavi
 AsTuple = BeforeValidator(_as_tuple)
 Some = Field(min_length=1)
 _Once = AfterValidator(_each_once)
-Multipliers = Annotated[tuple[float, ...], AsTuple, Some, _Once]
+Multiplier = Annotated[float, Field(ge=-1e6, le=1e6)]
+Multipliers = Annotated[tuple[Multiplier, ...], AsTuple, Some, _Once]
 Layers = Annotated[tuple[Count, ...], AsTuple, Some, _Once]
 Behaviors = Annotated[tuple[BehaviorName, ...], AsTuple, Some]

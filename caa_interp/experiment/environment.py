@@ -1,0 +1,129 @@
+"""What a run was made with: code, libraries and devices, as its manifest keeps them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "transformer-lens",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pandas",
+    "pyarrow",
+    "ray",
+)
+GIT_SECONDS = 10.0
+CPU_FACTS = Path("/proc/cpuinfo")
+
+
+def environment() -> dict[str, Any]:
+    """Tell what this process runs: code, libraries, devices.
+
+    Returns
+    -------
+    dict
+        JSON types only:
+
+        - ``caa_interp``, ``python``, ``platform``: versions;
+        - ``packages``: version by name, of those of :data:`PACKAGES` that are installed;
+        - ``commit``, ``dirty``: see :func:`checkout`;
+        - ``devices``: list of ``name`` (``"cpu"``, ``"cuda:0"``), ``description`` (what it is), ``cores`` (of the CPU)
+          and ``memory_bytes``, the CPU first;
+        - ``threads``: ``torch``, those of one operation, and ``OMP_NUM_THREADS`` (None: not set).
+    """
+    import torch
+
+    versions = {name: _version(name) for name in PACKAGES}
+    commit, dirty = checkout(Path(str(files("caa_interp"))))
+    return {
+        "caa_interp": _version("caa-interp"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: number for name, number in versions.items() if number is not None},
+        "commit": commit,
+        "dirty": dirty,
+        "devices": _devices(),
+        "threads": {"torch": torch.get_num_threads(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS")},
+    }
+
+
+def checkout(package: Path) -> tuple[str | None, bool | None]:
+    """Tell which commit of a git checkout a package is.
+
+    Parameters
+    ----------
+    package
+        Folder of the package's modules.
+
+    Returns
+    -------
+    commit, dirty
+        The full id, and whether a file that git knows differs from it; ``(None, None)`` where the folder's modules
+        are not files of a checkout (a package that is installed, also into a folder within a checkout), or where git
+        is missing, fails or takes longer than ten seconds.
+    """
+    known = _git(package, "ls-files", "--error-unmatch", "--", "__init__.py")
+    commit = _git(package, "rev-parse", "--verify", "HEAD") if known is not None else None
+    changes = _git(package, "status", "--porcelain", "--untracked-files=no") if commit is not None else None
+    return (None, None) if commit is None or changes is None else (commit.strip(), bool(changes.strip()))
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """Output of git in a folder, or None if there is none."""
+    # A variable such as GIT_DIR, which git sets for its hooks, would lead to another repository.
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        done = subprocess.run(
+            ["git", "-c", "core.fsmonitor=false", *arguments],
+            cwd=folder,
+            env={**variables, "GIT_OPTIONAL_LOCKS": "0"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=GIT_SECONDS,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode("utf-8", "replace")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _devices() -> list[dict[str, Any]]:
+    import torch
+
+    memory = psutil.virtual_memory().total
+    devices = [{"name": "cpu", "description": _cpu(), "cores": os.cpu_count(), "memory_bytes": memory}]
+    for index in range(torch.cuda.device_count()):
+        found = torch.cuda.get_device_properties(index)
+        devices.append({"name": f"cuda:{index}", "description": found.name, "memory_bytes": found.total_memory})
+    return devices
+
+
+def _cpu() -> str:
+    """Model of the CPU, which Linux tells in a file and other systems to Python."""
+    if CPU_FACTS.is_file():
+        for line in CPU_FACTS.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine()
