@@ -1,0 +1,133 @@
+"""What a model card shows of the tables that come with a vector: its reliability, and its effects beside controls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from caa_interp.errors import InputError
+from caa_interp.interchange.markdown import counted, number, shown, table
+from caa_interp.vectors import SteeringVector
+
+# The names of caa_interp.evaluation.controls, which lies above this.
+_CONTROL = r"^(random|orthogonal|shuffled) [0-9]+$"
+_RELIABILITY = {
+    "agreement": "agreement of the pairs",
+    "split_half": "cosine of two halves",
+    "separation": "separation (d')",
+    "probe_accuracy": "probe accuracy",
+}
+_EFFECTS = {
+    "slope": "slope, nats per unit of multiplier",
+    "rank_correlation": "rank correlation",
+    "share_against": "share of items moved the other way",
+    "p_positive": "p(positive answer)",
+    "logit_difference": "logit difference, nats",
+    "logit_difference_change": "its change from multiplier 0",
+}
+_OF_THIS = "Give the table of this vector."
+
+
+def reliability_text(vector: SteeringVector, given: pd.DataFrame) -> str:
+    """Result of :func:`caa_interp.reliability` as Markdown.
+
+    Raises
+    ------
+    InputError
+        If the table is not such a result, or is of other layers than the vector.
+    """
+    statistics = {f"{name}{end}" for name in _RELIABILITY for end in ("", "_low", "_high")}
+    advice = "give the result of caa_interp.reliability"
+    _check_columns(given, "reliability", {"layer", "n", "relative_norm", *statistics}, advice)
+    _check_layers(vector, given, "reliability")
+    rows = []
+    for row in given.to_dict("records"):
+        intervals = (_interval(row, name) for name in _RELIABILITY)
+        rows.append([_plain(row["layer"]), _plain(row["n"]), *intervals, number(row["relative_norm"])])
+    return (
+        f"From the activations alone, without steering{_confidence(given)}.\n\n"
+        + table(["layer", "pairs", *_RELIABILITY.values(), "norm / norm of activations"], rows)
+        + "\n\nAgreement: mean cosine of a pair's difference with the mean of the other pairs' (0 if unrelated). "
+        "Cosine of two halves: of the vectors that two random halves of the pairs give, with the range over splits. "
+        "Separation and accuracy: of the two sides along the vector of the other pairs (chance is 0 and 0.5). High "
+        "values say that the pairs share a direction, not that it is the behavior."
+    )
+
+
+def effects_text(vector: SteeringVector, given: pd.DataFrame) -> str:
+    """Result of :func:`caa_interp.steerability` or :func:`caa_interp.summarize` as Markdown.
+
+    Rows of the vector stand one by one; those of controls as the range of their means, kind by kind. Those of other
+    behaviors and other vectors are left out.
+
+    Raises
+    ------
+    InputError
+        If the table is not such a result, or has no row of this vector.
+    """
+    advice = "give the result of caa_interp.steerability or caa_interp.summarize"
+    _check_columns(given, "effects", {"vector", "layer", "n"}, advice)
+    measures = {
+        name: title for name, title in _EFFECTS.items() if {name, f"{name}_low", f"{name}_high"} <= set(given.columns)
+    }
+    if not measures:
+        raise InputError(f"effects: no column of it is a mean with an interval; {advice}.")
+    rows = given[given["behavior"] == vector.name] if "behavior" in given else given
+    own = rows[rows["vector"] == vector.name]
+    if own.empty:
+        there = sorted({str(name) for name in given["vector"]})
+        raise InputError(f"effects: no row is of the vector {vector.name!r}; its vectors are {there}. {_OF_THIS}")
+    _check_layers(vector, own, "effects")
+    by = ["layer", "multiplier"] if "multiplier" in rows else ["layer"]
+    lines = [
+        [shown(vector.name), *(_plain(row[key]) for key in [*by, "n"]), *(_interval(row, name) for name in measures)]
+        for row in own.to_dict("records")
+    ]
+    kinds = rows["vector"].astype(str).str.extract(_CONTROL)[0]
+    for kind, controls in rows.groupby(kinds, sort=False):
+        for condition, group in controls.groupby(by, sort=False):
+            ranges = (f"{number(group[name].min())} to {number(group[name].max())}" for name in measures)
+            name = counted(group["vector"].nunique(), f"{kind} vector")
+            lines.append([name, *map(_plain, condition), _plain(group["n"].max()), *ranges])
+    note = " Logit differences are of log-probabilities per token." if given.attrs.get("format") == "text" else ""
+    return (
+        f"Means over items{_confidence(given)}. Whether these items had a part in making the vector or in choosing "
+        f"the layer is for the author to say.{note}\n\n"
+        + table(["vector", *by, "items", *measures.values()], lines)
+        + "\n\n"
+        + (
+            "Controls have the vector's norm; theirs are the lowest and the highest mean among them. An effect "
+            "within that range need not be the vector's own."
+            if kinds.notna().any()
+            else "No controls were given: any direction of this norm might do as much."
+        )
+    )
+
+
+def _check_columns(given: pd.DataFrame, name: str, needed: set[str], advice: str) -> None:
+    if not isinstance(given, pd.DataFrame):
+        raise InputError(f"{name}: {type(given).__name__}, not a pandas DataFrame; {advice}.")
+    missing = needed - set(given.columns)
+    if missing:
+        raise InputError(f"{name}: columns {sorted(missing)} are missing; {advice}.")
+
+
+def _check_layers(vector: SteeringVector, given: pd.DataFrame, name: str) -> None:
+    layers = sorted(set(given["layer"].tolist()))
+    if not layers or not set(layers) <= set(vector.layers):
+        raise InputError(f"{name}: its layers are {layers}, and the vector's {list(vector.layers)}. {_OF_THIS}")
+
+
+def _interval(row: dict[Any, Any], name: str) -> str:
+    value, low, high = (number(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    return f"{value} ({low} to {high})"
+
+
+def _plain(value: Any) -> str:
+    return f"{float(value):g}"
+
+
+def _confidence(given: pd.DataFrame) -> str:
+    confidence = given.attrs.get("confidence")
+    return f", with intervals of confidence {confidence:g}" if isinstance(confidence, float) else ", with intervals"
