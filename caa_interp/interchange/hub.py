@@ -273,9 +273,8 @@ def _write(
         raise InputError(f"behavior: {type(behavior).__name__}; give a Behavior, see caa_interp.load_behavior.")
     if figure is not None and not (hasattr(figure, "write_image") and hasattr(figure, "to_json")):
         raise InputError(f"figure: {type(figure).__name__}; give a Plotly figure, such as a plot_* function returns.")
-    write_card = partial(
-        model_card, vector, repo_id=repo_id, behavior=behavior, reliability=reliability, effects=effects
-    )
+    tables: dict[str, Any] = {"reliability": reliability, "effects": effects}
+    write_card = partial(model_card, vector, repo_id=repo_id, behavior=behavior, **tables)
     card = write_card()  # before anything is drawn, so that a wrong table is told at once
     if figure is not None:
         card = write_card(figure=_draw(figure, folder))
