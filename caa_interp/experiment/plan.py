@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from caa_interp.experiment.config import ExperimentConfig
-
 from caa_interp.behaviors import Behavior, ContrastPair
 from caa_interp.evaluation.dose_response import split_behavior
+from caa_interp.experiment.config import ExperimentConfig
 from caa_interp.models.access import check_layers
 from caa_interp.questions import load_prose, load_questions
 from caa_interp.vectors import SteeringVector

@@ -13,21 +13,20 @@ import contextlib
 import json
 import os
 import platform
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from caa_interp.experiment.config import ExperimentConfig, ModelConfig
-from caa_interp.experiment.environment import environment
-from caa_interp.experiment.executors import Executor, InProcess
-from caa_interp.experiment.page import write_page
 
 from caa_interp.behaviors import Behavior, load_behavior
 from caa_interp.errors import InputError, ModelError
 from caa_interp.evaluation.summary import choose_layer, steerability
+from caa_interp.experiment.config import ExperimentConfig, ModelConfig, slug
+from caa_interp.experiment.environment import environment
+from caa_interp.experiment.executors import Executor, InProcess
+from caa_interp.experiment.page import write_page
 from caa_interp.experiment.plan import Found, Piece, Plan
 from caa_interp.experiment.shards import Shard, code_digest, fingerprint, shard
 from caa_interp.experiment.store import ShardStore, cache_limit, clear_cache, remove_unfinished, shard_cache
@@ -240,11 +239,6 @@ class _Run:
     def _write_manifest(self) -> None:
         text = json.dumps(self._manifest, indent=2, ensure_ascii=False) + "\n"
         write_atomically(self._folder / "manifest.json", text.encode("utf-8"))
-
-
-def slug(name: str) -> str:
-    """Name of a file or folder for a model or a behavior, whatever characters it has."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "unnamed"
 
 
 def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

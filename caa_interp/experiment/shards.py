@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from caa_interp.experiment.config import ModelConfig
 
 # Drawing and the command line have no say in a result.
-_NO_SAY = ("cli", "plotting", "report.py", "explorer.py", "experiment/page.py", "experiment/findings.py")
+_NO_SAY = ("cli", "plotting", "report.py", "explorer.py", "experiment/page", "experiment/findings")
 
 
 @dataclass(frozen=True)

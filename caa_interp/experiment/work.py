@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from caa_interp.experiment.config import ModelConfig
 
 from caa_interp.activations import collect_activations
 from caa_interp.analysis.lens import logit_lens
@@ -26,6 +25,7 @@ from caa_interp.evaluation.controls import orthogonal_vectors, random_vectors, s
 from caa_interp.evaluation.cost import capability, divergence, perplexity
 from caa_interp.evaluation.side_effects import side_effects
 from caa_interp.evaluation.sweep import sweep
+from caa_interp.experiment.config import ModelConfig
 from caa_interp.experiment.shards import Shard, code_digest
 from caa_interp.extraction import origin, vector_from_activations
 from caa_interp.generation import generate

@@ -1,5 +1,6 @@
 """A study that is killed, starved of disk, damaged, doubled: its tables are those of an undisturbed one."""
 
+import contextlib
 import json
 import os
 import random
@@ -11,13 +12,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from caa_interp.experiment.config import ExperimentConfig
-from caa_interp.experiment.executors import InProcess
+import torch
 from filelock import FileLock
 
 import caa_interp as caa
 from caa_interp.errors import InputError
-from caa_interp.experiment.run import run_experiment, slug
+from caa_interp.experiment.config import ExperimentConfig
+from caa_interp.experiment.executors import InProcess
+from caa_interp.experiment.run import run_experiment
 from caa_interp.experiment.store import cache_contents, clear_cache
 
 TOPICS = ["rain", "the sea", "a garden", "the day", "an answer", "the weather", "a text", "you"]
@@ -273,12 +275,6 @@ def test_after_ctrl_c_it_says_how_to_go_on(study, tmp_path, own_cache, undisturb
     assert_same_tables(tmp_path / "run", undisturbed[0])
 
 
-def test_names_become_file_names():
-    assert slug("meta-llama/Llama-2-7b-chat-hf") == "meta-llama-Llama-2-7b-chat-hf"
-    assert slug("../../etc/passwd") == "etc-passwd"
-    assert slug("...") == "unnamed"
-
-
 # Loads everything once, then does each study in a process of its own, which the test kills.
 SERVER = """
 import os, sys
@@ -305,7 +301,7 @@ class Studies:
 
     def __init__(self, study: Path):
         self._study = study
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
         self._server = subprocess.Popen(
             [sys.executable, "-c", SERVER],
             stdin=subprocess.PIPE,
@@ -315,14 +311,28 @@ class Studies:
             env=environment,
         )
 
-    def run(self, folder: Path, cache: Path, kill_after: float | None = None) -> int:
-        """Wait status: 0, or 9 if it was killed."""
+    def start(self, folder: Path, cache: Path) -> int:
+        """Process that does the study."""
         print(cache, self._study, folder, file=self._server.stdin, flush=True)
-        process = int(self._server.stdout.readline())
-        if kill_after is not None:
-            time.sleep(kill_after)
-            os.kill(process, signal.SIGKILL)
         return int(self._server.stdout.readline())
+
+    def wait(self) -> int:
+        """Exit code of the process, or minus the signal that killed it."""
+        return os.waitstatus_to_exitcode(int(self._server.stdout.readline()))
+
+    def run(self, folder: Path, cache: Path) -> int:
+        self.start(folder, cache)
+        return self.wait()
+
+    def kill(self, folder: Path, cache: Path, after_shards: int, seconds: float) -> bool:
+        """Kill a run so long after so many shards are finished; False if it was quicker."""
+        process = self.start(folder, cache)
+        while len(list(folder.glob("shards/*/*.parquet"))) < after_shards:
+            time.sleep(0.001)
+        time.sleep(seconds)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+        return self.wait() == -signal.SIGKILL
 
     def close(self) -> str:
         return self._server.communicate()[1]
@@ -335,24 +345,29 @@ def studies(study):
     started.close()
 
 
-def test_a_run_that_is_killed_ten_times_ends_as_if_nothing_had_happened(studies, tmp_path):
-    whole, cache = tmp_path / "whole", tmp_path / "cache"
-    assert studies.run(whole, cache) == 0
-    start = time.monotonic()
-    assert studies.run(tmp_path / "timed", tmp_path / "timed-cache") == 0
-    duration = time.monotonic() - start
-    moments = random.Random(0)
-    killed = 0
-    for number in range(10):
-        folder, cache = tmp_path / f"run-{number}", tmp_path / f"cache-{number}"
-        killed += studies.run(folder, cache, kill_after=moments.uniform(0.05, 0.95) * duration) == signal.SIGKILL
+def test_a_run_that_is_killed_ten_times_ends_as_if_nothing_had_happened(studies, undisturbed, tmp_path):
+    whole = undisturbed[0]
+    n_shards = len(list(whole.glob("shards/*/*.parquet")))
+    moments, n_killed, number = random.Random(0), 0, 0
+    while n_killed < 10:
+        folder, cache, number = tmp_path / f"run-{number}", tmp_path / f"cache-{number}", number + 1
+        n_killed += studies.kill(folder, cache, moments.randint(0, n_shards), moments.uniform(0, 0.2))
         assert studies.run(folder, cache) == 0
         assert_same_tables(folder, whole)
-        assert not [path for path in folder.rglob(".*") if path.name not in (".lock",)]
-    assert killed == 10
+        assert [path.name for path in folder.rglob(".*")] == [".lock"]
 
 
-def test_a_full_disk_loses_nothing(studies, tmp_path):
+def test_a_run_that_is_killed_again_and_again_gets_to_its_end(studies, undisturbed, tmp_path):
+    folder, cache = tmp_path / "run", tmp_path / "cache"
+    for n_shards in range(2, 20, 6):
+        assert studies.kill(folder, cache, n_shards, 0.01)
+    assert studies.run(folder, cache) == 0
+    assert_same_tables(folder, undisturbed[0])
+    sessions = manifest(folder)["sessions"]
+    assert [session["finished"] is None for session in sessions] == [True, True, True, False]
+
+
+def test_a_full_disk_loses_nothing(studies, undisturbed, tmp_path):
     mounted = tmp_path / "disk"
     mounted.mkdir()
     size = "size={}k".format
@@ -361,14 +376,13 @@ def test_a_full_disk_loses_nothing(studies, tmp_path):
     ).returncode:
         pytest.skip("a file system of a fixed size can be mounted by root only")
     try:
-        assert studies.run(tmp_path / "whole", tmp_path / "first-cache") == 0
-        assert os.waitstatus_to_exitcode(studies.run(mounted / "run", tmp_path / "cache")) == 1
+        assert studies.run(mounted / "run", tmp_path / "cache") == 1
         n_kept = len(list((mounted / "run").glob("shards/*/*.parquet")))
         assert n_kept > 0
         subprocess.run(["mount", "-o", f"remount,{size(20_000)}", str(mounted)], check=True)
         assert studies.run(mounted / "run", tmp_path / "cache") == 0
         assert sum(one["reused"] for one in manifest(mounted / "run")["shards"]) >= n_kept
-        assert_same_tables(mounted / "run", tmp_path / "whole")
+        assert_same_tables(mounted / "run", undisturbed[0])
         assert "No space left on device" in studies.close()
     finally:
         subprocess.run(["umount", "--lazy", str(mounted)], check=True)
@@ -376,12 +390,11 @@ def test_a_full_disk_loses_nothing(studies, tmp_path):
 
 def test_two_runs_at_once_cannot_disturb_each_other(study, tmp_path, own_cache):
     first, second = Studies(study), Studies(study)
-    print(own_cache, study, tmp_path / "run", file=first._server.stdin, flush=True)
-    first._server.stdout.readline()
+    first.start(tmp_path / "run", own_cache)
     while not (tmp_path / "run" / ".running.json").is_file():
         time.sleep(0.01)
-    assert os.waitstatus_to_exitcode(second.run(tmp_path / "run", own_cache)) == 1
-    assert int(first._server.stdout.readline()) == 0
+    assert second.run(tmp_path / "run", own_cache) == 1
+    assert first.wait() == 0
     assert "another run is writing to" in second.close()
     assert first.close() == ""
     assert len(tables(tmp_path / "run")) == 12
