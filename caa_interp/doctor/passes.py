@@ -1,0 +1,252 @@
+"""Whether the model computes the same in every way in which this package runs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psutil
+import torch
+
+from caa_interp.activations import collect_activations
+from caa_interp.doctor.subject import N_LIKELY, PAIRS, PROMPTS, Subject, Verdict, likely_difference, post, wide
+from caa_interp.errors import ModelError
+from caa_interp.evaluation.sweep import sweep
+from caa_interp.generation import generate, stream_answer
+from caa_interp.models.access import end_of_text_ids, input_device, model_id, n_layers, takes_tree_masks
+from caa_interp.models.wrapping import plain_copy, wrap
+from caa_interp.prompts import FORMATS, Rendering
+
+_GIB = 2**30
+_HALF = (torch.float16, torch.bfloat16)
+_N_NEW = 3
+# Steering by one vector changes a small model's scores by 0.1 to 0.3 nats per token.
+_NATS_PER_TOKEN = 0.05
+_SHARE_OF_RANGE = 0.25
+
+
+def check_weights(subject: Subject) -> Verdict:
+    """Every weight is a finite number, and the residual stream keeps away from the largest number of its type."""
+    weights = subject.weights
+    broken = [name for name, weight in weights.items() if not bool(torch.isfinite(weight).all())]
+    residual = subject.residuals(subject.prompts[0], [post(layer) for layer in range(n_layers(subject.model))])
+    share = float(torch.stack(list(residual.values())).abs().max()) / torch.finfo(subject.dtype).max
+    count = sum(weight.numel() for weight in weights.values())
+    size = sum(weight.numel() * weight.element_size() for weight in weights.values())
+    types = ", ".join(sorted({str(weight.dtype).removeprefix("torch.") for weight in weights.values()}))
+    named = f" ({', '.join(broken[:3])})" if broken else ""
+    return not broken and share <= _SHARE_OF_RANGE, (
+        f"{count:,} weights of {types} take {size / _GIB:.2f} GiB on {input_device(subject.model)}, where "
+        f"{_free(subject) / _GIB:.2f} GiB are free; {len(broken)} of {len(weights)} parameters hold NaN or "
+        f"infinity{named} (tolerated: 0), and the residual stream reaches {share:.1g} of the type's range "
+        f"(tolerated: {_SHARE_OF_RANGE})."
+    )
+
+
+def check_evaluation_mode(subject: Subject) -> Verdict:
+    """Dropout is off, and the same pass gives the same numbers."""
+    modules = {id(module): module for part in subject.parts for module in part.modules()}
+    training = sum(module.training for module in modules.values())
+    first, second = (subject.log_probs(subject.prompts[0]) for _ in range(2))
+    difference = likely_difference(first, second)
+    return training == 0 and difference <= subject.nats, (
+        f"{training} of {len(modules)} modules are in training mode (0 is right; model.eval() ends it), and two "
+        f"passes over one prompt differ by {difference:.2g} nats (tolerated: {subject.nats:g})."
+    )
+
+
+def check_precision(subject: Subject) -> Verdict:
+    """Scores in half precision are those of the same weights computed in float32."""
+    name = str(subject.dtype).removeprefix("torch.")
+    if subject.dtype not in _HALF:
+        return None, f"Does not apply: the model computes in {name}, not in half precision."
+    # A copy in half precision, then one in float32.
+    needed, free = 6 * sum(weight.numel() for weight in subject.weights.values()), _free(subject)
+    if needed > free:
+        return None, (
+            f"Does not apply: to compare {name} with float32 takes {needed / _GIB:.2f} GiB, and {free / _GIB:.2f} "
+            "GiB are free."
+        )
+    try:
+        copy = plain_copy(subject.model).float()
+    except ModelError as error:
+        return None, f"Does not apply: there is no float32 copy to compare {name} with; {error}"
+    exact = Subject(wrap(copy, subject.model.tokenizer, model_id(subject.model)), subject.seed)
+    exact.vector = subject.vector
+    rounded, right = _text_scores(subject), _text_scores(exact)
+    off = float((rounded - right).abs().mean())
+    effect_off = float((rounded.diff(dim=1) - right.diff(dim=1)).abs().mean())
+    return max(off, effect_off) <= _NATS_PER_TOKEN, (
+        f"Rounding to {name} moves the log-probability of an answer by {off:.2g} nats per token, and what steering "
+        f"changes in it by {effect_off:.2g}, in the mean over {len(right)} answers (tolerated: {_NATS_PER_TOKEN}); "
+        "an effect that is no larger needs dtype='float32'."
+    )
+
+
+def check_token_tree(subject: Subject) -> Verdict:
+    """Scores of a sweep equal those of one hooked pass for every answer, layer and multiplier."""
+    differences, n_cells, paths = [], 0, set()
+    unsteered: dict[tuple[int, ...], torch.Tensor] = {}
+    for format in FORMATS:
+        table = sweep(
+            subject.model,
+            subject.vector,
+            PAIRS[:1],
+            format=format,
+            layers=subject.some_layers,
+            multipliers=(-1.0, 0.0, 1.0),
+        )
+        paths.add(table.attrs["path"])
+        rendering = subject.form.render(PAIRS[0], format)[0]
+        cells: Any = table[table["order"] == rendering.order].itertuples()
+        for cell in cells:
+            expected = []
+            for tokens in [rendering.asked] if format == "choices" else [rendering.positive, rendering.negative]:
+                if not cell.multiplier and tokens not in unsteered:
+                    unsteered[tokens] = subject.log_probs(tokens)
+                if cell.multiplier:
+                    log_probs = subject.log_probs(tokens, cell.layer, cell.multiplier, rendering.start)
+                else:
+                    log_probs = unsteered[tokens]
+                if format == "choices":
+                    expected += [float(log_probs[-1, letter]) for letter in rendering.letters]
+                else:
+                    expected.append(_mean_log_prob(log_probs, tokens, rendering))
+            found = (cell.log_p_positive, cell.log_p_negative)
+            differences += [abs(a - b) for a, b in zip(found, expected, strict=True)]
+            n_cells += 1
+    difference = _largest(differences)
+    if paths == {"tree"}:
+        how = "the token tree"
+    elif takes_tree_masks(subject.model):
+        how = "plain passes, since the token tree was tried and did not agree with them"
+    else:
+        how = "plain passes, since the model's layers do not take the token tree's masks"
+    layers = ", ".join(map(str, subject.some_layers))
+    return difference <= subject.nats, (
+        f"A sweep takes {how}; its log-probabilities in {n_cells} cells at layers {layers} differ by at most "
+        f"{difference:.2g} nats from those of one hooked pass each (tolerated: {subject.nats:g})."
+    )
+
+
+def check_extraction(subject: Subject) -> Verdict:
+    """Collected activations are those behind block L, at the answer: a plain ``run_with_cache`` has the same."""
+    layers = range(n_layers(subject.model))
+    pre = {layer: f"blocks.{layer}.hook_resid_pre" for layer in layers[1:]}
+    off, between, steps = [], [0.0], []
+    for format in FORMATS:
+        pairs = PAIRS if format == "text" else PAIRS[:1]
+        found = collect_activations(subject.model, pairs, format=format, average_orders=False)
+        for row, (pair, order) in enumerate(zip(found.pairs, found.orders, strict=True)):
+            rendering = subject.form.render(pair, format)[order == "BA"]
+            both = enumerate(zip(rendering.positive, rendering.negative, strict=False))
+            first = next(at for at, (one, other) in both if one != other)
+            for tokens, side in ((rendering.positive, found.positive), (rendering.negative, found.negative)):
+                residual = subject.residuals(tokens, [*map(post, layers), *pre.values()])
+                at = [first] if format == "choices" else list(range(rendering.n_prompt, len(tokens)))
+                expected = torch.stack([residual[post(layer)][at].mean(0) for layer in layers])
+                off.append(_off(wide(side[row]), expected))
+                between += [_off(residual[post(layer - 1)], residual[name]) for layer, name in pre.items()]
+                steps += [_off(expected[layer - 1 : layer], expected[layer : layer + 1]) for layer in pre]
+    worst, shift = _largest(off), _largest(between)
+    moved = f"; from one layer to the next they change by {min(steps):.2g} or more" if steps else ""
+    return worst <= subject.of_norm and shift <= subject.of_norm, (
+        f"Collected activations differ from those of a plain run_with_cache by at most {worst:.2g} of their norm, "
+        f"and what a block puts out from what the next one takes in by {shift:.2g} (tolerated: "
+        f"{subject.of_norm:g}){moved}."
+    )
+
+
+def check_cache(subject: Subject) -> Verdict:
+    """With the key-value cache the next tokens are as likely as without, steered and not."""
+    layer, prompt, ends = subject.middle, subject.prompts[1], end_of_text_ids(subject.model)
+    answer = _continuation(subject)
+    differences, lost = [], []
+    for multiplier in (0.0, 1.0):
+
+        def uncached(tokens: tuple[int, ...], multiplier: float = multiplier) -> torch.Tensor:
+            behind = len(prompt) - 1
+            return subject.log_probs((*prompt, *tokens), layer, multiplier, behind)[behind:]
+
+        stepwise = subject.stepwise_log_probs([prompt], answer, layer, multiplier)[0]
+        differences.append(likely_difference(stepwise, uncached(answer)))
+        *_, written = stream_answer(
+            subject.model,
+            PROMPTS[1],
+            vector=subject.vector,
+            layer=layer,
+            multiplier=multiplier,
+            max_new_tokens=_N_NEW,
+        )
+        chosen = [[token] for token in written.tokens] + ([sorted(ends)] if written.finished else [])
+        rows = uncached(written.tokens)[: len(chosen)]
+        lost += [float(row.max() - row[tokens].max()) for row, tokens in zip(rows, chosen, strict=True)]
+    difference, worst = _largest(differences), _largest(lost)
+    return difference <= subject.nats and worst <= subject.nats, (
+        f"With the key-value cache the {N_LIKELY} most likely next tokens differ by at most {difference:.2g} nats "
+        f"from those without, and {len(lost)} greedily chosen tokens are at most {worst:.2g} nats less likely than "
+        f"the likeliest without, unsteered and steered (tolerated: {subject.nats:g})."
+    )
+
+
+def check_left_padding(subject: Subject) -> Verdict:
+    """Prompts of a batch that is padded on the left are answered as they are alone, steered and not."""
+    layer, pad = subject.middle, subject.form.tokenizer.pad_token
+    answer = _continuation(subject)
+    differences = []
+    for multiplier in (0.0, 1.0):
+        together = subject.stepwise_log_probs(subject.prompts, answer, layer, multiplier)
+        for row, prompt in zip(together, subject.prompts, strict=True):
+            alone = subject.stepwise_log_probs([prompt], answer, layer, multiplier)[0]
+            differences.append(likely_difference(row, alone))
+    difference = _largest(differences)
+    options: dict[str, Any] = {"vector": subject.vector, "layer": layer, "multipliers": (-1.0, 1.0)}
+    options["max_new_tokens"] = _N_NEW
+    batch = generate(subject.model, PROMPTS, **options)["answer"].tolist()
+    singly = [text for prompt in PROMPTS for text in generate(subject.model, [prompt], **options)["answer"]]
+    n_other = sum(one != other for one, other in zip(batch, singly, strict=True))
+    # In half precision two tokens are often equally likely, and the size of a batch decides between them.
+    tolerated = len(batch) if subject.dtype in _HALF else 0
+    return difference <= subject.nats and n_other <= tolerated, (
+        f"In a batch of {' and '.join(str(len(prompt)) for prompt in subject.prompts)} tokens, padded on the left, "
+        f"the {N_LIKELY} most likely next tokens differ by at most {difference:.2g} nats from those alone "
+        f"(tolerated: {subject.nats:g}), and {n_other} of {len(batch)} generated answers differ (tolerated: "
+        f"{tolerated}); the padding token is {pad!r}, and this package needs none."
+    )
+
+
+def _continuation(subject: Subject) -> tuple[int, ...]:
+    """Some tokens that may follow a prompt."""
+    return subject.form.render(PAIRS[0], "text")[0].positive[-_N_NEW:]
+
+
+def _text_scores(subject: Subject) -> torch.Tensor:
+    """Mean log-probability per token of answers, unsteered and steered, ``[n_answers, 2]``."""
+    scores = []
+    for rendering in (subject.form.render(pair, "text")[0] for pair in PAIRS):
+        for tokens in (rendering.positive, rendering.negative):
+            for multiplier in (0.0, 1.0):
+                log_probs = subject.log_probs(tokens, subject.middle, multiplier, rendering.start)
+                scores.append(_mean_log_prob(log_probs, tokens, rendering))
+    return torch.tensor(scores, dtype=torch.float64).view(-1, 2)
+
+
+def _mean_log_prob(log_probs: torch.Tensor, tokens: tuple[int, ...], rendering: Rendering) -> float:
+    """Mean log-probability per token of what stands behind the prompt."""
+    at = torch.arange(rendering.n_prompt, len(tokens))
+    return float(log_probs[at - 1, torch.tensor(tokens)[at]].mean())
+
+
+def _off(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Largest difference of two residual streams ``[n, d_model]``, relative to their norm."""
+    return float(((found - expected).norm(dim=-1) / expected.norm(dim=-1).clamp(min=1e-9)).max())
+
+
+def _largest(values: list[float]) -> float:
+    """Largest of some numbers; NaN if one of them is."""
+    return float(torch.tensor(values, dtype=torch.float64).max())
+
+
+def _free(subject: Subject) -> int:
+    """Free bytes of memory where the model is."""
+    device = input_device(subject.model)
+    return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available)

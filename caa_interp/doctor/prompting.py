@@ -1,0 +1,80 @@
+"""Whether the tokens are the ones that are meant: BOS, the boundary between prompt and answer, the letters."""
+
+from __future__ import annotations
+
+from caa_interp.behaviors import ContrastPair
+from caa_interp.doctor.subject import PAIRS, Subject, Verdict
+from caa_interp.prompts import FORMATS, Format, common_prefix, with_choices
+
+
+def check_bos(subject: Subject) -> Verdict:
+    """BOS stands in front of every prompt once, where the tokenizer or the chat template puts it, and not behind."""
+    tokenizer, bos = subject.form.tokenizer, subject.form.tokenizer.bos_token_id
+    if bos is None:
+        return None, "Does not apply: the tokenizer has no BOS token."
+    puts_bos = tokenizer("a")["input_ids"][:1] == [bos]
+    name = repr(tokenizer.bos_token)
+    in_front, inside = [], []
+    for pair in PAIRS:
+        for format in FORMATS:
+            question, answer = _put(pair, format)
+            prompt, whole = subject.form.encode(question), subject.form.encode(question, answer)
+            in_front.append(next((n for n, token in enumerate(whole) if token != bos), len(whole)))
+            # Some chat templates open every turn with the BOS token, so that a prompt may hold several.
+            inside.append(whole.count(bos) - prompt.count(bos))
+    if not puts_bos and not any(in_front):
+        return None, f"Does not apply: neither the tokenizer nor the chat form puts {name} in front of a text."
+    counts = " or ".join(map(str, sorted(set(in_front))))
+    return set(in_front) == {1} and not any(inside), (
+        f"{len(in_front)} prompts begin with {counts} {name} (1 is right), and {sum(inside)} more stand in the "
+        "answers behind them (0 is right)."
+    )
+
+
+def check_prompt_form(subject: Subject) -> Verdict:
+    """The tokens of a prompt are the first tokens of prompt and answer."""
+    styles = {
+        "chat-template": "the tokenizer's chat template",
+        "llama-2-chat": "Llama 2's chat form",
+        "base": "the base form, since the tokenizer has no chat template",
+    }
+    lost = []
+    for pair in PAIRS:
+        for format in FORMATS:
+            for rendering in subject.form.render(pair, format):
+                prompt = subject.form.encode(_put(pair, format, rendering.order)[0])
+                sides = (rendering.positive, rendering.negative)
+                lost.append(len(prompt) - min(common_prefix(prompt, side) for side in sides))
+    kept, n = lost.count(0), len(lost)
+    elsewhere = (
+        f"; in the others up to {max(lost)} tokens at its end become other ones, and steering begins at the last "
+        "token that stays"
+    )
+    return kept == n, (
+        f"Questions are put in {styles[subject.form.style]}; in {kept} of {n} pairs the prompt's tokens are the "
+        f"first of those of prompt and answer (all is right){elsewhere if kept < n else ''}."
+    )
+
+
+def check_letters(subject: Subject) -> Verdict:
+    """A and B are single tokens behind ``(``."""
+    decode = subject.form.tokenizer.decode
+    found = set()
+    for pair in PAIRS:
+        for rendering in subject.form.render(pair, "choices"):
+            for side in (rendering.positive, rendering.negative):
+                before, letter = decode(side[: rendering.n_shared]), decode([side[rendering.n_shared]])
+                found.add((before.rstrip()[-1:], letter.strip()))
+    read = ", ".join(f"{letter!r} behind {before!r}" for before, letter in sorted(found))
+    return found == {("(", "A"), ("(", "B")}, (
+        f"The answers (A) and (B) are told apart by {read} ('A' and 'B' behind '(' are right)."
+    )
+
+
+def _put(pair: ContrastPair, format: Format, order: str = "AB") -> tuple[str, str]:
+    """Question and positive answer of a pair, as they are put in a form."""
+    if format == "text":
+        return pair.question, pair.positive
+    if order == "AB":
+        return with_choices(pair.question, pair.positive, pair.negative), "(A)"
+    return with_choices(pair.question, pair.negative, pair.positive), "(B)"
