@@ -34,10 +34,14 @@ if TYPE_CHECKING:
     from caa_interp.evaluation.strength import calibrate, relative_multiplier
     from caa_interp.evaluation.summary import choose_condition, choose_layer, steerability, summarize, summarize_cost
     from caa_interp.evaluation.sweep import sweep
+    from caa_interp.experiment.config import ExperimentConfig
+    from caa_interp.experiment.executors import RayWorkers
+    from caa_interp.experiment.run import run_experiment
     from caa_interp.exploration import explore
     from caa_interp.extraction import extract_vector, vector_from_activations
     from caa_interp.generation import generate
     from caa_interp.interchange.exchange import export_vector, import_vector
+    from caa_interp.interchange.hub import from_hub, push_to_hub, save_for_hub
     from caa_interp.interchange.published_activations import import_activations
     from caa_interp.interchange.published_results import import_results
     from caa_interp.models import load_model
@@ -72,6 +76,7 @@ _MODULES = {
     "Cap": "operators",
     "ContrastPair": "behaviors",
     "CostEstimate": "evaluation.judging",
+    "ExperimentConfig": "experiment.config",
     "InputError": "errors",
     "Judge": "evaluation.judge_requests",
     "LocalJudge": "evaluation.judges",
@@ -79,6 +84,7 @@ _MODULES = {
     "ModelError": "errors",
     "OpenAIJudge": "evaluation.judges",
     "ProjectTo": "operators",
+    "RayWorkers": "experiment.executors",
     "ReadResult": "readers",
     "SparseAutoencoder": "analysis.decomposition",
     "SteeringVector": "vectors",
@@ -104,6 +110,7 @@ _MODULES = {
     "extract_vector": "extraction",
     "few_shot_prompt": "evaluation.baselines",
     "fine_tune": "evaluation.finetuning",
+    "from_hub": "interchange.hub",
     "generate": "generation",
     "import_activations": "interchange.published_activations",
     "import_results": "interchange.published_results",
@@ -142,13 +149,16 @@ _MODULES = {
     "principal_difference": "estimators",
     "project": "analysis.projection",
     "project_vectors": "analysis.projection",
+    "push_to_hub": "interchange.hub",
     "random_vectors": "evaluation.controls",
     "read_pairs": "readers",
     "relative_multiplier": "evaluation.strength",
     "reliability": "analysis.reliability",
     "reproduce": "reproduction",
     "rescaled_to": "evaluation.controls",
+    "run_experiment": "experiment.run",
     "save_figure": "plotting.export",
+    "save_for_hub": "interchange.hub",
     "shuffled_vectors": "evaluation.controls",
     "side_effects": "evaluation.side_effects",
     "steer": "steering",
@@ -176,6 +186,7 @@ __all__ = [
     "Cap",
     "ContrastPair",
     "CostEstimate",
+    "ExperimentConfig",
     "InputError",
     "Judge",
     "LocalJudge",
@@ -183,6 +194,7 @@ __all__ = [
     "ModelError",
     "OpenAIJudge",
     "ProjectTo",
+    "RayWorkers",
     "ReadResult",
     "SparseAutoencoder",
     "SteeringVector",
@@ -208,6 +220,7 @@ __all__ = [
     "extract_vector",
     "few_shot_prompt",
     "fine_tune",
+    "from_hub",
     "generate",
     "import_activations",
     "import_results",
@@ -246,13 +259,16 @@ __all__ = [
     "principal_difference",
     "project",
     "project_vectors",
+    "push_to_hub",
     "random_vectors",
     "read_pairs",
     "relative_multiplier",
     "reliability",
     "reproduce",
     "rescaled_to",
+    "run_experiment",
     "save_figure",
+    "save_for_hub",
     "shuffled_vectors",
     "side_effects",
     "steer",
