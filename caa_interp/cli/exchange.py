@@ -57,7 +57,8 @@ def export(
         multiplier=multiplier,
         hook=hook,
     )
-    typer.echo(f"{loaded!r} in {target}")
+    written = sorted(layers or loaded.layers)
+    typer.echo(f"{loaded.name}, {len(written)} layers from {written[0]} to {written[-1]}, in {target}")
 
 
 def import_(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -91,30 +91,28 @@ def _print_plan(study: ExperimentConfig) -> None:
     from caa_interp.cli.available import shape_of
     from caa_interp.experiment.plan import Plan
 
-    loaded = [load_behavior(name) for name in study.behaviors]
-    behaviors = {one.name: one for one in loaded}
+    behaviors = {one.name: one for one in map(load_behavior, study.behaviors)}
+    n_layers = {model.name: (shape_of(model.name) or (None,))[0] for model in study.models}
+    # How pairs are split depends on whether there is more than one layer, and not on how many.
+    least = max(study.layers or (1,)) + 1
+    plans = {name: Plan(study, behaviors, n or least) for name, n in n_layers.items()}
     typer.echo(f"{study.name}: nothing is wrong with the file.\n")
-    controls = study.controls.random + study.controls.orthogonal + study.controls.shuffled
-    for number, model in enumerate(study.models):
-        n_layers = (shape_of(model.name) or (None, None))[0]
-        # How pairs are split depends on whether there is more than one layer, and not on how many.
-        plan = Plan(study, behaviors, n_layers or max(study.layers or (1,)) + 1)
-        if not number:
-            for name, (train, validation, test) in plan.splits.items():
-                print_facts({name: f"{len(train)} train, {len(validation)} validation, {len(test)} test pairs"})
-        known = n_layers is not None or study.layers is not None
-        n_multipliers = len(study.multipliers)
-        facts: dict[str, Any] = {
-            "layers": len(plan.layers) if known else "all of the model's, known once it is loaded",
-            "conditions": f"{len(plan.layers) * n_multipliers} of every test pair ({len(plan.layers)} layers, "
-            f"{n_multipliers} multipliers)"
-            if known
-            else f"{n_multipliers} of every test pair at each layer",
-            "controls": f"{controls} of each behavior, at the chosen layer",
-            "pieces": sum(len(stage()) for stage in (plan.vectors, plan.scores, plan.rest)),
+    splits = next(iter(plans.values())).splits
+    print_facts(
+        {
+            name: f"{len(train)} train, {len(validation)} validation, {len(test)} test pairs"
+            for name, (train, validation, test) in splits.items()
         }
-        typer.echo(f"\n{model.name}")
-        print_facts({f"  {name}": value for name, value in facts.items()})
+    )
+    controls = study.controls.random + study.controls.orthogonal + study.controls.shuffled
+    for name, plan in plans.items():
+        known = study.layers is not None or n_layers[name] is not None
+        layers = f"{len(plan.layers)} layers" if known else "all layers, whose number is known once it is loaded"
+        pieces = sum(len(stage()) for stage in (plan.vectors, plan.scores, plan.rest))
+        typer.echo(
+            f"\n{name}\n  every test pair at {len(study.multipliers)} multipliers and {layers}\n"
+            f"  {controls} controls of each behavior at the chosen layer\n  {pieces} pieces of work"
+        )
 
 
 def report(

@@ -309,7 +309,7 @@ def test_a_vector_given_twice(vector):
 
 def test_export_and_import_bring_the_vector_back(vector):
     result = done("export", "liking.safetensors", "liking.gguf", "--layers", "1-3")
-    assert result.stdout.endswith("in liking.gguf\n")
+    assert result.stdout == "liking, 3 layers from 1 to 3, in liking.gguf\n"
     done("import", "liking.gguf", "back.safetensors")
     back = caa.SteeringVector.load("back.safetensors")
     assert back.layers == (1, 2, 3)
