@@ -14,7 +14,7 @@ from caa_interp.errors import InputError
 from caa_interp.experiment.parts import Answers, Controls, Costs, ModelConfig, Models, Part, SideEffects
 from caa_interp.experiment.problems import explained, flat, shown
 from caa_interp.experiment.toml import read_toml, to_toml
-from caa_interp.experiment.values import AnyText, Behaviors, CountFrom1, Layers, Multipliers, Seed, Text, slug
+from caa_interp.experiment.values import MOST, AnyText, Behaviors, CountFrom1, Layers, Multipliers, Seed, Text, slug
 from caa_interp.prompts import Format
 
 __all__ = ["Answers", "Controls", "Costs", "ExperimentConfig", "ModelConfig", "SideEffects", "slug"]
@@ -160,8 +160,8 @@ class ExperimentConfig(Part):
             left = len(behavior.train) - _set_apart(info.data)
             if min(left, info.data.get("n_train") or left) == 1:
                 raise InputError(
-                    f"shuffled is {value.shuffled}, but one pair makes the vector of {shown(behavior.name)}, and labels "
-                    "are shuffled between at least 2. Give it more train pairs, or shuffled = 0."
+                    f"shuffled is {value.shuffled}, but one pair makes the vector of {shown(behavior.name)}, and "
+                    "labels are shuffled between at least 2. Give it more train pairs, or shuffled = 0."
                 )
         return value
 
@@ -171,8 +171,8 @@ class ExperimentConfig(Part):
         if value.multipliers is not None or "multipliers" not in info.data:
             return value
         doses = info.data["multipliers"]
-        # Doses may all lie on one side of 0.
-        twice = dict.fromkeys([2 * min(doses), 0.0, 2 * max(doses)])
+        # Doses may all lie on one side of 0, and then two of these are one.
+        twice = dict.fromkeys([max(2 * min(doses), -MOST), 0.0, min(2 * max(doses), MOST)])
         return value.model_copy(update={"multipliers": tuple(twice)})
 
     @classmethod

@@ -40,8 +40,8 @@ def environment() -> dict[str, Any]:
         - ``caa_interp``, ``python``, ``platform``: versions;
         - ``packages``: version by name, of those of :data:`PACKAGES` that are installed;
         - ``commit``, ``dirty``: see :func:`checkout`;
-        - ``devices``: list of ``name`` (``"cpu"``, ``"cuda:0"``), ``description`` (what it is), ``cores`` (of the CPU)
-          and ``memory_bytes``, the CPU first;
+        - ``devices``: list of ``name`` (``"cpu"``, ``"cuda:0"``), ``description`` (what it is), ``cores`` (of the CPU
+          alone) and ``memory_bytes``, the CPU first;
         - ``threads``: ``torch``, those of one operation, and ``OMP_NUM_THREADS`` (None: not set).
     """
     import torch

@@ -55,11 +55,13 @@ def _absolute(path: str, info: ValidationInfo) -> str:
 
 def _behavior(name: str, info: ValidationInfo) -> str:
     if not name.endswith(".json"):
-        known = list(load_behaviors())
-        if name not in known:
+        try:
+            load_behavior(name)
+        except InputError:
+            known = list(load_behaviors())
             raise InputError(
                 f"{shown(name)}; it must be one of {', '.join(known)}, or a .json file{nearest(name, known) or '.'}"
-            )
+            ) from None
         return name
     path = _absolute(name, info)
     if not os.path.isfile(path):
@@ -110,7 +112,8 @@ BehaviorName = Annotated[Text, BeforeValidator(_as_text), AfterValidator(_behavi
 AsTuple = BeforeValidator(_as_tuple)
 Some = Field(min_length=1)
 _Once = AfterValidator(_each_once)
-Multiplier = Annotated[float, Field(ge=-1e6, le=1e6)]
+MOST = 1e6
+Multiplier = Annotated[float, Field(ge=-MOST, le=MOST)]
 Multipliers = Annotated[tuple[Multiplier, ...], AsTuple, Some, _Once]
 Layers = Annotated[tuple[Count, ...], AsTuple, Some, _Once]
 Behaviors = Annotated[tuple[BehaviorName, ...], AsTuple, Some]
