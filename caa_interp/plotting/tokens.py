@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
 
 from caa_interp.errors import InputError
 from caa_interp.plotting.theme import DIVERGING, check_table, escape, figure
@@ -80,9 +81,12 @@ def _text(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.
     ordinary = rows[~muted]
     # White where it has more contrast than dark letters, which is later on orange than on blue.
     strong = (ordinary[measure] > 0.75 * limit) | (ordinary[measure] < -0.88 * limit)
-    for part, marker, color in (
-        (ordinary, _scale(ordinary[measure], measure, limit), np.where(strong, "white", _DARK)),
-        (rows[muted], {"color": _MUTED}, _MUTED_TEXT),
+    # By name: Plotly.js takes the numbers of bars for colors that it does not know, and says so for every one.
+    places = ((ordinary[measure] / limit).clip(-1, 1) + 1) / 2
+    boxes = np.where(places.notna(), sample_colorscale(DIVERGING, places.fillna(0.5)), "white")
+    for part, box, color in (
+        (ordinary, boxes, np.where(strong, "white", _DARK)),
+        (rows[muted], _MUTED, _MUTED_TEXT),
     ):
         fig.add_bar(
             orientation="h",
@@ -90,7 +94,7 @@ def _text(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.
             base=part["begin"],
             y=part["line"],
             width=0.88,
-            marker={"line": {"color": "white", "width": 1}, **marker},
+            marker={"color": box, "line": {"color": "white", "width": 1}},
             text=part["shown"].map(escape),
             hovertext=part["token"].map(escape),
             textposition="inside",
@@ -105,6 +109,7 @@ def _text(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.
             ),
             showlegend=False,
         )
+    _add_scale(fig, measure, limit)
     n_lines = int(rows["line"].max()) + 1
     starts = rows.groupby("part")["line"].min() if rows["part"].nunique() > 1 else pd.Series(dtype=int)
     fig.update_layout(
@@ -181,14 +186,10 @@ def _n_letters(token: str) -> int:
     return sum(1 + (unicodedata.east_asian_width(letter) in "WF") for letter in token)
 
 
-def _scale(values: pd.Series[float], measure: str, limit: float) -> dict[str, object]:
-    return {
-        "color": values,
-        "colorscale": DIVERGING,
-        "cmin": -limit,
-        "cmax": limit,
-        "colorbar": _colorbar(measure),
-    }
+def _add_scale(fig: go.Figure, measure: str, limit: float) -> None:
+    """Color bar alone, by a trace without points."""
+    scale = {"colorscale": DIVERGING, "cmin": -limit, "cmax": limit, "colorbar": _colorbar(measure)}
+    fig.add_scatter(x=[None], y=[None], mode="markers", marker={"color": [0], **scale}, showlegend=False)
 
 
 def _colorbar(measure: str) -> dict[str, object]:

@@ -1,5 +1,7 @@
 """Similarity per token: every value stands at its own token, in the table and in the figure."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -63,8 +65,8 @@ def test_a_direction_planted_at_one_token_is_found_there_and_nowhere_else(tiny_f
     assert table.loc[~at, "cosine"].abs().max() < 1e-5
     fig = caa.plot_token_similarity(table)
     shown = dict(zip(fig.data[0].text, fig.data[0].marker.color, strict=True))
-    assert shown.pop("␣garden") == pytest.approx(1.0)
-    assert np.abs(list(shown.values())).max() < 1e-5
+    assert shown.pop("␣garden") == "rgb(0, 86, 138)"
+    assert set(shown.values()) == {"rgb(247, 247, 245)"}
 
 
 def test_a_change_at_one_position_changes_that_row(tiny_llama):
@@ -143,18 +145,33 @@ def boxes(fig):
     rows = [
         (*data, text, base, width, line, color)
         for trace in fig.data
+        if trace.type == "bar"
         for data, text, base, width, line, color in zip(
             trace.customdata,
             trace.text,
             trace.base,
             trace.x,
             trace.y,
-            trace.marker.color if not isinstance(trace.marker.color, str) else [None] * len(trace.x),
+            [trace.marker.color] * len(trace.x) if isinstance(trace.marker.color, str) else trace.marker.color,
             strict=True,
         )
     ]
     names = ["position", "cosine", "projection", "part", "text", "base", "width", "line", "color"]
     return pd.DataFrame(rows, columns=names).sort_values("position", ignore_index=True)
+
+
+def scale(fig):
+    """Marker of the trace that has the color bar."""
+    (trace,) = fig.select_traces("scatter")
+    return trace.marker
+
+
+def colors(values, marker):
+    """Color of each value by a trace's scale, channel by channel."""
+    stops = [place for place, _ in marker.colorscale]
+    channels = [[int(color[i : i + 2], 16) for _, color in marker.colorscale] for i in (1, 3, 5)]
+    places = (np.asarray(values) - marker.cmin) / (marker.cmax - marker.cmin)
+    return np.stack([np.interp(places, stops, channel) for channel in channels], axis=1)
 
 
 @pytest.mark.parametrize("measure", ["cosine", "projection"])
@@ -167,10 +184,11 @@ def test_each_box_has_its_tokens_text_and_color(table, measure):
     assert shown["cosine"].tolist() == rows["cosine"].tolist()
     assert shown["projection"].tolist() == rows["projection"].tolist()
     ordinary = ~rows["special"]
-    assert shown.loc[ordinary, "color"].tolist() == rows.loc[ordinary, measure].tolist()
-    assert shown.loc[rows["special"], "color"].isna().all()
+    marker = scale(fig)
+    drawn = [[int(part) for part in re.findall(r"\d+", color)] for color in shown.loc[ordinary, "color"]]
+    np.testing.assert_allclose(drawn, colors(rows.loc[ordinary, measure], marker), atol=1)
+    assert set(shown.loc[rows["special"], "color"]) == {"#E4E7EB"}
     assert rows["special"].sum() == 1
-    marker = fig.data[0].marker
     assert marker.cmin == -marker.cmax
     assert measure in marker.colorbar.title.text
     assert "layer 2" in fig.layout.title.text
@@ -229,12 +247,18 @@ def test_chinese_letters_take_two_columns(table):
 
 def test_the_first_token_and_special_ones_do_not_set_the_colors(table):
     rows = table[table["layer"] == 2].reset_index(drop=True)
-    limit = caa.plot_token_similarity(rows, measure="projection").data[0].marker.cmax
+    limit = scale(caa.plot_token_similarity(rows, measure="projection")).cmax
     assert limit == pytest.approx(rows.loc[~rows["special"], "projection"].abs().quantile(0.95))
     huge = rows.assign(projection=rows["projection"].where(rows["position"] > 0, 1e6))
-    assert caa.plot_token_similarity(huge, measure="projection").data[0].marker.cmax == limit
+    assert scale(caa.plot_token_similarity(huge, measure="projection")).cmax == limit
     huge = huge.assign(special=False)
-    assert caa.plot_token_similarity(huge, measure="projection").data[0].marker.cmax == limit
+    assert scale(caa.plot_token_similarity(huge, measure="projection")).cmax == limit
+
+
+def test_a_value_that_is_missing_has_no_color_of_its_own(table):
+    rows = table[(table["layer"] == 2) & ~table["special"]].reset_index(drop=True)
+    shown = boxes(caa.plot_token_similarity(rows.assign(cosine=rows["cosine"].where(rows.index != 3))))
+    assert shown["color"][3] == "white"
 
 
 def test_several_layers_make_a_map(table):
