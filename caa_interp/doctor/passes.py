@@ -120,7 +120,7 @@ def check_token_tree(subject: Subject) -> Verdict:
     elif takes_tree_masks(subject.model):
         how = "plain passes, since the token tree was tried and did not agree with them"
     else:
-        how = "plain passes, since the model's layers do not take the token tree's masks"
+        how = "plain passes, since the model does not take the token tree's masks"
     layers = ", ".join(map(str, subject.some_layers))
     return difference <= subject.nats, (
         f"A sweep takes {how}; its log-probabilities in {n_cells} cells at layers {layers} differ by at most "

@@ -99,7 +99,7 @@ def test_architectures(loaded):  # noqa: F811
     checks = examine(model)
     assert not failed(checks), [checks[name] for name in failed(checks)]
     assert {name for name, check in checks.items() if check.passed is None} == {"precision"}
-    how = {"tree": "takes the token tree;", "plain": "plain passes, since the model's layers do not take"}[path]
+    how = {"tree": "takes the token tree;", "plain": "plain passes, since the model does not take"}[path]
     assert how in checks["token tree"].detail
 
 
