@@ -1,0 +1,260 @@
+"""The documentation says what is so: its snippets run, its names and commands exist, its site needs nobody else."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import caa_interp as caa
+from caa_interp import cli
+from tests.conftest import small_tokenizer
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))}
+GUIDES = [name for name in PAGES if name.startswith("howto/") or name == "index.md"]
+CHROMIUM = shutil.which("chromium")
+
+
+@dataclass(frozen=True)
+class Snippet:
+    code: str
+    not_run: str  # why, or ""
+
+
+def snippets(page: str) -> list[Snippet]:
+    fenced = r"(?:^<!-- not run: (.+) -->\n)?^```python\n(.*?)^```$"
+    return [Snippet(code, reason) for reason, code in re.findall(fenced, PAGES[page], flags=re.MULTILINE | re.DOTALL)]
+
+
+@pytest.fixture(scope="session")
+def deep_llama(tmp_path_factory) -> object:
+    """A random Llama that is small, and as deep as the embedded model, whose layers the pages name."""
+    torch.manual_seed(0)
+    tokenizer = small_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=30,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=4096,
+        initializer_range=0.2,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    folder = tmp_path_factory.mktemp("models") / "deep-llama"
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return caa.load_model(folder, device="cpu", dtype="float32")
+
+
+def abridged(behavior: caa.Behavior) -> caa.Behavior:
+    return replace(behavior, train=behavior.train[:34], test=behavior.test[:5])
+
+
+def run_snippets(page: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.chdir(folder)
+    names: dict[str, object] = {}
+    for number, snippet in enumerate(snippets(page)):
+        code = compile(snippet.code, f"{page}, snippet {number}", "exec")
+        if not snippet.not_run:
+            exec(code, names)
+
+
+@pytest.mark.parametrize("page", GUIDES)
+def test_snippets_run(page, deep_llama, monkeypatch, tmp_path):
+    load = caa.load_behavior
+    monkeypatch.setattr(caa, "load_model", lambda: deep_llama)
+    monkeypatch.setattr(caa, "load_behavior", lambda name: abridged(load(name)))
+    run_snippets(page, monkeypatch, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", GUIDES)
+def test_snippets_run_on_the_embedded_model(page, embedded, monkeypatch, tmp_path):
+    monkeypatch.setattr(caa, "load_model", lambda: embedded)
+    run_snippets(page, monkeypatch, tmp_path)
+
+
+def test_guides_have_snippets_that_run():
+    without = {page for page in GUIDES if not any(not one.not_run for one in snippets(page))}
+    assert without == {"howto/index.md", "howto/llama-2.md", "howto/reproduce.md", "howto/study.md"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_names_are_public_and_snippets_are_python(page):
+    assert set(re.findall(r"(?<![-\w])caa\.(\w+)", PAGES[page])) <= set(caa.__all__)
+    for snippet in snippets(page):
+        compile(snippet.code, page, "exec")
+
+
+def test_the_reference_documents_every_public_name_once():
+    where = {name: f"caa_interp.{module}.{name}" for name, module in caa._MODULES.items()}
+    entries = re.findall(r"^::: (\S+)$", "\n".join(PAGES.values()), flags=re.MULTILINE)
+    counted = Counter(where.get(entry.removeprefix("caa_interp."), entry) for entry in entries)
+    assert {name: counted[where[name]] for name in caa.__all__} == dict.fromkeys(caa.__all__, 1)
+    assert set(counted.values()) == {1}
+    for path in counted:
+        module, _, name = path.rpartition(".")
+        assert getattr(import_module(module), name).__doc__
+
+
+COMMANDS = [
+    pytest.param(page, line, id=f"{page}: {line}")
+    for page, text in PAGES.items()
+    for line in re.findall(r"^\$ caa-interp (.*?)(?:  +#.*)?$", text, flags=re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS)
+def test_commands_parse(page, line):
+    command = typer.main.get_command(cli.app)
+    words = shlex.split(line)
+    context = command.make_context("caa-interp", list(words))
+    while hasattr(command, "commands"):
+        name, command, words = command.resolve_command(context, words)
+        context = command.make_context(name, list(words), parent=context)
+    assert not hasattr(command, "commands")
+
+
+def fenced(page: str, language: str) -> str:
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGES[page], flags=re.MULTILINE | re.DOTALL)
+    return found
+
+
+@pytest.mark.parametrize("page", ["study-configuration.md", "howto/study.md"])
+def test_studies_can_be_loaded(page, tmp_path):
+    from caa_interp.experiment.config import ExperimentConfig
+
+    (tmp_path / "study.toml").write_text(fenced(page, "toml"), encoding="utf-8")
+    assert ExperimentConfig.load(tmp_path / "study.toml").format == "text"
+
+
+def test_the_page_of_the_study_has_every_field_with_its_default():
+    from caa_interp.experiment import config
+
+    parts = {"The study": config.ExperimentConfig, "`[[models]]`": config.ModelConfig}
+    parts |= {"`[controls]`": config.Controls, "`[answers]`": config.Answers}
+    parts |= {"`[costs]`": config.Costs, "`[side_effects]`": config.SideEffects}
+    sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGES["study-configuration.md"], flags=re.M | re.S))
+    for heading, part in parts.items():
+        rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (.*?) \|", sections[heading], flags=re.MULTILINE)
+        said = {name: default for names, default in rows for name in re.findall(r"\w+", names)}
+        fields = {
+            name: field.default
+            for name, field in part.model_fields.items()
+            if name not in ("models", "controls", "answers", "costs", "side_effects")
+        }
+        assert set(said) == set(fields), heading
+        for name, default in fields.items():
+            if isinstance(default, int):
+                assert said[name] == str(default), name
+
+
+def test_the_behavior_of_the_format_page_can_be_loaded(tmp_path):
+    (tmp_path / "warmth.json").write_text(fenced("formats/behavior.md", "json"), encoding="utf-8")
+    behavior = caa.load_behavior(tmp_path / "warmth.json")
+    assert (behavior.name, len(behavior.train), len(behavior.test)) == ("warmth", 1, 1)
+    assert set(json.loads(fenced("formats/behavior.md", "json"))) == {
+        *("format", "name", "description", "license", "system_prompts"),
+        *("rubric", "train", "test", "open_ended"),
+    }
+
+
+class Loaded(HTMLParser):
+    """What a page loads by itself, the ids that it has, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.ids: set[str] = set()
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        if tag in ("script", "img", "iframe", "link"):
+            self.addresses.append(attributes.get("src") or attributes.get("href") or "")
+        self.ids.add(attributes.get("id") or "")
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    """The site, built as `make docs` does."""
+    pytest.importorskip("mkdocs", reason="the documentation's tools are not installed")
+    folder = tmp_path_factory.mktemp("documentation") / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    # Strict: a link, picture or reference to what is not there is an error.
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_pages_load_nothing_from_elsewhere(site):
+    pages = {path: Loaded(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
+    assert len(pages) > 40
+    for path, page in pages.items():
+        assert not [address for address in page.addresses if "//" in address], path
+
+
+def test_roles_of_docstrings_are_links(site):
+    pages = [Loaded(path.read_text(encoding="utf-8")) for path in (site / "reference").glob("*.html")]
+    text = "\n".join(page.text for page in pages)
+    assert not re.findall(r":(?:func|class|meth|mod|data|attr|exc):", text)
+    assert {f"caa_interp.{name}" for name in ("sweep", "SteeringVector.save", "operators")} <= set().union(
+        *(page.ids for page in pages)
+    )
+    vectors = (site / "reference" / "vectors.html").read_text(encoding="utf-8")
+    assert re.search(
+        r'<a [^>]*href="elsewhere\.html#caa_interp\.import_vector"[^>]*><code>import_vector</code></a>', vectors
+    )
+
+
+def test_every_command_is_on_its_page(site):
+    text = Loaded((site / "command-line.html").read_text(encoding="utf-8")).ids
+    assert {"run", "extract", "sweep", "generate", "analyze", "report", "data-check", "cache-ls", "models"} <= text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_site_works_from_the_disk(site, width):
+    playwright = pytest.importorskip("playwright.sync_api")
+    said, asked = [], []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        for name in ("gallery", "concepts", "reference/effects", "command-line", "howto/cost", "index"):
+            page.goto((site / f"{name}.html").as_uri())
+            wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert wider == 0, name
+        if width < 1000:
+            page.click("header label[for=__search]")
+        page.click("input.md-search__input")
+        page.keyboard.type("orthogonal", delay=30)
+        page.wait_for_selector(".md-search-result__item a")
+        found = page.locator(".md-search-result__item a").all_inner_texts()
+        browser.close()
+    assert any("orthogonal" in text for text in found)
+    assert not said
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in asked)
