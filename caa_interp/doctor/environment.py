@@ -95,10 +95,10 @@ def _cache() -> dict[str, Any]:
 
 def _embedded() -> dict[str, Any]:
     from caa_interp.errors import MissingDependencyError
-    from caa_interp.models.loading import EMBEDDED, _embedded_file
+    from caa_interp.models.loading import EMBEDDED, embedded_file
 
     try:
-        file = _embedded_file()
+        file = embedded_file()
     except MissingDependencyError as error:
         return {"usable": False, "detail": str(error)}
     return {"usable": True, "detail": f"{EMBEDDED}, the model that needs no network: {file.name}"}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -157,6 +157,11 @@ class CachedDecoder:
         -------
         torch.Tensor
             ``[batch, keep, d_vocab]``.
+
+        Raises
+        ------
+        ModelError
+            If a logit is not a number.
         """
         import torch
 
@@ -179,7 +184,14 @@ class CachedDecoder:
                     self.model.cfg, self.model.cfg.device, tokens.shape[0]
                 )
             logits = self.model(tokens, attention_mask=mask, past_kv_cache=self.cache)
-        return logits[:, -keep:]
+        logits = logits[:, -keep:]
+        if bool(logits.isnan().any()):
+            raise ModelError(
+                f"model {model_id(self.model)!r}: its logits are not numbers. In float16 a large residual stream "
+                "overflows: load it in bfloat16 or float32. In float64 Hugging Face's masks do not fit a batch of "
+                "prompts of different lengths: give one prompt at a time, or load it in float32."
+            )
+        return logits
 
     def select(self, rows: torch.Tensor) -> None:
         """Replace the cached rows by those at the indices ``rows``, which may repeat or leave out some."""

