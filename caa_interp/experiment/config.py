@@ -9,12 +9,23 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from caa_interp.behaviors import load_behavior, load_behaviors
+from caa_interp.behaviors import load_behavior
 from caa_interp.errors import InputError
 from caa_interp.experiment.parts import Answers, Controls, Costs, ModelConfig, Models, Part, SideEffects
 from caa_interp.experiment.problems import explained, flat, shown
 from caa_interp.experiment.toml import read_toml, to_toml
-from caa_interp.experiment.values import MOST, AnyText, Behaviors, CountFrom1, Layers, Multipliers, Seed, Text, slug
+from caa_interp.experiment.values import (
+    MOST,
+    AnyText,
+    Behaviors,
+    CountFrom1,
+    Layers,
+    Multipliers,
+    Seed,
+    Text,
+    packaged,
+    slug,
+)
 from caa_interp.prompts import Format
 
 __all__ = ["Answers", "Controls", "Costs", "ExperimentConfig", "ModelConfig", "SideEffects", "slug"]
@@ -82,7 +93,7 @@ class ExperimentConfig(Part):
 
     name: Text = "study"
     """Title. Default: the name of the file without ``.toml``, or ``"study"``."""
-    behaviors: Behaviors = Field(default_factory=lambda: tuple(load_behaviors()))
+    behaviors: Behaviors = Field(default_factory=packaged)
     """Names or ``.json`` files; a path is made absolute. Default: all packaged behaviors, sorted."""
     format: Format = "choices"
     """``"choices"`` (default, the paper's) or ``"text"``."""
@@ -231,6 +242,4 @@ def _distinct(names: Sequence[str]) -> None:
     counts = Counter(slug(name).lower() for name in names)
     same = [name for name in names if counts[slug(name).lower()] > 1]
     if same:
-        raise InputError(
-            f"{', '.join(map(shown, same))} would be one in tables and files; give each a name of its own."
-        )
+        raise InputError(f"{shown(tuple(same))} would be one in tables and files; give each a name of its own.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,14 +16,27 @@ from caa_interp.errors import InputError
 from caa_interp.experiment.problems import nearest, shown
 from caa_interp.models.loading import EMBEDDED
 
+MOST_ITEMS = 1000
+MOST = 1e6
+
 
 def slug(name: str) -> str:
     """Name of a file or folder for a model or a behavior, whatever characters it has."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "unnamed"
 
 
+@cache
+def packaged() -> tuple[str, ...]:
+    """Names of the behaviors that come with the package, sorted."""
+    return tuple(load_behaviors())
+
+
 def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else value
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        return value
+    if len(value) > MOST_ITEMS:
+        raise InputError(f"{len(value):,} of them; at most {MOST_ITEMS:,} are taken.")
+    return tuple(value)
 
 
 def _as_text(value: Any) -> Any:
@@ -55,13 +69,11 @@ def _absolute(path: str, info: ValidationInfo) -> str:
 
 def _behavior(name: str, info: ValidationInfo) -> str:
     if not name.endswith(".json"):
-        try:
-            load_behavior(name)
-        except InputError:
-            known = list(load_behaviors())
+        known = packaged()
+        if name not in known:
             raise InputError(
                 f"{shown(name)}; it must be one of {', '.join(known)}, or a .json file{nearest(name, known) or '.'}"
-            ) from None
+            )
         return name
     path = _absolute(name, info)
     if not os.path.isfile(path):
@@ -112,7 +124,6 @@ BehaviorName = Annotated[Text, BeforeValidator(_as_text), AfterValidator(_behavi
 AsTuple = BeforeValidator(_as_tuple)
 Some = Field(min_length=1)
 _Once = AfterValidator(_each_once)
-MOST = 1e6
 Multiplier = Annotated[float, Field(ge=-MOST, le=MOST)]
 Multipliers = Annotated[tuple[Multiplier, ...], AsTuple, Some, _Once]
 Layers = Annotated[tuple[Count, ...], AsTuple, Some, _Once]

@@ -177,6 +177,7 @@ def test_everything_that_is_wrong_is_told_at_once(folder):
         ({"n_validation": None}, "n_validation: None; it must be a whole number."),
         ({"layers": 3}, "layers: 3; it must be a list."),
         ({"layers": []}, "layers: []; it must be a list that is not empty."),
+        ({"layers": range(1001)}, "layers: 1,001 of them; at most 1,000 are taken."),
         ({"layers": [0, -1]}, "layers[1]: -1; it must be at least 0."),
         ({"layers": {1, 2}}, "layers: {1, 2}; it must be a list."),
         ({"multipliers": [0, float("nan")]}, "multipliers[1]: nan; it must be a finite number."),
@@ -334,16 +335,16 @@ def test_settings_of_a_model_that_exclude_each_other(fields, said):
 
 def test_models_and_behaviors_need_names_that_files_can_tell_apart(folder, tmp_path):
     twice = [{"name": "gpt2", "dtype": "float32"}, {"name": "gpt2"}]
-    said = "'gpt2', 'gpt2' would be one in tables and files; give each a name of its own."
+    said = "('gpt2', 'gpt2') would be one in tables and files; give each a name of its own."
     assert problems(study, folder, models=twice)[1:] == [f"models: {said}"]
-    assert "'a/b', 'A-b' would be one" in problems(study, folder, models=["a/b", "c", "A-b"])[1]
+    assert "('a/b', 'A-b') would be one" in problems(study, folder, models=["a/b", "c", "A-b"])[1]
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "config.json").write_text("{}")
     folders = [str(folder / "one"), str(tmp_path / "one")]
-    assert "models: 'one', 'one' would be one" in problems(study, folder, models=folders)[1]
+    assert "models: ('one', 'one') would be one" in problems(study, folder, models=folders)[1]
     same = behavior_file(tmp_path / "other.json", name="Mine")
     said = problems(study, folder, behaviors=[str(folder / "mine.json"), same])[1]
-    assert said.startswith("behaviors: 'mine', 'Mine' would be one")
+    assert said.startswith("behaviors: ('mine', 'Mine') would be one")
     assert slug("a/b c") == "a-b-c"
     assert slug("...") == "unnamed"
 
@@ -453,6 +454,12 @@ def test_many_faults_and_odd_names_are_told_in_few_short_lines(folder):
     assert len(lines) == 51
     assert lines[-1] == "... and 1,450 more"
     assert lines[0].startswith("'line\\nbreak \\x1b[31m 0': there is no such field. Allowed here:")
+    assert time.perf_counter() - began < 5
+    many = "behaviors = [" + "'a'," * 15000 + "]\nmodels = [" + "'a'," * 1000 + "]"
+    _, *lines = problems(load, folder, many)
+    assert lines[0] == "behaviors: 15,000 of them; at most 1,000 are taken."
+    assert lines[1].startswith("models: ('a', 'a', 'a',")
+    assert len(lines[1]) < 200
     _, line = problems(load, folder, "k" * 60000 + " = 1")
     assert len(line) < 600
     deep = "seed." + ".".join("a" * 60) + " = 1"
