@@ -14,7 +14,7 @@ import pandas as pd
 from caa_interp.errors import InputError
 from caa_interp.experiment.findings import find, findings_table, found, studied
 from caa_interp.experiment.page_effects import answers, costs, layer_choice, response, side_effects, sweeps
-from caa_interp.experiment.page_part import Part, rows_of
+from caa_interp.experiment.page_results import Results, rows_of
 from caa_interp.experiment.page_vectors import logit_lens, projections, reliability, similarity
 from caa_interp.files import write_atomically
 from caa_interp.report import Section, anchors, write_report
@@ -64,12 +64,12 @@ def write_page(folder: str | Path) -> Path:
         told = found([one for one in findings if one.model == model])
         lead += [f"{model}: {one}" for one in told] if len(models) > 1 else told
         tables = {name: rows_of(table, "model", model) for name, table in run.tables.items()}
-        part = Part({name: table for name, table in tables.items() if len(table)}, run.vectors.get(model, {}))
+        results = Results({name: table for name, table in tables.items() if len(table)}, run.vectors.get(model, {}))
         if len(models) > 1:
             sections.append(Section(model, "\n\n".join(told)))
         level = 2 if len(models) == 1 else 3
         sections += [
-            one for name, make in _SECTIONS if name is None or name in part.tables for one in make(part, level)
+            one for name, make in _SECTIONS if name is None or name in results.tables for one in make(results, level)
         ]
     absent = [told for name, told in OPTIONAL.items() if name not in run.tables]
     if not any(one.controls for one in findings):
@@ -101,7 +101,7 @@ def write_page(folder: str | Path) -> Path:
 
 
 # The sections on one model, in their order, each with the table without which it is left out.
-_SECTIONS: tuple[tuple[str | None, Callable[[Part, int], list[Section]]], ...] = (
+_SECTIONS: tuple[tuple[str | None, Callable[[Results, int], list[Section]]], ...] = (
     ("dose_response", response),
     ("sweep", sweeps),
     ("validation", layer_choice),

@@ -1,6 +1,6 @@
 """Sections of a study's page on what steering does: made from the tables of one model.
 
-Each function takes the model's part and the level of the sections' headings, 2 or 3; behaviors are one below.
+Each function takes the model's results and the level of the sections' headings, 2 or 3; behaviors are one below.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pandas as pd
 
 from caa_interp.evaluation.summary import COSTS, steerability, summarize, summarize_cost
 from caa_interp.experiment.findings import signed, span
-from caa_interp.experiment.page_part import Part, joined, row_where
+from caa_interp.experiment.page_results import Results, joined, row_where
 from caa_interp.plotting.cost import plot_cost
 from caa_interp.plotting.dose_response import plot_dose_responses
 from caa_interp.plotting.layer_choice import plot_layer_choice
@@ -27,14 +27,14 @@ _COST_NAMES = {
 }
 
 
-def response(part: Part, level: int) -> list[Section]:
+def response(results: Results, level: int) -> list[Section]:
     """Response to the multiplier beside controls, all behaviors in one figure."""
     return [
         Section(
             "Response to the multiplier",
             "Each behavior's vector is added at its chosen layer, from the last token of the prompt on. A response "
             "that is the vector's own leaves the gray bands and has opposite signs on the two sides of 0.",
-            plot_dose_responses(part.tables["dose_response"]),
+            plot_dose_responses(results.tables["dose_response"]),
             caption="Change from the unsteered model, paired over pairs. Upright bars are bootstrap intervals over "
             "pairs, each for its own multiplier; a gray band goes from the lowest mean of a kind of control to the "
             "highest.",
@@ -43,7 +43,7 @@ def response(part: Part, level: int) -> list[Section]:
     ]
 
 
-def sweeps(part: Part, level: int) -> list[Section]:
+def sweeps(results: Results, level: int) -> list[Section]:
     """A map of layers and multipliers for each behavior."""
     text = (
         "The vector of every layer is added behind that layer, with every multiplier, and scored on the held-out "
@@ -57,20 +57,20 @@ def sweeps(part: Part, level: int) -> list[Section]:
         Section(
             behavior,
             "",
-            plot_sweep(summarize(part.of("sweep", behavior)), vector=behavior),
+            plot_sweep(summarize(results.of("sweep", behavior)), vector=behavior),
             caption=caption.format(layer=layer),
             level=level + 1,
             half=True,
         )
-        for behavior, layer in part.chosen.items()
+        for behavior, layer in results.chosen.items()
     ]
 
 
-def layer_choice(part: Part, level: int) -> list[Section]:
+def layer_choice(results: Results, level: int) -> list[Section]:
     """Slopes by layer on validation pairs, and whether they hold on held-out pairs."""
-    validation, held_out = steerability(part.tables["validation"]), steerability(part.tables["sweep"])
+    validation, held_out = steerability(results.tables["validation"]), steerability(results.tables["sweep"])
     rows = []
-    for behavior, layer in part.chosen.items():
+    for behavior, layer in results.chosen.items():
         own = [table[table["behavior"] == behavior] for table in (validation, held_out)]
         at = [row_where(one, "layer", layer) for one in own]
         rows.append(
@@ -90,7 +90,7 @@ def layer_choice(part: Part, level: int) -> list[Section]:
             "For each behavior, the layer with the steepest mean response on validation pairs, which made no vector "
             "and are not among the held-out pairs. Where it is the steepest by chance, its slope is smaller on the "
             "held-out pairs.",
-            plot_layer_choice(validation, held_out, part.chosen),
+            plot_layer_choice(validation, held_out, results.chosen),
             pd.DataFrame(rows),
             caption="Intervals are bootstrap intervals over pairs.",
             level=level,
@@ -98,11 +98,11 @@ def layer_choice(part: Part, level: int) -> list[Section]:
     ]
 
 
-def answers(part: Part, level: int) -> list[Section]:
+def answers(results: Results, level: int) -> list[Section]:
     """Steered and unsteered answers side by side, a table for each behavior."""
     sections = []
-    for behavior, layer in part.chosen.items():
-        table = part.of("answers", behavior)
+    for behavior, layer in results.chosen.items():
+        table = results.of("answers", behavior)
         if table.empty:
             continue
         # An answer that was cut is told from one that the model ended itself.
@@ -120,19 +120,19 @@ def answers(part: Part, level: int) -> list[Section]:
     return [Section("Steered answers", text, level=level), *sections]
 
 
-def costs(part: Part, level: int) -> list[Section]:
+def costs(results: Results, level: int) -> list[Section]:
     """What steering costs: a table of all behaviors, and a figure for each layer that was chosen."""
-    names = [name for name in ("perplexity", "divergence", "capability") if name in part.tables]
+    names = [name for name in ("perplexity", "divergence", "capability") if name in results.tables]
     summaries = {
         (name, behavior): summarize_cost(found)
         for name in names
-        for behavior in part.chosen
-        if len(found := part.of(name, behavior))
+        for behavior in results.chosen
+        if len(found := results.of(name, behavior))
     }
     if not summaries:
         return []
     rows, sections = [], []
-    for behavior, layer in part.chosen.items():
+    for behavior, layer in results.chosen.items():
         own = [summary for (_, name), summary in summaries.items() if name == behavior]
         if not own:
             continue
@@ -144,7 +144,7 @@ def costs(part: Part, level: int) -> list[Section]:
                 row |= {_COST_NAMES[name]: _cost(at, name) for name in COSTS if name in at}
             rows.append(row)
     at_layer: dict[int, list[str]] = {}
-    for behavior, layer in part.chosen.items():
+    for behavior, layer in results.chosen.items():
         at_layer.setdefault(layer, []).append(behavior)
     for layer, behaviors in sorted(at_layer.items()):
         drawn = [
@@ -172,9 +172,9 @@ def costs(part: Part, level: int) -> list[Section]:
     return [Section("What steering costs", text, table=pd.DataFrame(rows).fillna(""), level=level), *sections]
 
 
-def side_effects(part: Part, level: int) -> list[Section]:
+def side_effects(results: Results, level: int) -> list[Section]:
     """Every behavior under every vector."""
-    fig = plot_side_effects(part.tables["side_effects"])
+    fig = plot_side_effects(results.tables["side_effects"])
     fig.update_layout(height=max(fig.layout.height, _COLORBAR))  # else few behaviors leave no room for its title
     return [
         Section(

@@ -1,6 +1,6 @@
 """Sections of a study's page on what the vectors are: made from the tables and vectors of one model.
 
-Each function takes the model's part and the level of the sections' headings, 2 or 3; behaviors are one below.
+Each function takes the model's results and the level of the sections' headings, 2 or 3; behaviors are one below.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pandas as pd
 
 from caa_interp.analysis.similarity import cosine_similarity
 from caa_interp.experiment.findings import THRESHOLDS, plain, warnings
-from caa_interp.experiment.page_part import Part, row_where, rows_of
+from caa_interp.experiment.page_results import Results, row_where, rows_of
 from caa_interp.plotting.projection import plot_projection
 from caa_interp.plotting.reliability import plot_reliability
 from caa_interp.plotting.similarity import plot_cosine_similarity
@@ -29,17 +29,17 @@ _RELIABILITY_NAMES = {
 }
 
 
-def reliability(part: Part, level: int) -> list[Section]:
+def reliability(results: Results, level: int) -> list[Section]:
     """How far the vectors can be trusted, with warnings."""
-    table = part.tables["reliability"]
-    told = warnings(table, part.tables["layers"])
+    table = results.tables["reliability"]
+    told = warnings(table, results.tables["layers"])
     rows = []
-    for behavior, layer in part.chosen.items():
-        row = row_where(part.of("reliability", behavior), "layer", layer)
+    for behavior, layer in results.chosen.items():
+        row = row_where(results.of("reliability", behavior), "layer", layer)
         shown = {
             label: _with_interval(row, name) for name, label in _RELIABILITY_NAMES.items() if row[name] == row[name]
         }
-        vector = part.vectors.get(behavior)
+        vector = results.vectors.get(behavior)
         norm = float(vector.at(layer).norm()) if vector is not None else row["norm"]
         shown |= {"norm of the vector": f"{norm:.3g}", "share of activation norm": f"{row['relative_norm']:.3g}"}
         rows.append({"behavior": behavior, "layer": layer, "pairs": int(row["n"]), **shown})
@@ -49,7 +49,7 @@ def reliability(part: Part, level: int) -> list[Section]:
             "A mean difference exists for any set of pairs. These statistics of the train pairs' activations tell "
             "whether the pairs share a direction, and whether it is one of letters or lengths.\n\n"
             + ("Warnings at the chosen layers:" if told else "There is no warning at any chosen layer."),
-            plot_reliability({behavior: part.of("reliability", behavior) for behavior in part.chosen}),
+            plot_reliability({behavior: results.of("reliability", behavior) for behavior in results.chosen}),
             pd.DataFrame(rows).fillna(""),
             points=told,
             caption="The table shows the chosen layers, with the same intervals.",
@@ -64,9 +64,9 @@ def reliability(part: Part, level: int) -> list[Section]:
     ]
 
 
-def similarity(part: Part, level: int) -> list[Section]:
+def similarity(results: Results, level: int) -> list[Section]:
     """Cosines of the vectors, between behaviors and between layers."""
-    vectors = {name: part.vectors[name] for name in part.chosen if name in part.vectors}
+    vectors = {name: results.vectors[name] for name in results.chosen if name in results.vectors}
     sections = []
     if len(vectors) > 1:
         table = cosine_similarity(vectors, between="vectors")
@@ -97,11 +97,11 @@ def similarity(part: Part, level: int) -> list[Section]:
     return [Section("Cosine similarity of the vectors", text, level=level), *sections] if sections else []
 
 
-def projections(part: Part, level: int) -> list[Section]:
+def projections(results: Results, level: int) -> list[Section]:
     """Activations of held-out answers in two dimensions, a figure for each behavior."""
     sections = []
-    for behavior in part.chosen:
-        table = part.of("projection", behavior)
+    for behavior in results.chosen:
+        table = results.of("projection", behavior)
         if table.empty:
             continue
         items = table["item"].drop_duplicates()
@@ -121,11 +121,11 @@ def projections(part: Part, level: int) -> list[Section]:
     return [Section("Activations", text, level=level), *sections]
 
 
-def logit_lens(part: Part, level: int) -> list[Section]:
+def logit_lens(results: Results, level: int) -> list[Section]:
     """The tokens that each vector writes towards and away from."""
     rows = []
-    for behavior, layer in part.chosen.items():
-        table = rows_of(part.of("logit_lens", behavior), "layer", layer).sort_values("rank")
+    for behavior, layer in results.chosen.items():
+        table = rows_of(results.of("logit_lens", behavior), "layer", layer).sort_values("rank")
         tokens = {side: " · ".join(table.loc[table["side"] == side, "token"]) for side in ("promoted", "suppressed")}
         rows.append({"behavior": behavior, "layer": layer, **tokens})
     return [

@@ -11,7 +11,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 import caa_interp as caa
-from caa_interp.report import Section, write_report
+from caa_interp.report import Section, anchors, write_report
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -169,6 +169,92 @@ def test_sections_come_in_their_order_with_what_they_have(tmp_path):
     assert page.texts["code"] == ["x = 1"]
     assert page.count("table") == 0
     assert sum(attributes.get("class") == "plotly-graph-div" for _, attributes in page.elements) == 1
+
+
+# Parts of a section
+
+
+def test_blank_lines_part_paragraphs_and_points_are_listed(tmp_path):
+    section = Section("h", "one\nline\n\ntwo", points=["first", "<b>second"])
+    page = Page(write_report(tmp_path / "p.html", "t", [section], lead="a\n \nb").read_text(encoding="utf-8"))
+    assert page.texts["p"] == ["a", "b", "one\nline", "two"]
+    assert page.texts["li"] == ["first", "<b>second"]
+
+
+def test_code_is_folded_only_where_asked(tmp_path):
+    sections = [Section("h", "", code="x"), Section("h", "", code="y", folded=True)]
+    page = Page(write_report(tmp_path / "p.html", "t", sections).read_text(encoding="utf-8"))
+    assert page.texts["code"] == ["x", "y"]
+    assert page.count("details") == 1
+
+
+def test_a_figures_title_becomes_its_caption(tmp_path):
+    fig = figure()
+    title = "A &lt;b&gt; title<br><sup style='color:red'>n = 3</sup><br><sup>95 % intervals</sup>"
+    fig.update_layout(title=title, height=500, margin_t=100)
+    given = fig.to_dict()
+    html = write_report(tmp_path / "p.html", "t", [Section("h", "", fig, caption="Bars are wide.")]).read_text(
+        "utf-8"
+    )
+    page = Page(html)
+    assert page.texts["strong"] == ["A <b> title"]
+    assert page.texts["figcaption"] == [" (n = 3; 95 % intervals). Bars are wide."]
+    assert fig.to_dict() == given
+    layout = json.loads(page.texts["script"][1])["layout"]
+    assert "title" not in layout
+    # What is drawn between the margins keeps its height.
+    assert layout["height"] - layout["margin"]["t"] == 400
+
+
+def test_a_title_that_a_slider_changes_stays_in_the_figure(tmp_path):
+    fig = figure("first")
+    fig.update_layout(sliders=[{"steps": [{"method": "update", "args": [{}, {"title.text": "second"}]}]}])
+    page = Page(write_report(tmp_path / "p.html", "t", [Section("h", "", fig)]).read_text("utf-8"))
+    assert json.loads(page.texts["script"][1])["layout"]["title"]["text"] == "first"
+    assert page.count("figcaption") == 0
+
+
+@pytest.mark.parametrize(("width", "columns", "style"), [(700, 4, "width: 700px"), (None, 4, "min-width: 890px")])
+def test_a_figure_is_at_least_as_wide_as_its_panels_need(tmp_path, width, columns, style):
+    fig = go.Figure().set_subplots(cols=columns).update_layout(width=width)
+    page = Page(write_report(tmp_path / "p.html", "t", [Section("h", "", fig)]).read_text("utf-8"))
+    (given,) = [given["style"] for _, given in page.elements if given.get("class") == "plotly-graph-div"]
+    assert given.split("; ")[1] == style
+
+
+def test_contents_link_to_sections_down_to_a_level(tmp_path):
+    sections = [Section("Ä b", ""), Section("part", "", level=3), Section("a b", ""), Section("?", "", level=4)]
+    pages = [
+        Page(write_report(tmp_path / "p.html", "t", sections, contents=level).read_text("utf-8"))
+        for level in (0, 2, 3)
+    ]
+    links = [[given["href"] for name, given in page.elements if name == "a"] for page in pages]
+    assert links == [[], ["#b", "#a-b"], ["#b", "#b-part", "#a-b"]]
+    ids = [given["id"] for name, given in pages[0].elements if name in ("h2", "h3", "h4")]
+    assert ids == ["b", "b-part", "a-b", "a-b-section"]
+
+
+def test_anchors_differ_and_fit_file_names():
+    names = ["same", "Same!", "same-2", "same", "../../etc", "x" * 500, "\ud800"]
+    found = anchors([Section(name, "") for name in names])
+    assert found == ["same", "same-2", "same-2-2", "same-3", "etc", "x" * 60, "section"]
+    nested = anchors([Section("a-b", ""), Section("a", ""), Section("b", "", level=3)])
+    assert nested == ["a-b", "a", "a-b-2"]
+
+
+def test_a_level_that_there_is_not(tmp_path):
+    with pytest.raises(caa.InputError, match="sections: 'h' has level 1; it must be 2, 3 or 4"):
+        write_report(tmp_path / "p.html", "t", [Section("h", "", level=1)])
+
+
+def test_what_is_no_text_is_shown_by_its_number(tmp_path):
+    text = "a\ud800b\x00c\u202ed"
+    table = pd.DataFrame({"x": [text]}, dtype=object)
+    path = write_report(tmp_path / "p.html", text, [Section(text, text, figure(text), table)])
+    page = Page(path.read_text(encoding="utf-8"))
+    for tag in ("title", "h1", "h2", "p", "td", "strong"):
+        assert page.texts[tag][-1] == "a\\ud800b␀c\\u202ed"
+    assert json.loads(page.texts["script"][1])["data"][0]["name"] == text
 
 
 # Files

@@ -1,4 +1,4 @@
-"""One model's part of a study, as the sections of its page read it."""
+"""What a study found on one model, as the sections of its page read it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from caa_interp.vectors import SteeringVector
 
 
 @dataclass(frozen=True)
-class Part:
-    """One model's part of a run.
+class Results:
+    """What a run found on one model.
 
     Attributes
     ----------
