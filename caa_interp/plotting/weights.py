@@ -44,11 +44,8 @@ def plot_weight_alignment(table: pd.DataFrame, *, title: str = "Weights along th
         row_heights=heights,
         horizontal_spacing=0.045,
         vertical_spacing=_GAP / inner,
-        subplot_titles=[
-            f"{'heads' if part['component'].iloc[0] == 'head' else 'neurons'}: {escape(role)}"
-            for part, names in zip(parts, roles, strict=True)
-            for role in names
-        ],
+        # Short, so that four stand side by side: the axes say what heads and what neurons are.
+        subplot_titles=[escape(role) for names in roles for role in names],
     )
     limits = [table["layer"].min() - 0.5, table["layer"].max() + 0.5]
     for row, (part, names) in enumerate(zip(parts, roles, strict=True), start=1):
@@ -97,7 +94,7 @@ def _draw_heads(
     fig.update_xaxes(type="category", showgrid=False, title_text="query heads" if shared else "head", **place)
     fig.update_yaxes(range=limits, showgrid=False, showticklabels=first, **place)
     if first:
-        fig.update_yaxes(title_text="block", **place)
+        fig.update_yaxes(title_text="block of the head", **place)
 
 
 def _draw_neurons(
@@ -138,7 +135,7 @@ def _draw_neurons(
     fig.update_xaxes(range=limits, title_text="block", **place)
     fig.update_yaxes(range=[-1.08 * extremes[1], 1.08 * extremes[1]], showticklabels=place["col"] == 1, **place)
     if place["col"] == 1:
-        fig.update_yaxes(title_text="cosine", **place)
+        fig.update_yaxes(title_text="cosine of the neuron", **place)
 
 
 def _spans(n_panels: int) -> list[dict[str, int] | None]:

@@ -1,6 +1,7 @@
 """Heads and neurons along a vector: planted ones are found, norms and shared heads are taken into account."""
 
 import copy
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -394,10 +395,17 @@ def table(planted):
 
 
 def panel(fig, title):
-    (found,) = [one for one in fig.layout.annotations if one.text == title]
-    axes = [name for name in fig.layout if name.startswith("xaxis") and is_below(found, fig, name)]
-    (name,) = axes
-    return [trace for trace in fig.data if trace.xaxis == name.replace("axis", "")]
+    """Traces below the title of a role, such as ``"heads: writes"``: a map of heads, or dots of neurons."""
+    component, role = title.split(": ")
+    axes = [
+        name
+        for one in fig.layout.annotations
+        for name in fig.layout
+        if one.text == role and name.startswith("xaxis") and is_below(one, fig, name)
+    ]
+    panels = [[trace for trace in fig.data if trace.xaxis == name.replace("axis", "")] for name in axes]
+    (found,) = [traces for traces in panels if (traces[0].type == "heatmap") == (component == "heads")]
+    return found
 
 
 def is_below(title, fig, name):
@@ -441,10 +449,20 @@ def test_the_figure_names_layer_number_and_units_and_has_one_legend(table):
         "cannot act on the vector",
     ]
     titles = {fig.layout[name].title.text for name in fig.layout if name[:5] in ("xaxis", "yaxis")}
-    assert titles == {"block", "head", "query heads", "cosine", None}
+    assert titles == {"block of the head", "head", "query heads", "block", "cosine of the neuron", None}
     lines = [shape for shape in fig.layout.shapes if shape.line.dash == "dot"]
     assert len(lines) == 7
     assert {line.y0 if line.y0 == line.y1 else line.x0 for line in lines} == {1.5}
+
+
+def test_the_titles_of_panels_stay_apart_in_a_narrow_figure(table):
+    fig = caa.plot_weight_alignment(table)
+    inner, letter = 700 - 200, 0.57 * fig.layout.annotations[0].font.size  # pixels
+    rows = {one.y: [other for other in fig.layout.annotations if other.y == one.y] for one in fig.layout.annotations}
+    assert sorted(map(len, rows.values())) == [3, 4]
+    for titles in rows.values():
+        for one, other in itertools.pairwise(sorted(titles, key=lambda title: title.x)):
+            assert inner * (other.x - one.x) - letter * (len(one.text) + len(other.text)) / 2 > 2 * letter
 
 
 def test_a_head_without_weights_is_left_blank(table):
