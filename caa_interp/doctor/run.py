@@ -77,7 +77,10 @@ def self_test(model: Any, *, seed: int = 0, progress: bool = False) -> list[Chec
     if steered.get(model):
         raise InputError("model: it is being steered, so nothing could be compared. Leave the steer context.")
     subject = Subject(model, seed)
-    return [_examine(name, check, subject) for name, check in track(CHECKS.items(), "Checking", progress)]
+    checks = []
+    for name, check in track(CHECKS.items(), "Checking", progress):
+        checks.append(_examine(name, check, subject))
+    return checks
 
 
 def _examine(name: str, check: Callable[[Subject], Verdict], subject: Subject) -> Check:

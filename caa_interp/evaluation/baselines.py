@@ -180,10 +180,11 @@ def baselines(
         form = PromptFormat.of(own_model)
         for number, pair in enumerate(test):
             form.render(pair, format, prompt, what=f"{name}, pair {number}")
-    tables = {
-        name: sweep(own_model, own, test, format=format, layers=layer, multipliers=doses, system_prompt=prompt)
-        for name, (own_model, own, prompt) in track(conditions.items(), "Baselines", progress)
-    }
+    tables = {}
+    for name, (own_model, own, prompt) in track(conditions.items(), "Baselines", progress):
+        tables[name] = sweep(
+            own_model, own, test, format=format, layers=layer, multipliers=doses, system_prompt=prompt
+        )
     result = pd.concat(tables, names=["baseline"]).reset_index("baseline").reset_index(drop=True)
     paths = {path for table in tables.values() for path in table.attrs["path"].split("+")}
     result.attrs = {
