@@ -116,7 +116,7 @@ def sweep(
 ) -> None:
     """Measure a vector on a behavior's test pairs, at every layer and multiplier, with 95 % intervals.
 
-    Example: caa-interp sweep optimism.safetensors optimism --layers 10-14 --controls 2
+    Example: caa-interp sweep optimism.safetensors optimism --layers 12 --controls 2
     """
     if out is not None:
         check_target(out, (".parquet", ".csv"), force)

@@ -3,7 +3,6 @@
 import re
 import shlex
 
-import pandas as pd
 import pytest
 import typer.main
 from typer.testing import CliRunner
@@ -23,11 +22,10 @@ def test_the_examples_run_as_they_are_printed(tmp_path, monkeypatch, embedded):
         result = CliRunner().invoke(cli.app, shlex.split(example), env={"COLUMNS": "200", "NO_COLOR": "1"})
         assert result.exit_code == 0, (name, result.output, result.exception)
         outputs[name] = result.stdout
-    assert len(outputs["sweep"].splitlines()) == 1 + 3 * 5 * 3
+    assert len(outputs["sweep"].splitlines()) == 1 + 3 * 3
     vector, back = caa.SteeringVector.load("optimism.safetensors"), caa.SteeringVector.load("back.safetensors")
     assert back.values.equal(vector.values[1:])
-    # What is measured is no chance: at these layers more of the vector makes the answers more optimistic.
+    # What is measured is no chance: more of the vector makes the answers more optimistic.
     rows = [row.split() for row in outputs["sweep"].splitlines()[1:] if row.startswith("optimism ")]
-    table = pd.DataFrame(rows).rename(columns={1: "layer", 2: "multiplier", 4: "difference"})
-    means = table.assign(difference=table["difference"].astype(float)).groupby("multiplier")["difference"].mean()
+    means = {row[2]: float(row[4]) for row in rows}
     assert means["-1.0"] < means["0.0"] < means["1.0"]
