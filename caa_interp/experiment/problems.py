@@ -102,7 +102,9 @@ def _line(kind: type[BaseModel], problem: Mapping[str, Any]) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{where}: {_unknown(kind, location)}"
     if problem["type"] == "value_error":
-        return f"{where}: {' '.join(str(context['error']).split())}"
+        # A path in it may hold line breaks, or what a terminal would obey.
+        told = " ".join(str(context["error"]).split())
+        return f"{where}: {''.join(one if one.isprintable() else repr(one)[1:-1] for one in told)}"
     rule = _RULES.get(problem["type"])
     if rule is None:
         return f"{where}: {shown(given)}; {problem['msg']}."

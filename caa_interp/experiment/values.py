@@ -64,7 +64,7 @@ def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
 def _absolute(path: str, info: ValidationInfo) -> str:
     """Path from the folder of the config file, or from the current one."""
     folder = info.context["folder"] if info.context else Path.cwd()
-    return str(folder / os.path.expanduser(path))
+    return _writable(str(folder / os.path.expanduser(path)))
 
 
 def _behavior(name: str, info: ValidationInfo) -> str:

@@ -2,6 +2,7 @@
 
 import doctest
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -303,7 +304,8 @@ def test_paths_start_at_the_folder_of_the_file_or_at_the_current_one(folder, tmp
         ("a/b/c", "there is no folder {here}/a/b/c."),
         ("empty", "the folder {here}/empty has no config.json, so it holds no model."),
         ("SmolLM2-135M-Instruct", "did you mean 'smollm2-135m-instruct'?"),
-        ("\0.gguf", "there is no file {here}/\0.gguf."),
+        ("\0.gguf", "there is no file {here}/\\x00.gguf."),
+        ("\x1b[31m\n.gguf", "there is no file {here}/\\x1b[31m .gguf."),
         ("x" * 5000 + ".gguf", "there is no file"),
     ],
 )
@@ -313,6 +315,15 @@ def test_a_model_that_cannot_be(tmp_path, monkeypatch, name, said):
     _, line = problems(ModelConfig, name=name)
     assert line.startswith("name: '")
     assert said.format(here=tmp_path) in line
+
+
+def test_a_folder_whose_name_no_config_could_hold(tmp_path):
+    unwritable = tmp_path / os.fsdecode(b"\xff")
+    unwritable.mkdir()
+    behavior_file(unwritable / "mine.json")
+    _, line = problems(load, unwritable, 'behaviors = ["mine.json"]')
+    assert "\\udcff" in line
+    assert line.endswith("it must be a text that UTF-8 can write.")
 
 
 @pytest.mark.parametrize(
