@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from caa_interp.errors import InputError, ModelError
@@ -192,7 +192,7 @@ class RayWorkers:
         if self._closed:
             return
         self._closed = True
-        self._dismiss()
+        self._dismiss([])
         if self._opened:
             self._ray.shutdown()  # a cluster that was not started here is only left
 
@@ -214,8 +214,6 @@ class RayWorkers:
 
     def _workers(self) -> list[Any]:
         """The workers; they are started when first needed and after a run that broke off."""
-        if self._closed:
-            raise InputError("executor: it is closed. Make a new RayWorkers().")
         if not self._actors:
             n_threads = int(self._needs["CPU"])
             start = self._ray.remote(Actor).options(
@@ -228,14 +226,19 @@ class RayWorkers:
             self._actors = [start.remote(self._make, n_threads) for _ in range(self._n_workers)]
         return self._actors
 
-    def _dismiss(self) -> None:
+    def _dismiss(self, tasks: Iterable[Any]) -> None:
+        """Stop all workers, with what they are doing."""
         actors, self._actors = self._actors, []
         if self._ray.is_initialized():
+            for task in tasks:
+                self._ray.cancel(task)  # else Ray would say that it tries it again
             for actor in actors:
                 self._ray.kill(actor)
 
     def _do(self, tasks: Sequence[tuple[T, str]], submit: Callable[[Any, T], Any]) -> Iterator[tuple[T, Any]]:
         """Give each task, with its name, to a worker that is free: one at a time, so that a death has one reason."""
+        if self._closed:
+            raise InputError("executor: it is closed. Make a new RayWorkers().")
         waiting = deque(tasks)
         if not waiting:
             return
@@ -256,13 +259,12 @@ class RayWorkers:
                     n_left -= 1
                     yield task[0], result
         except KeyboardInterrupt:
+            self._dismiss(busy)
             self.close()
             raise
         finally:
-            if n_left and not self._closed:
-                for given in busy:
-                    self._ray.cancel(given)  # else Ray would try it again
-                self._dismiss()  # what runs already is stopped by nothing else
+            if n_left:
+                self._dismiss(busy)
 
     def _result(self, done: Any, label: str) -> Any:
         """Result of a task that ended; what it raised is raised as it was."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -78,12 +79,14 @@ def connect(address: str | None, n_cpus: int | None) -> tuple[Any, bool, bool]:
                     "minute; try again when the machine is less busy."
                 ) from error
             return ray, True, True
+        address = address or os.environ["RAY_ADDRESS"]
         try:
+            _knock(address)
             ray.init(address=address, **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, OverflowError, ValueError, RuntimeError) as error:
             raise InputError(
-                f"address: no Ray cluster answers at {address or os.environ['RAY_ADDRESS']!r} ({error}). Start one "
-                "with `ray start --head`, or leave the address out to use this machine."
+                f"address: no Ray cluster answers at {address!r} ({error}). Start one with `ray start --head`, or "
+                "leave the address out to use this machine."
             ) from error
         return ray, True, False
 
@@ -93,6 +96,13 @@ def settings(n_threads: int, gpus: bool) -> dict[str, str]:
     given = {name: text for name, text in os.environ.items() if name.startswith(_SETTINGS) and "TOKEN" not in name}
     # A worker that was given no GPU would else take the first one, like every other.
     return given | {"OMP_NUM_THREADS": str(n_threads)} | ({} if gpus else {"CUDA_VISIBLE_DEVICES": ""})
+
+
+def _knock(address: str) -> None:
+    """Raise at once if nobody listens at an address; Ray would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,90 @@
+"""A study by two workers, one of them killed while at it, has the tables of the study done in one process."""
+
+import json
+import os
+import signal
+
+import pandas as pd
+import pytest
+import torch
+from threadpoolctl import threadpool_limits
+
+from caa_interp.experiment.executors import RayWorkers
+from caa_interp.experiment.run import run_experiment
+from caa_interp.experiment.work import Worker
+
+pytest.importorskip("ray")
+
+TOPICS = ["rain", "the sea", "a garden", "the day", "an answer", "the weather", "a text", "you"]
+
+
+@pytest.fixture
+def study(tmp_path, tiny_folder):
+    """TOML file of a small study on the tiny Llama: enough pairs that the sweep of one behavior is several shards."""
+    items = [
+        {"question": f"What of {topic}, {n}?", "positive": f"Yes, I like {topic}.", "negative": f"No, not {topic}."}
+        for n in range(5)
+        for topic in TOPICS
+    ]
+    content = {"format": "caa_interp/behavior/1", "name": "likes", "description": ""}
+    content |= {"train": items[:16], "test": items[16:], "open_ended": ["How is the rain?", "Do you like it?"]}
+    behavior = tmp_path / "likes.json"
+    behavior.write_text(json.dumps(content), encoding="utf-8")
+    path = tmp_path / "study.toml"
+    path.write_text(
+        f"""
+        models = ['{tiny_folder}']
+        behaviors = ['{behavior}']
+        format = "text"
+        n_validation = 6
+        [controls]
+        random = 1
+        shuffled = 1
+        [answers]
+        max_new_tokens = 5
+        [costs]
+        passages = 1
+        questions = 2
+        prompts = 2
+        """,
+        encoding="utf-8",
+    )
+    return path
+
+
+def test_two_workers_one_killed_make_the_tables_of_one_process(study, tmp_path, monkeypatch):
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "cache of one process"))
+        with threadpool_limits(1):
+            here = run_experiment(study, tmp_path / "here", say=lambda line: None)
+    finally:
+        torch.set_num_threads(n_threads)
+    monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "cache of workers"))
+    killed = tmp_path / "killed"
+
+    class KilledOnce(Worker):
+        """Within this function, so that Ray sends the class itself to the workers."""
+
+        def work(self, shard):
+            content = super().work(shard)
+            if shard.kind == "sweep" and not killed.exists():
+                killed.write_text(shard.key)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return content
+
+    with RayWorkers(2, worker=KilledOnce) as executor:
+        there = run_experiment(study, tmp_path / "there", executor=executor, say=lambda line: None)
+
+    names = {path.name for path in (here / "tables").iterdir()}
+    assert {"sweep.parquet", "effects.parquet", "answers.parquet", "projection.parquet"} <= names
+    assert {path.name for path in (there / "tables").iterdir()} == names
+    for name in sorted(names):
+        expected, found = (pd.read_parquet(folder / "tables" / name) for folder in (here, there))
+        pd.testing.assert_frame_equal(found, expected, check_exact=True)
+        assert found.attrs == expected.attrs
+    shards = [json.loads((folder / "manifest.json").read_text())["shards"] for folder in (here, there)]
+    assert [one["key"] for one in shards[0]] == [one["key"] for one in shards[1]]
+    assert not any(one["reused"] for one in shards[1])
+    assert killed.read_text() in {one["key"] for one in shards[1]}
