@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from caa_interp.devices import devices, threads
 from caa_interp.files import cache_folder
 
 PACKAGES = ("transformer-lens", "torch", "transformers", "numpy", "pandas", "scipy", "scikit-learn", "plotly")
@@ -49,8 +50,8 @@ def environment_report() -> dict[str, Any]:
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "devices": _devices(memory.total),
-        "threads": _threads(),
+        "devices": devices(),
+        "threads": threads(),
         "memory": {"total_bytes": memory.total, "available_bytes": memory.available},
         "cache": _cache(),
         "extras": {"embedded model": _embedded(), **{name: _extra(name) for name in EXTRAS}},
@@ -62,25 +63,6 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _devices(memory: int) -> list[dict[str, Any]]:
-    import torch
-
-    devices = [{"name": "cpu", "description": platform.processor() or platform.machine(), "memory_bytes": memory}]
-    for index in range(torch.cuda.device_count()):
-        found = torch.cuda.get_device_properties(index)
-        devices.append({"name": f"cuda:{index}", "description": found.name, "memory_bytes": found.total_memory})
-    if torch.backends.mps.is_available():
-        devices.append({"name": "mps", "description": "Apple GPU, which shares the memory", "memory_bytes": memory})
-    return devices
-
-
-def _threads() -> dict[str, Any]:
-    import torch
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cores": cores, "torch": torch.get_num_threads(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS")}
 
 
 def _cache() -> dict[str, Any]:

@@ -105,7 +105,8 @@ def dose_response(
         if number < 0:
             raise InputError(f"{name}: {number}; it must not be negative; 0 leaves these controls out.")
     splits = {
-        name: split_behavior(name, one, candidates, n_train, n_validation, n_test, seed) for name, one in behaviors.items()
+        name: split_behavior(name, one, candidates, n_train, n_validation, n_test, seed)
+        for name, one in behaviors.items()
     }
     for name, (train, _, _) in splits.items():
         if n_shuffled and len(set(train)) < 2:

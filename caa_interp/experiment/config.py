@@ -226,11 +226,6 @@ class ExperimentConfig(Part):
             if mine.get(name) != others.get(name)
         ]
 
-    @property
-    def answer_multipliers(self) -> tuple[float, ...]:
-        """Multipliers of the answers; in a study they are never None."""
-        return self.answers.multipliers or ()
-
 
 def _set_apart(fields: Mapping[str, Any]) -> int:
     """Return how many train pairs choose the layer: none where there is one, and so nothing to choose."""

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import psutil
+from caa_interp.devices import devices, threads
 
 PACKAGES = (
     "torch",
@@ -26,7 +26,6 @@ PACKAGES = (
     "ray",
 )
 GIT_SECONDS = 10.0
-CPU_FACTS = Path("/proc/cpuinfo")
 
 
 def environment() -> dict[str, Any]:
@@ -40,12 +39,8 @@ def environment() -> dict[str, Any]:
         - ``caa_interp``, ``python``, ``platform``: versions;
         - ``packages``: version by name, of those of :data:`PACKAGES` that are installed;
         - ``commit``, ``dirty``: see :func:`checkout`;
-        - ``devices``: list of ``name`` (``"cpu"``, ``"cuda:0"``), ``description`` (what it is), ``cores`` (of the CPU
-          alone) and ``memory_bytes``, the CPU first;
-        - ``threads``: ``torch``, those of one operation, and ``OMP_NUM_THREADS`` (None: not set).
+        - ``devices``, ``threads``: see :mod:`caa_interp.devices`.
     """
-    import torch
-
     versions = {name: _version(name) for name in PACKAGES}
     commit, dirty = checkout(Path(str(files("caa_interp"))))
     return {
@@ -55,8 +50,8 @@ def environment() -> dict[str, Any]:
         "packages": {name: number for name, number in versions.items() if number is not None},
         "commit": commit,
         "dirty": dirty,
-        "devices": _devices(),
-        "threads": {"torch": torch.get_num_threads(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS")},
+        "devices": devices(),
+        "threads": threads(),
     }
 
 
@@ -106,24 +101,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _devices() -> list[dict[str, Any]]:
-    import torch
-
-    memory = psutil.virtual_memory().total
-    devices = [{"name": "cpu", "description": _cpu(), "cores": os.cpu_count(), "memory_bytes": memory}]
-    for index in range(torch.cuda.device_count()):
-        found = torch.cuda.get_device_properties(index)
-        devices.append({"name": f"cuda:{index}", "description": found.name, "memory_bytes": found.total_memory})
-    return devices
-
-
-def _cpu() -> str:
-    """Model of the CPU, which Linux tells in a file and other systems to Python."""
-    if CPU_FACTS.is_file():
-        for line in CPU_FACTS.read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name" and value.strip():
-                return value.strip()
-    return platform.processor() or platform.machine()

@@ -179,7 +179,7 @@ def _made(manifest: Mapping[str, Any]) -> pd.DataFrame:
         "Python": manifest.get("python"),
         "platform": manifest.get("platform"),
         "packages": _named(manifest.get("packages", {})),
-        "devices": ", ".join(map(str, manifest.get("devices", []))),
+        "devices": ", ".join(one["description"] for one in manifest.get("devices", [])),
         **{f"model {name}": _named(known) for name, known in manifest.get("models", {}).items()},
         **{f"data of {name} (sha256)": digest for name, digest in manifest.get("data", {}).items()},
         "seed": manifest.get("seed"),

@@ -19,7 +19,6 @@ from caa_interp.plotting.side_effects import plot_side_effects
 from caa_interp.plotting.sweep import plot_sweep
 from caa_interp.report import Section
 
-_COLORBAR = 440  # pixels that a figure must be high for the title of its color bar
 _COST_NAMES = {
     "nats_per_token": "surprise at prose (nats per token)",
     "divergence": "divergence from unsteered (KL, nats per token)",
@@ -175,7 +174,6 @@ def costs(results: Results, level: int) -> list[Section]:
 def side_effects(results: Results, level: int) -> list[Section]:
     """Every behavior under every vector."""
     fig = plot_side_effects(results.tables["side_effects"])
-    fig.update_layout(height=max(fig.layout.height, _COLORBAR))  # else few behaviors leave no room for its title
     return [
         Section(
             "Side effects",

@@ -201,7 +201,7 @@ class Plan:
                     "prompts": part,
                     "vector": found.vectors[behavior][behavior],
                     "layer": found.layer[behavior],
-                    "multipliers": self._config.answer_multipliers,
+                    "multipliers": config.multipliers,
                     "max_new_tokens": config.max_new_tokens,
                     "system_prompt": self._config.system_prompt,
                 },

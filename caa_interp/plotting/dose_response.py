@@ -147,7 +147,7 @@ def plot_dose_responses(
 
 def _kinds(rows: pd.DataFrame, control: str | Sequence[str]) -> dict[str, pd.DataFrame]:
     """Rows of each kind of control that there is."""
-    found = {kind: rows[rows["vector"].str.startswith(kind)] for kind in _names(control)}
+    found = {kind: rows[rows["vector"].str.startswith(f"{kind} ")] for kind in _names(control)}
     return {kind: own for kind, own in found.items() if len(own)}
 
 
@@ -157,7 +157,7 @@ def _names(control: str | Sequence[str]) -> tuple[str, ...]:
 
 def _others(rows: pd.DataFrame, kinds: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Rows of the vectors that are no controls."""
-    return rows[~rows["vector"].str.startswith(tuple(kinds))] if kinds else rows
+    return rows[~rows["vector"].str.startswith(tuple(f"{kind} " for kind in kinds))] if kinds else rows
 
 
 def _band(rows: pd.DataFrame, shown: str, kind: str, kinds: tuple[str, ...], n_controls: int) -> go.Scatter:

@@ -50,7 +50,7 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
     fig = figure(
         escape(title),
         f"{at}n = {n} pairs a column; in parentheses: the {confidence:.0f} % interval holds 0",
-        height=190 + 46 * len(rows),
+        height=max(440, 190 + 46 * len(rows)),  # the least that the title of the color bar needs
         width=max(560, 330 + 86 * len(columns)),
         margin={"l": 20, "r": 20, "t": 90, "b": 20},
     )

@@ -261,8 +261,8 @@ def test_whole_numbers_are_taken_where_any_number_is(folder):
 )
 def test_answers_are_steered_at_twice_the_outermost_multipliers(folder, doses, strong):
     made = study(folder, multipliers=doses)
-    assert made.answers.multipliers == made.answer_multipliers == strong
-    assert study(folder, multipliers=doses, answers=Answers(multipliers=(5,))).answer_multipliers == (5,)
+    assert made.answers.multipliers == strong
+    assert study(folder, multipliers=doses, answers=Answers(multipliers=(5,))).answers.multipliers == (5,)
 
 
 def test_an_empty_system_prompt_is_none(folder):

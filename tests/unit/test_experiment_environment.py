@@ -7,11 +7,10 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import torch
 
+from caa_interp.devices import devices, threads
 from caa_interp.experiment import environment as module
 from caa_interp.experiment.environment import checkout, environment
 
@@ -45,44 +44,14 @@ def test_the_environment_is_json_and_tells_what_is_installed():
     assert found["platform"] == platform.platform()
     assert found["packages"]["torch"] == version("torch")
     assert found["packages"]["pyarrow"] == version("pyarrow")
-    assert found["threads"] == {
-        "torch": torch.get_num_threads(),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
-    }
-    cpu = found["devices"][0]
-    assert cpu["name"] == "cpu"
-    assert cpu["description"]
-    assert cpu["cores"] >= 1
-    assert cpu["memory_bytes"] > 2**28
+    assert found["threads"] == threads()
+    assert found["devices"] == devices()
     assert (found["commit"], found["dirty"]) == checkout(Path(module.__file__).parents[1])
 
 
 def test_a_package_that_is_not_installed_is_left_out(monkeypatch):
     monkeypatch.setattr(module, "PACKAGES", ("torch", "no-such-package"))
     assert environment()["packages"] == {"torch": version("torch")}
-
-
-def test_every_gpu_is_told(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    properties = SimpleNamespace(name="NVIDIA H100", total_memory=80 * 10**9)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
-    cpu, *gpus = environment()["devices"]
-    assert cpu["name"] == "cpu"
-    assert gpus == [
-        {"name": f"cuda:{index}", "description": "NVIDIA H100", "memory_bytes": 80 * 10**9} for index in (0, 1)
-    ]
-
-
-def test_the_model_of_the_cpu(tmp_path, monkeypatch):
-    facts = tmp_path / "cpuinfo"
-    facts.write_text("processor\t: 0\nmodel name\t: Some CPU: 3 GHz\n\nprocessor\t: 1\nmodel name\t: Another\n")
-    monkeypatch.setattr(module, "CPU_FACTS", facts)
-    monkeypatch.setattr(platform, "processor", lambda: "from Python")
-    assert module._cpu() == "Some CPU: 3 GHz"
-    facts.write_text("processor\t: 0\n")
-    assert module._cpu() == "from Python"
-    monkeypatch.setattr(module, "CPU_FACTS", tmp_path / "none")
-    assert module._cpu() == "from Python"
 
 
 def test_commit_and_changes_of_a_checkout(repository):

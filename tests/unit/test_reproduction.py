@@ -337,7 +337,7 @@ def test_it_measures_what_the_parts_measure(tmp_path, data, calls, tiny_llama):
     page = (tmp_path / "out" / "report.html").read_text()
     assert "There are no published numbers for this model" in page
     assert "within tolerance?" not in page
-    assert page.count("<h2>") == 3
+    assert page.count("<h2") == 3
     assert "tiny-llama" in page
 
 
@@ -462,10 +462,10 @@ def test_the_command_explains_itself():
 
 @pytest.mark.parametrize(
     ("numbers", "strict", "code"),
-    [((2.0, 2.0, 2.0), True, 1), ((2.0, 2.0, 2.0), False, 0), (None, True, 0)],
+    [((2.0, 2.0, 2.0), True, 3), ((2.0, 2.0, 2.0), False, 0), (None, True, 0)],
     ids=["outside", "not strict", "no published numbers"],
 )
-def test_strict_ends_with_code_1(tmp_path, data, calls, monkeypatch, numbers, strict, code):
+def test_strict_ends_with_code_3(tmp_path, data, calls, monkeypatch, numbers, strict, code):
     if numbers:
         monkeypatch.setattr(paper, "MODELS", (replace(TINY, choices=dict.fromkeys(paper.BEHAVIORS, numbers)),))
     options = ["--data", data, "--model", "x", "--behaviors", "refusal, survival-instinct", "--layers", "1,2"]
@@ -488,9 +488,9 @@ def widened(summary):
 
 
 def test_layers_that_are_no_numbers(tmp_path, data):
-    result = run(tmp_path / "out", "--data", data, "--layers", "12-14")
+    result = run(tmp_path / "out", "--data", data, "--layers", "12-x")
     assert result.exit_code == 2
-    assert "'12-14' must be whole numbers with commas between" in result.stderr
+    assert "neither a layer nor a range of layers" in " ".join(result.stderr.replace("│", " ").split())
 
 
 # Figures

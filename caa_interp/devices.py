@@ -1,0 +1,44 @@
+"""What there is to run on, in JSON types."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+CPU_FACTS = Path("/proc/cpuinfo")
+
+
+def devices() -> list[dict[str, Any]]:
+    """``name`` (``"cpu"``, ``"cuda:0"``), ``description`` and ``memory_bytes`` of each, the CPU first."""
+    import torch
+
+    memory = psutil.virtual_memory().total
+    found = [{"name": "cpu", "description": _cpu(), "memory_bytes": memory}]
+    for index in range(torch.cuda.device_count()):
+        gpu = torch.cuda.get_device_properties(index)
+        found.append({"name": f"cuda:{index}", "description": gpu.name, "memory_bytes": gpu.total_memory})
+    if torch.backends.mps.is_available():
+        found.append({"name": "mps", "description": "Apple GPU, which shares the memory", "memory_bytes": memory})
+    return found
+
+
+def threads() -> dict[str, Any]:
+    """``cores`` that this process may use, ``torch`` (threads of one operation) and ``OMP_NUM_THREADS`` if set."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"cores": cores, "torch": torch.get_num_threads(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS")}
+
+
+def _cpu() -> str:
+    """Model of the CPU, which Linux tells in a file and other systems to Python."""
+    if CPU_FACTS.is_file():
+        for line in CPU_FACTS.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine()
