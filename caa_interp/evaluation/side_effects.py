@@ -27,6 +27,7 @@ def side_effects(
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
     n_pairs: int | None = None,
     operator: Operator = add,
+    system_prompt: str | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Score the held-out pairs of every behavior under every vector, in one sweep a behavior.
@@ -41,7 +42,7 @@ def side_effects(
         Behaviors by name, whose ``test`` pairs are scored, or the pairs themselves.
     layers
         0-based block index at which all vectors are added, or one for each name of ``vectors``.
-    format, multipliers, operator
+    format, multipliers, operator, system_prompt
         As in :func:`caa_interp.sweep`; at least two multipliers, for a slope.
     n_pairs
         Score this many pairs of each behavior, the first ones; default: all.
@@ -74,7 +75,15 @@ def side_effects(
     }
     tables, paths = {}, set()
     for name, scored in track(pairs.items(), "Measuring", progress, total=len(pairs)):
-        tables[name] = sweep(model, single, scored, format=format, multipliers=multipliers, operator=operator)
+        tables[name] = sweep(
+            model,
+            single,
+            scored,
+            format=format,
+            multipliers=multipliers,
+            operator=operator,
+            system_prompt=system_prompt,
+        )
         paths.add(tables[name].attrs["path"])
     attrs = next(iter(tables.values())).attrs
     for table in tables.values():

@@ -268,7 +268,7 @@ class Plan:
                     "layers": dict(found.layer),
                     "behaviors": {behavior: pairs},
                     "multipliers": ends,
-                    "format": self._config.format,
+                    **self._asked,
                 },
             )
         ]

@@ -130,7 +130,7 @@ def test_side_effects_are_sweeps_of_every_behavior_with_every_vector(tiny_llama,
         "other": caa.extract_vector(tiny_llama, [pairs[1]], format="text"),
     }
     behaviors = {"weather": pairs, "sea": pairs[1:]}
-    options = {"format": "text", "multipliers": (0.0, 1.0)}
+    options = {"format": "text", "multipliers": (0.0, 1.0), "system_prompt": "I like it very much."}
     table = caa.side_effects(tiny_llama, vectors, behaviors, layers={"ours": 1, "other": 2}, **options)
     assert list(table.columns[:2]) == ["behavior", "item"]
     for name, scored in behaviors.items():
