@@ -56,10 +56,13 @@ class Actor:
 def connect(address: str | None, n_cpus: int | None) -> tuple[Any, bool, bool]:
     """Ray, connected to a cluster; whether it was connected here, and whether the cluster was started here."""
     own = not (address or os.environ.get("RAY_ADDRESS"))
-    # Read by Ray when it is imported and when a cluster is started: report nothing to its makers, and use this
-    # Python rather than a copy of what `uv run` would set up.
-    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
-    with _environment(quiet if own else {}):
+    if own:
+        # Report nothing to Ray's makers, and use this Python rather than a copy of what `uv run` would set up.
+        variables = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    else:
+        # "auto" may mean a cluster that is gone; Ray would try twenty times, for half a minute each.
+        variables = {"RAY_NUM_REDIS_GET_RETRIES": "1"}
+    with _environment(variables):  # Ray reads them when it is imported and when it starts
         try:
             import ray
         except ImportError as error:

@@ -52,6 +52,7 @@ def study(tmp_path, tiny_folder):
     return path
 
 
+@pytest.mark.slow
 def test_two_workers_one_killed_make_the_tables_of_one_process(study, tmp_path, monkeypatch):
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,10 +1,12 @@
 """Executors: the same results here and in Ray's workers, also when workers die; what fails, fails as itself."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from dataclasses import dataclass
@@ -272,9 +274,11 @@ def test_a_cluster_at_an_address_is_used_and_left_running(tmp_path):
         address = f"127.0.0.1:{free.getsockname()[1]}"
     host, port = address.split(":")
     ray = str(Path(sys.executable).with_name("ray"))
-    options = [f"--port={port}", f"--node-ip-address={host}", "--num-cpus=2", "--include-dashboard=false"]
+    # A folder of its own, or Ray would take this cluster for the machine's latest; its sockets need a short path.
+    folder = tempfile.mkdtemp(prefix="ray-")
+    options = [f"--port={port}", f"--node-ip-address={host}", f"--temp-dir={folder}", "--num-cpus=2"]
     head = subprocess.Popen(
-        [ray, "start", "--head", "--block", "--disable-usage-stats", *options],
+        [ray, "start", "--head", "--block", "--disable-usage-stats", "--include-dashboard=false", *options],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), "MARK": str(tmp_path)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -298,3 +302,4 @@ def test_a_cluster_at_an_address_is_used_and_left_running(tmp_path):
         head.terminate()
         head.wait(30)
         wait_until(lambda: not marked(str(tmp_path)), 20)
+        shutil.rmtree(folder)
