@@ -25,6 +25,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # a name never stands for less than its content, also after a power cut
         os.chmod(partial, 0o644)
         os.replace(partial, path)
     except BaseException:

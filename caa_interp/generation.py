@@ -86,7 +86,7 @@ def generate(
     direction = _direction(model, vector, layer, multipliers)
     form = PromptFormat.of(model)
     named = {f"prompts[{number}]": prompt for number, prompt in enumerate(prompts)}
-    ids = [_encode(form, prompt, max_new_tokens, system_prompt, what) for what, prompt in named.items()]
+    ids = [encode_prompt(form, prompt, max_new_tokens, system_prompt, what) for what, prompt in named.items()]
     at_once = max(1, _ROWS_AT_ONCE // len(multipliers))
     portions = [range(begin, min(begin + at_once, len(ids))) for begin in range(0, len(ids), at_once)]
     rows = []
@@ -168,7 +168,7 @@ def stream_answer(
     (multiplier,) = check_multipliers((multiplier,))
     direction = _direction(model, vector, layer, [multiplier])
     form = PromptFormat.of(model)
-    ids = _encode(form, prompt, max_new_tokens, system_prompt, "prompt")
+    ids = encode_prompt(form, prompt, max_new_tokens, system_prompt, "prompt")
 
     def written() -> Iterator[Answer]:
         tokens: tuple[int, ...] = ()
@@ -212,7 +212,7 @@ def _direction(
     return vector.at(layer) if vector is not None and layer is not None else torch.zeros(int(model.cfg.d_model))
 
 
-def _encode(
+def encode_prompt(
     form: PromptFormat, prompt: str, max_new_tokens: int, system_prompt: str | None, what: str
 ) -> tuple[int, ...]:
     """Token ids of a prompt behind which an answer has room."""

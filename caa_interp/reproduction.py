@@ -28,7 +28,7 @@ from caa_interp.evaluation.sweep import sweep
 from caa_interp.extraction import extract_vector
 from caa_interp.files import write_atomically
 from caa_interp.models import load_model
-from caa_interp.models.access import check_layers, folder_state, model_id, model_revision, n_layers
+from caa_interp.models.access import check_layers, folder_digest, model_id, model_revision, n_layers
 from caa_interp.paper_table import compare, printable
 from caa_interp.plotting.reproduction import plot_layer_sweep, plot_reproduction
 from caa_interp.published_sets import PublishedSet, fingerprint, read_published_sets
@@ -102,7 +102,7 @@ def reproduce(
     made_from = {
         "model": model_id(model),
         "model_revision": model_revision(model),
-        "model_files": folder_state(Path(model_name).expanduser()),
+        "model_files": folder_digest(Path(model_name).expanduser()),
         "dtype": str(model.cfg.dtype).removeprefix("torch."),
         "caa-interp": version("caa-interp"),
     }

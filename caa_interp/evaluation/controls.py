@@ -25,8 +25,6 @@ from caa_interp.errors import InputError, VectorMismatchError
 from caa_interp.extraction import vector_from_activations
 from caa_interp.vectors import SteeringVector
 
-CONTROLS = ("random", "orthogonal", "shuffled")
-
 
 def random_vectors(vector: SteeringVector, n: int = 20, *, seed: int = 0) -> dict[str, SteeringVector]:
     """Random directions with the same norm as ``vector`` at every layer.

@@ -18,7 +18,7 @@ from caa_interp.behaviors import ContrastPair
 from caa_interp.errors import InputError
 from caa_interp.evaluation.sweep import check_vectors, sweep
 from caa_interp.generation import generate
-from caa_interp.models.access import model_id
+from caa_interp.models.access import end_of_text_ids, model_id
 from caa_interp.operators import Operator, add, name_of
 from caa_interp.progress import track
 from caa_interp.prompts import Format, PromptFormat, common_prefix
@@ -172,15 +172,18 @@ def capability(
 def own_answers(
     model: Any, prompts: Sequence[str], n_tokens: int, system_prompt: str | None
 ) -> list[tuple[tuple[int, ...], int]]:
-    """The unsteered model's greedy answers, as sequences and the first position that is steered."""
+    """The unsteered model's greedy answers, as sequences and the first position that is steered.
+
+    An answer without any text counts as its end, the one token that is compared then.
+    """
     answers = generate(model, prompts, max_new_tokens=n_tokens, system_prompt=system_prompt)["answer"]
     form, sequences = PromptFormat.of(model), []
     for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        if not answer:
-            raise InputError(f"prompts[{number}]: the unsteered model's answer is empty. Leave the prompt out.")
         what = f"prompts[{number}]"
         asked, answered = (form.encode(prompt, text, system_prompt, what) for text in ("", answer))
-        sequences.append((answered, common_prefix(asked, answered) - 1))
+        if not answer:
+            answered = (*asked, min(end_of_text_ids(model), default=asked[-1]))
+        sequences.append((answered, min(common_prefix(asked, answered), len(answered) - 1) - 1))
     return sequences
 
 

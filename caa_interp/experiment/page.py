@@ -173,6 +173,7 @@ def _made(manifest: Mapping[str, Any]) -> pd.DataFrame:
     """What a reader asks of how a run was made."""
     shards = manifest.get("shards", [])
     commit = manifest.get("commit") or "not known"
+    sessions = manifest["sessions"]
     facts = {
         "caa_interp": f"{manifest.get('caa_interp')}, commit {commit}"
         + (", with changes that are not committed" if manifest.get("dirty") else ""),
@@ -183,8 +184,9 @@ def _made(manifest: Mapping[str, Any]) -> pd.DataFrame:
         **{f"model {name}": _named(known) for name, known in manifest.get("models", {}).items()},
         **{f"data of {name} (sha256)": digest for name, digest in manifest.get("data", {}).items()},
         "seed": manifest.get("seed"),
-        "started": manifest.get("started"),
-        "finished": manifest.get("finished"),
+        "started": sessions[0]["started"],
+        "finished": sessions[-1]["finished"],
+        "sessions": f"{len(sessions)}" if len(sessions) > 1 else "",
         "time of the work": _duration(manifest.get("seconds")),
         "peak memory": _memory(manifest.get("peak_memory_bytes")),
         "ways of the forward passes": "; ".join(

@@ -67,7 +67,10 @@ def sweeps(results: Results, level: int) -> list[Section]:
 
 def layer_choice(results: Results, level: int) -> list[Section]:
     """Slopes by layer on validation pairs, and whether they hold on held-out pairs."""
-    validation, held_out = steerability(results.tables["validation"]), steerability(results.tables["sweep"])
+    swept = results.tables["sweep"]
+    # Slopes over other doses are other slopes.
+    same = swept["multiplier"].isin(results.tables["validation"]["multiplier"].unique())
+    validation, held_out = steerability(results.tables["validation"]), steerability(swept[same])
     rows = []
     for behavior, layer in results.chosen.items():
         own = [table[table["behavior"] == behavior] for table in (validation, held_out)]
@@ -86,9 +89,9 @@ def layer_choice(results: Results, level: int) -> list[Section]:
     return [
         Section(
             "How the layer was chosen",
-            "For each behavior, the layer with the steepest mean response on validation pairs, which made no vector "
-            "and are not among the held-out pairs. Where it is the steepest by chance, its slope is smaller on the "
-            "held-out pairs.",
+            "For each behavior, the layer with the steepest mean response between the outermost multipliers on "
+            "validation pairs: train pairs that made no vector. Where it is the steepest by chance, its slope is "
+            "smaller on the held-out pairs, here over the same multipliers.",
             plot_layer_choice(validation, held_out, results.chosen),
             pd.DataFrame(rows),
             caption="Intervals are bootstrap intervals over pairs.",
@@ -113,7 +116,7 @@ def answers(results: Results, level: int) -> list[Section]:
         wide.columns = pd.Index(["prompt", *shown])
         sections.append(Section(behavior, f"At layer {layer}.", table=wide, level=level + 1))
     text = (
-        "Greedy answers to questions that are in none of the sets of pairs. Nothing was selected. […] marks an "
+        "Greedy answers to the behavior's open-ended questions, the first ones. Nothing was selected. […] marks an "
         "answer that was cut at the study's greatest length."
     )
     return [Section("Steered answers", text, level=level), *sections]

@@ -1,5 +1,6 @@
-"""What a study consists of, for one model: pieces of work in three stages, each of which needs those before it.
+"""What a study consists of, for one model: pieces of work in stages, each of which needs those before it.
 
+0. Of every behavior: whether all that is to be asked fits the model, before anything is computed.
 1. Of every behavior: the vectors, from train pairs.
 2. Validation pairs and test pairs scored under the vector, at all layers and multipliers.
 3. The layer is chosen on validation pairs. There: controls, answers, costs, side effects and readings of the vector.
@@ -20,6 +21,8 @@ from caa_interp.vectors import SteeringVector
 
 # Small enough that little is lost with a killed worker, large enough that what questions share is read once for many.
 ITEMS_PER_SHARD = 10
+# Of each unsteered answer, this many are compared.
+DIVERGENCE_TOKENS = 32
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,30 @@ class Plan:
             )
             for name, one in behaviors.items()
         }
+
+    def tokens(self) -> list[Piece]:
+        """Stage before all others."""
+        config = self._config
+        n_prompts = max(config.answers.prompts, config.costs.prompts)
+        answered = config.answers.max_new_tokens if config.answers.prompts else 0
+        compared = DIVERGENCE_TOKENS if config.costs.prompts else 0
+        questions = _spread(load_questions("capability"), config.costs.questions)
+        return [
+            Piece(
+                "tokens",
+                name,
+                0,
+                "tokens",
+                f"{name}: whether all fits the model",
+                lambda _, name=name, parts=parts: {  # type: ignore[misc]
+                    "pairs": [pair for part in parts for pair in part] + questions,
+                    "prompts": self._behaviors[name].open_ended[:n_prompts],
+                    "max_new_tokens": max(answered, compared, 1),
+                    **self._asked,
+                },
+            )
+            for name, parts in self.splits.items()
+        ]
 
     def vectors(self) -> list[Piece]:
         """First stage."""
@@ -229,7 +256,11 @@ class Plan:
         questions = _spread(load_questions("capability"), costs.questions)
         given: dict[str, dict[str, Any]] = {
             "perplexity": {"passages": load_prose()[: costs.passages]},
-            "divergence": {"prompts": prompts, "system_prompt": self._config.system_prompt},
+            "divergence": {
+                "prompts": prompts,
+                "n_tokens": DIVERGENCE_TOKENS,
+                "system_prompt": self._config.system_prompt,
+            },
             "capability": {"questions": questions, **self._asked},
         }
         return [

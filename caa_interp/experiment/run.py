@@ -1,8 +1,9 @@
 """A whole study into one folder: kept shard by shard, so that it can be killed at any moment and gone on with.
 
 1. The folder is locked, its config compared with the one given, and what a killed run left half-written removed.
-2. Each model is loaded by the executor and described; what a result depends on is part of each shard's key.
-3. Three stages of shards (:mod:`caa_interp.experiment.plan`). Those that are kept from before are read, in the run's
+2. Each model is loaded by the executor and described; what a result depends on is part of each shard's key. Whether
+   the models have all the layers, and all that is to be asked fits them, is known before anything is computed.
+3. Stages of shards (:mod:`caa_interp.experiment.plan`). Those that are kept from before are read, in the run's
    folder or in the cache; the others are done, each kept the moment it is finished.
 4. Shards are put together to tables, in the order of the config and not in that of the work.
 """
@@ -81,12 +82,14 @@ def run_experiment(
     -----
     A shard that is finished is never done again, in this run or in another: it is known by the sha256 of the model
     and its revision, the pairs, vectors and settings, and the code and libraries that made it. Any change to one of
-    these makes another shard.
+    these makes another shard. A run that was killed and gone on with has the tables of an undisturbed one to the last
+    bit, on one kind of processor with one number of threads; with another, matrix products may round differently.
     """
     config = config if isinstance(config, ExperimentConfig) else ExperimentConfig.load(config)
     folder = Path(folder)
     behaviors = _behaviors(config)
     limit = cache_limit()
+    _check_same_study(config, folder)  # before anything is written there
     with _locked(folder):
         _check_same_study(config, folder)
         write_atomically(folder / "config.toml", config.to_toml().encode("utf-8"))
@@ -101,8 +104,8 @@ def run_experiment(
         finally:
             if own is not None:
                 own.close()
+            _cut_cache(limit, say)
         write_page(folder)
-    clear_cache(keep_bytes=limit)
     say(f"The page: {(folder / 'report.html').resolve()}")
     return folder
 
@@ -122,33 +125,33 @@ class _Run:
         self._config, self._behaviors, self._folder = config, behaviors, folder
         self._executor, self._progress, self._say = executor, progress, say
         self._store = ShardStore(folder / "shards", shard_cache(), say)
+        self._before = _manifest_in(folder, say)
         self._manifest: dict[str, Any] = {
             **environment(),
             "models": {},
             "data": {name: fingerprint([one.train, one.test, one.open_ended]) for name, one in behaviors.items()},
             "seed": config.seed,
             # One entry each time that the study was started or gone on with; one that was killed never finished.
-            "sessions": [*_sessions(folder), {"started": _now(), "finished": None}],
+            "sessions": [*self._before.get("sessions", []), {"started": _now(), "finished": None}],
             "shards": [],
         }
+        _check_same_data(folder, self._before.get("data", {}), self._manifest["data"])
         self._tables: dict[str, list[pd.DataFrame]] = {}
         self.n_done = 0
 
     def do(self) -> None:
         """All models, then the tables of all."""
-        self._write_manifest()
-        for model in self._config.models:
-            self._say(f"Loading {model.name}")
-            facts = self._executor.describe(model)
-            if facts["code"] != code_digest():
-                raise ModelError(
-                    "executor: its workers run another version of caa_interp than this process, so their results "
-                    "would not be those of this study. Install the same version everywhere."
-                )
-            self._manifest["models"][model.name] = facts
-            self._do_model(model, facts)
+        # Until this session ends, what the folder holds was made by those before.
+        self._write_manifest({**self._manifest, **self._before, "sessions": self._manifest["sessions"]})
+        plans = [(model, *self._planned(model)) for model in self._config.models]
+        for model, facts, plan in plans:
+            self._do_model(model, facts, plan)
+        kept = {f"{name}.parquet" for name in self._tables}
         for name, parts in self._tables.items():
             write_atomically(self._folder / "tables" / f"{name}.parquet", _joined(parts).to_parquet(index=False))
+        for path in (self._folder / "tables").glob("*.parquet"):
+            if path.name not in kept:  # of other versions of this package, say
+                path.unlink()
         shards = self._manifest["shards"]
         self._manifest["sessions"][-1]["finished"] = _now()
         self._manifest |= {
@@ -159,10 +162,31 @@ class _Run:
                 for kind in sorted({one["kind"] for one in shards if one["path"]})
             },
         }
-        self._write_manifest()
+        self._write_manifest(self._manifest)
 
-    def _do_model(self, model: ModelConfig, facts: Mapping[str, Any]) -> None:
+    def _planned(self, model: ModelConfig) -> tuple[dict[str, Any], Plan]:
+        """Load a model, and make sure that the whole study can be done with it."""
+        self._say(f"Loading {model.name}")
+        facts = self._executor.describe(model)
+        if facts["code"] != code_digest():
+            raise ModelError(
+                "executor: its workers run another version of caa_interp than this process, so their results "
+                "would not be those of this study. Install the same version everywhere."
+            )
+        self._manifest["models"][model.name] = facts
+        before = self._before.get("models", {}).get(model.name, facts)
+        for fact in ("revision", "files"):
+            if before.get(fact) != facts[fact]:
+                raise InputError(
+                    f"folder: {self._folder} holds a run with model {model.name!r} as it was before ({fact} changed "
+                    "since). Name another folder."
+                )
         plan = Plan(self._config, self._behaviors, facts["n_layers"])
+        nothing = Found({}, {})
+        self._finished(plan.tokens(), nothing, model, facts)
+        return facts, plan
+
+    def _do_model(self, model: ModelConfig, facts: Mapping[str, Any], plan: Plan) -> None:
         vectors: dict[str, dict[str, SteeringVector]] = {}
         layer: dict[str, int] = {}
         found = Found(vectors, layer)
@@ -200,13 +224,14 @@ class _Run:
                 self._add("effects", facts, behavior, steerability(_joined(tables), seed=self._config.seed))
 
     def _finished(
-        self, pieces: Sequence[Piece], found: Found, model: ModelConfig, facts: Mapping[str, Any], bar: Any
+        self, pieces: Sequence[Piece], found: Found, model: ModelConfig, facts: Mapping[str, Any], bar: Any = None
     ) -> list[tuple[Piece, pd.DataFrame]]:
         """Pieces with their tables, in order; what is not kept from before is done."""
         shards = [shard(piece.kind, piece.label, model, facts, piece.arguments(found)) for piece in pieces]
         kept = {one.key: content for one in shards if (content := self._store.get(one.key)) is not None}
         reused = set(kept)
-        bar.already(len([one for one in shards if one.key in kept]))
+        if bar:
+            bar.already(len([one for one in shards if one.key in kept]))
         self.n_done += len(kept)
         # Two pieces may be the same work, such as two behaviors with the same questions.
         missing = {one.key: one for one in shards if one.key not in kept}
@@ -214,7 +239,8 @@ class _Run:
             self._store.put(done.key, content)
             kept[done.key] = content
             self.n_done += 1
-            bar.advance(len([one for one in shards if one.key == done.key]))
+            if bar:
+                bar.advance(len([one for one in shards if one.key == done.key]))
         tables = []
         for piece, one in zip(pieces, shards, strict=True):
             table, took = decode(kept[one.key])
@@ -233,11 +259,11 @@ class _Run:
         rows = table.drop(columns=[column for column in ("model", "behavior") if column in table])
         rows.insert(0, "behavior", behavior)
         rows.insert(0, "model", facts["id"])
-        rows.attrs = dict(table.attrs)
+        rows.attrs = {name: value for name, value in table.attrs.items() if name != "model"}  # it has a column
         self._tables.setdefault(name, []).append(rows)
 
-    def _write_manifest(self) -> None:
-        text = json.dumps(self._manifest, indent=2, ensure_ascii=False) + "\n"
+    def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
         write_atomically(self._folder / "manifest.json", text.encode("utf-8"))
 
 
@@ -256,22 +282,59 @@ def _behaviors(config: ExperimentConfig) -> dict[str, Behavior]:
     return {one.name: one for one in loaded}
 
 
-def _sessions(folder: Path) -> list[dict[str, Any]]:
-    """Earlier sessions of the run in a folder."""
+def _manifest_in(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """Manifest that earlier sessions left in a folder; empty if there is none."""
     path = folder / "manifest.json"
-    return list(json.loads(path.read_text(encoding="utf-8"))["sessions"]) if path.is_file() else []
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found["sessions"], list):
+            raise ValueError("its sessions are no list")
+    except (ValueError, KeyError, TypeError) as error:
+        say(f"{path} is damaged ({error}). It is written anew; when earlier sessions were is not known any more.")
+        return {}
+    return dict(found)
+
+
+def _check_same_data(folder: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    changed = [name for name, digest in now.items() if before.get(name, digest) != digest]
+    if changed:
+        raise InputError(
+            f"folder: {folder} holds a run on other data: {', '.join(changed)} changed since. Name another folder."
+        )
+
+
+def _cut_cache(limit: int, say: Callable[[str], None]) -> None:
+    try:
+        clear_cache(keep_bytes=limit)
+    except OSError as error:
+        say(f"The cache {shard_cache()} cannot be cut to its limit ({error}).")
 
 
 def _check_same_study(config: ExperimentConfig, folder: Path) -> None:
     path = folder / "config.toml"
     if path.is_file():
-        different = ExperimentConfig.load(path).differences(config)
+        try:
+            kept = ExperimentConfig.load(path)
+        except InputError as error:
+            raise InputError(
+                f"folder: the study that {folder} holds cannot be read; if it is this one, delete {path}: the shards "
+                f"stay. {error}"
+            ) from error
+        different = kept.differences(config)
         if different:
             raise InputError(
                 f"folder: {folder} holds a run of another study ({'; '.join(different)}). Name another folder; what "
                 "the two have in common is taken from the cache."
             )
-    elif folder.is_dir() and any(not one.name.startswith(".") for one in folder.iterdir()):
+    elif folder.is_file():
+        raise InputError(f"folder: {str(folder)!r} is a file. Name a folder.")
+    elif (
+        folder.is_dir()
+        and not (folder / "shards").is_dir()
+        and any(not one.name.startswith(".") for one in folder.iterdir())
+    ):
         raise InputError(f"folder: {folder} is not empty, and holds no run. Name a new folder.")
 
 
@@ -280,10 +343,7 @@ def _locked(folder: Path) -> Iterator[None]:
     """Keep other runs out of a folder; the lock goes with the process, however that ends."""
     from filelock import FileLock, Timeout
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise InputError(f"folder: {str(folder)!r} is a file. Name a folder.") from None
+    folder.mkdir(parents=True, exist_ok=True)
     holder = folder / ".running.json"
     lock = FileLock(folder / ".lock")
     try:

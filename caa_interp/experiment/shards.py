@@ -17,8 +17,11 @@ from caa_interp.vectors import SteeringVector
 if TYPE_CHECKING:
     from caa_interp.experiment.config import ModelConfig
 
-# Drawing and the command line have no say in a result.
-_NO_SAY = ("cli", "plotting", "report.py", "explorer.py", "experiment/page", "experiment/findings")
+# What reads, draws, writes for others or is another command has no say in what a shard holds.
+_NO_SAY = (
+    *("cli/", "plotting/", "doctor/", "interchange/", "experiment/", "report.py", "demo.py", "reproduction.py"),
+    *("paper", "published_sets.py", "fetch.py", "baking.py", "explor", "progress.py", "files.py", "devices.py"),
+)
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,12 @@ def fingerprint(value: Any) -> str:
 
 @cache
 def code_digest() -> str:
-    """Return the sha256 of this package's source, but for drawing and the command line."""
+    """Return the sha256 of that part of this package's source that a shard's result may depend on."""
     root = Path(str(files("caa_interp")))
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         name = path.relative_to(root).as_posix()
-        if not name.startswith(_NO_SAY):
+        if not name.startswith(_NO_SAY) or name == "experiment/work.py":
             digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
 

@@ -7,6 +7,7 @@ folder, and a copy of each goes to a cache that all runs of a user share.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -51,16 +52,21 @@ class ShardStore:
         """Content of a finished shard; None if there is none that is whole. A damaged file is removed."""
         for place in (self.folder, self.cache):
             for path in sorted(_place(place, key).glob(f"{key}-*.parquet")):
-                content = _whole(path)
-                if content is None:
-                    self._say(f"{path} is damaged. It is done again.")
-                    path.unlink(missing_ok=True)
-                elif place is self.cache:
-                    os.utime(path)  # the cache drops what was not used for longest
+                try:
+                    content = path.read_bytes()
+                    if place is self.cache:
+                        os.utime(path)  # the cache drops what was not used for longest
+                    if path.stem.rpartition("-")[2] != _digest(content):
+                        self._say(f"{path} is damaged. It is removed, and done again if there is no other copy.")
+                        path.unlink(missing_ok=True)
+                        continue
+                except OSError:
+                    if place is self.folder:
+                        raise
+                    continue  # what others do with the cache, dropping it or keeping it to themselves, is theirs
+                if place is self.cache:
                     write_atomically(_place(self.folder, key) / path.name, content)
-                    return content
-                else:
-                    return content
+                return content
         return None
 
     def put(self, key: str, content: bytes) -> None:
@@ -75,7 +81,8 @@ class ShardStore:
         write_atomically(_place(self.folder, key) / name, content)
         if self._cache_works:
             try:
-                write_atomically(_place(self.cache, key) / name, content)
+                if not any(_place(self.cache, key).glob(f"{key}-*.parquet")):
+                    write_atomically(_place(self.cache, key) / name, content)
             except OSError as error:
                 self._cache_works = False
                 self._say(f"The cache {self.cache} cannot be written ({error}). The run goes on without it.")
@@ -84,8 +91,10 @@ class ShardStore:
 def remove_unfinished(folder: Path, older_than: float = 0.0) -> None:
     """Remove what a killed process left half-written below ``folder``, if it is older than so many seconds."""
     for path in folder.rglob(".*-*"):
-        if _UNFINISHED.fullmatch(path.name) and time.time() - path.stat().st_mtime >= older_than:
-            path.unlink(missing_ok=True)
+        if _UNFINISHED.fullmatch(path.name):
+            with contextlib.suppress(FileNotFoundError):  # another process has just finished it
+                if time.time() - path.stat().st_mtime >= older_than:
+                    path.unlink()
 
 
 @dataclass(frozen=True)
@@ -161,11 +170,3 @@ def _place(folder: Path, key: str) -> Path:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _whole(path: Path) -> bytes | None:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    return content if path.stem.rpartition("-")[2] == _digest(content) else None

@@ -28,13 +28,13 @@ from caa_interp.evaluation.sweep import sweep
 from caa_interp.experiment.config import ModelConfig
 from caa_interp.experiment.shards import Shard, code_digest
 from caa_interp.extraction import origin, vector_from_activations
-from caa_interp.generation import generate
+from caa_interp.generation import encode_prompt, generate
 from caa_interp.models import load_model
-from caa_interp.models.access import folder_state, model_id, model_revision, n_layers
-from caa_interp.prompts import Format
+from caa_interp.models.access import folder_digest, model_id, model_revision, n_layers
+from caa_interp.prompts import Format, PromptFormat
 from caa_interp.vectors import SteeringVector
 
-_LIBRARIES = ("torch", "transformers", "transformer-lens")
+_LIBRARIES = ("torch", "transformers", "transformer-lens", "tokenizers", "numpy", "scipy", "scikit-learn")
 
 
 class Worker:
@@ -50,15 +50,16 @@ class Worker:
         Returns
         -------
         dict
-            JSON types: ``id``, ``revision``, ``files`` (state of a local folder), ``backend``, ``dtype``, ``device``,
-            ``n_layers``, ``d_model``, ``code`` (:func:`caa_interp.experiment.shards.code_digest`) and ``versions``.
+            JSON types: ``id``, ``revision``, ``files`` (digest of a local folder), ``backend``, ``dtype``,
+            ``device``, ``n_layers``, ``d_model``, ``code``
+            (:func:`caa_interp.experiment.shards.code_digest`) and ``versions``.
         """
         model = self._loaded(config)
         device = torch.device(model.cfg.device or "cpu")
         return {
             "id": model_id(model),
             "revision": model_revision(model),
-            "files": folder_state(Path(config.name).expanduser()),
+            "files": folder_digest(Path(config.name).expanduser()),
             "backend": type(model).__name__,
             "dtype": str(model.cfg.dtype).removeprefix("torch."),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -69,11 +70,18 @@ class Worker:
         }
 
     def work(self, shard: Shard) -> bytes:
-        """Do a shard; returns the Parquet file of its table, with the time and memory that it took."""
+        """Do a shard; returns the Parquet file of its table, with what it took.
+
+        That is the time, the threads of one operation, and the most memory that this process had held by then.
+        """
         model = self._loaded(shard.model)
         start = time.perf_counter()
         table = KINDS[shard.kind](model, **shard.arguments)
-        took = {"seconds": time.perf_counter() - start, "peak_memory_bytes": _peak_memory()}
+        took = {
+            "seconds": time.perf_counter() - start,
+            "threads": torch.get_num_threads(),
+            "peak_memory_bytes": _peak_memory(),
+        }
         return encode(table, took)
 
     def _loaded(self, config: ModelConfig) -> Any:
@@ -156,6 +164,29 @@ def _make_vectors(
     return table
 
 
+def _count_tokens(
+    model: Any,
+    *,
+    pairs: Sequence[ContrastPair],
+    prompts: Sequence[str],
+    format: Format,
+    system_prompt: str | None,
+    max_new_tokens: int,
+) -> pd.DataFrame:
+    """Number of tokens of each pair and prompt; raises an error if one does not fit the model."""
+    form = PromptFormat.of(model)
+    rows = []
+    for number, pair in enumerate(pairs):
+        what = f"pair {pair.id or number} ({pair.question[:60]!r})"
+        renderings = form.render(pair, format, system_prompt, what=what)
+        longest = max(len(tokens) for one in renderings for tokens in (one.positive, one.negative))
+        rows.append(("pair", number, longest))
+    for number, prompt in enumerate(prompts):
+        what = f"open-ended prompt {prompt[:60]!r}"
+        rows.append(("prompt", number, len(encode_prompt(form, prompt, max_new_tokens, system_prompt, what))))
+    return pd.DataFrame(rows, columns=["what", "number", "n_tokens"])
+
+
 def _project(
     model: Any,
     *,
@@ -171,6 +202,7 @@ def _project(
 
 # Everything that a shard can be: the function is called with the model and the shard's arguments.
 KINDS: dict[str, Callable[..., pd.DataFrame]] = {
+    "tokens": _count_tokens,
     "vectors": _make_vectors,
     "sweep": sweep,
     "projection": _project,

@@ -34,12 +34,16 @@ def model_revision(model: Any) -> str | None:
     return revisions.get(model)
 
 
-def folder_state(folder: Path) -> str | None:
-    """What tells a local model, which has no revision, from another of the same name: its files' sizes and times."""
+def folder_digest(folder: Path) -> str | None:
+    """Return the sha256 of what a local model consists of, which has no revision; None if ``folder`` is none."""
     if not folder.is_dir():
         return None
-    states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.iterdir())]
-    return hashlib.sha256(repr(states).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja") and path.is_file():
+            with path.open("rb") as file:
+                digest.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def n_layers(model: Any) -> int:

@@ -10,12 +10,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from caa_interp.behaviors import CONTROLS
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import quantity, summarized
 from caa_interp.plotting.theme import NEUTRAL, Style, check_table, error_bars, escape, faded, figure, styles
 
 Measure = Literal["logit_difference", "p_positive"]
-CONTROLS = ("random", "orthogonal", "shuffled")
 # Told apart without color: plain, dotted, hatched, crossed; and by their edges where a band is too narrow for that.
 _FILLS, _EDGES = ("", ".", "/", "x"), ("solid", "dot", "dash", "dashdot")
 # The legend stands below, where it covers nothing; on a narrow figure it takes a line for each entry.

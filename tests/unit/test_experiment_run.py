@@ -4,10 +4,12 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -404,3 +406,65 @@ def test_the_cache_is_cut_to_its_limit_after_a_run(study, tmp_path, own_cache, m
     monkeypatch.setenv("CAA_INTERP_CACHE_LIMIT", "0.0001")
     run_experiment(study, tmp_path / "run", say=lambda line: None)
     assert sum(shard.n_bytes for shard in cache_contents()) <= 100_000
+
+
+def test_a_damaged_manifest_is_written_anew(study, tmp_path, own_cache, undisturbed):
+    folder = run_experiment(study, tmp_path / "run", say=lambda line: None)
+    for damage in ("", "{}", '{"sessions": 1}', "[]"):
+        (folder / "manifest.json").write_text(damage)
+        lines: list[str] = []
+        run_experiment(study, folder, say=lines.append)
+        assert "manifest.json is damaged" in lines[0]
+        assert len(manifest(folder)["sessions"]) == 1
+    assert_same_tables(folder, undisturbed[0])
+
+
+def test_a_damaged_config_can_be_deleted(study, tmp_path, own_cache):
+    folder = run_experiment(study, tmp_path / "run", say=lambda line: None)
+    config = folder / "config.toml"
+    config.write_text("name = ")
+    with pytest.raises(InputError, match=r"if it is this one, delete .*config.toml: the shards stay"):
+        run_experiment(study, folder, say=lambda line: None)
+    config.unlink()
+    executor = Counting()
+    run_experiment(study, folder, executor=executor, say=lambda line: None)
+    assert executor.done == []
+
+
+def test_other_data_or_another_model_are_another_run(study, tmp_path, own_cache, tiny_folder):
+    behavior = behavior_file(tmp_path / "moods.json", "It is good,", "It is bad,")
+    model = tmp_path / "model"
+    shutil.copytree(tiny_folder, model)
+    config = ExperimentConfig.load(study).model_dump() | {"behaviors": [str(behavior)], "models": [str(model)]}
+    run = partial(run_experiment, ExperimentConfig(**config), tmp_path / "run", say=lambda line: None)
+    run()
+    before = manifest(tmp_path / "run")
+    behavior.write_text(behavior.read_text().replace("It is bad,", "It is very bad,"))
+    with pytest.raises(InputError, match="holds a run on other data: moods changed since"):
+        run()
+    behavior_file(behavior, "It is good,", "It is bad,")
+    settings = model / "config.json"
+    settings.write_text(settings.read_text() + "\n")
+    with pytest.raises(InputError, match=r"as it was before .files changed since"):
+        run()
+    after = manifest(tmp_path / "run")
+    assert before["shards"] == after["shards"]  # what is in the folder is still told truly
+    assert after["sessions"][-1]["finished"] is None
+
+
+def test_what_does_not_fit_is_told_before_anything_is_computed(study, tmp_path, own_cache):
+    executor = Counting()
+    long = ExperimentConfig.load(study).model_dump() | {"answers": {"max_new_tokens": 250}}
+    with pytest.raises(InputError, match=r"open-ended prompt 'How is the rain.': .* do not fit the model's context"):
+        run_experiment(ExperimentConfig(**long), tmp_path / "long", executor=executor, say=lambda line: None)
+    deep = ExperimentConfig.load(study).model_dump() | {"layers": [1, 9]}
+    with pytest.raises(InputError, match="layer 9: the model has layers 0 to 3"):
+        run_experiment(ExperimentConfig(**deep), tmp_path / "deep", executor=executor, say=lambda line: None)
+    assert executor.done == []
+
+
+def test_tables_of_another_version_do_not_stay(study, tmp_path, own_cache):
+    folder = run_experiment(study, tmp_path / "run", say=lambda line: None)
+    shutil.copy(folder / "tables" / "sweep.parquet", folder / "tables" / "capability.parquet")
+    run_experiment(study, folder, say=lambda line: None)
+    assert "capability" not in tables(folder)
