@@ -174,7 +174,7 @@ def _band(rows: pd.DataFrame, shown: str, kind: str, kinds: tuple[str, ...], n_c
         fillpattern=pattern if _FILLS[place] else None,
         mode="lines",
         line={"width": 1, "color": faded(NEUTRAL, 0.8), "dash": _EDGES[place]},
-        name=f"{n_controls} {escape(kind)} vectors of the same norm",
+        name=f"{n_controls} {escape(kind)} vector{'' if n_controls == 1 else 's'} of the same norm",
         showlegend=True,
         hoverinfo="skip",
     )

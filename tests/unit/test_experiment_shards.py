@@ -5,9 +5,9 @@ import pickle
 
 import pytest
 import torch
-from caa_interp.experiment.config import ModelConfig
 
 import caa_interp as caa
+from caa_interp.experiment.config import ModelConfig
 from caa_interp.experiment.shards import code_digest, fingerprint, shard
 
 PAIR = caa.ContrastPair("How is it?", "Good.", "Bad.", id="1", topic="weather")

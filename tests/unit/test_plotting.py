@@ -193,7 +193,7 @@ def test_controls_are_one_band_from_the_lowest_to_the_highest():
 def test_other_names_can_be_the_controls():
     table = sweep_table(("refusal", "shuffled 0", "random"), layers=(3,))
     names = [one.name for one in caa.plot_dose_response(table, control="shuffled").data]
-    assert names == ["1 shuffled vectors of the same norm", "refusal", "random"]
+    assert names == ["1 shuffled vector of the same norm", "refusal", "random"]
 
 
 def test_a_missing_value_is_a_gap_in_the_line():
@@ -222,7 +222,7 @@ def test_names_are_shown_as_they_are():
     table = sweep_table(("<b>bold", "random & 0"), layers=(2,))
     assert caa.plot_sweep(table).layout.title.text.startswith("&lt;b&gt;bold: effect")
     names = [one.name for one in caa.plot_dose_response(table, control="random &").data]
-    assert names == ["1 random &amp; vectors of the same norm", "&lt;b&gt;bold"]
+    assert names == ["1 random &amp; vector of the same norm", "&lt;b&gt;bold"]
 
 
 def test_the_legend_of_a_dose_response_has_room_below():
