@@ -10,12 +10,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +25,7 @@ from caa_interp.experiment.environment import environment
 from caa_interp.experiment.executors import Executor, InProcess
 from caa_interp.experiment.page import write_page
 from caa_interp.experiment.plan import Found, Piece, Plan
+from caa_interp.experiment.run_folder import check_same_data, check_same_study, locked, manifest_in, now
 from caa_interp.experiment.shards import Shard, code_digest, fingerprint, shard
 from caa_interp.experiment.store import ShardStore, cache_limit, clear_cache, remove_unfinished, shard_cache
 from caa_interp.experiment.work import decode, vectors_of
@@ -89,9 +86,9 @@ def run_experiment(
     folder = Path(folder)
     behaviors = _behaviors(config)
     limit = cache_limit()
-    _check_same_study(config, folder)  # before anything is written there
-    with _locked(folder):
-        _check_same_study(config, folder)
+    check_same_study(config, folder)  # before anything is written there
+    with locked(folder):
+        check_same_study(config, folder)
         write_atomically(folder / "config.toml", config.to_toml().encode("utf-8"))
         remove_unfinished(folder)
         own = InProcess() if executor is None else None
@@ -125,17 +122,17 @@ class _Run:
         self._config, self._behaviors, self._folder = config, behaviors, folder
         self._executor, self._progress, self._say = executor, progress, say
         self._store = ShardStore(folder / "shards", shard_cache(), say)
-        self._before = _manifest_in(folder, say)
+        self._before = manifest_in(folder, say)
         self._manifest: dict[str, Any] = {
             **environment(),
             "models": {},
             "data": {name: fingerprint([one.train, one.test, one.open_ended]) for name, one in behaviors.items()},
             "seed": config.seed,
             # One entry each time that the study was started or gone on with; one that was killed never finished.
-            "sessions": [*self._before.get("sessions", []), {"started": _now(), "finished": None}],
+            "sessions": [*self._before.get("sessions", []), {"started": now(), "finished": None}],
             "shards": [],
         }
-        _check_same_data(folder, self._before.get("data", {}), self._manifest["data"])
+        check_same_data(folder, self._before.get("data", {}), self._manifest["data"])
         self._tables: dict[str, list[pd.DataFrame]] = {}
         self.n_done = 0
 
@@ -153,7 +150,7 @@ class _Run:
             if path.name not in kept:  # of other versions of this package, say
                 path.unlink()
         shards = self._manifest["shards"]
-        self._manifest["sessions"][-1]["finished"] = _now()
+        self._manifest["sessions"][-1]["finished"] = now()
         self._manifest |= {
             "seconds": sum(one["seconds"] for one in shards),
             "peak_memory_bytes": max(one["peak_memory_bytes"] for one in shards),
@@ -282,85 +279,8 @@ def _behaviors(config: ExperimentConfig) -> dict[str, Behavior]:
     return {one.name: one for one in loaded}
 
 
-def _manifest_in(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Manifest that earlier sessions left in a folder; empty if there is none."""
-    path = folder / "manifest.json"
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found["sessions"], list):
-            raise ValueError("its sessions are no list")
-    except (ValueError, KeyError, TypeError) as error:
-        say(f"{path} is damaged ({error}). It is written anew; when earlier sessions were is not known any more.")
-        return {}
-    return dict(found)
-
-
-def _check_same_data(folder: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
-    changed = [name for name, digest in now.items() if before.get(name, digest) != digest]
-    if changed:
-        raise InputError(
-            f"folder: {folder} holds a run on other data: {', '.join(changed)} changed since. Name another folder."
-        )
-
-
 def _cut_cache(limit: int, say: Callable[[str], None]) -> None:
     try:
         clear_cache(keep_bytes=limit)
     except OSError as error:
         say(f"The cache {shard_cache()} cannot be cut to its limit ({error}).")
-
-
-def _check_same_study(config: ExperimentConfig, folder: Path) -> None:
-    path = folder / "config.toml"
-    if path.is_file():
-        try:
-            kept = ExperimentConfig.load(path)
-        except InputError as error:
-            raise InputError(
-                f"folder: the study that {folder} holds cannot be read; if it is this one, delete {path}: the shards "
-                f"stay. {error}"
-            ) from error
-        different = kept.differences(config)
-        if different:
-            raise InputError(
-                f"folder: {folder} holds a run of another study ({'; '.join(different)}). Name another folder; what "
-                "the two have in common is taken from the cache."
-            )
-    elif folder.is_file():
-        raise InputError(f"folder: {str(folder)!r} is a file. Name a folder.")
-    elif (
-        folder.is_dir()
-        and not (folder / "shards").is_dir()
-        and any(not one.name.startswith(".") for one in folder.iterdir())
-    ):
-        raise InputError(f"folder: {folder} is not empty, and holds no run. Name a new folder.")
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder; the lock goes with the process, however that ends."""
-    from filelock import FileLock, Timeout
-
-    folder.mkdir(parents=True, exist_ok=True)
-    holder = folder / ".running.json"
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        who = holder.read_text(encoding="utf-8").strip() if holder.is_file() else "unknown"
-        raise InputError(
-            f"folder: another run is writing to {folder} ({who}). Wait until it ends, or name another folder."
-        ) from None
-    try:
-        told = {"process": os.getpid(), "host": platform.node(), "since": _now()}
-        write_atomically(holder, json.dumps(told).encode())
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
