@@ -233,7 +233,7 @@ def test_each_kind_of_control_has_its_own_band():
     fig = plot_dose_response(table)
     assert [one.name for one in fig.data] == [
         "2 random vectors of the same norm",
-        "1 orthogonal vectors of the same norm",
+        "1 orthogonal vector of the same norm",
         "2 shuffled vectors of the same norm",
         "refusal",
     ]
@@ -286,7 +286,7 @@ def test_the_legend_names_each_kind_once_and_no_behavior():
     shown = [one.name for one in fig.data if one.showlegend is not False]
     assert shown == [
         "2 random vectors of the same norm",
-        "1 orthogonal vectors of the same norm",
+        "1 orthogonal vector of the same norm",
         "2 shuffled vectors of the same norm",
     ]
 
