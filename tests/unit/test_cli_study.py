@@ -203,6 +203,7 @@ def test_ctrl_c_ends_a_run_with_code_130_and_says_how_to_go_on(study, tmp_path):
 import os, signal
 from caa_interp.experiment import work
 from caa_interp import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background ignores it
 work.Worker.work = lambda *_: os.kill(os.getpid(), signal.SIGINT)
 cli.main()
 """

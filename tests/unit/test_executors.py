@@ -250,6 +250,8 @@ def test_ctrl_c_stops_a_cluster_that_was_started_here(tmp_path):
     folder.mkdir()
     program = start(
         f"""
+        import signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background ignores it
         executor = RayWorkers(2, worker=Tiny)
         try:
             for shard, _ in executor.run([Piece(str(n), "wait", ({str(folder)!r}, 60)) for n in range(4)]):

@@ -217,6 +217,8 @@ SCRIPT = """
 import os, signal, sys, threading, time
 from caa_interp.progress import counting, track
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background ignores it
+
 def work(error):
     with counting(40, "Study [of/two]", True, unit="shards") as count:
         count.already(12)
