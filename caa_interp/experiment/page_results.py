@@ -45,10 +45,13 @@ def rows_of(table: pd.DataFrame, column: str, value: object) -> pd.DataFrame:
 
 
 def joined(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Rows of several tables of one kind, with the ``attrs`` of the first."""
+    """Rows of several tables of one kind, with the ``attrs`` of the first and the paths of all."""
     every = list(tables)
     result = pd.concat(every, ignore_index=True)
     result.attrs = dict(every[0].attrs)
+    paths = {path for table in every for path in str(table.attrs.get("path") or "").split("+") if path}
+    if paths:
+        result.attrs["path"] = "+".join(sorted(paths))
     return result
 
 

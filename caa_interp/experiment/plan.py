@@ -87,6 +87,8 @@ class Plan:
         self._config, self._behaviors = config, behaviors
         self.layers = check_layers(config.layers, range(n_layers), "the model")
         self._n_layers = n_layers
+        self._prose = load_prose()[: config.costs.passages]
+        self._questions = _spread(load_questions("capability"), config.costs.questions)
         self.splits = {
             name: split_behavior(
                 name, one, self.layers, config.n_train, config.n_validation, config.n_test, config.seed
@@ -100,7 +102,6 @@ class Plan:
         n_prompts = max(config.answers.prompts, config.costs.prompts)
         answered = config.answers.max_new_tokens if config.answers.prompts else 0
         compared = DIVERGENCE_TOKENS if config.costs.prompts else 0
-        questions = _spread(load_questions("capability"), config.costs.questions)
         return [
             Piece(
                 "tokens",
@@ -109,7 +110,7 @@ class Plan:
                 "tokens",
                 f"{name}: whether all fits the model",
                 lambda _, name=name, parts=parts: {  # type: ignore[misc]
-                    "pairs": [pair for part in parts for pair in part] + questions,
+                    "pairs": [pair for part in parts for pair in part] + self._questions,
                     "prompts": self._behaviors[name].open_ended[:n_prompts],
                     "max_new_tokens": max(answered, compared, 1),
                     **self._asked,
@@ -253,15 +254,14 @@ class Plan:
     def _costs(self, behavior: str) -> list[Piece]:
         costs = self._config.costs
         prompts = self._behaviors[behavior].open_ended[: costs.prompts]
-        questions = _spread(load_questions("capability"), costs.questions)
         given: dict[str, dict[str, Any]] = {
-            "perplexity": {"passages": load_prose()[: costs.passages]},
+            "perplexity": {"passages": self._prose},
             "divergence": {
                 "prompts": prompts,
                 "n_tokens": DIVERGENCE_TOKENS,
                 "system_prompt": self._config.system_prompt,
             },
-            "capability": {"questions": questions, **self._asked},
+            "capability": {"questions": self._questions, **self._asked},
         }
         return [
             Piece(

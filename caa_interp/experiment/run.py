@@ -24,6 +24,7 @@ from caa_interp.experiment.config import ExperimentConfig, ModelConfig, slug
 from caa_interp.experiment.environment import environment
 from caa_interp.experiment.executors import Executor, InProcess
 from caa_interp.experiment.page import write_page
+from caa_interp.experiment.page_results import joined
 from caa_interp.experiment.plan import Found, Piece, Plan
 from caa_interp.experiment.run_folder import check_same_data, check_same_study, locked, manifest_in, now
 from caa_interp.experiment.shards import Shard, code_digest, fingerprint, shard
@@ -145,7 +146,7 @@ class _Run:
             self._do_model(model, facts, plan)
         kept = {f"{name}.parquet" for name in self._tables}
         for name, parts in self._tables.items():
-            write_atomically(self._folder / "tables" / f"{name}.parquet", _joined(parts).to_parquet(index=False))
+            write_atomically(self._folder / "tables" / f"{name}.parquet", joined(parts).to_parquet(index=False))
         for path in (self._folder / "tables").glob("*.parquet"):
             if path.name not in kept:  # of other versions of this package, say
                 path.unlink()
@@ -187,9 +188,9 @@ class _Run:
         vectors: dict[str, dict[str, SteeringVector]] = {}
         layer: dict[str, int] = {}
         found = Found(vectors, layer)
-        stages = (plan.vectors, plan.scores, plan.rest)
-        with counting(sum(len(stage()) for stage in stages), model.name, self._progress, unit="pieces") as bar:
-            for piece, table in self._finished(plan.vectors(), found, model, facts, bar):
+        of_vectors, of_scores, of_rest = plan.vectors(), plan.scores(), plan.rest()
+        with counting(len(of_vectors + of_scores + of_rest), model.name, self._progress, unit="pieces") as bar:
+            for piece, table in self._finished(of_vectors, found, model, facts, bar):
                 vectors[piece.behavior] = vectors_of(table)
                 path = self._folder / "vectors" / slug(facts["id"]) / f"{slug(piece.behavior)}.safetensors"
                 vectors[piece.behavior][piece.behavior].save(path)
@@ -198,27 +199,27 @@ class _Run:
                 measured.attrs = {}
                 self._add("reliability", facts, piece.behavior, measured)
             scores: dict[tuple[str, str], list[pd.DataFrame]] = {}
-            for piece, table in self._finished(plan.scores(), found, model, facts, bar):
+            for piece, table in self._finished(of_scores, found, model, facts, bar):
                 scores.setdefault((piece.table, piece.behavior), []).append(table)
             for (name, behavior), tables in scores.items():
-                self._add(name, facts, behavior, _joined(tables))
+                self._add(name, facts, behavior, joined(tables))
             for behavior, (train, validation, test) in plan.splits.items():
                 layer[behavior] = plan.layers[0]
                 if validation:
-                    layer[behavior] = choose_layer(_joined(scores["validation", behavior]))
+                    layer[behavior] = choose_layer(joined(scores["validation", behavior]))
                 chosen = {"layer": [layer[behavior]], "n_train": [len(train)]}
                 counts = {"n_validation": [len(validation)], "n_test": [len(test)]}
                 self._add("layers", facts, behavior, pd.DataFrame(chosen | counts))
             rest: dict[tuple[str, str], list[pd.DataFrame]] = {}
             for behavior in plan.splits:
-                swept = _joined(scores["sweep", behavior])
+                swept = joined(scores["sweep", behavior])
                 rest["dose_response", behavior] = [swept[swept["layer"] == layer[behavior]]]
-            for piece, table in self._finished(plan.rest(), found, model, facts, bar):
+            for piece, table in self._finished(of_rest, found, model, facts, bar):
                 rest.setdefault((piece.table, piece.behavior), []).append(table)
         for (name, behavior), tables in rest.items():
-            self._add(name, facts, behavior, _joined(tables))
+            self._add(name, facts, behavior, joined(tables))
             if name == "dose_response":
-                self._add("effects", facts, behavior, steerability(_joined(tables), seed=self._config.seed))
+                self._add("effects", facts, behavior, steerability(joined(tables), seed=self._config.seed))
 
     def _finished(
         self, pieces: Sequence[Piece], found: Found, model: ModelConfig, facts: Mapping[str, Any], bar: Any = None
@@ -262,16 +263,6 @@ class _Run:
     def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
         write_atomically(self._folder / "manifest.json", text.encode("utf-8"))
-
-
-def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Rows of all, with the attributes of the first and the paths of all."""
-    joined = pd.concat(tables, ignore_index=True)
-    joined.attrs = dict(tables[0].attrs)
-    paths = {path for table in tables for path in str(table.attrs.get("path") or "").split("+") if path}
-    if paths:
-        joined.attrs["path"] = "+".join(sorted(paths))
-    return joined
 
 
 def _behaviors(config: ExperimentConfig) -> dict[str, Behavior]:
