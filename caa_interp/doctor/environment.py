@@ -8,13 +8,12 @@ import platform
 import shutil
 import sys
 import warnings
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from caa_interp.devices import devices, threads
+from caa_interp.devices import devices, threads, version_of
 from caa_interp.files import cache_folder
 
 PACKAGES = ("transformer-lens", "torch", "transformers", "numpy", "pandas", "scipy", "scikit-learn", "plotly")
@@ -46,23 +45,16 @@ def environment_report() -> dict[str, Any]:
     """
     memory = psutil.virtual_memory()
     return {
-        "caa_interp": _version("caa-interp"),
+        "caa_interp": version_of("caa-interp"),
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: version_of(name) for name in PACKAGES},
         "devices": devices(),
         "threads": threads(),
         "memory": {"total_bytes": memory.total, "available_bytes": memory.available},
         "cache": _cache(),
         "extras": {"embedded model": _embedded(), **{name: _extra(name) for name in EXTRAS}},
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _cache() -> dict[str, Any]:
@@ -104,7 +96,7 @@ def _extra(name: str) -> dict[str, Any]:
                 f"{module} is installed and does not import ({type(error).__name__}: {' '.join(str(error).split())})"
             )
             return {"usable": False, "detail": f"For {purpose}; {what}: pip install -U 'caa-interp[{name}]'"}
-    installed = ", ".join(f"{module} {_version(module)}" for module in modules)
+    installed = ", ".join(f"{module} {version_of(module)}" for module in modules)
     if name != "figures":
         return {"usable": True, "detail": f"For {purpose}; {installed}"}
     browser = _browser()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from caa_interp.devices import devices, threads
+from caa_interp.devices import devices, threads, version_of
 
 PACKAGES = (
     "torch",
@@ -41,10 +40,10 @@ def environment() -> dict[str, Any]:
         - ``commit``, ``dirty``: see :func:`checkout`;
         - ``devices``, ``threads``: see :mod:`caa_interp.devices`.
     """
-    versions = {name: _version(name) for name in PACKAGES}
+    versions = {name: version_of(name) for name in PACKAGES}
     commit, dirty = checkout(Path(str(files("caa_interp"))))
     return {
-        "caa_interp": _version("caa-interp"),
+        "caa_interp": version_of("caa-interp"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: number for name, number in versions.items() if number is not None},
@@ -94,10 +93,3 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.decode("utf-8", "replace")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

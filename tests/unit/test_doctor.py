@@ -632,4 +632,4 @@ def test_without_the_embedded_model(monkeypatch):
 
 
 def test_a_package_that_is_missing():
-    assert environment._version("no-such-package-of-ours") is None
+    assert environment.version_of("no-such-package-of-ours") is None
