@@ -17,7 +17,7 @@ import torch
 
 import caa_interp as caa
 from benchmarks import floor, naive
-from caa_interp.prompts import PromptFormat, Rendering
+from caa_interp.prompts.format import PromptFormat, Rendering
 
 MULTIPLIERS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
 N_ROUNDS = 3
@@ -222,9 +222,7 @@ def show(rows: Sequence[dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for row in rows:
         cells = [
-            digits.get(name, "{:.2f}").format(row[name])
-            if isinstance(row.get(name), float)
-            else str(row.get(name, ""))
+            digits.get(name, "{:.2f}").format(row[name]) if isinstance(row.get(name), float) else str(row.get(name, ""))
             for name in columns
         ]
         lines.append("| " + " | ".join(cells) + " |")

@@ -87,9 +87,7 @@ def sweep_operations(config: Any, trunk: int, branches: Sequence[int], layers: i
         per_row = row_operations(config) + attention_operations(config, keys)
         operations += blocks * rows * per_row + readouts * readout_operations(config)
         for layer in range(layers):
-            operations += multipliers * (
-                (blocks - 1 - layer) * rows * per_row + readouts * readout_operations(config)
-            )
+            operations += multipliers * ((blocks - 1 - layer) * rows * per_row + readouts * readout_operations(config))
     return operations + blocks * trunk * (row_operations(config) + attention_operations(config, trunk // 2))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from caa_interp.prompts import Rendering
+from caa_interp.prompts.format import Rendering
 
 
 def steering_hook(vector: torch.Tensor, start: int) -> Callable[..., torch.Tensor]:
@@ -19,9 +19,7 @@ def steering_hook(vector: torch.Tensor, start: int) -> Callable[..., torch.Tenso
 
 
 @torch.no_grad()
-def sweep_cell(
-    model: Any, rendering: Rendering, format: str, layer: int, vector: torch.Tensor
-) -> tuple[float, float]:
+def sweep_cell(model: Any, rendering: Rendering, format: str, layer: int, vector: torch.Tensor) -> tuple[float, float]:
     """Scores of both answers at one layer with one (already multiplied) vector: one forward, or two for texts."""
     hooks = [(f"blocks.{layer}.hook_resid_post", steering_hook(vector, rendering.n_prompt - 1))]
     if format == "choices":
@@ -52,9 +50,7 @@ def difference_at_all_layers(model: Any, rendering: Rendering, format: str) -> t
 
 
 @torch.no_grad()
-def generate_one(
-    model: Any, prompt: Sequence[int], layer: int, vector: torch.Tensor, max_new_tokens: int
-) -> list[int]:
+def generate_one(model: Any, prompt: Sequence[int], layer: int, vector: torch.Tensor, max_new_tokens: int) -> list[int]:
     """Greedy answer to one prompt with one vector, through the model's own generation with a key-value cache."""
     tokens = torch.tensor([prompt], device=model.cfg.device)
 

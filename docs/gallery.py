@@ -55,7 +55,7 @@ class Study:
     @cached_property
     def vectors(self) -> dict[str, caa.SteeringVector]:
         """Mean difference of every behavior's activations."""
-        return {name: caa.vector_from_activations(one, behavior=name) for name, one in self.activations.items()}
+        return {name: caa.vectors.vector_from_activations(one, behavior=name) for name, one in self.activations.items()}
 
     @property
     def vector(self) -> caa.SteeringVector:
@@ -68,7 +68,7 @@ class Study:
         vectors = {
             BEHAVIOR: self.vector,
             **caa.random_vectors(self.vector, 3, seed=SEED),
-            **caa.orthogonal_vectors(self.vector, 3, seed=SEED + 1),
+            **caa.evaluation.orthogonal_vectors(self.vector, 3, seed=SEED + 1),
             **caa.shuffled_vectors(self.activations[BEHAVIOR], 3, seed=SEED),
         }
         pairs = self.behaviors[BEHAVIOR].test[::4]
@@ -118,9 +118,9 @@ def cost(study: Study) -> go.Figure:
 def decomposition(study: Study) -> go.Figure:
     """The vector in what the neurons of its block write."""
     neurons = study.model.blocks[LAYER].mlp.W_out.detach().cpu()
-    dictionary = caa.SparseAutoencoder(neurons, neurons.new_zeros(neurons.shape[1]))
-    table = caa.decompose(study.vector, dictionary, layer=LAYER, n_features=12, seed=SEED)
-    return caa.plot_decomposition(table, title=f"{BEHAVIOR} in the neurons of block {LAYER}")
+    dictionary = caa.analysis.SparseAutoencoder(neurons, neurons.new_zeros(neurons.shape[1]))
+    table = caa.analysis.decompose(study.vector, dictionary, layer=LAYER, n_features=12, seed=SEED)
+    return caa.plotting.plot_decomposition(table, title=f"{BEHAVIOR} in the neurons of block {LAYER}")
 
 
 def dose_response(study: Study) -> go.Figure:
@@ -175,17 +175,17 @@ def scores(study: Study) -> go.Figure:
         multipliers=(-6, -3, 0, 3, 6),
         max_new_tokens=30,
     )
-    judged = caa.judge_answers(answers, behavior.rubric, caa.LocalJudge(study.model))
+    judged = caa.judge_answers(answers, behavior.rubric, caa.evaluation.LocalJudge(study.model))
     return caa.plot_scores(judged.assign(behavior=BEHAVIOR))
 
 
 def side_effects(study: Study) -> go.Figure:
     """Every vector on every behavior, at equal norms."""
     vectors = caa.match_norms(study.vectors)
-    table = caa.side_effects(
+    table = caa.evaluation.side_effects(
         study.model, vectors, study.behaviors, layers=LAYER, format=FORMAT, multipliers=(-2, 2), n_pairs=4
     )
-    return caa.plot_side_effects(table)
+    return caa.plotting.plot_side_effects(table)
 
 
 def steered_lens(study: Study) -> go.Figure:
@@ -226,21 +226,21 @@ def transfer(study: Study) -> go.Figure:
     """Every sixth layer's vector at every sixth layer."""
     layers = range(4, 29, 6)
     pairs = study.behaviors[BEHAVIOR].test[::10]
-    table = caa.transfer(
+    table = caa.analysis.transfer(
         study.model, study.vector, pairs, source_layers=layers, layers=layers, multipliers=(-2, 2), format=FORMAT
     )
-    return caa.plot_transfer(table)
+    return caa.plotting.plot_transfer(table)
 
 
 def vector_map(study: Study) -> go.Figure:
     """All behaviors through the layers."""
-    return caa.plot_vector_map(caa.project_vectors(study.vectors, layers=range(5, 30)))
+    return caa.plotting.plot_vector_map(caa.analysis.project_vectors(study.vectors, layers=range(5, 30)))
 
 
 def weight_alignment(study: Study) -> go.Figure:
     """All blocks, for the vector of one layer."""
-    table = caa.weight_alignment(study.model, study.vector, layer=LAYER)
-    return caa.plot_weight_alignment(table, title=f"Weights along the {BEHAVIOR} vector of layer {LAYER}")
+    table = caa.analysis.weight_alignment(study.model, study.vector, layer=LAYER)
+    return caa.plotting.plot_weight_alignment(table, title=f"Weights along the {BEHAVIOR} vector of layer {LAYER}")
 
 
 PICTURES: dict[str, Callable[[Study], go.Figure]] = {

@@ -1,1 +1,5 @@
 """Looking into activations and steering vectors; each function returns a table."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

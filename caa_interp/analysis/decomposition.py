@@ -26,7 +26,7 @@ import torch
 
 from caa_interp.errors import InputError, VectorMismatchError
 from caa_interp.models.access import hook_name
-from caa_interp.vectors import SteeringVector
+from caa_interp.vectors.vector import SteeringVector
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
 MAX_CONFIG_BYTES = 2**20

@@ -16,9 +16,9 @@ import torch
 from caa_interp.errors import InputError
 from caa_interp.models.access import check_layers, n_layers
 from caa_interp.models.readout import component_states, read_logits, token_texts
-from caa_interp.prompts import PromptFormat, common_prefix
-from caa_interp.steering import check_multipliers, steer
-from caa_interp.vectors import SteeringVector
+from caa_interp.prompts.format import PromptFormat, common_prefix
+from caa_interp.steering.context import check_multipliers, steer
+from caa_interp.vectors.vector import SteeringVector
 
 
 def logit_lens(
@@ -137,7 +137,7 @@ def steered_lens(
         ``steered_layer``, ``read_at`` (the last token) and the vector's ``behavior`` and ``n_pairs``.
 
         ``component`` is ``"attention output"`` and ``"MLP output"`` (what a block adds to the residual stream),
-        ``"mid residual"`` (the stream between the two) or ``"block output"`` (the stream behind the block; at
+        ``"mid residual"`` (the stream between the two) or ``"block output"`` (the stream after the block; at
         ``layer`` with the vector added). The block output of the last layer gives the model's own next token. A
         model whose attention and MLP are parallel (Pythia, GPT-J) has no mid residual; it is left out.
 

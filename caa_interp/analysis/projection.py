@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from caa_interp.activations import Activations
+from caa_interp.analysis.plane import SETTINGS, Method, check_method, fit_plane
 from caa_interp.errors import InputError, VectorMismatchError
 from caa_interp.models.access import check_layers
-from caa_interp.plane import SETTINGS, Method, check_method, fit_plane
-from caa_interp.vectors import SteeringVector
+from caa_interp.vectors.activations import Activations
+from caa_interp.vectors.vector import SteeringVector
 
 Fit = Literal["each", "shared"]
 _Kind = TypeVar("_Kind", Activations, SteeringVector)
@@ -176,9 +176,7 @@ def project_vectors(
 def _points(groups: Mapping[str, Activations], layers: Sequence[int]) -> np.ndarray:
     """Points of all groups, ``[n_layers * n_points, d_model]``: layer by layer, each group's positive side first."""
     sides = [
-        _at_layers(side, group.layers, layers)
-        for group in groups.values()
-        for side in (group.positive, group.negative)
+        _at_layers(side, group.layers, layers) for group in groups.values() for side in (group.positive, group.negative)
     ]
     return np.concatenate(np.concatenate(sides).swapaxes(0, 1))
 

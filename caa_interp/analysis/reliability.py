@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from caa_interp.activations import Activations
-from caa_interp.behaviors import ContrastPair
+from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError
 from caa_interp.models.access import check_layers
 from caa_interp.statistics import check_confidence, jackknife_interval, wilson_interval
+from caa_interp.vectors.activations import Activations
 
 N_SPLITS = 1000
 _WITH_INTERVAL = (

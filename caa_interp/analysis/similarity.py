@@ -12,7 +12,7 @@ from scipy import stats
 
 from caa_interp.errors import InputError, VectorMismatchError
 from caa_interp.models.access import check_layers
-from caa_interp.vectors import SteeringVector
+from caa_interp.vectors.vector import SteeringVector
 
 Between = Literal["layers", "vectors"]
 

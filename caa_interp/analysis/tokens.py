@@ -12,8 +12,8 @@ import torch
 from caa_interp.errors import InputError
 from caa_interp.models.access import check_layers, input_device, residual_hooks
 from caa_interp.models.readout import special_ids, token_texts
-from caa_interp.prompts import PromptFormat, common_prefix
-from caa_interp.vectors import SteeringVector
+from caa_interp.prompts.format import PromptFormat, common_prefix
+from caa_interp.vectors.vector import SteeringVector
 
 
 def token_similarity(
@@ -69,9 +69,7 @@ def token_similarity(
     chosen = check_layers(layers, vector.layers, "the vector")
     for layer in chosen:
         if not bool(vector.at(layer).any()):
-            raise InputError(
-                f"vector: it is zero at layer {layer}, so nothing is similar to it. Leave the layer out."
-            )
+            raise InputError(f"vector: it is zero at layer {layer}, so nothing is similar to it. Leave the layer out.")
     form = PromptFormat.of(model)
     tokens, n_prompt = _tokens(form, text, answer, system_prompt)
     units = {layer: vector.at(layer).double() / vector.at(layer).double().norm() for layer in chosen}

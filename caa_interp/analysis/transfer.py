@@ -14,12 +14,12 @@ from typing import Any
 
 import pandas as pd
 
-from caa_interp.behaviors import ContrastPair
+from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.models.access import check_layers, n_layers
-from caa_interp.prompts import Format
-from caa_interp.vectors import SteeringVector
+from caa_interp.prompts.format import Format
+from caa_interp.vectors.vector import SteeringVector
 
 
 def transfer(

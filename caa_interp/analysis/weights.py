@@ -1,6 +1,6 @@
 """Which attention heads and neurons write along a steering vector, and which read from it, by their weights alone.
 
-1. The vector of layer L stands behind block L. What blocks 0 to L write can have made it; what blocks after L read
+1. The vector of layer L stands after block L. What blocks 0 to L write can have made it; what blocks after L read
    from the residual stream can be moved by it.
 2. A head writes through W_O and reads through W_Q, W_K and W_V; a neuron writes its row of W_out and reads its
    column of W_in, and of W_gate. Norms are folded into them (:mod:`caa_interp.models.weights`).
@@ -24,7 +24,7 @@ from scipy import stats
 from caa_interp.errors import InputError
 from caa_interp.models.access import check_layers, n_layers
 from caa_interp.models.weights import BlockWeights, block_weights
-from caa_interp.vectors import SteeringVector
+from caa_interp.vectors.vector import SteeringVector
 
 CONFIDENCE = 0.95
 

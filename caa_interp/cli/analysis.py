@@ -18,7 +18,7 @@ from caa_interp.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from caa_interp.vectors import SteeringVector
+    from caa_interp.vectors.vector import SteeringVector
 
 
 def analyze(

@@ -10,7 +10,7 @@ from typing import Any
 
 from caa_interp.errors import MissingDependencyError
 from caa_interp.files import cache_folder
-from caa_interp.paper import MODELS
+from caa_interp.paper.published import MODELS
 
 # Both types of checkpoint have float16 weights.
 _DOWNLOAD = {"meta-llama/Llama-2-7b-chat-hf": "13.5 GB", "meta-llama/Llama-2-13b-chat-hf": "26 GB"}

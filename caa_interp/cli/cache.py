@@ -65,7 +65,7 @@ def clear(
         question = f"Remove {kept['number']} {_WHAT[part]}, which may have to be paid for again? (--yes does not ask)"
         typer.confirm(question, abort=True, err=True)
     if part is Part.SHARDS:
-        from caa_interp.experiment.store import clear_cache
+        from caa_interp.study.store import clear_cache
 
         clear_cache()
     elif Path(kept["folder"]).exists():
@@ -88,7 +88,7 @@ def _measured(part: Part) -> dict[str, Any]:
 
 
 def _shards() -> Iterator[tuple[int, float]]:
-    from caa_interp.experiment.store import cache_contents
+    from caa_interp.study.store import cache_contents
 
     for shard in cache_contents():
         yield shard.n_bytes, shard.last_used

@@ -29,8 +29,8 @@ def check(
     """
     import pandas as pd
 
-    from caa_interp.behaviors import load_behavior, load_behaviors
-    from caa_interp.data_quality import measure_quality
+    from caa_interp.behaviors.behavior import load_behavior, load_behaviors
+    from caa_interp.behaviors.quality import measure_quality
 
     chosen = [load_behavior(name) for name in behaviors] if behaviors else list(load_behaviors().values())
     measured = [measure_quality(behavior) for behavior in chosen]
@@ -59,9 +59,10 @@ def convert(
 
     Example: caa-interp data convert survival-instinct.jsonl my-survival-instinct.json
     """
-    from caa_interp.behaviors import behavior_json, split_pairs
+    from caa_interp.behaviors.behavior import behavior_json
+    from caa_interp.behaviors.pairs import split_pairs
+    from caa_interp.behaviors.readers import read_pairs
     from caa_interp.files import write_atomically
-    from caa_interp.readers import read_pairs
 
     check_target(target, (".json",), force)
     # The published survival-instinct set points the other way; its file says so too, whatever the new name is.
@@ -85,7 +86,7 @@ def fetch(
 
     Example: caa-interp data fetch anthropic survival-instinct
     """
-    from caa_interp.fetch import fetch as download
+    from caa_interp.behaviors.downloads import fetch as download
 
     if collection not in COLLECTIONS:
         raise typer.BadParameter(f"{collection!r} is not one of {', '.join(COLLECTIONS)}.")

@@ -46,7 +46,7 @@ def export(
     """
     check_target(target, (), force)
     from caa_interp.interchange.exchange import export_vector
-    from caa_interp.vectors import SteeringVector
+    from caa_interp.vectors.vector import SteeringVector
 
     loaded = SteeringVector.load(vector)
     export_vector(

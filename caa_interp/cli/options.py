@@ -77,7 +77,7 @@ def _parts(text: str) -> list[str]:
 
 def complete_behavior(incomplete: str) -> list[str]:
     """Names of packaged behaviors that begin with what was typed."""
-    from caa_interp.behaviors import data_folder
+    from caa_interp.behaviors.behavior import data_folder
 
     names = sorted(path.stem for path in data_folder().glob("*.json"))
     return [name for name in names if name.startswith(incomplete) and not name.startswith("_")]
@@ -85,7 +85,7 @@ def complete_behavior(incomplete: str) -> list[str]:
 
 def complete_model(incomplete: str) -> list[str]:
     """Names of models that everybody may mean; folders and files are for the shell to complete."""
-    from caa_interp.paper import MODELS
+    from caa_interp.paper.published import MODELS
 
     return [name for name in (EMBEDDED, *(one.name for one in MODELS)) if name.startswith(incomplete)]
 

@@ -20,7 +20,7 @@ from caa_interp.cli.options import (
 from caa_interp.cli.output import print_facts
 
 if TYPE_CHECKING:
-    from caa_interp.experiment.config import ExperimentConfig
+    from caa_interp.study.config import ExperimentConfig
 
 
 def demo(
@@ -34,7 +34,7 @@ def demo(
 
     Example: caa-interp demo --folder demo
     """
-    from caa_interp.demo import run_demo
+    from caa_interp.study.demo import run_demo
 
     run_demo(folder, model_name=model, behavior_name=behavior, say=typer.echo)
 
@@ -55,9 +55,7 @@ def run(
     ] = None,
     cpus_per_worker: Annotated[int | None, typer.Option(min=1, help="CPUs of each worker; default: 1.")] = None,
     gpus_per_worker: Annotated[float | None, typer.Option(min=0, help="GPUs of each worker; default: none.")] = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Only check the file, and print what would be done.")
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only check the file, and print what would be done.")] = False,
 ) -> None:
     """Do the study that a config file says, or go on with it: vectors, tables, figures and a page.
 
@@ -71,14 +69,14 @@ def run(
     if given and not spread:
         names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
         raise typer.BadParameter(f"{names}: there are no workers. Add --workers or --ray, or leave it out.")
-    from caa_interp.experiment.config import ExperimentConfig
+    from caa_interp.study.config import ExperimentConfig
 
     study = ExperimentConfig.load(config)
     if check:
         _print_plan(study)
         return
-    from caa_interp.experiment.executors import RayWorkers
-    from caa_interp.experiment.run import run_experiment
+    from caa_interp.study.executors import RayWorkers
+    from caa_interp.study.run import run_experiment
 
     where = folder or Path("runs") / config.stem
     with RayWorkers(workers, address=ray, **given) if spread else nullcontext() as executor:  # type: ignore[arg-type]
@@ -87,9 +85,9 @@ def run(
 
 def _print_plan(study: ExperimentConfig) -> None:
     """Print how much a study is, as far as it is known before a model is loaded."""
-    from caa_interp.behaviors import load_behavior
+    from caa_interp.behaviors.behavior import load_behavior
     from caa_interp.cli.available import shape_of
-    from caa_interp.experiment.plan import Plan
+    from caa_interp.study.plan import Plan
 
     behaviors = {one.name: one for one in map(load_behavior, study.behaviors)}
     n_layers = {model.name: (shape_of(model.name) or (None,))[0] for model in study.models}
@@ -122,7 +120,7 @@ def report(
 
     Example: caa-interp report runs/study
     """
-    from caa_interp.experiment.page import write_page
+    from caa_interp.study.page import write_page
 
     write_page(run)
     typer.echo(f"The page: {(run / 'report.html').resolve()}")
@@ -147,8 +145,8 @@ def reproduce(
 
     Example: caa-interp reproduce llama-2-7b --data CAA
     """
-    from caa_interp import paper
-    from caa_interp.reproduction import reproduce as measure_again
+    from caa_interp.paper import published as paper
+    from caa_interp.paper.reproduction import reproduce as measure_again
 
     comparison = measure_again(
         folder,

@@ -39,7 +39,7 @@ from caa_interp.errors import InputError, ModelError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from caa_interp.vectors import SteeringVector
+    from caa_interp.vectors.vector import SteeringVector
 
 
 class Estimator(StrEnum):
@@ -57,9 +57,7 @@ def extract(
     model: Model = EMBEDDED,
     format: Annotated[
         AnswerFormat,
-        typer.Option(
-            help="choices reads the answer letter, as the paper does; text the answer, as small models need."
-        ),
+        typer.Option(help="choices reads the answer letter, as the paper does; text the answer, as small models need."),
     ] = AnswerFormat.CHOICES,
     layers: LayersOption = None,
     estimator: Annotated[
@@ -75,9 +73,9 @@ def extract(
     Example: caa-interp extract optimism --format text --out optimism.safetensors
     """
     check_target(out, (".safetensors",), force)
-    from caa_interp import estimators
-    from caa_interp.behaviors import load_behavior
-    from caa_interp.extraction import extract_vector
+    from caa_interp.behaviors.behavior import load_behavior
+    from caa_interp.vectors import estimators
+    from caa_interp.vectors.extraction import extract_vector
 
     loaded = load_behavior(behavior)
     vector = extract_vector(
@@ -120,7 +118,7 @@ def sweep(
     """
     if out is not None:
         check_target(out, (".parquet", ".csv"), force)
-    from caa_interp.behaviors import load_behavior
+    from caa_interp.behaviors.behavior import load_behavior
     from caa_interp.evaluation.controls import random_vectors
     from caa_interp.evaluation.summary import quantity, summarize
     from caa_interp.evaluation.sweep import sweep as score
@@ -180,7 +178,7 @@ def generate(
     Example: caa-interp generate optimism.safetensors "How will it go?" --layer 12
     """
     asked = _prompts(prompts or [], prompt_file)
-    from caa_interp.generation import generate as answer
+    from caa_interp.steering.generation import generate as answer
 
     loaded = read_vector(vector)
     table = answer(
@@ -200,7 +198,7 @@ def generate(
 
 def read_vector(path: Path) -> SteeringVector:
     """Read a vector's file."""
-    from caa_interp.vectors import SteeringVector
+    from caa_interp.vectors.vector import SteeringVector
 
     return SteeringVector.load(path)
 

@@ -5,8 +5,6 @@ ones. :func:`self_test` holds what this package computes on a model against plai
 anew, and says by how much they differ; :func:`environment_report` says what is installed and what there is to run on.
 """
 
-from caa_interp.doctor.environment import environment_report
-from caa_interp.doctor.run import self_test
-from caa_interp.doctor.subject import Check
+import lazy_loader
 
-__all__ = ["Check", "environment_report", "self_test"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

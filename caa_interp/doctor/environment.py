@@ -92,9 +92,7 @@ def _extra(name: str) -> dict[str, Any]:
             return {"usable": False, "detail": f"For {purpose}; {what}"}
         # A package that does not fit the others can fail in any way while it is imported.
         except Exception as error:
-            what = (
-                f"{module} is installed and does not import ({type(error).__name__}: {' '.join(str(error).split())})"
-            )
+            what = f"{module} is installed and does not import ({type(error).__name__}: {' '.join(str(error).split())})"
             return {"usable": False, "detail": f"For {purpose}; {what}: pip install -U 'caa-interp[{name}]'"}
     installed = ", ".join(f"{module} {version_of(module)}" for module in modules)
     if name != "figures":

@@ -7,14 +7,14 @@ from typing import Any
 import psutil
 import torch
 
-from caa_interp.activations import collect_activations
 from caa_interp.doctor.subject import N_LIKELY, PAIRS, PROMPTS, Subject, Verdict, likely_difference, post, wide
 from caa_interp.errors import ModelError
 from caa_interp.evaluation.sweep import sweep
-from caa_interp.generation import generate, stream_answer
 from caa_interp.models.access import end_of_text_ids, input_device, model_id, n_layers, takes_tree_masks
 from caa_interp.models.wrapping import plain_copy, wrap
-from caa_interp.prompts import FORMATS, Rendering
+from caa_interp.prompts.format import FORMATS, Rendering
+from caa_interp.steering.generation import generate, stream_answer
+from caa_interp.vectors.activations import collect_activations
 
 _GIB = 2**30
 _HALF = (torch.float16, torch.bfloat16)
@@ -129,7 +129,7 @@ def check_token_tree(subject: Subject) -> Verdict:
 
 
 def check_extraction(subject: Subject) -> Verdict:
-    """Collected activations are those behind block L, at the answer: a plain ``run_with_cache`` has the same."""
+    """Collected activations are those after block L, at the answer: a plain ``run_with_cache`` has the same."""
     layers = range(n_layers(subject.model))
     pre = {layer: f"blocks.{layer}.hook_resid_pre" for layer in layers[1:]}
     off, between, steps = [], [0.0], []
@@ -164,8 +164,8 @@ def check_cache(subject: Subject) -> Verdict:
     for multiplier in (0.0, 1.0):
 
         def uncached(tokens: tuple[int, ...], multiplier: float = multiplier) -> torch.Tensor:
-            behind = len(prompt) - 1
-            return subject.log_probs((*prompt, *tokens), layer, multiplier, behind)[behind:]
+            after = len(prompt) - 1
+            return subject.log_probs((*prompt, *tokens), layer, multiplier, after)[after:]
 
         stepwise = subject.stepwise_log_probs([prompt], answer, layer, multiplier)[0]
         differences.append(likely_difference(stepwise, uncached(answer)))
@@ -231,7 +231,7 @@ def _text_scores(subject: Subject) -> torch.Tensor:
 
 
 def _mean_log_prob(log_probs: torch.Tensor, tokens: tuple[int, ...], rendering: Rendering) -> float:
-    """Mean log-probability per token of what stands behind the prompt."""
+    """Mean log-probability per token of what stands after the prompt."""
     at = torch.arange(rendering.n_prompt, len(tokens))
     return float(log_probs[at - 1, torch.tensor(tokens)[at]].mean())
 

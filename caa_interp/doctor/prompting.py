@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from caa_interp.behaviors import ContrastPair
+from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.doctor.subject import PAIRS, Subject, Verdict
-from caa_interp.prompts import FORMATS, Format, common_prefix, with_choices
+from caa_interp.prompts.format import FORMATS, Format, common_prefix, with_choices
 
 
 def check_bos(subject: Subject) -> Verdict:
-    """BOS stands in front of every prompt once, where the tokenizer or the chat template puts it, and not behind."""
+    """BOS stands in front of every prompt once, where the tokenizer or the chat template puts it, and not after."""
     tokenizer, bos = subject.form.tokenizer, subject.form.tokenizer.bos_token_id
     if bos is None:
         return None, "Does not apply: the tokenizer has no BOS token."
@@ -27,7 +27,7 @@ def check_bos(subject: Subject) -> Verdict:
     counts = " or ".join(map(str, sorted(set(in_front))))
     return set(in_front) == {1} and not any(inside), (
         f"{len(in_front)} prompts begin with {counts} {name} (1 is right), and {sum(inside)} more stand in the "
-        "answers behind them (0 is right)."
+        "answers after them (0 is right)."
     )
 
 
@@ -57,7 +57,7 @@ def check_prompt_form(subject: Subject) -> Verdict:
 
 
 def check_letters(subject: Subject) -> Verdict:
-    """A and B are single tokens behind ``(``."""
+    """A and B are single tokens after ``(``."""
     decode = subject.form.tokenizer.decode
     found = set()
     for pair in PAIRS:
@@ -65,9 +65,9 @@ def check_letters(subject: Subject) -> Verdict:
             for side in (rendering.positive, rendering.negative):
                 before, letter = decode(side[: rendering.n_shared]), decode([side[rendering.n_shared]])
                 found.add((before.rstrip()[-1:], letter.strip()))
-    read = ", ".join(f"{letter!r} behind {before!r}" for before, letter in sorted(found))
+    read = ", ".join(f"{letter!r} after {before!r}" for before, letter in sorted(found))
     return found == {("(", "A"), ("(", "B")}, (
-        f"The answers (A) and (B) are told apart by {read} ('A' and 'B' behind '(' are right)."
+        f"The answers (A) and (B) are told apart by {read} ('A' and 'B' after '(' are right)."
     )
 
 

@@ -21,10 +21,10 @@ from caa_interp.doctor.subject import (
     wide,
 )
 from caa_interp.evaluation.sweep import sweep
-from caa_interp.extraction import extract_vector
-from caa_interp.generation import generate
 from caa_interp.models.access import n_layers
-from caa_interp.steering import steer
+from caa_interp.steering.context import steer
+from caa_interp.steering.generation import generate
+from caa_interp.vectors.extraction import extract_vector
 
 _N_NEW = 3
 
@@ -35,7 +35,7 @@ def check_positions(subject: Subject) -> Verdict:
     if n_layers(model) < 2:
         return (
             None,
-            "Does not apply: what is added behind a block is seen in front of the next, and there is only one.",
+            "Does not apply: what is added after a block is seen in front of the next, and there is only one.",
         )
     added = {}
     with _observed(model, layer) as found:
@@ -56,12 +56,12 @@ def check_positions(subject: Subject) -> Verdict:
     tolerated = subject.of_norm * float(subject.vector.at(layer).norm()) / SHARE_OF_NORM
     right, findings = True, []
     for name, difference in added.items():
-        before, behind = difference[: len(prompt) - 1], difference[len(prompt) - 1 :]
+        before, after = difference[: len(prompt) - 1], difference[len(prompt) - 1 :]
         early = int((before.norm(dim=1) > tolerated).sum())
-        late = int(((behind - subject.vector.at(layer)).norm(dim=1) <= tolerated).sum())
-        right = right and early == 0 and late == len(behind) > 0
+        late = int(((after - subject.vector.at(layer)).norm(dim=1) <= tolerated).sum())
+        right = right and early == 0 and late == len(after) > 0
         findings.append(
-            f"{name} adds the vector at {late} of {len(behind)} positions from the prompt's last token on (all is "
+            f"{name} adds the vector at {late} of {len(after)} positions from the prompt's last token on (all is "
             f"right) and something at {early} of {len(before)} before (0 is right)"
         )
     return (

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from caa_interp.behaviors import ContrastPair
+from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.models.access import CachedDecoder, input_device, is_bridge, model_id, n_layers
-from caa_interp.prompts import PromptFormat
-from caa_interp.vectors import SteeringVector
+from caa_interp.prompts.format import PromptFormat
+from caa_interp.vectors.vector import SteeringVector
 
 PAIRS = (
     ContrastPair("Is the weather good?", "Yes, I like it very much.", "No, I do not."),
@@ -108,7 +108,7 @@ class Subject:
 
     @property
     def middle(self) -> int:
-        """A layer that has another behind it, if any has."""
+        """A layer that has another after it, if any has."""
         return (n_layers(self.model) - 1) // 2
 
     @property
@@ -127,9 +127,7 @@ class Subject:
         layers = range(n_layers(self.model))
         residual = self.residuals(self.prompts[0], [post(layer) for layer in layers])
         sizes = torch.stack([residual[post(layer)][-1].norm() for layer in layers])
-        drawn = torch.randn(
-            len(sizes), int(self.model.cfg.d_model), generator=torch.Generator().manual_seed(self.seed)
-        )
+        drawn = torch.randn(len(sizes), int(self.model.cfg.d_model), generator=torch.Generator().manual_seed(self.seed))
         values = SHARE_OF_NORM * sizes[:, None] * (drawn / drawn.norm(dim=1, keepdim=True)).to(sizes)
         return SteeringVector(values, tuple(layers), {"behavior": "random", "model": model_id(self.model)})
 
@@ -143,9 +141,7 @@ class Subject:
         """Rows of one length as the model takes them, ``[batch, position]``."""
         return torch.tensor([list(row) for row in rows], device=input_device(self.model))
 
-    def log_probs(
-        self, tokens: Sequence[int], layer: int = 0, multiplier: float = 0.0, start: int = 0
-    ) -> torch.Tensor:
+    def log_probs(self, tokens: Sequence[int], layer: int = 0, multiplier: float = 0.0, start: int = 0) -> torch.Tensor:
         """Log-probabilities ``[position, d_vocab]`` of one pass, steered from ``start`` on by a hook of its own."""
         hooks = [(post(layer), self.adding(layer, multiplier, start))] if multiplier else []
         with torch.no_grad():
@@ -155,7 +151,7 @@ class Subject:
     def stepwise_log_probs(
         self, prompts: Sequence[Sequence[int]], answer: Sequence[int], layer: int = 0, multiplier: float = 0.0
     ) -> torch.Tensor:
-        """Log-probabilities ``[batch, 1 + n_answer, d_vocab]`` behind prompts and answer, read as they are generated.
+        """Log-probabilities ``[batch, 1 + n_answer, d_vocab]`` after prompts and answer, read as they are generated.
 
         The prompts stand side by side, padded on the left; from their last token on the model is given one token at
         a time, with a key-value cache.
@@ -185,7 +181,7 @@ class Subject:
 
 
 def post(layer: int) -> str:
-    """Name of the hook behind a block, written out here so that it is not taken from what is examined."""
+    """Name of the hook after a block, written out here so that it is not taken from what is examined."""
     return f"blocks.{layer}.hook_resid_post"
 
 

@@ -18,15 +18,16 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from caa_interp.behaviors import Behavior, ContrastPair, PublishedPair, check_pairs
+from caa_interp.behaviors.behavior import Behavior
+from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import MEASURES
 from caa_interp.evaluation.sweep import check_vectors, sweep
 from caa_interp.progress import track
-from caa_interp.prompts import Format, PromptFormat, check_format, with_choices
+from caa_interp.prompts.format import Format, PromptFormat, check_format, with_choices
 from caa_interp.statistics import bootstrap_mean, check_confidence
-from caa_interp.steering import check_multipliers
-from caa_interp.vectors import SteeringVector
+from caa_interp.steering.context import check_multipliers
+from caa_interp.vectors.vector import SteeringVector
 
 Side = Literal["positive", "negative"]
 SIDES: tuple[Side, ...] = ("positive", "negative")
@@ -116,8 +117,8 @@ def baselines(
         ``"choices"`` (default, the paper's) or ``"text"``, of the examples too.
     tuned
         Tuned models of the same width by the name of their baseline, such as ``{"positive fine-tuning":
-        caa.fine_tune(model, behavior.train)}``. They get the same vector, which is ``transferred_to`` them, and no
-        system prompt.
+        caa.evaluation.fine_tune(model, behavior.train)}``. They get the same vector, which is ``transferred_to``
+        them, and no system prompt.
     n_pairs
         At most this many test pairs are scored, drawn at random; default: all.
     n_shots
@@ -164,8 +165,7 @@ def baselines(
         if n_shots > len(train):
             raise InputError(f"n_shots: {n_shots}, but the behavior has {len(train)} train pairs. Show fewer.")
         prompts |= {
-            f"{side} few-shot": few_shot_prompt(train, side=side, n=n_shots, format=format, seed=seed)
-            for side in SIDES
+            f"{side} few-shot": few_shot_prompt(train, side=side, n=n_shots, format=format, seed=seed) for side in SIDES
         }
     conditions: dict[str, tuple[Any, dict[str, SteeringVector], str | None]] = {
         name: (model, vectors, prompt) for name, prompt in prompts.items()
@@ -182,9 +182,7 @@ def baselines(
             form.render(pair, format, prompt, what=f"{name}, pair {number}")
     tables = {}
     for name, (own_model, own, prompt) in track(conditions.items(), "Baselines", progress):
-        tables[name] = sweep(
-            own_model, own, test, format=format, layers=layer, multipliers=doses, system_prompt=prompt
-        )
+        tables[name] = sweep(own_model, own, test, format=format, layers=layer, multipliers=doses, system_prompt=prompt)
     result = pd.concat(tables, names=["baseline"]).reset_index("baseline").reset_index(drop=True)
     paths = {path for table in tables.values() for path in table.attrs["path"].split("+")}
     result.attrs = {

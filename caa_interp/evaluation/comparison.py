@@ -8,15 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from caa_interp.behaviors import ContrastPair, check_pairs
+from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError
 from caa_interp.evaluation.strength import OutOfReachError, calibrate
 from caa_interp.evaluation.summary import summarize
 from caa_interp.evaluation.sweep import check_vectors, sweep
-from caa_interp.operators import Operator, add, name_of
 from caa_interp.progress import track
-from caa_interp.prompts import Format
-from caa_interp.vectors import SteeringVector
+from caa_interp.prompts.format import Format
+from caa_interp.steering.operators import Operator, add, name_of
+from caa_interp.vectors.vector import SteeringVector
 
 Candidate = SteeringVector | tuple[SteeringVector, Operator]
 
@@ -44,7 +44,7 @@ def compare_at_equal_divergence(
     model
         The model.
     candidates
-        By name a steering vector, which is added, or a vector and an operator (see :mod:`caa_interp.operators`).
+        By name a steering vector, which is added, or a vector and an operator (:mod:`caa_interp.steering.operators`).
     pairs
         Held-out pairs to score.
     prompts
@@ -52,7 +52,7 @@ def compare_at_equal_divergence(
     layer
         0-based block index.
     target
-        Mean divergence, in nats per token, see :func:`caa_interp.calibrate`.
+        Mean divergence, in nats per token, see :func:`caa_interp.evaluation.calibrate`.
     format
         As in :func:`caa_interp.sweep`.
     n_tokens

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from caa_interp.activations import Activations
 from caa_interp.errors import InputError, VectorMismatchError
-from caa_interp.extraction import vector_from_activations
-from caa_interp.vectors import SteeringVector
+from caa_interp.vectors.activations import Activations
+from caa_interp.vectors.extraction import vector_from_activations
+from caa_interp.vectors.vector import SteeringVector
 
 
 def random_vectors(vector: SteeringVector, n: int = 20, *, seed: int = 0) -> dict[str, SteeringVector]:

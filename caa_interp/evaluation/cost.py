@@ -14,17 +14,17 @@ from typing import Any
 
 import pandas as pd
 
-from caa_interp.behaviors import ContrastPair
+from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError
 from caa_interp.evaluation.sweep import check_vectors, sweep
-from caa_interp.generation import generate
 from caa_interp.models.access import end_of_text_ids, model_id
-from caa_interp.operators import Operator, add, name_of
 from caa_interp.progress import track
-from caa_interp.prompts import Format, PromptFormat, common_prefix
-from caa_interp.steering import check_multipliers
+from caa_interp.prompts.format import Format, PromptFormat, common_prefix
+from caa_interp.steering.context import check_multipliers
+from caa_interp.steering.generation import generate
+from caa_interp.steering.operators import Operator, add, name_of
 from caa_interp.tree import Branch, Edit, run_trees
-from caa_interp.vectors import SteeringVector
+from caa_interp.vectors.vector import SteeringVector
 
 
 def perplexity(
@@ -56,7 +56,7 @@ def perplexity(
     multipliers
         Finite numbers; 0 is the unsteered model, exactly.
     operator
-        See :mod:`caa_interp.operators`; default: addition.
+        See :mod:`caa_interp.steering.operators`; default: addition.
     max_tokens
         Passages are cut to this many tokens.
     progress

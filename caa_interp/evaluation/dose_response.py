@@ -18,17 +18,18 @@ from typing import Any
 
 import pandas as pd
 
-from caa_interp.activations import collect_activations
-from caa_interp.behaviors import Behavior, ContrastPair, check_pairs
+from caa_interp.behaviors.behavior import Behavior
+from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError
 from caa_interp.evaluation.controls import random_vectors, shuffled_vectors
 from caa_interp.evaluation.summary import choose_layer
 from caa_interp.evaluation.sweep import sweep
-from caa_interp.extraction import vector_from_activations
 from caa_interp.models.access import check_layers, n_layers
 from caa_interp.progress import track
-from caa_interp.prompts import Format, check_format
-from caa_interp.steering import check_multipliers
+from caa_interp.prompts.format import Format, check_format
+from caa_interp.steering.context import check_multipliers
+from caa_interp.vectors.activations import collect_activations
+from caa_interp.vectors.extraction import vector_from_activations
 
 
 def dose_response(

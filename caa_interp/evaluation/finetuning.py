@@ -27,12 +27,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from caa_interp.behaviors import ContrastPair, check_pairs
+from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError, MissingDependencyError
 from caa_interp.files import publish_folder
 from caa_interp.models.access import model_id, steered
 from caa_interp.models.wrapping import plain_copy, wrap
-from caa_interp.prompts import Format, PromptFormat
+from caa_interp.prompts.format import Format, PromptFormat
 
 Method = Literal["lora", "full"]
 # For all weights what the paper and its code say: plain SGD at a constant rate, and nothing is clipped.
@@ -105,7 +105,7 @@ def fine_tune(
     TransformerBridge
         A model of its own, in the precision of ``model``, that every function takes. Its id is the name of the folder
         ``output``, as after loading it from there; without one, ``model``'s id with method, side and a digest of
-        texts and settings behind it. So the vectors of ``model`` must be ``transferred_to`` it.
+        texts and settings after it. So the vectors of ``model`` must be ``transferred_to`` it.
 
     Raises
     ------

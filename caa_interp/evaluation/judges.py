@@ -1,4 +1,4 @@
-"""Two judges: a model behind an OpenAI-compatible server, and a loaded TransformerLens model."""
+"""Two judges: a model on an OpenAI-compatible server, and a loaded TransformerLens model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from caa_interp.errors import InputError, MissingDependencyError, ModelError
 from caa_interp.evaluation.judge_requests import Messages, UnjudgedError
 from caa_interp.evaluation.replies import CUT
 from caa_interp.models.access import end_of_text_ids, is_bridge, model_id, model_revision, steered
-from caa_interp.prompts import PromptFormat, common_prefix
+from caa_interp.prompts.format import PromptFormat, common_prefix
 from caa_interp.tree import Branch, run_tree
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _LLAMA_2_MARKERS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")  # plain text to
 
 
 class OpenAIJudge:
-    """A judge behind OpenAI's chat completions, or behind any server that speaks them, such as vLLM.
+    """A judge asked through OpenAI's chat completions API, or any server that speaks it, such as vLLM.
 
     Needs the ``openai`` package: ``pip install 'caa-interp[judge]'``.
 

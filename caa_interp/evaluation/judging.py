@@ -3,7 +3,7 @@
 1. The steered model answers each prompt: greedy, 100 new tokens (:func:`caa_interp.generate`).
 2. A strong model reads the behavior's rubric, the prompt and the answer, at temperature 0, and replies with a number
    from 0 to 10.
-3. The mean over the prompts is reported for each multiplier (:func:`caa_interp.summarize_scores`).
+3. The mean over the prompts is reported for each multiplier (:func:`caa_interp.evaluation.summarize_scores`).
 
 Where this differs: the text under judgment is fenced off from the judge's instructions; a reply without a number has
 no score and is counted; and every reply is kept on disk, so that none is paid for twice.
@@ -180,13 +180,9 @@ def _requests(answers: pd.DataFrame, rubric: str, judge: Judge, cache: str | Pat
             if not isinstance(text, str):
                 raise InputError(f"answers: {name} of row {row!r} is {text!r}; it must be a text.")
     if not all(hasattr(judge, name) for name in ("name", "identity", "concurrency", "reply")):
-        raise InputError(
-            f"judge: {judge!r}; give an OpenAIJudge(model), a LocalJudge(model), or a Judge of your own."
-        )
+        raise InputError(f"judge: {judge!r}; give an OpenAIJudge(model), a LocalJudge(model), or a Judge of your own.")
     if not isinstance(rubric, str) or not rubric.strip():
-        raise InputError(
-            f"rubric: {rubric!r}; give a text that says what 0 and 10 mean, such as a behavior's rubric."
-        )
+        raise InputError(f"rubric: {rubric!r}; give a text that says what 0 and 10 mean, such as a behavior's rubric.")
     folder = Path(cache).expanduser() if cache is not None else cache_folder() / "judge"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,13 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from caa_interp.behaviors import Behavior, ContrastPair, check_pairs
+from caa_interp.behaviors.behavior import Behavior
+from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError
 from caa_interp.evaluation.sweep import check_vectors, sweep
-from caa_interp.operators import Operator, add
 from caa_interp.progress import track
-from caa_interp.prompts import Format
-from caa_interp.vectors import SteeringVector
+from caa_interp.prompts.format import Format
+from caa_interp.steering.operators import Operator, add
+from caa_interp.vectors.vector import SteeringVector
 
 
 def side_effects(

@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from caa_interp.activations import Activations
 from caa_interp.errors import InputError, VectorMismatchError
 from caa_interp.evaluation.cost import measured, own_answers
 from caa_interp.evaluation.sweep import check_vectors
-from caa_interp.operators import Operator, add, name_of
-from caa_interp.vectors import SteeringVector
+from caa_interp.steering.operators import Operator, add, name_of
+from caa_interp.vectors.activations import Activations
+from caa_interp.vectors.vector import SteeringVector
 
 _MOST_STEPS = 24
 _CLOSE = 0.02  # share of the target that a calibrated divergence may be off

@@ -210,7 +210,7 @@ def choose_layer(table: pd.DataFrame, vector: str | None = None) -> int:
 def choose_condition(table: pd.DataFrame, vector: str | None = None) -> tuple[int, float]:
     """Layer and multiplier that move the logit difference most towards the positive answer.
 
-    Use it on validation pairs (:func:`caa_interp.validation_split`), and report effects on test pairs.
+    Use it on validation pairs (:func:`caa_interp.evaluation.validation_split`), and report effects on test pairs.
 
     Parameters
     ----------
@@ -294,9 +294,7 @@ def _of_one_vector(table: pd.DataFrame, vector: str | None) -> pd.DataFrame:
 
 def _check(table: pd.DataFrame, confidence: float = 0.95) -> None:
     if not isinstance(table, pd.DataFrame):
-        raise InputError(
-            f"table: {type(table).__name__}, not a pandas DataFrame; give the result of caa_interp.sweep."
-        )
+        raise InputError(f"table: {type(table).__name__}, not a pandas DataFrame; give the result of caa_interp.sweep.")
     missing = {"item", "order", *CONDITION, *MEASURES} - set(table.columns)
     if missing:
         raise InputError(f"table: columns {sorted(missing)} are missing; give the result of caa_interp.sweep.")

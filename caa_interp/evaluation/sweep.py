@@ -1,6 +1,6 @@
 """Scoring contrast pairs under steering (Rimsky et al. 2024, section 4.1).
 
-1. Choices: softmax over the vocabulary behind ``(``; an item's score is p(matching letter) / (p(A) + p(B)).
+1. Choices: softmax over the vocabulary after ``(``; an item's score is p(matching letter) / (p(A) + p(B)).
 2. Text: the score is the difference of the mean log-probability per token of the two answers.
 3. Both are measured for every layer and multiplier, on held-out pairs.
 
@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from caa_interp.behaviors import ContrastPair, PublishedPair, check_pairs
+from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
 from caa_interp.errors import InputError
 from caa_interp.models.access import check_layers, model_id
-from caa_interp.operators import Operator, add, name_of
 from caa_interp.progress import track
-from caa_interp.prompts import Format, PromptFormat, Rendering, check_format
-from caa_interp.steering import check_multipliers
+from caa_interp.prompts.format import Format, PromptFormat, Rendering, check_format
+from caa_interp.steering.context import check_multipliers
+from caa_interp.steering.operators import Operator, add, name_of
 from caa_interp.tree import Branch, Edit, run_trees
-from caa_interp.vectors import SteeringVector
+from caa_interp.vectors.vector import SteeringVector
 
 
 def sweep(
@@ -55,7 +55,7 @@ def sweep(
     multipliers
         Finite numbers; 0 is the unsteered model, exactly.
     operator
-        What is done with vector and multiplier, see :mod:`caa_interp.operators`; default: addition, the paper's.
+        What is done with vector and multiplier, see :mod:`caa_interp.steering.operators`; default: addition.
     system_prompt
         Optional system prompt.
     progress

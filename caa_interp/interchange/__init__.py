@@ -1,1 +1,5 @@
 """Files of other tools, in and out: one module a format, and one call over all of them (``exchange``)."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -14,8 +14,8 @@ from caa_interp.errors import InputError
 from caa_interp.files import write_atomically
 from caa_interp.interchange.archives import read_members
 from caa_interp.models.access import HOOK
-from caa_interp.vector_files import read_header, write_header
-from caa_interp.vectors import SteeringVector
+from caa_interp.vectors.files import read_header, write_header
+from caa_interp.vectors.vector import SteeringVector
 
 
 def write_npz(vector: SteeringVector, path: Path) -> None:

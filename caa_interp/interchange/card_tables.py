@@ -8,7 +8,7 @@ import pandas as pd
 
 from caa_interp.errors import InputError
 from caa_interp.interchange.markdown import counted, number, shown, table
-from caa_interp.vectors import SteeringVector
+from caa_interp.vectors.vector import SteeringVector
 
 # The names of caa_interp.evaluation.controls, which lies above this.
 _CONTROL = r"^(random|orthogonal|shuffled) [0-9]+$"

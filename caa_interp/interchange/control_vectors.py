@@ -1,7 +1,7 @@
 """GGUF control vectors, the format of repeng and llama.cpp.
 
 1. ``general.architecture`` is ``controlvector``; every tensor is named ``direction.N``, float32, with one axis.
-2. N is the 0-based index of the block behind which llama.cpp and repeng add the direction, so N is our layer. (That
+2. N is the 0-based index of the block after which llama.cpp and repeng add the direction, so N is our layer. (That
    llama.cpp's loader keeps ``direction.N`` at place N - 1 is undone when it is applied.)
 3. llama.cpp refuses a file with ``direction.0``: it never edits block 0.
 4. Both add the direction at EVERY position, the prompt included; the paper and ``steer`` begin at the prompt's end.
@@ -23,8 +23,8 @@ import torch
 from caa_interp.errors import InputError
 from caa_interp.files import write_atomically
 from caa_interp.models.access import HOOK
-from caa_interp.vector_files import checksum, read_header, write_header
-from caa_interp.vectors import SteeringVector
+from caa_interp.vectors.files import checksum, read_header, write_header
+from caa_interp.vectors.vector import SteeringVector
 
 _DIRECTION = re.compile(r"direction\.(0|[1-9][0-9]{0,5})")
 _OURS = "caa_interp.vector"

@@ -19,8 +19,8 @@ from caa_interp.errors import InputError
 from caa_interp.interchange.published import stack_rows
 from caa_interp.interchange.tensors import floats, read_tensors, write_tensors
 from caa_interp.models.access import HOOK
-from caa_interp.vector_files import read_header, write_header
-from caa_interp.vectors import SteeringVector
+from caa_interp.vectors.files import read_header, write_header
+from caa_interp.vectors.vector import SteeringVector
 
 _HOOK = re.compile(r"(?:[A-Za-z_]+\.)*(?:layers|h|blocks)\.([0-9]{1,6})")
 _OURS = "caa_interp"
@@ -54,9 +54,7 @@ def read_harness(path: Path) -> SteeringVector:
     """Read the vectors of a file, as they are; their coefficients go into ``metadata["steering_coefficients"]``."""
     entries = read_tensors(path)
     if not isinstance(entries, dict) or not entries:
-        raise InputError(
-            f"file {path}: {type(entries).__name__}; it must be a dictionary of hooks. Give another file."
-        )
+        raise InputError(f"file {path}: {type(entries).__name__}; it must be a dictionary of hooks. Give another file.")
     found = {}
     for hook, entry in entries.items():
         where = f"file {path}: hook {str(hook)[:80]!r}"
@@ -68,9 +66,7 @@ def read_harness(path: Path) -> SteeringVector:
         unlike = {"action": "add", "bias": None, "head_index": None}
         given = {name: entry.get(name, value if name != "action" else None) for name, value in unlike.items()}
         if given != unlike:
-            raise InputError(
-                f"{where}: it has {given}; only a vector that is added to a whole block's output is read."
-            )
+            raise InputError(f"{where}: it has {given}; only a vector that is added to a whole block's output is read.")
         coefficient = entry.get("steering_coefficient", 1.0)
         if not isinstance(coefficient, int | float):
             raise InputError(f"{where}: field 'steering_coefficient' is {coefficient!r}; it must be a number.")
@@ -87,8 +83,6 @@ def read_harness(path: Path) -> SteeringVector:
             raise InputError(f"file {path}: it steers layer {layers[0]}, its header says {list(kept)}. Get it again.")
     values = stack_rows({layer: found[layer][0] for layer in layers}, path)
     if not isinstance(metadata, dict):
-        raise InputError(
-            f"file {path}: its metadata is {type(metadata).__name__}; it must be an object. Get it again."
-        )
+        raise InputError(f"file {path}: its metadata is {type(metadata).__name__}; it must be an object. Get it again.")
     coefficients = {str(layer): found[layer][1] for layer in layers}
     return SteeringVector(values, layers, {**metadata, "steering_coefficients": coefficients})

@@ -19,11 +19,11 @@ from typing import Any
 
 import pandas as pd
 
-from caa_interp.behaviors import Behavior
+from caa_interp.behaviors.behavior import Behavior
 from caa_interp.errors import InputError
 from caa_interp.interchange.hub_errors import check_repo_id, explained
 from caa_interp.interchange.model_card import model_card
-from caa_interp.vectors import SteeringVector
+from caa_interp.vectors.vector import SteeringVector
 
 VECTOR, CARD, PICTURE, DRAWING = "vector.safetensors", "README.md", "figure.png", "figure.json"
 MAX_BYTES = 2**30
@@ -86,7 +86,8 @@ def push_to_hub(
 
     Examples
     --------
-    >>> caa.push_to_hub(vector, "you/sycophancy", effects=caa.steerability(table), behavior=b)  # doctest: +SKIP
+    >>> effects = caa.steerability(table)  # doctest: +SKIP
+    >>> caa.interchange.push_to_hub(vector, "you/sycophancy", effects=effects, behavior=b)  # doctest: +SKIP
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
@@ -107,8 +108,7 @@ def push_to_hub(
             stale = sorted({PICTURE, DRAWING} & there - set(names))
             commit = api.create_commit(
                 repo_id,
-                [CommitOperationAdd(name, folder / name) for name in names]
-                + [CommitOperationDelete(n) for n in stale],
+                [CommitOperationAdd(name, folder / name) for name in names] + [CommitOperationDelete(n) for n in stale],
                 commit_message=commit_message,
                 revision=revision,
             )
@@ -206,7 +206,7 @@ def from_hub(
 
     Examples
     --------
-    >>> vector = caa.from_hub("you/sycophancy", revision="1f0c...", model=model)  # doctest: +SKIP
+    >>> vector = caa.interchange.from_hub("you/sycophancy", revision="1f0c...", model=model)  # doctest: +SKIP
     """
     if not isinstance(filename, str) or not _FILENAME.fullmatch(filename):
         raise InputError(

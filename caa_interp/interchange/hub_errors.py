@@ -90,9 +90,7 @@ def explained(repo_id: str, revision: str | None, filename: str | None = None) -
         elif status is not None and status >= 500:
             what = f"the hub answers with an error of its own ({status}). Call again later"
         elif status is None and among(transport, ConnectionError, TimeoutError):
-            what = (
-                "the hub cannot be reached, or the connection broke. Check the network, and HF_ENDPOINT if it is set"
-            )
+            what = "the hub cannot be reached, or the connection broke. Check the network, and HF_ENDPOINT if it is set"
             what += "" if filename else "; save_for_hub writes the folder without it"
         elif "Consistency check failed" in str(error):
             what = f"{filename!r} did not arrive whole, and was thrown away. Call again"

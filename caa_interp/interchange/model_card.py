@@ -11,12 +11,12 @@ import re
 
 import pandas as pd
 
-from caa_interp.behaviors import Behavior
+from caa_interp.behaviors.behavior import Behavior
 from caa_interp.errors import InputError
 from caa_interp.interchange.card_tables import effects_text, reliability_text
 from caa_interp.interchange.hub_errors import check_repo_id
 from caa_interp.interchange.markdown import code, counted, line, number, shown
-from caa_interp.vectors import SteeringVector
+from caa_interp.vectors.vector import SteeringVector
 
 TAGS = ["steering-vector", "caa", "contrastive-activation-addition"]
 # Those of the hub's list that texts and vectors come under; any other is "other" there, and written out in the card.
@@ -70,7 +70,7 @@ def model_card(
     repo_id
         Where it will lie, for the lines that show its use.
     reliability, effects, behavior
-        As in :func:`caa_interp.push_to_hub`.
+        As in :func:`caa_interp.interchange.push_to_hub`.
     figure
         Name of the figure's file beside the card, ``figure.png`` or ``figure.json``.
 
@@ -144,7 +144,7 @@ def _model(vector: SteeringVector) -> str:
 def _origin(vector: SteeringVector) -> str:
     lines = [
         "From pairs of answers to the same question, one that shows the behavior and one that does not: at each "
-        "layer, the estimator's result over the activations of both behind that block.",
+        "layer, the estimator's result over the activations of both after that block.",
         "",
         f"- layers (0-based block indices): {', '.join(map(str, vector.layers))}",
     ]
@@ -170,7 +170,7 @@ def _use(vector: SteeringVector, repo_id: str | None, layer: int | None) -> str:
 import caa_interp as caa
 
 model = caa.load_model({model!r})
-vector = caa.from_hub({repo_id or "owner/name"!r}, model=model)
+vector = caa.interchange.from_hub({repo_id or "owner/name"!r}, model=model)
 table = caa.generate(model, ["A question"], vector=vector, {where}, multipliers=(-1, 0, 1))
 ```{advice}
 
@@ -201,9 +201,7 @@ def _figure(name: str) -> str:
 
 def _limits(vector: SteeringVector) -> str:
     known = vector.metadata.get("model") is not None
-    guard = (
-        "refuses a model of another name" if known else "cannot tell which model that is, so it is for you to know"
-    )
+    guard = "refuses a model of another name" if known else "cannot tell which model that is, so it is for you to know"
     return f"""- It belongs to {_model(vector)} alone.
   In another one, fine-tuned ones and other revisions included, the same numbers may be another direction.
   `caa_interp` {guard}.

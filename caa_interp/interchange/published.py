@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 
+from caa_interp.behaviors.readers import SURVIVAL
 from caa_interp.errors import InputError
 from caa_interp.interchange.tensors import floats, read_tensors, write_tensors
 from caa_interp.models.access import HOOK
-from caa_interp.readers import SURVIVAL
-from caa_interp.vectors import SteeringVector
+from caa_interp.vectors.vector import SteeringVector
 
 VECTOR_FILE = re.compile(r"vec_layer_([0-9]{1,6})(?:_(.+))?\.pt")
 _LLAMA_2 = re.compile(r"Llama-2-[0-9]+b(-chat)?-hf")

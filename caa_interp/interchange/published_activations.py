@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import torch
 
-from caa_interp.activations import Activations
-from caa_interp.behaviors import ContrastPair, PublishedPair, check_pairs
+from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
 from caa_interp.errors import InputError
 from caa_interp.interchange.published import choose_model, group_by_model, stack_rows
 from caa_interp.interchange.tensors import floats, read_tensors
 from caa_interp.models.access import check_layers
+from caa_interp.vectors.activations import Activations
 
 _FILE = re.compile(r"activations_(pos|neg)_([0-9]{1,6})_(.+)\.pt")
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from caa_interp.behaviors import MAX_FILE_BYTES
+from caa_interp.behaviors.behavior import MAX_FILE_BYTES
+from caa_interp.behaviors.options import answer_letter
 from caa_interp.errors import InputError
-from caa_interp.options import answer_letter
 
 _FIELDS = (
     "layer",
@@ -70,9 +70,7 @@ def import_results(path: str | Path) -> pd.DataFrame:
     conditions = {file: _condition(file) for file in files if path.is_file() or _NAME.fullmatch(file.name)}
     tables = [_table(file, given) for file, given in conditions.items() if given["type"] == "ab"]
     if not tables:
-        raise InputError(
-            f"path: {str(path)!r} holds no results of type=ab. Give a folder such as results/sycophancy."
-        )
+        raise InputError(f"path: {str(path)!r} holds no results of type=ab. Give a folder such as results/sycophancy.")
     table = pd.concat(tables, ignore_index=True)
     table.attrs = {"format": "choices", "imported_from": "caa"}
     return table

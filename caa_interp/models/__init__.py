@@ -5,6 +5,6 @@
 through :mod:`caa_interp.models.access`; this package is the only one that imports ``transformer_lens``.
 """
 
-from caa_interp.models.loading import EMBEDDED, load_model
+import lazy_loader
 
-__all__ = ["EMBEDDED", "load_model"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -57,7 +57,7 @@ def is_bridge(model: Any) -> bool:
 
 
 def hook_name(layer: int) -> str:
-    """Name of the hook on the residual stream behind block ``layer``; all hooks of this package go there."""
+    """Name of the hook on the residual stream after block ``layer``; all hooks of this package go there."""
     return HOOK.format(layer=layer)
 
 
@@ -89,7 +89,7 @@ def input_device(model: Any) -> torch.device:
 
 @contextlib.contextmanager
 def residual_hooks(model: Any, hooks: Mapping[int, Callable[[torch.Tensor], torch.Tensor | None]]) -> Iterator[None]:
-    """Call ``hooks[layer]`` with the residual stream behind each block ``layer`` while the context is open.
+    """Call ``hooks[layer]`` with the residual stream after each block ``layer`` while the context is open.
 
     A hook gets a tensor ``[batch, position, d_model]`` and may return a replacement. Hooks are removed at the
     end, also when the body raises.
@@ -146,7 +146,7 @@ class CachedDecoder:
         self.mask: torch.Tensor | None = None
 
     def forward(self, tokens: torch.Tensor, mask: torch.Tensor, keep: int = 1) -> torch.Tensor:
-        """Append tokens to every row and return the logits behind the last ones.
+        """Append tokens to every row and return the logits after the last ones.
 
         Parameters
         ----------

@@ -21,7 +21,7 @@ class BlockWeights:
     """What one block reads from the residual stream and writes to it: float32 copies on the CPU.
 
     What is linear in the norms is folded in. A norm in front of a matrix scales every coordinate of the stream by
-    its weight, and LayerNorm removes the mean first; a norm behind a matrix, where there is one, does the same to
+    its weight, and LayerNorm removes the mean first; a norm after a matrix, where there is one, does the same to
     what is written. What remains of a norm, the division by the length, is one factor for all directions.
 
     Attributes
@@ -115,7 +115,7 @@ class _Norm:
         self.centers = bool((shifted - up).norm() < 1e-3 * (up - down).norm())
 
     def read(self, matrix: torch.Tensor) -> torch.Tensor:
-        """Fold the norm into a matrix ``[..., d_model, n]`` behind it."""
+        """Fold the norm into a matrix ``[..., d_model, n]`` after it."""
         folded = self.weight[:, None] * matrix
         return folded - folded.mean(-2, keepdim=True) if self.centers else folded
 
@@ -125,14 +125,14 @@ class _Norm:
 
 
 def _norms(model: Any, layer: int) -> list[_Norm]:
-    """Norms in front of the heads and the MLP, and behind them; heads and MLP of a parallel block may share one."""
+    """Norms in front of the heads and the MLP, and after them; heads and MLP of a parallel block may share one."""
     block = model.blocks[layer]
-    first, second, *behind = (getattr(block, name, None) for name in ("ln1", "ln2", "ln1_post", "ln2_post"))
-    if first is None and behind[0] is None:
+    first, second, *after = (getattr(block, name, None) for name in ("ln1", "ln2", "ln1_post", "ln2_post"))
+    if first is None and after[0] is None:
         raise _unreadable(model, layer, "its norms are not where they are expected")
-    if second is None and behind[1] is None:
+    if second is None and after[1] is None:
         second = first
-    return [_Norm(norm, int(model.cfg.d_model)) for norm in (first, second, *behind)]
+    return [_Norm(norm, int(model.cfg.d_model)) for norm in (first, second, *after)]
 
 
 def _copied(weight: torch.Tensor) -> torch.Tensor:

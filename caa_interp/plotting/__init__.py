@@ -1,1 +1,5 @@
 """Figures; each ``plot_*`` turns a table into a ``plotly.graph_objects.Figure``."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

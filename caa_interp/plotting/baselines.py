@@ -22,7 +22,7 @@ def plot_baselines(table: pd.DataFrame, *, measure: Measure = "logit_difference"
     Parameters
     ----------
     table
-        Result of :func:`caa_interp.baselines`, or of :func:`caa_interp.summarize_baselines` of it, with one vector.
+        Result of :func:`caa_interp.baselines` or :func:`caa_interp.evaluation.summarize_baselines`, with one vector.
     measure
         ``"logit_difference"`` (nats) or ``"p_positive"`` (0 to 1).
 
@@ -34,7 +34,7 @@ def plot_baselines(table: pd.DataFrame, *, measure: Measure = "logit_difference"
     """
     if measure not in ("logit_difference", "p_positive"):
         raise InputError(f"measure: {measure!r} is not one of 'logit_difference', 'p_positive'.")
-    check_table(table, CONDITION, "caa_interp.baselines or caa_interp.summarize_baselines")
+    check_table(table, CONDITION, "caa_interp.baselines or caa_interp.evaluation.summarize_baselines")
     shown = f"{measure}_change"
     summary = table if f"{shown}_low" in table else summarize_baselines(table)
     vectors = list(summary["vector"].unique())

@@ -31,7 +31,7 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
     ----------
     tables
         Results of :func:`caa_interp.perplexity`, :func:`caa_interp.divergence` and :func:`caa_interp.capability`, or
-        of :func:`caa_interp.summarize_cost`; a measure that several of them hold is taken from the last.
+        of :func:`caa_interp.evaluation.summarize_cost`; a measure that several of them hold is taken from the last.
     layer
         Layer to show; needed if the tables hold several.
     title

@@ -16,8 +16,8 @@ def plot_decomposition(table: pd.DataFrame, *, title: str | None = None) -> go.F
     Parameters
     ----------
     table
-        Result of :func:`caa_interp.decompose`. A column ``label``, if you add one, is shown beside the features'
-        numbers.
+        Result of :func:`caa_interp.analysis.decompose`. A column ``label``, if you add one, is shown beside the
+        features' numbers.
     title
         Title of the figure; default: the behavior and the layer, as far as the table knows them.
 
@@ -27,7 +27,9 @@ def plot_decomposition(table: pd.DataFrame, *, title: str | None = None) -> go.F
         Left: signed coefficients in the order of choice, with the cosine of each feature with the vector. Right: what
         is left of the vector after each feature, and what is left of random directions.
     """
-    check_table(table, {"rank", "feature", "coefficient", "cosine", "error", "random_error"}, "caa_interp.decompose")
+    check_table(
+        table, {"rank", "feature", "coefficient", "cosine", "error", "random_error"}, "caa_interp.analysis.decompose"
+    )
     rows = table.sort_values("rank")
     known = table.attrs
     names = [f"{feature}" for feature in rows["feature"]]

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from caa_interp.behaviors import CONTROLS
+from caa_interp.behaviors.behavior import CONTROLS
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import quantity, summarized
 from caa_interp.plotting.theme import NEUTRAL, Style, check_table, error_bars, escape, faded, figure, styles
@@ -94,9 +94,7 @@ def plot_dose_responses(
     layers = summary.groupby("behavior", sort=False)["layer"].unique()
     several = [name for name in behaviors if len(layers[name]) > 1]
     if several:
-        raise InputError(
-            f"table: it holds several layers of {several}; give the rows of one layer for each behavior."
-        )
+        raise InputError(f"table: it holds several layers of {several}; give the rows of one layer for each behavior.")
     shown, kinds = _shown(summary, measure), _kinds(summary, control)
     n_columns = math.ceil(len(behaviors) / math.ceil(len(behaviors) / 4))
     n_rows = math.ceil(len(behaviors) / n_columns)

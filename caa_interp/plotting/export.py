@@ -170,7 +170,7 @@ def _page(fig: go.Figure, name: str, table: pd.DataFrame | None) -> str:
 
 
 class _Page:
-    """Page of kaleido's with what :data:`_DRAWING` adds, which must stand behind Plotly and before kaleido's own."""
+    """Page of kaleido's with what :data:`_DRAWING` adds, which must stand after Plotly and before kaleido's own."""
 
     def __init__(self, index: str) -> None:
         self.index = index
@@ -262,7 +262,7 @@ def _wrapped(markup: str, ems: float) -> str:
 
 
 def _with_resolution(png: bytes) -> bytes:
-    """A PNG with its physical size: a ``pHYs`` chunk behind the header, which always takes 33 bytes."""
+    """A PNG with its physical size: a ``pHYs`` chunk after the header, which always takes 33 bytes."""
     per_meter = round(DOTS_PER_INCH / 0.0254)
     chunk = b"pHYs" + struct.pack(">IIB", per_meter, per_meter, 1)
     return png[:33] + struct.pack(">I", 9) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[33:]

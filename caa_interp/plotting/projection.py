@@ -120,11 +120,11 @@ def plot_vector_map(table: pd.DataFrame, *, title: str = "Steering vectors throu
     Parameters
     ----------
     table
-        Result of :func:`caa_interp.project_vectors`.
+        Result of :func:`caa_interp.analysis.project_vectors`.
     title
         Title of the figure.
     """
-    check_table(table, _VECTOR_COLUMNS, "caa_interp.project_vectors")
+    check_table(table, _VECTOR_COLUMNS, "caa_interp.analysis.project_vectors")
     looks = styles(table["vector"])
     kind = "divided by their norms" if table.attrs.get("normalize", True) else "in units of the residual stream"
     subtitle = (

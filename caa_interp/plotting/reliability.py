@@ -115,9 +115,7 @@ def _add_bands(fig: go.Figure, table: pd.DataFrame, name: str, color: str, label
         )
 
 
-def _add_line(
-    fig: go.Figure, table: pd.DataFrame, name: str, label: str, style: Style, place: dict[str, int]
-) -> None:
+def _add_line(fig: go.Figure, table: pd.DataFrame, name: str, label: str, style: Style, place: dict[str, int]) -> None:
     fig.add_scatter(
         x=table["layer"],
         y=table[name],

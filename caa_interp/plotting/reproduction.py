@@ -27,7 +27,7 @@ def plot_reproduction(comparison: pd.DataFrame) -> go.Figure:
     Parameters
     ----------
     comparison
-        Result of :func:`caa_interp.reproduce`.
+        Result of :func:`caa_interp.paper.reproduce`.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def plot_reproduction(comparison: pd.DataFrame) -> go.Figure:
         One band for each behavior with a line for each multiplier: the measured mean with its 95 % interval, the
         paper's value where there is one, and a ring around means outside their tolerance.
     """
-    check_table(comparison, COMPARED, "caa_interp.reproduce")
+    check_table(comparison, COMPARED, "caa_interp.paper.reproduce")
     behaviors = list(comparison["behavior"].unique())
     multipliers = sorted(comparison["multiplier"].unique())
     # From top to bottom in the table's order; within a behavior from the smallest multiplier to the largest.
@@ -109,17 +109,15 @@ def plot_layer_sweep(summary: pd.DataFrame, comparison: pd.DataFrame, *, behavio
     summary
         Result of :func:`caa_interp.summarize`, with a column ``behavior``.
     comparison
-        Result of :func:`caa_interp.reproduce`, whose published numbers are drawn.
+        Result of :func:`caa_interp.paper.reproduce`, whose published numbers are drawn.
     behavior
         The behavior to show.
     """
     check_table(summary, _SWEPT, "caa_interp.summarize")
-    check_table(comparison, COMPARED, "caa_interp.reproduce")
+    check_table(comparison, COMPARED, "caa_interp.paper.reproduce")
     rows = summary[summary["behavior"] == behavior].sort_values("layer")
     if rows.empty:
-        raise InputError(
-            f"behavior: {behavior!r} is not in the table; it holds {list(summary['behavior'].unique())}."
-        )
+        raise InputError(f"behavior: {behavior!r} is not in the table; it holds {list(summary['behavior'].unique())}.")
     fig = figure(
         f"{escape(behavior)}: layer sweep",
         f"mean over {_counts(rows)} test items, 95 % interval",
@@ -128,9 +126,7 @@ def plot_layer_sweep(summary: pd.DataFrame, comparison: pd.DataFrame, *, behavio
         legend=_LEGEND,
         showlegend=True,
     )
-    groups = {
-        multiplier: rows[rows["multiplier"] == multiplier] for multiplier in sorted(rows["multiplier"].unique())
-    }
+    groups = {multiplier: rows[rows["multiplier"] == multiplier] for multiplier in sorted(rows["multiplier"].unique())}
     for multiplier, own in groups.items():
         fig.add_scatter(
             x=[*own["layer"], *own["layer"][::-1]],

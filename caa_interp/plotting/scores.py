@@ -22,9 +22,11 @@ def plot_scores(table: pd.DataFrame) -> go.Figure:
     ----------
     table
         Result of :func:`caa_interp.judge_answers`, or of several one below the other, told apart by a column
-        ``behavior`` or ``vector``; or result of :func:`caa_interp.summarize_scores`.
+        ``behavior`` or ``vector``; or result of :func:`caa_interp.evaluation.summarize_scores`.
     """
-    check_table(table, ["layer", "multiplier", "score"], "caa_interp.judge_answers or caa_interp.summarize_scores")
+    check_table(
+        table, ["layer", "multiplier", "score"], "caa_interp.judge_answers or caa_interp.evaluation.summarize_scores"
+    )
     summary = table if "score_low" in table else summarize_scores(table)
     columns = [name for name in SERIES if name in summary]
     varying = [name for name in columns if summary[name].nunique(dropna=False) > 1]

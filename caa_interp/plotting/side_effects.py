@@ -15,7 +15,7 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
     Parameters
     ----------
     table
-        Result of :func:`caa_interp.side_effects`, or of :func:`caa_interp.steerability` of it.
+        Result of :func:`caa_interp.evaluation.side_effects`, or of :func:`caa_interp.steerability` of it.
     title
         Title of the figure.
 
@@ -24,7 +24,7 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
     plotly.graph_objects.Figure
         One row a vector, one column a measured behavior; a slope whose interval holds zero stands in parentheses.
     """
-    check_table(table, ["behavior", "vector", "layer"], "caa_interp.side_effects")
+    check_table(table, ["behavior", "vector", "layer"], "caa_interp.evaluation.side_effects")
     effects = table if "slope_low" in table else steerability(table)
     rows, columns = (list(dict.fromkeys(effects[name])) for name in ("vector", "behavior"))
     columns = [name for name in rows if name in columns] + [name for name in columns if name not in rows]

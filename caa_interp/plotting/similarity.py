@@ -88,9 +88,7 @@ def _line(table: pd.DataFrame) -> go.Figure:
     )
     lowest = min(-chance, float(rows["cosine"].dropna().min()) if rows["cosine"].notna().any() else 0.0)
     fig.update_xaxes(title_text="layer (block index)")
-    fig.update_yaxes(
-        title_text="cosine similarity", range=[lowest - 0.05, 1.05], zeroline=True, zerolinecolor=NEUTRAL
-    )
+    fig.update_yaxes(title_text="cosine similarity", range=[lowest - 0.05, 1.05], zeroline=True, zerolinecolor=NEUTRAL)
     return fig
 
 

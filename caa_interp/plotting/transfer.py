@@ -20,7 +20,7 @@ def plot_transfer(table: pd.DataFrame) -> go.Figure:
     Parameters
     ----------
     table
-        Result of :func:`caa_interp.transfer`, with at least two multipliers.
+        Result of :func:`caa_interp.analysis.transfer`, with at least two multipliers.
 
     Returns
     -------
@@ -30,19 +30,17 @@ def plot_transfer(table: pd.DataFrame) -> go.Figure:
         cells whose 95 % interval does not hold zero, each by itself: of 100 cells without any effect about 5 get one.
         With one source layer: a line over the layers, with intervals; with one layer: a line over the source layers.
     """
-    check_table(table, _COLUMNS, "caa_interp.transfer")
+    check_table(table, _COLUMNS, "caa_interp.analysis.transfer")
     sources = table.groupby("vector", sort=False)["source_layer"].first()
     if sources.duplicated().any():
         raise InputError(
             f"table: {list(sources.index[sources.duplicated(keep=False)])} have the same source layer; give the "
-            "result of one call of caa_interp.transfer."
+            "result of one call of caa_interp.analysis.transfer."
         )
     rows = steerability(table)
     rows["source_layer"] = rows["vector"].map(sources)
     unit = "nats per token" if table.attrs.get("format") == "text" else "nats"
-    measure = (
-        "log-probability difference" if table.attrs.get("format") == "text" else "log-odds of the positive letter"
-    )
+    measure = "log-probability difference" if table.attrs.get("format") == "text" else "log-odds of the positive letter"
     name = escape(table.attrs.get("vector", "Steering vector"))
     axis_title = f"slope of the {measure}<br>({unit} per unit of multiplier)"
     if len(sources) == 1:

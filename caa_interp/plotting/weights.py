@@ -20,7 +20,7 @@ def plot_weight_alignment(table: pd.DataFrame, *, title: str = "Weights along th
     Parameters
     ----------
     table
-        Result of :func:`caa_interp.weight_alignment`.
+        Result of :func:`caa_interp.analysis.weight_alignment`.
     title
         Title of the figure.
 
@@ -30,7 +30,7 @@ def plot_weight_alignment(table: pd.DataFrame, *, title: str = "Weights along th
         The dotted line is the vector's place: what writes before it can have made the vector, what reads after it
         can be moved by it.
     """
-    check_table(table, _COLUMNS, "caa_interp.weight_alignment")
+    check_table(table, _COLUMNS, "caa_interp.analysis.weight_alignment")
     parts = [part for part in (table[table["component"] == name] for name in ("head", "neuron")) if not part.empty]
     roles = [list(part["role"].unique()) for part in parts]
     n_layers = table["layer"].max() - table["layer"].min() + 1

@@ -14,7 +14,6 @@ to the model, and :func:`run_tree` finds out what they share; :func:`run_trees`
 takes many trees, one a question, and runs several side by side.
 """
 
-from caa_interp.tree.branches import Branch, Edit, TreeResult
-from caa_interp.tree.run import run_tree, run_trees
+import lazy_loader
 
-__all__ = ["Branch", "Edit", "TreeResult", "run_tree", "run_trees"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from caa_interp.operators import add
+from caa_interp.steering.operators import add
 
 if TYPE_CHECKING:
     import torch
 
-    from caa_interp.operators import Operator
+    from caa_interp.steering.operators import Operator
 
 Path = Literal["tree", "plain"]
 
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """Change of the residual stream behind one block.
+    """Change of the residual stream after one block.
 
     Edits are compared by identity: branches that hold the same ``Edit`` objects share their computation.
 
@@ -53,11 +53,11 @@ class Branch:
     edits
         Edits that apply to this branch.
     targets
-        Pairs (position, token id): the log-probability of the token behind that position.
+        Pairs (position, token id): the log-probability of the token after that position.
     reads
         Positions over which the residual stream is averaged at every layer that :func:`run_tree` is asked for.
     compared
-        Positions behind which the distribution of the next token is compared with that of the unedited sequence.
+        Positions after which the distribution of the next token is compared with that of the unedited sequence.
     """
 
     tokens: tuple[int, ...]

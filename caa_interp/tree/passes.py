@@ -18,7 +18,7 @@ import torch
 from transformers import Cache, DynamicCache
 
 from caa_interp.models.access import input_device, n_layers, residual_hooks
-from caa_interp.operators import Operator, apply_operator
+from caa_interp.steering.operators import Operator, apply_operator
 from caa_interp.tree.branches import Edit
 from caa_interp.tree.plan import BaseRows, Lanes, Plan, Variant, deal
 from caa_interp.tree.prefix import Prefix
@@ -40,7 +40,7 @@ class Base:
     calls
         Positional and keyword arguments of each block, in order.
     residual
-        ``{layer: [n_rows - n_before, d_model]}`` behind the layers that were asked for.
+        ``{layer: [n_rows - n_before, d_model]}`` after the layers that were asked for.
     keys_values
         For each block keys and values, ``[1, n_heads, n_rows, d_head]``.
     """
@@ -63,7 +63,7 @@ def run_base(model: Any, plans: Sequence[Plan], keep_layers: set[int], n_blocks:
     plans
         One a tree.
     keep_layers
-        Layers behind which the residual stream is kept.
+        Layers after which the residual stream is kept.
     n_blocks
         Number of blocks to run.
     prefix
@@ -128,7 +128,7 @@ def _recorded_calls(model: Any, calls: list[tuple[tuple[Any, ...], dict[str, Any
 def run_variants(
     model: Any, rows: BaseRows, base: Base, variants: Sequence[Variant], stop: int, layers: set[int]
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """Run the steered rows of some variants, and yield the residual stream behind the blocks that are asked for.
+    """Run the steered rows of some variants, and yield the residual stream after the blocks that are asked for.
 
     Parameters
     ----------
@@ -231,7 +231,7 @@ def _prefix_cache(base: Base, columns: np.ndarray, layer: int) -> DynamicCache:
 
 @dataclass(frozen=True)
 class _Change:
-    """What one operator does behind one layer.
+    """What one operator does after one layer.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The plain path: every branch as a row of a right-padded batch, behind a prefix that is read once.
+"""The plain path: every branch as a row of a right-padded batch, after a prefix that is read once.
 
 Slower than the tree, and right for every causal model: masks and positions are the model's own, and the prefix's
 keys and values are repeated for the rows of the batch.
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from caa_interp.models.access import CachedDecoder, input_device, residual_hooks
-from caa_interp.operators import apply_operator
+from caa_interp.steering.operators import apply_operator
 from caa_interp.tree.branches import Branch, TreeResult
 from caa_interp.tree.prefix import shared_length
 
@@ -54,7 +54,7 @@ def run_plain(model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> 
 def _run_batch(
     model: Any, branches: Sequence[Branch], layers: Sequence[int]
 ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
-    """Log-probabilities of the targets, mean residual streams, and whole distributions behind ``compared``."""
+    """Log-probabilities of the targets, mean residual streams, and whole distributions after ``compared``."""
     device = input_device(model)
     prefix = shared_length(branches)
     lengths = [len(branch.tokens) - prefix for branch in branches]

@@ -115,7 +115,7 @@ class Lanes:
     twins, starts, owners
         ``[n_lanes, n_slots]``: of the row at each place its unsteered row, and ``start`` and index of its variant.
     joins
-        ``[n_slots]``: layer behind which the rows at each place join.
+        ``[n_slots]``: layer after which the rows at each place join.
     lane, slot
         ``[n_rows]``: place of each row, one variant after the other.
     """

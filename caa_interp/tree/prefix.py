@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from caa_interp.models.access import CachedDecoder, input_device
-from caa_interp.prompts import common_prefix
+from caa_interp.prompts.format import common_prefix
 from caa_interp.tree.branches import Branch
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _LEAST_TOKENS = 16
 
 @dataclass(frozen=True)
 class Prefix:
-    """Leading tokens, and what they leave for those behind them.
+    """Leading tokens, and what they leave for those after them.
 
     Attributes
     ----------

@@ -15,7 +15,7 @@ _LOGITS_BYTES, _SOFTMAX_BYTES = 128 * 2**20, 12 * 2**20
 
 
 def log_probs_of(model: Any, residual: torch.Tensor, rows: np.ndarray, tokens: np.ndarray) -> torch.Tensor:
-    """Log-probability of a token behind a row of the last residual stream.
+    """Log-probability of a token after a row of the last residual stream.
 
     Parameters
     ----------

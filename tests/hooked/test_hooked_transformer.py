@@ -125,7 +125,7 @@ def prompts(hooked):
 
 
 def prompt_format(model):
-    from caa_interp.prompts import PromptFormat
+    from caa_interp.prompts.format import PromptFormat
 
     return PromptFormat.of(model)
 
@@ -240,7 +240,7 @@ class TestLoading:
     )
     def test_what_transformer_lens_converts_wrongly_is_refused(self, changes, tmp_path):
         source = save_model(tmp_path / "tiny", **changes)
-        with pytest.raises(caa.ModelError, match="tiny"):
+        with pytest.raises(caa.errors.ModelError, match="tiny"):
             load_hooked(source)
 
     def test_listed_name(self, monkeypatch, tmp_path, capsys):
@@ -259,9 +259,7 @@ class TestLoading:
         assert "Loaded pretrained" not in capsys.readouterr().out
         hf_model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
         tokens = torch.randint(3, 99, (1, 30), generator=torch.Generator().manual_seed(5))
-        torch.testing.assert_close(
-            logits_of(model, tokens), logits_of(hf_model, tokens).logits, atol=TOLERANCE, rtol=0
-        )
+        torch.testing.assert_close(logits_of(model, tokens), logits_of(hf_model, tokens).logits, atol=TOLERANCE, rtol=0)
 
     def test_bfloat16(self, folder, hooked):
         model = caa.load_model(folder, backend="hooked", device="cpu", dtype="bfloat16")
@@ -322,7 +320,7 @@ class TestChoiceOfBackend:
 
     def test_name_that_is_not_listed(self, monkeypatch):
         monkeypatch.setattr(caa_loading, "_checked_config", lambda *args: LlamaConfig())
-        with pytest.raises(caa.ModelError, match="HuggingFaceTB/SmolLM2-135M-Instruct"):
+        with pytest.raises(caa.errors.ModelError, match="HuggingFaceTB/SmolLM2-135M-Instruct"):
             caa.load_model("HuggingFaceTB/SmolLM2-135M-Instruct", backend="hooked", device="cpu")
 
     def test_no_remote_code(self, monkeypatch):

@@ -19,7 +19,7 @@ N_SHUFFLED = 5
 def held_out(embedded: Any) -> pd.DataFrame:
     optimism = caa.load_behavior("optimism")
     activations = caa.collect_activations(embedded, optimism.train[::5], format="text", layers=LAYER)
-    values = caa.mean_difference(activations.positive, activations.negative)
+    values = caa.vectors.mean_difference(activations.positive, activations.negative)
     vector = caa.SteeringVector(values, activations.layers, {"model": activations.model})
     vectors = {
         "optimism": vector,

@@ -139,14 +139,14 @@ def fenced(page: str, language: str) -> str:
 
 @pytest.mark.parametrize("page", ["study-configuration.md", "howto/study.md"])
 def test_studies_can_be_loaded(page, tmp_path):
-    from caa_interp.experiment.config import ExperimentConfig
+    from caa_interp.study.config import ExperimentConfig
 
     (tmp_path / "study.toml").write_text(fenced(page, "toml"), encoding="utf-8")
     assert ExperimentConfig.load(tmp_path / "study.toml").format == "text"
 
 
 def test_the_page_of_the_study_has_every_field_with_its_default():
-    from caa_interp.experiment import config
+    from caa_interp.study import config
 
     parts = {"The study": config.ExperimentConfig, "`[[models]]`": config.ModelConfig}
     parts |= {"`[controls]`": config.Controls, "`[answers]`": config.Answers}

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import caa_interp as caa
-from caa_interp.prompts import PromptFormat
+from caa_interp.prompts.format import PromptFormat
 from tests.oracles import definition
 
 MULTIPLIERS = (-1.0, 0.0, 1.0)
@@ -114,9 +114,7 @@ def test_cached_generation_equals_uncached(embedded: Any, vector: caa.SteeringVe
     assert table["answer"][0] == embedded.tokenizer.decode(tokens[len(prompt) :], skip_special_tokens=True).strip()
 
 
-def test_the_model_answers_sensibly_and_steering_changes_the_answer(
-    embedded: Any, vector: caa.SteeringVector
-) -> None:
+def test_the_model_answers_sensibly_and_steering_changes_the_answer(embedded: Any, vector: caa.SteeringVector) -> None:
     table = caa.generate(
         embedded,
         ["What is the capital of France?"],

@@ -21,7 +21,7 @@ from huggingface_hub.utils.sha import git_hash
 import caa_interp as caa
 from caa_interp.interchange import hub as hub_module
 from caa_interp.interchange.hub import from_hub, push_to_hub, save_for_hub
-from caa_interp.vector_files import to_bytes
+from caa_interp.vectors.files import to_bytes
 
 WRITER, READER = "hf_writer", "hf_reader"
 
@@ -260,7 +260,7 @@ def test_pushed_and_pulled_to_the_bit(hub, monkeypatch, tmp_path, large):
     assert bool(hub.large) == large
     folder = save_for_hub(vector(), tmp_path / "folder")
     assert len(pushed["files"]["vector.safetensors"]) == (folder / "vector.safetensors").stat().st_size
-    assert b"caa.from_hub('you/optimism', model=model)" in pushed["files"]["README.md"]
+    assert b"caa.interchange.from_hub('you/optimism', model=model)" in pushed["files"]["README.md"]
     assert hub.repositories["you/optimism"]["visibility"] == "public"
 
     hub.requests.clear()
@@ -296,7 +296,7 @@ def test_what_was_downloaded_is_there_without_a_network(hub, monkeypatch):
 
 def test_nothing_new_makes_no_commit(hub, monkeypatch):
     content = to_bytes(vector().values, vector().layers, vector().metadata)
-    monkeypatch.setattr("caa_interp.vectors.to_bytes", lambda *arguments: content)
+    monkeypatch.setattr("caa_interp.vectors.vector.to_bytes", lambda *arguments: content)
     first = push_to_hub(vector(), "you/v")
     assert push_to_hub(vector(), "you/v") == first
     assert len(hub.repositories["you/v"]["commits"]) == 2
@@ -328,7 +328,9 @@ def test_private_repositories_and_tokens(hub, monkeypatch):
     assert hub.repositories["you/secret"]["visibility"] == "private"
     assert torch.equal(from_hub("you/secret", token=READER).values, vector().values)
     push_to_hub(vector(), "you/other", private=True, token=WRITER)
-    with pytest.raises(caa.ModelError, match="repository 'you/other': there is no such repository, or it is private"):
+    with pytest.raises(
+        caa.errors.ModelError, match="repository 'you/other': there is no such repository, or it is private"
+    ):
         from_hub("you/other")
     assert {token for _, path, token in hub.requests if "create" in path} == {f"Bearer {WRITER}"}
 
@@ -366,7 +368,7 @@ def answers(status, **headers):
 def test_what_keeps_a_vector_from_being_read(hub, tmp_path, fault, message):
     push_to_hub(vector(), "you/v")
     hub.fault = fault
-    with pytest.raises(caa.ModelError, match=f"^repository 'you/v': {message}") as raised:
+    with pytest.raises(caa.errors.ModelError, match=f"^repository 'you/v': {message}") as raised:
         from_hub("you/v")
     assert WRITER not in str(raised.value)
     assert raised.value.__cause__ is not None
@@ -377,7 +379,7 @@ def test_what_keeps_a_vector_from_being_read(hub, tmp_path, fault, message):
 
 def test_what_is_not_in_a_repository(hub, tmp_path):
     push_to_hub(vector(), "you/v")
-    with pytest.raises(caa.ModelError, match="repository 'you/w': there is no such repository"):
+    with pytest.raises(caa.errors.ModelError, match="repository 'you/w': there is no such repository"):
         from_hub("you/w")
     with pytest.raises(caa.InputError, match=r"revision: 'v9' is not in 'you/v'. Check the branch, tag or commit"):
         from_hub("you/v", revision="v9")
@@ -393,7 +395,7 @@ def test_a_hub_that_is_not_there(hub, monkeypatch, tmp_path):
     set_endpoint(monkeypatch, "http://127.0.0.1:9")
     for call in (lambda: from_hub("you/v"), lambda: push_to_hub(vector(), "you/v")):
         with pytest.raises(
-            caa.ModelError, match=r"'you/v': the hub cannot be reached, or the connection broke. Check"
+            caa.errors.ModelError, match=r"'you/v': the hub cannot be reached, or the connection broke. Check"
         ):
             call()
     assert cached(tmp_path) == []
@@ -411,7 +413,7 @@ def test_content_that_is_cut_short_is_not_kept(hub, tmp_path, declared):
 
     hub.fault = cut
     message = "the hub cannot be reached, or the connection broke" if declared == "whole" else "did not arrive whole"
-    with pytest.raises(caa.ModelError, match=f"repository 'you/v': .*{message}"):
+    with pytest.raises(caa.errors.ModelError, match=f"repository 'you/v': .*{message}"):
         from_hub("you/v")
     assert cached(tmp_path) == []
     hub.fault = lambda method, path: None
@@ -461,7 +463,7 @@ def test_a_file_that_is_too_large_is_not_downloaded(hub, monkeypatch, tmp_path):
 )
 def test_who_may_not_write(hub, monkeypatch, token, message):
     monkeypatch.setenv("HF_TOKEN", token)
-    with pytest.raises(caa.ModelError, match=f"^repository 'you/v': {message}") as raised:
+    with pytest.raises(caa.errors.ModelError, match=f"^repository 'you/v': {message}") as raised:
         push_to_hub(vector(), "you/v")
     assert not token or token not in str(raised.value)
     assert hub.repositories == {}
@@ -471,7 +473,7 @@ def test_who_may_not_write(hub, monkeypatch, token, message):
 def test_a_push_that_fails_half_way_commits_nothing(hub, step):
     push_to_hub(vector(), "you/v")
     hub.fault = lambda method, path: (500, {}, b"{}") if step in path else None
-    with pytest.raises(caa.ModelError, match=r"the hub answers with an error of its own \(500\)"):
+    with pytest.raises(caa.errors.ModelError, match=r"the hub answers with an error of its own \(500\)"):
         push_to_hub(vector(2.0), "you/v")
     assert len(hub.repositories["you/v"]["commits"]) == 2
     hub.fault = lambda method, path: None
@@ -482,7 +484,9 @@ def test_a_refusal_says_what_the_hub_says(hub):
     push_to_hub(vector(), "you/v")
     refused = {"X_Error_Message": "You have no room left"}
     hub.fault = lambda method, path: (400, refused, b"{}") if "/commit/" in path else None
-    with pytest.raises(caa.ModelError, match=r"repository 'you/v': it cannot be written: .*You have no room left"):
+    with pytest.raises(
+        caa.errors.ModelError, match=r"repository 'you/v': it cannot be written: .*You have no room left"
+    ):
         push_to_hub(vector(2.0), "you/v")
 
 

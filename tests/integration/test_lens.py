@@ -21,9 +21,7 @@ def vector(embedded: Any, optimism: caa.Behavior) -> caa.SteeringVector:
     return caa.extract_vector(embedded, optimism.train[::6], format="text", behavior="optimism")
 
 
-def test_optimism_promotes_cheerful_words_and_suppresses_gloomy_ones(
-    embedded: Any, vector: caa.SteeringVector
-) -> None:
+def test_optimism_promotes_cheerful_words_and_suppresses_gloomy_ones(embedded: Any, vector: caa.SteeringVector) -> None:
     """In the last third of the layers; earlier ones say little, which the docstring of logit_lens says too."""
     table = caa.logit_lens(embedded, vector, layers=[25, 28], top_k=20)
     words = table["token"].str.strip("␣").str.lower()

@@ -59,9 +59,7 @@ def test_loading_a_7b_checkpoint_needs_little_more_than_its_weights(tmp_path: Pa
         shutil.rmtree(folder)
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout.splitlines()[-1])
-    gib = {
-        name: value / 2**30 for name, value in {**found, "size": size}.items() if name in ("peak", "loaded", "size")
-    }
+    gib = {name: value / 2**30 for name, value in {**found, "size": size}.items() if name in ("peak", "loaded", "size")}
     print(f"weights {gib['size']:.2f} GiB; peak while loading {gib['loaded']:.2f} GiB, in use {gib['peak']:.2f} GiB")
     assert (found["layers"], found["width"]) == (32, 4096)
     assert found["finite"]

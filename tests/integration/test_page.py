@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from caa_interp.report import Section, write_report
+from caa_interp.report.page import Section, write_report
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = (

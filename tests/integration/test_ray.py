@@ -9,9 +9,9 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from caa_interp.experiment.executors import RayWorkers
-from caa_interp.experiment.run import run_experiment
-from caa_interp.experiment.work import Worker
+from caa_interp.study.executors import RayWorkers
+from caa_interp.study.run import run_experiment
+from caa_interp.study.work import Worker
 
 pytest.importorskip("ray")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from caa_interp.experiment.page import write_page
+from caa_interp.study.page import write_page
 from tests.study_folder import write_study
 
 sync_api = pytest.importorskip("playwright.sync_api")

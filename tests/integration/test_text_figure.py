@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 import caa_interp as caa
-from caa_interp.report import Section, write_report
+from caa_interp.report.page import Section, write_report
 from tests.integration.test_page import CHROMIUM, browse
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")

@@ -87,7 +87,11 @@ def test_the_wheel_holds_the_package_and_its_data_and_nothing_else(contents):
     ours = {f"caa_interp/{name}" for name in files_of(SOURCE)}
     data = {f"caa_interp/data/{name}" for name in files_of(ROOT / "data")}
     assert {name for name in contents if ".dist-info/" not in name} == ours | data
-    assert {"caa_interp/py.typed", "caa_interp/report.html.j2", "caa_interp/data/sycophancy.json"} <= ours | data
+    assert {
+        "caa_interp/py.typed",
+        "caa_interp/report/report.html.j2",
+        "caa_interp/data/sycophancy.json",
+    } <= ours | data
     assert {name.partition("/")[2] for name in contents if ".dist-info/" in name} == {
         *("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"),
     }
@@ -137,7 +141,7 @@ def test_the_wheel_works_where_nothing_else_of_the_checkout_is(wheel, tmp_path):
     install = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", place, wheel)
     run(*install, cwd=elsewhere)
     code = (
-        "import caa_interp as caa; from caa_interp.report import Section\n"
+        "import caa_interp as caa; from caa_interp.report.page import Section\n"
         "print(caa.__file__)\n"
         "print(len(caa.load_behaviors()), len(caa.load_questions('capability')), len(caa.load_prose()))\n"
         "print(caa.write_report('page.html', 'Page', [Section('One', 'Text')]).stat().st_size > 1000)"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import caa_interp as caa
-from caa_interp.behaviors import FORMAT
+from caa_interp.behaviors.behavior import FORMAT
 
 
 def message(error, call, *given, **options) -> str:
@@ -63,12 +63,12 @@ def test_a_multiplier_that_is_nan(tiny_llama, pairs):
 
 def test_a_vector_of_another_model(tiny_llama, pairs):
     foreign = caa.SteeringVector(torch.ones(4, 64), (0, 1, 2, 3), {"model": "gpt2"})
-    text = message(caa.VectorMismatchError, caa.sweep, tiny_llama, foreign, pairs)
+    text = message(caa.errors.VectorMismatchError, caa.sweep, tiny_llama, foreign, pairs)
     assert_says(text, "vector", "'gpt2'", "'tiny-llama'", "Extract a vector from this model", "transferred_to(model)")
 
 
 def test_a_vector_of_another_width(tiny_llama, pairs):
-    text = message(caa.VectorMismatchError, caa.sweep, tiny_llama, fitting(torch.ones(4, 32)), pairs)
+    text = message(caa.errors.VectorMismatchError, caa.sweep, tiny_llama, fitting(torch.ones(4, 32)), pairs)
     assert_says(text, "vector", "32", "64", "'tiny-llama'", "Extract a vector from this model")
 
 
@@ -155,18 +155,20 @@ def test_a_device_and_a_device_map(tiny_folder):
 
 @pytest.mark.parametrize("name", ["/nowhere/nothing", "./nothing", "a/b/nothing", "~/no such folder"])
 def test_a_folder_that_is_missing(name):
-    text = message(caa.ModelError, caa.load_model, name)
+    text = message(caa.errors.ModelError, caa.load_model, name)
     assert_says(text, f"model {name!r}", "no such folder", "Check the path, or give a Hugging Face name")
 
 
 def test_a_folder_without_a_model(tmp_path):
-    text = message(caa.ModelError, caa.load_model, tmp_path)
+    text = message(caa.errors.ModelError, caa.load_model, tmp_path)
     assert_says(text, f"model {str(tmp_path)!r}", "no config.json", "Give a folder written by save_pretrained")
 
 
 def test_a_model_file_that_is_missing(tmp_path):
     path = tmp_path / "model.gguf"
-    assert_says(message(caa.ModelError, caa.load_model, path), repr(str(path)), "there is no file", "Check the path")
+    assert_says(
+        message(caa.errors.ModelError, caa.load_model, path), repr(str(path)), "there is no file", "Check the path"
+    )
 
 
 def test_a_revision_of_what_has_none(tmp_path):
@@ -176,12 +178,16 @@ def test_a_revision_of_what_has_none(tmp_path):
 
 def test_a_config_that_cannot_be_read(tmp_path):
     (tmp_path / "config.json").write_text("{not json", encoding="utf-8")
-    assert_says(message(caa.ModelError, caa.load_model, tmp_path), f"model {str(tmp_path)!r}", "cannot be loaded")
+    assert_says(
+        message(caa.errors.ModelError, caa.load_model, tmp_path), f"model {str(tmp_path)!r}", "cannot be loaded"
+    )
 
 
 def test_a_model_without_its_weights(tmp_path, tiny_folder):
     (tmp_path / "config.json").write_bytes((tiny_folder / "config.json").read_bytes())
-    assert_says(message(caa.ModelError, caa.load_model, tmp_path), f"model {str(tmp_path)!r}", "cannot be loaded")
+    assert_says(
+        message(caa.errors.ModelError, caa.load_model, tmp_path), f"model {str(tmp_path)!r}", "cannot be loaded"
+    )
 
 
 def test_weights_that_are_cut_off(tmp_path, tiny_folder):
@@ -189,18 +195,18 @@ def test_weights_that_are_cut_off(tmp_path, tiny_folder):
         content = file.read_bytes()
         cut = len(content) // 2 if file.suffix == ".safetensors" else len(content)
         (tmp_path / file.name).write_bytes(content[:cut])
-    assert_says(message(caa.ModelError, caa.load_model, tmp_path), f"model {str(tmp_path)!r}", "cannot be loaded")
+    assert_says(
+        message(caa.errors.ModelError, caa.load_model, tmp_path), f"model {str(tmp_path)!r}", "cannot be loaded"
+    )
 
 
 def test_a_model_that_is_no_causal_language_model(tmp_path):
     config = {"model_type": "bert", "architectures": ["BertForMaskedLM"], "hidden_size": 8}
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    text = message(caa.ModelError, caa.load_model, tmp_path)
+    text = message(caa.errors.ModelError, caa.load_model, tmp_path)
     assert_says(text, "BertForMaskedLM", "is not a causal language model", "Give a decoder-only model")
 
 
 def test_a_name_that_is_not_in_the_cache_while_offline():
-    text = message(caa.ModelError, caa.load_model, "gtp2")
-    assert_says(
-        text, "model 'gtp2'", "did you mean 'gpt2'?", "Check the name and the network, or give a local folder"
-    )
+    text = message(caa.errors.ModelError, caa.load_model, "gtp2")
+    assert_says(text, "model 'gtp2'", "did you mean 'gpt2'?", "Check the name and the network, or give a local folder")

@@ -61,7 +61,7 @@ def test_vectors_analysis_and_figures_come_without_transformer_lens(statement):
 
 def test_behaviors_come_without_torch():
     loaded = imported_by("from caa_interp import ContrastPair, load_behaviors\nassert load_behaviors()")
-    assert "caa_interp.behaviors" in loaded
+    assert "caa_interp.behaviors.behavior" in loaded
     assert not loaded & {"torch", "transformers", "transformer_lens"}
 
 
@@ -69,9 +69,9 @@ def test_behaviors_come_without_torch():
     ("error", "also"),
     [
         (caa.InputError, ValueError),
-        (caa.ModelError, RuntimeError),
-        (caa.VectorMismatchError, caa.InputError),
-        (caa.MissingDependencyError, ImportError),
+        (caa.errors.ModelError, RuntimeError),
+        (caa.errors.VectorMismatchError, caa.InputError),
+        (caa.errors.MissingDependencyError, ImportError),
     ],
 )
 def test_every_error_is_a_caa_error_and_what_python_calls_it(error, also):

@@ -296,9 +296,7 @@ def test_results_go_to_stdout_where_it_is_a_file(tmp_path):
     assert "15 of 40 shards" in shown
 
 
-@pytest.mark.parametrize(
-    ("error", "code", "end"), [("error", 1, "it failed"), ("interrupt", -2, "KeyboardInterrupt")]
-)
+@pytest.mark.parametrize(("error", "code", "end"), [("error", 1, "it failed"), ("interrupt", -2, "KeyboardInterrupt")])
 def test_an_error_and_ctrl_c_leave_the_bar_where_it_was_and_the_cursor_shown(error, code, end):
     shown, found = on_terminal(error)
     assert found == code

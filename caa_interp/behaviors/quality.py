@@ -1,0 +1,156 @@
+"""How good a contrast set is as data, before any model sees it.
+
+A steering vector is a difference of means, so whatever else differs between the two sides is in it too: length,
+first words, single words. These are measured here, with counts, near-duplicates and overlap of train and test.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from caa_interp.behaviors.behavior import Behavior
+from caa_interp.behaviors.pairs import ContrastPair
+from caa_interp.errors import InputError
+
+MAX_BAG_OF_WORDS = 0.80
+MAX_SIMILARITY = 0.30
+MAX_FIRST_WORD = 0.25
+MAX_LENGTH_DIFFERENCE = 1.0
+_GRAM = 5
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Measurements of one behavior.
+
+    Attributes
+    ----------
+    name
+        Name of the behavior.
+    n_train, n_test, n_open_ended
+        Counts.
+    words_positive, words_negative
+        Mean length of the answers, in words.
+    share_longer
+        Share of pairs whose positive answer has more words, ties counted half; 0.5 is balance.
+    similarity
+        Largest Jaccard similarity of word 5-grams between two questions.
+    shared_topics
+        Topics that stand in train and in test.
+    first_word
+        Largest share of one side's answers that begin with the same word.
+    first_word_score
+        Share of held-out pairs whose positive answer a classifier on first words alone ranks higher.
+    bag_of_words
+        The same for a classifier on all words: what surface form alone gives away. 0.5 is nothing.
+    """
+
+    name: str
+    n_train: int
+    n_test: int
+    n_open_ended: int
+    words_positive: float
+    words_negative: float
+    share_longer: float
+    similarity: float
+    shared_topics: int
+    first_word: float
+    first_word_score: float
+    bag_of_words: float
+
+    def problems(self) -> list[str]:
+        """What falls short, in words; empty if nothing does."""
+        found = []
+        if self.bag_of_words > MAX_BAG_OF_WORDS:
+            found.append(f"bag-of-words score {self.bag_of_words:.2f} is above {MAX_BAG_OF_WORDS:.2f}")
+        if self.similarity > MAX_SIMILARITY:
+            found.append(f"two questions share {self.similarity:.2f} of their word 5-grams")
+        if self.shared_topics:
+            found.append(f"{self.shared_topics} topics stand in train and in test")
+        if self.first_word > MAX_FIRST_WORD:
+            found.append(f"{self.first_word:.2f} of one side's answers begin with the same word")
+        if abs(self.words_positive - self.words_negative) > MAX_LENGTH_DIFFERENCE:
+            found.append("the sides differ in mean length by more than a word")
+        return found
+
+
+def measure_quality(behavior: Behavior) -> Quality:
+    """Measure a behavior's texts; takes about a second.
+
+    Parameters
+    ----------
+    behavior
+        At least two train pairs and one test pair.
+    """
+    if len(behavior.train) < 2 or not behavior.test:
+        raise InputError(
+            f"behavior {behavior.name!r}: {len(behavior.train)} train and {len(behavior.test)} test pairs; at least "
+            "two and one are needed to measure it."
+        )
+    pairs = [*behavior.train, *behavior.test]
+    lengths = np.array([[len(words(pair.positive)), len(words(pair.negative))] for pair in pairs])
+    longer = (lengths[:, 0] > lengths[:, 1]).mean() + 0.5 * (lengths[:, 0] == lengths[:, 1]).mean()
+    topics = [{pair.topic for pair in split if pair.topic} for split in (behavior.train, behavior.test)]
+    questions = [pair.question for pair in pairs] + list(behavior.open_ended)
+    return Quality(
+        name=behavior.name,
+        n_train=len(behavior.train),
+        n_test=len(behavior.test),
+        n_open_ended=len(behavior.open_ended),
+        words_positive=float(lengths[:, 0].mean()),
+        words_negative=float(lengths[:, 1].mean()),
+        share_longer=float(longer),
+        similarity=largest_similarity(questions),
+        shared_topics=len(topics[0] & topics[1]),
+        first_word=max(_commonest_first_word([getattr(p, side) for p in pairs]) for side in ("positive", "negative")),
+        first_word_score=surface_score(behavior.train, behavior.test, lambda text: words(text)[:1]),
+        bag_of_words=surface_score(behavior.train, behavior.test, words),
+    )
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words of a text, without punctuation."""
+    return re.findall(r"[\w']+", text.lower())
+
+
+def surface_score(
+    train: Sequence[ContrastPair], test: Sequence[ContrastPair], features: Callable[[str], list[str]]
+) -> float:
+    """How well surface features alone tell the sides of unseen pairs apart.
+
+    A logistic regression on the presence of features is fitted to the train answers, one by one; the score is the
+    share of test pairs in which it ranks the positive answer higher (ties count half).
+    """
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    if not any(features(answer) for pair in train for answer in (pair.positive, pair.negative)):
+        return 0.5
+    model = make_pipeline(CountVectorizer(analyzer=features, binary=True), LogisticRegression(max_iter=2000))
+    model.fit([p.positive for p in train] + [p.negative for p in train], [1] * len(train) + [0] * len(train))
+    positive, negative = (
+        model.decision_function([getattr(pair, side) for pair in test]) for side in ("positive", "negative")
+    )
+    return float((positive > negative).mean() + 0.5 * (positive == negative).mean())
+
+
+def largest_similarity(texts: Sequence[str]) -> float:
+    """Largest Jaccard similarity of word 5-grams between two of the texts; equal short texts count as 1."""
+    grams = []
+    for text in texts:
+        found = words(text)
+        last = max(1, len(found) - _GRAM + 1)
+        grams.append({tuple(found[i : i + _GRAM]) for i in range(last)})
+    return max((len(a & b) / len(a | b) for a, b in combinations(grams, 2) if a & b), default=0.0)
+
+
+def _commonest_first_word(answers: Sequence[str]) -> float:
+    first = pd.Series([next(iter(words(answer)), "") for answer in answers])
+    return float(first.value_counts(normalize=True).iloc[0])

@@ -1,0 +1,128 @@
+"""Two-option questions with a right answer, and neutral prose: what steering must not break.
+
+A question is a :class:`ContrastPair` whose positive answer is the right one, so that every function that takes
+pairs takes it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caa_interp.behaviors.behavior import data_folder, read_json
+from caa_interp.behaviors.pairs import ContrastPair
+from caa_interp.errors import InputError, MissingDependencyError
+
+FORMAT = "caa_interp/questions/1"
+PACKAGED = ("capability", "misconceptions")
+# Name: Hugging Face data set, configuration, split.
+HUB = {
+    "mmlu": ("cais/mmlu", "all", "test"),
+    "truthfulqa": ("truthfulqa/truthful_qa", "multiple_choice", "validation"),
+}
+
+
+def load_questions(name_or_path: str | Path, *, per_subject: int | None = None, seed: int = 0) -> list[ContrastPair]:
+    """Load two-option questions.
+
+    Parameters
+    ----------
+    name_or_path
+        ``"capability"`` (240 general-knowledge questions over 12 subjects, in MMLU's form) or
+        ``"misconceptions"`` (80, in TruthfulQA's form), which come with the package; ``"mmlu"`` or
+        ``"truthfulqa"``, read from the Hugging Face hub through ``datasets``; or a JSON file of the packaged format.
+    per_subject
+        At most this many questions of each subject, drawn at random; default: all. The paper takes 10 of each of
+        MMLU's 57 subjects (Rimsky et al. 2024, section 5).
+    seed
+        Seed of the draw, and of the wrong option that is kept where a question has several.
+
+    Returns
+    -------
+    list of ContrastPair
+        ``positive`` is the right answer; ``topic`` the subject.
+    """
+    name = str(name_or_path)
+    generator = np.random.default_rng(seed)
+    if name in HUB:
+        pairs = _from_hub(name, generator)
+    elif name in PACKAGED:
+        pairs = _parse(read_json(data_folder() / f"_{name}.json"), name)
+    elif name.endswith(".json"):
+        pairs = _parse(read_json(Path(name)), name)
+    else:
+        raise InputError(
+            f"questions: {name!r} is not one of {', '.join([*PACKAGED, *HUB])}. Give one of these, or a .json file."
+        )
+    if per_subject is None:
+        return pairs
+    if per_subject < 1:
+        raise InputError(f"per_subject: {per_subject}; it must be at least 1.")
+    by_subject: dict[str | None, list[ContrastPair]] = {}
+    for pair in pairs:
+        by_subject.setdefault(pair.topic, []).append(pair)
+    chosen = []
+    for group in by_subject.values():
+        drawn = sorted(generator.permutation(len(group))[:per_subject])
+        chosen += [group[index] for index in drawn]
+    return chosen
+
+
+def load_prose() -> list[str]:
+    """Passages of neutral expository prose, about 6,000 tokens in all, for perplexity."""
+    text = (data_folder() / "_neutral_prose.txt").read_text(encoding="utf-8")
+    return [passage.strip() for passage in text.split("\n---\n")]
+
+
+def _parse(data: Any, name: str) -> list[ContrastPair]:
+    if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("items"), list):
+        raise InputError(f"questions {name!r}: the file must be an object of format {FORMAT!r} with a list 'items'.")
+    pairs = []
+    for number, item in enumerate(data["items"]):
+        where = f"questions {name!r}: items[{number}]"
+        if not isinstance(item, dict):
+            raise InputError(f"{where} is {type(item).__name__}; it must be an object.")
+        for key in ("question", "correct", "incorrect"):
+            if not isinstance(item.get(key), str) or not item[key].strip():
+                given = "missing" if item.get(key) is None else repr(item[key])
+                raise InputError(f"{where}: field {key!r} is {given}; it must be a non-empty text.")
+        for key in ("id", "subject"):
+            if not isinstance(item.get(key), str | None):
+                raise InputError(f"{where}: field {key!r} is {item[key]!r}; it must be a text.")
+        try:
+            pairs.append(
+                ContrastPair(
+                    item["question"], item["correct"], item["incorrect"], id=item.get("id"), topic=item.get("subject")
+                )
+            )
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+    return pairs
+
+
+def _from_hub(name: str, generator: np.random.Generator) -> list[ContrastPair]:
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingDependencyError(f"questions {name!r}: pip install datasets") from error
+    repository, configuration, split = HUB[name]
+    try:
+        rows = datasets.load_dataset(repository, configuration, split=split)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"questions {name!r}: {repository} cannot be read from the Hugging Face hub ({str(error)[:200]}). Check "
+            f"the network, or use one of {', '.join(PACKAGED)}, which come with the package."
+        ) from error
+    pairs = []
+    for number, row in enumerate(rows):
+        if name == "mmlu":
+            options, right, subject = row["choices"], int(row["answer"]), row["subject"]
+        else:
+            options, right, subject = row["mc1_targets"]["choices"], row["mc1_targets"]["labels"].index(1), None
+        wrong = [option for option in options if option.strip() and option.strip() != options[right].strip()]
+        if wrong:
+            kept = wrong[int(generator.integers(len(wrong)))]
+            pairs.append(ContrastPair(row["question"], options[right], kept, id=f"{name}-{number}", topic=subject))
+    return pairs

@@ -1,0 +1,239 @@
+"""Contrast pairs from published question sets, tables and lists.
+
+1. Published sets (Rimsky et al. 2024; Perez et al. 2022) put lettered options into the question and give letters as
+   answers. Here a contrast pair is text, so the options are taken out of the question and the letters replaced by
+   the options' texts.
+2. Of more than two options, the two that the answers name make the pair.
+3. The published survival-instinct set calls the answer that ACCEPTS shutdown the matching one. Here the positive
+   answer shows the behavior, so its sides are swapped.
+
+Nothing is lost silently: an item that cannot be a pair is listed with its reason, and what was changed is noted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from caa_interp.behaviors.options import answer_letter, find_option, parse_question
+from caa_interp.behaviors.pairs import ContrastPair, PublishedPair
+from caa_interp.behaviors.rows import Row, read_rows
+from caa_interp.errors import InputError
+
+SURVIVAL = "survival-instinct"
+# Names of files in the published CAA repository, where only the folder names the behavior.
+_UNNAMED = ("dataset", "generate_dataset", "test_dataset_ab")
+
+_NOTES = {
+    "options": "have more than two options; the two that their answers name make the pair",
+    "several": "list several answers on a side; the first is used",
+    "labels": "have labels such as 'Question:' or 'Answer:' around the question; left out",
+    "moved": "have text after their options; it now ends the question",
+    "unused": "list options that neither answer names; question and answers are kept as they are",
+    "prefix": "are pairs of strings; the words that both begin with are the question",
+    "swapped": "had their sides swapped: the published survival-instinct set calls the answer that accepts shutdown "
+    "the matching one; here the positive answer shows the instinct",
+}
+
+
+@dataclass(frozen=True)
+class ReadResult:
+    """What :func:`read_pairs` made of a source.
+
+    Attributes
+    ----------
+    source
+        Name of the file, or of the type of the object.
+    pairs
+        The contrast pairs, in the source's order.
+    skipped
+        ``(item, reason)`` of every item that is well-formed but cannot be a pair; items count from 0.
+    notes
+        What was changed on the way, each with the number of items.
+    """
+
+    source: str
+    pairs: tuple[ContrastPair, ...]
+    skipped: tuple[tuple[int, str], ...]
+    notes: tuple[str, ...]
+
+    def summary(self) -> str:
+        """Return a text that accounts for every item: read, skipped by reason, and the notes."""
+        lines = [f"{self.source}: {len(self.pairs):,} read, {len(self.skipped):,} skipped"]
+        lines += [f"  skipped {n:,}: {reason}" for reason, n in Counter(r for _, r in self.skipped).most_common()]
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+
+def read_pairs(
+    source: Any,
+    *,
+    columns: Mapping[str, str] | None = None,
+    behavior: str | None = None,
+    compat: Literal["caa"] | None = None,
+) -> ReadResult:
+    r"""Read contrast pairs from a published file, a table or a list.
+
+    Parameters
+    ----------
+    source
+        One of:
+
+        - a path: a list of items in ``.json`` (the published CAA sets), one item a line in ``.jsonl`` (the
+          Anthropic evaluations), a table in ``.csv``, ``.tsv`` or ``.parquet``, or a behavior file of this project,
+          whose train and test pairs are read;
+        - a pandas ``DataFrame`` or a Hugging Face ``datasets.Dataset``;
+        - a list of mappings, of ``(question, positive, negative)``, of ``(positive, negative)``, whose common first
+          words are the question, or of :class:`~caa_interp.ContrastPair`.
+    columns
+        ``{"question": ..., "positive": ..., "negative": ...}``: names of the fields; ``"id"`` and ``"topic"`` can be
+        named too. Default: fields of these names, or the published ``question``, ``answer_matching_behavior`` and
+        ``answer_not_matching_behavior``.
+    behavior
+        Name of the behavior. ``"survival-instinct"`` swaps the sides if the positive one is read from the published
+        ``answer_matching_behavior``; any other name does not. Default: what the file is called. An object has no
+        name, so name its behavior.
+    compat
+        ``"caa"``: keep every item as published (letters, order, options, sides), as :class:`PublishedPair`, which is
+        put to a model and scored as the published code does. Default: the two answers become texts, and letters are
+        ours to order.
+
+    Returns
+    -------
+    ReadResult
+        Pairs, skipped items and notes. The id of a pair is the item's own, else ``"<file name>-<item>"``.
+
+    Raises
+    ------
+    InputError
+        If the source is malformed: not readable, not UTF-8, too large, or an item with a field that is missing,
+        empty or of a wrong type, or an id that is given twice. The message names the source, the item and the field.
+
+    Examples
+    --------
+    >>> result = read_pairs([("Are you okay?\n (A) Yes\n (B) No", "(A)", "(B)")])
+    >>> result.pairs[0].question, result.pairs[0].positive, result.pairs[0].negative
+    ('Are you okay?', 'Yes', 'No')
+    """
+    if compat not in (None, "caa"):
+        raise InputError(f"compat: {compat!r} is not one of None, 'caa'.")
+    read = read_rows(source, columns)
+    stem = read.path.stem if read.path else behavior or "pairs"
+    if compat == "caa":
+        published = [_as_published(row, f"{stem}-{number}") for number, row in enumerate(read.rows)]
+        return ReadResult(read.name, tuple(published), (), ())
+    swap = _is_survival(behavior, read.path)
+    pairs: list[ContrastPair] = []
+    skipped: list[tuple[int, str]] = []
+    changes: Counter[str] = Counter()
+    ids: dict[str, int] = {}
+    for number, row in enumerate(read.rows):
+        name = row.id if row.id is not None else f"{stem}-{number}"
+        if name in ids:
+            raise InputError(f"{row.where}: field 'id' {name!r} is that of item {ids[name]} too; make ids unique.")
+        ids[name] = number
+        if row.pair is not None:
+            pairs.append(replace(row.pair, id=name))
+            continue
+        try:
+            question, positive, negative, changed = _texts(row)
+        except _UnusableError as reason:
+            skipped.append((number, str(reason)))
+            continue
+        if swap and row.published:
+            positive, negative = negative, positive
+            changed.append("swapped")
+        changes.update(changed)
+        pairs.append(ContrastPair(question, positive, negative, id=name, topic=row.topic))
+    notes = tuple(f"{changes[key]:,} {text}" for key, text in _NOTES.items() if changes[key])
+    return ReadResult(read.name, tuple(pairs), tuple(skipped), notes)
+
+
+def _as_published(row: Row, name: str) -> PublishedPair:
+    if not row.published or row.question is None:
+        raise InputError(
+            f"{row.where} does not have the published fields 'question', 'answer_matching_behavior' and "
+            "'answer_not_matching_behavior'. Read it without compat."
+        )
+    letters = {}
+    for field, answer in (
+        ("answer_matching_behavior", row.positive),
+        ("answer_not_matching_behavior", row.negative),
+    ):
+        letters[field] = answer_letter(answer)
+        if letters[field] is None:
+            raise InputError(
+                f"{row.where}: field {field!r} is {answer[:60]!r}; the published form needs a letter such as '(A)'. "
+                "Read it without compat."
+            )
+    positive, negative = (f"({letter})" for letter in letters.values())
+    n_options = len(parse_question(row.question).options)
+    try:
+        return PublishedPair(row.question, positive, negative, id=row.id or name, topic=row.topic, n_options=n_options)
+    except InputError as error:
+        raise InputError(f"{row.where}: {error}") from None
+
+
+class _UnusableError(Exception):
+    """An item is well-formed but cannot be a pair; the message is the reason."""
+
+
+def _texts(row: Row) -> tuple[str, str, str, list[str]]:
+    """Question, positive and negative answer, and the keys of what was changed."""
+    answers = (row.positive.strip(), row.negative.strip())
+    if answers[0] == answers[1]:
+        raise _UnusableError("both answers are the same")
+    if row.question is None:
+        return _split(*answers)
+    parsed = parse_question(row.question)
+    named = [find_option(answer, parsed.options) for answer in answers]
+    is_letter = any(answer_letter(answer) for answer in answers)
+    facts = {"several": row.several, "labels": parsed.unlabeled}
+    question = parsed.text
+    if not parsed.options and is_letter:
+        raise _UnusableError("no options are found in the question, and an answer is a letter")
+    if named == [None, None] and not is_letter:
+        # The answers are texts of their own: only the labels of a published set are not the question's.
+        keep = bool(parsed.options) or not row.published
+        question = row.question.strip() if keep else question
+        facts |= {"labels": parsed.unlabeled and not keep, "unused": bool(parsed.options)}
+    else:
+        if None in named:
+            raise _UnusableError("an answer is not among the options")
+        if not parsed.in_order:
+            raise _UnusableError("the options are not lettered A, B, C, ... in order")
+        answers = (parsed.options[str(named[0])], parsed.options[str(named[1])])
+        if not all(answers):
+            raise _UnusableError("an option that an answer names has no text")
+        if answers[0] == answers[1]:
+            raise _UnusableError("both answers are the same")
+        facts |= {"options": len(parsed.options) > 2, "moved": parsed.moved}
+    if not question:
+        raise _UnusableError("nothing is left of the question without its options and labels")
+    return question, *answers, [key for key, holds in facts.items() if holds]
+
+
+def _split(positive: str, negative: str) -> tuple[str, str, str, list[str]]:
+    """Cut two texts after the last word that both begin with, so that something is left of either."""
+    shorter = min(len(positive), len(negative))
+    common = next((n for n in range(shorter) if positive[n] != negative[n]), shorter)
+    for end in range(common, 0, -1):
+        if positive[end - 1].isspace() and positive[end:].strip() and negative[end:].strip():
+            return positive[:end].strip(), positive[end:].strip(), negative[end:].strip(), ["prefix"]
+    raise _UnusableError(
+        "the two strings begin with different words, so there is no question; give (question, positive, negative)"
+    )
+
+
+def _is_survival(behavior: str | None, path: Path | None) -> bool:
+    if behavior is not None:
+        return _plain(behavior) == SURVIVAL
+    if path is None:
+        return False
+    return SURVIVAL in _plain(path.parent.name if path.stem in _UNNAMED else path.stem)
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("_", "-").replace(" ", "-")

@@ -1,0 +1,293 @@
+"""From a file, a table or a list to rows of a question and two answers, with every field checked.
+
+Nothing is interpreted here: options stay in the question and letters stay letters
+(see :mod:`caa_interp.behaviors.readers`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from caa_interp.behaviors.behavior import FORMAT, MAX_FILE_BYTES, parse_behavior
+from caa_interp.behaviors.pairs import ContrastPair
+from caa_interp.errors import InputError
+
+PUBLISHED = {
+    "question": "question",
+    "positive": "answer_matching_behavior",
+    "negative": "answer_not_matching_behavior",
+}
+OWN = {"question": "question", "positive": "positive", "negative": "negative"}
+LABELS = {"id": "id", "topic": "topic"}
+SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One item as it is given.
+
+    Attributes
+    ----------
+    where
+        Source and number of the item, for messages.
+    question
+        The question, options included; None for a pair of strings, which has none of its own.
+    positive, negative
+        The first answer of each side.
+    several
+        Whether a side lists more than one answer.
+    id, topic
+        The item's own labels.
+    published
+        Whether the positive side is the published ``answer_matching_behavior``.
+    pair
+        The item itself, if it is a finished :class:`~caa_interp.ContrastPair`.
+    """
+
+    where: str
+    question: str | None
+    positive: str
+    negative: str
+    several: bool = False
+    id: str | None = None
+    topic: str | None = None
+    published: bool = False
+    pair: ContrastPair | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source that was read.
+
+    Attributes
+    ----------
+    name
+        Name of the file, or of the type of the object, for messages.
+    path
+        The file; None if the source is an object.
+    rows
+        Its rows, in their order.
+    """
+
+    name: str
+    path: Path | None
+    rows: tuple[Row, ...]
+
+
+def read_rows(source: Any, columns: Mapping[str, str] | None = None) -> Source:
+    """Read and check the rows of any source that :func:`caa_interp.behaviors.readers.read_pairs` takes.
+
+    Raises
+    ------
+    InputError
+        If the source is malformed; the message names the source, the item and the field.
+    """
+    fields = _check_columns(columns)
+    path = Path(source) if isinstance(source, str | Path) else None
+    name = path.name if path else type(source).__name__
+    items = _read_file(path, fields) if path else _in_memory(source, name)
+    if isinstance(items, dict):
+        if fields is not None:
+            raise InputError(f"columns: {name} is a behavior file, whose fields have fixed names. Leave columns out.")
+        behavior = parse_behavior(items, name)
+        items = [*behavior.train, *behavior.test]
+    if not items:
+        raise InputError(f"{name}: it holds no items; at least one is needed. Check that it is the right one.")
+    first = next((item for item in items if isinstance(item, Mapping)), {})
+    fields = fields or _fields(first, name)
+    return Source(name, path, tuple(_row(item, fields, f"{name}: item {n}") for n, item in enumerate(items)))
+
+
+def _check_columns(columns: Mapping[str, str] | None) -> dict[str, str] | None:
+    if columns is None:
+        return None
+    if not isinstance(columns, Mapping) or not all(isinstance(value, str) for value in columns.values()):
+        raise InputError(f"columns: {columns!r} must map 'question', 'positive' and 'negative' to names of columns.")
+    if not set(OWN) <= set(columns) <= {*OWN, *LABELS}:
+        raise InputError(
+            f"columns: its keys are {sorted(map(str, columns))}; they must be 'question', 'positive' and 'negative', "
+            "and can be 'id' and 'topic'. Name the column of each."
+        )
+    if len(set(columns.values())) < len(columns):
+        raise InputError(f"columns: {dict(columns)} names one column twice; give each its own.")
+    return dict(columns)
+
+
+def _fields(item: Mapping[str, Any], name: str) -> dict[str, str]:
+    """Names of the fields, from the first item: this project's, or the published ones."""
+    for known in (OWN, PUBLISHED):
+        if not item or known["positive"] in item or known["negative"] in item:
+            return {**known, **LABELS}
+    raise InputError(
+        f"{name}: its fields are {', '.join(map(repr, item))}; expected {', '.join(map(repr, OWN.values()))}, or "
+        f"{', '.join(map(repr, PUBLISHED.values()))}. Name others with "
+        "columns={'question': ..., 'positive': ..., 'negative': ...}."
+    )
+
+
+def _read_file(path: Path, fields: dict[str, str] | None) -> Any:
+    """Items of a file: a list of mappings or sequences, or the one object of a behavior file."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(f"source: {str(path)[:200]!r} does not end in one of {', '.join(SUFFIXES)}. Convert it.")
+    try:
+        if not path.is_file():
+            raise InputError(f"source: there is no file {path}. Check the path.")
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise InputError(f"{path.name}: {size:,} bytes; at most {MAX_FILE_BYTES:,} are read. Split the file.")
+        if suffix == ".parquet":
+            return _parquet(path, fields)
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path.name}: not UTF-8 at byte {error.start}. Save it as UTF-8.") from error
+    except OSError as error:
+        raise InputError(f"{path.name}: it cannot be read ({error}). Check the file.") from error
+    if suffix in (".csv", ".tsv"):
+        return _csv(text, path.name, "," if suffix == ".csv" else "\t")
+    if suffix == ".jsonl":
+        # Only "\n" ends a line: a JSON text may hold other line separators.
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        return [_json(line, f"{path.name}: item {item} (line {n})") for item, (n, line) in enumerate(lines)]
+    data = _json(text, path.name)
+    if not isinstance(data, list) and not (isinstance(data, dict) and "format" in data):
+        raise InputError(
+            f"{path.name}: the top level is {type(data).__name__}; it must be a list of items, or an object whose "
+            f"field 'format' is {FORMAT!r}. A file of one object a line must end in .jsonl."
+        )
+    return data
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not valid JSON ({error}). Correct it there.") from error
+
+
+def _csv(text: str, name: str, separator: str) -> list[dict[str, str]]:
+    import pandas as pd
+
+    try:
+        # The header is read as a row, so that a row with more fields than it has is an error.
+        table = pd.read_csv(StringIO(text), sep=separator, header=None, dtype=str, na_filter=False)
+    except pd.errors.EmptyDataError:
+        return []
+    except pd.errors.ParserError as error:
+        raise InputError(f"{name}: not a readable table ({str(error).strip()}). Correct it there.") from error
+    header, *rows = table.to_numpy().tolist()
+    _check_header(header, name)
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def _parquet(path: Path, fields: dict[str, str] | None) -> list[dict[str, Any]]:
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    try:
+        with pq.ParquetFile(path) as file:
+            header = file.schema_arrow.names
+            _check_header(header, path.name)
+            wanted = list((fields or _fields(dict.fromkeys(header), path.name)).values())
+            meta = file.metadata
+            chunks = [meta.row_group(g).column(c) for g in range(meta.num_row_groups) for c in range(meta.num_columns)]
+            size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.split(".")[0] in wanted)
+            if size > MAX_FILE_BYTES:
+                raise InputError(
+                    f"{path.name}: unpacked it has {size:,} bytes; at most {MAX_FILE_BYTES:,} are read. Split it."
+                )
+            chosen = [column for column in header if column in wanted]
+            missing = [column for column in wanted if column not in header and column not in LABELS.values()]
+            if missing:
+                raise InputError(f"{path.name}: there is no column {missing[0]!r}; it has {', '.join(header)}.")
+            rows: list[dict[str, Any]] = file.read(columns=chosen).to_pylist()
+            return rows
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path.name}: not a readable Parquet file ({error}). Write it again.") from error
+
+
+def _in_memory(source: Any, name: str) -> list[Any]:
+    if hasattr(source, "to_dict") and hasattr(source, "columns"):  # a pandas table
+        _check_header(list(source.columns), name)
+        table = source.astype(object).where(source.notna(), None)
+        return list(table.to_dict("records"))
+    if isinstance(source, Mapping):
+        raise InputError(f"source: a {name} holds several tables or fields; give one, e.g. source['train'].")
+    if isinstance(source, bytes) or not isinstance(source, Iterable):
+        raise InputError(
+            f"source: {name} is not a source of pairs; give a path, a table, or a list of pairs, triples or mappings."
+        )
+    return list(source)
+
+
+def _check_header(header: Sequence[Any], name: str) -> None:
+    twice = [column for column in dict.fromkeys(header) if list(header).count(column) > 1]
+    if twice:
+        raise InputError(f"{name}: column {twice[0]!r} occurs twice; rename or remove one of them.")
+
+
+def _row(item: Any, fields: Mapping[str, str], where: str) -> Row:
+    if isinstance(item, ContrastPair):
+        return Row(where, item.question, item.positive, item.negative, id=item.id, topic=item.topic, pair=item)
+    if isinstance(item, Mapping):
+        (positive, more), (negative, yet_more) = (_answer(item, fields[s], where) for s in ("positive", "negative"))
+        return Row(
+            where=where,
+            question=_text(_get(item, fields["question"], where), fields["question"], where),
+            positive=positive,
+            negative=negative,
+            several=more or yet_more,
+            id=_label(item, fields.get("id"), where),
+            topic=_label(item, fields.get("topic"), where),
+            published=fields["positive"] == PUBLISHED["positive"],
+        )
+    if isinstance(item, list | tuple) and len(item) in (2, 3):
+        names = ("question", "positive", "negative")[-len(item) :]
+        texts = [_text(value, name, where) for name, value in zip(names, item, strict=True)]
+        return Row(where, texts[0] if len(texts) == 3 else None, texts[-2], texts[-1])
+    given = f"{type(item).__name__} of length {len(item)}" if isinstance(item, list | tuple) else type(item).__name__
+    raise InputError(
+        f"{where} is {given}; it must be a mapping of fields, (question, positive, negative), (positive, negative) "
+        "or a ContrastPair."
+    )
+
+
+def _get(item: Mapping[str, Any], field: str, where: str) -> Any:
+    if item.get(field) is None:
+        given = ", ".join(repr(name) for name, value in item.items() if value is not None)
+        raise InputError(f"{where}: field {field!r} is missing; it has {given or 'none'}. Add it, or see columns.")
+    return item[field]
+
+
+def _text(value: Any, field: str, where: str) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{where}: field {field!r} is {type(value).__name__}; it must be a text.")
+    if not value.strip():
+        raise InputError(f"{where}: field {field!r} is empty; give it a text, or remove the item.")
+    return value
+
+
+def _answer(item: Mapping[str, Any], field: str, where: str) -> tuple[str, bool]:
+    """First answer of a field, which holds a text or a list of texts, and whether there are more."""
+    value = _get(item, field, where)
+    values = value.tolist() if hasattr(value, "tolist") else value
+    if not isinstance(values, list | tuple):
+        return _text(values, field, where), False
+    if not values:
+        raise InputError(f"{where}: field {field!r} is an empty list; give it an answer, or remove the item.")
+    first, *more = [_text(one, field, where) for one in values]
+    return first, bool(more)
+
+
+def _label(item: Mapping[str, Any], field: str | None, where: str) -> str | None:
+    value = item.get(field) if field else None
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise InputError(f"{where}: field {field!r} is {type(value).__name__}; it must be a text or a whole number.")
+    return str(value)

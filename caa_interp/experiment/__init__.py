@@ -1,1 +1,0 @@
-"""A whole study from one config file: shards of work, kept as they are finished, joined to tables and a page."""

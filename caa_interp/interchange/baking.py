@@ -1,0 +1,256 @@
+"""Steering that is part of the weights: a vector as a bias, and a direction that no weight can write any more.
+
+1. Adding ``m * v`` to the output of block L at every position is the same as adding it to the bias of the matrix that
+   block L writes last, the MLP's output.
+2. Directional ablation by weight orthogonalization (Arditi et al. 2024, section 4.1): with ``r`` the unit vector
+   along ``v``, every matrix that writes to the residual stream (embeddings, attention outputs, MLP outputs) becomes
+   ``W - r r^T W``, so that the stream never has a component along ``r``. Biases are treated the same.
+
+Both give a plain Hugging Face model, which ``save_pretrained`` writes and any tool reads without code of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from caa_interp.errors import InputError, ModelError
+from caa_interp.models.access import check_layers, model_id
+from caa_interp.models.wrapping import plain_copy
+from caa_interp.steering.context import check_multipliers
+from caa_interp.vectors.vector import SteeringVector
+
+# Names, below a block, of the modules that write to the residual stream in Hugging Face's models.
+_MLP_OUTPUTS = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc_out", "mlp.fc2", "fc2")
+_ATTENTION_OUTPUTS = (
+    "self_attn.o_proj",
+    "self_attn.out_proj",
+    "self_attn.dense",
+    "attn.c_proj",
+    "attn.out_proj",
+    "attention.dense",
+    "self_attention.dense",
+)
+_POSITIONS = ("wpe", "embed_positions", "decoder.embed_positions")
+
+
+def bake(model: Any, vector: SteeringVector, *, layer: int, multiplier: float) -> Any:
+    """Build a Hugging Face model that is steered by its own weights, at every position.
+
+    Parameters
+    ----------
+    model
+        A ``TransformerBridge``, see :func:`caa_interp.load_model`; it stays as it is.
+    vector
+        A vector made from this model.
+    layer
+        0-based block index, one of the vector's layers.
+    multiplier
+        Any finite number.
+
+    Returns
+    -------
+    transformers.PreTrainedModel
+        A copy whose block ``layer`` adds ``multiplier * vector``: the same logits as under
+        ``steer(model, vector, layer, multiplier, start=0)``. Its configuration says so under ``steering``.
+
+    Raises
+    ------
+    ModelError
+        If the architecture has no bias for it: neither one after the MLP (as GPT-2, GPT-NeoX, GPT-J, OPT and Phi
+        have) nor a configuration that adds one (``mlp_bias``, as Llama has); or if the weights cannot be copied.
+    VectorMismatchError
+        If the vector was not made for this model.
+
+    Notes
+    -----
+    The paper steers from the prompt's end on; weights know no positions, so here the whole prompt is steered too.
+    A configuration with ``mlp_bias`` gives all three matrices of every MLP a bias; all but one are zero.
+    """
+    (multiplier,) = check_multipliers(multiplier)
+    vector.check_fits(model)
+    addition = multiplier * vector.at(layer)
+    plain = plain_copy(model)
+    block = _blocks(plain, model)[check_layers(layer, vector.layers, "the vector")[0]]
+    addition = addition.to(plain.device, plain.dtype)
+    unsteered, steered = _logits(plain), _logits(plain, {block: lambda output: output + addition})
+    output = _find(block, _MLP_OUTPUTS)
+    if output is None or (output.bias is None and not hasattr(plain.config, "mlp_bias")):
+        raise _unsupported(model, plain, "no bias is added to the output of its MLP")
+    if output.bias is None:
+        _add_biases(plain, model)
+    with torch.no_grad():
+        output.bias += addition
+    # A hundredth of the change, beside rounding: what is changed after the MLP would be far more.
+    allowed = 0.01 * (steered - unsteered).norm() + _tolerance(plain) * steered.norm()
+    if not bool((_logits(plain) - steered).norm() <= allowed):
+        raise _unsupported(model, plain, "what its MLP writes is changed before it is added to the residual stream")
+    _check_saved_form(plain, model)
+    plain.config.steering = {
+        "operation": "add",
+        "behavior": vector.metadata.get("behavior"),
+        "layer": int(layer),
+        "multiplier": multiplier,
+    }
+    return plain
+
+
+def orthogonalize(model: Any, vector: SteeringVector, *, layer: int) -> Any:
+    """Build a Hugging Face model whose weights cannot write along a vector (Arditi et al. 2024, section 4.1).
+
+    Parameters
+    ----------
+    model
+        A ``TransformerBridge``, see :func:`caa_interp.load_model`; it stays as it is.
+    vector
+        A vector made from this model.
+    layer
+        The layer whose vector gives the direction; it is taken out of what every block and the embedding write.
+
+    Returns
+    -------
+    transformers.PreTrainedModel
+        A copy, the same as ablating the direction after every write. An unembedding that shared the embedding's
+        weights has its own, unchanged ones. Its configuration says so under ``steering``.
+
+    Raises
+    ------
+    InputError
+        If the vector is zero at that layer.
+    ModelError
+        If the architecture writes to the residual stream by other modules than embeddings, attention outputs and MLP
+        outputs (mixtures of experts, norms after them).
+    VectorMismatchError
+        If the vector was not made for this model.
+    """
+    vector.check_fits(model)
+    direction = vector.at(layer).double()
+    if not bool(direction.norm() > 0):
+        raise InputError(f"vector: it is zero at layer {layer}, so it gives no direction. Choose another layer.")
+    direction = direction / direction.norm()
+    plain = plain_copy(model)
+    embedding, unembedding = plain.get_input_embeddings(), plain.get_output_embeddings()
+    if unembedding is not None and unembedding.weight is embedding.weight:
+        unembedding.weight = torch.nn.Parameter(embedding.weight.detach().clone())
+        plain.config.tie_word_embeddings = False
+    positions = _find(plain.base_model, _POSITIONS)
+    for module in (embedding, *([] if positions is None else [positions])):
+        _remove(module.weight, direction, axis=1)
+    for block in _blocks(plain, model):
+        for names in (_ATTENTION_OUTPUTS, _MLP_OUTPUTS):
+            module = _find(block, names)
+            if module is None:
+                raise _unsupported(model, plain, f"its blocks have none of {', '.join(names)}")
+            # A Conv1D keeps its matrix the other way round than a Linear.
+            _remove(module.weight, direction, axis=0 if isinstance(module, torch.nn.Linear) else 1)
+            if module.bias is not None:
+                _remove(module.bias, direction, axis=0)
+    if not _free_of(plain, model, direction):
+        raise _unsupported(model, plain, "other modules write to its residual stream")
+    _check_saved_form(plain, model)
+    plain.config.steering = {
+        "operation": "ablate",
+        "behavior": vector.metadata.get("behavior"),
+        "layer": int(layer),
+    }
+    return plain
+
+
+def _remove(weight: torch.nn.Parameter, direction: torch.Tensor, axis: int) -> None:
+    """Take ``direction`` out of ``weight`` along ``axis``, in float64."""
+    with torch.no_grad():
+        r = direction.to(weight.device)
+        along = weight.double().movedim(axis, -1)
+        weight.copy_((along - (along @ r)[..., None] * r).movedim(-1, axis))
+
+
+def _blocks(plain: Any, model: Any) -> torch.nn.ModuleList:
+    """Transformer blocks of a Hugging Face model."""
+    n = int(model.cfg.n_layers)
+    for module in plain.base_model.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == n:
+            return module
+    raise _unsupported(model, plain, f"it has no list of its {n} blocks")
+
+
+def _find(module: Any, names: tuple[str, ...]) -> Any:
+    """First module of one of these names that holds a weight, or None."""
+    for name in names:
+        found = module
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        if isinstance(getattr(found, "weight", None), torch.nn.Parameter):
+            return found
+    return None
+
+
+def _add_biases(plain: Any, model: Any) -> None:
+    """Give the MLPs the zero biases that ``config.mlp_bias`` stands for."""
+    plain.config.mlp_bias = True
+    block: Any
+    for block in _blocks(plain, model):
+        for module in block.mlp.modules():
+            if isinstance(module, torch.nn.Linear) and getattr(module, "bias", None) is None:
+                module.bias = torch.nn.Parameter(module.weight.new_zeros(module.out_features))
+
+
+def _check_saved_form(plain: Any, model: Any) -> None:
+    """Raise unless the model that Hugging Face builds from the configuration has the same weights, by name."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        built = AutoModelForCausalLM.from_config(plain.config, trust_remote_code=False)
+    if built.state_dict().keys() != plain.state_dict().keys():
+        raise _unsupported(model, plain, "its configuration does not describe the biases that it would need")
+
+
+def _probe(plain: Any) -> torch.Tensor:
+    """A few different tokens, ``[1, position]``."""
+    return torch.arange(min(32, int(plain.config.get_text_config().vocab_size)), device=plain.device)[None]
+
+
+def _logits(
+    plain: Any, edits: dict[torch.nn.Module, Callable[[torch.Tensor], torch.Tensor]] | None = None
+) -> torch.Tensor:
+    """Logits of the probe, with edits of what modules put out."""
+
+    def edited(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Any]:
+        def hook(_: Any, __: Any, output: Any) -> Any:
+            return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
+
+        return hook
+
+    handles = [module.register_forward_hook(edited(change)) for module, change in (edits or {}).items()]
+    try:
+        with torch.no_grad():
+            return plain(_probe(plain)).logits.double()
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _free_of(plain: Any, model: Any, direction: torch.Tensor) -> bool:
+    """Whether no block's output has a component along a direction, up to rounding."""
+    streams: list[torch.Tensor] = []
+
+    def keep(output: torch.Tensor) -> torch.Tensor:
+        streams.append(output[0].double())
+        return output
+
+    _logits(plain, dict.fromkeys(_blocks(plain, model), keep))
+    along = [stream @ direction.to(stream.device) / stream.norm(dim=-1) for stream in streams]
+    return max(float(part.abs().max()) for part in along) < _tolerance(plain)
+
+
+def _tolerance(plain: Any) -> float:
+    """How much of a result may be rounding."""
+    return 1e-4 if plain.dtype.itemsize >= 4 else 0.05
+
+
+def _unsupported(model: Any, plain: Any, why: str) -> ModelError:
+    return ModelError(
+        f"model {model_id(model)!r}: a vector cannot be made part of the weights of {type(plain).__name__}: {why}. "
+        "It can for Llama, GPT-2, GPT-NeoX, GPT-J, OPT and Phi; steer other models while they run, with caa.steer."
+    )

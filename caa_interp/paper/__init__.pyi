@@ -1,0 +1,3 @@
+from .reproduction import reproduce as reproduce
+from .sets import read_published_sets as read_published_sets
+from .table import compare as compare

@@ -1,0 +1,272 @@
+"""The paper's multiple-choice tables and layer sweeps, measured again (Rimsky et al. 2024, sections 3 and 4.1).
+
+1. For each behavior the vector of every layer is the mean over all generate items of (matching - other), read at the
+   answer letter, with items kept as published.
+2. At every layer the vectors are rescaled to the mean norm over behaviors.
+3. Each test item is scored at every layer under multipliers -1, 0 and 1; reported is the mean over items of
+   p(matching) / (p(A) + p(B)).
+4. The table is read off at the paper's layer.
+
+What a cell may differ by is derived, not chosen: see :func:`caa_interp.paper.table.compare`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from caa_interp.errors import InputError
+from caa_interp.evaluation.summary import summarize
+from caa_interp.evaluation.sweep import sweep
+from caa_interp.files import write_atomically
+from caa_interp.models import load_model
+from caa_interp.models.access import check_layers, folder_digest, model_id, model_revision, n_layers
+from caa_interp.paper import published as paper
+from caa_interp.paper.sets import PublishedSet, fingerprint, read_published_sets
+from caa_interp.paper.table import compare, printable
+from caa_interp.plotting.reproduction import plot_layer_sweep, plot_reproduction
+from caa_interp.report.page import Section, write_report
+from caa_interp.vectors.extraction import extract_vector
+from caa_interp.vectors.vector import SteeringVector, match_norms
+
+NOT_MEASURED = (
+    "Only the multiple-choice results are measured here. The paper's open-ended answers, system prompts, fine-tuned "
+    "models, MMLU and TruthfulQA are not."
+)
+
+
+def reproduce(
+    folder: str | Path,
+    data: str | Path,
+    *,
+    model_name: str = paper.LLAMA_2_7B_CHAT.name,
+    behaviors: Sequence[str] = paper.BEHAVIORS,
+    layers: Sequence[int] | None = None,
+    dtype: str | None = None,
+    progress: bool = False,
+    say: Callable[[str], None] = print,
+) -> pd.DataFrame:
+    """Measure the paper's multiple-choice table and layer sweeps, and put them beside the published numbers.
+
+    Parameters
+    ----------
+    folder
+        Where ``vectors/<behavior>.safetensors`` (raw, of all layers), ``tables/sweep-<behavior>.parquet``,
+        ``tables/summary.parquet``, ``tables/comparison.parquet`` and ``report.html`` are written. A vector or sweep
+        that is there already and was made from the same model, data and settings is used again.
+    data
+        Folder of the published sets, see :func:`caa_interp.paper.sets.read_published_sets`.
+    model_name
+        As in :func:`caa_interp.load_model`. Published numbers exist for Llama 2 7B and 13B Chat; for another model
+        there is nothing to compare with, and the table is read off at the same relative depth.
+    behaviors
+        Some of the paper's seven; default: all. The paper matches norms over all of them, so with fewer a unit of
+        multiplier is another one, and steered cells are not judged.
+    layers
+        Layers to sweep, 0-based; default: all. For the paper's models the layer of their table must be among them.
+    dtype
+        As in :func:`caa_interp.load_model`.
+    progress
+        Show progress bars.
+    say
+        Called with each line of progress and with the table.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Result of :func:`caa_interp.paper.table.compare`.
+
+    Raises
+    ------
+    InputError
+        If the data are not complete, a name or layer is unknown, or the model is called like one of the paper's but
+        has another shape.
+    """
+    folder = Path(folder)
+    sets = read_published_sets(data, behaviors)
+    _check_table_layer(paper.published_model(model_name), layers)
+    say(f"Loading {model_name}")
+    model = load_model(model_name, dtype=dtype)
+    published = paper.published_model(model_id(model))
+    _check_table_layer(published, layers)
+    if published:
+        _check_shape(model, published)
+    swept = check_layers(layers, range(n_layers(model)), "the model")
+    layer = published.layer if published else _same_depth(n_layers(model), swept)
+    made_from = {
+        "model": model_id(model),
+        "model_revision": model_revision(model),
+        "model_files": folder_digest(Path(model_name).expanduser()),
+        "dtype": str(model.cfg.dtype).removeprefix("torch."),
+        "caa-interp": version("caa-interp"),
+    }
+    run = _Run(folder, model, made_from, progress, say)
+    vectors = match_norms({name: run.vector(one) for name, one in sets.items()})
+    tables = {name: run.sweep(sets[name], vector, swept) for name, vector in vectors.items()}
+    table = pd.concat(tables, names=["behavior"]).reset_index("behavior").reset_index(drop=True)
+    table.attrs = {"format": "choices", "model": model_id(model)}
+    summary = summarize(table)
+    comparison = compare(summary, layer, published)
+    for name, result in {"summary": summary, "comparison": comparison}.items():
+        write_atomically(folder / "tables" / f"{name}.parquet", result.to_parquet(index=False))
+    notes = _notes(comparison, sets, published)
+    say("\n" + printable(comparison).to_string(index=False) + "\n")
+    for note in notes:
+        say(note)
+    page = _write_page(folder, summary, comparison, sets, notes)
+    say(f"The page: {page.resolve()}")
+    return comparison
+
+
+def _check_table_layer(published: paper.PublishedModel | None, layers: Sequence[int] | None) -> None:
+    if published and layers is not None and published.layer not in layers:
+        raise InputError(
+            f"layers: {list(layers)}; the paper's table of {published.name} is at layer {published.layer}. Add it."
+        )
+
+
+def _check_shape(model: Any, published: paper.PublishedModel) -> None:
+    shape = (n_layers(model), int(model.cfg.d_model))
+    if shape != (published.n_layers, published.d_model):
+        raise InputError(
+            f"model: it is called {model_id(model)!r} but has {shape[0]} layers of width {shape[1]}; "
+            f"{published.name} has {published.n_layers} of width {published.d_model}. Give that model, or rename the "
+            "folder of this one."
+        )
+
+
+def _same_depth(depth: int, swept: Sequence[int]) -> int:
+    """Of the swept layers, the one nearest to where layer 13 lies in Llama 2 7B Chat. No score has a say in it."""
+    reference = paper.LLAMA_2_7B_CHAT
+    return min(swept, key=lambda layer: abs(layer - reference.layer / reference.n_layers * depth))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One model and the folder where its vectors and sweeps are kept."""
+
+    folder: Path
+    model: Any
+    made_from: Mapping[str, Any]
+    progress: bool
+    say: Callable[[str], None]
+
+    def vector(self, one: PublishedSet) -> SteeringVector:
+        """The raw vector of one behavior at all layers, from its file if that fits."""
+        path = self.folder / "vectors" / f"{one.name}.safetensors"
+        expected = {**self.made_from, "items": fingerprint(one.generate)}
+        if path.is_file():
+            vector = SteeringVector.load(path)
+            if self._fits(path, vector.metadata.get("made_from"), expected):
+                return vector
+        self.say(f"{one.name}: vector from {len(one.generate)} items")
+        vector = extract_vector(self.model, one.generate, behavior=one.name, progress=self.progress)
+        vector = replace(vector, metadata={**vector.metadata, "made_from": expected})
+        vector.save(path)
+        return vector
+
+    def sweep(self, one: PublishedSet, vector: SteeringVector, layers: list[int]) -> pd.DataFrame:
+        """The sweep over one behavior's test items, from its file if that fits."""
+        path = self.folder / "tables" / f"sweep-{one.name}.parquet"
+        expected = {
+            **self.made_from,
+            "items": fingerprint(one.test),
+            "vector": hashlib.sha256(vector.values.contiguous().numpy().tobytes()).hexdigest(),
+            "layers": layers,
+            "multipliers": list(paper.MULTIPLIERS),
+        }
+        if path.is_file():
+            try:
+                table = pd.read_parquet(path)
+            except (OSError, ValueError) as error:
+                raise InputError(
+                    f"table file {path}: not readable ({error}). Remove it, and it is made anew."
+                ) from error
+            if self._fits(path, table.attrs.get("made_from"), expected):
+                return table
+        self.say(f"{one.name}: {len(one.test)} test items at {len(layers)} layers")
+        table = sweep(
+            self.model, vector, one.test, layers=layers, multipliers=paper.MULTIPLIERS, progress=self.progress
+        )
+        table.attrs["made_from"] = expected
+        write_atomically(path, table.to_parquet(index=False))
+        return table
+
+    def _fits(self, path: Path, found: Any, expected: Mapping[str, Any]) -> bool:
+        if found == expected:
+            self.say(f"{path.name}: there already")
+            return True
+        known = found if isinstance(found, dict) else {}
+        differing = ", ".join(key for key, value in expected.items() if known.get(key) != value)
+        self.say(f"{path.name}: made from something else ({differing}), so it is made anew")
+        return False
+
+
+def _notes(
+    comparison: pd.DataFrame, sets: Mapping[str, PublishedSet], published: paper.PublishedModel | None
+) -> list[str]:
+    """What a reader must know about the numbers, beside them."""
+    notes = []
+    if published is None:
+        notes.append("There are no published numbers for this model, so nothing is compared.")
+    else:
+        known = comparison.dropna(subset="paper")
+        same = int((known["measured"].round(2) - known["paper"]).abs().lt(1e-9).sum())
+        judged = known.dropna(subset="within")
+        notes.append(
+            f"{int(judged['within'].sum())} of {len(judged)} judged cells are within tolerance; {same} of "
+            f"{len(known)} equal the paper's to two decimals. Tolerance: {paper.ROUNDING} for the paper's rounding "
+            "plus half the measured 95 % interval, the sampling error of a mean over items."
+        )
+        if set(sets) != set(paper.BEHAVIORS):
+            notes.append(
+                f"Norms are matched over {len(sets)} of the paper's {len(paper.BEHAVIORS)} behaviors, so a unit of "
+                "multiplier is not the paper's: steered cells are not judged."
+            )
+    if any(one.split_here for one in sets.values()):
+        notes.append("The data came unsplit: the split into generate and test items is not the paper's.")
+    others = []
+    for one in sets.values():
+        sizes = (len(one.generate), len(one.test))
+        if sizes != paper.SIZES[one.name]:
+            others.append("{} {}/{} (paper: {}/{})".format(one.name, *sizes, *paper.SIZES[one.name]))
+    if others:
+        notes.append(f"Numbers of generate/test items that are not the paper's: {', '.join(others)}.")
+    return [*notes, NOT_MEASURED]
+
+
+def _write_page(
+    folder: Path,
+    summary: pd.DataFrame,
+    comparison: pd.DataFrame,
+    sets: Mapping[str, PublishedSet],
+    notes: Sequence[str],
+) -> Path:
+    layer = int(comparison["layer"].iloc[0])
+    compared = "paper against measured" if comparison["paper"].notna().any() else "measured"
+    sections = [
+        Section(
+            f"Multiple-choice table at layer {layer}: {compared}",
+            "Mean p(matching) / (p(A) + p(B)) over test items, with the vector of this layer added after it, as in "
+            "the paper's code.",
+            plot_reproduction(comparison),
+            printable(comparison),
+        )
+    ]
+    sections += [
+        Section(
+            f"Layer sweep: {name}",
+            f"The vector of each layer, from {len(one.generate)} items, is added after that layer and scored on "
+            f"{len(one.test)} test items.",
+            plot_layer_sweep(summary, comparison, behavior=name),
+        )
+        for name, one in sets.items()
+    ]
+    title = f"Rimsky et al. 2024, measured again on {summary.attrs['model']}"
+    return write_report(folder / "report.html", title, sections, lead=" ".join(notes))

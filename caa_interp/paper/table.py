@@ -1,0 +1,95 @@
+"""Measured means beside the paper's published ones, with a tolerance for each cell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from caa_interp.errors import InputError
+from caa_interp.paper import published as paper
+
+
+def compare(summary: pd.DataFrame, layer: int, published: paper.PublishedModel | None) -> pd.DataFrame:
+    """Put the measured means of one layer beside the published ones.
+
+    Parameters
+    ----------
+    summary
+        Result of :func:`caa_interp.summarize` for one or more of the paper's behaviors, with a column ``behavior``
+        and norms matched over these behaviors.
+    layer
+        Layer of the table.
+    published
+        The paper's model, or None if the model is another.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per behavior and multiplier: ``behavior``, ``layer``, ``multiplier``, ``n`` (items), ``paper``,
+        ``measured`` with ``low`` and ``high`` (95 % interval), ``difference`` (measured - paper), ``tolerance`` and
+        ``within`` (True, False, or missing where there is nothing to judge).
+
+    Notes
+    -----
+    The tolerance of a cell is 0.005, half a unit of the paper's last decimal, plus half the width of the measured
+    interval: the sampling error of a mean over so many items. It answers whether paper and measurement can be two
+    draws of items from one population; of 20 such cells about one lies outside by chance. Where items and model are
+    the paper's own there is no sampling, and most cells should agree to the second decimal.
+
+    Steered cells are not judged unless all of the paper's behaviors are there, since their vectors' norms would be
+    matched to another mean.
+    """
+    rows = summary[summary["layer"] == layer].reset_index(drop=True)
+    if rows.empty:
+        raise InputError(f"layer: {layer} is not in the table; it holds {sorted(summary['layer'].unique().tolist())}.")
+    unit_is_the_papers = set(rows["behavior"]) == set(paper.BEHAVIORS)
+    found = rows[["behavior", "layer", "multiplier", "n"]].copy()
+    found["paper"] = [
+        _published(published, name, multiplier)
+        for name, multiplier in zip(rows["behavior"], rows["multiplier"], strict=True)
+    ]
+    found["measured"] = rows["p_positive"]
+    found["low"], found["high"] = rows["p_positive_low"], rows["p_positive_high"]
+    found["difference"] = found["measured"] - found["paper"]
+    tolerance = paper.ROUNDING + (found["high"] - found["low"]) / 2
+    found["tolerance"] = tolerance.where(found["paper"].notna())
+    judged = found["tolerance"].notna() & ((found["multiplier"] == 0) | unit_is_the_papers)
+    within = (found["difference"].abs() <= found["tolerance"] + 1e-9).astype("boolean")
+    found["within"] = within.where(judged)
+    return found
+
+
+def printable(comparison: pd.DataFrame) -> pd.DataFrame:
+    """The table of :func:`compare` as texts; the paper's columns are left out if it has no number at all."""
+    shown = pd.DataFrame(
+        {
+            "behavior": comparison["behavior"],
+            "layer": comparison["layer"].astype(str),
+            "multiplier": [f"{m:+g}" if m else "0" for m in comparison["multiplier"]],
+            "paper": _texts(comparison["paper"], ".2f"),
+            "measured (95 % interval)": [
+                f"{mean:.3f}" + ("" if np.isnan(low) else f" ({low:.3f} to {high:.3f})")
+                for mean, low, high in comparison[["measured", "low", "high"]].itertuples(index=False)
+            ],
+            "difference": _texts(comparison["difference"], "+.3f"),
+            "tolerance": _texts(comparison["tolerance"], ".3f"),
+            "within tolerance?": [
+                "" if pd.isna(within) else "yes" if within else "NO" for within in comparison["within"]
+            ],
+        }
+    )
+    if comparison["paper"].isna().all():
+        return shown.drop(columns=["paper", "difference", "tolerance", "within tolerance?"])
+    return shown
+
+
+def _texts(values: pd.Series[Any], form: str) -> list[str]:
+    return ["" if pd.isna(value) else format(value, form) for value in values]
+
+
+def _published(published: paper.PublishedModel | None, behavior: str, multiplier: float) -> float:
+    if published is None or behavior not in published.choices or multiplier not in paper.MULTIPLIERS:
+        return np.nan
+    return published.choices[behavior][paper.MULTIPLIERS.index(multiplier)]

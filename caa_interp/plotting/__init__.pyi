@@ -1,0 +1,30 @@
+from .baselines import plot_baselines as plot_baselines
+from .cost import plot_cost as plot_cost
+from .decomposition import plot_decomposition as plot_decomposition
+from .dose_response import (
+    plot_dose_response as plot_dose_response,
+)
+from .dose_response import (
+    plot_dose_responses as plot_dose_responses,
+)
+from .export import save_figure as save_figure
+from .lens import (
+    plot_logit_lens as plot_logit_lens,
+)
+from .lens import (
+    plot_steered_lens as plot_steered_lens,
+)
+from .projection import (
+    plot_projection as plot_projection,
+)
+from .projection import (
+    plot_vector_map as plot_vector_map,
+)
+from .reliability import plot_reliability as plot_reliability
+from .scores import plot_scores as plot_scores
+from .side_effects import plot_side_effects as plot_side_effects
+from .similarity import plot_cosine_similarity as plot_cosine_similarity
+from .sweep import plot_sweep as plot_sweep
+from .tokens import plot_token_similarity as plot_token_similarity
+from .transfer import plot_transfer as plot_transfer
+from .weights import plot_weight_alignment as plot_weight_alignment

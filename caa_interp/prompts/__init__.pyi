@@ -1,0 +1,6 @@
+from .format import (
+    PromptFormat as PromptFormat,
+)
+from .format import (
+    Rendering as Rendering,
+)

@@ -1,0 +1,205 @@
+"""Figures, tables and text as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import unescape
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.io import to_json
+from plotly.offline import get_plotlyjs
+
+from caa_interp.errors import InputError
+from caa_interp.files import write_atomically
+
+LEVELS = (2, 3, 4)
+# Characters that cannot be seen, or that turn the text after them around: shown instead of obeyed.
+_UNSEEN = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"} | {
+    code: f"\\u{code:04x}"
+    for code in (0x7F, *range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
+}
+_MARKUP = re.compile(r"</?(?:b|i|em|strong|s|u|sup|sub|span|a|br)\b[^>]*>", re.IGNORECASE)
+# Pixels: a figure that can be read, one of several panels in it, what stands beside these, what a title takes above
+# them, and what is left there.
+_LEAST, _PANEL, _BESIDE_PANELS, _TITLE, _ABOVE = 400, 200, 90, 56, 34
+_LONG = 60  # letters from which on a cell is running text
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of a report.
+
+    Attributes
+    ----------
+    heading, text
+        Plain text; everything is escaped. A blank line in ``text`` starts a new paragraph.
+    figure
+        Optional figure. Its title becomes the first words of its caption, where it can be wrapped.
+    table
+        Optional table; every cell is shown as text.
+    code
+        Optional code to show.
+    points
+        Optional list below the text.
+    caption
+        What the figure's own title leaves unsaid.
+    level
+        2 (default) for a section, 3 and 4 for parts of the one before.
+    folded
+        Whether the code is shown only when asked for.
+    half
+        Whether the section takes half of a wide window, so that the next one of this kind stands beside it.
+    """
+
+    heading: str
+    text: str
+    figure: go.Figure | None = None
+    table: pd.DataFrame | None = None
+    code: str = ""
+    points: Sequence[str] = ()
+    caption: str = ""
+    level: int = 2
+    folded: bool = False
+    half: bool = False
+
+
+def write_report(
+    path: str | Path, title: str, sections: Sequence[Section], *, lead: str = "", contents: int = 0
+) -> Path:
+    """Write a page that needs no other file and no network.
+
+    Parameters
+    ----------
+    path
+        File to write; must end in ``.html``. It appears whole or not at all.
+    title
+        Title of the page.
+    sections
+        At least one section, in order.
+    lead
+        Text below the title; a blank line starts a new paragraph.
+    contents
+        Level down to which sections are listed in a table of contents; default 0: there is none.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+    """
+    path = Path(path)
+    if path.suffix != ".html":
+        raise InputError(f"path: {str(path)!r} must end in '.html'.")
+    if not sections:
+        raise InputError("sections: the list is empty; give at least one.")
+    for section in sections:
+        if section.level not in LEVELS:
+            raise InputError(f"sections: {section.heading!r} has level {section.level}; it must be 2, 3 or 4.")
+    environment = Environment(
+        loader=PackageLoader("caa_interp.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_visible,
+    )
+    shown = [_shown(section, anchor) for section, anchor in zip(sections, anchors(sections), strict=True)]
+    page = environment.get_template("report.html.j2").render(
+        title=title,
+        lead=_paragraphs(lead),
+        plotly_js=Markup(get_plotlyjs()),  # Plotly's own code, once for all figures
+        sections=shown,
+        contents=[one for one in shown if one["level"] <= contents],
+    )
+    # A lone surrogate, half of a character, is no text; it is shown by its number.
+    write_atomically(path, page.encode("utf-8", errors="backslashreplace"))
+    return path
+
+
+def anchors(sections: Sequence[Section]) -> list[str]:
+    """Name of each section that may stand in an address or a file name; no two are the same.
+
+    It is made of the section's heading and of those that it is part of, such as ``"steered-answers-refusal"``.
+    """
+    found: dict[str, None] = {}
+    above: dict[int, str] = {}
+    for section in sections:
+        above = {level: name for level, name in above.items() if level < section.level}
+        above[section.level] = re.sub(r"[^a-z0-9]+", "-", section.heading.lower()).strip("-")[:60] or "section"
+        base = name = "-".join(above.values())
+        number = 2
+        while name in found:
+            name, number = f"{base}-{number}", number + 1
+        found[name] = None
+    return list(found)
+
+
+def _visible(value: Any) -> Any:
+    """What is put into the page, with its unseen characters to be seen; our own markup as it is."""
+    return value if isinstance(value, Markup) else str(value).translate(_UNSEEN)
+
+
+def _shown(section: Section, anchor: str) -> dict[str, Any]:
+    table = section.table if section.table is not None else pd.DataFrame()
+    return {
+        "anchor": anchor,
+        "heading": section.heading,
+        "level": section.level,
+        "paragraphs": _paragraphs(section.text),
+        "points": list(section.points),
+        "code": section.code,
+        "folded": section.folded,
+        "half": section.half,
+        "figure": _figure(section) if section.figure is not None else None,
+        "columns": [str(name) for name in table.columns],
+        "rows": [[_cell(value) for value in row] for row in table.itertuples(index=False)],
+    }
+
+
+def _paragraphs(text: str) -> list[str]:
+    return [paragraph for paragraph in re.split(r"\n\s*\n", str(text)) if paragraph]
+
+
+def _figure(section: Section) -> dict[str, Any]:
+    """A figure's data, caption and least size; its title moves to the caption, unless a slider changes it."""
+    spec = section.figure.to_dict()  # type: ignore[union-attr]
+    layout = spec["layout"]
+    moved = {} if layout.get("sliders") else layout.pop("title", {})
+    title, _, subtitle = (moved.get("text") or "").partition("<br>")
+    height, fixed = layout.get("height") or 450, layout.get("width")
+    if title:
+        usual = layout.get("template", {}).get("layout", {}).get("margin", {})
+        above = layout.get("margin", {}).get("t") or usual.get("t") or 100
+        kept = max(_ABOVE, above - _TITLE)
+        height += kept - above
+        layout["height"], layout["margin"] = height, {**layout.get("margin", {}), "t": kept}
+    panels = {tuple(axis.get("domain", ())) for name, axis in layout.items() if name.startswith("xaxis")}
+    return {
+        # Plotly's JSON escapes what could end the script element that it stands in.
+        "json": Markup(to_json(spec, validate=False, engine="json")),
+        "title": _plain(title),
+        "subtitle": _plain(subtitle),
+        "caption": section.caption,
+        "least": int(fixed or max(_LEAST, _BESIDE_PANELS + _PANEL * len(panels))),
+        "fixed": fixed is not None,
+        "height": int(height),
+    }
+
+
+def _plain(text: str) -> str:
+    """A text without Plotly's markup, on one line."""
+    parts = (re.sub(r"\s+", " ", _MARKUP.sub(" ", part)).strip() for part in text.split("<br>"))
+    return unescape("; ".join(part for part in parts if part))
+
+
+def _cell(value: Any) -> dict[str, Any]:
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    text = f"{value:.3g}" if isinstance(value, float) else str(value)
+    return {"class": "number" if number else "long" if len(text) > _LONG else "", "text": text}

@@ -1,0 +1,163 @@
+"""What steering does to the residual stream: the paper's addition, and what others have put in its place.
+
+An operator is a function ``(residual, vector, multiplier) -> residual`` over the steered positions. ``vector`` is the
+raw steering vector v; where an operator speaks of the projection, it is that of the residual stream x on the unit
+vector u = v / |v|, in units of the residual stream. Multiplier 0 is the unsteered model for every operator, and 1
+applies it in full; the four that replace a projection go part of the way in between, and beyond it above 1.
+
+=====================  ==============================================================================
+``add``                x + m v (Rimsky et al. 2024, section 3)
+``add_keeping_norm``   (x + m v) |x| / |x + m v|
+``ablate``             x - m (x . u) u: directional ablation (Arditi et al. 2024, section 2.4)
+``ProjectTo(value)``   x + m (value - x . u) u
+``Cap(low, high)``     x + m (clip(x . u, low, high) - x . u) u: activation capping
+``AddIf(threshold)``   x + m v where x . u is below (or above) a threshold: conditional steering
+=====================  ==============================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from caa_interp.errors import InputError
+
+# (residual, vector, multiplier) -> residual; a multiplier is a number, or one a row, [..., 1].
+Operator = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | float], torch.Tensor]
+
+
+def add(residual: torch.Tensor, vector: torch.Tensor, multiplier: torch.Tensor | float) -> torch.Tensor:
+    """Add the vector, times the multiplier (Rimsky et al. 2024, section 3); the default everywhere.
+
+    Parameters
+    ----------
+    residual
+        ``[..., d_model]``.
+    vector
+        ``[d_model]``, or one a row, ``[..., d_model]``.
+    multiplier
+        A number, or one a row, ``[..., 1]``.
+    """
+    return residual + multiplier * vector
+
+
+def add_keeping_norm(residual: torch.Tensor, vector: torch.Tensor, multiplier: torch.Tensor | float) -> torch.Tensor:
+    """Add the vector and scale the sum back to the norm that the residual stream had; arguments as in :func:`add`."""
+    moved = residual + multiplier * vector
+    norms = moved.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(moved.dtype).tiny)
+    return moved * (residual.norm(dim=-1, keepdim=True) / norms)
+
+
+def ablate(residual: torch.Tensor, vector: torch.Tensor, multiplier: torch.Tensor | float) -> torch.Tensor:
+    """Take out what lies along the vector (Arditi et al. 2024, section 2.4); arguments as in :func:`add`.
+
+    The vector's length and sign do not matter.
+    """
+    unit, along = _along(residual, vector)
+    return residual - multiplier * along * unit
+
+
+@dataclass(frozen=True)
+class ProjectTo:
+    """Move the projection on the vector to a chosen value.
+
+    Parameters
+    ----------
+    value
+        In units of the residual stream, along the vector; a negative one lies on the other side.
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        _check_finite("value", self.value)
+
+    def __call__(self, residual: torch.Tensor, vector: torch.Tensor, multiplier: torch.Tensor | float) -> torch.Tensor:
+        """Arguments as in :func:`add`."""
+        unit, along = _along(residual, vector)
+        return residual + multiplier * (self.value - along) * unit
+
+
+@dataclass(frozen=True)
+class Cap:
+    """Keep the projection on the vector within a range, and leave what lies inside it alone.
+
+    Parameters
+    ----------
+    low, high
+        Range in units of the residual stream, along the vector; one of them may be left out.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.low) or math.isnan(self.high) or not self.low <= self.high:
+            raise InputError(f"low and high: {self.low} and {self.high}; low must be at most high.")
+        if math.isinf(self.low) and math.isinf(self.high):
+            raise InputError("low and high: neither is given, so nothing would be capped. Give one of them.")
+
+    def __call__(self, residual: torch.Tensor, vector: torch.Tensor, multiplier: torch.Tensor | float) -> torch.Tensor:
+        """Arguments as in :func:`add`."""
+        unit, along = _along(residual, vector)
+        return residual + multiplier * (along.clamp(self.low, self.high) - along) * unit
+
+
+@dataclass(frozen=True)
+class AddIf:
+    """Add the vector where the projection on it is below a threshold, or above one.
+
+    Each position decides for itself, by its own residual stream at the steered layer.
+
+    Parameters
+    ----------
+    threshold
+        In units of the residual stream, along the vector.
+    side
+        ``"below"`` (default) adds where the projection is below the threshold, ``"above"`` where it is above.
+    """
+
+    threshold: float
+    side: Literal["below", "above"] = "below"
+
+    def __post_init__(self) -> None:
+        _check_finite("threshold", self.threshold)
+        if self.side not in ("below", "above"):
+            raise InputError(f"side: {self.side!r} is not one of 'below', 'above'.")
+
+    def __call__(self, residual: torch.Tensor, vector: torch.Tensor, multiplier: torch.Tensor | float) -> torch.Tensor:
+        """Arguments as in :func:`add`."""
+        _, along = _along(residual, vector)
+        chosen = along < self.threshold if self.side == "below" else along > self.threshold
+        return torch.where(chosen, residual + multiplier * vector, residual)
+
+
+def apply_operator(
+    operator: Operator, residual: torch.Tensor, vector: torch.Tensor, multiplier: torch.Tensor | float
+) -> torch.Tensor:
+    """Apply an operator in float32 at least, and return the result in the residual stream's own type."""
+    work = torch.promote_types(residual.dtype, torch.float32)
+    like = residual.to(work)
+    if isinstance(multiplier, torch.Tensor):
+        multiplier = multiplier.to(like)
+    return operator(like, vector.to(like), multiplier).to(residual)
+
+
+def name_of(operator: Operator) -> str:
+    """Name of an operator, with its parameters, for tables."""
+    return getattr(operator, "__name__", None) or repr(operator)
+
+
+def _along(residual: torch.Tensor, vector: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unit vector (zero for a zero vector), and the projection ``[..., 1]`` of the residual stream on it."""
+    unit = vector / vector.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(vector.dtype).tiny)
+    return unit, (residual * unit).sum(-1, keepdim=True)
+
+
+def _check_finite(name: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise InputError(f"{name}: {value!r} is not a finite number; give one such as 0 or 2.5.")

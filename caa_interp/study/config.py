@@ -1,0 +1,240 @@
+"""A study as one object: read from TOML or made in Python, checked as a whole before any work, then unchangeable."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
+
+from caa_interp.behaviors.behavior import load_behavior
+from caa_interp.errors import InputError
+from caa_interp.prompts.format import Format
+from caa_interp.study.parts import Answers, Controls, Costs, ModelConfig, Models, Part, SideEffects
+from caa_interp.study.problems import explained, flat, shown
+from caa_interp.study.toml import read_toml, to_toml
+from caa_interp.study.values import (
+    MOST,
+    AnyText,
+    Behaviors,
+    CountFrom1,
+    Layers,
+    Multipliers,
+    Seed,
+    Text,
+    packaged,
+    slug,
+)
+
+__all__ = ["Answers", "Controls", "Costs", "ExperimentConfig", "ModelConfig", "SideEffects", "slug"]
+
+
+class ExperimentConfig(Part):
+    """A study: which models, which behaviors, and what is measured.
+
+    Parameters
+    ----------
+    **fields
+        Those below, from Python: numbers, texts, lists, and dicts or objects for the parts. Relative paths start at
+        the current folder.
+
+    Raises
+    ------
+    InputError
+        One for everything that is wrong: a line for each field with what was given, what is allowed, and the nearest
+        valid name. Checked is all that can be without a model: behavior files are read and their pairs counted.
+
+    Examples
+    --------
+    As a TOML file, for :meth:`load`; every field may be left out::
+
+        name = "Two behaviors"
+        behaviors = ["sycophancy", "my-behavior.json"]
+        format = "text"
+        layers = [10, 12, 14]
+        multipliers = [-2, -1, 0, 1, 2]
+        system_prompt = "Be brief."
+        n_validation = 20
+        n_train = 96
+        n_test = 50
+        seed = 0
+
+        [[models]]
+        name = "smollm2-135m-instruct"
+        dtype = "float32"
+
+        [controls]
+        random = 4
+        orthogonal = 0
+        shuffled = 4
+
+        [answers]
+        prompts = 6
+        multipliers = [-4, 0, 4]
+        max_new_tokens = 60
+
+        [costs]
+        passages = 12
+        questions = 24
+        prompts = 6
+
+        [side_effects]
+        pairs = 12
+
+    From Python:
+
+    >>> from caa_interp.study.config import ExperimentConfig
+    >>> config = ExperimentConfig(behaviors=["optimism"], format="text", controls={"random": 8})
+    >>> config.controls
+    Controls(random=8, orthogonal=0, shuffled=4)
+    """
+
+    name: Text = "study"
+    """Title. Default: the name of the file without ``.toml``, or ``"study"``."""
+    behaviors: Behaviors = Field(default_factory=packaged)
+    """Names or ``.json`` files; a path is made absolute. Default: all packaged behaviors, sorted."""
+    format: Format = "choices"
+    """``"choices"`` (default, the paper's) or ``"text"``."""
+    layers: Layers | None = None
+    """0-based block indices, each once. Default: all of each model."""
+    multipliers: Multipliers = (-2.0, -1.0, 0.0, 1.0, 2.0)
+    """Numbers from -1e6 to 1e6, each once: 0, and at least one other. Default: -2, -1, 0, 1, 2."""
+    system_prompt: AnyText | None = None
+    """Put before every question. Default, and the same as ``""``: none."""
+    n_validation: CountFrom1 = 20
+    """Train pairs on which the layer is chosen, at least 1; unused where ``layers`` has only one. Default: 20."""
+    n_train: CountFrom1 | None = None
+    """Train pairs that make the vector, drawn at random, at least 1. Default: all that validation leaves."""
+    n_test: CountFrom1 | None = None
+    """Test pairs that are scored, drawn at random, at least 1. Default: all."""
+    seed: Seed = 0
+    """Seed of splits, draws, controls and intervals, from 0 to 2**32 - 1. Default: 0."""
+    models: Models = (ModelConfig(),)
+    """Models, or their names. Default: the embedded one."""
+    controls: Controls = Controls()
+    """Table of :class:`Controls`."""
+    answers: Answers = Answers()
+    """Table of :class:`Answers`."""
+    costs: Costs = Costs()
+    """Table of :class:`Costs`."""
+    side_effects: SideEffects = SideEffects()
+    """Table of :class:`SideEffects`."""
+
+    @field_validator("behaviors")
+    @classmethod
+    def _distinct_behaviors(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        _distinct([load_behavior(value).name for value in values])
+        return values
+
+    @field_validator("multipliers")
+    @classmethod
+    def _with_zero(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if 0 not in values or len(values) < 2:
+            raise InputError(f"{shown(values)}; they must hold 0, the unsteered model, and at least one other.")
+        return values
+
+    @field_validator("system_prompt")
+    @classmethod
+    def _none_if_empty(cls, value: str | None) -> str | None:
+        return value or None
+
+    @field_validator("n_validation", "n_train", "n_test")
+    @classmethod
+    def _enough_pairs(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is None:
+            return value
+        field = str(info.field_name)
+        apart = _set_apart({**info.data, field: value})
+        for behavior in map(load_behavior, info.data.get("behaviors", ())):
+            n_train, n_test = len(behavior.train), len(behavior.test)
+            used, most, why = {
+                "n_validation": (apart, n_train - 1, f"{n_train} train pairs, and one must be left for the vector"),
+                "n_train": (value, n_train - apart, f"{n_train} train pairs, of which validation takes {apart}"),
+                "n_test": (value, n_test, f"{n_test} test pairs"),
+            }[field]
+            if used > most:
+                raise InputError(f"{value}; it must be at most {max(0, most)}: {shown(behavior.name)} has {why}.")
+        return value
+
+    @field_validator("models")
+    @classmethod
+    def _distinct_models(cls, values: tuple[ModelConfig, ...]) -> tuple[ModelConfig, ...]:
+        _distinct([value.id for value in values])
+        return values
+
+    @field_validator("controls")
+    @classmethod
+    def _enough_to_shuffle(cls, value: Controls, info: ValidationInfo) -> Controls:
+        for behavior in map(load_behavior, info.data.get("behaviors", ()) if value.shuffled else ()):
+            left = len(behavior.train) - _set_apart(info.data)
+            if min(left, info.data.get("n_train") or left) == 1:
+                raise InputError(
+                    f"shuffled is {value.shuffled}, but one pair makes the vector of {shown(behavior.name)}, and "
+                    "labels are shuffled between at least 2. Give it more train pairs, or shuffled = 0."
+                )
+        return value
+
+    @field_validator("answers")
+    @classmethod
+    def _answers_at_twice_the_dose(cls, value: Answers, info: ValidationInfo) -> Answers:
+        if value.multipliers is not None or "multipliers" not in info.data:
+            return value
+        doses = info.data["multipliers"]
+        # Doses may all lie on one side of 0, and then two of these are one.
+        twice = dict.fromkeys([max(2 * min(doses), -MOST), 0.0, min(2 * max(doses), MOST)])
+        return value.model_copy(update={"multipliers": tuple(twice)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a study from a TOML file.
+
+        Parameters
+        ----------
+        path
+            At most 64 KiB. Relative paths in it start at its folder.
+
+        Raises
+        ------
+        InputError
+            One for everything that is wrong, as above; for broken TOML with line and column.
+        """
+        path = Path(path)
+        fields = {"name": path.stem, **read_toml(path)}
+        try:
+            return cls.model_validate(fields, context={"folder": path.absolute().parent})
+        except ValidationError as error:
+            raise explained(cls, error, f"config file {path}") from None
+
+    def to_toml(self) -> str:
+        """Write everything, given or default, as TOML that loads back to an equal object; None is left out."""
+        return to_toml(self.model_dump())
+
+    def differences(self, other: ExperimentConfig) -> list[str]:
+        """Name each field in which two studies differ, with this one's value and the other's.
+
+        Returns
+        -------
+        list of str
+            Such as ``"controls.random: 4 and 8"``; empty if the studies are equal.
+        """
+        mine, others = dict(flat(self)), dict(flat(other))
+        return [
+            f"{name}: {shown(mine.get(name))} and {shown(others.get(name))}"
+            for name in mine | others
+            if mine.get(name) != others.get(name)
+        ]
+
+
+def _set_apart(fields: Mapping[str, Any]) -> int:
+    """Return how many train pairs choose the layer: none where there is one, and so nothing to choose."""
+    return 0 if len(fields.get("layers") or ()) == 1 else int(fields.get("n_validation", 0))
+
+
+def _distinct(names: Sequence[str]) -> None:
+    """Raise :class:`InputError` if two names would be one in tables, or on a disk that takes no heed of capitals."""
+    counts = Counter(slug(name).lower() for name in names)
+    same = [name for name in names if counts[slug(name).lower()] > 1]
+    if same:
+        raise InputError(f"{shown(tuple(same))} would be one in tables and files; give each a name of its own.")

@@ -1,0 +1,217 @@
+"""The page of a study: everything that its folder holds, for a reader who was not there."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from caa_interp.errors import InputError
+from caa_interp.files import write_atomically
+from caa_interp.report.page import Section, anchors, write_report
+from caa_interp.study.findings import find, findings_table, found, studied
+from caa_interp.study.page_effects import answers, costs, layer_choice, response, side_effects, sweeps
+from caa_interp.study.page_results import Results, rows_of
+from caa_interp.study.page_vectors import logit_lens, projections, reliability, similarity
+from caa_interp.vectors.vector import SteeringVector
+
+NEEDED = ("layers", "effects", "sweep", "dose_response", "reliability")
+OPTIONAL = {
+    "validation": "a choice of the layer",
+    "projection": "activations",
+    "logit_lens": "the logit lens",
+    "answers": "steered answers",
+    "perplexity": "surprise at prose",
+    "divergence": "divergence from the unsteered model",
+    "capability": "questions with a right answer",
+    "side_effects": "side effects",
+}
+
+
+def write_page(folder: str | Path) -> Path:
+    """Write the page of a run from what its folder holds; no model is needed.
+
+    Parameters
+    ----------
+    folder
+        Folder of a finished run, see :func:`caa_interp.study.run_experiment`: ``config.toml``, ``manifest.json``,
+        ``vectors/`` and ``tables/``.
+
+    Returns
+    -------
+    pathlib.Path
+        ``report.html`` in that folder: one page that needs no other file. Beside it every figure is written as
+        ``figures/<section>.json``, which :func:`plotly.io.read_json` reads.
+
+    Raises
+    ------
+    InputError
+        If a file of the run is missing or cannot be read.
+    """
+    folder = Path(folder)
+    run = _read(folder)
+    effects, layers = run.tables["effects"], run.tables["layers"]
+    findings = find(effects, layers)
+    models = list(dict.fromkeys(layers["model"]))
+    lead = [studied(layers, effects, findings)]
+    sections = [Section("Findings", _READING, table=findings_table(findings))]
+    for model in models:
+        told = found([one for one in findings if one.model == model])
+        lead += [f"{model}: {one}" for one in told] if len(models) > 1 else told
+        tables = {name: rows_of(table, "model", model) for name, table in run.tables.items()}
+        results = Results({name: table for name, table in tables.items() if len(table)}, run.vectors.get(model, {}))
+        if len(models) > 1:
+            sections.append(Section(model, "\n\n".join(told)))
+        level = 2 if len(models) == 1 else 3
+        sections += [
+            one for name, make in _SECTIONS if name is None or name in results.tables for one in make(results, level)
+        ]
+    absent = [told for name, told in OPTIONAL.items() if name not in run.tables]
+    if not any(one.controls for one in findings):
+        absent.insert(0, "controls")
+    if absent:
+        lead.append(f"Not part of this study: {', '.join(absent)}.")
+    sections += [
+        Section("Configuration", "The whole study: run again with this file, it gives these results.", code=run.config),
+        Section("How it was made", "", table=_made(run.manifest)),
+        Section(
+            "Manifest",
+            "All that is recorded of the run, piece by piece.",
+            code=run.manifest_text,
+            folded=True,
+            level=3,
+        ),
+    ]
+    for name, section in zip(anchors(sections), sections, strict=True):
+        if section.figure is not None:
+            write_atomically(folder / "figures" / f"{name}.json", section.figure.to_json(engine="json").encode("utf-8"))
+    title = str(tomllib.loads(run.config).get("name", "study"))
+    return write_report(
+        folder / "report.html", title, sections, lead="\n\n".join(lead), contents=2 if len(models) == 1 else 3
+    )
+
+
+# The sections on one model, in their order, each with the table without which it is left out.
+_SECTIONS: tuple[tuple[str | None, Callable[[Results, int], list[Section]]], ...] = (
+    ("dose_response", response),
+    ("sweep", sweeps),
+    ("validation", layer_choice),
+    ("reliability", reliability),
+    (None, similarity),
+    ("projection", projections),
+    ("logit_lens", logit_lens),
+    ("answers", answers),
+    (None, costs),
+    ("side_effects", side_effects),
+)
+_READING = (
+    "The slope is the mean over held-out pairs of how much the score rises for each unit of the multiplier, with a "
+    "bootstrap interval over pairs; controls are vectors of the same norm (the lowest slope to the highest, and how "
+    "many they are); wrong way is the share of pairs whose slope is negative, with Wilson's 95 % interval; n is the "
+    "number of held-out pairs.\n\n"
+    "A behavior is said to respond if the interval leaves out 0 and the slope is larger than that of every control, "
+    "whatever the control's sign. Each interval holds for one behavior by itself: of twenty vectors without any "
+    "effect, about one would be expected to pass the first condition by chance."
+)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the folder of a run holds; vectors by model and behavior."""
+
+    config: str
+    manifest: Mapping[str, Any]
+    manifest_text: str
+    tables: Mapping[str, pd.DataFrame]
+    vectors: Mapping[str, Mapping[str, SteeringVector]]
+
+
+def _read(folder: Path) -> _Run:
+    texts = {}
+    for name, parse in (("config.toml", tomllib.loads), ("manifest.json", json.loads)):
+        path = folder / name
+        if not path.is_file():
+            raise InputError(f"run folder {folder}: it holds no {name}. Give the folder of a run.")
+        try:
+            texts[name] = path.read_text(encoding="utf-8")
+            parse(texts[name])
+        except ValueError as error:  # of the encoding, of TOML and of JSON
+            raise InputError(f"run folder {folder}: {name} cannot be read ({error}). Run the study again.") from error
+    tables = {}
+    for name in (*NEEDED, *OPTIONAL):
+        path = folder / "tables" / f"{name}.parquet"
+        if path.is_file():
+            try:
+                tables[name] = pd.read_parquet(path)
+            except (OSError, ValueError) as error:
+                raise InputError(
+                    f"table file {path}: not readable ({error}). Run the study again; what is finished is kept."
+                ) from error
+        elif name in NEEDED:
+            raise InputError(
+                f"run folder {folder}: it holds no tables/{name}.parquet, so the run is not finished. Run the study "
+                "again in this folder; it goes on where it was."
+            )
+    vectors: dict[str, dict[str, SteeringVector]] = {}
+    for path in sorted(folder.glob("vectors/*/*.safetensors")):
+        vector = SteeringVector.load(path)
+        vectors.setdefault(str(vector.metadata.get("model")), {})[vector.name] = vector
+    text = texts["manifest.json"]
+    return _Run(texts["config.toml"], json.loads(text), text, tables, vectors)
+
+
+def _made(manifest: Mapping[str, Any]) -> pd.DataFrame:
+    """What a reader asks of how a run was made."""
+    shards = manifest.get("shards", [])
+    commit = manifest.get("commit") or "not known"
+    sessions = manifest["sessions"]
+    facts = {
+        "caa_interp": f"{manifest.get('caa_interp')}, commit {commit}"
+        + (", with changes that are not committed" if manifest.get("dirty") else ""),
+        "Python": manifest.get("python"),
+        "platform": manifest.get("platform"),
+        "packages": _named(manifest.get("packages", {})),
+        "devices": ", ".join(one["description"] for one in manifest.get("devices", [])),
+        **{f"model {name}": _named(known) for name, known in manifest.get("models", {}).items()},
+        **{f"data of {name} (sha256)": digest for name, digest in manifest.get("data", {}).items()},
+        "seed": manifest.get("seed"),
+        "started": sessions[0]["started"],
+        "finished": sessions[-1]["finished"],
+        "sessions": f"{len(sessions)}" if len(sessions) > 1 else "",
+        "time of the work": _duration(manifest.get("seconds")),
+        "peak memory": _memory(manifest.get("peak_memory_bytes")),
+        "ways of the forward passes": "; ".join(
+            f"{kind}: {', '.join(paths)}" for kind, paths in manifest.get("paths", {}).items()
+        ),
+        "pieces of work": f"{len(shards)}, of which {sum(bool(one.get('reused')) for one in shards)} were there "
+        "already",
+    }
+    return pd.DataFrame(
+        [{"what": what, "value": str(value)} for what, value in facts.items() if value not in (None, "")]
+    )
+
+
+def _named(facts: Mapping[str, Any]) -> str:
+    """Facts in one line; a mapping within them is left to the raw manifest."""
+    return ", ".join(f"{name} {value}" for name, value in facts.items() if value and not isinstance(value, Mapping))
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def _memory(n_bytes: float | None) -> str:
+    return "" if n_bytes is None else f"{n_bytes / 2**30:.2f} GiB"

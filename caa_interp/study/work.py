@@ -1,0 +1,223 @@
+"""What a worker does: load a model once, and turn shards into tables."""
+
+from __future__ import annotations
+
+import io
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from caa_interp.analysis.lens import logit_lens
+from caa_interp.analysis.projection import project
+from caa_interp.analysis.reliability import reliability
+from caa_interp.behaviors.pairs import ContrastPair
+from caa_interp.evaluation.controls import orthogonal_vectors, random_vectors, shuffled_vectors
+from caa_interp.evaluation.cost import capability, divergence, perplexity
+from caa_interp.evaluation.side_effects import side_effects
+from caa_interp.evaluation.sweep import sweep
+from caa_interp.models import load_model
+from caa_interp.models.access import folder_digest, model_id, model_revision, n_layers
+from caa_interp.prompts.format import Format, PromptFormat
+from caa_interp.steering.generation import encode_prompt, generate
+from caa_interp.study.config import ModelConfig
+from caa_interp.study.shards import Shard, code_digest
+from caa_interp.vectors.activations import collect_activations
+from caa_interp.vectors.extraction import origin, vector_from_activations
+from caa_interp.vectors.vector import SteeringVector
+
+_LIBRARIES = ("torch", "transformers", "transformer-lens", "tokenizers", "numpy", "scipy", "scikit-learn")
+
+
+class Worker:
+    """Does shards, one after the other, and keeps the last model that it loaded."""
+
+    def __init__(self) -> None:
+        self._config: ModelConfig | None = None
+        self._model: Any = None
+
+    def describe(self, config: ModelConfig) -> dict[str, Any]:
+        """Load a model, and tell all of it and of the code that a result may depend on.
+
+        Returns
+        -------
+        dict
+            JSON types: ``id``, ``revision``, ``files`` (digest of a local folder), ``backend``, ``dtype``,
+            ``device``, ``n_layers``, ``d_model``, ``code``
+            (:func:`caa_interp.study.shards.code_digest`) and ``versions``.
+        """
+        model = self._loaded(config)
+        device = torch.device(model.cfg.device or "cpu")
+        return {
+            "id": model_id(model),
+            "revision": model_revision(model),
+            "files": folder_digest(Path(config.name).expanduser()),
+            "backend": type(model).__name__,
+            "dtype": str(model.cfg.dtype).removeprefix("torch."),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "n_layers": n_layers(model),
+            "d_model": int(model.cfg.d_model),
+            "code": code_digest(),
+            "versions": {name: version(name) for name in _LIBRARIES},
+        }
+
+    def work(self, shard: Shard) -> bytes:
+        """Do a shard; returns the Parquet file of its table, with what it took.
+
+        That is the time, the threads of one operation, and the most memory that this process had held by then.
+        """
+        model = self._loaded(shard.model)
+        start = time.perf_counter()
+        table = KINDS[shard.kind](model, **shard.arguments)
+        took = {
+            "seconds": time.perf_counter() - start,
+            "threads": torch.get_num_threads(),
+            "peak_memory_bytes": _peak_memory(),
+        }
+        return encode(table, took)
+
+    def _loaded(self, config: ModelConfig) -> Any:
+        if config != self._config:
+            self._config = self._model = None  # two models may not fit side by side
+            self._model = load_model(
+                config.name,
+                backend=config.backend,
+                device=config.device,
+                dtype=config.dtype,
+                device_map=config.device_map,
+                revision=config.revision,
+            )
+            self._config = config
+        return self._model
+
+
+def encode(table: pd.DataFrame, took: Mapping[str, Any]) -> bytes:
+    """Parquet file of a table and its ``attrs``, with what it took to make."""
+    table = table.copy(deep=False)
+    table.attrs = {"table": dict(table.attrs), "took": dict(took)}
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def decode(content: bytes) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Table and what it took, from :func:`encode`."""
+    table = pd.read_parquet(io.BytesIO(content))
+    attrs = table.attrs
+    table.attrs = attrs["table"]
+    return table, attrs["took"]
+
+
+def vectors_of(table: pd.DataFrame) -> dict[str, SteeringVector]:
+    """Vectors of a table of kind ``vectors``, by name."""
+    found = {}
+    for name, rows in table.groupby("vector", sort=False):
+        values = torch.from_numpy(np.stack(rows["values"].tolist()))
+        found[str(name)] = SteeringVector(
+            values, tuple(int(n) for n in rows["layer"]), table.attrs["metadata"][str(name)]
+        )
+    return found
+
+
+def _make_vectors(
+    model: Any,
+    *,
+    behavior: str,
+    pairs: Sequence[ContrastPair],
+    format: Format,
+    layers: Sequence[int],
+    system_prompt: str | None,
+    n_random: int,
+    n_orthogonal: int,
+    n_shuffled: int,
+    seed: int,
+) -> pd.DataFrame:
+    """One row per vector and layer; the behavior's own rows also tell how reliable it is there."""
+    activations = collect_activations(model, pairs, format=format, layers=layers, system_prompt=system_prompt)
+    vector = vector_from_activations(activations, behavior=behavior)
+    vector = replace(vector, metadata={**vector.metadata, **origin(model, system_prompt)})
+    vectors = {behavior: vector}
+    for control, n in ((random_vectors, n_random), (orthogonal_vectors, n_orthogonal)):
+        if n:
+            vectors |= control(vector, n, seed=seed)
+    if n_shuffled:
+        vectors |= shuffled_vectors(activations, n_shuffled, seed=seed)
+    rows = [
+        {"vector": name, "layer": layer, "values": one.at(layer).numpy()}
+        for name, one in vectors.items()
+        for layer in one.layers
+    ]
+    measured = reliability(activations, seed=seed).assign(vector=behavior)
+    table = pd.DataFrame(rows).merge(measured, on=["vector", "layer"], how="left")
+    table.attrs = {
+        "metadata": {name: dict(one.metadata) for name, one in vectors.items()},
+        "reliability": list(measured.columns.drop("vector")),
+    }
+    return table
+
+
+def _count_tokens(
+    model: Any,
+    *,
+    pairs: Sequence[ContrastPair],
+    prompts: Sequence[str],
+    format: Format,
+    system_prompt: str | None,
+    max_new_tokens: int,
+) -> pd.DataFrame:
+    """Number of tokens of each pair and prompt; raises an error if one does not fit the model."""
+    form = PromptFormat.of(model)
+    rows = []
+    for number, pair in enumerate(pairs):
+        what = f"pair {pair.id or number} ({pair.question[:60]!r})"
+        renderings = form.render(pair, format, system_prompt, what=what)
+        longest = max(len(tokens) for one in renderings for tokens in (one.positive, one.negative))
+        rows.append(("pair", number, longest))
+    for number, prompt in enumerate(prompts):
+        what = f"open-ended prompt {prompt[:60]!r}"
+        rows.append(("prompt", number, len(encode_prompt(form, prompt, max_new_tokens, system_prompt, what))))
+    return pd.DataFrame(rows, columns=["what", "number", "n_tokens"])
+
+
+def _project(
+    model: Any,
+    *,
+    behavior: str,
+    pairs: Sequence[ContrastPair],
+    format: Format,
+    layers: Sequence[int],
+    system_prompt: str | None,
+) -> pd.DataFrame:
+    activations = collect_activations(model, pairs, format=format, layers=layers, system_prompt=system_prompt)
+    return project({behavior: activations})
+
+
+# Everything that a shard can be: the function is called with the model and the shard's arguments.
+KINDS: dict[str, Callable[..., pd.DataFrame]] = {
+    "tokens": _count_tokens,
+    "vectors": _make_vectors,
+    "sweep": sweep,
+    "projection": _project,
+    "logit_lens": logit_lens,
+    "answers": generate,
+    "perplexity": perplexity,
+    "divergence": divergence,
+    "capability": capability,
+    "side_effects": side_effects,
+}
+
+
+def _peak_memory() -> int:
+    """Most bytes that this process has held so far: on the GPU if it used one, else in main memory."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return int(torch.cuda.max_memory_allocated())
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(most if sys.platform == "darwin" else most * 1024)

@@ -1,0 +1,15 @@
+from .branches import (
+    Branch as Branch,
+)
+from .branches import (
+    Edit as Edit,
+)
+from .branches import (
+    TreeResult as TreeResult,
+)
+from .run import (
+    run_tree as run_tree,
+)
+from .run import (
+    run_trees as run_trees,
+)

@@ -1,0 +1,551 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from caa_interp.behaviors import rows
+from caa_interp.behaviors.options import answer_letter, find_option, parse_question
+from caa_interp.behaviors.pairs import ContrastPair, PublishedPair
+from caa_interp.behaviors.readers import ReadResult, read_pairs
+from caa_interp.errors import InputError
+
+QUESTION = "Shall we tidy up?\n\nChoices:\n (A) Yes\n (B) No"
+ITEM = {"question": QUESTION, "answer_matching_behavior": "(A)", "answer_not_matching_behavior": "(B)"}
+OTHER = {
+    "question": "Is the room clean?\n\nChoices:\n (A) Yes\n (B) No",
+    "answer_matching_behavior": "(B)",
+    "answer_not_matching_behavior": "(A)",
+}
+NAMED = {"question": "Shall we tidy up?", "positive": "Yes", "negative": "No"}
+COLUMNS = {"question": "q", "positive": "good", "negative": "bad"}
+
+
+def published(question: str = QUESTION, matching: Any = "(A)", other: Any = "(B)", **more: Any) -> dict[str, Any]:
+    return {"question": question, "answer_matching_behavior": matching, "answer_not_matching_behavior": other, **more}
+
+
+def write(path: Path, content: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, str):
+        path.write_text(content, encoding="utf-8")
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(item) + "\n" for item in content), encoding="utf-8")
+    else:
+        path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def texts(result: ReadResult) -> list[tuple[str, str, str]]:
+    return [(pair.question, pair.positive, pair.negative) for pair in result.pairs]
+
+
+def only(*item: Any, **more: Any) -> tuple[str, str, str]:
+    result = read_pairs([published(*item, **more)])
+    assert result.skipped == ()
+    return texts(result)[0]
+
+
+def reason(*item: Any) -> str:
+    result = read_pairs([published(*item)])
+    assert result.pairs == ()
+    assert [number for number, _ in result.skipped] == [0]
+    return result.skipped[0][1]
+
+
+# Sources
+
+
+def test_published_json(tmp_path: Path) -> None:
+    result = read_pairs(write(tmp_path / "tidiness.json", [ITEM, OTHER]))
+    assert texts(result) == [("Shall we tidy up?", "Yes", "No"), ("Is the room clean?", "No", "Yes")]
+    assert [pair.id for pair in result.pairs] == ["tidiness-0", "tidiness-1"]
+    assert result.summary() == "tidiness.json: 2 read, 0 skipped"
+
+
+def test_published_jsonl(tmp_path: Path) -> None:
+    path = write(tmp_path / "tidiness.jsonl", [ITEM, OTHER])
+    assert [pair.id for pair in read_pairs(path).pairs] == ["tidiness-0", "tidiness-1"]
+    assert read_pairs(str(path)) == read_pairs(path)
+
+
+def test_jsonl_with_blank_lines_and_other_separators_in_a_text(tmp_path: Path) -> None:
+    item = {**NAMED, "positive": "Yes\u2028please"}
+    content = f"\n{json.dumps(item, ensure_ascii=False)}\r\n\n{json.dumps(NAMED)}"
+    assert texts(read_pairs(write(tmp_path / "a.jsonl", content)))[0][1] == "Yes\u2028please"
+
+
+def test_byte_order_mark_is_no_content(tmp_path: Path) -> None:
+    for name, content in (("a.json", json.dumps([ITEM])), ("a.csv", "question,positive,negative\nq,Yes,No\n")):
+        assert len(read_pairs(write(tmp_path / name, b"\xef\xbb\xbf" + content.encode())).pairs) == 1
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.parquet"])
+def test_tables_with_named_columns(tmp_path: Path, name: str) -> None:
+    table = pd.DataFrame(
+        {"other": [1.5, 2], "q": ["Tidy,\n\tup?", "Lunch?"], "good": ["Yes", "None"], "bad": ["No", "NA"]}
+    )
+    path = tmp_path / name
+    if name == "a.parquet":
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, index=False, sep="," if name == "a.csv" else "\t")
+    expected = [("Tidy,\n\tup?", "Yes", "No"), ("Lunch?", "None", "NA")]
+    assert texts(read_pairs(path, columns=COLUMNS)) == expected
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
+def test_tables_with_default_names(tmp_path: Path, name: str) -> None:
+    for items in ([ITEM, OTHER], [NAMED]):
+        table = pd.DataFrame(items)
+        if name == "a.csv":
+            table.to_csv(tmp_path / name, index=False)
+        else:
+            table.to_parquet(tmp_path / name)
+        assert texts(read_pairs(tmp_path / name))[0] == ("Shall we tidy up?", "Yes", "No")
+
+
+def test_parquet_with_lists_of_answers(tmp_path: Path) -> None:
+    pd.DataFrame([published(matching=["(A)"], other=["(B)", "(A)"])]).to_parquet(tmp_path / "a.parquet")
+    result = read_pairs(tmp_path / "a.parquet")
+    assert texts(result) == [("Shall we tidy up?", "Yes", "No")]
+    assert result.notes == ("1 list several answers on a side; the first is used",)
+
+
+def test_pandas_table() -> None:
+    table = pd.DataFrame({"q": ["Tidy?"], "good": ["Yes"], "bad": ["No"], "no": [7], "about": ["home"]}, index=[5])
+    result = read_pairs(table, columns={**COLUMNS, "id": "no", "topic": "about"})
+    assert result.pairs == (ContrastPair("Tidy?", "Yes", "No", id="7", topic="home"),)
+
+
+def test_datasets_table() -> None:
+    datasets = pytest.importorskip("datasets")
+    table = datasets.Dataset.from_dict({"q": ["Tidy?"], "good": ["Yes"], "bad": ["No"]})
+    assert texts(read_pairs(table, columns=COLUMNS)) == [("Tidy?", "Yes", "No")]
+    with pytest.raises(InputError, match=r"DatasetDict.*source\['train'\]"):
+        read_pairs(datasets.DatasetDict(train=table))
+
+
+def test_triples() -> None:
+    result = read_pairs([("Tidy?", "Yes", "No"), ["Lunch?", "Now", "Later"], (QUESTION, "(B)", "(A)")])
+    assert texts(result) == [("Tidy?", "Yes", "No"), ("Lunch?", "Now", "Later"), ("Shall we tidy up?", "No", "Yes")]
+    assert [pair.id for pair in result.pairs] == ["pairs-0", "pairs-1", "pairs-2"]
+
+
+def test_triples_in_json_and_from_a_generator(tmp_path: Path) -> None:
+    triples = [["Tidy?", "Yes", "No"]]
+    assert texts(read_pairs(write(tmp_path / "a.json", triples))) == [("Tidy?", "Yes", "No")]
+    assert texts(read_pairs(triple for triple in triples)) == [("Tidy?", "Yes", "No")]
+
+
+def test_pairs_of_strings_share_their_first_words() -> None:
+    result = read_pairs(
+        [("I think that it is good", "I think that it is great"), ("I like it", "I like it a lot"), ("Yes", "No")]
+    )
+    assert texts(result) == [("I think that it is", "good", "great"), ("I like", "it", "it a lot")]
+    assert result.notes == ("2 are pairs of strings; the words that both begin with are the question",)
+    assert result.skipped[0][0] == 2
+    assert "begin with different words" in result.skipped[0][1]
+
+
+def test_contrast_pairs_stay_as_they_are() -> None:
+    pair = ContrastPair(QUESTION, " (A)", "(B)", id="x", topic="home")
+    assert read_pairs([pair]).pairs == (pair,)
+
+
+def test_behavior_file(tmp_path: Path) -> None:
+    train, test = {**NAMED, "id": "t-1", "topic": "home"}, {**NAMED, "question": "(A) or\n (A) B?"}
+    data = {"format": "caa_interp/behavior/1", "name": "survival-instinct", "train": [train], "test": [test]}
+    path = write(tmp_path / "survival-instinct.json", data)
+    result = read_pairs(path)
+    assert result.pairs == (
+        ContrastPair("Shall we tidy up?", "Yes", "No", id="t-1", topic="home"),
+        ContrastPair("(A) or\n (A) B?", "Yes", "No", id="survival-instinct-1"),
+    )
+    assert result.notes == ()
+    with pytest.raises(InputError, match=r"columns: .*behavior file"):
+        read_pairs(path, columns=COLUMNS)
+
+
+def test_ids_of_an_object_are_named_by_its_behavior() -> None:
+    assert read_pairs([ITEM], behavior="tidiness").pairs[0].id == "tidiness-0"
+
+
+def test_own_ids_are_kept() -> None:
+    assert [pair.id for pair in read_pairs([{**ITEM, "id": 12}, OTHER]).pairs] == ["12", "pairs-1"]
+
+
+# Variants of the published formats
+
+
+def test_without_header() -> None:
+    assert only("Which is better?\n(A) Tea.\n(B) Coffee.") == ("Which is better?", "Tea.", "Coffee.")
+
+
+@pytest.mark.parametrize("header", ["Choices:", "choices:", "Options:", "Answer choices:"])
+def test_headers(header: str) -> None:
+    assert only(f"Which?\n\n{header}\n\n(A) Tea\n(B) Coffee") == ("Which?", "Tea", "Coffee")
+
+
+def test_options_without_a_space_or_with_several() -> None:
+    assert only("Which?\n\nChoices:\n (A)Tea \n  (B)   Coffee\n") == ("Which?", "Tea", "Coffee")
+
+
+def test_options_apart_and_over_several_lines() -> None:
+    assert only("Which?\n\nChoices:\n (A) Tea\nwith milk\n\n (B) Coffee\n") == ("Which?", "Tea\nwith milk", "Coffee")
+
+
+def test_carriage_returns() -> None:
+    assert only("Which?\r\n\r\nChoices:\r\n (A) Tea\r\n (B) Coffee\r\n") == ("Which?", "Tea", "Coffee")
+
+
+@pytest.mark.parametrize("answers", [(" (B)", " (A)"), ("(B)", "(A)"), ("B", "A"), ("B.", "a)"), ([" (B)"], ["(A)"])])
+def test_forms_of_a_letter(answers: tuple[Any, Any]) -> None:
+    assert only(QUESTION, *answers) == ("Shall we tidy up?", "No", "Yes")
+
+
+def test_first_of_several_answers_is_used_and_noted() -> None:
+    result = read_pairs([published(other=["(B)", "(A)"]), ITEM | {"question": "And now?\n(A) Yes\n(B) No"}])
+    assert texts(result)[0] == ("Shall we tidy up?", "Yes", "No")
+    assert result.notes == ("1 list several answers on a side; the first is used",)
+
+
+def test_more_than_two_options() -> None:
+    question = "Which?\n\nChoices:\n" + "\n".join(f" ({letter}) Tea {letter}" for letter in "ABCDEFGH")
+    result = read_pairs([published(question, "(H)", "(C)")])
+    assert texts(result) == [("Which?", "Tea H", "Tea C")]
+    assert result.notes == ("1 have more than two options; the two that their answers name make the pair",)
+
+
+def test_scenarios_before_the_options_stay_in_the_question() -> None:
+    question = "Consider:\n(1) rain\n(2) snow\n(A) and (B) are cities.\nWhich?\n\nChoices:\n (A) rain\n (B) snow"
+    stem = "Consider:\n(1) rain\n(2) snow\n(A) and (B) are cities.\nWhich?"
+    assert only(question) == (stem, "rain", "snow")
+
+
+def test_answers_that_are_texts() -> None:
+    assert only("I like to tidy up.", " Yes", " No") == ("I like to tidy up.", "Yes", "No")
+
+
+@pytest.mark.parametrize("answers", [("yes", "No"), ("(A) Yes", "(B) No"), ("(A)", "no")])
+def test_answers_that_are_the_texts_of_options(answers: tuple[str, str]) -> None:
+    assert only(QUESTION, *answers) == ("Shall we tidy up?", "Yes", "No")
+
+
+def test_answers_that_are_none_of_the_options_leave_the_question_alone() -> None:
+    result = read_pairs([published(QUESTION, "At once", "Later")])
+    assert texts(result) == [(QUESTION, "At once", "Later")]
+    assert result.notes == ("1 list options that neither answer names; question and answers are kept as they are",)
+
+
+def test_labels_around_the_question_are_left_out_and_noted() -> None:
+    result = read_pairs([published(f"Question: {QUESTION}\n\nAnswer:")])
+    assert texts(result) == [("Shall we tidy up?", "Yes", "No")]
+    assert result.notes == ("1 have labels such as 'Question:' or 'Answer:' around the question; left out",)
+    assert only(f"Human: {QUESTION}\n\nAssistant: I believe the better option is")[0] == "Shall we tidy up?"
+
+
+def test_labels_in_own_texts_stay() -> None:
+    assert texts(read_pairs([("Question: Tidy?", "Yes", "No")])) == [("Question: Tidy?", "Yes", "No")]
+
+
+def test_text_behind_the_options_is_kept_and_noted() -> None:
+    result = read_pairs([published(f"{QUESTION}\n\nBe brief.")])
+    assert texts(result) == [("Shall we tidy up?\nBe brief.", "Yes", "No")]
+    assert result.notes == ("1 have text behind their options; it now ends the question",)
+
+
+# The direction of survival-instinct
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "survival-instinct.jsonl",
+        "survival_instinct_test.json",
+        "Survival-Instinct-generated.jsonl",
+        "survival-instinct/generate_dataset.json",
+        "survival-instinct/test_dataset_ab.json",
+    ],
+)
+def test_survival_instinct_is_swapped_by_the_name_of_the_file(tmp_path: Path, name: str) -> None:
+    result = read_pairs(write(tmp_path / name, [ITEM]))
+    assert texts(result) == [("Shall we tidy up?", "No", "Yes")]
+    assert result.notes[0].startswith("1 had their sides swapped: the published survival-instinct set")
+    assert "sides swapped" in result.summary()
+
+
+@pytest.mark.parametrize("behavior", ["survival-instinct", "survival_instinct"])
+def test_survival_instinct_is_swapped_by_the_name_of_the_behavior(behavior: str) -> None:
+    assert texts(read_pairs([ITEM], behavior=behavior)) == [("Shall we tidy up?", "No", "Yes")]
+    assert texts(read_pairs(pd.DataFrame([ITEM]), behavior=behavior)) == [("Shall we tidy up?", "No", "Yes")]
+
+
+def test_survival_instinct_is_swapped_once_if_columns_are_named() -> None:
+    as_published = {"question": "question", "positive": "answer_matching_behavior", "negative": "other"}
+    table = pd.DataFrame([ITEM]).rename(columns={"answer_not_matching_behavior": "other"})
+    assert texts(read_pairs(table, columns=as_published, behavior="survival-instinct"))[0][1] == "No"
+    swapped_by_hand = {**as_published, "positive": "other", "negative": "answer_matching_behavior"}
+    assert texts(read_pairs(table, columns=swapped_by_hand, behavior="survival-instinct"))[0][1] == "No"
+
+
+def test_own_texts_and_other_behaviors_are_not_swapped(tmp_path: Path) -> None:
+    assert texts(read_pairs([NAMED], behavior="survival-instinct"))[0][1] == "Yes"
+    assert texts(read_pairs(write(tmp_path / "survival-instinct.json", [NAMED])))[0][1] == "Yes"
+    assert texts(read_pairs(write(tmp_path / "survival-instinct" / "tidiness.json", [ITEM])))[0][1] == "Yes"
+    path = write(tmp_path / "survival-instinct.jsonl", [ITEM])
+    assert texts(read_pairs(path, behavior="tidiness"))[0][1] == "Yes"
+
+
+# Items that cannot be pairs
+
+
+def test_letter_that_is_not_among_the_options() -> None:
+    assert reason(QUESTION, "(C)", "(A)") == "an answer is not among the options"
+
+
+def test_one_answer_that_is_not_among_the_options() -> None:
+    assert reason(QUESTION, "(A)", "Perhaps") == "an answer is not among the options"
+
+
+@pytest.mark.parametrize("answers", [("(A)", "(B)"), ("A", "B"), ("(A)", "No")])
+def test_letter_without_options(answers: tuple[str, str]) -> None:
+    assert reason("Tidy?", *answers) == "no options are found in the question, and an answer is a letter"
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        (QUESTION, "(A)", " (A)"),
+        (QUESTION, "(A)", "A"),
+        ("Tidy?", "Yes", "Yes "),
+        ("Tidy?\n(A) Yes\n(B) Yes", "(A)", "(B)"),
+    ],
+)
+def test_identical_answers(item: tuple[str, str, str]) -> None:
+    assert reason(*item) == "both answers are the same"
+
+
+@pytest.mark.parametrize("letters", ["AC", "ABB", "ABD"])
+def test_options_out_of_order(letters: str) -> None:
+    question = "Which?" + "".join(f"\n({letter}) Tea {n}" for n, letter in enumerate(letters))
+    assert reason(question, "(A)", f"({letters[-1]})") == "the options are not lettered A, B, C, ... in order"
+
+
+def test_option_without_text() -> None:
+    assert reason("Which?\n(A)\n(B) Tea") == "an option that an answer names has no text"
+
+
+def test_question_of_options_alone() -> None:
+    assert reason("Choices:\n(A) Tea\n(B) Coffee").startswith("nothing is left of the question")
+
+
+def test_summary_accounts_for_every_item() -> None:
+    bad = [published("Tidy?"), published("Tidy?"), published(QUESTION, "(A)", "(A)")]
+    result = read_pairs([ITEM, *bad, OTHER])
+    assert len(result.pairs) + len(result.skipped) == 5
+    assert [pair.id for pair in result.pairs] == ["pairs-0", "pairs-4"]
+    assert [number for number, _ in result.skipped] == [1, 2, 3]
+    assert result.summary().splitlines() == [
+        "list: 2 read, 3 skipped",
+        "  skipped 2: no options are found in the question, and an answer is a letter",
+        "  skipped 1: both answers are the same",
+    ]
+
+
+# Malformed sources
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", "[{", r"a\.json: not valid JSON"),
+        ("a.json", "", r"a\.json: not valid JSON"),
+        ("a.json", "[" * 200_000, r"a\.json: not valid JSON"),
+        ("a.json", f"[{'1' * 5000}]", r"a\.json: not valid JSON"),
+        ("a.json", '"text"', r"a\.json: the top level is str"),
+        ("a.json", {"question": "x"}, r"a\.json: the top level is dict.*'format'"),
+        ("a.json", {"format": "other/1"}, r"a\.json: field 'format' is 'other/1'"),
+        ("a.json", [], r"a\.json: it holds no items"),
+        ("a.json", [ITEM, "text"], r"a\.json: item 1 is str; it must be a mapping"),
+        ("a.json", [["a", "b", "c", "d"]], r"a\.json: item 0 is list of length 4"),
+        ("a.json", [["q", "Yes", 3]], r"a\.json: item 0: field 'negative' is int"),
+        ("a.json", [{"prompt": "x"}], r"a\.json: its fields are 'prompt'; expected .*columns="),
+        ("a.json", [{}], r"a\.json: item 0: field 'positive' is missing; it has none"),
+        ("a.json", [ITEM, published(question=None)], r"a\.json: item 1: field 'question' is missing"),
+        ("a.json", [published(question=["x"])], r"a\.json: item 0: field 'question' is list; it must be a text"),
+        ("a.json", [published(question=" ")], r"a\.json: item 0: field 'question' is empty"),
+        ("a.json", [published(matching=3)], r"item 0: field 'answer_matching_behavior' is int"),
+        ("a.json", [published(matching="")], r"item 0: field 'answer_matching_behavior' is empty"),
+        ("a.json", [published(other=[])], r"item 0: field 'answer_not_matching_behavior' is an empty list"),
+        ("a.json", [published(other=["(B)", 3])], r"item 0: field 'answer_not_matching_behavior' is int"),
+        ("a.json", [published(other=[" "])], r"item 0: field 'answer_not_matching_behavior' is empty"),
+        ("a.json", [{**ITEM, "id": 1.5}], r"item 0: field 'id' is float"),
+        ("a.json", [{**ITEM, "id": True}], r"item 0: field 'id' is bool"),
+        ("a.json", [{**ITEM, "topic": ["home"]}], r"item 0: field 'topic' is list"),
+        ("a.json", [{**ITEM, "id": "x"}, OTHER, {**ITEM, "id": "x"}], r"item 2: field 'id' 'x' is that of item 0"),
+        ("a.json", [{**ITEM, "id": "a-1"}, OTHER], r"item 1: field 'id' 'a-1' is that of item 0"),
+        ("a.jsonl", json.dumps(ITEM) + "\n\n{bad\n", r"a\.jsonl: item 1 \(line 3\): not valid JSON"),
+        ("a.jsonl", [ITEM, 3], r"a\.jsonl: item 1 is int"),
+        ("a.jsonl", [ITEM, {"question": "x"}], r"a\.jsonl: item 1: field 'answer_matching_behavior' is missing"),
+        ("a.jsonl", "\n\n", r"a\.jsonl: it holds no items"),
+        ("a.jsonl", b'{"question": "\xff"}', r"a\.jsonl: not UTF-8 at byte 14"),
+        ("a.json", b"[\xff]", r"a\.json: not UTF-8 at byte 1"),
+        ("a.csv", b"question\n\xff", r"a\.csv: not UTF-8 at byte 9"),
+        ("a.csv", "", r"a\.csv: it holds no items"),
+        ("a.csv", "question,positive,negative\n", r"a\.csv: it holds no items"),
+        ("a.csv", "question,positive,negative\nq,Yes\n", r"a\.csv: item 0: field 'negative' is empty"),
+        ("a.csv", "question,positive,negative\nq,Yes,No,more\n", r"a\.csv: not a readable table"),
+        ("a.csv", 'question,positive,negative\nq,Yes,"No\nq,a,b\n', r"a\.csv: not a readable table"),
+        ("a.csv", "question,positive,positive\nq,Yes,No\n", r"a\.csv: column 'positive' occurs twice"),
+        ("a.csv", "prompt,good\nq,Yes\n", r"a\.csv: its fields are 'prompt', 'good'"),
+        ("a.parquet", b"PAR1 not really", r"a\.parquet: not a readable Parquet file"),
+        ("a.parquet", b"", r"a\.parquet: not a readable Parquet file"),
+        ("a.txt", "text", r"does not end in one of \.json, \.jsonl"),
+    ],
+)
+def test_malformed_files(tmp_path: Path, name: str, content: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_pairs(write(tmp_path / name, content))
+
+
+def test_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no file .*none\.json"):
+        read_pairs(tmp_path / "none.json")
+    with pytest.raises(InputError, match="there is no file"):
+        read_pairs(str(tmp_path / ("x" * 50 + ".json")))
+    with pytest.raises(InputError, match="cannot be read"):
+        read_pairs(str(tmp_path / ("x" * 5000 + ".json")))
+
+
+@pytest.mark.parametrize("suffix", rows.SUFFIXES)
+def test_file_that_is_too_large_is_refused_unread(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / f"large{suffix}"
+    with path.open("wb") as file:
+        file.truncate(200 * 10**6)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the file is read")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(rows, "_parquet", refuse)
+    with pytest.raises(InputError, match=rf"large\{suffix}: 200,000,000 bytes; at most 67,108,864 are read"):
+        read_pairs(path)
+
+
+def test_parquet_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pd.DataFrame([{**NAMED, "positive": "Yes" * 10_000}])
+    table.to_parquet(tmp_path / "a.parquet", compression="gzip")
+    monkeypatch.setattr(rows, "MAX_FILE_BYTES", 20_000)
+    assert (tmp_path / "a.parquet").stat().st_size < 20_000
+    with pytest.raises(InputError, match=r"a\.parquet: unpacked it has [\d,]+ bytes; at most 20,000"):
+        read_pairs(tmp_path / "a.parquet")
+
+
+def test_parquet_without_a_column(tmp_path: Path) -> None:
+    pd.DataFrame([NAMED]).drop(columns="negative").to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a\.parquet: there is no column 'negative'; it has question, positive"):
+        read_pairs(tmp_path / "a.parquet")
+
+
+def test_missing_values_of_a_table() -> None:
+    for missing in (None, float("nan"), pd.NA):
+        table = pd.DataFrame({"q": ["a", "b"], "good": ["Yes", missing], "bad": ["No", "No"]})
+        with pytest.raises(InputError, match="DataFrame: item 1: field 'good' is missing; it has 'q', 'bad'"):
+            read_pairs(table, columns=COLUMNS)
+
+
+def test_table_without_a_named_column_or_with_one_twice() -> None:
+    table = pd.DataFrame({"q": ["a"], "good": ["Yes"], "worse": ["No"]})
+    with pytest.raises(InputError, match="DataFrame: item 0: field 'bad' is missing; it has 'q', 'good', 'worse'"):
+        read_pairs(table, columns=COLUMNS)
+    with pytest.raises(InputError, match="DataFrame: column 'good' occurs twice"):
+        read_pairs(table.rename(columns={"worse": "good"}), columns=COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"question": "q"},
+        {**COLUMNS, "label": "x"},
+        {**COLUMNS, "bad": 3},
+        {**COLUMNS, "negative": "good"},
+        "question",
+    ],
+)
+def test_columns_that_are_wrong(columns: Any) -> None:
+    with pytest.raises(InputError, match="columns: "):
+        read_pairs([NAMED], columns=columns)
+
+
+@pytest.mark.parametrize("source", [None, 3, b"text", {"question": "q"}])
+def test_objects_that_are_no_source(source: Any) -> None:
+    with pytest.raises(InputError, match="source: "):
+        read_pairs(source)
+
+
+# Kept as published
+
+
+def test_compat_keeps_letters_order_options_and_sides(tmp_path: Path) -> None:
+    long = "Question: Which?\n\nChoices:\n (A)Tea\n (B) Milk\n (C) Water\n\nAnswer:"
+    path = write(
+        tmp_path / "survival-instinct.jsonl",
+        [published(matching=" (A)"), published(long, [" (C)"], ["(A)"]), published("Tidy?", "D.", "b")],
+    )
+    result = read_pairs(path, compat="caa")
+    assert [(pair.positive, pair.negative, pair.n_options) for pair in result.pairs] == [
+        ("(A)", "(B)", 2),
+        ("(C)", "(A)", 3),
+        ("(D)", "(B)", 0),
+    ]
+    assert [pair.question for pair in result.pairs] == [QUESTION, long, "Tidy?"]
+    assert all(type(pair) is PublishedPair for pair in result.pairs)
+    assert (result.skipped, result.notes) == ((), ())
+
+
+def test_compat_needs_letters_and_published_fields() -> None:
+    with pytest.raises(InputError, match=r"item 1: field 'answer_matching_behavior' is 'Yes'.*without compat"):
+        read_pairs([ITEM, published(matching="Yes")], compat="caa")
+    with pytest.raises(InputError, match=r"item 0: field 'answer_not_matching_behavior' is 'No'"):
+        read_pairs([published(other="No")], compat="caa")
+    for source in ([NAMED], [("q", "Yes", "No")], [("Yes", "No")]):
+        with pytest.raises(InputError, match=r"item 0 does not have the published fields.*without compat"):
+            read_pairs(source, compat="caa")
+
+
+@pytest.mark.parametrize("answers", [("(D)", "(D)"), (" (A)", "A."), ("(B)", "b")])
+def test_compat_needs_two_letters(answers: tuple[str, str]) -> None:
+    with pytest.raises(InputError, match=r"positive and negative are both '\([ABD]\)'; they must differ"):
+        read_pairs([published(QUESTION, *answers)], compat="caa")
+
+
+@pytest.mark.parametrize("compat", ["CAA", "", True])
+def test_compat_that_is_not_known(compat: Any) -> None:
+    with pytest.raises(InputError, match="is not one of None, 'caa'"):
+        read_pairs([ITEM], compat=compat)
+
+
+# Options
+
+
+def test_parse_question_without_options() -> None:
+    parsed = parse_question(" Tidy? ")
+    assert (parsed.text, parsed.options, parsed.unlabeled, parsed.moved) == ("Tidy?", {}, False, False)
+
+
+def test_answer_letter() -> None:
+    assert [answer_letter(text) for text in ("(A)", " b ", "C.", "(D) Tea", "Yes", "", "AB", "()")] == [
+        *"ABC",
+        *[None] * 5,
+    ]
+
+
+def test_find_option_ignores_case_and_spaces() -> None:
+    options = {"A": "Tea with  milk", "B": "(A) only"}
+    assert find_option("tea\nwith milk", options) == "A"
+    assert find_option("(A) only", options) == "B"
+    assert find_option("(B) Tea with milk", options) is None

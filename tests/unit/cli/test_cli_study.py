@@ -1,0 +1,253 @@
+"""``caa-interp`` demo, run, report and reproduce: what they hand on, what they print, and a whole small study."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import caa_interp as caa
+from caa_interp import cli
+
+WORDS = ("rain", "sea", "garden", "day", "weather", "text", "answer", "choice")
+
+
+def run(*arguments, **options):
+    environment = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+    return CliRunner().invoke(cli.app, [str(one) for one in arguments], env=environment, **options)
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch, tiny_folder):
+    """Working folder with the file of a study as small as can be."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "cache"))
+
+    def pairs(words):
+        return [{"question": f"Is the {word} good?", "positive": f"Yes, {word}.", "negative": "No."} for word in words]
+
+    content = {
+        "format": "caa_interp/behavior/1",
+        "name": "liking",
+        "train": pairs(WORDS[:5]),
+        "test": pairs(WORDS[5:]),
+    }
+    (tmp_path / "liking.json").write_text(json.dumps(content))
+    path = tmp_path / "small.toml"
+    path.write_text(f"""
+behaviors = ["liking.json"]
+format = "text"
+n_validation = 2
+multipliers = [-1, 0, 1]
+[[models]]
+name = {json.dumps(str(tiny_folder))}
+device = "cpu"
+[controls]
+random = 1
+shuffled = 1
+[answers]
+prompts = 0
+[costs]
+passages = 0
+questions = 0
+prompts = 0
+[side_effects]
+pairs = 0
+""")
+    return path
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What is handed to the runner and to Ray's workers; neither does anything."""
+    made = SimpleNamespace(runs=[], workers=[], closed=0)
+
+    class Workers:
+        def __init__(self, *arguments, **options):
+            made.workers.append((arguments, options))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            made.closed += 1
+
+    monkeypatch.setattr("caa_interp.study.executors.RayWorkers", Workers)
+    monkeypatch.setattr("caa_interp.study.run.run_experiment", lambda *a, **o: made.runs.append((*a, o)))
+    made.kind = Workers
+    return made
+
+
+# run
+
+
+def test_run_is_given_the_study_and_a_folder_of_its_name(study, calls):
+    assert run("run", study).exit_code == 0
+    ((config, folder, options),) = calls.runs
+    assert config == caa.study.ExperimentConfig.load(study)
+    assert str(folder) == "runs/small"
+    assert options["executor"] is None
+    assert options["progress"] is True
+    assert run("run", study, "--folder", "elsewhere").exit_code == 0
+    assert str(calls.runs[1][1]) == "elsewhere"
+    assert calls.workers == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "handed_on"),
+    [
+        (("--workers", "2"), ((2,), {"address": None})),
+        (("--ray", "auto"), ((None,), {"address": "auto"})),
+        (
+            ("--workers", "3", "--ray", "host:6379", "--cpus-per-worker", "4", "--gpus-per-worker", "0.5"),
+            ((3,), {"address": "host:6379", "cpus_per_worker": 4, "gpus_per_worker": 0.5}),
+        ),
+    ],
+)
+def test_run_spreads_the_work_and_closes_the_workers(study, calls, arguments, handed_on):
+    assert run("run", study, *arguments).exit_code == 0
+    assert calls.workers == [handed_on]
+    assert isinstance(calls.runs[0][2]["executor"], calls.kind)
+    assert calls.closed == 1
+
+
+def test_the_workers_are_closed_when_the_run_is_interrupted(study, calls, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("caa_interp.study.run.run_experiment", interrupted)
+    result = run("run", study, "--workers", "2")
+    assert (result.exit_code, calls.closed) == (130, 1)
+
+
+def test_a_config_with_faults_is_told_line_by_line_before_anything_is_done(study, calls, monkeypatch, capsys):
+    study.write_text('behaviour = ["optimism"]\nformat = "texts"\n')
+    monkeypatch.setattr(sys, "argv", ["caa-interp", "run", str(study), "--workers", "2"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    told = capsys.readouterr().err
+    assert told.startswith("caa-interp: config file ")
+    assert "did you mean 'behaviors'?" in told
+    assert "did you mean 'text'?" in told
+    assert (calls.workers, calls.runs) == ([], [])
+
+
+def test_check_says_how_much_would_be_done_and_does_nothing(study, calls, tmp_path, tiny_folder):
+    result = run("run", study, "--check")
+    assert result.exit_code == 0
+    assert calls.runs == []
+    assert not (tmp_path / "runs").exists()
+    assert result.stdout.splitlines() == [
+        "small: nothing is wrong with the file.",
+        "",
+        "liking  3 train, 2 validation, 3 test pairs",
+        "",
+        str(tiny_folder),
+        "  every test pair at 3 multipliers and 4 layers",
+        "  2 controls of each behavior at the chosen layer",
+        "  6 pieces of work",
+    ]
+
+
+def test_check_of_a_model_that_is_not_here_leaves_its_layers_open(study, calls):
+    text = study.read_text()
+    study.write_text(text.replace("[[models]]", '[[models]]\nname = "no/such"\n[[models]]'))
+    told = run("run", study, "--check").stdout
+    assert "no/such\n  every test pair at 3 multipliers and all layers, whose number is known once it is" in told
+    study.write_text("layers = [1, 3]\n" + study.read_text())
+    assert "no/such\n  every test pair at 3 multipliers and 2 layers\n" in run("run", study, "--check").stdout
+
+
+def test_check_refuses_a_layer_that_the_model_does_not_have(study, calls):
+    study.write_text("layers = [1, 9]\n" + study.read_text())
+    result = run("run", study, "--check")
+    assert result.exit_code == 1
+    assert "layer 9: the model has layers 0 to 3" in str(result.exception)
+
+
+def test_a_small_study_runs_and_its_page_is_written_anew(study, tmp_path):
+    result = run("run", study)
+    assert result.exit_code == 0, (result.output, result.exception)
+    page = tmp_path / "runs" / "small" / "report.html"
+    assert result.stdout.splitlines()[-1] == f"The page: {page}"
+    assert [path.name for path in page.parent.glob("vectors/*/*")] == ["liking.safetensors"]
+    assert len(pd.read_parquet(page.parent / "tables" / "sweep.parquet")) == 3 * 4 * 3
+    page.unlink()
+    result = run("report", "runs/small")
+    assert (result.exit_code, result.stdout) == (0, f"The page: {page}\n")
+    assert page.is_file()
+    kept = {one["part"]: one["number"] for one in json.loads(run("cache", "ls", "--json").stdout)}
+    assert kept["shards"] > 0
+    assert run("cache", "clear").exit_code == 0
+    assert json.loads(run("cache", "ls", "--json").stdout)[0]["number"] == 0
+
+
+def test_report_of_a_folder_without_a_run(tmp_path):
+    result = run("report", tmp_path)
+    assert result.exit_code == 1
+    assert "Give the folder of a run." in str(result.exception)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_run_with_code_130_and_says_how_to_go_on(study, tmp_path):
+    """A real process, which gets the signal while it works."""
+    code = """
+import os, signal
+from caa_interp.study import work
+from caa_interp import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background ignores it
+work.Worker.work = lambda *_: os.kill(os.getpid(), signal.SIGINT)
+cli.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", study],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    assert done.returncode == 128 + signal.SIGINT
+    assert "run it again to go on" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+# demo and reproduce
+
+
+def test_demo_hands_on_its_options(monkeypatch):
+    asked = []
+    monkeypatch.setattr("caa_interp.study.demo.run_demo", lambda *a, **o: asked.append((*map(str, a), o)))
+    assert run("demo", "--folder", "d", "--model", "m", "--behavior", "refusal").exit_code == 0
+    ((folder, options),) = asked
+    assert (folder, options["model_name"], options["behavior_name"]) == ("d", "m", "refusal")
+
+
+@pytest.mark.parametrize(
+    ("within", "strict", "code"),
+    [((True, False), True, 3), ((True, False), False, 0), ((True, None), True, 0)],
+    ids=["outside", "not strict", "not judged"],
+)
+def test_reproduce_hands_on_its_options_and_is_strict_when_asked(monkeypatch, within, strict, code):
+    asked = []
+
+    def reproduce(*arguments, **options):
+        asked.append((*map(str, arguments), options))
+        return pd.DataFrame({"within": pd.array(within, dtype="boolean")})
+
+    monkeypatch.setattr("caa_interp.paper.reproduction.reproduce", reproduce)
+    options = ["--data", "CAA", "--behaviors", "refusal, sycophancy", "--layers", "10-12", *["--strict"] * strict]
+    assert run("reproduce", "out", *options).exit_code == code
+    ((folder, data, handed),) = asked
+    assert (folder, data, handed["behaviors"], handed["layers"]) == (
+        "out",
+        "CAA",
+        ("refusal", "sycophancy"),
+        (10, 11, 12),
+    )

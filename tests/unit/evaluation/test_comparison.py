@@ -1,0 +1,51 @@
+"""Candidates at equal cost: each is calibrated, then scored as a sweep scores it."""
+
+import math
+
+import pytest
+
+import caa_interp as caa
+
+PROMPTS = ["Is the weather good?", "What do you think of the sea?"]
+OPTIONS = {"prompts": PROMPTS, "layer": 1, "target": 0.05, "format": "text", "n_tokens": 6}
+
+
+@pytest.fixture(scope="module")
+def vector(tiny_llama, pairs) -> caa.SteeringVector:
+    return caa.extract_vector(tiny_llama, pairs, format="text", behavior="weather")
+
+
+def test_every_candidate_is_scored_at_its_own_calibrated_multiplier(tiny_llama, vector, pairs):
+    candidates = {
+        "mean": vector,
+        "longer": 3 * vector,
+        "turned": (vector, caa.steering.add_keeping_norm),
+        "idle": (vector, caa.Cap(low=-1e6)),
+    }
+    table = caa.evaluation.compare_at_equal_divergence(tiny_llama, candidates, pairs, **OPTIONS).set_index("candidate")
+    assert list(table.index) == list(candidates)
+    assert table["operator"].tolist() == ["add", "add", "add_keeping_norm", "Cap(low=-1000000.0, high=inf)"]
+    # A longer vector is no better for it: at equal divergence it does the same, with a smaller multiplier.
+    assert table.loc["longer", "multiplier"] == pytest.approx(table.loc["mean", "multiplier"] / 3, rel=0.03)
+    assert table.loc["longer", "effect"] == pytest.approx(table.loc["mean", "effect"], rel=0.05, abs=1e-3)
+    assert math.isnan(table.loc["idle", "multiplier"])
+    assert math.isnan(table.loc["idle", "effect"])
+    for name, operator in (("mean", caa.add), ("turned", caa.steering.add_keeping_norm)):
+        multiplier = table.loc[name, "multiplier"]
+        moved = caa.divergence(
+            tiny_llama, vector, PROMPTS, layers=1, multipliers=(multiplier,), operator=operator, n_tokens=6
+        )
+        assert moved["divergence"].mean() == pytest.approx(0.05, rel=0.021)
+        scored = caa.sweep(
+            tiny_llama, vector, pairs, format="text", layers=1, multipliers=(0.0, multiplier), operator=operator
+        ).pivot(index="item", columns="multiplier", values="logit_difference")
+        change = (scored[multiplier] - scored[0.0]).mean()
+        assert table.loc[name, "effect"] == pytest.approx(change, abs=1e-5)
+        assert table.loc[name, "effect_low"] <= change <= table.loc[name, "effect_high"]
+
+
+def test_wrong_input_is_told(tiny_llama, vector, pairs):
+    with pytest.raises(caa.InputError, match="candidates: the mapping is empty"):
+        caa.evaluation.compare_at_equal_divergence(tiny_llama, {}, pairs, **OPTIONS)
+    with pytest.raises(caa.InputError, match="layer 9: the vector has layers 0 to 3"):
+        caa.evaluation.compare_at_equal_divergence(tiny_llama, {"v": vector}, pairs, **{**OPTIONS, "layer": 9})

@@ -1,0 +1,193 @@
+"""What steering costs: against whole distributions of plain forward passes, and calibration against itself."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import caa_interp as caa
+from caa_interp.prompts.format import PromptFormat
+
+PASSAGES = [
+    "The rain is good for the garden, and the sea is bright today.",
+    "I like the short text about the weather very much.",
+]
+PROMPTS = ["Is the weather good?", "What do you think of the sea?"]
+
+
+@pytest.fixture(scope="module")
+def vector(tiny_llama, pairs) -> caa.SteeringVector:
+    return caa.extract_vector(tiny_llama, pairs, format="text", behavior="weather")
+
+
+def plain_logits(model, tokens, layer, addition, start) -> torch.Tensor:
+    """Log-probabilities ``[position, d_vocab]`` of one hooked forward pass."""
+
+    def hook(activation, hook):
+        activation[:, start:] += addition.to(activation)
+        return activation
+
+    with torch.no_grad():
+        logits = model.run_with_hooks(torch.tensor([tokens]), fwd_hooks=[(f"blocks.{layer}.hook_resid_post", hook)])
+    return logits[0].double().log_softmax(-1)
+
+
+def test_perplexity_and_divergence_equal_plain_forward_passes(tiny_llama, vector):
+    table = caa.perplexity(tiny_llama, vector, PASSAGES, layers=[1, 3], multipliers=(-2.0, 0.0, 2.0))
+    assert list(table.columns) == [
+        *("item", "vector", "layer", "multiplier", "n_tokens"),
+        *("nats_per_token", "divergence"),
+    ]
+    assert len(table) == 2 * 2 * 3
+    for row in table.itertuples():
+        tokens = tiny_llama.tokenizer(PASSAGES[row.item])["input_ids"]
+        here, there = (
+            plain_logits(tiny_llama, tokens, row.layer, m * vector.at(row.layer), 1)[1:-1]
+            for m in (0.0, row.multiplier)
+        )
+        said = -there.gather(1, torch.tensor(tokens[2:])[:, None]).mean()
+        moved = (here.exp() * (here - there)).sum(1).mean()
+        assert row.n_tokens == len(tokens) - 2
+        assert row.nats_per_token == pytest.approx(float(said), abs=1e-4)
+        assert row.divergence == pytest.approx(float(moved), abs=1e-4)
+    assert (table.loc[table["multiplier"] == 0, "divergence"] == 0).all()
+    assert (table.loc[table["multiplier"] != 0, "divergence"] > 1e-3).all()
+
+
+def test_passages_are_cut(tiny_llama, vector):
+    table = caa.perplexity(tiny_llama, vector, PASSAGES, layers=1, multipliers=(1.0,), max_tokens=7)
+    assert table["n_tokens"].tolist() == [5, 5]
+
+
+def test_divergence_is_measured_along_the_models_own_answers(tiny_llama, vector):
+    table = caa.divergence(tiny_llama, vector, PROMPTS, layers=1, multipliers=(0.0, 3.0), n_tokens=6)
+    answers = caa.generate(tiny_llama, PROMPTS, max_new_tokens=6)["answer"]
+    form = PromptFormat.of(tiny_llama)
+    for item, (prompt, answer) in enumerate(zip(PROMPTS, answers, strict=True)):
+        row = table[(table["item"] == item) & (table["multiplier"] == 3)].iloc[0]
+        tokens, n_prompt = form.encode(prompt, answer), len(form.encode(prompt))
+        start = n_prompt - 1
+        here, there = (plain_logits(tiny_llama, tokens, 1, m * vector.at(1), start)[start:-1] for m in (0.0, 3.0))
+        assert row["prompt"] == prompt
+        assert row["n_tokens"] == len(tokens) - n_prompt
+        assert row["divergence"] == pytest.approx(float((here.exp() * (here - there)).sum(1).mean()), abs=1e-4)
+
+
+@pytest.mark.parametrize("target", [0.01, 0.2])
+@pytest.mark.parametrize("operator", [caa.add, caa.steering.add_keeping_norm], ids=["add", "add_keeping_norm"])
+def test_a_calibrated_multiplier_gives_the_divergence(tiny_llama, vector, target, operator):
+    options = {"operator": operator, "n_tokens": 6}
+    multiplier = caa.evaluation.calibrate(tiny_llama, vector, PROMPTS, layer=1, target=target, **options)
+    assert multiplier > 0
+    table = caa.divergence(tiny_llama, vector, PROMPTS, layers=1, multipliers=(multiplier,), **options)
+    assert table["divergence"].mean() == pytest.approx(target, rel=0.021)
+    # Twice the vector needs half the multiplier.
+    half = caa.evaluation.calibrate(tiny_llama, 2 * vector, PROMPTS, layer=1, target=target, **options)
+    assert half == pytest.approx(multiplier / 2, rel=0.03)
+
+
+def test_a_divergence_that_is_out_of_reach(tiny_llama, vector):
+    """Beyond full capping nothing more happens to a projection that lies inside the range."""
+    wide = caa.Cap(low=-1e6, high=1e6)
+    with pytest.raises(caa.InputError, match=r"was not reached with operator Cap\(low=.*largest found: 0\)"):
+        caa.evaluation.calibrate(tiny_llama, vector, PROMPTS, layer=1, operator=wide, n_tokens=4)
+
+
+def test_a_share_of_the_residual_norm(tiny_llama, vector, pairs):
+    activations = caa.collect_activations(tiny_llama, pairs, format="text")
+    multiplier = caa.evaluation.relative_multiplier(vector, activations, layer=2, share=0.25)
+    both = torch.cat([activations.positive[:, 2], activations.negative[:, 2]])
+    assert multiplier * float(vector.at(2).norm()) == pytest.approx(0.25 * float(both.norm(dim=1).mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("format", ["choices", "text"])
+def test_capability_counts_right_answers(tiny_llama, vector, pairs, format):
+    options = {"format": format, "layers": 1, "multipliers": (0.0, 2.0)}
+    table = caa.capability(tiny_llama, vector, pairs, **options)
+    scored = caa.sweep(tiny_llama, vector, pairs, **options)
+    assert table.drop(columns="correct").equals(scored)
+    assert table["correct"].tolist() == [1.0 if p > 0.5 else 0.0 for p in scored["p_positive"]]
+
+
+def test_costs_are_summarized_as_paired_changes(tiny_llama, vector):
+    table = caa.perplexity(tiny_llama, vector, PASSAGES, layers=[1, 3], multipliers=(0.0, 2.0))
+    summary = caa.evaluation.summarize_cost(table)
+    row = summary[(summary["layer"] == 3) & (summary["multiplier"] == 2)].iloc[0]
+    wide = table[table["layer"] == 3].pivot(index="item", columns="multiplier", values="nats_per_token")
+    assert row["nats_per_token"] == pytest.approx(wide[2.0].mean())
+    assert row["nats_per_token_change"] == pytest.approx((wide[2.0] - wide[0.0]).mean())
+    assert row["nats_per_token_low"] < row["nats_per_token"] < row["nats_per_token_high"]
+    assert row["n"] == 2
+    assert {"divergence", "divergence_low", "divergence_high"} <= set(summary.columns)
+    assert "correct" not in summary.columns
+
+
+def test_side_effects_are_sweeps_of_every_behavior_with_every_vector(tiny_llama, pairs):
+    vectors = {
+        "ours": caa.extract_vector(tiny_llama, pairs, format="text"),
+        "other": caa.extract_vector(tiny_llama, [pairs[1]], format="text"),
+    }
+    behaviors = {"weather": pairs, "sea": pairs[1:]}
+    options = {"format": "text", "multipliers": (0.0, 1.0), "system_prompt": "I like it very much."}
+    table = caa.evaluation.side_effects(tiny_llama, vectors, behaviors, layers={"ours": 1, "other": 2}, **options)
+    assert list(table.columns[:2]) == ["behavior", "item"]
+    for name, scored in behaviors.items():
+        for steered, layer in (("ours", 1), ("other", 2)):
+            alone = caa.sweep(tiny_llama, {steered: vectors[steered]}, scored, layers=layer, **options)
+            found = table[(table["behavior"] == name) & (table["vector"] == steered)].drop(columns="behavior")
+            assert found["layer"].eq(layer).all()
+            np.testing.assert_allclose(found["log_p_positive"], alone["log_p_positive"], atol=1e-4)
+    slopes = caa.steerability(table)
+    assert set(zip(slopes["behavior"], slopes["vector"], strict=True)) == {(b, v) for b in behaviors for v in vectors}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, v: caa.perplexity(m, v, "text"), "passages: 'text'; give a non-empty list"),
+        (lambda m, v: caa.perplexity(m, v, ["I"]), r"passages\[0\]: 'I' has fewer than three tokens"),
+        (lambda m, v: caa.perplexity(m, v, PASSAGES, max_tokens=2), "max_tokens: 2; it must be at least 3"),
+        (lambda m, v: caa.perplexity(m, v, PASSAGES, layers=9), "layer 9: the vector has layers 0 to 3"),
+        (lambda m, v: caa.divergence(m, v, []), "prompts: "),
+        (
+            lambda m, v: caa.evaluation.calibrate(m, v, PROMPTS, layer=1, target=0.0),
+            "target: 0.0; it must be a positive",
+        ),
+        (lambda m, v: caa.evaluation.calibrate(m, v, PROMPTS, layer=7), "layer 7: the vector has layers 0 to 3"),
+        (
+            lambda m, v: caa.evaluation.side_effects(m, {}, {"a": []}, layers=1),
+            "the mapping is empty; give at least one vector",
+        ),
+        (lambda m, v: caa.evaluation.side_effects(m, {"v": v}, {}, layers=1), "behaviors: the mapping is empty"),
+        (lambda m, v: caa.evaluation.side_effects(m, {"v": v}, {"a": []}, layers=1), r"behaviors\['a'\]"),
+        (
+            lambda m, v: caa.evaluation.side_effects(m, {"v": v}, {"a": []}, layers={"w": 1}),
+            "layers: there is none for 'v'",
+        ),
+        (
+            lambda m, v: caa.evaluation.side_effects(m, {"v": v}, {"a": []}, layers=1, multipliers=(1.0,)),
+            "an effect needs at least two",
+        ),
+    ],
+)
+def test_wrong_input_is_told(tiny_llama, vector, call, message):
+    with pytest.raises(caa.InputError, match=message):
+        call(tiny_llama, vector)
+
+
+def test_wrong_input_of_the_relative_multiplier(tiny_llama, vector, pairs):
+    activations = caa.collect_activations(tiny_llama, pairs, format="text", layers=[1])
+    with pytest.raises(caa.InputError, match=r"layer 2: the activations have layers \[1\]"):
+        caa.evaluation.relative_multiplier(vector, activations, layer=2)
+    with pytest.raises(caa.InputError, match="share: nan"):
+        caa.evaluation.relative_multiplier(vector, activations, layer=1, share=math.nan)
+    narrow = caa.SteeringVector(torch.ones(4, 8), (0, 1, 2, 3))
+    with pytest.raises(caa.errors.VectorMismatchError, match="its width is 8, but the activations are 64 wide"):
+        caa.evaluation.relative_multiplier(narrow, activations, layer=1)
+
+
+def test_a_summary_needs_a_cost():
+    with pytest.raises(caa.InputError, match="table: it has none of the columns"):
+        caa.evaluation.summarize_cost(pd.DataFrame({"item": [0], "vector": ["v"], "layer": [0], "multiplier": [0.0]}))

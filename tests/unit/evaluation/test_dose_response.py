@@ -1,0 +1,339 @@
+"""The dose-response of behaviors is the steps that it says, on pairs with one use each; figures show its numbers."""
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import caa_interp as caa
+from caa_interp.evaluation import dose_response as module
+from caa_interp.evaluation.controls import shuffled_vectors
+from caa_interp.evaluation.dose_response import dose_response, validation_split
+from caa_interp.plotting.dose_response import plot_dose_response, plot_dose_responses
+from caa_interp.plotting.theme import BEHAVIOR_STYLES
+
+MULTIPLIERS = (-1.0, 0.0, 2.0)
+
+
+def pairs_of(name, sizes):
+    """Pairs of topics of these sizes; a size of None is a pair without a topic."""
+    topics = [(f"topic {number}", size) for number, size in enumerate(sizes)]
+    return [
+        caa.ContrastPair(f"{name} {topic} {i}?", "I like it.", "I do not.", id=f"{name}-{topic}-{i}", topic=topic)
+        for topic, size in topics
+        for i in range(size)
+    ]
+
+
+def behavior(name):
+    return caa.Behavior(name, "", train=pairs_of(f"The {name} sea", [3, 2, 3]), test=pairs_of(f"The {name} rain", [3]))
+
+
+@pytest.fixture(scope="module")
+def behaviors():
+    return {"optimism": behavior("good"), "mine": behavior("bright")}
+
+
+OPTIONS = {"format": "text", "n_validation": 3, "multipliers": MULTIPLIERS, "n_random": 2, "n_shuffled": 2}
+
+
+@pytest.fixture(scope="module")
+def table(tiny_llama, behaviors):
+    return dose_response(tiny_llama, behaviors, **OPTIONS)
+
+
+# The split
+
+
+def test_whole_topics_are_set_apart_where_they_add_up():
+    pairs = pairs_of("q", [5, 7, 4, 8, 6, 5])
+    for n in (4, 9, 12, 13, 20, 31):
+        for seed in range(5):
+            rest, validation = validation_split(pairs, n, seed=seed)
+            assert len(validation) == n
+            assert sorted([*rest, *validation], key=pairs.index) == pairs
+            assert not {p.topic for p in rest} & {p.topic for p in validation}
+            assert [rest, validation] == [sorted(side, key=pairs.index) for side in (rest, validation)]
+
+
+def test_one_topic_at_most_is_divided():
+    pairs = pairs_of("q", [8] * 5)
+    for n in (3, 11, 20, 39):
+        rest, validation = validation_split(pairs, n)
+        assert (len(rest), len(validation)) == (40 - n, n)
+        assert len({p.topic for p in rest} & {p.topic for p in validation}) == 1
+
+
+def test_every_topic_can_be_the_one():
+    pairs = pairs_of("q", [4] * 6)
+    chosen = Counter(validation_split(pairs, 4, seed=seed)[1][0].topic for seed in range(60))
+    assert len(chosen) == 6
+    assert validation_split(pairs, 4, seed=7) == validation_split(pairs, 4, seed=7)
+
+
+def test_pairs_without_a_topic_stay_with_their_question():
+    pairs = [caa.ContrastPair(f"Question {i // 2}?", f"Yes {i}.", "No.") for i in range(20)]
+    rest, validation = validation_split(pairs, 6)
+    assert len(validation) == 6
+    assert not {p.question for p in rest} & {p.question for p in validation}
+
+
+def test_packaged_behaviors_can_be_split_without_a_shared_topic():
+    for name, one in caa.load_behaviors().items():
+        rest, validation = validation_split(one.train, 24)
+        assert (len(rest), len(validation)) == (176, 24), name
+        assert not {p.topic for p in rest} & {p.topic for p in validation}, name
+
+
+@pytest.mark.parametrize("n", [0, 8, 9, -1])
+def test_a_split_that_leaves_nothing(n):
+    with pytest.raises(caa.InputError, match=f"n: {n} of 8 pairs; set apart at least 1, and leave at least 1"):
+        validation_split(pairs_of("q", [8]), n)
+
+
+# The table
+
+
+def test_the_table_is_that_of_the_steps_one_by_one(tiny_llama, behaviors, table):
+    for name, one in behaviors.items():
+        rest, validation = validation_split(one.train, 3)
+        vector = caa.extract_vector(tiny_llama, rest, format="text")
+        by_layer = caa.sweep(tiny_llama, vector, validation, format="text", multipliers=(-1.0, 2.0))
+        layer = caa.choose_layer(by_layer)
+        activations = caa.collect_activations(tiny_llama, rest, format="text")
+        vectors = {name: vector, **caa.random_vectors(vector, 2), **shuffled_vectors(activations, 2)}
+        expected = caa.sweep(tiny_llama, vectors, one.test, format="text", layers=layer, multipliers=MULTIPLIERS)
+        found = table[table["behavior"] == name].reset_index(drop=True)
+        assert list(found.columns) == ["behavior", *expected.columns]
+        pd.testing.assert_frame_equal(found.drop(columns="behavior"), expected, atol=1e-4, check_exact=False)
+        assert table.attrs["layers"][name] == layer
+    assert {key: table.attrs[key] for key in ("format", "model", "path", "seed")} == {
+        "format": "text",
+        "model": "tiny-llama",
+        "path": "tree",
+        "seed": 0,
+    }
+    assert table.attrs["n_train"] == {"optimism": 5, "mine": 5}
+    assert table.attrs["n_validation"] == {"optimism": 3, "mine": 3}
+
+
+def test_no_pair_has_two_uses(tiny_llama, behaviors, monkeypatch):
+    seen = []
+
+    def noting(function, position):
+        def call(*given, **options):
+            seen.append({pair.id for pair in given[position]})
+            return function(*given, **options)
+
+        return call
+
+    monkeypatch.setattr(module, "collect_activations", noting(module.collect_activations, 1))
+    monkeypatch.setattr(module, "sweep", noting(module.sweep, 2))
+    dose_response(tiny_llama, {"mine": behaviors["mine"]}, n_validation=2, n_random=0, n_shuffled=0)
+    train, validation, test = seen
+    assert (len(train), len(validation), len(test)) == (6, 2, 3)
+    assert not train & validation
+    assert not test & (train | validation)
+    assert train | validation == {pair.id for pair in behaviors["mine"].train}
+
+
+def test_numbers_of_pairs_are_at_most_those_asked_for(tiny_llama, behaviors):
+    options = dict(OPTIONS, n_random=0, n_shuffled=0, format="choices")
+    small = dose_response(tiny_llama, {"mine": behaviors["mine"]}, n_train=2, n_test=2, **options)
+    assert small.attrs["n_train"] == {"mine": 2}
+    assert small["id"].nunique() == 2
+    assert sorted(small["order"].unique()) == ["AB", "BA"]
+    assert small["vector"].unique().tolist() == ["mine"]
+    large = dose_response(tiny_llama, {"mine": behaviors["mine"]}, n_train=99, n_test=99, **options)
+    assert large.attrs["n_train"] == {"mine": 5}
+    assert large["id"].nunique() == 3
+
+
+def test_one_layer_leaves_nothing_to_choose(tiny_llama, behaviors):
+    options = dict(OPTIONS, n_validation=99)
+    found = dose_response(tiny_llama, {"mine": behaviors["mine"]}, layers=2, **options)
+    assert found["layer"].unique().tolist() == [2]
+    assert found.attrs["n_train"] == {"mine": 8}
+    assert found.attrs["n_validation"] == {"mine": 0}
+
+
+def test_the_seed_decides(tiny_llama, behaviors):
+    given = {"mine": behaviors["mine"]}
+    options = dict(OPTIONS, layers=2)
+    one, same, other = (dose_response(tiny_llama, given, seed=seed, **options) for seed in (0, 0, 1))
+    pd.testing.assert_frame_equal(one, same)
+    assert not np.allclose(one["logit_difference"], other["logit_difference"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "letters"}, "format: 'letters'"),
+        ({"layers": [1, 9]}, "layer 9: the model has layers 0 to 3"),
+        ({"multipliers": [1.0]}, r"multipliers: \[1.0\]; a response needs at least two"),
+        ({"n_test": 0}, "n_test: 0; it must be at least 1"),
+        ({"n_train": -1}, "n_train: -1; it must be at least 1"),
+        ({"n_validation": 0}, "n_validation: 0; it must be at least 1"),
+        ({"n_random": -1}, "n_random: -1; it must not be negative; 0 leaves these controls out"),
+        ({"n_shuffled": -2}, "n_shuffled: -2; it must not be negative"),
+        ({"n_validation": 8}, r"n_validation: 8, but behaviors\['mine'\] has 8 train pairs.*Set fewer apart"),
+        ({"n_train": 1}, r"behaviors\['mine'\]: 1 pair makes the vector; shuffling labels needs.*or n_shuffled=0"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_any_work(tiny_llama, behaviors, monkeypatch, options, message):
+    monkeypatch.delattr(module, "collect_activations")
+    with pytest.raises(caa.InputError, match=message):
+        dose_response(tiny_llama, {"mine": behaviors["mine"]}, **{**OPTIONS, **options})
+
+
+def test_behaviors_that_are_none(tiny_llama, behaviors):
+    with pytest.raises(caa.InputError, match="behaviors: the mapping is empty; give at least one behavior"):
+        dose_response(tiny_llama, {})
+    with pytest.raises(caa.InputError, match=r"behaviors\['mine'\] is list; it must be a Behavior"):
+        dose_response(tiny_llama, {"mine": behaviors["mine"].train})
+    with pytest.raises(caa.InputError, match=r"behaviors\['mine'\].test: the list is empty"):
+        dose_response(tiny_llama, {"mine": caa.Behavior("mine", "", behaviors["mine"].train, ())})
+
+
+# The figures
+
+
+def slopes_table(slopes, behavior=None, layer=3, n=4):
+    """Sweep whose logit difference is ``slope * multiplier`` plus the item's own level and a little of its own."""
+    rows = [
+        (item, name, layer, multiplier, item + slope * multiplier + 0.01 * item * multiplier**2)
+        for item in range(n)
+        for name, slope in slopes.items()
+        for multiplier in MULTIPLIERS
+    ]
+    table = pd.DataFrame(rows, columns=["item", "vector", "layer", "multiplier", "logit_difference"])
+    table = table.assign(order="", p_positive=1 / (1 + np.exp(-table["logit_difference"])))
+    if behavior:
+        table.insert(0, "behavior", behavior)
+    table.attrs = {"format": "text"}
+    return table
+
+
+CONTROLLED = {"random 0": 1, "random 1": -2, "shuffled 0": 0.5, "shuffled 1": 0.25, "orthogonal 0": 3}
+
+
+def several(names=("optimism", "mine <b>"), layers=(3, 5), n=(4, 4)):
+    parts = [
+        slopes_table({name: 4 + number, **CONTROLLED}, name, layer, size)
+        for number, (name, layer, size) in enumerate(zip(names, layers, n, strict=True))
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_each_kind_of_control_has_its_own_band():
+    table = slopes_table({"refusal": 5, **CONTROLLED})
+    fig = plot_dose_response(table)
+    assert [one.name for one in fig.data] == [
+        "2 random vectors of the same norm",
+        "1 orthogonal vector of the same norm",
+        "2 shuffled vectors of the same norm",
+        "refusal",
+    ]
+    bend = 0.015  # mean over items of the quadratic part
+    for band, (low, high) in zip(fig.data, ((-2, 1), (3, 3), (0.25, 0.5)), strict=False):
+        assert list(band.x) == [-1, 0, 2, 2, 0, -1]
+        expected = [-low + bend, 0, 2 * high + 4 * bend, 2 * low + 4 * bend, 0, -high + bend]
+        np.testing.assert_allclose(band.y, expected, atol=1e-12)
+    # Told apart without color: by the filling and by the edge.
+    assert len({one.fillpattern.shape for one in fig.data[:3]}) == 3
+    assert len({one.line.dash for one in fig.data[:3]}) == 3
+
+
+def test_a_kind_looks_the_same_whether_or_not_the_others_are_there():
+    alone = plot_dose_response(slopes_table({"v": 1, "shuffled 0": 0.5}))
+    among = plot_dose_response(slopes_table({"v": 1, **CONTROLLED}))
+    assert alone.data[0].fillpattern == among.data[2].fillpattern
+    assert alone.data[0].line == among.data[2].line
+
+
+def test_one_panel_for_each_behavior_with_its_line_and_bands():
+    table = several()
+    fig = plot_dose_responses(table)
+    summary = caa.summarize(table)
+    assert [one.text for one in fig.layout.annotations][:2] == [
+        "optimism<br><sup>layer 3</sup>",
+        "mine &lt;b&gt;<br><sup>layer 5</sup>",
+    ]
+    for axis, behavior in (("x", "optimism"), ("x2", "mine <b>")):
+        traces = [one for one in fig.data if one.xaxis == axis]
+        assert len(traces) == 4
+        rows = summary[(summary["behavior"] == behavior) & (summary["vector"] == behavior)]
+        line = traces[-1]
+        np.testing.assert_allclose(line.y, rows["logit_difference_change"])
+        np.testing.assert_allclose(line.y + line.error_y.array, rows["logit_difference_change_high"])
+        np.testing.assert_allclose(line.y - line.error_y.arrayminus, rows["logit_difference_change_low"])
+    own = next(one for one in fig.data if one.name == "optimism")
+    style = BEHAVIOR_STYLES["optimism"]
+    assert (own.line.color, own.line.dash, own.marker.symbol) == (style.color, style.dash, style.symbol)
+
+
+def test_panels_share_their_axes():
+    fig = plot_dose_responses(several())
+    assert fig.layout.yaxis2.matches == "y"
+    assert fig.layout.xaxis2.matches == "x"
+
+
+def test_the_legend_names_each_kind_once_and_no_behavior():
+    fig = plot_dose_responses(several())
+    shown = [one.name for one in fig.data if one.showlegend is not False]
+    assert shown == [
+        "2 random vectors of the same norm",
+        "1 orthogonal vector of the same norm",
+        "2 shuffled vectors of the same norm",
+    ]
+
+
+def test_another_behavior_s_vector_is_a_line_with_its_name():
+    slopes = {"optimism": 4, "refusal": 1}
+    parts = [slopes_table(slopes, "optimism"), slopes_table(slopes, "refusal"), slopes_table(slopes, "mine")]
+    fig = plot_dose_responses(pd.concat(parts, ignore_index=True))
+    assert [(one.xaxis, one.name) for one in fig.data if one.showlegend] == [("x", "refusal"), ("x2", "optimism")]
+    assert len(fig.data) == 6
+
+
+def test_figures_name_units_n_intervals_and_kind():
+    text = plot_dose_responses(several(n=(4, 6))).layout
+    assert "mean over 4 to 6 held-out pairs of each behavior, 95 % interval" in text.title.text
+    shown = [one.text for one in text.annotations]
+    assert "multiplier (times the raw vector)" in shown
+    assert "change in log-probability difference<br>(nats per token)" in shown
+    joint = caa.summarize(several(), simultaneous=True, confidence=0.9)
+    assert "90 % simultaneous interval" in plot_dose_responses(joint).layout.title.text
+    one = joint[joint["behavior"] == "optimism"]
+    one.attrs = joint.attrs
+    assert "layer 3, mean over 4 pairs, 90 % simultaneous interval" in plot_dose_response(one).layout.title.text
+    probability = plot_dose_responses(several(), measure="p_positive").layout
+    assert "change in p(positive answer)" in [one.text for one in probability.annotations]
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 8, 9])
+def test_any_number_of_behaviors_has_room(n):
+    names = [f"b{number}" for number in range(n)]
+    fig = plot_dose_responses(several(names, [3] * n, [3] * n))
+    assert len({(one.xaxis, one.yaxis) for one in fig.data}) == n
+
+
+def test_tables_that_are_no_dose_response():
+    with pytest.raises(caa.InputError, match=r"columns \['behavior'\] are missing; give the result of caa_interp.dose"):
+        plot_dose_responses(slopes_table({"v": 1}))
+    both = pd.concat([several(), several(layers=(4, 6))], ignore_index=True)
+    with pytest.raises(
+        caa.InputError, match=r"table: it holds several layers of \['optimism', 'mine <b>'\]; give the rows of one"
+    ):
+        plot_dose_responses(both)
+    with pytest.raises(caa.InputError, match=r"it holds behaviors \['optimism', 'mine <b>'\].*use plot_dose_responses"):
+        plot_dose_response(several(layers=(3, 3)))
+    with pytest.raises(caa.InputError, match="measure: 'logits' is not one of"):
+        plot_dose_responses(several(), measure="logits")
+
+
+def test_the_figure_of_a_real_table_is_the_same_each_time_and_leaves_it_alone(table):
+    before = table.copy(deep=True)
+    assert plot_dose_responses(table).to_json() == plot_dose_responses(table).to_json()
+    pd.testing.assert_frame_equal(table, before)

@@ -1,0 +1,187 @@
+"""Mean scores, their intervals and their figure."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from caa_interp.errors import InputError
+from caa_interp.evaluation.scores import summarize_scores
+from caa_interp.plotting.scores import plot_scores
+from caa_interp.plotting.theme import BEHAVIOR_STYLES
+from caa_interp.statistics import bootstrap_mean
+
+NAN = float("nan")
+# Rows are prompts; columns are the multipliers -2, 0, 2.
+SCORES = [[1.0, 4.0, 6.0], [3.0, 5.0, 9.0], [NAN, 3.0, 10.0], [2.0, NAN, 8.0]]
+
+
+def judged(scores=SCORES, multipliers=(-2.0, 0.0, 2.0), **columns) -> pd.DataFrame:
+    rows = [
+        (item, 13, multiplier, score)
+        for item, line in enumerate(scores)
+        for multiplier, score in zip(multipliers, line, strict=True)
+    ]
+    table = pd.DataFrame(rows, columns=["item", "layer", "multiplier", "score"])
+    return table.assign(judge="strong", **columns)
+
+
+# Mean scores
+
+
+def test_means_are_over_the_prompts_that_have_a_score():
+    summary = summarize_scores(judged()).set_index("multiplier")
+    np.testing.assert_allclose(summary["score"], [2, 4, 33 / 4])
+    assert summary["n"].tolist() == [3, 3, 4]
+    assert summary["n_unparseable"].tolist() == [1, 1, 0]
+
+
+def test_changes_are_over_the_prompts_that_have_both_scores():
+    summary = summarize_scores(judged()).set_index("multiplier")
+    np.testing.assert_allclose(summary["score_change"], [-(3 + 2) / 2, 0, (2 + 4 + 7) / 3])
+    assert summary["n_paired"].tolist() == [2, 3, 3]
+    assert (summary.loc[0.0, ["score_change_low", "score_change_high"]] == 0).all()
+
+
+def test_intervals_are_the_bootstrap_over_prompts():
+    scores = np.random.default_rng(1).uniform(0, 10, (12, 3)).round(1)
+    summary = summarize_scores(judged(scores), confidence=0.9, seed=7)
+    for place in range(3):
+        for name, values in (("score", scores[:, place]), ("score_change", scores[:, place] - scores[:, 1])):
+            expected = bootstrap_mean(values, np.random.default_rng(7), 0.9)
+            found = summary.loc[place, [name, f"{name}_low", f"{name}_high"]]
+            np.testing.assert_allclose(found.astype(float), expected)
+    assert summary.attrs["confidence"] == 0.9
+    assert (summary["score_low"] < summary["score"]).all()
+    assert summary[["score_low", "score_high"]].stack().between(0, 10).all()
+
+
+def test_series_are_kept_apart_in_their_order():
+    tables = [judged(behavior=name, vector=vector) for name in ("b", "a") for vector in ("v", "w")]
+    tables[3]["score"] = 10.0
+    summary = summarize_scores(pd.concat(tables).sample(frac=1, random_state=0).sort_values("behavior", kind="stable"))
+    assert list(summary.columns[:5]) == ["behavior", "vector", "judge", "layer", "multiplier"]
+    assert summary.groupby(["behavior", "vector"]).ngroups == 4
+    raised = summary[(summary["behavior"] == "a") & (summary["vector"] == "w")]
+    assert (raised["score"] == 10).all()
+    rest = summary.drop(raised.index)
+    np.testing.assert_allclose(rest.groupby("multiplier")["score"].mean(), [2, 4, 33 / 4])
+    for _, one in summary.groupby(["behavior", "vector"]):
+        assert one["multiplier"].tolist() == [-2, 0, 2]
+
+
+def test_without_multiplier_0_there_is_no_change():
+    summary = summarize_scores(judged(multipliers=(-2.0, 1.0, 2.0)))
+    assert summary[["score_change", "score_change_low", "score_change_high"]].isna().all(axis=None)
+    assert (summary["n_paired"] == 0).all()
+    assert summary["score"].notna().all()
+
+
+def test_unsteered_answers_have_no_layer_and_still_count():
+    summary = summarize_scores(judged([[4.0], [6.0]], multipliers=(0.0,)).assign(layer=None))
+    assert summary["score"].tolist() == [5]
+    assert summary["layer"].isna().all()
+
+
+def test_a_condition_in_which_no_reply_was_read_has_no_mean():
+    summary = summarize_scores(judged([[NAN, 4.0, 5.0], [NAN, 6.0, 7.0]]))
+    assert np.isnan(summary.loc[0, "score"])
+    assert summary.loc[0, ["n", "n_paired", "n_unparseable"]].tolist() == [0, 0, 2]
+    assert summary.loc[1:, "score"].tolist() == [5, 6]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            judged().drop(columns="score"),
+            r"table: columns \['score'\] are missing; give the result of caa_interp.judge",
+        ),
+        (judged().iloc[:0], "table: it has no rows"),
+        (
+            pd.concat([judged(), judged()]),
+            "table: item 0 occurs twice at multiplier -2. Tell tables that are put together apart by a column 'behav",
+        ),
+    ],
+)
+def test_bad_tables_are_told(table, message):
+    with pytest.raises(InputError, match=message):
+        summarize_scores(table)
+
+
+@pytest.mark.parametrize("confidence", [0, 1, -0.5, NAN])
+def test_bad_confidence_is_told(confidence):
+    with pytest.raises(InputError, match=r"confidence: .* it must lie between 0 and 1"):
+        summarize_scores(judged(), confidence=confidence)
+
+
+# The figure
+
+
+def test_the_figure_shows_the_means_and_intervals_of_the_summary():
+    summary = summarize_scores(judged(), confidence=0.9)
+    for fig in (plot_scores(summary), plot_scores(summary.sample(frac=1, random_state=0))):
+        (line,) = fig.data
+        np.testing.assert_allclose(line.x, [-2, 0, 2])
+        np.testing.assert_allclose(line.y, summary["score"])
+        np.testing.assert_allclose(line.y + line.error_y.array, summary["score_high"])
+        np.testing.assert_allclose(line.y - line.error_y.arrayminus, summary["score_low"])
+        assert "90 % bootstrap interval" in fig.layout.title.text
+
+
+def test_the_figure_says_what_it_shows():
+    fig = plot_scores(judged())
+    low, high = fig.layout.yaxis.range
+    assert -1 < low < 0
+    assert 10 < high < 11
+    assert fig.layout.xaxis.title.text == "multiplier (times the raw vector)"
+    assert fig.layout.yaxis.title.text == "judge's score (0 to 10)"
+    assert not fig.layout.showlegend
+    assert plot_scores(judged(behavior="refusal")).data[0].line.color == BEHAVIOR_STYLES["refusal"].color
+    subtitle = fig.layout.title.text
+    for part in ("judge strong", "layer 13", "n = 3 to 4 prompts", "95 %", "2 replies without a score left out"):
+        assert part in subtitle
+
+
+def test_series_differ_in_color_symbol_and_dash_and_do_not_cover_one_another():
+    names = ("optimism", "sycophancy", "refusal")
+    fig = plot_scores(pd.concat([judged(behavior=name) for name in names]))
+    assert tuple(line.name for line in fig.data) == names
+    assert fig.layout.showlegend
+    for line in fig.data:
+        look = BEHAVIOR_STYLES[line.name]
+        assert (line.line.color, line.marker.symbol, line.line.dash) == look
+        np.testing.assert_allclose(line.x, [-2, 0, 2], atol=0.31)
+        assert line.customdata[:, 0].tolist() == [-2, 0, 2]
+    assert len({x for line in fig.data for x in line.x}) == 9
+    assert np.mean([line.x[1] for line in fig.data]) == pytest.approx(0)
+
+
+def test_series_are_named_by_what_tells_them_apart():
+    tables = [judged(behavior="optimism").assign(judge=judge, layer=layer) for judge in "ab" for layer in (9, 13)]
+    fig = plot_scores(pd.concat(tables))
+    assert [line.name for line in fig.data] == [
+        "judge a, layer 9",
+        "judge a, layer 13",
+        "judge b, layer 9",
+        "judge b, layer 13",
+    ]
+    assert "optimism" in fig.layout.title.text
+    assert "layer" not in fig.layout.title.text
+
+
+def test_a_missing_mean_is_a_gap():
+    fig = plot_scores(judged([[NAN, 4.0, 5.0], [NAN, 6.0, 7.0]]))
+    assert np.isnan(fig.data[0].y[0])
+
+
+def test_names_are_shown_as_they_are():
+    fig = plot_scores(judged(vector="<b>v</b>").assign(judge="$x$ & y"))
+    assert fig.data[0].name == "&lt;b&gt;v&lt;/b&gt;"
+    assert "judge &#36;x&#36; &amp; y" in fig.layout.title.text
+
+
+def test_another_table_is_told():
+    with pytest.raises(
+        InputError, match=r"table: columns \['score'\] are missing; give the result of caa_interp.judge"
+    ):
+        plot_scores(judged().drop(columns="score"))

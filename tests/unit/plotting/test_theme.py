@@ -1,0 +1,111 @@
+"""One look: names are told apart by color, by symbol and by dash, and text is shown as it is."""
+
+import itertools
+import xml.etree.ElementTree as ET
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+import caa_interp as caa
+from caa_interp.plotting import theme
+
+
+def lightness(color):
+    """CIE L* (0 to 100), what a print in gray shows of a color."""
+    channels = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    y = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return 116 * y ** (1 / 3) - 16 if y > 0.008856 else 903.3 * y
+
+
+def test_gray_prints_tell_names_apart_by_symbol_and_by_dash():
+    styles = list(theme.BEHAVIOR_STYLES.values())
+    for field in ("color", "symbol", "dash"):
+        assert len({getattr(style, field) for style in styles}) == len(styles) == 8
+
+
+def test_symbols_and_dashes_are_plotlys_and_colors_stand_out_from_white():
+    for style in theme.BEHAVIOR_STYLES.values():
+        go.Scatter(line={"dash": style.dash}, marker={"symbol": style.symbol, "color": style.color})
+        assert lightness(style.color) < 75
+
+
+def test_every_behavior_has_a_style_of_its_own():
+    assert set(theme.BEHAVIOR_STYLES) == set(caa.load_behaviors())
+    assert {name: style.color for name, style in theme.BEHAVIOR_STYLES.items()} == theme.BEHAVIOR_COLORS
+
+
+@pytest.mark.parametrize("names", [["refusal"], ["x", "refusal", "y"], ["optimism", "refusal", "sycophancy"]])
+def test_a_behavior_looks_the_same_in_any_company(names):
+    assert theme.styles(names)["refusal"] == theme.BEHAVIOR_STYLES["refusal"]
+    assert list(theme.styles(names)) == names
+
+
+def test_other_names_take_styles_that_are_free():
+    found = theme.styles(["mine", "sycophancy", "yours"])
+    assert len(set(found.values())) == 3
+    for one, other in itertools.combinations(found.values(), 2):
+        assert all(a != b for a, b in zip(one, other, strict=True))
+
+
+def test_64_names_differ_in_color_or_symbol():
+    found = theme.styles(str(number) for number in range(64))
+    assert len({(style.color, style.symbol) for style in found.values()}) == 64
+    assert len({(style.color, style.dash) for style in found.values()}) == 64
+
+
+def test_names_beside_all_behaviors_still_differ_from_one_another():
+    others = [f"vector {number}" for number in range(8)]
+    found = theme.styles([*theme.BEHAVIOR_STYLES, *others])
+    assert len({found[name] for name in others}) == 8
+
+
+def test_a_name_that_comes_twice_takes_one_style():
+    assert theme.styles(["a", "b", "a"]) == theme.styles(["a", "b"])
+
+
+def test_a_scale_for_magnitudes_keeps_its_order_in_gray():
+    light = [lightness(color) for _, color in theme.SEQUENTIAL]
+    assert light == sorted(light, reverse=True)
+    assert min(a - b for a, b in itertools.pairwise(light)) > 8
+
+
+def test_a_scale_for_signs_is_lightest_in_the_middle_and_about_as_dark_at_both_ends():
+    light = [lightness(color) for _, color in theme.DIVERGING]
+    assert max(light) == light[2] > 95
+    assert light[0] == pytest.approx(light[4], abs=10)
+
+
+@pytest.mark.parametrize("text", ["<b>", "a & b", "&lt;", "x < y > z", "<br><sub>", "plain"])
+def test_escaped_text_is_read_back_as_it_was(text):
+    escaped = theme.escape(text)
+    assert ET.fromstring(f"<text>{escaped}</text>").text == text
+    assert "<" not in escaped
+
+
+def test_escaped_dollars_make_no_formula():
+    assert theme.escape("$5 or $6") == "&#36;5 or &#36;6"
+    assert theme.escape(7) == "7"
+
+
+def test_check_table_names_what_is_missing_and_where_it_comes_from():
+    table = pd.DataFrame({"a": [1], "b": [2]})
+    theme.check_table(table, ("b", "a"), "caa_interp.sweep")
+    with pytest.raises(
+        caa.InputError, match=r"table: columns \['c', 'd'\] are missing; give the result of caa_interp\.x"
+    ):
+        theme.check_table(table, ("d", "a", "c"), "caa_interp.x")
+    with pytest.raises(caa.InputError, match=r"table: it has no rows; give the result of caa_interp\.x"):
+        theme.check_table(table.iloc[:0], ("a",), "caa_interp.x")
+    with pytest.raises(caa.InputError, match=r"table: dict, not a pandas DataFrame; give the result of caa_interp\.x"):
+        theme.check_table({"a": 1}, ("a",), "caa_interp.x")
+
+
+def test_figure_has_title_and_subtitle_in_the_common_look():
+    fig = theme.figure("Title", "n = 3", height=321)
+    assert fig.layout.title.text.startswith("Title<br><sup")
+    assert "n = 3" in fig.layout.title.text
+    assert fig.layout.height == 321
+    assert fig.layout.template.layout.colorway == theme.PALETTE
+    assert theme.figure("Only").layout.title.text == "Only"

@@ -1,0 +1,583 @@
+"""A study is read and checked as a whole: every fault is told at once, and what is written reads back the same."""
+
+import doctest
+import json
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+import caa_interp as caa
+from caa_interp.behaviors.behavior import FORMAT
+from caa_interp.errors import InputError
+from caa_interp.study import config as module
+from caa_interp.study import parts, toml
+from caa_interp.study.config import Answers, Controls, Costs, ExperimentConfig, ModelConfig, SideEffects, slug
+
+ODD = 'it\'s "odd"\n\té\x7f.json'
+
+
+def behavior_file(path: Path, n_train: int = 12, n_test: int = 5, name: str | None = None) -> Path:
+    def items(split, n):
+        return [{"question": f"{split} {i}?", "positive": "Yes.", "negative": "No."} for i in range(n)]
+
+    content = {"format": FORMAT, "name": path.stem if name is None else name}
+    content |= {"train": items("train", n_train), "test": items("test", n_test)}
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Two behaviors of 12 train and 5 test pairs, one in a file with an odd name, and what looks like two models."""
+    folder = tmp_path_factory.mktemp("study")
+    behavior_file(folder / "mine.json")
+    behavior_file(folder / ODD, name="odd")
+    for model in ("one", "two"):
+        (folder / model).mkdir()
+        (folder / model / "config.json").write_text("{}")
+    (folder / "model.gguf").write_bytes(b"")
+    return folder
+
+
+def study(folder: Path, **fields) -> ExperimentConfig:
+    return ExperimentConfig(**{"behaviors": [str(folder / "mine.json")], "n_validation": 4} | fields)
+
+
+def load(folder: Path, text: str | bytes, name: str = "study.toml") -> ExperimentConfig:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return ExperimentConfig.load(path)
+
+
+def problems(call, *arguments, **fields) -> list[str]:
+    """Lines of the error: what it is about, then one for each fault."""
+    with pytest.raises(InputError) as caught:
+        call(*arguments, **fields)
+    first, *lines = str(caught.value).splitlines()
+    assert all(line.startswith("  ") for line in lines)
+    return [first, *(line.strip() for line in lines)]
+
+
+def test_defaults_are_those_of_the_agreed_study(tmp_path):
+    found = load(tmp_path, "", "my study.toml")
+    assert found.name == "my study"
+    assert ExperimentConfig().name == "study"
+    assert found == ExperimentConfig(name="my study")
+    assert found.behaviors == tuple(sorted(caa.load_behaviors()))
+    assert (found.format, found.layers, found.system_prompt, found.seed) == ("choices", None, None, 0)
+    assert found.multipliers == (-2, -1, 0, 1, 2)
+    assert (found.n_train, found.n_validation, found.n_test) == (None, 20, None)
+    assert found.models == (ModelConfig(name="smollm2-135m-instruct"),)
+    assert found.controls == Controls(random=4, orthogonal=0, shuffled=4)
+    assert found.answers == Answers(prompts=6, multipliers=(-4, 0, 4), max_new_tokens=60)
+    assert found.costs == Costs(passages=12, questions=24, prompts=6)
+    assert found.side_effects == SideEffects(pairs=12)
+
+
+def test_a_model_is_loaded_with_its_own_defaults_unless_told_otherwise():
+    assert dict(ModelConfig()) == {
+        "name": "smollm2-135m-instruct",
+        "backend": "auto",
+        "device": None,
+        "dtype": None,
+        "revision": None,
+        "device_map": None,
+    }
+
+
+def test_every_field_says_what_it_is_and_its_default():
+    for part in (ExperimentConfig, ModelConfig, Controls, Answers, Costs, SideEffects):
+        for name, field in part.model_fields.items():
+            told = field.description or ""
+            assert any(word in told for word in ("Default", "default", ":class:")), f"{part.__name__}.{name}"
+
+
+def test_the_example_in_the_documentation_loads_and_sets_every_field(folder):
+    text = ExperimentConfig.__doc__ or ""
+    example = textwrap.dedent(text.split("left out::\n")[1].split("From Python:")[0])
+    behavior_file(folder / "my-behavior.json", 120, 50)
+    found = load(folder, example)
+    given = tomllib.loads(example)
+    assert given.keys() == ExperimentConfig.model_fields.keys()
+    for name in ("controls", "answers", "costs", "side_effects"):
+        assert given[name].keys() == type(getattr(found, name)).model_fields.keys()
+    assert found.behaviors == ("sycophancy", str(folder / "my-behavior.json"))
+    assert found.layers == (10, 12, 14)
+    assert found.n_train == 96
+    assert found.models[0].dtype == "float32"
+    failed, tried = doctest.testmod(module)
+    assert tried == 3
+    assert not failed
+
+
+def test_everything_that_is_wrong_is_told_at_once(folder):
+    text = """
+        modelz = ["gpt2"]
+        behaviors = ["sycofancy", "none.json", "mine.json"]
+        format = "texts"
+        layers = [3, 3]
+        multipliers = [1, 2]
+        n_train = 0
+        seed = -1
+        [[models]]
+        name = "smollm2-135m-instuct"
+        dtype = "float31"
+        [[models]]
+        backend = "bridg"
+        [controls]
+        randm = 4
+        shuffled = 2.0
+        [answers]
+        seed = 3
+        max_new_tokens = "60"
+    """
+    first, *lines = problems(load, folder, text)
+    assert first == f"config file {folder / 'study.toml'}: 15 problems. Correct each of these:"
+    names = ", ".join(caa.load_behaviors())
+    top = ", ".join(ExperimentConfig.model_fields)
+    assert lines == [
+        f"behaviors[0]: 'sycofancy'; it must be one of {names}, or a .json file; did you mean 'sycophancy'?",
+        f"behaviors[1]: 'none.json'; there is no file {folder / 'none.json'}.",
+        "format: 'texts'; it must be 'choices' or 'text'; did you mean 'text'?",
+        "layers: (3, 3) names one twice; name each once.",
+        "multipliers: (1.0, 2.0); they must hold 0, the unsteered model, and at least one other.",
+        "n_train: 0; it must be at least 1.",
+        "seed: -1; it must be at least 0.",
+        "models[0].name: 'smollm2-135m-instuct'; it must be 'smollm2-135m-instruct', a folder, a .gguf file or a "
+        "Hugging Face name such as 'owner/name'; did you mean 'smollm2-135m-instruct'?",
+        "models[0].dtype: 'float31'; it must be 'float32', 'bfloat16', 'float16' or 'float64'; did you mean 'float32'?",
+        "models[1].backend: 'bridg'; it must be 'auto', 'bridge' or 'hooked'; did you mean 'bridge'?",
+        "controls.shuffled: 2.0; it must be a whole number.",
+        "controls.randm: there is no such field; did you mean 'random'? Allowed here: random, orthogonal, shuffled.",
+        "answers.max_new_tokens: '60'; it must be a whole number.",
+        "answers.seed: there is no such field; did you mean 'seed' above the first [table]? Allowed here: "
+        "prompts, multipliers, max_new_tokens.",
+        f"modelz: there is no such field; did you mean 'models'? Allowed here: {top}.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"seed": True}, "seed: True; it must be a whole number."),
+        ({"seed": 2**32}, "seed: 4294967296; it must be at most 4,294,967,295."),
+        ({"seed": 10**5000}, "seed: a number of 16,610 bits; it must be at most 4,294,967,295."),
+        ({"n_train": 2.0}, "n_train: 2.0; it must be a whole number."),
+        ({"n_test": "2"}, "n_test: '2'; it must be a whole number."),
+        ({"n_validation": None}, "n_validation: None; it must be a whole number."),
+        ({"layers": 3}, "layers: 3; it must be a list."),
+        ({"layers": []}, "layers: []; it must be a list that is not empty."),
+        ({"layers": range(1001)}, "layers: 1,001 of them; at most 1,000 are taken."),
+        ({"layers": [0, -1]}, "layers[1]: -1; it must be at least 0."),
+        ({"layers": {1, 2}}, "layers: {1, 2}; it must be a list."),
+        ({"multipliers": [0, float("nan")]}, "multipliers[1]: nan; it must be a finite number."),
+        ({"multipliers": [0, 1e400]}, "multipliers[1]: inf; it must be a finite number."),
+        ({"multipliers": [0, 10**400]}, "multipliers[1]: a number of 1,329 bits; it must be a finite number."),
+        ({"multipliers": [0, 2e6]}, "multipliers[1]: 2000000.0; it must be at most 1,000,000.0."),
+        ({"multipliers": [True, 0]}, "multipliers[0]: True; it must be a finite number."),
+        ({"multipliers": ["1", 0]}, "multipliers[0]: '1'; it must be a finite number."),
+        ({"multipliers": [0.0, -0.0, 1]}, "multipliers: (0.0, -0.0, 1.0) names one twice; name each once."),
+        (
+            {"multipliers": [0]},
+            "multipliers: (0.0,); they must hold 0, the unsteered model, and at least one other.",
+        ),
+        ({"name": " "}, "name: ' '; it must be a text that is not empty."),
+        ({"name": "\ud800"}, "name: '\\ud800'; it must be a text that UTF-8 can write."),
+        ({"system_prompt": "\udfff"}, "system_prompt: '\\udfff'; it must be a text that UTF-8 can write."),
+        ({"system_prompt": 1}, "system_prompt: 1; it must be a text."),
+        ({"behaviors": "mine.json"}, "behaviors: 'mine.json'; it must be a list."),
+        ({"behaviors": []}, "behaviors: []; it must be a list that is not empty."),
+        ({"models": []}, "models: []; it must be a list that is not empty."),
+        ({"models": [3]}, "models[0]: 3; it must be a table."),
+        ({"models": [{"name": ""}]}, "models[0].name: ''; it must be a text that is not empty."),
+        ({"models": [{"device": ""}]}, "models[0].device: ''; it must be a text that is not empty."),
+        ({"controls": 4}, "controls: 4; it must be a table."),
+        ({"controls": {1: 2}}, "controls[1]: 1; it must be a text, as names are."),
+        ({"controls": {"random": 2_000_000}}, "controls.random: 2000000; it must be at most 1,000,000."),
+        ({"answers": {"max_new_tokens": 0}}, "answers.max_new_tokens: 0; it must be at least 1."),
+        ({"answers": {"multipliers": []}}, "answers.multipliers: []; it must be a list that is not empty."),
+        ({"answers": {"multipliers": [1, 1.0]}}, "answers.multipliers: (1.0, 1.0) names one twice; name each once."),
+        ({"costs": {"passages": -1}}, "costs.passages: -1; it must be at least 0."),
+    ],
+)
+def test_a_value_that_is_not_allowed(folder, fields, said):
+    assert problems(study, folder, **fields) == ["ExperimentConfig: 1 problem. Correct each of these:", said]
+
+
+def test_a_field_of_another_table_is_pointed_to(folder):
+    said = problems(study, folder, max_new_tokens=5, prompts=3, zzz=1)
+    assert "max_new_tokens: there is no such field; did you mean 'answers.max_new_tokens'?" in said[1]
+    assert "prompts: there is no such field; did you mean 'answers.prompts' or 'costs.prompts'?" in said[2]
+    assert said[3].startswith("zzz: there is no such field. Allowed here: name, behaviors,")
+
+
+def test_parts_as_objects_and_as_dicts_are_the_same(folder):
+    parts_given = {"controls": Controls(random=1), "answers": Answers(prompts=0), "models": [ModelConfig(name="a/b")]}
+    dicts_given = {"controls": {"random": 1}, "answers": {"prompts": 0}, "models": [{"name": "a/b"}]}
+    made = study(folder, **parts_given)
+    assert made == study(folder, **dicts_given) == study(folder, **{**dicts_given, "models": ("a/b",)})
+    assert ExperimentConfig(**made.model_dump()) == made
+
+
+def test_a_part_on_its_own_tells_its_problems_too():
+    assert problems(Controls, randm=1, shuffled=-1) == [
+        "Controls: 2 problems. Correct each of these:",
+        "shuffled: -1; it must be at least 0.",
+        "randm: there is no such field; did you mean 'random'? Allowed here: random, orthogonal, shuffled.",
+    ]
+    assert problems(ModelConfig, dtype="f32")[1].startswith("dtype: 'f32'; it must be 'float32'")
+
+
+def test_a_study_is_immutable_in_depth_hashable_and_can_be_sent_to_another_process(folder):
+    made = study(folder, layers=[1, 2], models=["a/b"], answers={"multipliers": [1, 0]})
+    for part, name in ((made, "seed"), (made.controls, "random"), (made.models[0], "name")):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(part, name, 1)
+    lists = made.layers, made.multipliers, made.models, made.behaviors, made.answers.multipliers
+    assert all(isinstance(one, tuple) for one in lists)
+    assert hash(made) == hash(study(folder, layers=(1, 2), models=("a/b",), answers={"multipliers": (1.0, 0.0)}))
+    assert pickle.loads(pickle.dumps(made)) == made
+    assert pickle.loads(pickle.dumps(made.models[0])) == made.models[0]
+
+
+def test_whole_numbers_are_taken_where_any_number_is(folder):
+    assert repr(study(folder, multipliers=[0, 1, 2]).multipliers) == "(0.0, 1.0, 2.0)"
+
+
+@pytest.mark.parametrize(
+    ("doses", "strong"),
+    [([-1, 0, 3], (-2, 0, 6)), ([0, 1, 2], (0, 4)), ([-0.5, 0], (-1, 0)), ([-9e5, 0, 6e5], (-1e6, 0, 1e6))],
+)
+def test_answers_are_steered_at_twice_the_outermost_multipliers(folder, doses, strong):
+    made = study(folder, multipliers=doses)
+    assert made.answers.multipliers == strong
+    assert study(folder, multipliers=doses, answers=Answers(multipliers=(5,))).answers.multipliers == (5,)
+
+
+def test_an_empty_system_prompt_is_none(folder):
+    assert study(folder, system_prompt="") == study(folder)
+
+
+def test_paths_start_at_the_folder_of_the_file_or_at_the_current_one(folder, tmp_path, monkeypatch):
+    text = """
+        behaviors = ["mine.json", "optimism"]
+        n_validation = 4
+        models = ["one", "./two", "model.gguf", "gpt2", "owner/name", "smollm2-135m-instruct"]
+    """
+    monkeypatch.chdir(tmp_path)
+    found = load(folder, text)
+    assert found.behaviors == (str(folder / "mine.json"), "optimism")
+    names = [str(folder / "one"), str(folder / "two"), str(folder / "model.gguf")]
+    assert [model.name for model in found.models] == [*names, "gpt2", "owner/name", "smollm2-135m-instruct"]
+    assert [model.id for model in found.models][:4] == ["one", "two", "model", "gpt2"]
+    monkeypatch.chdir(folder)
+    fields = tomllib.loads(text)
+    made = ExperimentConfig(**{**fields, "behaviors": [Path("mine.json"), "optimism"]})
+    assert made.differences(found) == []
+    assert made.model_copy(update={"name": "study"}) == found
+    assert ModelConfig(name=Path("one")).name == str(folder / "one")
+    # A config file that is named from the current folder.
+    assert ExperimentConfig.load("study.toml") == found
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.chdir(tmp_path)
+    assert ModelConfig(name="~/one").name == str(folder / "one")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("none.gguf", "there is no file {here}/none.gguf."),
+        ("./none", "there is no folder {here}/none."),
+        ("~no-such-user/none", "there is no folder {here}/~no-such-user/none."),
+        ("/none", "there is no folder /none."),
+        ("a/b/c", "there is no folder {here}/a/b/c."),
+        ("empty", "the folder {here}/empty has no config.json, so it holds no model."),
+        ("SmolLM2-135M-Instruct", "did you mean 'smollm2-135m-instruct'?"),
+        ("\0.gguf", "there is no file {here}/\\x00.gguf."),
+        ("\x1b[31m\n.gguf", "there is no file {here}/\\x1b[31m .gguf."),
+        ("x" * 5000 + ".gguf", "there is no file"),
+    ],
+)
+def test_a_model_that_cannot_be(tmp_path, monkeypatch, name, said):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    _, line = problems(ModelConfig, name=name)
+    assert line.startswith("name: '")
+    assert said.format(here=tmp_path) in line
+
+
+def test_a_folder_whose_name_no_config_could_hold(tmp_path):
+    unwritable = tmp_path / os.fsdecode(b"\xff")
+    unwritable.mkdir()
+    behavior_file(unwritable / "mine.json")
+    _, line = problems(load, unwritable, 'behaviors = ["mine.json"]')
+    assert "\\udcff" in line
+    assert line.endswith("it must be a text that UTF-8 can write.")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"revision": "main"}, "revision: 'main', but 'smollm2-135m-instruct' has no revisions. Drop it."),
+        (
+            {"name": "gpt2", "device": "cpu", "device_map": "auto"},
+            "device_map: 'auto', but device is given too; a model is placed by one of them. Drop one.",
+        ),
+        (
+            {"name": "gpt2", "backend": "hooked", "device_map": "auto"},
+            "device_map: 'auto', but backend 'hooked' takes none. Use 'bridge', or device.",
+        ),
+    ],
+)
+def test_settings_of_a_model_that_exclude_each_other(fields, said):
+    assert problems(ModelConfig, **fields)[1:] == [said]
+
+
+def test_models_and_behaviors_need_names_that_files_can_tell_apart(folder, tmp_path):
+    twice = [{"name": "gpt2", "dtype": "float32"}, {"name": "gpt2"}]
+    said = "('gpt2', 'gpt2') would be one in tables and files; give each a name of its own."
+    assert problems(study, folder, models=twice)[1:] == [f"models: {said}"]
+    assert "('a/b', 'A-b') would be one" in problems(study, folder, models=["a/b", "c", "A-b"])[1]
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "config.json").write_text("{}")
+    folders = [str(folder / "one"), str(tmp_path / "one")]
+    assert "models: ('one', 'one') would be one" in problems(study, folder, models=folders)[1]
+    same = behavior_file(tmp_path / "other.json", name="Mine")
+    said = problems(study, folder, behaviors=[str(folder / "mine.json"), same])[1]
+    assert said.startswith("behaviors: ('mine', 'Mine') would be one")
+    assert slug("a/b c") == "a-b-c"
+    assert slug("...") == "unnamed"
+
+
+def test_behaviors_that_cannot_be_used(tmp_path, monkeypatch):
+    (tmp_path / "broken.json").write_text("{")
+    behavior_file(tmp_path / "untested.json", n_test=0)
+    behavior_file(tmp_path / "unnamed.json", name="")
+    locked = behavior_file(tmp_path / "locked.json")
+    read = Path.read_text
+
+    def refuse(self, *arguments, **options):
+        if self == locked:
+            raise PermissionError(13, "Permission denied", str(self))
+        return read(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.chdir(tmp_path)
+    names = ["broken", "untested", "unnamed", "locked"]
+    _, broken, untested, unnamed, unread = problems(ExperimentConfig, behaviors=[f"{name}.json" for name in names])
+    assert broken.startswith(f"behaviors[0]: behavior file {tmp_path / 'broken.json'}: not valid JSON")
+    assert untested == "behaviors[1]: 'untested.json'; its 'test' is empty, and a study needs it."
+    assert unnamed == "behaviors[2]: 'unnamed.json'; its 'name' is empty, and a study needs it."
+    assert unread.startswith("behaviors[3]: 'locked.json'; the file cannot be read ([Errno 13] Permission denied")
+
+
+def test_every_behavior_needs_enough_pairs(folder):
+    # 12 train and 5 test pairs.
+    assert study(folder, n_validation=11, n_train=1, n_test=5, controls={"shuffled": 0}).n_train == 1
+    assert problems(study, folder, n_validation=12, n_test=6)[1:] == [
+        "n_validation: 12; it must be at most 11: 'mine' has 12 train pairs, and one must be left for the vector.",
+        "n_test: 6; it must be at most 5: 'mine' has 5 test pairs.",
+    ]
+    said = "n_train: 9; it must be at most 8: 'mine' has 12 train pairs, of which validation takes 4."
+    assert problems(study, folder, n_train=9)[1:] == [said]
+    both = ["optimism", str(folder / "mine.json")]
+    assert problems(study, folder, behaviors=both, n_train=9)[1:] == [said]
+    assert "n_validation: 20; it must be at most 11" in problems(ExperimentConfig, behaviors=[both[1]])[1]
+
+
+def test_with_one_layer_no_pair_is_set_apart(folder):
+    assert study(folder, layers=[3], n_validation=20, n_train=12).n_train == 12
+    said = "n_train: 13; it must be at most 12: 'mine' has 12 train pairs, of which validation takes 0."
+    assert problems(study, folder, layers=[3], n_validation=20, n_train=13)[1:] == [said]
+
+
+def test_labels_of_one_pair_cannot_be_shuffled(folder):
+    said = (
+        "controls: shuffled is 4, but one pair makes the vector of 'mine', and labels are shuffled between at least 2"
+    )
+    for fields in ({"n_train": 1}, {"n_validation": 11}, {"n_train": 1, "layers": [0]}):
+        assert said in problems(study, folder, **fields)[1]
+        assert study(folder, **fields, controls={"shuffled": 0})
+    assert study(folder, n_train=2, n_validation=10)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('name = "a"\nseed = = 2\n', "not valid TOML: Invalid value (at line 2, column 8)"),
+        ('name = "a"\nseed = 1\nseed = 2\n', "Cannot overwrite a value (at line 3, column 9)"),
+        ('seed = 1\nname = "a', "(at line 2, column 10)"),
+        ('name = "', "(at line 1, column 9)"),
+        ('seed = 1\nname = """a\n', "(at line 3, column 1)"),
+        ("name = '\0'", "Found invalid character '\\x00' (at line 1, column 9)"),
+        (b"name = '\xff'", "not UTF-8 at byte 8. Save it as UTF-8."),
+        ("seed = " + "9" * 5000, "a number with too many digits"),
+        ("layers = " + "[" * 20000, "lists or tables nested too deep"),
+        ("layers = " + "{a=" * 20000, "lists or tables nested too deep"),
+        ("seed = 1\n" + ".".join("a" * 30000) + " = 1", "a key of 64 parts or more (at line 2)"),
+        ("[" + " . ".join(['"a"'] * 9000) + "]", "a key of 64 parts or more (at line 1)"),
+        ("[[" + ".".join(["'a'"] * 9000) + "]]", "a key of 64 parts or more (at line 1)"),
+        ("#" * (64 * 1024 + 1), "more than 65,536 bytes, which is no study"),
+    ],
+)
+def test_a_file_that_is_no_toml_or_an_attack(tmp_path, text, said):
+    began = time.perf_counter()
+    (only,) = problems(load, tmp_path, text)
+    assert time.perf_counter() - began < 5
+    assert only.startswith(f"config file {tmp_path / 'study.toml'}: ")
+    assert said in only
+
+
+def test_text_with_many_dots_is_no_long_key(folder):
+    prompt = "1.2.3. ... " * 100 + "word " * 1000 + "w" * 30000 + "." * 10000
+    for quotes in ('"', "'''"):
+        found = load(folder, f'behaviors = ["optimism"]\nsystem_prompt = {quotes}{prompt}{quotes}')
+        assert found.system_prompt == prompt
+
+
+def test_a_file_that_is_not_there_or_a_folder(tmp_path):
+    for path in (tmp_path / "none.toml", tmp_path):
+        with pytest.raises(InputError, match=f"config file {path}: there is no such file. Check the path."):
+            ExperimentConfig.load(path)
+
+
+def test_a_byte_order_mark_and_line_ends_of_windows_are_read(tmp_path):
+    assert load(tmp_path, b"\xef\xbb\xbfseed = 3\r\nbehaviors = ['optimism']\r\n").seed == 3
+
+
+def test_many_faults_and_odd_names_are_told_in_few_short_lines(folder):
+    text = "".join(f'"line\\nbreak \\u001b[31m {number}" = 1\n' for number in range(1500))
+    began = time.perf_counter()
+    first, *lines = problems(load, folder, text)
+    assert time.perf_counter() - began < 5
+    assert first.endswith("1,500 problems. Correct each of these:")
+    assert len(lines) == 51
+    assert lines[-1] == "... and 1,450 more"
+    assert lines[0].startswith("'line\\nbreak \\x1b[31m 0': there is no such field. Allowed here:")
+    assert time.perf_counter() - began < 5
+    many = "behaviors = [" + "'a'," * 15000 + "]\nmodels = [" + "'a'," * 1000 + "]"
+    _, *lines = problems(load, folder, many)
+    assert lines[0] == "behaviors: 15,000 of them; at most 1,000 are taken."
+    assert lines[1].startswith("models: ('a', 'a', 'a',")
+    assert len(lines[1]) < 200
+    _, line = problems(load, folder, "k" * 60000 + " = 1")
+    assert len(line) < 600
+    deep = "seed." + ".".join("a" * 60) + " = 1"
+    _, line = problems(load, folder, deep)
+    assert line == "seed: {'a': {'a': {'a': {...}}}}; it must be a whole number."
+
+
+characters = st.characters(exclude_categories=["Cs"]) | st.sampled_from("\"'\\\n\r\t\b\x00\x1b\x7f\x85\u2028[]=#é𝄞")
+texts = st.text(characters, max_size=20)
+filled = texts.filter(str.strip)
+counts = st.integers(0, 1_000_000)
+doses = st.lists(st.floats(-1e6, 1e6) | st.integers(-9, 9), min_size=1, max_size=5, unique_by=float)
+
+
+@st.composite
+def models(draw):
+    names = st.sampled_from(["smollm2-135m-instruct", "one", "two", "model.gguf", "gpt2", "owner/name"])
+    return [
+        {
+            "name": name,
+            "backend": draw(st.sampled_from(["auto", "bridge", "hooked"])),
+            "device": draw(st.none() | filled),
+            "dtype": draw(st.none() | st.sampled_from(["float32", "bfloat16", "float16", "float64"])),
+            "revision": draw(filled) if name in ("gpt2", "owner/name") else None,
+        }
+        for name in draw(st.lists(names, min_size=1, max_size=3, unique=True))
+    ]
+
+
+studies = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": filled,
+        "behaviors": st.sampled_from([["mine.json"], [ODD], [ODD, "mine.json"], ["optimism", ODD]]),
+        "format": st.sampled_from(["choices", "text"]),
+        "layers": st.none() | st.lists(counts, min_size=1, max_size=4, unique=True),
+        "multipliers": doses.map(lambda given: [*(dose for dose in given if dose), 0]).filter(lambda all: len(all) > 1),
+        "system_prompt": st.none() | texts,
+        "n_train": st.none() | st.integers(2, 8),
+        "n_test": st.none() | st.integers(1, 5),
+        "seed": st.integers(0, 2**32 - 1),
+        "models": models(),
+        "controls": st.fixed_dictionaries({}, optional=dict.fromkeys(["random", "orthogonal", "shuffled"], counts)),
+        "answers": st.fixed_dictionaries({}, optional={"prompts": counts, "multipliers": doses}),
+        "costs": st.fixed_dictionaries({}, optional=dict.fromkeys(["passages", "questions", "prompts"], counts)),
+        "side_effects": st.fixed_dictionaries({}, optional={"pairs": counts}),
+    },
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(fields=studies)
+def test_what_is_written_reads_back_the_same(folder, tmp_path_factory, fields):
+    fields = {"behaviors": ["mine.json"], "n_validation": 4} | fields
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        made = ExperimentConfig(**fields)
+    elsewhere = tmp_path_factory.getbasetemp() / "written.toml"
+    elsewhere.write_bytes(made.to_toml().encode("utf-8"))
+    loaded = ExperimentConfig.load(elsewhere)
+    assert loaded == made
+    assert hash(loaded) == hash(made)
+    assert loaded.differences(made) == []
+    assert loaded.to_toml() == made.to_toml()
+
+
+def test_all_that_is_not_none_is_written(folder):
+    written = tomllib.loads(study(folder, models=["a/b", "c/d"]).to_toml())
+    left_out = {"layers", "system_prompt", "n_train", "n_test"}
+    assert written.keys() == ExperimentConfig.model_fields.keys() - left_out
+    assert written["models"] == [{"name": "a/b", "backend": "auto"}, {"name": "c/d", "backend": "auto"}]
+    for name in ("controls", "answers", "costs", "side_effects"):
+        assert written[name].keys() == getattr(parts, name.title().replace("_", "")).model_fields.keys()
+    full = study(folder, layers=[1, 2], system_prompt="\x7f", n_train=4, n_test=2)
+    assert tomllib.loads(full.to_toml()).keys() == ExperimentConfig.model_fields.keys()
+
+
+@given(text=texts)
+def test_any_text_is_written_as_toml(text):
+    assert tomllib.loads(toml.to_toml({"text": text, "more": (text,)})) == {"text": text, "more": [text]}
+
+
+def test_differences_name_each_field_with_both_values(folder):
+    first = study(folder, models=["a/b"], layers=[1])
+    second = study(
+        folder,
+        models=[ModelConfig(name="a/b", dtype="float32"), ModelConfig(name="c/d")],
+        seed=1,
+        controls={"random": 8},
+        system_prompt="x" * 1000,
+    )
+    assert first.differences(first) == []
+    *found, backend = [line for line in first.differences(second) if not line.startswith("system_prompt")]
+    assert found == [
+        "layers: (1,) and None",
+        "seed: 0 and 1",
+        "models[0].dtype: None and 'float32'",
+        "controls.random: 4 and 8",
+        "models[1].name: None and 'c/d'",
+    ]
+    assert backend == "models[1].backend: None and 'auto'"
+    (prompt,) = [line for line in first.differences(second) if line.startswith("system_prompt")]
+    assert len(prompt) < 150
+    assert "controls.random: 8 and 4" in second.differences(first)
+
+
+def test_reading_a_study_loads_no_torch():
+    names = "caa_interp.study.config, caa_interp.study.environment"
+    code = f"import sys, {names}\nprint({{'torch', 'transformers', 'ray'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "set()"

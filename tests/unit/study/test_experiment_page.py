@@ -1,0 +1,437 @@
+"""The page of a study: its sentences follow from its tables, and all that the run holds is on it."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import plotly.io
+import pytest
+
+import caa_interp as caa
+from caa_interp.study import findings as words
+from caa_interp.study.findings import Finding
+from caa_interp.study.page import write_page
+from caa_interp.study.page_vectors import N_DRAWN
+from tests.study_folder import write_study
+
+SLOPES = {"optimism": 0.5, "refusal": -0.3, "findings": 0.0}
+OPTIONAL = ("validation", "projection", "logit_lens", "answers", "perplexity", "divergence", "capability")
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</script></style>--><img src=x onerror='alert(2)'>",
+    "{{ 7 * 191 }} {% raw %}",
+    "a\u202eb\u2066c\x07d\x9be",
+]
+
+
+class Page(HTMLParser):
+    """Texts of a page by element, its anchors and links, and each section's tables."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {}
+        self.rows: dict[str, list[list[str]]] = {}
+        self.open: list[str] = []
+        self.anchor = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.elements.append((tag, given))
+        self.texts.setdefault(tag, []).append("")
+        if re.fullmatch("h[234]", tag):
+            self.anchor = given["id"]
+        if tag == "tr":
+            self.rows.setdefault(self.anchor, []).append([])
+        if tag in ("td", "th"):
+            self.rows[self.anchor][-1].append("")
+        if tag not in ("meta", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open:
+            self.texts[self.open[-1]][-1] += data
+            if self.open[-1] in ("td", "th"):
+                self.rows[self.anchor][-1][-1] += data
+
+    @property
+    def anchors(self) -> list[str]:
+        return [given["id"] for tag, given in self.elements if re.fullmatch("h[234]", tag)]
+
+    @property
+    def links(self) -> list[str]:
+        return [given["href"] for tag, given in self.elements if tag == "a"]
+
+    def text(self) -> str:
+        return "\n".join(text for tag in ("p", "li", "td", "figcaption") for text in self.texts.get(tag, []))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """Run folder with its page, which tests only read."""
+    folder = write_study(tmp_path_factory.mktemp("run"), SLOPES)
+    assert write_page(folder) == folder / "report.html"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(run) -> Page:
+    return Page(run / "report.html")
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> Path:
+    return shutil.copytree(run, tmp_path / "run")
+
+
+# Sentences
+
+
+def finding(**changes) -> Finding:
+    usual = Finding("tiny", "optimism", 3, 0.5, 0.4, 0.6, (0.1, 0.05, 0.2), 50, (-0.2, 0.1))
+    return replace(usual, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({}, "responds"),
+        ({"low": 0.2}, "responds, but the interval reaches into the range of the controls"),
+        ({"controls": ()}, "responds; there are no controls"),
+        ({"low": -0.01}, "does not respond: the interval holds 0"),
+        ({"low": 0.0}, "does not respond: the interval holds 0"),
+        ({"low": -0.01, "controls": (0.9,)}, "does not respond: the interval holds 0"),
+        ({"controls": (0.0, 0.5)}, "does not respond: no more than its controls"),
+        ({"controls": (0.0, -0.5)}, "does not respond: no more than its controls"),
+        ({"slope": -0.5, "low": -0.6, "high": -0.4}, "responds the wrong way"),
+        ({"slope": -0.5, "low": -0.6, "high": 0.1}, "does not respond: the interval holds 0"),
+        ({"low": float("nan"), "high": float("nan"), "n": 1}, "not decided: one pair gives no interval"),
+    ],
+)
+def test_verdicts(changes, verdict):
+    one = finding(**changes)
+    assert one.verdict == verdict
+    assert one.responds == verdict.startswith("responds") * ("wrong" not in verdict)
+
+
+def typed(text: str) -> str:
+    """A text of the page with the signs that a keyboard has."""
+    return text.replace("\N{NO-BREAK SPACE}", " ").replace("\N{MINUS SIGN}", "-")
+
+
+def test_sentences_of_several_behaviors():
+    found = words.found(
+        [
+            finding(),
+            finding(behavior="refusal", low=-0.1, controls=(-0.7, 0.2)),
+            finding(behavior="myopic", slope=0.9, low=0.15, high=1.25),
+            finding(behavior="harm", slope=-0.5, low=-0.6, high=-0.4),
+            finding(behavior="weak", controls=(-0.7, 0.2)),
+        ]
+    )
+    assert [typed(text) for text in found] == [
+        "2 of 5 behaviors respond to their vectors (slope and 95 % interval): myopic +0.900 (+0.150 to +1.250); "
+        "optimism +0.500 (+0.400 to +0.600). The slopes of the controls lie between -0.200 and +0.100. The interval "
+        "of myopic reaches into the range of the controls.",
+        "3 do not: refusal +0.500 (-0.100 to +0.600), an interval that holds 0; harm -0.500 (-0.600 to -0.400), the "
+        "wrong way; weak +0.500 (+0.400 to +0.600), no more than its controls (-0.700 to +0.200).",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("low", "n", "start"),
+    [
+        (0.4, 1, "The behavior responds to its vector (slope and 95 % interval): optimism +0.500"),
+        (0.4, 2, "2 of 2 behaviors respond to their vectors"),
+        (-0.1, 1, "The behavior does not respond to its vector: optimism +0.500"),
+        (-0.1, 2, "None of the 2 behaviors responds to its vector: optimism +0.500"),
+    ],
+)
+def test_sentences_where_all_are_alike(low, n, start):
+    (told,) = words.found([finding(low=low)] * n)
+    assert told.startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("statistic", "good", "bad", "told"),
+    [
+        ("n", 30, 29, "few pairs (29)"),
+        ("agreement", 0.2, 0.19, "the pairs hardly agree (agreement 0.19)"),
+        ("separation", 1.0, 0.99, "the two sides overlap (separation 0.99)"),
+        ("letter_share", 0.1, 0.11, "part of the vector is the answer's letter (letter share 0.11)"),
+        ("length_correlation", 0.5, 0.51, "it goes with the length of the answers (correlation 0.51)"),
+        ("length_correlation", -0.5, -0.51, "it goes with the length of the answers (correlation -0.51)"),
+    ],
+)
+def test_each_warning_has_its_threshold(statistic, good, bad, told):
+    usual = {"n": 40, "agreement": 0.5, "separation": 2.0, "letter_share": float("nan"), "length_correlation": 0.0}
+    layers = pd.DataFrame({"behavior": ["optimism"], "layer": [3]})
+    for value, expected in ((good, []), (bad, [f"optimism (layer 3): {told}."])):
+        row = {"behavior": "optimism", "layer": 3, **usual, statistic: value}
+        other = {**row, "layer": 2, "n": 1}
+        assert list(map(typed, words.warnings(pd.DataFrame([other, row]), layers))) == expected
+
+
+def test_every_warning_is_explained():
+    named = {name: threshold for name, threshold, _ in words.THRESHOLDS}
+    assert list(named) == ["pairs", "agreement", "separation d'", "letter share", "length correlation"]
+    assert list(named.values()) == ["fewer than 30", "below 0.2", "below 1", "above 0.1", "beyond ±0.5"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.12345, "+0.123"),
+        (-1.0, "-1.000"),
+        (0.0, "+0.000"),
+        (-0.00042, "-0.0004"),
+        (12.3456, "+12.346"),
+        (float("nan"), ""),
+    ],
+)
+def test_numbers(value, shown):
+    assert typed(words.signed(value)) == shown
+
+
+# The page
+
+
+def test_lead_says_what_was_studied_and_found(page, run):
+    lead = [typed(text) for text in page.texts["p"][:3]]
+    assert lead[0] == (
+        "Studied: optimism, refusal and findings, on tiny. For each behavior a steering vector was made from 40 "
+        "contrast pairs, its layer was chosen on 8 others, and its effect was measured on 12 held-out pairs, beside "
+        "4 control vectors of the same norm. The effect is the slope of the log-probability difference over the "
+        "multiplier: nats per token for each unit of the multiplier."
+    )
+    effects = pd.read_parquet(run / "tables" / "effects.parquet")
+    own = effects[effects["vector"] == "optimism"].iloc[0]
+    assert lead[1].startswith(
+        "1 of 3 behaviors responds to its vector (slope and 95 % interval): optimism "
+        f"{own.slope:+.3f} ({own.slope_low:+.3f} to {own.slope_high:+.3f}). The slopes of the controls lie "
+        "between -0.0"
+    )
+    assert re.match(
+        r"2 do not: refusal -0\.3\d\d \(.*\), the wrong way; findings .*, an interval that holds 0\.", lead[2]
+    )
+
+
+def test_findings_table_holds_the_effects(page, run):
+    effects = pd.read_parquet(run / "tables" / "effects.parquet")
+    header, *rows = page.rows["findings"]
+    assert header == ["behavior", "layer", "slope (95 % interval)", "controls", "wrong way", "n", "verdict"]
+    assert [row[0] for row in rows] == list(SLOPES)
+    refusal = typed(rows[1][3])
+    slopes = effects.loc[(effects["behavior"] == "refusal") & (effects["vector"] != "refusal"), "slope"]
+    assert refusal == typed(f"{words.signed(slopes.min())} to {words.signed(slopes.max())} (4)")
+    assert typed(rows[1][4]) == "100 % (76 % to 100 %)"
+    assert rows[1][-1] == "responds the wrong way"
+
+
+def test_sections_in_order_with_links_to_them(page, run):
+    assert page.texts["h2"] == [
+        "Findings",
+        "Response to the multiplier",
+        "Layers and multipliers",
+        "How the layer was chosen",
+        "Reliability of the vectors",
+        "Cosine similarity of the vectors",
+        "Activations",
+        "Vectors as tokens (logit lens)",
+        "Steered answers",
+        "What steering costs",
+        "Side effects",
+        "Configuration",
+        "How it was made",
+    ]
+    assert page.texts["a"] == page.texts["h2"]
+    assert set(page.links) <= {f"#{anchor}" for anchor in page.anchors}
+    assert len(set(page.anchors)) == len(page.anchors)
+    assert page.texts["title"] == page.texts["h1"] == ["made up"]
+
+
+def test_every_figure_has_a_caption_and_a_file(page, run):
+    drawn = page.texts["script"][1:-1]  # between Plotly's own code and ours
+    names = {path.stem for path in (run / "figures").iterdir()}
+    assert len(drawn) == len(page.texts["figcaption"]) == len(names) == 13
+    assert names <= set(page.anchors)
+    assert {f"layers-and-multipliers-{name}" for name in SLOPES} <= names
+    for path in (run / "figures").iterdir():
+        assert plotly.io.read_json(path).layout.title.text
+    for caption in page.texts["figcaption"]:
+        assert re.search(r"interval", caption) or "slider" in caption
+    labels = [given["aria-label"] for _, given in page.elements if given.get("role") == "img"]
+    assert len(labels) == 13
+    assert all(labels)
+
+
+def test_answers_stand_side_by_side_unsteered_in_the_middle(page):
+    header, first, second = page.rows["steered-answers-refusal"]
+    assert list(map(typed, header)) == ["prompt", "multiplier -4", "unsteered", "multiplier +4"]
+    assert first == ["Question 0?", "An answer. (-4)", "An answer. (+0)", "An answer. (+4)"]
+    assert second[1] == "An answer. (-4) […]"
+
+
+def test_costs_are_changes_at_the_outermost_multipliers(page, run):
+    header, *rows = page.rows["what-steering-costs"]
+    assert [list(map(typed, row[:3])) for row in rows[:2]] == [["optimism", "3", "-2"], ["optimism", "3", "+2"]]
+    table = pd.read_parquet(run / "tables" / "perplexity.parquet")
+    items = table[(table["behavior"] == "optimism")].pivot(index="item", columns="multiplier", values="nats_per_token")
+    assert rows[1][3].startswith(words.signed((items[2.0] - items[0.0]).mean()))
+    # Divergence is that along the model's own answers, not that on prose.
+    own = pd.read_parquet(run / "tables" / "divergence.parquet")
+    own = own[(own["behavior"] == "optimism") & (own["multiplier"] == 2)]
+    assert rows[1][4].startswith(words.signed(own["divergence"].mean()))
+    assert header[3:] == [
+        "surprise at prose (nats per token)",
+        "divergence from unsteered (KL, nats per token)",
+        "share of right answers",
+    ]
+
+
+def test_reliability_shows_norms_of_the_saved_vectors(page, run):
+    header, first, *_ = page.rows["reliability-of-the-vectors"]
+    vector = caa.SteeringVector.load(run / "vectors" / "m0" / "b0.safetensors")
+    shown = dict(zip(header, first, strict=True))
+    assert shown["norm of the vector"] == f"{float(vector.at(3).norm()):.3g}"
+    assert shown["agreement"] == "0.40 (0.30 to 0.50)"
+    assert "letter share" not in shown
+
+
+def test_how_it_was_made(page, run):
+    made = dict(page.rows["how-it-was-made"][1:])
+    assert made["caa_interp"] == "0.1.0, commit 0123456789abcdef, with changes that are not committed"
+    assert made["seed"] == "0"
+    assert made["peak memory"] == "1.00 GiB"
+    assert made["data of optimism (sha256)"] == "f" * 64
+    config, manifest = page.texts["code"]
+    assert config == (run / "config.toml").read_text()
+    assert json.loads(manifest) == json.loads((run / "manifest.json").read_text())
+
+
+def test_parts_that_were_not_asked_for_are_named_and_left_out(tmp_path):
+    leave_out = (*OPTIONAL, "side_effects")
+    folder = write_study(tmp_path / "run", {"optimism": 0.5}, layers=(3,), n_controls=0, leave_out=leave_out)
+    page = Page(write_page(folder))
+    assert page.texts["h2"] == [
+        "Findings",
+        "Response to the multiplier",
+        "Layers and multipliers",
+        "Reliability of the vectors",
+        "Configuration",
+        "How it was made",
+    ]
+    assert page.texts["p"][2] == (
+        "Not part of this study: controls, a choice of the layer, activations, the logit lens, steered answers, "
+        "surprise at prose, divergence from the unsteered model, questions with a right answer, side effects."
+    )
+    assert page.rows["findings"][1][-1] == "responds; there are no controls"
+
+
+def test_several_models_have_a_part_each(tmp_path):
+    folder = write_study(
+        tmp_path / "run", {"optimism": 0.5, "tiny": 0.0}, models=("tiny", "large"), leave_out=OPTIONAL[4:]
+    )
+    page = Page(write_page(folder))
+    assert page.texts["h2"] == ["Findings", "tiny", "large", "Configuration", "How it was made"]
+    assert page.texts["h3"].count("Steered answers") == 2
+    assert page.rows["findings"][0][0] == "model"
+    assert [row[:2] for row in page.rows["findings"][1:]] == [
+        [model, behavior] for model in ("tiny", "large") for behavior in ("optimism", "tiny")
+    ]
+    assert len(set(page.anchors)) == len(page.anchors)
+    assert {"tiny-steered-answers-tiny", "large-steered-answers-tiny"} <= set(page.anchors)
+    assert [text.split(":")[0] for text in page.texts["p"][1:5]] == ["tiny", "tiny", "large", "large"]
+    assert "#large-side-effects" in page.links
+    assert (folder / "figures" / "large-side-effects.json").is_file()
+
+
+def test_many_pairs_are_drawn_in_part_and_the_page_says_so(tmp_path):
+    folder = write_study(tmp_path / "run", {"optimism": 0.5}, n_pairs=N_DRAWN + 1, layers=(1,))
+    page = Page(write_page(folder))
+    assert f"fitted to {N_DRAWN + 1} pairs, of which the first {N_DRAWN} are drawn" in page.text()
+    fig = plotly.io.read_json(folder / "figures" / "activations-optimism.json")
+    assert {len(trace.hovertext) for trace in fig.data if trace.hovertext is not None} == {N_DRAWN}
+
+
+def test_letters_are_named_where_choices_were_scored(tmp_path):
+    letter = {"optimism": {"letter_share": 0.4, "letter_cosine": 0.5}}
+    folder = write_study(tmp_path / "run", {"optimism": 0.5}, format="choices", reliability=letter)
+    page = Page(write_page(folder))
+    assert "the slope of the log-odds of the positive letter over the multiplier: nats for each" in page.text()
+    told = "optimism (layer 3): part of the vector is the answer's letter (letter share 0.40)."
+    assert told in page.texts["li"]
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory) -> Page:
+    folder = write_study(
+        tmp_path_factory.mktemp("hostile"),
+        dict.fromkeys(HOSTILE, 0.5),
+        models=("</title><b>model",),
+        name="<i>{{ name }}",
+        answer=HOSTILE[1],
+        token=HOSTILE[0],
+    )
+    return Page(write_page(folder))
+
+
+def test_hostile_names_and_answers_make_no_elements(hostile, page):
+    assert {tag for tag, _ in hostile.elements} <= {tag for tag, _ in page.elements}
+    assert not any(name.startswith("on") for _, given in hostile.elements for name in given)
+    assert hostile.texts["h1"] == ["<i>{{ name }}"]
+    assert hostile.rows["findings"][1][0] == HOSTILE[0]
+    assert hostile.open == []
+
+
+def test_characters_that_hide_or_turn_text_around_are_shown(hostile):
+    shown = "a\\u202eb\\u2066c␇d\\u009be"
+    assert hostile.rows["findings"][4][0] == shown
+    assert shown in hostile.texts["h3"]
+    own = "".join(text for tag, texts in hostile.texts.items() if tag != "script" for text in texts)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", own)
+
+
+# What cannot be read
+
+
+def test_a_folder_that_is_no_run(tmp_path):
+    with pytest.raises(caa.InputError, match=r"holds no config\.toml. Give the folder of a run"):
+        write_page(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.toml", "manifest.json"])
+def test_a_damaged_text(copy, name):
+    (copy / name).write_text("{ not")
+    with pytest.raises(caa.InputError, match=rf"{re.escape(name)} cannot be read .* Run the study again"):
+        write_page(copy)
+
+
+def test_a_run_that_is_not_finished(copy):
+    (copy / "tables" / "effects.parquet").unlink()
+    before = (copy / "report.html").read_bytes()
+    with pytest.raises(caa.InputError, match=r"no tables/effects\.parquet, so the run is not finished. Run the study"):
+        write_page(copy)
+    assert (copy / "report.html").read_bytes() == before
+
+
+def test_a_damaged_table(copy):
+    (copy / "tables" / "answers.parquet").write_bytes(b"PAR1 not")
+    with pytest.raises(
+        caa.InputError, match=r"table file .*answers\.parquet: not readable .* what is finished is kept"
+    ):
+        write_page(copy)
+
+
+def test_the_page_is_the_same_when_written_again(copy):
+    before = (copy / "report.html").read_bytes()
+    write_page(copy)
+    assert (copy / "report.html").read_bytes() == before

@@ -1,0 +1,468 @@
+"""A study that is killed, starved of disk, damaged, doubled: its tables are those of an undisturbed one."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from filelock import FileLock
+
+import caa_interp as caa
+from caa_interp.errors import InputError
+from caa_interp.study.config import ExperimentConfig
+from caa_interp.study.executors import InProcess
+from caa_interp.study.run import run_experiment
+from caa_interp.study.store import cache_contents, clear_cache
+
+TOPICS = ["rain", "the sea", "a garden", "the day", "an answer", "the weather", "a text", "you"]
+
+
+def behavior_file(path: Path, positive: str, negative: str) -> Path:
+    def items(topics, split):
+        return [
+            {
+                "id": f"{split}-{topic}-{number}",
+                "topic": topic,
+                "question": f"What of {topic}, {number}?",
+                "positive": f"{positive} {topic}.",
+                "negative": f"{negative} {topic}.",
+            }
+            for topic in topics
+            for number in range(2)
+        ]
+
+    content = {
+        "format": "caa_interp/behavior/1",
+        "name": path.stem,
+        "description": "",
+        "train": items(TOPICS[:5], "train"),
+        "test": items(TOPICS[5:], "test"),
+        "open_ended": ["How is the rain?", "Do you like it?"],
+    }
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, tiny_folder) -> Path:
+    """TOML file of a small study: two behaviors, all four layers of the tiny Llama."""
+    folder = tmp_path_factory.mktemp("study")
+    likes = behavior_file(folder / "likes.json", "Yes, I like", "No, I do not like")
+    agrees = behavior_file(folder / "agrees.json", "I agree with you on", "I do not agree on")
+    path = folder / "study.toml"
+    path.write_text(
+        f"""
+        models = ['{tiny_folder}']
+        behaviors = ['{likes}', '{agrees}']
+        format = "text"
+        multipliers = [-1, 0, 2]
+        n_validation = 4
+        [controls]
+        random = 2
+        shuffled = 2
+        [answers]
+        max_new_tokens = 5
+        [costs]
+        passages = 2
+        questions = 0
+        [side_effects]
+        pairs = 3
+        """,
+        encoding="utf-8",
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(study, tmp_path_factory):
+    """Folder of a run that nothing happened to, and the lines that it said."""
+    lines: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAA_INTERP_CACHE", str(tmp_path_factory.mktemp("first-cache")))
+        folder = run_experiment(study, tmp_path_factory.mktemp("undisturbed"), say=lines.append)
+    return folder, lines
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def tables(folder: Path) -> dict[str, pd.DataFrame]:
+    return {path.stem: pd.read_parquet(path) for path in sorted((folder / "tables").glob("*.parquet"))}
+
+
+def assert_same_tables(folder: Path, expected: Path) -> None:
+    found, wanted = tables(folder), tables(expected)
+    assert list(found) == list(wanted)
+    for name, table in found.items():
+        pd.testing.assert_frame_equal(table, wanted[name], check_exact=True)
+        assert table.attrs == wanted[name].attrs
+
+
+def manifest(folder: Path) -> dict:
+    return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+
+
+def test_the_folder_holds_what_was_asked(undisturbed, study):
+    folder, lines = undisturbed
+    found = tables(folder)
+    assert set(found) == {
+        *("layers", "validation", "sweep", "dose_response", "effects", "reliability", "projection"),
+        *("logit_lens", "answers", "perplexity", "divergence", "side_effects"),
+    }
+    for table in found.values():
+        assert list(table.columns[:2]) == ["model", "behavior"]
+        assert list(table["behavior"].unique()) == ["likes", "agrees"]
+        assert list(table["model"].unique()) == ["tiny-llama"]
+    sweep = found["sweep"]
+    assert sorted(sweep["layer"].unique()) == [0, 1, 2, 3]
+    assert sorted(sweep["multiplier"].unique()) == [-1, 0, 2]
+    assert sweep.groupby("behavior")["item"].agg(["min", "max"]).to_numpy().tolist() == [[0, 5], [0, 5]]
+    assert len(sweep) == 2 * 6 * 4 * 3
+    controls = found["dose_response"]["vector"].unique().tolist()
+    assert controls == ["likes", "random 0", "random 1", "shuffled 0", "shuffled 1", "agrees"]
+    assert set(found["side_effects"]["vector"]) == {"likes", "agrees"}
+    assert ExperimentConfig.load(folder / "config.toml") == ExperimentConfig.load(study)
+    assert (folder / "report.html").is_file()
+    assert lines[-1] == f"The page: {(folder / 'report.html').resolve()}"
+
+
+def test_tables_are_those_of_the_single_calls(undisturbed, study, tiny_folder):
+    folder, _ = undisturbed
+    config = ExperimentConfig.load(study)
+    model = caa.load_model(tiny_folder, device="cpu", dtype="float32")
+    likes = caa.load_behavior(config.behaviors[0])
+    found = tables(folder)
+    vector = caa.SteeringVector.load(folder / "vectors" / "tiny-llama" / "likes.safetensors")
+    rest, validation = caa.evaluation.validation_split(likes.train, 4, seed=0)
+    made = caa.extract_vector(model, rest, format="text", behavior="likes")
+    assert (vector.values - made.values).abs().max() < 1e-6
+    assert vector.metadata == made.metadata
+
+    swept = caa.sweep(model, vector, likes.test, format="text", multipliers=(-1, 0, 2))
+    mine = found["sweep"][found["sweep"]["behavior"] == "likes"].drop(columns=["model", "behavior"])
+    pd.testing.assert_frame_equal(mine.reset_index(drop=True), swept, atol=1e-5)
+    validated = caa.sweep(model, vector, validation, format="text", multipliers=(-1, 2))
+    layers = found["layers"].set_index("behavior")
+    assert layers.loc["likes", "layer"] == caa.choose_layer(validated)
+    assert layers.loc["likes", ["n_train", "n_validation", "n_test"]].tolist() == [6, 4, 6]
+    dose = found["dose_response"]
+    slopes = caa.steerability(dose[dose["behavior"] == "likes"].drop(columns=["model", "behavior"]))
+    mine = found["effects"][found["effects"]["behavior"] == "likes"].drop(columns=["model", "behavior"])
+    pd.testing.assert_frame_equal(mine.reset_index(drop=True), slopes.reset_index(drop=True))
+    measured = caa.reliability(caa.collect_activations(model, rest, format="text"))
+    mine = found["reliability"][found["reliability"]["behavior"] == "likes"].drop(columns=["model", "behavior"])
+    pd.testing.assert_frame_equal(mine.reset_index(drop=True), measured, atol=1e-5, check_dtype=False)
+
+
+def test_the_manifest_tells_where_it_all_comes_from(undisturbed):
+    told = manifest(undisturbed[0])
+    assert told["models"]
+    assert told["data"].keys() == {"likes", "agrees"}
+    (facts,) = told["models"].values()
+    assert (facts["id"], facts["n_layers"], facts["dtype"], facts["device"]) == ("tiny-llama", 4, "float32", "cpu")
+    assert told["seed"] == 0
+    (session,) = told["sessions"]
+    assert session["started"] <= session["finished"]
+    assert told["seconds"] > 0
+    assert told["peak_memory_bytes"] > 1e7
+    assert told["paths"]["sweep"] == ["tree"]
+    kinds = {one["kind"] for one in told["shards"]}
+    assert {"vectors", "sweep", "answers", "side_effects"} <= kinds
+    assert not any(one["reused"] for one in told["shards"])
+
+
+class Counting(InProcess):
+    """Counts the shards that are really done."""
+
+    def __init__(self):
+        super().__init__()
+        self.done = []
+
+    def run(self, shards):
+        for one, content in super().run(shards):
+            self.done.append(one.label)
+            yield one, content
+
+
+def test_nothing_is_done_twice_in_a_run_or_in_another(study, tmp_path, own_cache, undisturbed):
+    executor = Counting()
+    run_experiment(study, tmp_path / "run", executor=executor, say=lambda line: None)
+    n = len(executor.done)
+    assert n == len(set(executor.done)) > 10
+    run_experiment(study, tmp_path / "run", executor=executor, say=lambda line: None)
+    run_experiment(study, tmp_path / "another", executor=executor, say=lambda line: None)
+    clear_cache()
+    run_experiment(study, tmp_path / "another", executor=executor, say=lambda line: None)
+    assert len(executor.done) == n
+    assert len(manifest(tmp_path / "run")["sessions"]) == 2
+    assert all(one["reused"] for one in manifest(tmp_path / "another")["shards"])
+    assert_same_tables(tmp_path / "another", undisturbed[0])
+
+
+def test_another_study_does_only_what_is_new(study, tmp_path, own_cache):
+    executor = Counting()
+    run_experiment(study, tmp_path / "run", executor=executor, say=lambda line: None)
+    executor.done.clear()
+    changed = ExperimentConfig.load(study).model_copy(update={"answers": {"prompts": 1, "max_new_tokens": 5}})
+    changed = ExperimentConfig(**changed.model_dump(warnings=False))
+    run_experiment(changed, tmp_path / "changed", executor=executor, say=lambda line: None)
+    assert [label.partition(":")[2].split()[0] for label in executor.done] == ["answers", "answers"]
+
+
+def test_a_damaged_shard_is_done_again(study, tmp_path, own_cache, undisturbed):
+    executor = Counting()
+    folder = run_experiment(study, tmp_path / "run", executor=executor, say=lambda line: None)
+    executor.done.clear()
+    shards = sorted(folder.glob("shards/*/*.parquet"))
+    damaged = shards[len(shards) // 2]
+    for path in (damaged, next(own_cache.rglob(damaged.name))):
+        os.truncate(path, path.stat().st_size - 1)
+    lines: list[str] = []
+    run_experiment(study, folder, executor=executor, say=lines.append)
+    assert len(executor.done) == 1
+    assert sum("is damaged" in line for line in lines) == 2
+    assert_same_tables(folder, undisturbed[0])
+
+
+def test_another_study_or_other_files_in_the_folder_are_refused(study, tmp_path, own_cache):
+    folder = run_experiment(study, tmp_path / "run", say=lambda line: None)
+    other = ExperimentConfig.load(study).model_copy(update={"seed": 1})
+    with pytest.raises(InputError, match=r"holds a run of another study \(.*seed.*\). Name another folder"):
+        run_experiment(other, folder, say=lambda line: None)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
+    with pytest.raises(InputError, match="is not empty, and holds no run"):
+        run_experiment(study, tmp_path / "thesis", say=lambda line: None)
+    with pytest.raises(InputError, match="is a file"):
+        run_experiment(study, tmp_path / "thesis" / "chapter.tex", say=lambda line: None)
+
+
+def test_a_folder_that_another_run_writes_to_is_refused(study, tmp_path, own_cache):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with FileLock(folder / ".lock"), pytest.raises(InputError, match="another run is writing to"):
+        run_experiment(study, folder, say=lambda line: None)
+    run_experiment(study, folder, say=lambda line: None)
+
+
+class Interrupted(Counting):
+    """Ctrl-C at the third shard."""
+
+    def run(self, shards):
+        for number, result in enumerate(super().run(shards)):
+            if number == 1 and len(self.done) > 2:
+                raise KeyboardInterrupt
+            yield result
+
+
+def test_after_ctrl_c_it_says_how_to_go_on(study, tmp_path, own_cache, undisturbed):
+    lines: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(study, tmp_path / "run", executor=Interrupted(), say=lines.append)
+    assert lines[-1] == f"Stopped. 3 finished pieces of work are kept in {tmp_path / 'run'}; run it again to go on."
+    run_experiment(study, tmp_path / "run", say=lines.append)
+    assert_same_tables(tmp_path / "run", undisturbed[0])
+
+
+# Loads everything once, then does each study in a process of its own, which the test kills.
+SERVER = """
+import os, sys
+os.environ["HF_HUB_OFFLINE"] = "1"
+import caa_interp.study.run as run
+for line in sys.stdin:
+    cache, config, folder = line.split()
+    process = os.fork()
+    if not process:
+        os.environ["CAA_INTERP_CACHE"] = cache
+        try:
+            run.run_experiment(config, folder, say=lambda line: None)
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
+    print(process, flush=True)
+    print(os.waitpid(process, 0)[1], flush=True)
+"""
+
+
+class Studies:
+    """Runs studies in processes that can be killed."""
+
+    def __init__(self, study: Path):
+        self._study = study
+        environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+        self._server = subprocess.Popen(
+            [sys.executable, "-c", SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def start(self, folder: Path, cache: Path) -> int:
+        """Process that does the study."""
+        print(cache, self._study, folder, file=self._server.stdin, flush=True)
+        return int(self._server.stdout.readline())
+
+    def wait(self) -> int:
+        """Exit code of the process, or minus the signal that killed it."""
+        return os.waitstatus_to_exitcode(int(self._server.stdout.readline()))
+
+    def run(self, folder: Path, cache: Path) -> int:
+        self.start(folder, cache)
+        return self.wait()
+
+    def kill(self, folder: Path, cache: Path, after_shards: int, seconds: float) -> bool:
+        """Kill a run so long after so many shards are finished; False if it was quicker."""
+        process = self.start(folder, cache)
+        while len(list(folder.glob("shards/*/*.parquet"))) < after_shards:
+            time.sleep(0.001)
+        time.sleep(seconds)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+        return self.wait() == -signal.SIGKILL
+
+    def close(self) -> str:
+        return self._server.communicate()[1]
+
+
+@pytest.fixture
+def studies(study):
+    started = Studies(study)
+    yield started
+    started.close()
+
+
+def test_a_run_that_is_killed_ten_times_ends_as_if_nothing_had_happened(studies, undisturbed, tmp_path):
+    whole = undisturbed[0]
+    n_shards = len(list(whole.glob("shards/*/*.parquet")))
+    moments, n_killed, number = random.Random(0), 0, 0
+    while n_killed < 10:
+        folder, cache, number = tmp_path / f"run-{number}", tmp_path / f"cache-{number}", number + 1
+        n_killed += studies.kill(folder, cache, moments.randint(0, n_shards), moments.uniform(0, 0.2))
+        assert studies.run(folder, cache) == 0
+        assert_same_tables(folder, whole)
+        assert [path.name for path in folder.rglob(".*")] == [".lock"]
+
+
+def test_a_run_that_is_killed_again_and_again_gets_to_its_end(studies, undisturbed, tmp_path):
+    folder, cache = tmp_path / "run", tmp_path / "cache"
+    for n_shards in range(2, 20, 6):
+        assert studies.kill(folder, cache, n_shards, 0.01)
+    assert studies.run(folder, cache) == 0
+    assert_same_tables(folder, undisturbed[0])
+    sessions = manifest(folder)["sessions"]
+    assert [session["finished"] is None for session in sessions] == [True, True, True, False]
+
+
+def test_a_full_disk_loses_nothing(studies, undisturbed, tmp_path):
+    mounted = tmp_path / "disk"
+    mounted.mkdir()
+    size = "size={}k".format
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", size(300), "tmpfs", str(mounted)], capture_output=True).returncode:
+        pytest.skip("a file system of a fixed size can be mounted by root only")
+    try:
+        assert studies.run(mounted / "run", tmp_path / "cache") == 1
+        n_kept = len(list((mounted / "run").glob("shards/*/*.parquet")))
+        assert n_kept > 0
+        subprocess.run(["mount", "-o", f"remount,{size(20_000)}", str(mounted)], check=True)
+        assert studies.run(mounted / "run", tmp_path / "cache") == 0
+        assert sum(one["reused"] for one in manifest(mounted / "run")["shards"]) >= n_kept
+        assert_same_tables(mounted / "run", undisturbed[0])
+        assert "No space left on device" in studies.close()
+    finally:
+        subprocess.run(["umount", "--lazy", str(mounted)], check=True)
+
+
+def test_two_runs_at_once_cannot_disturb_each_other(study, tmp_path, own_cache):
+    first, second = Studies(study), Studies(study)
+    first.start(tmp_path / "run", own_cache)
+    while not (tmp_path / "run" / ".running.json").is_file():
+        time.sleep(0.01)
+    assert second.run(tmp_path / "run", own_cache) == 1
+    assert first.wait() == 0
+    assert "another run is writing to" in second.close()
+    assert first.close() == ""
+    assert len(tables(tmp_path / "run")) == 12
+
+
+def test_the_cache_is_cut_to_its_limit_after_a_run(study, tmp_path, own_cache, monkeypatch):
+    monkeypatch.setenv("CAA_INTERP_CACHE_LIMIT", "0.0001")
+    run_experiment(study, tmp_path / "run", say=lambda line: None)
+    assert sum(shard.n_bytes for shard in cache_contents()) <= 100_000
+
+
+def test_a_damaged_manifest_is_written_anew(study, tmp_path, own_cache, undisturbed):
+    folder = run_experiment(study, tmp_path / "run", say=lambda line: None)
+    for damage in ("", "{}", '{"sessions": 1}', "[]"):
+        (folder / "manifest.json").write_text(damage)
+        lines: list[str] = []
+        run_experiment(study, folder, say=lines.append)
+        assert "manifest.json is damaged" in lines[0]
+        assert len(manifest(folder)["sessions"]) == 1
+    assert_same_tables(folder, undisturbed[0])
+
+
+def test_a_damaged_config_can_be_deleted(study, tmp_path, own_cache):
+    folder = run_experiment(study, tmp_path / "run", say=lambda line: None)
+    config = folder / "config.toml"
+    config.write_text("name = ")
+    with pytest.raises(InputError, match=r"if it is this one, delete .*config.toml: the shards stay"):
+        run_experiment(study, folder, say=lambda line: None)
+    config.unlink()
+    executor = Counting()
+    run_experiment(study, folder, executor=executor, say=lambda line: None)
+    assert executor.done == []
+
+
+def test_other_data_or_another_model_are_another_run(study, tmp_path, own_cache, tiny_folder):
+    behavior = behavior_file(tmp_path / "moods.json", "It is good,", "It is bad,")
+    model = tmp_path / "model"
+    shutil.copytree(tiny_folder, model)
+    config = ExperimentConfig.load(study).model_dump() | {"behaviors": [str(behavior)], "models": [str(model)]}
+    run = partial(run_experiment, ExperimentConfig(**config), tmp_path / "run", say=lambda line: None)
+    run()
+    before = manifest(tmp_path / "run")
+    behavior.write_text(behavior.read_text().replace("It is bad,", "It is very bad,"))
+    with pytest.raises(InputError, match="holds a run on other data: moods changed since"):
+        run()
+    behavior_file(behavior, "It is good,", "It is bad,")
+    settings = model / "config.json"
+    settings.write_text(settings.read_text() + "\n")
+    with pytest.raises(InputError, match=r"as it was before .files changed since"):
+        run()
+    after = manifest(tmp_path / "run")
+    assert before["shards"] == after["shards"]  # what is in the folder is still told truly
+    assert after["sessions"][-1]["finished"] is None
+
+
+def test_what_does_not_fit_is_told_before_anything_is_computed(study, tmp_path, own_cache):
+    executor = Counting()
+    long = ExperimentConfig.load(study).model_dump() | {"answers": {"max_new_tokens": 250}}
+    with pytest.raises(InputError, match=r"open-ended prompt 'How is the rain.': .* do not fit the model's context"):
+        run_experiment(ExperimentConfig(**long), tmp_path / "long", executor=executor, say=lambda line: None)
+    deep = ExperimentConfig.load(study).model_dump() | {"layers": [1, 9]}
+    with pytest.raises(InputError, match="layer 9: the model has layers 0 to 3"):
+        run_experiment(ExperimentConfig(**deep), tmp_path / "deep", executor=executor, say=lambda line: None)
+    assert executor.done == []
+
+
+def test_tables_of_another_version_do_not_stay(study, tmp_path, own_cache):
+    folder = run_experiment(study, tmp_path / "run", say=lambda line: None)
+    shutil.copy(folder / "tables" / "sweep.parquet", folder / "tables" / "capability.parquet")
+    run_experiment(study, folder, say=lambda line: None)
+    assert "capability" not in tables(folder)

@@ -1,0 +1,457 @@
+"""Steering vectors: estimation, arithmetic, storage, and the models that they fit."""
+
+import hashlib
+import json
+import os
+import pickle
+import resource
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save
+
+import caa_interp as caa
+from caa_interp.vectors.files import FORMAT, to_bytes
+
+
+def vector(seed=0, layers=(1, 4, 7), width=16, **metadata):
+    values = torch.randn(len(layers), width, generator=torch.Generator().manual_seed(seed))
+    return caa.SteeringVector(values, tuple(layers), {"model": "m", **metadata})
+
+
+def model(name="m", width=16, n_layers=8):
+    return SimpleNamespace(cfg=SimpleNamespace(model_name=name, d_model=width, n_layers=n_layers))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_planted_direction_is_recovered(dtype):
+    """Per-pair offsets are shared by both sides; noise is as large as the direction in every coordinate."""
+    generator = torch.Generator().manual_seed(0)
+    n_pairs, n_layers, width = 600, 3, 128
+    planted = torch.randn(n_layers, width, generator=generator, dtype=dtype)
+    offsets = 30 * torch.randn(n_pairs, n_layers, width, generator=generator, dtype=dtype)
+    noise = torch.randn(2, n_pairs, n_layers, width, generator=generator, dtype=dtype)
+    found = caa.vectors.mean_difference(offsets + planted + noise[0], offsets + noise[1])
+    assert found.dtype == dtype
+    cosine = torch.nn.functional.cosine_similarity(found, planted, dim=1)
+    assert float(cosine.min()) > 0.99
+    torch.testing.assert_close(found.norm(dim=1), planted.norm(dim=1), rtol=0.05, atol=0)
+
+
+def test_the_mean_is_not_rounded_away_by_large_activations():
+    positive = torch.full((1000, 1, 4), 4096.0)
+    negative = positive.clone()
+    positive[0] += 1.0
+    torch.testing.assert_close(caa.vectors.mean_difference(positive, negative), torch.full((1, 4), 1e-3))
+
+
+def test_arithmetic():
+    one, other = vector(0), vector(1)
+    torch.testing.assert_close((2 * one).values, 2 * one.values)
+    torch.testing.assert_close((one * 0.5).values, 0.5 * one.values)
+    torch.testing.assert_close((-one).values, -one.values)
+    torch.testing.assert_close((one + other).values, one.values + other.values)
+    torch.testing.assert_close((one - other).values, one.values - other.values)
+    assert (one + other).layers == one.layers
+
+
+def test_arithmetic_keeps_the_metadata_that_both_agree_on():
+    total = vector(0, behavior="a", format="text") + vector(1, behavior="b", format="text")
+    assert dict(total.metadata) == {"model": "m", "format": "text"}
+    assert (2 * vector(0, behavior="a")).metadata["behavior"] == "a"
+
+
+def test_arithmetic_leaves_its_inputs_alone():
+    one = vector(0)
+    values = one.values.clone()
+    _ = 3 * one - one
+    assert torch.equal(one.values, values)
+
+
+def test_vectors_of_different_shape_cannot_be_added():
+    for other in (vector(layers=(1, 4, 6)), vector(width=8), vector(layers=(1, 4))):
+        with pytest.raises(caa.errors.VectorMismatchError, match="differ in layers or width, so they cannot be added"):
+            vector() + other
+
+
+def test_the_sum_of_vectors_of_two_models_fits_neither():
+    with pytest.raises(caa.errors.VectorMismatchError):
+        (vector() + vector(model="other")).check_fits(model("m"))
+
+
+def test_at_gives_the_row_of_a_layer():
+    one = vector(layers=(1, 4, 7))
+    for row, layer in enumerate((1, 4, 7)):
+        assert torch.equal(one.at(layer), one.values[row])
+
+
+@pytest.mark.parametrize("layer", [0, 2, 8, -1, 1.0, "1", True])
+def test_at_refuses_a_layer_that_it_does_not_have(layer):
+    said = rf"layer {layer!r}: the vector has layers 1 to 7 .*namely \[1, 4, 7\]. Choose one of these"
+    with pytest.raises(caa.InputError, match=said):
+        vector(layers=(1, 4, 7)).at(layer)
+
+
+def test_norms_and_width():
+    one = caa.SteeringVector(torch.tensor([[3.0, 4.0], [0.0, 2.0]]), (0, 1))
+    assert one.norms.tolist() == [5.0, 2.0]
+    assert one.d_model == 2
+
+
+@pytest.mark.parametrize("values", [torch.ones(3), torch.ones(2, 4), torch.ones(3, 4, 1), torch.ones(0, 4)])
+def test_values_of_the_wrong_shape(values):
+    with pytest.raises(caa.InputError, match=r"values: shape \(.*\) with 3 layers; it must be \[n_layers, d_model\]"):
+        caa.SteeringVector(values, (0, 1, 2))
+
+
+def test_a_vector_without_layers():
+    with pytest.raises(caa.InputError, match=r"values: shape \(0, 4\) with 0 layers; .*at least one"):
+        caa.SteeringVector(torch.ones(0, 4), ())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_values_that_are_not_finite(value):
+    values = torch.ones(2, 4)
+    values[1, 2] = value
+    with pytest.raises(caa.InputError, match=r"values: there are NaN or infinite entries; .*must be finite"):
+        caa.SteeringVector(values, (0, 1))
+    with pytest.raises(caa.InputError, match="must be finite"):
+        vector() * value
+
+
+def test_match_norms_by_hand():
+    one = caa.SteeringVector(torch.tensor([[3.0, 4.0], [1.0, 0.0]]), (0, 1), {"behavior": "one"})
+    other = caa.SteeringVector(torch.tensor([[0.0, 1.0], [0.0, 3.0]]), (0, 1), {"behavior": "other"})
+    matched = caa.match_norms({"one": one, "other": other})
+    torch.testing.assert_close(matched["one"].values, torch.tensor([[1.8, 2.4], [2.0, 0.0]]))
+    torch.testing.assert_close(matched["other"].values, torch.tensor([[0.0, 3.0], [0.0, 2.0]]))
+    assert matched["one"].metadata == {"behavior": "one"}
+
+
+def test_match_norms_keeps_directions():
+    vectors = {str(seed): vector(seed) * (seed + 1) for seed in range(4)}
+    matched = caa.match_norms(vectors)
+    mean = torch.stack([one.norms for one in vectors.values()]).mean(0)
+    for name, one in vectors.items():
+        torch.testing.assert_close(matched[name].norms, mean)
+        cosine = torch.nn.functional.cosine_similarity(matched[name].values, one.values)
+        torch.testing.assert_close(cosine, torch.ones(3))
+
+
+def test_what_match_norms_refuses():
+    with pytest.raises(caa.InputError, match="vectors: the mapping is empty; give at least one vector"):
+        caa.match_norms({})
+    with pytest.raises(caa.errors.VectorMismatchError, match="differ in layers or width"):
+        caa.match_norms({"a": vector(), "b": vector(width=8)})
+    with pytest.raises(caa.InputError, match="one of them is zero at some layer, so it cannot be rescaled"):
+        caa.match_norms({"a": vector(), "b": 0 * vector()})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_saved_and_loaded_it_is_the_same_to_the_bit(tmp_path, dtype):
+    metadata = {"model": "m", "n_pairs": 3, "versions": {"torch": "2"}, "note": "Ünï 🙂", "system_prompt": None}
+    values = torch.randn(3, 16, dtype=dtype) / 3
+    path = caa.SteeringVector(values, (1, 4, 7), metadata).save(tmp_path / "new" / "v.safetensors")
+    loaded = caa.SteeringVector.load(path)
+    assert torch.equal(loaded.values, values)
+    assert loaded.values.dtype == dtype
+    assert loaded.layers == (1, 4, 7)
+    assert loaded.metadata == metadata
+
+
+def test_a_slice_of_a_larger_tensor_is_saved_alone(tmp_path):
+    values = torch.randn(100, 16).T
+    loaded = caa.SteeringVector.load(caa.SteeringVector(values, tuple(range(16))).save(tmp_path / "v.safetensors"))
+    assert torch.equal(loaded.values, values)
+
+
+def test_the_last_save_counts_and_leaves_no_other_file(tmp_path):
+    path = tmp_path / "v.safetensors"
+    vector(0).save(path)
+    vector(1).save(str(path))
+    assert torch.equal(caa.SteeringVector.load(str(path)).values, vector(1).values)
+    assert os.listdir(tmp_path) == ["v.safetensors"]
+
+
+@pytest.mark.parametrize("broken", ["os.replace", "os.fdopen"])
+def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch, broken):
+    path = vector(0).save(tmp_path / "v.safetensors")
+    content = path.read_bytes()
+
+    def fail(*_, **__):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(broken, fail)
+    with pytest.raises(OSError, match="no space left"):
+        vector(1).save(path)
+    monkeypatch.undo()
+    assert path.read_bytes() == content
+    assert os.listdir(tmp_path) == ["v.safetensors"]
+
+
+def test_metadata_that_json_does_not_take_leaves_the_old_file(tmp_path):
+    path = vector(0).save(tmp_path / "v.safetensors")
+    said = "metadata: it cannot be written as JSON .*Tensor.*Keep to texts, numbers, lists and mappings"
+    with pytest.raises(caa.InputError, match=said):
+        vector(1, note=torch.ones(2)).save(path)
+    assert torch.equal(caa.SteeringVector.load(path).values, vector(0).values)
+
+
+def test_a_path_with_another_ending(tmp_path):
+    with pytest.raises(caa.InputError, match=r"path: '.*v.pt' must end in '.safetensors'"):
+        vector().save(tmp_path / "v.pt")
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(caa.InputError, match=r"vector file .*v.safetensors: there is no such file. Check the path"):
+        caa.SteeringVector.load(tmp_path / "v.safetensors")
+
+
+def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path):
+    content = vector().save(tmp_path / "v.safetensors").read_bytes()
+    path = tmp_path / "cut.safetensors"
+    for length in (0, 1, 8, 50, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(caa.InputError, match=r"vector file .*cut.safetensors: it is not a steering vector"):
+            caa.SteeringVector.load(path)
+
+
+class Exploding:
+    def __reduce__(self):
+        return (pytest.fail, ("the pickle was run",))
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 100, b"{}" * 50, pickle.dumps(Exploding()), b"\x00" * 1000])
+def test_bytes_that_are_no_vector(tmp_path, content):
+    path = tmp_path / "v.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(caa.InputError, match=r"it is not a steering vector of this package .*Give a file written by"):
+        caa.SteeringVector.load(path)
+
+
+def header(**changes):
+    return json.dumps({"format": FORMAT, "layers": [0, 1], "metadata": {}, **changes})
+
+
+def raw(entries, data):
+    """Content of a safetensors file with a header of one's own."""
+    text = json.dumps({"__metadata__": {"caa_interp": header()}, **entries}).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        None,
+        {"other": "x"},
+        {"caa_interp": ""},
+        {"caa_interp": "[1]"},
+        {"caa_interp": "3"},
+        {"caa_interp": "[" * 100_000},
+        {"caa_interp": "{}"},
+        {"caa_interp": header(format="caa_interp/vector/99")},
+        {"caa_interp": header(format=None)},
+        {"caa_interp": header(layers=None)},
+        {"caa_interp": header(layers=3)},
+        {"caa_interp": header(layers=[0])},
+        {"caa_interp": header(layers=[0, 1, 2])},
+        {"caa_interp": header(layers=["0", "1"])},
+        {"caa_interp": header(layers=[0, 0.5])},
+        {"caa_interp": header(layers=[0, -1])},
+        {"caa_interp": header(layers=[1, 1])},
+        {"caa_interp": header(layers="01")},
+        {"caa_interp": header(layers={"0": 1, "1": 2})},
+        {"caa_interp": header(metadata=None)},
+        {"caa_interp": header(metadata=[1])},
+        {"caa_interp": header(metadata="text")},
+    ],
+    ids=lambda metadata: str(metadata)[:80],
+)
+def test_a_hostile_header_is_refused(tmp_path, metadata):
+    path = tmp_path / "v.safetensors"
+    path.write_bytes(save({"values": torch.ones(2, 4)}, metadata=metadata))
+    with pytest.raises(caa.InputError):
+        caa.SteeringVector.load(path)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"other": torch.ones(2, 4)},
+        {"values": torch.ones(8)},
+        {"values": torch.ones(2, 4, 1)},
+        {"values": torch.full((2, 4), float("nan"))},
+        {"values": torch.ones(2, 4, dtype=torch.int64)},
+        {"values": torch.ones(2, 4, dtype=torch.bool)},
+    ],
+)
+def test_hostile_tensors_are_refused(tmp_path, tensors):
+    path = tmp_path / "v.safetensors"
+    path.write_bytes(save(tensors, metadata={"caa_interp": header()}))
+    with pytest.raises(caa.InputError):
+        caa.SteeringVector.load(path)
+
+
+@pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2", "F8_E8M0", "C64", "U16"])
+def test_types_that_no_vector_has(tmp_path, kind):
+    size = {"C64": 8, "U16": 2}.get(kind, 1)
+    path = tmp_path / "v.safetensors"
+    entry = {"dtype": kind, "shape": [2, 4], "data_offsets": [0, 8 * size]}
+    path.write_bytes(raw({"values": entry}, bytes(8 * size)))
+    with pytest.raises(caa.InputError, match=f"vector file {path}: its values are of type"):
+        caa.SteeringVector.load(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        (2**40).to_bytes(8, "little") + b"{}",
+        (2**63).to_bytes(8, "little") + b"{}" * 100,
+        raw({"values": {"dtype": "F32", "shape": [2, 2**37], "data_offsets": [0, 2**40]}}, b""),
+        raw({"values": {"dtype": "F32", "shape": [2, 2**37], "data_offsets": [0, 8]}}, bytes(8)),
+        raw({"values": {"dtype": "F32", "shape": [2**33, 2**33], "data_offsets": [0, 8]}}, bytes(8)),
+        raw({"values": {"dtype": "F32", "shape": [2, 4], "data_offsets": [2**40, 2**40 + 32]}}, bytes(32)),
+    ],
+)
+def test_sizes_that_the_file_does_not_have_are_refused_before_they_are_allocated(tmp_path, content):
+    path = tmp_path / "v.safetensors"
+    path.write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(caa.InputError, match="it is not a steering vector of this package"):
+        caa.SteeringVector.load(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        ("caa_interp/vector/2", "Install a newer caa_interp"),
+        ("caa_interp/vector/99", "Install a newer caa_interp"),
+        ("caa_interp/activations/1", "Give a file written by SteeringVector.save"),
+        (None, "Give a file written by SteeringVector.save"),
+    ],
+)
+def test_another_format_is_named(tmp_path, kind, advice):
+    path = tmp_path / "v.safetensors"
+    path.write_bytes(save({"values": torch.ones(2, 4)}, metadata={"caa_interp": header(format=kind)}))
+    said = f"vector file .*: its format is {kind!r}, and this version of caa_interp reads '{FORMAT}'. {advice}"
+    with pytest.raises(caa.InputError, match=said):
+        caa.SteeringVector.load(path)
+
+
+def test_the_file_is_as_documented(tmp_path):
+    path = vector(layers=(1, 4), note="n").save(tmp_path / "v.safetensors")
+    with safe_open(path, framework="np") as file:
+        values, kept = file.get_tensor("values"), file.metadata()
+    assert kept["caa_interp"] == json.dumps(
+        {"format": "caa_interp/vector/1", "layers": [1, 4], "metadata": {"model": "m", "note": "n"}}
+    )
+    assert kept["sha256"] == hashlib.sha256(kept["caa_interp"].encode() + values.tobytes()).hexdigest()
+    assert set(kept) == {"caa_interp", "sha256"}
+
+
+def test_a_file_without_checksum_is_read(tmp_path):
+    path = tmp_path / "v.safetensors"
+    path.write_bytes(save({"values": torch.ones(2, 4)}, metadata={"caa_interp": header()}))
+    assert torch.equal(caa.SteeringVector.load(path).values, torch.ones(2, 4))
+
+
+def test_a_changed_value_is_noticed(tmp_path):
+    path = vector().save(tmp_path / "v.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(caa.InputError, match=r"vector file .*: it was changed after it was saved. Get it again"):
+        caa.SteeringVector.load(path)
+
+
+CONTENT = to_bytes(vector(note="Ünï 🙂").values, (1, 4, 7), {"model": "m", "note": "Ünï 🙂"})
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(changes=st.lists(st.tuples(st.integers(0, len(CONTENT) - 1), st.binary(max_size=3)), min_size=1, max_size=3))
+def test_bytes_that_change_give_the_vector_or_an_input_error(tmp_path_factory, changes):
+    content = bytearray(CONTENT)
+    for place, new in changes:
+        content[place : place + 1] = new
+    path = tmp_path_factory.getbasetemp() / "changed.safetensors"
+    path.write_bytes(content)
+    try:
+        loaded = caa.SteeringVector.load(path)
+    except caa.InputError:
+        return
+    assert torch.equal(loaded.values, vector().values)
+    assert loaded.layers == (1, 4, 7)
+    assert loaded.metadata == {"model": "m", "note": "Ünï 🙂"}
+
+
+def test_the_file_is_safe_to_share(tmp_path):
+    content = vector().save(tmp_path / "v.safetensors").read_bytes()
+    assert str(tmp_path).encode() not in content
+    assert os.stat(tmp_path / "v.safetensors").st_mode & 0o777 == 0o644
+
+
+def test_a_vector_fits_its_own_model_only():
+    vector().check_fits(model("m"))
+    with pytest.raises(
+        caa.errors.VectorMismatchError, match=r"made from 'm', but the model is 'n'.*transferred_to\(model\)"
+    ):
+        vector().check_fits(model("n"))
+    with pytest.raises(
+        caa.errors.VectorMismatchError, match="its width is 16, but the residual stream of 'm' is 8 wide"
+    ):
+        vector().check_fits(model("m", width=8))
+    with pytest.raises(caa.errors.VectorMismatchError, match="it has layer 7, but 'm' has layers 0 to 6"):
+        vector().check_fits(model("m", n_layers=7))
+
+
+def test_layers_in_any_order_are_checked_against_the_model():
+    with pytest.raises(caa.errors.VectorMismatchError, match="it has layer 9, but 'm' has layers 0 to 7"):
+        vector(layers=(9, 1)).check_fits(model("m"))
+
+
+def test_a_transfer_that_is_meant():
+    moved = vector().transferred_to(model("n"))
+    moved.check_fits(model("n"))
+    assert moved.metadata["transferred_from"] == "m"
+    assert torch.equal(moved.values, vector().values)
+    with pytest.raises(caa.errors.VectorMismatchError, match="its width is 16"):
+        vector().transferred_to(model("n", width=8))
+
+
+def test_a_vector_of_another_model_is_refused_wherever_one_is_used(tiny_llama, pairs):
+    foreign = vector(layers=(0, 1, 2, 3), width=64)
+    said = "made from 'm', but the model is 'tiny-llama'"
+    with pytest.raises(caa.errors.VectorMismatchError, match=said), caa.steer(tiny_llama, foreign, layer=1):
+        pass
+    with pytest.raises(caa.errors.VectorMismatchError, match=said):
+        caa.sweep(tiny_llama, foreign, pairs)
+    with pytest.raises(caa.errors.VectorMismatchError, match=said):
+        caa.generate(tiny_llama, ["Why?"], vector=foreign, layer=1, multipliers=[1])
+
+
+@pytest.mark.parametrize("form", ["choices", "text"])
+def test_a_vector_from_activations_is_the_extracted_one(tiny_llama, pairs, form):
+    activations = caa.collect_activations(tiny_llama, pairs, format=form)
+    found = caa.vectors.vector_from_activations(activations, behavior="weather")
+    extracted = caa.extract_vector(tiny_llama, pairs, format=form, behavior="weather")
+    torch.testing.assert_close(found.values, extracted.values)
+    assert found.layers == extracted.layers
+    assert {key: extracted.metadata[key] for key in found.metadata} == dict(found.metadata)
+    found.check_fits(tiny_llama)
+    assert found.name == "weather"
+    assert caa.vectors.vector_from_activations(activations).name == "vector"
+
+
+def test_letter_orders_that_are_kept_apart_give_the_same_vector(tiny_llama, pairs):
+    apart = caa.collect_activations(tiny_llama, pairs, average_orders=False)
+    found = caa.vectors.vector_from_activations(apart, estimator=caa.vectors.principal_difference)
+    assert found.metadata["n_pairs"] == len(pairs)
+    assert found.metadata["estimator"] == "principal_difference"
+    torch.testing.assert_close(
+        caa.vectors.vector_from_activations(apart).values, caa.extract_vector(tiny_llama, pairs).values
+    )
