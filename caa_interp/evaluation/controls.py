@@ -136,7 +136,8 @@ def rescaled_to(vector: SteeringVector, reference: SteeringVector) -> SteeringVe
         raise VectorMismatchError(
             f"vectors: {vector!r} and {reference!r} differ in layers or width. Extract both from one model."
         )
-    return replace(vector, values=_with_norms(vector.values.double(), reference).to(vector.values))
+    values = _with_norms(vector.values.double(), reference).to(vector.values)
+    return replace(vector, values=values, metadata=dict(vector.metadata, kind="other"))
 
 
 def _controls(
@@ -156,7 +157,7 @@ def _controls(
     controls = {}
     for number in range(n):
         name = f"{kind} {number}"
-        metadata: dict[str, Any] = dict(vector.metadata, behavior=name, estimator=estimator, seed=seed)
+        metadata: dict[str, Any] = dict(vector.metadata, behavior=name, kind=kind, estimator=estimator, seed=seed)
         values = _with_norms(draw(generator), vector).to(vector.values)
         controls[name] = replace(vector, values=values, metadata=metadata)
     return controls

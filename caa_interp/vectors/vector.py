@@ -71,6 +71,14 @@ class SteeringVector:
         return str(self.metadata.get("behavior") or "vector")
 
     @property
+    def kind(self) -> str:
+        """What it stands for in an experiment: ``"vector"`` (default), or the kind of control that the metadata names.
+
+        Controls are ``"random"``, ``"orthogonal"``, ``"shuffled"``, and ``"other"`` (another behavior's vector).
+        """
+        return str(self.metadata.get("kind") or "vector")
+
+    @property
     def d_model(self) -> int:
         """Width of the residual stream."""
         return int(self.values.shape[1])

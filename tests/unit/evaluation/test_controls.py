@@ -155,7 +155,21 @@ def test_another_vector_takes_the_norms_and_keeps_its_direction():
     rescaled = rescaled_to(other, vector)
     torch.testing.assert_close(rescaled.norms, vector.norms)
     assert float(cosines(rescaled.values, other.values).min()) > 1 - 1e-6
-    assert rescaled.metadata == other.metadata
+    assert rescaled.metadata == {**other.metadata, "kind": "other"}
+
+
+def test_every_control_tells_its_kind(tmp_path):
+    vector = wide_vector()
+    assert vector.kind == (2 * vector).kind == "vector"
+    controls = {
+        "random": caa.random_vectors(vector, n=1)["random 0"],
+        "orthogonal": orthogonal_vectors(vector, n=1)["orthogonal 0"],
+        "shuffled": shuffled_vectors(activations(4), n=1)["shuffled 0"],
+        "other": rescaled_to(wide_vector(seed=1), vector),
+    }
+    for kind, control in controls.items():
+        kept = caa.SteeringVector.load(control.save(tmp_path / "v.safetensors"))
+        assert control.kind == (-control).kind == kept.kind == kind
 
 
 def test_a_vector_that_cannot_be_rescaled():
