@@ -16,8 +16,12 @@ import torch
 from caa_interp.errors import InputError
 from caa_interp.models.access import check_layers, n_layers
 from caa_interp.models.readout import component_states, read_logits, token_texts
-from caa_interp.prompts.format import PromptFormat, common_prefix
-from caa_interp.steering.context import check_multipliers, steer
+from caa_interp.prompts.format import PromptFormat
+from caa_interp.steering.context import steer
+from caa_interp.steering.intervention import Steered, check_multipliers, conditions
+from caa_interp.steering.operators import add
+from caa_interp.steering.positions import Positions
+from caa_interp.tree.edits import Operator
 from caa_interp.vectors.vector import SteeringVector
 
 
@@ -93,14 +97,17 @@ def logit_lens(
 def steered_lens(
     model: Any,
     prompt: str,
-    vector: SteeringVector,
+    vector: Steered,
     *,
-    layer: int,
+    layer: int | None = None,
     multipliers: float | Sequence[float] = (-1, 0, 1),
+    operator: Operator = add,
+    positions: Positions = "from_last_prompt_token",
     layers: int | Sequence[int] | None = None,
     top_k: int = 5,
     answer: str = "",
     system_prompt: str | None = None,
+    prompt_format: PromptFormat | None = None,
 ) -> pd.DataFrame:
     r"""Tokens that the states inside the blocks decode to while the model is steered.
 
@@ -114,11 +121,11 @@ def steered_lens(
     prompt
         What the user says; put into the model's chat form.
     vector
-        The vector.
+        A steering vector, several by name, or interventions, as in :func:`caa_interp.sweep`.
     layer
-        0-based block index at whose output the vector is added.
-    multipliers
-        Finite numbers; 0 is the unsteered model.
+        0-based block index at which a vector is applied.
+    multipliers, operator, positions
+        Of a vector, see :class:`Intervention`; multiplier 0 is the unsteered model.
     layers
         0-based block indices to decode; default: all.
     top_k
@@ -131,10 +138,10 @@ def steered_lens(
     Returns
     -------
     pandas.DataFrame
-        One row per multiplier, layer, component and rank: ``multiplier``, ``layer``, ``component``, ``rank`` (from
-        1, the most likely), ``token`` and ``token_id`` as in :func:`logit_lens`, ``logit`` (minus the mean over
-        the vocabulary) and ``probability`` (0 to 1, softmax over the vocabulary). ``attrs`` holds
-        ``steered_layer``, ``read_at`` (the last token) and the vector's ``behavior`` and ``n_pairs``.
+        One row per condition, layer, component and rank: ``vector``, ``steered_layer``, ``multiplier``, ``layer``,
+        ``component``, ``rank`` (from 1, the most likely), ``token`` and ``token_id`` as in :func:`logit_lens`,
+        ``logit`` (minus the mean over the vocabulary), ``probability`` (0 to 1, softmax over the vocabulary) and
+        ``read_at`` (the last token).
 
         ``component`` is ``"attention output"`` and ``"MLP output"`` (what a block adds to the residual stream),
         ``"mid residual"`` (the stream between the two) or ``"block output"`` (the stream after the block; at
@@ -155,32 +162,30 @@ def steered_lens(
     Each state goes through the final norm as it is, as in the paper. The outputs of attention and MLP are parts of
     the stream: decoded alone they say what the part writes, not what the model would answer.
     """
-    vector.check_fits(model)
-    (layer,) = check_layers(layer, vector.layers, "the vector")
-    checked = check_multipliers(multipliers)
+    if layer is None and isinstance(vector, SteeringVector) and len(vector.layers) > 1:
+        raise InputError(f"layer: {vector!r} needs one. Give layer=, one of the vector's.")
+    doses = check_multipliers(multipliers)
+    asked = conditions(model, vector, layer, doses, operator, positions)
     chosen = check_layers(layers, range(n_layers(model)), "the model")
     top_k = _check_top_k(top_k, model)
     if not isinstance(answer, str):
         raise InputError(f"answer: {answer!r} is not a text; give a string, or leave it out for the prompt alone.")
-    form = PromptFormat.of(model)
-    tokens = form.encode(prompt, answer, system_prompt)
-    start = common_prefix(form.encode(prompt, "", system_prompt), tokens) - 1
+    form = prompt_format or PromptFormat.of(model)
+    tokens, start = form.tokens(prompt, answer, system_prompt).tokens, form.tokens(prompt, "", system_prompt).start
+    (read_at,) = token_texts(form.tokenizer, tokens[-1:])
     frames = []
-    for multiplier in checked:
-        with steer(model, vector, layer, multiplier, start=start):
+    for condition in asked:
+        with steer(model, condition.interventions, prompt_length=start + 1):
             states = component_states(model, tokens, chosen)
         logits = read_logits(model, torch.stack(list(states.values())))
         for (at, component), row in zip(states, logits, strict=True):
             values, ids = row.topk(top_k)
             columns = {"logit": values - row.mean(), "probability": row.softmax(-1)[ids]}
-            frames.append(
-                _ranks(form.tokenizer, ids, columns).assign(multiplier=multiplier, layer=at, component=component)
-            )
-    names = ["multiplier", "layer", "component", "rank", "token", "token_id", "logit", "probability"]
-    table = pd.concat(frames, ignore_index=True)[names]
-    (read_at,) = token_texts(form.tokenizer, tokens[-1:])
-    table.attrs.update(steered_layer=layer, read_at=read_at, **_about(vector))
-    return table
+            ranks = _ranks(form.tokenizer, ids, columns).assign(layer=at, component=component)
+            where = {"vector": condition.vector, "steered_layer": condition.layer, "multiplier": condition.multiplier}
+            frames.append(ranks.assign(**where, read_at=read_at))
+    names = ["vector", "steered_layer", "multiplier", "layer", "component", "rank", "token", "token_id"]
+    return pd.concat(frames, ignore_index=True)[[*names, "logit", "probability", "read_at"]]
 
 
 def _ranks(tokenizer: Any, ids: torch.Tensor, columns: dict[str, torch.Tensor]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import check_layers, input_device, residual_hooks
+from caa_interp.models.access import check_layers, input_device, reading
 from caa_interp.models.readout import special_ids, token_texts
 from caa_interp.prompts.format import PromptFormat, common_prefix
 from caa_interp.vectors.vector import SteeringVector
@@ -81,8 +81,7 @@ def token_similarity(
         found[layer] = ((projection / residual.norm(dim=1)).numpy(), projection.numpy())
 
     ids = torch.tensor([tokens], device=input_device(model))
-    hooks = {layer: (lambda activation, layer=layer: compare(layer, activation)) for layer in chosen}
-    with torch.no_grad(), residual_hooks(model, hooks):
+    with torch.no_grad(), reading(model, chosen, compare):
         model(ids, attention_mask=torch.ones_like(ids))
     special = special_ids(form.tokenizer)
     table = pd.DataFrame(

@@ -60,8 +60,8 @@ def transfer(
     pandas.DataFrame
         The table of :func:`caa_interp.sweep`, where ``vector`` names the source layer too, as in
         ``"refusal of layer 13"``, ``source_layer`` holds it as a number, and ``layer`` is the layer that the vector
-        is applied at. It can be given to :func:`caa_interp.summarize` and :func:`caa_interp.steerability`. ``attrs``
-        holds the vector's name besides.
+        is applied at. It can be given to :func:`caa_interp.summarize` and :func:`caa_interp.steerability`. ``behavior``
+        is the vector's name.
 
     Raises
     ------
@@ -103,5 +103,4 @@ def transfer(
     )
     numbers = dict(zip(moved, sources, strict=True))
     table.insert(list(table.columns).index("layer"), "source_layer", table["vector"].map(numbers))
-    table.attrs["vector"] = name
-    return table
+    return table.assign(behavior=name)

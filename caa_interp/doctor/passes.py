@@ -10,10 +10,11 @@ import torch
 from caa_interp.doctor.subject import N_LIKELY, PAIRS, PROMPTS, Subject, Verdict, likely_difference, post, wide
 from caa_interp.errors import ModelError
 from caa_interp.evaluation.sweep import sweep
-from caa_interp.models.access import end_of_text_ids, input_device, model_id, n_layers, takes_tree_masks
+from caa_interp.models.access import input_device, model_id, n_layers, takes_tree_masks
 from caa_interp.models.wrapping import plain_copy, wrap
-from caa_interp.prompts.format import FORMATS, Rendering
+from caa_interp.prompts.rendering import FORMATS, Rendering
 from caa_interp.steering.generation import generate, stream_answer
+from caa_interp.steering.intervention import Intervention
 from caa_interp.vectors.activations import collect_activations
 
 _GIB = 2**30
@@ -94,8 +95,9 @@ def check_token_tree(subject: Subject) -> Verdict:
             format=format,
             layers=subject.some_layers,
             multipliers=(-1.0, 0.0, 1.0),
+            progress=False,
         )
-        paths.add(table.attrs["path"])
+        paths |= set(table["path"])
         rendering = subject.form.render(PAIRS[0], format)[0]
         cells: Any = table[table["order"] == rendering.order].itertuples()
         for cell in cells:
@@ -135,7 +137,7 @@ def check_extraction(subject: Subject) -> Verdict:
     off, between, steps = [], [0.0], []
     for format in FORMATS:
         pairs = PAIRS if format == "text" else PAIRS[:1]
-        found = collect_activations(subject.model, pairs, format=format, average_orders=False)
+        found = collect_activations(subject.model, pairs, format=format, average_orders=False, progress=False)
         for row, (pair, order) in enumerate(zip(found.pairs, found.orders, strict=True)):
             rendering = subject.form.render(pair, format)[order == "BA"]
             both = enumerate(zip(rendering.positive, rendering.negative, strict=False))
@@ -158,7 +160,7 @@ def check_extraction(subject: Subject) -> Verdict:
 
 def check_cache(subject: Subject) -> Verdict:
     """With the key-value cache the next tokens are as likely as without, steered and not."""
-    layer, prompt, ends = subject.middle, subject.prompts[1], end_of_text_ids(subject.model)
+    layer, prompt, ends = subject.middle, subject.prompts[1], subject.form.end_ids
     answer = _continuation(subject)
     differences, lost = [], []
     for multiplier in (0.0, 1.0):
@@ -169,14 +171,8 @@ def check_cache(subject: Subject) -> Verdict:
 
         stepwise = subject.stepwise_log_probs([prompt], answer, layer, multiplier)[0]
         differences.append(likely_difference(stepwise, uncached(answer)))
-        *_, written = stream_answer(
-            subject.model,
-            PROMPTS[1],
-            vector=subject.vector,
-            layer=layer,
-            multiplier=multiplier,
-            max_new_tokens=_N_NEW,
-        )
+        steering = Intervention(subject.vector, layer, multiplier)
+        *_, written = stream_answer(subject.model, PROMPTS[1], steering, max_new_tokens=_N_NEW)
         chosen = [[token] for token in written.tokens] + ([sorted(ends)] if written.finished else [])
         rows = uncached(written.tokens)[: len(chosen)]
         lost += [float(row.max() - row[tokens].max()) for row, tokens in zip(rows, chosen, strict=True)]
@@ -200,7 +196,7 @@ def check_left_padding(subject: Subject) -> Verdict:
             differences.append(likely_difference(row, alone))
     difference = _largest(differences)
     options: dict[str, Any] = {"vector": subject.vector, "layer": layer, "multipliers": (-1.0, 1.0)}
-    options["max_new_tokens"] = _N_NEW
+    options |= {"max_new_tokens": _N_NEW, "progress": False}
     batch = generate(subject.model, PROMPTS, **options)["answer"].tolist()
     singly = [text for prompt in PROMPTS for text in generate(subject.model, [prompt], **options)["answer"]]
     n_other = sum(one != other for one, other in zip(batch, singly, strict=True))

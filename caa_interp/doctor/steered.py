@@ -39,7 +39,7 @@ def check_positions(subject: Subject) -> Verdict:
         )
     added = {}
     with _observed(model, layer) as found:
-        generate(model, PROMPTS[:1], vector=subject.vector, layer=layer, multipliers=[1.0], max_new_tokens=_N_NEW)
+        generate(model, PROMPTS[:1], vector=subject.vector, layer=layer, max_new_tokens=_N_NEW, progress=False)
         added["caa_interp.generate"] = found()
     with _observed(model, layer) as found:
         with torch.no_grad(), steer(model, subject.vector, layer):
@@ -128,15 +128,15 @@ class _Interruption(Exception):  # noqa: N818 - it is no error
 def check_hooks(subject: Subject) -> Verdict:
     """Nothing that this package does leaves a hook on the model, also when it is interrupted."""
     model, layer = subject.model, subject.middle
-    options: dict[str, Any] = {"vector": subject.vector, "layer": layer, "multipliers": [1.0], "max_new_tokens": 2}
+    options: dict[str, Any] = {"vector": subject.vector, "layer": layer, "max_new_tokens": 2, "progress": False}
 
     def steered_pass() -> None:
         with steer(model, subject.vector, layer):
             subject.log_probs(subject.prompts[0])
 
     actions: dict[str, Callable[[], Any]] = {
-        "extract_vector": lambda: extract_vector(model, PAIRS[:1], format="text"),
-        "sweep": lambda: sweep(model, subject.vector, PAIRS[:1], format="text", layers=layer),
+        "extract_vector": lambda: extract_vector(model, PAIRS[:1], format="text", progress=False),
+        "sweep": lambda: sweep(model, subject.vector, PAIRS[:1], format="text", layers=layer, progress=False),
         "generate": lambda: generate(model, PROMPTS[:1], **options),
         "steer": steered_pass,
     }

@@ -22,12 +22,15 @@ from caa_interp.behaviors.behavior import Behavior
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import MEASURES
-from caa_interp.evaluation.sweep import check_vectors, sweep
+from caa_interp.evaluation.sweep import scoring_format, sweep
 from caa_interp.progress import track
-from caa_interp.prompts.format import Format, PromptFormat, check_format, with_choices
+from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.rendering import Format, check_format, with_choices
 from caa_interp.statistics import bootstrap_mean, check_confidence
-from caa_interp.steering.context import check_multipliers
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.steering.intervention import Condition, Steered, conditions
+from caa_interp.steering.operators import add
+from caa_interp.steering.positions import Positions
+from caa_interp.tree.edits import Operator
 
 Side = Literal["positive", "negative"]
 SIDES: tuple[Side, ...] = ("positive", "negative")
@@ -86,17 +89,19 @@ def few_shot_prompt(
 
 def baselines(
     model: Any,
-    vector: SteeringVector | Mapping[str, SteeringVector],
+    vector: Steered,
     behavior: Behavior,
     *,
-    layer: int,
+    layer: int | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
-    format: Format = "choices",
+    operator: Operator = add,
+    positions: Positions = "from_last_prompt_token",
+    format: Format | None = None,
     tuned: Mapping[str, Any] | None = None,
     n_pairs: int | None = None,
     n_shots: int = 4,
     seed: int = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Score test pairs under system prompts, under examples and in tuned models, alone and with a vector on top.
 
@@ -105,16 +110,17 @@ def baselines(
     model
         A TransformerLens model, see :func:`caa_interp.load_model`.
     vector
-        Its steering vector, or several by name (a vector beside its controls, say), which share the work.
+        A steering vector, several by name, or interventions, as in :func:`caa_interp.sweep`.
     behavior
         Its ``test`` pairs are scored, its ``train`` pairs are the examples, and its ``system_prompts`` are used if it
         has them.
     layer
-        0-based block index at which the vector is applied.
-    multipliers
-        With 0, which is each baseline alone.
+        0-based block index at which a vector is applied.
+    multipliers, operator, positions
+        Of a vector, as in :func:`caa_interp.sweep`; 0 must be among the multipliers, which is each baseline alone.
+        Among interventions, that is the condition None.
     format
-        ``"choices"`` (default, the paper's) or ``"text"``, of the examples too.
+        As in :func:`caa_interp.sweep`, of the examples too.
     tuned
         Tuned models of the same width by the name of their baseline, such as ``{"positive fine-tuning":
         caa.evaluation.fine_tune(model, behavior.train)}``. They get the same vector, which is ``transferred_to``
@@ -134,8 +140,8 @@ def baselines(
         The table of :func:`caa_interp.sweep` with ``baseline`` in front: ``"none"``, ``"positive system prompt"``,
         ``"negative system prompt"``, ``"positive few-shot"``, ``"negative few-shot"`` and the names of the tuned
         models. It can be given to :func:`summarize_baselines` and :func:`caa_interp.plot_baselines`; the rows of one
-        baseline can be given to :func:`caa_interp.summarize`. ``attrs`` holds, besides those of the sweep,
-        ``behavior``, ``seed``, and the texts used: ``system_prompts``, by baseline.
+        baseline can be given to :func:`caa_interp.summarize`. ``behavior``, ``system_prompt`` (the text used, empty
+        for none) and ``seed`` stand in columns too.
 
     Raises
     ------
@@ -144,7 +150,6 @@ def baselines(
     VectorMismatchError
         If the vector was not made for this model, or does not fit a tuned one.
     """
-    check_format(format)
     if not isinstance(behavior, Behavior):
         raise InputError(f"behavior: {type(behavior).__name__}; give a Behavior, such as load_behavior returns.")
     test = check_pairs(behavior.test, "behavior.test")
@@ -152,10 +157,11 @@ def baselines(
         raise InputError(f"n_pairs: {n_pairs}; it must be at least 1.")
     if n_shots < 0:
         raise InputError(f"n_shots: {n_shots}; it must not be negative; 0 leaves these baselines out.")
-    doses = check_multipliers(multipliers)
-    if 0 not in doses:
-        raise InputError(f"multipliers: {doses}; 0 must be one of them, which is each baseline alone.")
-    vectors, _ = check_vectors(model, vector, layer)
+    asked = conditions(model, vector, layer, multipliers, operator, positions)
+    if not any(condition.multiplier == 0 for condition in asked):
+        given = [condition.multiplier for condition in asked]
+        raise InputError(f"multipliers: {given}; 0 must be one of them, which is each baseline alone.")
+    format = scoring_format(format, asked)
     prompts: dict[str, str | None] = {NONE: None}
     prompts |= {
         f"{side} system prompt": behavior.system_prompts[side] for side in SIDES if side in behavior.system_prompts
@@ -167,32 +173,24 @@ def baselines(
         prompts |= {
             f"{side} few-shot": few_shot_prompt(train, side=side, n=n_shots, format=format, seed=seed) for side in SIDES
         }
-    conditions: dict[str, tuple[Any, dict[str, SteeringVector], str | None]] = {
-        name: (model, vectors, prompt) for name, prompt in prompts.items()
+    every: dict[str, tuple[Any, list[Condition], str | None]] = {
+        name: (model, asked, prompt) for name, prompt in prompts.items()
     }
     for name, other in (tuned or {}).items():
-        if name in conditions:
+        if name in every:
             raise InputError(f"tuned: {name!r} is the name of another baseline; choose a different one.")
-        conditions[name] = (other, {key: one.transferred_to(other) for key, one in vectors.items()}, None)
+        every[name] = (other, [condition.transferred_to(other) for condition in asked], None)
     if n_pairs is not None and n_pairs < len(test):
         test = [test[at] for at in sorted(random.Random(seed).sample(range(len(test)), n_pairs))]
-    for name, (own_model, _, prompt) in conditions.items():  # so that none is too long when others are done already
+    for name, (own_model, _, prompt) in every.items():  # so that none is too long when others are done already
         form = PromptFormat.of(own_model)
         for number, pair in enumerate(test):
             form.render(pair, format, prompt, what=f"{name}, pair {number}")
     tables = {}
-    for name, (own_model, own, prompt) in track(conditions.items(), "Baselines", progress):
-        tables[name] = sweep(own_model, own, test, format=format, layers=layer, multipliers=doses, system_prompt=prompt)
-    result = pd.concat(tables, names=["baseline"]).reset_index("baseline").reset_index(drop=True)
-    paths = {path for table in tables.values() for path in table.attrs["path"].split("+")}
-    result.attrs = {
-        **tables[NONE].attrs,
-        "path": "+".join(sorted(paths)),
-        "behavior": behavior.name,
-        "system_prompts": {name: prompt for name, prompt in prompts.items() if prompt is not None},
-        "seed": seed,
-    }
-    return result
+    for name, (own_model, own, prompt) in track(every.items(), "Baselines", progress):
+        table = sweep(own_model, own, test, format=format, system_prompt=prompt, progress=False)
+        tables[name] = table.assign(behavior=behavior.name, system_prompt=prompt or "", seed=seed)
+    return pd.concat(tables, names=["baseline"]).reset_index("baseline").reset_index(drop=True)
 
 
 def summarize_baselines(table: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -12,13 +13,13 @@ from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError
 from caa_interp.evaluation.strength import OutOfReachError, calibrate
 from caa_interp.evaluation.summary import summarize
-from caa_interp.evaluation.sweep import check_vectors, sweep
+from caa_interp.evaluation.sweep import sweep
 from caa_interp.progress import track
-from caa_interp.prompts.format import Format
-from caa_interp.steering.operators import Operator, add, name_of
+from caa_interp.prompts.rendering import Format
+from caa_interp.steering.intervention import Intervention, Steering, as_interventions, conditions
 from caa_interp.vectors.vector import SteeringVector
 
-Candidate = SteeringVector | tuple[SteeringVector, Operator]
+Candidate = SteeringVector | Steering
 
 
 def compare_at_equal_divergence(
@@ -27,13 +28,13 @@ def compare_at_equal_divergence(
     pairs: Iterable[ContrastPair],
     *,
     prompts: Sequence[str],
-    layer: int,
+    layer: int | None = None,
     target: float = 0.1,
-    format: Format = "choices",
+    format: Format | None = None,
     n_tokens: int = 32,
     confidence: float = 0.95,
     seed: int = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Measure what each candidate does to contrast pairs when all move the model equally far from its own answers.
 
@@ -44,13 +45,14 @@ def compare_at_equal_divergence(
     model
         The model.
     candidates
-        By name a steering vector, which is added, or a vector and an operator (:mod:`caa_interp.steering.operators`).
+        By name a steering vector, which is added at ``layer``; or an :class:`Intervention`, or several in a list, whose
+        multipliers are all scaled.
     pairs
         Held-out pairs to score.
     prompts
         Prompts that have nothing to do with the behavior, on whose answers the divergence is measured.
     layer
-        0-based block index.
+        0-based block index at which vectors are added.
     target
         Mean divergence, in nats per token, see :func:`caa_interp.evaluation.calibrate`.
     format
@@ -65,7 +67,7 @@ def compare_at_equal_divergence(
     Returns
     -------
     pandas.DataFrame
-        One row a candidate: ``candidate``, ``operator``, ``multiplier`` (that gives the target divergence),
+        One row per candidate: ``candidate``, ``operator``, ``layer``, ``multiplier`` (that gives the target divergence),
         ``effect``, ``effect_low``, ``effect_high`` (mean change of the logit difference from the unsteered model over
         the pairs, in nats, with its interval) and ``n``. Where no multiplier reaches the target, multiplier and
         effect are NaN.
@@ -73,31 +75,30 @@ def compare_at_equal_divergence(
     if not candidates:
         raise InputError("candidates: the mapping is empty; give at least one vector.")
     checked = check_pairs(pairs)
-    given = {name: one if isinstance(one, tuple) else (one, add) for name, one in candidates.items()}
-    check_vectors(model, {name: vector for name, (vector, _) in given.items()}, layer)
+    given = {name: _at_layer(name, one, layer) for name, one in candidates.items()}
+    asked = conditions(model, given)
     rows = []
-    for name, (vector, operator) in track(given.items(), "Comparing", progress, total=len(given)):
-        row = {"candidate": name, "operator": name_of(operator), "multiplier": math.nan}
-        row |= dict.fromkeys(("effect", "effect_low", "effect_high"), math.nan)
+    for condition in track(asked, "Comparing", progress):
+        row: dict[str, Any] = {"candidate": condition.vector, "operator": condition.operator, "layer": condition.layer}
+        row |= dict.fromkeys(("multiplier", "effect", "effect_low", "effect_high"), math.nan)
         try:
-            multiplier = calibrate(
-                model, vector, prompts, layer=layer, target=target, operator=operator, n_tokens=n_tokens
-            )
+            scale = calibrate(model, condition.interventions, prompts, target=target, n_tokens=n_tokens)
         except OutOfReachError:
             rows.append({**row, "n": len(checked)})
             continue
-        table = sweep(
-            model,
-            {name: vector},
-            checked,
-            format=format,
-            layers=layer,
-            multipliers=(0.0, multiplier),
-            operator=operator,
-        )
+        scaled = [replace(one, multiplier=one.multiplier * scale) for one in condition.interventions]
+        table = sweep(model, {"steered": scaled, "unsteered": None}, checked, format=format, progress=False)
         steered = summarize(table, confidence=confidence, seed=seed).query("multiplier != 0").iloc[0]
         changes = {f"effect{end}": float(steered[f"logit_difference_change{end}"]) for end in ("", "_low", "_high")}
-        rows.append({**row, **changes, "multiplier": multiplier, "n": int(steered["n"])})
-    result = pd.DataFrame(rows)
-    result.attrs = {"format": format, "layer": layer, "target": target, "confidence": confidence}
-    return result
+        rows.append({**row, **changes, "multiplier": scaled[0].multiplier, "n": int(steered["n"])})
+    return pd.DataFrame(rows).assign(target=target, confidence=confidence)
+
+
+def _at_layer(name: str, candidate: Candidate, layer: int | None) -> Steering:
+    if not isinstance(candidate, SteeringVector):
+        if not as_interventions(candidate):
+            raise InputError(f"candidates[{name!r}]: it steers nothing. Give a vector or an Intervention.")
+        return candidate
+    if layer is None:
+        raise InputError(f"layer: candidates[{name!r}] is a vector and needs one. Give layer=, one of the vector's.")
+    return Intervention(candidate, layer)

@@ -9,54 +9,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError
-from caa_interp.evaluation.sweep import check_vectors, sweep
-from caa_interp.models.access import end_of_text_ids, model_id
+from caa_interp.evaluation.sweep import sweep
+from caa_interp.models.access import model_id
 from caa_interp.progress import track
-from caa_interp.prompts.format import Format, PromptFormat, common_prefix
-from caa_interp.steering.context import check_multipliers
-from caa_interp.steering.generation import generate
-from caa_interp.steering.operators import Operator, add, name_of
-from caa_interp.tree import Branch, Edit, run_trees
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.prompts.conversation import Prompt
+from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.rendering import Format
+from caa_interp.steering.context import ambient
+from caa_interp.steering.generation import encode_prompt, greedy_answers
+from caa_interp.steering.intervention import Condition, Steered, conditions
+from caa_interp.steering.operators import add
+from caa_interp.steering.positions import Positions
+from caa_interp.tree.branches import Branch
+from caa_interp.tree.edits import Operator
+from caa_interp.tree.run import run_trees
 
 
 def perplexity(
     model: Any,
-    vector: SteeringVector | Mapping[str, SteeringVector],
+    vector: Steered,
     passages: Sequence[str],
     *,
     layers: int | Sequence[int] | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
     operator: Operator = add,
+    positions: Positions = "from_last_prompt_token",
     max_tokens: int = 256,
-    progress: bool = False,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Measure how likely passages of text are under steering.
 
-    The text stands by itself, without a chat form. It is steered from its second token on: the first, which is the
-    BOS token where a tokenizer puts one, is what models rest their attention on.
+    The text stands by itself, without a chat form; its first two tokens count as the prompt, so that it is steered
+    from its second token on. The first, which is the BOS token where a tokenizer puts one, is what models rest their
+    attention on.
 
     Parameters
     ----------
     model
         The model.
     vector
-        A steering vector, or several by name.
+        A steering vector, several by name, or interventions, as in :func:`caa_interp.sweep`.
     passages
         Texts, such as those of :func:`caa_interp.load_prose`; at least three tokens each.
     layers
         0-based block indices; default: all of the vector's.
     multipliers
         Finite numbers; 0 is the unsteered model, exactly.
-    operator
-        See :mod:`caa_interp.steering.operators`; default: addition.
+    operator, positions
+        What is done with vector and multiplier, and where, see :class:`Intervention`.
     max_tokens
         Passages are cut to this many tokens.
     progress
@@ -79,24 +86,26 @@ def perplexity(
         tokens = tuple(model.tokenizer(passage)["input_ids"][:limit]) if isinstance(passage, str) else ()
         if len(tokens) < 3:
             raise InputError(f"passages[{number}]: {passage!r} has fewer than three tokens; give a longer text.")
-        sequences.append((tokens, 1))
-    table = measured(model, vector, sequences, layers, multipliers, operator, progress)
-    return table.drop(columns="log_p").assign(nats_per_token=-table["log_p"])[
-        ["item", "vector", "layer", "multiplier", "n_tokens", "nats_per_token", "divergence"]
-    ]
+        sequences.append((tokens, 2))
+    asked = conditions(model, vector, layers, multipliers, operator, positions)
+    table = measured(model, asked, sequences, progress)
+    table.insert(list(table).index("n_tokens") + 1, "nats_per_token", -table.pop("log_p"))
+    return table
 
 
 def divergence(
     model: Any,
-    vector: SteeringVector | Mapping[str, SteeringVector],
-    prompts: Sequence[str],
+    vector: Steered,
+    prompts: Sequence[Prompt],
     *,
     layers: int | Sequence[int] | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
     operator: Operator = add,
+    positions: Positions = "from_last_prompt_token",
     n_tokens: int = 32,
     system_prompt: str | None = None,
-    progress: bool = False,
+    prompt_format: PromptFormat | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Measure how far steering moves the model from its own answers.
 
@@ -105,14 +114,14 @@ def divergence(
 
     Parameters
     ----------
-    model, vector, layers, multipliers, operator, progress
+    model, vector, layers, multipliers, operator, positions, progress
         As in :func:`perplexity`.
     prompts
-        What the user says; put into the model's chat form.
+        What the user says, see :func:`caa_interp.generate`.
     n_tokens
         Longest answer, in tokens.
-    system_prompt
-        Optional system prompt.
+    system_prompt, prompt_format
+        As in :func:`caa_interp.generate`.
 
     Returns
     -------
@@ -120,31 +129,32 @@ def divergence(
         One row per prompt, vector, layer and multiplier: ``item``, ``prompt``, ``vector``, ``layer``, ``multiplier``,
         ``n_tokens`` and ``divergence`` (mean of KL(unsteered || steered) over the answer, nats per token).
     """
-    check_vectors(model, vector, layers)
-    check_multipliers(multipliers)
-    sequences = own_answers(model, prompts, n_tokens, system_prompt)
-    table = measured(model, vector, sequences, layers, multipliers, operator, progress)
+    asked = conditions(model, vector, layers, multipliers, operator, positions)
+    form = prompt_format or PromptFormat.of(model)
+    table = measured(model, asked, own_answers(model, form, prompts, n_tokens, system_prompt), progress)
     table.insert(1, "prompt", [prompts[item] for item in table["item"]])
-    return table.drop(columns="log_p")
+    return table.drop(columns="log_p").assign(prompt_digest=form.digest(system_prompt))
 
 
 def capability(
     model: Any,
-    vector: SteeringVector | Mapping[str, SteeringVector],
+    vector: Steered,
     questions: Iterable[ContrastPair],
     *,
-    format: Format = "choices",
+    format: Format | None = None,
     layers: int | Sequence[int] | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
     operator: Operator = add,
+    positions: Positions = "from_last_prompt_token",
     system_prompt: str | None = None,
-    progress: bool = False,
+    prompt_format: PromptFormat | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Answer two-option questions under steering (Rimsky et al. 2024, section 5).
 
     Parameters
     ----------
-    model, vector, format, layers, multipliers, operator, system_prompt, progress
+    model, vector, format, layers, multipliers, operator, positions, system_prompt, prompt_format, progress
         As in :func:`caa_interp.sweep`.
     questions
         Questions whose positive answer is the right one, see :func:`caa_interp.load_questions`.
@@ -163,70 +173,57 @@ def capability(
         layers=layers,
         multipliers=multipliers,
         operator=operator,
+        positions=positions,
         system_prompt=system_prompt,
+        prompt_format=prompt_format,
         progress=progress,
     )
     return table.assign(correct=(table["logit_difference"] > 0).astype(float))
 
 
 def own_answers(
-    model: Any, prompts: Sequence[str], n_tokens: int, system_prompt: str | None
+    model: Any, form: PromptFormat, prompts: Sequence[Prompt], n_tokens: int, system_prompt: str | None
 ) -> list[tuple[tuple[int, ...], int]]:
-    """The unsteered model's greedy answers, as sequences and the first position that is steered.
+    """The unsteered model's greedy answers, as sequences of the model's own tokens and the length of their prompts.
 
-    An answer without any text counts as its end, the one token that is compared then.
+    An answer without a token counts as its end, the one token that is compared then.
     """
-    answers = generate(model, prompts, max_new_tokens=n_tokens, system_prompt=system_prompt)["answer"]
-    form, sequences = PromptFormat.of(model), []
-    for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        what = f"prompts[{number}]"
-        asked, answered = (form.encode(prompt, text, system_prompt, what) for text in ("", answer))
-        if not answer:
-            answered = (*asked, min(end_of_text_ids(model), default=asked[-1]))
-        sequences.append((answered, min(common_prefix(asked, answered), len(answered) - 1) - 1))
-    return sequences
+    if isinstance(prompts, str) or not len(prompts):
+        raise InputError(f"prompts: {prompts!r}; give a non-empty list of texts or conversations.")
+    asked = [
+        encode_prompt(form, prompt, n_tokens, system_prompt, f"prompts[{n}]") for n, prompt in enumerate(prompts)
+    ]
+    with ambient(model):
+        answers = greedy_answers(model, form, asked, n_tokens)
+    end = (min(form.end_ids, default=0),)
+    return [(ids + (answer or end), len(ids)) for ids, answer in zip(asked, answers, strict=True)]
 
 
 def measured(
-    model: Any,
-    vector: SteeringVector | Mapping[str, SteeringVector],
-    sequences: Sequence[tuple[tuple[int, ...], int]],
-    layers: int | Sequence[int] | None,
-    multipliers: Sequence[float],
-    operator: Operator,
-    progress: bool,
+    model: Any, asked: Sequence[Condition], sequences: Sequence[tuple[tuple[int, ...], int]], progress: bool
 ) -> pd.DataFrame:
-    """Log-probability and divergence at every predicted token of sequences that are steered from a position on."""
-    vectors, chosen = check_vectors(model, vector, layers)
-    values = check_multipliers(multipliers)
-    conditions = [(name, layer, m) for name in vectors for layer in chosen[name] for m in values]
+    """Log-probability and divergence at every token after a prompt, for sequences that each begin with their prompt."""
+    with ambient(model) as outer:
 
-    def branches(tokens: tuple[int, ...], start: int) -> list[Branch]:
-        places = tuple(range(start, len(tokens) - 1))
-        targets = tuple((at, tokens[at + 1]) for at in places)
-        return [
-            Branch(
-                tokens[:-1],
-                (Edit(layer, vectors[name].at(layer), start, m, operator),) if m else (),
-                targets,
-                compared=places,
-            )
-            for name, layer, m in conditions
-        ]
+        def branches(tokens: tuple[int, ...], n_prompt: int) -> list[Branch]:
+            places = tuple(range(n_prompt - 1, len(tokens) - 1))
+            targets = tuple((at, tokens[at + 1]) for at in places)
+            return [
+                Branch(tokens[:-1], condition.edits(n_prompt, None, outer), targets, compared=places)
+                for condition in asked
+            ]
 
-    frames, paths = [], set()
-    results = run_trees(model, (branches(*sequence) for sequence in sequences))
-    for number, result in enumerate(track(results, "Measuring", progress, total=len(sequences))):
-        paths.add(result.path)
-        frame = pd.DataFrame(conditions, columns=["vector", "layer", "multiplier"])
-        frame.insert(0, "item", number)
-        frames.append(
-            frame.assign(
+        described = pd.DataFrame([condition.columns for condition in asked])
+        frames = []
+        results = run_trees(model, (branches(*sequence) for sequence in sequences))
+        for number, result in enumerate(track(results, "Measuring", progress, total=len(sequences))):
+            frame = described.assign(
                 n_tokens=[len(answers) for answers in result.log_probs],
                 log_p=[float(answers.double().mean()) for answers in result.log_probs],
                 divergence=[float(found.double().mean()) for found in result.divergences],
+                model=model_id(model),
+                path=result.path,
             )
-        )
-    table = pd.concat(frames, ignore_index=True)
-    table.attrs = {"model": model_id(model), "operator": name_of(operator), "path": "+".join(sorted(paths))}
-    return table
+            frame.insert(0, "item", number)
+            frames.append(frame)
+    return pd.concat(frames, ignore_index=True)

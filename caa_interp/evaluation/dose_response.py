@@ -26,9 +26,14 @@ from caa_interp.evaluation.summary import choose_layer
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.models.access import check_layers, n_layers
 from caa_interp.progress import track
-from caa_interp.prompts.format import Format, check_format
-from caa_interp.steering.context import check_multipliers
+from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.rendering import Format, check_format
+from caa_interp.steering.intervention import check_multipliers
+from caa_interp.steering.operators import add
+from caa_interp.steering.positions import Positions
+from caa_interp.tree.edits import Operator
 from caa_interp.vectors.activations import collect_activations
+from caa_interp.vectors.estimators import Estimator, mean_difference
 from caa_interp.vectors.extraction import vector_from_activations
 
 
@@ -37,15 +42,19 @@ def dose_response(
     behaviors: Mapping[str, Behavior],
     *,
     format: Format = "choices",
+    estimator: Estimator = mean_difference,
     n_train: int | None = None,
     n_validation: int = 20,
     n_test: int | None = None,
     layers: int | Sequence[int] | None = None,
     multipliers: Sequence[float] = (-2.0, -1.0, 0.0, 1.0, 2.0),
+    operator: Operator = add,
+    positions: Positions = "from_last_prompt_token",
     n_random: int = 10,
     n_shuffled: int = 10,
     seed: int = 0,
-    progress: bool = False,
+    prompt_format: PromptFormat | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Extract a vector for each behavior, choose its layer, and measure its effect on held-out pairs beside controls.
 
@@ -58,6 +67,8 @@ def dose_response(
         used.
     format
         ``"choices"`` (default, the paper's) or ``"text"``.
+    estimator
+        Makes the vector, see :mod:`caa_interp.vectors.estimators`.
     n_train
         At most this many train pairs make the vector, drawn at random; default: all that validation leaves.
     n_validation
@@ -70,10 +81,14 @@ def dose_response(
     multipliers
         At least two. Effects are changes from 0, so it should be one of them. The layer is chosen by the response
         between the smallest and the largest.
+    operator, positions
+        What is done with vector and multiplier, and where, see :class:`Intervention`.
     n_random, n_shuffled
         Numbers of controls (:func:`random_vectors`, :func:`shuffled_vectors`); 0 leaves a kind out.
     seed
         Seed of the split, of the draws and of the controls.
+    prompt_format
+        How the model is addressed; default: ``PromptFormat.of(model)``.
     progress
         Show a progress bar over behaviors.
 
@@ -83,8 +98,7 @@ def dose_response(
         The table of :func:`caa_interp.sweep` with ``behavior`` in front. ``vector`` is the behavior's name, or that
         of a control (``"random 0"``, ``"shuffled 0"``); ``layer`` is the chosen one. It can be given to
         :func:`caa_interp.summarize`, :func:`caa_interp.steerability` and :func:`caa_interp.plot_dose_responses`.
-        ``attrs`` holds ``layers`` (the one chosen for each behavior), ``n_train`` and ``n_validation`` (the numbers
-        used for each) and the seed, besides those of the sweep.
+        ``n_train`` and ``n_validation`` are the numbers of pairs used, ``seed`` is the seed.
 
     Notes
     -----
@@ -116,31 +130,26 @@ def dose_response(
                 "more train pairs, or n_shuffled=0."
             )
 
+    options: dict[str, Any] = {"format": format, "operator": operator, "positions": positions}
+    options |= {"prompt_format": prompt_format, "progress": False}
     tables, chosen = {}, {}
     for name, (train, validation, test) in track(splits.items(), "Behaviors", progress):
-        activations = collect_activations(model, train, format=format, layers=candidates)
-        vector = vector_from_activations(activations, behavior=name)
+        activations = collect_activations(
+            model, train, format=format, layers=candidates, prompt_format=prompt_format, progress=False
+        )
+        vector = vector_from_activations(activations, estimator=estimator, behavior=name)
         chosen[name] = candidates[0]
         if validation:
             ends = (min(doses), max(doses))
-            chosen[name] = choose_layer(sweep(model, vector, validation, format=format, multipliers=ends))
+            chosen[name] = choose_layer(sweep(model, vector, validation, multipliers=ends, **options))
         vectors = {name: vector}
         if n_random:
             vectors |= random_vectors(vector, n_random, seed=seed)
         if n_shuffled:
             vectors |= shuffled_vectors(activations, n_shuffled, seed=seed)
-        tables[name] = sweep(model, vectors, test, format=format, layers=chosen[name], multipliers=doses)
-    result = pd.concat(tables, names=["behavior"]).reset_index("behavior").reset_index(drop=True)
-    paths = {path for table in tables.values() for path in table.attrs["path"].split("+")}
-    result.attrs = {
-        **next(iter(tables.values())).attrs,
-        "path": "+".join(sorted(paths)),
-        "layers": chosen,
-        "n_train": {name: len(train) for name, (train, _, _) in splits.items()},
-        "n_validation": {name: len(validation) for name, (_, validation, _) in splits.items()},
-        "seed": seed,
-    }
-    return result
+        table = sweep(model, vectors, test, layers=chosen[name], multipliers=doses, **options)
+        tables[name] = table.assign(n_train=len(train), n_validation=len(validation), seed=seed)
+    return pd.concat(tables, names=["behavior"]).reset_index("behavior").reset_index(drop=True)
 
 
 def validation_split(

@@ -11,10 +11,14 @@ import pandas as pd
 from caa_interp.behaviors.behavior import Behavior
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError
-from caa_interp.evaluation.sweep import check_vectors, sweep
+from caa_interp.evaluation.sweep import sweep
 from caa_interp.progress import track
-from caa_interp.prompts.format import Format
-from caa_interp.steering.operators import Operator, add
+from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.rendering import Format
+from caa_interp.steering.intervention import conditions
+from caa_interp.steering.operators import add
+from caa_interp.steering.positions import Positions
+from caa_interp.tree.edits import Operator
 from caa_interp.vectors.vector import SteeringVector
 
 
@@ -24,12 +28,14 @@ def side_effects(
     behaviors: Mapping[str, Behavior | Sequence[ContrastPair]],
     *,
     layers: int | Mapping[str, int],
-    format: Format = "choices",
+    format: Format | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
     n_pairs: int | None = None,
     operator: Operator = add,
+    positions: Positions = "from_last_prompt_token",
     system_prompt: str | None = None,
-    progress: bool = False,
+    prompt_format: PromptFormat | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Score the held-out pairs of every behavior under every vector, in one sweep a behavior.
 
@@ -43,7 +49,7 @@ def side_effects(
         Behaviors by name, whose ``test`` pairs are scored, or the pairs themselves.
     layers
         0-based block index at which all vectors are added, or one for each name of ``vectors``.
-    format, multipliers, operator, system_prompt
+    format, multipliers, operator, positions, system_prompt, prompt_format
         As in :func:`caa_interp.sweep`; at least two multipliers, for a slope.
     n_pairs
         Score this many pairs of each behavior, the first ones; default: all.
@@ -56,7 +62,7 @@ def side_effects(
         The tables of :func:`caa_interp.sweep` and a first column ``behavior``, the measured one; ``vector`` is the
         one that steers. :func:`caa_interp.steerability` of it is the matrix of effects with intervals.
     """
-    check_vectors(model, vectors, None)
+    conditions(model, vectors, None, multipliers, operator, positions)
     if not behaviors:
         raise InputError("behaviors: the mapping is empty; give at least one behavior.")
     if len(set(multipliers)) < 2:
@@ -74,7 +80,7 @@ def side_effects(
         name: check_pairs(one.test if isinstance(one, Behavior) else one, f"behaviors[{name!r}]")[:n_pairs]
         for name, one in behaviors.items()
     }
-    tables, paths = {}, set()
+    tables = {}
     for name, scored in track(pairs.items(), "Measuring", progress, total=len(pairs)):
         tables[name] = sweep(
             model,
@@ -83,12 +89,9 @@ def side_effects(
             format=format,
             multipliers=multipliers,
             operator=operator,
+            positions=positions,
             system_prompt=system_prompt,
+            prompt_format=prompt_format,
+            progress=False,
         )
-        paths.add(tables[name].attrs["path"])
-    attrs = next(iter(tables.values())).attrs
-    for table in tables.values():
-        table.attrs = {}
-    table = pd.concat(tables, names=["behavior"]).reset_index("behavior").reset_index(drop=True)
-    table.attrs = {**attrs, "path": "+".join(sorted(paths))}
-    return table
+    return pd.concat(tables, names=["behavior"]).reset_index("behavior").reset_index(drop=True)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from caa_interp.errors import InputError, VectorMismatchError
 from caa_interp.evaluation.cost import measured, own_answers
-from caa_interp.evaluation.sweep import check_vectors
-from caa_interp.steering.operators import Operator, add, name_of
+from caa_interp.prompts.conversation import Prompt
+from caa_interp.prompts.format import PromptFormat
+from caa_interp.steering.intervention import Intervention, Steering, as_interventions, check_fit, condition_of
+from caa_interp.steering.operators import add, name_of
+from caa_interp.steering.positions import Positions
+from caa_interp.tree.edits import Operator
 from caa_interp.vectors.activations import Activations
 from caa_interp.vectors.vector import SteeringVector
 
@@ -23,25 +28,28 @@ class OutOfReachError(InputError):
 
 def calibrate(
     model: Any,
-    vector: SteeringVector,
-    prompts: Sequence[str],
+    vector: SteeringVector | Steering,
+    prompts: Sequence[Prompt],
     *,
-    layer: int,
+    layer: int | None = None,
     target: float = 0.1,
     operator: Operator = add,
+    positions: Positions = "from_last_prompt_token",
     n_tokens: int = 32,
     system_prompt: str | None = None,
+    prompt_format: PromptFormat | None = None,
 ) -> float:
     """Find the multiplier at which steering moves the model a given distance from its own answers.
 
     Parameters
     ----------
-    model, prompts, operator, n_tokens, system_prompt
+    model, prompts, operator, positions, n_tokens, system_prompt, prompt_format
         As in :func:`divergence`.
     vector
-        The steering vector; for the other direction, calibrate ``-vector``.
+        The steering vector; for the other direction, calibrate ``-vector``. Or an :class:`Intervention`, or several in
+        a list, whose multipliers are all multiplied by what is found.
     layer
-        0-based block index.
+        0-based block index at which a vector is applied.
     target
         Mean divergence over the prompts' answers, in nats per token; above 0.
 
@@ -57,12 +65,17 @@ def calibrate(
     """
     if not (math.isfinite(target) and target > 0):
         raise InputError(f"target: {target}; it must be a positive number of nats per token, such as 0.1.")
-    check_vectors(model, vector, layer)
-    sequences = own_answers(model, prompts, n_tokens, system_prompt)
+    if isinstance(vector, SteeringVector):
+        if layer is None:
+            raise InputError(f"layer: {vector!r} needs one. Give layer=, one of the vector's.")
+        vector = Intervention(vector, layer, operator=operator, positions=positions)
+    interventions = as_interventions(vector)
+    check_fit(model, interventions)
+    sequences = own_answers(model, prompt_format or PromptFormat.of(model), prompts, n_tokens, system_prompt)
 
     def moved(multiplier: float) -> float:
-        table = measured(model, vector, sequences, layer, (multiplier,), operator, False)
-        return float(table["divergence"].mean())
+        condition = condition_of([replace(one, multiplier=one.multiplier * multiplier) for one in interventions])
+        return float(measured(model, [condition], sequences, False)["divergence"].mean())
 
     # The divergence of a small step grows with its square: so the first guess, and interpolation in logarithms.
     low, high, multiplier, most = 0.0, math.inf, 1.0, 0.0
@@ -79,8 +92,10 @@ def calibrate(
             guess = math.sqrt(low * high) if low > 0 else high / 2
         multiplier = guess
     raise OutOfReachError(
-        f"target: a divergence of {target} nats per token was not reached with operator {name_of(operator)} at layer "
-        f"{layer} (largest found: {most:.3g}). Give a smaller target, or another layer or operator."
+        f"target: a divergence of {target} nats per token was not reached with operator "
+        f"{', '.join(name_of(one.operator) for one in interventions)} at layer "
+        f"{', '.join(str(one.layer) for one in interventions)} (largest found: {most:.3g}). Give a smaller target, or "
+        "another layer or operator."
     )
 
 

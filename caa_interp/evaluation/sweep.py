@@ -9,7 +9,7 @@ Where this differs from the paper: every choices item is scored in both letter o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,47 +17,57 @@ import pandas as pd
 
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
 from caa_interp.errors import InputError
-from caa_interp.models.access import check_layers, model_id
+from caa_interp.models.access import model_id
 from caa_interp.progress import track
-from caa_interp.prompts.format import Format, PromptFormat, Rendering, check_format
-from caa_interp.steering.context import check_multipliers
-from caa_interp.steering.operators import Operator, add, name_of
-from caa_interp.tree import Branch, Edit, run_trees
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.rendering import Format, Rendering, check_format
+from caa_interp.steering.context import ambient
+from caa_interp.steering.intervention import Condition, Intervention, Steered, conditions
+from caa_interp.steering.operators import add
+from caa_interp.steering.positions import Positions, end_of_thinking
+from caa_interp.tree.branches import Branch
+from caa_interp.tree.edits import Operator
+from caa_interp.tree.run import run_trees
 
 
 def sweep(
     model: Any,
-    vector: SteeringVector | Mapping[str, SteeringVector],
+    vector: Steered,
     pairs: Iterable[ContrastPair],
     *,
-    format: Format = "choices",
+    format: Format | None = None,
     layers: int | Sequence[int] | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
     operator: Operator = add,
+    positions: Positions = "from_last_prompt_token",
     system_prompt: str | None = None,
-    progress: bool = False,
+    prompt_format: PromptFormat | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
-    """Score contrast pairs at every layer and multiplier, in about one forward pass an item.
+    """Score contrast pairs at every layer and multiplier, in about one forward pass per item.
 
     Parameters
     ----------
     model
         The model.
     vector
-        A steering vector, or several by name (a vector beside its controls, say), which share the work.
+        A steering vector, or several by name (a vector beside its controls, say), which share the work. Or
+        interventions: one, or conditions in a list or by name, each of them None, an :class:`Intervention`, or a list
+        of them that are applied in turn.
     pairs
         Pairs to score, usually a behavior's ``test``.
     format
-        ``"choices"`` (default, the paper's) or ``"text"``.
+        ``"choices"`` (the paper's) or ``"text"``. Default: the form that the vector was made in.
     layers
         0-based block indices; default: all of the vector's.
     multipliers
         Finite numbers; 0 is the unsteered model, exactly.
-    operator
-        What is done with vector and multiplier, see :mod:`caa_interp.steering.operators`; default: addition.
+    operator, positions
+        What is done with vector and multiplier, and where: see :class:`Intervention`.
     system_prompt
         Optional system prompt.
+    prompt_format
+        How the model is addressed; default: ``PromptFormat.of(model)``.
     progress
         Show a progress bar.
 
@@ -66,46 +76,47 @@ def sweep(
     pandas.DataFrame
         One row per item, order, vector, layer and multiplier:
 
-        - ``item`` (0-based), ``id``, ``order`` (``"AB"``, ``"BA"``, or ``""`` for text), ``vector``, ``layer``,
-          ``multiplier``;
+        - ``item`` (0-based), ``id``, ``order`` (``"AB"``, ``"BA"``, or ``""`` for text), ``vector``, ``kind``,
+          ``layer``, ``multiplier``, ``operator``, ``positions``;
         - ``log_p_positive``, ``log_p_negative``: log-probability of each answer, in nats: of the letter, or the
           mean per token of the text;
         - ``logit_difference``: their difference; ``p_positive``: its logistic function, which for choices is the
-          paper's p(matching) / (p(A) + p(B)).
+          paper's p(matching) / (p(A) + p(B));
+        - ``format``, ``model``, ``prompt_digest``, and ``path``, the way that the forward passes took.
 
-        ``attrs`` holds the format, the model, the operator and the path that the forward passes took.
+    Examples
+    --------
+    >>> table = caa.sweep(model, vector, behavior.test[:2], layers=15)
+    >>> sorted(set(table["multiplier"]))
+    [-1.0, 0.0, 1.0]
     """
-    check_format(format)
     checked = check_pairs(pairs)
-    vectors, chosen = check_vectors(model, vector, layers)
-    values = check_multipliers(multipliers)
-    prompts = PromptFormat.of(model)
+    asked = conditions(model, vector, layers, multipliers, operator, positions)
+    format = scoring_format(format, asked)
+    form = prompt_format or PromptFormat.of(model)
     rendered = [
-        prompts.render(pair, format, system_prompt, what=f"pairs[{number}]") for number, pair in enumerate(checked)
+        form.render(pair, format, system_prompt, what=f"pairs[{number}]") for number, pair in enumerate(checked)
     ]
-    conditions = [(name, layer, m) for name in vectors for layer in chosen[name] for m in values]
-    steps = {(name, layer, m): (layer, vectors[name].at(layer), m) for name, layer, m in conditions}
-    frames, paths = [], set()
-    trees = (
-        [
-            branch
-            for rendering in renderings
-            for branch in _condition_branches(rendering, format, steps.values(), operator)
-        ]
-        for renderings in rendered
-    )
-    results = track(run_trees(model, trees), "Sweeping", progress, total=len(rendered))
-    for number, (renderings, result) in enumerate(zip(rendered, results, strict=True)):
-        paths.add(result.path)
-        scores = np.array([float(answers.mean()) for answers in _answers(result.log_probs, format)])
-        scores = scores.reshape(len(renderings), len(conditions), 2)
-        for rendering, (positive, negative) in zip(renderings, scores.transpose(0, 2, 1), strict=True):
-            frame = pd.DataFrame(conditions, columns=["vector", "layer", "multiplier"])
-            frame.insert(0, "item", number)
-            frame.insert(1, "id", checked[number].id)
-            frame.insert(2, "order", rendering.order)
-            frames.append(frame.assign(log_p_positive=positive, log_p_negative=negative))
+    described = pd.DataFrame([condition.columns for condition in asked])
+    frames = []
+    with ambient(model) as outer:
+        trees = (
+            [branch for rendering in some for branch in _condition_branches(form, rendering, format, asked, outer)]
+            for some in rendered
+        )
+        results = track(run_trees(model, trees), "Sweeping", progress, total=len(rendered))
+        for number, (renderings, result) in enumerate(zip(rendered, results, strict=True)):
+            scores = np.array([float(answers.mean()) for answers in _answers(result.log_probs, format)])
+            scores = scores.reshape(len(renderings), len(asked), 2)
+            for rendering, (positive, negative) in zip(renderings, scores.transpose(0, 2, 1), strict=True):
+                frame = described.assign(log_p_positive=positive, log_p_negative=negative, path=result.path)
+                for place, (name, value) in enumerate(
+                    {"item": number, "id": checked[number].id, "order": rendering.order}.items()
+                ):
+                    frame.insert(place, name, value)
+                frames.append(frame)
     table = pd.concat(frames, ignore_index=True)
+    path = table.pop("path")
     table["logit_difference"] = table["log_p_positive"] - table["log_p_negative"]
     table["p_positive"] = 1 / (1 + np.exp(-table["logit_difference"]))
     # The published code leaves an item whose matching answer is neither (A) nor (B) in the mean, as 0.
@@ -113,29 +124,52 @@ def sweep(
     if unscored:
         table.loc[table["item"].isin(unscored), ["log_p_positive", "log_p_negative", "logit_difference"]] = np.nan
         table.loc[table["item"].isin(unscored), "p_positive"] = 0.0
-    table.attrs = {
-        "format": format,
-        "model": model_id(model),
-        "operator": name_of(operator),
-        "path": "+".join(sorted(paths)),
-    }
-    return table
+    return table.assign(
+        format=format, model=model_id(model), prompt_digest=form.digest(system_prompt), path=path.to_numpy()
+    )
+
+
+def scoring_format(format: Format | None, asked: Sequence[Condition]) -> Format:
+    """Return the form in which pairs are scored: the one that is given, or else the one that the vectors were made in.
+
+    Raises
+    ------
+    InputError
+        If none is given, and vectors were made in different forms.
+    """
+    if format is None:
+        found = {one.vector.metadata.get("format") for condition in asked for one in condition.interventions} - {None}
+        if len(found) > 1:
+            raise InputError(f"format: the vectors were made in different forms, {sorted(found)}. Give one of these.")
+        format = found.pop() if found else "choices"
+    check_format(format)
+    return format
 
 
 def _condition_branches(
-    rendering: Rendering, format: Format, steps: Iterable[tuple[int, Any, float]], operator: Operator
+    form: PromptFormat,
+    rendering: Rendering,
+    format: Format,
+    asked: Sequence[Condition],
+    outer: Sequence[Intervention],
 ) -> list[Branch]:
-    """Branches of one rendering: one a condition for choices, one a condition and answer for text."""
+    """Branches of one rendering: one per condition for choices, one per condition and answer for text."""
+    n_prompt, n_asked = rendering.n_prompt, len(rendering.asked)
+    sequences = [rendering.asked] if format == "choices" else [rendering.positive[:-1], rendering.negative[:-1]]
+    targets = [
+        tuple((at - 1, tokens[at]) for at in range(n_prompt, len(tokens)))
+        for tokens in (rendering.positive, rendering.negative)
+    ]
+    if format == "choices":
+        targets = [tuple((n_asked - 1, letter) for letter in rendering.letters)]
+    thinking = [end_of_thinking(form, tokens, n_prompt) for tokens in sequences]
     branches = []
-    for layer, vector, multiplier in steps:
-        edits = (Edit(layer, vector, rendering.start, multiplier, operator),) if multiplier else ()
-        if format == "choices":
-            targets = tuple((len(rendering.asked) - 1, letter) for letter in rendering.letters)
-            branches.append(Branch(rendering.asked, edits, targets))
-        else:
-            for tokens in (rendering.positive, rendering.negative):
-                targets = tuple((p - 1, tokens[p]) for p in range(rendering.n_prompt, len(tokens)))
-                branches.append(Branch(tokens[:-1], edits, targets))
+    for condition in asked:
+        # Branches that hold the same edits share their computation.
+        edits = {end: condition.edits(rendering.start + 1, end, outer) for end in thinking}
+        branches += [
+            Branch(tokens, edits[end], wanted) for tokens, end, wanted in zip(sequences, thinking, targets, strict=True)
+        ]
     return branches
 
 
@@ -144,15 +178,3 @@ def _answers(log_probs: Sequence[Any], format: Format) -> Iterable[Any]:
     if format == "text":
         return log_probs
     return [letter for both in log_probs for letter in both]
-
-
-def check_vectors(
-    model: Any, vector: SteeringVector | Mapping[str, SteeringVector], layers: int | Sequence[int] | None
-) -> tuple[dict[str, SteeringVector], dict[str, list[int]]]:
-    """Return vectors by name, and the layers of each, or raise if one of them does not fit the model."""
-    given = vector if isinstance(vector, Mapping) else {vector.name: vector}
-    if not given:
-        raise InputError("vector: the mapping is empty; give at least one vector.")
-    for one in given.values():
-        one.check_fits(model)
-    return dict(given), {name: check_layers(layers, one.layers, "the vector") for name, one in given.items()}

@@ -24,6 +24,7 @@ from caa_interp.plotting.lens import plot_logit_lens
 from caa_interp.plotting.theme import NEGATIVE, NEUTRAL, POSITIVE
 from caa_interp.plotting.tokens import plot_token_similarity
 from caa_interp.steering.generation import Answer, stream_answer
+from caa_interp.steering.intervention import Intervention
 from caa_interp.vectors.vector import SteeringVector
 
 STRONGEST = 8.0
@@ -194,7 +195,7 @@ class Explorer(VBox):  # type: ignore[misc]  # ipywidgets is untyped
         self._written = {side: answer for side, answer in self._written.items() if side not in multipliers}
         vector = self._vectors[choice.vector]
         streams = [
-            stream_answer(self._model, choice.prompt, vector=vector, layer=choice.layer, multiplier=multiplier)
+            stream_answer(self._model, choice.prompt, Intervention(vector, choice.layer, multiplier))
             for multiplier in multipliers.values()
         ]
         for answers in zip_longest(*streams):

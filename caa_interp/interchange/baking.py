@@ -11,7 +11,7 @@ Both give a plain Hugging Face model, which ``save_pretrained`` writes and any t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +19,9 @@ import torch
 from caa_interp.errors import InputError, ModelError
 from caa_interp.models.access import check_layers, model_id
 from caa_interp.models.wrapping import plain_copy
-from caa_interp.steering.context import check_multipliers
+from caa_interp.steering.context import steer
+from caa_interp.steering.intervention import Intervention, Steering, as_interventions, check_fit
+from caa_interp.steering.operators import add, name_of
 from caa_interp.vectors.vector import SteeringVector
 
 # Names, below a block, of the modules that write to the residual stream in Hugging Face's models.
@@ -36,7 +38,9 @@ _ATTENTION_OUTPUTS = (
 _POSITIONS = ("wpe", "embed_positions", "decoder.embed_positions")
 
 
-def bake(model: Any, vector: SteeringVector, *, layer: int, multiplier: float) -> Any:
+def bake(
+    model: Any, vector: SteeringVector | Steering, *, layer: int | None = None, multiplier: float = 1.0
+) -> Any:
     """Build a Hugging Face model that is steered by its own weights, at every position.
 
     Parameters
@@ -44,20 +48,21 @@ def bake(model: Any, vector: SteeringVector, *, layer: int, multiplier: float) -
     model
         A ``TransformerBridge``, see :func:`caa_interp.load_model`; it stays as it is.
     vector
-        A vector made from this model.
-    layer
-        0-based block index, one of the vector's layers.
-    multiplier
-        Any finite number.
+        A vector made from this model, with its layer and multiplier; or an :class:`Intervention`, or several in a
+        list. All of them add.
+    layer, multiplier
+        Those of a vector: 0-based block index, and any finite number.
 
     Returns
     -------
     transformers.PreTrainedModel
         A copy whose block ``layer`` adds ``multiplier * vector``: the same logits as under
-        ``steer(model, vector, layer, multiplier, start=0)``. Its configuration says so under ``steering``.
+        ``steer(model, vector, layer, multiplier, positions="all")``. Its configuration says so under ``steering``.
 
     Raises
     ------
+    InputError
+        If an intervention has another operator than addition.
     ModelError
         If the architecture has no bias for it: neither one after the MLP (as GPT-2, GPT-NeoX, GPT-J, OPT and Phi
         have) nor a configuration that adds one (``mlp_bias``, as Llama has); or if the weights cannot be copied.
@@ -69,31 +74,44 @@ def bake(model: Any, vector: SteeringVector, *, layer: int, multiplier: float) -
     The paper steers from the prompt's end on; weights know no positions, so here the whole prompt is steered too.
     A configuration with ``mlp_bias`` gives all three matrices of every MLP a bias; all but one are zero.
     """
-    (multiplier,) = check_multipliers(multiplier)
-    vector.check_fits(model)
-    addition = multiplier * vector.at(layer)
+    if isinstance(vector, SteeringVector):
+        if layer is None:
+            raise InputError(f"layer: {vector!r} needs one. Give layer=, one of the vector's.")
+        vector = Intervention(vector, layer, multiplier)
+    interventions = as_interventions(vector)
+    if not interventions:
+        raise InputError("vector: it is None; give a vector or an Intervention.")
+    if any(one.operator is not add for one in interventions):
+        names = ", ".join(name_of(one.operator) for one in interventions)
+        raise InputError(f"operator: {names}; weights can only add. For ablation see caa.interchange.orthogonalize.")
+    check_fit(model, interventions)
     plain = plain_copy(model)
-    block = _blocks(plain, model)[check_layers(layer, vector.layers, "the vector")[0]]
-    addition = addition.to(plain.device, plain.dtype)
-    unsteered, steered = _logits(plain), _logits(plain, {block: lambda output: output + addition})
-    output = _find(block, _MLP_OUTPUTS)
-    if output is None or (output.bias is None and not hasattr(plain.config, "mlp_bias")):
-        raise _unsupported(model, plain, "no bias is added to the output of its MLP")
-    if output.bias is None:
-        _add_biases(plain, model)
-    with torch.no_grad():
-        output.bias += addition
+    unsteered = _bridge_logits(model)
+    with steer(model, [replace(one, positions="all") for one in interventions]):
+        steered = _bridge_logits(model)
+    for one in interventions:
+        block = _blocks(plain, model)[one.layer]
+        output = _find(block, _MLP_OUTPUTS)
+        if output is None or (output.bias is None and not hasattr(plain.config, "mlp_bias")):
+            raise _unsupported(model, plain, "no bias is added to the output of its MLP")
+        if output.bias is None:
+            _add_biases(plain, model)
+        with torch.no_grad():
+            output.bias += (one.multiplier * one.vector.at(one.layer)).to(plain.device, plain.dtype)
     # A hundredth of the change, beside rounding: what is changed after the MLP would be far more.
     allowed = 0.01 * (steered - unsteered).norm() + _tolerance(plain) * steered.norm()
     if not bool((_logits(plain) - steered).norm() <= allowed):
         raise _unsupported(model, plain, "what its MLP writes is changed before it is added to the residual stream")
     _check_saved_form(plain, model)
-    plain.config.steering = {
-        "operation": "add",
-        "behavior": vector.metadata.get("behavior"),
-        "layer": int(layer),
-        "multiplier": multiplier,
-    }
+    plain.config.steering = [
+        {
+            "operation": "add",
+            "behavior": one.vector.metadata.get("behavior"),
+            "layer": one.layer,
+            "multiplier": one.multiplier,
+        }
+        for one in interventions
+    ]
     return plain
 
 
@@ -150,11 +168,9 @@ def orthogonalize(model: Any, vector: SteeringVector, *, layer: int) -> Any:
     if not _free_of(plain, model, direction):
         raise _unsupported(model, plain, "other modules write to its residual stream")
     _check_saved_form(plain, model)
-    plain.config.steering = {
-        "operation": "ablate",
-        "behavior": vector.metadata.get("behavior"),
-        "layer": int(layer),
-    }
+    plain.config.steering = [
+        {"operation": "ablate", "behavior": vector.metadata.get("behavior"), "layer": int(layer)}
+    ]
     return plain
 
 
@@ -211,35 +227,29 @@ def _probe(plain: Any) -> torch.Tensor:
     return torch.arange(min(32, int(plain.config.get_text_config().vocab_size)), device=plain.device)[None]
 
 
-def _logits(
-    plain: Any, edits: dict[torch.nn.Module, Callable[[torch.Tensor], torch.Tensor]] | None = None
-) -> torch.Tensor:
-    """Logits of the probe, with edits of what modules put out."""
+def _logits(plain: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return plain(_probe(plain)).logits.double()
 
-    def edited(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Any]:
-        def hook(_: Any, __: Any, output: Any) -> Any:
-            return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
 
-        return hook
-
-    handles = [module.register_forward_hook(edited(change)) for module, change in (edits or {}).items()]
-    try:
-        with torch.no_grad():
-            return plain(_probe(plain)).logits.double()
-    finally:
-        for handle in handles:
-            handle.remove()
+def _bridge_logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model(_probe(model.original_model)).double()
 
 
 def _free_of(plain: Any, model: Any, direction: torch.Tensor) -> bool:
     """Whether no block's output has a component along a direction, up to rounding."""
     streams: list[torch.Tensor] = []
 
-    def keep(output: torch.Tensor) -> torch.Tensor:
-        streams.append(output[0].double())
-        return output
+    def keep(_: Any, __: Any, output: Any) -> None:
+        streams.append((output[0] if isinstance(output, tuple) else output)[0].double())
 
-    _logits(plain, dict.fromkeys(_blocks(plain, model), keep))
+    handles = [block.register_forward_hook(keep) for block in _blocks(plain, model)]
+    try:
+        _logits(plain)
+    finally:
+        for handle in handles:
+            handle.remove()
     along = [stream @ direction.to(stream.device) / stream.norm(dim=-1) for stream in streams]
     return max(float(part.abs().max()) for part in along) < _tolerance(plain)
 

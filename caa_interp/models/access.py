@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import inspect
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 HOOK = "blocks.{layer}.hook_resid_post"
 
-# Models that are steered at present, with the ``start`` of every open context.
-steered: weakref.WeakKeyDictionary[Any, list[list[int] | None]] = weakref.WeakKeyDictionary()
+# Models that hooks steer at present, and whether these know the steered positions of any sequence.
+steered: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 revisions: weakref.WeakKeyDictionary[Any, str | None] = weakref.WeakKeyDictionary()
 
 
@@ -88,17 +88,16 @@ def input_device(model: Any) -> torch.device:
 
 
 @contextlib.contextmanager
-def residual_hooks(model: Any, hooks: Mapping[int, Callable[[torch.Tensor], torch.Tensor | None]]) -> Iterator[None]:
-    """Call ``hooks[layer]`` with the residual stream after each block ``layer`` while the context is open.
+def reading(model: Any, layers: Iterable[int], read: Callable[[int, torch.Tensor], None]) -> Iterator[None]:
+    """Call ``read(layer, residual)`` after each of ``layers`` while the context is open.
 
-    A hook gets a tensor ``[batch, position, d_model]`` and may return a replacement. Hooks are removed at the
-    end, also when the body raises.
+    The residual stream is ``[batch, position, d_model]``. Hooks are removed at the end, also when the body raises.
     """
 
-    def adapt(function: Callable[[torch.Tensor], torch.Tensor | None]) -> Callable[..., torch.Tensor | None]:
-        return lambda activation, hook: function(activation)
+    def looking(layer: int) -> Callable[..., None]:
+        return lambda activation, hook: read(layer, activation)
 
-    with model.hooks(fwd_hooks=[(hook_name(layer), adapt(function)) for layer, function in hooks.items()]):
+    with model.hooks(fwd_hooks=[(hook_name(layer), looking(layer)) for layer in layers]):
         yield
 
 

@@ -1,141 +1,210 @@
-"""Adding a steering vector while a model runs (Rimsky et al. 2024, section 3).
+"""Steering every call of a model within a ``with`` block (Rimsky et al. 2024, section 3).
 
 1. Choose a layer L, a multiplier m and the vector v of that layer.
 2. At every position from the last token of the prompt on, generated tokens included, the output of block L
    becomes ``output + m * v``.
 3. Positions before the last token of the prompt are left as they are.
+
+Calls of TransformerLens are steered by hooks. This package's own functions know where each prompt ends: inside the
+block they take the hooks off and add the interventions to their own (:func:`ambient`).
 """
 
 from __future__ import annotations
 
-import math
+import warnings
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import residual_hooks, steered
-from caa_interp.steering.operators import Operator, add, apply_operator
+from caa_interp.models.access import steered
+from caa_interp.steering.intervention import Intervention, Steering, as_interventions, check_fit
+from caa_interp.steering.operators import add
+from caa_interp.steering.positions import Positions
+from caa_interp.tree.edits import EditedBatch, Operator, editing
 from caa_interp.vectors.vector import SteeringVector
+
+_contexts: weakref.WeakKeyDictionary[Any, list[_Context]] = weakref.WeakKeyDictionary()
 
 
 @contextmanager
 def steer(
     model: Any,
-    vector: SteeringVector,
-    layer: int,
+    vector: SteeringVector | Steering,
+    layer: int | None = None,
     multiplier: float = 1.0,
     *,
     operator: Operator = add,
-    start: int | Sequence[int] | None = None,
+    positions: Positions = "from_last_prompt_token",
+    prompt_length: int | Sequence[int] | None = None,
 ) -> Iterator[None]:
-    """Steer every TransformerLens call on ``model`` while the context is open.
+    """Steer every call of ``model`` while the context is open.
 
     Parameters
     ----------
     model
         The model.
     vector
-        A vector made from this model.
-    layer
-        0-based block index, one of the vector's layers.
-    multiplier
-        Any finite number; 0 leaves the model as it is.
-    operator
-        What is done with vector and multiplier, see :mod:`caa_interp.steering.operators`; default: addition.
-    start
-        First steered position, as an index into the sequence that the model is given; one number, or one a
-        row. Default: the last position of each prompt, which is the paper's rule when the model is given
-        prompts, as in ``model.generate``. Give it when the model is given prompt and answer together; 0
-        steers everything. Tokens that follow with a key-value cache are always steered; without a cache, as in
-        ``model.generate(use_past_kv_cache=False)``, every step is a new prompt and ``start`` is needed.
+        An :class:`Intervention`, or several in a list, applied in turn; or a steering vector, with ``layer``.
+    layer, multiplier, operator, positions
+        Those of the intervention, if a vector is given; see :class:`Intervention`.
+    prompt_length
+        How many tokens of what the model is given are the prompt's (padding in front included): one number, or one
+        per row. Default: all of them, as in ``model.generate(prompt)``. Give it when the model is given prompt and
+        answer together, and where there is no key-value cache, as in ``model.generate(use_past_kv_cache=False)``.
 
     Raises
     ------
     InputError
-        If the multiplier or a start is not usable, or, when the model runs, if a batch of prompts is padded
-        on the right and no ``start`` says where they end.
+        If an intervention or a length is not usable; or, when the model runs, if a batch of prompts is padded
+        on the right and no ``prompt_length`` says where they end.
     VectorMismatchError
-        If the vector was not made for this model.
+        If a vector was not made for this model.
+
+    Warns
+    -----
+    UserWarning
+        When the block ends, if no position was changed although an intervention asks for it.
 
     Notes
     -----
-    Contexts can be nested, and then add up. Hooks are removed at the end, also when the body raises.
+    Contexts can be nested; the outer one acts first. Hooks are removed at the end, also when the body raises.
+    Explicit positions count in what the model is given, padding included.
+
+    Examples
+    --------
+    >>> with caa.steer(model, caa.Intervention(vector, layer=15, multiplier=2)):
+    ...     text = model.generate("How was your day?", max_new_tokens=5, verbose=False)
     """
-    (multiplier,) = check_multipliers((multiplier,))
-    vector.check_fits(model)
-    direction = vector.at(layer)
-    starts = None if start is None else _check_starts(start)
-    padding = getattr(model.tokenizer, "pad_token_id", None)
-    cached = 0  # positions that the key-value cache held before the present call
-    # The first attention pattern tells it; where block 0 has none, a single position is taken for a next token.
-    patterns = [name for name in ("blocks.0.attn.hook_pattern",) if name in model.hook_dict]
-
-    def notice_cache(pattern: torch.Tensor, hook: Any) -> None:
-        nonlocal cached
-        cached = pattern.shape[-1] - pattern.shape[-2]
-
-    def refuse_right_padding(_: Any, args: tuple[Any, ...]) -> None:
-        tokens = args[0] if args else None
-        if starts is not None or padding is None or not isinstance(tokens, torch.Tensor) or tokens.ndim != 2:
-            return
-        ends_in_padding = tokens[:, -1] == padding
-        if len(tokens) > 1 and tokens.shape[1] > 1 and bool(ends_in_padding.any() & ~ends_in_padding.all()):
-            raise InputError(
-                "start: some prompts of the batch are padded on the right, so their last position is not where "
-                "they end. Pad on the left, or give start with one position a row."
-            )
-
-    def edit(activation: torch.Tensor) -> torch.Tensor:
-        if multiplier == 0:
-            return activation
-        n_positions = activation.shape[1]
-        at = torch.arange(cached, cached + n_positions, device=activation.device)[None]
-        if starts is None:
-            chosen = at >= (n_positions - 1 if cached == 0 else 0)
-        else:
-            begin = torch.tensor(starts, device=activation.device)
-            if len(starts) not in (1, len(activation)):
-                raise InputError(
-                    f"start: {len(starts)} positions for a batch of {len(activation)} rows; give one a row, or one."
-                )
-            chosen = at >= begin[:, None]
-            if not patterns and n_positions == 1:
-                chosen = torch.ones_like(chosen)
-        edited = apply_operator(operator, activation, direction, multiplier)
-        return torch.where(chosen[..., None], edited, activation)
-
+    if isinstance(vector, SteeringVector):
+        if layer is None:
+            raise InputError(f"layer: {vector!r} needs one. Give layer=, one of the vector's.")
+        vector = Intervention(vector, layer, multiplier, operator, positions)
+    interventions = as_interventions(vector)
+    check_fit(model, interventions)
+    context = _Context(model, interventions, None if prompt_length is None else _checked_lengths(prompt_length))
     with ExitStack() as stack:
-        steered.setdefault(model, []).append(starts)
-        stack.callback(steered[model].pop)
-        handle = model.embed.register_forward_pre_hook(refuse_right_padding)
-        stack.callback(handle.remove)
-        stack.enter_context(model.hooks(fwd_hooks=[(name, notice_cache) for name in patterns]))
-        stack.enter_context(residual_hooks(model, {layer: edit}))
+        _contexts.setdefault(model, []).append(context)
+        stack.callback(_note, model)
+        stack.callback(_contexts[model].remove, context)
+        _note(model)
+        stack.enter_context(context.hooks())
         yield
+    if not context.used and any(one.multiplier for one in interventions):
+        warnings.warn(
+            "steer: no position was changed. Either the model did not run in the block, its hooks were removed there "
+            "(model.reset_hooks()), or the positions lie outside what it was given.",
+            stacklevel=3,
+        )
 
 
-def check_multipliers(multipliers: float | Sequence[float]) -> list[float]:
-    """Return multipliers as floats, or raise :class:`InputError` if one is no finite number or given twice."""
-    checked = []
-    value: Any
-    for value in multipliers if isinstance(multipliers, Sequence | np.ndarray) else [multipliers]:
-        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-            raise InputError(f"multiplier: {value!r} is not a finite number; give one such as -1, 0 or 1.5.")
-        checked.append(float(value))
-    if not checked:
-        raise InputError("multipliers: the list is empty; give at least one number.")
-    if len(set(checked)) < len(checked):
-        raise InputError(f"multipliers: {checked} names one twice; name each once.")
-    return checked
+@contextmanager
+def ambient(model: Any) -> Iterator[tuple[Intervention, ...]]:
+    """Interventions of all open contexts of a model, outermost first; inside, their hooks do nothing.
+
+    For functions of this package that resolve interventions on each prompt themselves.
+    """
+    contexts = [context for context in _contexts.get(model, []) if not context.suspended]
+    for context in contexts:
+        context.suspended = context.used = True
+    _note(model)
+    try:
+        yield tuple(one for context in contexts for one in context.interventions)
+    finally:
+        for context in contexts:
+            context.suspended = False
+        _note(model)
 
 
-def _check_starts(start: int | Sequence[int]) -> list[int]:
-    starts: list[Any] = list(start) if isinstance(start, Sequence | np.ndarray) else [start]
-    if not starts or not all(isinstance(s, Integral) and int(s) >= 0 for s in starts):
-        raise InputError(f"start: {start!r}; give a position of at least 0, or one a row.")
-    return [int(s) for s in starts]
+def _note(model: Any) -> None:
+    """Tell those below who run the model themselves whether hooks act on it, and know where any sequence is steered."""
+    acting = [context for context in _contexts[model] if not context.suspended] if model in _contexts else []
+    steered.pop(model, None)
+    if acting:
+        steered[model] = all(context.knows_positions for context in acting)
+
+
+class _Context:
+    """One open context: what it does, and where the present forward pass of the model stands."""
+
+    def __init__(self, model: Any, interventions: Sequence[Intervention], lengths: list[int] | None) -> None:
+        self.model, self.interventions, self.lengths = model, tuple(interventions), lengths
+        self.suspended = False
+        self.used = False  # whether any position was changed
+        self.batch = EditedBatch([])
+        self.placed: tuple[int, ...] = ()  # shape and cached positions of the pass for which the batch is placed
+        self.cached = 0  # positions that the key-value cache held before the present pass
+        self.prompt: tuple[int, ...] = ()  # length of each row's prompt
+        # The first attention pattern tells what is cached; where block 0 has none, single positions are counted.
+        self.pattern = next((name for name in ("blocks.0.attn.hook_pattern",) if name in model.hook_dict), None)
+
+    @property
+    def knows_positions(self) -> bool:
+        """Whether positions are known for sequences that are no prompts, such as those with an answer."""
+        return self.lengths is not None or all(
+            one.positions == "all" or isinstance(one.positions, tuple) for one in self.interventions
+        )
+
+    @contextmanager
+    def hooks(self) -> Iterator[None]:
+        layers = sorted({one.layer for one in self.interventions})
+        handle = self.model.embed.register_forward_pre_hook(self.begin)
+        looking = [] if self.pattern is None else [(self.pattern, self.notice_cache)]
+        try:
+            with self.model.hooks(fwd_hooks=looking), editing(self.model, layers, self.edited):
+                yield
+        finally:
+            handle.remove()
+
+    def notice_cache(self, pattern: torch.Tensor, hook: Any) -> None:
+        self.cached = pattern.shape[-1] - pattern.shape[-2]
+
+    def begin(self, _: Any, args: tuple[Any, ...]) -> None:
+        """Before a pass: without patterns, count what came before; refuse prompts whose end cannot be known."""
+        tokens = args[0] if args else None
+        if self.suspended or not isinstance(tokens, torch.Tensor) or tokens.ndim != 2:
+            return
+        if self.pattern is None:
+            self.cached = self.placed[1] + self.placed[2] if self.placed and tokens.shape[1] == 1 else 0
+        padding = getattr(self.model.tokenizer, "pad_token_id", None)
+        if self.lengths is None and padding is not None and len(tokens) > 1 and tokens.shape[1] > 1:
+            ends_in_padding = tokens[:, -1] == padding
+            if bool(ends_in_padding.any() & ~ends_in_padding.all()):
+                raise InputError(
+                    "prompt_length: some prompts of the batch are padded on the right, so their last position is not "
+                    "where they end. Pad on the left, or give prompt_length with one number per row."
+                )
+
+    def edited(self, layer: int, activation: torch.Tensor) -> torch.Tensor:
+        if self.suspended:
+            return activation
+        n_rows, n_new = activation.shape[:2]
+        if self.placed != (n_rows, n_new, self.cached):
+            self.place(n_rows, n_new)
+        self.used |= self.batch.changes(layer)
+        return self.batch.apply(layer, activation)
+
+    def place(self, n_rows: int, n_new: int) -> None:
+        if self.lengths is not None and len(self.lengths) not in (1, n_rows):
+            raise InputError(
+                f"prompt_length: {len(self.lengths)} numbers for a batch of {n_rows} rows; give one per row, or one."
+            )
+        if self.cached == 0 or len(self.prompt) != n_rows:
+            given = self.lengths or [self.cached + n_new if self.cached == 0 else self.cached]
+            self.prompt = tuple(given * n_rows if len(given) == 1 else given)
+            self.batch = EditedBatch([[one.edit(n) for one in self.interventions] for n in self.prompt])
+        self.batch.place(np.tile(np.arange(self.cached, self.cached + n_new), (n_rows, 1)))
+        self.placed = (n_rows, n_new, self.cached)
+
+
+def _checked_lengths(prompt_length: int | Sequence[int]) -> list[int]:
+    given: Any = prompt_length.tolist() if isinstance(prompt_length, torch.Tensor | np.ndarray) else prompt_length
+    lengths = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    if not lengths or not all(isinstance(n, Integral) and not isinstance(n, bool) and int(n) >= 1 for n in lengths):
+        raise InputError(f"prompt_length: {prompt_length!r}; give a number of tokens of at least 1, or one per row.")
+    return [int(n) for n in lengths]

@@ -1,28 +1,35 @@
 """Answers to prompts, unsteered or steered, written token by token (Rimsky et al. 2024, section 3).
 
-1. Each prompt is read once, without its last token: no multiplier changes what comes before that.
-2. From the last token of the prompt on, every pass holds one token of every answer, and after block L the
-   answer's own ``multiplier * vector`` is added (or another operator applied).
+1. Each prompt is read once, without its last token, for all conditions that change nothing before it.
+2. From the last token of the prompt on, every pass holds one token of every answer, and each answer's own
+   interventions are applied to it.
 3. An answer that the model ends leaves the batch.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import CachedDecoder, end_of_text_ids, input_device, residual_hooks
+from caa_interp.models.access import CachedDecoder, input_device, model_id
 from caa_interp.progress import track
-from caa_interp.prompts.format import PromptFormat
-from caa_interp.steering.context import check_multipliers
-from caa_interp.steering.operators import Operator, add, apply_operator
+from caa_interp.prompts.conversation import Prompt
+from caa_interp.prompts.format import PromptFormat, split_thinking
+from caa_interp.steering.context import ambient
+from caa_interp.steering.intervention import Condition, Intervention, Steering, as_interventions, check_fit, conditions
+from caa_interp.steering.operators import add
+from caa_interp.steering.positions import Positions, end_of_thinking
+from caa_interp.tree.edits import EditedBatch, Operator, editing
 from caa_interp.vectors.vector import SteeringVector
 
 _ROWS_AT_ONCE = 64
@@ -31,90 +38,101 @@ _BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 def generate(
     model: Any,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     *,
+    steering: Sequence[Steering] | Any = None,
     vector: SteeringVector | None = None,
     layer: int | None = None,
-    multipliers: Sequence[float] = (0.0,),
+    multipliers: Sequence[float] = (1.0,),
     operator: Operator = add,
+    positions: Positions = "from_last_prompt_token",
+    n: int = 1,
     max_new_tokens: int = 100,
     temperature: float = 0.0,
+    top_p: float = 1.0,
     seed: int = 0,
     system_prompt: str | None = None,
-    progress: bool = False,
+    prompt_format: PromptFormat | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
-    """Generate answers to prompts, unsteered or steered with several multipliers.
-
-    Each prompt is read once, without its last token, which no multiplier changes; then the answers to all
-    prompts under all multipliers are written side by side, and those that are finished leave.
+    """Generate answers to prompts, unsteered or under one or several conditions.
 
     Parameters
     ----------
     model
         The model.
     prompts
-        What the user says; put into the model's chat form.
-    vector, layer
-        Steering vector and 0-based block index; needed unless all multipliers are 0.
-    multipliers
-        Finite numbers; 0 is the unsteered model.
-    operator
-        What is done with vector and multiplier, see :mod:`caa_interp.steering.operators`; default: addition.
+        Texts that the user says, or conversations: lists of ``{"role": ..., "content": ...}`` that end with the user.
+    steering
+        Conditions, in a list or by name: None (the unsteered model), an :class:`Intervention`, or a list of them that
+        are applied in turn.
+    vector, layer, multipliers, operator, positions
+        The short form: a steering vector at one layer, with each of the multipliers (default: 1), see
+        :class:`Intervention`.
+    n
+        Number of samples per prompt and condition; more than 1 needs a temperature.
     max_new_tokens
         Longest answer in tokens; default 100, as in the paper.
     temperature
         0 (default) is greedy; else tokens are sampled at this temperature.
+    top_p
+        Sample among the likeliest tokens that together have this probability, above 0 and at most 1 (default).
     seed
-        Seed of the sampling. A prompt's random numbers are the same for all multipliers and do not depend
-        on the other prompts.
+        Seed of the sampling. What is drawn for a prompt depends on the seed, the prompt and the number of the sample,
+        and on nothing else; all conditions draw the same numbers.
     system_prompt
         Optional system prompt.
+    prompt_format
+        How the model is addressed; default: ``PromptFormat.of(model)``.
     progress
         Show a progress bar.
 
     Returns
     -------
     pandas.DataFrame
-        One row per prompt and multiplier: item, prompt, layer, multiplier, answer, n_tokens, finished (whether
-        the model ended the answer itself).
+        One row per prompt, condition and sample: ``item``, ``prompt`` (a conversation as JSON), ``sample``,
+        ``vector``, ``kind``, ``layer``, ``multiplier``, ``operator``, ``positions``, ``answer``, ``thinking`` (for
+        models that think first), ``blank`` (whether the model wrote tokens that show no text), ``n_tokens``,
+        ``finished`` (whether the model ended the answer itself), ``model`` and ``prompt_digest``.
+
+    Examples
+    --------
+    >>> up = caa.Intervention(vector, layer=15, multiplier=2)
+    >>> answers = caa.generate(model, ["How was your day?"], steering=[None, up], max_new_tokens=8)
+    >>> list(answers["multiplier"])
+    [0.0, 2.0]
     """
-    multipliers = check_multipliers(multipliers)
     if isinstance(prompts, str) or not len(prompts):
-        raise InputError(f"prompts: {prompts!r}; give a non-empty list of texts.")
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise InputError(f"temperature: {temperature}; it must be 0 (greedy) or a positive number.")
-    direction = _direction(model, vector, layer, multipliers)
-    form = PromptFormat.of(model)
-    named = {f"prompts[{number}]": prompt for number, prompt in enumerate(prompts)}
-    ids = [encode_prompt(form, prompt, max_new_tokens, system_prompt, what) for what, prompt in named.items()]
-    at_once = max(1, _ROWS_AT_ONCE // len(multipliers))
-    portions = [range(begin, min(begin + at_once, len(ids))) for begin in range(0, len(ids), at_once)]
+        raise InputError(f"prompts: {prompts!r}; give a non-empty list of texts or conversations.")
+    if isinstance(prompts[0], dict):
+        raise InputError("prompts: a single conversation; give a list of conversations, [[...]].")
+    _check_sampling(n, max_new_tokens, temperature, top_p)
+    form = prompt_format or PromptFormat.of(model)
+    ids = [
+        encode_prompt(form, prompt, max_new_tokens, system_prompt, f"prompts[{number}]")
+        for number, prompt in enumerate(prompts)
+    ]
+    with ambient(model) as outer:
+        asked = _conditions(model, steering, vector, layer, multipliers, operator, positions)
+        at_once = max(1, _ROWS_AT_ONCE // (len(asked) * n))
+        portions = [range(begin, min(begin + at_once, len(ids))) for begin in range(0, len(ids), at_once)]
+        answers: dict[tuple[int, int, int], list[int]] = {}
+        steps = _write_all(model, form, ids, portions, asked, outer, n, max_new_tokens, temperature, top_p, seed)
+        for step in track(steps, "Generating", progress, total=len(portions) * max_new_tokens):
+            for place, token in step.items():
+                answers.setdefault(place, []).append(token)
     rows = []
-    for portion in track(portions, "Generating", progress):
-        generators = [_generator(seed, number) for number in portion for _ in multipliers]
-        edit = _Edit(operator, direction, torch.tensor([m for _ in portion for m in multipliers]))
-        answers: list[list[int]] = [[] for _ in edit.multipliers]
-        hooks, steps = _decode(
-            model, [ids[n] for n in portion], edit, layer or 0, max_new_tokens, temperature, generators
-        )
-        with residual_hooks(model, hooks):
-            for step in steps:
-                for row, token in step.items():
-                    answers[row].append(token)
-        for index, tokens in enumerate(answers):
-            number, multiplier = portion[index // len(multipliers)], multipliers[index % len(multipliers)]
-            rows.append(
-                {
-                    "item": number,
-                    "prompt": prompts[number],
-                    "layer": layer,
-                    "multiplier": multiplier,
-                    "answer": _text(form, tokens),
-                    "n_tokens": len(tokens),
-                    "finished": len(tokens) < max_new_tokens,
-                }
-            )
-    return pd.DataFrame(rows)
+    for number, prompt in enumerate(prompts):
+        shown = prompt if isinstance(prompt, str) else json.dumps([dict(turn) for turn in prompt], ensure_ascii=False)
+        for place, condition in enumerate(asked):
+            for sample in range(n):
+                tokens = answers.get((number, place, sample), [])
+                thinking, answer = split_thinking(form, tokens)
+                columns = {"item": number, "prompt": shown, "sample": sample, **condition.columns, "answer": answer}
+                columns |= {} if form.thinking_end is None else {"thinking": thinking}
+                columns |= {"blank": bool(tokens) and not (answer or thinking), "n_tokens": len(tokens)}
+                rows.append({**columns, "finished": len(tokens) < max_new_tokens})
+    return pd.DataFrame(rows).assign(model=model_id(model), prompt_digest=form.digest(system_prompt))
 
 
 @dataclass(frozen=True)
@@ -139,21 +157,21 @@ class Answer:
 
 def stream_answer(
     model: Any,
-    prompt: str,
+    prompt: Prompt,
+    steering: Steering = None,
     *,
-    vector: SteeringVector,
-    layer: int,
-    multiplier: float,
-    operator: Operator = add,
     max_new_tokens: int = 100,
     system_prompt: str | None = None,
+    prompt_format: PromptFormat | None = None,
 ) -> Iterator[Answer]:
     """Write the greedy answer to one prompt, and hand it out after every token.
 
     Parameters
     ----------
-    model, prompt, vector, layer, multiplier, operator, max_new_tokens, system_prompt
+    model, prompt, max_new_tokens, system_prompt, prompt_format
         As in :func:`generate`; checked at once, not when the first token is asked for.
+    steering
+        One condition: None, an :class:`Intervention`, or several in a list.
 
     Returns
     -------
@@ -165,19 +183,20 @@ def stream_answer(
     Hooks are on the model only while a token is computed. Between two tokens it is as it was, so that several
     streams may take turns.
     """
-    (multiplier,) = check_multipliers((multiplier,))
-    direction = _direction(model, vector, layer, [multiplier])
-    form = PromptFormat.of(model)
+    interventions = as_interventions(steering)
+    check_fit(model, interventions)
+    _check_sampling(1, max_new_tokens, 0.0, 1.0)
+    form = prompt_format or PromptFormat.of(model)
     ids = encode_prompt(form, prompt, max_new_tokens, system_prompt, "prompt")
 
     def written() -> Iterator[Answer]:
         tokens: tuple[int, ...] = ()
-        edit = _Edit(operator, direction, torch.tensor([multiplier]))
-        hooks, steps = _decode(model, [ids], edit, layer, max_new_tokens)
-        while True:
-            with residual_hooks(model, hooks):
-                step = next(steps, None)
-            if step is None:
+        with ambient(model) as outer:
+            writing = _Writing(model, form, [ids], [_Row(0, (*outer, *interventions))])
+        while len(tokens) < max_new_tokens:
+            with ambient(model), writing.hooks():
+                step = writing.step()
+            if not step:
                 break
             tokens += tuple(step.values())
             yield Answer(_text(form, tokens).rstrip(_BROKEN), tokens, finished=False)
@@ -186,39 +205,11 @@ def stream_answer(
     return written()
 
 
-@dataclass(frozen=True)
-class _Edit:
-    """What is done to a batch: an operator, a vector ``[d_model]``, and a multiplier for each row, ``[n_rows]``."""
-
-    operator: Operator
-    vector: torch.Tensor
-    multipliers: torch.Tensor
-
-    def of(self, rows: torch.Tensor) -> _Edit:
-        return replace(self, multipliers=self.multipliers[rows])
-
-    def __call__(self, activation: torch.Tensor) -> torch.Tensor:
-        return apply_operator(self.operator, activation, self.vector, self.multipliers[:, None, None])
-
-
-def _direction(
-    model: Any, vector: SteeringVector | None, layer: int | None, multipliers: Sequence[float]
-) -> torch.Tensor:
-    """Vector ``[d_model]`` that is applied; zeros where none is needed."""
-    if any(multipliers) and (vector is None or layer is None):
-        raise InputError("vector and layer: both are needed for a multiplier other than 0. Give them.")
-    if vector is not None:
-        vector.check_fits(model)
-    return vector.at(layer) if vector is not None and layer is not None else torch.zeros(int(model.cfg.d_model))
-
-
 def encode_prompt(
-    form: PromptFormat, prompt: str, max_new_tokens: int, system_prompt: str | None, what: str
+    form: PromptFormat, prompt: Prompt, max_new_tokens: int, system_prompt: str | None, what: str
 ) -> tuple[int, ...]:
     """Token ids of a prompt after which an answer has room."""
-    if max_new_tokens < 1:
-        raise InputError(f"max_new_tokens: {max_new_tokens}; it must be at least 1.")
-    ids = form.encode(prompt, "", system_prompt, what=what)
+    ids = form.tokens(prompt, "", system_prompt, what).tokens
     if len(ids) + max_new_tokens > form.n_ctx:
         raise InputError(
             f"{what}: {len(ids)} tokens and {max_new_tokens} new ones do not fit the model's context of "
@@ -227,72 +218,200 @@ def encode_prompt(
     return ids
 
 
+def greedy_answers(
+    model: Any, form: PromptFormat, prompts: Sequence[tuple[int, ...]], max_new_tokens: int
+) -> list[tuple[int, ...]]:
+    """Tokens of the unsteered greedy answers to prompts, without the token that ends them."""
+    at_once = [range(begin, min(begin + _ROWS_AT_ONCE, len(prompts))) for begin in range(0, len(prompts), _ROWS_AT_ONCE)]
+    answers: list[list[int]] = [[] for _ in prompts]
+    unsteered = conditions(model, None)
+    for step in _write_all(model, form, prompts, at_once, unsteered, (), 1, max_new_tokens, 0.0, 1.0, 0):
+        for (number, _, _), token in step.items():
+            answers[number].append(token)
+    return [tuple(tokens) for tokens in answers]
+
+
+def _conditions(
+    model: Any,
+    steering: Any,
+    vector: SteeringVector | None,
+    layer: int | None,
+    multipliers: Sequence[float],
+    operator: Operator,
+    positions: Positions,
+) -> list[Condition]:
+    if vector is None:
+        if layer is not None:
+            raise InputError("vector: it is missing, but a layer is given. Give both, or neither.")
+        return conditions(model, steering)
+    if steering is not None:
+        raise InputError("steering and vector: both are given. Give conditions in steering, or the short form.")
+    if not isinstance(vector, SteeringVector):
+        raise InputError(f"vector: {type(vector).__name__}; give one SteeringVector, or conditions in steering.")
+    if layer is None and len(vector.layers) > 1:
+        raise InputError(f"layer: {vector!r} needs one. Give layer=, one of the vector's.")
+    return conditions(model, vector, layer, multipliers, operator, positions)
+
+
+def _check_sampling(n: int, max_new_tokens: int, temperature: float, top_p: float) -> None:
+    if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1:
+        raise InputError(f"n: {n!r}; give a whole number of samples, at least 1.")
+    if max_new_tokens < 1:
+        raise InputError(f"max_new_tokens: {max_new_tokens}; it must be at least 1.")
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise InputError(f"temperature: {temperature}; it must be 0 (greedy) or a positive number.")
+    if not 0 < top_p <= 1:
+        raise InputError(f"top_p: {top_p}; it must be above 0 and at most 1.")
+    if temperature == 0 and (n > 1 or top_p < 1):
+        raise InputError("temperature: it is 0, so every sample would be the same. Give one above 0, such as 0.7.")
+
+
 def _text(form: PromptFormat, tokens: Sequence[int]) -> str:
     return str(form.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 
-@torch.no_grad()
-def _decode(
+def _write_all(
     model: Any,
-    prompts: Sequence[Sequence[int]],
-    edit: _Edit,
-    layer: int,
+    form: PromptFormat,
+    prompts: Sequence[tuple[int, ...]],
+    portions: Sequence[range],
+    asked: Sequence[Condition],
+    outer: tuple[Intervention, ...],
+    n: int,
     max_new_tokens: int,
-    temperature: float = 0.0,
-    generators: Sequence[torch.Generator] = (),
-) -> tuple[dict[int, Callable[[torch.Tensor], torch.Tensor]], Iterator[dict[int, int]]]:
-    """Read the prompts; return the steps of the answers and the hooks that must be on the model during a step.
+    temperature: float,
+    top_p: float,
+    seed: int,
+) -> Iterator[dict[tuple[int, int, int], int]]:
+    """Write the answers portion by portion, and yield ``{(prompt, condition, sample): token}`` step by step."""
+    for portion in portions:
+        places = [(number, place, k) for number in portion for place in range(len(asked)) for k in range(n)]
+        rows = [
+            _Row(
+                number - portion.start,
+                (*outer, *asked[place].interventions),
+                _generator(seed, prompts[number], k) if temperature else None,
+            )
+            for number, place, k in places
+        ]
+        writing = _Writing(model, form, [prompts[number] for number in portion], rows, temperature, top_p)
+        with writing.hooks():
+            for _ in range(max_new_tokens):
+                step = writing.step()
+                if not step:
+                    break
+                yield {places[row]: token for row, token in step.items()}
 
-    There are ``len(edit.multipliers) // len(prompts)`` rows a prompt. A step is ``{row: next token}``; a row whose
-    answer the model has ended is in no further step.
-    """
-    device, n_rows = input_device(model), len(edit.multipliers)
-    n_each = n_rows // len(prompts)
-    width = max(map(len, prompts))
-    tokens = torch.zeros(len(prompts), width, dtype=torch.long)
-    mask = torch.zeros_like(tokens)
-    for row, prompt in enumerate(prompts):
-        tokens[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
-    decoder = CachedDecoder(model)
-    if width > 1:
-        decoder.forward(tokens[:, :-1].to(device), mask[:, :-1].to(device))
-        decoder.select(torch.arange(len(prompts), device=device).repeat_interleave(n_each))
-    last = tokens[:, -1].repeat_interleave(n_each).to(device)
-    ends = end_of_text_ids(model)
-    alive = list(range(n_rows))
-    edit = replace(edit, vector=edit.vector.to(device), multipliers=edit.multipliers.to(device))
 
-    def steer_rows(activation: torch.Tensor) -> torch.Tensor:
-        return edit(activation)
+@dataclass(frozen=True)
+class _Row:
+    """One answer: the number of its prompt, what is done while it is written, and where its random numbers are from."""
+
+    prompt: int
+    interventions: tuple[Intervention, ...]
+    generator: torch.Generator | None = None
+
+
+class _Writing:
+    """Answers that are being written side by side; rows of one prompt stand together, and equally many per prompt."""
+
+    def __init__(
+        self,
+        model: Any,
+        form: PromptFormat,
+        prompts: Sequence[tuple[int, ...]],
+        rows: Sequence[_Row],
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+    ) -> None:
+        self.model, self.form, self.rows, self.device = model, form, rows, input_device(model)
+        self.tokens = [list(prompts[row.prompt]) for row in rows]
+        self.n_prompt = [len(tokens) for tokens in self.tokens]
+        self.alive = list(range(len(rows)))
+        self.warpers = [TemperatureLogitsWarper(temperature)] if temperature else []
+        self.warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
+        self.layers = sorted({one.layer for row in rows for one in row.interventions if one.multiplier})
+        self.decoder = CachedDecoder(model)
+        self._resolve()
+        self._read(prompts)
+
+    def hooks(self) -> Any:
+        """Context in which the model must be while a step is taken."""
+        return editing(self.model, self.layers, lambda layer, activation: self.batch.apply(layer, activation))
+
+    def _resolve(self) -> None:
+        """Find the steered positions of the rows that are still being written."""
+        self.batch = EditedBatch(
+            [
+                [one.edit(self.n_prompt[row], self._thinking_end(row)) for one in self.rows[row].interventions]
+                for row in self.alive
+            ]
+        )
+
+    def _thinking_end(self, row: int) -> float | None:
+        return end_of_thinking(self.form, self.tokens[row], self.n_prompt[row], growing=True)
 
     @torch.no_grad()
-    def steps() -> Iterator[dict[int, int]]:
-        nonlocal last, alive, edit
-        for _ in range(max_new_tokens):
-            logits = decoder.forward(last[:, None], torch.ones_like(last)[:, None])[:, -1]
-            last = _choose(logits, temperature, [generators[row] for row in alive] if temperature else ())
-            written = {row: token for row, token in zip(alive, last.tolist(), strict=True) if token not in ends}
-            if not written:
-                return
-            if len(written) < len(alive):
-                kept = torch.tensor([place for place, row in enumerate(alive) if row in written], device=device)
-                decoder.select(kept)
-                last, edit, alive = last[kept], edit.of(kept), list(written)
-            yield written
+    def _read(self, prompts: Sequence[tuple[int, ...]]) -> None:
+        """Read the prompts without their last tokens: once each, unless a row is steered there."""
+        width, n_each = max(map(len, prompts)), len(self.rows) // len(prompts)
+        early = any(
+            edit.first(n - 1) < n - 1
+            for n, edits in zip(self.n_prompt, self.batch.edits, strict=True)
+            for edit in edits
+        )
+        each = [prompt for prompt in prompts for _ in range(n_each)] if early else list(prompts)
+        tokens = torch.zeros(len(each), width, dtype=torch.long)
+        mask = torch.zeros_like(tokens)
+        for row, prompt in enumerate(each):
+            tokens[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, width - len(prompt) :] = 1
+        if width > 1:
+            if early:
+                self.batch.place(np.arange(width - 1) - (width - np.array([len(one) for one in each]))[:, None])
+            with editing(self.model, self.layers if early else (), self.batch.apply):
+                self.decoder.forward(tokens[:, :-1].to(self.device), mask[:, :-1].to(self.device))
+            if not early:
+                at = torch.arange(len(prompts), device=self.device).repeat_interleave(n_each)
+                self.decoder.select(at)
 
-    return {layer: steer_rows} if bool(edit.multipliers.any()) else {}, steps()
+    @torch.no_grad()
+    def step(self) -> dict[int, int]:
+        """Write the next token of every row; a row whose answer the model has ended is in no further step."""
+        if not self.alive:
+            return {}
+        self.batch.place(np.array([[len(self.tokens[row]) - 1] for row in self.alive]))
+        last = torch.tensor([[self.tokens[row][-1]] for row in self.alive], device=self.device)
+        logits = self.decoder.forward(last, torch.ones_like(last))[:, -1]
+        chosen = self._choose(logits)
+        written = {row: token for row, token in zip(self.alive, chosen, strict=True) if token not in self.form.end_ids}
+        if len(written) < len(self.alive):
+            kept = [place for place, row in enumerate(self.alive) if row in written]
+            self.alive = list(written)
+            if kept:
+                self.decoder.select(torch.tensor(kept, device=self.device))
+            self.batch = EditedBatch([self.batch.edits[place] for place in kept])
+        for row, token in written.items():
+            self.tokens[row].append(token)
+        if any(one.positions == "after_thinking" for row in self.alive for one in self.rows[row].interventions):
+            self._resolve()
+        return written
+
+    def _choose(self, logits: torch.Tensor) -> list[int]:
+        """Next token of every row: the most likely, or one drawn with the row's own generator."""
+        if not self.warpers:
+            return logits.argmax(-1).tolist()
+        scores: Any = logits.float()
+        for warper in self.warpers:
+            scores = warper(None, scores)
+        probabilities = scores.softmax(-1).cpu()
+        return [
+            int(torch.multinomial(row, 1, generator=self.rows[alive].generator))
+            for alive, row in zip(self.alive, probabilities, strict=True)
+        ]
 
 
-def _choose(logits: torch.Tensor, temperature: float, generators: Sequence[torch.Generator]) -> torch.Tensor:
-    """Next token of every row: the most likely, or one drawn with the row's own generator."""
-    if temperature == 0:
-        return logits.argmax(-1)
-    probabilities = (logits.float() / temperature).softmax(-1).cpu()
-    drawn = [torch.multinomial(row, 1, generator=g) for row, g in zip(probabilities, generators, strict=True)]
-    return torch.cat(drawn).to(logits.device)
-
-
-def _generator(seed: int, item: int) -> torch.Generator:
-    """Random numbers of one prompt, independent of those of the others."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, item]).generate_state(1)[0]))
+def _generator(seed: int, prompt: Sequence[int], sample: int) -> torch.Generator:
+    """Random numbers of one sample of one prompt, which nothing else has a part in."""
+    digest = hashlib.sha256(json.dumps([seed, list(prompt), sample]).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

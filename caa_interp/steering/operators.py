@@ -18,16 +18,14 @@ applies it in full; the four that replace a projection go part of the way in bet
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
 from caa_interp.errors import InputError
+from caa_interp.tree.edits import Operator
 
-# (residual, vector, multiplier) -> residual; a multiplier is a number, or one a row, [..., 1].
-Operator = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | float], torch.Tensor]
 
 
 def add(residual: torch.Tensor, vector: torch.Tensor, multiplier: torch.Tensor | float) -> torch.Tensor:
@@ -38,9 +36,9 @@ def add(residual: torch.Tensor, vector: torch.Tensor, multiplier: torch.Tensor |
     residual
         ``[..., d_model]``.
     vector
-        ``[d_model]``, or one a row, ``[..., d_model]``.
+        ``[d_model]``, or one per row, ``[..., d_model]``.
     multiplier
-        A number, or one a row, ``[..., 1]``.
+        A number, or one per row, ``[..., 1]``.
     """
     return residual + multiplier * vector
 
@@ -134,17 +132,6 @@ class AddIf:
         _, along = _along(residual, vector)
         chosen = along < self.threshold if self.side == "below" else along > self.threshold
         return torch.where(chosen, residual + multiplier * vector, residual)
-
-
-def apply_operator(
-    operator: Operator, residual: torch.Tensor, vector: torch.Tensor, multiplier: torch.Tensor | float
-) -> torch.Tensor:
-    """Apply an operator in float32 at least, and return the result in the residual stream's own type."""
-    work = torch.promote_types(residual.dtype, torch.float32)
-    like = residual.to(work)
-    if isinstance(multiplier, torch.Tensor):
-        multiplier = multiplier.to(like)
-    return operator(like, vector.to(like), multiplier).to(residual)
 
 
 def name_of(operator: Operator) -> str:

@@ -2,11 +2,11 @@ from .branches import (
     Branch as Branch,
 )
 from .branches import (
-    Edit as Edit,
 )
 from .branches import (
     TreeResult as TreeResult,
 )
+from .edits import Edit as Edit
 from .run import (
     run_tree as run_tree,
 )

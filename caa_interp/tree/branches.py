@@ -5,41 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from caa_interp.steering.operators import add
-
 if TYPE_CHECKING:
     import torch
 
-    from caa_interp.steering.operators import Operator
+    from caa_interp.tree.edits import Edit
 
 Path = Literal["tree", "plain"]
-
-
-@dataclass(frozen=True, eq=False)
-class Edit:
-    """Change of the residual stream after one block.
-
-    Edits are compared by identity: branches that hold the same ``Edit`` objects share their computation.
-
-    Attributes
-    ----------
-    layer
-        Block whose output is edited.
-    vector
-        Steering vector, ``[d_model]``.
-    start
-        First edited position of the sequence; all later ones are edited too.
-    multiplier
-        How much of it.
-    operator
-        What is done with them; default: the vector times the multiplier is added.
-    """
-
-    layer: int
-    vector: torch.Tensor
-    start: int
-    multiplier: float = 1.0
-    operator: Operator = add
 
 
 @dataclass(frozen=True)
@@ -69,12 +40,12 @@ class Branch:
     @property
     def applied(self) -> tuple[Edit, ...]:
         """Edits that reach a position of this branch."""
-        return tuple(edit for edit in self.edits if edit.start < len(self.tokens))
+        return tuple(edit for edit in self.edits if edit.first(len(self.tokens)) < len(self.tokens))
 
     @property
     def start(self) -> int:
         """First position that differs from the same sequence without edits."""
-        return min((edit.start for edit in self.applied), default=len(self.tokens))
+        return min((edit.first(len(self.tokens)) for edit in self.edits), default=len(self.tokens))
 
     @property
     def join(self) -> int:

@@ -7,7 +7,6 @@ whatever a model hands its blocks (rotary embeddings, position ids, ...) is hand
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -17,9 +16,8 @@ import numpy as np
 import torch
 from transformers import Cache, DynamicCache
 
-from caa_interp.models.access import input_device, n_layers, residual_hooks
-from caa_interp.steering.operators import Operator, apply_operator
-from caa_interp.tree.branches import Edit
+from caa_interp.models.access import input_device, n_layers, reading
+from caa_interp.tree.edits import Change, gather
 from caa_interp.tree.plan import BaseRows, Lanes, Plan, Variant, deal
 from caa_interp.tree.prefix import Prefix
 
@@ -94,10 +92,9 @@ def run_base(model: Any, plans: Sequence[Plan], keep_layers: set[int], n_blocks:
         for base, size in zip(bases, sizes, strict=True):
             base.residual[layer] = activation[base.index, :size]
 
-    hooks = {layer: (lambda a, layer=layer: keep(layer, a)) for layer in sorted(keep_layers)}
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        stack.enter_context(residual_hooks(model, hooks))
+        stack.enter_context(reading(model, sorted(keep_layers), keep))
         if steering:
             stack.enter_context(_recorded_calls(model, calls))
         ids, places = (torch.as_tensor(values, device=device) for values in (tokens, positions))
@@ -156,7 +153,7 @@ def run_variants(
     )
     sees, columns = _variant_mask(rows, lanes)
     mask = _additive(torch.as_tensor(sees, device=some.device), some.dtype)
-    changes = _changes(variants, lanes, rows.positions, some.device)
+    changes = _changes(variants, rows.positions)
     run_at = twins - base.n_before  # where the unsteered pass has them
     residual = some.new_empty(len(lanes.twins), 0, some.shape[-1])
     for layer in range(int(lanes.joins[0]), stop):
@@ -177,7 +174,9 @@ def run_variants(
             new = base.residual[layer][run_at[:, present:joined]]
             residual = torch.cat([residual.to(new.device), new], dim=1)
         for change in changes.get(layer, ()):
-            residual = change.apply(residual)
+            at = change.rows.to(lane.device)
+            flat = change.apply(residual.flatten(0, 1), lane[at] * residual.shape[1] + slot[at])
+            residual = flat.view_as(residual)
         if layer in layers:
             n_rows = joined * len(lanes.twins)
             yield layer, residual[lane[:n_rows].to(residual.device), slot[:n_rows].to(residual.device)]
@@ -229,55 +228,13 @@ def _prefix_cache(base: Base, columns: np.ndarray, layer: int) -> DynamicCache:
     return cache
 
 
-@dataclass(frozen=True)
-class _Change:
-    """What one operator does after one layer.
-
-    Attributes
-    ----------
-    operator
-        The operator.
-    lane, slot
-        ``[n_edited]``; places of the edited rows.
-    vectors, multipliers
-        ``[n_edited, d_model]`` and ``[n_edited, 1]``.
-    """
-
-    operator: Operator
-    lane: torch.Tensor
-    slot: torch.Tensor
-    vectors: torch.Tensor
-    multipliers: torch.Tensor
-
-    def apply(self, residual: torch.Tensor) -> torch.Tensor:
-        """Edit the rows of a residual stream ``[n_lanes, n_slots, d_model]``."""
-        rows = residual.flatten(0, 1)
-        at = (self.lane * residual.shape[1] + self.slot).to(rows.device)
-        edited = apply_operator(self.operator, rows[at], self.vectors, self.multipliers)
-        return rows.index_copy(0, at, edited).view_as(residual)
-
-
-def _changes(
-    variants: Sequence[Variant], lanes: Lanes, positions: np.ndarray, device: torch.device
-) -> dict[int, list[_Change]]:
-    """For each edited layer what is done there, in turn: the first edit of every variant, then the second, ..."""
-    found: dict[tuple[int, int, Operator], list[tuple[np.ndarray, Edit]]] = {}
-    begin = 0
-    for variant in variants:
-        turns: Counter[int] = Counter()
-        for edit in variant.edits:
-            at = begin + np.flatnonzero(positions[variant.twins] >= edit.start)
-            found.setdefault((edit.layer, turns[edit.layer], edit.operator), []).append((at, edit))
-            turns[edit.layer] += 1
-        begin += len(variant.twins)
-    changes: dict[int, list[_Change]] = {}
-    for (layer, _, operator), edited in sorted(found.items(), key=lambda item: item[0][:2]):
-        at = np.concatenate([rows for rows, _ in edited])
-        lane, slot = (torch.as_tensor(values[at], device=device) for values in (lanes.lane, lanes.slot))
-        vectors = torch.cat([edit.vector[None].expand(len(rows), -1) for rows, edit in edited]).to(device)
-        multipliers = torch.tensor([edit.multiplier for rows, edit in edited for _ in rows], device=device)[:, None]
-        changes.setdefault(layer, []).append(_Change(operator, lane, slot, vectors, multipliers))
-    return changes
+def _changes(variants: Sequence[Variant], positions: np.ndarray) -> dict[int, list[Change]]:
+    """Changes of the variants' rows, which are counted one variant after the other."""
+    begins = np.cumsum([0, *(len(variant.twins) for variant in variants)])
+    return gather(
+        [(edit, begin + np.flatnonzero(edit.covers(positions[variant.twins]))) for edit in variant.edits]
+        for begin, variant in zip(begins, variants, strict=False)
+    )
 
 
 def _variant_mask(rows: BaseRows, lanes: Lanes) -> tuple[np.ndarray, np.ndarray]:

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
-from caa_interp.models.access import CachedDecoder, input_device, residual_hooks
-from caa_interp.steering.operators import apply_operator
+from caa_interp.models.access import CachedDecoder, input_device, reading
 from caa_interp.tree.branches import Branch, TreeResult
+from caa_interp.tree.edits import EditedBatch, editing
 from caa_interp.tree.prefix import shared_length
 
 _MAX_LOGITS_BYTES = 256 * 2**20
@@ -62,34 +63,25 @@ def _run_batch(
     for row, branch in enumerate(branches):
         tokens[row, : lengths[row]] = torch.tensor(branch.tokens[prefix:])
     found = torch.zeros(len(branches), len(layers), int(model.cfg.d_model), dtype=torch.float64)
-    edited = {edit.layer for branch in branches for edit in branch.edits}
-    reading = set(layers) if any(branch.reads for branch in branches) else set()
+    edited = EditedBatch([branch.edits for branch in branches])
+    edited.place(np.tile(np.arange(prefix, prefix + max(lengths)), (len(branches), 1)))
 
-    def hook(layer: int, activation: torch.Tensor) -> torch.Tensor | None:
-        if layer in edited:
-            activation = activation.clone()
-            for row, branch in enumerate(branches):
-                for edit in branch.edits:
-                    if edit.layer == layer:
-                        steered = activation[row, max(0, edit.start - prefix) :]
-                        steered.copy_(apply_operator(edit.operator, steered, edit.vector, edit.multiplier))
-        if layer in reading:
-            for row, branch in enumerate(branches):
-                if branch.reads:
-                    mean = activation[row, [position - prefix for position in branch.reads]].double().mean(0)
-                    found[row, layers.index(layer)] = mean.cpu()
-        return activation if layer in edited else None
+    def read(layer: int, activation: torch.Tensor) -> None:
+        for row, branch in enumerate(branches):
+            if branch.reads:
+                mean = activation[row, [position - prefix for position in branch.reads]].double().mean(0)
+                found[row, layers.index(layer)] = mean.cpu()
 
     asked = [at - prefix for branch in branches for at in (*branch.compared, *(at for at, _ in branch.targets))]
     keep = max(lengths) - min(asked, default=max(lengths) - 1)
-    hooks = {layer: (lambda a, layer=layer: hook(layer, a)) for layer in sorted(edited | reading)}
+    read_layers = layers if any(branch.reads for branch in branches) else ()
     decoder = CachedDecoder(model)
     with torch.no_grad():
         if prefix:
             first = torch.tensor([branches[0].tokens[:prefix]], device=device)
             decoder.forward(first, torch.ones_like(first))
             decoder.select(torch.zeros(len(branches), dtype=torch.long, device=device))
-        with residual_hooks(model, hooks):
+        with editing(model, edited.layers, edited.apply), reading(model, read_layers, read):
             logits = decoder.forward(tokens, torch.ones_like(tokens), keep)
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     begin = prefix + max(lengths) - keep  # position of the first logits

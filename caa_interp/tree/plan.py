@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from caa_interp.tree.branches import Branch, Edit
+from caa_interp.tree.branches import Branch
+from caa_interp.tree.edits import Edit
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def run_trees(
     waiting = (_checked(model, branches) for branches in trees)
     prefix = Prefix()
     for first in waiting:
-        n_beside = 2 if any(branch.edits for branch in first) else _TREES_AT_ONCE
+        n_beside = 2 if any(branch.applied for branch in first) else _TREES_AT_ONCE
         window = [first, *islice(waiting, n_beside - 1)]
         chosen = _path(model, window[0], path)
         if chosen == "tree":
@@ -94,12 +94,12 @@ def _checked(model: Any, branches: Iterable[Branch]) -> list[Branch]:
 
 
 def _path(model: Any, branches: Sequence[Branch], path: Path | None) -> Path:
-    if steered.get(model):
-        # Somebody else's steering knows positions of plain sequences only.
-        if None in steered[model]:
+    if model in steered:
+        # The hooks of a steer context know positions of plain sequences only.
+        if not steered[model]:
             raise InputError(
-                "model: it is being steered, and it is not said from which position on. Leave the steer context, or "
-                "give it start."
+                "model: it is being steered, and where its prompts end is not known here. Leave the steer context, or "
+                "give it prompt_length or positions='all'."
             )
         return "plain"
     if path is not None:
@@ -222,11 +222,11 @@ def _portions(model: Any, plan: Plan) -> list[slice]:
 
 def _paths_agree(model: Any, branches: Sequence[Branch]) -> bool:
     """Compare both paths on the first branches that a model is given, and on the first edited ones; remember it."""
-    kind = any(branch.edits for branch in branches)
+    kind = any(branch.applied for branch in branches)
     known = _agrees.setdefault(model, {})
     if kind not in known:
-        edited = sorted((b for b in branches if b.edits), key=lambda b: b.join)
-        some = [*[b for b in branches if not b.edits][:2], *edited[:1], *edited[-1:]]
+        edited = sorted((b for b in branches if b.applied), key=lambda b: b.join)
+        some = [*[b for b in branches if not b.applied][:2], *edited[:1], *edited[-1:]]
         layers = sorted({0, n_layers(model) - 1, *(edit.layer for branch in some for edit in branch.edits)})
         probes = [
             replace(b, targets=b.targets or ((len(b.tokens) - 1, 0),), reads=b.reads or (len(b.tokens) - 1,))

@@ -1,0 +1,227 @@
+"""One change of the residual stream, as one object; whatever steers takes one or several of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from caa_interp.errors import InputError
+from caa_interp.models.access import check_layers
+from caa_interp.steering.operators import add, name_of
+from caa_interp.steering.positions import Positions, check_positions, name_of_positions, resolve
+from caa_interp.tree.edits import Edit, Operator
+from caa_interp.vectors.vector import SteeringVector
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """A change of the residual stream after one block: vector, layer, multiplier, operator and positions.
+
+    The paper's is ``x + multiplier * vector`` from the last prompt token on (Rimsky et al. 2024, section 3).
+    Several are applied in turn: in a list, the first one first.
+
+    Parameters
+    ----------
+    vector
+        The steering vector.
+    layer
+        0-based block index, one of the vector's layers.
+    multiplier
+        Any finite number; 0 changes nothing. Default: 1.
+    operator
+        What is done with vector and multiplier, see :mod:`caa_interp.steering.operators`. Default: addition.
+    positions
+        Where, see :mod:`caa_interp.steering.positions`. Default: from the last token of the prompt on.
+
+    Raises
+    ------
+    InputError
+        If one of these is not usable.
+
+    Examples
+    --------
+    >>> up = caa.Intervention(vector, layer=15, multiplier=1.5)
+    >>> capped = caa.Intervention(vector, layer=15, operator=caa.Cap(high=4.0))
+    >>> with caa.steer(model, [up, capped]):
+    ...     _ = model.generate("How was your day?", max_new_tokens=5, verbose=False)
+    """
+
+    vector: SteeringVector
+    layer: int
+    multiplier: float = 1.0
+    operator: Operator = add
+    positions: Positions = "from_last_prompt_token"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.vector, SteeringVector):
+            raise InputError(f"vector: {type(self.vector).__name__}; an Intervention holds one SteeringVector.")
+        (layer,) = check_layers(self.layer, self.vector.layers, "the vector")
+        (multiplier,) = check_multipliers((self.multiplier,))
+        if not callable(self.operator):
+            raise InputError(f"operator: {self.operator!r}; give one such as caa.add, caa.ablate or caa.Cap(high=3).")
+        for name, value in {
+            "layer": layer,
+            "multiplier": multiplier,
+            "positions": check_positions(self.positions),
+        }.items():
+            object.__setattr__(self, name, value)
+
+    def __mul__(self, factor: float) -> Intervention:
+        return replace(self, multiplier=self.multiplier * factor)
+
+    __rmul__ = __mul__
+
+    def edit(self, n_prompt: int, thinking_end: float | None = None) -> Edit:
+        """Resolve the positions on a prompt of ``n_prompt`` tokens; see :func:`resolve` in the module of positions."""
+        spans = resolve(self.positions, n_prompt, thinking_end)
+        return Edit(self.layer, self.vector.at(self.layer), self.multiplier, self.operator, spans)
+
+
+# What may stand wherever a model is steered: nothing, one intervention, or several, applied in turn.
+Steering = None | Intervention | Sequence[Intervention]
+# What a table can be measured under: vectors, with layers and multipliers, or conditions.
+Steered = SteeringVector | Mapping[str, Any] | Steering | Sequence[Steering]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What rows of a table are measured under.
+
+    Attributes
+    ----------
+    interventions
+        What is done, in turn; none for the unsteered model.
+    vector, kind, layer, multiplier, operator, positions
+        What the columns of these names say. Of several interventions, layer and multiplier are the first one's.
+    """
+
+    interventions: tuple[Intervention, ...]
+    vector: str
+    kind: str
+    layer: int | None
+    multiplier: float
+    operator: str
+    positions: str
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Columns of a table and their values."""
+        return {name: value for name, value in vars(self).items() if name != "interventions"}
+
+    def transferred_to(self, model: Any) -> Condition:
+        """Return the same condition for another model of the same width, see :meth:`SteeringVector.transferred_to`."""
+        moved = tuple(replace(one, vector=one.vector.transferred_to(model)) for one in self.interventions)
+        return replace(self, interventions=moved)
+
+    def edits(
+        self, n_prompt: int, thinking_end: float | None = None, outer: Sequence[Intervention] = ()
+    ) -> tuple[Edit, ...]:
+        """Resolve all interventions on a prompt, those of open contexts first; see :meth:`Intervention.edit`."""
+        return tuple(one.edit(n_prompt, thinking_end) for one in (*outer, *self.interventions))
+
+
+def condition_of(steering: Steering, name: str | None = None) -> Condition:
+    """Describe interventions for a table, under a name or under those of their vectors."""
+    several = as_interventions(steering)
+    if not several:
+        return Condition((), name or "unsteered", "unsteered", None, 0.0, "", "")
+    first = several[0]
+    names = [
+        one.vector.name if one.operator is add else f"{one.vector.name} ({name_of(one.operator)})" for one in several
+    ]
+    return Condition(
+        several,
+        name or " + ".join(dict.fromkeys(names)),
+        first.vector.kind,
+        first.layer,
+        first.multiplier,
+        " + ".join(dict.fromkeys(name_of(one.operator) for one in several)),
+        " + ".join(dict.fromkeys(name_of_positions(one.positions) for one in several)),
+    )
+
+
+def as_interventions(steering: Steering) -> tuple[Intervention, ...]:
+    """Interventions as a tuple, or raise :class:`InputError` if there is something else among them."""
+    if steering is None:
+        return ()
+    several: tuple[Any, ...] = (steering,)
+    if isinstance(steering, Sequence) and not isinstance(steering, str):
+        several = tuple(steering)
+    for one in several:
+        if not isinstance(one, Intervention):
+            raise InputError(
+                f"vector: {type(one).__name__}; give a SteeringVector with its layer, several by name, an Intervention, "
+                "several in a list, or None. A vector among interventions needs its layer: "
+                "caa.Intervention(vector, layer=...)."
+            )
+    return several
+
+
+def conditions(
+    model: Any,
+    given: Any,
+    layers: int | Sequence[int] | None = None,
+    multipliers: Sequence[float] = (1.0,),
+    operator: Operator = add,
+    positions: Positions = "from_last_prompt_token",
+) -> list[Condition]:
+    """Spell out what a table is to be measured under, and check that all of it fits the model.
+
+    Parameters
+    ----------
+    model
+        The model.
+    given
+        The short form: a vector, or several by name, each with every layer and multiplier. Or interventions: one,
+        or a list or mapping (by name) of conditions, each of them None, an Intervention or a list of Interventions.
+    layers, multipliers, operator, positions
+        Of the short form. Layers default to each vector's own.
+    """
+    if isinstance(given, SteeringVector):
+        given = {given.name: given}
+    if isinstance(given, Mapping | Sequence) and not given:
+        raise InputError("vector: it is empty; give at least one vector or condition.")
+    if isinstance(given, Mapping) and all(isinstance(one, SteeringVector) for one in given.values()):
+        doses = check_multipliers(multipliers)
+        found = [
+            condition_of(Intervention(vector, layer, dose, operator, positions), str(name))
+            for name, vector in given.items()
+            for layer in check_layers(layers, vector.layers, "the vector")
+            for dose in doses
+        ]
+    elif layers is not None:
+        raise InputError("layers: interventions have their own. Leave layers out, or give vectors.")
+    elif isinstance(given, Mapping):
+        found = [condition_of(one, str(name)) for name, one in given.items()]
+    elif isinstance(given, Sequence) and not isinstance(given, str):
+        found = [one if isinstance(one, Condition) else condition_of(one) for one in given]
+    else:
+        found = [condition_of(given)]
+    check_fit(model, (one for condition in found for one in condition.interventions))
+    return found
+
+
+def check_fit(model: Any, interventions: Iterable[Intervention]) -> None:
+    """Raise :class:`VectorMismatchError` unless all vectors were made for ``model``."""
+    for vector in {id(one.vector): one.vector for one in interventions}.values():
+        vector.check_fits(model)
+
+
+def check_multipliers(multipliers: float | Sequence[float]) -> list[float]:
+    """Return multipliers as floats, or raise :class:`InputError` if one is no finite number or given twice."""
+    checked = []
+    value: Any
+    for value in multipliers if isinstance(multipliers, Sequence | np.ndarray) else [multipliers]:
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+            raise InputError(f"multiplier: {value!r} is not a finite number; give one such as -1, 0 or 1.5.")
+        checked.append(float(value))
+    if not checked:
+        raise InputError("multipliers: the list is empty; give at least one number.")
+    if len(set(checked)) < len(checked):
+        raise InputError(f"multipliers: {checked} names one twice; name each once.")
+    return checked

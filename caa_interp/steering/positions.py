@@ -1,0 +1,128 @@
+"""Which positions are steered: rules that are resolved on a prompt, never on the tensor that a hook happens to see.
+
+==========================  ==================================================================================
+``from_last_prompt_token``  from the last token of the prompt on, generated tokens included (Rimsky et al. 2024)
+``answer``                  every token after the prompt
+``FirstAnswerTokens(k)``    the first k tokens after the prompt
+``prompt``                  every token of the prompt, and no other
+``all``                     every token
+``after_thinking``          from the end of the model's thinking on; where it has none, from the last prompt token on
+``[3, 4, 7]``               these positions, 0-based
+==========================  ==================================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Literal, get_args
+
+import numpy as np
+
+from caa_interp.errors import InputError
+from caa_interp.prompts.format import PromptFormat
+from caa_interp.tree.edits import Spans
+
+Rule = Literal["from_last_prompt_token", "answer", "prompt", "all", "after_thinking"]
+RULES: tuple[Rule, ...] = get_args(Rule)
+# A chat template that opens or closes the thinking itself does so in the last few tokens of the prompt.
+_TEMPLATE_TOKENS = 5
+
+
+@dataclass(frozen=True)
+class FirstAnswerTokens:
+    """The first tokens of the answer.
+
+    Parameters
+    ----------
+    k
+        How many, at least 1.
+    """
+
+    k: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.k, bool) or not isinstance(self.k, Integral) or self.k < 1:
+            raise InputError(f"k: {self.k!r}; give a whole number of tokens, at least 1.")
+
+
+Positions = Rule | FirstAnswerTokens | Sequence[int]
+
+
+def resolve(positions: Positions, n_prompt: int, thinking_end: float | None = None) -> Spans:
+    """Positions of a sequence that a rule names, as half-open ranges.
+
+    Parameters
+    ----------
+    positions
+        The rule, or 0-based positions.
+    n_prompt
+        Number of leading tokens that are the prompt's.
+    thinking_end
+        Position of the token that ends the model's thinking; infinite while it still thinks, None if it does not.
+    """
+    last = n_prompt - 1
+    if isinstance(positions, FirstAnswerTokens):
+        return ((n_prompt, n_prompt + positions.k),)
+    if not isinstance(positions, str):
+        return tuple((int(at), int(at) + 1) for at in sorted(positions))
+    start, stop = {
+        "from_last_prompt_token": (last, math.inf),
+        "answer": (n_prompt, math.inf),
+        "prompt": (0, n_prompt),
+        "all": (0, math.inf),
+        "after_thinking": (last if thinking_end is None else max(last, thinking_end), math.inf),
+    }[positions]
+    return () if math.isinf(start) else ((int(start), stop),)
+
+
+def end_of_thinking(
+    form: PromptFormat, tokens: Sequence[int], n_prompt: int, *, growing: bool = False
+) -> float | None:
+    """Find where the model's thinking ends in a prompt with an answer.
+
+    Parameters
+    ----------
+    form
+        How the model is addressed; ``</think>`` ends the thinking if it is a token of its own.
+    tokens, n_prompt
+        Token ids of both, and the number of the prompt's.
+    growing
+        Whether the answer is still being written, so that the model may think yet.
+
+    Returns
+    -------
+    float or None
+        Position of the token that ends it, or of the first token of an answer that begins without thinking; infinite
+        while the model thinks or may begin to, None if there is no thinking.
+    """
+    if form.thinking_end is None:
+        return None
+    ends = [at for at, token in enumerate(tokens) if token == form.thinking_end and at >= n_prompt - _TEMPLATE_TOKENS]
+    if ends or not growing:
+        return ends[-1] if ends else None
+    written = [str(form.tokenizer.decode([token])) for token in tokens[n_prompt:]]
+    opened = "<think>" in str(form.tokenizer.decode(tokens[max(0, n_prompt - _TEMPLATE_TOKENS) : n_prompt]))
+    first = next((text for text in written if text.strip()), None)
+    return math.inf if opened or first is None or first.strip() == "<think>" else n_prompt
+
+
+def check_positions(positions: Positions) -> Positions:
+    """Return a rule as it is and explicit positions as a tuple, or raise :class:`InputError`."""
+    if isinstance(positions, FirstAnswerTokens) or (isinstance(positions, str) and positions in RULES):
+        return positions
+    if not isinstance(positions, str) and isinstance(positions, Sequence | range | np.ndarray) and len(positions):
+        at = list(positions)
+        if all(isinstance(n, Integral) and not isinstance(n, bool) and int(n) >= 0 for n in at):
+            return tuple(sorted({int(n) for n in at}))
+    raise InputError(
+        f"positions: {positions!r}; give one of {', '.join(map(repr, RULES))}, FirstAnswerTokens(k), or a list of "
+        "positions of at least 0."
+    )
+
+
+def name_of_positions(positions: Positions) -> str:
+    """Name of a rule, for tables."""
+    return positions if isinstance(positions, str) else repr(positions)

@@ -1,0 +1,176 @@
+"""The one place where a residual stream is changed.
+
+An :class:`Edit` is one change of one sequence: after which block, at which positions, by which operator. Whatever
+steers becomes edits first (:class:`caa_interp.Intervention`) and is applied here:
+
+1. the edits of many rows are gathered into one :class:`Change` per layer, turn and operator;
+2. a token tree applies the changes to its steered rows, between two blocks (:mod:`caa_interp.tree.passes`);
+3. everything else runs the model as it is, with the hooks of :func:`editing`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from caa_interp.models.access import hook_name
+
+# (residual, vector, multiplier) -> residual; a multiplier is a number, or one per row, [..., 1].
+Operator = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | float], torch.Tensor]
+# Positions of a sequence as half-open ranges in rising order; a stop may be infinite.
+Spans = tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """Change of the residual stream of one sequence after one block.
+
+    Edits are compared by identity: branches that hold the same ``Edit`` objects share their computation.
+
+    Attributes
+    ----------
+    layer
+        0-based index of the block whose output is changed.
+    vector
+        Steering vector, ``[d_model]``.
+    multiplier
+        How much of it; 0 changes nothing, whatever the operator.
+    operator
+        What is done with them, see :mod:`caa_interp.steering.operators`.
+    spans
+        Changed positions of the sequence, as half-open ranges in rising order.
+    """
+
+    layer: int
+    vector: torch.Tensor
+    multiplier: float
+    operator: Operator
+    spans: Spans
+
+    def covers(self, positions: np.ndarray) -> np.ndarray:
+        """Tell which of some ``positions`` are changed; same shape, boolean."""
+        inside = [(positions >= start) & (positions < stop) for start, stop in self.spans if self.multiplier]
+        return np.logical_or.reduce(inside) if inside else np.zeros(positions.shape, dtype=bool)
+
+    def first(self, n_tokens: int) -> int:
+        """First changed position of a sequence of that many tokens; ``n_tokens`` if none is."""
+        return next((start for start, _ in self.spans if self.multiplier and start < n_tokens), n_tokens)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one operator does to some rows after one block.
+
+    Attributes
+    ----------
+    operator
+        The operator.
+    rows
+        ``[n_edited]``; indices of the rows.
+    vectors, multipliers
+        ``[n_edited, d_model]`` and ``[n_edited, 1]``.
+    """
+
+    operator: Operator
+    rows: torch.Tensor
+    vectors: torch.Tensor
+    multipliers: torch.Tensor
+
+    def apply(self, residual: torch.Tensor, at: torch.Tensor | None = None) -> torch.Tensor:
+        """Return a changed copy of a residual stream ``[n_rows, d_model]``; ``at``: where its rows are by now."""
+        at = (self.rows if at is None else at).to(residual.device)
+        edited = apply_operator(self.operator, residual[at], self.vectors, self.multipliers)
+        return residual.index_copy(0, at, edited)
+
+
+def gather(owners: Iterable[Iterable[tuple[Edit, np.ndarray]]]) -> dict[int, list[Change]]:
+    """Put together what is done after each layer, in turn: the first edit of every sequence, then the second, ...
+
+    Parameters
+    ----------
+    owners
+        For each sequence its edits in order, each with the indices of the rows that it changes.
+    """
+    found: dict[tuple[int, int, Operator], list[tuple[Edit, np.ndarray]]] = {}
+    for edits in owners:
+        turns: Counter[int] = Counter()
+        for edit, rows in edits:
+            if len(rows):
+                found.setdefault((edit.layer, turns[edit.layer], edit.operator), []).append((edit, rows))
+            turns[edit.layer] += 1
+    changes: dict[int, list[Change]] = {}
+    for (layer, _, operator), edited in sorted(found.items(), key=lambda item: item[0][:2]):
+        rows = torch.as_tensor(np.concatenate([rows for _, rows in edited]))
+        vectors = torch.cat([edit.vector[None].expand(len(rows), -1) for edit, rows in edited])
+        multipliers = torch.tensor([edit.multiplier for edit, rows in edited for _ in rows])[:, None]
+        changes.setdefault(layer, []).append(Change(operator, rows, vectors, multipliers))
+    return changes
+
+
+class EditedBatch:
+    """A batch of sequences that is edited while a model runs over it, some positions at a time.
+
+    Parameters
+    ----------
+    edits
+        For each row of the batch its edits, in order.
+    """
+
+    def __init__(self, edits: Sequence[Sequence[Edit]]) -> None:
+        self.edits = [tuple(some) for some in edits]
+        self._changes: dict[int, list[Change]] = {}
+
+    @property
+    def layers(self) -> list[int]:
+        """Layers that have edits."""
+        return sorted({edit.layer for edits in self.edits for edit in edits})
+
+    def place(self, positions: np.ndarray) -> None:
+        """Say where the next forward pass stands: the position ``[n_rows, n_new]`` of each column in its sequence."""
+        width = positions.shape[1]
+        self._changes = gather(
+            [(edit, row * width + np.flatnonzero(edit.covers(at))) for edit in edits]
+            for row, (edits, at) in enumerate(zip(self.edits, positions, strict=True))
+        )
+
+    def apply(self, layer: int, activation: torch.Tensor) -> torch.Tensor:
+        """Edit the residual stream ``[n_rows, n_new, d_model]`` after one block."""
+        residual = activation.flatten(0, 1)
+        for change in self._changes.get(layer, ()):
+            residual = change.apply(residual)
+        return residual.view_as(activation)
+
+    def changes(self, layer: int) -> bool:
+        """Whether any row is edited after that block in the present forward pass."""
+        return layer in self._changes
+
+
+@contextmanager
+def editing(model: Any, layers: Iterable[int], edited: Callable[[int, torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """Replace the residual stream after each of ``layers`` by ``edited(layer, residual)`` while the context is open.
+
+    These are the only hooks of this package that write; they are removed at the end, also when the body raises.
+    """
+
+    def writing(layer: int) -> Callable[..., torch.Tensor]:
+        return lambda activation, hook: edited(layer, activation)
+
+    with model.hooks(fwd_hooks=[(hook_name(layer), writing(layer)) for layer in layers]):
+        yield
+
+
+def apply_operator(
+    operator: Operator, residual: torch.Tensor, vector: torch.Tensor, multiplier: torch.Tensor | float
+) -> torch.Tensor:
+    """Apply an operator in float32 at least, and return the result in the residual stream's own type."""
+    work = torch.promote_types(residual.dtype, torch.float32)
+    like = residual.to(work)
+    if isinstance(multiplier, torch.Tensor):
+        multiplier = multiplier.to(like)
+    return operator(like, vector.to(like), multiplier).to(residual)
