@@ -162,7 +162,8 @@ def jackknife_interval(estimate: float, left_out: np.ndarray, confidence: float 
 def wilson_interval(share: float, n_items: int, confidence: float = 0.95) -> tuple[float, float]:
     """Score interval of a share of ``n_items`` independent trials (Wilson 1927).
 
-    Unlike a bootstrap it keeps a width where all trials agree.
+    Unlike a bootstrap it keeps a width where all trials agree. Unlike :func:`scipy.stats.binomtest` it takes any
+    share, such as that of pairs of which one answer in two is right.
 
     Parameters
     ----------

@@ -82,7 +82,7 @@ def fetch(
     collection: Annotated[str, typer.Argument(help="anthropic or caa.", autocompletion=_collections)],
     behavior: Annotated[str, typer.Argument(help="Name of the set, such as survival-instinct.")],
 ) -> None:
-    """Download a published set into the cache folder, checked by size and sha256.
+    """Download a published set into the cache folder, checked by its sha256.
 
     Example: caa-interp data fetch anthropic survival-instinct
     """

@@ -189,7 +189,7 @@ class _Run:
         layer: dict[str, int] = {}
         found = Found(vectors, layer)
         of_vectors, of_scores, of_rest = plan.vectors(), plan.scores(), plan.rest()
-        with counting(len(of_vectors + of_scores + of_rest), model.name, self._progress, unit="pieces") as bar:
+        with counting(len(of_vectors + of_scores + of_rest), model.name, self._progress, unit="piece") as bar:
             for piece, table in self._finished(of_vectors, found, model, facts, bar):
                 vectors[piece.behavior] = vectors_of(table)
                 path = self._folder / "vectors" / slug(facts["id"]) / f"{slug(piece.behavior)}.safetensors"
@@ -228,8 +228,10 @@ class _Run:
         shards = [shard(piece.kind, piece.label, model, facts, piece.arguments(found)) for piece in pieces]
         kept = {one.key: content for one in shards if (content := self._store.get(one.key)) is not None}
         reused = set(kept)
-        if bar:
-            bar.already(len([one for one in shards if one.key in kept]))
+        if bar is not None:
+            before = len([one for one in shards if one.key in kept])
+            bar.initial += before  # was not done now, so that it does not count for the rate
+            bar.update(before)
         self.n_done += len(kept)
         # Two pieces may be the same work, such as two behaviors with the same questions.
         missing = {one.key: one for one in shards if one.key not in kept}
@@ -237,8 +239,8 @@ class _Run:
             self._store.put(done.key, content)
             kept[done.key] = content
             self.n_done += 1
-            if bar:
-                bar.advance(len([one for one in shards if one.key == done.key]))
+            if bar is not None:
+                bar.update(len([one for one in shards if one.key == done.key]))
         tables = []
         for piece, one in zip(pieces, shards, strict=True):
             table, took = decode(kept[one.key])
