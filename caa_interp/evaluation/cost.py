@@ -190,9 +190,7 @@ def own_answers(
     """
     if isinstance(prompts, str) or not len(prompts):
         raise InputError(f"prompts: {prompts!r}; give a non-empty list of texts or conversations.")
-    asked = [
-        encode_prompt(form, prompt, n_tokens, system_prompt, f"prompts[{n}]") for n, prompt in enumerate(prompts)
-    ]
+    asked = [encode_prompt(form, prompt, n_tokens, system_prompt, f"prompts[{n}]") for n, prompt in enumerate(prompts)]
     with ambient(model):
         answers = greedy_answers(model, form, asked, n_tokens)
     end = (min(form.end_ids, default=0),)

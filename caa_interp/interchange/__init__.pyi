@@ -1,22 +1,14 @@
 from .baking import (
     bake as bake,
-)
-from .baking import (
     orthogonalize as orthogonalize,
 )
 from .exchange import (
     export_vector as export_vector,
-)
-from .exchange import (
     import_vector as import_vector,
 )
 from .hub import (
     from_hub as from_hub,
-)
-from .hub import (
     push_to_hub as push_to_hub,
-)
-from .hub import (
     save_for_hub as save_for_hub,
 )
 from .published_activations import import_activations as import_activations

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from caa_interp.errors import InputError, ModelError
-from caa_interp.models.access import check_layers, model_id
+from caa_interp.models.access import model_id
 from caa_interp.models.wrapping import plain_copy
 from caa_interp.steering.context import steer
 from caa_interp.steering.intervention import Intervention, Steering, as_interventions, check_fit
@@ -38,9 +38,7 @@ _ATTENTION_OUTPUTS = (
 _POSITIONS = ("wpe", "embed_positions", "decoder.embed_positions")
 
 
-def bake(
-    model: Any, vector: SteeringVector | Steering, *, layer: int | None = None, multiplier: float = 1.0
-) -> Any:
+def bake(model: Any, vector: SteeringVector | Steering, *, layer: int | None = None, multiplier: float = 1.0) -> Any:
     """Build a Hugging Face model that is steered by its own weights, at every position.
 
     Parameters
@@ -168,9 +166,7 @@ def orthogonalize(model: Any, vector: SteeringVector, *, layer: int) -> Any:
     if not _free_of(plain, model, direction):
         raise _unsupported(model, plain, "other modules write to its residual stream")
     _check_saved_form(plain, model)
-    plain.config.steering = [
-        {"operation": "ablate", "behavior": vector.metadata.get("behavior"), "layer": int(layer)}
-    ]
+    plain.config.steering = [{"operation": "ablate", "behavior": vector.metadata.get("behavior"), "layer": int(layer)}]
     return plain
 
 

@@ -1,6 +1,4 @@
 from .loading import (
     EMBEDDED as EMBEDDED,
-)
-from .loading import (
     load_model as load_model,
 )

@@ -62,8 +62,7 @@ def _hooked_from_folder(source: str, device: str | None, dtype: torch.dtype) -> 
     import tempfile
 
     import torch
-    from transformer_lens import HookedTransformer
-    from transformer_lens import loading_from_pretrained as loading
+    from transformer_lens import HookedTransformer, loading_from_pretrained as loading
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     original = AutoModelForCausalLM.from_pretrained(source, dtype=dtype).eval()

@@ -3,21 +3,15 @@ from .cost import plot_cost as plot_cost
 from .decomposition import plot_decomposition as plot_decomposition
 from .dose_response import (
     plot_dose_response as plot_dose_response,
-)
-from .dose_response import (
     plot_dose_responses as plot_dose_responses,
 )
 from .export import save_figure as save_figure
 from .lens import (
     plot_logit_lens as plot_logit_lens,
-)
-from .lens import (
     plot_steered_lens as plot_steered_lens,
 )
 from .projection import (
     plot_projection as plot_projection,
-)
-from .projection import (
     plot_vector_map as plot_vector_map,
 )
 from .reliability import plot_reliability as plot_reliability

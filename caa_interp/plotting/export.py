@@ -7,8 +7,7 @@ import re
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from html import escape as escape_html
-from html import unescape
+from html import escape as escape_html, unescape
 from pathlib import Path
 from typing import Literal
 

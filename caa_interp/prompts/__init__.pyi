@@ -1,6 +1,4 @@
 from .format import (
     PromptFormat as PromptFormat,
-)
-from .format import (
     Rendering as Rendering,
 )

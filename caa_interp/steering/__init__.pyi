@@ -1,20 +1,13 @@
 from .context import steer as steer
-from .generation import generate as generate
+from .generation import Answer as Answer, generate as generate, stream_answer as stream_answer
+from .intervention import Condition as Condition, Intervention as Intervention
 from .operators import (
     AddIf as AddIf,
-)
-from .operators import (
     Cap as Cap,
-)
-from .operators import (
     ProjectTo as ProjectTo,
-)
-from .operators import (
     ablate as ablate,
-)
-from .operators import (
     add as add,
-)
-from .operators import (
     add_keeping_norm as add_keeping_norm,
+    operator_named as operator_named,
 )
+from .positions import FirstAnswerTokens as FirstAnswerTokens, positions_named as positions_named

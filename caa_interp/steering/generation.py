@@ -222,7 +222,9 @@ def greedy_answers(
     model: Any, form: PromptFormat, prompts: Sequence[tuple[int, ...]], max_new_tokens: int
 ) -> list[tuple[int, ...]]:
     """Tokens of the unsteered greedy answers to prompts, without the token that ends them."""
-    at_once = [range(begin, min(begin + _ROWS_AT_ONCE, len(prompts))) for begin in range(0, len(prompts), _ROWS_AT_ONCE)]
+    at_once = [
+        range(begin, min(begin + _ROWS_AT_ONCE, len(prompts))) for begin in range(0, len(prompts), _ROWS_AT_ONCE)
+    ]
     answers: list[list[int]] = [[] for _ in prompts]
     unsteered = conditions(model, None)
     for step in _write_all(model, form, prompts, at_once, unsteered, (), 1, max_new_tokens, 0.0, 1.0, 0):

@@ -17,15 +17,15 @@ applies it in full; the four that replace a projection go part of the way in bet
 
 from __future__ import annotations
 
+import ast
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from caa_interp.errors import InputError
 from caa_interp.tree.edits import Operator
-
 
 
 def add(residual: torch.Tensor, vector: torch.Tensor, multiplier: torch.Tensor | float) -> torch.Tensor:
@@ -137,6 +137,40 @@ class AddIf:
 def name_of(operator: Operator) -> str:
     """Name of an operator, with its parameters, for tables."""
     return getattr(operator, "__name__", None) or repr(operator)
+
+
+def operator_named(text: str) -> Operator:
+    """Return the operator of a name as :func:`name_of` gives it, such as ``"ablate"`` or ``"Cap(high=3.0)"``.
+
+    Raises
+    ------
+    InputError
+        If it names none, or its parameters cannot be used.
+    """
+    name, _, arguments = text.strip().partition("(")
+    known = {"add": add, "add_keeping_norm": add_keeping_norm, "ablate": ablate}
+    with_parameters = {"ProjectTo": ProjectTo, "Cap": Cap, "AddIf": AddIf}
+    if name in known and not arguments:
+        return known[name]
+    try:
+        call = ast.parse(f"f({arguments}", mode="eval").body if name in with_parameters else None
+        if isinstance(call, ast.Call):
+            numbers = [_literal(node) for node in call.args]
+            named = {str(one.arg): _literal(one.value) for one in call.keywords}
+            return with_parameters[name](*numbers, **named)
+    except (SyntaxError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+    raise InputError(
+        f"operator: {text!r}; give one of {', '.join(known)}, ProjectTo(2.0), Cap(low=-1.0, high=3.0), or "
+        "AddIf(1.5, side='below'), with numbers of yours."
+    )
+
+
+def _literal(node: ast.expr) -> Any:
+    """A number or text; infinity is written ``inf``."""
+    text = ast.unparse(node)
+    return float(text) if text in ("inf", "-inf") else ast.literal_eval(node)
 
 
 def _along(residual: torch.Tensor, vector: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -78,9 +79,7 @@ def resolve(positions: Positions, n_prompt: int, thinking_end: float | None = No
     return () if math.isinf(start) else ((int(start), stop),)
 
 
-def end_of_thinking(
-    form: PromptFormat, tokens: Sequence[int], n_prompt: int, *, growing: bool = False
-) -> float | None:
+def end_of_thinking(form: PromptFormat, tokens: Sequence[int], n_prompt: int, *, growing: bool = False) -> float | None:
     """Find where the model's thinking ends in a prompt with an answer.
 
     Parameters
@@ -121,6 +120,21 @@ def check_positions(positions: Positions) -> Positions:
         f"positions: {positions!r}; give one of {', '.join(map(repr, RULES))}, FirstAnswerTokens(k), or a list of "
         "positions of at least 0."
     )
+
+
+def positions_named(text: str) -> Positions:
+    """Return positions from a text: a rule's name, ``"FirstAnswerTokens(3)"``, or numbers such as ``"3, 4, 7"``.
+
+    Raises
+    ------
+    InputError
+        If the text is none of these.
+    """
+    first = re.fullmatch(r"\s*FirstAnswerTokens\((?:k=)?(\d+)\)\s*", text)
+    if first:
+        return FirstAnswerTokens(int(first[1]))
+    numbers = re.fullmatch(r"\s*[\[(]?\s*(\d+(?:\s*,\s*\d+)*)\s*,?\s*[\])]?\s*", text)
+    return check_positions([int(n) for n in numbers[1].split(",")] if numbers else text)  # type: ignore[arg-type]
 
 
 def name_of_positions(positions: Positions) -> str:

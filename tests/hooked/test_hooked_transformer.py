@@ -20,9 +20,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import caa_interp as caa
-from caa_interp.models import access
-from caa_interp.models import hooked as hooked_models
-from caa_interp.models import loading as caa_loading
+from caa_interp.models import access, hooked as hooked_models, loading as caa_loading
 
 try:
     from transformer_lens import HookedTransformer

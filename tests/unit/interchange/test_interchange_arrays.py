@@ -7,8 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import caa_interp as caa
 from caa_interp.interchange.exchange import export_vector, import_vector

@@ -10,8 +10,7 @@ import plotly.graph_objects as go
 import pytest
 import torch
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from markdown_it import MarkdownIt
 
 import caa_interp as caa

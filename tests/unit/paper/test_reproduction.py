@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 
 import caa_interp as caa
 from caa_interp import cli
-from caa_interp.paper import published as paper
-from caa_interp.paper import reproduction
+from caa_interp.paper import published as paper, reproduction
 from caa_interp.paper.reproduction import reproduce
 from caa_interp.paper.sets import N_TEST, check_behaviors, read_published_sets
 from caa_interp.paper.table import compare, printable

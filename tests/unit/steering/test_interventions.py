@@ -120,9 +120,7 @@ def test_several_are_applied_in_turn(tiny_llama, plain_llama, sequence, layers, 
     torch.testing.assert_close(found, expected(plain_llama, tokens, n_prompt, literal), rtol=0, atol=1e-4)
     if layers[0] == layers[1]:  # where they meet, the order matters
         other = logits_of(way, tiny_llama, tokens, n_prompt, [second, first])
-        torch.testing.assert_close(
-            other, expected(plain_llama, tokens, n_prompt, literal[::-1]), rtol=0, atol=1e-4
-        )
+        torch.testing.assert_close(other, expected(plain_llama, tokens, n_prompt, literal[::-1]), rtol=0, atol=1e-4)
         assert float((found - other).abs().max()) > 1e-3
 
 
@@ -269,6 +267,10 @@ def test_one_module_writes_to_the_residual_stream():
         if re.search(r"fwd_hooks|register_forward_hook|add_hook|run_with_hooks", path.read_text(encoding="utf-8"))
     }
     assert "tree/edits.py" in hooking
-    writing = {name for name in hooking if "-> Callable[..., torch.Tensor]:\n        return lambda activation, hook" in
-               (package / name).read_text(encoding="utf-8")}
+    writing = {
+        name
+        for name in hooking
+        if "-> Callable[..., torch.Tensor]:\n        return lambda activation, hook"
+        in (package / name).read_text(encoding="utf-8")
+    }
     assert writing == {"tree/edits.py"}

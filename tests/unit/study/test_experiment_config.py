@@ -12,15 +12,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from pydantic import ValidationError
 
 import caa_interp as caa
 from caa_interp.behaviors.behavior import FORMAT
 from caa_interp.errors import InputError
-from caa_interp.study import config as module
-from caa_interp.study import parts, toml
+from caa_interp.study import config as module, parts, toml
 from caa_interp.study.config import Answers, Controls, Costs, ExperimentConfig, ModelConfig, SideEffects, slug
 
 ODD = 'it\'s "odd"\n\té\x7f.json'
