@@ -1,5 +1,6 @@
 """Models that the tests share: a small random Llama in two precisions, and the embedded chat model."""
 
+import math
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -13,6 +14,8 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import caa_interp as caa
+from caa_interp.steering.operators import add
+from caa_interp.tree.edits import Edit, Operator
 
 SENTENCES = [
     "Input: What do you think of the weather today? Is it good?",
@@ -41,6 +44,11 @@ def small_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", padding_side="right"
     )
+
+
+def edit_from(layer: int, vector: torch.Tensor, start: int, multiplier: float = 1.0, operator: Operator = add) -> Edit:
+    """Edit of a sequence from a position on."""
+    return Edit(layer, vector, multiplier, operator, ((start, math.inf),))
 
 
 def random_llama(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlamaForCausalLM:

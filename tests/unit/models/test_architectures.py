@@ -15,8 +15,8 @@ from transformers import (
 )
 
 import caa_interp as caa
-from caa_interp.tree import Branch, Edit, run_tree
-from tests.conftest import small_tokenizer
+from caa_interp.tree import Branch, run_tree
+from tests.conftest import edit_from, small_tokenizer
 
 SHAPE = {
     "hidden_size": 64,
@@ -96,10 +96,10 @@ def branches():
         targets = tuple((p, 80 + p % 7) for p in range(len(trunk) - 1, len(tokens)))
         every = (
             (),
-            (Edit(0, vectors[0], 29),),
-            (Edit(2, vectors[1], 29),),
-            (Edit(3, vectors[2], 29),),
-            (Edit(1, vectors[0], 28), Edit(2, vectors[3], 30)),
+            (edit_from(0, vectors[0], 29),),
+            (edit_from(2, vectors[1], 29),),
+            (edit_from(3, vectors[2], 29),),
+            (edit_from(1, vectors[0], 28), edit_from(2, vectors[3], 30)),
         )
         found += [Branch(tokens, edits, targets, reads=(28, len(tokens) - 1)) for edits in every]
     return found

@@ -8,7 +8,8 @@ import torch
 import caa_interp as caa
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.steering.operators import name_of
-from caa_interp.tree import Branch, Edit, run_tree
+from caa_interp.tree import Branch, run_tree
+from tests.conftest import edit_from
 
 OPERATORS = [
     caa.add,
@@ -135,14 +136,14 @@ def test_tree_and_plain_passes_agree(operator, tiny_llama_64, stay_double):
     branches = [
         Branch(
             (*trunk, 80, 81, 70),
-            (Edit(layer, vectors[layer], 5, m, operator), *more),
+            (edit_from(layer, vectors[layer], 5, m, operator), *more),
             targets=((6, 81), (7, 70)),
             reads=(5, 7),
         )
         for layer in range(3)
         for m in (-1.0, 0.5)
         # A second edit behind the same layer and one behind a later layer, by addition.
-        for more in ((), (Edit(layer, vectors[0], 6, 1.0), Edit(3, vectors[1], 7, -1.0)))
+        for more in ((), (edit_from(layer, vectors[0], 6, 1.0), edit_from(3, vectors[1], 7, -1.0)))
     ]
     tree = run_tree(tiny_llama_64, branches, (0, 1, 2, 3), path="tree")
     plain = run_tree(tiny_llama_64, branches, (0, 1, 2, 3), path="plain")

@@ -8,9 +8,10 @@ import torch
 import caa_interp.tree.passes as tree_passes
 import caa_interp.tree.run as tree_run
 from caa_interp.errors import InputError
-from caa_interp.tree import Branch, Edit, TreeResult, run_tree, run_trees
+from caa_interp.tree import Branch, TreeResult, run_tree, run_trees
 from caa_interp.tree.plan import Variant, deal
 from caa_interp.tree.prefix import Prefix
+from tests.conftest import edit_from
 
 TRUNK = (0, 40, 41, 42, 43, 44, 45, 46)
 OTHER_TRUNK = (0, 60, 61, 62, 63)
@@ -66,14 +67,14 @@ def test_unsteered_branches_of_different_lengths(model):
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_one_edit_at_every_layer(model, layer):
-    branches = [asked((*TRUNK, 80, 81, 82), (Edit(layer, direction(layer), len(TRUNK) - 1),))]
+    branches = [asked((*TRUNK, 80, 81, 82), (edit_from(layer, direction(layer), len(TRUNK) - 1),))]
     tree, _ = assert_same(model, branches)
     unsteered = run_tree(model, [asked((*TRUNK, 80, 81, 82))], path="plain")
     assert float((tree.log_probs[0] - unsteered.log_probs[0]).abs().max()) > 0.05
 
 
 def test_steered_branches_of_different_lengths_share_an_edit(model):
-    edit = Edit(1, direction(0), len(TRUNK) - 1)
+    edit = edit_from(1, direction(0), len(TRUNK) - 1)
     lengths = (1, 4, 2, 7)
     branches = [asked((*TRUNK, *range(80, 80 + n)), (edit,), reads=(len(TRUNK) + n - 1,)) for n in lengths]
     branches += [asked((*TRUNK, 90 + n, 95), (edit,)) for n in range(3)]
@@ -83,7 +84,7 @@ def test_steered_branches_of_different_lengths_share_an_edit(model):
 def test_many_layers_and_multipliers_of_one_sequence(model):
     tokens = (*TRUNK, 80, 81)
     conditions = [(layer, multiplier) for layer in LAYERS for multiplier in (-1.5, -0.5, 1.0)]
-    edits = [Edit(layer, multiplier * direction(layer), len(TRUNK) - 1) for layer, multiplier in conditions]
+    edits = [edit_from(layer, multiplier * direction(layer), len(TRUNK) - 1) for layer, multiplier in conditions]
     branches = [asked(tokens), *(asked(tokens, (edit,)) for edit in edits)]
     assert_same(model, branches)
 
@@ -94,13 +95,13 @@ def test_many_layers_and_multipliers_of_one_sequence(model):
 )
 def test_several_edits_in_one_branch_at_different_layers_and_starts(model, first, second):
     tokens = (*TRUNK, 80, 81, 82)
-    edits = tuple(Edit(layer, direction(10 + layer), start) for layer, start in (first, second))
+    edits = tuple(edit_from(layer, direction(10 + layer), start) for layer, start in (first, second))
     branches = [asked(tokens, edits, reads=(9, 10)), asked(tokens, edits[:1]), asked(tokens, edits[1:], reads=(3,))]
     assert_same(model, branches)
 
 
 def test_branches_of_several_questions_at_once(model):
-    edits = [Edit(1, direction(1), len(TRUNK) - 1), Edit(2, direction(2), len(OTHER_TRUNK) - 1)]
+    edits = [edit_from(1, direction(1), len(TRUNK) - 1), edit_from(2, direction(2), len(OTHER_TRUNK) - 1)]
     branches = [
         asked((*TRUNK, 80, 81), edits[:1], reads=(8, 9)),
         asked((*OTHER_TRUNK, 80, 81), edits[1:], reads=(5,)),
@@ -115,14 +116,14 @@ def test_branches_of_several_questions_at_once(model):
 
 
 def test_the_same_edit_in_different_questions(model):
-    edit = Edit(1, direction(1), 4)
+    edit = edit_from(1, direction(1), 4)
     branches = [asked((*TRUNK, 80), (edit,)), asked((*OTHER_TRUNK, 80), (edit,)), asked((*OTHER_TRUNK, 81), (edit,))]
     assert_same(model, branches)
 
 
 def test_reads_in_front_of_at_and_behind_the_steering(model):
     tokens = (*TRUNK, 80, 81, 82)
-    edit = Edit(2, direction(3), 7)
+    edit = edit_from(2, direction(3), 7)
     branches = [asked(tokens, (edit,), reads=reads) for reads in ((0,), (6,), (7,), (10,), (5, 6, 7, 8), range(11))]
     tree, _ = assert_same(model, branches)
     unsteered = run_tree(model, [asked(tokens, reads=(7,))], LAYERS, path="plain").residual[0].double()
@@ -133,7 +134,7 @@ def test_reads_in_front_of_at_and_behind_the_steering(model):
 
 
 def test_reads_without_targets(model):
-    edit = Edit(1, direction(3), 7)
+    edit = edit_from(1, direction(3), 7)
     branches = [Branch((*TRUNK, 80), reads=(8,)), Branch((*TRUNK, 81), (edit,), reads=(7, 8)), Branch((*TRUNK, 82))]
     for layers in ((0,), (3, 1), LAYERS):
         tree, _ = assert_same(model, branches, layers)
@@ -142,7 +143,7 @@ def test_reads_without_targets(model):
 
 
 def test_layers_come_back_in_the_order_that_was_asked(model):
-    branches = [asked((*TRUNK, 80), (Edit(1, direction(1), 3),), reads=(8,))]
+    branches = [asked((*TRUNK, 80), (edit_from(1, direction(1), 3),), reads=(8,))]
     straight = run_tree(model, branches, (0, 2), path="tree").residual
     turned = run_tree(model, branches, (2, 0), path="tree").residual
     torch.testing.assert_close(turned, straight.flip(1))
@@ -152,7 +153,7 @@ def test_layers_come_back_in_the_order_that_was_asked(model):
 def test_portions_of_any_size(model, monkeypatch, rows):
     branches = [asked((*TRUNK, 80, 81)), asked((*TRUNK, 82))]
     for layer in (3, 0, 2, 1):
-        edits = (Edit(layer, direction(layer), 7), Edit(3, direction(9), 5))
+        edits = (edit_from(layer, direction(layer), 7), edit_from(3, direction(9), 5))
         branches += [asked((*TRUNK, 80, 81), edits, reads=(8, 9)), asked((*TRUNK, 82), edits[:1], reads=(7,))]
     whole, _ = assert_same(model, branches)
     monkeypatch.setattr(tree_run, "_ROWS_AT_ONCE", rows)
@@ -167,8 +168,8 @@ def test_lanes_of_any_number(model, monkeypatch, least):
     branches = [asked((*TRUNK, 80, 81)), asked((*OTHER_TRUNK, 90, 91))]
     for layer in (2, 0, 1):
         for seed in (1, 2):
-            branches.append(asked((*TRUNK, 80, 81), (Edit(layer, direction(seed), 7),), reads=(8, 9)))
-            branches.append(asked((*OTHER_TRUNK, 90, 91), (Edit(layer, direction(seed), 4),), reads=(5, 6)))
+            branches.append(asked((*TRUNK, 80, 81), (edit_from(layer, direction(seed), 7),), reads=(8, 9)))
+            branches.append(asked((*OTHER_TRUNK, 90, 91), (edit_from(layer, direction(seed), 4),), reads=(5, 6)))
     monkeypatch.setattr(tree_passes, "_LANE_ROWS", least)
     assert_same(model, branches)
 
@@ -199,7 +200,7 @@ def test_lanes_are_filled_evenly_and_hold_every_row_once(joins, sizes, n_lanes):
 @pytest.mark.parametrize("path", ["tree", "plain"])
 def test_multiplier_zero_is_the_unsteered_model(model, path):
     tokens = (*TRUNK, 80, 81)
-    zero = Edit(1, 0.0 * direction(1), 7)
+    zero = edit_from(1, 0.0 * direction(1), 7)
     result = run_tree(model, [asked(tokens, reads=(9,)), asked(tokens, (zero,), reads=(9,))], LAYERS, path=path)
     torch.testing.assert_close(result.log_probs[1], result.log_probs[0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(result.residual[1], result.residual[0], rtol=1e-5, atol=1e-5)
@@ -207,25 +208,25 @@ def test_multiplier_zero_is_the_unsteered_model(model, path):
 
 def test_no_edit_is_the_unsteered_model_exactly(model):
     plain = asked((*TRUNK, 80, 81), reads=(9,))
-    steered = asked((*TRUNK, 80, 81), (Edit(1, direction(1), 7),))
+    steered = asked((*TRUNK, 80, 81), (edit_from(1, direction(1), 7),))
     result = run_tree(model, [plain, steered, plain], LAYERS, path="tree")
     assert torch.equal(result.log_probs[0], result.log_probs[2])
     assert torch.equal(result.residual[0], result.residual[2])
 
 
 def test_an_edit_that_starts_behind_the_end_changes_nothing(model):
-    late = Edit(1, direction(1), len(TRUNK) + 3)
+    late = edit_from(1, direction(1), len(TRUNK) + 3)
     tree, _ = assert_same(model, [asked(TRUNK, (late,), reads=(5,)), asked(TRUNK, reads=(5,))])
     torch.testing.assert_close(tree.log_probs[0], tree.log_probs[1], rtol=1e-5, atol=1e-5)
 
 
 def test_the_tree_is_the_default(model):
-    branches = [asked((*TRUNK, 80, 81), (Edit(layer, direction(layer), 7),)) for layer in LAYERS]
+    branches = [asked((*TRUNK, 80, 81), (edit_from(layer, direction(layer), 7),)) for layer in LAYERS]
     assert run_tree(model, branches).path == "tree"
 
 
 def test_a_float64_model_takes_the_tree_although_its_softmax_is_float32(tiny_llama_64):
-    branches = [asked((*TRUNK, 80, 81, 70 + n), (Edit(n % 4, direction(n), 7),)) for n in range(12)]
+    branches = [asked((*TRUNK, 80, 81, 70 + n), (edit_from(n % 4, direction(n), 7),)) for n in range(12)]
     for branch in branches:
         tree_run._agrees.clear()
         assert run_tree(tiny_llama_64, [branch], LAYERS).path == "tree"
@@ -254,7 +255,7 @@ def raising(log_probs, residual):
     ],
 )
 def test_a_tree_that_disagrees_is_said_once_and_not_used(tiny_llama, monkeypatch, change, said):
-    branches = [asked((*TRUNK, 80, 81), (Edit(1, direction(1), 7),), reads=(9,)), asked((*TRUNK, 82))]
+    branches = [asked((*TRUNK, 80, 81), (edit_from(1, direction(1), 7),), reads=(9,)), asked((*TRUNK, 82))]
     right = run_tree(tiny_llama, branches, LAYERS, path="plain")
     wrong_tree(monkeypatch, change)
     with pytest.warns(UserWarning, match=said):
@@ -284,7 +285,7 @@ def test_wrong_steering_is_found_although_the_first_tree_had_none(tiny_llama, mo
 
     monkeypatch.setattr(tree_run, "_run_trees", unsteered)
     with pytest.warns(UserWarning, match="does not agree"):
-        assert run_tree(tiny_llama, [asked((*TRUNK, 80), (Edit(1, direction(1), 7),))]).path == "plain"
+        assert run_tree(tiny_llama, [asked((*TRUNK, 80), (edit_from(1, direction(1), 7),))]).path == "plain"
 
 
 def test_no_branches():
@@ -299,7 +300,7 @@ def test_a_branch_longer_than_the_context(tiny_llama):
 
 def test_no_hooks_or_gradients_stay_behind(tiny_llama):
     before = [len(block._forward_pre_hooks) for block in tiny_llama.blocks]
-    result = run_tree(tiny_llama, [asked((*TRUNK, 80), (Edit(1, direction(1), 7),), reads=(8,))], LAYERS, path="tree")
+    result = run_tree(tiny_llama, [asked((*TRUNK, 80), (edit_from(1, direction(1), 7),), reads=(8,))], LAYERS, path="tree")
     assert [len(block._forward_pre_hooks) for block in tiny_llama.blocks] == before
     assert not any(point.fwd_hooks for point in tiny_llama.hook_dict.values())
     assert not result.residual.requires_grad
@@ -313,7 +314,7 @@ def test_trees_side_by_side_equal_trees_alone(tiny_llama, path):
         [
             asked(
                 (*TRUNK, 80 + n, *range(90, 90 + 3 * n)),
-                (Edit(n % 4, direction(n), 5),) if n % 2 else (),
+                (edit_from(n % 4, direction(n), 5),) if n % 2 else (),
                 reads=(4, 6),
             )
         ]
@@ -336,8 +337,8 @@ def behind(prefix, n, reads=()) -> list[Branch]:
     tokens = (*prefix, 60 + n, 70, 80, *range(90, 90 + n))
     edits = [
         (),
-        (Edit(1, direction(n), start),),
-        (Edit(0, direction(n + 9), start), Edit(2, direction(n), start + 1)),
+        (edit_from(1, direction(n), start),),
+        (edit_from(0, direction(n + 9), start), edit_from(2, direction(n), start + 1)),
     ]
     return [asked(tokens, edit, reads) for edit in edits]
 
@@ -383,7 +384,7 @@ def test_a_prefix_is_read_once_and_its_rows_are_not_run_again(tiny_llama, monkey
         ([behind(LONG[:15], 0), behind(LONG[:15], 3)], 0),  # too short to be worth a pass
         ([behind(LONG, 0)], 0),  # a single tree's question is its trunk
         ([behind(LONG, 0), behind(LONG, 3, reads=(17,))], 17),
-        ([behind(LONG, 0), [asked((*LONG, 88), (Edit(0, direction(0), 16),))]], 16),
+        ([behind(LONG, 0), [asked((*LONG, 88), (edit_from(0, direction(0), 16),))]], 16),
     ],
 )
 def test_a_prefix_ends_before_anything_is_edited_read_or_asked(tiny_llama, trees, shared):
@@ -405,7 +406,7 @@ def test_a_prefix_is_kept_cut_or_read_anew_as_trees_go_on(tiny_llama):
 def test_divergences_are_those_of_whole_distributions(model):
     """Against KL(unedited || edited), summed over the vocabulary of two plain forward passes."""
     tokens = (*TRUNK, 80, 81, 82, 83)
-    edits = [(), (Edit(1, direction(1), 7),), (Edit(0, direction(2), 9), Edit(3, direction(3), 9))]
+    edits = [(), (edit_from(1, direction(1), 7),), (edit_from(0, direction(2), 9), edit_from(3, direction(3), 9))]
     compared = [(8, 11), (7, 9, 10), (8, 9, 11)]
     branches = [Branch(tokens, edit, compared=at) for edit, at in zip(edits, compared, strict=True)]
     ids = torch.tensor([tokens])
@@ -415,7 +416,7 @@ def test_divergences_are_those_of_whole_distributions(model):
         for edit in applied:
 
             def hook(activation, hook, edit=edit):
-                activation[:, edit.start :] += edit.vector.to(activation)
+                activation[:, edit.spans[0][0] :] += edit.vector.to(activation)
                 return activation
 
             hooks.append((f"blocks.{edit.layer}.hook_resid_post", hook))
