@@ -16,7 +16,7 @@ import torch
 from caa_interp.errors import InputError
 from caa_interp.models.access import check_layers, n_layers
 from caa_interp.models.readout import component_states, read_logits, token_texts
-from caa_interp.prompts.format import PromptFormat, common_prefix
+from caa_interp.prompts.format import PromptFormat
 from caa_interp.steering.context import check_multipliers, steer
 from caa_interp.vectors.vector import SteeringVector
 
@@ -163,8 +163,8 @@ def steered_lens(
     if not isinstance(answer, str):
         raise InputError(f"answer: {answer!r} is not a text; give a string, or leave it out for the prompt alone.")
     form = PromptFormat.of(model)
-    tokens = form.encode(prompt, answer, system_prompt)
-    start = common_prefix(form.encode(prompt, "", system_prompt), tokens) - 1
+    put = form.tokens(prompt, answer, system_prompt)
+    tokens, start = put.tokens, put.start
     frames = []
     for multiplier in checked:
         with steer(model, vector, layer, multiplier, start=start):

@@ -10,9 +10,9 @@ import torch
 from caa_interp.doctor.subject import N_LIKELY, PAIRS, PROMPTS, Subject, Verdict, likely_difference, post, wide
 from caa_interp.errors import ModelError
 from caa_interp.evaluation.sweep import sweep
-from caa_interp.models.access import end_of_text_ids, input_device, model_id, n_layers, takes_tree_masks
+from caa_interp.models.access import input_device, model_id, n_layers, takes_tree_masks
 from caa_interp.models.wrapping import plain_copy, wrap
-from caa_interp.prompts.format import FORMATS, Rendering
+from caa_interp.prompts.rendering import FORMATS, Rendering
 from caa_interp.steering.generation import generate, stream_answer
 from caa_interp.vectors.activations import collect_activations
 
@@ -158,7 +158,7 @@ def check_extraction(subject: Subject) -> Verdict:
 
 def check_cache(subject: Subject) -> Verdict:
     """With the key-value cache the next tokens are as likely as without, steered and not."""
-    layer, prompt, ends = subject.middle, subject.prompts[1], end_of_text_ids(subject.model)
+    layer, prompt, ends = subject.middle, subject.prompts[1], subject.form.end_ids
     answer = _continuation(subject)
     differences, lost = [], []
     for multiplier in (0.0, 1.0):

@@ -24,7 +24,8 @@ from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import MEASURES
 from caa_interp.evaluation.sweep import check_vectors, sweep
 from caa_interp.progress import track
-from caa_interp.prompts.format import Format, PromptFormat, check_format, with_choices
+from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.rendering import Format, check_format, with_choices
 from caa_interp.statistics import bootstrap_mean, check_confidence
 from caa_interp.steering.context import check_multipliers
 from caa_interp.vectors.vector import SteeringVector

@@ -14,7 +14,7 @@ from caa_interp.evaluation.strength import OutOfReachError, calibrate
 from caa_interp.evaluation.summary import summarize
 from caa_interp.evaluation.sweep import check_vectors, sweep
 from caa_interp.progress import track
-from caa_interp.prompts.format import Format
+from caa_interp.prompts.rendering import Format
 from caa_interp.steering.operators import Operator, add, name_of
 from caa_interp.vectors.vector import SteeringVector
 

@@ -17,9 +17,10 @@ import pandas as pd
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError
 from caa_interp.evaluation.sweep import check_vectors, sweep
-from caa_interp.models.access import end_of_text_ids, model_id
+from caa_interp.models.access import model_id
 from caa_interp.progress import track
-from caa_interp.prompts.format import Format, PromptFormat, common_prefix
+from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.rendering import Format, common_prefix
 from caa_interp.steering.context import check_multipliers
 from caa_interp.steering.generation import generate
 from caa_interp.steering.operators import Operator, add, name_of
@@ -180,9 +181,9 @@ def own_answers(
     form, sequences = PromptFormat.of(model), []
     for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         what = f"prompts[{number}]"
-        asked, answered = (form.encode(prompt, text, system_prompt, what) for text in ("", answer))
+        asked, answered = (form.tokens(prompt, text, system_prompt, what).tokens for text in ("", answer))
         if not answer:
-            answered = (*asked, min(end_of_text_ids(model), default=asked[-1]))
+            answered = (*asked, min(form.end_ids, default=asked[-1]))
         sequences.append((answered, min(common_prefix(asked, answered), len(answered) - 1) - 1))
     return sequences
 

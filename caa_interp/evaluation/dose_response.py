@@ -26,7 +26,7 @@ from caa_interp.evaluation.summary import choose_layer
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.models.access import check_layers, n_layers
 from caa_interp.progress import track
-from caa_interp.prompts.format import Format, check_format
+from caa_interp.prompts.rendering import Format, check_format
 from caa_interp.steering.context import check_multipliers
 from caa_interp.vectors.activations import collect_activations
 from caa_interp.vectors.extraction import vector_from_activations

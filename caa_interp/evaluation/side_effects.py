@@ -13,7 +13,7 @@ from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError
 from caa_interp.evaluation.sweep import check_vectors, sweep
 from caa_interp.progress import track
-from caa_interp.prompts.format import Format
+from caa_interp.prompts.rendering import Format
 from caa_interp.steering.operators import Operator, add
 from caa_interp.vectors.vector import SteeringVector
 

@@ -19,7 +19,8 @@ from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
 from caa_interp.errors import InputError
 from caa_interp.models.access import check_layers, model_id
 from caa_interp.progress import track
-from caa_interp.prompts.format import Format, PromptFormat, Rendering, check_format
+from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.rendering import Format, Rendering, check_format
 from caa_interp.steering.context import check_multipliers
 from caa_interp.steering.operators import Operator, add, name_of
 from caa_interp.tree import Branch, Edit, run_trees

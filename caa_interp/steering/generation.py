@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import CachedDecoder, end_of_text_ids, input_device, residual_hooks
+from caa_interp.models.access import CachedDecoder, input_device, residual_hooks
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.steering.context import check_multipliers
@@ -218,7 +218,7 @@ def encode_prompt(
     """Token ids of a prompt after which an answer has room."""
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens: {max_new_tokens}; it must be at least 1.")
-    ids = form.encode(prompt, "", system_prompt, what=what)
+    ids = form.tokens(prompt, "", system_prompt, what=what).tokens
     if len(ids) + max_new_tokens > form.n_ctx:
         raise InputError(
             f"{what}: {len(ids)} tokens and {max_new_tokens} new ones do not fit the model's context of "
@@ -259,7 +259,7 @@ def _decode(
         decoder.forward(tokens[:, :-1].to(device), mask[:, :-1].to(device))
         decoder.select(torch.arange(len(prompts), device=device).repeat_interleave(n_each))
     last = tokens[:, -1].repeat_interleave(n_each).to(device)
-    ends = end_of_text_ids(model)
+    ends = PromptFormat.of(model).end_ids
     alive = list(range(n_rows))
     edit = replace(edit, vector=edit.vector.to(device), multipliers=edit.multipliers.to(device))
 
