@@ -17,7 +17,8 @@ import torch
 
 import caa_interp as caa
 from benchmarks import floor, naive
-from caa_interp.prompts.format import PromptFormat, Rendering
+from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.rendering import Rendering
 
 MULTIPLIERS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
 N_ROUNDS = 3
@@ -172,7 +173,7 @@ def generation_row(model: Any, vector: caa.SteeringVector, layer: int) -> dict[s
     for prompt in prompts:
         for multiplier in multipliers:
             addition = (multiplier * vector.at(layer)).to(model.cfg.device)
-            ids = form.encode(prompt)
+            ids = form.tokens(prompt).tokens
             seconds, tokens = timed(lambda i=ids, v=addition: naive.generate_one(model, i, layer, v, 60))
             naive_seconds += seconds
             answers.append(form.tokenizer.decode(tokens, skip_special_tokens=True).strip())

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from caa_interp.prompts.format import Rendering
+from caa_interp.prompts.rendering import Rendering
 
 
 def steering_hook(vector: torch.Tensor, start: int) -> Callable[..., torch.Tensor]:

@@ -10,7 +10,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # without ipywidgets, the bar in Jupyter is text
@@ -65,7 +65,14 @@ def counting(total: int | None, description: str, show: bool, *, unit: str = "it
         return
     try:
         # Without smoothing, the rate is the average of all that was done here.
-        options = {"total": total, "desc": description, "unit": unit, "smoothing": 0, "miniters": 1, "position": 0}
+        options: dict[str, Any] = {
+            "total": total,
+            "desc": description,
+            "unit": unit,
+            "smoothing": 0,
+            "miniters": 1,
+            "position": 0,
+        }
         if not (sys.stderr.isatty() or "ipykernel.zmqshell" in sys.modules):
             options |= {"file": _Lines(), "mininterval": BETWEEN_LINES, "ncols": 0}
         with tqdm(**options) as bar:

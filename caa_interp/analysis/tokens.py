@@ -12,7 +12,7 @@ import torch
 from caa_interp.errors import InputError
 from caa_interp.models.access import check_layers, input_device, reading
 from caa_interp.models.readout import special_ids, token_texts
-from caa_interp.prompts.format import PromptFormat, common_prefix
+from caa_interp.prompts.format import PromptFormat
 from caa_interp.vectors.vector import SteeringVector
 
 
@@ -107,8 +107,8 @@ def _tokens(form: PromptFormat, text: str, answer: str | None, system_prompt: st
     if answer is not None:
         if not isinstance(answer, str):
             raise InputError(f"answer: {answer!r} is not a text; give a string, or None for a plain text.")
-        ids = form.encode(text, answer, system_prompt, what="text")
-        return list(ids), common_prefix(form.encode(text, "", system_prompt, what="text"), ids)
+        put = form.tokens(text, answer, system_prompt, what="text")
+        return list(put.tokens), put.start + 1
     if system_prompt is not None:
         raise InputError(
             "system_prompt: a plain text has no place for it. Give answer, or answer='' to put the text into the "

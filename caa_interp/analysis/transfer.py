@@ -18,7 +18,7 @@ from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.models.access import check_layers, n_layers
-from caa_interp.prompts.format import Format
+from caa_interp.prompts.rendering import Format
 from caa_interp.vectors.vector import SteeringVector
 
 

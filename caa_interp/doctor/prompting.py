@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.doctor.subject import PAIRS, Subject, Verdict
-from caa_interp.prompts.format import FORMATS, Format, common_prefix, with_choices
+from caa_interp.prompts.rendering import FORMATS, Format, common_prefix, with_choices
 
 
 def check_bos(subject: Subject) -> Verdict:
@@ -18,7 +18,7 @@ def check_bos(subject: Subject) -> Verdict:
     for pair in PAIRS:
         for format in FORMATS:
             question, answer = _put(pair, format)
-            prompt, whole = subject.form.encode(question), subject.form.encode(question, answer)
+            prompt, whole = (subject.form.tokens(question, text).tokens for text in ("", answer))
             in_front.append(next((n for n, token in enumerate(whole) if token != bos), len(whole)))
             # Some chat templates open every turn with the BOS token, so that a prompt may hold several.
             inside.append(whole.count(bos) - prompt.count(bos))
@@ -42,7 +42,7 @@ def check_prompt_form(subject: Subject) -> Verdict:
     for pair in PAIRS:
         for format in FORMATS:
             for rendering in subject.form.render(pair, format):
-                prompt = subject.form.encode(_put(pair, format, rendering.order)[0])
+                prompt = subject.form.tokens(_put(pair, format, rendering.order)[0]).tokens
                 sides = (rendering.positive, rendering.negative)
                 lost.append(len(prompt) - min(common_prefix(prompt, side) for side in sides))
     kept, n = lost.count(0), len(lost)

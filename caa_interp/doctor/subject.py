@@ -119,7 +119,7 @@ class Subject:
     @cached_property
     def prompts(self) -> list[tuple[int, ...]]:
         """Tokens of :data:`PROMPTS`, which differ in length."""
-        return [self.form.encode(prompt) for prompt in PROMPTS]
+        return [self.form.tokens(prompt).tokens for prompt in PROMPTS]
 
     @cached_property
     def vector(self) -> SteeringVector:

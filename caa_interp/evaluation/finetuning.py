@@ -32,7 +32,8 @@ from caa_interp.errors import InputError, MissingDependencyError
 from caa_interp.files import publish_folder
 from caa_interp.models.access import model_id, steered
 from caa_interp.models.wrapping import plain_copy, wrap
-from caa_interp.prompts.format import Format, PromptFormat
+from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.rendering import Format
 
 Method = Literal["lora", "full"]
 # For all weights what the paper and its code say: plain SGD at a constant rate, and nothing is clipped.

@@ -12,8 +12,9 @@ import torch
 from caa_interp.errors import InputError, MissingDependencyError, ModelError
 from caa_interp.evaluation.judge_requests import Messages, UnjudgedError
 from caa_interp.evaluation.replies import CUT
-from caa_interp.models.access import end_of_text_ids, is_bridge, model_id, model_revision, steered
-from caa_interp.prompts.format import PromptFormat, common_prefix
+from caa_interp.models.access import is_bridge, model_id, model_revision, steered
+from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.rendering import common_prefix
 from caa_interp.tree import Branch, run_tree
 
 if TYPE_CHECKING:
@@ -174,11 +175,11 @@ class LocalJudge:
         question = "\n\n".join(message["content"] for message in messages)
         for marker in self._markers:  # the material could leave its place by one
             question = question.replace(marker, f"{marker[0]} {marker[1:]}")
-        ends = sorted(end_of_text_ids(self._model)) if self._format.style != "base" else []
+        ends = sorted(self._format.end_ids) if self._format.style != "base" else []
         stop = "" if ends else "\n"
         try:
-            prompt = self._format.encode(question, _CUE)
-            replies = [self._format.encode(question, f"{_CUE} {number}{stop}") for number in range(11)]
+            prompt = self._format.tokens(question, _CUE).tokens
+            replies = [self._format.tokens(question, f"{_CUE} {number}{stop}").tokens for number in range(11)]
         except InputError as error:
             raise UnjudgedError(f"{self.name!r}: {error}") from error
         branches = []

@@ -10,7 +10,7 @@ Where this differs from the paper: every choices item is scored in both letter o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -138,10 +138,11 @@ def scoring_format(format: Format | None, asked: Sequence[Condition]) -> Format:
         If none is given, and vectors were made in different forms.
     """
     if format is None:
-        found = {one.vector.metadata.get("format") for condition in asked for one in condition.interventions} - {None}
+        vectors = [one.vector for condition in asked for one in condition.interventions]
+        found = sorted({str(vector.metadata["format"]) for vector in vectors if vector.metadata.get("format")})
         if len(found) > 1:
-            raise InputError(f"format: the vectors were made in different forms, {sorted(found)}. Give one of these.")
-        format = found.pop() if found else "choices"
+            raise InputError(f"format: the vectors were made in different forms, {found}. Give one of these.")
+        format = cast(Format, found[0]) if found else "choices"
     check_format(format)
     return format
 

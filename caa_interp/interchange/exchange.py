@@ -13,7 +13,7 @@ from caa_interp.interchange.control_vectors import read_gguf, write_gguf
 from caa_interp.interchange.harness import read_harness, write_harness
 from caa_interp.interchange.published import VECTOR_FILE, read_folder, short_name, write_folder
 from caa_interp.models.access import check_layers, model_id
-from caa_interp.steering.context import check_multipliers
+from caa_interp.steering.intervention import check_multipliers
 from caa_interp.vectors.vector import SteeringVector
 
 FileFormat = Literal["caa", "gguf", "lm-eval", "npz"]

@@ -101,14 +101,6 @@ def reading(model: Any, layers: Iterable[int], read: Callable[[int, torch.Tensor
         yield
 
 
-def end_of_text_ids(model: Any) -> set[int]:
-    """Ids of the tokens with which a model ends its answer."""
-    config = getattr(model.original_model if is_bridge(model) else model, "generation_config", None)
-    given = getattr(config, "eos_token_id", None)
-    ids = [*(given if isinstance(given, list) else [given]), getattr(model.tokenizer, "eos_token_id", None)]
-    return {int(token) for token in ids if token is not None}
-
-
 def unembed(model: Any, residual: torch.Tensor) -> torch.Tensor:
     """Logits ``[n, d_vocab]`` of a bridge from the last block's output ``[n, d_model]``: norm, unembedding, cap."""
     return model.adapter.apply_output_logits_transform(model.unembed(model.ln_final(residual[None])))[0]

@@ -1,4 +1,9 @@
-"""Room."""
+"""How a model is addressed: from a text, a conversation or a contrast pair to tokens.
+
+A prompt becomes messages (:mod:`.conversation`), messages become the text and the tokens of the model's own form
+(:mod:`.format`, with :mod:`.template` for chat templates), and a contrast pair becomes two token sequences that share
+their prompt (:mod:`.rendering`). Begin reading at :class:`PromptFormat`.
+"""
 
 import lazy_loader
 

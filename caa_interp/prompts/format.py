@@ -1,69 +1,57 @@
-r"""From text to tokens: how a question, and a contrast pair, is put to a model.
+r"""How a model is addressed: the text, and the tokens, of a prompt, and where an answer ends.
 
 The paper's forms (Rimsky et al. 2024, section 3 and appendix):
 
 1. Llama 2 Chat: ``[INST] {question} [/INST] {answer}`` after the BOS token, no system prompt.
 2. Base models: ``Input: {question}\nResponse: {answer}``.
-3. A contrast pair is a two-option question whose answers are ``(A)`` and ``(B)``; the activation is read
-   at the answer letter.
 
-Where this differs: every pair is put in both letter orders, so that no direction of a letter leaks into
-a vector; a system prompt stands where Meta's own Llama 2 code puts it; other chat models are addressed
-through their tokenizer's chat template; and a pair can also be rendered as free text, where the answer
-itself follows the question. A :class:`PublishedPair` is put as the paper's code puts it.
+Where this differs: a system prompt and earlier turns stand where Meta's own Llama 2 code puts them, and other chat
+models are addressed through their tokenizer's chat template.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+import hashlib
+import json
+import warnings
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, get_args
 
 from jinja2 import TemplateError
 
-from caa_interp.behaviors.pairs import ContrastPair, PublishedPair
+from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError
+from caa_interp.models.access import is_bridge
+from caa_interp.prompts.conversation import Prompt, messages_of
+from caa_interp.prompts.rendering import Format, Rendering, common_prefix, render_pair
+from caa_interp.prompts.template import PINNED_DATE, PROBE, ChatTemplate
 
-Format = Literal["choices", "text"]
 Style = Literal["llama-2-chat", "base", "chat-template"]
-FORMATS: tuple[Format, ...] = ("choices", "text")
+_warned_of_dates: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 @dataclass(frozen=True)
-class Rendering:
-    """One contrast pair as tokens: two full sequences that share the prompt.
+class PromptTokens:
+    """A prompt, and the answer if one was given, as tokens.
 
     Attributes
     ----------
-    positive, negative
-        Token ids of prompt and answer.
-    n_prompt
-        Number of leading tokens that are the prompt's.
-    n_shared
-        Number of leading tokens that both sequences share. In the choices form this is the position of
-        the answer letter.
-    order
-        ``"AB"`` if the positive answer is option (A), ``"BA"`` if it is option (B), ``""`` for text.
+    tokens
+        Token ids.
     start
-        First steered position: the last token of the prompt.
-    asked, letters
-        In the choices form, the tokens up to the answer letter, and the two tokens that are compared after them: the
-        letter of the positive answer and the other one.
+        Position where steering starts: that of the last token of the prompt.
     """
 
-    positive: tuple[int, ...]
-    negative: tuple[int, ...]
-    n_prompt: int
-    n_shared: int
-    order: str
+    tokens: tuple[int, ...]
     start: int
-    asked: tuple[int, ...] = ()
-    letters: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """How one model is addressed.
+    r"""How one model is addressed; :meth:`of` finds it.
 
     Parameters
     ----------
@@ -73,71 +61,157 @@ class PromptFormat:
         ``"llama-2-chat"``, ``"base"`` or ``"chat-template"`` (the tokenizer's own).
     n_ctx
         Longest sequence that the model takes, in tokens.
+    template_arguments
+        What is handed to the chat template, by name; default: nothing.
+    generation_ends
+        Ids of the tokens that end an answer by the model's generation config.
+
+    Raises
+    ------
+    InputError
+        If the style is unknown or does not fit the tokenizer, or the template does not read an argument.
+
+    Examples
+    --------
+    >>> form = caa.PromptFormat.of(model, style="base")
+    >>> form.text("Is it good?", "Yes.")
+    'Input: Is it good?\nResponse: Yes.'
     """
 
     tokenizer: Any
     style: Style
     n_ctx: int
+    template_arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    generation_ends: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        if self.style not in get_args(Style):
+            raise InputError(f"style: {self.style!r} is not one of {', '.join(map(repr, get_args(Style)))}.")
+        if self.style == "chat-template" and not self.tokenizer.chat_template:
+            raise InputError("style: 'chat-template', but the tokenizer has no chat template. Choose another style.")
+        if self.template is None and self.template_arguments:
+            raise InputError(
+                f"template_arguments: {dict(self.template_arguments)}, but no chat template reads them in the style "
+                f"{self.style!r}. Leave them out."
+            )
 
     @classmethod
-    def of(cls, model: Any) -> PromptFormat:
-        """Find the form that fits a TransformerLens model: its chat form if it has one, else the base form."""
+    def of(cls, model: Any, *, style: Style | None = None, **template_arguments: Any) -> PromptFormat:
+        """Find the form that fits a TransformerLens model: its chat form if it has one, else the base form.
+
+        Parameters
+        ----------
+        model
+            The model.
+        style
+            Use this style instead of the one that is found; ``"base"`` for a base model that ships a chat template.
+        **template_arguments
+            Handed to the chat template, such as ``enable_thinking=False`` or ``date_string="1 Jan 2025"``.
+
+        Warns
+        -----
+        UserWarning
+            If the chat template prints today's date, once for each tokenizer.
+        """
         tokenizer = model.tokenizer
         if tokenizer is None:
             raise InputError(
                 "model: it has no tokenizer, so no text can be put to it. Load it with load_model, or set "
                 "model.tokenizer."
             )
-        template = tokenizer.chat_template
-        name = str(model.cfg.model_name).lower()
-        style: Style = "chat-template"
-        if not template:
-            style = "llama-2-chat" if "llama-2" in name and "chat" in name else "base"
-        elif isinstance(template, str) and "[INST]" in template and "<<SYS>>" in template:
-            style = "llama-2-chat"
-        return cls(tokenizer, style, int(model.cfg.n_ctx))
+        config = getattr(model.original_model if is_bridge(model) else model, "generation_config", None)
+        given = getattr(config, "eos_token_id", None)
+        ends = given if isinstance(given, list) else [given]
+        form = cls(
+            tokenizer,
+            _style_of(model) if style is None else style,
+            int(model.cfg.n_ctx),
+            template_arguments,
+            frozenset(int(token) for token in ends if token is not None),
+        )
+        if form.template and form.prints_date and tokenizer not in _warned_of_dates:
+            _warned_of_dates.add(tokenizer)
+            name = form.template.date_argument
+            advice = (
+                f'pass prompt_format=PromptFormat.of(model, {name}="1 Jan 2025")' if name else "no argument pins it"
+            )
+            warnings.warn(
+                "prompts: the model's chat template prints today's date, so that prompts and results change from day "
+                f"to day; {advice}.",
+                stacklevel=2,
+            )
+        return form
 
-    def text(self, question: str, answer: str = "", system_prompt: str | None = None) -> str:
-        """Return the prompt for ``question``, followed by ``answer`` if one is given.
+    @cached_property
+    def template(self) -> ChatTemplate | None:
+        """The tokenizer's chat template, if the style is its own."""
+        return ChatTemplate(self.tokenizer, self.template_arguments) if self.style == "chat-template" else None
 
-        ``system_prompt`` uses the form's own place for it; a base model gets it in front of the input.
-        """
-        question = question.strip()
-        if self.style == "llama-2-chat":
-            system = f"<<SYS>>\n{system_prompt}\n<</SYS>>\n\n" if system_prompt else ""
-            return f"[INST] {system}{question} [/INST]" + (f" {answer}" if answer else "")
-        if self.style == "base":
-            system = f"{system_prompt}\n\n" if system_prompt else ""
-            return f"{system}Input: {question}\nResponse:" + (f" {answer}" if answer else "")
-        messages = [{"role": "system", "content": system_prompt}] if system_prompt else []
-        messages.append({"role": "user", "content": question})
-        try:
-            prompt = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except TemplateError as error:
-            if system_prompt is None:
-                raise
-            raise InputError(
-                f"system_prompt: the chat template of this model takes none ({error}). Drop it, or put it into the "
-                "question."
-            ) from error
-        return str(prompt) + answer
+    @property
+    def prints_date(self) -> bool:
+        """Whether prompts hold the date of the day."""
+        return self.template is not None and self.template.prints_date
 
-    def encode(
-        self, question: str, answer: str = "", system_prompt: str | None = None, what: str = "prompt"
-    ) -> tuple[int, ...]:
-        """Return the token ids of :meth:`text`, with BOS once.
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """Ids of the tokens that end an answer: the model's and the tokenizer's own, and the template's end of turn."""
+        own = (self.tokenizer.eos_token_id, self.template.end_of_turn if self.template else None)
+        return self.generation_ends | {int(token) for token in own if token is not None}
+
+    @property
+    def thinking_end(self) -> int | None:
+        """Id of the token ``</think>``, which ends a thinking part; None if the vocabulary has no such token."""
+        token = self.tokenizer.convert_tokens_to_ids("</think>")
+        return None if token is None or token == self.tokenizer.unk_token_id else int(token)
+
+    def text(self, prompt: Prompt, answer: str = "", system_prompt: str | None = None) -> str:
+        """Return the text of a prompt, followed by ``answer`` if one is given.
+
+        Parameters
+        ----------
+        prompt
+            A text, or a conversation that ends with a turn of the user: a list of ``{"role": ..., "content": ...}``.
+        answer
+            The assistant's answer; default: none.
+        system_prompt
+            Stands in the form's own place for it; a base model gets it in front of the input.
 
         Raises
         ------
         InputError
-            If ``question`` is empty or the result is longer than the model's context.
+            If the prompt is empty, a conversation is not one, or the chat template does not take it.
         """
-        if not isinstance(question, str) or not question.strip():
-            raise InputError(f"{what}: {question!r} is not a text; give a non-empty string.")
-        return self._tokens(self.text(question, answer, system_prompt), what)
+        turns = self._pieces(messages_of(prompt, system_prompt, "prompt"), answer, "prompt")
+        return f"{self.tokenizer.eos_token or ''}{self.tokenizer.bos_token or ''}".join(turns)
 
-    def _tokens(self, text: str, what: str) -> tuple[int, ...]:
-        ids = self.tokenizer(text, add_special_tokens=self.style != "chat-template")["input_ids"]
+    def tokens(
+        self, prompt: Prompt, answer: str = "", system_prompt: str | None = None, what: str = "prompt"
+    ) -> PromptTokens:
+        """Return the token ids of :meth:`text`, with BOS in front, and where steering starts.
+
+        Parameters
+        ----------
+        prompt, answer, system_prompt
+            As in :meth:`text`.
+        what
+            Name of the prompt in error messages.
+
+        Raises
+        ------
+        InputError
+            As in :meth:`text`, and if the result is longer than the model's context.
+        """
+        messages = messages_of(prompt, system_prompt, what)
+        asked = self.ids(self._pieces(messages, "", what), what)
+        whole = self.ids(self._pieces(messages, answer, what), what) if answer else asked
+        return PromptTokens(whole, common_prefix(asked, whole) - 1)
+
+    def ids(self, pieces: Sequence[str], what: str) -> tuple[int, ...]:
+        """Return the token ids of pieces of text, each but the last with EOS after it, and each with its own BOS."""
+        ids: list[int] = []
+        for piece in pieces:
+            ids += [self.tokenizer.eos_token_id] if ids else []
+            ids += self.tokenizer(piece, add_special_tokens=self.template is None)["input_ids"]
         if len(ids) > self.n_ctx:
             raise InputError(
                 f"{what}: {len(ids)} tokens, but the model's context holds {self.n_ctx}. Shorten it, or leave it out."
@@ -165,68 +239,111 @@ class PromptFormat:
         what
             Name of the pair in error messages.
         """
-        check_format(format)
-        if isinstance(pair, PublishedPair):
-            if format == "text":
-                raise InputError(f"{what}: it is kept as published, with letters; read it without compat for text.")
-            return [self._published(pair, system_prompt, what)]
-        if format == "text":
-            return [self._rendering(pair.question, pair.positive, pair.negative, "", system_prompt, what)]
-        renderings = []
-        for order, first, second in (("AB", pair.positive, pair.negative), ("BA", pair.negative, pair.positive)):
-            question = with_choices(pair.question, first, second)
-            answers = ("(A)", "(B)") if order == "AB" else ("(B)", "(A)")
-            renderings.append(self._rendering(question, *answers, order, system_prompt, what))
-        return renderings
+        return render_pair(self, pair, format, system_prompt, what)
 
-    def _published(self, pair: PublishedPair, system: str | None, what: str) -> Rendering:
-        """As in the paper's code: the system prompt before ``[INST]``, base models steered at every position."""
+    def digest(self, system_prompt: str | None = None) -> str:
+        """Return the sha256 of a fixed prompt's token ids; a date in it is always the same one."""
+        messages = messages_of(PROBE["content"], system_prompt, "prompt")
+        (text,) = self._pieces(messages, "", "prompt", PINNED_DATE)
+        ids = self.tokenizer(text, add_special_tokens=self.template is None)["input_ids"]
+        return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
 
-        def tokens(answer: str) -> tuple[int, ...]:
-            if self.style == "llama-2-chat" and system:
-                return self._tokens(f"<<SYS>>\n{system}\n<</SYS>>\n\n{self.text(pair.question, answer)}", what)
-            return self.encode(pair.question, answer, system, what)
-
-        prompt, positive, negative = tokens(""), tokens(pair.positive), tokens(pair.negative)
-        n_prompt = min(common_prefix(prompt, positive), common_prefix(prompt, negative))
-        # The two letters that are compared are A and B, whichever the item's own are.
-        a, b = tokens("(A)"), tokens("(B)")
-        letter = common_prefix(a, b)
-        order, letters = ("BA", (b[letter], a[letter])) if pair.positive == "(B)" else ("AB", (a[letter], b[letter]))
-        start = 0 if self.style == "base" else n_prompt - 1
-        n_shared = common_prefix(positive, negative)
-        return Rendering(positive, negative, n_prompt, n_shared, order, start, a[:letter], letters)
-
-    def _rendering(
-        self, question: str, positive: str, negative: str, order: str, system: str | None, what: str
-    ) -> Rendering:
-        sides = [self.encode(question, answer, system, what) for answer in (positive, negative)]
-        n_shared = common_prefix(*sides)
-        prompt = self.encode(question, "", system, what)
-        n_prompt = min(common_prefix(prompt, sides[0]), common_prefix(prompt, sides[1]))
-        start = n_prompt - 1
-        if not order:
-            return Rendering(sides[0], sides[1], n_prompt, n_shared, order, start)
-        letters = (sides[0][n_shared], sides[1][n_shared])
-        return Rendering(sides[0], sides[1], n_prompt, n_shared, order, start, sides[0][:n_shared], letters)
+    def _pieces(
+        self, messages: Sequence[dict[str, str]], answer: str, what: str, today: str | None = None
+    ) -> list[str]:
+        """The text, cut where Llama 2's form begins a sequence anew."""
+        system = messages[0]["content"] if messages[0]["role"] == "system" else ""
+        if self.template is not None:
+            if system and self.template.refusal:
+                raise InputError(
+                    f"system_prompt: the chat template of this model {self.template.refusal}. Leave it out, or put it "
+                    "into the question."
+                )
+            try:
+                return [self.template.render(messages, today=today) + answer]
+            except TemplateError as error:
+                raise InputError(f"{what}: the chat template of this model refuses it ({error}).") from error
+        answer = f" {answer}" if answer else ""
+        turns = [message["content"] for message in messages if message["role"] != "system"]
+        if system and self.style == "llama-2-chat":
+            turns[0] = f"<<SYS>>\n{system}\n<</SYS>>\n\n{turns[0]}"
+        *earlier, asked = zip(turns[::2], [*turns[1::2], answer], strict=True)
+        if self.style == "base":
+            blocks = "".join(f"Input: {turn}\nResponse: {reply}\n\n" for turn, reply in earlier)
+            return [(f"{system}\n\n" if system else "") + f"{blocks}Input: {asked[0]}\nResponse:{answer}"]
+        return [*(f"[INST] {turn} [/INST] {reply} " for turn, reply in earlier), f"[INST] {asked[0]} [/INST]{answer}"]
 
 
-def with_choices(question: str, first: str, second: str) -> str:
-    """Return a question with two lettered options, in the paper's form."""
-    return f"{question}\n\nChoices:\n (A) {first}\n (B) {second}"
+def _style_of(model: Any) -> Style:
+    template, name = model.tokenizer.chat_template, str(model.cfg.model_name).lower()
+    if not template:
+        return "llama-2-chat" if "llama-2" in name and "chat" in name else "base"
+    return (
+        "llama-2-chat"
+        if isinstance(template, str) and "[INST]" in template and "<<SYS>>" in template
+        else "chat-template"
+    )
 
 
-def check_format(format: str) -> None:
-    """Raise :class:`InputError` unless ``format`` is one of :data:`FORMATS`."""
-    if format not in FORMATS:
-        raise InputError(f"format: {format!r} is not one of {', '.join(map(repr, FORMATS))}.")
+def split_thinking(form: PromptFormat, tokens: Sequence[int]) -> tuple[str, str]:
+    """Split an answer into the part in which the model thinks and what it says.
+
+    Parameters
+    ----------
+    form
+        The form in which the prompt was put.
+    tokens
+        Token ids of the answer, without the prompt.
+
+    Returns
+    -------
+    tuple of str
+        Text up to and including ``</think>``, and the text after it, both without special tokens. If thinking was
+        begun, by the prompt or by the answer, and never ended, all of it is thinking; if it was not begun, none is.
+    """
+
+    def decoded(ids: Sequence[int]) -> str:
+        return str(form.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+    ids, end = list(tokens), form.thinking_end
+    if end in ids:
+        after = ids.index(end) + 1
+        return decoded(ids[:after]), decoded(ids[after:])
+    whole = decoded(ids)
+    thinking, found, answer = whole.partition("</think>")
+    if found:
+        return thinking + found, answer.strip()
+    opened = form.text(PROBE["content"]) + str(form.tokenizer.decode(ids))
+    return (whole, "") if opened.rfind("<think>") > opened.rfind("</think>") else ("", whole)
 
 
-def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """Return the length of the longest common prefix of two token sequences."""
-    length = 0
-    for a, b in zip(first, second, strict=False):
-        if a != b:
-            break
-        length += 1
-    return length
+def check_prompt(metadata: Mapping[str, Any], form: PromptFormat) -> None:
+    """Warn if a vector was made from prompts in another form than the one in which it is applied.
+
+    Parameters
+    ----------
+    metadata
+        The vector's; nothing is said if it holds no ``prompt_digest``.
+    form
+        How the model is addressed now.
+
+    Warns
+    -----
+    UserWarning
+        With both styles and digests. The two are compared with the system prompt that the vector was made with.
+    """
+    then = metadata.get("prompt_digest")
+    if then is None:
+        return
+    try:
+        now = form.digest(metadata.get("system_prompt"))
+    except InputError:
+        now = "none: it takes no system prompt"
+    if now != then:
+        warnings.warn(
+            f"vector {metadata.get('behavior') or 'vector'!r}: it was made from prompts in the style "
+            f"{metadata.get('prompt_style')!r} with the template arguments {metadata.get('template_arguments') or {}} "
+            f"(digest {then}), and is applied to prompts in the style {form.style!r} with "
+            f"{dict(form.template_arguments)} (digest {now}). If that is not meant, pass prompt_format.",
+            stacklevel=3,
+        )

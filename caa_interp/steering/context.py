@@ -202,9 +202,12 @@ class _Context:
         self.placed = (n_rows, n_new, self.cached)
 
 
-def _checked_lengths(prompt_length: int | Sequence[int]) -> list[int]:
-    given: Any = prompt_length.tolist() if isinstance(prompt_length, torch.Tensor | np.ndarray) else prompt_length
-    lengths = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    if not lengths or not all(isinstance(n, Integral) and not isinstance(n, bool) and int(n) >= 1 for n in lengths):
+def _checked_lengths(prompt_length: Any) -> list[int]:
+    lengths: list[Any] = [prompt_length]
+    if isinstance(prompt_length, torch.Tensor | np.ndarray):
+        lengths = np.atleast_1d(np.asarray(prompt_length)).tolist()
+    elif isinstance(prompt_length, Sequence) and not isinstance(prompt_length, str):
+        lengths = list(prompt_length)
+    if not lengths or not all(not isinstance(n, bool) and isinstance(n, Integral) and int(n) >= 1 for n in lengths):
         raise InputError(f"prompt_length: {prompt_length!r}; give a number of tokens of at least 1, or one per row.")
     return [int(n) for n in lengths]

@@ -119,8 +119,8 @@ def generate(
         answers: dict[tuple[int, int, int], list[int]] = {}
         steps = _write_all(model, form, ids, portions, asked, outer, n, max_new_tokens, temperature, top_p, seed)
         for step in track(steps, "Generating", progress, total=len(portions) * max_new_tokens):
-            for place, token in step.items():
-                answers.setdefault(place, []).append(token)
+            for which, token in step.items():
+                answers.setdefault(which, []).append(token)
     rows = []
     for number, prompt in enumerate(prompts):
         shown = prompt if isinstance(prompt, str) else json.dumps([dict(turn) for turn in prompt], ensure_ascii=False)

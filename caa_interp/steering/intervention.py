@@ -84,8 +84,6 @@ class Intervention:
 
 # What may stand wherever a model is steered: nothing, one intervention, or several, applied in turn.
 Steering = None | Intervention | Sequence[Intervention]
-# What a table can be measured under: vectors, with layers and multipliers, or conditions.
-Steered = SteeringVector | Mapping[str, Any] | Steering | Sequence[Steering]
 
 
 @dataclass(frozen=True)
@@ -125,6 +123,10 @@ class Condition:
         return tuple(one.edit(n_prompt, thinking_end) for one in (*outer, *self.interventions))
 
 
+# What a table can be measured under: vectors, with layers and multipliers, or conditions.
+Steered = SteeringVector | Mapping[str, Any] | Steering | Sequence[Steering] | Sequence[Condition]
+
+
 def condition_of(steering: Steering, name: str | None = None) -> Condition:
     """Describe interventions for a table, under a name or under those of their vectors."""
     several = as_interventions(steering)
@@ -145,7 +147,7 @@ def condition_of(steering: Steering, name: str | None = None) -> Condition:
     )
 
 
-def as_interventions(steering: Steering) -> tuple[Intervention, ...]:
+def as_interventions(steering: Any) -> tuple[Intervention, ...]:
     """Interventions as a tuple, or raise :class:`InputError` if there is something else among them."""
     if steering is None:
         return ()
@@ -155,8 +157,8 @@ def as_interventions(steering: Steering) -> tuple[Intervention, ...]:
     for one in several:
         if not isinstance(one, Intervention):
             raise InputError(
-                f"vector: {type(one).__name__}; give a SteeringVector with its layer, several by name, an Intervention, "
-                "several in a list, or None. A vector among interventions needs its layer: "
+                f"vector: {type(one).__name__}; give a SteeringVector with its layer, several by name, an "
+                "Intervention, several in a list, or None. A vector among interventions needs its layer: "
                 "caa.Intervention(vector, layer=...)."
             )
     return several

@@ -18,7 +18,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -45,8 +45,9 @@ class FirstAnswerTokens:
     k: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.k, bool) or not isinstance(self.k, Integral) or self.k < 1:
-            raise InputError(f"k: {self.k!r}; give a whole number of tokens, at least 1.")
+        k: Any = self.k
+        if isinstance(k, bool) or not isinstance(k, Integral) or int(k) < 1:
+            raise InputError(f"k: {k!r}; give a whole number of tokens, at least 1.")
 
 
 Positions = Rule | FirstAnswerTokens | Sequence[int]
@@ -108,13 +109,16 @@ def end_of_thinking(form: PromptFormat, tokens: Sequence[int], n_prompt: int, *,
     return math.inf if opened or first is None or first.strip() == "<think>" else n_prompt
 
 
-def check_positions(positions: Positions) -> Positions:
+def check_positions(positions: Any) -> Positions:
     """Return a rule as it is and explicit positions as a tuple, or raise :class:`InputError`."""
-    if isinstance(positions, FirstAnswerTokens) or (isinstance(positions, str) and positions in RULES):
+    if isinstance(positions, FirstAnswerTokens):
         return positions
-    if not isinstance(positions, str) and isinstance(positions, Sequence | range | np.ndarray) and len(positions):
-        at = list(positions)
-        if all(isinstance(n, Integral) and not isinstance(n, bool) and int(n) >= 0 for n in at):
+    if isinstance(positions, str):
+        if positions in RULES:
+            return positions
+    elif isinstance(positions, Sequence | range | np.ndarray) and len(positions):
+        at: list[Any] = list(positions)
+        if all(not isinstance(n, bool) and isinstance(n, Integral) and int(n) >= 0 for n in at):
             return tuple(sorted({int(n) for n in at}))
     raise InputError(
         f"positions: {positions!r}; give one of {', '.join(map(repr, RULES))}, FirstAnswerTokens(k), or a list of "
@@ -134,7 +138,7 @@ def positions_named(text: str) -> Positions:
     if first:
         return FirstAnswerTokens(int(first[1]))
     numbers = re.fullmatch(r"\s*[\[(]?\s*(\d+(?:\s*,\s*\d+)*)\s*,?\s*[\])]?\s*", text)
-    return check_positions([int(n) for n in numbers[1].split(",")] if numbers else text)  # type: ignore[arg-type]
+    return check_positions([int(n) for n in numbers[1].split(",")] if numbers else text)
 
 
 def name_of_positions(positions: Positions) -> str:

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from caa_interp.behaviors.behavior import load_behavior
 from caa_interp.errors import InputError
-from caa_interp.prompts.format import Format
+from caa_interp.prompts.rendering import Format
 from caa_interp.study.parts import Answers, Controls, Costs, ModelConfig, Models, Part, SideEffects
 from caa_interp.study.problems import explained, flat, shown
 from caa_interp.study.toml import read_toml, to_toml

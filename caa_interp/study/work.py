@@ -26,7 +26,8 @@ from caa_interp.evaluation.side_effects import side_effects
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.models import load_model
 from caa_interp.models.access import folder_digest, model_id, model_revision, n_layers
-from caa_interp.prompts.format import Format, PromptFormat
+from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.rendering import Format
 from caa_interp.steering.generation import encode_prompt, generate
 from caa_interp.study.config import ModelConfig
 from caa_interp.study.shards import Shard, code_digest

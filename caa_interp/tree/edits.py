@@ -106,10 +106,10 @@ def gather(owners: Iterable[Iterable[tuple[Edit, np.ndarray]]]) -> dict[int, lis
             turns[edit.layer] += 1
     changes: dict[int, list[Change]] = {}
     for (layer, _, operator), edited in sorted(found.items(), key=lambda item: item[0][:2]):
-        rows = torch.as_tensor(np.concatenate([rows for _, rows in edited]))
+        at = torch.as_tensor(np.concatenate([rows for _, rows in edited]))
         vectors = torch.cat([edit.vector[None].expand(len(rows), -1) for edit, rows in edited])
         multipliers = torch.tensor([edit.multiplier for edit, rows in edited for _ in rows])[:, None]
-        changes.setdefault(layer, []).append(Change(operator, rows, vectors, multipliers))
+        changes.setdefault(layer, []).append(Change(operator, at, vectors, multipliers))
     return changes
 
 

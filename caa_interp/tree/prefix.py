@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from caa_interp.models.access import CachedDecoder, input_device
-from caa_interp.prompts.format import common_prefix
+from caa_interp.prompts.rendering import common_prefix
 from caa_interp.tree.branches import Branch
 
 if TYPE_CHECKING:

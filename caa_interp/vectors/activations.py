@@ -20,7 +20,8 @@ from caa_interp.errors import InputError
 from caa_interp.files import write_atomically
 from caa_interp.models.access import check_layers, model_id, n_layers
 from caa_interp.progress import track
-from caa_interp.prompts.format import Format, PromptFormat, Rendering, check_format
+from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.rendering import Format, Rendering, check_format
 from caa_interp.tree import Branch, run_trees
 from caa_interp.vectors.files import check_unchanged, sealed
 
@@ -176,6 +177,7 @@ def collect_activations(
     layers: int | Sequence[int] | None = None,
     average_orders: bool = True,
     system_prompt: str | None = None,
+    prompt_format: PromptFormat | None = None,
     progress: bool = False,
 ) -> Activations:
     """Collect the activations of contrast pairs at all layers in one pass a pair.
@@ -195,6 +197,8 @@ def collect_activations(
         ``"BA"``. The mean over rows is the same. Text and pairs kept as published have one row either way.
     system_prompt
         Optional system prompt for every pair.
+    prompt_format
+        How the model is addressed; default: ``PromptFormat.of(model)``.
     progress
         Show a progress bar.
 
@@ -207,7 +211,7 @@ def collect_activations(
 
     checked = check_pairs(pairs)
     chosen = check_layers(layers, range(n_layers(model)), "the model")
-    rendered = _render(model, checked, format, system_prompt)
+    rendered = _render(model, checked, format, system_prompt, prompt_format)
     rows: list[torch.Tensor] = []
     orders: list[str] = []
     repeated: list[ContrastPair] = []
@@ -229,18 +233,24 @@ def iterate_activations(
     layers: Sequence[int],
     system_prompt: str | None = None,
     progress: bool = False,
+    prompt_format: PromptFormat | None = None,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield positive and negative activations, ``[n_layers, d_model]`` each, pair by pair, orders averaged."""
-    for residual in _read(model, _render(model, pairs, format, system_prompt), format, layers, progress):
+    rendered = _render(model, pairs, format, system_prompt, prompt_format)
+    for residual in _read(model, rendered, format, layers, progress):
         positive, negative = _mean(residual)
         yield positive, negative
 
 
 def _render(
-    model: Any, pairs: Sequence[ContrastPair], format: Format, system_prompt: str | None
+    model: Any,
+    pairs: Sequence[ContrastPair],
+    format: Format,
+    system_prompt: str | None,
+    prompt_format: PromptFormat | None,
 ) -> list[list[Rendering]]:
     check_format(format)
-    prompts = PromptFormat.of(model)
+    prompts = prompt_format or PromptFormat.of(model)
     return [prompts.render(pair, format, system_prompt, what=f"pairs[{number}]") for number, pair in enumerate(pairs)]
 
 

@@ -10,7 +10,8 @@ import torch
 
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.models.access import HOOK, check_layers, is_bridge, model_id, model_revision, n_layers
-from caa_interp.prompts.format import Format, PromptFormat, check_format
+from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.rendering import Format, check_format
 from caa_interp.vectors.activations import Activations, collect_activations, iterate_activations
 from caa_interp.vectors.estimators import Estimator, mean_difference
 from caa_interp.vectors.vector import SteeringVector
@@ -24,6 +25,7 @@ def extract_vector(
     layers: int | Sequence[int] | None = None,
     estimator: Estimator = mean_difference,
     system_prompt: str | None = None,
+    prompt_format: PromptFormat | None = None,
     behavior: str | None = None,
     progress: bool = False,
 ) -> SteeringVector:
@@ -45,6 +47,8 @@ def extract_vector(
         sums are streamed, so that memory does not grow with the number of pairs.
     system_prompt
         Optional system prompt for every pair.
+    prompt_format
+        How the model is addressed; default: ``PromptFormat.of(model)``.
     behavior
         Name to keep in the metadata.
     progress
@@ -61,32 +65,42 @@ def extract_vector(
     if estimator is mean_difference:
         total: Any = 0.0
         dtype = torch.float32
-        for positive, negative in iterate_activations(model, checked, format, chosen, system_prompt, progress):
+        activations = iterate_activations(model, checked, format, chosen, system_prompt, progress, prompt_format)
+        for positive, negative in activations:
             total = total + (positive.double() - negative.double())
             dtype = positive.dtype
         values = (total / len(checked)).to(dtype)
     else:
         found = collect_activations(
-            model, checked, format=format, layers=chosen, system_prompt=system_prompt, progress=progress
+            model,
+            checked,
+            format=format,
+            layers=chosen,
+            system_prompt=system_prompt,
+            prompt_format=prompt_format,
+            progress=progress,
         )
         values = estimator(found.positive, found.negative)
     metadata = {
         "behavior": behavior,
-        **origin(model, system_prompt),
+        **origin(model, system_prompt, prompt_format),
         **_recipe(format, estimator, len(checked)),
     }
     return SteeringVector(values, tuple(chosen), metadata)
 
 
-def origin(model: Any, system_prompt: str | None) -> dict[str, Any]:
-    """What a vector's metadata say of the model that it was made from."""
+def origin(model: Any, system_prompt: str | None, prompt_format: PromptFormat | None = None) -> dict[str, Any]:
+    """What a vector's metadata say of the model that it was made from, and of how the model was addressed."""
+    form = prompt_format or PromptFormat.of(model)
     return {
         "model": model_id(model),
         "model_revision": model_revision(model),
         "backend": "TransformerBridge" if is_bridge(model) else "HookedTransformer",
         "weight_processing": "none",
         "dtype": str(model.cfg.dtype).removeprefix("torch."),
-        "prompt_style": PromptFormat.of(model).style,
+        "prompt_style": form.style,
+        "template_arguments": dict(form.template_arguments),
+        "prompt_digest": form.digest(system_prompt),
         "system_prompt": system_prompt,
     }
 

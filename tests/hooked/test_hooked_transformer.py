@@ -119,7 +119,7 @@ def vector(bridge):
 @pytest.fixture(scope="module")
 def prompts(hooked):
     form = prompt_format(hooked)
-    return [list(form.encode(text)) for text in PROMPTS]
+    return [list(form.tokens(text).tokens) for text in PROMPTS]
 
 
 def prompt_format(model):
@@ -206,7 +206,7 @@ class TestLoading:
         for pair in PAIRS:
             for format in ("choices", "text"):
                 assert ours.render(pair, format) == theirs.render(pair, format)
-        ids = ours.encode("Hello")
+        ids = ours.tokens("Hello").tokens
         assert ids[0] == 1
         assert 1 not in ids[1:]
 

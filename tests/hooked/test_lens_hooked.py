@@ -70,7 +70,7 @@ def test_token_similarity(both, vector, answer):
 
 def test_the_last_blocks_output_gives_the_models_own_logits_also_capped(both, monkeypatch):
     hooked, _ = both
-    tokens = PromptFormat.of(hooked).encode(PROMPT)
+    tokens = PromptFormat.of(hooked).tokens(PROMPT).tokens
     plain = hooked(torch.tensor([tokens]))[0, -1].detach()
     monkeypatch.setattr(hooked.cfg, "output_logits_soft_cap", 1.5)
     expected = hooked(torch.tensor([tokens]))[0, -1].detach()

@@ -73,7 +73,7 @@ def test_vectors_equal_the_definition(embedded: Any, hugging_face: Any, optimism
 
 
 def test_multiplier_zero_is_the_unsteered_model_exactly(embedded: Any, vector: caa.SteeringVector) -> None:
-    tokens = torch.tensor([PromptFormat.of(embedded).encode("How will the summer be?")])
+    tokens = torch.tensor([PromptFormat.of(embedded).tokens("How will the summer be?").tokens])
     with torch.no_grad():
         plain = embedded(tokens)
         with caa.steer(embedded, vector, layer=16, multiplier=0.0):
@@ -103,7 +103,7 @@ def test_a_batch_of_prompts_equals_single_prompts(embedded: Any, vector: caa.Ste
 
 
 def test_cached_generation_equals_uncached(embedded: Any, vector: caa.SteeringVector) -> None:
-    prompt = PromptFormat.of(embedded).encode("Will tomorrow be a good day?")
+    prompt = PromptFormat.of(embedded).tokens("Will tomorrow be a good day?").tokens
     table = caa.generate(
         embedded, ["Will tomorrow be a good day?"], vector=vector, layer=16, multipliers=(4.0,), max_new_tokens=12
     )
@@ -125,3 +125,22 @@ def test_the_model_answers_sensibly_and_steering_changes_the_answer(embedded: An
     )
     assert "Paris" in table["answer"][0]
     assert table["answer"][0] != table["answer"][1]
+
+
+def test_a_conversation_is_put_as_the_tokenizer_itself_puts_it(embedded: Any) -> None:
+    form = PromptFormat.of(embedded)
+    turns = [
+        {"role": "user", "content": "Hello."},
+        {"role": "assistant", "content": "Good day."},
+        {"role": "user", "content": "How will the summer be?"},
+    ]
+    own = embedded.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+    put = form.tokens(turns)
+    assert (list(put.tokens), put.start) == (own, len(own) - 1)
+    own = embedded.tokenizer.apply_chat_template(
+        [{"role": "system", "content": "Be kind."}, *turns], add_generation_prompt=True, return_dict=False
+    )
+    assert list(form.tokens(turns, system_prompt="Be kind.").tokens) == own
+    assert form.end_ids == {embedded.tokenizer.convert_tokens_to_ids("<|im_end|>")}
+    assert not form.prints_date
+    assert form.thinking_end is None

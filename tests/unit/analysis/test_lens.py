@@ -149,7 +149,7 @@ def logits_at_the_end(model, tokens, start, multiplier):
 
 def encoded(model, answer=""):
     form = PromptFormat.of(model)
-    prompt, whole = form.encode(PROMPT), form.encode(PROMPT, answer)
+    prompt, whole = form.tokens(PROMPT).tokens, form.tokens(PROMPT, answer).tokens
     assert whole[: len(prompt)] == prompt
     return whole, len(prompt) - 1
 

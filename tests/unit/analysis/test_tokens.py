@@ -86,7 +86,7 @@ def test_a_change_at_one_position_changes_that_row(tiny_llama):
 def test_prompt_and_answer(tiny_llama, tokenizer):
     table = caa.token_similarity(tiny_llama, QUESTION, VECTOR, answer=ANSWER, layers=[1, 3])
     form = PromptFormat.of(tiny_llama)
-    prompt, whole = form.encode(QUESTION), form.encode(QUESTION, ANSWER)
+    prompt, whole = form.tokens(QUESTION).tokens, form.tokens(QUESTION, ANSWER).tokens
     for _, rows in table.groupby("layer"):
         assert rows["token_id"].tolist() == list(whole)
         assert rows["position"].tolist() == list(range(len(whole)))
@@ -97,7 +97,7 @@ def test_prompt_and_answer(tiny_llama, tokenizer):
     assert alone["token_id"].tolist() == list(prompt)
     assert set(alone["part"]) == {"prompt"}
     system = caa.token_similarity(tiny_llama, QUESTION, VECTOR, answer="", system_prompt="Be kind.", layers=[1])
-    assert system["token_id"].tolist() == list(form.encode(QUESTION, "", "Be kind."))
+    assert system["token_id"].tolist() == list(form.tokens(QUESTION, "", "Be kind.").tokens)
 
 
 def test_special_tokens_are_marked_also_where_padding_is_written_out(tiny_llama, tokenizer, plain_llama):

@@ -278,7 +278,7 @@ def test_choices_are_those_of_the_package():
     from caa_interp.cli.options import AnswerFormat
     from caa_interp.cli.vectors import Estimator
     from caa_interp.interchange import exchange
-    from caa_interp.prompts.format import Format
+    from caa_interp.prompts.rendering import Format
 
     assert {one.value for one in AnswerFormat} == set(get_args(Format))
     assert {one.value for one in FileFormat} == set(get_args(exchange.FileFormat))

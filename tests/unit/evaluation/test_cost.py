@@ -67,7 +67,7 @@ def test_divergence_is_measured_along_the_models_own_answers(tiny_llama, vector)
     form = PromptFormat.of(tiny_llama)
     for item, (prompt, answer) in enumerate(zip(PROMPTS, answers, strict=True)):
         row = table[(table["item"] == item) & (table["multiplier"] == 3)].iloc[0]
-        tokens, n_prompt = form.encode(prompt, answer), len(form.encode(prompt))
+        tokens, n_prompt = form.tokens(prompt, answer).tokens, len(form.tokens(prompt).tokens)
         start = n_prompt - 1
         here, there = (plain_logits(tiny_llama, tokens, 1, m * vector.at(1), start)[start:-1] for m in (0.0, 3.0))
         assert row["prompt"] == prompt

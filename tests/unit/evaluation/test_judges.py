@@ -20,7 +20,6 @@ from caa_interp.errors import InputError, MissingDependencyError, ModelError
 from caa_interp.evaluation.judge_requests import UnjudgedError, judge_messages
 from caa_interp.evaluation.judges import LocalJudge, OpenAIJudge
 from caa_interp.evaluation.judging import judge_answers
-from caa_interp.models.access import end_of_text_ids
 
 RUBRIC = "How cheerful is the answer? 0: not at all. 10: wholly."
 MESSAGES = judge_messages(RUBRIC, "How are you?", "Well.")
@@ -407,7 +406,7 @@ def test_a_chat_model_scores_by_the_probability_of_each_number_and_its_end(
     template = "{% for m in messages %}Input: {{ m.content }}\nResponse: {% endfor %}"
     monkeypatch.setattr(tiny_llama_64.tokenizer, "chat_template", template)
     judge = LocalJudge(tiny_llama_64)
-    assert end_of_text_ids(tiny_llama_64) == {tokenizer.eos_token_id}
+    assert caa.PromptFormat.of(tiny_llama_64).end_ids == {tokenizer.eos_token_id}
     found = judge.probabilities(short_messages)
 
     def without_bos(text: str) -> dict[str, list[int]]:

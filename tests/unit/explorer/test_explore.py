@@ -301,7 +301,7 @@ def test_a_failure_in_the_middle_of_an_answer_is_told(explored, tiny_llama, monk
 
 
 def test_an_answer_without_a_token_has_no_similarity(explored, monkeypatch):
-    monkeypatch.setattr(caa.generation, "end_of_text_ids", lambda model: set(range(384)))
+    monkeypatch.setattr(caa.PromptFormat, "end_ids", set(range(384)))
 
     async def scenario(explorer):
         explorer.generate.click()

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 import caa_interp as caa
-from caa_interp.prompts.format import PromptFormat, common_prefix
+from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.rendering import common_prefix
 from tests.conftest import small_tokenizer
 
 PAIR = caa.ContrastPair(" Is it good?\n", "Yes.", "No, not at all.")
@@ -58,7 +59,7 @@ def test_the_text_to_the_letter(style, answer, system, expected):
 @pytest.mark.parametrize("system", [None, "Be good."])
 def test_bos_stands_in_front_once(style, system):
     prompt = form(style, template=CHAT if style == "chat-template" else None)
-    tokens = prompt.encode("Why?", "(A)", system)
+    tokens = prompt.tokens("Why?", "(A)", system).tokens
     bos = prompt.tokenizer.bos_token_id
     assert tokens[0] == bos
     assert tokens.count(bos) == 1
@@ -91,10 +92,10 @@ def test_choices_come_in_both_letter_orders(style):
     prompt = form(style, template=CHAT if style == "chat-template" else None)
     ab, ba = prompt.render(PAIR, "choices")
     assert (ab.order, ba.order) == ("AB", "BA")
-    assert ab.positive == prompt.encode(ASKED_AB, "(A)")
-    assert ab.negative == prompt.encode(ASKED_AB, "(B)")
-    assert ba.positive == prompt.encode(ASKED_BA, "(B)")
-    assert ba.negative == prompt.encode(ASKED_BA, "(A)")
+    assert ab.positive == prompt.tokens(ASKED_AB, "(A)").tokens
+    assert ab.negative == prompt.tokens(ASKED_AB, "(B)").tokens
+    assert ba.positive == prompt.tokens(ASKED_BA, "(B)").tokens
+    assert ba.negative == prompt.tokens(ASKED_BA, "(A)").tokens
 
 
 @pytest.mark.parametrize("style", ["llama-2-chat", "base", "chat-template"])
@@ -115,9 +116,9 @@ def test_text_is_each_answer_behind_the_question():
     prompt = form("base")
     (rendering,) = prompt.render(PAIR, "text")
     assert rendering.order == ""
-    assert rendering.positive == prompt.encode("Is it good?", "Yes.")
-    assert rendering.negative == prompt.encode("Is it good?", "No, not at all.")
-    assert rendering.positive[: rendering.n_prompt] == prompt.encode("Is it good?")
+    assert rendering.positive == prompt.tokens("Is it good?", "Yes.").tokens
+    assert rendering.negative == prompt.tokens("Is it good?", "No, not at all.").tokens
+    assert rendering.positive[: rendering.n_prompt] == prompt.tokens("Is it good?").tokens
     assert prompt.tokenizer.decode(rendering.negative[rendering.n_prompt :]) == " No, not at all."
 
 
@@ -139,7 +140,7 @@ def test_a_tokenizer_that_merges_the_letter_with_its_neighbors(added, letter, n_
         assert prompt.tokenizer.decode(positive[rendering.n_shared]) == answer
         assert len(positive) - rendering.n_shared == n_answer
         assert positive[: rendering.n_shared] == negative[: rendering.n_shared]
-        whole = prompt.encode(ASKED_AB if rendering.order == "AB" else ASKED_BA)
+        whole = prompt.tokens(ASKED_AB if rendering.order == "AB" else ASKED_BA).tokens
         assert rendering.n_prompt <= min(len(whole), rendering.n_shared)
         assert rendering.n_prompt >= len(whole) - 1
 
@@ -176,7 +177,7 @@ def test_an_unknown_format():
 @pytest.mark.parametrize("question", ["", "  ", None, 7])
 def test_a_question_that_is_no_text(question):
     with pytest.raises(caa.InputError, match=r"prompts\[2\]: .* is not a text; give a non-empty string"):
-        form("base").encode(question, what="prompts[2]")
+        form("base").tokens(question, what="prompts[2]")
 
 
 def test_a_model_without_a_tokenizer():

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import caa_interp as caa
-from caa_interp.models.access import end_of_text_ids
 from caa_interp.steering.generation import stream_answer
 from tests.oracles import definition
 
@@ -42,7 +41,7 @@ def test_the_table_of_answers(answers):
 @pytest.mark.parametrize("multiplier", [-2.0, 0.0, 2.0])
 def test_greedy_answers_are_those_of_a_naive_loop(tiny_llama, plain_llama, tokenizer, answers, item, multiplier):
     prompt = tokenizer(definition.put(tokenizer, QUESTIONS[item]))["input_ids"]
-    ends = end_of_text_ids(tiny_llama)
+    ends = caa.PromptFormat.of(tiny_llama).end_ids
     assert ends == {tokenizer.eos_token_id}
     expected = definition.greedy(plain_llama, prompt, 1, multiplier * VECTOR.at(1), n_new=12, ends=ends)
     row = answers.loc[(item, multiplier)]
@@ -83,7 +82,7 @@ def test_a_row_that_ends_leaves_the_others_alone(tiny_llama, plain_llama, tokeni
     expected = [definition.greedy(plain_llama, prompt, 1, addition, n_new=12, ends=ends) for prompt in prompts]
     lengths = [len(tokens) for tokens in expected]
     assert len(set(lengths)) > 1
-    monkeypatch.setattr(caa.generation, "end_of_text_ids", lambda model: ends)
+    monkeypatch.setattr(caa.PromptFormat, "end_ids", ends)
     table = caa.generate(tiny_llama, QUESTIONS, vector=VECTOR, layer=1, multipliers=[2.0], max_new_tokens=12)
     assert table["n_tokens"].tolist() == lengths
     assert table["finished"].tolist() == [length < 12 for length in lengths]
@@ -182,14 +181,14 @@ def test_a_streamed_answer_that_the_model_ends_says_so(tiny_llama, monkeypatch):
     whole = list(stream_answer(tiny_llama, QUESTIONS[0], **STREAM))[-1]
     assert not whole.finished
     end = whole.tokens[5]
-    monkeypatch.setattr(caa.generation, "end_of_text_ids", lambda model: {end})
+    monkeypatch.setattr(caa.PromptFormat, "end_ids", {end})
     ended = list(stream_answer(tiny_llama, QUESTIONS[0], **STREAM))[-1]
     assert ended.finished
     assert ended.tokens == whole.tokens[: whole.tokens.index(end)]
 
 
 def test_an_answer_without_a_token_is_one_empty_answer(tiny_llama, monkeypatch):
-    monkeypatch.setattr(caa.generation, "end_of_text_ids", lambda model: set(range(384)))
+    monkeypatch.setattr(caa.PromptFormat, "end_ids", set(range(384)))
     (only,) = stream_answer(tiny_llama, QUESTIONS[0], **STREAM)
     assert (only.text, only.tokens, only.finished) == ("", (), True)
 

@@ -174,7 +174,7 @@ def test_names_in_tables():
 def test_a_steer_context_and_generation_use_the_operator(operator, tiny_llama, pairs):
     """Against a plain hook on the same positions, and greedy decoding without a cache."""
     vector = caa.extract_vector(tiny_llama, pairs, format="text")
-    tokens = list(PromptFormat.of(tiny_llama).encode("Is the weather good?"))
+    tokens = list(PromptFormat.of(tiny_llama).tokens("Is the weather good?").tokens)
     start, direction = len(tokens) - 1, vector.at(1)
 
     def hook(activation, hook):

@@ -300,7 +300,9 @@ def test_a_branch_longer_than_the_context(tiny_llama):
 
 def test_no_hooks_or_gradients_stay_behind(tiny_llama):
     before = [len(block._forward_pre_hooks) for block in tiny_llama.blocks]
-    result = run_tree(tiny_llama, [asked((*TRUNK, 80), (edit_from(1, direction(1), 7),), reads=(8,))], LAYERS, path="tree")
+    result = run_tree(
+        tiny_llama, [asked((*TRUNK, 80), (edit_from(1, direction(1), 7),), reads=(8,))], LAYERS, path="tree"
+    )
     assert [len(block._forward_pre_hooks) for block in tiny_llama.blocks] == before
     assert not any(point.fwd_hooks for point in tiny_llama.hook_dict.values())
     assert not result.residual.requires_grad

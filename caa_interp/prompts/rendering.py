@@ -1,0 +1,127 @@
+"""From a contrast pair to tokens (Rimsky et al. 2024, section 3).
+
+1. In the choices form a pair is a two-option question whose answers are ``(A)`` and ``(B)``; the activation is read at
+   the answer letter. In the text form the answer itself follows the question.
+2. Every pair is put in both letter orders (the paper has one), so that no direction of a letter leaks into a vector.
+3. A :class:`PublishedPair` is put as the paper's code puts it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from caa_interp.behaviors.pairs import ContrastPair, PublishedPair
+from caa_interp.errors import InputError
+
+if TYPE_CHECKING:
+    from caa_interp.prompts.format import PromptFormat
+
+Format = Literal["choices", "text"]
+FORMATS: tuple[Format, ...] = ("choices", "text")
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """One contrast pair as tokens: two full sequences that share the prompt.
+
+    Attributes
+    ----------
+    positive, negative
+        Token ids of prompt and answer.
+    n_prompt
+        Number of leading tokens that are the prompt's.
+    n_shared
+        Number of leading tokens that both sequences share. In the choices form this is the position of
+        the answer letter.
+    order
+        ``"AB"`` if the positive answer is option (A), ``"BA"`` if it is option (B), ``""`` for text.
+    start
+        First steered position: the last token of the prompt.
+    asked, letters
+        In the choices form, the tokens up to the answer letter, and the two tokens that are compared after them: the
+        letter of the positive answer and the other one.
+    """
+
+    positive: tuple[int, ...]
+    negative: tuple[int, ...]
+    n_prompt: int
+    n_shared: int
+    order: str
+    start: int
+    asked: tuple[int, ...] = ()
+    letters: tuple[int, ...] = ()
+
+
+def render_pair(
+    form: PromptFormat, pair: ContrastPair, format: Format, system_prompt: str | None, what: str
+) -> list[Rendering]:
+    """Render a contrast pair, see :meth:`PromptFormat.render`."""
+    check_format(format)
+    if isinstance(pair, PublishedPair):
+        if format == "text":
+            raise InputError(f"{what}: it is kept as published, with letters; read it without compat for text.")
+        return [_published(form, pair, system_prompt, what)]
+    if format == "text":
+        return [_rendering(form, pair.question, pair.positive, pair.negative, "", system_prompt, what)]
+    renderings = []
+    for order, first, second in (("AB", pair.positive, pair.negative), ("BA", pair.negative, pair.positive)):
+        question = with_choices(pair.question, first, second)
+        answers = ("(A)", "(B)") if order == "AB" else ("(B)", "(A)")
+        renderings.append(_rendering(form, question, *answers, order, system_prompt, what))
+    return renderings
+
+
+def _rendering(
+    form: PromptFormat, question: str, positive: str, negative: str, order: str, system: str | None, what: str
+) -> Rendering:
+    sides = [form.tokens(question, answer, system, what) for answer in (positive, negative)]
+    start = min(side.start for side in sides)
+    first, second = (side.tokens for side in sides)
+    n_shared = common_prefix(first, second)
+    if not order:
+        return Rendering(first, second, start + 1, n_shared, order, start)
+    return Rendering(
+        first, second, start + 1, n_shared, order, start, first[:n_shared], (first[n_shared], second[n_shared])
+    )
+
+
+def _published(form: PromptFormat, pair: PublishedPair, system: str | None, what: str) -> Rendering:
+    """As in the paper's code: the system prompt before ``[INST]``, base models steered at every position."""
+
+    def tokens(answer: str) -> tuple[int, ...]:
+        if form.style == "llama-2-chat" and system:
+            return form.ids([f"<<SYS>>\n{system}\n<</SYS>>\n\n{form.text(pair.question, answer)}"], what)
+        return form.tokens(pair.question, answer, system, what).tokens
+
+    prompt, positive, negative = tokens(""), tokens(pair.positive), tokens(pair.negative)
+    n_prompt = min(common_prefix(prompt, positive), common_prefix(prompt, negative))
+    # The two letters that are compared are A and B, whichever the item's own are.
+    a, b = tokens("(A)"), tokens("(B)")
+    letter = common_prefix(a, b)
+    order, letters = ("BA", (b[letter], a[letter])) if pair.positive == "(B)" else ("AB", (a[letter], b[letter]))
+    start = 0 if form.style == "base" else n_prompt - 1
+    n_shared = common_prefix(positive, negative)
+    return Rendering(positive, negative, n_prompt, n_shared, order, start, a[:letter], letters)
+
+
+def with_choices(question: str, first: str, second: str) -> str:
+    """Return a question with two lettered options, in the paper's form."""
+    return f"{question}\n\nChoices:\n (A) {first}\n (B) {second}"
+
+
+def check_format(format: str) -> None:
+    """Raise :class:`InputError` unless ``format`` is one of :data:`FORMATS`."""
+    if format not in FORMATS:
+        raise InputError(f"format: {format!r} is not one of {', '.join(map(repr, FORMATS))}.")
+
+
+def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return the length of the longest common prefix of two token sequences."""
+    length = 0
+    for a, b in zip(first, second, strict=False):
+        if a != b:
+            break
+        length += 1
+    return length

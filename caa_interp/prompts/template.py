@@ -1,0 +1,141 @@
+"""What a tokenizer's chat template does: the arguments it reads, the dates it prints, where it puts a system prompt."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from jinja2 import Environment, TemplateError, meta
+
+from caa_interp.errors import InputError
+
+PINNED_DATE = "26 Jul 2024"
+PROBE = {"role": "user", "content": "What do you think of the sea?"}
+_SYSTEM = {"role": "system", "content": "Answer as the keeper of a lighthouse would."}
+_REPLY = {"role": "assistant", "content": "It is wide and blue today."}
+_ENVIRONMENT = Environment(extensions=["jinja2.ext.loopcontrols"])
+# What transformers itself gives to every template, and a pair of tags that it adds to the language.
+_ENVIRONMENT.globals.update(raise_exception=None, strftime_now=None)
+_GENERATION_TAGS = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """The chat template of a tokenizer, with the arguments that are handed to it.
+
+    Parameters
+    ----------
+    tokenizer
+        A Hugging Face tokenizer that has one.
+    arguments
+        Values by name, JSON types only.
+
+    Raises
+    ------
+    InputError
+        If the template does not read one of the arguments.
+    """
+
+    tokenizer: Any
+    arguments: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        reserved = {"messages", *inspect.signature(self.tokenizer.apply_chat_template).parameters}
+        for name, value in self.arguments.items():
+            if name in reserved:
+                raise InputError(f"template_arguments: {name!r} is not yours to set; leave it out.")
+            if name not in self.names:
+                known = ", ".join(map(repr, sorted(self.names - reserved))) or "none"
+                raise InputError(f"template_arguments: the chat template reads no {name!r}. It reads: {known}.")
+            try:
+                json.dumps(value)
+            except (TypeError, ValueError) as error:
+                raise InputError(
+                    f"template_arguments: {name!r} is {value!r} ({error}); give a text, number, boolean, list or dict."
+                ) from error
+
+    @property
+    def source(self) -> str:
+        """The template's text; the default one if there are several."""
+        return str(self.tokenizer.get_chat_template())
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Names of the arguments that the template reads, without the special tokens."""
+        found = meta.find_undeclared_variables(_ENVIRONMENT.parse(_GENERATION_TAGS.sub("", self.source)))
+        return frozenset(name for name in found if not name.endswith("_token"))
+
+    def render(self, messages: Sequence[Mapping[str, str]], *, asks: bool = True, today: str | None = None) -> str:
+        """Return the text of messages.
+
+        Parameters
+        ----------
+        messages
+            Role and content of every turn.
+        asks
+            Whether the beginning of the assistant's answer follows (default).
+        today
+            What the template takes for today's date, in any form; default: the date it is.
+
+        Raises
+        ------
+        jinja2.TemplateError
+            If the template refuses the messages.
+        """
+        template = None
+        if today is not None:
+            # A macro hides the function of the same name; the newline after it is dropped by transformers' own setting.
+            template = f"{{% macro strftime_now(format) %}}{today}{{% endmacro %}}\n{self.source}"
+        return str(
+            self.tokenizer.apply_chat_template(
+                list(messages), chat_template=template, tokenize=False, add_generation_prompt=asks, **self.arguments
+            )
+        )
+
+    @cached_property
+    def refusal(self) -> str | None:
+        """What the template does with a system prompt instead of showing it to the model; None if it shows it."""
+        try:
+            shown = _SYSTEM["content"] in self.render([_SYSTEM, PROBE])
+        except TemplateError as error:
+            return f"takes none ({error})"
+        return None if shown else "drops it silently"
+
+    @cached_property
+    def prints_date(self) -> bool:
+        """Whether a rendering depends on the day."""
+        if "strftime_now" not in self.source:
+            return False
+        probes = [[PROBE]] if self.refusal else [[PROBE], [_SYSTEM, PROBE]]
+        return any(self.render(probe, today=PINNED_DATE) != self.render(probe, today="1 Jan 2000") for probe in probes)
+
+    @property
+    def date_argument(self) -> str | None:
+        """Name of the argument that stands for today's date, such as ``date_string`` of Llama 3; None if none does."""
+        for name in sorted(self.names - self.arguments.keys()):
+            if re.search("date|day|time", name):
+                pinned = replace(self, arguments={**self.arguments, name: PINNED_DATE})
+                if not pinned.prints_date:
+                    return name
+        return None
+
+    @cached_property
+    def end_of_turn(self) -> int | None:
+        """Id of the token that the template puts after the assistant's turn; None if it puts none."""
+        try:
+            text = self.render([PROBE, _REPLY], asks=False)
+        except TemplateError:
+            return None
+        _, found, rest = text.rpartition(_REPLY["content"])
+        rest = rest.lstrip()
+        ends = {
+            len(str(token)): int(number)
+            for number, token in self.tokenizer.added_tokens_decoder.items()
+            if found and rest.startswith(str(token))
+        }
+        return ends[max(ends)] if ends else None
