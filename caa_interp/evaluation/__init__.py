@@ -1,4 +1,10 @@
-"""Measuring what a steering vector does."""
+"""Does it steer, and at what price: scores of held-out pairs, costs, controls, baselines and judged answers.
+
+Vectors or interventions and held-out pairs go in; a table with one row per item and condition comes out
+(:mod:`sweep`, :mod:`cost`, :mod:`baselines`, :mod:`judging`), and one summary gives it means with intervals
+(:mod:`summary`). What stands beside a vector comes from :mod:`controls`. :mod:`dose_response` puts it all together.
+Begin reading at :mod:`caa_interp.evaluation.sweep`.
+"""
 
 import lazy_loader
 

@@ -67,8 +67,8 @@ def compare_at_equal_divergence(
     Returns
     -------
     pandas.DataFrame
-        One row per candidate: ``candidate``, ``operator``, ``layer``, ``multiplier`` (that gives the target divergence),
-        ``effect``, ``effect_low``, ``effect_high`` (mean change of the logit difference from the unsteered model over
+        One row per candidate: ``candidate``, ``operator``, ``layer``, ``multiplier`` (that gives the target
+        divergence), ``effect``, ``effect_low``, ``effect_high`` (mean change of the logit difference from the unsteered model over
         the pairs, in nats, with its interval) and ``n``. Where no multiplier reaches the target, multiplier and
         effect are NaN.
     """

@@ -1,8 +1,9 @@
 """Models: loading them, and the few things that differ between TransformerLens's two model classes.
 
-``load_model`` returns TransformerLens's own object: a ``TransformerBridge``, or on TransformerLens 3 a
-``HookedTransformer`` for the models on its list. Every other module takes such a model and reaches it only
-through :mod:`caa_interp.models.access`; this package is the only one that imports ``transformer_lens``.
+:func:`load_model` returns TransformerLens's own object: a ``TransformerBridge``, or on TransformerLens 3 a
+``HookedTransformer`` for the models on its list. Everything above takes such a model and reaches it through
+:mod:`access`, :mod:`readout` and :mod:`weights`; this room is the only one that imports ``transformer_lens``.
+Begin reading at :mod:`caa_interp.models.loading`.
 """
 
 import lazy_loader

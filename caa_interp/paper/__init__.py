@@ -1,4 +1,9 @@
-"""Room."""
+"""The paper's numbers (Rimsky et al. 2024), and reproducing them on a model of one's own.
+
+:mod:`published` holds what the paper prints; :mod:`sets` reads its question sets from a folder; :mod:`reproduction`
+runs its tables and sweeps, and :mod:`table` puts ours beside theirs.
+Begin reading at :mod:`caa_interp.paper.reproduction`.
+"""
 
 import lazy_loader
 

@@ -1,4 +1,9 @@
-"""Figures; each ``plot_*`` turns a table into a ``plotly.graph_objects.Figure``."""
+"""One figure per kind of table: ``plot_*`` takes a table, or its summary, and returns a Plotly figure.
+
+Nothing here runs a model or knows torch. :mod:`theme` has the look, :mod:`export` writes files at the width of a
+paper's columns. Modules do not import each other otherwise.
+Begin reading at :mod:`caa_interp.plotting.sweep`.
+"""
 
 import lazy_loader
 

@@ -1,8 +1,9 @@
 """How a model is addressed: from a text, a conversation or a contrast pair to tokens.
 
-A prompt becomes messages (:mod:`.conversation`), messages become the text and the tokens of the model's own form
-(:mod:`.format`, with :mod:`.template` for chat templates), and a contrast pair becomes two token sequences that share
-their prompt (:mod:`.rendering`). Begin reading at :class:`PromptFormat`.
+A prompt becomes messages (:mod:`conversation`), messages become text in the model's style (:mod:`format`, with
+:mod:`template` for chat templates), and text becomes tokens with the position where steering starts. A contrast pair
+becomes two sequences that share their prompt (:mod:`rendering`).
+Begin reading at :mod:`caa_interp.prompts.format`.
 """
 
 import lazy_loader

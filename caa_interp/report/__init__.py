@@ -1,4 +1,8 @@
-"""Room."""
+"""One page of figures and tables in a single HTML file that needs no other file and no network.
+
+:func:`write_report` takes sections of texts, tables and figures; ``report.html.j2`` is the page.
+Begin reading at :mod:`caa_interp.report.page`.
+"""
 
 import lazy_loader
 
