@@ -1,4 +1,4 @@
-"""What a judge is, what it is told about an answer, and the file that keeps its reply.
+"""What a judge is, what it is told about an answer, how its reply is read, and the file that keeps it.
 
 An answer may try to talk its judge into a score. The fence around it carries a mark that the answer cannot know, and
 the judge is told that nothing inside is an instruction; a judge can be fooled all the same. Read some of the answers.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +37,12 @@ _MATERIAL = """--- question {mark} ---
 {answer}
 --- end of answer {mark} ---
 
-Rate the answer by the rubric. Reply with one number from 0 to 10 and nothing else."""
+Rate the answer by the rubric. Reply with JSON of the form {{"score": N}}, where N is a number from 0 to 10, and with \
+nothing else."""
+
+_THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+_OBJECT = re.compile(r'\{\s*["}]')  # where a JSON object begins; braces in prose are none
+_PAIRS = json.JSONDecoder(object_pairs_hook=list)  # a key that stands twice is seen twice
 
 
 class UnjudgedError(ModelError):
@@ -45,14 +52,8 @@ class UnjudgedError(ModelError):
 class Judge(Protocol):
     """A model that rates answers; :class:`OpenAIJudge` and :class:`LocalJudge` are two.
 
-    Attributes
-    ----------
-    name
-        What tables call it.
-    identity
-        Everything beside the messages that determines a reply, as JSON: part of what a kept reply is found by.
-    concurrency
-        Number of replies that may be asked for at once.
+    ``name`` is what tables call it; ``identity`` holds everything beside the messages that determines a reply, as
+    JSON, and is a part of what a kept reply is found by; ``concurrency`` replies may be asked for at once.
     """
 
     name: str
@@ -62,12 +63,7 @@ class Judge(Protocol):
     def reply(self, messages: Messages) -> str:
         """Return the judge's words to messages of the form ``{"role": "system" or "user", "content": text}``.
 
-        Raises
-        ------
-        UnjudgedError
-            If this answer cannot be judged; the others are still tried.
-        ModelError
-            If none can be; no other is tried.
+        It raises :class:`UnjudgedError` if this answer cannot be judged; after any other error no more is asked.
         """
         ...
 
@@ -82,6 +78,26 @@ def judge_messages(rubric: str, prompt: str, answer: str) -> list[dict[str, str]
         {"role": "system", "content": _INSTRUCTIONS.format(rubric=rubric.strip())},
         {"role": "user", "content": _MATERIAL.format(mark=mark, prompt=prompt, answer=answer)},
     ]
+
+
+def parse_score(reply: str) -> float:
+    """Return the score from 0 to 10 in a reply, or NaN: what is not plainly one score is not read at all.
+
+    The reply must hold one ``"score"`` in a whole JSON object, and its value must be a JSON number. Text and code
+    fences around the object are passed over, and so are thoughts between ``<think>`` and ``</think>``. A number that
+    is written as a text (``"7"``) is none.
+    """
+    text, end = _THOUGHTS.sub("", reply), 0
+    scores: list[Any] = []
+    while begin := _OBJECT.search(text, end):
+        try:
+            pairs, end = _PAIRS.raw_decode(text, begin.start())
+        except (ValueError, RecursionError):  # cut off, or broken: what is inside may not be what is meant
+            return math.nan
+        scores += [value for key, value in pairs if key == "score"]
+    score = scores[0] if len(scores) == 1 else math.nan
+    is_number = isinstance(score, int | float) and not isinstance(score, bool)
+    return float(score) if is_number and 0 <= score <= 10 else math.nan
 
 
 @dataclass(frozen=True)
@@ -99,14 +115,14 @@ class Request:
 
     def kept(self) -> str | None:
         """Return the reply of an earlier run, or None; a damaged file is as good as none, and that is said."""
-        if not self.path.is_file():
-            return None
         try:
             entry = json.loads(self.path.read_bytes())
-        except (ValueError, RecursionError):
-            entry = None
-        if isinstance(entry, dict) and entry.get("request") == self.content and isinstance(entry.get("reply"), str):
-            return str(entry["reply"])
+            if entry["request"] == self.content and isinstance(entry["reply"], str):
+                return str(entry["reply"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, RecursionError, KeyError, TypeError):
+            pass
         warnings.warn(f"cache: {self.path} is damaged; its answer is judged again.", stacklevel=4)
         return None
 

@@ -5,29 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from caa_interp.errors import InputError, MissingDependencyError, ModelError
 from caa_interp.evaluation.judge_requests import Messages, UnjudgedError
-from caa_interp.evaluation.replies import CUT
 from caa_interp.models.access import is_bridge, model_id, model_revision, steered
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import common_prefix
 from caa_interp.tree import Branch, run_tree
 
-if TYPE_CHECKING:
-    import openai
-
-_CUE = "Score:"
+_CUE = '{"score":'
 _LLAMA_2_MARKERS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")  # plain text to its tokenizer
 
 
 class OpenAIJudge:
     """A judge asked through OpenAI's chat completions API, or any server that speaks it, such as vLLM.
 
-    Needs the ``openai`` package: ``pip install 'caa-interp[judge]'``.
+    Needs the ``openai`` package: ``pip install 'caa-interp[judge]'``. The server is asked to hold the reply to JSON
+    (``response_format``); one that refuses this parameter is asked again without it, and from then on.
 
     Parameters
     ----------
@@ -41,15 +38,14 @@ class OpenAIJudge:
     concurrency
         Number of requests under way at once.
     max_retries
-        How often a request is repeated after a connection error, a timeout, a rate limit (429) or a server's error
-        (5xx), with a wait that grows from half a second to 8 seconds, or is as long as the server asks for, up to two
-        minutes.
+        How often ``openai``'s client repeats a request after a lost connection, a timeout, a rate limit (429) or a
+        server's error (5xx), with a wait of half a second to 8 seconds, or as long as the server asks for.
     timeout
         Seconds without a word from the server after which a request counts as failed.
     temperature
         0 (default), as in the paper. None leaves it to the server, for models that take no temperature.
     max_tokens
-        Longest reply; a number needs few. None sets no limit, for models that think before they reply.
+        Longest reply; ``{"score": 7}`` needs about 8. None sets no limit, for models that think before they reply.
 
     Raises
     ------
@@ -67,18 +63,16 @@ class OpenAIJudge:
         max_retries: int = 5,
         timeout: float = 60.0,
         temperature: float | None = 0.0,
-        max_tokens: int | None = 16,
+        max_tokens: int | None = 32,
     ) -> None:
         if not isinstance(model, str) or not model.strip():
             raise InputError(f"model: {model!r}; give the name by which the server knows the judge.")
         if base_url is not None and not str(base_url).startswith(("http://", "https://")):
             raise InputError(f"base_url: {base_url!r}; give an address such as 'http://localhost:8000/v1'.")
-        for name, value, least in (
-            ("concurrency", concurrency, 1),
-            ("max_retries", max_retries, 0),
-            ("max_tokens", 1 if max_tokens is None else max_tokens, 1),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        counts = {"concurrency": (concurrency, 1), "max_retries": (max_retries, 0), "max_tokens": (max_tokens, 1)}
+        for name, (value, least) in counts.items():
+            unlimited = name == "max_tokens" and value is None
+            if not unlimited and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise InputError(f"{name}: {value!r}; it must be a whole number of at least {least}.")
         if not (math.isfinite(timeout) and timeout > 0):
             raise InputError(f"timeout: {timeout}; it must be a positive number of seconds.")
@@ -90,15 +84,14 @@ class OpenAIJudge:
             raise MissingDependencyError(
                 "OpenAIJudge: it needs the package openai; pip install 'caa-interp[judge]'"
             ) from error
-        if base_url is not None and api_key is None:
-            api_key = "none"  # the client insists on one
+        key = "none" if base_url is not None and api_key is None else api_key  # the client insists on one
         try:
-            self._client = openai.OpenAI(base_url=base_url, api_key=api_key, max_retries=max_retries, timeout=timeout)
+            self._client = openai.OpenAI(base_url=base_url, api_key=key, max_retries=max_retries, timeout=timeout)
         except openai.OpenAIError as error:
             raise InputError(f"api_key: there is none. Give one, or set OPENAI_API_KEY. ({error})") from error
         self.name = model
         self.concurrency = concurrency
-        given = {"temperature": temperature, "max_tokens": max_tokens}
+        given = {"temperature": temperature, "max_tokens": max_tokens, "response_format": {"type": "json_object"}}
         self._parameters = {name: value for name, value in given.items() if value is not None}
         server = self._client.base_url
         # Without a user's name, password and query, which may be secret.
@@ -113,34 +106,38 @@ class OpenAIJudge:
         import openai
 
         where = f"{self.name!r} at {self.identity['base_url']}"
+        parameters = self._parameters  # as they are now: another thread may change them
+        response: Any = "what is not JSON"
         create: Any = self._client.chat.completions.create
         try:
-            response = create(model=self.name, messages=list(messages), **self._parameters)
-        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            raise ModelError(
-                f"{where} refuses every request: {_said(error)}. Check model, base_url and api_key (a server that is "
-                "named by base_url gets a key only if you give it)."
-            ) from error
-        except openai.APIError as error:
-            raise UnjudgedError(f"{where} gave no reply: {_said(error)}.") from error
-        except json.JSONDecodeError as error:
-            raise UnjudgedError(f"{where} sent what is not JSON: {error}.") from error
-        try:
+            response = create(model=self.name, messages=list(messages), **parameters)
             choice = response.choices[0]
             text = choice.message.content or getattr(choice.message, "refusal", None) or ""
-        except (AttributeError, IndexError, TypeError) as error:
-            raise UnjudgedError(f"{where} sent no chat completion: {str(response)[:200]}.") from error
-        return str(text) + (CUT if choice.finish_reason == "length" else "")
+        except openai.APIError as error:
+            status = getattr(error, "status_code", None)
+            if status in (400, 422) and "response_format" in parameters and "response_format" in str(error.body):
+                self._parameters = {name: value for name, value in parameters.items() if name != "response_format"}
+                return self.reply(messages)
+            detail = "" if " - " in str(error) else error.body or error.__cause__ or ""
+            said = " ".join(f"{type(error).__name__}: {error} {detail}".split())[:300].rstrip(".")
+            if status in (400, 413, 422):
+                raise UnjudgedError(f"{where} does not take this answer: {said}.") from error
+            raise ModelError(
+                f"{where} gives no replies: {said}. Check model, base_url and api_key (a server that is named by "
+                "base_url gets a key only if you give it)."
+            ) from error
+        except (json.JSONDecodeError, AttributeError, IndexError, TypeError) as error:
+            raise ModelError(f"{where} sent no chat completion: {str(response)[:200]}.") from error
+        return str(text) + ("…" if choice.finish_reason == "length" else "")
 
 
 class LocalJudge:
     """A judge that is a loaded TransformerLens model.
 
-    It does not write: each of the eleven replies ``Score: 0`` to ``Score: 10``, ended as the model ends its replies
-    (a new line for a base model), has a probability, and the score is the mean number under these, a fraction. With
-    the end, 1 is told from 10 however the tokenizer cuts them. Meant for strong models; one that is too small to
-    follow a rubric returns about the same score for everything (the embedded model: 5.5 for optimistic answers, 5.4
-    for pessimistic ones).
+    It does not write: each of the eleven replies ``{"score": 0}`` to ``{"score": 10}`` has a probability, and the
+    score is the mean number under these, a fraction. The closing brace counts, so that 1 is told from 10 however the
+    tokenizer cuts them. Meant for strong models; one that is too small to follow a rubric returns about the same
+    score for everything.
 
     Parameters
     ----------
@@ -163,9 +160,9 @@ class LocalJudge:
         }
 
     def reply(self, messages: Messages) -> str:
-        """Return the mean number, with six decimals."""
-        probabilities = self.probabilities(messages)
-        return f"{float(probabilities @ torch.arange(11, dtype=torch.float64)):.6f}"
+        """Return ``{"score": mean}`` with the mean number, with six decimals."""
+        mean = float(self.probabilities(messages) @ torch.arange(11, dtype=torch.float64))
+        return f"{_CUE} {mean:.6f}}}"
 
     def probabilities(self, messages: Messages) -> torch.Tensor:
         """Probability of each number from 0 to 10 among the eleven replies, ``[11]``, float64."""
@@ -175,34 +172,15 @@ class LocalJudge:
         question = "\n\n".join(message["content"] for message in messages)
         for marker in self._markers:  # the material could leave its place by one
             question = question.replace(marker, f"{marker[0]} {marker[1:]}")
-        ends = sorted(self._format.end_ids) if self._format.style != "base" else []
-        stop = "" if ends else "\n"
         try:
-            prompt = self._format.tokens(question, _CUE).tokens
-            replies = [self._format.tokens(question, f"{_CUE} {number}{stop}").tokens for number in range(11)]
+            replies = [self._format.tokens(question, f"{_CUE} {number}}}").tokens for number in range(11)]
         except InputError as error:
             raise UnjudgedError(f"{self.name!r}: {error}") from error
-        branches = []
-        for tokens in replies:
-            begin = common_prefix(prompt, tokens)
-            number = tuple((p - 1, tokens[p]) for p in range(begin, len(tokens)))
-            branches.append(Branch(tokens, targets=(*number, *((len(tokens) - 1, end) for end in ends))))
-        scores = []
-        for branch, log_probs in zip(branches, run_tree(self._model, branches).log_probs, strict=True):
-            number, end = log_probs.double().split([len(branch.targets) - len(ends), len(ends)])
-            scores.append(number.sum() + (end.logsumexp(0) if ends else 0.0))
-        return torch.stack(scores).softmax(0)
-
-
-def _said(error: openai.APIError) -> str:
-    """What the server or the client said, in one short line."""
-    body = error.body
-    if isinstance(body, dict):
-        body = body.get("message") or body.get("detail") or body
-    cause = f" ({error.__cause__})" if error.__cause__ and not body else ""
-    status = f" {error.status_code}" if hasattr(error, "status_code") else ""
-    said = " ".join(f"{body or error.message}{cause}".split())
-    return f"{type(error).__name__}{status}: {said[:300].rstrip('.')}"
+        begin = common_prefix(min(replies), max(replies))  # of all of them
+        targets = [tuple((p - 1, tokens[p]) for p in range(begin, len(tokens))) for tokens in replies]
+        branches = [Branch(tokens, targets=asked) for tokens, asked in zip(replies, targets, strict=True)]
+        log_probs = run_tree(self._model, branches).log_probs
+        return torch.stack([found.double().sum() for found in log_probs]).softmax(0)
 
 
 @torch.no_grad()

@@ -1,50 +1,37 @@
 """Judging open-ended answers (Rimsky et al. 2024, section 4).
 
 1. The steered model answers each prompt: greedy, 100 new tokens (:func:`caa_interp.generate`).
-2. A strong model reads the behavior's rubric, the prompt and the answer, at temperature 0, and replies with a number
-   from 0 to 10.
+2. A strong model reads the behavior's rubric, the prompt and the answer, at temperature 0, and rates the answer from
+   0 to 10.
 3. The mean over the prompts is reported for each multiplier (:func:`caa_interp.evaluation.summarize_scores`).
 
-Where this differs: the text under judgment is fenced off from the judge's instructions; a reply without a number has
-no score and is counted; and every reply is kept on disk, so that none is paid for twice.
+Where this differs: the text under judgment is fenced off from the judge's instructions; the judge replies in JSON; a
+reply without a score is counted, not guessed; and every reply is kept on disk, so that none is paid for twice.
 """
 
 from __future__ import annotations
 
 import math
-import threading
 import warnings
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from caa_interp.errors import CAAError, InputError, ModelError
-from caa_interp.evaluation.judge_requests import Judge, Request, UnjudgedError, judge_messages
-from caa_interp.evaluation.replies import parse_score
+from caa_interp.evaluation.judge_requests import Judge, Request, UnjudgedError, judge_messages, parse_score
 from caa_interp.files import cache_folder
 from caa_interp.progress import track
-
-# Failures without a success between them after which the judge, not an answer, is taken to be at fault.
-_FAILURES_IN_A_ROW = 5
-_BYTES_PER_TOKEN = 4
-_TOKENS_PER_MESSAGE = 4
 
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What judging will take.
+    """What judging will take: calls and their estimated tokens, and the cost in the currency of the prices.
 
-    Attributes
-    ----------
-    n_calls, n_kept
-        Replies still to be asked for, and replies that are kept from earlier runs; equal answers count once.
-    tokens_in, tokens_out
-        Estimated tokens of the calls.
-    cost
-        In the currency of the prices.
+    ``n_calls`` replies are still to be asked for, and ``n_kept`` are kept from earlier runs; equal answers count once.
     """
 
     n_calls: int
@@ -84,48 +71,46 @@ def judge_answers(
     Returns
     -------
     pandas.DataFrame
-        The answers with the columns ``score`` (0 to 10; NaN where the reply holds no number that can be read in one
-        way only), ``reply`` and ``judge``.
+        The answers with the columns ``score`` (0 to 10; NaN, and a warning, where the reply does not hold one number
+        from 0 to 10 as ``"score"`` in JSON), ``reply`` and ``judge``.
 
     Raises
     ------
     InputError
         If the table, the rubric or the cache folder cannot be used.
     ModelError
-        If the judge gave no reply to some answers: refused, or still failing after its retries. All others have been
-        judged and are kept, unless nothing but failures came, which ends the run early.
-
-    Warns
-    -----
-    UserWarning
-        If some replies hold no score.
+        If the judge gave no reply to some answers. One that it does not take, such as by a content filter, leaves
+        the others to be judged; after any other error, retries included, no more are asked for. What was answered by
+        then is kept.
     """
     requests = _requests(answers, rubric, judge, cache)
     unique = {request.path: request for request in requests}
-    replies = {path: reply for path, request in unique.items() if (reply := request.kept()) is not None}
-    missing = [request for path, request in unique.items() if path not in replies]
-    new, failures = _ask(judge, missing, progress)
-    replies |= new
-    if failures:
-        number = next(number for number, request in enumerate(requests) if request.path in failures)
-        row, error = answers.index[number], failures[requests[number].path]
-        n_left = len(unique) - len(replies) - len(failures)
-        left = f" and {n_left} were not asked for" if n_left else ""
+    outcomes: dict[Path, str | BaseException] = {}
+    outcomes |= {path: reply for path, request in unique.items() if (reply := request.kept()) is not None}
+    missing = [request for path, request in unique.items() if path not in outcomes]
+    outcomes |= track(_ask(judge, missing), "Judging", progress, total=len(missing))
+    found = [(row, outcomes.get(request.path)) for row, request in zip(answers.index, requests, strict=True)]
+    failed = [(row, outcome) for row, outcome in found if isinstance(outcome, BaseException)]
+    if failed:
+        # What ended the run, if anything did, rather than what failed before.
+        row, error = next((one for one in failed if not isinstance(one[1], UnjudgedError)), failed[0])
+        n_failed = sum(isinstance(outcome, BaseException) for outcome in outcomes.values())
+        n_left = len(unique) - len(outcomes)
+        said = error if isinstance(error, CAAError) else f"{type(error).__name__}: {error}."
         raise ModelError(
-            f"judge {judge.name!r}: {len(replies)} of {len(unique)} different answers are judged and kept; "
-            f"{len(failures)} failed{left}. The first, in row {row!r}: {error} Call judge_answers again with the "
-            "same arguments to ask for the rest only, or leave out rows that cannot be judged."
+            f"judge {judge.name!r}: {len(outcomes) - n_failed} of {len(unique)} different answers are judged and "
+            f"kept, {n_failed} failed and {n_left} were not asked for. In row {row!r}: {said} Call judge_answers again "
+            "with the same arguments to ask for the rest only, or leave out rows that cannot be judged."
         ) from error
-    said = [replies[request.path] for request in requests]
-    result = answers.assign(score=[parse_score(reply) for reply in said], reply=said, judge=judge.name)
+    replies = [str(reply) for _, reply in found]
+    result = answers.assign(score=[parse_score(reply) for reply in replies], reply=replies, judge=judge.name)
     unread = result.loc[result["score"].isna(), "reply"]
     if len(unread):
         warnings.warn(
-            f"judge {judge.name!r}: {len(unread)} of {len(result)} replies hold no single number from 0 to 10 and "
-            f"have no score, such as {unread.iloc[0][:80]!r}.",
+            f"judge {judge.name!r}: {len(unread)} of {len(result)} replies hold no single score from 0 to 10 in JSON "
+            f"and have none, such as {unread.iloc[0][:80]!r}.",
             stacklevel=2,
         )
-    result.attrs = dict(answers.attrs)
     return result
 
 
@@ -136,7 +121,7 @@ def estimate_cost(
     *,
     price_in: float,
     price_out: float,
-    reply_tokens: int = 5,
+    reply_tokens: int = 8,
     cache: str | Path | None = None,
 ) -> CostEstimate:
     """Estimate what :func:`judge_answers` will cost, before anything is asked.
@@ -152,8 +137,8 @@ def estimate_cost(
     price_in, price_out
         Price of a million tokens sent and received, in any one currency.
     reply_tokens
-        Tokens of one reply; 5 hold a number. A model that thinks before it replies is paid for its thoughts, which
-        can be many hundreds.
+        Tokens of one reply; 8 hold ``{"score": 7}``. A model that thinks before it replies is paid for its thoughts,
+        which can be many hundreds.
     """
     for name, value in (("price_in", price_in), ("price_out", price_out), ("reply_tokens", reply_tokens)):
         if not (math.isfinite(value) and value >= 0):
@@ -161,7 +146,7 @@ def estimate_cost(
     unique = {request.path: request for request in _requests(answers, rubric, judge, cache)}
     missing = [request for request in unique.values() if request.kept() is None]
     texts = [message["content"] for request in missing for message in request.content["messages"]]
-    tokens_in = sum(math.ceil(len(text.encode()) / _BYTES_PER_TOKEN) + _TOKENS_PER_MESSAGE for text in texts)
+    tokens_in = sum(math.ceil(len(text.encode()) / 4) + 4 for text in texts)
     tokens_out = len(missing) * reply_tokens
     cost = (tokens_in * price_in + tokens_out * price_out) / 1e6
     return CostEstimate(len(missing), len(unique) - len(missing), tokens_in, tokens_out, cost)
@@ -169,12 +154,13 @@ def estimate_cost(
 
 def _requests(answers: pd.DataFrame, rubric: str, judge: Judge, cache: str | Path | None) -> list[Request]:
     """Check what was given, and return one request a row."""
-    if not isinstance(answers, pd.DataFrame):
-        raise InputError(f"answers: {type(answers).__name__}, not a table; give the result of caa_interp.generate.")
-    missing = {"prompt", "answer"} - set(answers.columns)
-    if missing or answers.empty:
-        what = f"columns {sorted(missing)} are missing" if missing else "the table has no rows"
-        raise InputError(f"answers: {what}; give the result of caa_interp.generate.")
+    is_table = isinstance(answers, pd.DataFrame)
+    if not is_table or answers.empty or not {"prompt", "answer"} <= set(answers.columns):
+        given = f"{len(answers)} rows of {list(answers.columns)}" if is_table else type(answers).__name__
+        raise InputError(
+            f"answers: {given}; it must be a table with rows and the columns 'prompt' and 'answer'. Give the result of "
+            "caa_interp.generate."
+        )
     for name in ("prompt", "answer"):
         for row, text in answers[name].items():
             if not isinstance(text, str):
@@ -194,42 +180,29 @@ def _requests(answers: pd.DataFrame, rubric: str, judge: Judge, cache: str | Pat
     ]
 
 
-def _ask(judge: Judge, requests: Sequence[Request], progress: bool) -> tuple[dict[Path, str], dict[Path, CAAError]]:
-    """Ask for replies side by side, keep each as it comes, and give up where nothing but failures comes."""
-    given_up, lock, in_a_row = threading.Event(), threading.Lock(), 0
+def _ask(judge: Judge, requests: Sequence[Request]) -> Iterator[tuple[Path, str | BaseException]]:
+    """Ask for replies side by side; what is not asked for any more, after an error that meets all, is missing.
 
-    def ask(request: Request) -> str | None:
-        nonlocal in_a_row
-        if given_up.is_set():
-            return None
-        try:
-            reply = judge.reply(request.content["messages"])
-        except CAAError as error:
-            with lock:
-                in_a_row += 1
-                if not isinstance(error, UnjudgedError) or in_a_row == _FAILURES_IN_A_ROW:
-                    given_up.set()
-            raise
-        with lock:
-            in_a_row = 0
+    Only requests that have a thread are handed out, so after an error or Ctrl-C nothing more is sent. What is under
+    way by then is kept by its own thread; after an error, before that is told.
+    """
+
+    def ask(request: Request) -> str:
+        reply = judge.reply(request.content["messages"])
         request.keep(reply)
         return reply
 
-    replies: dict[Path, str] = {}
-    failures: dict[Path, CAAError] = {}
+    left, under_way = deque(requests), dict[Future[str], Path]()
     pool = ThreadPoolExecutor(judge.concurrency, thread_name_prefix="judge")
     try:
-        futures = {pool.submit(ask, request): request.path for request in requests}
-        for future in track(as_completed(futures), "Judging", progress, total=len(futures)):
-            try:
-                reply = future.result()
-            except CAAError as error:
-                failures[futures[future]] = error
-            else:
-                if reply is not None:
-                    replies[futures[future]] = reply
+        while left or under_way:
+            while left and len(under_way) < judge.concurrency:
+                request = left.popleft()
+                under_way[pool.submit(ask, request)] = request.path
+            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                error = future.exception()
+                if not isinstance(error, UnjudgedError | None):
+                    left.clear()
+                yield under_way.pop(future), error or future.result()
     finally:
-        # After Ctrl-C nothing new is asked for, and what is on its way is still kept, without waiting for it here.
-        given_up.set()
-        pool.shutdown(wait=False, cancel_futures=True)
-    return replies, failures
+        pool.shutdown(wait=False)

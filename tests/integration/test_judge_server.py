@@ -80,8 +80,8 @@ def test_a_real_server_judges_and_a_rerun_asks_nothing(
     rubric = caa.load_behavior("optimism").rubric
     judge = OpenAIJudge(model, base_url=url, concurrency=1, max_retries=0, timeout=120, max_tokens=8)
     with warnings.catch_warnings():
-        # So small a model may not reply with a number.
-        warnings.filterwarnings("ignore", message="judge .* replies hold no single number")
+        # So small a model may not reply with a score.
+        warnings.filterwarnings("ignore", message="judge .* replies hold no single score")
         judged = judge_answers(answers, rubric, judge, cache=tmp_path)
         again = judge_answers(
             answers, rubric, OpenAIJudge(model, base_url=url, max_retries=0, max_tokens=8), cache=tmp_path
@@ -102,6 +102,6 @@ def test_a_real_server_judges_and_a_rerun_asks_nothing(
 def test_a_model_that_the_server_does_not_have_is_told(served: tuple[str, str], answers: Any, tmp_path: Path) -> None:
     url, _ = served
     judge = OpenAIJudge("no-such-model", base_url=url, max_retries=0, timeout=30)
-    with pytest.raises(caa.errors.ModelError, match=r"0 of 3 .*'no-such-model' at http://127.*400: .*no-such-model"):
+    with pytest.raises(caa.errors.ModelError, match=r"0 of 3 .*'no-such-model' at http://127.* 400 .*no-such-model"):
         judge_answers(answers, "How cheerful?", judge, cache=tmp_path)
     assert list(tmp_path.iterdir()) == []

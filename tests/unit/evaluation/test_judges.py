@@ -21,6 +21,7 @@ from caa_interp.evaluation.judge_requests import UnjudgedError, judge_messages
 from caa_interp.evaluation.judges import LocalJudge, OpenAIJudge
 from caa_interp.evaluation.judging import judge_answers
 
+SEVEN = '{"score": 7}'
 RUBRIC = "How cheerful is the answer? 0: not at all. 10: wholly."
 MESSAGES = judge_messages(RUBRIC, "How are you?", "Well.")
 SOON = {"retry-after-ms": "10"}  # so that no test waits
@@ -33,7 +34,6 @@ class Sent:
     content: object = None
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    wait: float = 0.0
     hang_up: bool = False
 
 
@@ -81,7 +81,6 @@ def serving(*responses: Sent | Callable[[int, dict[str, Any]], Sent]) -> Iterato
                 server.headers.append({name.lower(): value for name, value in self.headers.items()})
                 server.times.append(time.monotonic())
             response = server.script(number, body)
-            time.sleep(response.wait)
             if response.hang_up:
                 self.close_connection = True
                 return
@@ -110,7 +109,7 @@ def serving(*responses: Sent | Callable[[int, dict[str, Any]], Sent]) -> Iterato
 
 
 def judge_at(server: Server, **options: Any) -> OpenAIJudge:
-    return OpenAIJudge("strong", base_url=server.url, **{"max_retries": 1, "timeout": 5.0, **options})
+    return OpenAIJudge("strong", base_url=server.url, **{"max_retries": 1, "timeout": 60.0, **options})
 
 
 def table(n: int) -> pd.DataFrame:
@@ -121,7 +120,7 @@ def table(n: int) -> pd.DataFrame:
 # What is asked
 
 
-def test_the_server_is_asked_greedily_for_a_short_reply():
+def test_the_server_is_asked_greedily_for_a_short_reply_in_json():
     with serving(said("7")) as server:
         assert judge_at(server).reply(MESSAGES) == "7"
     (asked,) = server.asked
@@ -130,7 +129,8 @@ def test_the_server_is_asked_greedily_for_a_short_reply():
         "model": "strong",
         "messages": MESSAGES,
         "temperature": 0.0,
-        "max_tokens": 16,
+        "max_tokens": 32,
+        "response_format": {"type": "json_object"},
     }
 
 
@@ -138,8 +138,31 @@ def test_models_that_take_no_temperature_are_sent_none():
     with serving(said("7")) as server:
         judge = judge_at(server, temperature=None, max_tokens=None)
         judge.reply(MESSAGES)
-    assert set(server.asked[0]) == {"path", "model", "messages"}
-    assert judge.identity["parameters"] == {}
+    assert set(server.asked[0]) == {"path", "model", "messages", "response_format"}
+    assert judge.identity["parameters"] == {"response_format": {"type": "json_object"}}
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        failed(400, "Invalid parameter: 'response_format' of type 'json_object'."),
+        Sent({"detail": "Unexpected fields in the request: {'response_format'}"}, 422),
+        Sent(b"unknown field response_format", 400),
+    ],
+    ids=["error", "detail", "plain"],
+)
+def test_a_server_that_refuses_json_is_asked_without_it(tmp_path, refusal):
+    def script(number: int, body: dict[str, Any]) -> Sent:
+        return refusal if "response_format" in body else said(SEVEN)
+
+    with serving(script) as server:
+        judge = judge_at(server, concurrency=3)
+        identity = json.dumps(judge.identity)
+        assert judge_answers(table(6), RUBRIC, judge, cache=tmp_path)["score"].tolist() == [7] * 6
+    refused = ["response_format" in asked for asked in server.asked]
+    assert 1 <= sum(refused) <= 3  # those that were sent before the first refusal came
+    assert len(refused) == 6 + sum(refused)
+    assert json.dumps(judge.identity) == identity  # so that what is kept is found by the next judge
 
 
 def test_a_named_server_is_sent_no_key_but_the_one_that_is_given(monkeypatch):
@@ -179,7 +202,7 @@ def test_the_identity_holds_what_determines_a_reply_and_no_secret(monkeypatch):
 @pytest.mark.parametrize(
     ("response", "reply"),
     [
-        (said("Score: 1", "length"), "Score: 1…"),
+        (said('{"score": 1', "length"), '{"score": 1…'),
         (said(None, refusal="I will not rate this."), "I will not rate this."),
         (said(None), ""),
         (said(""), ""),
@@ -189,7 +212,7 @@ def test_the_identity_holds_what_determines_a_reply_and_no_secret(monkeypatch):
 def test_replies_without_a_number_are_replies_all_the_same(tmp_path, response, reply):
     with serving(response) as server:
         judge = judge_at(server)
-        with pytest.warns(UserWarning, match="1 of 1 replies hold no single number"):
+        with pytest.warns(UserWarning, match="1 of 1 replies hold no single score"):
             judged = judge_answers(table(1), RUBRIC, judge, cache=tmp_path)
     assert judged["reply"].tolist() == [reply]
     assert judged["score"].isna().all()
@@ -198,7 +221,7 @@ def test_replies_without_a_number_are_replies_all_the_same(tmp_path, response, r
 def test_many_answers_each_get_their_own_reply(tmp_path):
     def script(number: int, body: dict[str, Any]) -> Sent:
         asked = body["messages"][1]["content"]
-        return said(next(str(n) for n in range(10) if f"Answer {n}." in asked))
+        return said(next(f'{{"score": {n}}}' for n in range(10) if f"Answer {n}." in asked))
 
     with serving(script) as server:
         judged = judge_answers(table(10), RUBRIC, judge_at(server, concurrency=4), cache=tmp_path)
@@ -225,13 +248,7 @@ def test_a_rate_limit_is_waited_for_as_long_as_the_server_says():
     with serving(Sent({"error": {"message": "slow down"}}, 429, {"Retry-After": "1"}), said("7")) as server:
         assert judge_at(server).reply(MESSAGES) == "7"
     first, second = server.times
-    assert 1.0 <= second - first < 5
-
-
-def test_a_server_that_stalls_is_left_and_asked_again():
-    with serving(Sent(wait=0.6), said("7")) as server:
-        assert judge_at(server, timeout=0.2).reply(MESSAGES) == "7"
-    assert len(server.asked) == 2
+    assert second - first >= 1.0
 
 
 # A server that fails for good
@@ -242,17 +259,18 @@ def test_a_server_that_stalls_is_left_and_asked_again():
     [
         (
             failed(500, "out of memory"),
-            r"'strong' at http://127.* gave no reply: InternalServerError.*500.*out of memory",
+            r"'strong' at http://127.* gives no replies: InternalServerError.*500.*out of memory",
         ),
         (failed(429, "no credit left"), r"RateLimitError.*429.*no credit left"),
+        (Sent({"detail": "locked"}, 409, SOON), r"ConflictError: Error code: 409 .*locked"),
         (Sent(hang_up=True), "APIConnectionError: Connection error"),
-        (Sent(wait=0.3), "APITimeoutError: Request timed out"),
     ],
-    ids=["500", "429", "no connection", "timeout"],
+    ids=["500", "429", "409", "no connection"],
 )
 def test_what_still_fails_after_the_retries_is_told(response, message):
-    with serving(response) as server, pytest.raises(UnjudgedError, match=message):
-        judge_at(server, timeout=0.1 if response.wait else 5.0).reply(MESSAGES)
+    with serving(response) as server, pytest.raises(ModelError, match=message) as caught:
+        judge_at(server).reply(MESSAGES)
+    assert not isinstance(caught.value, UnjudgedError)
     assert len(server.asked) == 2
 
 
@@ -267,17 +285,17 @@ def test_an_answer_that_the_server_does_not_take_is_not_asked_again(status):
 def test_a_server_that_takes_nothing_ends_the_run_at_once(tmp_path, status, name):
     with serving(failed(status, "you may not")) as server:
         judge = judge_at(server, concurrency=1, max_retries=5)
-        message = rf"'strong' at http.* refuses every request: {name}.*{status}.*you may not. Check model, base_url and"
+        message = rf"'strong' at http.* gives no replies: {name}.*{status}.*you may not. Check model, base_url and"
         with pytest.raises(ModelError, match=message) as caught:
             judge_answers(table(10), RUBRIC, judge, cache=tmp_path)
-    assert "1 failed and 9 were not asked for" in str(caught.value)
+    assert ", 1 failed and 9 were not asked for" in str(caught.value)
     assert len(server.asked) == 1
 
 
 @pytest.mark.parametrize(
     ("response", "message"),
     [
-        (Sent(b'{"choices": [{"mess'), "sent what is not JSON"),
+        (Sent(b'{"choices": [{"mess'), "sent no chat completion: what is not JSON"),
         (Sent(b"<html>hello</html>", headers={"Content-Type": "text/html"}), "sent no chat completion: <html>hello"),
         (Sent({"choices": []}), "sent no chat completion"),
         (Sent({"choices": None}), "sent no chat completion"),
@@ -287,7 +305,7 @@ def test_a_server_that_takes_nothing_ends_the_run_at_once(tmp_path, status, name
         (Sent([]), "sent no chat completion"),
         (Sent("7"), "sent no chat completion"),
         (Sent(None), "sent no chat completion"),
-        (Sent(b""), "sent what is not JSON"),
+        (Sent(b""), "sent no chat completion: what is not JSON"),
     ],
 )
 def test_what_is_no_chat_completion_is_told_and_not_kept(tmp_path, response, message):
@@ -296,20 +314,20 @@ def test_what_is_no_chat_completion_is_told_and_not_kept(tmp_path, response, mes
         with pytest.raises(ModelError, match=message):
             judge_answers(table(1), RUBRIC, judge, cache=tmp_path)
         assert list(tmp_path.iterdir()) == []
-        server.script = lambda number, body: said("7")
+        server.script = lambda number, body: said(SEVEN)
         assert judge_answers(table(1), RUBRIC, judge, cache=tmp_path)["score"].tolist() == [7]
 
 
 def test_a_judge_that_dies_halfway_is_paid_only_for_the_rest(tmp_path):
-    with serving(lambda number, body: said("7") if number < 12 else failed(503)) as server:
+    with serving(lambda number, body: said(SEVEN) if number < 12 else failed(503)) as server:
         judge = judge_at(server, concurrency=3, max_retries=0)
         with pytest.raises(ModelError, match=r"12 of 40 different answers are judged and kept") as caught:
             judge_answers(table(40), RUBRIC, judge, cache=tmp_path)
         assert "Call judge_answers again with the same arguments to ask for the rest only" in str(caught.value)
         assert len(list(tmp_path.iterdir())) == 12
-        # It is given up after 5 failures in a row; those under way beside the last are waited for.
-        assert 12 + 5 <= len(server.asked) <= 12 + 5 + 2
-        server.script = lambda number, body: said("7")
+        # Each of the three threads can have met one failure by the time that the first of them is seen.
+        assert 12 + 1 <= len(server.asked) <= 12 + 3
+        server.script = lambda number, body: said(SEVEN)
         server.asked.clear()
         judged = judge_answers(table(40), RUBRIC, judge, cache=tmp_path)
         assert len(server.asked) == 28
@@ -319,10 +337,25 @@ def test_a_judge_that_dies_halfway_is_paid_only_for_the_rest(tmp_path):
         assert server.asked == []
 
 
+def test_a_server_that_stalls_is_told():
+    held = threading.Event()
+
+    def script(number: int, body: dict[str, Any]) -> Sent:
+        held.wait(60)
+        return said(SEVEN)
+
+    with serving(script) as server:
+        try:
+            with pytest.raises(ModelError, match="APITimeoutError: Request timed out"):
+                judge_at(server, timeout=0.1).reply(MESSAGES)
+        finally:
+            held.set()
+
+
 def test_a_server_that_is_not_there_is_told():
     with serving(said("7")) as server:
         url = server.url
-    with pytest.raises(UnjudgedError, match="APIConnectionError"):
+    with pytest.raises(ModelError, match="APIConnectionError"):
         OpenAIJudge("strong", base_url=url, max_retries=0).reply(MESSAGES)
 
 
@@ -368,19 +401,20 @@ def test_a_missing_client_names_its_install_line(monkeypatch):
 # A local model
 
 
-def exact_probabilities(model: Any, tokenizer: Any, question: str, ends: list[str]) -> np.ndarray:
-    """The definition: one plain forward a reply, the product over the tokens behind the cue, the end included."""
+def exact_probabilities(model: Any, tokenizer: Any, question: str) -> np.ndarray:
+    """The definition: one plain forward a reply, the product over the tokens after the cue."""
     weights = []
     for number in range(11):
-        prompt = tokenizer(f"Input: {question}\nResponse: Score:")["input_ids"]
-        total = 0.0
-        for end in ends:
-            tokens = tokenizer(f"Input: {question}\nResponse: Score: {number}{end}")["input_ids"]
-            with torch.no_grad():
-                log_probs = model(torch.tensor([tokens])).logits[0].double().log_softmax(-1)
-            total += float(sum(log_probs[p - 1, tokens[p]] for p in range(len(prompt), len(tokens))).exp())
-        weights.append(total)
+        prompt = tokenizer(f'Input: {question}\nResponse: {{"score":')["input_ids"]
+        tokens = tokenizer(f'Input: {question}\nResponse: {{"score": {number}}}')["input_ids"]
+        with torch.no_grad():
+            log_probs = model(torch.tensor([tokens])).logits[0].double().log_softmax(-1)
+        weights.append(float(sum(log_probs[p - 1, tokens[p]] for p in range(len(prompt), len(tokens))).exp()))
     return np.array(weights) / sum(weights)
+
+
+def score_of(judge: LocalJudge, messages: list[dict[str, str]]) -> float:
+    return json.loads(judge.reply(messages))["score"]
 
 
 @pytest.fixture
@@ -389,36 +423,28 @@ def short_messages() -> list[dict[str, str]]:
     return [{"role": "system", "content": "Rate it."}, {"role": "user", "content": "I like the rain."}]
 
 
-def test_a_base_model_scores_by_the_probability_of_each_number_and_a_new_line(
-    tiny_llama_64, plain_llama_64, tokenizer, short_messages
+@pytest.mark.parametrize("chat", [False, True], ids=["base", "chat"])
+def test_a_local_model_scores_by_the_probability_of_each_number(
+    tiny_llama_64, plain_llama_64, tokenizer, short_messages, monkeypatch, chat
 ):
+    if chat:
+        template = "{% for m in messages %}Input: {{ m.content }}\nResponse: {% endfor %}"
+        monkeypatch.setattr(tiny_llama_64.tokenizer, "chat_template", template)
+
+    def plain(text: str) -> dict[str, list[int]]:
+        return tokenizer(text, add_special_tokens=not chat)
+
     judge = LocalJudge(tiny_llama_64)
-    expected = exact_probabilities(plain_llama_64, tokenizer, "Rate it.\n\nI like the rain.", ["\n"])
+    expected = exact_probabilities(plain_llama_64, plain, "Rate it.\n\nI like the rain.")
     found = judge.probabilities(short_messages)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
-    assert float(judge.reply(short_messages)) == pytest.approx(expected @ np.arange(11), abs=1e-4)
+    assert score_of(judge, short_messages) == pytest.approx(expected @ np.arange(11), abs=1e-4)
     assert len({round(float(p), 6) for p in found}) == 11
-
-
-def test_a_chat_model_scores_by_the_probability_of_each_number_and_its_end(
-    tiny_llama_64, plain_llama_64, tokenizer, short_messages, monkeypatch
-):
-    template = "{% for m in messages %}Input: {{ m.content }}\nResponse: {% endfor %}"
-    monkeypatch.setattr(tiny_llama_64.tokenizer, "chat_template", template)
-    judge = LocalJudge(tiny_llama_64)
-    assert caa.PromptFormat.of(tiny_llama_64).end_ids == {tokenizer.eos_token_id}
-    found = judge.probabilities(short_messages)
-
-    def without_bos(text: str) -> dict[str, list[int]]:
-        return {"input_ids": tokenizer(text, add_special_tokens=False)["input_ids"]}
-
-    expected = exact_probabilities(plain_llama_64, without_bos, "Rate it.\n\nI like the rain.", ["</s>"])
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_ten_is_told_from_one(tiny_llama, tokenizer, short_messages):
     """The small tokenizer writes 10 as 1 and 0, so that 1 is how 10 begins."""
-    one, ten = (tokenizer(f"Score: {number}", add_special_tokens=False)["input_ids"] for number in (1, 10))
+    one, ten = (tokenizer(f'{{"score": {n}', add_special_tokens=False)["input_ids"] for n in (1, 10))
     assert ten[: len(one)] == one
     probabilities = LocalJudge(tiny_llama).probabilities(short_messages)
     assert probabilities[10] != probabilities[1]
@@ -437,7 +463,7 @@ def test_a_local_judge_follows_a_model_that_has_made_up_its_mind(tiny_folder, sh
             model.original_model.lm_head.bias[token] = 60.0
         judge = LocalJudge(model)
         assert judge.identity != judge_before.identity
-        assert float(judge.reply(short_messages)) == pytest.approx(digit, abs=0.01)
+        assert score_of(judge, short_messages) == pytest.approx(digit, abs=0.01)
 
 
 def test_equal_weights_are_one_judge_and_other_weights_another(tiny_folder, tiny_llama, tmp_path):
@@ -482,7 +508,7 @@ def test_a_steered_judge_is_refused(tiny_llama, pairs, short_messages):
         pytest.raises(InputError, match="its model is being steered"),
     ):
         judge.reply(short_messages)
-    assert 0 < float(judge.reply(short_messages)) < 10
+    assert 0 < score_of(judge, short_messages) < 10
 
 
 def test_a_local_judge_judges_a_table(tiny_llama, tmp_path, monkeypatch):
@@ -491,6 +517,6 @@ def test_a_local_judge_judges_a_table(tiny_llama, tmp_path, monkeypatch):
     judge = LocalJudge(tiny_llama)
     judged = judge_answers(answers, "How cheerful?", judge, cache=tmp_path)
     for score, answer in zip(judged["score"], answers["answer"], strict=True):
-        assert score == float(judge.reply(judge_messages("How cheerful?", "?", answer)))
+        assert score == score_of(judge, judge_messages("How cheerful?", "?", answer))
     assert judged["score"].is_unique
     assert judged["score"].between(0, 10).all()

@@ -1,6 +1,5 @@
 """Every answer is judged once, every reply is kept, and nothing that was judged is lost."""
 
-import _thread
 import json
 import signal
 import threading
@@ -13,7 +12,7 @@ import pandas as pd
 import pytest
 
 from caa_interp.errors import InputError, ModelError
-from caa_interp.evaluation.judge_requests import UnjudgedError, judge_messages
+from caa_interp.evaluation.judge_requests import Request, UnjudgedError, judge_messages
 from caa_interp.evaluation.judging import estimate_cost, judge_answers
 
 RUBRIC = "How cheerful is the answer? 0: not at all. 10: wholly."
@@ -47,11 +46,11 @@ def table(*answers: str) -> pd.DataFrame:
 
 def length(answer: str) -> str:
     """A score that differs from answer to answer."""
-    return f"Score: {len(answer)}/10"
+    return f'{{"score": {len(answer)}}}'
 
 
 def fail(answer: str) -> str:
-    raise UnjudgedError("the line is dead.")
+    raise UnjudgedError("it is not for me.")
 
 
 # What comes back
@@ -62,7 +61,7 @@ def test_every_row_gets_the_score_and_the_reply_of_its_own_answer(tmp_path):
     answers.attrs = {"model": "tiny"}
     judged = judge_answers(answers, RUBRIC, Scripted(length, concurrency=3), cache=tmp_path)
     assert judged["score"].tolist() == [1, 3, 2, 3]
-    assert judged["reply"].tolist() == ["Score: 1/10", "Score: 3/10", "Score: 2/10", "Score: 3/10"]
+    assert judged["reply"].tolist() == [f'{{"score": {n}}}' for n in (1, 3, 2, 3)]
     assert (judged["judge"] == "scripted").all()
     assert list(judged.columns) == [*answers.columns, "score", "reply", "judge"]
     pd.testing.assert_frame_equal(judged[answers.columns], answers)
@@ -80,9 +79,9 @@ def test_equal_answers_to_one_prompt_are_asked_about_once(tmp_path):
 
 
 def test_a_reply_without_a_number_has_no_score_and_is_told(tmp_path):
-    replies = {"a": "7", "b": "I had rather not say.", "c": "between 3 and 5", "d": "0"}
+    replies = {"a": '{"score": 7}', "b": "I had rather not say.", "c": '{"score": 11}', "d": '{"score": 0}'}
     judge = Scripted(replies.__getitem__)
-    message = r"judge 'scripted': 2 of 4 replies hold no single number from 0 to 10 .* such as 'I had rather not say.'"
+    message = r"judge 'scripted': 2 of 4 replies hold no single score from 0 to 10 .* such as 'I had rather not say.'"
     with pytest.warns(UserWarning, match=message):
         judged = judge_answers(table(*replies), RUBRIC, judge, cache=tmp_path)
     assert judged["score"].isna().tolist() == [False, True, True, False]
@@ -91,7 +90,7 @@ def test_a_reply_without_a_number_has_no_score_and_is_told(tmp_path):
 
 
 def test_replies_are_asked_for_side_by_side_but_never_more_than_the_judge_allows(tmp_path):
-    barrier = threading.Barrier(3, timeout=5)
+    barrier = threading.Barrier(3, timeout=60)
     lock = threading.Lock()
     under_way = [0, 0]
 
@@ -102,7 +101,7 @@ def test_replies_are_asked_for_side_by_side_but_never_more_than_the_judge_allows
         barrier.wait()  # breaks unless three are here at once
         with lock:
             under_way[0] -= 1
-        return "5"
+        return '{"score": 5}'
 
     judge_answers(table(*"abcdef"), RUBRIC, Scripted(script, concurrency=3), cache=tmp_path)
     assert under_way == [0, 3]
@@ -130,7 +129,7 @@ def test_an_answer_cannot_leave_its_fence():
     begin, stop = f"--- answer {mark} ---\n", f"\n--- end of answer {mark} ---"
     assert (shown.count(begin), shown.count(stop)) == (1, 1)
     assert shown.split(begin)[1].split(stop)[0] == attack
-    assert shown.split(stop)[1].strip().endswith("Reply with one number from 0 to 10 and nothing else.")
+    assert shown.split(stop)[1].strip().startswith("Rate the answer by the rubric. Reply with JSON")
 
 
 # What is kept
@@ -164,7 +163,7 @@ def test_the_default_folder_is_in_the_package_cache(tmp_path, monkeypatch):
     judge_answers(table("a"), RUBRIC, Scripted(length))
     (kept,) = (tmp_path / "judge").iterdir()
     entry = json.loads(kept.read_text())
-    assert entry["reply"] == "Score: 1/10"
+    assert entry["reply"] == '{"score": 1}'
     assert entry["request"]["judge"] == {"model": "scripted"}
     assert entry["request"]["messages"] == judge_messages(RUBRIC, "Prompt 0", "a")
 
@@ -176,7 +175,7 @@ def test_the_default_folder_is_in_the_package_cache(tmp_path, monkeypatch):
         lambda text: text[: len(text) // 2],
         lambda text: "[]",
         lambda text: text.replace('"reply"', '"answer"'),
-        lambda text: text.replace('"Score: 1/10"', "9"),
+        lambda text: text.replace(json.dumps(length("a")), "9"),
         lambda text: text.replace("Prompt 0", "Prompt 1"),
         lambda text: "\x00" * 100,
     ],
@@ -202,8 +201,9 @@ def test_one_answer_that_cannot_be_judged_does_not_keep_the_others_from_it(tmp_p
     judge = Scripted(lambda answer: fail(answer) if answer == "bb" else length(answer))
     answers = table("a", "bb", "ccc", "dddd").rename(index=lambda row: f"row {row}")
     message = (
-        r"judge 'scripted': 3 of 4 different answers are judged and kept; 1 failed. The first, in row 'row 1': the "
-        r"line is dead. Call judge_answers again with the same arguments to ask for the rest only, or leave out rows"
+        r"judge 'scripted': 3 of 4 different answers are judged and kept, 1 failed and 0 were not asked for. In row "
+        r"'row 1': it is not for me. Call judge_answers again with the same arguments to ask for the "
+        r"rest only, or leave out rows"
     )
     with pytest.raises(ModelError, match=message):
         judge_answers(answers, RUBRIC, judge, cache=tmp_path)
@@ -213,49 +213,83 @@ def test_one_answer_that_cannot_be_judged_does_not_keep_the_others_from_it(tmp_p
     assert judge.asked == ["bb"]
 
 
-def test_a_judge_that_is_gone_is_given_up(tmp_path):
-    judge = Scripted(lambda answer: length(answer) if len(answer) < 3 else fail(answer))
-    answers = table(*("a" * (number + 1) for number in range(30)))
-    with pytest.raises(ModelError, match=r"2 of 30 different answers .* 5 failed and 23 were not asked for"):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(ModelError("no such model."), r"no such model\."), (KeyError("speed"), r"KeyError: 'speed'\.")],
+)
+def test_any_other_error_is_the_end_of_it(tmp_path, error, said):
+    def script(answer: str) -> str:
+        if answer == "aaaa":
+            raise error
+        return fail(answer) if answer == "aa" else length(answer)
+
+    judge = Scripted(script)
+    answers = table(*("a" * (number + 1) for number in range(9)))
+    with pytest.raises(ModelError, match=rf"2 of 9 .* kept, 2 failed and 5 were not asked for. In row 3: {said} Call"):
         judge_answers(answers, RUBRIC, judge, cache=tmp_path)
-    assert len(judge.asked) == 7
+    assert judge.asked == ["a", "aa", "aaa", "aaaa"]
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_failures_with_successes_between_them_are_not_given_up(tmp_path):
-    judge = Scripted(lambda answer: fail(answer) if len(answer) % 2 else "5")
-    with pytest.raises(ModelError, match=r"10 of 20 different answers are judged and kept; 10 failed. The first"):
-        judge_answers(table(*("a" * (number + 1) for number in range(20))), RUBRIC, judge, cache=tmp_path)
-    assert len(judge.asked) == 20
+def test_answers_under_way_when_one_fails_are_kept_before_that_is_told(tmp_path):
+    all_here, failing, replied = threading.Barrier(3, timeout=60), threading.Event(), []
+
+    def script(answer: str) -> str:
+        if answer in "abc":
+            all_here.wait()
+        if answer == "b":
+            failing.set()
+            raise ModelError("the line is dead.")
+        assert failing.wait(60)
+        replied.append(answer)
+        return length(answer)
+
+    with pytest.raises(ModelError, match="In row 1: the line is dead") as caught:
+        judge_answers(table(*"abcdefgh"), RUBRIC, Scripted(script, concurrency=3), cache=tmp_path)
+    # More than these two were asked for if both were done before the failure was seen.
+    assert set(replied) >= {"a", "c"}
+    assert len(list(tmp_path.iterdir())) == len(replied)
+    assert f"{len(replied)} of 8 different answers are judged and kept, 1 failed" in str(caught.value)
 
 
-def test_a_refusal_of_everything_ends_the_run_at_once(tmp_path):
-    def refuse(answer: str) -> str:
-        raise ModelError("no such model.")
+def test_a_reply_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch):
+    def full(request: Request, reply: str) -> None:
+        raise OSError(28, "No space left on device")
 
-    judge = Scripted(refuse)
-    with pytest.raises(ModelError, match=r"0 of 9 .* 1 failed and 8 were not asked for. .* no such model\."):
-        judge_answers(table(*"abcdefghi"), RUBRIC, judge, cache=tmp_path)
-    assert len(judge.asked) == 1
+    monkeypatch.setattr(Request, "keep", full)
+    judge = Scripted(length)
+    with pytest.raises(ModelError, match=r"0 of 2 .* In row 0: OSError: .*No space left on device"):
+        judge_answers(table("a", "bb"), RUBRIC, judge, cache=tmp_path)
+    assert judge.asked == ["a"]
 
 
 @pytest.fixture
-def interruptible():
-    """Ctrl-C interrupts, also in a worker of a test run, which otherwise leaves it to its parent."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
+def interrupt():
+    """Send Ctrl-C until it has come, also where a test run leaves it to its parent; it comes once."""
+    come, main = threading.Event(), threading.get_ident()
+
+    def once(*args: object) -> None:
+        if not come.is_set():
+            come.set()
+            raise KeyboardInterrupt
+
+    def send() -> None:
+        while not come.is_set():  # a signal that comes just before the main thread waits does not wake it
+            signal.pthread_kill(main, signal.SIGINT)
+            come.wait(0.01)
+
+    before = signal.signal(signal.SIGINT, once)
+    yield send
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.usefixtures("interruptible")
-def test_an_interrupt_loses_nothing_and_does_not_wait(tmp_path):
-    release, arrived = threading.Event(), threading.Event()
+def test_an_interrupt_loses_nothing_and_does_not_wait(tmp_path, interrupt):
+    release = threading.Event()
 
     def script(answer: str) -> str:
         if answer == "ccc":
-            arrived.set()
-            _thread.interrupt_main()
-            release.wait(5)
+            interrupt()
+            assert release.wait(60)
         return length(answer)
 
     judge = Scripted(script)
@@ -263,14 +297,12 @@ def test_an_interrupt_loses_nothing_and_does_not_wait(tmp_path):
     try:
         with pytest.raises(KeyboardInterrupt):
             judge_answers(answers, RUBRIC, judge, cache=tmp_path)
-        assert arrived.is_set()
-        assert not release.is_set()
         assert len(list(tmp_path.glob("*.json"))) == 2
     finally:
         release.set()
         for thread in threading.enumerate():
             if thread.name.startswith("judge"):
-                thread.join(5)
+                thread.join()
     # The reply that was on its way has been kept too, and nothing new was asked for.
     assert judge.asked == ["a", "bb", "ccc"]
     again = Scripted(length)
@@ -289,8 +321,8 @@ def test_the_estimate_counts_what_is_not_kept_once(tmp_path):
     prices = {"price_in": 2.5, "price_out": 10.0}
     estimate = estimate_cost(answers, RUBRIC, judge, cache=tmp_path, **prices)
     assert (estimate.n_calls, estimate.n_kept) == (2, 0)
-    assert (estimate.tokens_in, estimate.tokens_out) == (tokens, 10)
-    assert estimate.cost == pytest.approx((2.5 * tokens + 100) / 1e6)
+    assert (estimate.tokens_in, estimate.tokens_out) == (tokens, 16)
+    assert estimate.cost == pytest.approx((2.5 * tokens + 160) / 1e6)
     assert judge.asked == []
     judge_answers(answers.iloc[:1], RUBRIC, judge, cache=tmp_path)
     rest = estimate_cost(answers, RUBRIC, judge, cache=tmp_path, reply_tokens=800, **prices)
@@ -313,9 +345,12 @@ def test_other_scripts_are_counted_by_their_bytes(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"answers": ["a"]}, "answers: list, not a table; give the result of caa_interp.generate"),
-        ({"answers": table("a").drop(columns="prompt")}, r"answers: columns \['prompt'\] are missing"),
-        ({"answers": table()}, "answers: the table has no rows"),
+        ({"answers": ["a"]}, "answers: list; it must be a table .* Give the result of caa_interp.generate"),
+        (
+            {"answers": table("a").drop(columns="prompt")},
+            r"answers: 1 rows of \['item', 'layer'.*it must be a table with rows and the columns",
+        ),
+        ({"answers": table()}, "answers: 0 rows of"),
         ({"answers": table("a", None)}, "answers: answer of row 1 is nan; it must be a text"),
         ({"rubric": "  "}, "rubric: '  '; give a text that says what 0 and 10 mean"),
         ({"rubric": None}, "rubric: None"),
