@@ -11,6 +11,43 @@ from typing import Any
 import psutil
 
 CPU_FACTS = Path("/proc/cpuinfo")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "transformer-lens",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pandas",
+    "pyarrow",
+    "plotly",
+    "ray",
+)
+
+
+def environment() -> dict[str, Any]:
+    """Tell what this process runs on.
+
+    Returns
+    -------
+    dict
+        JSON types only:
+
+        - ``caa_interp``, ``python``, ``platform``: versions;
+        - ``packages``: version by name, of those of :data:`PACKAGES` that are installed;
+        - ``devices``, ``threads``: see the functions of these names.
+    """
+    versions = {name: version_of(name) for name in PACKAGES}
+    return {
+        "caa_interp": version_of("caa-interp"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: found for name, found in versions.items() if found is not None},
+        "devices": devices(),
+        "threads": threads(),
+    }
 
 
 def devices() -> list[dict[str, Any]]:

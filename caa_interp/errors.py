@@ -1,5 +1,7 @@
 """Exceptions. Every message names the input, what was given, what is allowed and what to do."""
 
+from collections.abc import Iterator
+
 
 class CAAError(Exception):
     """Base class of all errors that this package raises on purpose."""
@@ -19,3 +21,10 @@ class VectorMismatchError(InputError):
 
 class MissingDependencyError(CAAError, ImportError):
     """An optional package is needed and not installed; the message holds its install line."""
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, what it was raised from or while handling, and so on to the first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

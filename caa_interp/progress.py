@@ -64,18 +64,11 @@ def counting(total: int | None, description: str, show: bool, *, unit: str = "it
         yield None
         return
     try:
-        # Without smoothing, the rate is the average of all that was done here.
-        options: dict[str, Any] = {
-            "total": total,
-            "desc": description,
-            "unit": unit,
-            "smoothing": 0,
-            "miniters": 1,
-            "position": 0,
-        }
+        log: dict[str, Any] = {}
         if not (sys.stderr.isatty() or "ipykernel.zmqshell" in sys.modules):
-            options |= {"file": _Lines(), "mininterval": BETWEEN_LINES, "ncols": 0}
-        with tqdm(**options) as bar:
+            log = {"file": _Lines(), "mininterval": BETWEEN_LINES, "ncols": 0}
+        # Without smoothing, the rate is the average of all that was done here.
+        with tqdm(total=total, desc=description, unit=unit, smoothing=0, miniters=1, position=0, **log) as bar:
             yield bar
     finally:
         _shown.release()

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import importlib
 import os
-import platform
 import shutil
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from caa_interp.devices import devices, threads, version_of
+from caa_interp.devices import environment, version_of
 from caa_interp.files import cache_folder
 
-PACKAGES = ("transformer-lens", "torch", "transformers", "numpy", "pandas", "scipy", "scikit-learn", "plotly")
 # Modules, what they are needed for, and the extra that installs them.
 EXTRAS = {
     "figures": (("kaleido",), "figures as PNG, SVG and PDF"),
@@ -33,24 +30,15 @@ def environment_report() -> dict[str, Any]:
     Returns
     -------
     dict
-        JSON types only:
+        JSON types only. What :func:`caa_interp.devices.environment` tells, and
 
-        - ``caa_interp``, ``python``, ``platform``: versions;
-        - ``packages``: version by name, None where one is missing;
-        - ``devices``: list of ``name``, ``description`` and ``memory_bytes``, the CPU first;
-        - ``threads``: ``cores`` that this process may use, ``torch``, and ``OMP_NUM_THREADS`` (None: not set);
         - ``memory``: ``total_bytes`` and ``available_bytes``;
         - ``cache``: ``folder``, ``free_bytes`` on its disk, ``writable``;
         - ``extras``: by name ``usable``, and ``detail``: what it is for, and what to install where it is not.
     """
     memory = psutil.virtual_memory()
     return {
-        "caa_interp": version_of("caa-interp"),
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "packages": {name: version_of(name) for name in PACKAGES},
-        "devices": devices(),
-        "threads": threads(),
+        **environment(),
         "memory": {"total_bytes": memory.total, "available_bytes": memory.available},
         "cache": _cache(),
         "extras": {"embedded model": _embedded(), **{name: _extra(name) for name in EXTRAS}},

@@ -12,9 +12,7 @@ Where this differs: low-rank updates of the weights (LoRA, Hu et al. 2022) are t
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
-import json
 import math
 import random
 import tempfile
@@ -29,7 +27,7 @@ import torch
 
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError, MissingDependencyError
-from caa_interp.files import publish_folder
+from caa_interp.files import fingerprint, publish_folder
 from caa_interp.models.access import model_id, steered
 from caa_interp.models.wrapping import plain_copy, wrap
 from caa_interp.prompts.format import PromptFormat
@@ -265,8 +263,7 @@ def _check_folder(folder: Path, model: Any) -> None:
 
 
 def _digested(model: Any, method: str, side: str, content: Any) -> str:
-    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
-    return f"{model_id(model)}+{method}-{side}-{digest}"
+    return f"{model_id(model)}+{method}-{side}-{fingerprint(content)[:8]}"
 
 
 @contextlib.contextmanager

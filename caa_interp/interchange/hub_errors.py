@@ -6,7 +6,7 @@ import contextlib
 import errno
 from collections.abc import Iterator
 
-from caa_interp.errors import CAAError, InputError, ModelError
+from caa_interp.errors import CAAError, InputError, ModelError, causes
 
 _LOG_IN = "run `hf auth login`, set HF_TOKEN, or give token"
 
@@ -47,16 +47,16 @@ def explained(repo_id: str, revision: str | None, filename: str | None = None) -
     except (OSError, ValueError, RuntimeError, transport) as error:
         if isinstance(error, CAAError):
             raise
-        causes = list(_chain(error))
-        kinds = [type(cause) for cause in causes]
+        chain = list(causes(error))
+        kinds = [type(cause) for cause in chain]
 
         def among(*wanted: type[BaseException]) -> bool:
             return any(issubclass(kind, wanted) for kind in kinds)
 
-        answers = [cause.response.status_code for cause in causes if isinstance(cause, hub.HfHubHTTPError)]
+        answers = [cause.response.status_code for cause in chain if isinstance(cause, hub.HfHubHTTPError)]
         status = answers[0] if answers else None
         verb = "read" if filename else "write to"
-        if any(isinstance(cause, OSError) and cause.errno == errno.ENOSPC for cause in causes):
+        if any(isinstance(cause, OSError) and cause.errno == errno.ENOSPC for cause in chain):
             what = "there is no space left on the disk. Free some, or point HF_HOME to another disk"
         elif among(hub.OfflineModeIsEnabled):
             what = "Hugging Face's client is set to work offline" + (
@@ -97,9 +97,3 @@ def explained(repo_id: str, revision: str | None, filename: str | None = None) -
         else:
             what = f"it cannot be {'read' if filename else 'written'}: {' '.join(str(error).split()).rstrip('.')}"
         raise ModelError(f"repository {repo_id!r}: {what}.") from error
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import inspect
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from caa_interp.errors import InputError, ModelError
+from caa_interp.files import files_digest
 
 if TYPE_CHECKING:
     import torch
@@ -38,12 +38,8 @@ def folder_digest(folder: Path) -> str | None:
     """Return the sha256 of what a local model consists of, which has no revision; None if ``folder`` is none."""
     if not folder.is_dir():
         return None
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja") and path.is_file():
-            with path.open("rb") as file:
-                digest.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()
+    endings = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
+    return files_digest(folder, (path for path in folder.iterdir() if path.suffix in endings and path.is_file()))
 
 
 def n_layers(model: Any) -> int:

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from caa_interp.errors import CAAError, InputError, MissingDependencyError, ModelError
+from caa_interp.errors import CAAError, InputError, MissingDependencyError, ModelError, causes
 from caa_interp.models.access import revisions
 from caa_interp.models.gguf import converted
 from caa_interp.models.hooked import listed_by_hooked, load_hooked, transformer_lens_major
@@ -221,21 +221,21 @@ def _explained(name: str) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError, AttributeError, KeyError, SafetensorError, struct.error) as error:
         if isinstance(error, CAAError):
             raise
-        causes = list(_chain(error))
-        if any(isinstance(cause, OSError) and cause.errno == errno.ENOSPC for cause in causes):
+        chain = list(causes(error))
+        if any(isinstance(cause, OSError) and cause.errno == errno.ENOSPC for cause in chain):
             what = "there is no space left on the disk. Free some, or point HF_HOME to another disk"
-        elif any(isinstance(cause, hub.GatedRepoError) for cause in causes) or "gated repo" in str(error):
+        elif any(isinstance(cause, hub.GatedRepoError) for cause in chain) or "gated repo" in str(error):
             what = (
                 "it is gated, and this machine may not read it. Accept its license on its Hugging Face page, then "
                 "run `hf auth login` or set HF_TOKEN"
             )
-        elif any(isinstance(cause, hub.RepositoryNotFoundError) for cause in causes):
+        elif any(isinstance(cause, hub.RepositoryNotFoundError) for cause in chain):
             what = f"there is no such model on the Hugging Face hub{_nearest(name)}. Check the name"
-        elif any(isinstance(cause, hub.RevisionNotFoundError) for cause in causes):
+        elif any(isinstance(cause, hub.RevisionNotFoundError) for cause in chain):
             what = "it has no such revision. Check the branch, tag or commit"
         elif "trust_remote_code" in str(error):
             what = "it needs code from its own repository, which is never run here. Choose another model"
-        elif any(isinstance(cause, hub.LocalEntryNotFoundError | hub.OfflineModeIsEnabled) for cause in causes) or (
+        elif any(isinstance(cause, hub.LocalEntryNotFoundError | hub.OfflineModeIsEnabled) for cause in chain) or (
             "connect" in str(error) and not Path(name).exists()
         ):
             what = (
@@ -245,12 +245,6 @@ def _explained(name: str) -> Iterator[None]:
         else:
             what = f"it cannot be loaded: {' '.join(str(error).split()).rstrip('.')}"
         raise ModelError(f"model {name!r}: {what}.") from error
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _nearest(name: str) -> str:

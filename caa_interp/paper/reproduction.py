@@ -12,7 +12,6 @@ What a cell may differ by is derived, not chosen: see :func:`caa_interp.paper.ta
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -24,11 +23,11 @@ import pandas as pd
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import summarize
 from caa_interp.evaluation.sweep import sweep
-from caa_interp.files import write_atomically
+from caa_interp.files import fingerprint, write_atomically
 from caa_interp.models import load_model
 from caa_interp.models.access import check_layers, folder_digest, model_id, model_revision, n_layers
 from caa_interp.paper import published as paper
-from caa_interp.paper.sets import PublishedSet, fingerprint, read_published_sets
+from caa_interp.paper.sets import PublishedSet, read_published_sets
 from caa_interp.paper.table import compare, printable
 from caa_interp.plotting.reproduction import plot_layer_sweep, plot_reproduction
 from caa_interp.report.page import Section, write_report
@@ -177,7 +176,7 @@ class _Run:
         expected = {
             **self.made_from,
             "items": fingerprint(one.test),
-            "vector": hashlib.sha256(vector.values.contiguous().numpy().tobytes()).hexdigest(),
+            "vector": fingerprint(vector.values),
             "layers": layers,
             "multipliers": list(paper.MULTIPLIERS),
         }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,12 +93,6 @@ def check_behaviors(behaviors: Sequence[str]) -> list[str]:
         given = ", ".join(map(repr, unknown)) if unknown else "the list is empty; each"
         raise InputError(f"behaviors: {given} must be one of the paper's, {', '.join(paper.BEHAVIORS)}.")
     return [name for name in paper.BEHAVIORS if name in behaviors]
-
-
-def fingerprint(pairs: Sequence[ContrastPair]) -> str:
-    """Return the sha256 of what pairs put to a model: their questions and answers, in order."""
-    texts = [[pair.question, pair.positive, pair.negative] for pair in pairs]
-    return hashlib.sha256(json.dumps(texts).encode("utf-8")).hexdigest()
 
 
 def _only_file(folder: Path, name: str) -> Path:

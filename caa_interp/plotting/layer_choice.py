@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import quantity
-from caa_interp.plotting.theme import NEUTRAL, check_table, escape, faded, figure, styles
+from caa_interp.plotting.theme import NEUTRAL, check_table, counts, escape, faded, figure, styles
 
 _SOURCE = "caa_interp.steerability, with a column 'behavior'"
 
@@ -94,8 +94,8 @@ def plot_layer_choice(validation: pd.DataFrame, held_out: pd.DataFrame, chosen: 
     confidence = 100 * validation.attrs.get("confidence", 0.95)
     common = figure(
         "Slope of the response by layer",
-        f"n = {_counts(validation)} validation pairs and {_counts(held_out)} held-out pairs of each behavior; bands: "
-        f"{confidence:.0f} % intervals, each layer by itself; dashed upright line: chosen layer",
+        f"n = {counts(validation['n'])} validation pairs and {counts(held_out['n'])} held-out pairs of each behavior; "
+        f"bands: {confidence:.0f} % intervals, each layer by itself; dashed upright line: chosen layer",
         height=210 + 190 * n_rows,
         margin={"l": 95, "r": 16, "t": 100, "b": 100},
         legend={
@@ -113,8 +113,3 @@ def plot_layer_choice(validation: pd.DataFrame, held_out: pd.DataFrame, chosen: 
     fig.update_annotations(selector={"text": "layer (block index)"}, font_size=14)
     fig.update_yaxes(zeroline=True, zerolinecolor=NEUTRAL, zerolinewidth=1)
     return fig
-
-
-def _counts(table: pd.DataFrame) -> str:
-    counts = sorted({int(n) for n in table["n"]})
-    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"

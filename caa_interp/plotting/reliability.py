@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
-from caa_interp.plotting.theme import NEUTRAL, Style, check_table, escape, faded, figure, styles
+from caa_interp.plotting.theme import NEUTRAL, Style, check_table, counts, escape, faded, figure, styles
 
 _SOURCE = "caa_interp.reliability"
 # Column, title of the panel, unit, and what pairs without anything in common would show.
@@ -53,12 +53,12 @@ def plot_reliability(
         check_table(one, {"layer", "n", *(name for name, *_ in _PANELS)}, _SOURCE)
     panels = [panel for panel in _PANELS if any(one[panel[0]].notna().any() for one in tables.values())]
     several = len(tables) > 1
-    n_pairs = sorted({int(n) for one in tables.values() for n in one["n"]})
+    n_pairs = counts(n for one in tables.values() for n in one["n"])
     confidence = f"{100 * next(iter(tables.values())).attrs.get('confidence', 0.95):.0f} %"
     full = len(panels) % _N_COLUMNS == 0
     fig = figure(
         escape(title),
-        f"n = {_span(n_pairs)} pairs, each held against the others; bands: {confidence} intervals, of split halves "
+        f"n = {n_pairs} pairs, each held against the others; bands: {confidence} intervals, of split halves "
         f"{confidence} of the splits; dotted: nothing in common",
         height=640 if several and full else 580,
         width=1000,
@@ -129,7 +129,3 @@ def _add_line(fig: go.Figure, table: pd.DataFrame, name: str, label: str, style:
         hovertemplate="layer %{x}: %{y:.3f}<extra>" + escape(label) + "</extra>",
         **place,
     )
-
-
-def _span(numbers: list[int]) -> str:
-    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"

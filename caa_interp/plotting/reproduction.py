@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
-from caa_interp.plotting.theme import NEGATIVE, NEUTRAL, POSITIVE, Style, check_table, escape, faded, figure
+from caa_interp.plotting.theme import NEGATIVE, NEUTRAL, POSITIVE, Style, check_table, counts, escape, faded, figure
 
 COMPARED = ("behavior", "layer", "multiplier", "n", "paper", "measured", "low", "high", "within")
 _SWEPT = ("behavior", "layer", "multiplier", "n", "p_positive", "p_positive_low", "p_positive_high")
@@ -44,7 +44,7 @@ def plot_reproduction(comparison: pd.DataFrame) -> go.Figure:
     published = comparison["paper"].notna()
     fig = figure(
         f"Multiple-choice table at layer {comparison['layer'].iloc[0]}",
-        f"mean over {_counts(comparison)} test items, 95 % interval"
+        f"mean over {counts(comparison['n'])} test items, 95 % interval"
         + ("" if published.any() else "; no published numbers for this model"),
         height=190 + 74 * len(behaviors),
         margin={"b": 110},
@@ -120,7 +120,7 @@ def plot_layer_sweep(summary: pd.DataFrame, comparison: pd.DataFrame, *, behavio
         raise InputError(f"behavior: {behavior!r} is not in the table; it holds {list(summary['behavior'].unique())}.")
     fig = figure(
         f"{escape(behavior)}: layer sweep",
-        f"mean over {_counts(rows)} test items, 95 % interval",
+        f"mean over {counts(rows['n'])} test items, 95 % interval",
         height=430,
         margin={"b": 105},
         legend=_LEGEND,
@@ -179,8 +179,3 @@ def _look(multiplier: float) -> Style:
 
 def _name(multiplier: float) -> str:
     return f"multiplier {multiplier:+g}" if multiplier else "unsteered"
-
-
-def _counts(table: pd.DataFrame) -> str:
-    counts = sorted(table["n"].unique())
-    return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"

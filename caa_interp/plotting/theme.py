@@ -134,6 +134,12 @@ def escape(text: object) -> str:
     return escape_html(str(text), quote=False).replace("$", "&#36;")
 
 
+def counts(numbers: Iterable[object]) -> str:
+    """Counts that may differ, as one number or as the least and the largest: ``"20"``, ``"18 to 20"``."""
+    values = sorted({int(number) for number in numbers})  # type: ignore[call-overload]
+    return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
+
+
 def check_table(table: pd.DataFrame, columns: Iterable[str], source: str) -> None:
     """Raise :class:`InputError` unless a table has rows and all ``columns``.
 

@@ -3,55 +3,20 @@
 from __future__ import annotations
 
 import os
-import platform
 import subprocess
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from caa_interp.devices import devices, threads, version_of
+from caa_interp import devices
 
-PACKAGES = (
-    "torch",
-    "transformers",
-    "transformer-lens",
-    "tokenizers",
-    "safetensors",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "pandas",
-    "pyarrow",
-    "ray",
-)
 GIT_SECONDS = 10.0
 
 
 def environment() -> dict[str, Any]:
-    """Tell what this process runs: code, libraries, devices.
-
-    Returns
-    -------
-    dict
-        JSON types only:
-
-        - ``caa_interp``, ``python``, ``platform``: versions;
-        - ``packages``: version by name, of those of :data:`PACKAGES` that are installed;
-        - ``commit``, ``dirty``: see :func:`checkout`;
-        - ``devices``, ``threads``: see :mod:`caa_interp.devices`.
-    """
-    versions = {name: version_of(name) for name in PACKAGES}
+    """Tell what this process runs: see :func:`caa_interp.devices.environment`; and the code's ``commit``, ``dirty``."""
     commit, dirty = checkout(Path(str(files("caa_interp"))))
-    return {
-        "caa_interp": version_of("caa-interp"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": {name: number for name, number in versions.items() if number is not None},
-        "commit": commit,
-        "dirty": dirty,
-        "devices": devices(),
-        "threads": threads(),
-    }
+    return {**devices.environment(), "commit": commit, "dirty": dirty}
 
 
 def checkout(package: Path) -> tuple[str | None, bool | None]:

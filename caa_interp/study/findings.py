@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from caa_interp.evaluation.summary import quantity
+from caa_interp.plotting.theme import counts
 
 FEW_PAIRS = 30
 LOW_AGREEMENT = 0.2
@@ -176,17 +177,17 @@ def studied(layers: pd.DataFrame, effects: pd.DataFrame, findings: Sequence[Find
     models = list(dict.fromkeys(layers["model"]))
     behaviors = list(dict.fromkeys(layers["behavior"]))
     name, unit = quantity(effects, "logit_difference")
-    n_controls = _counts(len(one.controls) for one in findings)
+    n_controls = counts(len(one.controls) for one in findings)
     chosen = (
-        f"its layer was chosen on {_counts(layers['n_validation'])} others"
+        f"its layer was chosen on {counts(layers['n_validation'])} others"
         if layers["n_validation"].any()
         else "it was added at the one layer of the study"
     )
     beside = "without controls" if n_controls == "0" else f"beside {n_controls} control vectors of the same norm"
     return (
         f"Studied: {_listed(behaviors)}, on {_listed(models)}. For each behavior a steering vector was made from "
-        f"{_counts(layers['n_train'])} contrast pairs, {chosen}, and its effect was measured on "
-        f"{_counts(layers['n_test'])} held-out pairs, {beside}. The effect is the slope of the {name} over the "
+        f"{counts(layers['n_train'])} contrast pairs, {chosen}, and its effect was measured on "
+        f"{counts(layers['n_test'])} held-out pairs, {beside}. The effect is the slope of the {name} over the "
         f"multiplier: {unit} for each unit of the multiplier."
     )
 
@@ -282,12 +283,6 @@ def _reason(one: Finding) -> str:
     if not one.beyond_controls:
         return f"no more than its controls ({span(min(one.controls), max(one.controls))})"
     return "the wrong way"
-
-
-def _counts(numbers: object) -> str:
-    """Counts that may differ, as one number or as the least and the largest."""
-    values = sorted({int(number) for number in numbers})  # type: ignore[attr-defined]
-    return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ import pandas as pd
 from caa_interp.behaviors.behavior import Behavior, load_behavior
 from caa_interp.errors import InputError, ModelError
 from caa_interp.evaluation.summary import choose_layer, steerability
-from caa_interp.files import write_atomically
+from caa_interp.files import fingerprint, write_atomically
 from caa_interp.progress import counting
 from caa_interp.study.config import ExperimentConfig, ModelConfig, slug
 from caa_interp.study.environment import environment
@@ -29,7 +29,7 @@ from caa_interp.study.page import write_page
 from caa_interp.study.page_results import joined
 from caa_interp.study.plan import Found, Piece, Plan
 from caa_interp.study.run_folder import check_same_data, check_same_study, locked, manifest_in, now
-from caa_interp.study.shards import Shard, code_digest, fingerprint, shard
+from caa_interp.study.shards import Shard, code_digest, shard
 from caa_interp.study.store import ShardStore, cache_limit, clear_cache, remove_unfinished, shard_cache
 from caa_interp.study.work import decode, vectors_of
 from caa_interp.vectors.vector import SteeringVector

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caa_interp.behaviors.pairs import ContrastPair
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.files import files_digest, fingerprint
 
 if TYPE_CHECKING:
     from caa_interp.study.config import ModelConfig
@@ -59,43 +56,12 @@ def shard(kind: str, label: str, model: ModelConfig, facts: Mapping[str, Any], a
     facts
         What was found about the model when it was loaded: revision, type, device, versions of code.
     """
-    content = {"kind": kind, "facts": _content(facts), "arguments": _content(arguments)}
-    text = json.dumps(content, sort_keys=True, allow_nan=False)
-    return Shard(hashlib.sha256(text.encode()).hexdigest(), kind, label, model, arguments)
-
-
-def fingerprint(value: Any) -> str:
-    """Return the sha256 of pairs, vectors, numbers and texts, nested in lists and mappings."""
-    return hashlib.sha256(json.dumps(_content(value), sort_keys=True).encode()).hexdigest()
+    return Shard(fingerprint([kind, facts, arguments]), kind, label, model, arguments)
 
 
 @cache
 def code_digest() -> str:
     """Return the sha256 of that part of this package's source that a shard's result may depend on."""
     root = Path(str(files("caa_interp")))
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        name = path.relative_to(root).as_posix()
-        if not name.startswith(_IRRELEVANT) or name == "study/work.py":
-            digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return digest.hexdigest()
-
-
-def _content(value: Any) -> Any:
-    """JSON that two values share exactly when they are equal."""
-    if isinstance(value, ContrastPair):
-        return {"pair": type(value).__name__, **vars(value)}
-    if isinstance(value, SteeringVector):
-        array = value.values.contiguous().numpy()
-        return {
-            "vector": hashlib.sha256(array.tobytes()).hexdigest(),
-            "type": str(array.dtype),
-            "layers": list(value.layers),
-            "metadata": _content(value.metadata),
-        }
-    if isinstance(value, Mapping):
-        # The order of vectors is that of the rows of a result.
-        return [[name, _content(one)] for name, one in value.items()]
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_content(one) for one in value]
-    return value
+    read = (path for path in root.rglob("*.py") if not path.relative_to(root).as_posix().startswith(_IRRELEVANT))
+    return files_digest(root, [*read, root / "study" / "work.py"])

@@ -1,12 +1,29 @@
 """What there is to run on is told as it is."""
 
+import json
 import os
 import platform
+import sys
+from importlib.metadata import version
 from types import SimpleNamespace
 
 import torch
 
 from caa_interp import devices as module
+
+
+def test_the_environment_is_json_and_tells_what_is_installed(monkeypatch):
+    monkeypatch.setattr(module, "PACKAGES", ("torch", "no-such-package-of-ours"))
+    found = module.environment()
+    assert json.loads(json.dumps(found)) == found
+    assert found == {
+        "caa_interp": version("caa-interp"),
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "platform": platform.platform(),
+        "packages": {"torch": version("torch")},
+        "devices": module.devices(),
+        "threads": module.threads(),
+    }
 
 
 def test_the_cpu_and_its_threads():

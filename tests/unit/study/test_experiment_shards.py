@@ -8,7 +8,7 @@ import torch
 
 import caa_interp as caa
 from caa_interp.study.config import ModelConfig
-from caa_interp.study.shards import code_digest, fingerprint, shard
+from caa_interp.study.shards import code_digest, shard
 
 PAIR = caa.ContrastPair("How is it?", "Good.", "Bad.", id="1", topic="weather")
 MODEL = ModelConfig(name="some-model")
@@ -48,11 +48,6 @@ def test_equal_work_has_an_equal_key_whatever_it_is_called():
 )
 def test_whatever_changes_the_result_changes_the_key(changed):
     assert key(**changed) != key()
-
-
-def test_neighbors_are_not_run_together():
-    assert fingerprint(["ab", "c"]) != fingerprint(["a", "bc"])
-    assert fingerprint({"a": {"b": 1}}) != fingerprint({"a": {}, "b": 1})
 
 
 def test_a_shard_travels_between_processes():
