@@ -11,7 +11,7 @@ import caa_interp as caa
 def imported_by(statement: str) -> set[str]:
     """Names of all modules that a fresh Python has loaded after ``statement``."""
     code = f"import sys\n{statement}\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     return set(done.stdout.split())
 
 

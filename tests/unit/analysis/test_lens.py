@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, GPTNeoXConfig, PreTrainedTokenizerFast
 
@@ -42,6 +42,7 @@ VECTOR = random_vector()
 # The strings of tokens
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=12))
 def test_what_is_written_can_be_read_back_so_different_bytes_look_different(content):
     def read(match):

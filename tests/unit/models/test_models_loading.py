@@ -191,7 +191,7 @@ def messages(tmp_path_factory):
             [sys.executable, "-c", LOAD, *ANSWERS, "empty"],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
             env={
                 **kept,
