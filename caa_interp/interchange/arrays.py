@@ -21,7 +21,7 @@ from caa_interp.vectors.vector import SteeringVector
 def write_npz(vector: SteeringVector, path: Path) -> None:
     """Write an uncompressed ``.npz`` archive."""
     buffer = io.BytesIO()
-    header = np.array(write_header(vector.layers, vector.metadata))
+    header = np.array(write_header("vector", vector.layers, vector.metadata))
     np.savez(buffer, values=vector.values.numpy(), layers=np.array(vector.layers, dtype=np.int64), caa_interp=header)
     write_atomically(path, buffer.getvalue())
 
@@ -40,9 +40,9 @@ def read_npz(path: Path) -> SteeringVector:
     metadata: Any = {"behavior": None, "model": None, "hook": HOOK, "imported_from": "npz"}
     try:
         if header is not None:
-            kept, metadata = read_header(str(header))
-            if list(kept) != layers.tolist():
-                raise InputError(f"its layers are {layers.tolist()}, its header says {list(kept)}. Get it again.")
+            kept, metadata = read_header(str(header), "vector")
+            if kept != layers.tolist():
+                raise InputError(f"its layers are {layers.tolist()}, its header says {kept}. Get it again.")
         wide = values.astype(np.float64 if values.dtype == np.float64 else np.float32)
         return SteeringVector(torch.from_numpy(wide), tuple(layers.tolist()), metadata)
     except InputError as error:

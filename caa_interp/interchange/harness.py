@@ -45,7 +45,7 @@ def write_harness(vector: SteeringVector, path: Path, multiplier: float, hook: s
         "action": "add",
         "bias": None,
         "head_index": None,
-        _OURS: write_header(vector.layers, vector.metadata),
+        _OURS: write_header("vector", vector.layers, vector.metadata),
     }
     write_tensors({name: entry}, path)
 
@@ -76,11 +76,11 @@ def read_harness(path: Path) -> SteeringVector:
     header = found[layers[0]][2]
     if len(found) == 1 and isinstance(header, str):
         try:
-            kept, metadata = read_header(header)
+            kept, metadata = read_header(header, "vector")
         except InputError as error:
             raise InputError(f"file {path}: {error}") from error
-        if kept != layers:
-            raise InputError(f"file {path}: it steers layer {layers[0]}, its header says {list(kept)}. Get it again.")
+        if kept != list(layers):
+            raise InputError(f"file {path}: it steers layer {layers[0]}, its header says {kept}. Get it again.")
     values = stack_rows({layer: found[layer][0] for layer in layers}, path)
     if not isinstance(metadata, dict):
         raise InputError(f"file {path}: its metadata is {type(metadata).__name__}; it must be an object. Get it again.")
