@@ -67,10 +67,10 @@ def compare_at_equal_divergence(
     Returns
     -------
     pandas.DataFrame
-        One row per candidate: ``candidate``, ``operator``, ``layer``, ``multiplier`` (that gives the target
-        divergence), ``effect``, ``effect_low``, ``effect_high`` (mean change of the logit difference from the unsteered model over
-        the pairs, in nats, with its interval) and ``n``. Where no multiplier reaches the target, multiplier and
-        effect are NaN.
+        One row per candidate: ``candidate``, ``operator``, ``layer``, ``multiplier`` (at which it has the target
+        divergence), ``effect``, ``effect_low``, ``effect_high`` (mean change of the logit difference from the
+        unsteered model over the pairs, in nats, with its interval) and ``n``. Where no multiplier reaches the target,
+        multiplier and effect are NaN.
     """
     if not candidates:
         raise InputError("candidates: the mapping is empty; give at least one vector.")

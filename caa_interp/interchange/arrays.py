@@ -19,7 +19,7 @@ from caa_interp.vectors.vector import SteeringVector
 def write_npz(vector: SteeringVector, path: Path) -> None:
     """Write an uncompressed ``.npz`` archive."""
     buffer = io.BytesIO()
-    header = np.array(write_header(vector.layers, vector.metadata))
+    header = np.array(write_header("vector", vector.layers, vector.metadata))
     np.savez(buffer, values=vector.values.numpy(), layers=np.array(vector.layers, dtype=np.int64), caa_interp=header)
     write_atomically(path, buffer.getvalue())
 

@@ -43,7 +43,7 @@ def write_harness(vector: SteeringVector, path: Path, multiplier: float, hook: s
         "action": "add",
         "bias": None,
         "head_index": None,
-        _OURS: write_header(vector.layers, vector.metadata),
+        _OURS: write_header("vector", vector.layers, vector.metadata),
     }
     write_tensors({name: entry}, path)
 

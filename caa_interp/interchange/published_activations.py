@@ -17,7 +17,7 @@ from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
 from caa_interp.errors import InputError
 from caa_interp.interchange.published import choose_model, group_by_model, stack_rows
 from caa_interp.interchange.tensors import floats, read_tensors
-from caa_interp.models.access import check_layers
+from caa_interp.models.access import HOOK, check_layers
 from caa_interp.vectors.activations import Activations
 
 _FILE = re.compile(r"activations_(pos|neg)_([0-9]{1,6})_(.+)\.pt")
@@ -76,7 +76,8 @@ def import_activations(
                 "Give the items that these activations were read from."
             )
     orders = tuple(pair.positive.strip("()") + pair.negative.strip("()") for pair in checked)
-    return Activations(positive, negative, tuple(layers_of_one), tuple(checked), "choices", orders, name)
+    metadata = {"model": name, "hook": HOOK}
+    return Activations(positive, negative, tuple(layers_of_one), tuple(checked), "choices", orders, metadata)
 
 
 def _read_side(

@@ -75,7 +75,7 @@ def metadata_of(header: str | None, layers: Sequence[int], imported_from: str) -
     """Metadata that a header keeps, which must be of these layers; without a header, what is known."""
     if header is None:
         return {"behavior": None, "model": None, "hook": HOOK, "imported_from": imported_from}
-    kept, metadata = read_header(header)
+    kept, metadata = read_header(header, "vector")
     if list(kept) != list(layers):
         raise InputError(f"its layers are {list(layers)}, its header says {list(kept)}. Get it again.")
     return metadata

@@ -7,9 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,14 +23,14 @@ from caa_interp.evaluation.cost import capability, divergence, perplexity
 from caa_interp.evaluation.side_effects import side_effects
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.models import load_model
-from caa_interp.models.access import folder_digest, model_id, model_revision, n_layers
+from caa_interp.models.access import model_id, model_revision, n_layers
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format
 from caa_interp.steering.generation import encode_prompt, generate
 from caa_interp.study.config import ModelConfig
 from caa_interp.study.shards import Shard, code_digest
 from caa_interp.vectors.activations import collect_activations
-from caa_interp.vectors.extraction import origin, vector_from_activations
+from caa_interp.vectors.extraction import vector_from_activations
 from caa_interp.vectors.vector import SteeringVector
 
 _LIBRARIES = ("torch", "transformers", "transformer-lens", "tokenizers", "numpy", "scipy", "scikit-learn")
@@ -51,7 +49,7 @@ class Worker:
         Returns
         -------
         dict
-            JSON types: ``id``, ``revision``, ``files`` (digest of a local folder), ``backend``, ``dtype``,
+            JSON types: ``id``, ``revision``, ``backend``, ``dtype``,
             ``device``, ``n_layers``, ``d_model``, ``code``
             (:func:`caa_interp.study.shards.code_digest`) and ``versions``.
         """
@@ -60,7 +58,6 @@ class Worker:
         return {
             "id": model_id(model),
             "revision": model_revision(model),
-            "files": folder_digest(Path(config.name).expanduser()),
             "backend": type(model).__name__,
             "dtype": str(model.cfg.dtype).removeprefix("torch."),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -144,7 +141,6 @@ def _make_vectors(
     """One row per vector and layer; the behavior's own rows also tell how reliable it is there."""
     activations = collect_activations(model, pairs, format=format, layers=layers, system_prompt=system_prompt)
     vector = vector_from_activations(activations, behavior=behavior)
-    vector = replace(vector, metadata={**vector.metadata, **origin(model, system_prompt)})
     vectors = {behavior: vector}
     for control, n in ((random_vectors, n_random), (orthogonal_vectors, n_orthogonal)):
         if n:

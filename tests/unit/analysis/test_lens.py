@@ -419,8 +419,8 @@ def test_steered_lens_refuses_what_it_cannot_read(tiny_llama):
 
 
 def test_a_model_without_a_tokenizer():
-    model = SimpleNamespace(cfg=SimpleNamespace(d_model=64, n_layers=4, model_name="tiny-llama", d_vocab=99))
-    model.tokenizer = None
+    cfg = SimpleNamespace(d_model=64, n_layers=4, model_name="tiny-llama", d_vocab=99)
+    model = type("Model", (), {"cfg": cfg, "tokenizer": None})()
     with pytest.raises(caa.InputError, match="model: it has no tokenizer"):
         caa.logit_lens(model, VECTOR)
 
