@@ -14,8 +14,6 @@ from caa_interp.errors import InputError
 
 FORMAT = "caa_interp/behavior/1"
 MAX_FILE_BYTES = 64 * 2**20
-# First words of the names that controls have in tables ("random 0"), where behaviors stand beside them.
-CONTROLS = ("random", "orthogonal", "shuffled")
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def check_token_tree(subject: Subject) -> Verdict:
             layers=subject.some_layers,
             multipliers=(-1.0, 0.0, 1.0),
         )
-        paths.add(table.attrs["path"])
+        paths.update(table["path"])
         rendering = subject.form.render(PAIRS[0], format)[0]
         cells: Any = table[table["order"] == rendering.order].itertuples()
         for cell in cells:

@@ -4,9 +4,6 @@ from .baselines import (
 from .baselines import (
     few_shot_prompt as few_shot_prompt,
 )
-from .baselines import (
-    summarize_baselines as summarize_baselines,
-)
 from .comparison import compare_at_equal_divergence as compare_at_equal_divergence
 from .controls import (
     orthogonal_vectors as orthogonal_vectors,
@@ -52,7 +49,6 @@ from .judging import (
 from .judging import (
     judge_answers as judge_answers,
 )
-from .scores import summarize_scores as summarize_scores
 from .side_effects import side_effects as side_effects
 from .strength import (
     calibrate as calibrate,
@@ -71,8 +67,5 @@ from .summary import (
 )
 from .summary import (
     summarize as summarize,
-)
-from .summary import (
-    summarize_cost as summarize_cost,
 )
 from .sweep import sweep as sweep

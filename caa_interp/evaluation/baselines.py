@@ -15,24 +15,20 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from caa_interp.behaviors.behavior import Behavior
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
 from caa_interp.errors import InputError
-from caa_interp.evaluation.summary import MEASURES
+from caa_interp.evaluation.summary import NO_BASELINE
 from caa_interp.evaluation.sweep import check_vectors, sweep
 from caa_interp.progress import track
 from caa_interp.prompts.format import Format, PromptFormat, check_format, with_choices
-from caa_interp.statistics import bootstrap_mean, check_confidence
 from caa_interp.steering.context import check_multipliers
 from caa_interp.vectors.vector import SteeringVector
 
 Side = Literal["positive", "negative"]
 SIDES: tuple[Side, ...] = ("positive", "negative")
-NONE = "none"
-CONDITION = ["baseline", "vector", "layer", "multiplier"]
 
 
 def few_shot_prompt(
@@ -133,9 +129,9 @@ def baselines(
     pandas.DataFrame
         The table of :func:`caa_interp.sweep` with ``baseline`` in front: ``"none"``, ``"positive system prompt"``,
         ``"negative system prompt"``, ``"positive few-shot"``, ``"negative few-shot"`` and the names of the tuned
-        models. It can be given to :func:`summarize_baselines` and :func:`caa_interp.plot_baselines`; the rows of one
-        baseline can be given to :func:`caa_interp.summarize`. ``attrs`` holds, besides those of the sweep,
-        ``behavior``, ``seed``, and the texts used: ``system_prompts``, by baseline.
+        models; then ``behavior``, and ``system_prompt``: the text used, or None. It can be given to
+        :func:`caa_interp.summarize` and :func:`caa_interp.plot_baselines`, where changes are from the baseline
+        ``"none"`` with multiplier 0.
 
     Raises
     ------
@@ -156,7 +152,7 @@ def baselines(
     if 0 not in doses:
         raise InputError(f"multipliers: {doses}; 0 must be one of them, which is each baseline alone.")
     vectors, _ = check_vectors(model, vector, layer)
-    prompts: dict[str, str | None] = {NONE: None}
+    prompts: dict[str, str | None] = {NO_BASELINE: None}
     prompts |= {
         f"{side} system prompt": behavior.system_prompts[side] for side in SIDES if side in behavior.system_prompts
     }
@@ -184,50 +180,8 @@ def baselines(
     for name, (own_model, own, prompt) in track(conditions.items(), "Baselines", progress):
         tables[name] = sweep(own_model, own, test, format=format, layers=layer, multipliers=doses, system_prompt=prompt)
     result = pd.concat(tables, names=["baseline"]).reset_index("baseline").reset_index(drop=True)
-    paths = {path for table in tables.values() for path in table.attrs["path"].split("+")}
-    result.attrs = {
-        **tables[NONE].attrs,
-        "path": "+".join(sorted(paths)),
-        "behavior": behavior.name,
-        "system_prompts": {name: prompt for name, prompt in prompts.items() if prompt is not None},
-        "seed": seed,
-    }
-    return result
-
-
-def summarize_baselines(table: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
-    """Mean scores per baseline and multiplier, and what each changes.
-
-    Parameters
-    ----------
-    table
-        Result of :func:`baselines`.
-    confidence
-        Confidence of the intervals, between 0 and 1.
-    seed
-        Seed of the bootstrap.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per baseline, vector, layer and multiplier: ``p_positive`` and ``logit_difference`` (means over
-        items), and their change from the model as it is, without prompt, examples, tuning or vector
-        (``p_positive_change``, ``logit_difference_change``, paired over items), each with ``_low`` and ``_high``; and
-        the number of items ``n``. ``attrs`` holds ``confidence`` besides those of the table.
-    """
-    _check_table(table)
-    check_confidence(confidence)
-    result = table[CONDITION].drop_duplicates(ignore_index=True).assign(n=table["item"].nunique())
-    conditions = pd.MultiIndex.from_frame(result[CONDITION])
-    unchanged = pd.MultiIndex.from_frame(result[CONDITION].assign(baseline=NONE, multiplier=0.0))
-    for measure in MEASURES:
-        items = table.pivot_table(index="item", columns=CONDITION, values=measure, sort=False, dropna=False)
-        items = items.reindex(columns=conditions).dropna()
-        change = items.to_numpy() - items.reindex(columns=unchanged).to_numpy()
-        for name, values in {measure: items.to_numpy(), f"{measure}_change": change}.items():
-            mean, low, high = bootstrap_mean(values, np.random.default_rng(seed), confidence)
-            result = result.assign(**{name: mean, f"{name}_low": low, f"{name}_high": high})
-    result.attrs = {**table.attrs, "confidence": confidence}
+    result.insert(1, "behavior", behavior.name)
+    result.insert(2, "system_prompt", [prompts.get(name) for name in result["baseline"]])
     return result
 
 
@@ -239,16 +193,3 @@ def _shot(pair: ContrastPair, side: Side, format: Format, order: str) -> str:
         question = with_choices(question, first, second)
         answer = "(A)" if answer == first else "(B)"
     return f"Input: {question.strip()}\nResponse: {answer}"
-
-
-def _check_table(table: pd.DataFrame) -> None:
-    source = "give the result of caa_interp.baselines."
-    if not isinstance(table, pd.DataFrame):
-        raise InputError(f"table: {type(table).__name__}, not a pandas DataFrame; {source}")
-    missing = sorted({"item", "order", *CONDITION, *MEASURES} - set(table.columns))
-    if missing:
-        raise InputError(f"table: columns {missing} are missing; {source}")
-    if not ((table["baseline"] == NONE) & (table["multiplier"] == 0)).any():
-        raise InputError(f"table: it has no row of the baseline {NONE!r} with multiplier 0; {source}")
-    if table.duplicated(["item", "order", *CONDITION]).any():
-        raise InputError(f"table: some rows agree in baseline, item, order, vector, layer and multiplier; {source}")

@@ -65,7 +65,8 @@ def compare_at_equal_divergence(
     Returns
     -------
     pandas.DataFrame
-        One row a candidate: ``candidate``, ``operator``, ``multiplier`` (that gives the target divergence),
+        One row a candidate: ``candidate``, ``operator``, ``layer``, ``multiplier`` (that gives the target divergence),
+        ``format``, ``target``, ``confidence``,
         ``effect``, ``effect_low``, ``effect_high`` (mean change of the logit difference from the unsteered model over
         the pairs, in nats, with its interval) and ``n``. Where no multiplier reaches the target, multiplier and
         effect are NaN.
@@ -77,7 +78,8 @@ def compare_at_equal_divergence(
     check_vectors(model, {name: vector for name, (vector, _) in given.items()}, layer)
     rows = []
     for name, (vector, operator) in track(given.items(), "Comparing", progress, total=len(given)):
-        row = {"candidate": name, "operator": name_of(operator), "multiplier": math.nan}
+        row = {"candidate": name, "operator": name_of(operator), "layer": layer, "multiplier": math.nan}
+        row |= {"format": format, "target": target, "confidence": confidence}
         row |= dict.fromkeys(("effect", "effect_low", "effect_high"), math.nan)
         try:
             multiplier = calibrate(
@@ -98,6 +100,4 @@ def compare_at_equal_divergence(
         steered = summarize(table, confidence=confidence, seed=seed).query("multiplier != 0").iloc[0]
         changes = {f"effect{end}": float(steered[f"logit_difference_change{end}"]) for end in ("", "_low", "_high")}
         rows.append({**row, **changes, "multiplier": multiplier, "n": int(steered["n"])})
-    result = pd.DataFrame(rows)
-    result.attrs = {"format": format, "layer": layer, "target": target, "confidence": confidence}
-    return result
+    return pd.DataFrame(rows)

@@ -156,7 +156,7 @@ def _controls(
     controls = {}
     for number in range(n):
         name = f"{kind} {number}"
-        metadata: dict[str, Any] = dict(vector.metadata, behavior=name, estimator=estimator, seed=seed)
+        metadata: dict[str, Any] = dict(vector.metadata, behavior=name, kind=kind, estimator=estimator, seed=seed)
         values = _with_norms(draw(generator), vector).to(vector.values)
         controls[name] = replace(vector, values=values, metadata=metadata)
     return controls

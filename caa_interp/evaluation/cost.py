@@ -16,13 +16,13 @@ import pandas as pd
 
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError
-from caa_interp.evaluation.sweep import check_vectors, sweep
-from caa_interp.models.access import end_of_text_ids, model_id
+from caa_interp.evaluation.sweep import check_vectors, described, sweep
+from caa_interp.models.access import end_of_text_ids
 from caa_interp.progress import track
 from caa_interp.prompts.format import Format, PromptFormat, common_prefix
 from caa_interp.steering.context import check_multipliers
 from caa_interp.steering.generation import generate
-from caa_interp.steering.operators import Operator, add, name_of
+from caa_interp.steering.operators import Operator, add
 from caa_interp.tree import Branch, Edit, run_trees
 from caa_interp.vectors.vector import SteeringVector
 
@@ -67,7 +67,8 @@ def perplexity(
     pandas.DataFrame
         One row per passage, vector, layer and multiplier: ``item``, ``vector``, ``layer``, ``multiplier``,
         ``n_tokens`` (that are predicted), ``nats_per_token`` (mean negative log-probability; perplexity is its
-        exponential) and ``divergence`` (mean of KL(unsteered || steered) over the same places, nats per token).
+        exponential) and ``divergence`` (mean of KL(unsteered || steered) over the same places, nats per token);
+        ``kind``, ``operator``, ``model`` and ``path`` as in :func:`caa_interp.sweep`.
     """
     if isinstance(passages, str) or not len(passages):
         raise InputError(f"passages: {passages!r}; give a non-empty list of texts.")
@@ -81,9 +82,9 @@ def perplexity(
             raise InputError(f"passages[{number}]: {passage!r} has fewer than three tokens; give a longer text.")
         sequences.append((tokens, 1))
     table = measured(model, vector, sequences, layers, multipliers, operator, progress)
-    return table.drop(columns="log_p").assign(nats_per_token=-table["log_p"])[
-        ["item", "vector", "layer", "multiplier", "n_tokens", "nats_per_token", "divergence"]
-    ]
+    surprise = -table.pop("log_p")
+    table.insert(list(table.columns).index("divergence"), "nats_per_token", surprise)
+    return table
 
 
 def divergence(
@@ -118,7 +119,8 @@ def divergence(
     -------
     pandas.DataFrame
         One row per prompt, vector, layer and multiplier: ``item``, ``prompt``, ``vector``, ``layer``, ``multiplier``,
-        ``n_tokens`` and ``divergence`` (mean of KL(unsteered || steered) over the answer, nats per token).
+        ``n_tokens`` and ``divergence`` (mean of KL(unsteered || steered) over the answer, nats per token); ``kind``,
+        ``operator``, ``model`` and ``path`` as in :func:`caa_interp.sweep`.
     """
     check_vectors(model, vector, layers)
     check_multipliers(multipliers)
@@ -214,10 +216,9 @@ def measured(
             for name, layer, m in conditions
         ]
 
-    frames, paths = [], set()
+    frames = []
     results = run_trees(model, (branches(*sequence) for sequence in sequences))
     for number, result in enumerate(track(results, "Measuring", progress, total=len(sequences))):
-        paths.add(result.path)
         frame = pd.DataFrame(conditions, columns=["vector", "layer", "multiplier"])
         frame.insert(0, "item", number)
         frames.append(
@@ -225,8 +226,7 @@ def measured(
                 n_tokens=[len(answers) for answers in result.log_probs],
                 log_p=[float(answers.double().mean()) for answers in result.log_probs],
                 divergence=[float(found.double().mean()) for found in result.divergences],
+                path=result.path,
             )
         )
-    table = pd.concat(frames, ignore_index=True)
-    table.attrs = {"model": model_id(model), "operator": name_of(operator), "path": "+".join(sorted(paths))}
-    return table
+    return described(pd.concat(frames, ignore_index=True), model, vectors, operator)

@@ -83,8 +83,7 @@ def dose_response(
         The table of :func:`caa_interp.sweep` with ``behavior`` in front. ``vector`` is the behavior's name, or that
         of a control (``"random 0"``, ``"shuffled 0"``); ``layer`` is the chosen one. It can be given to
         :func:`caa_interp.summarize`, :func:`caa_interp.steerability` and :func:`caa_interp.plot_dose_responses`.
-        ``attrs`` holds ``layers`` (the one chosen for each behavior), ``n_train`` and ``n_validation`` (the numbers
-        used for each) and the seed, besides those of the sweep.
+        ``n_train`` and ``n_validation`` are the numbers of pairs that made the vector and chose the layer.
 
     Notes
     -----
@@ -131,15 +130,8 @@ def dose_response(
             vectors |= shuffled_vectors(activations, n_shuffled, seed=seed)
         tables[name] = sweep(model, vectors, test, format=format, layers=chosen[name], multipliers=doses)
     result = pd.concat(tables, names=["behavior"]).reset_index("behavior").reset_index(drop=True)
-    paths = {path for table in tables.values() for path in table.attrs["path"].split("+")}
-    result.attrs = {
-        **next(iter(tables.values())).attrs,
-        "path": "+".join(sorted(paths)),
-        "layers": chosen,
-        "n_train": {name: len(train) for name, (train, _, _) in splits.items()},
-        "n_validation": {name: len(validation) for name, (_, validation, _) in splits.items()},
-        "seed": seed,
-    }
+    counts = {name: (len(train), len(validation)) for name, (train, validation, _) in splits.items()}
+    result["n_train"], result["n_validation"] = zip(*result["behavior"].map(counts), strict=True)
     return result
 
 

@@ -74,7 +74,7 @@ def side_effects(
         name: check_pairs(one.test if isinstance(one, Behavior) else one, f"behaviors[{name!r}]")[:n_pairs]
         for name, one in behaviors.items()
     }
-    tables, paths = {}, set()
+    tables = {}
     for name, scored in track(pairs.items(), "Measuring", progress, total=len(pairs)):
         tables[name] = sweep(
             model,
@@ -85,10 +85,4 @@ def side_effects(
             operator=operator,
             system_prompt=system_prompt,
         )
-        paths.add(tables[name].attrs["path"])
-    attrs = next(iter(tables.values())).attrs
-    for table in tables.values():
-        table.attrs = {}
-    table = pd.concat(tables, names=["behavior"]).reset_index("behavior").reset_index(drop=True)
-    table.attrs = {**attrs, "path": "+".join(sorted(paths))}
-    return table
+    return pd.concat(tables, names=["behavior"]).reset_index("behavior").reset_index(drop=True)

@@ -73,7 +73,8 @@ def sweep(
         - ``logit_difference``: their difference; ``p_positive``: its logistic function, which for choices is the
           paper's p(matching) / (p(A) + p(B)).
 
-        ``attrs`` holds the format, the model, the operator and the path that the forward passes took.
+        - ``kind`` of the vector (``"vector"``, or that of a control, such as ``"random"``), ``operator``, ``format``,
+          ``model``, and ``path``: the one that the item's forward passes took, ``"tree"`` or ``"plain"``.
     """
     check_format(format)
     checked = check_pairs(pairs)
@@ -85,7 +86,7 @@ def sweep(
     ]
     conditions = [(name, layer, m) for name in vectors for layer in chosen[name] for m in values]
     steps = {(name, layer, m): (layer, vectors[name].at(layer), m) for name, layer, m in conditions}
-    frames, paths = [], set()
+    frames = []
     trees = (
         [
             branch
@@ -96,7 +97,6 @@ def sweep(
     )
     results = track(run_trees(model, trees), "Sweeping", progress, total=len(rendered))
     for number, (renderings, result) in enumerate(zip(rendered, results, strict=True)):
-        paths.add(result.path)
         scores = np.array([float(answers.mean()) for answers in _answers(result.log_probs, format)])
         scores = scores.reshape(len(renderings), len(conditions), 2)
         for rendering, (positive, negative) in zip(renderings, scores.transpose(0, 2, 1), strict=True):
@@ -104,7 +104,7 @@ def sweep(
             frame.insert(0, "item", number)
             frame.insert(1, "id", checked[number].id)
             frame.insert(2, "order", rendering.order)
-            frames.append(frame.assign(log_p_positive=positive, log_p_negative=negative))
+            frames.append(frame.assign(log_p_positive=positive, log_p_negative=negative, path=result.path))
     table = pd.concat(frames, ignore_index=True)
     table["logit_difference"] = table["log_p_positive"] - table["log_p_negative"]
     table["p_positive"] = 1 / (1 + np.exp(-table["logit_difference"]))
@@ -113,13 +113,16 @@ def sweep(
     if unscored:
         table.loc[table["item"].isin(unscored), ["log_p_positive", "log_p_negative", "logit_difference"]] = np.nan
         table.loc[table["item"].isin(unscored), "p_positive"] = 0.0
-    table.attrs = {
-        "format": format,
-        "model": model_id(model),
-        "operator": name_of(operator),
-        "path": "+".join(sorted(paths)),
-    }
-    return table
+    return described(table, model, vectors, operator, format=format)
+
+
+def described(
+    table: pd.DataFrame, model: Any, vectors: Mapping[str, SteeringVector], operator: Operator, **columns: str
+) -> pd.DataFrame:
+    """Return a table with what it is in its last columns, so that it is lost neither by joining nor in a file."""
+    kinds = {name: str(vector.metadata.get("kind", "vector")) for name, vector in vectors.items()}
+    facts = {"kind": table["vector"].map(kinds), "operator": name_of(operator), **columns, "model": model_id(model)}
+    return table.assign(**facts, path=table.pop("path"))
 
 
 def _condition_branches(

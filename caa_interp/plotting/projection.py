@@ -8,10 +8,21 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from caa_interp.errors import InputError
-from caa_interp.plotting.theme import NEGATIVE, NEUTRAL, POSITIVE, SYMBOLS, check_table, escape, faded, figure, styles
+from caa_interp.plotting.grid import panels, shape
+from caa_interp.plotting.theme import (
+    NEGATIVE,
+    NEUTRAL,
+    POSITIVE,
+    SYMBOLS,
+    check_choice,
+    check_table,
+    escape,
+    faded,
+    figure,
+    styles,
+)
 
 Color = Literal["side", "behavior"]
 Symbol = Literal["side", "behavior", "letter", "topic"]
@@ -26,6 +37,7 @@ _AXES = {"pca": "component", "umap": "UMAP", "tsne": "t-SNE"}
 # Heights in pixels: a panel among several, one alone, between two rows, above and below all, a row of the legend.
 _PANEL, _ALONE, _BETWEEN, _ABOVE, _BELOW, _LEGEND_ROW = 230, 440, 66, 104, 60, 24
 _IN_LEGEND_ROW = 4
+_COLUMNS_MOST = 3
 _MANY = 300  # more points than this in a panel are drawn smaller
 _APART = (0.025, 0.04)  # least distance of labels in a map of vectors, as shares of its width and height
 
@@ -52,9 +64,8 @@ def plot_projection(
         Title of the figure.
     """
     check_table(table, _COLUMNS, "caa_interp.project")
-    for name, given, allowed in (("color", color, get_args(Color)), ("symbol", symbol, get_args(Symbol))):
-        if given not in allowed:
-            raise InputError(f"{name}: {given!r} is not one of {', '.join(map(repr, allowed))}.")
+    check_choice("color", color, get_args(Color))
+    check_choice("symbol", symbol, get_args(Symbol))
     hues, marks = _values(table, color, "color"), _values(table, symbol, "symbol")
     hue_of, mark_of = _hues(hues, color), _marks(marks, symbol)
     hollow = (table["split"] == "held out").map({True: "-open", False: ""})
@@ -62,22 +73,20 @@ def plot_projection(
     drawn = table.assign(hue=hues, mark=marks.map(mark_of) + hollow, edge=edge, hover=_hover(table))
 
     layers = sorted(int(layer) for layer in table["layer"].unique())
-    n_columns = 2 if len(layers) == 4 else min(3, len(layers))
-    n_rows = math.ceil(len(layers) / n_columns)
+    n_rows, n_columns = shape(len(layers), _COLUMNS_MOST)
     legend = _legend(hue_of, mark_of, color, symbol, held_out=bool(hollow.any()))
     shared = table.attrs.get("fit") == "shared"
     inside = _ALONE if len(layers) == 1 else n_rows * _PANEL + (n_rows - 1) * _BETWEEN
-    fig = make_subplots(
-        rows=n_rows,
-        cols=n_columns,
-        subplot_titles=_panel_titles(table, layers, shared),
+    fig = figure(title, _subtitle(table, layers), **_frame(inside, len(legend)))
+    places = panels(
+        fig,
+        _panel_titles(table, layers, shared),
+        most=_COLUMNS_MOST,
         horizontal_spacing=0.07 if n_columns > 1 else 0,
         vertical_spacing=_BETWEEN / inside if n_rows > 1 else 0,
-        figure=figure(title, _subtitle(table, layers), **_frame(inside, len(legend))),
     )
     fig.update_annotations(font_size=14)
-    for index, layer in enumerate(layers):
-        row, col = index // n_columns + 1, index % n_columns + 1
+    for index, (layer, place) in enumerate(zip(layers, places, strict=True)):
         rows = drawn[drawn["layer"] == layer]
         size = 7 if len(rows) <= _MANY else 5
         for value, some in rows.groupby("hue", sort=False):
@@ -91,14 +100,13 @@ def plot_projection(
                 showlegend=False,
                 hovertext=some["hover"],
                 hovertemplate="%{hovertext}<extra></extra>",
-                row=row,
-                col=col,
+                **place,
             )
-        _name_axes(fig, table, shared or len(layers) == 1, row, col)
+        _name_axes(fig, table, shared or len(layers) == 1, **place)
         if index + n_columns < len(layers):
-            fig.update_xaxes(title=None, row=row, col=col)
-        if col > 1:
-            fig.update_yaxes(title=None, row=row, col=col)
+            fig.update_xaxes(title=None, **place)
+        if place["col"] > 1:
+            fig.update_yaxes(title=None, **place)
     if shared:
         fig.update_xaxes(matches="x")
         fig.update_yaxes(matches="y")
@@ -273,26 +281,24 @@ def _method(table: pd.DataFrame) -> str:
     }.get(attrs.get("method", ""), "principal components (shares of variance)")
 
 
-def _panel_titles(table: pd.DataFrame, layers: list[int], shared: bool) -> list[str] | None:
+def _panel_titles(table: pd.DataFrame, layers: list[int], shared: bool) -> list[str]:
     """Title of each panel: its layer, and the shares of variance where each panel has its own."""
     if len(layers) == 1:
-        return None
+        return [""]
     shares = 100 * table.groupby("layer")[["x_share", "y_share"]].first()
     if shared or shares.isna().any(axis=None):
         return [f"layer {layer}" for layer in layers]
     return [f"layer {layer} ({shares.x_share[layer]:.0f} %, {shares.y_share[layer]:.0f} %)" for layer in layers]
 
 
-def _name_axes(
-    fig: go.Figure, table: pd.DataFrame, with_shares: bool, row: int | None = None, col: int | None = None
-) -> None:
+def _name_axes(fig: go.Figure, table: pd.DataFrame, with_shares: bool, **place: int) -> None:
     """Name both axes, with their shares of variance if wanted; without numbers if they have no unit."""
     name = _AXES[str(table.attrs.get("method", "pca"))]
     for number, update, column in ((1, fig.update_xaxes, "x_share"), (2, fig.update_yaxes, "y_share")):
         share = table[column].iloc[0]
         text = f"{name} {number}"
         if pd.isna(share):
-            update(showticklabels=False, ticks="", row=row, col=col)
+            update(showticklabels=False, ticks="", **place)
         elif with_shares:
             text += f" ({100 * share:.0f} %)"
-        update(title={"text": text, "font_size": 13}, row=row, col=col)
+        update(title={"text": text, "font_size": 13}, **place)

@@ -9,7 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
-from caa_interp.plotting.theme import DIVERGING, NEUTRAL, PALETTE, check_table, escape, faded, figure
+from caa_interp.plotting.grid import signed_map
+from caa_interp.plotting.theme import LAYER, NEUTRAL, PALETTE, check_table, escape, faded, figure, one_layer
 
 _COLUMNS = ("first", "first_layer", "second", "second_layer", "cosine", "chance")
 # Up to this many rows a cell has room for its number.
@@ -54,9 +55,7 @@ def plot_cosine_similarity(table: pd.DataFrame, *, layer: int | None = None) -> 
     if layer is None and len(by_layer) > 1 and len(_names(table)) == 2:
         return _line(table)
     if layer is not None:
-        if layer not in by_layer:
-            raise InputError(f"layer: {layer!r} is not in the table; it holds {list(by_layer)}.")
-        by_layer = {int(layer): by_layer[layer]}
+        by_layer = {one_layer(by_layer, layer): by_layer[layer]}
     groups = {str(number): rows for number, rows in by_layer.items()}
     titles = {number: f"Cosine similarity of steering vectors at layer {number}" for number in groups}
     return _maps(groups, titles, of_layers=False, start=len(groups) // 2)
@@ -87,7 +86,7 @@ def _line(table: pd.DataFrame) -> go.Figure:
         hovertemplate="layer %{x}: %{y:.3f}<extra></extra>",
     )
     lowest = min(-chance, float(rows["cosine"].dropna().min()) if rows["cosine"].notna().any() else 0.0)
-    fig.update_xaxes(title_text="layer (block index)")
+    fig.update_xaxes(title_text=LAYER)
     fig.update_yaxes(title_text="cosine similarity", range=[lowest - 0.05, 1.05], zeroline=True, zerolinecolor=NEUTRAL)
     return fig
 
@@ -107,14 +106,11 @@ def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_l
     ]
     fig = headed[start]
     for number, (label, matrix) in enumerate(wide.items()):
-        labels = [escape(name) for name in matrix.index]
-        fig.add_heatmap(
-            z=matrix.to_numpy(),
-            x=labels,
-            y=labels,
+        drawn = signed_map(
+            matrix,
+            "",
             zmin=-1,
             zmax=1,
-            colorscale=DIVERGING,
             colorbar={
                 "title": {"text": "cosine<br>similarity", "side": "top", "font": {"size": 13}},
                 "tickvals": [-1, -0.5, 0, 0.5, 1],
@@ -125,12 +121,13 @@ def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_l
             hovertemplate="%{y} and %{x}: %{z:.3f}<extra></extra>",
             visible=number == start,
         )
+        fig.add_trace(drawn)
     fig.update_xaxes(type="category", showgrid=False)
     fig.update_yaxes(type="category", showgrid=False)
     if of_layers:
         left, below = 70, 62
-        fig.update_xaxes(title_text="layer (block index)", nticks=16)
-        fig.update_yaxes(title_text="layer (block index)", nticks=16)
+        fig.update_xaxes(title_text=LAYER, nticks=16)
+        fig.update_yaxes(title_text=LAYER, nticks=16)
     else:
         length = 8 * max(len(str(name)) for matrix in wide.values() for name in matrix.index)
         left, below = 30 + length, 30 + round(0.72 * length)

@@ -6,6 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from caa_interp.plotting.grid import band
 from caa_interp.plotting.theme import NEUTRAL, PALETTE, SEQUENTIAL, check_table, escape, faded, figure
 
 _COLUMNS = ("vector_layer", "layer", "where", "component", "index", "query_heads", "role", "alignment", "chance")
@@ -101,19 +102,8 @@ def _draw_neurons(
     fig: go.Figure, rows: pd.DataFrame, extremes: tuple[float, float], limits: list[float], place: dict[str, int]
 ) -> None:
     chance = rows.groupby("layer")["chance"].first()
-    fig.add_scatter(
-        x=[*chance.index, *chance.index[::-1]],
-        y=[*chance, *-chance[::-1]],
-        fill="toself",
-        fillcolor=faded(NEUTRAL, 0.3),
-        line={"width": 0},
-        mode="lines",
-        hoverinfo="skip",
-        name="random directions (95 %)",
-        legendgroup="chance",
-        showlegend=place["col"] == 1,
-        **place,
-    )
+    around = {"name": "random directions (95 %)", "legendgroup": "chance", "showlegend": place["col"] == 1}
+    fig.add_trace(band(chance.index, -chance, chance, faded(NEUTRAL, 0.3), **around), **place)
     acts = rows["where"] == ("before" if rows["role"].iloc[0] == "writes" else "after")
     for part, symbol, name in (
         (rows[acts], "circle", "writes before the vector, reads after it"),

@@ -18,11 +18,11 @@ import pandas as pd
 import torch
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import CachedDecoder, end_of_text_ids, input_device, residual_hooks
+from caa_interp.models.access import CachedDecoder, end_of_text_ids, input_device, model_id, residual_hooks
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.steering.context import check_multipliers
-from caa_interp.steering.operators import Operator, add, apply_operator
+from caa_interp.steering.operators import Operator, add, apply_operator, name_of
 from caa_interp.vectors.vector import SteeringVector
 
 _ROWS_AT_ONCE = 64
@@ -75,8 +75,8 @@ def generate(
     Returns
     -------
     pandas.DataFrame
-        One row per prompt and multiplier: item, prompt, layer, multiplier, answer, n_tokens, finished (whether
-        the model ended the answer itself).
+        One row per prompt and multiplier: item, prompt, vector (its name, or ``"unsteered"``), kind, layer,
+        multiplier, answer, n_tokens, finished (whether the model ended the answer itself), operator, model, path.
     """
     multipliers = check_multipliers(multipliers)
     if isinstance(prompts, str) or not len(prompts):
@@ -114,7 +114,12 @@ def generate(
                     "finished": len(tokens) < max_new_tokens,
                 }
             )
-    return pd.DataFrame(rows)
+    known = ("unsteered", "unsteered") if vector is None else (vector.name, vector.metadata.get("kind", "vector"))
+    table = pd.DataFrame(rows)
+    for place, name in enumerate(("vector", "kind")):
+        table.insert(2 + place, name, known[place])
+    # Answers are written token by token, which no tree does.
+    return table.assign(operator=name_of(operator), model=model_id(model), path="plain")
 
 
 @dataclass(frozen=True)
