@@ -87,7 +87,8 @@ def summarize(
     number, result = _conditions(table, conditions)
     items = [name for name in ("behavior", "item") if name in table]
     unsteered = _unsteered(result)
-    estimates, counts = {}, []
+    estimates: dict[str, np.ndarray] = {}
+    counts = []
     for measure in measures:
         values = table[measure].astype(float).groupby([*(table[name] for name in items), number], dropna=False).mean()
         wide = values.unstack(level=-1).reindex(columns=range(len(result))).to_numpy()
@@ -175,12 +176,10 @@ def steerability(table: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0
         wide = per_item[measure].groupby([*items, number], dropna=False).first().unstack(level=-1).to_numpy()
         mean, low, high, n = _estimates(wide, confidence, False, seed)
         result = result.assign(**{measure: mean, f"{measure}_low": low, f"{measure}_high": high})
-    share = (per_item["slope"] < 0).groupby(number).mean().to_numpy()
-    ends = [wilson_interval(*one, confidence) for one in zip(share, n, strict=True)]
-    low, high = zip(*ends, strict=True)
-    return result.assign(
-        share_against=share, share_against_low=low, share_against_high=high, n=n, confidence=confidence
-    )
+    shares = (per_item["slope"] < 0).groupby(number).mean().to_numpy()
+    ends = np.array([wilson_interval(share, of, confidence) for share, of in zip(shares.tolist(), n, strict=True)])
+    against = {"share_against": shares, "share_against_low": ends[:, 0], "share_against_high": ends[:, 1]}
+    return result.assign(**against, n=n, confidence=confidence)
 
 
 def item_slopes(table: pd.DataFrame) -> pd.DataFrame:
@@ -195,7 +194,7 @@ def item_slopes(table: pd.DataFrame) -> pd.DataFrame:
     """
     series = [name for name in SERIES if name in table]
     found = []
-    for _, rows in _with_unsteered(table.dropna(subset="logit_difference")):
+    for rows in _with_unsteered(table.dropna(subset="logit_difference")):
         wide = rows.pivot_table(index="item", columns="multiplier", values="logit_difference", sort=False).dropna()
         if wide.shape[1] < 2:
             raise InputError("table: it holds one multiplier; a slope needs at least two. Sweep over more.")
@@ -289,19 +288,16 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
-def _with_unsteered(table: pd.DataFrame) -> list[tuple[Hashable, pd.DataFrame]]:
+def _with_unsteered(table: pd.DataFrame) -> list[pd.DataFrame]:
     """Rows of each series; one without multiplier 0 of its own gets the rows of no vector as such."""
-    series = [name for name in SERIES if name in table]
-    if "kind" not in table or not (table["kind"] == UNSTEERED).any():
-        return list(table.groupby(series, sort=False, dropna=False))
-    none = table["kind"] == UNSTEERED
+    none = table["kind"] == UNSTEERED if "kind" in table else pd.Series(False, index=table.index)
     shared = [name for name in ("behavior", "baseline", "format", "model") if name in table]
     parts = []
-    for key, rows in table[~none].groupby(series, sort=False, dropna=False):
-        if not (rows["multiplier"] == 0).any():
+    for _, rows in table[~none].groupby([name for name in SERIES if name in table], sort=False, dropna=False):
+        if none.any() and not (rows["multiplier"] == 0).any():
             alike = none & (table[shared] == rows[shared].iloc[0]).all(axis=1)
             rows = pd.concat([rows, table[alike].assign(multiplier=0.0)])
-        parts.append((key, rows))
+        parts.append(rows)
     return parts
 
 
