@@ -9,22 +9,7 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import quantity, summarized
-from caa_interp.plotting.theme import (
-    LEGEND_BELOW,
-    NEGATIVE,
-    NEUTRAL,
-    POSITIVE,
-    SYMBOLS,
-    check_table,
-    confidence,
-    counts,
-    error_bars,
-    escape,
-    factor,
-    figure,
-    intervals,
-    with_unit,
-)
+from caa_interp.plotting import theme
 
 Measure = Literal["logit_difference", "p_positive"]
 _APART, _GAP = 17, 16  # pixels from one multiplier to the next, and between baselines besides
@@ -46,7 +31,9 @@ def plot_baselines(table: pd.DataFrame, *, measure: Measure = "logit_difference"
         One line of marks a baseline, one mark a multiplier: the mean change from the model as it is, paired over
         items.
     """
-    check_table(table, ("baseline", "vector", "layer", "multiplier"), "caa_interp.baselines or caa_interp.summarize")
+    theme.check_table(
+        table, ("baseline", "vector", "layer", "multiplier"), "caa_interp.baselines or caa_interp.summarize"
+    )
     summary, shown = summarized(table, measure), f"{measure}_change"
     if shown not in summary:
         raise InputError("table: it has no baseline 'none' with multiplier 0; give the result of caa_interp.baselines.")
@@ -56,40 +43,40 @@ def plot_baselines(table: pd.DataFrame, *, measure: Measure = "logit_difference"
     baselines = list(summary["baseline"].unique())
     multipliers = sorted(summary["multiplier"].unique())
     step = _APART * len(multipliers) + _GAP
-    fig = figure(
-        f"{escape(vectors[0])}: baselines, alone and steered",
-        f"change from the model without any, paired by item<br>mean over {counts(summary['n'])} held-out pairs, "
-        f"{confidence(summary)} interval",
+    fig = theme.figure(
+        f"{theme.escape(vectors[0])}: baselines, alone and steered",
+        f"change from the model without any, paired by item<br>mean over {theme.counts(summary['n'])} held-out pairs, "
+        f"{theme.confidence(summary)} interval",
         height=104 + step * len(baselines) + 104,
         margin={"t": 104, "b": 104},
         legend={
-            **LEGEND_BELOW,
+            **theme.LEGEND_BELOW,
             "xref": "paper",
             "title": {"text": f"vector of layer {summary['layer'].iloc[0]}, times ", "font": {"size": 14}},
         },
     )
-    fig.add_vline(x=0, line={"color": NEUTRAL, "width": 1})
+    fig.add_vline(x=0, line={"color": theme.NEUTRAL, "width": 1})
     for number, multiplier in enumerate(multipliers):
         rows = summary[summary["multiplier"] == multiplier]
         below = (number - (len(multipliers) - 1) / 2) * _APART / step
         fig.add_scatter(
             x=rows[shown],
             y=[baselines.index(name) + below for name in rows["baseline"]],
-            error_x={**error_bars(rows, shown), "width": 3},
+            error_x={**theme.error_bars(rows, shown), "width": 3},
             mode="markers",
             marker={
                 "size": 9,
-                "symbol": SYMBOLS[number % len(SYMBOLS)],
-                "color": NEUTRAL if not multiplier else POSITIVE if multiplier > 0 else NEGATIVE,
+                "symbol": theme.SYMBOLS[number % len(theme.SYMBOLS)],
+                "color": theme.NEUTRAL if not multiplier else theme.POSITIVE if multiplier > 0 else theme.NEGATIVE,
             },
-            name=factor(multiplier, "+g"),
-            customdata=list(zip(rows["baseline"].map(escape), intervals(rows, shown), strict=True)),
+            name=theme.factor(multiplier, "+g"),
+            customdata=list(zip(rows["baseline"].map(theme.escape), theme.intervals(rows, shown), strict=True)),
             hovertemplate="%{customdata[0]}: %{customdata[1]}<extra></extra>",
         )
-    fig.update_xaxes(title_text=f"change in {with_unit(*quantity(summary, measure))}".replace("<br>", " "))
+    fig.update_xaxes(title_text=f"change in {theme.with_unit(*quantity(summary, measure))}".replace("<br>", " "))
     fig.update_yaxes(
         tickvals=list(range(len(baselines))),
-        ticktext=[escape(name) for name in baselines],
+        ticktext=[theme.escape(name) for name in baselines],
         range=[len(baselines) - 0.5, -0.5],
         showgrid=False,
     )

@@ -7,17 +7,8 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import COSTS, summarize
+from caa_interp.plotting import theme
 from caa_interp.plotting.grid import line, name_multipliers, panels, side_by_side
-from caa_interp.plotting.theme import (
-    check_table,
-    confidence,
-    counts,
-    escape,
-    figure,
-    one_layer,
-    styles,
-    with_unit,
-)
 
 _NAMES = {
     "nats_per_token": ("surprise at prose", "nats per token"),
@@ -46,18 +37,18 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
         raise InputError(f"tables: none is given; give results of {_SOURCE}.")
     found: dict[str, pd.DataFrame] = {}
     for table in tables:
-        check_table(table, ["vector", "layer", "multiplier"], _SOURCE)
+        theme.check_table(table, ["vector", "layer", "multiplier"], _SOURCE)
         summary = table if "n" in table else summarize(table)
         found |= {measure: summary for measure in COSTS if measure in summary}
     if not found:
         raise InputError(f"tables: none holds one of {list(COSTS)}; give results of {_SOURCE}.")
-    layer = one_layer([one for summary in found.values() for one in summary["layer"].dropna()], layer)
+    layer = theme.one_layer([one for summary in found.values() for one in summary["layer"].dropna()], layer)
     shown = {measure: found[measure][found[measure]["layer"] == layer] for measure in COSTS if measure in found}
-    looks = styles([str(name) for rows in shown.values() for name in rows["vector"]])
-    fig = figure(
-        escape(title),
-        f"layer {layer}; mean over n = {counts(n for rows in shown.values() for n in rows['n'])} items, "
-        f"{confidence(next(iter(shown.values())))} intervals",
+    looks = theme.styles([str(name) for rows in shown.values() for name in rows["vector"]])
+    fig = theme.figure(
+        theme.escape(title),
+        f"layer {layer}; mean over n = {theme.counts(n for rows in shown.values() for n in rows['n'])} items, "
+        f"{theme.confidence(next(iter(shown.values())))} intervals",
         height=430,
         width=130 + 330 * len(shown),
         margin={"l": 90, "t": 90, "b": 120 if len(looks) > 1 else 80},
@@ -75,7 +66,7 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
             fig.add_trace(line(own, "multiplier", mean, looks[name], name, shift=shift, **legend), **place)
         name_multipliers(fig, multipliers, "multiplier<br>(times the raw vector)", **place)
         fig.update_yaxes(
-            title_text=f"{'change in ' if changed else ''}{with_unit(*_NAMES[measure])}",
+            title_text=f"{'change in ' if changed else ''}{theme.with_unit(*_NAMES[measure])}",
             rangemode="tozero" if measure == "divergence" else "normal",
             **place,
         )

@@ -10,21 +10,8 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import quantity, summarized
+from caa_interp.plotting import theme
 from caa_interp.plotting.grid import band, line, mark_zero, panels, shape
-from caa_interp.plotting.theme import (
-    LEGEND_BELOW,
-    MULTIPLIER,
-    NEUTRAL,
-    check_table,
-    confidence,
-    counts,
-    escape,
-    faded,
-    figure,
-    one_layer,
-    styles,
-    with_unit,
-)
 
 Measure = Literal["logit_difference", "p_positive"]
 # Kinds of controls, see caa_interp.evaluation.controls.
@@ -58,16 +45,16 @@ def plot_dose_response(
         lowest mean to the highest.
     """
     summary = summarized(table, measure)
-    check_table(summary, ("kind",), "caa_interp.sweep")
+    theme.check_table(summary, ("kind",), "caa_interp.sweep")
     if "behavior" in summary and summary["behavior"].nunique() > 1:
         names = list(summary["behavior"].unique())
         raise InputError(f"table: it holds behaviors {names}; give the rows of one, or use plot_dose_responses.")
-    layer = one_layer(summary["layer"].dropna(), layer)
+    layer = theme.one_layer(summary["layer"].dropna(), layer)
     rows = summary[summary["layer"] == layer]
-    subtitle = f"layer {layer}, mean over {counts(rows['n'])} pairs, {_interval(summary)}"
-    fig = figure("Response to the multiplier", subtitle, showlegend=True, legend=LEGEND_BELOW)
+    subtitle = f"layer {layer}, mean over {theme.counts(rows['n'])} pairs, {_interval(summary)}"
+    fig = theme.figure("Response to the multiplier", subtitle, showlegend=True, legend=theme.LEGEND_BELOW)
     fig.add_traces(_traces(rows, measure, _kinds(control)))
-    fig.update_xaxes(title={"text": MULTIPLIER, "font": {"size": 14}})
+    fig.update_xaxes(title={"text": theme.MULTIPLIER, "font": {"size": 14}})
     fig.update_yaxes(title={"text": _axis_title(rows, measure), "font": {"size": 14}})
     return fig.update_layout(height=430 + _ENTRY * len(fig.data))
 
@@ -86,26 +73,26 @@ def plot_dose_responses(
     measure, control
         As in :func:`plot_dose_response`.
     """
-    check_table(table, ("behavior",), "caa_interp.dose_response")
+    theme.check_table(table, ("behavior",), "caa_interp.dose_response")
     summary = summarized(table, measure)
-    check_table(summary, ("kind",), "caa_interp.dose_response")
+    theme.check_table(summary, ("kind",), "caa_interp.dose_response")
     rows = {str(name): own for name, own in summary.dropna(subset="layer").groupby("behavior", sort=False)}
     several = [name for name, own in rows.items() if own["layer"].nunique() > 1]
     if several:
         raise InputError(f"table: it holds several layers of {several}; give the rows of one layer for each behavior.")
     kinds = _kinds(control)
     n_rows, n_bands = shape(len(rows))[0], summary.loc[summary["kind"].isin(kinds), "kind"].nunique()
-    fig = figure(
+    fig = theme.figure(
         "Response to the multiplier",
-        f"mean over {counts(summary['n'])} held-out pairs of each behavior, {_interval(summary)}",
+        f"mean over {theme.counts(summary['n'])} held-out pairs of each behavior, {_interval(summary)}",
         height=180 + 215 * n_rows + _ENTRY * n_bands,
         margin={"l": 100, "r": 16, "t": 110, "b": 75 + _ENTRY * n_bands},
-        legend=LEGEND_BELOW,
+        legend=theme.LEGEND_BELOW,
     )
     places = panels(
         fig,
-        [f"{escape(name)}<br><sup>layer {own['layer'].iloc[0]:g}</sup>" for name, own in rows.items()],
-        x_title=MULTIPLIER,
+        [f"{theme.escape(name)}<br><sup>layer {own['layer'].iloc[0]:g}</sup>" for name, own in rows.items()],
+        x_title=theme.MULTIPLIER,
         y_title=_axis_title(summary, measure),
         shared_xaxes="all",
         shared_yaxes="all",
@@ -116,7 +103,7 @@ def plot_dose_responses(
     for place, (behavior, own) in zip(places, rows.items(), strict=True):
         for trace in _traces(own, measure, kinds, summary):
             # A behavior's own vector is named by the panel's title.
-            trace.update(legendgroup=trace.name, showlegend=trace.name not in {escape(behavior), *named})
+            trace.update(legendgroup=trace.name, showlegend=trace.name not in {theme.escape(behavior), *named})
             named |= {trace.name} if trace.showlegend else set()
             fig.add_trace(trace, **place)
     if _shown(summary, measure) != measure:
@@ -137,9 +124,11 @@ def _traces(
     is_control, is_any = rows["kind"].isin(kinds), among["kind"].isin(kinds)
     per_behavior = among[is_any].groupby([*({"behavior"} & set(among)), "kind"])["vector"].nunique()
     most = per_behavior.groupby("kind").max()
-    looks = styles([*among.get("behavior", ()), *among.loc[~is_any, "vector"]])
+    looks = theme.styles([*among.get("behavior", ()), *among.loc[~is_any, "vector"]])
     bands = [
-        _band(own, shown, kinds.index(kind), f"{most[kind]} {escape(kind)} vector{'' if most[kind] == 1 else 's'}")
+        _band(
+            own, shown, kinds.index(kind), f"{most[kind]} {theme.escape(kind)} vector{'' if most[kind] == 1 else 's'}"
+        )
         for kind in kinds
         if len(own := rows[rows["kind"] == kind])
     ]
@@ -152,14 +141,14 @@ def _band(rows: pd.DataFrame, shown: str, place: int, name: str) -> go.Scatter:
     ends = rows.groupby("multiplier")[shown].agg(["min", "max"])
     fill, edge = _FILLS[place % len(_FILLS)], _EDGES[place % len(_EDGES)]
     # A hatched band is clear between its marks, so that bands that overlap can both be seen.
-    pattern = {"shape": fill, "fgcolor": NEUTRAL, "bgcolor": "rgba(0,0,0,0)", "size": 5, "solidity": 0.25}
+    pattern = {"shape": fill, "fgcolor": theme.NEUTRAL, "bgcolor": "rgba(0,0,0,0)", "size": 5, "solidity": 0.25}
     return band(
         ends.index,
         ends["min"],
         ends["max"],
-        faded(NEUTRAL, 0.3),
+        theme.faded(theme.NEUTRAL, 0.3),
         fillpattern=pattern if fill else None,
-        line={"width": 1, "color": faded(NEUTRAL, 0.8), "dash": edge},
+        line={"width": 1, "color": theme.faded(theme.NEUTRAL, 0.8), "dash": edge},
         name=f"{name} of the same norm",
         showlegend=True,
     )
@@ -172,9 +161,9 @@ def _shown(summary: pd.DataFrame, measure: str) -> str:
 
 def _axis_title(summary: pd.DataFrame, measure: str) -> str:
     change = "change in " if _shown(summary, measure) != measure else ""
-    return change + with_unit(*quantity(summary, measure))
+    return change + theme.with_unit(*quantity(summary, measure))
 
 
 def _interval(summary: pd.DataFrame) -> str:
     joint = "simultaneous" in summary and summary["simultaneous"].iloc[0]
-    return f"{confidence(summary)} {'simultaneous ' if joint else ''}interval"
+    return f"{theme.confidence(summary)} {'simultaneous ' if joint else ''}interval"

@@ -10,16 +10,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.plotting.theme import (
-    DIVERGING,
-    MULTIPLIER,
-    NEUTRAL,
-    Style,
-    error_bars,
-    escape,
-    factor,
-    intervals,
-)
+from caa_interp.plotting import theme
 
 Place = dict[str, int]
 _MOST_TICKS = 16
@@ -64,7 +55,7 @@ def panels(
 
 
 def line(
-    rows: pd.DataFrame, along: str, mean: str, look: Style, name: str, *, shift: float = 0.0, **options: Any
+    rows: pd.DataFrame, along: str, mean: str, look: theme.Style, name: str, *, shift: float = 0.0, **options: Any
 ) -> go.Scatter:
     """Means over a column with their intervals as upright bars; ``shift`` moves them to the side of others."""
     rows = rows.sort_values(along)
@@ -73,12 +64,12 @@ def line(
         {
             "x": rows[along] + shift if shift else rows[along],
             "y": rows[mean],
-            "error_y": error_bars(rows, mean),
+            "error_y": theme.error_bars(rows, mean),
             "mode": "lines+markers",
             "line": {"color": look.color, "dash": look.dash, "width": 2.5},
             "marker": {"size": 9, "symbol": look.symbol},
-            "name": escape(name),
-            "customdata": rows[[along]].assign(shown=intervals(rows, mean), n=rows["n"]),
+            "name": theme.escape(name),
+            "customdata": rows[[along]].assign(shown=theme.intervals(rows, mean), n=rows["n"]),
             "hovertemplate": f"{called} %{{customdata[0]}}: %{{customdata[1]}}, n = %{{customdata[2]}}",
             **options,
         }
@@ -109,11 +100,11 @@ def signed_map(wide: pd.DataFrame, title: str, **options: Any) -> go.Heatmap:
     return go.Heatmap(
         {
             "z": wide.to_numpy(),
-            "x": [escape(name) for name in wide.columns],
-            "y": [escape(name) for name in wide.index],
+            "x": [theme.escape(name) for name in wide.columns],
+            "y": [theme.escape(name) for name in wide.index],
             "zmin": -limit,
             "zmax": limit,
-            "colorscale": DIVERGING,
+            "colorscale": theme.DIVERGING,
             "colorbar": {"title": {"text": title, "side": "right"}},
             **options,
         }
@@ -127,10 +118,10 @@ def side_by_side(multipliers: Sequence[float], n: int) -> list[float]:
     return [apart * (number - (n - 1) / 2) for number in range(n)]
 
 
-def name_multipliers(fig: go.Figure, multipliers: Iterable[float], title: str = MULTIPLIER, **place: int) -> None:
+def name_multipliers(fig: go.Figure, multipliers: Iterable[float], title: str = theme.MULTIPLIER, **place: int) -> None:
     """Ticks at the multipliers of an axis, and its title."""
     at = sorted(multipliers)
-    fig.update_xaxes(title_text=title, tickvals=at, ticktext=[factor(one) for one in at], **place)
+    fig.update_xaxes(title_text=title, tickvals=at, ticktext=[theme.factor(one) for one in at], **place)
 
 
 def thinned(labels: Sequence[str]) -> Sequence[str]:
@@ -140,4 +131,4 @@ def thinned(labels: Sequence[str]) -> Sequence[str]:
 
 def mark_zero(fig: go.Figure) -> None:
     """Draw the line of no effect."""
-    fig.update_yaxes(zeroline=True, zerolinecolor=NEUTRAL, zerolinewidth=1)
+    fig.update_yaxes(zeroline=True, zerolinecolor=theme.NEUTRAL, zerolinewidth=1)

@@ -9,21 +9,8 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import quantity
+from caa_interp.plotting import theme
 from caa_interp.plotting.grid import band, line, mark_zero, panels, shape
-from caa_interp.plotting.theme import (
-    LAYER,
-    LEGEND_BELOW,
-    NEUTRAL,
-    Style,
-    check_table,
-    confidence,
-    counts,
-    escape,
-    faded,
-    figure,
-    styles,
-    with_unit,
-)
 
 _SOURCE = "caa_interp.steerability, with a column 'behavior'"
 
@@ -47,46 +34,46 @@ def plot_layer_choice(validation: pd.DataFrame, held_out: pd.DataFrame, chosen: 
         Lines with bands for the intervals; an upright line marks the chosen layer.
     """
     for table in (validation, held_out):
-        check_table(table, ("behavior", "layer", "slope", "slope_low", "slope_high", "n"), _SOURCE)
+        theme.check_table(table, ("behavior", "layer", "slope", "slope_low", "slope_high", "n"), _SOURCE)
     behaviors = list(dict.fromkeys(validation["behavior"]))
     if missing := [name for name in behaviors if name not in chosen]:
         raise InputError(f"chosen: there is no layer for {missing[0]!r}. Give one for each of {behaviors}.")
     n_rows, n_columns = shape(len(behaviors))
     name, unit = quantity(validation, "logit_difference")
-    fig = figure(
+    fig = theme.figure(
         "Slope of the response by layer",
-        f"n = {counts(validation['n'])} validation pairs and {counts(held_out['n'])} held-out pairs of each behavior; "
-        f"bands: {confidence(validation)} intervals, each layer by itself; dashed upright line: chosen layer",
+        f"n = {theme.counts(validation['n'])} validation pairs and {theme.counts(held_out['n'])} held-out pairs "
+        f"of each behavior; bands: {theme.confidence(validation)} intervals, each layer by itself; dashed upright line: chosen layer",
         height=210 + 190 * n_rows,
         margin={"l": 95, "r": 16, "t": 100, "b": 100},
-        legend=LEGEND_BELOW,
+        legend=theme.LEGEND_BELOW,
     )
     places = panels(
         fig,
-        [escape(behavior) for behavior in behaviors],
-        x_title=LAYER,
-        y_title=with_unit(f"slope of the {name}", f"{unit} per multiplier"),
+        [theme.escape(behavior) for behavior in behaviors],
+        x_title=theme.LAYER,
+        y_title=theme.with_unit(f"slope of the {name}", f"{unit} per multiplier"),
         shared_xaxes="all",
         horizontal_spacing=0.22 / n_columns if n_columns > 1 else 0,
         vertical_spacing=0.26 / n_rows if n_rows > 1 else 0,
     )
-    colors = {name: look.color for name, look in styles(behaviors).items()}
+    colors = {name: look.color for name, look in theme.styles(behaviors).items()}
     tables = (("validation pairs", validation, "solid", "circle"), ("held-out pairs", held_out, "dot", "diamond-open"))
     for behavior, place in zip(behaviors, places, strict=True):
         for label, table, dash, symbol in tables:
-            color = colors[behavior] if table is validation else NEUTRAL
+            color = colors[behavior] if table is validation else theme.NEUTRAL
             rows = table[table["behavior"] == behavior].sort_values("layer")
             # Each panel has its behavior's color; what the lines are is told by their dash.
             group = {"legendgroup": label, "hoverlabel": {"namelength": -1}, "showlegend": False}
             fig.add_trace(
-                band(rows["layer"], rows["slope_low"], rows["slope_high"], faded(color, 0.15), **group), **place
+                band(rows["layer"], rows["slope_low"], rows["slope_high"], theme.faded(color, 0.15), **group), **place
             )
             small = {"marker": {"symbol": symbol, "size": 6, "maxdisplayed": 12}, "error_y": None}
-            drawn = line(rows, "layer", "slope", Style(color, symbol, dash), label, **small, **group)
+            drawn = line(rows, "layer", "slope", theme.Style(color, symbol, dash), label, **small, **group)
             fig.add_trace(drawn.update(line_width=2), **place)
         fig.add_vline(chosen[behavior], line={"color": "black", "width": 1, "dash": "dash"}, **place)
     for label, _, dash, symbol in tables:
-        look = {"color": NEUTRAL, "dash": dash, "width": 2}
+        look = {"color": theme.NEUTRAL, "dash": dash, "width": 2}
         fig.add_scatter(x=[None], y=[None], mode="lines+markers", line=look, marker_symbol=symbol, name=label)
     mark_zero(fig)
     return fig

@@ -10,29 +10,18 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
+from caa_interp.plotting import theme
 from caa_interp.plotting.grid import panels, shape
-from caa_interp.plotting.theme import (
-    NEGATIVE,
-    NEUTRAL,
-    POSITIVE,
-    SYMBOLS,
-    check_choice,
-    check_table,
-    escape,
-    faded,
-    figure,
-    styles,
-)
 
 Color = Literal["side", "behavior"]
 Symbol = Literal["side", "behavior", "letter", "topic"]
 
 _COLUMNS = ("behavior", "item", "id", "topic", "order", "side", "split", "layer", "x", "y", "x_share", "y_share")
 _VECTOR_COLUMNS = ("vector", "layer", "norm", "x", "y", "x_share", "y_share")
-_SIDE_COLORS = {"positive": POSITIVE, "negative": NEGATIVE}
+_SIDE_COLORS = {"positive": theme.POSITIVE, "negative": theme.NEGATIVE}
 # Every mark of a point has a hollow form, which the theme's thin cross has not.
 _PAIR_OF_SYMBOLS = ("circle", "x")
-_TOPIC_SYMBOLS = (*SYMBOLS, "pentagon", "hourglass", "bowtie", "triangle-left")
+_TOPIC_SYMBOLS = (*theme.SYMBOLS, "pentagon", "hourglass", "bowtie", "triangle-left")
 _AXES = {"pca": "component", "umap": "UMAP", "tsne": "t-SNE"}
 # Heights in pixels: a panel among several, one alone, between two rows, above and below all, a row of the legend.
 _PANEL, _ALONE, _BETWEEN, _ABOVE, _BELOW, _LEGEND_ROW = 230, 440, 66, 104, 60, 24
@@ -63,9 +52,9 @@ def plot_projection(
     title
         Title of the figure.
     """
-    check_table(table, _COLUMNS, "caa_interp.project")
-    check_choice("color", color, get_args(Color))
-    check_choice("symbol", symbol, get_args(Symbol))
+    theme.check_table(table, _COLUMNS, "caa_interp.project")
+    theme.check_choice("color", color, get_args(Color))
+    theme.check_choice("symbol", symbol, get_args(Symbol))
     hues, marks = _values(table, color, "color"), _values(table, symbol, "symbol")
     hue_of, mark_of = _hues(hues, color), _marks(marks, symbol)
     hollow = (table["split"] == "held out").map({True: "-open", False: ""})
@@ -77,7 +66,7 @@ def plot_projection(
     legend = _legend(hue_of, mark_of, color, symbol, held_out=bool(hollow.any()))
     shared = table.attrs.get("fit") == "shared"
     inside = _ALONE if len(layers) == 1 else n_rows * _PANEL + (n_rows - 1) * _BETWEEN
-    fig = figure(title, _subtitle(table, layers), **_frame(inside, len(legend)))
+    fig = theme.figure(title, _subtitle(table, layers), **_frame(inside, len(legend)))
     places = panels(
         fig,
         _panel_titles(table, layers, shared),
@@ -132,14 +121,14 @@ def plot_vector_map(table: pd.DataFrame, *, title: str = "Steering vectors throu
     title
         Title of the figure.
     """
-    check_table(table, _VECTOR_COLUMNS, "caa_interp.analysis.project_vectors")
-    looks = styles(table["vector"])
+    theme.check_table(table, _VECTOR_COLUMNS, "caa_interp.analysis.project_vectors")
+    looks = theme.styles(table["vector"])
     kind = "divided by their norms" if table.attrs.get("normalize", True) else "in units of the residual stream"
     subtitle = (
         f"{_method(table)} of vectors {kind}<br>"
         f"{len(looks)} vectors at {table['layer'].nunique()} layers, on one map; numbers are layers"
     )
-    fig = figure(title, subtitle, **_frame(_ALONE, len(looks)))
+    fig = theme.figure(title, subtitle, **_frame(_ALONE, len(looks)))
     fig.update_layout(legend_itemsizing="trace")
     ordered = table.sort_values(["vector", "layer"], kind="stable").reset_index(drop=True)
     labelled = _apart(ordered)
@@ -150,14 +139,14 @@ def plot_vector_map(table: pd.DataFrame, *, title: str = "Steering vectors throu
             x=rows["x"],
             y=rows["y"],
             mode="lines+markers+text",
-            line={"color": faded(look.color, 0.5), "dash": look.dash, "width": 1.5},
+            line={"color": theme.faded(look.color, 0.5), "dash": look.dash, "width": 1.5},
             marker={"color": look.color, "symbol": look.symbol, "size": [10 if one else 6 for one in at]},
             text=[str(layer) if one else "" for layer, one in zip(rows["layer"], at, strict=True)],
             textposition="top center",
             textfont={"color": look.color, "size": 12, "shadow": "0 0 3px white, 0 0 3px white, 0 0 3px white"},
-            name=escape(name),
+            name=theme.escape(name),
             customdata=rows[["layer", "norm"]],
-            hovertemplate="layer %{customdata[0]}, norm %{customdata[1]:.3g}<extra>" + escape(name) + "</extra>",
+            hovertemplate="layer %{customdata[0]}, norm %{customdata[1]:.3g}<extra>" + theme.escape(name) + "</extra>",
         )
     _name_axes(fig, table, with_shares=True)
     return fig
@@ -219,7 +208,7 @@ def _hues(values: pd.Series, what: str) -> dict[str, str]:
     """Color of each value, in the order of the legend."""
     if what == "side":
         return _SIDE_COLORS
-    return {name: look.color for name, look in styles(values).items()}
+    return {name: look.color for name, look in theme.styles(values).items()}
 
 
 def _marks(values: pd.Series, what: str) -> dict[str, str]:
@@ -227,7 +216,7 @@ def _marks(values: pd.Series, what: str) -> dict[str, str]:
     if what == "side":
         return dict(zip(_SIDE_COLORS, _PAIR_OF_SYMBOLS, strict=True))
     if what == "behavior":
-        return {name: look.symbol for name, look in styles(values).items()}
+        return {name: look.symbol for name, look in theme.styles(values).items()}
     names = sorted(values.unique())
     symbols = _PAIR_OF_SYMBOLS if len(names) == 2 else _TOPIC_SYMBOLS
     return dict(zip(names, symbols, strict=False))
@@ -239,22 +228,22 @@ def _legend(
     """Name, color, symbol and group of each entry: what colors say, then what marks say, or both at once."""
 
     def name(value: str, what: str) -> str:
-        return {"side": f"{value} answers", "letter": f"letter {value}"}.get(what, escape(value))
+        return {"side": f"{value} answers", "letter": f"letter {value}"}.get(what, theme.escape(value))
 
     if color == symbol:
         entries = [(name(value, color), hue, marks[value], value) for value, hue in hues.items()]
     else:
         entries = [(name(value, color), hue, "square", value) for value, hue in hues.items()]
-        entries += [(name(value, symbol), NEUTRAL, mark, f"mark {value}") for value, mark in marks.items()]
-    return [*entries, *([("held out (hollow)", NEUTRAL, "circle-open", "held out")] if held_out else [])]
+        entries += [(name(value, symbol), theme.NEUTRAL, mark, f"mark {value}") for value, mark in marks.items()]
+    return [*entries, *([("held out (hollow)", theme.NEUTRAL, "circle-open", "held out")] if held_out else [])]
 
 
 def _hover(table: pd.DataFrame) -> list[str]:
     """Name of every point: its pair, and what is known of it."""
     columns = [table[name] for name in ("id", "item", "behavior", "topic", "side", "order", "split")]
     return [
-        f"{escape(id if isinstance(id, str) else f'pair {item}')}<br>"
-        + ", ".join(escape(value) for value in known if isinstance(value, str) and value)
+        f"{theme.escape(id if isinstance(id, str) else f'pair {item}')}<br>"
+        + ", ".join(theme.escape(value) for value in known if isinstance(value, str) and value)
         for id, item, *known in zip(*columns, strict=True)
     ]
 

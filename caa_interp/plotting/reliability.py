@@ -8,20 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
+from caa_interp.plotting import theme
 from caa_interp.plotting.grid import band, panels
-from caa_interp.plotting.theme import (
-    LAYER,
-    NEUTRAL,
-    Style,
-    check_table,
-    confidence,
-    counts,
-    escape,
-    faded,
-    figure,
-    intervals,
-    styles,
-)
 from caa_interp.statistics import number_text
 
 _SOURCE = "caa_interp.reliability"
@@ -63,15 +51,15 @@ def plot_reliability(
     if not tables:
         raise InputError("table: the mapping is empty; give at least one result of caa_interp.reliability.")
     for one in tables.values():
-        check_table(one, {"layer", "n", *(name for name, *_ in _PANELS)}, _SOURCE)
+        theme.check_table(one, {"layer", "n", *(name for name, *_ in _PANELS)}, _SOURCE)
     panels_of = [panel for panel in _PANELS if any(one[panel[0]].notna().any() for one in tables.values())]
     several = len(tables) > 1
-    known = confidence(next(iter(tables.values())))
+    known = theme.confidence(next(iter(tables.values())))
     full = len(panels_of) % _N_COLUMNS == 0
-    fig = figure(
-        escape(title),
-        f"n = {counts(n for one in tables.values() for n in one['n'])} pairs, each held against the others; bands: "
-        f"{known} intervals, of split halves {known} of the splits; dotted: nothing in common",
+    fig = theme.figure(
+        theme.escape(title),
+        f"n = {theme.counts(n for one in tables.values() for n in one['n'])} pairs, each held against the "
+        f"others; bands: {known} intervals, of split halves {known} of the splits; dotted: nothing in common",
         height=640 if several and full else 580,
         width=1000,
         showlegend=several,
@@ -82,21 +70,21 @@ def plot_reliability(
     )
     titles = [panel[1] for panel in panels_of]
     places = panels(fig, titles, most=_N_COLUMNS, horizontal_spacing=0.085, vertical_spacing=0.2)
-    looks = styles(tables)
+    looks = theme.styles(tables)
     ordered = {label: one.sort_values("layer") for label, one in tables.items()}
     for index, ((name, _, unit, nothing), place) in enumerate(zip(panels_of, places, strict=True)):
         for label, one in ordered.items():
             for part in _defined(one, name):
-                color = faded(looks[label].color, 0.06 if several else 0.18)
+                color = theme.faded(looks[label].color, 0.06 if several else 0.18)
                 ends = (part[f"{name}_low"], part[f"{name}_high"])
                 fig.add_trace(band(part["layer"], *ends, color, legendgroup=label), **place)
         for label, one in ordered.items():
             _add_line(fig, one, name, label, looks[label], place)
         if nothing is not None:
-            fig.add_hline(nothing, line={"color": NEUTRAL, "width": 1, "dash": "dot"}, **place)
+            fig.add_hline(nothing, line={"color": theme.NEUTRAL, "width": 1, "dash": "dot"}, **place)
         fig.update_yaxes(title_text=unit, title_standoff=4, **place)
         if index + _N_COLUMNS >= len(panels_of):
-            fig.update_xaxes(title_text=LAYER, title_standoff=4, **place)
+            fig.update_xaxes(title_text=theme.LAYER, title_standoff=4, **place)
     for update in (fig.update_xaxes, fig.update_yaxes):
         update(title_font_size=_SMALL, tickfont_size=_SMALL)
     return fig
@@ -111,18 +99,20 @@ def _defined(table: pd.DataFrame, name: str) -> list[pd.DataFrame]:
     return [part for _, part in table[there].groupby((~there).cumsum()[there])]
 
 
-def _add_line(fig: go.Figure, table: pd.DataFrame, name: str, label: str, style: Style, place: dict[str, int]) -> None:
+def _add_line(
+    fig: go.Figure, table: pd.DataFrame, name: str, label: str, style: theme.Style, place: dict[str, int]
+) -> None:
     fig.add_scatter(
         x=table["layer"],
         y=table[name],
-        customdata=intervals(table, name) if f"{name}_low" in table else table[name].map(number_text),
+        customdata=theme.intervals(table, name) if f"{name}_low" in table else table[name].map(number_text),
         mode="lines+markers" if label or len(table) == 1 else "lines",
         line={"color": style.color, "width": 1.8},
         # Symbols at a few layers: gaps of dashes would look like missing values in small panels.
         marker={"color": style.color, "symbol": style.symbol, "size": 6, "maxdisplayed": 7},
-        name=escape(label),
+        name=theme.escape(label),
         legendgroup=label,
         showlegend=bool(label) and place == {"row": 1, "col": 1},
-        hovertemplate="layer %{x}: %{customdata}<extra>" + escape(label) + "</extra>",
+        hovertemplate="layer %{x}: %{customdata}<extra>" + theme.escape(label) + "</extra>",
         **place,
     )

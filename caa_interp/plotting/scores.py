@@ -6,8 +6,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.evaluation.summary import summarize
+from caa_interp.plotting import theme
 from caa_interp.plotting.grid import line, name_multipliers, side_by_side
-from caa_interp.plotting.theme import check_table, confidence, counts, escape, figure, styles
 
 # What tells one line from another, as far as a table has it.
 _SERIES = ("behavior", "vector", "judge", "layer")
@@ -22,16 +22,16 @@ def plot_scores(table: pd.DataFrame) -> go.Figure:
         Result of :func:`caa_interp.judge_answers`, or of several one below the other, told apart by a column
         ``behavior`` or ``vector``; or result of :func:`caa_interp.summarize`.
     """
-    check_table(table, ["layer", "multiplier", "score"], "caa_interp.judge_answers or caa_interp.summarize")
+    theme.check_table(table, ["layer", "multiplier", "score"], "caa_interp.judge_answers or caa_interp.summarize")
     summary = table if "score_low" in table else summarize(table)
     columns = [name for name in _SERIES if name in summary]
     varying = [name for name in columns if summary[name].nunique(dropna=False) > 1]
     # A single line has no legend, and looks as its behavior does elsewhere.
     named = varying or columns[:1]
     labels = summary.apply(lambda row: ", ".join(_label(name, row[name]) for name in named), axis=1)
-    looks, multipliers = styles(labels), list(summary["multiplier"].unique())
+    looks, multipliers = theme.styles(labels), list(summary["multiplier"].unique())
     fixed = ", ".join(_label(name, summary[name].iloc[0]) for name in columns if name not in varying)
-    fig = figure("Judged answers", _subtitle(summary, fixed, len(looks)), height=480, margin={"t": 104})
+    fig = theme.figure("Judged answers", _subtitle(summary, fixed, len(looks)), height=480, margin={"t": 104})
     shifts = dict(zip(looks, side_by_side(multipliers, len(looks)), strict=True))
     for label, rows in summary.groupby(labels, sort=False):
         name = str(label)
@@ -49,10 +49,10 @@ def _label(column: str, value: object) -> str:
 
 
 def _subtitle(summary: pd.DataFrame, fixed: str, n_series: int) -> str:
-    parts = [f"mean over n = {counts(summary['n'])} prompts, {confidence(summary)} bootstrap interval"]
+    parts = [f"mean over n = {theme.counts(summary['n'])} prompts, {theme.confidence(summary)} bootstrap interval"]
     unread = int(summary["n_unparseable"].sum())
     if unread:
         parts.append(f"{unread} replies without a score left out")
     if n_series > 1:
         parts.append("lines set side by side")
-    return f"{escape(fixed)}<br>{'; '.join(parts)}" if fixed else "; ".join(parts)
+    return f"{theme.escape(fixed)}<br>{'; '.join(parts)}" if fixed else "; ".join(parts)

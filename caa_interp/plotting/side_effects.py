@@ -6,8 +6,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.evaluation.summary import quantity, steerability
+from caa_interp.plotting import theme
 from caa_interp.plotting.grid import signed_map
-from caa_interp.plotting.theme import check_table, confidence, counts, escape, figure, with_unit
 
 
 def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, measure another") -> go.Figure:
@@ -25,7 +25,7 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
     plotly.graph_objects.Figure
         One row a vector, one column a measured behavior; a slope whose interval holds zero stands in parentheses.
     """
-    check_table(table, ["behavior", "vector", "layer"], "caa_interp.evaluation.side_effects")
+    theme.check_table(table, ["behavior", "vector", "layer"], "caa_interp.evaluation.side_effects")
     effects = table if "slope_low" in table else steerability(table)
     rows, columns = (list(dict.fromkeys(effects[name])) for name in ("vector", "behavior"))
     columns = [name for name in rows if name in columns] + [name for name in columns if name not in rows]
@@ -44,9 +44,10 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
     name, unit = quantity(effects, "logit_difference")
     layers = effects.groupby("vector", sort=False)["layer"].first()
     at = f"layer {layers.iloc[0]}; " if layers.nunique() == 1 else ""
-    fig = figure(
-        escape(title),
-        f"{at}n = {counts(effects['n'])} pairs a column; in parentheses: the {confidence(effects)} interval holds 0",
+    fig = theme.figure(
+        theme.escape(title),
+        f"{at}n = {theme.counts(effects['n'])} pairs a column; in parentheses: the "
+        f"{theme.confidence(effects)} interval holds 0",
         height=max(440, 190 + 46 * len(rows)),  # the least that the title of the color bar needs
         width=max(560, 330 + 86 * len(columns)),
         margin={"l": 20, "r": 20, "t": 90, "b": 20},
@@ -55,7 +56,7 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
     fig.add_trace(
         signed_map(
             named,
-            with_unit(f"slope of the {name}", f"{unit} per multiplier"),
+            theme.with_unit(f"slope of the {name}", f"{unit} per multiplier"),
             text=text,
             texttemplate="%{text}",
             xgap=2,

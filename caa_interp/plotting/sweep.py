@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import quantity, summarized
+from caa_interp.plotting import theme
 from caa_interp.plotting.grid import signed_map, thinned
-from caa_interp.plotting.theme import LAYER, MULTIPLIER, counts, escape, figure, with_unit
 
 Measure = Literal["logit_difference", "p_positive"]
 
@@ -39,19 +39,19 @@ def plot_sweep(table: pd.DataFrame, *, measure: Measure = "logit_difference", ve
         raise InputError(f"vector: {vector!r} is not in the table; it holds {names}.")
     name = str(vector if vector is not None else names[0])
     rows = summary[summary["vector"] == name]
-    unit = with_unit(*quantity(rows, measure))
+    unit = theme.with_unit(*quantity(rows, measure))
     wide = rows.pivot(index="layer", columns="multiplier", values=measure)
     relative = 0.0 in wide.columns
     middle = wide[0.0].iloc[0] if relative else (0.0 if measure == "logit_difference" else 0.5)
     shown = (wide - middle).rename(index=str, columns="{:g}".format)
-    fig = figure(
-        f"{escape(name)}: effect by layer and multiplier",
-        f"mean over {counts(rows['n'])} pairs" + (f"; unsteered: {middle:.2f}" if relative else ""),
+    fig = theme.figure(
+        f"{theme.escape(name)}: effect by layer and multiplier",
+        f"mean over {theme.counts(rows['n'])} pairs" + (f"; unsteered: {middle:.2f}" if relative else ""),
         height=max(420, 90 + 17 * len(shown)),
     )
     hover = "layer %{y}, multiplier %{x}: %{z:+.3f}<extra></extra>"
     what = "change from unsteered" if relative else "from indifference"
     fig.add_trace(signed_map(shown, f"{what}<br>{unit}", hovertemplate=hover))
-    fig.update_xaxes(title_text=MULTIPLIER, type="category", showgrid=False)
-    fig.update_yaxes(title_text=LAYER, type="category", tickvals=thinned(list(shown.index)), showgrid=False)
+    fig.update_xaxes(title_text=theme.MULTIPLIER, type="category", showgrid=False)
+    fig.update_yaxes(title_text=theme.LAYER, type="category", tickvals=thinned(list(shown.index)), showgrid=False)
     return fig

@@ -7,19 +7,8 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import SCORES, quantity, steerability
+from caa_interp.plotting import theme
 from caa_interp.plotting.grid import line, signed_map, thinned
-from caa_interp.plotting.theme import (
-    LAYER,
-    NEUTRAL,
-    PALETTE,
-    Style,
-    check_table,
-    confidence,
-    counts,
-    escape,
-    figure,
-    with_unit,
-)
 
 _COLUMNS = ("item", "order", "vector", "source_layer", "layer", "multiplier", *SCORES)
 
@@ -40,13 +29,13 @@ def plot_transfer(table: pd.DataFrame) -> go.Figure:
         cells whose 95 % interval does not hold zero, each by itself: of 100 cells without any effect about 5 get one.
         With one source layer: a line over the layers, with intervals; with one layer: a line over the source layers.
     """
-    check_table(table, _COLUMNS, "caa_interp.analysis.transfer")
+    theme.check_table(table, _COLUMNS, "caa_interp.analysis.transfer")
     rows = steerability(table)
     if rows["vector"].nunique() > 1:
         raise InputError(f"table: it holds vectors {list(rows['vector'].unique())}; give the rows of one.")
     measure, unit = quantity(rows, "logit_difference")
-    axis_title = with_unit(f"slope of the {measure}", f"{unit} per unit of multiplier")
-    name, sources = escape(rows["vector"].iloc[0]), rows["source_layer"].unique()
+    axis_title = theme.with_unit(f"slope of the {measure}", f"{unit} per unit of multiplier")
+    name, sources = theme.escape(rows["vector"].iloc[0]), rows["source_layer"].unique()
     if len(sources) == 1:
         return _line(rows, "layer", f"{name}: the vector of layer {sources[0]} at other layers", axis_title)
     if rows["layer"].nunique() == 1:
@@ -61,9 +50,10 @@ def _map(rows: pd.DataFrame, title: str, axis_title: str) -> go.Figure:
     rows = rows.set_index(["source_layer", "layer"])
     certain = rows[(rows["slope_low"] > 0) | (rows["slope_high"] < 0)].index
     cell = max(14, min(48, 460 // max(wide.shape)))
-    fig = figure(
+    fig = theme.figure(
         title,
-        f"mean over {counts(rows['n'])} pairs; dot: {confidence(rows)} interval without 0; frame: its own layer",
+        f"mean over {theme.counts(rows['n'])} pairs; dot: {theme.confidence(rows)} interval without 0; "
+        "frame: its own layer",
         width=70 + max(340, cell * wide.shape[1]) + 150,
         height=78 + max(240, cell * wide.shape[0]) + 62,
         margin={"r": 150},
@@ -85,8 +75,8 @@ def _map(rows: pd.DataFrame, title: str, axis_title: str) -> go.Figure:
             corners = {"x0": column - 0.5, "x1": column + 0.5, "y0": row - 0.5, "y1": row + 0.5}
             fig.add_shape(type="rect", **corners, line={"color": "#1f2933", "width": 1.5})
     axes = {"type": "category", "showgrid": False}
-    fig.update_xaxes(title_text=f"applied at {LAYER}", tickvals=thinned(list(shown.columns)), **axes)
-    fig.update_yaxes(title_text=f"vector of {LAYER}", tickvals=thinned(list(shown.index)), **axes)
+    fig.update_xaxes(title_text=f"applied at {theme.LAYER}", tickvals=thinned(list(shown.columns)), **axes)
+    fig.update_yaxes(title_text=f"vector of {theme.LAYER}", tickvals=thinned(list(shown.index)), **axes)
     return fig
 
 
@@ -94,15 +84,15 @@ def _line(rows: pd.DataFrame, along: str, title: str, axis_title: str) -> go.Fig
     """Slope over the layers of one kind, with intervals."""
     rows = rows.sort_values(along)
     own = rows["layer"] == rows["source_layer"]
-    subtitle = f"mean over {counts(rows['n'])} pairs, {confidence(rows)} interval"
-    fig = figure(title, subtitle + ("; square: its own layer" if own.any() else ""), height=460)
+    subtitle = f"mean over {theme.counts(rows['n'])} pairs, {theme.confidence(rows)} interval"
+    fig = theme.figure(title, subtitle + ("; square: its own layer" if own.any() else ""), height=460)
     marker = {
         "size": [11 if one else 7 for one in own],
         "opacity": 1,
         "line": {"width": 0},
         "symbol": ["square" if one else "circle" for one in own],
     }
-    fig.add_trace(line(rows, along, "slope", Style(PALETTE[0], "circle", "solid"), "", marker=marker))
-    fig.update_xaxes(title_text=f"{'applied at' if along == 'layer' else 'vector of'} {LAYER}")
-    fig.update_yaxes(title_text=axis_title, zeroline=True, zerolinecolor=NEUTRAL)
+    fig.add_trace(line(rows, along, "slope", theme.Style(theme.PALETTE[0], "circle", "solid"), "", marker=marker))
+    fig.update_xaxes(title_text=f"{'applied at' if along == 'layer' else 'vector of'} {theme.LAYER}")
+    fig.update_yaxes(title_text=axis_title, zeroline=True, zerolinecolor=theme.NEUTRAL)
     return fig
