@@ -58,10 +58,9 @@ def transfer(
     Returns
     -------
     pandas.DataFrame
-        The table of :func:`caa_interp.sweep`, where ``vector`` names the source layer too, as in
-        ``"refusal of layer 13"``, ``source_layer`` holds it as a number, and ``layer`` is the layer that the vector
-        is applied at. It can be given to :func:`caa_interp.summarize` and :func:`caa_interp.steerability`. ``behavior``
-        is the vector's name.
+        The table of :func:`caa_interp.sweep`, where ``source_layer`` is the layer whose vector is applied, and
+        ``layer`` the one that it is applied at. It can be given to :func:`caa_interp.summarize` and
+        :func:`caa_interp.steerability`.
 
     Raises
     ------
@@ -103,4 +102,4 @@ def transfer(
     )
     numbers = dict(zip(moved, sources, strict=True))
     table.insert(list(table.columns).index("layer"), "source_layer", table["vector"].map(numbers))
-    return table.assign(behavior=name)
+    return table.assign(vector=name)

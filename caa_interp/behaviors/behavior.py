@@ -15,8 +15,6 @@ from caa_interp.files import write_atomically
 
 FORMAT = "caa_interp/behavior/1"
 MAX_FILE_BYTES = 64 * 2**20
-# First words of the names that controls have in tables ("random 0"), where behaviors stand beside them.
-CONTROLS = ("random", "orthogonal", "shuffled")
 
 
 @dataclass(frozen=True)

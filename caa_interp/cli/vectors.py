@@ -140,15 +140,16 @@ def sweep(
     summary = summarize(table, seed=seed)
     name, unit = quantity(summary, "logit_difference")
     say(
-        f"{len(asked.test)} test pairs of {asked.name} in {form} form. Difference: {name}, in {unit}. In brackets: "
+        f"{len(asked.test)} test pairs of {asked.name} in {form} form. Difference: {name}, in {unit}. In parentheses: "
         "95 % intervals. No layer is chosen here: choose one on other pairs, as caa-interp run does."
     )
     if as_json:
         print_json(
             {
-                **table.attrs,
+                **{name: str(table[name].iloc[0]) for name in ("format", "model", "operator")},
+                "path": "+".join(sorted(table["path"].unique())),
                 "behavior": asked.name,
-                "confidence": summary.attrs["confidence"],
+                "confidence": float(summary["confidence"].iloc[0]),
                 "rows": records(summary),
             }
         )

@@ -90,7 +90,8 @@ def compare_at_equal_divergence(
         table = sweep(model, {"steered": scaled, "unsteered": None}, checked, format=format, progress=False)
         steered = summarize(table, confidence=confidence, seed=seed).query("multiplier != 0").iloc[0]
         changes = {f"effect{end}": float(steered[f"logit_difference_change{end}"]) for end in ("", "_low", "_high")}
-        rows.append({**row, **changes, "multiplier": scaled[0].multiplier, "n": int(steered["n"])})
+        row |= {"multiplier": scaled[0].multiplier, "format": steered["format"], "n": int(steered["n"])}
+        rows.append({**row, **changes})
     return pd.DataFrame(rows).assign(target=target, confidence=confidence)
 
 

@@ -71,9 +71,7 @@ def import_results(path: str | Path) -> pd.DataFrame:
     tables = [_table(file, given) for file, given in conditions.items() if given["type"] == "ab"]
     if not tables:
         raise InputError(f"path: {str(path)!r} holds no results of type=ab. Give a folder such as results/sycophancy.")
-    table = pd.concat(tables, ignore_index=True)
-    table.attrs = {"format": "choices", "imported_from": "caa"}
-    return table
+    return pd.concat(tables, ignore_index=True).assign(kind="vector", operator="add", format="choices")
 
 
 def _condition(file: Path) -> dict[str, str]:

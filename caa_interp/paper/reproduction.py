@@ -108,7 +108,6 @@ def reproduce(
     vectors = match_norms({name: run.vector(one) for name, one in sets.items()})
     tables = {name: run.sweep(sets[name], vector, swept) for name, vector in vectors.items()}
     table = pd.concat(tables, names=["behavior"]).reset_index("behavior").reset_index(drop=True)
-    table.attrs = {"format": "choices", "model": model_id(model)}
     summary = summarize(table)
     comparison = compare(summary, layer, published)
     for name, result in {"summary": summary, "comparison": comparison}.items():
@@ -266,5 +265,5 @@ def _write_page(
         )
         for name, one in sets.items()
     ]
-    title = f"Rimsky et al. 2024, measured again on {summary.attrs['model']}"
+    title = f"Rimsky et al. 2024, measured again on {summary['model'].iloc[0]}"
     return write_report(folder / "report.html", title, sections, lead=" ".join(notes))

@@ -290,7 +290,9 @@ def test_the_figure_refuses_what_it_cannot_show(table):
         caa.plot_token_similarity(table, measure="dot")
     with pytest.raises(caa.InputError, match=r"layer: 8 is not in the table; it holds \[0, 1, 2, 3\]"):
         caa.plot_token_similarity(table, layer=8)
-    with pytest.raises(caa.InputError, match=r"a token twice; give the result of one call of caa_interp\.token_sim"):
+    with pytest.raises(
+        caa.InputError, match=r"\['layer', 'position'\] twice; give the result of one call of caa_interp\.token_sim"
+    ):
         caa.plot_token_similarity(pd.concat([table, table]))
 
 

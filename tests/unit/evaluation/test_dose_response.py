@@ -105,17 +105,11 @@ def test_the_table_is_that_of_the_steps_one_by_one(tiny_llama, behaviors, table)
         vectors = {name: vector, **caa.random_vectors(vector, 2), **shuffled_vectors(activations, 2)}
         expected = caa.sweep(tiny_llama, vectors, one.test, format="text", layers=layer, multipliers=MULTIPLIERS)
         found = table[table["behavior"] == name].reset_index(drop=True)
-        assert list(found.columns) == ["behavior", *expected.columns]
-        pd.testing.assert_frame_equal(found.drop(columns="behavior"), expected, atol=1e-4, check_exact=False)
-        assert table.attrs["layers"][name] == layer
-    assert {key: table.attrs[key] for key in ("format", "model", "path", "seed")} == {
-        "format": "text",
-        "model": "tiny-llama",
-        "path": "tree",
-        "seed": 0,
-    }
-    assert table.attrs["n_train"] == {"optimism": 5, "mine": 5}
-    assert table.attrs["n_validation"] == {"optimism": 3, "mine": 3}
+        expected = expected.assign(n_train=5, n_validation=3)
+        expected.insert(0, "behavior", name)
+        pd.testing.assert_frame_equal(found, expected, atol=1e-4, check_exact=False)
+        assert (found["layer"] == layer).all()
+    assert set(table["kind"]) == {"vector", "random", "shuffled"}
 
 
 def test_no_pair_has_two_uses(tiny_llama, behaviors, monkeypatch):
@@ -141,12 +135,12 @@ def test_no_pair_has_two_uses(tiny_llama, behaviors, monkeypatch):
 def test_numbers_of_pairs_are_at_most_those_asked_for(tiny_llama, behaviors):
     options = dict(OPTIONS, n_random=0, n_shuffled=0, format="choices")
     small = dose_response(tiny_llama, {"mine": behaviors["mine"]}, n_train=2, n_test=2, **options)
-    assert small.attrs["n_train"] == {"mine": 2}
+    assert small["n_train"].unique().tolist() == [2]
     assert small["id"].nunique() == 2
     assert sorted(small["order"].unique()) == ["AB", "BA"]
     assert small["vector"].unique().tolist() == ["mine"]
     large = dose_response(tiny_llama, {"mine": behaviors["mine"]}, n_train=99, n_test=99, **options)
-    assert large.attrs["n_train"] == {"mine": 5}
+    assert large["n_train"].unique().tolist() == [5]
     assert large["id"].nunique() == 3
 
 
@@ -154,8 +148,8 @@ def test_one_layer_leaves_nothing_to_choose(tiny_llama, behaviors):
     options = dict(OPTIONS, n_validation=99)
     found = dose_response(tiny_llama, {"mine": behaviors["mine"]}, layers=2, **options)
     assert found["layer"].unique().tolist() == [2]
-    assert found.attrs["n_train"] == {"mine": 8}
-    assert found.attrs["n_validation"] == {"mine": 0}
+    assert found["n_train"].unique().tolist() == [8]
+    assert found["n_validation"].unique().tolist() == [0]
 
 
 def test_the_seed_decides(tiny_llama, behaviors):
@@ -211,8 +205,8 @@ def slopes_table(slopes, behavior=None, layer=3, n=4):
     table = table.assign(order="", p_positive=1 / (1 + np.exp(-table["logit_difference"])))
     if behavior:
         table.insert(0, "behavior", behavior)
-    table.attrs = {"format": "text"}
-    return table
+    first = table["vector"].str.split().str[0]
+    return table.assign(kind=first.where(first.isin(["random", "shuffled", "orthogonal"]), "vector"), format="text")
 
 
 CONTROLLED = {"random 0": 1, "random 1": -2, "shuffled 0": 0.5, "shuffled 1": 0.25, "orthogonal 0": 3}
@@ -306,7 +300,6 @@ def test_figures_name_units_n_intervals_and_kind():
     joint = caa.summarize(several(), simultaneous=True, confidence=0.9)
     assert "90 % simultaneous interval" in plot_dose_responses(joint).layout.title.text
     one = joint[joint["behavior"] == "optimism"]
-    one.attrs = joint.attrs
     assert "layer 3, mean over 4 pairs, 90 % simultaneous interval" in plot_dose_response(one).layout.title.text
     probability = plot_dose_responses(several(), measure="p_positive").layout
     assert "change in p(positive answer)" in [one.text for one in probability.annotations]

@@ -202,7 +202,7 @@ def test_vectors_of_the_untuned_model_must_be_transferred(tiny_llama, pairs, tun
     with pytest.raises(caa.errors.VectorMismatchError, match="transferred_to"):
         caa.sweep(tuned, vector, pairs)
     table = caa.sweep(tuned, vector.transferred_to(tuned), pairs, multipliers=(0, 1))
-    assert table.attrs["model"] == model_id(tuned)
+    assert (table["model"] == model_id(tuned)).all()
 
 
 def test_it_is_written_where_asked_and_loads_as_it_is(tiny_llama, pairs, tuned, tmp_path):
