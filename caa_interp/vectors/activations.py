@@ -140,7 +140,7 @@ def collect_activations(
     average_orders: bool = True,
     system_prompt: str | None = None,
     prompt_format: PromptFormat | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Activations:
     """Collect the activations of contrast pairs at all layers in one pass per pair.
 
@@ -238,9 +238,27 @@ def _read(
     model: Any, rendered: Sequence[Sequence[Rendering]], format: Format, layers: Sequence[int], progress: bool
 ) -> Iterator[torch.Tensor]:
     """Yield the residual streams of each pair, ``[n_renderings, 2, n_layers, d_model]``, positive side first."""
-    trees = ([branch for rendering in some for branch in _sides(rendering, format)] for some in rendered)
+    trees = (
+        [branch for rendering in some for branch in _sides(rendering, format, asks=number < _ASKED_PAIRS)]
+        for number, some in enumerate(rendered)
+    )
+    follows: list[bool] = []  # whether the model's choice goes with the answer when the letters are exchanged
     for result in track(run_trees(model, trees, layers), "Reading activations", progress, total=len(rendered)):
+        likelier = [
+            float(positive) > float(negative)
+            for positive, negative in zip(result.log_probs[::2], result.log_probs[1::2], strict=True)
+            if len(positive) == len(negative) == 1
+        ]
+        if len(likelier) == 2:
+            follows.append(likelier[0] == likelier[1])
         yield result.residual.unflatten(0, (-1, 2))
+    if len(follows) >= _LEAST_PAIRS and sum(follows) < len(follows) / 2:
+        warnings.warn(
+            f"format='choices': asked about {len(follows)} pairs in both letter orders, the model chose the same letter "
+            f"for {len(follows) - sum(follows)} of them, whichever answer stood there. It does not read the letters, so "
+            "a vector made from them will hardly steer. Use format='text'.",
+            stacklevel=2,
+        )
 
 
 def _mean(residual: torch.Tensor) -> torch.Tensor:
@@ -248,11 +266,14 @@ def _mean(residual: torch.Tensor) -> torch.Tensor:
     return residual.double().mean(0).to(residual.dtype)
 
 
-def _sides(rendering: Rendering, format: Format) -> list[Branch]:
-    """Branches of the positive and the negative answer, read where the form says."""
+def _sides(rendering: Rendering, format: Format, asks: bool) -> list[Branch]:
+    """Branches of the positive and the negative answer, read where the form says; with ``asks``, letters are scored."""
     if format == "choices":
         letter = rendering.n_shared
-        return [Branch(tokens[: letter + 1], reads=(letter,)) for tokens in (rendering.positive, rendering.negative)]
+        return [
+            Branch(tokens[: letter + 1], targets=((letter - 1, tokens[letter]),) if asks else (), reads=(letter,))
+            for tokens in (rendering.positive, rendering.negative)
+        ]
     return [
         Branch(tokens, reads=tuple(range(rendering.n_prompt, len(tokens))))
         for tokens in (rendering.positive, rendering.negative)
