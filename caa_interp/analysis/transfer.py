@@ -32,7 +32,7 @@ def transfer(
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
     format: Format = "choices",
     system_prompt: str | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Score contrast pairs while the vector of one layer is applied at other layers.
 

@@ -40,7 +40,7 @@ CHECKS: dict[str, Callable[[Subject], Verdict]] = {
 }
 
 
-def self_test(model: Any, *, seed: int = 0, progress: bool = False) -> list[Check]:
+def self_test(model: Any, *, seed: int = 0, progress: bool = True) -> list[Check]:
     """Check on a model what silently ruins a steering study.
 
     Parameters

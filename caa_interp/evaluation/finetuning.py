@@ -58,7 +58,7 @@ def fine_tune(
     rank: int = 16,
     seed: int = 0,
     output: str | Path | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Any:
     """Train a copy of a model to give the answers of one side.
 

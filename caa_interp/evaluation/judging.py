@@ -47,7 +47,7 @@ def judge_answers(
     judge: Judge,
     *,
     cache: str | Path | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Have a judge rate every answer from 0 to 10.
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -26,6 +27,9 @@ from caa_interp.vectors.files import opened, save
 
 if TYPE_CHECKING:
     import torch
+
+# So many pairs are asked for their letters too, which shows whether the model reads them; fewer show nothing.
+_ASKED_PAIRS, _LEAST_PAIRS = 32, 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,9 +258,9 @@ def _read(
         yield result.residual.unflatten(0, (-1, 2))
     if len(follows) >= _LEAST_PAIRS and sum(follows) < len(follows) / 2:
         warnings.warn(
-            f"format='choices': asked about {len(follows)} pairs in both letter orders, the model chose the same letter "
-            f"for {len(follows) - sum(follows)} of them, whichever answer stood there. It does not read the letters, so "
-            "a vector made from them will hardly steer. Use format='text'.",
+            f"format='choices': asked about {len(follows)} pairs in both letter orders, the model chose one letter "
+            f"for {len(follows) - sum(follows)} of them, whichever answer stood there. It does not read letters, so a "
+            "vector made from them will hardly steer. Use format='text'.",
             stacklevel=2,
         )
 

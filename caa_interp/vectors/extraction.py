@@ -27,7 +27,7 @@ def extract_vector(
     system_prompt: str | None = None,
     prompt_format: PromptFormat | None = None,
     behavior: str | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> SteeringVector:
     """Extract a steering vector at every layer from contrast pairs.
 
@@ -58,6 +58,17 @@ def extract_vector(
     -------
     SteeringVector
         With the metadata needed to apply it.
+
+    Warns
+    -----
+    UserWarning
+        In the choices form, if the model chooses the same letter whichever answer it stands for.
+
+    Examples
+    --------
+    >>> made = caa.extract_vector(model, behavior.train[:4], format="text", layers=[14, 15])
+    >>> made.values.shape
+    torch.Size([2, 576])
     """
     check_model(model)
     checked = check_pairs(pairs)
