@@ -12,7 +12,7 @@ import pandas as pd
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError
 from caa_interp.evaluation.cost import own_answers
-from caa_interp.evaluation.strength import OutOfReachError, calibrated
+from caa_interp.evaluation.strength import OutOfReachError, calibrated, check_target
 from caa_interp.evaluation.summary import summarize
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.progress import track
@@ -76,6 +76,7 @@ def compare_at_equal_divergence(
     """
     if not candidates:
         raise InputError("candidates: the mapping is empty; give at least one vector.")
+    check_target(target)
     checked = check_pairs(pairs)
     given = {name: _at_layer(name, one, layer) for name, one in candidates.items()}
     asked = conditions(model, given)
