@@ -271,6 +271,8 @@ class TestLoading:
 
 
 class Stub:
+    tokenizer = None
+
     def __init__(self):
         self.cfg = type("Config", (), {})()
 
@@ -345,6 +347,28 @@ class TestVectorsAndSweep:
         assert differing == {"backend"}
         assert ours["backend"] == "HookedTransformer"
         vector.check_fits(hooked)
+
+    @pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated:DeprecationWarning")
+    @pytest.mark.parametrize(
+        ("normalization", "options", "expected"),
+        [
+            ("RMS", {"center_writing_weights": True}, "folded"),
+            ("LN", {"center_writing_weights": False}, "folded"),
+            ("LN", {"center_writing_weights": True}, "centered"),
+            ("LN", {"center_writing_weights": True, "fold_ln": False}, "centered"),
+        ],
+    )
+    def test_weight_processing(self, normalization, options, expected):
+        from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+        model = HookedTransformer(
+            HookedTransformerConfig(
+                n_layers=1, d_model=8, n_ctx=8, d_head=4, d_vocab=11, act_fn="relu", normalization_type=normalization
+            )
+        )
+        assert access.weight_processing(model) == "none"
+        model.process_weights_(**options)
+        assert access.weight_processing(model) == expected
 
     @pytest.mark.parametrize("format", ["choices", "text"])
     @pytest.mark.parametrize("system_prompt", [None, "Be kind."])

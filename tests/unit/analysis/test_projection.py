@@ -24,7 +24,8 @@ def activations(n=6, layers=(2, 5), width=WIDTH, seed=0, shift=0.0, **changes):
         for number in range(n)
     )
     given = {"positive": sides[0], "negative": sides[1], "layers": layers, "pairs": pairs, "format": "choices"}
-    return caa.Activations(**given, metadata={"model": "m", **changes})
+    metadata = {"model": changes.pop("model", "m")}
+    return caa.Activations(**{**given, "metadata": metadata, **changes})
 
 
 def vector(seed=0, layers=(1, 4, 7), width=WIDTH, **metadata):
