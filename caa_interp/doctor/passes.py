@@ -84,7 +84,8 @@ def check_precision(subject: Subject) -> Verdict:
 
 def check_token_tree(subject: Subject) -> Verdict:
     """Scores of a sweep equal those of one hooked pass for every answer, layer and multiplier."""
-    differences, n_cells, paths = [], 0, set()
+    differences, n_cells = [], 0
+    paths: set[str] = set()
     unsteered: dict[tuple[int, ...], torch.Tensor] = {}
     for format in FORMATS:
         table = sweep(

@@ -130,8 +130,8 @@ def dose_response(
             vectors |= shuffled_vectors(activations, n_shuffled, seed=seed)
         tables[name] = sweep(model, vectors, test, format=format, layers=chosen[name], multipliers=doses)
     result = pd.concat(tables, names=["behavior"]).reset_index("behavior").reset_index(drop=True)
-    counts = {name: (len(train), len(validation)) for name, (train, validation, _) in splits.items()}
-    result["n_train"], result["n_validation"] = zip(*result["behavior"].map(counts), strict=True)
+    sizes = {name: (len(train), len(validation)) for name, (train, validation, _) in splits.items()}
+    result["n_train"], result["n_validation"] = zip(*result["behavior"].map(sizes), strict=True)
     return result
 
 

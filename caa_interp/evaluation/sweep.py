@@ -121,8 +121,9 @@ def described(
 ) -> pd.DataFrame:
     """Return a table with what it is in its last columns, so that it is lost neither by joining nor in a file."""
     kinds = {name: str(vector.metadata.get("kind", "vector")) for name, vector in vectors.items()}
-    facts = {"kind": table["vector"].map(kinds), "operator": name_of(operator), **columns, "model": model_id(model)}
-    return table.assign(**facts, path=table.pop("path"))
+    facts = {"operator": name_of(operator), **columns, "model": model_id(model)}
+    path = table.pop("path")
+    return table.assign(kind=table["vector"].map(kinds), **facts, path=path)
 
 
 def _condition_branches(

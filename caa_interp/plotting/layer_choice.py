@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -43,7 +44,8 @@ def plot_layer_choice(validation: pd.DataFrame, held_out: pd.DataFrame, chosen: 
     fig = theme.figure(
         "Slope of the response by layer",
         f"n = {theme.counts(validation['n'])} validation pairs and {theme.counts(held_out['n'])} held-out pairs "
-        f"of each behavior; bands: {theme.confidence(validation)} intervals, each layer by itself; dashed upright line: chosen layer",
+        f"of each behavior; bands: {theme.confidence(validation)} intervals, each layer by itself; "
+        "dashed upright line: chosen layer",
         height=210 + 190 * n_rows,
         margin={"l": 95, "r": 16, "t": 100, "b": 100},
         legend=theme.LEGEND_BELOW,
@@ -64,11 +66,11 @@ def plot_layer_choice(validation: pd.DataFrame, held_out: pd.DataFrame, chosen: 
             color = colors[behavior] if table is validation else theme.NEUTRAL
             rows = table[table["behavior"] == behavior].sort_values("layer")
             # Each panel has its behavior's color; what the lines are is told by their dash.
-            group = {"legendgroup": label, "hoverlabel": {"namelength": -1}, "showlegend": False}
+            group: dict[str, Any] = {"legendgroup": label, "hoverlabel": {"namelength": -1}, "showlegend": False}
             fig.add_trace(
                 band(rows["layer"], rows["slope_low"], rows["slope_high"], theme.faded(color, 0.15), **group), **place
             )
-            small = {"marker": {"symbol": symbol, "size": 6, "maxdisplayed": 12}, "error_y": None}
+            small: dict[str, Any] = {"marker": {"symbol": symbol, "size": 6, "maxdisplayed": 12}, "error_y": None}
             drawn = line(rows, "layer", "slope", theme.Style(color, symbol, dash), label, **small, **group)
             fig.add_trace(drawn.update(line_width=2), **place)
         fig.add_vline(chosen[behavior], line={"color": "black", "width": 1, "dash": "dash"}, **place)

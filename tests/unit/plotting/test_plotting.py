@@ -13,7 +13,7 @@ MULTIPLIERS = (-1.0, 0.0, 2.0)
 
 
 def sweep_table(names=("sycophancy",), layers=LAYERS, multipliers=MULTIPLIERS, n=3, slope=lambda name, layer: layer):
-    """Sweep with controls named by their kind whose logit difference is ``item + slope * multiplier`` in the order AB and 1 less in BA."""
+    """Sweep whose logit difference is ``item + slope * multiplier`` in the order AB and 1 less in BA."""
     rows = [
         (item, order, name, layer, multiplier, item - (order == "BA") + slope(name, layer) * multiplier)
         for item in range(n)
