@@ -71,8 +71,8 @@ def printable(comparison: pd.DataFrame) -> pd.DataFrame:
             "multiplier": [f"{m:+g}" if m else "0" for m in comparison["multiplier"]],
             "paper": _texts(comparison["paper"], ".2f"),
             "measured (95 % interval)": [
-                interval_text(mean, low, high, ".3f")
-                for mean, low, high in comparison[["measured", "low", "high"]].to_numpy()
+                interval_text(*row, form=".3f")
+                for row in zip(comparison["measured"], comparison["low"], comparison["high"], strict=True)
             ],
             "difference": _texts(comparison["difference"], "+.3f"),
             "tolerance": _texts(comparison["tolerance"], ".3f"),

@@ -18,6 +18,7 @@ from caa_interp.analysis.lens import logit_lens
 from caa_interp.analysis.projection import project
 from caa_interp.analysis.reliability import reliability
 from caa_interp.behaviors.pairs import ContrastPair
+from caa_interp.errors import InputError
 from caa_interp.evaluation.controls import orthogonal_vectors, random_vectors, shuffled_vectors
 from caa_interp.evaluation.cost import capability, divergence, perplexity
 from caa_interp.evaluation.side_effects import side_effects
@@ -147,6 +148,8 @@ def _make_vectors(
             vectors |= control(vector, n, seed=seed)
     if n_shuffled:
         vectors |= shuffled_vectors(activations, n_shuffled, seed=seed)
+    if vectors[behavior] is not vector:
+        raise InputError(f"behaviors: {behavior!r} is also the name of one of its controls. Give it another name.")
     rows = [
         {"vector": name, "layer": layer, "values": one.at(layer).numpy()}
         for name, one in vectors.items()

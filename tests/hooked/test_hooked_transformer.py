@@ -375,8 +375,8 @@ class TestVectorsAndSweep:
     def test_sweep(self, format, system_prompt, hooked, bridge, vector):
         options = {"format": format, "multipliers": (-1, 0, 1.5), "system_prompt": system_prompt}
         ours, theirs = (caa.sweep(model, vector, PAIRS, **options) for model in (hooked, bridge))
-        assert ours.attrs["path"] == "plain"
-        assert theirs.attrs["path"] == "tree"
+        assert set(ours["path"]) == {"plain"}
+        assert set(theirs["path"]) == {"tree"}
         scores = ["log_p_positive", "log_p_negative", "logit_difference", "p_positive"]
         labels = [name for name in ours if name not in scores]
         assert ours[labels].equals(theirs[labels])

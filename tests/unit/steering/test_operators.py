@@ -157,7 +157,7 @@ def test_a_sweep_steers_with_the_operator_and_says_which(operator, tiny_llama, p
     vector = caa.extract_vector(tiny_llama, pairs, format="text")
     options = {"format": "text", "layers": [1], "multipliers": (0.0, 1.0)}
     table = caa.sweep(tiny_llama, vector, pairs, operator=operator, **options)
-    assert table.attrs["operator"] == name_of(operator)
+    assert (table["operator"] == name_of(operator)).all()
     if operator is not caa.add:
         added = caa.sweep(tiny_llama, vector, pairs, **options)
         same = table["multiplier"] == 0
