@@ -67,7 +67,7 @@ def compare_at_equal_divergence(
     Returns
     -------
     pandas.DataFrame
-        One row per candidate: ``candidate``, ``operator``, ``layer``, ``multiplier`` (that gives the target divergence),
+        One row per candidate: ``candidate``, ``operator``, ``layer``, ``multiplier`` (for the target divergence),
         ``effect``, ``effect_low``, ``effect_high`` (mean change of the logit difference from the unsteered model over
         the pairs, in nats, with its interval) and ``n``. Where no multiplier reaches the target, multiplier and
         effect are NaN.

@@ -50,11 +50,11 @@ def plot_reliability(
     if not tables:
         raise InputError("table: the mapping is empty; give at least one result of caa_interp.reliability.")
     for one in tables.values():
-        check_table(one, {"layer", "n", *(name for name, *_ in _PANELS)}, _SOURCE)
+        check_table(one, {"layer", "n", "confidence", *(name for name, *_ in _PANELS)}, _SOURCE)
     panels = [panel for panel in _PANELS if any(one[panel[0]].notna().any() for one in tables.values())]
     several = len(tables) > 1
     n_pairs = sorted({int(n) for one in tables.values() for n in one["n"]})
-    confidence = f"{100 * next(iter(tables.values())).attrs.get('confidence', 0.95):.0f} %"
+    confidence = f"{100 * next(iter(tables.values()))['confidence'].iloc[0]:.0f} %"
     full = len(panels) % _N_COLUMNS == 0
     fig = figure(
         escape(title),

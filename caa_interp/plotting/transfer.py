@@ -11,7 +11,10 @@ from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import steerability
 from caa_interp.plotting.theme import DIVERGING, NEUTRAL, PALETTE, check_table, error_bars, escape, figure
 
-_COLUMNS = ("item", "order", "vector", "source_layer", "layer", "multiplier", "p_positive", "logit_difference")
+_COLUMNS = (
+    *("item", "order", "vector", "source_layer", "layer", "multiplier", "p_positive", "logit_difference"),
+    *("format", "behavior"),
+)
 
 
 def plot_transfer(table: pd.DataFrame) -> go.Figure:
@@ -39,9 +42,10 @@ def plot_transfer(table: pd.DataFrame) -> go.Figure:
         )
     rows = steerability(table)
     rows["source_layer"] = rows["vector"].map(sources)
-    unit = "nats per token" if table.attrs.get("format") == "text" else "nats"
-    measure = "log-probability difference" if table.attrs.get("format") == "text" else "log-odds of the positive letter"
-    name = escape(table.attrs.get("vector", "Steering vector"))
+    text = table["format"].iloc[0] == "text"
+    unit = "nats per token" if text else "nats"
+    measure = "log-probability difference" if text else "log-odds of the positive letter"
+    name = escape(table["behavior"].iloc[0])
     axis_title = f"slope of the {measure}<br>({unit} per unit of multiplier)"
     if len(sources) == 1:
         return _line(rows, "layer", f"{name}: the vector of layer {sources.iloc[0]} at other layers", axis_title)

@@ -49,13 +49,14 @@ def test_labels(tiny_llama, pairs, vector):
         tiny_llama, vector, pairs[:1], source_layers=[2, 0], layers=[3, 1], multipliers=(0, 1)
     )
     swept = caa.sweep(tiny_llama, vector, pairs[:1], layers=1)
-    assert list(table.columns) == [*swept.columns[:4], "source_layer", *swept.columns[4:]]
+    assert list(table.columns) == [*swept.columns[:5], "source_layer", *swept.columns[5:], "behavior"]
     half = table[table["order"] == "AB"]
     assert half["vector"].tolist() == ["weather of layer 2"] * 4 + ["weather of layer 0"] * 4
     assert half["source_layer"].tolist() == [2] * 4 + [0] * 4
     assert half["layer"].tolist() == [3, 3, 1, 1] * 2
     assert half["multiplier"].tolist() == [0.0, 1.0] * 4
-    assert table.attrs == {**swept.attrs, "vector": "weather"}
+    assert set(table["behavior"]) == {"weather"}
+    assert not table.attrs
 
 
 def test_by_default_every_layer_of_the_vector_goes_to_every_layer_of_the_model(tiny_llama, pairs, vector):
@@ -130,8 +131,7 @@ def transfer_table(sources=(2, 10), layers=(2, 3, 10), n=6, spread=0.1, form="ch
     columns = ["item", "order", "vector", "source_layer", "layer", "multiplier", "logit_difference"]
     table = pd.DataFrame(rows, columns=columns)
     table["p_positive"] = 1 / (1 + np.exp(-table["logit_difference"]))
-    table.attrs = {"format": form, "vector": "refusal"}
-    return table
+    return table.assign(format=form, behavior="refusal")
 
 
 def test_the_map_shows_slopes_by_source_layer_and_layer():
@@ -205,8 +205,7 @@ def test_a_figure_of_a_real_transfer(tiny_llama, pairs, vector):
 
 
 def test_the_name_is_shown_as_it_is_and_the_table_left_as_it_was():
-    table = transfer_table()
-    table.attrs["vector"] = "<b>&"
+    table = transfer_table().assign(behavior="<b>&")
     before = table.copy(deep=True)
     assert caa.plotting.plot_transfer(table).layout.title.text.startswith("&lt;b&gt;&amp;: ")
     pd.testing.assert_frame_equal(table, before)
