@@ -4,7 +4,7 @@
 2. Add it to the output of every other layer in turn, raw as it is, and score the pairs as in a sweep.
 3. Do so for the vector of every layer, and with the vector of a base model in its chat model.
 
-Where this differs from the paper: every source layer is scored at every layer, all in about one forward pass an item.
+Where this differs from the paper: every source layer is scored at every layer, all in about one forward pass per item.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def transfer(
     source_layers: int | Sequence[int] | None = None,
     layers: int | Sequence[int] | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
-    format: Format = "choices",
+    format: Format | None = None,
     system_prompt: str | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:

@@ -42,7 +42,7 @@ def plot_logit_lens(table: pd.DataFrame, *, side: Side = "both") -> go.Figure:
         Cells are colored by the logit, centered on the vocabulary's mean. Tokens longer than ten letters end in an
         ellipsis and are whole in the hover text.
     """
-    theme.check_table(table, ("layer", "side", "rank", "token", "logit"), "caa_interp.logit_lens")
+    theme.check_table(table, ("vector", "layer", "side", "rank", "token", "logit", "n_pairs"), "caa_interp.logit_lens")
     theme.check_choice("side", side, get_args(Side))
     sides = ("promoted", "suppressed") if side == "both" else (side,)
     for name in sides:
@@ -65,11 +65,11 @@ def plot_logit_lens(table: pd.DataFrame, *, side: Side = "both") -> go.Figure:
             (-limit, limit),
             f"layer %{{y}}, {name}, rank %{{x}}<br>%{{customdata}}: %{{z:+.2f}}<extra></extra>",
         )
-    n_pairs = table.attrs.get("n_pairs")
+    n_pairs = table["n_pairs"].iloc[0]
     return _grid(
         fig,
-        f"{_name(table, 'Vector')} as tokens",
-        f"{f'vector of {n_pairs} pairs, ' if n_pairs else ''}through final norm and unembedding (length "
+        f"{_name(table)} as tokens",
+        f"{'' if pd.isna(n_pairs) else f'vector of {n_pairs} pairs, '}through final norm and unembedding (length "
         "removed); ␣ is a space",
         n_layers=len(layers),
         n_columns=len(ranks),
@@ -100,7 +100,8 @@ def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") 
         whose state the vector is added is outlined. The hover text lists all ranks of the table.
     """
     key = ["multiplier", "layer", "component"]
-    theme.check_table(table, (*key, "rank", "token", "logit", "probability"), "caa_interp.steered_lens")
+    columns = (*key, "vector", "steered_layer", "rank", "token", "logit", "probability", "read_at")
+    theme.check_table(table, columns, "caa_interp.steered_lens")
     theme.check_choice("measure", measure, _UNITS)
     theme.check_once(table, [*key, "rank"], "caa_interp.steered_lens")
     ordered = table.sort_values("rank")
@@ -129,16 +130,17 @@ def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") 
             limits,
             f"multiplier {multiplier:g}, layer %{{y}}, %{{x}}<br>%{{customdata}}<extra></extra>",
         )
-        if multiplier and table.attrs.get("steered_layer") in layers and "block output" in components:
-            _outline(fig, column, list(components).index("block output"), layers.index(table.attrs["steered_layer"]))
-    read_at = f"at the token {theme.escape(table.attrs['read_at'])} " if "read_at" in table.attrs else ""
+        steered_layer = table.loc[table["multiplier"] == multiplier, "steered_layer"].iloc[0]
+        if multiplier and steered_layer in layers and "block output" in components:
+            _outline(fig, column, list(components).index("block output"), layers.index(steered_layer))
+    read_at = f"at the token {theme.escape(table['read_at'].iloc[0])} "
     notes = ["␣ is a space"]
     notes += ["bold: not the unsteered token"] if changed.any() else []
     notes += ["outlined: where the vector is added"] if fig.layout.shapes else []
     notes += [] if "mid residual" in components else ["no mid residual: attention and MLP are parallel"]
     return _grid(
         fig,
-        f"{_name(table, 'Vector')}: inside the steered model",
+        f"{_name(table[table['multiplier'] != 0] if any(multipliers) else table)}: inside the steered model",
         f"states {read_at}through final norm and unembedding" + _SUBTITLE_LINE + "; ".join(notes),
         n_layers=len(layers),
         n_columns=len(components),
@@ -241,8 +243,8 @@ def _grid(
     return fig
 
 
-def _name(table: pd.DataFrame, otherwise: str) -> str:
-    return theme.escape(table.attrs.get("behavior") or otherwise)
+def _name(table: pd.DataFrame) -> str:
+    return theme.escape(table["vector"].iloc[0])
 
 
 def _cell_width(tokens: pd.Series[str]) -> int:

@@ -16,8 +16,11 @@ from caa_interp.plotting.grid import panels, shape
 Color = Literal["side", "behavior"]
 Symbol = Literal["side", "behavior", "letter", "topic"]
 
-_COLUMNS = ("behavior", "item", "id", "topic", "order", "side", "split", "layer", "x", "y", "x_share", "y_share")
-_VECTOR_COLUMNS = ("vector", "layer", "norm", "x", "y", "x_share", "y_share")
+_COLUMNS = (
+    *("behavior", "item", "id", "topic", "order", "side", "split", "layer", "x", "y", "x_share", "y_share"),
+    *("method", "fit"),
+)
+_VECTOR_COLUMNS = ("vector", "layer", "norm", "x", "y", "x_share", "y_share", "method", "normalize")
 _SIDE_COLORS = {"positive": theme.POSITIVE, "negative": theme.NEGATIVE}
 # Every mark of a point has a hollow form, which the theme's thin cross has not.
 _PAIR_OF_SYMBOLS = ("circle", "x")
@@ -64,7 +67,7 @@ def plot_projection(
     layers = sorted(int(layer) for layer in table["layer"].unique())
     n_rows, n_columns = shape(len(layers), _COLUMNS_MOST)
     legend = _legend(hue_of, mark_of, color, symbol, held_out=bool(hollow.any()))
-    shared = table.attrs.get("fit") == "shared"
+    shared = table["fit"].iloc[0] == "shared"
     inside = _ALONE if len(layers) == 1 else n_rows * _PANEL + (n_rows - 1) * _BETWEEN
     fig = theme.figure(title, _subtitle(table, layers), **_frame(inside, len(legend)))
     places = panels(
@@ -123,7 +126,7 @@ def plot_vector_map(table: pd.DataFrame, *, title: str = "Steering vectors throu
     """
     theme.check_table(table, _VECTOR_COLUMNS, "caa_interp.analysis.project_vectors")
     looks = theme.styles(table["vector"])
-    kind = "divided by their norms" if table.attrs.get("normalize", True) else "in units of the residual stream"
+    kind = "divided by their norms" if table["normalize"].iloc[0] else "in units of the residual stream"
     subtitle = (
         f"{_method(table)} of vectors {kind}<br>"
         f"{len(looks)} vectors at {table['layer'].nunique()} layers, on one map; numbers are layers"
@@ -254,20 +257,20 @@ def _subtitle(table: pd.DataFrame, layers: list[int]) -> str:
     fit = {
         "each": "fitted at each layer" if len(layers) > 1 else f"fitted at layer {layers[0]}",
         "shared": "one fit for all layers",
-    }.get(table.attrs.get("fit", ""))
+    }[table["fit"].iloc[0]]
     count = f"n = {fitted} pairs" + (f" of {n_behaviors} behaviors" if n_behaviors > 1 else "")
     if fitted < len(pairs):
         count += f" and {len(pairs) - fitted} held out"
     unit = "units of the residual stream" if table["x_share"].notna().all() else "axes have no unit"
-    return f"{', '.join(filter(None, [_method(table), fit]))}; {unit}<br>{count}"
+    return f"{_method(table)}, {fit}; {unit}<br>{count}"
 
 
 def _method(table: pd.DataFrame) -> str:
-    attrs = table.attrs
+    first = table.iloc[0]
     return {
-        "umap": f"UMAP ({attrs.get('n_neighbors')} neighbors)",
-        "tsne": f"t-SNE (perplexity {attrs.get('perplexity')})",
-    }.get(attrs.get("method", ""), "principal components (shares of variance)")
+        "umap": f"UMAP ({first.get('n_neighbors')} neighbors)",
+        "tsne": f"t-SNE (perplexity {first.get('perplexity')})",
+    }.get(first["method"], "principal components (shares of variance)")
 
 
 def _panel_titles(table: pd.DataFrame, layers: list[int], shared: bool) -> list[str]:
@@ -282,7 +285,7 @@ def _panel_titles(table: pd.DataFrame, layers: list[int], shared: bool) -> list[
 
 def _name_axes(fig: go.Figure, table: pd.DataFrame, with_shares: bool, **place: int) -> None:
     """Name both axes, with their shares of variance if wanted; without numbers if they have no unit."""
-    name = _AXES[str(table.attrs.get("method", "pca"))]
+    name = _AXES[table["method"].iloc[0]]
     for number, update, column in ((1, fig.update_xaxes, "x_share"), (2, fig.update_yaxes, "y_share")):
         share = table[column].iloc[0]
         text = f"{name} {number}"

@@ -51,7 +51,7 @@ def plot_reliability(
     if not tables:
         raise InputError("table: the mapping is empty; give at least one result of caa_interp.reliability.")
     for one in tables.values():
-        theme.check_table(one, {"layer", "n", *(name for name, *_ in _PANELS)}, _SOURCE)
+        theme.check_table(one, {"layer", "n", "confidence", *(name for name, *_ in _PANELS)}, _SOURCE)
     panels_of = [panel for panel in _PANELS if any(one[panel[0]].notna().any() for one in tables.values())]
     several = len(tables) > 1
     known = theme.confidence(next(iter(tables.values())))

@@ -43,7 +43,7 @@ def plot_token_similarity(table: pd.DataFrame, *, layer: int | None = None, meas
         ordinary tokens: neither special ones nor the first position, whose norm and projections dwarf all others.
         What lies beyond has the outermost color. Special tokens are gray in the text.
     """
-    columns = ("position", "token", "part", "layer", "special", "cosine", "projection")
+    columns = ("vector", "position", "token", "part", "layer", "special", "cosine", "projection")
     theme.check_table(table, columns, "caa_interp.token_similarity")
     theme.check_choice("measure", measure, _UNITS)
     theme.check_once(table, ["layer", "position"], "caa_interp.token_similarity")
@@ -55,7 +55,7 @@ def plot_token_similarity(table: pd.DataFrame, *, layer: int | None = None, meas
         f"{where}{shown['position'].nunique()} tokens; ␣ is a space; colors end at ±{limit:.3g}, the 95th percentile "
         "without special tokens and the first"
     )
-    title = f"{theme.escape(table.attrs.get('behavior') or 'Vector')}: similarity of each token"
+    title = f"{theme.escape(table['vector'].iloc[0])}: similarity of each token"
     draw = _map if shown["layer"].nunique() > 1 else _text
     return draw(theme.figure(title, subtitle), shown, measure, limit)
 

@@ -417,5 +417,5 @@ class _Writing:
 
 def _generator(seed: int, prompt: Sequence[int], sample: int) -> torch.Generator:
     """Random numbers of one sample of one prompt, which nothing else has a part in."""
-    digest = hashlib.sha256(json.dumps([seed, list(prompt), sample]).encode()).digest()
+    digest = hashlib.sha256(json.dumps([int(seed), list(prompt), sample]).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
