@@ -12,6 +12,7 @@ What a cell may differ by is derived, not chosen: see :func:`caa_interp.paper.ta
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -109,7 +110,6 @@ def reproduce(
     vectors = match_norms({name: run.vector(one) for name, one in sets.items()})
     tables = {name: run.sweep(sets[name], vector, swept) for name, vector in vectors.items()}
     table = pd.concat(tables, names=["behavior"]).reset_index("behavior").reset_index(drop=True)
-    table.attrs = {"format": "choices", "model": model_id(model)}
     summary = summarize(table)
     comparison = compare(summary, layer, published)
     for name, result in {"summary": summary, "comparison": comparison}.items():
@@ -118,7 +118,7 @@ def reproduce(
     say("\n" + printable(comparison).to_string(index=False) + "\n")
     for note in notes:
         say(note)
-    page = _write_page(folder, summary, comparison, sets, notes)
+    page = _write_page(folder, model_id(model), summary, comparison, sets, notes)
     say(f"The page: {page.resolve()}")
     return comparison
 
@@ -187,13 +187,13 @@ class _Run:
                 raise InputError(
                     f"table file {path}: not readable ({error}). Remove it, and it is made anew."
                 ) from error
-            if self._fits(path, table.attrs.get("made_from"), expected):
+            made_from = json.loads(table["made_from"].iloc[0]) if "made_from" in table else None
+            if self._fits(path, made_from, expected):
                 return table
         self.say(f"{one.name}: {len(one.test)} test items at {len(layers)} layers")
         table = sweep(
             self.model, vector, one.test, layers=layers, multipliers=paper.MULTIPLIERS, progress=self.progress
-        )
-        table.attrs["made_from"] = expected
+        ).assign(made_from=json.dumps(expected))
         write_atomically(path, table.to_parquet(index=False))
         return table
 
@@ -242,6 +242,7 @@ def _notes(
 
 def _write_page(
     folder: Path,
+    model: str,
     summary: pd.DataFrame,
     comparison: pd.DataFrame,
     sets: Mapping[str, PublishedSet],
@@ -267,5 +268,5 @@ def _write_page(
         )
         for name, one in sets.items()
     ]
-    title = f"Rimsky et al. 2024, measured again on {summary.attrs['model']}"
+    title = f"Rimsky et al. 2024, measured again on {model}"
     return write_report(folder / "report.html", title, sections, lead=" ".join(notes))

@@ -26,7 +26,6 @@ from caa_interp.study.config import ExperimentConfig, ModelConfig, slug
 from caa_interp.study.environment import environment
 from caa_interp.study.executors import Executor, InProcess
 from caa_interp.study.page import write_page
-from caa_interp.study.page_results import joined
 from caa_interp.study.plan import Found, Piece, Plan
 from caa_interp.study.run_folder import check_same_data, check_same_study, locked, manifest_in, now
 from caa_interp.study.shards import Shard, code_digest, shard
@@ -146,7 +145,9 @@ class _Run:
             self._do_model(model, facts, plan)
         kept = {f"{name}.parquet" for name in self._tables}
         for name, parts in self._tables.items():
-            write_atomically(self._folder / "tables" / f"{name}.parquet", joined(parts).to_parquet(index=False))
+            write_atomically(
+                self._folder / "tables" / f"{name}.parquet", pd.concat(parts, ignore_index=True).to_parquet(index=False)
+            )
         for path in (self._folder / "tables").glob("*.parquet"):
             if path.name not in kept:  # of other versions of this package, say
                 path.unlink()
@@ -195,31 +196,30 @@ class _Run:
                 path = self._folder / "vectors" / slug(facts["id"]) / f"{slug(piece.behavior)}.safetensors"
                 vectors[piece.behavior][piece.behavior].save(path)
                 own = table[table["vector"] == piece.behavior]
-                measured = own[table.attrs["reliability"]]
-                measured.attrs = {}
-                self._add("reliability", facts, piece.behavior, measured)
+                self._add("reliability", facts, piece.behavior, own.drop(columns=["vector", "values", "metadata"]))
             scores: dict[tuple[str, str], list[pd.DataFrame]] = {}
             for piece, table in self._finished(of_scores, found, model, facts, bar):
                 scores.setdefault((piece.table, piece.behavior), []).append(table)
             for (name, behavior), tables in scores.items():
-                self._add(name, facts, behavior, joined(tables))
+                self._add(name, facts, behavior, pd.concat(tables, ignore_index=True))
             for behavior, (train, validation, test) in plan.splits.items():
                 layer[behavior] = plan.layers[0]
                 if validation:
-                    layer[behavior] = choose_layer(joined(scores["validation", behavior]))
+                    layer[behavior] = choose_layer(pd.concat(scores["validation", behavior]))
                 chosen = {"layer": [layer[behavior]], "n_train": [len(train)]}
                 counts = {"n_validation": [len(validation)], "n_test": [len(test)]}
                 self._add("layers", facts, behavior, pd.DataFrame(chosen | counts))
             rest: dict[tuple[str, str], list[pd.DataFrame]] = {}
             for behavior in plan.splits:
-                swept = joined(scores["sweep", behavior])
+                swept = pd.concat(scores["sweep", behavior])
                 rest["dose_response", behavior] = [swept[swept["layer"] == layer[behavior]]]
             for piece, table in self._finished(of_rest, found, model, facts, bar):
                 rest.setdefault((piece.table, piece.behavior), []).append(table)
         for (name, behavior), tables in rest.items():
-            self._add(name, facts, behavior, joined(tables))
+            rows = pd.concat(tables, ignore_index=True)
+            self._add(name, facts, behavior, rows)
             if name == "dose_response":
-                self._add("effects", facts, behavior, steerability(joined(tables), seed=self._config.seed))
+                self._add("effects", facts, behavior, steerability(rows, seed=self._config.seed))
 
     def _finished(
         self, pieces: Sequence[Piece], found: Found, model: ModelConfig, facts: Mapping[str, Any], bar: Any = None
@@ -244,7 +244,8 @@ class _Run:
         tables = []
         for piece, one in zip(pieces, shards, strict=True):
             table, took = decode(kept[one.key])
-            self._note(one, took, table.attrs.get("path"), one.key in reused)
+            paths = "+".join(sorted(table["path"].unique())) if "path" in table else None
+            self._note(one, took, paths, one.key in reused)
             if "item" in table:
                 table["item"] += piece.first
             tables.append((piece, table))
@@ -259,7 +260,6 @@ class _Run:
         rows = table.drop(columns=[column for column in ("model", "behavior") if column in table])
         rows.insert(0, "behavior", behavior)
         rows.insert(0, "model", facts["id"])
-        rows.attrs = {name: value for name, value in table.attrs.items() if name != "model"}  # it has a column
         self._tables.setdefault(name, []).append(rows)
 
     def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
