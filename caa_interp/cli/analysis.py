@@ -49,7 +49,7 @@ def analyze(
     if lens is not None:
         tables["logit_lens"] = lens
     if folder is not None:
-        _write(tables, vectors, folder)
+        _write(tables, folder)
     if as_json:
         print_json({name: records(table) for name, table in tables.items()})
     else:
@@ -104,13 +104,14 @@ def _lens(
     parts: dict[str, pd.DataFrame] = {}
     for own, named in by_model.items():
         loaded = load(own, device, dtype)
-        parts |= {name: logit_lens(loaded, vector, layers=layers) for name, vector in named.items()}
+        parts |= {name: logit_lens(loaded, one, layers=layers).assign(vector=name) for name, one in named.items()}
     if not parts:
         return None
-    return pd.concat(parts, names=["vector"]).reset_index("vector").reset_index(drop=True)
+    lens = pd.concat(parts.values(), ignore_index=True)
+    return lens[["vector", *lens.columns.drop("vector")]]
 
 
-def _write(tables: Mapping[str, pd.DataFrame], vectors: Mapping[str, SteeringVector], folder: Path) -> None:
+def _write(tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
     """Write tables and figures: ``tables/NAME.parquet``, ``figures/NAME.html``."""
     from caa_interp.plotting.export import save_figure
     from caa_interp.plotting.lens import plot_logit_lens
@@ -122,9 +123,8 @@ def _write(tables: Mapping[str, pd.DataFrame], vectors: Mapping[str, SteeringVec
     if "logit_lens" in tables:
         lens = tables["logit_lens"]
         for name in dict.fromkeys(lens["vector"]):
-            rows = lens[lens["vector"] == name].copy()
-            rows.attrs = {"behavior": name, "n_pairs": vectors[name].metadata.get("n_pairs")}
-            figures[f"logit_lens-{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}"] = plot_logit_lens(rows)
+            file = f"logit_lens-{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}"
+            figures[file] = plot_logit_lens(lens[lens["vector"] == name])
     for name, figure in figures.items():
         save_figure(figure, folder / "figures" / f"{name}.html")
     say(f"{len(tables)} tables and {len(figures)} figures in {folder}")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -12,19 +11,18 @@ from caa_interp.cli.options import Force, LayersOption, VectorFile
 from caa_interp.cli.output import check_target
 
 
-class FileFormat(StrEnum):
-    """Formats of other tools."""
+def _complete_format(incomplete: str) -> list[str]:
+    from caa_interp.interchange.exchange import FileFormat
 
-    CAA = "caa"
-    GGUF = "gguf"
-    LM_EVAL = "lm-eval"
-    NPZ = "npz"
+    return [name for name in get_args(FileFormat) if name.startswith(incomplete)]
 
 
 FormatOption = Annotated[
-    FileFormat | None,
+    str | None,
     typer.Option(
         "--format",
+        metavar="NAME",
+        autocompletion=_complete_format,
         help="caa: the published code's folder; gguf: llama.cpp and repeng; lm-eval: lm-evaluation-harness; npz: "
         "numpy. Default: by the ending.",
     ),
@@ -52,7 +50,7 @@ def export(
     export_vector(
         loaded,
         target,
-        format=format.value if format else None,
+        format=format,  # type: ignore[arg-type]
         layers=layers,
         multiplier=multiplier,
         hook=hook,
@@ -79,6 +77,6 @@ def import_(
     check_target(target, (".safetensors",), force)
     from caa_interp.interchange.exchange import import_vector
 
-    found = import_vector(source, format=format.value if format else None, model=model, layers=layers)
+    found = import_vector(source, format=format, model=model, layers=layers)  # type: ignore[arg-type]
     found.save(target)
     typer.echo(f"{found!r} in {target}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from enum import StrEnum
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -13,13 +13,6 @@ import typer
 EMBEDDED = "smollm2-135m-instruct"
 
 _RANGE = re.compile(r"(\d+)-(\d+)")
-
-
-class AnswerFormat(StrEnum):
-    """How contrast pairs are put to the model."""
-
-    CHOICES = "choices"
-    TEXT = "text"
 
 
 class Layers(tuple[int, ...]):
@@ -35,6 +28,7 @@ class Names(tuple[str, ...]):
 
 
 MULTIPLIERS = Multipliers((-1.0, 0.0, 1.0))
+ONE = Multipliers((1.0,))
 
 
 def read_layers(text: str | Layers) -> Layers:
@@ -80,14 +74,46 @@ def complete_behavior(incomplete: str) -> list[str]:
     from caa_interp.behaviors.behavior import data_folder
 
     names = sorted(path.stem for path in data_folder().glob("*.json"))
-    return [name for name in names if name.startswith(incomplete) and not name.startswith("_")]
+    return _beginning(incomplete, (name for name in names if not name.startswith("_")))
 
 
 def complete_model(incomplete: str) -> list[str]:
     """Names of models that everybody may mean; folders and files are for the shell to complete."""
     from caa_interp.paper.published import MODELS
 
-    return [name for name in (EMBEDDED, *(one.name for one in MODELS)) if name.startswith(incomplete)]
+    return _beginning(incomplete, (EMBEDDED, *(one.name for one in MODELS)))
+
+
+def complete_estimator(incomplete: str) -> list[str]:
+    """Names of estimators."""
+    from caa_interp.vectors.estimators import ESTIMATORS
+
+    return _beginning(incomplete, ESTIMATORS)
+
+
+def complete_operator(incomplete: str) -> list[str]:
+    """Names of operators, with the parenthesis that begins the parameters of those that have some."""
+    from caa_interp.steering.operators import OPERATORS, WITH_PARAMETERS
+
+    return _beginning(incomplete, (*OPERATORS, *(f"{name}(" for name in WITH_PARAMETERS)))
+
+
+def complete_positions(incomplete: str) -> list[str]:
+    """Rules of positions."""
+    from caa_interp.steering.positions import RULES
+
+    return _beginning(incomplete, (*RULES, "FirstAnswerTokens("))
+
+
+def complete_style(incomplete: str) -> list[str]:
+    """Styles of prompts."""
+    from caa_interp.prompts.format import Style
+
+    return _beginning(incomplete, get_args(Style))
+
+
+def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]
 
 
 _MODEL = "Model name, folder or .gguf file; caa-interp models lists them."
@@ -122,6 +148,39 @@ MultipliersOption = Annotated[
         metavar="NUMBERS",
         help="With commas between; 0 is unsteered; default: -1,0,1.",
         show_default=False,
+    ),
+]
+EstimatorOption = Annotated[
+    str,
+    typer.Option(
+        "--estimator", metavar="NAME", help="How the vector is made of activations.", autocompletion=complete_estimator
+    ),
+]
+OperatorOption = Annotated[
+    str,
+    typer.Option(
+        "--operator",
+        metavar="NAME",
+        help="What is done with the vector, such as ablate or 'Cap(high=3)'.",
+        autocompletion=complete_operator,
+    ),
+]
+PositionsOption = Annotated[
+    str,
+    typer.Option(
+        "--positions",
+        metavar="RULE",
+        help="Where, such as all, answer, 'FirstAnswerTokens(3)' or 3,4,7.",
+        autocompletion=complete_positions,
+    ),
+]
+StyleOption = Annotated[
+    str | None,
+    typer.Option(
+        "--style",
+        metavar="NAME",
+        help="How the model is addressed, such as base; default: what fits the model.",
+        autocompletion=complete_style,
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of whatever is drawn at random.")]

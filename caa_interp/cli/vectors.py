@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,18 +12,26 @@ import typer
 from caa_interp.cli.options import (
     EMBEDDED,
     MULTIPLIERS,
-    AnswerFormat,
+    ONE,
     BehaviorName,
     Device,
     Dtype,
+    EstimatorOption,
     Force,
     Json,
+    Layers,
     LayersOption,
     Model,
     ModelOfVector,
+    Multipliers,
     MultipliersOption,
+    OperatorOption,
+    PositionsOption,
     Seed,
+    StyleOption,
     VectorFile,
+    read_layers,
+    read_multipliers,
 )
 from caa_interp.cli.output import (
     check_target,
@@ -35,20 +43,15 @@ from caa_interp.cli.output import (
     write_table,
 )
 from caa_interp.errors import InputError, ModelError
+from caa_interp.prompts.rendering import Format
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from caa_interp.prompts.format import PromptFormat
     from caa_interp.vectors.vector import SteeringVector
 
-
-class Estimator(StrEnum):
-    """Functions from activations to a vector, by their public names."""
-
-    MEAN_DIFFERENCE = "mean_difference"
-    PRINCIPAL_DIFFERENCE = "principal_difference"
-    LOGISTIC_PROBE = "logistic_probe"
-    WHITENED_MEAN_DIFFERENCE = "whitened_mean_difference"
+_ADDED, _FROM_LAST_PROMPT_TOKEN = "add", "from_last_prompt_token"
 
 
 def extract(
@@ -56,13 +59,12 @@ def extract(
     out: Annotated[Path, typer.Option(help="File to write, .safetensors.")],
     model: Model = EMBEDDED,
     format: Annotated[
-        AnswerFormat,
+        Format,
         typer.Option(help="choices reads the answer letter, as the paper does; text the answer, as small models need."),
-    ] = AnswerFormat.CHOICES,
+    ] = "choices",
     layers: LayersOption = None,
-    estimator: Annotated[
-        Estimator, typer.Option(metavar="NAME", help=f"How the vector is made: {', '.join(Estimator)}.")
-    ] = Estimator.MEAN_DIFFERENCE,
+    estimator: EstimatorOption = "mean_difference",
+    style: StyleOption = None,
     device: Device = None,
     dtype: Dtype = None,
     force: Force = False,
@@ -74,17 +76,19 @@ def extract(
     """
     check_target(out, (".safetensors",), force)
     from caa_interp.behaviors.behavior import load_behavior
-    from caa_interp.vectors import estimators
+    from caa_interp.vectors.estimators import estimator_named
     from caa_interp.vectors.extraction import extract_vector
 
-    loaded = load_behavior(behavior)
+    chosen, pairs = estimator_named(estimator), load_behavior(behavior)
+    loaded = load(model, device, dtype)
     vector = extract_vector(
-        load(model, device, dtype),
-        loaded.train,
-        format=format.value,
+        loaded,
+        pairs.train,
+        format=format,
         layers=layers,
-        estimator=getattr(estimators, estimator.value),
-        behavior=loaded.name,
+        estimator=chosen,
+        prompt_format=_form(loaded, style),
+        behavior=pairs.name,
         progress=True,
     )
     vector.save(out)
@@ -92,7 +96,7 @@ def extract(
         norms = [float(norm) for norm in vector.norms]
         print_json({**vector.metadata, "path": str(out), "layers": list(vector.layers), "norms": norms})
     else:
-        typer.echo(f"{vector!r}, {len(loaded.train)} pairs in {format.value} form, in {out}")
+        typer.echo(f"{vector!r}, {len(pairs.train)} pairs in {format} form, in {out}")
 
 
 def sweep(
@@ -101,7 +105,10 @@ def sweep(
     model: ModelOfVector = None,
     layers: LayersOption = None,
     multipliers: MultipliersOption = MULTIPLIERS,
-    format: Annotated[AnswerFormat | None, typer.Option(help="Default: the one that the vector was made in.")] = None,
+    operator: OperatorOption = _ADDED,
+    positions: PositionsOption = _FROM_LAST_PROMPT_TOKEN,
+    format: Annotated[Format | None, typer.Option(help="Default: the one that the vector was made in.")] = None,
+    style: StyleOption = None,
     out: Annotated[
         Path | None, typer.Option(help="File for the score of every item, .parquet or .csv; default: none.")
     ] = None,
@@ -123,78 +130,143 @@ def sweep(
     from caa_interp.evaluation.summary import quantity, summarize
     from caa_interp.evaluation.sweep import sweep as score
 
+    applied = _applied(operator, positions)
     loaded, asked = read_vector(vector), load_behavior(behavior)
     named = {loaded.name: loaded, **(random_vectors(loaded, controls, seed=seed) if controls else {})}
-    form = format.value if format else _form(loaded)
+    subject = load_for(loaded, vector, model, device, dtype)
     table = score(
-        load_for(loaded, vector, model, device, dtype),
+        subject,
         named,
         asked.test,
-        format=form,  # type: ignore[arg-type]
+        format=format,
         layers=layers,
         multipliers=multipliers,
-        progress=True,
+        prompt_format=_form(subject, style),
+        **applied,
     )
     if out is not None:
         write_table(table, out)
     summary = summarize(table, seed=seed)
-    name, unit = quantity(summary, "logit_difference")
+    name, unit = quantity(table, "logit_difference")
     say(
-        f"{len(asked.test)} test pairs of {asked.name} in {form} form. Difference: {name}, in {unit}. In parentheses: "
-        "95 % intervals. No layer is chosen here: choose one on other pairs, as caa-interp run does."
+        f"{len(asked.test)} test pairs of {asked.name} in {table['format'].iloc[0]} form. Difference: {name}, in "
+        f"{unit}. Beside each mean: its 95 % interval. No layer is chosen here: choose one on other pairs, as "
+        "caa-interp run does."
     )
     if as_json:
-        print_json(
-            {
-                **{name: str(table[name].iloc[0]) for name in ("format", "model", "operator")},
-                "path": "+".join(sorted(table["path"].unique())),
-                "behavior": asked.name,
-                "confidence": float(summary["confidence"].iloc[0]),
-                "rows": records(summary),
-            }
-        )
+        print_json({"behavior": asked.name, **_same_in_all_rows(table), "rows": records(summary)})
     else:
         print_table(_readable(summary))
 
 
 def generate(
-    vector: VectorFile,
-    layer: Annotated[int, typer.Option(help="0-based; where the vector is added.")],
-    prompts: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="PROMPT", help="What the user says; - reads standard input, a prompt a line."),
-    ] = None,
-    multipliers: MultipliersOption = MULTIPLIERS,
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="VECTOR... [PROMPT]...",
+            help="Vectors' .safetensors files, applied together; then what the user says; - reads standard input, a "
+            "prompt per line.",
+        ),
+    ],
+    layer: Annotated[
+        Layers,
+        typer.Option(
+            parser=read_layers, metavar="LAYERS", help="0-based; one for all vectors, or one per vector: 10,12."
+        ),
+    ],
+    multiplier: Annotated[
+        Multipliers,
+        typer.Option(
+            parser=read_multipliers,
+            metavar="NUMBERS",
+            help="One for all vectors, or one per vector: 1,-0.5; default: 1.",
+            show_default=False,
+        ),
+    ] = ONE,
+    multipliers: Annotated[
+        Multipliers,
+        typer.Option(
+            parser=read_multipliers,
+            metavar="NUMBERS",
+            help="A column of answers for each, which scales all vectors; 0 is unsteered; default: -1,0,1.",
+            show_default=False,
+        ),
+    ] = MULTIPLIERS,
+    operator: OperatorOption = _ADDED,
+    positions: PositionsOption = _FROM_LAST_PROMPT_TOKEN,
     prompt_file: Annotated[
-        Path | None, typer.Option("--prompts", metavar="FILE", help="Text file, a prompt a line.")
+        Path | None, typer.Option("--prompts", metavar="FILE", help="Text file, a prompt per line.")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 100,
+    n: Annotated[int, typer.Option("--n", min=1, help="Samples per prompt and column; they need a temperature.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Sample among the likeliest tokens of this probability.")] = 1.0,
+    seed: Seed = 0,
+    style: StyleOption = None,
     model: ModelOfVector = None,
     device: Device = None,
     dtype: Dtype = None,
     as_json: Json = False,
 ) -> None:
-    """Let a steered model answer, with the answers of all multipliers side by side. Greedy, so the same every time.
+    """Let a steered model answer, with the answers of all multipliers side by side.
+
+    Several vectors are applied together, in the order given.
 
     Example: caa-interp generate optimism.safetensors "How will it go?" --layer 12
     """
-    asked = _prompts(prompts or [], prompt_file)
+    files = [Path(one) for one in arguments if one.endswith(".safetensors")]
+    if not files:
+        raise typer.BadParameter("there is no vector. Give a .safetensors file.")
+    asked = _prompts([one for one in arguments if not one.endswith(".safetensors")], prompt_file)
+    layers = _per_vector(layer, len(files), "--layer")
+    scales = _per_vector(multiplier, len(files), "--multiplier")
     from caa_interp.steering.generation import generate as answer
+    from caa_interp.steering.intervention import Intervention
 
-    loaded = read_vector(vector)
+    applied = _applied(operator, positions)
+    vectors = [read_vector(file) for file in files]
+    steering = [
+        [Intervention(*one, **applied) * factor for one in zip(vectors, layers, scales, strict=True)]
+        for factor in multipliers
+    ]
+    subject = load_for(vectors[0], files[0], model, device, dtype)
     table = answer(
-        load_for(loaded, vector, model, device, dtype),
+        subject,
         asked,
-        vector=loaded,
-        layer=layer,
-        multipliers=multipliers,
+        steering=steering,
+        n=n,
         max_new_tokens=max_new_tokens,
-        progress=True,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        prompt_format=_form(subject, style),
     )
     if as_json:
         print_json(records(table))
     else:
-        _print_side_by_side(table)
+        _print_side_by_side(table, multipliers)
+
+
+def _applied(operator: str, positions: str) -> dict[str, Any]:
+    """Operator and positions of their names."""
+    from caa_interp.steering.operators import operator_named
+    from caa_interp.steering.positions import positions_named
+
+    return {"operator": operator_named(operator), "positions": positions_named(positions)}
+
+
+def _per_vector(values: Sequence[Any], n: int, option: str) -> list[Any]:
+    if len(values) not in (1, n):
+        raise typer.BadParameter(
+            f"{option}: {len(values)} values for {n} vectors. Give one per vector, or one for all."
+        )
+    return list(values) * (n if len(values) == 1 else 1)
+
+
+def _form(model: Any, style: str | None) -> PromptFormat:
+    from caa_interp.prompts.format import PromptFormat
+
+    return PromptFormat.of(model, style=style)  # type: ignore[arg-type]
 
 
 def read_vector(path: Path) -> SteeringVector:
@@ -225,10 +297,10 @@ def load_for(vector: SteeringVector, path: Path, model: str | None, device: str 
         raise ModelError(f"{error} {path} names it; if it lies somewhere else, give --model.") from error
 
 
-def _form(vector: SteeringVector) -> str:
-    """Form that a vector was made in, as far as it tells."""
-    known = [form.value for form in AnswerFormat]
-    return given if (given := vector.metadata.get("format")) in known else AnswerFormat.CHOICES.value
+def _same_in_all_rows(table: pd.DataFrame) -> dict[str, str]:
+    """What a table tells of itself in columns that have one value."""
+    names = ("format", "model", "operator", "positions", "path", "prompt_digest")
+    return {name: " + ".join(sorted(set(table[name]))) for name in names}
 
 
 def _readable(summary: pd.DataFrame) -> pd.DataFrame:
@@ -257,7 +329,8 @@ def _prompts(given: list[str], file: Path | None) -> list[str]:
     return asked
 
 
-def _print_side_by_side(table: pd.DataFrame) -> None:
+def _print_side_by_side(table: pd.DataFrame, multipliers: Sequence[float]) -> None:
+    """One grid per prompt: a column per multiplier, a row per sample."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -265,7 +338,8 @@ def _print_side_by_side(table: pd.DataFrame) -> None:
     console = Console()
     for _, answers in table.groupby("item", sort=False):
         grid = Table(title=Text(answers["prompt"].iloc[0], style="bold"), title_justify="left", expand=True)
-        for multiplier in answers["multiplier"]:
+        for multiplier in multipliers:
             grid.add_column(f"multiplier {multiplier:+g}" if multiplier else "unsteered", ratio=1)
-        grid.add_row(*(Text(answer.strip()) for answer in answers["answer"]))
+        for _, samples in answers.groupby("sample"):
+            grid.add_row(*(Text(answer.strip()) for answer in samples["answer"]))
         console.print(grid)

@@ -12,6 +12,7 @@ What a cell may differ by is derived, not chosen: see :func:`caa_interp.paper.ta
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -116,7 +117,7 @@ def reproduce(
     say("\n" + printable(comparison).to_string(index=False) + "\n")
     for note in notes:
         say(note)
-    page = _write_page(folder, summary, comparison, sets, notes)
+    page = _write_page(folder, model_id(model), summary, comparison, sets, notes)
     say(f"The page: {page.resolve()}")
     return comparison
 
@@ -185,13 +186,13 @@ class _Run:
                 raise InputError(
                     f"table file {path}: not readable ({error}). Remove it, and it is made anew."
                 ) from error
-            if self._fits(path, table.attrs.get("made_from"), expected):
+            made_from = json.loads(table["made_from"].iloc[0]) if "made_from" in table else None
+            if self._fits(path, made_from, expected):
                 return table
         self.say(f"{one.name}: {len(one.test)} test items at {len(layers)} layers")
         table = sweep(
             self.model, vector, one.test, layers=layers, multipliers=paper.MULTIPLIERS, progress=self.progress
-        )
-        table.attrs["made_from"] = expected
+        ).assign(made_from=json.dumps(expected))
         write_atomically(path, table.to_parquet(index=False))
         return table
 
@@ -240,6 +241,7 @@ def _notes(
 
 def _write_page(
     folder: Path,
+    model: str,
     summary: pd.DataFrame,
     comparison: pd.DataFrame,
     sets: Mapping[str, PublishedSet],

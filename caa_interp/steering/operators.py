@@ -134,6 +134,10 @@ class AddIf:
         return torch.where(chosen, residual + multiplier * vector, residual)
 
 
+OPERATORS: dict[str, Operator] = {"add": add, "add_keeping_norm": add_keeping_norm, "ablate": ablate}
+WITH_PARAMETERS: dict[str, Any] = {"ProjectTo": ProjectTo, "Cap": Cap, "AddIf": AddIf}
+
+
 def name_of(operator: Operator) -> str:
     """Name of an operator, with its parameters, for tables."""
     return getattr(operator, "__name__", None) or repr(operator)
@@ -148,21 +152,19 @@ def operator_named(text: str) -> Operator:
         If it names none, or its parameters cannot be used.
     """
     name, _, arguments = text.strip().partition("(")
-    known = {"add": add, "add_keeping_norm": add_keeping_norm, "ablate": ablate}
-    with_parameters = {"ProjectTo": ProjectTo, "Cap": Cap, "AddIf": AddIf}
-    if name in known and not arguments:
-        return known[name]
+    if name in OPERATORS and not arguments:
+        return OPERATORS[name]
     try:
-        call = ast.parse(f"f({arguments}", mode="eval").body if name in with_parameters else None
+        call = ast.parse(f"f({arguments}", mode="eval").body if name in WITH_PARAMETERS else None
         if isinstance(call, ast.Call):
             numbers = [_literal(node) for node in call.args]
             named = {str(one.arg): _literal(one.value) for one in call.keywords}
-            return with_parameters[name](*numbers, **named)
+            return WITH_PARAMETERS[name](*numbers, **named)
     except (SyntaxError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
     raise InputError(
-        f"operator: {text!r}; give one of {', '.join(known)}, ProjectTo(2.0), Cap(low=-1.0, high=3.0), or "
+        f"operator: {text!r}; give one of {', '.join(OPERATORS)}, ProjectTo(2.0), Cap(low=-1.0, high=3.0), or "
         "AddIf(1.5, side='below'), with numbers of yours."
     )
 

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from caa_interp.behaviors.behavior import load_behavior
 from caa_interp.errors import InputError
 from caa_interp.prompts.rendering import Format
-from caa_interp.study.parts import Answers, Controls, Costs, ModelConfig, Models, Part, SideEffects
+from caa_interp.study.parts import Answers, Controls, Costs, ModelConfig, Models, Part, PromptConfig, SideEffects
 from caa_interp.study.problems import explained, flat, shown
 from caa_interp.study.toml import read_toml, to_toml
 from caa_interp.study.values import (
@@ -23,12 +23,13 @@ from caa_interp.study.values import (
     Layers,
     Multipliers,
     Seed,
+    Spelled,
     Text,
     packaged,
     slug,
 )
 
-__all__ = ["Answers", "Controls", "Costs", "ExperimentConfig", "ModelConfig", "SideEffects", "slug"]
+__all__ = ["Answers", "Controls", "Costs", "ExperimentConfig", "ModelConfig", "PromptConfig", "SideEffects", "slug"]
 
 
 class ExperimentConfig(Part):
@@ -53,13 +54,20 @@ class ExperimentConfig(Part):
         name = "Two behaviors"
         behaviors = ["sycophancy", "my-behavior.json"]
         format = "text"
+        estimator = "mean_difference"
         layers = [10, 12, 14]
+        operator = "add"
+        positions = "from_last_prompt_token"
         multipliers = [-2, -1, 0, 1, 2]
         system_prompt = "Be brief."
         n_validation = 20
         n_train = 96
         n_test = 50
         seed = 0
+
+        [prompt]
+        style = "chat-template"
+        template_arguments = {enable_thinking = false}
 
         [[models]]
         name = "smollm2-135m-instruct"
@@ -74,6 +82,10 @@ class ExperimentConfig(Part):
         prompts = 6
         multipliers = [-4, 0, 4]
         max_new_tokens = 60
+        temperature = 0.7
+        n = 2
+        top_p = 0.9
+        seed = 0
 
         [costs]
         passages = 12
@@ -97,8 +109,14 @@ class ExperimentConfig(Part):
     """Names or ``.json`` files; a path is made absolute. Default: all packaged behaviors, sorted."""
     format: Format = "choices"
     """``"choices"`` (default, the paper's) or ``"text"``."""
+    estimator: Spelled = "mean_difference"
+    """Name of a function of :mod:`caa_interp.vectors.estimators`. Default: ``"mean_difference"``, the paper's."""
     layers: Layers | None = None
     """0-based block indices, each once. Default: all of each model."""
+    operator: Spelled = "add"
+    """As :func:`caa_interp.steering.operator_named` reads it, such as ``"Cap(high=3.0)"``. Default: ``"add"``."""
+    positions: Spelled = "from_last_prompt_token"
+    """As :func:`caa_interp.steering.positions_named` reads it. Default: ``"from_last_prompt_token"``, the paper's."""
     multipliers: Multipliers = (-2.0, -1.0, 0.0, 1.0, 2.0)
     """Numbers from -1e6 to 1e6, each once: 0, and at least one other. Default: -2, -1, 0, 1, 2."""
     system_prompt: AnyText | None = None
@@ -111,6 +129,8 @@ class ExperimentConfig(Part):
     """Test pairs that are scored, drawn at random, at least 1. Default: all."""
     seed: Seed = 0
     """Seed of splits, draws, controls and intervals, from 0 to 2**32 - 1. Default: 0."""
+    prompt: PromptConfig = PromptConfig()
+    """Table of :class:`PromptConfig`, for all models that have none of their own."""
     models: Models = (ModelConfig(),)
     """Models, or their names. Default: the embedded one."""
     controls: Controls = Controls()
@@ -160,9 +180,10 @@ class ExperimentConfig(Part):
 
     @field_validator("models")
     @classmethod
-    def _distinct_models(cls, values: tuple[ModelConfig, ...]) -> tuple[ModelConfig, ...]:
+    def _distinct_models(cls, values: tuple[ModelConfig, ...], info: ValidationInfo) -> tuple[ModelConfig, ...]:
         _distinct([value.id for value in values])
-        return values
+        prompt = {"prompt": info.data.get("prompt")}
+        return tuple(value if value.prompt else value.model_copy(update=prompt) for value in values)
 
     @field_validator("controls")
     @classmethod
@@ -178,7 +199,8 @@ class ExperimentConfig(Part):
 
     @field_validator("answers")
     @classmethod
-    def _answers_at_twice_the_dose(cls, value: Answers, info: ValidationInfo) -> Answers:
+    def _answers_of_the_study(cls, value: Answers, info: ValidationInfo) -> Answers:
+        value = value if value.seed is not None else value.model_copy(update={"seed": info.data.get("seed")})
         if value.multipliers is not None or "multipliers" not in info.data:
             return value
         doses = info.data["multipliers"]

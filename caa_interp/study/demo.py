@@ -10,6 +10,7 @@ import pandas as pd
 from caa_interp.analysis.projection import project
 from caa_interp.behaviors.behavior import Behavior, load_behavior
 from caa_interp.evaluation.controls import random_vectors
+from caa_interp.evaluation.dose_response import validation_split
 from caa_interp.evaluation.summary import choose_layer, steerability
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.files import write_atomically
@@ -23,13 +24,13 @@ from caa_interp.steering.generation import generate
 from caa_interp.vectors.activations import collect_activations
 from caa_interp.vectors.extraction import extract_vector
 
-N_LAYER_CHOICE = 10
+N_VALIDATION = 10
 N_RANDOM = 5
 N_OPEN_ENDED = 6
 MULTIPLIERS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 
-THREE_CALLS = """vector = caa.extract_vector(model, behavior.train, format="text")
-table  = caa.sweep(model, vector, behavior.test, format="text", layers={layer}, multipliers={multipliers})
+THREE_CALLS = """vector = caa.extract_vector(model, train, format="text")
+table  = caa.sweep(model, vector, behavior.test, layers={layer}, multipliers={multipliers})
 texts  = caa.generate(model, behavior.open_ended, vector=vector, layer={layer}, multipliers={strong})"""
 
 
@@ -68,17 +69,18 @@ def run_demo(
     model = load_model(model_name)
     say(f"{behavior!r}")
 
-    vector = extract_vector(model, behavior.train, format="text", behavior=behavior.name, progress=True)
+    # No pair has two uses: train pairs make the vector, on validation pairs the layer is chosen, and every effect below
+    # is measured on test pairs.
+    train, validation = validation_split(behavior.train, min(N_VALIDATION, len(behavior.train) - 1))
+    vector = extract_vector(model, train, format="text", behavior=behavior.name, progress=True)
     vector.save(folder / "vectors" / f"{behavior.name}.safetensors")
 
-    # The layer is chosen on train pairs; every effect below is measured on test pairs.
-    some = behavior.train[:: max(1, len(behavior.train) // N_LAYER_CHOICE)][:N_LAYER_CHOICE]
-    by_layer = sweep(model, vector, some, format="text", progress=True)
+    by_layer = sweep(model, vector, validation)
     layer = choose_layer(by_layer)
-    say(f"Layer with the steepest response on train pairs: {layer} of {n_layers(model)}")
+    say(f"Layer with the steepest response on {len(validation)} validation pairs: {layer} of {n_layers(model)}")
 
     vectors = {behavior.name: vector, **random_vectors(vector, N_RANDOM, seed=0)}
-    held_out = sweep(model, vectors, behavior.test, format="text", layers=layer, multipliers=MULTIPLIERS, progress=True)
+    held_out = sweep(model, vectors, behavior.test, layers=layer, multipliers=MULTIPLIERS)
     slopes = steerability(held_out)
     effect = slopes[slopes["vector"] == behavior.name].iloc[0]
     controls = slopes[slopes["vector"] != behavior.name]["slope"]
@@ -93,7 +95,6 @@ def run_demo(
         layer=layer,
         multipliers=strong,
         max_new_tokens=max_new_tokens,
-        progress=True,
     )
     points = project(activations)
     for name, table in {"layers": by_layer, "held_out": held_out, "projection": points, "answers": answers}.items():
@@ -131,7 +132,7 @@ def _sections(
         Section(
             "Which layers respond",
             "The vector of each layer is added after that layer, from the last token of the prompt on. Shown for "
-            f"train pairs, on which layer {layer} was chosen.",
+            f"validation pairs, which made no vector; on them layer {layer} was chosen.",
             plot_sweep(by_layer),
         ),
         Section(
@@ -151,5 +152,10 @@ def _sections(
             f"Greedy answers to questions that are in neither set, steered at layer {layer}. Nothing was selected.",
             table=wide.reset_index(),
         ),
-        Section("The three calls that made this page", "Everything else is drawing.", code=calls),
+        Section(
+            "The three calls that made this page",
+            "Everything else is drawing. `train` is what `caa.evaluation.validation_split` leaves of the behavior's "
+            "train pairs; on the others the layer was chosen, as the first figure shows.",
+            code=calls,
+        ),
     ]

@@ -111,12 +111,14 @@ def answers(results: Results, level: int) -> list[Section]:
         cut = table["finished"].map({True: "", False: " […]"})
         table = table.assign(answer=table["answer"].str.strip() + cut)
         steered = sorted(table["multiplier"].unique())
-        wide = table.pivot(index=["item", "prompt"], columns="multiplier", values="answer").reset_index("prompt")
+        wide = table.pivot(index=["item", "sample", "prompt"], columns="multiplier", values="answer").reset_index(
+            "prompt"
+        )
         shown = [f"multiplier {_factor(multiplier)}" if multiplier else "unsteered" for multiplier in steered]
         wide.columns = pd.Index(["prompt", *shown])
         sections.append(Section(behavior, f"At layer {layer}.", table=wide, level=level + 1))
     text = (
-        "Greedy answers to the behavior's open-ended questions, the first ones. Nothing was selected. […] marks an "
+        "Answers to the behavior's open-ended questions, the first ones. Nothing was selected. […] marks an "
         "answer that was cut at the study's greatest length."
     )
     return [Section("Steered answers", text, level=level), *sections]

@@ -5,12 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from caa_interp.errors import InputError
 from caa_interp.models.loading import EMBEDDED, Backend
+from caa_interp.prompts.format import Style
 from caa_interp.study.problems import explained, shown
-from caa_interp.study.values import AsTuple, Count, CountFrom1, ModelName, Multipliers, Some, Text
+from caa_interp.study.values import (
+    AsTuple,
+    Count,
+    CountFrom1,
+    ModelName,
+    Multipliers,
+    Seed,
+    Some,
+    TemplateArguments,
+    Text,
+)
 
 
 class Part(BaseModel):
@@ -35,6 +46,15 @@ class Part(BaseModel):
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
 
+class PromptConfig(Part):
+    """How a model is addressed, as :meth:`caa_interp.PromptFormat.of` takes it."""
+
+    style: Style | None = None
+    """``"llama-2-chat"``, ``"base"`` or ``"chat-template"``. Default: the one that fits the model."""
+    template_arguments: TemplateArguments = Field(default_factory=dict)  # type: ignore[arg-type]
+    """What is handed to the chat template, such as ``{enable_thinking = false}``. Default: nothing."""
+
+
 class ModelConfig(Part):
     """A model, as :func:`caa_interp.load_model` takes it."""
 
@@ -50,6 +70,8 @@ class ModelConfig(Part):
     """Branch, tag or commit of a Hugging Face name. Default: its main branch."""
     device_map: Text | None = None
     """How to spread it over devices, such as ``"auto"``; bridge only, excludes ``device``. Default: it is on one."""
+    prompt: PromptConfig | None = None
+    """Table of :class:`PromptConfig`. Default: the study's."""
 
     @field_validator("revision")
     @classmethod
@@ -97,6 +119,23 @@ class Answers(Part):
     """Numbers from -1e6 to 1e6, each once. Default: twice the outermost of the study's ``multipliers``, and 0."""
     max_new_tokens: CountFrom1 = 60
     """Longest answer in tokens, at least 1. Default: 60."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """0 is greedy, else tokens are sampled at this temperature. Default: 0."""
+    n: CountFrom1 = 1
+    """Number of samples per question and multiplier; more than 1 needs a temperature. Default: 1."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Sample among the likeliest tokens that together have this probability, above 0. Default: 1, all of them."""
+    seed: Seed | None = None
+    """Seed of the sampling, from 0 to 2**32 - 1. Default: the study's."""
+
+    @field_validator("n", "top_p")
+    @classmethod
+    def _sampled(cls, value: float, info: ValidationInfo) -> float:
+        if value != 1 and info.data.get("temperature") == 0:
+            raise InputError(
+                f"{shown(value)}, but temperature is 0, so every sample would be the same. Give it too, such as 0.7."
+            )
+        return value
 
 
 class Costs(Part):

@@ -134,6 +134,7 @@ class Plan:
                     "behavior": name,
                     "pairs": train,
                     "layers": self.layers,
+                    "estimator": config.estimator,
                     "n_random": config.controls.random,
                     "n_orthogonal": config.controls.orthogonal,
                     "n_shuffled": config.controls.shuffled,
@@ -190,6 +191,10 @@ class Plan:
     def _asked(self) -> dict[str, Any]:
         return {"format": self._config.format, "system_prompt": self._config.system_prompt}
 
+    @property
+    def _steered(self) -> dict[str, Any]:
+        return {"operator": self._config.operator, "positions": self._config.positions}
+
     def _scored(
         self,
         table: str,
@@ -210,6 +215,7 @@ class Plan:
                     **steered(found),
                     "pairs": part,
                     "multipliers": multipliers,
+                    **self._steered,
                     **self._asked,
                 },
             )
@@ -232,7 +238,9 @@ class Plan:
                     "layer": found.layer[behavior],
                     "multipliers": config.multipliers,
                     "max_new_tokens": config.max_new_tokens,
+                    **config.model_dump(include={"n", "temperature", "top_p", "seed"}),
                     "system_prompt": self._config.system_prompt,
+                    **self._steered,
                 },
             )
             for first, part in _portions(prompts)
@@ -275,6 +283,7 @@ class Plan:
                     "vector": {behavior: found.vectors[behavior][behavior]},
                     "layers": [found.layer[behavior]],
                     "multipliers": self._config.multipliers,
+                    **self._steered,
                     **asked,
                 },
             )
@@ -300,6 +309,7 @@ class Plan:
                     "layers": dict(found.layer),
                     "behaviors": {behavior: pairs},
                     "multipliers": ends,
+                    **self._steered,
                     **self._asked,
                 },
             )

@@ -19,6 +19,7 @@ _RULES = {
     "float_type": "a finite number",
     "finite_number": "a finite number",
     "greater_than_equal": "at least {ge:,}",
+    "greater_than": "above {gt:,}",
     "less_than_equal": "at most {le:,}",
     "string_type": "a text",
     "tuple_type": "a list",

@@ -195,9 +195,7 @@ class _Run:
                 path = self._folder / "vectors" / slug(facts["id"]) / f"{slug(piece.behavior)}.safetensors"
                 vectors[piece.behavior][piece.behavior].save(path)
                 own = table[table["vector"] == piece.behavior]
-                measured = own[table.attrs["reliability"]]
-                measured.attrs = {}
-                self._add("reliability", facts, piece.behavior, measured)
+                self._add("reliability", facts, piece.behavior, own.drop(columns=["vector", "values", "metadata"]))
             scores: dict[tuple[str, str], list[pd.DataFrame]] = {}
             for piece, table in self._finished(of_scores, found, model, facts, bar):
                 scores.setdefault((piece.table, piece.behavior), []).append(table)
@@ -261,7 +259,6 @@ class _Run:
         rows = table.drop(columns=[column for column in ("model", "behavior") if column in table])
         rows.insert(0, "behavior", behavior)
         rows.insert(0, "model", facts["id"])
-        rows.attrs = {name: value for name, value in table.attrs.items() if name != "model"}  # it has a column
         self._tables.setdefault(name, []).append(rows)
 
     def _write_manifest(self, manifest: Mapping[str, Any]) -> None:

@@ -53,7 +53,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def to_toml(fields: Mapping[str, Any]) -> str:
-    """Write texts, numbers and tuples of them, tables, and tuples of tables; what is None is left out."""
+    """Write texts, numbers, tuples and tables of these, and tuples of tables; what is None is left out."""
     plain: dict[str, Any] = {}
     tables: list[tuple[str, Mapping[str, Any]]] = [("", plain)]
     for name, value in fields.items():
@@ -72,6 +72,10 @@ def to_toml(fields: Mapping[str, Any]) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_value(key)} = {_value(one)}' for key, one in value.items() if one is not None)}}}"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, str):
         # A JSON string is a TOML string, but for DEL, which TOML wants escaped.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

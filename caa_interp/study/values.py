@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationInfo
 
 from caa_interp.behaviors.behavior import load_behavior, load_behaviors
 from caa_interp.errors import InputError
@@ -111,6 +112,31 @@ def _model(name: str, info: ValidationInfo) -> str:
     return name
 
 
+def _spelled(text: str, info: ValidationInfo) -> str:
+    """Name of an estimator, an operator or positions as tables spell it."""
+    from caa_interp.steering.operators import name_of, operator_named
+    from caa_interp.steering.positions import name_of_positions, positions_named
+    from caa_interp.vectors.estimators import estimator_named
+
+    try:
+        if info.field_name == "positions":
+            return name_of_positions(positions_named(text))
+        return name_of((operator_named if info.field_name == "operator" else estimator_named)(text))
+    except InputError as error:
+        raise InputError(str(error).removeprefix(f"{info.field_name}: ")) from None
+
+
+def _arguments(value: Any) -> tuple[tuple[str, Any], ...]:
+    """Names and values of a table, which are then as unchangeable as everything else."""
+    if not isinstance(value, Mapping):
+        raise InputError(f"{shown(value)}; it must be a table.")
+    for name, one in value.items():
+        text = isinstance(one, str) and _writable(one) == one
+        if not text and not (isinstance(one, bool | int | float) and math.isfinite(one)):
+            raise InputError(f"{shown(name)} is {shown(one)}; it must be true, false, a finite number or a text.")
+    return tuple((_writable(str(name)), one) for name, one in value.items())
+
+
 # More of anything is a slip of the keyboard.
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 CountFrom1 = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -119,6 +145,8 @@ AnyText = Annotated[str, AfterValidator(_writable)]
 Text = Annotated[str, AfterValidator(_writable), AfterValidator(_not_empty)]
 ModelName = Annotated[Text, BeforeValidator(_as_text), AfterValidator(_model)]
 BehaviorName = Annotated[Text, BeforeValidator(_as_text), AfterValidator(_behavior)]
+Spelled = Annotated[Text, AfterValidator(_spelled)]
+TemplateArguments = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(_arguments), PlainSerializer(dict)]
 
 # Lists are kept as tuples; a set has no order that would stay the same.
 AsTuple = BeforeValidator(_as_tuple)

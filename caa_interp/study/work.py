@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import io
+import json
 import resource
 import sys
 import time
@@ -28,9 +30,12 @@ from caa_interp.models.access import model_id, model_revision, n_layers
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format
 from caa_interp.steering.generation import encode_prompt, generate
-from caa_interp.study.config import ModelConfig
+from caa_interp.steering.operators import operator_named
+from caa_interp.steering.positions import positions_named
+from caa_interp.study.config import ModelConfig, PromptConfig
 from caa_interp.study.shards import Shard, code_digest
 from caa_interp.vectors.activations import collect_activations
+from caa_interp.vectors.estimators import Estimator, estimator_named
 from caa_interp.vectors.extraction import vector_from_activations
 from caa_interp.vectors.vector import SteeringVector
 
@@ -51,10 +56,12 @@ class Worker:
         -------
         dict
             JSON types: ``id``, ``revision``, ``backend``, ``dtype``,
-            ``device``, ``n_layers``, ``d_model``, ``code``
+            ``device``, ``n_layers``, ``d_model``, ``prompt_style``, ``prompt_digest`` (see
+            :meth:`caa_interp.PromptFormat.digest`), ``template_arguments``, ``code``
             (:func:`caa_interp.study.shards.code_digest`) and ``versions``.
         """
         model = self._loaded(config)
+        form = _form(model, config)
         device = torch.device(model.cfg.device or "cpu")
         return {
             "id": model_id(model),
@@ -64,6 +71,9 @@ class Worker:
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "n_layers": n_layers(model),
             "d_model": int(model.cfg.d_model),
+            "prompt_style": form.style,
+            "prompt_digest": form.digest(),
+            "template_arguments": dict(form.template_arguments),
             "code": code_digest(),
             "versions": {name: version(name) for name in _LIBRARIES},
         }
@@ -75,7 +85,12 @@ class Worker:
         """
         model = self._loaded(shard.model)
         start = time.perf_counter()
-        table = KINDS[shard.kind](model, **shard.arguments)
+        function, arguments = KINDS[shard.kind], dict(shard.arguments)
+        taken = inspect.signature(function).parameters
+        arguments |= {name: _NAMED[name](value) for name, value in arguments.items() if name in _NAMED}
+        arguments |= {"progress": False} if "progress" in taken else {}
+        arguments |= {"prompt_format": _form(model, shard.model)} if "prompt_format" in taken else {}
+        table = function(model, **arguments)
         took = {
             "seconds": time.perf_counter() - start,
             "threads": torch.get_num_threads(),
@@ -98,10 +113,23 @@ class Worker:
         return self._model
 
 
+# Arguments that a shard holds by their names.
+_NAMED: dict[str, Callable[[str], Any]] = {
+    "estimator": estimator_named,
+    "operator": operator_named,
+    "positions": positions_named,
+}
+
+
+def _form(model: Any, config: ModelConfig) -> PromptFormat:
+    prompt = config.prompt or PromptConfig()
+    return PromptFormat.of(model, style=prompt.style, **dict(prompt.template_arguments))
+
+
 def encode(table: pd.DataFrame, took: Mapping[str, Any]) -> bytes:
-    """Parquet file of a table and its ``attrs``, with what it took to make."""
+    """Parquet file of a table, with what it took to make."""
     table = table.copy(deep=False)
-    table.attrs = {"table": dict(table.attrs), "took": dict(took)}
+    table.attrs = {**table.attrs, "took": dict(took)}
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     return buffer.getvalue()
@@ -110,9 +138,7 @@ def encode(table: pd.DataFrame, took: Mapping[str, Any]) -> bytes:
 def decode(content: bytes) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Table and what it took, from :func:`encode`."""
     table = pd.read_parquet(io.BytesIO(content))
-    attrs = table.attrs
-    table.attrs = attrs["table"]
-    return table, attrs["took"]
+    return table, table.attrs.pop("took")
 
 
 def vectors_of(table: pd.DataFrame) -> dict[str, SteeringVector]:
@@ -120,9 +146,8 @@ def vectors_of(table: pd.DataFrame) -> dict[str, SteeringVector]:
     found = {}
     for name, rows in table.groupby("vector", sort=False):
         values = torch.from_numpy(np.stack(rows["values"].tolist()))
-        found[str(name)] = SteeringVector(
-            values, tuple(int(n) for n in rows["layer"]), table.attrs["metadata"][str(name)]
-        )
+        metadata = json.loads(rows["metadata"].iloc[0])
+        found[str(name)] = SteeringVector(values, tuple(int(n) for n in rows["layer"]), metadata)
     return found
 
 
@@ -134,14 +159,17 @@ def _make_vectors(
     format: Format,
     layers: Sequence[int],
     system_prompt: str | None,
+    estimator: Estimator,
     n_random: int,
     n_orthogonal: int,
     n_shuffled: int,
     seed: int,
+    prompt_format: PromptFormat,
 ) -> pd.DataFrame:
     """One row per vector and layer; the behavior's own rows also tell how reliable it is there."""
-    activations = collect_activations(model, pairs, format=format, layers=layers, system_prompt=system_prompt)
-    vector = vector_from_activations(activations, behavior=behavior)
+    asked: dict[str, Any] = {"format": format, "system_prompt": system_prompt, "prompt_format": prompt_format}
+    activations = collect_activations(model, pairs, layers=layers, progress=False, **asked)
+    vector = vector_from_activations(activations, estimator=estimator, behavior=behavior)
     vectors = {behavior: vector}
     for control, n in ((random_vectors, n_random), (orthogonal_vectors, n_orthogonal)):
         if n:
@@ -151,17 +179,12 @@ def _make_vectors(
     if vectors[behavior] is not vector:
         raise InputError(f"behaviors: {behavior!r} is also the name of one of its controls. Give it another name.")
     rows = [
-        {"vector": name, "layer": layer, "values": one.at(layer).numpy()}
+        {"vector": name, "layer": layer, "values": one.at(layer).numpy(), "metadata": json.dumps(dict(one.metadata))}
         for name, one in vectors.items()
         for layer in one.layers
     ]
     measured = reliability(activations, seed=seed).assign(vector=behavior)
-    table = pd.DataFrame(rows).merge(measured, on=["vector", "layer"], how="left")
-    table.attrs = {
-        "metadata": {name: dict(one.metadata) for name, one in vectors.items()},
-        "reliability": list(measured.columns.drop("vector")),
-    }
-    return table
+    return pd.DataFrame(rows).merge(measured, on=["vector", "layer"], how="left")
 
 
 def _count_tokens(
@@ -172,18 +195,19 @@ def _count_tokens(
     format: Format,
     system_prompt: str | None,
     max_new_tokens: int,
+    prompt_format: PromptFormat,
 ) -> pd.DataFrame:
     """Number of tokens of each pair and prompt; raises an error if one does not fit the model."""
-    form = PromptFormat.of(model)
     rows = []
     for number, pair in enumerate(pairs):
         what = f"pair {pair.id or number} ({pair.question[:60]!r})"
-        renderings = form.render(pair, format, system_prompt, what=what)
+        renderings = prompt_format.render(pair, format, system_prompt, what=what)
         longest = max(len(tokens) for one in renderings for tokens in (one.positive, one.negative))
         rows.append(("pair", number, longest))
     for number, prompt in enumerate(prompts):
         what = f"open-ended prompt {prompt[:60]!r}"
-        rows.append(("prompt", number, len(encode_prompt(form, prompt, max_new_tokens, system_prompt, what))))
+        tokens = encode_prompt(prompt_format, prompt, max_new_tokens, system_prompt, what)
+        rows.append(("prompt", number, len(tokens)))
     return pd.DataFrame(rows, columns=["what", "number", "n_tokens"])
 
 
@@ -195,9 +219,10 @@ def _project(
     format: Format,
     layers: Sequence[int],
     system_prompt: str | None,
+    prompt_format: PromptFormat,
 ) -> pd.DataFrame:
-    activations = collect_activations(model, pairs, format=format, layers=layers, system_prompt=system_prompt)
-    return project({behavior: activations})
+    asked: dict[str, Any] = {"format": format, "system_prompt": system_prompt, "prompt_format": prompt_format}
+    return project({behavior: collect_activations(model, pairs, layers=layers, progress=False, **asked)})
 
 
 # Everything that a shard can be: the function is called with the model and the shard's arguments.

@@ -114,6 +114,18 @@ def whitened_mean_difference(positive: torch.Tensor, negative: torch.Tensor) -> 
     return _like_mean_difference(positive, negative, direction)
 
 
+ESTIMATORS: dict[str, Estimator] = {
+    one.__name__: one for one in (mean_difference, principal_difference, logistic_probe, whitened_mean_difference)
+}
+
+
+def estimator_named(text: str) -> Estimator:
+    """Return the estimator of a name, or raise :class:`InputError` if there is none."""
+    if text not in ESTIMATORS:
+        raise InputError(f"estimator: {text!r}; give one of {', '.join(ESTIMATORS)}.")
+    return ESTIMATORS[text]
+
+
 def _like_mean_difference(
     positive: torch.Tensor,
     negative: torch.Tensor,

@@ -153,6 +153,10 @@ def test_the_installed_command_works():
         (("export", "none.safetensors", "t.gguf"), "vector file none.safetensors: there is no such file."),
         (("import", "none.gguf", "t.safetensors"), "path: 'none.gguf' is not there."),
         (("extract", "no-such", "--out", "v.safetensors"), "behavior: 'no-such' is not one of "),
+        (("extract", "optimism", "--out", "v.safetensors", "--estimator", "mean"), "estimator: 'mean'; give one of "),
+        (("sweep", "v.safetensors", "optimism", "--operator", "plus"), "operator: 'plus'; give one of add, "),
+        (("generate", "v.safetensors", "Hi", "--layer", "1", "--positions", "x"), "positions: 'x'; give one of "),
+        (("export", "none.safetensors", "t", "--format", "x"), "vector file none.safetensors: there is no such file."),
     ],
 )
 def test_an_error_of_the_package_is_one_line_and_code_1(tmp_path, monkeypatch, capsys, arguments, message):
@@ -179,6 +183,9 @@ def test_an_error_of_the_package_is_one_line_and_code_1(tmp_path, monkeypatch, c
         (("sweep", "v.safetensors", "optimism", "--format", "letters"), "'letters' is not one of 'choices', 'text'"),
         (("sweep", "v.safetensors", "optimism", "--out", "t.xlsx"), "'t.xlsx' must end in .parquet or .csv."),
         (("generate", "v.safetensors", "--layer", "1"), "there is no prompt."),
+        (("generate", "Hi", "--layer", "1"), "there is no vector. Give a .safetensors file."),
+        (("generate", "v.safetensors", "Hi", "--layer", "1,2"), "--layer: 2 values for 1 vectors."),
+        (("generate", "v.safetensors", "Hi", "--layer", "1", "--multiplier", "1,2"), "--multiplier: 2 values for 1"),
         (("run", "s.toml", "--gpus-per-worker", "1"), "--gpus-per-worker: there are no workers."),
         (("cache", "clear", "everything"), "'everything' is not one of 'shards', 'models', 'judge', 'published'"),
     ],
@@ -236,6 +243,10 @@ def test_an_interruption_is_code_130_without_a_traceback(monkeypatch, capsys, wh
         ("caa-interp extract optimism --format ", ["choices", "text"], []),
         ("caa-interp export v.safetensors t --format l", ["lm-eval"], ["gguf"]),
         ("caa-interp extract optimism --model meta", ["meta-llama/Llama-2-7b-chat-hf"], ["smollm2-135m-instruct"]),
+        ("caa-interp extract optimism --estimator log", ["logistic_probe"], ["mean_difference"]),
+        ("caa-interp sweep v.safetensors b --operator a", ["add", "ablate"], ["Cap("]),
+        ("caa-interp generate v.safetensors --positions a", ["all", "answer"], ["prompt"]),
+        ("caa-interp generate v.safetensors --style b", ["base"], ["llama-2-chat"]),
         ("caa-interp data fetch an", ["anthropic"], ["caa"]),
         ("caa-interp cache clear j", ["judge"], ["shards"]),
     ],
@@ -268,21 +279,6 @@ def test_the_default_model_is_the_embedded_one():
     from caa_interp.models import EMBEDDED as LOADED_BY_DEFAULT
 
     assert EMBEDDED == LOADED_BY_DEFAULT
-
-
-def test_choices_are_those_of_the_package():
-    from typing import get_args
-
-    import caa_interp as caa
-    from caa_interp.cli.exchange import FileFormat
-    from caa_interp.cli.options import AnswerFormat
-    from caa_interp.cli.vectors import Estimator
-    from caa_interp.interchange import exchange
-    from caa_interp.prompts.rendering import Format
-
-    assert {one.value for one in AnswerFormat} == set(get_args(Format))
-    assert {one.value for one in FileFormat} == set(get_args(exchange.FileFormat))
-    assert all(callable(getattr(caa, one.value)) for one in Estimator)
 
 
 def test_json_goes_alone_to_standard_output(monkeypatch):

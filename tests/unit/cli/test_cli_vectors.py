@@ -117,7 +117,7 @@ def test_sweep_prints_the_summary_of_the_library(vector, loaded, tiny_llama):
     result = done("sweep", "liking.safetensors", "liking.json", "--json", *options)
     told = json.loads(result.stdout)
     pairs = caa.load_behavior("liking.json").test
-    table = caa.sweep(tiny_llama, vector, pairs, format="text", layers=[1, 2], multipliers=(-2, 0, 1))
+    table = caa.sweep(tiny_llama, vector, pairs, layers=[1, 2], multipliers=(-2, 0, 1))
     expected = caa.summarize(table, seed=3)
     rows = pd.DataFrame(told.pop("rows"))
     pd.testing.assert_frame_equal(rows, expected, check_dtype=False, rtol=1e-12)
@@ -125,9 +125,10 @@ def test_sweep_prints_the_summary_of_the_library(vector, loaded, tiny_llama):
         "format": "text",  # the one of the vector
         "model": "tiny-llama",
         "operator": "add",
-        "path": "tree",
+        "positions": "from_last_prompt_token",
+        "path": table["path"].iloc[0],
+        "prompt_digest": table["prompt_digest"].iloc[0],
         "behavior": "liking",
-        "confidence": 0.95,
     }
     assert loaded == [("tiny-llama", {"device": None, "dtype": None})]  # the one that the vector names
 
@@ -199,11 +200,13 @@ def test_generate_prints_the_answers_of_the_library(vector, loaded, tiny_llama):
 
 def test_generate_shows_the_answers_side_by_side(vector, monkeypatch, loaded):
     rows = [
-        {"item": 0, "prompt": "[bold]Hi", "multiplier": multiplier, "answer": f"[red]answer{number}"}
+        {"item": 0, "prompt": "[bold]Hi", "sample": 0, "multiplier": multiplier, "answer": f"[red]answer{number}"}
         for number, multiplier in enumerate((-1.0, 0.0, 1.5))
     ]
     monkeypatch.setattr("caa_interp.steering.generation.generate", lambda *_, **__: pd.DataFrame(rows))
-    shown = done("generate", "liking.safetensors", "Hi", "--layer", "1").stdout.splitlines()
+    shown = done(
+        "generate", "liking.safetensors", "Hi", "--layer", "1", "--multipliers", "-1,0,1.5"
+    ).stdout.splitlines()
     assert shown[0].strip() == "[bold]Hi"  # what looks like markup is text
     (titles,) = [line for line in shown if "unsteered" in line]
     assert re.findall(r"multiplier -1|unsteered|multiplier \+1.5", titles) == [
@@ -215,12 +218,59 @@ def test_generate_shows_the_answers_side_by_side(vector, monkeypatch, loaded):
     assert re.findall(r"\[red\]answer\d", answers) == ["[red]answer0", "[red]answer1", "[red]answer2"]
 
 
+def test_several_vectors_are_applied_together(vector, loaded, tiny_llama):
+    other = caa.SteeringVector(vector.values.flip(1), vector.layers, {"behavior": "other", "model": "tiny-llama"})
+    other.save("other.safetensors")
+    options = ["--layer", "1,2", "--multiplier", "1,-0.5", "--multipliers", "0,4", "--max-new-tokens", "4", "--json"]
+    options += ["--operator", "add_keeping_norm", "--positions", "all", "--style", "llama-2-chat"]
+    options += ["--n", "2", "--temperature", "0.9", "--top-p", "0.8", "--seed", "5"]
+    told = json.loads(done("generate", "liking.safetensors", "other.safetensors", "The sea?", *options).stdout)
+    applied = {"operator": caa.steering.add_keeping_norm, "positions": "all"}
+    both = [caa.Intervention(vector, 1, **applied), caa.Intervention(other, 2, -0.5, **applied)]
+    expected = caa.generate(
+        tiny_llama,
+        ["The sea?"],
+        steering=[[0 * one for one in both], [4 * one for one in both]],
+        n=2,
+        temperature=0.9,
+        top_p=0.8,
+        seed=5,
+        max_new_tokens=4,
+        prompt_format=caa.PromptFormat.of(tiny_llama, style="llama-2-chat"),
+    )
+    pd.testing.assert_frame_equal(pd.DataFrame(told), expected, check_dtype=False)
+
+
+def test_samples_stand_one_below_the_other(vector, loaded):
+    options = ["--layer", "1", "--n", "3", "--temperature", "1", "--max-new-tokens", "1", "--multipliers", "0,1"]
+    caa_options = [*options, "--json"]
+    told = json.loads(done("generate", "liking.safetensors", "Hi", *caa_options).stdout)
+    shown = done("generate", "liking.safetensors", "Hi", *options).stdout
+    assert sorted({row["sample"] for row in told}) == [0, 1, 2]
+    assert all(row["answer"] in shown for row in told)
+
+
+def test_operator_positions_and_style_reach_the_sweep(vector, loaded, tiny_llama):
+    options = ["--layers", "1", "--operator", "ProjectTo(2)", "--positions", "all", "--style", "llama-2-chat"]
+    done("sweep", "liking.safetensors", "liking.json", *options, "--out", "t.parquet")
+    expected = caa.sweep(
+        tiny_llama,
+        vector,
+        caa.load_behavior("liking.json").test,
+        layers=1,
+        operator=caa.steering.ProjectTo(2),
+        positions="all",
+        prompt_format=caa.PromptFormat.of(tiny_llama, style="llama-2-chat"),
+    )
+    pd.testing.assert_frame_equal(pd.read_parquet("t.parquet"), expected)
+
+
 def test_prompts_come_from_standard_input_and_a_file(vector, monkeypatch, loaded, folder):
     asked = []
 
     def generate(model, prompts, **_):
         asked.append(prompts)
-        return pd.DataFrame({"item": [0], "prompt": [prompts[0]], "multiplier": [0.0], "answer": ["so"]})
+        return pd.DataFrame({"item": [0], "prompt": [prompts[0]], "sample": [0], "answer": ["so"]})
 
     monkeypatch.setattr("caa_interp.steering.generation.generate", generate)
     (folder / "prompts.txt").write_text("three\n\nfour\n", encoding="utf-8")

@@ -19,7 +19,16 @@ import caa_interp as caa
 from caa_interp.behaviors.behavior import FORMAT
 from caa_interp.errors import InputError
 from caa_interp.study import config as module, parts, toml
-from caa_interp.study.config import Answers, Controls, Costs, ExperimentConfig, ModelConfig, SideEffects, slug
+from caa_interp.study.config import (
+    Answers,
+    Controls,
+    Costs,
+    ExperimentConfig,
+    ModelConfig,
+    PromptConfig,
+    SideEffects,
+    slug,
+)
 
 ODD = 'it\'s "odd"\n\té\x7f.json'
 
@@ -75,9 +84,11 @@ def test_defaults_are_those_of_the_agreed_study(tmp_path):
     assert (found.format, found.layers, found.system_prompt, found.seed) == ("choices", None, None, 0)
     assert found.multipliers == (-2, -1, 0, 1, 2)
     assert (found.n_train, found.n_validation, found.n_test) == (None, 20, None)
-    assert found.models == (ModelConfig(name="smollm2-135m-instruct"),)
+    assert (found.estimator, found.operator) == ("mean_difference", "add")
+    assert found.positions == "from_last_prompt_token"
+    assert found.models == (ModelConfig(name="smollm2-135m-instruct", prompt=PromptConfig()),)
     assert found.controls == Controls(random=4, orthogonal=0, shuffled=4)
-    assert found.answers == Answers(prompts=6, multipliers=(-4, 0, 4), max_new_tokens=60)
+    assert found.answers == Answers(prompts=6, multipliers=(-4, 0, 4), max_new_tokens=60, seed=0)
     assert found.costs == Costs(passages=12, questions=24, prompts=6)
     assert found.side_effects == SideEffects(pairs=12)
 
@@ -90,11 +101,12 @@ def test_a_model_is_loaded_with_its_own_defaults_unless_told_otherwise():
         "dtype": None,
         "revision": None,
         "device_map": None,
+        "prompt": None,
     }
 
 
 def test_every_field_says_what_it_is_and_its_default():
-    for part in (ExperimentConfig, ModelConfig, Controls, Answers, Costs, SideEffects):
+    for part in (ExperimentConfig, PromptConfig, ModelConfig, Controls, Answers, Costs, SideEffects):
         for name, field in part.model_fields.items():
             told = field.description or ""
             assert any(word in told for word in ("Default", "default", ":class:")), f"{part.__name__}.{name}"
@@ -107,7 +119,7 @@ def test_the_example_in_the_documentation_loads_and_sets_every_field(folder):
     found = load(folder, example)
     given = tomllib.loads(example)
     assert given.keys() == ExperimentConfig.model_fields.keys()
-    for name in ("controls", "answers", "costs", "side_effects"):
+    for name in ("prompt", "controls", "answers", "costs", "side_effects"):
         assert given[name].keys() == type(getattr(found, name)).model_fields.keys()
     assert found.behaviors == ("sycophancy", str(folder / "my-behavior.json"))
     assert found.layers == (10, 12, 14)
@@ -136,7 +148,7 @@ def test_everything_that_is_wrong_is_told_at_once(folder):
         randm = 4
         shuffled = 2.0
         [answers]
-        seed = 3
+        format = "text"
         max_new_tokens = "60"
     """
     first, *lines = problems(load, folder, text)
@@ -158,8 +170,8 @@ def test_everything_that_is_wrong_is_told_at_once(folder):
         "controls.shuffled: 2.0; it must be a whole number.",
         "controls.randm: there is no such field; did you mean 'random'? Allowed here: random, orthogonal, shuffled.",
         "answers.max_new_tokens: '60'; it must be a whole number.",
-        "answers.seed: there is no such field; did you mean 'seed' above the first [table]? Allowed here: "
-        "prompts, multipliers, max_new_tokens.",
+        "answers.format: there is no such field; did you mean 'format' above the first [table]? Allowed here: "
+        "prompts, multipliers, max_new_tokens, temperature, n, top_p, seed.",
         f"modelz: there is no such field; did you mean 'models'? Allowed here: {top}.",
     ]
 
@@ -205,6 +217,32 @@ def test_everything_that_is_wrong_is_told_at_once(folder):
         ({"answers": {"max_new_tokens": 0}}, "answers.max_new_tokens: 0; it must be at least 1."),
         ({"answers": {"multipliers": []}}, "answers.multipliers: []; it must be a list that is not empty."),
         ({"answers": {"multipliers": [1, 1.0]}}, "answers.multipliers: (1.0, 1.0) names one twice; name each once."),
+        ({"answers": {"temperature": -1}}, "answers.temperature: -1; it must be at least 0.0."),
+        ({"answers": {"temperature": 1, "top_p": 0}}, "answers.top_p: 0; it must be above 0.0."),
+        (
+            {"answers": {"n": 2}},
+            "answers.n: 2, but temperature is 0, so every sample would be the same. Give it too, such as 0.7.",
+        ),
+        (
+            {"estimator": "mean"},
+            "estimator: 'mean'; give one of mean_difference, principal_difference, logistic_probe, "
+            "whitened_mean_difference.",
+        ),
+        ({"operator": "Cap(low=2, high=1)"}, "operator: low and high: 2 and 1; low must be at most high."),
+        (
+            {"positions": "-1"},
+            "positions: '-1'; give one of 'from_last_prompt_token', 'answer', 'prompt', 'all', "
+            "'after_thinking', FirstAnswerTokens(k), or a list of positions of at least 0.",
+        ),
+        (
+            {"prompt": {"style": "bas"}},
+            "prompt.style: 'bas'; it must be 'llama-2-chat', 'base' or 'chat-template'; did you mean 'base'?",
+        ),
+        ({"prompt": {"template_arguments": 1}}, "prompt.template_arguments: 1; it must be a table."),
+        (
+            {"models": [{"prompt": {"template_arguments": {"tools": [1]}}}]},
+            "models[0].prompt.template_arguments: 'tools' is [1]; it must be true, false, a finite number or a text.",
+        ),
         ({"costs": {"passages": -1}}, "costs.passages: -1; it must be at least 0."),
     ],
 )
@@ -225,6 +263,36 @@ def test_parts_as_objects_and_as_dicts_are_the_same(folder):
     made = study(folder, **parts_given)
     assert made == study(folder, **dicts_given) == study(folder, **{**dicts_given, "models": ("a/b",)})
     assert ExperimentConfig(**made.model_dump()) == made
+
+
+def test_names_are_kept_as_tables_spell_them(folder):
+    made = study(folder, estimator="logistic_probe", operator="Cap(high=3)", positions="FirstAnswerTokens(2)")
+    assert (made.estimator, made.operator) == ("logistic_probe", "Cap(low=-inf, high=3)")
+    assert made.positions == "FirstAnswerTokens(k=2)"
+    assert study(folder, positions="3, 4").positions == "(3, 4)"
+    assert study(folder, operator=made.operator, positions=made.positions, estimator="logistic_probe") == made
+
+
+def test_the_prompt_of_the_study_is_that_of_models_without_their_own(folder):
+    made = load(
+        folder,
+        """
+        behaviors = ["mine.json"]
+        n_validation = 4
+        [prompt]
+        style = "base"
+        [[models]]
+        name = "a/b"
+        [[models]]
+        name = "c/d"
+        prompt = {template_arguments = {enable_thinking = false}}
+        """,
+    )
+    assert [model.prompt for model in made.models] == [
+        PromptConfig(style="base"),
+        PromptConfig(template_arguments={"enable_thinking": False}),
+    ]
+    assert load(folder, made.to_toml()) == made
 
 
 def test_a_part_on_its_own_tells_its_problems_too():
@@ -482,6 +550,15 @@ counts = st.integers(0, 1_000_000)
 doses = st.lists(st.floats(-1e6, 1e6) | st.integers(-9, 9), min_size=1, max_size=5, unique_by=float)
 
 
+prompts = st.fixed_dictionaries(
+    {},
+    optional={
+        "style": st.sampled_from(["base", "chat-template"]),
+        "template_arguments": st.dictionaries(texts, texts | st.booleans() | counts | st.floats(-1e6, 1e6), max_size=3),
+    },
+)
+
+
 @st.composite
 def models(draw):
     names = st.sampled_from(["smollm2-135m-instruct", "one", "two", "model.gguf", "gpt2", "owner/name"])
@@ -491,6 +568,7 @@ def models(draw):
             "backend": draw(st.sampled_from(["auto", "bridge", "hooked"])),
             "device": draw(st.none() | filled),
             "dtype": draw(st.none() | st.sampled_from(["float32", "bfloat16", "float16", "float64"])),
+            "prompt": draw(st.none() | prompts),
             "revision": draw(filled) if name in ("gpt2", "owner/name") else None,
         }
         for name in draw(st.lists(names, min_size=1, max_size=3, unique=True))
@@ -503,6 +581,10 @@ studies = st.fixed_dictionaries(
         "name": filled,
         "behaviors": st.sampled_from([["mine.json"], [ODD], [ODD, "mine.json"], ["optimism", ODD]]),
         "format": st.sampled_from(["choices", "text"]),
+        "estimator": st.sampled_from(["mean_difference", "logistic_probe"]),
+        "operator": st.sampled_from(["add", "ablate", "Cap(high=3)", "AddIf(1.5, side='above')"]),
+        "positions": st.sampled_from(["all", "FirstAnswerTokens(3)", "3, 4, 7"]),
+        "prompt": prompts,
         "layers": st.none() | st.lists(counts, min_size=1, max_size=4, unique=True),
         "multipliers": doses.map(lambda given: [*(dose for dose in given if dose), 0]).filter(lambda all: len(all) > 1),
         "system_prompt": st.none() | texts,
@@ -538,7 +620,8 @@ def test_all_that_is_not_none_is_written(folder):
     written = tomllib.loads(study(folder, models=["a/b", "c/d"]).to_toml())
     left_out = {"layers", "system_prompt", "n_train", "n_test"}
     assert written.keys() == ExperimentConfig.model_fields.keys() - left_out
-    assert written["models"] == [{"name": "a/b", "backend": "auto"}, {"name": "c/d", "backend": "auto"}]
+    rest = {"backend": "auto", "prompt": {"template_arguments": {}}}
+    assert written["models"] == [{"name": "a/b", **rest}, {"name": "c/d", **rest}]
     for name in ("controls", "answers", "costs", "side_effects"):
         assert written[name].keys() == getattr(parts, name.title().replace("_", "")).model_fields.keys()
     full = study(folder, layers=[1, 2], system_prompt="\x7f", n_train=4, n_test=2)

@@ -75,6 +75,24 @@ def test_the_system_prompt_is_asked_in_every_piece_that_asks_something(found):
         assert piece.arguments(found).get("system_prompt") == (None if without else "Be brief."), piece.label
 
 
+def test_what_steers_is_asked_in_every_piece_that_steers(found):
+    steered = {"operator": "ablate", "positions": "answer"}
+    plan = plan_of(layers=(4, 5, 6), estimator="logistic_probe", **steered)
+    assert {piece.arguments(found)["estimator"] for piece in plan.vectors()} == {"logistic_probe"}
+    for piece in [*plan.scores(), *plan.rest()]:
+        asked = piece.arguments(found)
+        applied = {name: asked[name] for name in steered if name in asked}
+        assert applied == ({} if piece.kind in ("logit_lens", "projection") else steered), piece.label
+
+
+def test_answers_are_sampled_as_asked(found):
+    sampled = {"n": 3, "temperature": 0.5, "top_p": 0.9}
+    for seed in ({}, {"seed": 7}):
+        plan = plan_of(layers=(4, 5, 6), seed=5, answers={**sampled, **seed})
+        asked = next(piece for piece in plan.rest() if piece.kind == "answers").arguments(found)
+        assert asked.items() >= {**sampled, "seed": seed.get("seed", 5)}.items()
+
+
 @pytest.mark.parametrize(
     ("left_out", "gone"),
     [
