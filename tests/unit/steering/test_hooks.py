@@ -141,8 +141,10 @@ def test_a_hook_that_writes_is_found(source):
     "source",
     [
         "def look(x, hook) -> None:\n    seen.append(x.clone())\nmodel.add_hook(name, look)",
-        "def made(n) -> Callable[..., None]:\n return lambda x, hook: look(n, x)\nm.hooks(fwd_hooks=[(n, made(n)) for n in s])",
-        "class A:\n def see(self, x, hook) -> None:\n  self.n = x.shape\n def go(self):\n  p.register_forward_pre_hook(self.see)",
+        "def made(n) -> Callable[..., None]:\n return lambda x, hook: look(n, x)\n"
+        "m.hooks(fwd_hooks=[(n, made(n)) for n in s])",
+        "class A:\n def see(self, x, hook) -> None:\n  self.n = x.shape\n"
+        " def go(self):\n  p.register_forward_pre_hook(self.see)",
         "with context.hooks():\n    pass",
     ],
 )
