@@ -72,6 +72,10 @@ class Intervention:
         }.items():
             object.__setattr__(self, name, value)
 
+    def __repr__(self) -> str:
+        what = f"{self.multiplier:g} of {self.vector.name}, layer {self.layer}"
+        return f"Intervention({what}, {name_of(self.operator)}, {name_of_positions(self.positions)})"
+
     def __mul__(self, factor: float) -> Intervention:
         return replace(self, multiplier=self.multiplier * factor)
 
