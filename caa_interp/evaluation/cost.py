@@ -23,10 +23,11 @@ from caa_interp.prompts.conversation import Prompt
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format
 from caa_interp.steering.context import ambient
-from caa_interp.steering.generation import encode_prompt, greedy_answers
+from caa_interp.steering.generation import encode_prompt
 from caa_interp.steering.intervention import Condition, Steered, conditions
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions
+from caa_interp.steering.writing import write_all
 from caa_interp.tree.branches import Branch
 from caa_interp.tree.edits import Operator
 from caa_interp.tree.run import run_trees
@@ -192,9 +193,9 @@ def own_answers(
         raise InputError(f"prompts: {prompts!r}; give a non-empty list of texts or conversations.")
     asked = [encode_prompt(form, prompt, n_tokens, system_prompt, f"prompts[{n}]") for n, prompt in enumerate(prompts)]
     with ambient(model):
-        answers = greedy_answers(model, form, asked, n_tokens)
-    end = (min(form.end_ids, default=0),)
-    return [(ids + (answer or end), len(ids)) for ids, answer in zip(asked, answers, strict=True)]
+        answers = write_all(model, form, asked, [()], max_new_tokens=n_tokens)
+    end = [min(form.end_ids, default=0)]
+    return [(ids + tuple(answers[n, 0, 0] or end), len(ids)) for n, ids in enumerate(asked)]
 
 
 def measured(

@@ -1,38 +1,32 @@
 """Answers to prompts, unsteered or steered, written token by token (Rimsky et al. 2024, section 3).
 
-1. Each prompt is read once, without its last token, for all conditions that change nothing before it.
-2. From the last token of the prompt on, every pass holds one token of every answer, and each answer's own
-   interventions are applied to it.
-3. An answer that the model ends leaves the batch.
+1. Prompts are put in the model's form, and conditions are spelled out: unsteered, one intervention, or several.
+2. All answers are written side by side (:mod:`caa_interp.steering.writing`), each under its own interventions.
+3. Tokens become texts: the thinking apart from the answer, where a model thinks first.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
-from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import CachedDecoder, check_model, input_device, model_id
-from caa_interp.progress import track
+from caa_interp.models.access import check_model, model_id
 from caa_interp.prompts.conversation import Prompt
 from caa_interp.prompts.format import PromptFormat, split_thinking
 from caa_interp.steering.context import ambient
-from caa_interp.steering.intervention import Condition, Intervention, Steering, as_interventions, check_fit, conditions
+from caa_interp.steering.intervention import Condition, Steering, as_interventions, check_fit, conditions
 from caa_interp.steering.operators import add
-from caa_interp.steering.positions import Positions, end_of_thinking
-from caa_interp.tree.edits import EditedBatch, Operator, editing
+from caa_interp.steering.positions import Positions
+from caa_interp.steering.writing import Row, Writing, write_all
+from caa_interp.tree.edits import Operator
 from caa_interp.vectors.vector import SteeringVector
 
-_ROWS_AT_ONCE = 64
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -115,19 +109,24 @@ def generate(
     ]
     with ambient(model) as outer:
         asked = _conditions(model, form, steering, vector, layer, multipliers, operator, positions)
-        at_once = max(1, _ROWS_AT_ONCE // (len(asked) * n))
-        portions = [range(begin, min(begin + at_once, len(ids))) for begin in range(0, len(ids), at_once)]
-        answers: dict[tuple[int, int, int], list[int]] = {}
-        steps = _write_all(model, form, ids, portions, asked, outer, n, max_new_tokens, temperature, top_p, seed)
-        for step in track(steps, "Generating", progress, total=len(portions) * max_new_tokens):
-            for which, token in step.items():
-                answers.setdefault(which, []).append(token)
+        answers = write_all(
+            model,
+            form,
+            ids,
+            [(*outer, *condition.interventions) for condition in asked],
+            max_new_tokens=max_new_tokens,
+            n=n,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            progress=progress,
+        )
     rows = []
     for number, prompt in enumerate(prompts):
         shown = prompt if isinstance(prompt, str) else json.dumps([dict(turn) for turn in prompt], ensure_ascii=False)
         for place, condition in enumerate(asked):
             for sample in range(n):
-                tokens = answers.get((number, place, sample), [])
+                tokens = answers[number, place, sample]
                 thinking, answer = split_thinking(form, tokens)
                 columns = {"item": number, "prompt": shown, "sample": sample, **condition.columns, "answer": answer}
                 columns |= {} if form.thinking_end is None else {"thinking": thinking}
@@ -193,7 +192,7 @@ def stream_answer(
     def written() -> Iterator[Answer]:
         tokens: tuple[int, ...] = ()
         with ambient(model) as outer:
-            writing = _Writing(model, form, [ids], [_Row(0, (*outer, *interventions))])
+            writing = Writing(model, form, [ids], [Row(0, (*outer, *interventions))])
         while len(tokens) < max_new_tokens:
             with ambient(model), writing.hooks():
                 step = writing.step()
@@ -217,21 +216,6 @@ def encode_prompt(
             f"{form.n_ctx}. Shorten it, or lower max_new_tokens."
         )
     return ids
-
-
-def greedy_answers(
-    model: Any, form: PromptFormat, prompts: Sequence[tuple[int, ...]], max_new_tokens: int
-) -> list[tuple[int, ...]]:
-    """Tokens of the unsteered greedy answers to prompts, without the token that ends them."""
-    at_once = [
-        range(begin, min(begin + _ROWS_AT_ONCE, len(prompts))) for begin in range(0, len(prompts), _ROWS_AT_ONCE)
-    ]
-    answers: list[list[int]] = [[] for _ in prompts]
-    unsteered = conditions(model, None)
-    for step in _write_all(model, form, prompts, at_once, unsteered, (), 1, max_new_tokens, 0.0, 1.0, 0):
-        for (number, _, _), token in step.items():
-            answers[number].append(token)
-    return [tuple(tokens) for tokens in answers]
 
 
 def _conditions(
@@ -272,150 +256,3 @@ def _check_sampling(n: int, max_new_tokens: int, temperature: float, top_p: floa
 
 def _text(form: PromptFormat, tokens: Sequence[int]) -> str:
     return str(form.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
-
-
-def _write_all(
-    model: Any,
-    form: PromptFormat,
-    prompts: Sequence[tuple[int, ...]],
-    portions: Sequence[range],
-    asked: Sequence[Condition],
-    outer: tuple[Intervention, ...],
-    n: int,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    seed: int,
-) -> Iterator[dict[tuple[int, int, int], int]]:
-    """Write the answers portion by portion, and yield ``{(prompt, condition, sample): token}`` step by step."""
-    for portion in portions:
-        places = [(number, place, k) for number in portion for place in range(len(asked)) for k in range(n)]
-        rows = [
-            _Row(
-                number - portion.start,
-                (*outer, *asked[place].interventions),
-                _generator(seed, prompts[number], k) if temperature else None,
-            )
-            for number, place, k in places
-        ]
-        writing = _Writing(model, form, [prompts[number] for number in portion], rows, temperature, top_p)
-        with writing.hooks():
-            for _ in range(max_new_tokens):
-                step = writing.step()
-                if not step:
-                    break
-                yield {places[row]: token for row, token in step.items()}
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One answer: the number of its prompt, what is done while it is written, and where its random numbers are from."""
-
-    prompt: int
-    interventions: tuple[Intervention, ...]
-    generator: torch.Generator | None = None
-
-
-class _Writing:
-    """Answers that are being written side by side; rows of one prompt stand together, and equally many per prompt."""
-
-    def __init__(
-        self,
-        model: Any,
-        form: PromptFormat,
-        prompts: Sequence[tuple[int, ...]],
-        rows: Sequence[_Row],
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-    ) -> None:
-        self.model, self.form, self.rows, self.device = model, form, rows, input_device(model)
-        self.tokens = [list(prompts[row.prompt]) for row in rows]
-        self.n_prompt = [len(tokens) for tokens in self.tokens]
-        self.alive = list(range(len(rows)))
-        self.warpers = [TemperatureLogitsWarper(temperature)] if temperature else []
-        self.warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
-        self.layers = sorted({one.layer for row in rows for one in row.interventions if one.multiplier})
-        self.decoder = CachedDecoder(model)
-        self._resolve()
-        self._read(prompts)
-
-    def hooks(self) -> Any:
-        """Context in which the model must be while a step is taken."""
-        return editing(self.model, self.layers, lambda layer, activation: self.batch.apply(layer, activation))
-
-    def _resolve(self) -> None:
-        """Find the steered positions of the rows that are still being written."""
-        self.batch = EditedBatch(
-            [
-                [one.edit(self.n_prompt[row], self._thinking_end(row)) for one in self.rows[row].interventions]
-                for row in self.alive
-            ]
-        )
-
-    def _thinking_end(self, row: int) -> float | None:
-        return end_of_thinking(self.form, self.tokens[row], self.n_prompt[row], growing=True)
-
-    @torch.no_grad()
-    def _read(self, prompts: Sequence[tuple[int, ...]]) -> None:
-        """Read the prompts without their last tokens: once each, unless a row is steered there."""
-        width, n_each = max(map(len, prompts)), len(self.rows) // len(prompts)
-        early = any(
-            edit.first(n - 1) < n - 1
-            for n, edits in zip(self.n_prompt, self.batch.edits, strict=True)
-            for edit in edits
-        )
-        each = [prompt for prompt in prompts for _ in range(n_each)] if early else list(prompts)
-        tokens = torch.zeros(len(each), width, dtype=torch.long)
-        mask = torch.zeros_like(tokens)
-        for row, prompt in enumerate(each):
-            tokens[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
-        if width > 1:
-            if early:
-                self.batch.place(np.arange(width - 1) - (width - np.array([len(one) for one in each]))[:, None])
-            with editing(self.model, self.layers if early else (), self.batch.apply):
-                self.decoder.forward(tokens[:, :-1].to(self.device), mask[:, :-1].to(self.device))
-            if not early:
-                at = torch.arange(len(prompts), device=self.device).repeat_interleave(n_each)
-                self.decoder.select(at)
-
-    @torch.no_grad()
-    def step(self) -> dict[int, int]:
-        """Write the next token of every row; a row whose answer the model has ended is in no further step."""
-        if not self.alive:
-            return {}
-        self.batch.place(np.array([[len(self.tokens[row]) - 1] for row in self.alive]))
-        last = torch.tensor([[self.tokens[row][-1]] for row in self.alive], device=self.device)
-        logits = self.decoder.forward(last, torch.ones_like(last))[:, -1]
-        chosen = self._choose(logits)
-        written = {row: token for row, token in zip(self.alive, chosen, strict=True) if token not in self.form.end_ids}
-        if len(written) < len(self.alive):
-            kept = [place for place, row in enumerate(self.alive) if row in written]
-            self.alive = list(written)
-            if kept:
-                self.decoder.select(torch.tensor(kept, device=self.device))
-            self.batch = EditedBatch([self.batch.edits[place] for place in kept])
-        for row, token in written.items():
-            self.tokens[row].append(token)
-        if any(one.positions == "after_thinking" for row in self.alive for one in self.rows[row].interventions):
-            self._resolve()
-        return written
-
-    def _choose(self, logits: torch.Tensor) -> list[int]:
-        """Next token of every row: the most likely, or one drawn with the row's own generator."""
-        if not self.warpers:
-            return logits.argmax(-1).tolist()
-        scores: Any = logits.float()
-        for warper in self.warpers:
-            scores = warper(None, scores)
-        probabilities = scores.softmax(-1).cpu()
-        return [
-            int(torch.multinomial(row, 1, generator=self.rows[alive].generator))
-            for alive, row in zip(self.alive, probabilities, strict=True)
-        ]
-
-
-def _generator(seed: int, prompt: Sequence[int], sample: int) -> torch.Generator:
-    """Random numbers of one sample of one prompt, which nothing else has a part in."""
-    digest = hashlib.sha256(json.dumps([int(seed), list(prompt), sample]).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

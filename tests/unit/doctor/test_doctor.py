@@ -35,13 +35,13 @@ NAMES = [
     "hooks left behind",
 ]
 
-activations, context, edits, generation, intervention, passes = (
+activations, context, edits, writing, intervention, passes = (
     import_module(f"caa_interp.{name}")
     for name in (
         "vectors.activations",
         "steering.context",
         "tree.edits",
-        "steering.generation",
+        "steering.writing",
         "steering.intervention",
         "tree.passes",
     )
@@ -320,7 +320,7 @@ def test_a_cache_that_is_read_at_the_wrong_position(model, monkeypatch):
 
 
 def test_generation_that_does_not_choose_the_likeliest(model, monkeypatch):
-    monkeypatch.setattr(generation._Writing, "_choose", lambda self, logits: logits.topk(2).indices[:, 1].tolist())
+    monkeypatch.setattr(writing.Writing, "_choose", lambda self, logits: logits.topk(2).indices[:, 1].tolist())
     checks = examine(model)
     assert failed(checks) == {"key-value cache"}
     worst = re.search(r"are at most (\S+) nats less likely", checks["key-value cache"].detail)
@@ -432,7 +432,7 @@ def test_generation_that_steers_too_much(model, monkeypatch):
     def too_much(model, layers, edited):
         return edits.editing(model, layers, lambda layer, x: x + 1.5 * (edited(layer, x) - x))
 
-    monkeypatch.setattr(generation, "editing", too_much)
+    monkeypatch.setattr(writing, "editing", too_much)
     checks = examine(model)
     assert "steered positions" in failed(checks) <= {"steered positions", "key-value cache"}
     assert "caa_interp.generate adds the vector at 0 of 3 positions" in checks["steered positions"].detail

@@ -14,7 +14,7 @@ from caa_interp.steering.generation import stream_answer
 from tests.conftest import random_llama, small_tokenizer
 from tests.oracles import definition, steering as oracle
 
-generation = import_module("caa_interp.steering.generation")
+writing = import_module("caa_interp.steering.writing")
 QUESTIONS = ["Is it good?", "What do you think of the weather today, the garden and the sea?", "Rain"]
 
 
@@ -77,7 +77,7 @@ def test_a_batch_of_prompts_equals_single_prompts(tiny_llama, answers):
 
 
 def test_portions_do_not_change_the_answers(tiny_llama, answers, monkeypatch):
-    monkeypatch.setattr(generation, "_ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(writing, "ROWS_AT_ONCE", 3)
     again = caa.generate(tiny_llama, QUESTIONS, vector=VECTOR, layer=1, multipliers=(-2, 0, 2), max_new_tokens=12)
     assert again["answer"].tolist() == answers["answer"].tolist()
 
@@ -282,14 +282,14 @@ def thinker(tmp_path_factory):
 
 def begin_with(monkeypatch, tokens):
     """Let every answer begin with some tokens, and go on as the model does."""
-    choose = generation._Writing._choose
+    choose = writing.Writing._choose
 
     def begun(self, logits):
         done = [len(self.tokens[row]) - self.n_prompt[row] for row in self.alive]
         own = choose(self, logits)
         return [tokens[n] if n < len(tokens) else token for n, token in zip(done, own, strict=True)]
 
-    monkeypatch.setattr(generation._Writing, "_choose", begun)
+    monkeypatch.setattr(writing.Writing, "_choose", begun)
 
 
 THINKING = {
@@ -444,7 +444,7 @@ def forced(monkeypatch, tokenizer, text):
     """Let every answer be ``text``, byte by byte where the tokenizer has no longer token; return its tokens."""
     tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
     coming = iter(tokens)
-    monkeypatch.setattr(generation._Writing, "_choose", lambda *_: [next(coming)])
+    monkeypatch.setattr(writing.Writing, "_choose", lambda *_: [next(coming)])
     return tokens
 
 

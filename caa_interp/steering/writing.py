@@ -1,0 +1,200 @@
+"""Several answers written side by side, one token per step.
+
+Each prompt is read once, without its last token, unless a row is steered there. From the last token of the prompt on,
+every pass holds one token of every answer, and each row's own edits are applied to it. An answer that the model ends
+leaves the batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
+
+from caa_interp.models.access import CachedDecoder, input_device
+from caa_interp.progress import track
+from caa_interp.prompts.format import PromptFormat
+from caa_interp.steering.intervention import Intervention
+from caa_interp.steering.positions import end_of_thinking
+from caa_interp.tree.edits import EditedBatch, editing
+
+ROWS_AT_ONCE = 64
+
+
+def write_all(
+    model: Any,
+    form: PromptFormat,
+    prompts: Sequence[tuple[int, ...]],
+    asked: Sequence[Sequence[Intervention]],
+    *,
+    max_new_tokens: int,
+    n: int = 1,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[tuple[int, int, int], list[int]]:
+    """Write the answers to all prompts under all conditions.
+
+    Parameters
+    ----------
+    prompts
+        Token ids.
+    asked
+        Conditions, each the interventions that are applied in turn.
+    max_new_tokens, n, temperature, top_p, seed, progress
+        As in :func:`caa_interp.generate`.
+
+    Returns
+    -------
+    dict
+        ``{(prompt, condition, sample): tokens}``, without the token that ends an answer.
+    """
+    at_once = max(1, ROWS_AT_ONCE // (len(asked) * n))
+    portions = [range(begin, min(begin + at_once, len(prompts))) for begin in range(0, len(prompts), at_once)]
+    every = [(number, place, k) for number in range(len(prompts)) for place in range(len(asked)) for k in range(n)]
+    answers: dict[tuple[int, int, int], list[int]] = {place: [] for place in every}
+
+    def steps() -> Iterator[dict[tuple[int, int, int], int]]:
+        for portion in portions:
+            places = [place for place in every if place[0] in portion]
+            rows = [
+                Row(
+                    number - portion.start,
+                    tuple(asked[place]),
+                    _generator(seed, prompts[number], k) if temperature else None,
+                )
+                for number, place, k in places
+            ]
+            writing = Writing(model, form, [prompts[number] for number in portion], rows, temperature, top_p)
+            with writing.hooks():
+                for _ in range(max_new_tokens):
+                    step = writing.step()
+                    if not step:
+                        break
+                    yield {places[row]: token for row, token in step.items()}
+
+    for step in track(steps(), "Generating", progress, total=len(portions) * max_new_tokens):
+        for place, token in step.items():
+            answers[place].append(token)
+    return answers
+
+
+@dataclass(frozen=True)
+class Row:
+    """One answer: the number of its prompt, what is done while it is written, and where its random numbers are from."""
+
+    prompt: int
+    interventions: tuple[Intervention, ...]
+    generator: torch.Generator | None = None
+
+
+class Writing:
+    """Answers that are being written side by side; rows of one prompt stand together, and equally many per prompt."""
+
+    def __init__(
+        self,
+        model: Any,
+        form: PromptFormat,
+        prompts: Sequence[tuple[int, ...]],
+        rows: Sequence[Row],
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+    ) -> None:
+        self.model, self.form, self.rows, self.device = model, form, rows, input_device(model)
+        self.tokens = [list(prompts[row.prompt]) for row in rows]
+        self.n_prompt = [len(tokens) for tokens in self.tokens]
+        self.alive = list(range(len(rows)))
+        self.warpers = [TemperatureLogitsWarper(temperature)] if temperature else []
+        self.warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
+        self.layers = sorted({one.layer for row in rows for one in row.interventions if one.multiplier})
+        self.decoder = CachedDecoder(model)
+        self._resolve()
+        self._read(prompts)
+
+    def hooks(self) -> Any:
+        """Context in which the model must be while a step is taken."""
+        return editing(self.model, self.layers, lambda layer, activation: self.batch.apply(layer, activation))
+
+    def _resolve(self) -> None:
+        """Find the steered positions of the rows that are still being written."""
+        self.batch = EditedBatch(
+            [
+                [one.edit(self.n_prompt[row], self._thinking_end(row)) for one in self.rows[row].interventions]
+                for row in self.alive
+            ]
+        )
+
+    def _thinking_end(self, row: int) -> float | None:
+        return end_of_thinking(self.form, self.tokens[row], self.n_prompt[row], growing=True)
+
+    @torch.no_grad()
+    def _read(self, prompts: Sequence[tuple[int, ...]]) -> None:
+        """Read the prompts without their last tokens: once each, unless a row is steered there."""
+        width, n_each = max(map(len, prompts)), len(self.rows) // len(prompts)
+        early = any(
+            edit.first(n - 1) < n - 1
+            for n, edits in zip(self.n_prompt, self.batch.edits, strict=True)
+            for edit in edits
+        )
+        each = [prompt for prompt in prompts for _ in range(n_each)] if early else list(prompts)
+        tokens = torch.zeros(len(each), width, dtype=torch.long)
+        mask = torch.zeros_like(tokens)
+        for row, prompt in enumerate(each):
+            tokens[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, width - len(prompt) :] = 1
+        if width > 1:
+            if early:
+                self.batch.place(np.arange(width - 1) - (width - np.array([len(one) for one in each]))[:, None])
+            with editing(self.model, self.layers if early else (), self.batch.apply):
+                self.decoder.forward(tokens[:, :-1].to(self.device), mask[:, :-1].to(self.device))
+            if not early:
+                at = torch.arange(len(prompts), device=self.device).repeat_interleave(n_each)
+                self.decoder.select(at)
+
+    @torch.no_grad()
+    def step(self) -> dict[int, int]:
+        """Write the next token of every row; a row whose answer the model has ended is in no further step."""
+        if not self.alive:
+            return {}
+        self.batch.place(np.array([[len(self.tokens[row]) - 1] for row in self.alive]))
+        last = torch.tensor([[self.tokens[row][-1]] for row in self.alive], device=self.device)
+        logits = self.decoder.forward(last, torch.ones_like(last))[:, -1]
+        chosen = self._choose(logits)
+        written = {row: token for row, token in zip(self.alive, chosen, strict=True) if token not in self.form.end_ids}
+        if len(written) < len(self.alive):
+            kept = [place for place, row in enumerate(self.alive) if row in written]
+            self.alive = list(written)
+            if kept:
+                self.decoder.select(torch.tensor(kept, device=self.device))
+            self.batch = EditedBatch([self.batch.edits[place] for place in kept])
+        for row, token in written.items():
+            self.tokens[row].append(token)
+        if any(one.positions == "after_thinking" for row in self.alive for one in self.rows[row].interventions):
+            self._resolve()
+        return written
+
+    def _choose(self, logits: torch.Tensor) -> list[int]:
+        """Next token of every row: the most likely, or one drawn with the row's own generator."""
+        if not self.warpers:
+            return logits.argmax(-1).tolist()
+        scores: Any = logits.float()
+        for warper in self.warpers:
+            scores = warper(None, scores)
+        probabilities = scores.softmax(-1).cpu()
+        return [
+            int(torch.multinomial(row, 1, generator=self.rows[alive].generator))
+            for alive, row in zip(self.alive, probabilities, strict=True)
+        ]
+
+
+def _generator(seed: int, prompt: Sequence[int], sample: int) -> torch.Generator:
+    """Random numbers of one sample of one prompt, which nothing else has a part in."""
+    digest = hashlib.sha256(json.dumps([int(seed), list(prompt), sample]).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
