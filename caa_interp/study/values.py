@@ -123,7 +123,9 @@ def _spelled(text: str, info: ValidationInfo) -> str:
     try:
         if info.field_name == "positions":
             return name_of_positions(positions_named(text))
-        return name_of((operator_named if info.field_name == "operator" else estimator_named)(text))
+        if info.field_name == "operator":
+            return name_of(operator_named(text))
+        return estimator_named(text).__name__
     except InputError as error:
         raise InputError(str(error).removeprefix(f"{info.field_name}: ")) from None
 
