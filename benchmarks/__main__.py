@@ -77,13 +77,14 @@ def questions(n: int) -> list[caa.ContrastPair]:
 
 
 def sweep_row(model: Any, vector: caa.SteeringVector, format: str, n_items: int, n_cells: int) -> dict[str, Any]:
-    """Layers x multipliers on several questions, against one hooked forward a cell."""
+    """Layers x multipliers on several questions, against one hooked forward per cell."""
     pairs, prompts = questions(n_items), PromptFormat.of(model)
     layers = range(model.cfg.n_layers)
-    caa.sweep(model, vector, pairs[:1], format=format, layers=[0], multipliers=(0.0, 1.0))
+    options = {"format": format, "multipliers": MULTIPLIERS, "progress": False}
+    caa.sweep(model, vector, pairs[:1], layers=[0], **options)
     rate = floor.matmul_rate(model)
     with Peak() as peak:
-        ours, table = timed(lambda: caa.sweep(model, vector, pairs, format=format, multipliers=MULTIPLIERS))
+        ours, table = timed(lambda: caa.sweep(model, vector, pairs, **options))
     # A shared machine's speed drifts within minutes: the floor is at the mean of the rates right before and after.
     rate = (rate + floor.matmul_rate(model)) / 2
     every = list(naive.cells(len(layers), MULTIPLIERS))
@@ -137,7 +138,7 @@ def floor_seconds(model: Any, renderings: Sequence[Rendering], format: str, rate
 
 
 def extraction_row(model: Any, format: str, n_pairs: int) -> dict[str, Any]:
-    """All layers of one vector, against two full forwards a pair; three rounds each, in turn."""
+    """All layers of one vector, against two full forwards per pair; three rounds each, in turn."""
     pairs, prompts = questions(n_pairs), PromptFormat.of(model)
     caa.extract_vector(model, pairs[:1], format=format)
     renderings = [rendering for pair in pairs for rendering in prompts.render(pair, format)]
@@ -165,8 +166,8 @@ def generation_row(model: Any, vector: caa.SteeringVector, layer: int) -> dict[s
     """5 multipliers x 4 prompts x 60 tokens, against one after the other."""
     prompts = list(caa.load_behavior("optimism").open_ended[:4])
     multipliers, form = (-4.0, -2.0, 0.0, 2.0, 4.0), PromptFormat.of(model)
-    options = {"vector": vector, "layer": layer, "max_new_tokens": 60}
-    caa.generate(model, prompts[:1], multipliers=(1.0,), vector=vector, layer=layer, max_new_tokens=3)
+    options = {"vector": vector, "layer": layer, "max_new_tokens": 60, "progress": False}
+    caa.generate(model, prompts[:1], multipliers=(1.0,), vector=vector, layer=layer, max_new_tokens=3, progress=False)
     with Peak() as peak:
         ours, table = timed(lambda: caa.generate(model, prompts, multipliers=multipliers, **options))
     answers, naive_seconds = [], 0.0
@@ -194,6 +195,7 @@ def steered_row(model: Any, vector: caa.SteeringVector, layer: int) -> dict[str,
     for _ in range(10):
         for multiplier in best:
             options = {"vector": vector, "layer": layer, "multipliers": (multiplier,), "max_new_tokens": 40}
+            options["progress"] = False
             best[multiplier] = min(best[multiplier], timed(lambda o=options: caa.generate(model, prompt, **o))[0])
     return {
         "task": "one steered answer (right) against one unsteered (left), 40 tokens",

@@ -21,7 +21,7 @@ def steering_hook(vector: torch.Tensor, start: int) -> Callable[..., torch.Tenso
 @torch.no_grad()
 def sweep_cell(model: Any, rendering: Rendering, format: str, layer: int, vector: torch.Tensor) -> tuple[float, float]:
     """Scores of both answers at one layer with one (already multiplied) vector: one forward, or two for texts."""
-    hooks = [(f"blocks.{layer}.hook_resid_post", steering_hook(vector, rendering.n_prompt - 1))]
+    hooks = [(f"blocks.{layer}.hook_resid_post", steering_hook(vector, rendering.start))]
     if format == "choices":
         tokens = torch.tensor([rendering.positive[: rendering.n_shared]], device=model.cfg.device)
         logits = model.run_with_hooks(tokens, fwd_hooks=hooks)[0, -1].float().log_softmax(-1)

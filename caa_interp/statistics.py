@@ -1,9 +1,11 @@
-"""Intervals, slopes and rank correlations.
+"""Intervals, slopes and rank correlations, and how an estimate is written.
 
 numpy and scipy only; every random number comes from a generator that is passed in.
 """
 
 from __future__ import annotations
+
+import re
 
 import numpy as np
 from scipy import stats
@@ -184,3 +186,17 @@ def wilson_interval(share: float, n_items: int, confidence: float = 0.95) -> tup
     reach = z / (1 + z**2 / n_items) * float(np.sqrt(share * (1 - share) / n_items + z**2 / (4 * n_items**2)))
     low, high = np.clip([center - reach, center + reach], 0, 1)
     return float(low), float(high)
+
+
+def number_text(value: float, form: str = "+.3f") -> str:
+    """A number as text, with one digit where ``form`` would show none but zeros; empty if it is missing."""
+    if value != value:
+        return ""
+    text = format(value, form)
+    return text if value == 0 or re.search("[1-9]", text) else format(value, "+.1g" if "+" in form else ".1g")
+
+
+def interval_text(mean: float, low: float, high: float, form: str = "+.3f") -> str:
+    """A mean with its interval as text, such as ``"+0.500 (+0.400 to +0.600)"``."""
+    ends = f"{number_text(low, form)} to {number_text(high, form)}" if low == low else "no interval"
+    return f"{number_text(mean, form)} ({ends})" if mean == mean else ""

@@ -35,8 +35,7 @@ def write_study(
 
     def add(table: str, model: str, behavior: str, rows: pd.DataFrame) -> None:
         about = pd.DataFrame({"model": model, "behavior": behavior}, index=rows.index)
-        joined = pd.concat([about, rows.drop(columns="behavior", errors="ignore")], axis=1)
-        joined.attrs = dict(rows.attrs)
+        joined = pd.concat([about, rows.drop(columns=["behavior", "model"], errors="ignore")], axis=1)
         tables.setdefault(table, []).append(joined)
 
     def scored(vectors: Mapping[str, float], at: Sequence[int], n: int = n_pairs) -> pd.DataFrame:
@@ -50,8 +49,8 @@ def write_study(
         rows["log_p_positive"], rows["log_p_negative"] = rows["logit_difference"] - 2, -2.0
         rows["p_positive"] = 1 / (1 + np.exp(-rows["logit_difference"]))
         rows.insert(1, "id", None)
-        rows.attrs = {"format": format, "model": "tiny", "operator": "add", "path": "tree"}
-        return rows
+        kinds = rows["vector"].str.extract(r"^(random|shuffled) \d+$")[0].fillna("vector")
+        return rows.assign(kind=kinds, operator="add", format=format, model="tiny", path="tree")
 
     def costs(measures: Mapping[str, float], layer: int, behavior: str) -> pd.DataFrame:
         rows = pd.MultiIndex.from_product(
@@ -78,7 +77,6 @@ def write_study(
             }
             parts = [swept[swept["layer"] == layer], *([scored(controls, [layer])] if controls else [])]
             dose = pd.concat(parts, ignore_index=True)
-            dose.attrs = dict(swept.attrs)
             add("dose_response", model, behavior, dose)
             add("effects", model, behavior, caa.steerability(dose))
             measured = {"agreement": 0.4, "split_half": 0.8, "separation": 2.0, "probe_accuracy": 0.9}
@@ -119,7 +117,6 @@ def write_study(
     for table, frames in tables.items():
         if table not in leave_out:
             joined = pd.concat(frames, ignore_index=True)
-            joined.attrs = dict(frames[0].attrs)
             (folder / "tables").mkdir(parents=True, exist_ok=True)
             joined.to_parquet(folder / "tables" / f"{table}.parquet", index=False)
     config = f"name = {json.dumps(name)}\nbehaviors = {json.dumps(list(slopes))}\nformat = {json.dumps(format)}\n"

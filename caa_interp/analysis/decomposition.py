@@ -151,15 +151,15 @@ def decompose(
         One row per feature, in the order in which the pursuit chose them; fewer than ``n_features`` where nothing is
         left of the vector, or no feature has a part in what is left:
 
+        - ``vector``, ``layer``, ``norm``: the vector's name, its layer, and its norm there;
         - ``rank``: from 1;
         - ``feature``: row of the decoder;
         - ``coefficient``: of the feature's direction of length 1 in the least-squares fit of all rows, in units of
           the residual stream; negative where the vector takes the feature away;
         - ``cosine``: of the feature's direction with the vector (-1 to 1);
         - ``error``: what is left after this many features, as a share of the vector's norm (0 to 1);
-        - ``random_error``: the same for random directions, the mean over 20.
-
-        ``attrs`` holds ``layer``, ``norm`` (of the vector), ``n_features`` (of the autoencoder) and ``behavior``.
+        - ``random_error``: the same for random directions, the mean over 20;
+        - ``n_features``: of the autoencoder.
 
     Raises
     ------
@@ -197,23 +197,20 @@ def decompose(
     # A pursuit that ends early has the error of its last feature from there on.
     ranks = range(1, len(features) + 1)
     random_errors = [[each[min(rank, len(each) - 1)] for each in random] for rank in ranks]
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
+            "vector": vector.name,
+            "layer": layer,
+            "norm": float(target.norm()),
             "rank": ranks,
             "feature": features,
             "coefficient": coefficients,
             "cosine": (directions[features].double() @ target / target.norm()).tolist(),
             "error": errors[1:],
             "random_error": np.reshape(random_errors, (-1, N_RANDOM)).mean(1),
+            "n_features": sae.n_features,
         }
     )
-    table.attrs = {
-        "layer": layer,
-        "norm": float(target.norm()),
-        "n_features": sae.n_features,
-        "behavior": vector.metadata.get("behavior"),
-    }
-    return table
 
 
 def _pursue(

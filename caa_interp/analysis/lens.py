@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import check_layers, n_layers
+from caa_interp.models.access import check_layers, model_id, n_layers
 from caa_interp.models.readout import component_states, read_logits, token_texts
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.steering.context import steer
@@ -44,9 +44,9 @@ def logit_lens(
     Returns
     -------
     pandas.DataFrame
-        One row per layer, side and rank: ``layer``, ``side`` (``"promoted"``: the highest logits,
-        ``"suppressed"``: the lowest ones of the same readout), ``rank`` (from 1, the most extreme), ``token``,
-        ``token_id``, ``logit``. ``attrs`` holds the vector's ``behavior`` and ``n_pairs``.
+        One row per layer, side and rank: ``vector`` (its name), ``layer``, ``side`` (``"promoted"``: the highest
+        logits, ``"suppressed"``: the lowest ones of the same readout), ``rank`` (from 1, the most extreme), ``token``,
+        ``token_id``, ``logit``, ``n_pairs`` (that the vector was made from; missing if it does not say) and ``model``.
 
         ``logit`` is the logit minus the mean over the vocabulary, so 0 is the average token: no probability
         depends on that mean, and models differ in it, also the same model with centered weights.
@@ -89,9 +89,9 @@ def logit_lens(
         for side in ("promoted", "suppressed"):
             values, ids = row.topk(top_k, largest=side == "promoted")
             frames.append(_ranks(tokenizer, ids, {"logit": values}).assign(layer=layer, side=side))
-    table = pd.concat(frames, ignore_index=True)[["layer", "side", "rank", "token", "token_id", "logit"]]
-    table.attrs.update(_about(vector))
-    return table
+    table = pd.concat(frames, ignore_index=True).assign(vector=vector.name, model=model_id(model))
+    table["n_pairs"] = pd.array([vector.metadata.get("n_pairs")] * len(table), dtype="Int64")
+    return table[["vector", "layer", "side", "rank", "token", "token_id", "logit", "n_pairs", "model"]]
 
 
 def steered_lens(
@@ -132,16 +132,16 @@ def steered_lens(
         Number of tokens a state, at least 1; default 5.
     answer
         Start of the model's answer; default: none.
-    system_prompt
-        Optional system prompt.
+    system_prompt, prompt_format
+        As in :func:`caa_interp.generate`.
 
     Returns
     -------
     pandas.DataFrame
         One row per condition, layer, component and rank: ``vector``, ``steered_layer``, ``multiplier``, ``layer``,
         ``component``, ``rank`` (from 1, the most likely), ``token`` and ``token_id`` as in :func:`logit_lens`,
-        ``logit`` (minus the mean over the vocabulary), ``probability`` (0 to 1, softmax over the vocabulary) and
-        ``read_at`` (the last token).
+        ``logit`` (minus the mean over the vocabulary), ``probability`` (0 to 1, softmax over the vocabulary),
+        ``read_at`` (the last token) and ``model``.
 
         ``component`` is ``"attention output"`` and ``"MLP output"`` (what a block adds to the residual stream),
         ``"mid residual"`` (the stream between the two) or ``"block output"`` (the stream after the block; at
@@ -183,9 +183,9 @@ def steered_lens(
             columns = {"logit": values - row.mean(), "probability": row.softmax(-1)[ids]}
             ranks = _ranks(form.tokenizer, ids, columns).assign(layer=at, component=component)
             where = {"vector": condition.vector, "steered_layer": condition.layer, "multiplier": condition.multiplier}
-            frames.append(ranks.assign(**where, read_at=read_at))
+            frames.append(ranks.assign(**where, read_at=read_at, model=model_id(model)))
     names = ["vector", "steered_layer", "multiplier", "layer", "component", "rank", "token", "token_id"]
-    return pd.concat(frames, ignore_index=True)[[*names, "logit", "probability", "read_at"]]
+    return pd.concat(frames, ignore_index=True)[[*names, "logit", "probability", "read_at", "model"]]
 
 
 def _ranks(tokenizer: Any, ids: torch.Tensor, columns: dict[str, torch.Tensor]) -> pd.DataFrame:
@@ -194,10 +194,6 @@ def _ranks(tokenizer: Any, ids: torch.Tensor, columns: dict[str, torch.Tensor]) 
     numbers = {name: values.tolist() for name, values in columns.items()}
     ranks = range(1, len(listed) + 1)
     return pd.DataFrame({"rank": ranks, "token": token_texts(tokenizer, listed), "token_id": listed, **numbers})
-
-
-def _about(vector: SteeringVector) -> dict[str, Any]:
-    return {name: vector.metadata.get(name) for name in ("behavior", "n_pairs")}
 
 
 def _check_top_k(top_k: int, model: Any) -> int:

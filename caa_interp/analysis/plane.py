@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +16,7 @@ Method = Literal["pca", "umap", "tsne"]
 # The usual values of both methods.
 N_NEIGHBORS = 15
 PERPLEXITY = 30
-SETTINGS: dict[Method, dict[Hashable, int]] = {
+SETTINGS: dict[Method, dict[str, int]] = {
     "pca": {},
     "umap": {"n_neighbors": N_NEIGHBORS},
     "tsne": {"perplexity": PERPLEXITY},

@@ -69,9 +69,8 @@ def project(
         - ``x``, ``y``: for PCA in units of the residual stream, centered on the mean of the fitted points; else
           without a unit;
         - ``x_share``, ``y_share``: share of the fitted points' variance along each component, 0 to 1; missing for
-          UMAP and t-SNE.
-
-        ``attrs``: method, fit, seed, format, model, and the settings of the method.
+          UMAP and t-SNE;
+        - ``method``, ``fit``, ``seed``, ``format``, ``model``, and ``n_neighbors`` of UMAP or ``perplexity`` of t-SNE.
 
     Raises
     ------
@@ -103,9 +102,7 @@ def project(
             frames.append(_with_places(_labels(others, batch, "held out"), placed, plane.shares))
     table = pd.concat(frames, ignore_index=True).sort_values("layer", kind="stable", ignore_index=True)
     first = next(iter(groups.values()))
-    table.attrs = {"method": method, "fit": fit, "seed": seed, "format": first.format, "model": first.model}
-    table.attrs.update(SETTINGS[method])
-    return table
+    return table.assign(method=method, fit=fit, seed=seed, format=first.format, model=first.model, **SETTINGS[method])
 
 
 def project_vectors(
@@ -136,8 +133,8 @@ def project_vectors(
     -------
     pandas.DataFrame
         One row per vector and layer: ``vector``, ``layer``, ``norm`` (of the vector as given, in units of the
-        residual stream), ``x``, ``y``, ``x_share`` and ``y_share``, the last four as in :func:`project`.
-        ``attrs``: method, normalize, seed, and the settings of the method.
+        residual stream), ``x``, ``y``, ``x_share`` and ``y_share`` as in :func:`project`, and ``method``,
+        ``normalize``, ``seed``, and ``n_neighbors`` of UMAP or ``perplexity`` of t-SNE.
 
     Raises
     ------
@@ -169,8 +166,7 @@ def project_vectors(
     names = [name for name in vectors for _ in chosen]
     table = pd.DataFrame({"vector": names, "layer": chosen * len(vectors), "norm": norms.ravel()})
     table = _with_places(table, plane.placed, plane.shares)
-    table.attrs = {"method": method, "normalize": normalize, "seed": seed, **SETTINGS[method]}
-    return table
+    return table.assign(method=method, normalize=normalize, seed=seed, **SETTINGS[method])
 
 
 def _points(groups: Mapping[str, Activations], layers: Sequence[int]) -> np.ndarray:

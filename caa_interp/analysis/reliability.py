@@ -89,7 +89,7 @@ def reliability(
 
         NaN where something is not defined: with one pair all but the norms, with two pairs the intervals of the
         jackknife, where a difference is zero and has no direction, where all length differences are equal, and the
-        letter without both orders kept apart. ``attrs`` holds ``confidence`` and ``format``.
+        letter without both orders kept apart. ``confidence``, ``format`` and ``model`` are columns, too.
 
     Raises
     ------
@@ -136,9 +136,7 @@ def reliability(
         with np.errstate(divide="ignore", invalid="ignore"):
             row = _measure(positive, negative, lengths, letter, halves, confidence)
         rows.append({"layer": layer, "n": len(pairs), **row})
-    table = pd.DataFrame(rows)
-    table.attrs = {"confidence": confidence, "format": activations.format}
-    return table
+    return pd.DataFrame(rows).assign(confidence=confidence, format=activations.format, model=activations.model)
 
 
 def _means(values: torch.Tensor, group: torch.Tensor, n: int) -> np.ndarray:

@@ -46,9 +46,6 @@ def cosine_similarity(
         - ``chance``: the cosine of two independent, uniformly random directions of that width lies between
           ``-chance`` and ``chance`` with a probability of 95 %.
 
-        ``attrs`` holds ``between`` and ``layers``, and in ``left_out`` for every vector the layers that were left
-        out because another vector lacks them.
-
     Raises
     ------
     InputError
@@ -99,14 +96,7 @@ def cosine_similarity(
     else:
         chosen = {name: check_layers(layers, vector.layers, f"the vector {name!r}") for name, vector in named.items()}
         groups = [[(name, layer) for layer in chosen[name]] for name in named]
-    table = pd.concat([_compared(named, group) for group in groups], ignore_index=True)
-    unasked = {name: [n for n in v.layers if layers is None and n not in chosen[name]] for name, v in named.items()}
-    table.attrs = {
-        "between": between,
-        "layers": sorted({layer for each in chosen.values() for layer in each}),
-        "left_out": {name: left for name, left in unasked.items() if left},
-    }
-    return table
+    return pd.concat([_compared(named, group) for group in groups], ignore_index=True)
 
 
 def _named(vectors: SteeringVector | Mapping[str, SteeringVector]) -> dict[str, SteeringVector]:

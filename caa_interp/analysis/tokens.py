@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import check_layers, input_device, reading
+from caa_interp.models.access import check_layers, input_device, model_id, reading
 from caa_interp.models.readout import special_ids, token_texts
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.vectors.vector import SteeringVector
@@ -47,11 +47,11 @@ def token_similarity(
     Returns
     -------
     pandas.DataFrame
-        One row per token and layer: ``position`` (from 0), ``token`` (as in :func:`caa_interp.logit_lens`: a space
-        is ``␣``), ``token_id``, ``part`` (``"prompt"``, which is all of a plain text, or ``"answer"``), ``layer``,
-        ``cosine`` (-1 to 1), ``projection`` (dot product with the unit vector, in units of the residual stream)
-        and ``special`` (whether the token is BOS, a mark of the chat template or the like). ``attrs`` holds the
-        vector's ``behavior`` and ``n_pairs``.
+        One row per token and layer: ``vector`` (its name), ``position`` (from 0), ``token`` (as in
+        :func:`caa_interp.logit_lens`: a space is ``␣``), ``token_id``, ``part`` (``"prompt"``, which is all of a plain
+        text, or ``"answer"``), ``layer``, ``cosine`` (-1 to 1), ``projection`` (dot product with the unit vector, in
+        units of the residual stream), ``special`` (whether the token is BOS, a mark of the chat template or the like)
+        and ``model``.
 
     Raises
     ------
@@ -84,8 +84,9 @@ def token_similarity(
     with torch.no_grad(), reading(model, chosen, compare):
         model(ids, attention_mask=torch.ones_like(ids))
     special = special_ids(form.tokenizer)
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
+            "vector": vector.name,
             "position": np.tile(np.arange(len(tokens)), len(chosen)),
             "token": token_texts(form.tokenizer, tokens) * len(chosen),
             "token_id": tokens * len(chosen),
@@ -94,10 +95,9 @@ def token_similarity(
             "cosine": np.concatenate([found[layer][0] for layer in chosen]),
             "projection": np.concatenate([found[layer][1] for layer in chosen]),
             "special": [token in special for token in tokens] * len(chosen),
+            "model": model_id(model),
         }
     )
-    table.attrs.update({name: vector.metadata.get(name) for name in ("behavior", "n_pairs")})
-    return table
 
 
 def _tokens(form: PromptFormat, text: str, answer: str | None, system_prompt: str | None) -> tuple[list[int], int]:

@@ -4,7 +4,7 @@
 2. Add it to the output of every other layer in turn, raw as it is, and score the pairs as in a sweep.
 3. Do so for the vector of every layer, and with the vector of a base model in its chat model.
 
-Where this differs from the paper: every source layer is scored at every layer, all in about one forward pass an item.
+Where this differs from the paper: every source layer is scored at every layer, all in about one forward pass per item.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def transfer(
     source_layers: int | Sequence[int] | None = None,
     layers: int | Sequence[int] | None = None,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
-    format: Format = "choices",
+    format: Format | None = None,
     system_prompt: str | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Score contrast pairs while the vector of one layer is applied at other layers.
 
@@ -58,10 +58,9 @@ def transfer(
     Returns
     -------
     pandas.DataFrame
-        The table of :func:`caa_interp.sweep`, where ``vector`` names the source layer too, as in
-        ``"refusal of layer 13"``, ``source_layer`` holds it as a number, and ``layer`` is the layer that the vector
-        is applied at. It can be given to :func:`caa_interp.summarize` and :func:`caa_interp.steerability`. ``behavior``
-        is the vector's name.
+        The table of :func:`caa_interp.sweep`, where ``source_layer`` is the layer whose vector is applied, and
+        ``layer`` the one that it is applied at. It can be given to :func:`caa_interp.summarize` and
+        :func:`caa_interp.steerability`.
 
     Raises
     ------
@@ -103,4 +102,4 @@ def transfer(
     )
     numbers = dict(zip(moved, sources, strict=True))
     table.insert(list(table.columns).index("layer"), "source_layer", table["vector"].map(numbers))
-    return table.assign(behavior=name)
+    return table.assign(vector=name)

@@ -9,13 +9,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from caa_interp.behaviors.pairs import ContrastPair, PublishedPair
+from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
 from caa_interp.errors import InputError
+from caa_interp.files import write_atomically
 
 FORMAT = "caa_interp/behavior/1"
 MAX_FILE_BYTES = 64 * 2**20
-# First words of the names that controls have in tables ("random 0"), where behaviors stand beside them.
-CONTROLS = ("random", "orthogonal", "shuffled")
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,35 @@ class Behavior:
             f"Behavior({self.name!r}: {len(self.train)} train and {len(self.test)} test pairs, "
             f"{len(self.open_ended)} open-ended questions)"
         )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the ``.json`` file that :func:`load_behavior` reads; fields that are empty are left out.
+
+        The old file, if any, is replaced only when the new one is whole.
+
+        Raises
+        ------
+        InputError
+            If the path has another ending, or the behavior could not be read again: a text is missing, two pairs have
+            one id, or pairs are kept as published.
+        """
+        path = Path(path)
+        if path.suffix != ".json":
+            raise InputError(f"path: {str(path)!r} must end in '.json'.")
+        splits = {
+            name: check_pairs(pairs) if pairs else [] for name, pairs in (("train", self.train), ("test", self.test))
+        }
+        if any(isinstance(pair, PublishedPair) for pairs in splits.values() for pair in pairs):
+            raise InputError("pairs: some are kept as published, with letters for answers. Read them without compat.")
+        fields = {name: value for name, value in vars(self).items() if value}
+        items = {
+            name: [{k: v for k, v in vars(pair).items() if v is not None} for pair in splits[name]] for name in splits
+        }
+        content = {"format": FORMAT, **fields, "system_prompts": dict(self.system_prompts), **items}
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        parse_behavior(json.loads(text), source=f"behavior {self.name!r}")
+        write_atomically(path, f"{text}\n".encode())
+        return path
 
 
 def load_behaviors() -> dict[str, Behavior]:
@@ -132,7 +160,7 @@ def parse_behavior(data: Any, source: str) -> Behavior:
     for number, question in enumerate(open_ended):
         if not isinstance(question, str) or not question.strip():
             raise InputError(f"{source}: open_ended[{number}] must be a non-empty text, not {question!r}.")
-    train, test = (_pairs(data, split, source) for split in ("train", "test"))
+    train, test = (parse_pairs(_typed(data, split, list, source), f"{source}: {split}") for split in ("train", "test"))
     ids: set[str] = set()
     for pair in [*train, *test]:
         if pair.id is not None and pair.id in ids:
@@ -148,18 +176,6 @@ def parse_behavior(data: Any, source: str) -> Behavior:
         rubric=_typed(data, "rubric", str, source, default=""),
         license=_typed(data, "license", str, source, default=""),
     )
-
-
-def behavior_json(name: str, train: Sequence[ContrastPair], test: Sequence[ContrastPair]) -> str:
-    """Return the JSON file of a behavior that has pairs and no more."""
-    if any(isinstance(pair, PublishedPair) for pair in [*train, *test]):
-        raise InputError("pairs: some are kept as published, with letters for answers. Read them without compat.")
-
-    def items(pairs: Sequence[ContrastPair]) -> list[dict[str, str]]:
-        return [{key: value for key, value in vars(pair).items() if value is not None} for pair in pairs]
-
-    content = {"format": FORMAT, "name": name, "description": "", "train": items(train), "test": items(test)}
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def data_folder() -> Path:
@@ -181,18 +197,28 @@ def _typed(data: dict[str, Any], key: str, kind: type, where: str, default: Any 
     return value
 
 
-def _pairs(data: dict[str, Any], split: str, source: str) -> tuple[ContrastPair, ...]:
+def parse_pairs(
+    items: Sequence[Any],
+    where: str,
+    texts: Sequence[str] = ("question", "positive", "negative"),
+    topic: str = "topic",
+) -> tuple[ContrastPair, ...]:
+    """Build the pairs that a file lists; ``texts`` and ``topic`` are what its fields are called."""
     pairs = []
-    for number, item in enumerate(_typed(data, split, list, source)):
-        where = f"{source}: {split}[{number}]"
+    for number, item in enumerate(items):
+        at = f"{where}[{number}]"
         if not isinstance(item, dict):
-            raise InputError(f"{where} is {type(item).__name__}; it must be an object.")
-        for key in ("id", "topic"):
+            raise InputError(f"{at} is {type(item).__name__}; it must be an object.")
+        for key in texts:
+            if not isinstance(item.get(key), str) or not item[key].strip():
+                given = "missing" if item.get(key) is None else repr(item[key])
+                raise InputError(f"{at}: field {key!r} is {given}; it must be a non-empty text.")
+        for key in ("id", topic):
             if not isinstance(item.get(key), str | None):
-                raise InputError(f"{where}: field {key!r} must be a text.")
-        texts = {key: _typed(item, key, str, where) for key in ("question", "positive", "negative")}
+                raise InputError(f"{at}: field {key!r} is {item[key]!r}; it must be a text.")
         try:
-            pairs.append(ContrastPair(**texts, id=item.get("id"), topic=item.get("topic")))
+            question, positive, negative = (item[key] for key in texts)
+            pairs.append(ContrastPair(question, positive, negative, item.get("id"), item.get(topic)))
         except InputError as error:
-            raise InputError(f"{where}: {error}") from None
+            raise InputError(f"{at}: {error}") from None
     return tuple(pairs)

@@ -8,7 +8,7 @@ and the negative one does not (Rimsky et al. 2024, section 3). How it is put to 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from caa_interp.errors import InputError
@@ -108,6 +108,13 @@ def split_pairs(
 
 def check_pairs(pairs: Iterable[ContrastPair], name: str = "pairs") -> list[ContrastPair]:
     """Return ``pairs`` as a list; raise :class:`InputError` if it is empty or holds something else."""
+    for part in ("train", "pairs"):  # of a behavior; of what was read, or of activations
+        if hasattr(pairs, part):
+            raise InputError(
+                f"{name}: {type(pairs).__name__}; give its pairs, such as {type(pairs).__name__.lower()}.{part}."
+            )
+    if isinstance(pairs, ContrastPair | str | Mapping) or not isinstance(pairs, Iterable):
+        raise InputError(f"{name}: {type(pairs).__name__}; give a list of ContrastPair, such as behavior.train.")
     checked = list(pairs)
     if not checked:
         raise InputError(f"{name}: the list is empty; give at least one ContrastPair.")

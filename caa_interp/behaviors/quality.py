@@ -88,6 +88,8 @@ def measure_quality(behavior: Behavior) -> Quality:
     behavior
         At least two train pairs and one test pair.
     """
+    if not isinstance(behavior, Behavior):
+        raise InputError(f"behavior: {type(behavior).__name__}; give a Behavior, such as load_behavior('sycophancy').")
     if len(behavior.train) < 2 or not behavior.test:
         raise InputError(
             f"behavior {behavior.name!r}: {len(behavior.train)} train and {len(behavior.test)} test pairs; at least "

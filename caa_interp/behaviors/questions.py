@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from caa_interp.behaviors.behavior import data_folder, read_json
+from caa_interp.behaviors.behavior import data_folder, parse_pairs, read_json
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError, MissingDependencyError
 
@@ -79,27 +79,8 @@ def load_prose() -> list[str]:
 def _parse(data: Any, name: str) -> list[ContrastPair]:
     if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("items"), list):
         raise InputError(f"questions {name!r}: the file must be an object of format {FORMAT!r} with a list 'items'.")
-    pairs = []
-    for number, item in enumerate(data["items"]):
-        where = f"questions {name!r}: items[{number}]"
-        if not isinstance(item, dict):
-            raise InputError(f"{where} is {type(item).__name__}; it must be an object.")
-        for key in ("question", "correct", "incorrect"):
-            if not isinstance(item.get(key), str) or not item[key].strip():
-                given = "missing" if item.get(key) is None else repr(item[key])
-                raise InputError(f"{where}: field {key!r} is {given}; it must be a non-empty text.")
-        for key in ("id", "subject"):
-            if not isinstance(item.get(key), str | None):
-                raise InputError(f"{where}: field {key!r} is {item[key]!r}; it must be a text.")
-        try:
-            pairs.append(
-                ContrastPair(
-                    item["question"], item["correct"], item["incorrect"], id=item.get("id"), topic=item.get("subject")
-                )
-            )
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
-    return pairs
+    fields = ("question", "correct", "incorrect")
+    return list(parse_pairs(data["items"], f"questions {name!r}: items", fields, "subject"))
 
 
 def _from_hub(name: str, generator: np.random.Generator) -> list[ContrastPair]:

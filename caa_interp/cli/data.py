@@ -59,17 +59,16 @@ def convert(
 
     Example: caa-interp data convert survival-instinct.jsonl my-survival-instinct.json
     """
-    from caa_interp.behaviors.behavior import behavior_json
+    from caa_interp.behaviors.behavior import Behavior
     from caa_interp.behaviors.pairs import split_pairs
     from caa_interp.behaviors.readers import read_pairs
-    from caa_interp.files import write_atomically
 
     check_target(target, (".json",), force)
     # The published survival-instinct set points the other way; its file says so too, whatever the new name is.
     result = read_pairs(source, behavior=name if name == "survival-instinct" else None)
     typer.echo(result.summary())
     train, test = split_pairs(result.pairs, test_share, seed)
-    write_atomically(target, behavior_json(name or target.stem, train, test).encode("utf-8"))
+    Behavior(name or target.stem, "", train, test).save(target)
     typer.echo(f"{len(train)} train and {len(test)} test pairs in {target}")
 
 

@@ -11,6 +11,7 @@ import typer
 
 from caa_interp.errors import InputError
 from caa_interp.files import write_atomically
+from caa_interp.statistics import interval_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +42,7 @@ def print_table(table: pd.DataFrame) -> None:
 def with_interval(table: pd.DataFrame, measure: str) -> Sequence[str]:
     """Means of a summary with their intervals, as text."""
     columns = (table[measure], table[f"{measure}_low"], table[f"{measure}_high"])
-    return [f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" for mean, low, high in zip(*columns, strict=True)]
+    return [interval_text(*row) for row in zip(*columns, strict=True)]
 
 
 def check_target(path: Path, endings: Sequence[str], force: bool) -> None:

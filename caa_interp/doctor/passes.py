@@ -85,7 +85,8 @@ def check_precision(subject: Subject) -> Verdict:
 
 def check_token_tree(subject: Subject) -> Verdict:
     """Scores of a sweep equal those of one hooked pass for every answer, layer and multiplier."""
-    differences, n_cells, paths = [], 0, set()
+    paths: set[str] = set()
+    differences, n_cells = [], 0
     unsteered: dict[tuple[int, ...], torch.Tensor] = {}
     for format in FORMATS:
         table = sweep(
@@ -97,7 +98,7 @@ def check_token_tree(subject: Subject) -> Verdict:
             multipliers=(-1.0, 0.0, 1.0),
             progress=False,
         )
-        paths |= set(table["path"])
+        paths.update(table["path"])
         rendering = subject.form.render(PAIRS[0], format)[0]
         cells: Any = table[table["order"] == rendering.order].itertuples()
         for cell in cells:

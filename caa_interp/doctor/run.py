@@ -40,7 +40,7 @@ CHECKS: dict[str, Callable[[Subject], Verdict]] = {
 }
 
 
-def self_test(model: Any, *, seed: int = 0, progress: bool = False) -> list[Check]:
+def self_test(model: Any, *, seed: int = 0, progress: bool = True) -> list[Check]:
     """Check on a model what silently ruins a steering study.
 
     Parameters
@@ -74,7 +74,7 @@ def self_test(model: Any, *, seed: int = 0, progress: bool = False) -> list[Chec
             f"model: {type(model).__name__} is no TransformerLens model, so it cannot be steered. Load one with "
             "load_model."
         )
-    if steered.get(model):
+    if model in steered:
         raise InputError("model: it is being steered, so nothing could be compared. Leave the steer context.")
     subject = Subject(model, seed)
     checks = []

@@ -79,11 +79,10 @@ def _observed(model: Any, layer: int) -> Iterator[Callable[[], torch.Tensor]]:
     out: list[torch.Tensor] = []
     taken: list[torch.Tensor] = []
 
-    def keep(pieces: list[torch.Tensor]) -> Any:
+    def keep(pieces: list[torch.Tensor]) -> Callable[..., None]:
         return lambda residual, hook: pieces.append(wide(residual[0].detach().clone()).cpu())
 
-    names = (post(layer), f"blocks.{layer + 1}.hook_resid_pre")
-    with model.hooks(fwd_hooks=list(zip(names, (keep(out), keep(taken)), strict=True))):
+    with model.hooks(fwd_hooks=[(post(layer), keep(out)), (f"blocks.{layer + 1}.hook_resid_pre", keep(taken))]):
         yield lambda: torch.cat(taken) - torch.cat(out)
 
 

@@ -1,7 +1,6 @@
 from .baselines import (
     baselines as baselines,
     few_shot_prompt as few_shot_prompt,
-    summarize_baselines as summarize_baselines,
 )
 from .comparison import compare_at_equal_divergence as compare_at_equal_divergence
 from .controls import (
@@ -30,7 +29,6 @@ from .judging import (
     estimate_cost as estimate_cost,
     judge_answers as judge_answers,
 )
-from .scores import summarize_scores as summarize_scores
 from .side_effects import side_effects as side_effects
 from .strength import (
     calibrate as calibrate,
@@ -41,6 +39,5 @@ from .summary import (
     choose_layer as choose_layer,
     steerability as steerability,
     summarize as summarize,
-    summarize_cost as summarize_cost,
 )
 from .sweep import sweep as sweep

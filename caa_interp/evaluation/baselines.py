@@ -15,18 +15,16 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from caa_interp.behaviors.behavior import Behavior
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
 from caa_interp.errors import InputError
-from caa_interp.evaluation.summary import MEASURES
+from caa_interp.evaluation.summary import NO_BASELINE
 from caa_interp.evaluation.sweep import scoring_format, sweep
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format, check_format, with_choices
-from caa_interp.statistics import bootstrap_mean, check_confidence
 from caa_interp.steering.intervention import Condition, Steered, conditions
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions
@@ -34,8 +32,6 @@ from caa_interp.tree.edits import Operator
 
 Side = Literal["positive", "negative"]
 SIDES: tuple[Side, ...] = ("positive", "negative")
-NONE = "none"
-CONDITION = ["baseline", "vector", "layer", "multiplier"]
 
 
 def few_shot_prompt(
@@ -139,9 +135,9 @@ def baselines(
     pandas.DataFrame
         The table of :func:`caa_interp.sweep` with ``baseline`` in front: ``"none"``, ``"positive system prompt"``,
         ``"negative system prompt"``, ``"positive few-shot"``, ``"negative few-shot"`` and the names of the tuned
-        models. It can be given to :func:`summarize_baselines` and :func:`caa_interp.plot_baselines`; the rows of one
-        baseline can be given to :func:`caa_interp.summarize`. ``behavior``, ``system_prompt`` (the text used, empty
-        for none) and ``seed`` stand in columns too.
+        models. It can be given to :func:`caa_interp.summarize` and :func:`caa_interp.plot_baselines`, where changes are
+        from the baseline ``"none"`` with multiplier 0. ``behavior``, ``system_prompt`` (the text used, empty for none)
+        and ``seed`` stand in columns too.
 
     Raises
     ------
@@ -162,7 +158,7 @@ def baselines(
         given = [condition.multiplier for condition in asked]
         raise InputError(f"multipliers: {given}; 0 must be one of them, which is each baseline alone.")
     format = scoring_format(format, asked)
-    prompts: dict[str, str | None] = {NONE: None}
+    prompts: dict[str, str | None] = {NO_BASELINE: None}
     prompts |= {
         f"{side} system prompt": behavior.system_prompts[side] for side in SIDES if side in behavior.system_prompts
     }
@@ -193,42 +189,6 @@ def baselines(
     return pd.concat(tables, names=["baseline"]).reset_index("baseline").reset_index(drop=True)
 
 
-def summarize_baselines(table: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
-    """Mean scores per baseline and multiplier, and what each changes.
-
-    Parameters
-    ----------
-    table
-        Result of :func:`baselines`.
-    confidence
-        Confidence of the intervals, between 0 and 1.
-    seed
-        Seed of the bootstrap.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per baseline, vector, layer and multiplier: ``p_positive`` and ``logit_difference`` (means over
-        items), and their change from the model as it is, without prompt, examples, tuning or vector
-        (``p_positive_change``, ``logit_difference_change``, paired over items), each with ``_low`` and ``_high``; and
-        the number of items ``n``. ``attrs`` holds ``confidence`` besides those of the table.
-    """
-    _check_table(table)
-    check_confidence(confidence)
-    result = table[CONDITION].drop_duplicates(ignore_index=True).assign(n=table["item"].nunique())
-    conditions = pd.MultiIndex.from_frame(result[CONDITION])
-    unchanged = pd.MultiIndex.from_frame(result[CONDITION].assign(baseline=NONE, multiplier=0.0))
-    for measure in MEASURES:
-        items = table.pivot_table(index="item", columns=CONDITION, values=measure, sort=False, dropna=False)
-        items = items.reindex(columns=conditions).dropna()
-        change = items.to_numpy() - items.reindex(columns=unchanged).to_numpy()
-        for name, values in {measure: items.to_numpy(), f"{measure}_change": change}.items():
-            mean, low, high = bootstrap_mean(values, np.random.default_rng(seed), confidence)
-            result = result.assign(**{name: mean, f"{name}_low": low, f"{name}_high": high})
-    result.attrs = {**table.attrs, "confidence": confidence}
-    return result
-
-
 def _shot(pair: ContrastPair, side: Side, format: Format, order: str) -> str:
     """One example in the form of a base model."""
     question, answer = pair.question, pair.positive if side == "positive" else pair.negative
@@ -237,16 +197,3 @@ def _shot(pair: ContrastPair, side: Side, format: Format, order: str) -> str:
         question = with_choices(question, first, second)
         answer = "(A)" if answer == first else "(B)"
     return f"Input: {question.strip()}\nResponse: {answer}"
-
-
-def _check_table(table: pd.DataFrame) -> None:
-    source = "give the result of caa_interp.baselines."
-    if not isinstance(table, pd.DataFrame):
-        raise InputError(f"table: {type(table).__name__}, not a pandas DataFrame; {source}")
-    missing = sorted({"item", "order", *CONDITION, *MEASURES} - set(table.columns))
-    if missing:
-        raise InputError(f"table: columns {missing} are missing; {source}")
-    if not ((table["baseline"] == NONE) & (table["multiplier"] == 0)).any():
-        raise InputError(f"table: it has no row of the baseline {NONE!r} with multiplier 0; {source}")
-    if table.duplicated(["item", "order", *CONDITION]).any():
-        raise InputError(f"table: some rows agree in baseline, item, order, vector, layer and multiplier; {source}")

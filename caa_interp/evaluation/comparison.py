@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError
-from caa_interp.evaluation.strength import OutOfReachError, calibrate
+from caa_interp.evaluation.cost import own_answers
+from caa_interp.evaluation.strength import OutOfReachError, calibrated, check_target
 from caa_interp.evaluation.summary import summarize
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.progress import track
+from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format
 from caa_interp.steering.intervention import Intervention, Steering, as_interventions, conditions
 from caa_interp.vectors.vector import SteeringVector
@@ -67,31 +69,39 @@ def compare_at_equal_divergence(
     Returns
     -------
     pandas.DataFrame
-        One row per candidate: ``candidate``, ``operator``, ``layer``, ``multiplier`` (that gives the target
-        divergence), ``effect``, ``effect_low``, ``effect_high`` (mean change of the logit difference from the unsteered model over
-        the pairs, in nats, with its interval) and ``n``. Where no multiplier reaches the target, multiplier and
-        effect are NaN.
+        One row per candidate: ``candidate``, ``operator``, ``layer``, ``multiplier`` (at which it has the target
+        divergence), ``effect``, ``effect_low``, ``effect_high`` (mean change of the logit difference from the
+        unsteered model over the pairs, in nats, with its interval) and ``n``. Where no multiplier reaches the target,
+        multiplier and effect are NaN.
     """
     if not candidates:
         raise InputError("candidates: the mapping is empty; give at least one vector.")
+    check_target(target)
     checked = check_pairs(pairs)
     given = {name: _at_layer(name, one, layer) for name, one in candidates.items()}
     asked = conditions(model, given)
-    rows = []
+    if "unsteered" in given:
+        raise InputError("candidates: 'unsteered' is what they are compared with. Give that candidate another name.")
+    sequences = own_answers(model, PromptFormat.of(model), prompts, n_tokens, None)
+    scaled: dict[str, list[Intervention]] = {}
     for condition in track(asked, "Comparing", progress):
-        row: dict[str, Any] = {"candidate": condition.vector, "operator": condition.operator, "layer": condition.layer}
+        with contextlib.suppress(OutOfReachError):
+            scale = calibrated(model, condition.interventions, sequences, target)
+            scaled[condition.vector] = [scale * one for one in condition.interventions]
+    table = sweep(model, {"unsteered": None, **scaled}, checked, format=format, progress=False)
+    summary = summarize(table, confidence=confidence, seed=seed).set_index("vector")
+    rows = []
+    for condition in asked:
+        name = condition.vector
+        row: dict[str, Any] = {"candidate": name, "operator": condition.operator, "layer": condition.layer}
         row |= dict.fromkeys(("multiplier", "effect", "effect_low", "effect_high"), math.nan)
-        try:
-            scale = calibrate(model, condition.interventions, prompts, target=target, n_tokens=n_tokens)
-        except OutOfReachError:
-            rows.append({**row, "n": len(checked)})
-            continue
-        scaled = [replace(one, multiplier=one.multiplier * scale) for one in condition.interventions]
-        table = sweep(model, {"steered": scaled, "unsteered": None}, checked, format=format, progress=False)
-        steered = summarize(table, confidence=confidence, seed=seed).query("multiplier != 0").iloc[0]
-        changes = {f"effect{end}": float(steered[f"logit_difference_change{end}"]) for end in ("", "_low", "_high")}
-        rows.append({**row, **changes, "multiplier": scaled[0].multiplier, "n": int(steered["n"])})
-    return pd.DataFrame(rows).assign(target=target, confidence=confidence)
+        if name in scaled:
+            row |= {
+                f"effect{end}": float(summary[f"logit_difference_change{end}"][name]) for end in ("", "_low", "_high")
+            }
+            row["multiplier"] = scaled[name][0].multiplier
+        rows.append({**row, "n": int(summary["n"][name]) if name in scaled else 0})
+    return pd.DataFrame(rows).assign(format=table["format"].iloc[0], target=target, confidence=confidence)
 
 
 def _at_layer(name: str, candidate: Candidate, layer: int | None) -> Steering:

@@ -129,8 +129,8 @@ def divergence(
         One row per prompt, vector, layer and multiplier: ``item``, ``prompt``, ``vector``, ``layer``, ``multiplier``,
         ``n_tokens`` and ``divergence`` (mean of KL(unsteered || steered) over the answer, nats per token).
     """
-    asked = conditions(model, vector, layers, multipliers, operator, positions)
     form = prompt_format or PromptFormat.of(model)
+    asked = conditions(model, vector, layers, multipliers, operator, positions, form)
     table = measured(model, asked, own_answers(model, form, prompts, n_tokens, system_prompt), progress)
     table.insert(1, "prompt", [prompts[item] for item in table["item"]])
     return table.drop(columns="log_p").assign(prompt_digest=form.digest(system_prompt))

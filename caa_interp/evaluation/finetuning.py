@@ -58,7 +58,7 @@ def fine_tune(
     rank: int = 16,
     seed: int = 0,
     output: str | Path | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Any:
     """Train a copy of a model to give the answers of one side.
 
@@ -86,8 +86,8 @@ def fine_tune(
     epochs
         How often every pair is shown; default 1, as in the paper.
     batch_size
-        Pairs a step. In the choices form a pair is two sequences, its letter orders; the default of 2 makes 4
-        sequences a step, as in the paper's code on one GPU.
+        Pairs per step. In the choices form a pair is two sequences, its letter orders; the default of 2 makes 4
+        sequences per step, as in the paper's code on one GPU.
     rank
         Rank of LoRA's updates, which are scaled by two; not used by ``"full"``.
     seed
@@ -124,7 +124,7 @@ def fine_tune(
     _check_choices(side, method)
     _check_numbers(learning_rate, {"epochs": epochs, "batch_size": batch_size, "rank": rank}, seed)
     _check_installed(method)
-    if steered.get(model):
+    if model in steered:
         raise InputError("model: it is being steered. Fine-tune it outside the steer context.")
     examples = answer_examples(model, checked, side, format, system_prompt)
     settings = dict(_METHODS[method], num_train_epochs=epochs, per_device_train_batch_size=batch_size, seed=seed)

@@ -3,7 +3,7 @@
 1. The steered model answers each prompt: greedy, 100 new tokens (:func:`caa_interp.generate`).
 2. A strong model reads the behavior's rubric, the prompt and the answer, at temperature 0, and rates the answer from
    0 to 10.
-3. The mean over the prompts is reported for each multiplier (:func:`caa_interp.evaluation.summarize_scores`).
+3. The mean over the prompts is reported for each multiplier (:func:`caa_interp.summarize`).
 
 Where this differs: the text under judgment is fenced off from the judge's instructions; the judge replies in JSON; a
 reply without a score is counted, not guessed; and every reply is kept on disk, so that none is paid for twice.
@@ -47,7 +47,7 @@ def judge_answers(
     judge: Judge,
     *,
     cache: str | Path | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Have a judge rate every answer from 0 to 10.
 

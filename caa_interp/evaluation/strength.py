@@ -63,8 +63,7 @@ def calibrate(
     OutOfReachError
         If the divergence does not reach the target, as with an operator that can do only so much.
     """
-    if not (math.isfinite(target) and target > 0):
-        raise InputError(f"target: {target}; it must be a positive number of nats per token, such as 0.1.")
+    check_target(target)
     if isinstance(vector, SteeringVector):
         if layer is None:
             raise InputError(f"layer: {vector!r} needs one. Give layer=, one of the vector's.")
@@ -72,6 +71,19 @@ def calibrate(
     interventions = as_interventions(vector)
     check_fit(model, interventions)
     sequences = own_answers(model, prompt_format or PromptFormat.of(model), prompts, n_tokens, system_prompt)
+    return calibrated(model, interventions, sequences, target)
+
+
+def check_target(target: float) -> None:
+    """Raise :class:`InputError` unless a divergence can be ``target``."""
+    if not (math.isfinite(target) and target > 0):
+        raise InputError(f"target: {target}; it must be a positive number of nats per token, such as 0.1.")
+
+
+def calibrated(
+    model: Any, interventions: Sequence[Intervention], sequences: Sequence[tuple[tuple[int, ...], int]], target: float
+) -> float:
+    """Factor of all multipliers at which the divergence along the model's own answers is the target."""
 
     def moved(multiplier: float) -> float:
         condition = condition_of([replace(one, multiplier=one.multiplier * multiplier) for one in interventions])

@@ -1,12 +1,12 @@
-"""From the table of a sweep to effects with intervals. Items are resampled as a whole, both orders together.
+"""From a table of items to effects with intervals. Items are resampled as a whole, both letter orders together.
 
-A table of :func:`caa_interp.dose_response` holds several behaviors, whose items are different ones: they are
-summarized one by one.
+A table has one row per item and condition. What tells conditions apart stands in columns (``CONDITIONS``), and so does
+what was measured (``MEASURES``): one summary serves the scores of pairs, costs, judged answers and baselines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,20 +22,32 @@ from caa_interp.statistics import (
     wilson_interval,
 )
 
-CONDITION = ["vector", "layer", "multiplier"]
-MEASURES = ("p_positive", "logit_difference")
+SCORES = ("p_positive", "logit_difference")
 COSTS = ("nats_per_token", "divergence", "correct")
+MEASURES = (*SCORES, *COSTS, "score")
+# What a series of multipliers has in common, as far as a table has these columns.
+SERIES = (
+    *("behavior", "baseline", "judge", "vector", "kind", "source_layer", "layer"),
+    *("operator", "positions", "format", "model"),
+)
+CONDITIONS = (*SERIES[: SERIES.index("layer") + 1], "multiplier", *SERIES[SERIES.index("layer") + 1 :])
+UNSTEERED = "unsteered"  # the kind of rows without any vector
+NO_BASELINE = "none"  # the baseline without prompt, examples or tuning
+_SOURCE = "give the result of caa_interp.sweep or another table of items and conditions"
 
 
 def summarize(
     table: pd.DataFrame, *, confidence: float = 0.95, simultaneous: bool = False, seed: int = 0
 ) -> pd.DataFrame:
-    """Mean scores per condition.
+    """Mean of everything that was measured, per condition.
 
     Parameters
     ----------
     table
-        Result of :func:`caa_interp.sweep` or :func:`caa_interp.dose_response`.
+        Result of :func:`caa_interp.sweep`, :func:`caa_interp.dose_response`, :func:`caa_interp.baselines`,
+        :func:`caa_interp.perplexity`, :func:`caa_interp.divergence`, :func:`caa_interp.capability` or
+        :func:`caa_interp.judge_answers`; or several of one kind, one below the other, told apart by a column such as
+        ``behavior``, ``vector``, ``judge`` or ``format``.
     confidence
         Confidence of the intervals, between 0 and 1.
     simultaneous
@@ -48,74 +60,91 @@ def summarize(
     Returns
     -------
     pandas.DataFrame
-        One row per vector, layer and multiplier (and behavior, if the table has that column): ``p_positive`` and
-        ``logit_difference`` (means over items), and where the table holds multiplier 0 their change from it
-        (``p_positive_change``, ``logit_difference_change``, paired over items), each with ``_low`` and ``_high``; the
-        number of items ``n``; and ``position_bias``: the mean difference in ``p_positive`` between the orders AB and
-        BA (0 where there is one order). ``attrs`` holds ``confidence`` and ``simultaneous`` besides those of the
-        table.
+        One row per condition, in the order of the table:
+
+        - the columns that tell conditions apart, as far as the table has them: ``behavior``, ``baseline``, ``judge``,
+          ``vector``, ``kind``, ``source_layer``, ``layer``, ``multiplier``, ``operator``, ``positions``,
+          ``format``, ``model``;
+        - for each of ``p_positive``, ``logit_difference``, ``nats_per_token``, ``divergence``, ``correct`` and
+          ``score`` that the table has: its mean over the condition's own items that have a value, with ``_low``,
+          ``_high`` and their number, ``_n``;
+        - where some condition is unsteered, the change from it (``p_positive_change`` and so on), paired over the
+          ``_n`` items that have a value in both. Unsteered is multiplier 0 of the same vector and layer, else the
+          rows whose ``kind`` is ``"unsteered"``; in a table of baselines, that of the baseline ``"none"``;
+        - ``n``: the number of items that have a value;
+        - ``n_unparseable`` (of judged answers): the number of replies without a score;
+        - ``position_bias`` (of scored pairs): the mean difference in ``p_positive`` between the orders AB and BA, 0
+          where there is one order;
+        - ``confidence`` and ``simultaneous``, as given.
 
     Notes
     -----
-    Behaviors have different items, which are independent. Simultaneous intervals hold for all k of them at once,
-    since each has confidence to the power of 1/k.
+    Conditions with the same items are resampled together, so that they stay paired. Where there are k different sets
+    of items, such as those of k behaviors, simultaneous intervals have confidence to the power of 1/k within each
+    (Sidak 1967, Journal of the American Statistical Association 62).
     """
-    _check(table, confidence)
-    n_behaviors = table["behavior"].nunique() if "behavior" in table else 1
-    within = confidence ** (1 / n_behaviors) if simultaneous else confidence
-    result = _each_behavior(table, lambda rows: _summary(rows, within, simultaneous, seed))
-    result.attrs = {**table.attrs, "confidence": confidence, "simultaneous": simultaneous}
-    return result
-
-
-def summarize_cost(table: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
-    """Mean costs per condition.
-
-    Parameters
-    ----------
-    table
-        Result of :func:`caa_interp.perplexity`, :func:`caa_interp.divergence` or :func:`caa_interp.capability`.
-    confidence, seed
-        As in :func:`summarize`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per vector, layer and multiplier: the means over items of those of ``nats_per_token``, ``divergence``
-        and ``correct`` that the table has, and where it holds multiplier 0 their change from it (``..._change``,
-        paired over items), each with ``_low`` and ``_high``, and the number of items ``n``.
-    """
-    measures = [measure for measure in COSTS if measure in table.columns]
-    if not measures:
-        raise InputError(
-            f"table: it has none of the columns {list(COSTS)}; give the result of caa_interp.perplexity, "
-            "caa_interp.divergence or caa_interp.capability."
-        )
-    check_confidence(confidence)
-    result = _means(table, measures, bootstrap_mean, confidence, seed)
-    result.attrs = {**table.attrs, "confidence": confidence}
-    return result
+    measures, conditions = _check(table, confidence)
+    table = table.reset_index(drop=True)
+    number, result = _conditions(table, conditions)
+    items = [name for name in ("behavior", "item") if name in table]
+    unsteered = _unsteered(result)
+    estimates: dict[str, np.ndarray] = {}
+    counts = []
+    for measure in measures:
+        values = table[measure].astype(float).groupby([*(table[name] for name in items), number], dropna=False).mean()
+        wide = values.unstack(level=-1).reindex(columns=range(len(result))).to_numpy()
+        shown = {measure: wide}
+        if (unsteered >= 0).any():
+            shown[f"{measure}_change"] = np.where(unsteered >= 0, wide - wide[:, unsteered], np.nan)
+        for name, of_name in shown.items():
+            mean, low, high, n = _estimates(of_name, confidence, simultaneous, seed)
+            estimates |= {name: mean, f"{name}_low": low, f"{name}_high": high, f"{name}_n": n}
+        counts.append(estimates[f"{measure}_n"])
+    result = result.assign(**estimates, n=np.max(counts, axis=0))
+    if "score" in measures:
+        result["n_unparseable"] = table["score"].isna().groupby(number).sum().to_numpy()
+    if "order" in table and set(SCORES) <= set(measures):
+        scored = table["logit_difference"].notna()
+        by_order = table[scored].groupby([number[scored], "order"])["p_positive"].mean().unstack()
+        by_order = by_order.reindex(index=range(len(result)), columns=["AB", "BA"])
+        result["position_bias"] = (by_order["AB"] - by_order["BA"]).fillna(0.0).to_numpy()
+    return result.assign(confidence=confidence, simultaneous=simultaneous)
 
 
 def summarized(table: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Return the summary of a sweep, or ``table`` itself if it is one already; check that it holds ``measure``."""
-    if measure not in MEASURES:
+    """Return the summary of a table of scored pairs, or ``table`` itself if it is one, with ``measure`` in it."""
+    if measure not in SCORES:
         raise InputError(f"measure: {measure!r} is not one of 'logit_difference', 'p_positive'.")
     if not isinstance(table, pd.DataFrame) or f"{measure}_low" not in table.columns:
+        _check(table, needed=SCORES)
         return summarize(table)
-    missing = {*CONDITION, "n", measure, f"{measure}_high"} - set(table.columns)
+    missing = {"vector", "layer", "multiplier", "n", measure, f"{measure}_high"} - set(table.columns)
     if missing:
         raise InputError(f"table: columns {sorted(missing)} are missing; give the result of caa_interp.summarize.")
     return table
 
 
-def quantity(summary: pd.DataFrame, measure: str) -> tuple[str, str]:
-    """Name and unit of a measure of a sweep or its summary; a probability has no unit."""
+def quantity(table: pd.DataFrame, measure: str) -> tuple[str, str]:
+    """Name and unit of a measure of scored pairs, as the column ``format`` tells; a probability has no unit.
+
+    Raises
+    ------
+    InputError
+        If the table holds choices and texts, whose logit differences have different units, or does not tell which.
+    """
     if measure == "p_positive":
         return "p(positive answer)", ""
-    if summary.attrs.get("format") == "text":
-        return "log-probability difference", "nats per token"
-    return "log-odds of the positive letter", "nats"
+    forms = list(table["format"].unique()) if "format" in table else []
+    units = {
+        "text": ("log-probability difference", "nats per token"),
+        "choices": ("log-odds of the positive letter", "nats"),
+    }
+    if len(forms) != 1 or forms[0] not in units:
+        raise InputError(
+            f"table: its column 'format' holds {forms}, so its logit differences have no one unit. Give rows of one "
+            "form, 'choices' or 'text'."
+        )
+    return units[forms[0]]
 
 
 def steerability(table: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
@@ -124,12 +153,12 @@ def steerability(table: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0
     Parameters
     ----------
     table, confidence, seed
-        As in :func:`summarize`; the table must hold at least two multipliers.
+        As in :func:`summarize`; the table is one of scored pairs, with at least two multipliers.
 
     Returns
     -------
     pandas.DataFrame
-        One row per vector and layer (and behavior, if the table has that column):
+        One row per vector and layer (and behavior, format and so on, as far as the table has these columns):
 
         - ``slope``: mean over items of the least-squares slope of the logit difference over the multiplier, in nats
           per unit of multiplier, with ``slope_low`` and ``slope_high``;
@@ -138,36 +167,20 @@ def steerability(table: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0
           does not move;
         - ``share_against``: share of items whose slope is negative (anti-steerable in the paper), with Wilson's
           interval, ``_low`` and ``_high``;
-        - ``n``: number of items.
+        - ``n``: number of items; ``confidence``, as given.
     """
-    _check(table, confidence)
-
-    result = _each_behavior(table, lambda rows: _responses(rows, confidence, seed))
-    result.attrs = {**table.attrs, "confidence": confidence}
-    return result
-
-
-def _responses(table: pd.DataFrame, confidence: float, seed: int) -> pd.DataFrame:
-    """Steerability of the items of one behavior."""
-    measures = ["slope", "rank_correlation"]
-    groups = dict(iter(item_slopes(table).groupby(["vector", "layer"], sort=False)))
-    # Conditions with the same items are resampled together: all of them, unless a condition misses some.
-    together: dict[tuple[int, ...], list[Any]] = {}
-    for condition, group in groups.items():
-        together.setdefault(tuple(group["item"]), []).append(condition)
-    found = {}
-    for items, conditions in together.items():
-        values = np.stack([groups[condition][measures].to_numpy() for condition in conditions], axis=1)
-        estimates = np.stack(bootstrap_mean(values, np.random.default_rng(seed), confidence), axis=-1)
-        for condition, rows, of_condition in zip(conditions, values.swapaxes(0, 1), estimates, strict=True):
-            row = dict(zip(("vector", "layer"), condition, strict=True))
-            for measure, estimate in zip(measures, of_condition, strict=True):
-                row |= zip((measure, f"{measure}_low", f"{measure}_high"), map(float, estimate), strict=True)
-            share = float((rows[:, 0] < 0).mean())
-            interval = wilson_interval(share, len(items), confidence)
-            row |= zip(("share_against", "share_against_low", "share_against_high"), (share, *interval), strict=True)
-            found[condition] = {**row, "n": len(items)}
-    return pd.DataFrame([found[condition] for condition in groups])
+    _check(table, confidence, SCORES)
+    per_item = item_slopes(table)
+    number, result = _conditions(per_item, [name for name in SERIES if name in per_item])
+    items = [per_item[name] for name in ("behavior", "item") if name in per_item]
+    for measure in ("slope", "rank_correlation"):
+        wide = per_item[measure].groupby([*items, number], dropna=False).first().unstack(level=-1).to_numpy()
+        mean, low, high, n = _estimates(wide, confidence, False, seed)
+        result = result.assign(**{measure: mean, f"{measure}_low": low, f"{measure}_high": high})
+    shares = (per_item["slope"] < 0).groupby(number).mean().to_numpy()
+    ends = np.array([wilson_interval(share, of, confidence) for share, of in zip(shares.tolist(), n, strict=True)])
+    against = {"share_against": shares, "share_against_low": ends[:, 0], "share_against_high": ends[:, 1]}
+    return result.assign(**against, n=n, confidence=confidence)
 
 
 def item_slopes(table: pd.DataFrame) -> pd.DataFrame:
@@ -176,17 +189,18 @@ def item_slopes(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row per vector, layer and item that was scored at all their multipliers: ``slope`` of the logit
-        difference, in nats per unit of multiplier, and ``rank_correlation``, as in :func:`steerability`.
+        One row per series (vector, layer, and behavior and so on) and item that was scored at all their multipliers:
+        ``slope`` of the logit difference, in nats per unit of multiplier, and ``rank_correlation``, as in
+        :func:`steerability`.
     """
+    series = [name for name in SERIES if name in table]
     found = []
-    scored = table.dropna(subset="logit_difference")
-    for (vector, layer), rows in scored.groupby(["vector", "layer"], sort=False):
+    for rows in _with_unsteered(table.dropna(subset="logit_difference")):
         wide = rows.pivot_table(index="item", columns="multiplier", values="logit_difference", sort=False).dropna()
         if wide.shape[1] < 2:
             raise InputError("table: it holds one multiplier; a slope needs at least two. Sweep over more.")
         x, y = wide.columns.to_numpy(), wide.to_numpy()
-        items = pd.DataFrame({"vector": vector, "layer": layer, "item": wide.index})
+        items = pd.DataFrame({**rows[series].iloc[0], "item": wide.index})
         found.append(items.assign(slope=slopes(x, y), rank_correlation=rank_correlations(x, y)))
     if not found:
         raise InputError("table: no item has a score; give pairs whose matching answer is (A) or (B).")
@@ -225,85 +239,121 @@ def choose_condition(table: pd.DataFrame, vector: str | None = None) -> tuple[in
         Those of the largest mean change from unsteered, multiplier 0 left out. The first of equal ones.
     """
     rows = _of_one_vector(table, vector)
-    conditions = list(rows[["layer", "multiplier"]].drop_duplicates().itertuples(index=False, name=None))
-    steered = [condition for condition in conditions if condition[1] != 0]
-    if not steered or any((layer, 0.0) not in conditions for layer, _ in steered):
+    summary = summarize(rows)
+    steered = summary[summary["multiplier"] != 0]
+    change = "logit_difference_change"
+    if steered.empty or change not in steered or steered[change].isna().any():
         raise InputError(
             f"table: its multipliers are {sorted(set(rows['multiplier']))}; a change needs 0 and at least one other, "
             "at every layer. Sweep over these."
         )
-    wide = rows.pivot_table(index="item", columns=["layer", "multiplier"], values="logit_difference")
-    changes = {(layer, m): float((wide[layer, m] - wide[layer, 0.0]).mean()) for layer, m in steered}
-    layer, multiplier = max(changes, key=lambda condition: changes[condition])
-    return int(layer), float(multiplier)
+    best = steered.iloc[int(steered[change].argmax())]
+    return int(best["layer"]), float(best["multiplier"])
 
 
-def _summary(table: pd.DataFrame, confidence: float, simultaneous: bool, seed: int) -> pd.DataFrame:
-    """Summary of the items of one behavior."""
-    result = _means(table, MEASURES, simultaneous_mean if simultaneous else bootstrap_mean, confidence, seed)
-    conditions = pd.MultiIndex.from_frame(result[CONDITION])
-    scored = table.dropna(subset="logit_difference")
-    by_order = scored.pivot_table(index=CONDITION, columns="order", values="p_positive", sort=False)
-    both = {"AB", "BA"} <= set(by_order)
-    result["position_bias"] = (by_order["AB"] - by_order["BA"]).reindex(conditions).to_numpy() if both else 0.0
-    return result
+def _conditions(table: pd.DataFrame, names: Sequence[str]) -> tuple[pd.Series[int], pd.DataFrame]:
+    """Number of each row's condition, and the conditions in the order of the table."""
+    number = table.groupby(list(names), sort=False, dropna=False).ngroup()
+    first = number[~number.duplicated()].sort_values().index
+    return number, table.loc[first, list(names)].reset_index(drop=True)
 
 
-def _means(
-    table: pd.DataFrame,
-    measures: Iterable[str],
-    mean_with_interval: Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]],
-    confidence: float,
-    seed: int,
-) -> pd.DataFrame:
-    """Mean over items of each measure in every condition, and of its change from multiplier 0, with intervals."""
-    result = table[CONDITION].drop_duplicates(ignore_index=True).assign(n=table["item"].nunique())
-    conditions = pd.MultiIndex.from_frame(result[CONDITION])
-    for measure in measures:
-        items = table.pivot_table(index="item", columns=CONDITION, values=measure, sort=False, dropna=False)
-        items = items.reindex(columns=conditions).dropna()
-        shown = {measure: items.to_numpy()}
-        if (result["multiplier"] == 0).any():
-            unsteered = pd.MultiIndex.from_frame(result[CONDITION].assign(multiplier=0.0))
-            shown[f"{measure}_change"] = items.to_numpy() - items.reindex(columns=unsteered).to_numpy()
-        for name, values in shown.items():
-            mean, low, high = mean_with_interval(values, np.random.default_rng(seed), confidence)
-            result = result.assign(**{name: mean, f"{name}_low": low, f"{name}_high": high})
-    return result
+def _unsteered(conditions: pd.DataFrame) -> np.ndarray:
+    """For each condition the place of the unsteered one that it is compared with, or -1."""
+    rows = [{name: None if pd.isna(value) else value for name, value in row.items()} for row in _records(conditions)]
+    # A tuned model is compared with the one it was made from.
+    free = {"vector", "kind", "source_layer", "layer", "operator", *({"model"} if "baseline" in conditions else ())}
+    shared = [name for name in SERIES if name in conditions and name not in free]
+    own = [*shared, *(name for name in ("vector", "source_layer", "layer") if name in conditions)]
+
+    def key(row: dict[str, Any], names: list[str]) -> tuple[Hashable, ...]:
+        return tuple(NO_BASELINE if name == "baseline" else row[name] for name in names)
+
+    places: dict[tuple[Hashable, ...], list[int]] = {}
+    for place, row in enumerate(rows):
+        if row.get("baseline", NO_BASELINE) == NO_BASELINE:
+            if row.get("kind") == UNSTEERED:
+                places.setdefault((UNSTEERED, *key(row, shared)), []).append(place)
+            elif row["multiplier"] == 0:
+                places.setdefault(("own", *key(row, own)), []).append(place)
+    found = []
+    for row in rows:
+        candidates = places.get(("own", *key(row, own))) or places.get((UNSTEERED, *key(row, shared))) or [-1]
+        # Unsteered is the same under every operator, and is there for each: that of the row itself comes first.
+        alike = [[rows[place].get(name) == row.get(name) for name in ("model", "operator")] for place in candidates]
+        found.append(candidates[alike.index(max(alike))])
+    return np.array(found)
 
 
-def _each_behavior(table: pd.DataFrame, summary: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
-    """Summarize behavior by behavior where the table holds several, and name them in a first column."""
-    if "behavior" not in table:
-        return summary(table)
-    parts = {name: summary(rows) for name, rows in table.groupby("behavior", sort=False)}
-    return pd.concat(parts, names=["behavior"]).reset_index("behavior").reset_index(drop=True)
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def _with_unsteered(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """Rows of each series; one without multiplier 0 of its own gets the rows of no vector as such."""
+    none = table["kind"] == UNSTEERED if "kind" in table else pd.Series(False, index=table.index)
+    shared = [name for name in ("behavior", "baseline", "format", "model") if name in table]
+    parts = []
+    for _, rows in table[~none].groupby([name for name in SERIES if name in table], sort=False, dropna=False):
+        if none.any() and not (rows["multiplier"] == 0).any():
+            alike = none & (table[shared] == rows[shared].iloc[0]).all(axis=1)
+            rows = pd.concat([rows, table[alike].assign(multiplier=0.0)])
+        parts.append(rows)
+    return parts
+
+
+def _estimates(values: np.ndarray, confidence: float, simultaneous: bool, seed: int) -> list[np.ndarray]:
+    """Mean, low, high and number of items of every column of ``values`` ``[n_items, n_conditions]``, NaN left out.
+
+    Columns with the same items are resampled together.
+    """
+    there = ~np.isnan(values)
+    together: dict[bytes, list[int]] = {}
+    for column in range(values.shape[1]):
+        together.setdefault(there[:, column].tobytes(), []).append(column)
+    sets = [(there[:, columns[0]], columns) for columns in together.values()]
+    within = confidence ** (1 / max(1, sum(own.sum() > 1 for own, _ in sets))) if simultaneous else confidence
+    interval = simultaneous_mean if simultaneous else bootstrap_mean
+    found = np.empty((3, values.shape[1]))
+    for own, columns in sets:
+        found[:, columns] = interval(values[np.ix_(own, columns)], np.random.default_rng(seed), within)
+    return [*found, there.sum(axis=0)]
 
 
 def _of_one_vector(table: pd.DataFrame, vector: str | None) -> pd.DataFrame:
-    _check(table)
-    if "behavior" in table and table["behavior"].nunique() > 1:
-        raise InputError(f"table: it holds behaviors {list(table['behavior'].unique())}; give the rows of one.")
-    names = list(table["vector"].unique())
+    """Rows of one vector, and those of no vector, which it is compared with."""
+    _check(table, needed=SCORES)
+    for name in ("behavior", "baseline", "format", "model", "operator"):
+        if name in table and table[name].nunique() > 1:
+            plural = f"{name.removesuffix('s')}s"
+            raise InputError(f"table: it holds {plural} {list(table[name].unique())}; give the rows of one.")
+    none = table["kind"] == UNSTEERED if "kind" in table else pd.Series(False, index=table.index)
+    names = list(table.loc[~none, "vector"].unique())
     if vector is None and len(names) > 1:
         raise InputError(f"vector: the table holds {names}; name one of them.")
     if vector is not None and vector not in names:
         raise InputError(f"vector: {vector!r} is not in the table; it holds {names}.")
-    return table[table["vector"] == (vector or names[0])]
+    return table[none | (table["vector"] == (vector or names[0]))]
 
 
-def _check(table: pd.DataFrame, confidence: float = 0.95) -> None:
+def _check(table: pd.DataFrame, confidence: float = 0.95, needed: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    """Return the measures and the condition columns of a table of items, or raise if it is no such table."""
     if not isinstance(table, pd.DataFrame):
-        raise InputError(f"table: {type(table).__name__}, not a pandas DataFrame; give the result of caa_interp.sweep.")
-    missing = {"item", "order", *CONDITION, *MEASURES} - set(table.columns)
+        raise InputError(f"table: {type(table).__name__}, not a pandas DataFrame; {_SOURCE}.")
+    missing = {"item", "layer", "multiplier", *needed, *(("vector",) if needed else ())} - set(table.columns)
     if missing:
-        raise InputError(f"table: columns {sorted(missing)} are missing; give the result of caa_interp.sweep.")
+        raise InputError(f"table: columns {sorted(missing)} are missing; {_SOURCE}.")
     if table.empty:
-        raise InputError("table: it has no rows; give the result of caa_interp.sweep.")
-    keys = [*({"behavior"} & set(table.columns)), "item", "order", *CONDITION]
+        raise InputError(f"table: it has no rows; {_SOURCE}.")
+    measures = [name for name in MEASURES if name in table]
+    if not measures:
+        raise InputError(f"table: it has none of the columns {list(MEASURES)}; {_SOURCE}.")
+    conditions = [name for name in CONDITIONS if name in table]
+    keys = ["item", *(["order"] if "order" in table else []), *conditions]
     if table.duplicated(keys).any():
         raise InputError(
             f"table: some rows agree in {keys}, as where the tables of two sweeps were joined. Summarize each by "
-            "itself, or give vectors different names."
+            "itself, or tell them apart by a column such as 'behavior' or 'vector'."
         )
     check_confidence(confidence)
+    return measures, conditions

@@ -17,7 +17,7 @@ import pandas as pd
 
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
 from caa_interp.errors import InputError
-from caa_interp.models.access import model_id
+from caa_interp.models.access import check_model, model_id
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format, Rendering, check_format
@@ -91,9 +91,10 @@ def sweep(
     [-1.0, 0.0, 1.0]
     """
     checked = check_pairs(pairs)
-    asked = conditions(model, vector, layers, multipliers, operator, positions)
-    format = scoring_format(format, asked)
+    check_model(model)
     form = prompt_format or PromptFormat.of(model)
+    asked = conditions(model, vector, layers, multipliers, operator, positions, form)
+    format = scoring_format(format, asked)
     rendered = [
         form.render(pair, format, system_prompt, what=f"pairs[{number}]") for number, pair in enumerate(checked)
     ]

@@ -224,7 +224,8 @@ class Explorer(VBox):  # type: ignore[misc]  # ipywidgets is untyped
         vector, layer = self._vectors[self._choice.vector], self._choice.layer
         place = vector.layers.index(layer)
         around = vector.layers[max(0, place - N_NEIGHBORS) : place + N_NEIGHBORS + 1]
-        self.lens = logit_lens(self._model, vector, layers=around, top_k=N_LENS_TOKENS)
+        lens = logit_lens(self._model, vector, layers=around, top_k=N_LENS_TOKENS)
+        self.lens = lens.assign(vector=self._choice.vector)
         figure = plot_logit_lens(self.lens)
         figure.update_yaxes(tickvals=around, ticktext=[f"<b>{n}</b>" if n == layer else str(n) for n in around])
         _draw(self._figures["lens"], figure)
@@ -234,7 +235,7 @@ class Explorer(VBox):  # type: ignore[misc]  # ipywidgets is untyped
         if text:
             vector = self._vectors[choice.vector]
             table = token_similarity(self._model, choice.prompt, vector, layers=choice.layer, answer=text)
-            self.similarity = table[table["part"] == "answer"]
+            self.similarity = table[table["part"] == "answer"].assign(vector=choice.vector)
             _draw(self._figures["similarity"], plot_token_similarity(self.similarity))
 
 

@@ -5,23 +5,21 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from caa_interp.errors import InputError
 from caa_interp.files import write_atomically
-from caa_interp.interchange.archives import read_members
-from caa_interp.models.access import HOOK
-from caa_interp.vectors.files import read_header, write_header
+from caa_interp.interchange.tensors import metadata_of, read_members
+from caa_interp.vectors.files import write_header
 from caa_interp.vectors.vector import SteeringVector
 
 
 def write_npz(vector: SteeringVector, path: Path) -> None:
     """Write an uncompressed ``.npz`` archive."""
     buffer = io.BytesIO()
-    header = np.array(write_header(vector.layers, vector.metadata))
+    header = np.array(write_header("vector", vector.layers, vector.metadata))
     np.savez(buffer, values=vector.values.numpy(), layers=np.array(vector.layers, dtype=np.int64), caa_interp=header)
     write_atomically(path, buffer.getvalue())
 
@@ -37,13 +35,9 @@ def read_npz(path: Path) -> SteeringVector:
         )
     if values.dtype not in (np.float16, np.float32, np.float64):
         raise InputError(f"file {path}: 'values' are of type {values.dtype}; they must be floating-point numbers.")
-    metadata: Any = {"behavior": None, "model": None, "hook": HOOK, "imported_from": "npz"}
+    wide = values.astype(np.float64 if values.dtype == np.float64 else np.float32)
     try:
-        if header is not None:
-            kept, metadata = read_header(str(header))
-            if list(kept) != layers.tolist():
-                raise InputError(f"its layers are {layers.tolist()}, its header says {list(kept)}. Get it again.")
-        wide = values.astype(np.float64 if values.dtype == np.float64 else np.float32)
+        metadata = metadata_of(None if header is None else str(header), layers.tolist(), "npz")
         return SteeringVector(torch.from_numpy(wide), tuple(layers.tolist()), metadata)
     except InputError as error:
         raise InputError(f"file {path}: {error}") from error.__cause__

@@ -8,10 +8,9 @@ import pandas as pd
 
 from caa_interp.errors import InputError
 from caa_interp.interchange.markdown import counted, number, shown, table
+from caa_interp.statistics import interval_text
 from caa_interp.vectors.vector import SteeringVector
 
-# The names of caa_interp.evaluation.controls, which lies above this.
-_CONTROL = r"^(random|orthogonal|shuffled) [0-9]+$"
 _RELIABILITY = {
     "agreement": "agreement of the pairs",
     "split_half": "cosine of two halves",
@@ -67,14 +66,14 @@ def effects_text(vector: SteeringVector, given: pd.DataFrame) -> str:
         If the table is not such a result, or has no row of this vector.
     """
     advice = "give the result of caa_interp.steerability or caa_interp.summarize"
-    _check_columns(given, "effects", {"vector", "layer", "n"}, advice)
+    _check_columns(given, "effects", {"vector", "kind", "layer", "n"}, advice)
     measures = {
         name: title for name, title in _EFFECTS.items() if {name, f"{name}_low", f"{name}_high"} <= set(given.columns)
     }
     if not measures:
         raise InputError(f"effects: no column of it is a mean with an interval; {advice}.")
     rows = given[given["behavior"] == vector.name] if "behavior" in given else given
-    own = rows[rows["vector"] == vector.name]
+    own = rows[(rows["vector"] == vector.name) & (rows["kind"] == "vector")]
     if own.empty:
         there = sorted({str(name) for name in given["vector"]})
         raise InputError(f"effects: no row is of the vector {vector.name!r}; its vectors are {there}. {_OF_THIS}")
@@ -84,13 +83,17 @@ def effects_text(vector: SteeringVector, given: pd.DataFrame) -> str:
         [shown(vector.name), *(_plain(row[key]) for key in [*by, "n"]), *(_interval(row, name) for name in measures)]
         for row in own.to_dict("records")
     ]
-    kinds = rows["vector"].astype(str).str.extract(_CONTROL)[0]
-    for kind, controls in rows.groupby(kinds, sort=False):
-        for condition, group in controls.groupby(by, sort=False):
+    controls = rows[~rows["kind"].isin(["vector", "unsteered"])]
+    for kind, of_kind in controls.groupby("kind", sort=False):
+        for condition, group in of_kind.groupby(by, sort=False):
             ranges = (f"{number(group[name].min())} to {number(group[name].max())}" for name in measures)
             name = counted(group["vector"].nunique(), f"{kind} vector")
             lines.append([name, *map(_plain, condition), _plain(group["n"].max()), *ranges])
-    note = " Logit differences are of log-probabilities per token." if given.attrs.get("format") == "text" else ""
+    note = (
+        " Logit differences are of log-probabilities per token."
+        if "format" in given and (given["format"] == "text").any()
+        else ""
+    )
     return (
         f"Means over items{_confidence(given)}. Whether these items had a part in making the vector or in choosing "
         f"the layer is for the author to say.{note}\n\n"
@@ -99,7 +102,7 @@ def effects_text(vector: SteeringVector, given: pd.DataFrame) -> str:
         + (
             "Controls have the vector's norm; theirs are the lowest and the highest mean among them. An effect "
             "within that range need not be the vector's own."
-            if kinds.notna().any()
+            if len(controls)
             else "No controls were given: any direction of this norm might do as much."
         )
     )
@@ -120,8 +123,7 @@ def _check_layers(vector: SteeringVector, given: pd.DataFrame, name: str) -> Non
 
 
 def _interval(row: dict[Any, Any], name: str) -> str:
-    value, low, high = (number(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
-    return f"{value} ({low} to {high})"
+    return interval_text(row[name], row[f"{name}_low"], row[f"{name}_high"], ".3g") or "undefined"
 
 
 def _plain(value: Any) -> str:
@@ -129,5 +131,5 @@ def _plain(value: Any) -> str:
 
 
 def _confidence(given: pd.DataFrame) -> str:
-    confidence = given.attrs.get("confidence")
-    return f", with intervals of confidence {confidence:g}" if isinstance(confidence, float) else ", with intervals"
+    known = f" of confidence {given['confidence'].iloc[0]:g}" if "confidence" in given else ""
+    return f", with intervals{known}"

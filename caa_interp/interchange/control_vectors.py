@@ -46,7 +46,7 @@ def write_gguf(vector: SteeringVector, path: Path) -> None:
     values = vector.values.float().contiguous()
     if not bool(values.isfinite().all()):
         raise InputError("vector: an entry is larger than float32 can hold. Rescale the vector.")
-    header = write_header(vector.layers, vector.metadata)
+    header = write_header("vector", vector.layers, vector.metadata)
     with tempfile.TemporaryDirectory() as folder:
         partial = Path(folder) / "vector.gguf"
         writer = gguf.GGUFWriter(partial, "controlvector")
@@ -88,9 +88,9 @@ def _vector(fields: dict[str, Any], rows: dict[int, torch.Tensor]) -> SteeringVe
         return SteeringVector(torch.stack([rows[layer] for layer in sorted(rows)]), tuple(sorted(rows)), metadata)
     if ours != {_OURS, _CHECKSUM} or not isinstance(fields[_OURS], str):
         raise InputError(f"its fields of this package are {sorted(ours)}. Get it again, or export the vector again.")
-    layers, metadata = read_header(fields[_OURS])
+    layers, metadata = read_header(fields[_OURS], "vector")
     if set(layers) != set(rows):
-        raise InputError(f"its directions are {sorted(rows)}, its header says {list(layers)}. Get it again.")
+        raise InputError(f"its directions are {sorted(rows)}, its header says {layers}. Get it again.")
     values = torch.stack([rows[layer] for layer in layers])
     if fields[_CHECKSUM] != checksum(fields[_OURS], values):
         raise InputError("it was changed after it was written. Get it again, or export the vector again.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -72,8 +72,7 @@ def export_vector(
             f"multiplier and hook: {multiplier!r} and {hook!r}; a file of format {chosen!r} has no place for them. "
             "Leave them out, and give the multiplier when the vector is used."
         )
-    rows = check_layers(layers, vector.layers, "the vector")
-    part = replace(vector, values=vector.values[[vector.layers.index(n) for n in rows]], layers=tuple(rows))
+    part = _of_layers(vector, layers, "the vector")
     if chosen == "lm-eval":
         (coefficient,) = check_multipliers(multiplier)
         write_harness(part, path, coefficient, hook)
@@ -129,9 +128,7 @@ def import_vector(
     else:
         if not path.is_file():
             raise InputError(f"path: {str(path)!r} is a folder, and {chosen!r} is a file. Give the file.")
-        read: dict[str, Callable[[Path], SteeringVector]]
-        read = {"gguf": read_gguf, "lm-eval": read_harness, "npz": read_npz}
-        found = read[chosen](path)
+        found = {"gguf": read_gguf, "lm-eval": read_harness, "npz": read_npz}[chosen](path)
         told = found.metadata.get("model")
         if name is not None and told is not None and short_name(str(told)) != short_name(name):
             raise VectorMismatchError(
@@ -140,11 +137,15 @@ def import_vector(
             )
         if name is not None:
             found = replace(found, metadata={**found.metadata, "model": name})
-    rows = check_layers(layers, found.layers, f"{path.name}")
-    found = replace(found, values=found.values[[found.layers.index(n) for n in rows]], layers=tuple(rows))
+    found = _of_layers(found, layers, path.name)
     if model is not None and not isinstance(model, str):
         found.check_fits(model)
     return found
+
+
+def _of_layers(vector: SteeringVector, layers: int | Sequence[int] | None, what: str) -> SteeringVector:
+    rows = check_layers(layers, vector.layers, what)
+    return replace(vector, values=vector.values[[vector.layers.index(n) for n in rows]], layers=tuple(rows))
 
 
 def _format(path: Path, given: FileFormat | None) -> FileFormat:

@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from caa_interp.errors import InputError
 from caa_interp.interchange.published import stack_rows
-from caa_interp.interchange.tensors import floats, read_tensors, write_tensors
-from caa_interp.models.access import HOOK
-from caa_interp.vectors.files import read_header, write_header
+from caa_interp.interchange.tensors import floats, metadata_of, read_tensors, write_tensors
+from caa_interp.vectors.files import write_header
 from caa_interp.vectors.vector import SteeringVector
 
 _HOOK = re.compile(r"(?:[A-Za-z_]+\.)*(?:layers|h|blocks)\.([0-9]{1,6})")
@@ -45,7 +43,7 @@ def write_harness(vector: SteeringVector, path: Path, multiplier: float, hook: s
         "action": "add",
         "bias": None,
         "head_index": None,
-        _OURS: write_header(vector.layers, vector.metadata),
+        _OURS: write_header("vector", vector.layers, vector.metadata),
     }
     write_tensors({name: entry}, path)
 
@@ -72,15 +70,11 @@ def read_harness(path: Path) -> SteeringVector:
             raise InputError(f"{where}: field 'steering_coefficient' is {coefficient!r}; it must be a number.")
         found[int(match[1])] = (floats(entry.get("steering_vector"), 1, where), float(coefficient), entry.get(_OURS))
     layers = tuple(sorted(found))
-    metadata: dict[str, Any] = {"behavior": None, "model": None, "hook": HOOK, "imported_from": "lm-eval"}
     header = found[layers[0]][2]
-    if len(found) == 1 and isinstance(header, str):
-        try:
-            kept, metadata = read_header(header)
-        except InputError as error:
-            raise InputError(f"file {path}: {error}") from error
-        if kept != layers:
-            raise InputError(f"file {path}: it steers layer {layers[0]}, its header says {list(kept)}. Get it again.")
+    try:
+        metadata = metadata_of(header if len(found) == 1 and isinstance(header, str) else None, layers, "lm-eval")
+    except InputError as error:
+        raise InputError(f"file {path}: {error}") from error
     values = stack_rows({layer: found[layer][0] for layer in layers}, path)
     if not isinstance(metadata, dict):
         raise InputError(f"file {path}: its metadata is {type(metadata).__name__}; it must be an object. Get it again.")

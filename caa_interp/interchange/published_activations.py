@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -18,7 +17,7 @@ from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
 from caa_interp.errors import InputError
 from caa_interp.interchange.published import choose_model, group_by_model, stack_rows
 from caa_interp.interchange.tensors import floats, read_tensors
-from caa_interp.models.access import check_layers
+from caa_interp.models.access import HOOK, check_layers
 from caa_interp.vectors.activations import Activations
 
 _FILE = re.compile(r"activations_(pos|neg)_([0-9]{1,6})_(.+)\.pt")
@@ -62,34 +61,32 @@ def import_activations(
         raise InputError(
             "pairs: they must be the published items, letters included. Read them with read_pairs(..., compat='caa')."
         )
-    positive, negative = (_read_side(folder, side, model, layers) for side in ("pos", "neg"))
-    if positive.layers != negative.layers:
+    (positive, layers_of_one, name), (negative, layers_of_other, _) = (
+        _read_side(folder, side, model, layers) for side in ("pos", "neg")
+    )
+    if layers_of_one != layers_of_other:
         raise InputError(
-            f"folder: {str(folder)!r} has layers {positive.layers} of one side and {negative.layers} of the other. "
+            f"folder: {str(folder)!r} has layers {layers_of_one} of one side and {layers_of_other} of the other. "
             "Name layers that both have."
         )
-    for side in (positive, negative):
-        if len(side.values) != len(checked):
+    for values in (positive, negative):
+        if len(values) != len(checked):
             raise InputError(
-                f"pairs: there are {len(checked)}, but the files in {str(folder)!r} have {len(side.values)} rows. "
+                f"pairs: there are {len(checked)}, but the files in {str(folder)!r} have {len(values)} rows. "
                 "Give the items that these activations were read from."
             )
     orders = tuple(pair.positive.strip("()") + pair.negative.strip("()") for pair in checked)
-    return Activations(
-        positive.values, negative.values, tuple(positive.layers), tuple(checked), "choices", orders, positive.model
-    )
+    metadata = {"model": name, "hook": HOOK}
+    return Activations(positive, negative, tuple(layers_of_one), tuple(checked), "choices", orders, metadata)
 
 
-class _Side(NamedTuple):
-    values: torch.Tensor  # [n_pairs, n_layers, d_model]
-    layers: list[int]
-    model: str | None
-
-
-def _read_side(folder: Path, side: str, model: str | None, layers: int | Sequence[int] | None) -> _Side:
+def _read_side(
+    folder: Path, side: str, model: str | None, layers: int | Sequence[int] | None
+) -> tuple[torch.Tensor, list[int], str | None]:
+    """Values ``[n_pairs, n_layers, d_model]``, their layers, and the model's name."""
     matches = [(match, file) for file in sorted(folder.iterdir()) if (match := _FILE.fullmatch(file.name))]
     found = [(match[3], int(match[2]), file) for match, file in matches if match[1] == side]
     name, files = choose_model(group_by_model(found, folder, f"activations_{side}_<L>_<model>.pt"), model, folder)
     chosen = check_layers(layers, sorted(files), f"{folder.name} ({side})")
     rows = {layer: floats(read_tensors(files[layer]), 2, f"file {files[layer]}") for layer in chosen}
-    return _Side(stack_rows(rows, folder).transpose(0, 1).contiguous(), chosen, name)
+    return stack_rows(rows, folder).transpose(0, 1).contiguous(), chosen, name

@@ -71,9 +71,7 @@ def import_results(path: str | Path) -> pd.DataFrame:
     tables = [_table(file, given) for file, given in conditions.items() if given["type"] == "ab"]
     if not tables:
         raise InputError(f"path: {str(path)!r} holds no results of type=ab. Give a folder such as results/sycophancy.")
-    table = pd.concat(tables, ignore_index=True)
-    table.attrs = {"format": "choices", "imported_from": "caa"}
-    return table
+    return pd.concat(tables, ignore_index=True).assign(kind="vector", operator="add", format="choices")
 
 
 def _condition(file: Path) -> dict[str, str]:
@@ -99,7 +97,8 @@ def _condition(file: Path) -> dict[str, str]:
 
 
 def _table(file: Path, given: dict[str, str]) -> pd.DataFrame:
-    rows = []
+    rows, both = [], []
+    condition = (given["behavior"], int(given["layer"]), float(given["multiplier"]))
     for number, item in enumerate(_items(file)):
         where = f"file {file}: item {number}"
         if not isinstance(item, dict):
@@ -110,21 +109,18 @@ def _table(file: Path, given: dict[str, str]) -> pd.DataFrame:
             raise InputError(f"{where}: its answers are {answers!r}; they must be letters such as '(A)'.")
         p = {letter: _probability(item, f"{letter.lower()}_prob", where) for letter in "AB"}
         sides = [p.get(str(letter), np.nan) for letter in letters]
-        rows.append((number, "".join(map(str, letters)), *sides, p["A"] + p["B"]))
-    table = pd.DataFrame(rows, columns=["item", "order", "positive", "negative", "both"])
-    table.insert(1, "id", None)
-    table.insert(3, "vector", given["behavior"])
-    table.insert(4, "layer", int(given["layer"]))
-    table.insert(5, "multiplier", float(given["multiplier"]))
+        rows.append((number, None, "".join(map(str, letters)), *condition, *sides))
+        both.append(p["A"] + p["B"])
+    table = pd.DataFrame(rows, columns=["item", "id", "order", "vector", "layer", "multiplier", "positive", "negative"])
+    positive, negative = table.pop("positive"), table.pop("negative")
     with np.errstate(divide="ignore", invalid="ignore"):
-        table["log_p_positive"], table["log_p_negative"] = np.log(table["positive"]), np.log(table["negative"])
+        table["log_p_positive"], table["log_p_negative"] = np.log(positive), np.log(negative)
         table["logit_difference"] = table["log_p_positive"] - table["log_p_negative"]
-        table["p_positive"] = table["positive"] / table["both"]
-    # Where the matching answer is neither (A) nor (B), the published mean counts 0.
-    table.loc[table["positive"].isna(), "p_positive"] = 0.0
+        # Where the matching answer is neither (A) nor (B), the published mean counts 0.
+        table["p_positive"] = (positive / both).where(positive.notna(), 0.0)
     model = f"meta-llama/Llama-2-{given['model_size']}{'' if given['use_base_model'] == 'True' else '-chat'}-hf"
     other = given.get("override_vector_model")
-    return table.drop(columns=["positive", "negative", "both"]).assign(
+    return table.assign(
         behavior=given["behavior"],
         model=model,
         system_prompt=given.get("system_prompt", ""),

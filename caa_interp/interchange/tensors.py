@@ -1,4 +1,4 @@
-"""Files of ``torch.save``, read so that nothing in them can be run.
+"""Files of ``torch.save``, read so that nothing in them can be run; and what other formats share with them.
 
 1. Only floating-point tensors, numbers, texts, lists and dictionaries may be named in the pickle; anything else is
    refused by its name before the pickle is opened.
@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import io
 import pickletools
+import struct
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ import torch
 
 from caa_interp.errors import InputError
 from caa_interp.files import write_atomically
-from caa_interp.interchange.archives import read_members
+from caa_interp.models.access import HOOK
+from caa_interp.vectors.files import read_header
 
 _NAMES = {
     "collections OrderedDict",
@@ -68,6 +71,16 @@ def read_tensors(path: Path) -> Any:
         raise InputError(f"file {path}: it cannot be read ({error}). Get it from its source again.") from error
 
 
+def metadata_of(header: str | None, layers: Sequence[int], imported_from: str) -> Any:
+    """Metadata that a header keeps, which must be of these layers; without a header, what is known."""
+    if header is None:
+        return {"behavior": None, "model": None, "hook": HOOK, "imported_from": imported_from}
+    kept, metadata = read_header(header, "vector")
+    if list(kept) != list(layers):
+        raise InputError(f"its layers are {list(layers)}, its header says {list(kept)}. Get it again.")
+    return metadata
+
+
 def floats(found: Any, n_axes: int, where: str) -> torch.Tensor:
     """Return a tensor of a file as contiguous float32 (float64 if it is that), or raise :class:`InputError`.
 
@@ -108,3 +121,37 @@ def _check_names(content: bytes, path: Path) -> None:
                 f"file {path}: it holds {name[:80]}, and was not opened: only floating-point tensors, numbers, "
                 "texts, lists and dictionaries are read, since others can run code. Ask for a .safetensors file."
             )
+
+
+def read_members(path: Path) -> dict[str, bytes]:
+    """Read every member of a zip archive as numpy and torch write it: stored as they are, no larger than the file.
+
+    Parameters
+    ----------
+    path
+        The archive. Nothing is allocated beyond twice its size, whatever it declares.
+
+    Returns
+    -------
+    dict
+        ``{name: content}``.
+
+    Raises
+    ------
+    InputError
+        If the file is no zip archive, is damaged, or has members that are compressed, encrypted or named twice.
+    """
+    content = path.read_bytes()
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            entries = archive.infolist()
+            names = {entry.filename for entry in entries}
+            stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+            if not stored or len(names) < len(entries) or sum(entry.file_size for entry in entries) > len(content):
+                raise zipfile.BadZipFile("its parts are compressed, named twice or larger than the file")
+            return {entry.filename: archive.read(entry) for entry in entries}
+    except (zipfile.BadZipFile, ArithmeticError, EOFError, RuntimeError, ValueError, struct.error) as error:
+        raise InputError(
+            f"file {path}: it is not a whole zip archive ({error}), as numpy and torch (since 1.6) write it. "
+            "Get it from its source again."
+        ) from error

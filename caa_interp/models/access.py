@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import inspect
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from caa_interp.errors import InputError, ModelError
-from caa_interp.files import files_digest
 
 if TYPE_CHECKING:
     import torch
 
 HOOK = "blocks.{layer}.hook_resid_post"
+CENTERED = "centered"
 
 # Models that hooks steer at present, and whether these know the steered positions of any sequence.
 steered: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
@@ -30,16 +31,84 @@ def model_id(model: Any) -> str:
 
 
 def model_revision(model: Any) -> str | None:
-    """Return the commit of a Hugging Face model, or the sha256 of a GGUF file; None if neither is known."""
+    """Return what tells a model from others of its name; None if that is not known.
+
+    The commit of a Hugging Face model, the sha256 of a GGUF file, or :func:`folder_digest` of a local folder.
+    """
     return revisions.get(model)
 
 
-def folder_digest(folder: Path) -> str | None:
-    """Return the sha256 of what a local model consists of, which has no revision; None if ``folder`` is none."""
-    if not folder.is_dir():
-        return None
-    endings = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
-    return files_digest(folder, (path for path in folder.iterdir() if path.suffix in endings and path.is_file()))
+def folder_digest(folder: Path) -> str:
+    """Digest of a local model's files by name and content, wherever the folder is.
+
+    Of files above 64 MiB, 4 KiB of every MiB are read: two trainings of one model differ in each of its matrices, and
+    all of a checkpoint takes a minute to read.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja") and path.is_file():
+            size = path.stat().st_size
+            digest.update(f"{path.name}\0{size}\n".encode())
+            with path.open("rb") as file:
+                if size <= 64 * 2**20:
+                    digest.update(file.read())
+                    continue
+                for start in range(0, size, 2**20):
+                    file.seek(start)
+                    digest.update(file.read(4096))
+    return digest.hexdigest()
+
+
+def weight_processing(model: Any) -> str:
+    """Tell what TransformerLens made of a model's weights.
+
+    Returns
+    -------
+    str
+        ``"none"``; ``"folded"``: rewritten, mostly with the norms folded into the matrices after them, and the
+        residual stream is the same; ``"centered"``: what writes to the residual stream has lost its mean over
+        d_model, and so has the stream. Models with RMSNorm are never centered.
+    """
+    normalization = str(getattr(model.cfg, "normalization_type", None))
+    if normalization.startswith("LN") and _writes_centered(model):
+        return CENTERED
+    folded = getattr(model, "_weights_processed", False) if is_bridge(model) else normalization.endswith("Pre")
+    return "folded" if folded else "none"
+
+
+def _writes_centered(model: Any) -> bool:
+    """Whether embeddings have no mean: neither class of models keeps in its configuration that it centered them."""
+    try:
+        rows = model.W_E[:64].detach().float()
+    except (AttributeError, RuntimeError):
+        return False
+    # A mean that is there is near 1 / sqrt(d_model) of the spread; one that was removed leaves rounding.
+    return not rows.is_meta and bool(rows.mean(-1).abs().max() < 1e-3 * rows.std())
+
+
+def identity(model: Any) -> dict[str, Any]:
+    """What tells a model from others, as vectors and activations keep it in their metadata."""
+    return {
+        "model": model_id(model),
+        "model_revision": model_revision(model),
+        "weight_processing": weight_processing(model),
+    }
+
+
+def check_model(model: Any) -> None:
+    """Raise an :class:`InputError` that says what to give instead unless ``model`` is a TransformerLens model."""
+    if hasattr(getattr(model, "cfg", None), "n_layers"):
+        return
+    if isinstance(model, str | Path):
+        what = f"load it: caa.load_model({str(model)!r})"
+    elif hasattr(model, "config"):
+        what = (
+            "use caa.load_model(name_or_folder), or TransformerBridge.boot_transformers(name, hf_model=model, "
+            "tokenizer=tokenizer)"
+        )
+    else:
+        what = "use caa.load_model(...)"
+    raise InputError(f"model: {type(model).__name__}; it must be a TransformerLens model: {what}.")
 
 
 def n_layers(model: Any) -> int:
@@ -57,11 +126,15 @@ def hook_name(layer: int) -> str:
     return HOOK.format(layer=layer)
 
 
-def check_layers(layers: int | Sequence[int] | None, available: Sequence[int], what: str) -> list[int]:
+def check_layers(layers: int | Sequence[int] | np.ndarray | None, available: Sequence[int], what: str) -> list[int]:
     """Return ``layers`` as a list (None: all of ``available``), or raise :class:`InputError`."""
     if layers is None:
         return list(available)
-    chosen = list(layers) if isinstance(layers, Sequence | np.ndarray) else [layers]
+    if isinstance(layers, str | bytes):
+        raise InputError(f"layers: {layers!r} is text; give an int such as 15, or a list of ints such as [14, 15].")
+    if isinstance(layers, np.ndarray):
+        layers = np.atleast_1d(layers).tolist()
+    chosen = list(layers) if isinstance(layers, Sequence) else [layers]
     if not chosen:
         raise InputError("layers: the list is empty; give at least one layer, or None for all.")
     for layer in chosen:
@@ -74,6 +147,18 @@ def check_layers(layers: int | Sequence[int] | None, available: Sequence[int], w
     if len(set(chosen)) < len(chosen):
         raise InputError(f"layers: {chosen} names a layer twice; name each once.")
     return [int(layer) for layer in chosen]
+
+
+def block_indices(layers: Any) -> tuple[int, ...]:
+    """Return the layers that a vector or activations have, or raise :class:`InputError`."""
+    given = tuple(layers) if isinstance(layers, Sequence | np.ndarray) and not isinstance(layers, str) else None
+    if (
+        given is None
+        or not all(hasattr(n, "__index__") and not isinstance(n, bool) and n >= 0 for n in given)
+        or len(set(given)) < len(given)
+    ):
+        raise InputError(f"layers: {layers!r}; they must be different 0-based block indices, such as (14, 15).")
+    return tuple(int(n) for n in given)
 
 
 def input_device(model: Any) -> torch.device:

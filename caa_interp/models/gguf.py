@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from caa_interp.files import cache_folder, publish_folder
+
+# Of what a conversion makes; others are made again.
+_VERSION = 2
+_ADD_BOS = "gguf_add_bos_token"
 
 
 def converted(file: Path) -> tuple[Path, str]:
@@ -24,7 +29,7 @@ def converted(file: Path) -> tuple[Path, str]:
     """
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    folder = cache_folder() / "models" / f"{file.stem}-{digest[:16]}"
+    folder = cache_folder() / "models" / f"{file.stem}-{digest[:16]}.{_VERSION}"
     if not folder.is_dir():
         try:
             with publish_folder(folder) as partial:
@@ -34,6 +39,26 @@ def converted(file: Path) -> tuple[Path, str]:
             if not folder.is_dir():
                 raise
     return folder, digest
+
+
+def begin_as_told(model: Any) -> None:
+    """Make the tokenizer of a loaded model put BOS in front or not, as its GGUF file says.
+
+    TransformerLens makes every tokenizer that knows a BOS token put it in front, also that of a model which was
+    trained without. Models that come from no GGUF file, or from one that does not say, stay as TransformerLens has
+    them.
+    """
+    told = getattr(model.tokenizer, "init_kwargs", {}).get(_ADD_BOS)
+    if told is not None and model.tokenizer.bos_token is not None:
+        model.tokenizer.add_bos_token = told
+        model.cfg.tokenizer_prepends_bos = told
+
+
+def _adds_bos(file: Path) -> bool | None:
+    from gguf import GGUFReader
+
+    field = GGUFReader(file).get_field("tokenizer.ggml.add_bos_token")
+    return None if field is None else bool(field.contents())
 
 
 def _convert(file: Path, folder: Path) -> None:
@@ -50,4 +75,5 @@ def _convert(file: Path, folder: Path) -> None:
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(source.state_dict(), assign=True)
     model.save_pretrained(folder)
+    tokenizer.init_kwargs[_ADD_BOS] = _adds_bos(file)
     tokenizer.save_pretrained(folder)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from caa_interp.errors import CAAError, InputError, MissingDependencyError, ModelError, causes
-from caa_interp.models.access import revisions
-from caa_interp.models.gguf import converted
+from caa_interp.models.access import folder_digest, revisions
+from caa_interp.models.gguf import begin_as_told, converted
 from caa_interp.models.hooked import listed_by_hooked, load_hooked, transformer_lens_major
 
 if TYPE_CHECKING:
@@ -107,8 +107,11 @@ def load_model(
             model = load_hooked(source, device, torch_dtype, revision)
         else:
             model = _load_bridge(source, device, torch_dtype, device_map, revision)
-    model.eval()
-    model.cfg.model_name = model_name
+        model.eval()
+        model.cfg.model_name = model_name
+        begin_as_told(model)
+        if source_revision is None and Path(source).is_dir():
+            source_revision = folder_digest(Path(source))
     revisions[model] = source_revision or getattr(config, "_commit_hash", None)
     return model
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from caa_interp.errors import ModelError
 from caa_interp.models.access import input_device, is_bridge, model_id, revisions
+from caa_interp.models.gguf import begin_as_told
 
 
 def plain_copy(model: Any) -> Any:
@@ -83,6 +84,7 @@ def wrap(plain: Any, tokenizer: Any, name: str) -> Any:
     )
     model.eval()
     model.cfg.model_name = name
+    begin_as_told(model)
     revisions[model] = None
     return model
 

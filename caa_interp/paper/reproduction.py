@@ -26,7 +26,7 @@ from caa_interp.evaluation.summary import summarize
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.files import fingerprint, write_atomically
 from caa_interp.models import load_model
-from caa_interp.models.access import check_layers, folder_digest, model_id, model_revision, n_layers
+from caa_interp.models.access import check_layers, model_id, model_revision, n_layers
 from caa_interp.paper import published as paper
 from caa_interp.paper.sets import PublishedSet, read_published_sets
 from caa_interp.paper.table import compare, printable
@@ -102,7 +102,6 @@ def reproduce(
     made_from = {
         "model": model_id(model),
         "model_revision": model_revision(model),
-        "model_files": folder_digest(Path(model_name).expanduser()),
         "dtype": str(model.cfg.dtype).removeprefix("torch."),
         "caa-interp": version("caa-interp"),
     }
@@ -268,5 +267,5 @@ def _write_page(
         )
         for name, one in sets.items()
     ]
-    title = f"Rimsky et al. 2024, measured again on {model}"
+    title = f"Rimsky et al. 2024, measured again on {summary['model'].iloc[0]}"
     return write_report(folder / "report.html", title, sections, lead=" ".join(notes))

@@ -9,6 +9,7 @@ import pandas as pd
 
 from caa_interp.errors import InputError
 from caa_interp.paper import published as paper
+from caa_interp.statistics import interval_text
 
 
 def compare(summary: pd.DataFrame, layer: int, published: paper.PublishedModel | None) -> pd.DataFrame:
@@ -70,8 +71,8 @@ def printable(comparison: pd.DataFrame) -> pd.DataFrame:
             "multiplier": [f"{m:+g}" if m else "0" for m in comparison["multiplier"]],
             "paper": _texts(comparison["paper"], ".2f"),
             "measured (95 % interval)": [
-                f"{mean:.3f}" + ("" if np.isnan(low) else f" ({low:.3f} to {high:.3f})")
-                for mean, low, high in comparison[["measured", "low", "high"]].itertuples(index=False)
+                interval_text(*row, form=".3f")
+                for row in zip(comparison["measured"], comparison["low"], comparison["high"], strict=True)
             ],
             "difference": _texts(comparison["difference"], "+.3f"),
             "tolerance": _texts(comparison["tolerance"], ".3f"),

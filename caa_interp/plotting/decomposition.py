@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.plotting.theme import NEGATIVE, NEUTRAL, POSITIVE, check_table, escape, figure
+from caa_interp.plotting import theme
 
 
 def plot_decomposition(table: pd.DataFrame, *, title: str | None = None) -> go.Figure:
@@ -19,7 +19,7 @@ def plot_decomposition(table: pd.DataFrame, *, title: str | None = None) -> go.F
         Result of :func:`caa_interp.analysis.decompose`. A column ``label``, if you add one, is shown beside the
         features' numbers.
     title
-        Title of the figure; default: the behavior and the layer, as far as the table knows them.
+        Title of the figure; default: the vector and the layer.
 
     Returns
     -------
@@ -27,25 +27,31 @@ def plot_decomposition(table: pd.DataFrame, *, title: str | None = None) -> go.F
         Left: signed coefficients in the order of choice, with the cosine of each feature with the vector. Right: what
         is left of the vector after each feature, and what is left of random directions.
     """
-    check_table(
-        table, {"rank", "feature", "coefficient", "cosine", "error", "random_error"}, "caa_interp.analysis.decompose"
-    )
+    columns = {
+        "vector",
+        "layer",
+        "norm",
+        "n_features",
+        "rank",
+        "feature",
+        "coefficient",
+        "cosine",
+        "error",
+        "random_error",
+    }
+    theme.check_table(table, columns, "caa_interp.analysis.decompose")
     rows = table.sort_values("rank")
-    known = table.attrs
+    known = table.iloc[0]
     names = [f"{feature}" for feature in rows["feature"]]
     if "label" in rows:
         labels = rows["label"].map(lambda label: "" if pd.isna(label) else f"  {label}")
-        names = [escape(name + label) for name, label in zip(names, labels, strict=True)]
+        names = [theme.escape(name + label) for name, label in zip(names, labels, strict=True)]
     if title is None:
-        title = f"{known.get('behavior') or 'vector'} in features" + (
-            f", layer {known['layer']}" if "layer" in known else ""
-        )
-    n_features = f" of {known['n_features']}" if "n_features" in known else ""
-    norm = f"; norm of the vector: {known['norm']:.3g}" if "norm" in known else ""
-    fig = figure(
-        escape(title),
-        f"{len(rows)}{n_features} features, orthogonal matching pursuit; "
-        f"{100 * rows['error'].iloc[-1]:.0f} % of the norm is left{norm}",
+        title = f"{known['vector']} in features, layer {known['layer']}"
+    fig = theme.figure(
+        theme.escape(title),
+        f"{len(rows)} of {known['n_features']} features, orthogonal matching pursuit; "
+        f"{100 * rows['error'].iloc[-1]:.0f} % of the norm is left; norm of the vector: {known['norm']:.3g}",
         height=190 + 28 * max(len(rows), 8),
         margin={"l": 20, "t": 104},
     )
@@ -57,7 +63,7 @@ def plot_decomposition(table: pd.DataFrame, *, title: str | None = None) -> go.F
         y=rows["rank"],
         orientation="h",
         marker={
-            "color": [NEGATIVE if negative else POSITIVE for negative in signs],
+            "color": [theme.NEGATIVE if negative else theme.POSITIVE for negative in signs],
             # In gray the two sides still differ.
             "pattern": {"shape": ["/" if negative else "" for negative in signs], "solidity": 0.25},
         },
@@ -71,8 +77,8 @@ def plot_decomposition(table: pd.DataFrame, *, title: str | None = None) -> go.F
         **one,
     )
     for column, name, color, dash, symbol in (
-        ("error", "this vector", POSITIVE, "solid", "circle"),
-        ("random_error", "random directions (mean)", NEUTRAL, "dash", "circle-open"),
+        ("error", "this vector", theme.POSITIVE, "solid", "circle"),
+        ("random_error", "random directions (mean)", theme.NEUTRAL, "dash", "circle-open"),
     ):
         fig.add_scatter(
             x=rows["rank"],

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from caa_interp.behaviors.behavior import CONTROLS
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import quantity, summarized
-from caa_interp.plotting.theme import NEUTRAL, Style, check_table, error_bars, escape, faded, figure, styles
+from caa_interp.plotting import theme
+from caa_interp.plotting.grid import band, line, mark_zero, panels, shape
 
 Measure = Literal["logit_difference", "p_positive"]
+# Kinds of controls, see caa_interp.evaluation.controls.
+CONTROLS = ("random", "orthogonal", "shuffled", "other")
 # Told apart without color: plain, dotted, hatched, crossed; and by their edges where a band is too narrow for that.
 _FILLS, _EDGES = ("", ".", "/", "x"), ("solid", "dot", "dash", "dashdot")
-# The legend stands below, where it covers nothing; on a narrow figure it takes a line for each entry.
-_BELOW = {"orientation": "h", "x": 0, "xref": "container", "y": 0, "yref": "container", "yanchor": "bottom"}
 _ENTRY = 21
-_X_TITLE = "multiplier (times the raw vector)"
 
 
 def plot_dose_response(
@@ -44,34 +41,22 @@ def plot_dose_response(
     measure
         ``"logit_difference"`` (nats) or ``"p_positive"`` (0 to 1).
     control
-        One kind of control or several: vectors whose name starts with it are drawn as one gray band, from the lowest
-        mean to the highest.
+        One kind of control or several (column ``kind``): the vectors of each are drawn as one gray band, from the
+        lowest mean to the highest.
     """
     summary = summarized(table, measure)
+    theme.check_table(summary, ("kind",), "caa_interp.sweep")
     if "behavior" in summary and summary["behavior"].nunique() > 1:
         names = list(summary["behavior"].unique())
         raise InputError(f"table: it holds behaviors {names}; give the rows of one, or use plot_dose_responses.")
-    layers = sorted(summary["layer"].unique().tolist())
-    if layer is None and len(layers) > 1:
-        raise InputError(f"layer: the table holds layers {layers[0]} to {layers[-1]}; name the one to show.")
-    layer = layers[0] if layer is None else layer
-    if layer not in layers:
-        raise InputError(f"layer: {layer} is not in the table; it holds {layers}.")
+    layer = theme.one_layer(summary["layer"].dropna(), layer)
     rows = summary[summary["layer"] == layer]
-    shown = _shown(summary, measure)
-    subtitle = f"layer {layer}, mean over {int(rows['n'].iloc[0])} pairs, {_interval(summary)}"
-    fig = figure("Response to the multiplier", subtitle, showlegend=True, legend=_BELOW)
-    kinds = _kinds(rows, control)
-    for kind, own in kinds.items():
-        fig.add_trace(_band(own, shown, kind, _names(control), own["vector"].nunique()))
-    others = _others(rows, kinds)
-    drawn = styles(others["vector"].unique())
-    for name, group in others.groupby("vector", sort=False):
-        fig.add_trace(_line(group, shown, drawn[str(name)], str(name)))
-    fig.update_xaxes(title={"text": _X_TITLE, "font": {"size": 14}})
-    fig.update_yaxes(title={"text": _axis_title(summary, measure), "font": {"size": 14}})
-    fig.update_layout(height=430 + _ENTRY * len(fig.data))
-    return fig
+    subtitle = f"layer {layer}, mean over {theme.counts(rows['n'])} pairs, {_interval(summary)}"
+    fig = theme.figure("Response to the multiplier", subtitle, showlegend=True, legend=theme.LEGEND_BELOW)
+    fig.add_traces(_traces(rows, measure, _kinds(control)))
+    fig.update_xaxes(title={"text": theme.MULTIPLIER, "font": {"size": 14}})
+    fig.update_yaxes(title={"text": _axis_title(rows, measure), "font": {"size": 14}})
+    return fig.update_layout(height=430 + _ENTRY * len(fig.data))
 
 
 def plot_dose_responses(
@@ -88,108 +73,84 @@ def plot_dose_responses(
     measure, control
         As in :func:`plot_dose_response`.
     """
-    check_table(table, ("behavior",), "caa_interp.dose_response")
+    theme.check_table(table, ("behavior",), "caa_interp.dose_response")
     summary = summarized(table, measure)
-    behaviors = list(summary["behavior"].unique())
-    layers = summary.groupby("behavior", sort=False)["layer"].unique()
-    several = [name for name in behaviors if len(layers[name]) > 1]
+    theme.check_table(summary, ("kind",), "caa_interp.dose_response")
+    rows = {str(name): own for name, own in summary.dropna(subset="layer").groupby("behavior", sort=False)}
+    several = [name for name, own in rows.items() if own["layer"].nunique() > 1]
     if several:
         raise InputError(f"table: it holds several layers of {several}; give the rows of one layer for each behavior.")
-    shown, kinds = _shown(summary, measure), _kinds(summary, control)
-    n_columns = math.ceil(len(behaviors) / math.ceil(len(behaviors) / 4))
-    n_rows = math.ceil(len(behaviors) / n_columns)
-    drawn = styles([*behaviors, *_others(summary, kinds)["vector"].unique()])
-    fig = make_subplots(
-        rows=n_rows,
-        cols=n_columns,
+    kinds = _kinds(control)
+    n_rows, n_bands = shape(len(rows))[0], summary.loc[summary["kind"].isin(kinds), "kind"].nunique()
+    fig = theme.figure(
+        "Response to the multiplier",
+        f"mean over {theme.counts(summary['n'])} held-out pairs of each behavior, {_interval(summary)}",
+        height=180 + 215 * n_rows + _ENTRY * n_bands,
+        margin={"l": 100, "r": 16, "t": 110, "b": 75 + _ENTRY * n_bands},
+        legend=theme.LEGEND_BELOW,
+    )
+    places = panels(
+        fig,
+        [f"{theme.escape(name)}<br><sup>layer {own['layer'].iloc[0]:g}</sup>" for name, own in rows.items()],
+        x_title=theme.MULTIPLIER,
+        y_title=_axis_title(summary, measure),
         shared_xaxes="all",
         shared_yaxes="all",
         horizontal_spacing=0.02,
         vertical_spacing=0.26 / n_rows,
-        subplot_titles=[f"{escape(name)}<br><sup>layer {layers[name][0]}</sup>" for name in behaviors],
-        x_title=_X_TITLE,
-        y_title=_axis_title(summary, measure),
     )
     named: set[str] = set()
-    for number, behavior in enumerate(behaviors):
-        rows = summary[summary["behavior"] == behavior]
-        traces = []
-        for kind, own in _kinds(rows, control).items():
-            n_controls = kinds[kind].groupby("behavior")["vector"].nunique().max()
-            traces.append(_band(own, shown, kind, _names(control), n_controls))
-        for name, group in _others(rows, kinds).groupby("vector", sort=False):
+    for place, (behavior, own) in zip(places, rows.items(), strict=True):
+        for trace in _traces(own, measure, kinds, summary):
             # A behavior's own vector is named by the panel's title.
-            traces.append(_line(group, shown, drawn[str(name)], str(name), showlegend=name != behavior))
-        for trace in traces:
-            if trace.showlegend:
-                trace.showlegend = trace.name not in named
-                named.add(trace.name)
-            trace.legendgroup = trace.name
-            fig.add_trace(trace, row=number // n_columns + 1, col=number % n_columns + 1)
-    counts = sorted(summary["n"].unique())
-    n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    common = figure(
-        "Response to the multiplier",
-        f"mean over {n} held-out pairs of each behavior, {_interval(summary)}",
-        height=180 + 215 * n_rows + _ENTRY * len(kinds),
-        margin={"l": 100, "r": 16, "t": 110, "b": 75 + _ENTRY * len(kinds)},
-        legend=_BELOW,
-    )
-    fig.update_layout(common.layout)
-    fig.update_annotations(font_size=13)
-    fig.update_annotations(selector={"text": _axis_title(summary, measure)}, font_size=14, xshift=-52)
-    fig.update_annotations(selector={"text": _X_TITLE}, font_size=14)
-    fig.update_yaxes(zeroline=shown != measure, zerolinecolor=NEUTRAL, zerolinewidth=1)
+            trace.update(legendgroup=trace.name, showlegend=trace.name not in {theme.escape(behavior), *named})
+            named |= {trace.name} if trace.showlegend else set()
+            fig.add_trace(trace, **place)
+    if _shown(summary, measure) != measure:
+        mark_zero(fig)
     return fig
 
 
-def _kinds(rows: pd.DataFrame, control: str | Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Rows of each kind of control that there is."""
-    found = {kind: rows[rows["vector"].str.startswith(f"{kind} ")] for kind in _names(control)}
-    return {kind: own for kind, own in found.items() if len(own)}
-
-
-def _names(control: str | Sequence[str]) -> tuple[str, ...]:
+def _kinds(control: str | Sequence[str]) -> tuple[str, ...]:
     return (control,) if isinstance(control, str) else tuple(control)
 
 
-def _others(rows: pd.DataFrame, kinds: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Rows of the vectors that are no controls."""
-    return rows[~rows["vector"].str.startswith(tuple(f"{kind} " for kind in kinds))] if kinds else rows
+def _traces(
+    rows: pd.DataFrame, measure: str, kinds: tuple[str, ...], among: pd.DataFrame | None = None
+) -> list[go.Scatter]:
+    """A band for the controls of each kind, and a line for each other vector, in their looks ``among`` all."""
+    among = rows if among is None else among
+    shown = _shown(rows, measure)
+    is_control, is_any = rows["kind"].isin(kinds), among["kind"].isin(kinds)
+    per_behavior = among[is_any].groupby([*({"behavior"} & set(among)), "kind"])["vector"].nunique()
+    most = per_behavior.groupby("kind").max()
+    looks = theme.styles([*among.get("behavior", ()), *among.loc[~is_any, "vector"]])
+    bands = [
+        _band(
+            own, shown, kinds.index(kind), f"{most[kind]} {theme.escape(kind)} vector{'' if most[kind] == 1 else 's'}"
+        )
+        for kind in kinds
+        if len(own := rows[rows["kind"] == kind])
+    ]
+    vectors = rows[~is_control & (rows["kind"] != "unsteered")].groupby("vector", sort=False)
+    return bands + [line(own, "multiplier", shown, looks[str(name)], str(name)) for name, own in vectors]
 
 
-def _band(rows: pd.DataFrame, shown: str, kind: str, kinds: tuple[str, ...], n_controls: int) -> go.Scatter:
+def _band(rows: pd.DataFrame, shown: str, place: int, name: str) -> go.Scatter:
     """One gray band from the lowest to the highest mean of the controls of one kind."""
-    band = rows.groupby("multiplier")[shown].agg(["min", "max"])
-    place = kinds.index(kind) % len(_FILLS)
+    ends = rows.groupby("multiplier")[shown].agg(["min", "max"])
+    fill, edge = _FILLS[place % len(_FILLS)], _EDGES[place % len(_EDGES)]
     # A hatched band is clear between its marks, so that bands that overlap can both be seen.
-    pattern = {"shape": _FILLS[place], "fgcolor": NEUTRAL, "bgcolor": "rgba(0,0,0,0)", "size": 5, "solidity": 0.25}
-    return go.Scatter(
-        x=[*band.index, *band.index[::-1]],
-        y=[*band["max"], *band["min"][::-1]],
-        fill="toself",
-        fillcolor=faded(NEUTRAL, 0.3),
-        fillpattern=pattern if _FILLS[place] else None,
-        mode="lines",
-        line={"width": 1, "color": faded(NEUTRAL, 0.8), "dash": _EDGES[place]},
-        name=f"{n_controls} {escape(kind)} vector{'' if n_controls == 1 else 's'} of the same norm",
+    pattern = {"shape": fill, "fgcolor": theme.NEUTRAL, "bgcolor": "rgba(0,0,0,0)", "size": 5, "solidity": 0.25}
+    return band(
+        ends.index,
+        ends["min"],
+        ends["max"],
+        theme.faded(theme.NEUTRAL, 0.3),
+        fillpattern=pattern if fill else None,
+        line={"width": 1, "color": theme.faded(theme.NEUTRAL, 0.8), "dash": edge},
+        name=f"{name} of the same norm",
         showlegend=True,
-        hoverinfo="skip",
-    )
-
-
-def _line(rows: pd.DataFrame, shown: str, style: Style, name: str, showlegend: bool = True) -> go.Scatter:
-    """Means of one vector with their intervals."""
-    rows = rows.sort_values("multiplier")
-    return go.Scatter(
-        x=rows["multiplier"],
-        y=rows[shown],
-        error_y=error_bars(rows, shown),
-        mode="lines+markers",
-        line={"color": style.color, "dash": style.dash, "width": 2.5},
-        marker={"size": 9, "symbol": style.symbol},
-        name=escape(name),
-        showlegend=showlegend,
     )
 
 
@@ -199,11 +160,10 @@ def _shown(summary: pd.DataFrame, measure: str) -> str:
 
 
 def _axis_title(summary: pd.DataFrame, measure: str) -> str:
-    name, unit = quantity(summary, measure)
     change = "change in " if _shown(summary, measure) != measure else ""
-    return f"{change}{name}<br>({unit})" if unit else change + name
+    return change + theme.with_unit(*quantity(summary, measure))
 
 
 def _interval(summary: pd.DataFrame) -> str:
-    kind = "simultaneous " if summary.attrs.get("simultaneous") else ""
-    return f"{100 * summary.attrs.get('confidence', 0.95):.0f} % {kind}interval"
+    joint = "simultaneous" in summary and summary["simultaneous"].iloc[0]
+    return f"{theme.confidence(summary)} {'simultaneous ' if joint else ''}interval"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import quantity
-from caa_interp.plotting.theme import NEUTRAL, check_table, counts, escape, faded, figure, styles
+from caa_interp.plotting import theme
+from caa_interp.plotting.grid import band, line, mark_zero, panels, shape
 
 _SOURCE = "caa_interp.steerability, with a column 'behavior'"
 
@@ -35,81 +35,47 @@ def plot_layer_choice(validation: pd.DataFrame, held_out: pd.DataFrame, chosen: 
         Lines with bands for the intervals; an upright line marks the chosen layer.
     """
     for table in (validation, held_out):
-        check_table(table, ("behavior", "layer", "slope", "slope_low", "slope_high", "n"), _SOURCE)
+        theme.check_table(table, ("behavior", "layer", "slope", "slope_low", "slope_high", "n"), _SOURCE)
     behaviors = list(dict.fromkeys(validation["behavior"]))
     if missing := [name for name in behaviors if name not in chosen]:
         raise InputError(f"chosen: there is no layer for {missing[0]!r}. Give one for each of {behaviors}.")
-    n_columns = math.ceil(len(behaviors) / math.ceil(len(behaviors) / 4))
-    n_rows = math.ceil(len(behaviors) / n_columns)
+    n_rows, n_columns = shape(len(behaviors))
     name, unit = quantity(validation, "logit_difference")
-    y_title = f"slope of the {name}<br>({unit} per multiplier)"
-    fig = make_subplots(
-        rows=n_rows,
-        cols=n_columns,
+    fig = theme.figure(
+        "Slope of the response by layer",
+        f"n = {theme.counts(validation['n'])} validation pairs and {theme.counts(held_out['n'])} held-out pairs "
+        f"of each behavior; bands: {theme.confidence(validation)} intervals, each layer by itself; "
+        "dashed upright line: chosen layer",
+        height=210 + 190 * n_rows,
+        margin={"l": 95, "r": 16, "t": 100, "b": 100},
+        legend=theme.LEGEND_BELOW,
+    )
+    places = panels(
+        fig,
+        [theme.escape(behavior) for behavior in behaviors],
+        x_title=theme.LAYER,
+        y_title=theme.with_unit(f"slope of the {name}", f"{unit} per multiplier"),
         shared_xaxes="all",
         horizontal_spacing=0.22 / n_columns if n_columns > 1 else 0,
         vertical_spacing=0.26 / n_rows if n_rows > 1 else 0,
-        subplot_titles=[escape(behavior) for behavior in behaviors],
-        x_title="layer (block index)",
-        y_title=y_title,
     )
-    looks = styles(behaviors)
-    for number, behavior in enumerate(behaviors):
-        place = {"row": number // n_columns + 1, "col": number % n_columns + 1}
-        for label, table, color, dash, symbol in (
-            ("validation pairs", validation, looks[behavior].color, "solid", "circle"),
-            ("held-out pairs", held_out, NEUTRAL, "dot", "diamond-open"),
-        ):
+    colors = {name: look.color for name, look in theme.styles(behaviors).items()}
+    tables = (("validation pairs", validation, "solid", "circle"), ("held-out pairs", held_out, "dot", "diamond-open"))
+    for behavior, place in zip(behaviors, places, strict=True):
+        for label, table, dash, symbol in tables:
+            color = colors[behavior] if table is validation else theme.NEUTRAL
             rows = table[table["behavior"] == behavior].sort_values("layer")
-            group = {"legendgroup": label, "hoverlabel": {"namelength": -1}}
-            fig.add_scatter(
-                x=[*rows["layer"], *rows["layer"][::-1]],
-                y=[*rows["slope_high"], *rows["slope_low"][::-1]],
-                fill="toself",
-                fillcolor=faded(color, 0.15),
-                mode="lines",
-                line={"width": 0},
-                hoverinfo="skip",
-                showlegend=False,
-                **group,
-                **place,
+            # Each panel has its behavior's color; what the lines are is told by their dash.
+            group: dict[str, Any] = {"legendgroup": label, "hoverlabel": {"namelength": -1}, "showlegend": False}
+            fig.add_trace(
+                band(rows["layer"], rows["slope_low"], rows["slope_high"], theme.faded(color, 0.15), **group), **place
             )
-            fig.add_scatter(
-                x=rows["layer"],
-                y=rows["slope"],
-                mode="lines+markers",
-                line={"color": color, "dash": dash, "width": 2},
-                marker={"symbol": symbol, "size": 6, "maxdisplayed": 12},
-                name=label,
-                # Each panel has its behavior's color; what the lines are is told by their dash.
-                showlegend=False,
-                hovertemplate="layer %{x}: %{y:+.3f}<extra>" + label + "</extra>",
-                **group,
-                **place,
-            )
+            small: dict[str, Any] = {"marker": {"symbol": symbol, "size": 6, "maxdisplayed": 12}, "error_y": None}
+            drawn = line(rows, "layer", "slope", theme.Style(color, symbol, dash), label, **small, **group)
+            fig.add_trace(drawn.update(line_width=2), **place)
         fig.add_vline(chosen[behavior], line={"color": "black", "width": 1, "dash": "dash"}, **place)
-    for label, dash, symbol in (("validation pairs", "solid", "circle"), ("held-out pairs", "dot", "diamond-open")):
-        line = {"color": NEUTRAL, "dash": dash, "width": 2}
-        fig.add_scatter(x=[None], y=[None], mode="lines+markers", line=line, marker_symbol=symbol, name=label)
-    confidence = 100 * validation.attrs.get("confidence", 0.95)
-    common = figure(
-        "Slope of the response by layer",
-        f"n = {counts(validation['n'])} validation pairs and {counts(held_out['n'])} held-out pairs of each behavior; "
-        f"bands: {confidence:.0f} % intervals, each layer by itself; dashed upright line: chosen layer",
-        height=210 + 190 * n_rows,
-        margin={"l": 95, "r": 16, "t": 100, "b": 100},
-        legend={
-            "orientation": "h",
-            "x": 0,
-            "xref": "container",
-            "y": 0,
-            "yref": "container",
-            "yanchor": "bottom",
-        },
-    )
-    fig.update_layout(common.layout)
-    fig.update_annotations(font_size=13)
-    fig.update_annotations(selector={"text": y_title}, font_size=14, xshift=-52)
-    fig.update_annotations(selector={"text": "layer (block index)"}, font_size=14)
-    fig.update_yaxes(zeroline=True, zerolinecolor=NEUTRAL, zerolinewidth=1)
+    for label, _, dash, symbol in tables:
+        look = {"color": theme.NEUTRAL, "dash": dash, "width": 2}
+        fig.add_scatter(x=[None], y=[None], mode="lines+markers", line=look, marker_symbol=symbol, name=label)
+    mark_zero(fig)
     return fig

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from caa_interp.errors import InputError
-from caa_interp.plotting.theme import DIVERGING, SEQUENTIAL, check_table, escape, figure
+from caa_interp.plotting import theme
+from caa_interp.plotting.grid import panels
 
 Side = Literal["both", "promoted", "suppressed"]
 Measure = Literal["probability", "logit"]
-_FONT = {"family": "'DejaVu Sans Mono', Menlo, Consolas, monospace", "size": 11}
-_DARK, _OUTLINE = "#101418", "#D55E00"
+_OUTLINE = theme.NEGATIVE
 _LONGEST = 10  # letters of a token that a cell shows
 _SUBTITLE_LINE = "</sup><br><sup style='color:#52606d'>"
 _COMPONENTS = {
@@ -44,16 +42,15 @@ def plot_logit_lens(table: pd.DataFrame, *, side: Side = "both") -> go.Figure:
         Cells are colored by the logit, centered on the vocabulary's mean. Tokens longer than ten letters end in an
         ellipsis and are whole in the hover text.
     """
-    check_table(table, ("layer", "side", "rank", "token", "logit"), "caa_interp.logit_lens")
-    if side not in ("both", "promoted", "suppressed"):
-        raise InputError(f"side: {side!r} is not one of 'both', 'promoted', 'suppressed'.")
+    theme.check_table(table, ("vector", "layer", "side", "rank", "token", "logit", "n_pairs"), "caa_interp.logit_lens")
+    theme.check_choice("side", side, get_args(Side))
     sides = ("promoted", "suppressed") if side == "both" else (side,)
     for name in sides:
         if name not in set(table["side"]):
             raise InputError(f"side: the table holds no {name!r} tokens; give the result of caa_interp.logit_lens.")
     rows = table[table["side"].isin(sides)]
-    _check_single(rows, ["layer", "side", "rank"], "caa_interp.logit_lens")
-    rows = rows.assign(shown=rows["token"].map(_short), hover=rows["token"].map(escape))
+    theme.check_once(rows, ["layer", "side", "rank"], "caa_interp.logit_lens")
+    rows = rows.assign(shown=rows["token"].map(_short), hover=rows["token"].map(theme.escape))
     limit = float(rows["logit"].abs().max()) or 1.0
     layers, ranks = sorted(rows["layer"].unique()), sorted(rows["rank"].unique())
     fig = _panels([f"{name} tokens" for name in sides])
@@ -68,16 +65,21 @@ def plot_logit_lens(table: pd.DataFrame, *, side: Side = "both") -> go.Figure:
             (-limit, limit),
             f"layer %{{y}}, {name}, rank %{{x}}<br>%{{customdata}}: %{{z:+.2f}}<extra></extra>",
         )
-    n_pairs = table.attrs.get("n_pairs")
+    n_pairs = table["n_pairs"].iloc[0]
     return _grid(
         fig,
-        f"{_name(table, 'Vector')} as tokens",
-        f"{f'vector of {n_pairs} pairs, ' if n_pairs else ''}through final norm and unembedding (length "
+        f"{_name(table)} as tokens",
+        f"{'' if pd.isna(n_pairs) else f'vector of {n_pairs} pairs, '}through final norm and unembedding (length "
         "removed); ␣ is a space",
         n_layers=len(layers),
         n_columns=len(ranks),
         cell=_cell_width(rows["token"]),
-        coloraxis={"colorscale": DIVERGING, "cmin": -limit, "cmax": limit, "colorbar": _colorbar("logit")},
+        coloraxis={
+            "colorscale": theme.DIVERGING,
+            "cmin": -limit,
+            "cmax": limit,
+            "colorbar": theme.scale_bar(_UNITS["logit"]),
+        },
     ).update_xaxes(title_text="rank")
 
 
@@ -98,12 +100,14 @@ def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") 
         whose state the vector is added is outlined. The hover text lists all ranks of the table.
     """
     key = ["multiplier", "layer", "component"]
-    check_table(table, (*key, "rank", "token", "logit", "probability"), "caa_interp.steered_lens")
-    if measure not in _UNITS:
-        raise InputError(f"measure: {measure!r} is not one of 'probability', 'logit'.")
-    _check_single(table, [*key, "rank"], "caa_interp.steered_lens")
+    columns = (*key, "vector", "steered_layer", "rank", "token", "logit", "probability", "read_at")
+    theme.check_table(table, columns, "caa_interp.steered_lens")
+    theme.check_choice("measure", measure, _UNITS)
+    theme.check_once(table, [*key, "rank"], "caa_interp.steered_lens")
     ordered = table.sort_values("rank")
-    ordered = ordered.assign(line=ordered["token"].map(escape) + ordered["probability"].map("  p = {:.3f}".format))
+    ordered = ordered.assign(
+        line=ordered["token"].map(theme.escape) + ordered["probability"].map("  p = {:.3f}".format)
+    )
     cells = ordered.groupby(key).agg(token=("token", "first"), value=(measure, "first"), hover=("line", "<br>".join))
     cells = cells.reset_index()
     unsteered = cells.loc[cells["multiplier"] == 0, ["layer", "component", "token"]]
@@ -126,26 +130,34 @@ def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") 
             limits,
             f"multiplier {multiplier:g}, layer %{{y}}, %{{x}}<br>%{{customdata}}<extra></extra>",
         )
-        if multiplier and table.attrs.get("steered_layer") in layers and "block output" in components:
-            _outline(fig, column, list(components).index("block output"), layers.index(table.attrs["steered_layer"]))
-    read_at = f"at the token {escape(table.attrs['read_at'])} " if "read_at" in table.attrs else ""
+        steered_layer = table.loc[table["multiplier"] == multiplier, "steered_layer"].iloc[0]
+        if multiplier and steered_layer in layers and "block output" in components:
+            _outline(fig, column, list(components).index("block output"), layers.index(steered_layer))
+    read_at = f"at the token {theme.escape(table['read_at'].iloc[0])} "
     notes = ["␣ is a space"]
     notes += ["bold: not the unsteered token"] if changed.any() else []
     notes += ["outlined: where the vector is added"] if fig.layout.shapes else []
     notes += [] if "mid residual" in components else ["no mid residual: attention and MLP are parallel"]
     return _grid(
         fig,
-        f"{_name(table, 'Vector')}: inside the steered model",
+        f"{_name(table[table['multiplier'] != 0] if any(multipliers) else table)}: inside the steered model",
         f"states {read_at}through final norm and unembedding" + _SUBTITLE_LINE + "; ".join(notes),
         n_layers=len(layers),
         n_columns=len(components),
         cell=max(_cell_width(cells["token"]), 70),
-        coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": limits[1], "colorbar": _colorbar(measure)},
+        coloraxis={
+            "colorscale": theme.SEQUENTIAL,
+            "cmin": 0,
+            "cmax": limits[1],
+            "colorbar": theme.scale_bar(_UNITS[measure]),
+        },
     )
 
 
 def _panels(titles: list[str]) -> go.Figure:
-    return make_subplots(cols=len(titles), shared_yaxes=True, horizontal_spacing=0.02, subplot_titles=titles)
+    fig = theme.figure("")
+    panels(fig, titles, most=len(titles), shared_yaxes=True, horizontal_spacing=0.02)
+    return fig
 
 
 def _add_cells(
@@ -186,7 +198,7 @@ def _add_cells(
         y=[str(layer) for layer in layers for _ in x],
         text=shown.fillna("").to_numpy().ravel(),
         mode="text",
-        textfont={**_FONT, "color": np.where((share > 0.75) | (share < -0.88), "white", _DARK)},
+        textfont={"family": theme.MONOSPACE, "size": 11, "color": theme.letter_colors(share)},
         hoverinfo="skip",
         showlegend=False,
         row=1,
@@ -211,7 +223,7 @@ def _grid(
 ) -> go.Figure:
     """Titles, axes and size of panels of ``n_layers`` times ``n_columns`` cells that are ``cell`` pixels wide."""
     fig.update_layout(
-        figure(title, subtitle).layout,
+        theme.figure(title, subtitle).layout,
         coloraxis=coloraxis,
         width=max(760, len(fig.layout.annotations) * n_columns * cell + 200),
         height=max(360, 170 + 23 * n_layers),
@@ -227,21 +239,12 @@ def _grid(
         showgrid=False,
         ticklabelstandoff=5,
     )
-    fig.update_yaxes(title_text="layer (block index)", col=1)
+    fig.update_yaxes(title_text=theme.LAYER, col=1)
     return fig
 
 
-def _colorbar(measure: str) -> dict[str, object]:
-    return {"title": {"text": f"{_UNITS[measure]}<br>\u00a0", "side": "top", "font": {"size": 13}}, "thickness": 14}
-
-
-def _name(table: pd.DataFrame, otherwise: str) -> str:
-    return escape(table.attrs.get("behavior") or otherwise)
-
-
-def _check_single(table: pd.DataFrame, key: list[str], source: str) -> None:
-    if table.duplicated(key).any():
-        raise InputError(f"table: it holds a row of {key} twice; give the result of one call of {source}.")
+def _name(table: pd.DataFrame) -> str:
+    return theme.escape(table["vector"].iloc[0])
 
 
 def _cell_width(tokens: pd.Series[str]) -> int:
@@ -250,4 +253,4 @@ def _cell_width(tokens: pd.Series[str]) -> int:
 
 
 def _short(token: str) -> str:
-    return escape(token if len(token) <= _LONGEST else token[: _LONGEST - 1] + "…")
+    return theme.escape(theme.cut(token, _LONGEST))

@@ -8,24 +8,28 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from caa_interp.errors import InputError
-from caa_interp.plotting.theme import NEGATIVE, NEUTRAL, POSITIVE, SYMBOLS, check_table, escape, faded, figure, styles
+from caa_interp.plotting import theme
+from caa_interp.plotting.grid import panels, shape
 
 Color = Literal["side", "behavior"]
 Symbol = Literal["side", "behavior", "letter", "topic"]
 
-_COLUMNS = ("behavior", "item", "id", "topic", "order", "side", "split", "layer", "x", "y", "x_share", "y_share")
-_VECTOR_COLUMNS = ("vector", "layer", "norm", "x", "y", "x_share", "y_share")
-_SIDE_COLORS = {"positive": POSITIVE, "negative": NEGATIVE}
+_COLUMNS = (
+    *("behavior", "item", "id", "topic", "order", "side", "split", "layer", "x", "y", "x_share", "y_share"),
+    *("method", "fit"),
+)
+_VECTOR_COLUMNS = ("vector", "layer", "norm", "x", "y", "x_share", "y_share", "method", "normalize")
+_SIDE_COLORS = {"positive": theme.POSITIVE, "negative": theme.NEGATIVE}
 # Every mark of a point has a hollow form, which the theme's thin cross has not.
 _PAIR_OF_SYMBOLS = ("circle", "x")
-_TOPIC_SYMBOLS = (*SYMBOLS, "pentagon", "hourglass", "bowtie", "triangle-left")
+_TOPIC_SYMBOLS = (*theme.SYMBOLS, "pentagon", "hourglass", "bowtie", "triangle-left")
 _AXES = {"pca": "component", "umap": "UMAP", "tsne": "t-SNE"}
 # Heights in pixels: a panel among several, one alone, between two rows, above and below all, a row of the legend.
 _PANEL, _ALONE, _BETWEEN, _ABOVE, _BELOW, _LEGEND_ROW = 230, 440, 66, 104, 60, 24
 _IN_LEGEND_ROW = 4
+_COLUMNS_MOST = 3
 _MANY = 300  # more points than this in a panel are drawn smaller
 _APART = (0.025, 0.04)  # least distance of labels in a map of vectors, as shares of its width and height
 
@@ -51,10 +55,9 @@ def plot_projection(
     title
         Title of the figure.
     """
-    check_table(table, _COLUMNS, "caa_interp.project")
-    for name, given, allowed in (("color", color, get_args(Color)), ("symbol", symbol, get_args(Symbol))):
-        if given not in allowed:
-            raise InputError(f"{name}: {given!r} is not one of {', '.join(map(repr, allowed))}.")
+    theme.check_table(table, _COLUMNS, "caa_interp.project")
+    theme.check_choice("color", color, get_args(Color))
+    theme.check_choice("symbol", symbol, get_args(Symbol))
     hues, marks = _values(table, color, "color"), _values(table, symbol, "symbol")
     hue_of, mark_of = _hues(hues, color), _marks(marks, symbol)
     hollow = (table["split"] == "held out").map({True: "-open", False: ""})
@@ -62,22 +65,20 @@ def plot_projection(
     drawn = table.assign(hue=hues, mark=marks.map(mark_of) + hollow, edge=edge, hover=_hover(table))
 
     layers = sorted(int(layer) for layer in table["layer"].unique())
-    n_columns = 2 if len(layers) == 4 else min(3, len(layers))
-    n_rows = math.ceil(len(layers) / n_columns)
+    n_rows, n_columns = shape(len(layers), _COLUMNS_MOST)
     legend = _legend(hue_of, mark_of, color, symbol, held_out=bool(hollow.any()))
-    shared = table.attrs.get("fit") == "shared"
+    shared = table["fit"].iloc[0] == "shared"
     inside = _ALONE if len(layers) == 1 else n_rows * _PANEL + (n_rows - 1) * _BETWEEN
-    fig = make_subplots(
-        rows=n_rows,
-        cols=n_columns,
-        subplot_titles=_panel_titles(table, layers, shared),
+    fig = theme.figure(title, _subtitle(table, layers), **_frame(inside, len(legend)))
+    places = panels(
+        fig,
+        _panel_titles(table, layers, shared),
+        most=_COLUMNS_MOST,
         horizontal_spacing=0.07 if n_columns > 1 else 0,
         vertical_spacing=_BETWEEN / inside if n_rows > 1 else 0,
-        figure=figure(title, _subtitle(table, layers), **_frame(inside, len(legend))),
     )
     fig.update_annotations(font_size=14)
-    for index, layer in enumerate(layers):
-        row, col = index // n_columns + 1, index % n_columns + 1
+    for index, (layer, place) in enumerate(zip(layers, places, strict=True)):
         rows = drawn[drawn["layer"] == layer]
         size = 7 if len(rows) <= _MANY else 5
         for value, some in rows.groupby("hue", sort=False):
@@ -91,14 +92,13 @@ def plot_projection(
                 showlegend=False,
                 hovertext=some["hover"],
                 hovertemplate="%{hovertext}<extra></extra>",
-                row=row,
-                col=col,
+                **place,
             )
-        _name_axes(fig, table, shared or len(layers) == 1, row, col)
+        _name_axes(fig, table, shared or len(layers) == 1, **place)
         if index + n_columns < len(layers):
-            fig.update_xaxes(title=None, row=row, col=col)
-        if col > 1:
-            fig.update_yaxes(title=None, row=row, col=col)
+            fig.update_xaxes(title=None, **place)
+        if place["col"] > 1:
+            fig.update_yaxes(title=None, **place)
     if shared:
         fig.update_xaxes(matches="x")
         fig.update_yaxes(matches="y")
@@ -124,14 +124,14 @@ def plot_vector_map(table: pd.DataFrame, *, title: str = "Steering vectors throu
     title
         Title of the figure.
     """
-    check_table(table, _VECTOR_COLUMNS, "caa_interp.analysis.project_vectors")
-    looks = styles(table["vector"])
-    kind = "divided by their norms" if table.attrs.get("normalize", True) else "in units of the residual stream"
+    theme.check_table(table, _VECTOR_COLUMNS, "caa_interp.analysis.project_vectors")
+    looks = theme.styles(table["vector"])
+    kind = "divided by their norms" if table["normalize"].iloc[0] else "in units of the residual stream"
     subtitle = (
         f"{_method(table)} of vectors {kind}<br>"
         f"{len(looks)} vectors at {table['layer'].nunique()} layers, on one map; numbers are layers"
     )
-    fig = figure(title, subtitle, **_frame(_ALONE, len(looks)))
+    fig = theme.figure(title, subtitle, **_frame(_ALONE, len(looks)))
     fig.update_layout(legend_itemsizing="trace")
     ordered = table.sort_values(["vector", "layer"], kind="stable").reset_index(drop=True)
     labelled = _apart(ordered)
@@ -142,14 +142,14 @@ def plot_vector_map(table: pd.DataFrame, *, title: str = "Steering vectors throu
             x=rows["x"],
             y=rows["y"],
             mode="lines+markers+text",
-            line={"color": faded(look.color, 0.5), "dash": look.dash, "width": 1.5},
+            line={"color": theme.faded(look.color, 0.5), "dash": look.dash, "width": 1.5},
             marker={"color": look.color, "symbol": look.symbol, "size": [10 if one else 6 for one in at]},
             text=[str(layer) if one else "" for layer, one in zip(rows["layer"], at, strict=True)],
             textposition="top center",
             textfont={"color": look.color, "size": 12, "shadow": "0 0 3px white, 0 0 3px white, 0 0 3px white"},
-            name=escape(name),
+            name=theme.escape(name),
             customdata=rows[["layer", "norm"]],
-            hovertemplate="layer %{customdata[0]}, norm %{customdata[1]:.3g}<extra>" + escape(name) + "</extra>",
+            hovertemplate="layer %{customdata[0]}, norm %{customdata[1]:.3g}<extra>" + theme.escape(name) + "</extra>",
         )
     _name_axes(fig, table, with_shares=True)
     return fig
@@ -211,7 +211,7 @@ def _hues(values: pd.Series, what: str) -> dict[str, str]:
     """Color of each value, in the order of the legend."""
     if what == "side":
         return _SIDE_COLORS
-    return {name: look.color for name, look in styles(values).items()}
+    return {name: look.color for name, look in theme.styles(values).items()}
 
 
 def _marks(values: pd.Series, what: str) -> dict[str, str]:
@@ -219,7 +219,7 @@ def _marks(values: pd.Series, what: str) -> dict[str, str]:
     if what == "side":
         return dict(zip(_SIDE_COLORS, _PAIR_OF_SYMBOLS, strict=True))
     if what == "behavior":
-        return {name: look.symbol for name, look in styles(values).items()}
+        return {name: look.symbol for name, look in theme.styles(values).items()}
     names = sorted(values.unique())
     symbols = _PAIR_OF_SYMBOLS if len(names) == 2 else _TOPIC_SYMBOLS
     return dict(zip(names, symbols, strict=False))
@@ -231,22 +231,22 @@ def _legend(
     """Name, color, symbol and group of each entry: what colors say, then what marks say, or both at once."""
 
     def name(value: str, what: str) -> str:
-        return {"side": f"{value} answers", "letter": f"letter {value}"}.get(what, escape(value))
+        return {"side": f"{value} answers", "letter": f"letter {value}"}.get(what, theme.escape(value))
 
     if color == symbol:
         entries = [(name(value, color), hue, marks[value], value) for value, hue in hues.items()]
     else:
         entries = [(name(value, color), hue, "square", value) for value, hue in hues.items()]
-        entries += [(name(value, symbol), NEUTRAL, mark, f"mark {value}") for value, mark in marks.items()]
-    return [*entries, *([("held out (hollow)", NEUTRAL, "circle-open", "held out")] if held_out else [])]
+        entries += [(name(value, symbol), theme.NEUTRAL, mark, f"mark {value}") for value, mark in marks.items()]
+    return [*entries, *([("held out (hollow)", theme.NEUTRAL, "circle-open", "held out")] if held_out else [])]
 
 
 def _hover(table: pd.DataFrame) -> list[str]:
     """Name of every point: its pair, and what is known of it."""
     columns = [table[name] for name in ("id", "item", "behavior", "topic", "side", "order", "split")]
     return [
-        f"{escape(id if isinstance(id, str) else f'pair {item}')}<br>"
-        + ", ".join(escape(value) for value in known if isinstance(value, str) and value)
+        f"{theme.escape(id if isinstance(id, str) else f'pair {item}')}<br>"
+        + ", ".join(theme.escape(value) for value in known if isinstance(value, str) and value)
         for id, item, *known in zip(*columns, strict=True)
     ]
 
@@ -257,42 +257,40 @@ def _subtitle(table: pd.DataFrame, layers: list[int]) -> str:
     fit = {
         "each": "fitted at each layer" if len(layers) > 1 else f"fitted at layer {layers[0]}",
         "shared": "one fit for all layers",
-    }.get(table.attrs.get("fit", ""))
+    }[table["fit"].iloc[0]]
     count = f"n = {fitted} pairs" + (f" of {n_behaviors} behaviors" if n_behaviors > 1 else "")
     if fitted < len(pairs):
         count += f" and {len(pairs) - fitted} held out"
     unit = "units of the residual stream" if table["x_share"].notna().all() else "axes have no unit"
-    return f"{', '.join(filter(None, [_method(table), fit]))}; {unit}<br>{count}"
+    return f"{_method(table)}, {fit}; {unit}<br>{count}"
 
 
 def _method(table: pd.DataFrame) -> str:
-    attrs = table.attrs
+    first = table.iloc[0]
     return {
-        "umap": f"UMAP ({attrs.get('n_neighbors')} neighbors)",
-        "tsne": f"t-SNE (perplexity {attrs.get('perplexity')})",
-    }.get(attrs.get("method", ""), "principal components (shares of variance)")
+        "umap": f"UMAP ({first.get('n_neighbors')} neighbors)",
+        "tsne": f"t-SNE (perplexity {first.get('perplexity')})",
+    }.get(first["method"], "principal components (shares of variance)")
 
 
-def _panel_titles(table: pd.DataFrame, layers: list[int], shared: bool) -> list[str] | None:
+def _panel_titles(table: pd.DataFrame, layers: list[int], shared: bool) -> list[str]:
     """Title of each panel: its layer, and the shares of variance where each panel has its own."""
     if len(layers) == 1:
-        return None
+        return [""]
     shares = 100 * table.groupby("layer")[["x_share", "y_share"]].first()
     if shared or shares.isna().any(axis=None):
         return [f"layer {layer}" for layer in layers]
     return [f"layer {layer} ({shares.x_share[layer]:.0f} %, {shares.y_share[layer]:.0f} %)" for layer in layers]
 
 
-def _name_axes(
-    fig: go.Figure, table: pd.DataFrame, with_shares: bool, row: int | None = None, col: int | None = None
-) -> None:
+def _name_axes(fig: go.Figure, table: pd.DataFrame, with_shares: bool, **place: int) -> None:
     """Name both axes, with their shares of variance if wanted; without numbers if they have no unit."""
-    name = _AXES[str(table.attrs.get("method", "pca"))]
+    name = _AXES[table["method"].iloc[0]]
     for number, update, column in ((1, fig.update_xaxes, "x_share"), (2, fig.update_yaxes, "y_share")):
         share = table[column].iloc[0]
         text = f"{name} {number}"
         if pd.isna(share):
-            update(showticklabels=False, ticks="", row=row, col=col)
+            update(showticklabels=False, ticks="", **place)
         elif with_shares:
             text += f" ({100 * share:.0f} %)"
-        update(title={"text": text, "font_size": 13}, row=row, col=col)
+        update(title={"text": text, "font_size": 13}, **place)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
-from caa_interp.plotting.theme import NEUTRAL, Style, check_table, counts, escape, faded, figure, styles
+from caa_interp.plotting import theme
+from caa_interp.plotting.grid import band, panels
+from caa_interp.statistics import number_text
 
 _SOURCE = "caa_interp.reliability"
 # Column, title of the panel, unit, and what pairs without anything in common would show.
@@ -50,16 +51,15 @@ def plot_reliability(
     if not tables:
         raise InputError("table: the mapping is empty; give at least one result of caa_interp.reliability.")
     for one in tables.values():
-        check_table(one, {"layer", "n", *(name for name, *_ in _PANELS)}, _SOURCE)
-    panels = [panel for panel in _PANELS if any(one[panel[0]].notna().any() for one in tables.values())]
+        theme.check_table(one, {"layer", "n", "confidence", *(name for name, *_ in _PANELS)}, _SOURCE)
+    panels_of = [panel for panel in _PANELS if any(one[panel[0]].notna().any() for one in tables.values())]
     several = len(tables) > 1
-    n_pairs = counts(n for one in tables.values() for n in one["n"])
-    confidence = f"{100 * next(iter(tables.values())).attrs.get('confidence', 0.95):.0f} %"
-    full = len(panels) % _N_COLUMNS == 0
-    fig = figure(
-        escape(title),
-        f"n = {n_pairs} pairs, each held against the others; bands: {confidence} intervals, of split halves "
-        f"{confidence} of the splits; dotted: nothing in common",
+    known = theme.confidence(next(iter(tables.values())))
+    full = len(panels_of) % _N_COLUMNS == 0
+    fig = theme.figure(
+        theme.escape(title),
+        f"n = {theme.counts(n for one in tables.values() for n in one['n'])} pairs, each held against the "
+        f"others; bands: {known} intervals, of split halves {known} of the splits; dotted: nothing in common",
         height=640 if several and full else 580,
         width=1000,
         showlegend=several,
@@ -68,64 +68,51 @@ def plot_reliability(
         if full
         else {"x": 0.79, "y": 0.4, "yanchor": "top", "font": {"size": 12}},
     )
-    fig.set_subplots(
-        rows=math.ceil(len(panels) / _N_COLUMNS),
-        cols=_N_COLUMNS,
-        subplot_titles=[panel[1] for panel in panels],
-        horizontal_spacing=0.085,
-        vertical_spacing=0.2,
-    )
-    looks = styles(tables)
-    for index, (name, _, unit, nothing) in enumerate(panels):
-        place = {"row": index // _N_COLUMNS + 1, "col": index % _N_COLUMNS + 1}
-        ordered = {label: one.sort_values("layer") for label, one in tables.items()}
+    titles = [panel[1] for panel in panels_of]
+    places = panels(fig, titles, most=_N_COLUMNS, horizontal_spacing=0.085, vertical_spacing=0.2)
+    looks = theme.styles(tables)
+    ordered = {label: one.sort_values("layer") for label, one in tables.items()}
+    for index, ((name, _, unit, nothing), place) in enumerate(zip(panels_of, places, strict=True)):
         for label, one in ordered.items():
-            _add_bands(fig, one, name, faded(looks[label].color, 0.06 if several else 0.18), label, place)
+            for part in _defined(one, name):
+                color = theme.faded(looks[label].color, 0.06 if several else 0.18)
+                ends = (part[f"{name}_low"], part[f"{name}_high"])
+                fig.add_trace(band(part["layer"], *ends, color, legendgroup=label), **place)
         for label, one in ordered.items():
             _add_line(fig, one, name, label, looks[label], place)
         if nothing is not None:
-            fig.add_hline(nothing, line={"color": NEUTRAL, "width": 1, "dash": "dot"}, **place)
+            fig.add_hline(nothing, line={"color": theme.NEUTRAL, "width": 1, "dash": "dot"}, **place)
         fig.update_yaxes(title_text=unit, title_standoff=4, **place)
-        if index + _N_COLUMNS >= len(panels):
-            fig.update_xaxes(title_text="layer (block index)", title_standoff=4, **place)
+        if index + _N_COLUMNS >= len(panels_of):
+            fig.update_xaxes(title_text=theme.LAYER, title_standoff=4, **place)
     for update in (fig.update_xaxes, fig.update_yaxes):
         update(title_font_size=_SMALL, tickfont_size=_SMALL)
-    fig.update_annotations(font_size=13)
     return fig
 
 
-def _add_bands(fig: go.Figure, table: pd.DataFrame, name: str, color: str, label: str, place: dict[str, int]) -> None:
-    """Interval of one statistic; a missing value parts the band, since a polygon cannot hold a gap."""
-    low, high = f"{name}_low", f"{name}_high"
-    if low not in table:
-        return
-    defined = table[[low, high]].notna().all(axis=1)
-    for _, part in table[defined].groupby((~defined).cumsum()[defined]):
-        fig.add_scatter(
-            x=[*part["layer"], *part["layer"][::-1]],
-            y=[*part[high], *part[low][::-1]],
-            fill="toself",
-            fillcolor=color,
-            mode="lines",
-            line={"width": 0},
-            legendgroup=label,
-            showlegend=False,
-            hoverinfo="skip",
-            **place,
-        )
+def _defined(table: pd.DataFrame, name: str) -> list[pd.DataFrame]:
+    """Stretches of layers that have an interval: a polygon cannot hold a gap."""
+    ends = [f"{name}_low", f"{name}_high"]
+    if not set(ends) <= set(table):
+        return []
+    there = table[ends].notna().all(axis=1)
+    return [part for _, part in table[there].groupby((~there).cumsum()[there])]
 
 
-def _add_line(fig: go.Figure, table: pd.DataFrame, name: str, label: str, style: Style, place: dict[str, int]) -> None:
+def _add_line(
+    fig: go.Figure, table: pd.DataFrame, name: str, label: str, style: theme.Style, place: dict[str, int]
+) -> None:
     fig.add_scatter(
         x=table["layer"],
         y=table[name],
+        customdata=theme.intervals(table, name) if f"{name}_low" in table else table[name].map(number_text),
         mode="lines+markers" if label or len(table) == 1 else "lines",
         line={"color": style.color, "width": 1.8},
         # Symbols at a few layers: gaps of dashes would look like missing values in small panels.
         marker={"color": style.color, "symbol": style.symbol, "size": 6, "maxdisplayed": 7},
-        name=escape(label),
+        name=theme.escape(label),
         legendgroup=label,
         showlegend=bool(label) and place == {"row": 1, "col": 1},
-        hovertemplate="layer %{x}: %{y:.3f}<extra>" + escape(label) + "</extra>",
+        hovertemplate="layer %{x}: %{customdata}<extra>" + theme.escape(label) + "</extra>",
         **place,
     )

@@ -6,19 +6,18 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
-from caa_interp.plotting.theme import NEGATIVE, NEUTRAL, POSITIVE, Style, check_table, counts, escape, faded, figure
+from caa_interp.plotting import theme
+from caa_interp.plotting.grid import band, line
 
 COMPARED = ("behavior", "layer", "multiplier", "n", "paper", "measured", "low", "high", "within")
 _SWEPT = ("behavior", "layer", "multiplier", "n", "p_positive", "p_positive_low", "p_positive_high")
 _LOOKS = {
-    -1.0: Style(NEGATIVE, "triangle-down", "dash"),
-    0.0: Style(NEUTRAL, "circle", "dot"),
-    1.0: Style(POSITIVE, "triangle-up", "solid"),
+    -1.0: theme.Style(theme.NEGATIVE, "triangle-down", "dash"),
+    0.0: theme.Style(theme.NEUTRAL, "circle", "dot"),
+    1.0: theme.Style(theme.POSITIVE, "triangle-up", "solid"),
 }
 _PAPER = {"symbol": "diamond-open", "size": 12, "color": "#1f2933", "line": {"width": 2}}
 _SCORE = "mean p(matching) / (p(A) + p(B))"
-# Below the axis title, and at the left, where a narrow figure breaks it into lines without covering anything.
-_LEGEND = {"orientation": "h", "x": 0, "xref": "container", "y": 0, "yref": "container", "yanchor": "bottom"}
 
 
 def plot_reproduction(comparison: pd.DataFrame) -> go.Figure:
@@ -35,42 +34,37 @@ def plot_reproduction(comparison: pd.DataFrame) -> go.Figure:
         One band for each behavior with a line for each multiplier: the measured mean with its 95 % interval, the
         paper's value where there is one, and a ring around means outside their tolerance.
     """
-    check_table(comparison, COMPARED, "caa_interp.paper.reproduce")
+    theme.check_table(comparison, COMPARED, "caa_interp.paper.reproduce")
     behaviors = list(comparison["behavior"].unique())
     multipliers = sorted(comparison["multiplier"].unique())
     # From top to bottom in the table's order; within a behavior from the smallest multiplier to the largest.
     places = -comparison["behavior"].map(behaviors.index).astype(float)
     places += comparison["multiplier"].map(lambda m: 0.24 * (1 - multipliers.index(m)))
     published = comparison["paper"].notna()
-    fig = figure(
+    fig = theme.figure(
         f"Multiple-choice table at layer {comparison['layer'].iloc[0]}",
-        f"mean over {counts(comparison['n'])} test items, 95 % interval"
+        f"mean over {theme.counts(comparison['n'])} test items, 95 % interval"
         + ("" if published.any() else "; no published numbers for this model"),
         height=190 + 74 * len(behaviors),
         margin={"b": 110},
-        legend=_LEGEND,
+        legend=theme.LEGEND_BELOW,
         showlegend=True,
     )
     for number in range(1, len(behaviors)):
         fig.add_hline(y=0.5 - number, line={"color": "#d9dee3", "width": 1})
     for multiplier in multipliers:
         rows = comparison[comparison["multiplier"] == multiplier]
+        rows = rows.rename(columns={"low": "measured_low", "high": "measured_high"})
         look = _look(multiplier)
         fig.add_scatter(
             x=rows["measured"],
             y=places[rows.index],
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": rows["high"] - rows["measured"],
-                "arrayminus": rows["measured"] - rows["low"],
-                "thickness": 2,
-            },
+            error_x={**theme.error_bars(rows, "measured"), "thickness": 2},
             mode="markers",
             marker={"color": look.color, "symbol": look.symbol, "size": 11},
             name=_name(multiplier),
-            text=rows["behavior"].map(escape),
-            hovertemplate="%{text}: %{x:.3f}<extra></extra>",
+            customdata=list(zip(rows["behavior"].map(theme.escape), theme.intervals(rows, "measured"), strict=True)),
+            hovertemplate="%{customdata[0]}: %{customdata[1]}<extra></extra>",
         )
     outside = comparison["within"].eq(False).fillna(False).astype(bool)
     for name, chosen, column, marker in (
@@ -94,7 +88,7 @@ def plot_reproduction(comparison: pd.DataFrame) -> go.Figure:
     fig.update_xaxes(title_text=_SCORE, range=[-0.02, 1.02])
     fig.update_yaxes(
         tickvals=[-number for number in range(len(behaviors))],
-        ticktext=[escape(name) for name in behaviors],
+        ticktext=[theme.escape(name) for name in behaviors],
         range=[0.5 - len(behaviors), 0.5],
         showgrid=False,
     )
@@ -113,42 +107,26 @@ def plot_layer_sweep(summary: pd.DataFrame, comparison: pd.DataFrame, *, behavio
     behavior
         The behavior to show.
     """
-    check_table(summary, _SWEPT, "caa_interp.summarize")
-    check_table(comparison, COMPARED, "caa_interp.paper.reproduce")
+    theme.check_table(summary, _SWEPT, "caa_interp.summarize")
+    theme.check_table(comparison, COMPARED, "caa_interp.paper.reproduce")
     rows = summary[summary["behavior"] == behavior].sort_values("layer")
     if rows.empty:
         raise InputError(f"behavior: {behavior!r} is not in the table; it holds {list(summary['behavior'].unique())}.")
-    fig = figure(
-        f"{escape(behavior)}: layer sweep",
-        f"mean over {counts(rows['n'])} test items, 95 % interval",
+    fig = theme.figure(
+        f"{theme.escape(behavior)}: layer sweep",
+        f"mean over {theme.counts(rows['n'])} test items, 95 % interval",
         height=430,
         margin={"b": 105},
-        legend=_LEGEND,
+        legend=theme.LEGEND_BELOW,
         showlegend=True,
     )
-    groups = {multiplier: rows[rows["multiplier"] == multiplier] for multiplier in sorted(rows["multiplier"].unique())}
-    for multiplier, own in groups.items():
-        fig.add_scatter(
-            x=[*own["layer"], *own["layer"][::-1]],
-            y=[*own["p_positive_high"], *own["p_positive_low"][::-1]],
-            fill="toself",
-            fillcolor=faded(_look(multiplier).color, 0.12),
-            mode="lines",
-            line={"width": 0},
-            showlegend=False,
-            hoverinfo="skip",
-        )
-    for multiplier, own in groups.items():
-        look = _look(multiplier)
-        fig.add_scatter(
-            x=own["layer"],
-            y=own["p_positive"],
-            mode="lines+markers",
-            line={"color": look.color, "dash": look.dash, "width": 2.5},
-            marker={"symbol": look.symbol, "size": 7},
-            name=_name(multiplier),
-            hovertemplate="layer %{x}: %{y:.3f}<extra></extra>",
-        )
+    groups = [(_look(m), _name(m), rows[rows["multiplier"] == m]) for m in sorted(rows["multiplier"].unique())]
+    for look, _, own in groups:
+        ends = (own["p_positive_low"], own["p_positive_high"])
+        fig.add_trace(band(own["layer"], *ends, theme.faded(look.color, 0.12)))
+    for look, name, own in groups:
+        marker = {"symbol": look.symbol, "size": 7}
+        fig.add_trace(line(own, "layer", "p_positive", look, name, marker=marker, error_y=None))
     published = comparison[(comparison["behavior"] == behavior) & comparison["paper"].notna()]
     for layer, multiplier, value in published[["layer", "multiplier", "paper"]].to_numpy():
         fig.add_scatter(
@@ -162,14 +140,14 @@ def plot_layer_sweep(summary: pd.DataFrame, comparison: pd.DataFrame, *, behavio
     if len(published):
         name = f"open: paper, layer {published['layer'].iloc[0]}"
         fig.add_scatter(x=[None], y=[None], mode="markers", marker={**_PAPER, "symbol": "circle-open"}, name=name)
-    fig.update_xaxes(title_text="layer (block index)")
+    fig.update_xaxes(title_text=theme.LAYER)
     if rows["layer"].nunique() < 12:
         fig.update_xaxes(tickvals=sorted(rows["layer"].unique()))
     fig.update_yaxes(title_text=_SCORE, range=[-0.02, 1.02])
     return fig
 
 
-def _look(multiplier: float) -> Style:
+def _look(multiplier: float) -> theme.Style:
     if multiplier not in _LOOKS:
         raise InputError(
             f"table: multiplier {multiplier:g}; the paper's table has {', '.join(map('{:g}'.format, _LOOKS))}."

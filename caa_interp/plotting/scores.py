@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.evaluation.scores import SERIES, summarize_scores
-from caa_interp.plotting.theme import check_table, error_bars, escape, figure, styles
+from caa_interp.evaluation.summary import summarize
+from caa_interp.plotting import theme
+from caa_interp.plotting.grid import line, name_multipliers, side_by_side
 
-# Series stand side by side, so that their intervals do not cover one another: this far apart, and all of them over at
-# most this much, as shares of the way from one multiplier to the next.
-_APART, _AT_MOST = 0.05, 0.3
+# What tells one line from another, as far as a table has it.
+_SERIES = ("behavior", "vector", "judge", "layer")
 
 
 def plot_scores(table: pd.DataFrame) -> go.Figure:
@@ -22,42 +20,24 @@ def plot_scores(table: pd.DataFrame) -> go.Figure:
     ----------
     table
         Result of :func:`caa_interp.judge_answers`, or of several one below the other, told apart by a column
-        ``behavior`` or ``vector``; or result of :func:`caa_interp.evaluation.summarize_scores`.
+        ``behavior`` or ``vector``; or result of :func:`caa_interp.summarize`.
     """
-    check_table(
-        table, ["layer", "multiplier", "score"], "caa_interp.judge_answers or caa_interp.evaluation.summarize_scores"
-    )
-    summary = table if "score_low" in table else summarize_scores(table)
-    columns = [name for name in SERIES if name in summary]
+    theme.check_table(table, ["layer", "multiplier", "score"], "caa_interp.judge_answers or caa_interp.summarize")
+    summary = table if "score_low" in table else summarize(table)
+    columns = [name for name in _SERIES if name in summary]
     varying = [name for name in columns if summary[name].nunique(dropna=False) > 1]
     # A single line has no legend, and looks as its behavior does elsewhere.
     named = varying or columns[:1]
     labels = summary.apply(lambda row: ", ".join(_label(name, row[name]) for name in named), axis=1)
-    looks = styles(labels)
-    multipliers = sorted(summary["multiplier"].unique())
-    step = min((b - a for a, b in pairwise(multipliers)), default=1.0)
-    spread = step * min(_APART * (len(looks) - 1), _AT_MOST)
+    looks, multipliers = theme.styles(labels), list(summary["multiplier"].unique())
     fixed = ", ".join(_label(name, summary[name].iloc[0]) for name in columns if name not in varying)
-    fig = figure("Judged answers", _subtitle(summary, fixed, len(looks)), height=480, margin={"t": 104})
-    for number, (label, rows) in enumerate(summary.groupby(labels, sort=False)):
-        rows = rows.sort_values("multiplier")
-        place = number / (len(looks) - 1) - 0.5 if len(looks) > 1 else 0.0
-        look = looks[str(label)]
-        fig.add_scatter(
-            x=rows["multiplier"] + spread * place,
-            y=rows["score"],
-            error_y=error_bars(rows, "score"),
-            mode="lines+markers",
-            line={"color": look.color, "dash": look.dash, "width": 2.5},
-            marker={"size": 9, "symbol": look.symbol},
-            name=escape(label),
-            customdata=rows[["multiplier", "n"]],
-            hovertemplate="multiplier %{customdata[0]}: %{y:.2f} (n = %{customdata[1]})",
-        )
+    fig = theme.figure("Judged answers", _subtitle(summary, fixed, len(looks)), height=480, margin={"t": 104})
+    shifts = dict(zip(looks, side_by_side(multipliers, len(looks)), strict=True))
+    for label, rows in summary.groupby(labels, sort=False):
+        name = str(label)
+        fig.add_trace(line(rows, "multiplier", "score", looks[name], name, shift=shifts[name]))
     fig.update_layout(showlegend=len(looks) > 1)
-    fig.update_xaxes(
-        title_text="multiplier (times the raw vector)", tickvals=multipliers, ticktext=[f"{m:g}" for m in multipliers]
-    )
+    name_multipliers(fig, multipliers)
     fig.update_yaxes(title_text="judge's score (0 to 10)", range=[-0.3, 10.3], dtick=2)
     return fig
 
@@ -69,13 +49,10 @@ def _label(column: str, value: object) -> str:
 
 
 def _subtitle(summary: pd.DataFrame, fixed: str, n_series: int) -> str:
-    fewest, most = summary["n"].min(), summary["n"].max()
-    n = f"{most}" if fewest == most else f"{fewest} to {most}"
-    confidence = f"{100 * summary.attrs.get('confidence', 0.95):g} %"
-    parts = [f"mean over n = {n} prompts, {confidence} bootstrap interval"]
+    parts = [f"mean over n = {theme.counts(summary['n'])} prompts, {theme.confidence(summary)} bootstrap interval"]
     unread = int(summary["n_unparseable"].sum())
     if unread:
         parts.append(f"{unread} replies without a score left out")
     if n_series > 1:
         parts.append("lines set side by side")
-    return f"{escape(fixed)}<br>{'; '.join(parts)}" if fixed else "; ".join(parts)
+    return f"{theme.escape(fixed)}<br>{'; '.join(parts)}" if fixed else "; ".join(parts)

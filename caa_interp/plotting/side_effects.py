@@ -6,7 +6,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.evaluation.summary import quantity, steerability
-from caa_interp.plotting.theme import DIVERGING, check_table, escape, figure
+from caa_interp.plotting import theme
+from caa_interp.plotting.grid import signed_map
 
 
 def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, measure another") -> go.Figure:
@@ -24,7 +25,7 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
     plotly.graph_objects.Figure
         One row a vector, one column a measured behavior; a slope whose interval holds zero stands in parentheses.
     """
-    check_table(table, ["behavior", "vector", "layer"], "caa_interp.evaluation.side_effects")
+    theme.check_table(table, ["behavior", "vector", "layer"], "caa_interp.evaluation.side_effects")
     effects = table if "slope_low" in table else steerability(table)
     rows, columns = (list(dict.fromkeys(effects[name])) for name in ("vector", "behavior"))
     columns = [name for name in rows if name in columns] + [name for name in columns if name not in rows]
@@ -40,33 +41,28 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
         ]
         for lines in zip(wide.to_numpy(), low.to_numpy(), high.to_numpy(), strict=True)
     ]
-    limit = float(wide.abs().max().max()) or 1.0
     name, unit = quantity(effects, "logit_difference")
-    counts = sorted(effects["n"].unique())
-    n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    confidence = 100 * effects.attrs.get("confidence", 0.95)
     layers = effects.groupby("vector", sort=False)["layer"].first()
     at = f"layer {layers.iloc[0]}; " if layers.nunique() == 1 else ""
-    fig = figure(
-        escape(title),
-        f"{at}n = {n} pairs a column; in parentheses: the {confidence:.0f} % interval holds 0",
+    fig = theme.figure(
+        theme.escape(title),
+        f"{at}n = {theme.counts(effects['n'])} pairs a column; in parentheses: the "
+        f"{theme.confidence(effects)} interval holds 0",
         height=max(440, 190 + 46 * len(rows)),  # the least that the title of the color bar needs
         width=max(560, 330 + 86 * len(columns)),
         margin={"l": 20, "r": 20, "t": 90, "b": 20},
     )
-    fig.add_heatmap(
-        z=wide.to_numpy(),
-        x=[escape(column) for column in columns],
-        y=[escape(row) + ("" if at else f" (layer {layers[row]})") for row in rows],
-        text=text,
-        texttemplate="%{text}",
-        zmin=-limit,
-        zmax=limit,
-        colorscale=DIVERGING,
-        xgap=2,
-        ygap=2,
-        colorbar={"title": {"text": f"slope of the {name}<br>({unit} per multiplier)", "side": "right"}},
-        hovertemplate="steer %{y}, measure %{x}: %{text}<extra></extra>",
+    named = wide.rename(index=lambda row: row if at else f"{row} (layer {layers[row]})")
+    fig.add_trace(
+        signed_map(
+            named,
+            theme.with_unit(f"slope of the {name}", f"{unit} per multiplier"),
+            text=text,
+            texttemplate="%{text}",
+            xgap=2,
+            ygap=2,
+            hovertemplate="steer %{y}, measure %{x}: %{text}<extra></extra>",
+        )
     )
     fig.update_xaxes(title_text="measured behavior", tickangle=-35, showgrid=False)
     fig.update_yaxes(title_text="steered with", autorange="reversed", showgrid=False)

@@ -9,7 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
-from caa_interp.plotting.theme import DIVERGING, NEUTRAL, PALETTE, check_table, escape, faded, figure
+from caa_interp.plotting import theme
+from caa_interp.plotting.grid import signed_map
 
 _COLUMNS = ("first", "first_layer", "second", "second_layer", "cosine", "chance")
 # Up to this many rows a cell has room for its number.
@@ -40,7 +41,7 @@ def plot_cosine_similarity(table: pd.DataFrame, *, layer: int | None = None) -> 
         Maps have a color scale from -1 to 1. Numbers of cells that are within chance are gray, others bold; a missing
         cosine leaves its cell blank.
     """
-    check_table(table, _COLUMNS, "caa_interp.cosine_similarity")
+    theme.check_table(table, _COLUMNS, "caa_interp.cosine_similarity")
     compares_vectors = bool((table["first"] != table["second"]).any())
     if compares_vectors and bool((table["first_layer"] != table["second_layer"]).any()):
         raise InputError("table: it compares vectors and layers at once; give the rows of one comparison.")
@@ -48,15 +49,13 @@ def plot_cosine_similarity(table: pd.DataFrame, *, layer: int | None = None) -> 
         if layer is not None:
             raise InputError(f"layer: {layer}, but the table compares layers with one another. Leave it out.")
         groups = {str(name): rows for name, rows in table.groupby("first", sort=False)}
-        titles = {name: f"{escape(name)}: cosine similarity between layers" for name in groups}
+        titles = {name: f"{theme.escape(name)}: cosine similarity between layers" for name in groups}
         return _maps(groups, titles, of_layers=True, start=0)
     by_layer = {int(number): table[table["first_layer"] == number] for number in sorted(set(table["first_layer"]))}
     if layer is None and len(by_layer) > 1 and len(_names(table)) == 2:
         return _line(table)
     if layer is not None:
-        if layer not in by_layer:
-            raise InputError(f"layer: {layer!r} is not in the table; it holds {list(by_layer)}.")
-        by_layer = {int(layer): by_layer[layer]}
+        by_layer = {theme.one_layer(by_layer, layer): by_layer[layer]}
     groups = {str(number): rows for number, rows in by_layer.items()}
     titles = {number: f"Cosine similarity of steering vectors at layer {number}" for number in groups}
     return _maps(groups, titles, of_layers=False, start=len(groups) // 2)
@@ -72,23 +71,25 @@ def _line(table: pd.DataFrame) -> go.Figure:
     one, other = _names(table)
     rows = table[(table["first"] == one) & (table["second"] == other)].sort_values("first_layer")
     chance = float(rows["chance"].iloc[0])
-    fig = figure(
-        f"{escape(one)} and {escape(other)}: cosine similarity by layer",
+    fig = theme.figure(
+        f"{theme.escape(one)} and {theme.escape(other)}: cosine similarity by layer",
         f"gray band: 95 % of pairs of random directions (±{chance:.3f})",
         height=440,
     )
-    fig.add_hrect(y0=-chance, y1=chance, fillcolor=faded(NEUTRAL, 0.3), line_width=0, layer="below")
+    fig.add_hrect(y0=-chance, y1=chance, fillcolor=theme.faded(theme.NEUTRAL, 0.3), line_width=0, layer="below")
     fig.add_scatter(
         x=rows["first_layer"],
         y=rows["cosine"],
         mode="lines+markers",
-        line={"color": PALETTE[0], "width": 2.5},
+        line={"color": theme.PALETTE[0], "width": 2.5},
         marker={"size": 7},
         hovertemplate="layer %{x}: %{y:.3f}<extra></extra>",
     )
     lowest = min(-chance, float(rows["cosine"].dropna().min()) if rows["cosine"].notna().any() else 0.0)
-    fig.update_xaxes(title_text="layer (block index)")
-    fig.update_yaxes(title_text="cosine similarity", range=[lowest - 0.05, 1.05], zeroline=True, zerolinecolor=NEUTRAL)
+    fig.update_xaxes(title_text=theme.LAYER)
+    fig.update_yaxes(
+        title_text="cosine similarity", range=[lowest - 0.05, 1.05], zeroline=True, zerolinecolor=theme.NEUTRAL
+    )
     return fig
 
 
@@ -99,7 +100,7 @@ def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_l
     n_cells = max(map(len, wide.values()))
     numbered = n_cells <= _NUMBERED
     headed = [
-        figure(
+        theme.figure(
             titles[label],
             f"95 % of pairs of random directions lie within ±{chance[label]:.3f}" + (" (gray)" if numbered else ""),
         )
@@ -107,14 +108,11 @@ def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_l
     ]
     fig = headed[start]
     for number, (label, matrix) in enumerate(wide.items()):
-        labels = [escape(name) for name in matrix.index]
-        fig.add_heatmap(
-            z=matrix.to_numpy(),
-            x=labels,
-            y=labels,
+        drawn = signed_map(
+            matrix,
+            "",
             zmin=-1,
             zmax=1,
-            colorscale=DIVERGING,
             colorbar={
                 "title": {"text": "cosine<br>similarity", "side": "top", "font": {"size": 13}},
                 "tickvals": [-1, -0.5, 0, 0.5, 1],
@@ -125,12 +123,13 @@ def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_l
             hovertemplate="%{y} and %{x}: %{z:.3f}<extra></extra>",
             visible=number == start,
         )
+        fig.add_trace(drawn)
     fig.update_xaxes(type="category", showgrid=False)
     fig.update_yaxes(type="category", showgrid=False)
     if of_layers:
         left, below = 70, 62
-        fig.update_xaxes(title_text="layer (block index)", nticks=16)
-        fig.update_yaxes(title_text="layer (block index)", nticks=16)
+        fig.update_xaxes(title_text=theme.LAYER, nticks=16)
+        fig.update_yaxes(title_text=theme.LAYER, nticks=16)
     else:
         length = 8 * max(len(str(name)) for matrix in wide.values() for name in matrix.index)
         left, below = 30 + length, 30 + round(0.72 * length)
@@ -162,14 +161,14 @@ def _number(value: float, chance: float) -> str:
     if math.isnan(value):
         return ""
     shown = f"{round(value, 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")  # + 0.0 makes -0.0 a plain 0
-    return f"<span style='color:{NEUTRAL}'>{shown}</span>" if abs(value) <= chance else f"<b>{shown}</b>"
+    return f"<span style='color:{theme.NEUTRAL}'>{shown}</span>" if abs(value) <= chance else f"<b>{shown}</b>"
 
 
 def _slider(labels: Sequence[str], titles: Sequence[str], prefix: str, start: int, below: int) -> dict[str, object]:
     """Slider that shows one map and its title, ``below`` pixels under the maps."""
     steps = [
         {
-            "label": escape(label),
+            "label": theme.escape(label),
             "method": "update",
             "args": [{"visible": [label == other for other in labels]}, {"title.text": title}],
         }

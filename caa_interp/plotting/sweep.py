@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import pandas as pd
@@ -10,7 +9,8 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import quantity, summarized
-from caa_interp.plotting.theme import DIVERGING, escape, figure
+from caa_interp.plotting import theme
+from caa_interp.plotting.grid import signed_map, thinned
 
 Measure = Literal["logit_difference", "p_positive"]
 
@@ -34,44 +34,24 @@ def plot_sweep(table: pd.DataFrame, *, measure: Measure = "logit_difference", ve
         score itself centered on indifference.
     """
     summary = summarized(table, measure)
-    name = _chosen(summary, vector)
-    wide = summary[summary["vector"] == name].pivot(index="layer", columns="multiplier", values=measure)
-    relative = 0.0 in wide.columns
-    middle = wide[0.0].iloc[0] if relative else (0.0 if measure == "logit_difference" else 0.5)
-    shown = wide - middle
-    limit = float(shown.abs().max().max()) or 1.0
-    n = int(summary["n"].iloc[0])
-    unit = _unit(summary, measure)
-    what = "change from unsteered" if relative else "from indifference"
-    fig = figure(
-        f"{escape(name)}: effect by layer and multiplier",
-        f"mean over {n} pairs; unsteered: {middle:.2f}" if relative else f"mean over {n} pairs",
-        height=max(420, 90 + 17 * len(shown)),
-    )
-    labels = [str(layer) for layer in shown.index]
-    fig.add_heatmap(
-        z=shown.to_numpy(),
-        x=[f"{m:g}" for m in shown.columns],
-        y=labels,
-        zmin=-limit,
-        zmax=limit,
-        colorscale=DIVERGING,
-        colorbar={"title": {"text": f"{what}<br>{unit}", "side": "right"}},
-        hovertemplate="layer %{y}, multiplier %{x}: %{z:+.3f}<extra></extra>",
-    )
-    fig.update_xaxes(title_text="multiplier (times the raw vector)", type="category", showgrid=False)
-    ticks = labels[:: max(1, math.ceil(len(labels) / 16))]
-    fig.update_yaxes(title_text="layer (block index)", type="category", tickvals=ticks, showgrid=False)
-    return fig
-
-
-def _chosen(summary: pd.DataFrame, vector: str | None) -> str:
     names = list(summary["vector"].unique())
     if vector is not None and vector not in names:
         raise InputError(f"vector: {vector!r} is not in the table; it holds {names}.")
-    return str(vector if vector is not None else names[0])
-
-
-def _unit(summary: pd.DataFrame, measure: str) -> str:
-    name, unit = quantity(summary, measure)
-    return f"{name}<br>({unit})" if unit else name
+    name = str(vector if vector is not None else names[0])
+    rows = summary[summary["vector"] == name]
+    unit = theme.with_unit(*quantity(rows, measure))
+    wide = rows.pivot(index="layer", columns="multiplier", values=measure)
+    relative = 0.0 in wide.columns
+    middle = wide[0.0].iloc[0] if relative else (0.0 if measure == "logit_difference" else 0.5)
+    shown = (wide - middle).rename(index=str, columns="{:g}".format)
+    fig = theme.figure(
+        f"{theme.escape(name)}: effect by layer and multiplier",
+        f"mean over {theme.counts(rows['n'])} pairs" + (f"; unsteered: {middle:.2f}" if relative else ""),
+        height=max(420, 90 + 17 * len(shown)),
+    )
+    hover = "layer %{y}, multiplier %{x}: %{z:+.3f}<extra></extra>"
+    what = "change from unsteered" if relative else "from indifference"
+    fig.add_trace(signed_map(shown, f"{what}<br>{unit}", hovertemplate=hover))
+    fig.update_xaxes(title_text=theme.MULTIPLIER, type="category", showgrid=False)
+    fig.update_yaxes(title_text=theme.LAYER, type="category", tickvals=thinned(list(shown.index)), showgrid=False)
+    return fig

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape as escape_html
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
+from caa_interp.statistics import interval_text
 
 # Okabe and Ito (2008), the last one darkened from their yellow: told apart with every kind of color vision.
 # Some are equally light, so wherever color carries a meaning a symbol or a dash carries it too.
@@ -50,6 +52,12 @@ POSITIVE_SYMBOL, NEGATIVE_SYMBOL = "circle", "x-thin"
 DIVERGING = [[0.0, "#B34700"], [0.25, "#F0A36B"], [0.5, "#F7F7F5"], [0.75, "#6FB1DB"], [1.0, "#00568A"]]
 # For magnitudes: from light to dark without a turn, so that a print in gray keeps the order.
 SEQUENTIAL = [[0.0, "#F7F7F5"], [0.25, "#C6DDEE"], [0.5, "#6FB1DB"], [0.75, "#1F7DB8"], [1.0, "#053659"]]
+
+MONOSPACE = "'DejaVu Sans Mono', Menlo, Consolas, monospace"
+DARK = "#101418"
+MULTIPLIER, LAYER = "multiplier (times the raw vector)", "layer (block index)"
+# The legend stands below, where it covers nothing; on a narrow figure it takes a line for each entry.
+LEGEND_BELOW = {"orientation": "h", "x": 0, "xref": "container", "y": 0, "yref": "container", "yanchor": "bottom"}
 
 _AXIS = {
     "showline": True,
@@ -129,15 +137,50 @@ def error_bars(rows: pd.DataFrame, name: str) -> dict[str, object]:
     }
 
 
+def intervals(rows: pd.DataFrame, name: str) -> list[str]:
+    """Each row's mean and interval as the hover text has it."""
+    return [interval_text(*row) for row in zip(*(rows[f"{name}{end}"] for end in ("", "_low", "_high")), strict=True)]
+
+
+def confidence(table: pd.DataFrame) -> str:
+    """Confidence of a table's intervals, in percent."""
+    return f"{100 * (table['confidence'].iloc[0] if 'confidence' in table else 0.95):g} %"
+
+
+def counts(numbers: Iterable[float]) -> str:
+    """Counts that may differ, as one number or as the least and the largest."""
+    values = sorted({int(number) for number in numbers})
+    return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
+
+
+def factor(multiplier: float, form: str = "g") -> str:
+    """A multiplier as text, with a minus sign."""
+    return format(multiplier, form if multiplier else "g").replace("-", "\N{MINUS SIGN}")
+
+
+def with_unit(name: str, unit: str) -> str:
+    """Title of an axis, its unit below."""
+    return f"{name}<br>({unit})" if unit else name
+
+
+def cut(token: str, longest: int) -> str:
+    """A token in at most so many letters."""
+    return token if len(token) <= longest else token[: longest - 1] + "…"
+
+
+def letter_colors(shares: np.ndarray) -> np.ndarray:
+    """Color of letters on a diverging color, -1 to 1: white where white has more contrast, later on orange."""
+    return np.where((shares > 0.75) | (shares < -0.88), "white", DARK)
+
+
+def scale_bar(title: str) -> dict[str, object]:
+    """Slim color bar with its title above."""
+    return {"title": {"text": f"{title}<br>\u00a0", "side": "top", "font": {"size": 13}}, "thickness": 14}
+
+
 def escape(text: object) -> str:
     """Text as Plotly must be given it to show it as it is: no markup (``<b>``), no formula between dollar signs."""
     return escape_html(str(text), quote=False).replace("$", "&#36;")
-
-
-def counts(numbers: Iterable[object]) -> str:
-    """Counts that may differ, as one number or as the least and the largest: ``"20"``, ``"18 to 20"``."""
-    values = sorted({int(number) for number in numbers})  # type: ignore[call-overload]
-    return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
 
 
 def check_table(table: pd.DataFrame, columns: Iterable[str], source: str) -> None:
@@ -159,3 +202,26 @@ def check_table(table: pd.DataFrame, columns: Iterable[str], source: str) -> Non
         raise InputError(f"table: columns {missing} are missing; give the result of {source}.")
     if table.empty:
         raise InputError(f"table: it has no rows; give the result of {source}.")
+
+
+def check_choice(name: str, given: object, allowed: Iterable[str]) -> None:
+    """Raise :class:`InputError` unless an argument is one of those allowed."""
+    allowed = list(allowed)
+    if given not in allowed:
+        raise InputError(f"{name}: {given!r} is not one of {', '.join(map(repr, allowed))}.")
+
+
+def check_once(table: pd.DataFrame, key: Sequence[str], source: str) -> None:
+    """Raise :class:`InputError` if two rows of a table agree in ``key``."""
+    if table.duplicated(list(key)).any():
+        raise InputError(f"table: it holds a row of {list(key)} twice; give the result of one call of {source}.")
+
+
+def one_layer(layers: Iterable[int], layer: int | None) -> int:
+    """The layer to show: the one that is named, else the only one there is."""
+    there = sorted({int(one) for one in layers})
+    if layer is None and len(there) > 1:
+        raise InputError(f"layer: the table holds layers {there[0]} to {there[-1]}; name the one to show.")
+    if layer is not None and layer not in there:
+        raise InputError(f"layer: {layer} is not in the table; it holds {there}.")
+    return there[0] if layer is None else layer

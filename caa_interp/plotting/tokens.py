@@ -11,12 +11,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from caa_interp.errors import InputError
-from caa_interp.plotting.theme import DIVERGING, check_table, escape, figure
+from caa_interp.plotting import theme
 
 Measure = Literal["cosine", "projection"]
-MONOSPACE = "'DejaVu Sans Mono', Menlo, Consolas, monospace"
-_DARK, _MUTED, _MUTED_TEXT = "#101418", "#E4E7EB", "#67717D"
+_MUTED, _MUTED_TEXT = "#E4E7EB", "#67717D"
 _LINE = 92  # letters a line
 _LONGEST = 60  # letters of a token that are shown
 _PADDING = 0.7  # letters of free space in a token's box
@@ -45,16 +43,11 @@ def plot_token_similarity(table: pd.DataFrame, *, layer: int | None = None, meas
         ordinary tokens: neither special ones nor the first position, whose norm and projections dwarf all others.
         What lies beyond has the outermost color. Special tokens are gray in the text.
     """
-    columns = ("position", "token", "part", "layer", "special", "cosine", "projection")
-    check_table(table, columns, "caa_interp.token_similarity")
-    if measure not in _UNITS:
-        raise InputError(f"measure: {measure!r} is not one of 'cosine', 'projection'.")
-    layers = sorted(table["layer"].unique().tolist())
-    if layer is not None and layer not in layers:
-        raise InputError(f"layer: {layer} is not in the table; it holds {layers}.")
-    if table.duplicated(["layer", "position"]).any():
-        raise InputError("table: it holds a token twice; give the result of one call of caa_interp.token_similarity.")
-    shown = table if layer is None else table[table["layer"] == layer]
+    columns = ("vector", "position", "token", "part", "layer", "special", "cosine", "projection")
+    theme.check_table(table, columns, "caa_interp.token_similarity")
+    theme.check_choice("measure", measure, _UNITS)
+    theme.check_once(table, ["layer", "position"], "caa_interp.token_similarity")
+    shown = table if layer is None else table[table["layer"] == theme.one_layer(table["layer"], layer)]
     shown = shown.sort_values(["layer", "position"])
     limit = _limit(shown, measure)
     where = f"layer {shown['layer'].iloc[0]}, " if shown["layer"].nunique() == 1 else ""
@@ -62,9 +55,9 @@ def plot_token_similarity(table: pd.DataFrame, *, layer: int | None = None, meas
         f"{where}{shown['position'].nunique()} tokens; ␣ is a space; colors end at ±{limit:.3g}, the 95th percentile "
         "without special tokens and the first"
     )
-    title = f"{escape(table.attrs.get('behavior') or 'Vector')}: similarity of each token"
+    title = f"{theme.escape(table['vector'].iloc[0])}: similarity of each token"
     draw = _map if shown["layer"].nunique() > 1 else _text
-    return draw(figure(title, subtitle), shown, measure, limit)
+    return draw(theme.figure(title, subtitle), shown, measure, limit)
 
 
 def _limit(table: pd.DataFrame, measure: str) -> float:
@@ -79,13 +72,11 @@ def _text(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.
     rows = rows.assign(shown=shown, **_places(shown, rows["part"]))
     muted = rows["special"].astype(bool)
     ordinary = rows[~muted]
-    # White where it has more contrast than dark letters, which is later on orange than on blue.
-    strong = (ordinary[measure] > 0.75 * limit) | (ordinary[measure] < -0.88 * limit)
     # By name: Plotly.js takes the numbers of bars for colors that it does not know, and says so for every one.
     places = ((ordinary[measure] / limit).clip(-1, 1) + 1) / 2
-    boxes = np.where(places.notna(), sample_colorscale(DIVERGING, places.fillna(0.5)), "white")
+    boxes = np.where(places.notna(), sample_colorscale(theme.DIVERGING, places.fillna(0.5)), "white")
     for part, box, color in (
-        (ordinary, boxes, np.where(strong, "white", _DARK)),
+        (ordinary, boxes, theme.letter_colors(ordinary[measure].to_numpy() / limit)),
         (rows[muted], _MUTED, _MUTED_TEXT),
     ):
         fig.add_bar(
@@ -95,13 +86,13 @@ def _text(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.
             y=part["line"],
             width=0.88,
             marker={"color": box, "line": {"color": "white", "width": 1}},
-            text=part["shown"].map(escape),
-            hovertext=part["token"].map(escape),
+            text=part["shown"].map(theme.escape),
+            hovertext=part["token"].map(theme.escape),
             textposition="inside",
             insidetextanchor="middle",
             constraintext="none",
             textangle=0,
-            textfont={"family": MONOSPACE, "size": 13, "color": color},
+            textfont={"family": theme.MONOSPACE, "size": 13, "color": color},
             customdata=part[["position", "cosine", "projection", "part"]],
             hovertemplate=(
                 "%{hovertext}<br>position %{customdata[0]}, %{customdata[3]}<br>cosine %{customdata[1]:+.3f}<br>"
@@ -135,19 +126,19 @@ def _map(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.F
     wide = rows.pivot(index="layer", columns="position", values=measure)
     tokens = rows.drop_duplicates("position").set_index("position")
     labels = [
-        f"<span style='color:{_MUTED_TEXT}'>{escape(token)}</span>" if special else escape(token)
+        f"<span style='color:{_MUTED_TEXT}'>{theme.escape(token)}</span>" if special else theme.escape(token)
         for token, special in zip(tokens["token"], tokens["special"], strict=True)
     ]
     fig.add_heatmap(
         z=wide.to_numpy(),
         x=wide.columns,
         y=[str(layer) for layer in wide.index],
-        customdata=[[escape(token) for token in tokens["token"]]] * len(wide),
+        customdata=[[theme.escape(token) for token in tokens["token"]]] * len(wide),
         hovertemplate="%{customdata}<br>position %{x}, layer %{y}: %{z:+.3g}<extra></extra>",
         zmin=-limit,
         zmax=limit,
-        colorscale=DIVERGING,
-        colorbar=_colorbar(measure),
+        colorscale=theme.DIVERGING,
+        colorbar=theme.scale_bar(_UNITS[measure]),
     )
     step = -(-len(labels) // 120)
     fig.update_xaxes(
@@ -155,10 +146,10 @@ def _map(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.F
         tickvals=wide.columns[::step],
         ticktext=labels[::step],
         tickangle=-90,
-        tickfont={"family": MONOSPACE, "size": 11},
+        tickfont={"family": theme.MONOSPACE, "size": 11},
         showgrid=False,
     )
-    fig.update_yaxes(title_text="layer (block index)", type="category", showgrid=False)
+    fig.update_yaxes(title_text=theme.LAYER, type="category", showgrid=False)
     fig.update_layout(
         width=min(1900, max(620, 260 + 15 * len(labels))),
         height=230 + 15 * len(wide) + 7 * int(tokens["token"].str.len().max()),
@@ -188,9 +179,5 @@ def _n_letters(token: str) -> int:
 
 def _add_scale(fig: go.Figure, measure: str, limit: float) -> None:
     """Color bar alone, by a trace without points."""
-    scale = {"colorscale": DIVERGING, "cmin": -limit, "cmax": limit, "colorbar": _colorbar(measure)}
+    scale = {"colorscale": theme.DIVERGING, "cmin": -limit, "cmax": limit, "colorbar": theme.scale_bar(_UNITS[measure])}
     fig.add_scatter(x=[None], y=[None], mode="markers", marker={"color": [0], **scale}, showlegend=False)
-
-
-def _colorbar(measure: str) -> dict[str, object]:
-    return {"title": {"text": f"{_UNITS[measure]}<br>\u00a0", "side": "top", "font": {"size": 13}}, "thickness": 14}

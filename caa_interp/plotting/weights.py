@@ -6,7 +6,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from caa_interp.plotting.theme import NEUTRAL, PALETTE, SEQUENTIAL, check_table, escape, faded, figure
+from caa_interp.plotting import theme
+from caa_interp.plotting.grid import band
 
 _COLUMNS = ("vector_layer", "layer", "where", "component", "index", "query_heads", "role", "alignment", "chance")
 _GRID = 12  # columns of the grid, which 1 to 4 panels divide
@@ -30,14 +31,14 @@ def plot_weight_alignment(table: pd.DataFrame, *, title: str = "Weights along th
         The dotted line is the vector's place: what writes before it can have made the vector, what reads after it
         can be moved by it.
     """
-    check_table(table, _COLUMNS, "caa_interp.analysis.weight_alignment")
+    theme.check_table(table, _COLUMNS, "caa_interp.analysis.weight_alignment")
     parts = [part for part in (table[table["component"] == name] for name in ("head", "neuron")) if not part.empty]
     roles = [list(part["role"].unique()) for part in parts]
     n_layers = table["layer"].max() - table["layer"].min() + 1
     heights = [max(200, 11 * n_layers) if part["component"].iloc[0] == "head" else 240 for part in parts]
     inner = sum(heights) + _GAP * (len(parts) - 1)
     fig = make_subplots(
-        figure=figure(title, _subtitle(table), height=inner + 230, margin={"t": 96}),
+        figure=theme.figure(title, _subtitle(table), height=inner + 230, margin={"t": 96}),
         rows=len(parts),
         cols=_GRID,
         specs=[_spans(len(names)) for names in roles],
@@ -45,7 +46,7 @@ def plot_weight_alignment(table: pd.DataFrame, *, title: str = "Weights along th
         horizontal_spacing=0.045,
         vertical_spacing=_GAP / inner,
         # Short, so that four stand side by side: the axes say what heads and what neurons are.
-        subplot_titles=[escape(role) for names in roles for role in names],
+        subplot_titles=[theme.escape(role) for names in roles for role in names],
     )
     limits = [table["layer"].min() - 0.5, table["layer"].max() + 0.5]
     for row, (part, names) in enumerate(zip(parts, roles, strict=True), start=1):
@@ -71,7 +72,7 @@ def _draw_heads(
         y=list(wide.index),
         zmin=extremes[0],
         zmax=extremes[1],
-        colorscale=SEQUENTIAL,
+        colorscale=theme.SEQUENTIAL,
         showscale=first,
         colorbar={"title": {"text": "alignment |W v| / |W|", "side": "right"}, "len": 0.5, "y": 1, "yanchor": "top"},
         hovertemplate="block %{y}, head %{x}: %{z:.3f}<extra></extra>",
@@ -101,19 +102,8 @@ def _draw_neurons(
     fig: go.Figure, rows: pd.DataFrame, extremes: tuple[float, float], limits: list[float], place: dict[str, int]
 ) -> None:
     chance = rows.groupby("layer")["chance"].first()
-    fig.add_scatter(
-        x=[*chance.index, *chance.index[::-1]],
-        y=[*chance, *-chance[::-1]],
-        fill="toself",
-        fillcolor=faded(NEUTRAL, 0.3),
-        line={"width": 0},
-        mode="lines",
-        hoverinfo="skip",
-        name="random directions (95 %)",
-        legendgroup="chance",
-        showlegend=place["col"] == 1,
-        **place,
-    )
+    around = {"name": "random directions (95 %)", "legendgroup": "chance", "showlegend": place["col"] == 1}
+    fig.add_trace(band(chance.index, -chance, chance, theme.faded(theme.NEUTRAL, 0.3), **around), **place)
     acts = rows["where"] == ("before" if rows["role"].iloc[0] == "writes" else "after")
     for part, symbol, name in (
         (rows[acts], "circle", "writes before the vector, reads after it"),
@@ -123,7 +113,7 @@ def _draw_neurons(
             x=part["layer"],
             y=part["alignment"],
             mode="markers",
-            marker={"color": PALETTE[0], "size": 5, "symbol": symbol},
+            marker={"color": theme.PALETTE[0], "size": 5, "symbol": symbol},
             text=part["index"],
             hovertemplate="block %{x}, neuron %{text}: %{y:+.3f}<extra></extra>",
             name=name,

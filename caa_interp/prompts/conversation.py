@@ -33,9 +33,11 @@ def messages_of(prompt: Prompt, system_prompt: str | None, what: str) -> list[di
     if system_prompt is not None and not isinstance(system_prompt, str):
         raise InputError(f"system_prompt: {system_prompt!r} is not a text; give a string, or None.")
     given = [{"role": "system", "content": system_prompt}] if system_prompt else []
-    if isinstance(prompt, str) and prompt.strip():
+    if isinstance(prompt, str):
+        if not prompt.strip():
+            raise InputError(f"{what}: {prompt!r} is not a text; give a non-empty string.")
         return [*given, {"role": "user", "content": prompt.strip()}]
-    if isinstance(prompt, str) or not isinstance(prompt, Sequence) or not len(prompt):
+    if not isinstance(prompt, Sequence) or not len(prompt):
         raise InputError(
             f"{what}: {prompt!r} is not a text; give a non-empty string, or a conversation: a list of messages such as "
             '{"role": "user", "content": "Hello."}.'

@@ -21,7 +21,7 @@ import torch
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import CachedDecoder, input_device, model_id
+from caa_interp.models.access import CachedDecoder, check_model, input_device, model_id
 from caa_interp.progress import track
 from caa_interp.prompts.conversation import Prompt
 from caa_interp.prompts.format import PromptFormat, split_thinking
@@ -107,13 +107,14 @@ def generate(
     if isinstance(prompts[0], dict):
         raise InputError("prompts: a single conversation; give a list of conversations, [[...]].")
     _check_sampling(n, max_new_tokens, temperature, top_p)
+    check_model(model)
     form = prompt_format or PromptFormat.of(model)
     ids = [
         encode_prompt(form, prompt, max_new_tokens, system_prompt, f"prompts[{number}]")
         for number, prompt in enumerate(prompts)
     ]
     with ambient(model) as outer:
-        asked = _conditions(model, steering, vector, layer, multipliers, operator, positions)
+        asked = _conditions(model, form, steering, vector, layer, multipliers, operator, positions)
         at_once = max(1, _ROWS_AT_ONCE // (len(asked) * n))
         portions = [range(begin, min(begin + at_once, len(ids))) for begin in range(0, len(ids), at_once)]
         answers: dict[tuple[int, int, int], list[int]] = {}
@@ -235,6 +236,7 @@ def greedy_answers(
 
 def _conditions(
     model: Any,
+    form: PromptFormat,
     steering: Any,
     vector: SteeringVector | None,
     layer: int | None,
@@ -245,14 +247,14 @@ def _conditions(
     if vector is None:
         if layer is not None:
             raise InputError("vector: it is missing, but a layer is given. Give both, or neither.")
-        return conditions(model, steering)
+        return conditions(model, steering, form=form)
     if steering is not None:
         raise InputError("steering and vector: both are given. Give conditions in steering, or the short form.")
     if not isinstance(vector, SteeringVector):
         raise InputError(f"vector: {type(vector).__name__}; give one SteeringVector, or conditions in steering.")
     if layer is None and len(vector.layers) > 1:
         raise InputError(f"layer: {vector!r} needs one. Give layer=, one of the vector's.")
-    return conditions(model, vector, layer, multipliers, operator, positions)
+    return conditions(model, vector, layer, multipliers, operator, positions, form)
 
 
 def _check_sampling(n: int, max_new_tokens: int, temperature: float, top_p: float) -> None:
@@ -415,5 +417,5 @@ class _Writing:
 
 def _generator(seed: int, prompt: Sequence[int], sample: int) -> torch.Generator:
     """Random numbers of one sample of one prompt, which nothing else has a part in."""
-    digest = hashlib.sha256(json.dumps([seed, list(prompt), sample]).encode()).digest()
+    digest = hashlib.sha256(json.dumps([int(seed), list(prompt), sample]).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import check_layers
+from caa_interp.models.access import check_layers, check_model
+from caa_interp.prompts.format import PromptFormat, check_prompt
 from caa_interp.steering.operators import add, name_of
 from caa_interp.steering.positions import Positions, check_positions, name_of_positions, resolve
 from caa_interp.tree.edits import Edit, Operator
@@ -70,6 +71,10 @@ class Intervention:
             "positions": check_positions(self.positions),
         }.items():
             object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        what = f"{self.multiplier:g} of {self.vector.name}, layer {self.layer}"
+        return f"Intervention({what}, {name_of(self.operator)}, {name_of_positions(self.positions)})"
 
     def __mul__(self, factor: float) -> Intervention:
         return replace(self, multiplier=self.multiplier * factor)
@@ -171,6 +176,7 @@ def conditions(
     multipliers: Sequence[float] = (1.0,),
     operator: Operator = add,
     positions: Positions = "from_last_prompt_token",
+    form: PromptFormat | None = None,
 ) -> list[Condition]:
     """Spell out what a table is to be measured under, and check that all of it fits the model.
 
@@ -183,6 +189,8 @@ def conditions(
         or a list or mapping (by name) of conditions, each of them None, an Intervention or a list of Interventions.
     layers, multipliers, operator, positions
         Of the short form. Layers default to each vector's own.
+    form
+        How the model is addressed; a vector that was made under another form is told by a warning.
     """
     if isinstance(given, SteeringVector):
         given = {given.name: given}
@@ -204,14 +212,17 @@ def conditions(
         found = [one if isinstance(one, Condition) else condition_of(one) for one in given]
     else:
         found = [condition_of(given)]
-    check_fit(model, (one for condition in found for one in condition.interventions))
+    check_fit(model, (one for condition in found for one in condition.interventions), form)
     return found
 
 
-def check_fit(model: Any, interventions: Iterable[Intervention]) -> None:
-    """Raise :class:`VectorMismatchError` unless all vectors were made for ``model``."""
+def check_fit(model: Any, interventions: Iterable[Intervention], form: PromptFormat | None = None) -> None:
+    """Raise :class:`VectorMismatchError` unless all vectors were made for ``model``; warn of another prompt form."""
+    check_model(model)
     for vector in {id(one.vector): one.vector for one in interventions}.values():
         vector.check_fits(model)
+        if form is not None:
+            check_prompt(vector.metadata, form)
 
 
 def check_multipliers(multipliers: float | Sequence[float]) -> list[float]:

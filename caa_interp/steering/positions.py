@@ -95,16 +95,17 @@ def end_of_thinking(form: PromptFormat, tokens: Sequence[int], n_prompt: int, *,
     Returns
     -------
     float or None
-        Position of the token that ends it, or of the first token of an answer that begins without thinking; infinite
-        while the model thinks or may begin to, None if there is no thinking.
+        Position of the first token that ends it, or of the first token of an answer that begins without thinking;
+        infinite while the model thinks or may begin to, None if there is no thinking.
     """
     if form.thinking_end is None:
         return None
-    ends = [at for at, token in enumerate(tokens) if token == form.thinking_end and at >= n_prompt - _TEMPLATE_TOKENS]
-    if ends or not growing:
-        return ends[-1] if ends else None
-    written = [str(form.tokenizer.decode([token])) for token in tokens[n_prompt:]]
-    opened = "<think>" in str(form.tokenizer.decode(tokens[max(0, n_prompt - _TEMPLATE_TOKENS) : n_prompt]))
+    begin = max(0, n_prompt - _TEMPLATE_TOKENS)
+    end = next((at for at in range(begin, len(tokens)) if tokens[at] == form.thinking_end), None)
+    if end is not None or not growing:
+        return end
+    written = (str(form.tokenizer.decode([token])) for token in tokens[n_prompt:])
+    opened = "<think>" in str(form.tokenizer.decode(tokens[begin:n_prompt]))
     first = next((text for text in written if text.strip()), None)
     return math.inf if opened or first is None or first.strip() == "<think>" else n_prompt
 

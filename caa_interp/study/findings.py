@@ -9,13 +9,14 @@ A behavior is said to respond to its vector only if
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from caa_interp.evaluation.summary import quantity
 from caa_interp.plotting.theme import counts
+from caa_interp.statistics import interval_text, number_text
 
 FEW_PAIRS = 30
 LOW_AGREEMENT = 0.2
@@ -135,7 +136,8 @@ def find(effects: pd.DataFrame, layers: pd.DataFrame) -> list[Finding]:
     found = []
     for model, behavior, layer in layers[["model", "behavior", "layer"]].itertuples(index=False, name=None):
         rows = effects[(effects["model"] == model) & (effects["behavior"] == behavior)]
-        own = rows[rows["vector"] == behavior].iloc[0]
+        is_own = rows["kind"] == "vector"
+        own = rows[is_own].iloc[0]
         found.append(
             Finding(
                 model=str(model),
@@ -146,7 +148,7 @@ def find(effects: pd.DataFrame, layers: pd.DataFrame) -> list[Finding]:
                 high=float(own["slope_high"]),
                 against=tuple(float(own[f"share_against{end}"]) for end in ("", "_low", "_high")),
                 n=int(own["n"]),
-                controls=tuple(rows.loc[rows["vector"] != behavior, "slope"].astype(float)),
+                controls=tuple(rows.loc[~is_own, "slope"].astype(float)),
             )
         )
     return found
@@ -160,7 +162,7 @@ def findings_table(findings: Sequence[Finding]) -> pd.DataFrame:
             **({"model": one.model} if several else {}),
             "behavior": one.behavior,
             "layer": one.layer,
-            "slope (95 % interval)": f"{signed(one.slope)} ({span(one.low, one.high)})",
+            "slope (95 % interval)": _slope(one),
             "controls": f"{span(min(one.controls), max(one.controls))} ({len(one.controls)})"
             if one.controls
             else "none",
@@ -250,10 +252,7 @@ def warnings(reliability: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
 
 def signed(value: float) -> str:
     """A number with its sign and three decimals, or as many as show it at all; empty if it is missing."""
-    if value != value:
-        return ""
-    shown = f"{value:+.3f}" if abs(value) >= 0.001 or value == 0 else f"{value:+.1g}"
-    return shown.replace("-", "\N{MINUS SIGN}")
+    return _typeset(number_text(value))
 
 
 def percent(share: float) -> str:
@@ -263,16 +262,30 @@ def percent(share: float) -> str:
 
 def plain(value: float) -> str:
     """A number with two decimals."""
-    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+    return _typeset(number_text(value, ".2f"))
 
 
 def span(low: float, high: float) -> str:
-    """An interval in words; missing ends are said to be missing."""
-    return f"{signed(low)} to {signed(high)}".replace(" ", "\N{NO-BREAK SPACE}") if low == low else "no interval"
+    """A range of values in words."""
+    return _typeset(f"{signed(low)} to {signed(high)}")
+
+
+def estimate(row: Mapping[str, float], name: str, form: str = "+.3f") -> str:
+    """A mean of a row and its interval."""
+    return _typeset(interval_text(row[name], row[f"{name}_low"], row[f"{name}_high"], form))
+
+
+def _slope(one: Finding) -> str:
+    return _typeset(interval_text(one.slope, one.low, one.high))
+
+
+def _typeset(text: str) -> str:
+    """With a minus sign, and so that no range is parted at the end of a line."""
+    return text.replace("-", "\N{MINUS SIGN}").replace(" to ", "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}")
 
 
 def _estimate(one: Finding) -> str:
-    return f"{one.behavior} {signed(one.slope)} ({span(one.low, one.high)})"
+    return f"{one.behavior} {_slope(one)}"
 
 
 def _reason(one: Finding) -> str:

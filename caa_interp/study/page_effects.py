@@ -9,15 +9,15 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from caa_interp.evaluation.summary import COSTS, steerability, summarize, summarize_cost
+from caa_interp.evaluation.summary import COSTS, steerability, summarize
 from caa_interp.plotting.cost import plot_cost
 from caa_interp.plotting.dose_response import plot_dose_responses
 from caa_interp.plotting.layer_choice import plot_layer_choice
 from caa_interp.plotting.side_effects import plot_side_effects
 from caa_interp.plotting.sweep import plot_sweep
 from caa_interp.report.page import Section
-from caa_interp.study.findings import signed, span
-from caa_interp.study.page_results import Results, joined, row_where
+from caa_interp.study.findings import estimate
+from caa_interp.study.page_results import Results, row_where
 
 _COST_NAMES = {
     "nats_per_token": "surprise at prose (nats per token)",
@@ -80,7 +80,7 @@ def layer_choice(results: Results, level: int) -> list[Section]:
                 "behavior": behavior,
                 "chosen layer": layer,
                 **{
-                    f"slope on {pairs} pairs (95 % interval)": _estimate(row, "slope")
+                    f"slope on {pairs} pairs (95 % interval)": estimate(row, "slope")
                     for pairs, row in zip(("validation", "held-out"), at, strict=True)
                 },
                 "steepest layer of held-out pairs": int(own[1]["layer"].iloc[own[1]["slope"].argmax()]),
@@ -128,7 +128,7 @@ def costs(results: Results, level: int) -> list[Section]:
     """What steering costs: a table of all behaviors, and a figure for each layer that was chosen."""
     names = [name for name in ("perplexity", "divergence", "capability") if name in results.tables]
     summaries = {
-        (name, behavior): summarize_cost(found)
+        (name, behavior): summarize(found)
         for name in names
         for behavior in results.chosen
         if len(found := results.of(name, behavior))
@@ -152,7 +152,7 @@ def costs(results: Results, level: int) -> list[Section]:
         at_layer.setdefault(layer, []).append(behavior)
     for layer, behaviors in sorted(at_layer.items()):
         drawn = [
-            joined(summaries[name, behavior] for behavior in behaviors if (name, behavior) in summaries)
+            pd.concat(summaries[name, behavior] for behavior in behaviors if (name, behavior) in summaries)
             for name in names
             if any((name, behavior) in summaries for behavior in behaviors)
         ]
@@ -196,10 +196,6 @@ def _factor(multiplier: float) -> str:
     return f"{multiplier:+g}".replace("-", "\N{MINUS SIGN}")
 
 
-def _estimate(row: Mapping[str, float], name: str) -> str:
-    return f"{signed(row[name])} ({span(row[f'{name}_low'], row[f'{name}_high'])})"
-
-
 def _cost(row: Mapping[str, float], name: str) -> str:
     # A divergence is a change from the unsteered model by itself.
-    return _estimate(row, name if name == "divergence" or f"{name}_change" not in row else f"{name}_change")
+    return estimate(row, name if name == "divergence" or f"{name}_change" not in row else f"{name}_change")

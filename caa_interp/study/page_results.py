@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,21 +38,8 @@ class Results:
 
 
 def rows_of(table: pd.DataFrame, column: str, value: object) -> pd.DataFrame:
-    """Rows of a table that have a value in a column, with its ``attrs``."""
-    rows = table[table[column] == value].reset_index(drop=True)
-    rows.attrs = dict(table.attrs)
-    return rows
-
-
-def joined(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Rows of several tables of one kind, with the ``attrs`` of the first and the paths of all."""
-    every = list(tables)
-    result = pd.concat(every, ignore_index=True)
-    result.attrs = dict(every[0].attrs)
-    paths = {path for table in every for path in str(table.attrs.get("path") or "").split("+") if path}
-    if paths:
-        result.attrs["path"] = "+".join(sorted(paths))
-    return result
+    """Rows of a table that have a value in a column."""
+    return table[table[column] == value].reset_index(drop=True)
 
 
 def row_where(table: pd.DataFrame, column: str, value: object) -> dict[str, Any]:

@@ -5,8 +5,6 @@ Each function takes the model's results and the level of the sections' headings,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pandas as pd
 
 from caa_interp.analysis.similarity import cosine_similarity
@@ -15,7 +13,7 @@ from caa_interp.plotting.reliability import plot_reliability
 from caa_interp.plotting.similarity import plot_cosine_similarity
 from caa_interp.plotting.theme import escape
 from caa_interp.report.page import Section
-from caa_interp.study.findings import THRESHOLDS, plain, warnings
+from caa_interp.study.findings import THRESHOLDS, estimate, warnings
 from caa_interp.study.page_results import Results, row_where, rows_of
 
 N_DRAWN = 200  # pairs of a behavior whose activations are drawn; more would cover one another, and make a heavy page
@@ -37,7 +35,7 @@ def reliability(results: Results, level: int) -> list[Section]:
     for behavior, layer in results.chosen.items():
         row = row_where(results.of("reliability", behavior), "layer", layer)
         shown = {
-            label: _with_interval(row, name) for name, label in _RELIABILITY_NAMES.items() if row[name] == row[name]
+            label: estimate(row, name, ".2f") for name, label in _RELIABILITY_NAMES.items() if row[name] == row[name]
         }
         vector = results.vectors.get(behavior)
         norm = float(vector.at(layer).norm()) if vector is not None else row["norm"]
@@ -138,8 +136,3 @@ def logit_lens(results: Results, level: int) -> list[Section]:
             level=level,
         )
     ]
-
-
-def _with_interval(row: Mapping[str, float], name: str) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return plain(row[name]) + (f" ({plain(low)} to {plain(high)})" if low == low else "")

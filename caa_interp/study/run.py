@@ -174,12 +174,11 @@ class _Run:
             )
         self._manifest["models"][model.name] = facts
         before = self._before.get("models", {}).get(model.name, facts)
-        for fact in ("revision", "files"):
-            if before.get(fact) != facts[fact]:
-                raise InputError(
-                    f"folder: {self._folder} holds a run with model {model.name!r} as it was before ({fact} changed "
-                    "since). Name another folder."
-                )
+        if before.get("revision") != facts["revision"]:
+            raise InputError(
+                f"folder: {self._folder} holds a run with model {model.name!r} as it was before (files changed "
+                "since). Name another folder."
+            )
         plan = Plan(self._config, self._behaviors, facts["n_layers"])
         nothing = Found({}, {})
         self._finished(plan.tokens(), nothing, model, facts)

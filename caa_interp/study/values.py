@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationInfo
 
-from caa_interp.behaviors.behavior import CONTROLS, load_behavior, load_behaviors
+from caa_interp.behaviors.behavior import load_behavior, load_behaviors
 from caa_interp.errors import InputError
 from caa_interp.models.loading import EMBEDDED
 from caa_interp.study.problems import nearest, shown
@@ -83,8 +83,6 @@ def _behavior(name: str, info: ValidationInfo) -> str:
         behavior = load_behavior(path)
     except OSError as error:
         raise InputError(f"{shown(name)}; the file cannot be read ({error}).") from error
-    if behavior.name.startswith(tuple(f"{kind} " for kind in CONTROLS)):
-        raise InputError(f"{shown(name)}; its name, {behavior.name!r}, is that of a control. Give it another name.")
     for part in ("name", "train", "test"):
         if not getattr(behavior, part):
             raise InputError(f"{shown(name)}; its {part!r} is empty, and a study needs it.")

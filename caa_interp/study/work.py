@@ -9,9 +9,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,12 +20,13 @@ from caa_interp.analysis.lens import logit_lens
 from caa_interp.analysis.projection import project
 from caa_interp.analysis.reliability import reliability
 from caa_interp.behaviors.pairs import ContrastPair
+from caa_interp.errors import InputError
 from caa_interp.evaluation.controls import orthogonal_vectors, random_vectors, shuffled_vectors
 from caa_interp.evaluation.cost import capability, divergence, perplexity
 from caa_interp.evaluation.side_effects import side_effects
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.models import load_model
-from caa_interp.models.access import folder_digest, model_id, model_revision, n_layers
+from caa_interp.models.access import model_id, model_revision, n_layers
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format
 from caa_interp.steering.generation import encode_prompt, generate
@@ -37,7 +36,7 @@ from caa_interp.study.config import ModelConfig, PromptConfig
 from caa_interp.study.shards import Shard, code_digest
 from caa_interp.vectors.activations import collect_activations
 from caa_interp.vectors.estimators import Estimator, estimator_named
-from caa_interp.vectors.extraction import origin, vector_from_activations
+from caa_interp.vectors.extraction import vector_from_activations
 from caa_interp.vectors.vector import SteeringVector
 
 _LIBRARIES = ("torch", "transformers", "transformer-lens", "tokenizers", "numpy", "scipy", "scikit-learn")
@@ -56,7 +55,7 @@ class Worker:
         Returns
         -------
         dict
-            JSON types: ``id``, ``revision``, ``files`` (digest of a local folder), ``backend``, ``dtype``,
+            JSON types: ``id``, ``revision``, ``backend``, ``dtype``,
             ``device``, ``n_layers``, ``d_model``, ``prompt_style``, ``prompt_digest`` (see
             :meth:`caa_interp.PromptFormat.digest`), ``template_arguments``, ``code``
             (:func:`caa_interp.study.shards.code_digest`) and ``versions``.
@@ -67,7 +66,6 @@ class Worker:
         return {
             "id": model_id(model),
             "revision": model_revision(model),
-            "files": folder_digest(Path(config.name).expanduser()),
             "backend": type(model).__name__,
             "dtype": str(model.cfg.dtype).removeprefix("torch."),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -172,13 +170,14 @@ def _make_vectors(
     asked: dict[str, Any] = {"format": format, "system_prompt": system_prompt, "prompt_format": prompt_format}
     activations = collect_activations(model, pairs, layers=layers, progress=False, **asked)
     vector = vector_from_activations(activations, estimator=estimator, behavior=behavior)
-    vector = replace(vector, metadata={**vector.metadata, **origin(model, system_prompt, prompt_format)})
     vectors = {behavior: vector}
     for control, n in ((random_vectors, n_random), (orthogonal_vectors, n_orthogonal)):
         if n:
             vectors |= control(vector, n, seed=seed)
     if n_shuffled:
         vectors |= shuffled_vectors(activations, n_shuffled, seed=seed)
+    if vectors[behavior] is not vector:
+        raise InputError(f"behaviors: {behavior!r} is also the name of one of its controls. Give it another name.")
     rows = [
         {"vector": name, "layer": layer, "values": one.at(layer).numpy(), "metadata": json.dumps(dict(one.metadata))}
         for name, one in vectors.items()

@@ -9,29 +9,30 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
 from caa_interp.errors import InputError
-from caa_interp.files import write_atomically
-from caa_interp.models.access import check_layers, model_id, n_layers
+from caa_interp.models.access import HOOK, block_indices, check_layers, check_model, identity, is_bridge, n_layers
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format, Rendering, check_format
 from caa_interp.tree import Branch, run_trees
-from caa_interp.vectors.files import check_unchanged, sealed
+from caa_interp.vectors.files import opened, save
 
 if TYPE_CHECKING:
     import torch
 
-FORMAT = "caa_interp/activations/1"
+# So many pairs are asked for their letters too, which shows whether the model reads them; fewer show nothing.
+_ASKED_PAIRS, _LEAST_PAIRS = 32, 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Activations:
     """Residual-stream activations of contrast pairs.
 
@@ -49,8 +50,9 @@ class Activations:
     orders
         The letter order of each row: the letters of the positive and of the negative answer, ``"AB"`` or ``"BA"``;
         ``""`` (default for all rows) where both orders are averaged, and for text.
-    model
-        Name of the model, if it is known.
+    metadata
+        Where they come from: model id and revision, weight processing, prompt style, system prompt, library versions;
+        JSON types only. Vectors made of them keep it.
     """
 
     positive: torch.Tensor
@@ -59,29 +61,28 @@ class Activations:
     pairs: tuple[ContrastPair, ...]
     format: Format
     orders: tuple[str, ...] = ()
-    model: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_pairs(self.pairs)
         check_format(self.format)
+        if not isinstance(self.metadata, Mapping):
+            raise InputError(f"metadata: {type(self.metadata).__name__}; it must be a mapping.")
         if not self.orders:
             object.__setattr__(self, "orders", ("",) * len(self.pairs))
-        layers = self.layers
-        if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in layers) or len(set(layers)) < len(
-            layers
-        ):
-            raise InputError(f"layers: {layers}; they must be different 0-based block indices.")
-        expected = (len(self.pairs), len(layers))
+        object.__setattr__(self, "layers", block_indices(self.layers))
+        expected = (len(self.pairs), len(self.layers))
         for name, values in (("positive", self.positive), ("negative", self.negative)):
             if values.ndim != 3 or values.shape[:2] != expected or not values.numel():
                 raise InputError(
                     f"{name}: shape {tuple(values.shape)} with {expected[0]} pairs and {expected[1]} layers; it must "
-                    "be [n_rows, n_layers, d_model] with one row a pair, and no axis may be empty."
+                    "be [n_rows, n_layers, d_model] with one row per pair, and no axis may be empty."
                 )
             if not values.is_floating_point():
                 raise InputError(f"{name}: of type {values.dtype}; it must hold floating-point numbers.")
             if not bool(values.isfinite().all()):
                 raise InputError(f"{name}: there are NaN or infinite entries; activations must be finite.")
+            object.__setattr__(self, name, values.detach().cpu().contiguous())
         if self.positive.shape != self.negative.shape:
             raise InputError(
                 f"negative: its width is {self.negative.shape[2]}, but that of positive is {self.d_model}; "
@@ -92,8 +93,6 @@ class Activations:
                 f"orders: {self.orders}; there must be one for each of the {len(self.pairs)} rows, either empty or "
                 "two different letters such as 'AB'."
             )
-        if not isinstance(self.model, str | None):
-            raise InputError(f"model: {type(self.model).__name__}; it must be the name of a model, or None.")
 
     def __repr__(self) -> str:
         apart = ", letter orders apart" if any(self.orders) else ""
@@ -101,6 +100,11 @@ class Activations:
             f"Activations({len(self.pairs)} rows{apart}, {self.format}, layers {self.layers[0]} to "
             f"{self.layers[-1]}, d_model {self.d_model}, model {self.model})"
         )
+
+    @property
+    def model(self) -> str | None:
+        """Name of the model, if the metadata has it."""
+        return self.metadata.get("model")
 
     @property
     def d_model(self) -> int:
@@ -118,55 +122,17 @@ class Activations:
 
     def save(self, path: str | Path) -> Path:
         """Write a ``.safetensors`` file; the old one, if any, is replaced only when the new one is whole."""
-        from safetensors.torch import save
-
-        path = Path(path)
-        if path.suffix != ".safetensors":
-            raise InputError(f"path: {str(path)!r} must end in '.safetensors'.")
-        header = {
-            "format": FORMAT,
-            "form": self.format,
-            "model": self.model,
-            "layers": list(self.layers),
-            "orders": list(self.orders),
-            "pairs": [vars(pair) for pair in self.pairs],
-        }
-        sides = {"positive": self.positive.contiguous(), "negative": self.negative.contiguous()}
-        write_atomically(path, save(sides, metadata=sealed(json.dumps(header), *sides.values())))
-        return path
+        pairs = [vars(pair) for pair in self.pairs]
+        fields = (self.format, self.metadata, self.layers, self.orders, pairs)
+        return save(path, "activations", (self.positive, self.negative), *fields)
 
     @classmethod
     def load(cls, path: str | Path) -> Activations:
         """Read a file written by :meth:`save`."""
-        from safetensors import SafetensorError, safe_open
-
-        path = Path(path)
-        if not path.is_file():
-            raise InputError(f"activations file: there is no file {path}. Check the path.")
-        try:
-            with safe_open(path, framework="pt") as file:
-                kept = file.metadata() or {}
-                header = json.loads(kept["caa_interp"])
-                if header["format"] != FORMAT:
-                    raise InputError(
-                        f"its format is {header['format']!r}, this version reads {FORMAT!r}. "
-                        "Install a version of caa_interp that reads it."
-                    )
-                for name in ("layers", "orders", "pairs"):
-                    if not isinstance(header[name], list):
-                        raise InputError(f"its {name} are no list. Give a file of Activations.save.")
-                positive, negative = (file.get_tensor(name) for name in ("positive", "negative"))
-                check_unchanged(kept, positive, negative)
-                pairs = tuple(_pair(fields, number) for number, fields in enumerate(header["pairs"]))
-                layers, orders = tuple(header["layers"]), tuple(header["orders"])
-                return cls(positive, negative, layers, pairs, header["form"], orders, header["model"])
-        except InputError as error:
-            raise InputError(f"activations file {path}: {error}") from None
-        except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise InputError(
-                f"activations file {path}: not activations of this package ({error}). "
-                "Give a file written by Activations.save."
-            ) from error
+        with opened(path, "activations") as (fields, (positive, negative)):
+            form, metadata, layers, orders, items = fields
+            pairs = tuple(_pair(item, number) for number, item in enumerate(items))
+            return cls(positive, negative, layers, pairs, form, tuple(orders), metadata)
 
 
 def collect_activations(
@@ -178,9 +144,9 @@ def collect_activations(
     average_orders: bool = True,
     system_prompt: str | None = None,
     prompt_format: PromptFormat | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Activations:
-    """Collect the activations of contrast pairs at all layers in one pass a pair.
+    """Collect the activations of contrast pairs at all layers in one pass per pair.
 
     Parameters
     ----------
@@ -209,6 +175,7 @@ def collect_activations(
     """
     import torch
 
+    check_model(model)
     checked = check_pairs(pairs)
     chosen = check_layers(layers, range(n_layers(model)), "the model")
     rendered = _render(model, checked, format, system_prompt, prompt_format)
@@ -223,7 +190,24 @@ def collect_activations(
         orders.extend([""] if averaged else [_order(pair, rendering) for rendering in renderings])
         repeated.extend([pair] * (1 if averaged else len(renderings)))
     positive, negative = torch.stack(rows, dim=1)
-    return Activations(positive, negative, tuple(chosen), tuple(repeated), format, tuple(orders), model_id(model))
+    metadata = origin(model, system_prompt, prompt_format)
+    return Activations(positive, negative, tuple(chosen), tuple(repeated), format, tuple(orders), metadata)
+
+
+def origin(model: Any, system_prompt: str | None, prompt_format: PromptFormat | None = None) -> dict[str, Any]:
+    """What metadata say of the model that activations, and vectors, come from, and of how it was addressed."""
+    form = prompt_format or PromptFormat.of(model)
+    return {
+        **identity(model),
+        "backend": "TransformerBridge" if is_bridge(model) else "HookedTransformer",
+        "hook": HOOK,
+        "dtype": str(model.cfg.dtype).removeprefix("torch."),
+        "prompt_style": form.style,
+        "template_arguments": dict(form.template_arguments),
+        "prompt_digest": form.digest(system_prompt),
+        "system_prompt": system_prompt,
+        "versions": {name: version(name) for name in ("caa-interp", "transformer-lens", "transformers", "torch")},
+    }
 
 
 def iterate_activations(
@@ -258,9 +242,27 @@ def _read(
     model: Any, rendered: Sequence[Sequence[Rendering]], format: Format, layers: Sequence[int], progress: bool
 ) -> Iterator[torch.Tensor]:
     """Yield the residual streams of each pair, ``[n_renderings, 2, n_layers, d_model]``, positive side first."""
-    trees = ([branch for rendering in some for branch in _sides(rendering, format)] for some in rendered)
+    trees = (
+        [branch for rendering in some for branch in _sides(rendering, format, asks=number < _ASKED_PAIRS)]
+        for number, some in enumerate(rendered)
+    )
+    follows: list[bool] = []  # whether the model's choice goes with the answer when the letters are exchanged
     for result in track(run_trees(model, trees, layers), "Reading activations", progress, total=len(rendered)):
+        likelier = [
+            float(positive) > float(negative)
+            for positive, negative in zip(result.log_probs[::2], result.log_probs[1::2], strict=True)
+            if len(positive) == len(negative) == 1
+        ]
+        if len(likelier) == 2:
+            follows.append(likelier[0] == likelier[1])
         yield result.residual.unflatten(0, (-1, 2))
+    if len(follows) >= _LEAST_PAIRS and sum(follows) < len(follows) / 2:
+        warnings.warn(
+            f"format='choices': asked about {len(follows)} pairs in both letter orders, the model chose one letter "
+            f"for {len(follows) - sum(follows)} of them, whichever answer stood there. It does not read letters, so a "
+            "vector made from them will hardly steer. Use format='text'.",
+            stacklevel=2,
+        )
 
 
 def _mean(residual: torch.Tensor) -> torch.Tensor:
@@ -268,11 +270,14 @@ def _mean(residual: torch.Tensor) -> torch.Tensor:
     return residual.double().mean(0).to(residual.dtype)
 
 
-def _sides(rendering: Rendering, format: Format) -> list[Branch]:
-    """Branches of the positive and the negative answer, read where the form says."""
+def _sides(rendering: Rendering, format: Format, asks: bool) -> list[Branch]:
+    """Branches of the positive and the negative answer, read where the form says; with ``asks``, letters are scored."""
     if format == "choices":
         letter = rendering.n_shared
-        return [Branch(tokens[: letter + 1], reads=(letter,)) for tokens in (rendering.positive, rendering.negative)]
+        return [
+            Branch(tokens[: letter + 1], targets=((letter - 1, tokens[letter]),) if asks else (), reads=(letter,))
+            for tokens in (rendering.positive, rendering.negative)
+        ]
     return [
         Branch(tokens, reads=tuple(range(rendering.n_prompt, len(tokens))))
         for tokens in (rendering.positive, rendering.negative)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from importlib.metadata import version
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
-from caa_interp.models.access import HOOK, check_layers, is_bridge, model_id, model_revision, n_layers
+from caa_interp.errors import InputError
+from caa_interp.models.access import check_layers, check_model, n_layers
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format, check_format
-from caa_interp.vectors.activations import Activations, collect_activations, iterate_activations
+from caa_interp.vectors.activations import Activations, collect_activations, iterate_activations, origin
 from caa_interp.vectors.estimators import Estimator, mean_difference
 from caa_interp.vectors.vector import SteeringVector
 
@@ -27,7 +27,7 @@ def extract_vector(
     system_prompt: str | None = None,
     prompt_format: PromptFormat | None = None,
     behavior: str | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> SteeringVector:
     """Extract a steering vector at every layer from contrast pairs.
 
@@ -58,19 +58,23 @@ def extract_vector(
     -------
     SteeringVector
         With the metadata needed to apply it.
+
+    Warns
+    -----
+    UserWarning
+        In the choices form, if the model chooses the same letter whichever answer it stands for.
+
+    Examples
+    --------
+    >>> made = caa.extract_vector(model, behavior.train[:4], format="text", layers=[14, 15])
+    >>> made.values.shape
+    torch.Size([2, 576])
     """
+    check_model(model)
     checked = check_pairs(pairs)
     check_format(format)
     chosen = check_layers(layers, range(n_layers(model)), "the model")
-    if estimator is mean_difference:
-        total: Any = 0.0
-        dtype = torch.float32
-        activations = iterate_activations(model, checked, format, chosen, system_prompt, progress, prompt_format)
-        for positive, negative in activations:
-            total = total + (positive.double() - negative.double())
-            dtype = positive.dtype
-        values = (total / len(checked)).to(dtype)
-    else:
+    if estimator is not mean_difference:
         found = collect_activations(
             model,
             checked,
@@ -80,29 +84,16 @@ def extract_vector(
             prompt_format=prompt_format,
             progress=progress,
         )
-        values = estimator(found.positive, found.negative)
-    metadata = {
-        "behavior": behavior,
-        **origin(model, system_prompt, prompt_format),
-        **_recipe(format, estimator, len(checked)),
-    }
-    return SteeringVector(values, tuple(chosen), metadata)
-
-
-def origin(model: Any, system_prompt: str | None, prompt_format: PromptFormat | None = None) -> dict[str, Any]:
-    """What a vector's metadata say of the model that it was made from, and of how the model was addressed."""
-    form = prompt_format or PromptFormat.of(model)
-    return {
-        "model": model_id(model),
-        "model_revision": model_revision(model),
-        "backend": "TransformerBridge" if is_bridge(model) else "HookedTransformer",
-        "weight_processing": "none",
-        "dtype": str(model.cfg.dtype).removeprefix("torch."),
-        "prompt_style": form.style,
-        "template_arguments": dict(form.template_arguments),
-        "prompt_digest": form.digest(system_prompt),
-        "system_prompt": system_prompt,
-    }
+        return vector_from_activations(found, estimator=estimator, behavior=behavior)
+    total: Any = 0.0
+    dtype = torch.float32
+    for positive, negative in iterate_activations(
+        model, checked, format, chosen, system_prompt, progress, prompt_format
+    ):
+        total = total + (positive.double() - negative.double())
+        dtype = positive.dtype
+    metadata = _metadata(behavior, origin(model, system_prompt, prompt_format), format, estimator, len(checked))
+    return SteeringVector((total / len(checked)).to(dtype), tuple(chosen), metadata)
 
 
 def vector_from_activations(
@@ -120,19 +111,26 @@ def vector_from_activations(
     Returns
     -------
     SteeringVector
-        With what the activations know of their origin: model, format, number of pairs.
+        With the metadata of the activations and what :func:`extract_vector` adds to it.
     """
+    if not isinstance(activations, Activations):
+        raise InputError(
+            f"activations: {type(activations).__name__}; give the result of collect_activations(model, pairs)."
+        )
     values = estimator(activations.positive, activations.negative)
-    recipe = _recipe(activations.format, estimator, len(set(activations.items)))
-    return SteeringVector(values, activations.layers, {"behavior": behavior, "model": activations.model, **recipe})
+    n_pairs = len(set(activations.items))
+    metadata = _metadata(behavior, activations.metadata, activations.format, estimator, n_pairs)
+    return SteeringVector(values, activations.layers, metadata)
 
 
-def _recipe(format: Format, estimator: Estimator, n_pairs: int) -> dict[str, Any]:
+def _metadata(
+    behavior: str | None, origin: Mapping[str, Any], format: Format, estimator: Estimator, n_pairs: int
+) -> dict[str, Any]:
     return {
-        "hook": HOOK,
+        "behavior": behavior,
+        **origin,
         "format": format,
         "position": "answer letter" if format == "choices" else "mean over the answer's tokens",
         "estimator": getattr(estimator, "__name__", str(estimator)),
         "n_pairs": n_pairs,
-        "versions": {name: version(name) for name in ("caa-interp", "transformer-lens", "transformers", "torch")},
     }

@@ -1,6 +1,6 @@
-"""The file that keeps a steering vector: safetensors with a JSON header and a checksum, which activations share.
+"""The files that keep steering vectors and activations: safetensors with a JSON header and a checksum.
 
-What is in it, and what other formats keep of it, is written down in ``docs/formats.md``.
+What is in them, and what other formats keep of it, is written down in ``docs/formats``.
 """
 
 from __future__ import annotations
@@ -8,60 +8,71 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from caa_interp.errors import InputError
+from caa_interp.files import write_atomically
 
 if TYPE_CHECKING:
     import torch
 
-FORMAT = "caa_interp/vector/1"
-_ADVICE = "Give a file written by SteeringVector.save."
+Kind = Literal["vector", "activations"]
+# Tensors of a file, fields of its header, and what it is called.
+_TENSORS = {"vector": ("values",), "activations": ("positive", "negative")}
+_FIELDS = {"vector": ("layers", "metadata"), "activations": ("form", "metadata", "layers", "orders", "pairs")}
+_NAMES = {"vector": ("a steering vector", "SteeringVector"), "activations": ("activations", "Activations")}
 
 
-def write_header(layers: Sequence[int], metadata: Mapping[str, Any]) -> str:
-    """Layers and metadata as JSON text.
+def write_header(kind: Kind, *fields: Any) -> str:
+    """Fields of a header, in the order of the file's kind, as JSON text.
 
     Raises
     ------
     InputError
         If the metadata holds what JSON does not.
     """
+    named = {
+        name: dict(field) if isinstance(field, Mapping) else field
+        for name, field in zip(_FIELDS[kind], fields, strict=True)
+    }
     try:
-        return json.dumps({"format": FORMAT, "layers": list(layers), "metadata": dict(metadata)})
+        return json.dumps({"format": f"caa_interp/{kind}/1", **named})
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"metadata: it cannot be written as JSON ({error}). Keep to texts, numbers, lists and mappings."
         ) from error
 
 
-def read_header(text: str) -> tuple[tuple[Any, ...], Any]:
-    """Layers and metadata of a header, as they are written there.
+def read_header(text: str, kind: Kind) -> list[Any]:
+    """Fields of a header, in the order of the file's kind; which are lists is checked, and nothing else.
 
     Raises
     ------
     InputError
         If the text is no such header, or of a version that is not known here.
     """
+    expected, (what, _) = f"caa_interp/{kind}/1", _NAMES[kind]
     try:
-        fields = json.loads(text)
-        kind = fields["format"]
-        if kind != FORMAT:
-            other_version = isinstance(kind, str) and re.fullmatch(r"caa_interp/vector/[0-9]+", kind)
+        content = json.loads(text)
+        given = content["format"]
+        if given != expected:
+            other_version = isinstance(given, str) and re.fullmatch(rf"caa_interp/{kind}/[0-9]+", given)
             raise InputError(
-                f"its format is {kind!r}, and this version of caa_interp reads {FORMAT!r}. "
-                + ("Install a newer caa_interp." if other_version else _ADVICE)
+                f"its format is {given!r}, and this version of caa_interp reads {expected!r}. "
+                + ("Install a newer caa_interp." if other_version else _advice(kind))
             )
-        layers, metadata = fields["layers"], fields["metadata"]
+        fields = {name: content[name] for name in _FIELDS[kind]}
     except InputError:
         raise
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"its header is not that of a steering vector ({error}). {_ADVICE}") from error
-    if not isinstance(layers, list):
-        raise InputError(f"its layers are no list. {_ADVICE}")
-    return tuple(layers), metadata
+        raise InputError(f"its header is not that of {what} ({error}). {_advice(kind)}") from error
+    for name in fields.keys() & {"layers", "orders", "pairs"}:
+        if not isinstance(fields[name], list):
+            raise InputError(f"its {name} are no list. {_advice(kind)}")
+    return list(fields.values())
 
 
 def checksum(header: str, *values: torch.Tensor) -> str:
@@ -74,47 +85,49 @@ def checksum(header: str, *values: torch.Tensor) -> str:
     return digest.hexdigest()
 
 
-def sealed(header: str, *values: torch.Tensor) -> dict[str, str]:
-    """Return what a safetensors file keeps beside contiguous values: the header and the checksum of it all."""
-    return {"caa_interp": header, "sha256": checksum(header, *values)}
+def save(path: str | Path, kind: Kind, tensors: tuple[torch.Tensor, ...], *fields: Any) -> Path:
+    """Write a ``.safetensors`` file; the old one, if any, is replaced only when the new one is whole."""
+    from safetensors.torch import save as to_bytes
+
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise InputError(f"path: {str(path)!r} must end in '.safetensors'.")
+    header = write_header(kind, *fields)
+    kept = {"caa_interp": header, "sha256": checksum(header, *tensors)}
+    write_atomically(path, to_bytes(dict(zip(_TENSORS[kind], tensors, strict=True)), metadata=kept))
+    return path
 
 
-def check_unchanged(kept: Mapping[str, str], *values: torch.Tensor) -> None:
-    """Raise :class:`InputError` unless a file keeps what :func:`sealed` gave, or no checksum, as old files do."""
-    if len(kept) > 1 and kept != sealed(kept["caa_interp"], *values):
-        raise InputError("it was changed after it was saved. Get it again, or save it again.")
-
-
-def to_bytes(values: torch.Tensor, layers: Sequence[int], metadata: Mapping[str, Any]) -> bytes:
-    """Content of the file that keeps a vector."""
-    from safetensors.torch import save
-
-    values = values.contiguous()
-    return save({"values": values}, metadata=sealed(write_header(layers, metadata), values))
-
-
-def from_file(path: Path) -> tuple[torch.Tensor, tuple[Any, ...], Any]:
-    """Values, layers and metadata of a file; safetensors checks declared sizes against the file's before it reads.
+@contextmanager
+def opened(path: str | Path, kind: Kind) -> Iterator[tuple[list[Any], list[torch.Tensor]]]:
+    """Give the fields and tensors of a file that :func:`save` wrote; declared sizes are checked before it is read.
 
     Raises
     ------
     InputError
-        If the file is not what :func:`to_bytes` made; the message leaves it to the caller to name the file.
+        If the file is another one or was changed, or if the body cannot use what is in it; the message names it.
     """
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise InputError("there is no such file. Check the path.")
+    path, (what, _) = Path(path), _NAMES[kind]
     try:
+        if not path.is_file():
+            raise InputError("there is no such file. Check the path.")
         with safe_open(path, framework="pt") as file:
             kept = file.metadata() or {}
-            layers, metadata = read_header(kept["caa_interp"])
-            values = file.get_tensor("values")
-        check_unchanged(kept, values)
-    except InputError:
-        raise
+            fields = read_header(kept["caa_interp"], kind)
+            tensors = {name: file.get_tensor(name) for name in _TENSORS[kind]}
+        for name, tensor in tensors.items():
+            if not tensor.is_floating_point() or tensor.dtype.itemsize < 2:
+                raise InputError(f"its {name} are of type {tensor.dtype}. {_advice(kind)}")
+        if kept != {"caa_interp": kept["caa_interp"], "sha256": checksum(kept["caa_interp"], *tensors.values())}:
+            raise InputError("it was changed after it was saved. Get it again, or save it again.")
+        yield fields, list(tensors.values())
+    except InputError as error:
+        raise InputError(f"{kind} file {path}: {error}") from error.__cause__
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"it is not a steering vector of this package ({error}). {_ADVICE}") from error
-    if not values.is_floating_point() or values.dtype.itemsize < 2:
-        raise InputError(f"its values are of type {values.dtype}. {_ADVICE}")
-    return values, layers, metadata
+        raise InputError(f"{kind} file {path}: it is not {what} of this package ({error}). {_advice(kind)}") from error
+
+
+def _advice(kind: Kind) -> str:
+    return f"Give a file written by {_NAMES[kind][1]}.save."

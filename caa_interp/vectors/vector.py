@@ -11,18 +11,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from caa_interp.errors import InputError, VectorMismatchError
-from caa_interp.files import write_atomically
-from caa_interp.models.access import check_layers, model_id, n_layers
-from caa_interp.vectors.files import from_file, to_bytes
+from caa_interp.models.access import (
+    CENTERED,
+    block_indices,
+    check_layers,
+    check_model,
+    identity,
+    model_id,
+    n_layers,
+)
+from caa_interp.vectors.files import opened, save
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SteeringVector:
     """A steering vector at one or more layers.
 
@@ -44,20 +52,31 @@ class SteeringVector:
     def __post_init__(self) -> None:
         if not isinstance(self.metadata, Mapping):
             raise InputError(f"metadata: {type(self.metadata).__name__}; it must be a mapping.")
-        layers = self.layers
-        if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in layers) or len(set(layers)) < len(
-            layers
-        ):
-            raise InputError(f"layers: {layers}; they must be different 0-based block indices.")
+        if not isinstance(self.values, torch.Tensor):
+            raise InputError(f"values: {type(self.values).__name__}; give a tensor [n_layers, d_model].")
+        object.__setattr__(self, "layers", block_indices(self.layers))
         if not self.values.is_floating_point():
             raise InputError(f"values: of type {self.values.dtype}; they must be floating-point numbers.")
         if self.values.ndim != 2 or len(self.values) != len(self.layers) or not len(self.layers):
             raise InputError(
                 f"values: shape {tuple(self.values.shape)} with {len(self.layers)} layers; it must be "
-                "[n_layers, d_model] with one row a layer, and at least one."
+                "[n_layers, d_model] with one row per layer, and at least one."
             )
+        object.__setattr__(self, "values", self.values.detach().cpu().contiguous())
         if not bool(torch.isfinite(self.values).all()):
             raise InputError("values: there are NaN or infinite entries; a steering vector must be finite.")
+
+    def __eq__(self, other: object) -> bool:
+        """Same layers, metadata and values to the bit."""
+        if not isinstance(other, SteeringVector):
+            return NotImplemented
+        return (
+            (self.layers, self.values.dtype, dict(self.metadata))
+            == (other.layers, other.values.dtype, dict(other.metadata))
+        ) and torch.equal(self.values, other.values)
+
+    def __hash__(self) -> int:
+        return hash((self.layers, self.name, float(self.values.double().sum())))
 
     def __repr__(self) -> str:
         return (
@@ -93,33 +112,47 @@ class SteeringVector:
         (layer,) = check_layers(layer, self.layers, "the vector")
         return self.values[self.layers.index(layer)]
 
-    def __mul__(self, factor: float) -> SteeringVector:
-        return replace(self, values=self.values * factor)
+    def __mul__(self, factor: object) -> SteeringVector:
+        if not isinstance(factor, Real):
+            return NotImplemented
+        return replace(self, values=self.values * float(factor))
 
     __rmul__ = __mul__
+
+    def __truediv__(self, divisor: object) -> SteeringVector:
+        if not isinstance(divisor, Real):
+            return NotImplemented
+        return replace(self, values=self.values / float(divisor))
 
     def __neg__(self) -> SteeringVector:
         return self * -1.0
 
     def __add__(self, other: SteeringVector) -> SteeringVector:
+        if not isinstance(other, SteeringVector):
+            return NotImplemented
         if self.layers != other.layers or self.d_model != other.d_model:
             raise VectorMismatchError(
                 f"vectors: {self!r} and {other!r} differ in layers or width, so they cannot be added."
             )
-        models = {str(v.metadata["model"]) for v in (self, other) if v.metadata.get("model") is not None}
-        if len(models) > 1:
+        if differing := _differing(self.metadata, other.metadata):
             raise VectorMismatchError(
-                f"vectors: they were made from {' and '.join(sorted(models))}, so they cannot be added. If it is "
+                f"vectors: they were made from {differing[0]} and {differing[1]}, so they cannot be added. If it is "
                 "meant, use vector.transferred_to(model) first."
             )
         return replace(self, values=self.values + other.values, metadata=_common(self.metadata, other.metadata))
 
     def __sub__(self, other: SteeringVector) -> SteeringVector:
-        return self + (-other)
+        return self + (-other) if isinstance(other, SteeringVector) else NotImplemented
 
     def check_fits(self, model: Any) -> None:
-        """Raise :class:`VectorMismatchError` unless this vector was made for ``model``."""
-        given, width = self.metadata.get("model"), int(model.cfg.d_model)
+        """Raise :class:`VectorMismatchError` unless this vector was made for ``model``.
+
+        Width, layers and the model's name must be the same. Where both revisions are known they decide, and not the
+        name: a folder that was renamed is the same model, and two folders of one name are two. Weights must both be
+        centered, or neither: centering takes the mean out of the residual stream.
+        """
+        check_model(model)
+        width = int(model.cfg.d_model)
         if self.d_model != width:
             raise VectorMismatchError(
                 f"vector: its width is {self.d_model}, but the residual stream of {model_id(model)!r} is {width} "
@@ -130,15 +163,16 @@ class SteeringVector:
                 f"vector: it has layer {max(self.layers)}, but {model_id(model)!r} has layers 0 to "
                 f"{n_layers(model) - 1}. Extract a vector from this model."
             )
-        if given is not None and given != model_id(model):
+        if differing := _differing(self.metadata, identity(model)):
             raise VectorMismatchError(
-                f"vector: it was made from {given!r}, but the model is {model_id(model)!r}. Extract a vector from "
+                f"vector: it was made from {differing[0]}, but the model is {differing[1]}. Extract a vector from "
                 "this model, or say that the transfer is meant: vector.transferred_to(model)."
             )
 
     def transferred_to(self, model: Any) -> SteeringVector:
         """Return a copy that may be applied to another model of the same width; its metadata says so."""
-        metadata = dict(self.metadata, model=model_id(model), transferred_from=self.metadata.get("model"))
+        check_model(model)
+        metadata = {**self.metadata, **identity(model), "transferred_from": self.metadata.get("model")}
         moved = replace(self, metadata=metadata)
         moved.check_fits(model)
         return moved
@@ -151,11 +185,7 @@ class SteeringVector:
         InputError
             If the path has another ending, or the metadata holds what JSON does not.
         """
-        path = Path(path)
-        if path.suffix != ".safetensors":
-            raise InputError(f"path: {str(path)!r} must end in '.safetensors'.")
-        write_atomically(path, to_bytes(self.values, self.layers, self.metadata))
-        return path
+        return save(path, "vector", (self.values,), self.layers, self.metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> SteeringVector:
@@ -166,10 +196,39 @@ class SteeringVector:
         InputError
             If there is no such file, if it is damaged or no steering vector, or of a version not known here.
         """
-        try:
-            return cls(*from_file(Path(path)))
-        except InputError as error:
-            raise InputError(f"vector file {path}: {error}") from error.__cause__
+        with opened(path, "vector") as (fields, (values,)):
+            return cls(values, *fields)
+
+
+def one_vector(vector: Any, name: str = "vector") -> SteeringVector:
+    """Return ``vector``, or raise an :class:`InputError` that says what to give instead."""
+    if isinstance(vector, SteeringVector):
+        return vector
+    if isinstance(vector, Mapping):
+        what = f"give one of them, such as {name}s[{next(iter(vector), 'name')!r}]"
+    elif isinstance(vector, list | tuple):
+        what = "give one of them"
+    elif isinstance(vector, str | Path):
+        what = f"load it: SteeringVector.load({str(vector)!r})"
+    elif isinstance(vector, torch.Tensor):
+        what = "say which layers its rows are: SteeringVector(values, layers)"
+    else:
+        what = "make one with extract_vector(model, behavior.train)"
+    raise InputError(f"{name}: {type(vector).__name__}; it must be one SteeringVector: {what}.")
+
+
+def named_vectors(vectors: Any, name: str = "vectors") -> dict[str, SteeringVector]:
+    """Return ``{name: vector}`` of such a mapping, or of one vector; else say what to give instead."""
+    if isinstance(vectors, Mapping):
+        if not vectors:
+            raise InputError(f"{name}: the mapping is empty; give at least one vector.")
+        return {str(key): one_vector(vector, f"{name}[{key!r}]") for key, vector in vectors.items()}
+    if isinstance(vectors, list | tuple):
+        raise InputError(
+            f"{name}: {type(vectors).__name__}; several vectors have names: give a mapping such as "
+            "{v.name: v for v in vectors}."
+        )
+    return {one_vector(vectors, name).name: vectors}
 
 
 def match_norms(vectors: Mapping[str, SteeringVector]) -> dict[str, SteeringVector]:
@@ -180,8 +239,7 @@ def match_norms(vectors: Mapping[str, SteeringVector]) -> dict[str, SteeringVect
     vectors
         ``{behavior: vector}`` with the same layers and width.
     """
-    if not vectors:
-        raise InputError("vectors: the mapping is empty; give at least one vector.")
+    vectors = named_vectors(vectors)
     first = next(iter(vectors.values()))
     for vector in vectors.values():
         if vector.layers != first.layers or vector.d_model != first.d_model:
@@ -195,6 +253,21 @@ def match_norms(vectors: Mapping[str, SteeringVector]) -> dict[str, SteeringVect
     }
 
 
+def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Names of the models that two sets of metadata tell of, with what tells them apart; None if nothing does."""
+    names, revisions, processing = (
+        (first.get(key), second.get(key)) for key in ("model", "model_revision", "weight_processing")
+    )
+    told = [repr(name) for name in names]
+    if None not in revisions and revisions[0] != revisions[1]:
+        told = [f"{name} at revision {str(revision)[:12]!r}" for name, revision in zip(told, revisions, strict=True)]
+    elif None not in processing and (processing[0] == CENTERED) != (processing[1] == CENTERED):
+        told = [f"{name} with weight processing {how!r}" for name, how in zip(told, processing, strict=True)]
+    elif None in names or names[0] == names[1] or None not in revisions:
+        return None
+    return told[0], told[1]
+
+
 def _common(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     """What two sets of metadata agree on."""
-    return {key: value for key, value in first.items() if second.get(key) == value}
+    return {key: value for key, value in first.items() if key in second and second[key] == value}

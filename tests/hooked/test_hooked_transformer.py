@@ -271,6 +271,8 @@ class TestLoading:
 
 
 class Stub:
+    tokenizer = None
+
     def __init__(self):
         self.cfg = type("Config", (), {})()
 
@@ -346,13 +348,35 @@ class TestVectorsAndSweep:
         assert ours["backend"] == "HookedTransformer"
         vector.check_fits(hooked)
 
+    @pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated:DeprecationWarning")
+    @pytest.mark.parametrize(
+        ("normalization", "options", "expected"),
+        [
+            ("RMS", {"center_writing_weights": True}, "folded"),
+            ("LN", {"center_writing_weights": False}, "folded"),
+            ("LN", {"center_writing_weights": True}, "centered"),
+            ("LN", {"center_writing_weights": True, "fold_ln": False}, "centered"),
+        ],
+    )
+    def test_weight_processing(self, normalization, options, expected):
+        from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+        model = HookedTransformer(
+            HookedTransformerConfig(
+                n_layers=1, d_model=8, n_ctx=8, d_head=4, d_vocab=11, act_fn="relu", normalization_type=normalization
+            )
+        )
+        assert access.weight_processing(model) == "none"
+        model.process_weights_(**options)
+        assert access.weight_processing(model) == expected
+
     @pytest.mark.parametrize("format", ["choices", "text"])
     @pytest.mark.parametrize("system_prompt", [None, "Be kind."])
     def test_sweep(self, format, system_prompt, hooked, bridge, vector):
         options = {"format": format, "multipliers": (-1, 0, 1.5), "system_prompt": system_prompt}
         ours, theirs = (caa.sweep(model, vector, PAIRS, **options) for model in (hooked, bridge))
-        assert ours.attrs["path"] == "plain"
-        assert theirs.attrs["path"] == "tree"
+        assert set(ours.pop("path")) == {"plain"}
+        assert set(theirs.pop("path")) == {"tree"}
         scores = ["log_p_positive", "log_p_negative", "logit_difference", "p_positive"]
         labels = [name for name in ours if name not in scores]
         assert ours[labels].equals(theirs[labels])
@@ -368,20 +392,20 @@ class TestVectorsAndSweep:
 
 class TestSteer:
     @pytest.mark.parametrize("layer", [0, 2, 3])
-    @pytest.mark.parametrize("start", [None, 0, 5])
-    def test_forward(self, layer, start, hooked, bridge, hf_model, vector, prompts):
+    @pytest.mark.parametrize(("where", "begin"), [({}, None), ({"positions": "all"}, 0), ({"prompt_length": 6}, 5)])
+    def test_forward(self, layer, where, begin, hooked, bridge, hf_model, vector, prompts):
         tokens = torch.tensor([prompts[0]])
-        begin = tokens.shape[1] - 1 if start is None else start
+        begin = tokens.shape[1] - 1 if begin is None else begin
         expected = hf_steered_logits(hf_model, tokens, layer, 1.5 * vector.at(layer), begin)
         for model in (hooked, bridge):
-            with caa.steer(model, vector, layer, 1.5, start=start):
+            with caa.steer(model, vector, layer, 1.5, **where):
                 found = logits_of(model, tokens)
             torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=0)
         assert float((expected - logits_of(hf_model, tokens).logits).abs().max()) > 0.05
 
-    def test_one_start_a_row(self, hooked, hf_model, vector):
+    def test_one_length_per_row(self, hooked, hf_model, vector):
         tokens = torch.randint(3, 99, (2, 20), generator=torch.Generator().manual_seed(4))
-        with caa.steer(hooked, vector, 1, -1, start=[4, 11]):
+        with caa.steer(hooked, vector, 1, -1, prompt_length=[5, 12]):
             found = logits_of(hooked, tokens)
         for row, start in enumerate((4, 11)):
             expected = hf_steered_logits(hf_model, tokens[row : row + 1], 1, -vector.at(1), start)[0]
@@ -420,7 +444,7 @@ class TestSteer:
         tokens = torch.full((2, max(map(len, prompts[:2]))), hooked.tokenizer.pad_token_id)
         for row, prompt in enumerate(prompts[:2]):
             tokens[row, : len(prompt)] = torch.tensor(prompt)
-        with caa.steer(hooked, vector, 1), pytest.raises(caa.InputError, match="padded on the right"):
+        with pytest.raises(caa.InputError, match="padded on the right"), caa.steer(hooked, vector, 1):
             logits_of(hooked, tokens)
 
     def test_left_padded_batch_equals_single_prompts(self, hooked, vector, prompts):
@@ -492,7 +516,7 @@ class TestGenerate:
         """Without a cache the model is given the whole sequence at each step, so the prompt's end must be given."""
         tokens = torch.tensor([prompts[0]])
         expected = hf_greedy(hf_model, prompts[0], 2, 1.5 * vector.at(2), 8)
-        with caa.steer(hooked, vector, 2, 1.5, start=tokens.shape[1] - 1):
+        with caa.steer(hooked, vector, 2, 1.5, prompt_length=tokens.shape[1]):
             found = hooked.generate(tokens, max_new_tokens=8, do_sample=False, verbose=False, use_past_kv_cache=False)
         assert found[0, tokens.shape[1] :].tolist() == expected
 

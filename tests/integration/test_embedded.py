@@ -61,7 +61,7 @@ def test_slope_is_real_and_larger_than_that_of_20_random_vectors(held_out: pd.Da
 
 
 def test_the_tree_was_used(held_out: pd.DataFrame) -> None:
-    assert held_out.attrs["path"] == "tree"
+    assert set(held_out["path"]) == {"tree"}
 
 
 @pytest.mark.parametrize("format", ["choices", "text"])
@@ -108,7 +108,7 @@ def test_cached_generation_equals_uncached(embedded: Any, vector: caa.SteeringVe
         embedded, ["Will tomorrow be a good day?"], vector=vector, layer=16, multipliers=(4.0,), max_new_tokens=12
     )
     tokens = list(prompt)
-    with torch.no_grad(), caa.steer(embedded, vector, layer=16, multiplier=4.0, start=len(prompt) - 1):
+    with torch.no_grad(), caa.steer(embedded, vector, layer=16, multiplier=4.0, prompt_length=len(prompt)):
         for _ in range(12):
             tokens.append(int(embedded(torch.tensor([tokens]))[0, -1].argmax()))
     assert table["answer"][0] == embedded.tokenizer.decode(tokens[len(prompt) :], skip_special_tokens=True).strip()

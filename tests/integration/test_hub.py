@@ -21,7 +21,6 @@ from huggingface_hub.utils.sha import git_hash
 import caa_interp as caa
 from caa_interp.interchange import hub as hub_module
 from caa_interp.interchange.hub import from_hub, push_to_hub, save_for_hub
-from caa_interp.vectors.files import to_bytes
 
 WRITER, READER = "hf_writer", "hf_reader"
 
@@ -294,9 +293,9 @@ def test_what_was_downloaded_is_there_without_a_network(hub, monkeypatch):
     assert hub.requests == []
 
 
-def test_nothing_new_makes_no_commit(hub, monkeypatch):
-    content = to_bytes(vector().values, vector().layers, vector().metadata)
-    monkeypatch.setattr("caa_interp.vectors.vector.to_bytes", lambda *arguments: content)
+def test_nothing_new_makes_no_commit(hub, monkeypatch, tmp_path):
+    content = vector().save(tmp_path / "v.safetensors").read_bytes()
+    monkeypatch.setattr("caa_interp.vectors.files.write_atomically", lambda path, _: path.write_bytes(content))
     first = push_to_hub(vector(), "you/v")
     assert push_to_hub(vector(), "you/v") == first
     assert len(hub.repositories["you/v"]["commits"]) == 2

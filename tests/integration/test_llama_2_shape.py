@@ -35,7 +35,7 @@ vector = caa.extract_vector(model, [pair], format="choices", layers=[13])
 table = caa.sweep(model, vector, [pair], multipliers=(0.0, 1.0))
 running[0] = False; watcher.join()
 print(json.dumps({"peak": peak[0] - before, "loaded": loaded - before, "finite": bool(table.p_positive.notna().all()),
-                  "path": table.attrs["path"], "layers": model.cfg.n_layers, "width": model.cfg.d_model}))
+                  "path": table["path"].iloc[0], "layers": model.cfg.n_layers, "width": model.cfg.d_model}))
 """
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, GPTNeoXConfig, PreTrainedTokenizerFast
 
@@ -42,6 +42,7 @@ VECTOR = random_vector()
 # The strings of tokens
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=12))
 def test_what_is_written_can_be_read_back_so_different_bytes_look_different(content):
     def read(match):
@@ -143,7 +144,7 @@ def model(request, tiny_llama, tmp_path_factory):
 
 
 def logits_at_the_end(model, tokens, start, multiplier):
-    with torch.no_grad(), caa.steer(model, VECTOR, LAYER, multiplier, start=start):
+    with torch.no_grad(), caa.steer(model, VECTOR, LAYER, multiplier, prompt_length=start + 1):
         return model(torch.tensor([tokens]))[0, -1]
 
 
@@ -158,7 +159,7 @@ def encoded(model, answer=""):
 def test_the_last_blocks_output_gives_the_models_own_logits(model, multiplier):
     tokens, start = encoded(model, ANSWER)
     expected = logits_at_the_end(model, tokens, start, multiplier)
-    with caa.steer(model, VECTOR, LAYER, multiplier, start=start):
+    with caa.steer(model, VECTOR, LAYER, multiplier, prompt_length=start + 1):
         state = component_states(model, tokens, [3])[3, "block output"]
     for read in (read_logits, read_logits_directly):
         torch.testing.assert_close(read(model, state[None])[0], expected, rtol=1e-4, atol=1e-4)
@@ -183,7 +184,7 @@ def test_without_transformer_lens_readout_our_own_is_taken(tiny_llama, monkeypat
 def test_the_states_are_those_that_they_are_called(model):
     tokens, start = encoded(model)
     unsteered = component_states(model, tokens, range(4))
-    with caa.steer(model, VECTOR, LAYER, 1.5, start=start):
+    with caa.steer(model, VECTOR, LAYER, 1.5, prompt_length=start + 1):
         steered = component_states(model, tokens, range(4))
     parallel = (0, "mid residual") not in unsteered
     assert parallel == bool(getattr(model.original_model.config, "use_parallel_residual", False))
@@ -210,7 +211,9 @@ def test_what_comes_before_the_steered_output_is_untouched(model):
     table = caa.steered_lens(model, PROMPT, VECTOR, layer=LAYER, multipliers=(0, 2))
     plain, steered = (table[table["multiplier"] == m].set_index(["layer", "component", "rank"]) for m in (0, 2))
     unchanged = [key for key in plain.index if key[0] < LAYER or (key[0] == LAYER and key[1] != "block output")]
-    pd.testing.assert_frame_equal(plain.loc[unchanged].iloc[:, 1:], steered.loc[unchanged].iloc[:, 1:])
+    pd.testing.assert_frame_equal(
+        plain.loc[unchanged].drop(columns="multiplier"), steered.loc[unchanged].drop(columns="multiplier")
+    )
     later = plain.index.get_level_values("layer") >= LAYER
     assert (plain["logit"] != steered["logit"])[later].mean() > 0.6
     n_components = 3 if "mid residual" not in set(table["component"]) else 4
@@ -228,7 +231,7 @@ def plain_norm(plain_llama, state):
 def test_logit_lens_equals_norm_and_unembedding_written_out(tiny_llama, plain_llama, tokenizer):
     table = caa.logit_lens(tiny_llama, VECTOR, layers=[3, 1], top_k=4)
     names = ["layer", "side", "rank", "token", "token_id", "logit"]
-    assert list(table.columns) == names
+    assert list(table.columns) == ["vector", *names, "n_pairs", "model"]
     rows = []
     for layer in (3, 1):
         with torch.no_grad():
@@ -238,9 +241,20 @@ def test_logit_lens_equals_norm_and_unembedding_written_out(tiny_llama, plain_ll
             for rank, token_id in enumerate(ids, start=1):
                 rows.append((layer, side, rank, token_id, float(logits[token_id] - logits.mean())))
     expected = pd.DataFrame(rows, columns=[name for name in names if name != "token"])
-    pd.testing.assert_frame_equal(table.drop(columns="token"), expected, rtol=1e-4)
+    pd.testing.assert_frame_equal(table[list(expected)], expected, rtol=1e-4)
     assert table["token"].tolist() == token_texts(tokenizer, table["token_id"])
-    assert table.attrs == {"behavior": "cheer", "n_pairs": 7}
+    assert table[["vector", "n_pairs", "model"]].drop_duplicates().values.tolist() == [["cheer", 7, "tiny-llama"]]
+    assert not table.attrs
+
+
+def test_tables_of_vectors_that_say_less_can_be_put_beside_others_and_kept(tiny_llama, tmp_path):
+    bare = caa.SteeringVector(VECTOR.values, VECTOR.layers, {"model": "tiny-llama"})
+    tables = [caa.logit_lens(tiny_llama, vector, top_k=1) for vector in (VECTOR, bare)]
+    joined = pd.concat(tables, ignore_index=True)
+    joined.to_parquet(tmp_path / "t.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "t.parquet"), joined)
+    assert joined.drop_duplicates("vector")["n_pairs"].tolist() == [7, pd.NA]
+    assert "of 7 pairs" not in caa.plot_logit_lens(tables[1]).layout.title.text
 
 
 def test_a_token_that_is_planted_is_found(tiny_llama, plain_llama, tokenizer):
@@ -264,7 +278,6 @@ def test_a_negative_vector_swaps_the_sides_under_rmsnorm(tiny_llama):
         side=other["side"].map({"promoted": "suppressed", "suppressed": "promoted"}), logit=-other["logit"]
     )
     swapped = swapped.sort_values(["layer", "side", "rank"], ignore_index=True)
-    swapped.attrs = one.attrs
     pd.testing.assert_frame_equal(swapped, one, rtol=1e-4)
 
 
@@ -368,7 +381,7 @@ def test_steered_lens_equals_hooks_on_a_plain_model(tiny_llama, plain_llama, ans
     tokens, start = encoded(tiny_llama, answer)
     table = caa.steered_lens(tiny_llama, PROMPT, VECTOR, layer=2, multipliers=(-1, 0, 1.5), answer=answer, top_k=3)
     columns = ["multiplier", "layer", "component", "rank", "token", "token_id", "logit", "probability"]
-    assert list(table.columns) == columns
+    assert list(table.columns) == ["vector", "steered_layer", *columns, "read_at", "model"]
     rows = []
     for multiplier in (-1.0, 0.0, 1.5):
         states = plain_states(plain_llama, tokens, 2, multiplier * VECTOR.at(2), start)
@@ -381,14 +394,12 @@ def test_steered_lens_equals_hooks_on_a_plain_model(tiny_llama, plain_llama, ans
                     probability = float(logits.softmax(-1)[token_id])
                     rows.append((multiplier, layer, component, rank, token_id, logit, probability))
     expected = pd.DataFrame(rows, columns=[name for name in columns if name != "token"])
-    pd.testing.assert_frame_equal(table.drop(columns="token"), expected, rtol=1e-3, atol=1e-4)
+    pd.testing.assert_frame_equal(table[list(expected)], expected, rtol=1e-3, atol=1e-4)
     assert table["token"].tolist() == token_texts(tiny_llama.tokenizer, table["token_id"])
-    assert table.attrs == {
-        "steered_layer": 2,
-        "read_at": token_texts(tiny_llama.tokenizer, tokens[-1:])[0],
-        "behavior": "cheer",
-        "n_pairs": 7,
-    }
+    (read_at,) = token_texts(tiny_llama.tokenizer, tokens[-1:])
+    about = table[["vector", "steered_layer", "read_at", "model"]].drop_duplicates()
+    assert about.values.tolist() == [["cheer", 2, read_at, "tiny-llama"]]
+    assert not table.attrs
 
 
 def test_the_answer_and_the_system_prompt_are_read(tiny_llama):
@@ -418,8 +429,8 @@ def test_steered_lens_refuses_what_it_cannot_read(tiny_llama):
 
 
 def test_a_model_without_a_tokenizer():
-    model = SimpleNamespace(cfg=SimpleNamespace(d_model=64, n_layers=4, model_name="tiny-llama", d_vocab=99))
-    model.tokenizer = None
+    cfg = SimpleNamespace(d_model=64, n_layers=4, model_name="tiny-llama", d_vocab=99)
+    model = type("Model", (), {"cfg": cfg, "tokenizer": None})()
     with pytest.raises(caa.InputError, match="model: it has no tokenizer"):
         caa.logit_lens(model, VECTOR)
 
@@ -574,6 +585,13 @@ def test_a_model_without_mid_residual_says_so(steered):
     fig = caa.plot_steered_lens(steered[steered["component"] != "mid residual"])
     assert "no mid residual: attention and MLP are parallel" in fig.layout.title.text
     assert len(fig.data[0].x) == 3
+
+
+def test_interventions_beside_the_unsteered_model_are_named_and_outlined_where_they_act(tiny_llama):
+    conditions = [None, caa.Intervention(VECTOR, 1, 0.5), caa.Intervention(VECTOR, 3, 2.0)]
+    fig = caa.plot_steered_lens(caa.steered_lens(tiny_llama, PROMPT, conditions, top_k=1))
+    assert fig.layout.title.text.startswith("cheer: inside the steered model")
+    assert [(one.y0, one.xref) for one in fig.layout.shapes] == [(0.55, "x2"), (2.55, "x3")]
 
 
 def test_without_multiplier_0_nothing_is_bold(steered):

@@ -22,7 +22,7 @@ def random_vector(seed: int = 0, **metadata) -> caa.SteeringVector:
 
 
 VECTOR = random_vector()
-COLUMNS = ["position", "token", "token_id", "part", "layer", "cosine", "projection", "special"]
+COLUMNS = ["vector", "position", "token", "token_id", "part", "layer", "cosine", "projection", "special", "model"]
 
 
 @pytest.mark.parametrize(("layers", "expected_layers"), [(None, range(4)), ([3, 0], [3, 0]), (2, [2])])
@@ -43,7 +43,8 @@ def test_each_row_is_its_tokens_similarity(tiny_llama, plain_llama, tokenizer, l
     pd.testing.assert_frame_equal(table[list(expected)], expected, rtol=1e-3, atol=1e-4)
     assert set(table["part"]) == {"prompt"}
     assert table["token"].tolist() == token_texts(tokenizer, ids) * table["layer"].nunique()
-    assert table.attrs == {"behavior": "cheer", "n_pairs": None}
+    assert table[["vector", "model"]].drop_duplicates().values.tolist() == [["cheer", "tiny-llama"]]
+    assert not table.attrs
 
 
 def test_a_direction_planted_at_one_token_is_found_there_and_nowhere_else(tiny_folder):
@@ -290,7 +291,9 @@ def test_the_figure_refuses_what_it_cannot_show(table):
         caa.plot_token_similarity(table, measure="dot")
     with pytest.raises(caa.InputError, match=r"layer: 8 is not in the table; it holds \[0, 1, 2, 3\]"):
         caa.plot_token_similarity(table, layer=8)
-    with pytest.raises(caa.InputError, match=r"a token twice; give the result of one call of caa_interp\.token_sim"):
+    with pytest.raises(
+        caa.InputError, match=r"\['layer', 'position'\] twice; give the result of one call of caa_interp\.token_sim"
+    ):
         caa.plot_token_similarity(pd.concat([table, table]))
 
 

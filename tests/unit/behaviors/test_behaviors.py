@@ -6,7 +6,7 @@ import pytest
 
 import caa_interp as caa
 from caa_interp.behaviors.behavior import FORMAT
-from caa_interp.behaviors.pairs import check_pairs
+from caa_interp.behaviors.pairs import PublishedPair, check_pairs
 
 
 def content(**changes) -> dict:
@@ -104,11 +104,20 @@ def test_a_packaged_behavior_by_name():
         ({"name": 3}, "field 'name' is int; it must be str"),
         ({"train": {}}, "field 'train' is dict; it must be list"),
         ({"train": ["text"]}, r"train\[0\] is str; it must be an object"),
-        ({"test": [{"question": "a", "positive": "b"}]}, r"test\[0\]: field 'negative' is missing; it must be str"),
-        ({"test": [{"question": "a", "positive": 1, "negative": "b"}]}, r"test\[0\]: field 'positive' is int"),
-        ({"test": [{"question": " ", "positive": "a", "negative": "b"}]}, r"test\[0\]: .*question is empty; give it"),
+        (
+            {"test": [{"question": "a", "positive": "b"}]},
+            r"test\[0\]: field 'negative' is missing; it must be a",
+        ),
+        ({"test": [{"question": "a", "positive": 1, "negative": "b"}]}, r"test\[0\]: field 'positive' is 1;"),
+        (
+            {"test": [{"question": " ", "positive": "a", "negative": "b"}]},
+            r"test\[0\]: field 'question' is ' '; it must be a non-empty",
+        ),
         ({"test": [{"question": "a", "positive": "b", "negative": "b "}]}, r"test\[0\]: .*they must differ"),
-        ({"test": [{"question": "a", "positive": "b", "negative": "c", "id": 7}]}, r"test\[0\]: field 'id' must be"),
+        (
+            {"test": [{"question": "a", "positive": "b", "negative": "c", "id": 7}]},
+            r"test\[0\]: field 'id' is 7; it must be",
+        ),
         (
             {"test": [{"question": "a", "positive": "b", "negative": "c", "id": "a"}]},
             "field 'id' 'a' is given to two items; make ids unique",
@@ -174,3 +183,43 @@ def test_pairs_are_checked_one_by_one():
     assert check_pairs(iter([pair, pair])) == [pair, pair]
     with pytest.raises(caa.InputError, match=r"pairs\[1\] is tuple; every item must be a ContrastPair. Build it with"):
         check_pairs([pair, ("a", "b", "c")])
+
+
+PAIRS = (
+    caa.ContrastPair("Why «this»?", "Yes, 🙂.", "No.", id="1", topic="sea"),
+    caa.ContrastPair("Why not?", "I agree.\n", "I do not."),
+)
+
+
+@pytest.mark.parametrize(
+    "behavior",
+    [
+        *caa.load_behaviors().values(),
+        caa.Behavior("bare", "", PAIRS, ()),
+        caa.Behavior("full", "d", PAIRS, PAIRS[:1][:0], ("Why?",), {"negative": "Be sad."}, "Rate.", "MIT"),
+    ],
+    ids=lambda behavior: behavior.name,
+)
+def test_a_behavior_is_read_as_it_was_saved(tmp_path, behavior):
+    path = behavior.save(tmp_path / "new" / "b.json")
+    assert caa.load_behavior(path) == behavior
+    behavior.save(str(path))
+    assert [item.name for item in path.parent.iterdir()] == ["b.json"]
+
+
+@pytest.mark.parametrize(
+    ("path", "changes", "said"),
+    [
+        ("b.txt", {}, r"path: '.*b\.txt' must end in '\.json'"),
+        ("b.json", {"test": PAIRS}, "behavior 'b': field 'id' '1' is given to two items; make ids unique"),
+        ("b.json", {"train": ("Why?",)}, r"pairs\[0\] is str; every item must be a ContrastPair"),
+        ("b.json", {"train": (PublishedPair("Why?", "(A)", "(B)"),)}, "some are kept as published"),
+        ("b.json", {"open_ended": ("",)}, r"behavior 'b': open_ended\[0\] must be a non-empty text"),
+        ("b.json", {"system_prompts": {"up": "x"}}, "behavior 'b': field 'system_prompts' must hold"),
+    ],
+)
+def test_a_behavior_that_could_not_be_read_again_is_not_saved(tmp_path, path, changes, said):
+    good = caa.Behavior("b", "", PAIRS, ()).save(tmp_path / "b.json").read_bytes()
+    with pytest.raises(caa.InputError, match=said):
+        caa.Behavior(**{"name": "b", "description": "", "train": PAIRS, "test": (), **changes}).save(tmp_path / path)
+    assert (tmp_path / "b.json").read_bytes() == good

@@ -209,7 +209,7 @@ cli.main()
         [sys.executable, "-c", code, "run", study],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )

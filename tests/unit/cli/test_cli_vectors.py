@@ -139,13 +139,14 @@ def test_sweep_prints_a_row_a_condition_with_intervals_and_writes_every_item(vec
     header, *rows = result.stdout.splitlines()
     assert header.split() == ["vector", "layer", "multiplier", "n", "difference", "change", "p(positive)"]
     assert len(rows) == 9  # vector and two controls, at three multipliers
-    assert all(len(re.findall(r"[+-]\d+\.\d+ \[[+-]\d+\.\d+, [+-]\d+\.\d+\]", row)) == 3 for row in rows)
+    assert all(len(re.findall(r"[+-]\d+\.\d+ \([+-]\d+\.\d+ to [+-]\d+\.\d+\)", row)) == 3 for row in rows)
     assert "3 test pairs of liking in text form." in result.stderr
     assert "in nats per token" in result.stderr
     table = pd.read_parquet("t.parquet")
     assert list(table["vector"].unique()) == ["liking", "random 0", "random 1"]
     assert len(table) == 3 * 9
     assert set(table["format"]) == {"text"}
+    assert set(table["kind"]) == {"vector", "random"}
 
 
 def test_sweep_writes_csv_and_takes_a_format(vector, loaded):

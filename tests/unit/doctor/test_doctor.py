@@ -3,6 +3,8 @@
 import functools
 import json
 import re
+from dataclasses import replace
+from importlib import import_module
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +14,7 @@ from tokenizers import AddedToken, processors
 
 import caa_interp as caa
 from caa_interp.doctor import Check, environment, environment_report, run, self_test, steered
+from caa_interp.tree.edits import EditedBatch
 from tests.conftest import random_llama, small_tokenizer
 from tests.unit.models.test_architectures import loaded  # noqa: F401 - a fixture
 
@@ -31,6 +34,18 @@ NAMES = [
     "opposite vectors",
     "hooks left behind",
 ]
+
+activations, context, edits, generation, intervention, passes = (
+    import_module(f"caa_interp.{name}")
+    for name in (
+        "vectors.activations",
+        "steering.context",
+        "tree.edits",
+        "steering.generation",
+        "steering.intervention",
+        "tree.passes",
+    )
+)
 
 
 def examine(model) -> dict[str, Check]:
@@ -305,7 +320,7 @@ def test_a_cache_that_is_read_at_the_wrong_position(model, monkeypatch):
 
 
 def test_generation_that_does_not_choose_the_likeliest(model, monkeypatch):
-    monkeypatch.setattr(caa.generation, "_choose", lambda logits, *rest: logits.topk(2).indices[:, 1])
+    monkeypatch.setattr(generation._Writing, "_choose", lambda self, logits: logits.topk(2).indices[:, 1].tolist())
     checks = examine(model)
     assert failed(checks) == {"key-value cache"}
     worst = re.search(r"are at most (\S+) nats less likely", checks["key-value cache"].detail)
@@ -326,17 +341,22 @@ def test_a_tree_that_does_not_agree_is_not_taken(model, monkeypatch):
 
 
 def test_a_tree_that_is_off_where_it_was_not_compared(model, monkeypatch):
-    steer = caa.steering.apply_operator
-    monkeypatch.setattr("caa_interp.tree.run._paths_agree", lambda model, branches: True)
-    monkeypatch.setattr(
-        "caa_interp.tree.passes.apply_operator", lambda operator, x, v, m: steer(operator, x, v, 1.1 * m)
-    )
+    gather = passes.gather
+
+    def stronger(owners):
+        found = gather(owners)
+        return {
+            layer: [replace(one, multipliers=1.1 * one.multipliers) for one in some] for layer, some in found.items()
+        }
+
+    monkeypatch.setattr(import_module("caa_interp.tree.run"), "_paths_agree", lambda model, branches: True)
+    monkeypatch.setattr(passes, "gather", stronger)
     checks = examine(model)
     assert failed(checks) == {"token tree"}
 
 
 def test_activations_of_the_position_before(model, monkeypatch):
-    sides = caa.activations._sides
+    sides = activations._sides
 
     def before(rendering, format):
         return [
@@ -344,7 +364,7 @@ def test_activations_of_the_position_before(model, monkeypatch):
             for branch in sides(rendering, format)
         ]
 
-    monkeypatch.setattr(caa.activations, "_sides", before)
+    monkeypatch.setattr(activations, "_sides", before)
     checks = examine(model)
     assert failed(checks) == {"extraction"}
     off = re.search(r"run_with_cache by at most (\S+) of their norm", checks["extraction"].detail)
@@ -352,7 +372,7 @@ def test_activations_of_the_position_before(model, monkeypatch):
 
 
 def test_activations_of_the_layer_before(model, monkeypatch):
-    collect = caa.activations.collect_activations
+    collect = activations.collect_activations
 
     def before(*args, **options):
         found = collect(*args, **options)
@@ -375,9 +395,8 @@ def test_a_block_that_takes_in_something_else(model, monkeypatch):
 
 def test_hooks_one_layer_off(model, monkeypatch):
     """All that steers or reads through the package's own hooks is wrong then; the doctor names the hooks itself."""
-    monkeypatch.setattr(
-        "caa_interp.models.access.hook_name", lambda layer: f"blocks.{min(layer + 1, 3)}.hook_resid_post"
-    )
+    for module in (import_module("caa_interp.models.access"), edits):
+        monkeypatch.setattr(module, "hook_name", lambda layer: f"blocks.{min(layer + 1, 3)}.hook_resid_post")
     found = failed(examine(model))
     assert {"extraction", "steered positions"} <= found
     assert not found & {"weights", "BOS token", "multiplier 0", "opposite vectors", "hooks left behind"}
@@ -387,7 +406,7 @@ def test_hooks_one_layer_off(model, monkeypatch):
 
 
 def test_steering_from_the_first_token(model, monkeypatch):
-    monkeypatch.setattr(steered, "steer", functools.partial(caa.steer, start=0))
+    monkeypatch.setattr(steered, "steer", functools.partial(caa.steer, positions="all"))
     checks = examine(model)
     assert failed(checks) == {"steered positions"}
     assert "steer around model.generate adds the vector at 3 of 3" in checks["steered positions"].detail
@@ -396,12 +415,12 @@ def test_steering_from_the_first_token(model, monkeypatch):
 
 def test_steering_that_leaves_generated_tokens_alone(model, monkeypatch):
     """The mistake that a position mask of the current pass's length makes, once there is a cache."""
-    steer = caa.steering.apply_operator
+    edited = context._Context.edited
 
-    def prompt_only(operator, activation, *rest):
-        return activation if activation.shape[1] == 1 else steer(operator, activation, *rest)
+    def prompt_only(self, layer, activation):
+        return activation if activation.shape[1] == 1 else edited(self, layer, activation)
 
-    monkeypatch.setattr("caa_interp.steering.context.apply_operator", prompt_only)
+    monkeypatch.setattr(context._Context, "edited", prompt_only)
     checks = examine(model)
     assert failed(checks) == {"steered positions"}
     assert "model.generate adds the vector at 1 of 3 positions" in checks["steered positions"].detail
@@ -409,16 +428,19 @@ def test_steering_that_leaves_generated_tokens_alone(model, monkeypatch):
 
 def test_generation_that_steers_too_much(model, monkeypatch):
     """Its answers are then those of another multiplier, which the check of the cache sees too if they differ."""
-    steer = caa.steering.apply_operator
-    monkeypatch.setattr(caa.generation, "apply_operator", lambda operator, x, v, m: steer(operator, x, v, 1.5 * m))
+
+    def too_much(model, layers, edited):
+        return edits.editing(model, layers, lambda layer, x: x + 1.5 * (edited(layer, x) - x))
+
+    monkeypatch.setattr(generation, "editing", too_much)
     checks = examine(model)
     assert "steered positions" in failed(checks) <= {"steered positions", "key-value cache"}
     assert "caa_interp.generate adds the vector at 0 of 3 positions" in checks["steered positions"].detail
 
 
 def test_a_multiplier_of_zero_that_steers(model, monkeypatch):
-    check = caa.steering.check_multipliers
-    monkeypatch.setattr(caa.steering, "check_multipliers", lambda m: [one or 1e-2 for one in check(m)])
+    check = intervention.check_multipliers
+    monkeypatch.setattr(intervention, "check_multipliers", lambda m: [one or 1e-2 for one in check(m)])
     checks = examine(model)
     assert failed(checks) == {"multiplier 0"}
     nats = re.search(r"differ by (\S+) nats", checks["multiplier 0"].detail)
@@ -426,8 +448,11 @@ def test_a_multiplier_of_zero_that_steers(model, monkeypatch):
 
 
 def test_an_opposite_that_is_not_one(model, monkeypatch):
-    steer = caa.steering.apply_operator
-    monkeypatch.setattr(caa.steering, "apply_operator", lambda operator, x, v, m: steer(operator, x, v, abs(m)))
+    class Absolute(EditedBatch):
+        def __init__(self, edits):
+            super().__init__([[replace(one, multiplier=abs(one.multiplier)) for one in some] for some in edits])
+
+    monkeypatch.setattr(context, "EditedBatch", Absolute)
     assert failed(examine(model)) == {"opposite vectors"}
 
 
@@ -448,7 +473,7 @@ def test_a_hook_of_pytorch_that_was_there_before(model, monkeypatch):
 
 @pytest.mark.parametrize("only_interrupted", [False, True])
 def test_a_hook_that_generation_leaves(model, monkeypatch, only_interrupted):
-    generate = caa.generation.generate
+    generate = caa.generate
 
     def leaky(*args, **options):
         whole = False
@@ -506,11 +531,12 @@ def test_something_that_is_no_model(plain_llama):
 
 def test_a_model_that_is_being_steered(tiny_llama):
     vector = caa.SteeringVector(torch.ones(1, 64), (1,))
-    with (
-        caa.steer(tiny_llama, vector, 1),
-        pytest.raises(caa.InputError, match=r"model: it is being steered.*Leave the steer context"),
-    ):
-        self_test(tiny_llama)
+    for options in ({}, {"prompt_length": 3}, {"positions": "all"}):
+        with (
+            pytest.raises(caa.InputError, match=r"model: it is being steered.*Leave the steer context"),
+            caa.steer(tiny_llama, vector, 1, **options),
+        ):
+            self_test(tiny_llama)
 
 
 # The environment

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import caa_interp as caa
-from caa_interp.evaluation.baselines import baselines, few_shot_prompt, summarize_baselines
+from caa_interp.evaluation.baselines import baselines, few_shot_prompt
 from caa_interp.models.wrapping import wrap
 from caa_interp.plotting.baselines import plot_baselines
 from caa_interp.prompts.format import PromptFormat
@@ -109,7 +109,8 @@ def test_every_baseline_is_a_sweep(tiny_llama, vector, behavior, tuned, table):
     for name, model, prompt in zip([*NAMES, "tuning"], models, [*prompts, None], strict=True):
         one = vector if model is tiny_llama else vector.transferred_to(tuned)
         expected = caa.sweep(model, one, behavior.test, format="text", layers=2, system_prompt=prompt)
-        rows = table[table["baseline"] == name].drop(columns="baseline").reset_index(drop=True)
+        rows = table[table["baseline"] == name].drop(columns=["baseline", "behavior"]).reset_index(drop=True)
+        assert rows.pop("system_prompt").map(lambda used, prompt=prompt: used == prompt or prompt is None).all()
         pd.testing.assert_frame_equal(rows, expected)
     unsteered = table[table["multiplier"] == 0].pivot(index="item", columns="baseline", values="logit_difference")
     assert len(unsteered.round(4).T.drop_duplicates()) == 6  # every one does something
@@ -117,11 +118,12 @@ def test_every_baseline_is_a_sweep(tiny_llama, vector, behavior, tuned, table):
 
 def test_labels(table, tiny_llama, behavior):
     assert table.columns[0] == "baseline"
-    assert table.attrs["model"] == str(tiny_llama.cfg.model_name)
-    assert (table.attrs["behavior"], table.attrs["seed"], table.attrs["format"]) == ("weather", 0, "text")
-    assert list(table.attrs["system_prompts"]) == NAMES[1:]
-    assert table.attrs["system_prompts"]["negative system prompt"] == PROMPTS["negative"]
-    shown = table.attrs["system_prompts"]["positive few-shot"]
+    assert table["model"].unique().tolist() == [str(tiny_llama.cfg.model_name), "tuned"]
+    assert (table["behavior"] == "weather").all()
+    prompts = table.groupby("baseline", sort=False)["system_prompt"].first()
+    assert prompts[prompts.notna()].index.tolist() == NAMES[1:]
+    assert prompts["negative system prompt"] == PROMPTS["negative"]
+    shown = prompts["positive few-shot"]
     assert any(pair.positive in shown for pair in behavior.train)
     assert not any(pair.question in shown for pair in behavior.test)
 
@@ -203,7 +205,7 @@ SCORES = {
 
 
 def test_changes_are_from_the_model_as_it_is_paired_over_items():
-    summary = summarize_baselines(made_up(SCORES)).set_index(["baseline", "multiplier"])
+    summary = caa.summarize(made_up(SCORES)).set_index(["baseline", "multiplier"])
     assert (summary["n"] == 3).all()
     for (baseline, multiplier), row in summary.iterrows():
         scores = np.array(SCORES[baseline][multiplier])
@@ -219,7 +221,7 @@ def test_changes_are_from_the_model_as_it_is_paired_over_items():
 def test_both_orders_of_an_item_are_one_item():
     scores = {"none": {0.0: [1.0, 5.0]}}
     other = {"none": {0.0: [3.0, 5.5]}}
-    summary = summarize_baselines(pd.concat([made_up(scores, "AB"), made_up(other, "BA")]))
+    summary = caa.summarize(pd.concat([made_up(scores, "AB"), made_up(other, "BA")]))
     mean, low, high = bootstrap_mean(np.array([2.0, 5.25]), np.random.default_rng(0))
     columns = ["logit_difference", "logit_difference_low", "logit_difference_high"]
     assert summary[columns].iloc[0].tolist() == pytest.approx([mean, low, high])
@@ -227,9 +229,9 @@ def test_both_orders_of_an_item_are_one_item():
 
 
 def test_the_summary_of_a_real_table(table):
-    summary = summarize_baselines(table, confidence=0.9)
+    summary = caa.summarize(table, confidence=0.9)
     assert len(summary) == 6 * 3
-    assert summary.attrs == {**table.attrs, "confidence": 0.9}
+    assert (summary["confidence"] == 0.9).all()
     plain = caa.summarize(table[table["baseline"] == "none"].drop(columns="baseline"), confidence=0.9)
     own = summary[summary["baseline"] == "none"].reset_index(drop=True)
     shared = [name for name in summary.columns if name in plain.columns]
@@ -240,21 +242,15 @@ def test_the_summary_of_a_real_table(table):
     ("change", "message"),
     [
         (lambda table: table.drop(columns="baseline"), "columns ['baseline'] are missing"),
-        (lambda table: table[table["multiplier"] == 1], "no row of the baseline 'none' with multiplier 0"),
-        (lambda table: pd.concat([table, table]), "some rows agree in baseline, item, order"),
+        (lambda table: table[table["multiplier"] == 1], "it has no baseline 'none' with multiplier 0"),
         (lambda table: table.to_numpy(), "table: ndarray, not a pandas DataFrame"),
     ],
 )
-def test_tables_that_cannot_be_summarized(change, message):
+def test_tables_that_are_not_of_baselines(change, message):
     with pytest.raises(caa.InputError) as caught:
-        summarize_baselines(change(made_up(SCORES)))
+        plot_baselines(change(made_up(SCORES)))
     assert message in str(caught.value)
     assert "caa_interp.baselines" in str(caught.value)
-
-
-def test_confidence_is_checked():
-    with pytest.raises(caa.InputError, match="confidence: 95; it must lie between 0 and 1"):
-        summarize_baselines(made_up(SCORES), confidence=95)
 
 
 # The figure
@@ -262,9 +258,7 @@ def test_confidence_is_checked():
 
 @pytest.mark.parametrize("measure", ["logit_difference", "p_positive"])
 def test_the_figure_shows_the_summary(measure):
-    table = made_up(SCORES)
-    table.attrs["format"] = "text"
-    summary = summarize_baselines(table, confidence=0.9)
+    summary = caa.summarize(made_up(SCORES).assign(format="text"), confidence=0.9)
     fig = plot_baselines(summary, measure=measure)
     assert [trace.name for trace in fig.data] == ["0", "+1"]
     assert list(fig.layout.yaxis.ticktext) == ["none", "prompt &lt;b&gt;"]
@@ -283,7 +277,7 @@ def test_the_figure_shows_the_summary(measure):
 
 
 def test_a_table_is_summarized_for_the_figure(table):
-    first, second = plot_baselines(table), plot_baselines(summarize_baselines(table))
+    first, second = plot_baselines(table), plot_baselines(caa.summarize(table))
     assert first == second
     assert len({trace.marker.symbol for trace in first.data}) == 3  # told apart without color
     assert len({trace.marker.color for trace in first.data}) == 3

@@ -19,8 +19,8 @@ def test_every_candidate_is_scored_at_its_own_calibrated_multiplier(tiny_llama, 
     candidates = {
         "mean": vector,
         "longer": 3 * vector,
-        "turned": (vector, caa.steering.add_keeping_norm),
-        "idle": (vector, caa.Cap(low=-1e6)),
+        "turned": caa.Intervention(vector, 1, operator=caa.steering.add_keeping_norm),
+        "idle": caa.Intervention(vector, 1, operator=caa.Cap(low=-1e6)),
     }
     table = caa.evaluation.compare_at_equal_divergence(tiny_llama, candidates, pairs, **OPTIONS).set_index("candidate")
     assert list(table.index) == list(candidates)
@@ -44,8 +44,20 @@ def test_every_candidate_is_scored_at_its_own_calibrated_multiplier(tiny_llama, 
         assert table.loc[name, "effect_low"] <= change <= table.loc[name, "effect_high"]
 
 
+def test_several_interventions_are_scaled_together(tiny_llama, vector, pairs):
+    one, other = caa.Intervention(vector, 1, 2.0), caa.Intervention(vector, 2, -1.0)
+    table = caa.evaluation.compare_at_equal_divergence(tiny_llama, {"both": [one, other]}, pairs, **OPTIONS)
+    scale = table["multiplier"][0] / 2
+    moved = caa.divergence(tiny_llama, [[scale * one, scale * other]], PROMPTS, n_tokens=6)
+    assert moved["divergence"].mean() == pytest.approx(0.05, rel=0.021)
+
+
 def test_wrong_input_is_told(tiny_llama, vector, pairs):
     with pytest.raises(caa.InputError, match="candidates: the mapping is empty"):
         caa.evaluation.compare_at_equal_divergence(tiny_llama, {}, pairs, **OPTIONS)
     with pytest.raises(caa.InputError, match="layer 9: the vector has layers 0 to 3"):
         caa.evaluation.compare_at_equal_divergence(tiny_llama, {"v": vector}, pairs, **{**OPTIONS, "layer": 9})
+    with pytest.raises(caa.InputError, match=r"layer: candidates\['v'\] is a vector and needs one. Give layer="):
+        caa.evaluation.compare_at_equal_divergence(tiny_llama, {"v": vector}, pairs, **{**OPTIONS, "layer": None})
+    with pytest.raises(caa.InputError, match=r"candidates\['none'\]: it steers nothing. Give a vector or an Interv"):
+        caa.evaluation.compare_at_equal_divergence(tiny_llama, {"none": None}, pairs, **OPTIONS)

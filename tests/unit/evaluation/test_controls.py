@@ -28,7 +28,7 @@ def activations(n_pairs=40, width=512, noise=1.0, orders=("",), seed=0):
     rows = [(pair, order) for pair in pairs for order in orders]
     sides = noise * torch.randn(2, len(rows), len(LAYERS), width, generator=generator)
     sides[0, :, :, 0] += 1
-    return Activations(*sides, LAYERS, tuple(p for p, _ in rows), "text", tuple(o for _, o in rows), "tiny")
+    return Activations(*sides, LAYERS, tuple(p for p, _ in rows), "text", tuple(o for _, o in rows), {"model": "tiny"})
 
 
 def vector_of(found):

@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -38,7 +37,7 @@ def test_perplexity_and_divergence_equal_plain_forward_passes(tiny_llama, vector
     table = caa.perplexity(tiny_llama, vector, PASSAGES, layers=[1, 3], multipliers=(-2.0, 0.0, 2.0))
     assert list(table.columns) == [
         *("item", "vector", "layer", "multiplier", "n_tokens"),
-        *("nats_per_token", "divergence"),
+        *("nats_per_token", "divergence", "kind", "operator", "model", "path"),
     ]
     assert len(table) == 2 * 2 * 3
     for row in table.itertuples():
@@ -113,7 +112,7 @@ def test_capability_counts_right_answers(tiny_llama, vector, pairs, format):
 
 def test_costs_are_summarized_as_paired_changes(tiny_llama, vector):
     table = caa.perplexity(tiny_llama, vector, PASSAGES, layers=[1, 3], multipliers=(0.0, 2.0))
-    summary = caa.evaluation.summarize_cost(table)
+    summary = caa.summarize(table)
     row = summary[(summary["layer"] == 3) & (summary["multiplier"] == 2)].iloc[0]
     wide = table[table["layer"] == 3].pivot(index="item", columns="multiplier", values="nats_per_token")
     assert row["nats_per_token"] == pytest.approx(wide[2.0].mean())
@@ -186,8 +185,3 @@ def test_wrong_input_of_the_relative_multiplier(tiny_llama, vector, pairs):
     narrow = caa.SteeringVector(torch.ones(4, 8), (0, 1, 2, 3))
     with pytest.raises(caa.errors.VectorMismatchError, match="its width is 8, but the activations are 64 wide"):
         caa.evaluation.relative_multiplier(narrow, activations, layer=1)
-
-
-def test_a_summary_needs_a_cost():
-    with pytest.raises(caa.InputError, match="table: it has none of the columns"):
-        caa.evaluation.summarize_cost(pd.DataFrame({"item": [0], "vector": ["v"], "layer": [0], "multiplier": [0.0]}))

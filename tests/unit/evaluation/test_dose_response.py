@@ -1,18 +1,19 @@
 """The dose-response of behaviors is the steps that it says, on pairs with one use each; figures show its numbers."""
 
 from collections import Counter
+from importlib import import_module
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import caa_interp as caa
-from caa_interp.evaluation import dose_response as module
 from caa_interp.evaluation.controls import shuffled_vectors
 from caa_interp.evaluation.dose_response import dose_response, validation_split
 from caa_interp.plotting.dose_response import plot_dose_response, plot_dose_responses
 from caa_interp.plotting.theme import BEHAVIOR_STYLES
 
+module = import_module("caa_interp.evaluation.dose_response")
 MULTIPLIERS = (-1.0, 0.0, 2.0)
 
 
@@ -105,17 +106,30 @@ def test_the_table_is_that_of_the_steps_one_by_one(tiny_llama, behaviors, table)
         vectors = {name: vector, **caa.random_vectors(vector, 2), **shuffled_vectors(activations, 2)}
         expected = caa.sweep(tiny_llama, vectors, one.test, format="text", layers=layer, multipliers=MULTIPLIERS)
         found = table[table["behavior"] == name].reset_index(drop=True)
-        assert list(found.columns) == ["behavior", *expected.columns]
-        pd.testing.assert_frame_equal(found.drop(columns="behavior"), expected, atol=1e-4, check_exact=False)
-        assert table.attrs["layers"][name] == layer
-    assert {key: table.attrs[key] for key in ("format", "model", "path", "seed")} == {
-        "format": "text",
-        "model": "tiny-llama",
-        "path": "tree",
-        "seed": 0,
-    }
-    assert table.attrs["n_train"] == {"optimism": 5, "mine": 5}
-    assert table.attrs["n_validation"] == {"optimism": 3, "mine": 3}
+        added = ["n_train", "n_validation", "seed"]
+        assert list(found.columns) == ["behavior", *expected.columns, *added]
+        pd.testing.assert_frame_equal(found[expected.columns], expected, atol=1e-4, check_exact=False)
+        assert set(found["layer"]) == {layer}
+        assert found[[*added, "format", "model", "path"]].drop_duplicates().values.tolist() == [
+            [5, 3, 0, "text", "tiny-llama", "tree"]
+        ]
+    assert not table.attrs
+
+
+def test_everything_that_a_sweep_takes_is_handed_on(tiny_llama, behaviors):
+    form = caa.PromptFormat.of(tiny_llama, style="llama-2-chat")
+    given = {"operator": caa.Cap(high=0.1), "positions": "all", "prompt_format": form}
+    options = dict(OPTIONS, n_random=0, n_shuffled=0, layers=2)
+    found = dose_response(
+        tiny_llama, {"mine": behaviors["mine"]}, estimator=caa.vectors.principal_difference, **given, **options
+    )
+    acts = caa.collect_activations(tiny_llama, behaviors["mine"].train, format="text", layers=[2], prompt_format=form)
+    values = caa.vectors.principal_difference(acts.positive, acts.negative)
+    vector = caa.SteeringVector(values, (2,), {"model": "tiny-llama"})
+    swept = caa.sweep(
+        tiny_llama, {"mine": vector}, behaviors["mine"].test, format="text", multipliers=MULTIPLIERS, **given
+    )
+    pd.testing.assert_frame_equal(found[swept.columns], swept, atol=1e-4, check_exact=False)
 
 
 def test_no_pair_has_two_uses(tiny_llama, behaviors, monkeypatch):
@@ -141,12 +155,12 @@ def test_no_pair_has_two_uses(tiny_llama, behaviors, monkeypatch):
 def test_numbers_of_pairs_are_at_most_those_asked_for(tiny_llama, behaviors):
     options = dict(OPTIONS, n_random=0, n_shuffled=0, format="choices")
     small = dose_response(tiny_llama, {"mine": behaviors["mine"]}, n_train=2, n_test=2, **options)
-    assert small.attrs["n_train"] == {"mine": 2}
+    assert set(small["n_train"]) == {2}
     assert small["id"].nunique() == 2
     assert sorted(small["order"].unique()) == ["AB", "BA"]
     assert small["vector"].unique().tolist() == ["mine"]
     large = dose_response(tiny_llama, {"mine": behaviors["mine"]}, n_train=99, n_test=99, **options)
-    assert large.attrs["n_train"] == {"mine": 5}
+    assert set(large["n_train"]) == {5}
     assert large["id"].nunique() == 3
 
 
@@ -154,8 +168,7 @@ def test_one_layer_leaves_nothing_to_choose(tiny_llama, behaviors):
     options = dict(OPTIONS, n_validation=99)
     found = dose_response(tiny_llama, {"mine": behaviors["mine"]}, layers=2, **options)
     assert found["layer"].unique().tolist() == [2]
-    assert found.attrs["n_train"] == {"mine": 8}
-    assert found.attrs["n_validation"] == {"mine": 0}
+    assert found[["n_train", "n_validation"]].drop_duplicates().values.tolist() == [[8, 0]]
 
 
 def test_the_seed_decides(tiny_llama, behaviors):
@@ -211,8 +224,8 @@ def slopes_table(slopes, behavior=None, layer=3, n=4):
     table = table.assign(order="", p_positive=1 / (1 + np.exp(-table["logit_difference"])))
     if behavior:
         table.insert(0, "behavior", behavior)
-    table.attrs = {"format": "text"}
-    return table
+    first = table["vector"].str.split().str[0]
+    return table.assign(kind=first.where(first.isin(["random", "shuffled", "orthogonal"]), "vector"), format="text")
 
 
 CONTROLLED = {"random 0": 1, "random 1": -2, "shuffled 0": 0.5, "shuffled 1": 0.25, "orthogonal 0": 3}
@@ -306,7 +319,6 @@ def test_figures_name_units_n_intervals_and_kind():
     joint = caa.summarize(several(), simultaneous=True, confidence=0.9)
     assert "90 % simultaneous interval" in plot_dose_responses(joint).layout.title.text
     one = joint[joint["behavior"] == "optimism"]
-    one.attrs = joint.attrs
     assert "layer 3, mean over 4 pairs, 90 % simultaneous interval" in plot_dose_response(one).layout.title.text
     probability = plot_dose_responses(several(), measure="p_positive").layout
     assert "change in p(positive answer)" in [one.text for one in probability.annotations]

@@ -24,6 +24,7 @@ COLUMNS = [
     "log_p_negative",
     "logit_difference",
     "p_positive",
+    *("kind", "operator", "format", "model", "path"),
 ]
 
 
@@ -75,7 +76,9 @@ def test_labels_of_a_sweep(tiny_llama, pairs, vector):
     assert table["vector"].unique().tolist() == ["weather"]
     assert table["layer"].tolist() == [3, 3, 1, 1] * 6
     assert table["multiplier"].tolist() == [1.0, 0.0] * 12
-    assert table.attrs | {"format": "choices", "model": "tiny-llama", "path": "tree"} == table.attrs
+    facts = {"kind": "vector", "operator": "add", "format": "choices", "model": "tiny-llama", "path": "tree"}
+    assert {name: table[name].unique().tolist() for name in facts} == {name: [fact] for name, fact in facts.items()}
+    assert table.attrs == {}
     assert caa.sweep(tiny_llama, vector, pairs[:1], format="text", layers=1)["order"].unique().tolist() == [""]
 
 
@@ -241,6 +244,7 @@ def test_steerability_by_hand():
         "share_against_low",
         "share_against_high",
         "n",
+        "confidence",
     ]
 
 
@@ -332,8 +336,12 @@ def test_a_confidence_outside_its_range(confidence):
 
 
 def test_a_table_that_is_no_sweep():
-    with pytest.raises(caa.InputError, match=r"columns \['layer', 'order'\] are missing"):
-        caa.summarize(made_up([(0, "", 0, 1.0, 2.0)]).drop(columns=["layer", "order"]))
+    with pytest.raises(caa.InputError, match=r"columns \['item', 'layer'\] are missing"):
+        caa.summarize(made_up([(0, "", 0, 1.0, 2.0)]).drop(columns=["layer", "item"]))
+    with pytest.raises(caa.InputError, match=r"none of the columns \['p_positive', 'logit_difference', 'nats_per"):
+        caa.summarize(made_up([(0, "", 0, 1.0, 2.0)]).drop(columns=["p_positive", "logit_difference"]))
+    with pytest.raises(caa.InputError, match=r"columns \['logit_difference'\] are missing"):
+        caa.steerability(made_up([(0, "", 0, 1.0, 2.0)]).drop(columns="logit_difference"))
     with pytest.raises(caa.InputError, match="it has no rows"):
         caa.summarize(made_up([]))
 
@@ -364,8 +372,8 @@ def test_without_an_effect_the_change_s_interval_holds_zero_at_its_rate():
 def test_simultaneous_intervals_of_a_summary_are_those_of_its_columns():
     table = noise(n_items=12, n_vectors=3)
     single, joint = caa.summarize(table, confidence=0.9), caa.summarize(table, confidence=0.9, simultaneous=True)
-    assert joint.attrs == {"confidence": 0.9, "simultaneous": True}
-    assert single.attrs == {"confidence": 0.9, "simultaneous": False}
+    for summary, simultaneous in ((joint, True), (single, False)):
+        assert set(zip(summary["confidence"], summary["simultaneous"], strict=True)) == {(0.9, simultaneous)}
     wide = table.pivot(index="item", columns=["vector", "multiplier"], values="logit_difference")
     change = wide.loc[:, wide.columns] - wide.loc[:, [(vector, 0.0) for vector, _ in wide.columns]].to_numpy()
     _, low, high = simultaneous_mean(change.to_numpy(), np.random.default_rng(0), 0.9)
@@ -378,7 +386,6 @@ def test_simultaneous_intervals_of_a_summary_are_those_of_its_columns():
 
 def test_behaviors_are_summarized_one_by_one():
     optimism, refusal = noise(8, 2, seed=1), noise(5, 2, seed=2)
-    optimism.attrs = refusal.attrs = {"format": "text"}
     both = pd.concat([refusal.assign(behavior="refusal"), optimism.assign(behavior="optimism")])
     for summary in (caa.summarize, caa.steerability):
         result = summary(both)
@@ -387,7 +394,6 @@ def test_behaviors_are_summarized_one_by_one():
         for name, alone in (("refusal", summary(refusal)), ("optimism", summary(optimism))):
             rows = result[result["behavior"] == name].drop(columns="behavior").reset_index(drop=True)
             pd.testing.assert_frame_equal(rows, alone)
-        assert result.attrs["format"] == "text"
     for choose in (caa.choose_layer, choose_condition):
         with pytest.raises(caa.InputError, match=r"table: it holds behaviors \['refusal', 'optimism'\]; give the rows"):
             choose(both, "v0")
@@ -399,8 +405,8 @@ def test_simultaneous_intervals_of_two_behaviors_hold_for_both():
     joint = caa.summarize(both, simultaneous=True)
     alone = caa.summarize(optimism, simultaneous=True, confidence=math.sqrt(0.95))
     rows = joint[joint["behavior"] == "optimism"].drop(columns="behavior").reset_index(drop=True)
-    pd.testing.assert_frame_equal(rows, alone)
-    assert joint.attrs["confidence"] == 0.95
+    pd.testing.assert_frame_equal(rows.assign(confidence=alone["confidence"]), alone)
+    assert (joint["confidence"] == 0.95).all()
 
 
 def test_rows_that_cannot_be_told_apart_are_no_sweep():

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from caa_interp.errors import InputError
-from caa_interp.evaluation.scores import summarize_scores
+from caa_interp.evaluation.summary import summarize
 from caa_interp.plotting.scores import plot_scores
 from caa_interp.plotting.theme import BEHAVIOR_STYLES
 from caa_interp.statistics import bootstrap_mean
@@ -29,28 +29,28 @@ def judged(scores=SCORES, multipliers=(-2.0, 0.0, 2.0), **columns) -> pd.DataFra
 
 
 def test_means_are_over_the_prompts_that_have_a_score():
-    summary = summarize_scores(judged()).set_index("multiplier")
+    summary = summarize(judged()).set_index("multiplier")
     np.testing.assert_allclose(summary["score"], [2, 4, 33 / 4])
     assert summary["n"].tolist() == [3, 3, 4]
     assert summary["n_unparseable"].tolist() == [1, 1, 0]
 
 
 def test_changes_are_over_the_prompts_that_have_both_scores():
-    summary = summarize_scores(judged()).set_index("multiplier")
+    summary = summarize(judged()).set_index("multiplier")
     np.testing.assert_allclose(summary["score_change"], [-(3 + 2) / 2, 0, (2 + 4 + 7) / 3])
-    assert summary["n_paired"].tolist() == [2, 3, 3]
+    assert summary["score_change_n"].tolist() == [2, 3, 3]
     assert (summary.loc[0.0, ["score_change_low", "score_change_high"]] == 0).all()
 
 
 def test_intervals_are_the_bootstrap_over_prompts():
     scores = np.random.default_rng(1).uniform(0, 10, (12, 3)).round(1)
-    summary = summarize_scores(judged(scores), confidence=0.9, seed=7)
+    summary = summarize(judged(scores), confidence=0.9, seed=7)
     for place in range(3):
         for name, values in (("score", scores[:, place]), ("score_change", scores[:, place] - scores[:, 1])):
             expected = bootstrap_mean(values, np.random.default_rng(7), 0.9)
             found = summary.loc[place, [name, f"{name}_low", f"{name}_high"]]
             np.testing.assert_allclose(found.astype(float), expected)
-    assert summary.attrs["confidence"] == 0.9
+    assert (summary["confidence"] == 0.9).all()
     assert (summary["score_low"] < summary["score"]).all()
     assert summary[["score_low", "score_high"]].stack().between(0, 10).all()
 
@@ -58,34 +58,33 @@ def test_intervals_are_the_bootstrap_over_prompts():
 def test_series_are_kept_apart_in_their_order():
     tables = [judged(behavior=name, vector=vector) for name in ("b", "a") for vector in ("v", "w")]
     tables[3]["score"] = 10.0
-    summary = summarize_scores(pd.concat(tables).sample(frac=1, random_state=0).sort_values("behavior", kind="stable"))
-    assert list(summary.columns[:5]) == ["behavior", "vector", "judge", "layer", "multiplier"]
+    summary = summarize(pd.concat(tables).sample(frac=1, random_state=0).sort_values("behavior", kind="stable"))
+    assert list(summary.columns[:5]) == ["behavior", "judge", "vector", "layer", "multiplier"]
     assert summary.groupby(["behavior", "vector"]).ngroups == 4
     raised = summary[(summary["behavior"] == "a") & (summary["vector"] == "w")]
     assert (raised["score"] == 10).all()
     rest = summary.drop(raised.index)
     np.testing.assert_allclose(rest.groupby("multiplier")["score"].mean(), [2, 4, 33 / 4])
     for _, one in summary.groupby(["behavior", "vector"]):
-        assert one["multiplier"].tolist() == [-2, 0, 2]
+        assert sorted(one["multiplier"]) == [-2, 0, 2]
 
 
 def test_without_multiplier_0_there_is_no_change():
-    summary = summarize_scores(judged(multipliers=(-2.0, 1.0, 2.0)))
-    assert summary[["score_change", "score_change_low", "score_change_high"]].isna().all(axis=None)
-    assert (summary["n_paired"] == 0).all()
+    summary = summarize(judged(multipliers=(-2.0, 1.0, 2.0)))
+    assert "score_change" not in summary
     assert summary["score"].notna().all()
 
 
 def test_unsteered_answers_have_no_layer_and_still_count():
-    summary = summarize_scores(judged([[4.0], [6.0]], multipliers=(0.0,)).assign(layer=None))
+    summary = summarize(judged([[4.0], [6.0]], multipliers=(0.0,)).assign(layer=None))
     assert summary["score"].tolist() == [5]
     assert summary["layer"].isna().all()
 
 
 def test_a_condition_in_which_no_reply_was_read_has_no_mean():
-    summary = summarize_scores(judged([[NAN, 4.0, 5.0], [NAN, 6.0, 7.0]]))
+    summary = summarize(judged([[NAN, 4.0, 5.0], [NAN, 6.0, 7.0]]))
     assert np.isnan(summary.loc[0, "score"])
-    assert summary.loc[0, ["n", "n_paired", "n_unparseable"]].tolist() == [0, 0, 2]
+    assert summary.loc[0, ["n", "score_change_n", "n_unparseable"]].tolist() == [0, 0, 2]
     assert summary.loc[1:, "score"].tolist() == [5, 6]
 
 
@@ -94,31 +93,31 @@ def test_a_condition_in_which_no_reply_was_read_has_no_mean():
     [
         (
             judged().drop(columns="score"),
-            r"table: columns \['score'\] are missing; give the result of caa_interp.judge",
+            r"table: it has none of the columns .*'score'\]",
         ),
         (judged().iloc[:0], "table: it has no rows"),
         (
             pd.concat([judged(), judged()]),
-            "table: item 0 occurs twice at multiplier -2. Tell tables that are put together apart by a column 'behav",
+            "table: some rows agree in .* tell them apart by a column such as 'behavior'",
         ),
     ],
 )
 def test_bad_tables_are_told(table, message):
     with pytest.raises(InputError, match=message):
-        summarize_scores(table)
+        summarize(table)
 
 
 @pytest.mark.parametrize("confidence", [0, 1, -0.5, NAN])
 def test_bad_confidence_is_told(confidence):
     with pytest.raises(InputError, match=r"confidence: .* it must lie between 0 and 1"):
-        summarize_scores(judged(), confidence=confidence)
+        summarize(judged(), confidence=confidence)
 
 
 # The figure
 
 
 def test_the_figure_shows_the_means_and_intervals_of_the_summary():
-    summary = summarize_scores(judged(), confidence=0.9)
+    summary = summarize(judged(), confidence=0.9)
     for fig in (plot_scores(summary), plot_scores(summary.sample(frac=1, random_state=0))):
         (line,) = fig.data
         np.testing.assert_allclose(line.x, [-2, 0, 2])

@@ -71,9 +71,10 @@ def generated(model, prompt=PROMPT, vector="first", layer=2, multiplier=1.0):
         layer=layer,
         multipliers=(0.0, multiplier),
         max_new_tokens=N_TOKENS,
+        progress=False,
     )
-    table.insert(0, "vector", vector)
-    return table.drop(columns="item")
+    columns = ["vector", "prompt", "layer", "multiplier", "answer", "n_tokens", "finished"]
+    return table.assign(vector=vector)[columns]
 
 
 def shown(explorer):
@@ -147,9 +148,9 @@ def test_an_unsteered_answer_is_kept_while_its_prompt_stays(explored, tiny_llama
 
     original = module.stream_answer
 
-    def stream(model, prompt, **options):
-        asked.append((prompt, options["multiplier"]))
-        return original(model, prompt, **options)
+    def stream(model, prompt, steering):
+        asked.append((prompt, steering.multiplier))
+        return original(model, prompt, steering)
 
     monkeypatch.setattr(module, "stream_answer", stream)
 
@@ -214,10 +215,10 @@ def test_figures_and_tables_are_those_of_what_is_shown(explored, tiny_llama):
     explorer = explored(scenario)
     assert drawn == [[0, 1], [1, 1], [0, 1], [1, 1]]
     lens = caa.logit_lens(tiny_llama, VECTORS["first"], layers=(0, 1, 2, 3), top_k=module.N_LENS_TOKENS)
-    pd.testing.assert_frame_equal(explorer.lens, lens)
+    pd.testing.assert_frame_equal(explorer.lens, lens.assign(vector="first"))
     answer = explorer.answers["answer"][1]
     whole = caa.token_similarity(tiny_llama, PROMPT, VECTORS["first"], layers=1, answer=answer)
-    pd.testing.assert_frame_equal(explorer.similarity, whole[whole["part"] == "answer"])
+    pd.testing.assert_frame_equal(explorer.similarity, whole[whole["part"] == "answer"].assign(vector="first"))
     for output in explorer._figures.values():
         assert output.outputs[0]["data"][PLOTLY]["data"]
 
@@ -270,7 +271,7 @@ def test_a_failure_is_told_and_the_next_answer_works(explored, tiny_llama):
         explorer.prompt.value = " "
         explorer.generate.click()
         await rest(explorer)
-        assert "InputError: prompt: &#x27; &#x27; is not a text; give a non-empty string." in explorer.status.value
+        assert "InputError: prompt: &#x27; &#x27; is not a text; give a non-empty string" in explorer.status.value
         assert "caa-failure" in explorer.status.value
         assert explorer.stop.disabled
         assert explorer.answers.empty
@@ -376,5 +377,5 @@ def test_without_ipywidgets(explored, monkeypatch):
 
 def test_the_function_comes_without_ipywidgets():
     code = "import sys\nfrom caa_interp import explore\nassert callable(explore)\nprint('ipywidgets' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout.strip() == "False"

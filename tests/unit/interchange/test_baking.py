@@ -75,7 +75,7 @@ def vector(model, seed=0, scale=1.0):
 
 
 def steered(model, one, layer, multiplier):
-    with caa.steer(model, one, layer, multiplier, start=0), torch.no_grad():
+    with caa.steer(model, one, layer, multiplier, positions="all"), torch.no_grad():
         return model(TOKENS)
 
 
@@ -132,12 +132,22 @@ def test_only_one_bias_is_not_zero(tiny_llama):
     torch.testing.assert_close(biases["model.layers.2.mlp.down_proj.bias"].detach(), 2 * one.at(2))
 
 
+def test_several_interventions_are_baked_at_once(tiny_llama):
+    one, other = vector(tiny_llama), vector(tiny_llama, seed=1)
+    several = [caa.Intervention(one, 2, 0.5), caa.Intervention(other, 2), caa.Intervention(other, 0, -1.0)]
+    with caa.steer(tiny_llama, several, positions="all", prompt_length=1), torch.no_grad():
+        expected = tiny_llama(TOKENS)
+    baked = bake(tiny_llama, several)
+    torch.testing.assert_close(logits(baked), expected, rtol=0, atol=1e-4)
+    assert [(done["layer"], done["multiplier"]) for done in baked.config.steering] == [(2, 0.5), (2, 1.0), (0, -1.0)]
+
+
 def test_the_saved_configuration_says_what_was_done(tiny_llama, tmp_path):
     bake(tiny_llama, vector(tiny_llama), layer=2, multiplier=2).save_pretrained(tmp_path / "add")
     orthogonalize(tiny_llama, vector(tiny_llama), layer=2).save_pretrained(tmp_path / "ablate")
     saved = {name: json.loads((tmp_path / name / "config.json").read_text()) for name in ("add", "ablate")}
-    assert saved["add"]["steering"] == {"operation": "add", "behavior": "b", "layer": 2, "multiplier": 2.0}
-    assert saved["ablate"]["steering"] == {"operation": "ablate", "behavior": "b", "layer": 2}
+    assert saved["add"]["steering"] == [{"operation": "add", "behavior": "b", "layer": 2, "multiplier": 2.0}]
+    assert saved["ablate"]["steering"] == [{"operation": "ablate", "behavior": "b", "layer": 2}]
     assert saved["add"]["architectures"] == ["LlamaForCausalLM"]
     assert not list(tmp_path.rglob("*.py"))
 
@@ -247,5 +257,11 @@ def test_what_is_refused(tiny_llama):
             function(tiny_llama, one, layer=4, **given)
         with pytest.raises(caa.errors.VectorMismatchError, match="made from 'other'"):
             function(tiny_llama, caa.SteeringVector(one.values, one.layers, {"model": "other"}), layer=1, **given)
+    with pytest.raises(caa.InputError, match=r"operator: ablate; weights can only add\. For ablation see"):
+        bake(tiny_llama, caa.Intervention(one, 1, operator=caa.ablate))
+    with pytest.raises(caa.InputError, match="vector: it is None; give a vector or an Intervention"):
+        bake(tiny_llama, None)
+    with pytest.raises(caa.InputError, match=r"layer: .* needs one\. Give layer="):
+        bake(tiny_llama, one)
     with pytest.raises(caa.InputError, match="vector: it is zero at layer 1, so it gives no direction"):
         orthogonalize(tiny_llama, 0 * one, layer=1)

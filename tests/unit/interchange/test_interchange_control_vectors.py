@@ -128,7 +128,7 @@ def test_a_layer_0_of_another_tool_is_read(tmp_path):
 
 def test_a_loaded_model_is_checked(tmp_path):
     def model(name, width=WIDTH):
-        return SimpleNamespace(cfg=SimpleNamespace(model_name=name, d_model=width, n_layers=12))
+        return type("Model", (), {"cfg": SimpleNamespace(model_name=name, d_model=width, n_layers=12)})()
 
     path = export_vector(vector(), tmp_path / "v.gguf")
     assert import_vector(path, model=model("org/m")).metadata["model"] == "org/m"

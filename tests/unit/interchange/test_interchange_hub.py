@@ -81,7 +81,8 @@ def sweep(names=("sycophancy", "random 0", "random 1"), slopes=(2.0, 0.5, -0.25)
         for multiplier in (-1.0, 0.0, 1.0)
     ]
     columns = ["item", "order", "vector", "layer", "multiplier", "p_positive", "logit_difference"]
-    return pd.DataFrame(rows, columns=columns)
+    kinds = ["random" if row[2].startswith("random") else "vector" for row in rows]
+    return pd.DataFrame(rows, columns=columns).assign(kind=kinds, format="choices")
 
 
 def parsed(card):
@@ -232,7 +233,7 @@ def test_what_is_not_given_is_said():
 def test_a_statistic_that_is_not_defined_is_no_number():
     table = reliability().assign(agreement=np.nan, agreement_low=np.nan, agreement_high=np.nan)
     found = cells(model_card(vector(), reliability=table), "Reliability")
-    assert found[0]["agreement of the pairs"] == "undefined (undefined to undefined)"
+    assert found[0]["agreement of the pairs"] == "undefined"
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -127,4 +127,4 @@ def test_sweep_says_which_path_it_took(loaded):
     model, path = loaded
     pair = caa.ContrastPair("Is the weather good?", "I like it.", "I do not.")
     vector = caa.extract_vector(model, [pair], format="text")
-    assert caa.sweep(model, vector, [pair], format="text", layers=[1]).attrs["path"] == path
+    assert set(caa.sweep(model, vector, [pair], format="text", layers=[1])["path"]) == {path}

@@ -12,6 +12,7 @@ import threading
 
 import pytest
 import torch
+from gguf import GGUFWriter
 from huggingface_hub import utils as hub
 from transformers import (
     AutoConfig,
@@ -28,7 +29,9 @@ from transformers.utils import logging
 
 import caa_interp as caa
 from caa_interp.models import gguf
-from caa_interp.models.access import model_id, model_revision, n_layers
+from caa_interp.models.access import folder_digest, model_id, model_revision, n_layers, weight_processing
+from caa_interp.models.wrapping import plain_copy, wrap
+from tests.conftest import random_llama, small_tokenizer
 
 LLAMA_2 = "meta-llama/Llama-2-7b-chat-hf"
 # What the hub answers for each owner: status and the header by which its client tells the reasons apart.
@@ -191,7 +194,7 @@ def messages(tmp_path_factory):
             [sys.executable, "-c", LOAD, *ANSWERS, "empty"],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
             env={
                 **kept,
@@ -378,7 +381,7 @@ def test_a_gpt2_folder_loads_as_it_is(tmp_path, tokenizer):
     original.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     model = caa.load_model(folder, device="cpu")
-    assert (model_id(model), n_layers(model), model_revision(model)) == ("tiny-gpt2", 3, None)
+    assert (model_id(model), n_layers(model), model_revision(model)) == ("tiny-gpt2", 3, folder_digest(folder))
     assert not model.training
     tokens = torch.tensor([tokenizer("The sea and the garden")["input_ids"]])
     with torch.no_grad():
@@ -394,7 +397,150 @@ def test_the_type_is_the_one_that_was_asked_for(tiny_folder, dtype):
     assert {parameter.dtype for parameter in model.original_model.parameters()} == {expected}
 
 
+# Which model it is
+
+
+def saved(folder, seed):
+    random_llama(small_tokenizer(), seed).save_pretrained(folder)
+    small_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_two_folders_of_one_name_are_two_models_and_a_folder_that_moves_is_one(tmp_path, pairs):
+    first, second = (saved(tmp_path / run / "checkpoint-500", seed) for seed, run in enumerate(("one", "two")))
+    one, other = (caa.load_model(folder, device="cpu") for folder in (first, second))
+    assert model_id(one) == model_id(other) == "checkpoint-500"
+    vector = caa.extract_vector(one, pairs, layers=2)
+    vector.check_fits(one)
+    with pytest.raises(caa.errors.VectorMismatchError, match=r"'checkpoint-500' at revision '[0-9a-f]{12}', but"):
+        caa.sweep(other, vector, pairs)
+    caa.sweep(other, vector.transferred_to(other), pairs)
+    moved = caa.load_model(first.rename(tmp_path / "renamed"), device="cpu")
+    vector.check_fits(moved)
+    assert model_revision(moved) == model_revision(one) != model_revision(other)
+
+
+def test_the_digest_of_large_files_sees_each_matrix(tmp_path):
+    """Headers and sizes are those of every training of a model; so is most of its content, to an unlucky sample."""
+    weights = tmp_path / "model.safetensors"
+    with weights.open("wb") as file:
+        file.truncate(80 * 2**20)
+    digests = {folder_digest(tmp_path)}
+    for place in (0, 5 * 2**20 + 100, 79 * 2**20):
+        with weights.open("r+b") as file:
+            file.seek(place)
+            file.write(b"changed")
+        digests.add(folder_digest(tmp_path))
+    with weights.open("ab") as file:
+        file.write(b"longer")
+    digests.add(folder_digest(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    digests.add(folder_digest(tmp_path))
+    (tmp_path / "README.md").write_text("A model.")
+    assert len(digests | {folder_digest(tmp_path)}) == 6
+
+
+def in_compatibility_mode(model, **options):
+    model.enable_compatibility_mode(disable_warnings=True, **options)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("options", "layer_norm", "rms_norm"),
+    [
+        (None, "none", "none"),
+        ({"no_processing": True}, "none", "none"),
+        ({}, "centered", "folded"),
+        ({"center_writing_weights": False}, "folded", "folded"),
+        ({"fold_ln": False}, "centered", "folded"),
+    ],
+)
+def test_weight_processing_is_what_was_done_and_vectors_fit_where_the_residual_stream_is_the_same(
+    tmp_path, tiny_folder, pairs, tokenizer, options, layer_norm, rms_norm
+):
+    folder, original = tmp_path / "tiny-gpt2", gpt2()
+    with torch.no_grad():
+        for weight in original.parameters():
+            weight.mul_(20 if weight.ndim > 1 else 1)
+    original.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for source, expected in ((folder, layer_norm), (tiny_folder, rms_norm)):
+        raw, model = (caa.load_model(source, device="cpu") for _ in range(2))
+        if options is not None:
+            in_compatibility_mode(model, **options)
+        assert (weight_processing(raw), weight_processing(model)) == ("none", expected)
+        one = caa.ContrastPair("Is it good?", "Yes", "No")
+        vector, other = (caa.extract_vector(which, [one]) for which in (raw, model))
+        assert other.metadata["weight_processing"] == expected
+        if expected == "centered":
+            assert float(other.values.mean(-1).abs().max()) < 1e-4 < 1e-2 < float(vector.values.mean(-1).abs().max())
+            with pytest.raises(caa.errors.VectorMismatchError, match="with weight processing 'none', but the model is"):
+                vector.check_fits(model)
+            vector.transferred_to(model).check_fits(model)
+        else:
+            torch.testing.assert_close(vector.values, other.values, atol=1e-3, rtol=1e-3)
+            vector.check_fits(model)
+
+
 # GGUF files
+
+
+def write_gguf(path, add_bos):
+    """Write the small random Llama as a GGUF file, which says whether BOS is put in front, or (None) does not say."""
+    tokenizer = small_tokenizer()
+    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    writer = GGUFWriter(path, "llama")
+    for name, number in {
+        "block_count": 4,
+        "context_length": 256,
+        "embedding_length": 64,
+        "feed_forward_length": 128,
+        "head_count": 4,
+        "head_count_kv": 2,
+        "vocab_size": len(tokens),
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 2,
+    }.items():
+        getattr(writer, f"add_{name}")(number)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3] * 3 + [1] * (len(tokens) - 3))
+    merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+    writer.add_token_merges([" ".join(merge) for merge in merges])
+    if add_bos is not None:
+        writer.add_add_bos_token(add_bos)
+    parts = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v"}
+    parts |= {"self_attn.o_proj": "attn_output", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
+    parts |= {f"mlp.{name}_proj": f"ffn_{name}" for name in ("gate", "up", "down")}
+    names = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+    names |= {f"model.layers.{n}.{a}": f"blk.{n}.{b}" for n in range(4) for a, b in parts.items()}
+    for name, weight in random_llama(tokenizer).state_dict().items():
+        writer.add_tensor(f"{names[name.removesuffix('.weight')]}.weight", weight.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize(("add_bos", "in_front"), [(False, []), (True, [0]), (None, [0])])
+def test_bos_stands_in_front_where_the_gguf_file_says_so(tmp_path, monkeypatch, add_bos, in_front):
+    """TransformerLens puts it in front of everything, so a file that does not say leaves it so."""
+    monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "cache"))
+    path = write_gguf(tmp_path / "small.gguf", add_bos)
+    plain = small_tokenizer()("The sea", add_special_tokens=False)["input_ids"]
+    first, again = caa.load_model(path, device="cpu"), caa.load_model(path, device="cpu")
+    copy = wrap(plain_copy(first), first.tokenizer, "copy")
+    plain_copy(first).save_pretrained(tmp_path / "saved")
+    first.tokenizer.save_pretrained(tmp_path / "saved")
+    for model in (first, again, copy, caa.load_model(tmp_path / "saved", device="cpu")):
+        assert model.tokenizer("The sea")["input_ids"] == in_front + plain
+        assert model.to_tokens("The sea", prepend_bos=True).tolist() == [[0, *plain]]
+        assert model.to_tokens("The sea", prepend_bos=False).tolist() == [plain]
 
 
 @pytest.fixture
@@ -431,7 +577,7 @@ def test_a_conversion_is_kept_under_the_hash_of_its_file(file, tmp_path, monkeyp
     folders = converting(monkeypatch, write_two_files)
     folder, digest = gguf.converted(file)
     assert digest == hashlib.sha256(file.read_bytes()).hexdigest()
-    assert in_cache(tmp_path) == [folder.name] == [f"small.Q4-{digest[:16]}"]
+    assert in_cache(tmp_path) == [folder.name] == [f"small.Q4-{digest[:16]}.2"]
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
     assert gguf.converted(file) == (folder, digest)
     assert len(folders) == 1

@@ -281,7 +281,7 @@ def exact_choices():
 def test_one_item_has_no_interval_so_nothing_is_judged():
     found = compare(summary_of(exact, np.nan, n=1), 13, paper.LLAMA_2_7B_CHAT)
     assert found["within"].isna().all()
-    assert printable(found)["measured (95 % interval)"].iloc[0] == "0.150"
+    assert printable(found)["measured (95 % interval)"].iloc[0] == "0.150 (no interval)"
 
 
 def test_a_layer_that_is_not_there():

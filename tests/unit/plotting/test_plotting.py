@@ -24,8 +24,8 @@ def sweep_table(names=("sycophancy",), layers=LAYERS, multipliers=MULTIPLIERS, n
     ]
     table = pd.DataFrame(rows, columns=["item", "order", "vector", "layer", "multiplier", "logit_difference"])
     table["p_positive"] = 1 / (1 + np.exp(-table["logit_difference"]))
-    table.attrs = {"format": "choices"}
-    return table
+    kinds = table["vector"].str.extract(r"^(random|shuffled) \d$")[0].fillna("vector")
+    return table.assign(kind=kinds, format="choices")
 
 
 def titles(fig):
@@ -97,8 +97,7 @@ def test_sweep_names_units_n_and_the_baseline():
     assert x == "multiplier (times the raw vector)"
     assert y == "layer (block index)"
     assert fig.data[0].colorbar.title.text == "change from unsteered<br>log-odds of the positive letter<br>(nats)"
-    text = sweep_table()
-    text.attrs["format"] = "text"
+    text = sweep_table().assign(format="text")
     assert caa.plot_sweep(text).data[0].colorbar.title.text.endswith("log-probability difference<br>(nats per token)")
     shown = caa.plot_sweep(text, measure="p_positive").data[0].colorbar.title.text
     assert shown.endswith("p(positive answer)")
@@ -152,7 +151,7 @@ def test_dose_response_shows_the_change_at_its_layer_with_its_interval():
 def test_dose_response_takes_a_sweep_or_its_summary():
     table = sweep_table()
     one, other = caa.plot_dose_response(table, layer=2), caa.plot_dose_response(caa.summarize(table), layer=2)
-    assert one.to_dict() == other.to_dict()
+    assert one == other
     assert caa.plot_sweep(table).to_dict() == caa.plot_sweep(caa.summarize(table)).to_dict()
 
 
@@ -164,7 +163,7 @@ def test_without_multiplier_0_the_score_itself_is_shown():
 
 def test_one_layer_needs_no_name():
     one, named = (caa.plot_dose_response(sweep_table(layers=(10,)), layer=layer) for layer in (None, 10))
-    assert one.to_dict() == named.to_dict()
+    assert one == named
 
 
 def test_dose_response_names_units_n_layer_and_confidence():
@@ -219,7 +218,8 @@ def test_vectors_differ_in_symbol_and_dash_beside_color():
 
 
 def test_names_are_shown_as_they_are():
-    table = sweep_table(("<b>bold", "random & 0"), layers=(2,))
+    table = sweep_table(("<b>bold", "&"), layers=(2,))
+    table["kind"] = table["vector"].map({"<b>bold": "vector", "&": "random &"})
     assert caa.plot_sweep(table).layout.title.text.startswith("&lt;b&gt;bold: effect")
     names = [one.name for one in caa.plot_dose_response(table, control="random &").data]
     assert names == ["1 random &amp; vector of the same norm", "&lt;b&gt;bold"]

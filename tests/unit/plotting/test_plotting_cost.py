@@ -27,14 +27,14 @@ def test_each_measure_has_a_panel_with_paired_changes():
     assert titles[0].startswith("change in surprise")
     assert titles[1].startswith("divergence")
     assert titles[2].startswith("change in share of right answers")
-    summary = caa.evaluation.summarize_cost(prose)
+    summary = caa.summarize(prose)
     ours = summary[summary["vector"] == "optimism"].sort_values("multiplier")
     line = fig.data[0]
     np.testing.assert_allclose(line.y, ours["nats_per_token_change"])
     np.testing.assert_allclose(line.y + line.error_y.array, ours["nats_per_token_change_high"])
     np.testing.assert_allclose(line.y - line.error_y.arrayminus, ours["nats_per_token_change_low"])
     # A divergence is a distance from the unsteered model by itself.
-    moved = caa.evaluation.summarize_cost(moved)
+    moved = caa.summarize(moved)
     np.testing.assert_allclose(fig.data[2].y, moved[moved["vector"] == "optimism"]["divergence"])
     assert {trace.marker.symbol for trace in fig.data[:2]} == {fig.data[0].marker.symbol, fig.data[1].marker.symbol}
     assert fig.data[0].marker.symbol != fig.data[1].marker.symbol
@@ -50,9 +50,9 @@ def test_without_multiplier_zero_the_values_themselves_are_shown():
 
 def test_a_layer_is_chosen():
     table = costs("divergence", layers=(3, 5))
-    with pytest.raises(caa.InputError, match="layer: the tables hold layers 3 to 5; name the one to show"):
+    with pytest.raises(caa.InputError, match="layer: the table holds layers 3 to 5; name the one to show"):
         caa.plot_cost(table)
-    with pytest.raises(caa.InputError, match=r"layer: 4 is not in the tables; they hold \[3, 5\]"):
+    with pytest.raises(caa.InputError, match=r"layer: 4 is not in the table; it holds \[3, 5\]"):
         caa.plot_cost(table, layer=4)
     assert "layer 5" in caa.plot_cost(table, layer=5).layout.title.text
 
@@ -70,8 +70,7 @@ def effects() -> pd.DataFrame:
     """Slopes of vectors "a" and "b" on behaviors "b" and "a"; one is missing."""
     rows = [("b", "a", 0.2, 0.1, 0.3), ("a", "a", 0.5, 0.4, 0.6), ("a", "b", -0.05, -0.2, 0.1)]
     table = pd.DataFrame(rows, columns=["behavior", "vector", "slope", "slope_low", "slope_high"])
-    table.attrs = {"format": "text", "confidence": 0.9}
-    return table.assign(layer=4, n=12)
+    return table.assign(layer=4, n=12, format="text", confidence=0.9)
 
 
 def test_the_matrix_of_side_effects():

@@ -14,9 +14,8 @@ def slopes(*behaviors: str, n: int = 8, shift: float = 0.0) -> pd.DataFrame:
         for layer in (5, 3, 4)
     ]
     table = pd.DataFrame(rows)
-    table = table.assign(slope_low=table["slope"] - 0.1, slope_high=table["slope"] + 0.2)
-    table.attrs = {"format": "text", "confidence": 0.9}
-    return table
+    ends = {"slope_low": table["slope"] - 0.1, "slope_high": table["slope"] + 0.2}
+    return table.assign(**ends, format="text", confidence=0.9)
 
 
 def test_lines_bands_and_marks():

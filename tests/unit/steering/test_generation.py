@@ -1,14 +1,20 @@
 """Generated answers are those of a naive loop, whatever shares their batch; streamed answers are generated ones."""
 
+import json
 import math
+from importlib import import_module
 
+import numpy as np
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 
 import caa_interp as caa
 from caa_interp.steering.generation import stream_answer
-from tests.oracles import definition
+from tests.conftest import random_llama, small_tokenizer
+from tests.oracles import definition, steering as oracle
 
+generation = import_module("caa_interp.steering.generation")
 QUESTIONS = ["Is it good?", "What do you think of the weather today, the garden and the sea?", "Rain"]
 
 
@@ -17,7 +23,9 @@ def random_vector(size: float, seed: int = 0) -> caa.SteeringVector:
     return caa.SteeringVector(size * values / values.norm(dim=1, keepdim=True), (0, 1, 2, 3), {"model": "tiny-llama"})
 
 
-VECTOR = random_vector(6.0)
+VECTOR, OTHER = random_vector(6.0), random_vector(6.0, seed=1)
+UP = caa.Intervention(VECTOR, 1, 2.0)
+CONDITIONS = [None, UP, [UP, caa.Intervention(OTHER, 2, 1.0, caa.ablate)]]
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +37,17 @@ def answers(tiny_llama):
 
 
 def test_the_table_of_answers(answers):
-    assert answers.columns.tolist() == ["prompt", "layer", "answer", "n_tokens", "finished"]
+    described = ["vector", "kind", "layer", "operator", "positions"]
+    about = ["answer", "blank", "n_tokens", "finished", "model", "prompt_digest"]
+    assert answers.columns.tolist() == ["prompt", "sample", *described, *about]
     assert answers.index.tolist() == [(item, float(m)) for item in range(3) for m in (-2, 0, 2)]
     assert answers["prompt"].tolist() == [question for question in QUESTIONS for _ in range(3)]
-    assert (answers["layer"] == 1).all()
+    assert answers[described].drop_duplicates().values.tolist() == [
+        ["vector", "vector", 1, "add", "from_last_prompt_token"]
+    ]
+    assert set(answers["sample"]) == {0}
+    assert set(answers["model"]) == {"tiny-llama"}
+    assert not answers.attrs
     assert answers["n_tokens"].between(0, 12).all()
     assert (answers["finished"] | (answers["n_tokens"] == 12)).all()
 
@@ -62,7 +77,7 @@ def test_a_batch_of_prompts_equals_single_prompts(tiny_llama, answers):
 
 
 def test_portions_do_not_change_the_answers(tiny_llama, answers, monkeypatch):
-    monkeypatch.setattr(caa.generation, "_ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(generation, "_ROWS_AT_ONCE", 3)
     again = caa.generate(tiny_llama, QUESTIONS, vector=VECTOR, layer=1, multipliers=(-2, 0, 2), max_new_tokens=12)
     assert again["answer"].tolist() == answers["answer"].tolist()
 
@@ -70,7 +85,15 @@ def test_portions_do_not_change_the_answers(tiny_llama, answers, monkeypatch):
 def test_multiplier_zero_answers_as_the_unsteered_model(tiny_llama, answers):
     unsteered = caa.generate(tiny_llama, QUESTIONS, max_new_tokens=12)
     assert unsteered["multiplier"].tolist() == [0.0] * 3
+    assert set(unsteered["vector"]) == {"unsteered"}
+    assert unsteered["layer"].isna().all()
     assert unsteered["answer"].tolist() == answers.xs(0.0, level="multiplier")["answer"].tolist()
+
+
+def test_a_vector_steers_with_multiplier_1_unless_another_is_given(tiny_llama, answers):
+    table = caa.generate(tiny_llama, QUESTIONS, vector=VECTOR, layer=1, max_new_tokens=12)
+    assert table["multiplier"].tolist() == [1.0] * 3
+    assert table["answer"].tolist() != answers.xs(0.0, level="multiplier")["answer"].tolist()
 
 
 def test_a_row_that_ends_leaves_the_others_alone(tiny_llama, plain_llama, tokenizer, monkeypatch):
@@ -120,19 +143,227 @@ def test_sampling_leaves_the_global_generator_alone(tiny_llama):
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_samples_follow_the_temperature(tiny_llama, plain_llama, tokenizer):
-    """The frequency of the first token over many seeds is its probability."""
+def first_token(plain_llama, tokenizer, temperature):
+    """Probabilities of the first token of the answer to a question, ``[d_vocab]``."""
     prompt = tokenizer(definition.put(tokenizer, QUESTIONS[0]))["input_ids"]
     logits = definition.steered_outputs(plain_llama, prompt, 0, torch.zeros(64), 0)[-1]
-    share = (logits / 0.25).softmax(-1)
+    return (logits / temperature).softmax(-1)
+
+
+def test_samples_follow_the_temperature(tiny_llama, plain_llama, tokenizer):
+    """The frequency of the first token over many samples is its probability."""
+    share = first_token(plain_llama, tokenizer, 0.25)
     top = int(share.argmax())
-    expected, n = float(share[top]), 200
+    expected, n = float(share[top]), 400
     assert 0.05 < expected < 0.95
-    hits = 0
-    for seed in range(n):
-        said = caa.generate(tiny_llama, QUESTIONS[:1], temperature=0.25, seed=seed, max_new_tokens=1)["answer"][0]
-        hits += said == tokenizer.decode([top]).strip()
+    said = caa.generate(tiny_llama, QUESTIONS[:1], temperature=0.25, n=n, max_new_tokens=1)["answer"]
+    hits = (said == tokenizer.decode([top]).strip()).sum()
     assert abs(hits / n - expected) < 4 * math.sqrt(expected * (1 - expected) / n)
+
+
+@pytest.mark.parametrize("top_p", [1e-6, 0.3, 0.7, 0.95, 1.0])
+def test_top_p_draws_among_the_likeliest_tokens_that_together_have_it(
+    tiny_llama, plain_llama, tokenizer, monkeypatch, top_p
+):
+    seen = []
+
+    def draw(probabilities, number, generator):
+        seen.append(probabilities)
+        return probabilities.argmax()[None]
+
+    monkeypatch.setattr(torch, "multinomial", draw)
+    caa.generate(tiny_llama, QUESTIONS[:1], temperature=0.5, top_p=top_p, max_new_tokens=1)
+    share = first_token(plain_llama, tokenizer, 0.5)
+    nucleus, total = [], 0.0
+    for token in share.argsort(descending=True).tolist():
+        if total >= top_p:
+            break
+        nucleus.append(token)
+        total += float(share[token])
+    expected = torch.zeros_like(share)
+    expected[nucleus] = share[nucleus] / share[nucleus].sum()
+    assert (len(nucleus) == 1) == (top_p < 0.1)
+    torch.testing.assert_close(seen[0], expected, rtol=1e-3, atol=1e-6)
+
+
+def samples(model, prompts, steering=CONDITIONS, n=3, **options):
+    """Sampled answers by prompt, what was done, and number."""
+    options = {"temperature": 1.0, "max_new_tokens": 8, "progress": False, **options}
+    table = caa.generate(model, prompts, steering=steering, n=n, **options)
+    keys = table[["prompt", "vector", "multiplier", "sample"]].itertuples(index=False, name=None)
+    return dict(zip(keys, table["answer"], strict=True))
+
+
+@pytest.fixture(scope="module")
+def many(tiny_llama):
+    return samples(tiny_llama, QUESTIONS)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"n": 1},
+        {"n": 5},
+        {"prompts": QUESTIONS[1:2]},
+        {"prompts": QUESTIONS[::-1]},
+        {"prompts": ["I agree", *QUESTIONS]},
+        {"steering": CONDITIONS[:1]},
+        {"steering": CONDITIONS[:0:-1]},
+    ],
+    ids=str,
+)
+def test_a_sample_hangs_on_nothing_but_seed_prompt_and_number(tiny_llama, many, other):
+    found = samples(tiny_llama, **{"prompts": QUESTIONS, **other})
+    shared = found.keys() & many.keys()
+    assert len(shared) >= 6
+    assert {key: found[key] for key in shared} == {key: many[key] for key in shared}
+
+
+def test_samples_differ_from_one_another(tiny_llama, many):
+    for question in QUESTIONS:
+        for vector in ("unsteered", "vector"):
+            assert len({many[question, vector, 0.0 if vector == "unsteered" else 2.0, k] for k in range(3)}) == 3
+        assert many[question, "unsteered", 0.0, 0] != many[question, "vector", 2.0, 0]
+    assert samples(tiny_llama, QUESTIONS, seed=np.int64(0)) == many
+    assert samples(tiny_llama, QUESTIONS, seed=1) != many
+
+
+def test_the_table_of_samples(tiny_llama):
+    table = caa.generate(
+        tiny_llama, QUESTIONS, steering=CONDITIONS, n=2, temperature=1.0, max_new_tokens=3, progress=False
+    )
+    assert len(table) == 3 * 3 * 2
+    assert table["item"].tolist() == [item for item in range(3) for _ in range(6)]
+    assert table["sample"].tolist() == [0, 1] * 9
+    assert table["vector"][:6:2].tolist() == ["unsteered", "vector", "vector + vector (ablate)"]
+    assert table["operator"][:6:2].tolist() == ["", "add", "add + ablate"]
+
+
+CONVERSATION = [
+    {"role": "user", "content": "Is it good?"},
+    {"role": "assistant", "content": "I think so."},
+    {"role": "user", "content": "Why “so”?"},
+]
+
+
+def test_a_conversation_is_answered_after_its_last_turn(tiny_llama, plain_llama):
+    form = caa.PromptFormat.of(tiny_llama)
+    prompts = [CONVERSATION, "Why “so”?", CONVERSATION[:1], "Is it good?"]
+    table = caa.generate(tiny_llama, prompts, steering=[None, UP], max_new_tokens=8, progress=False)
+    assert json.loads(table["prompt"][0]) == CONVERSATION
+    assert "“so”" in table["prompt"][0]
+    assert table["prompt"][2] == prompts[1]
+    ids = form.tokens(CONVERSATION).tokens
+    text = tiny_llama.tokenizer.decode(ids)
+    assert text.index("Is it good?") < text.index("I think so.") < text.index("Why “so”?")
+    edits = [(1, VECTOR.at(1), 2.0, ("add",), "from_last_prompt_token")]
+    for row, what in enumerate(([], edits)):
+        expected = oracle.greedy(plain_llama, ids, what, 8, form.end_ids)
+        assert table["answer"][row] == tiny_llama.tokenizer.decode(expected, skip_special_tokens=True).strip()
+    assert table["answer"][0] != table["answer"][2]
+    assert table["answer"][4:6].tolist() == table["answer"][6:].tolist()
+
+
+TEMPLATE = "{{ bos_token }}{% for turn in messages %}[{{ turn['role'] }}]{{ turn['content'] }}{% endfor %}[reply]"
+
+
+@pytest.fixture(scope="module")
+def thinker(tmp_path_factory):
+    """A random Llama whose vocabulary has both marks of thinking, and the same by Hugging Face."""
+    folder = tmp_path_factory.mktemp("thinker") / "tiny-llama"
+    tokenizer = small_tokenizer()
+    tokenizer.add_tokens(["<think>", "</think>"])
+    tokenizer.chat_template = TEMPLATE
+    random_llama(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    model = caa.load_model(folder, device="cpu", dtype="float32")
+    return model, LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def begin_with(monkeypatch, tokens):
+    """Let every answer begin with some tokens, and go on as the model does."""
+    choose = generation._Writing._choose
+
+    def begun(self, logits):
+        done = [len(self.tokens[row]) - self.n_prompt[row] for row in self.alive]
+        own = choose(self, logits)
+        return [tokens[n] if n < len(tokens) else token for n, token in zip(done, own, strict=True)]
+
+    monkeypatch.setattr(generation._Writing, "_choose", begun)
+
+
+THINKING = {
+    # what the template puts after the prompt, how the answer begins, and where steering begins, from its first token
+    "the model thinks": ("", "<think> I</think>", 2),
+    "the prompt opens the thinking": ("<think>\n", " I</think>", 1),
+    "the prompt closes the thinking": ("<think>\n\n</think>\n\n", "", -1),
+    "the model does not think": ("", " I", 0),
+    "white space before the thinking": ("", "\n<think> I</think>", 3),
+    "the mark stands there twice": ("", "<think> I</think> I</think>", 2),
+    "the thinking does not end": ("", "<think> I I I I I I", None),
+}
+
+
+@pytest.mark.parametrize("case", THINKING)
+def test_steering_after_the_thinking(thinker, monkeypatch, case):
+    model, plain = thinker
+    closing, begun, start = THINKING[case]
+    monkeypatch.setattr(model.tokenizer, "chat_template", TEMPLATE + closing)
+    tokenizer, form = model.tokenizer, caa.PromptFormat.of(model)
+    forced = tokenizer(begun, add_special_tokens=False)["input_ids"] if begun else []
+    begin_with(monkeypatch, forced)
+    one = caa.Intervention(VECTOR, 1, 2.0, positions="after_thinking")
+    n_new = 7 if start is None else len(forced) + 6
+    table = caa.generate(model, ["Is it?", QUESTIONS[1]], steering=[None, one], max_new_tokens=n_new, progress=False)
+    for number, question in enumerate(("Is it?", QUESTIONS[1])):
+        prompt = form.tokens(question).tokens
+        ids, answers = [*prompt, *forced], []
+        for edits in ([], [(1, VECTOR.at(1), 2.0, ("add",), tuple(range(len(prompt) + (start or 0), 256)))]):
+            edits = [] if start is None else edits
+            said = [*forced, *oracle.greedy(plain, ids, edits, n_new - len(forced), form.end_ids)]
+            marks = [n for n, token in enumerate(said) if token == form.thinking_end]
+            split = marks[0] + 1 if marks else 0
+            if not marks and case in ("the thinking does not end", "the prompt opens the thinking"):
+                split = len(said)
+            answers.append([tokenizer.decode(part).strip() for part in (said[:split], said[split:])])
+        found = table[table["item"] == number][["thinking", "answer"]].values.tolist()
+        assert found == answers
+        assert (answers[0] == answers[1]) == (start is None)
+
+
+def test_an_answer_is_scored_with_the_edits_with_which_it_was_written(thinker):
+    """Where the thinking ends does not hang on how much of the answer is known, once it has ended."""
+    from caa_interp.steering.positions import end_of_thinking
+
+    model, _ = thinker
+    form = caa.PromptFormat.of(model)
+    prompt = form.tokens("Is it?").tokens
+    answer = model.tokenizer("<think> I</think> I</think> I", add_special_tokens=False)["input_ids"]
+    tokens, mark = [*prompt, *answer], len(prompt) + 2
+    growing = [
+        end_of_thinking(form, tokens[:n], len(prompt), growing=True) for n in range(len(prompt), len(tokens) + 1)
+    ]
+    assert growing == [math.inf] * 3 + [mark] * (len(answer) - 2)
+    assert end_of_thinking(form, tokens, len(prompt)) == mark
+
+
+def test_models_that_do_not_think_have_no_such_column(answers, thinker):
+    assert "thinking" not in answers
+    assert "thinking" in caa.generate(thinker[0], ["Is it?"], max_new_tokens=1, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "ends", "blank"),
+    [("\n \n", False, True), ("</s></s>", False, True), ("", True, False), ("\nI", False, False)],
+)
+def test_an_answer_that_shows_no_text_is_marked(tiny_llama, tokenizer, monkeypatch, text, ends, blank):
+    tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
+    begin_with(monkeypatch, tokens)
+    monkeypatch.setattr(caa.PromptFormat, "end_ids", set(range(384)) if ends else set())
+    row = caa.generate(tiny_llama, ["Is it good?"], max_new_tokens=max(1, len(tokens)), progress=False).iloc[0]
+    assert (row["blank"], row["n_tokens"]) == (blank, len(tokens))
+    assert row["answer"] == text.replace("</s>", "").strip()
+    assert row["finished"] == ends
 
 
 @pytest.mark.parametrize(
@@ -145,8 +376,14 @@ def test_samples_follow_the_temperature(tiny_llama, plain_llama, tokenizer):
         ({"multipliers": ()}, "multipliers: the list is empty; give at least one"),
         ({"multipliers": (1, 1.0)}, r"multipliers: \[1.0, 1.0\] names one twice; name each once"),
         ({"multipliers": (0, float("nan"))}, "multiplier: nan is not a finite number; give one such as"),
-        ({"vector": None}, "vector and layer: both are needed for a multiplier other than 0. Give them"),
-        ({"layer": None}, "vector and layer: both are needed for a multiplier other than 0. Give them"),
+        ({"prompts": CONVERSATION}, r"prompts: a single conversation; give a list of conversations, \[\[\.\.\.\]\]"),
+        ({"prompts": [CONVERSATION[:2]]}, r"prompts\[0\]\[1\]: the role of the last turn is 'assistant'"),
+        ({"vector": None}, "vector: it is missing, but a layer is given. Give both, or neither"),
+        ({"layer": None}, r"layer: SteeringVector\(.*\) needs one. Give layer="),
+        ({"steering": UP}, "steering and vector: both are given. Give conditions in steering, or the short form"),
+        ({"vector": {"a": VECTOR}}, "vector: dict; give one SteeringVector, or conditions in steering"),
+        ({"vector": None, "layer": None, "steering": VECTOR.values}, "vector: Tensor; give a SteeringVector"),
+        ({"vector": None, "layer": None, "steering": []}, "vector: it is empty; give at least one vector or condition"),
         ({"layer": 4}, r"layer 4: the vector has layers 0 to 3 .*Choose one of these"),
         ({"max_new_tokens": 0}, "max_new_tokens: 0; it must be at least 1"),
         (
@@ -155,6 +392,12 @@ def test_samples_follow_the_temperature(tiny_llama, plain_llama, tokenizer):
         ),
         ({"temperature": -1.0}, r"temperature: -1.0; it must be 0 \(greedy\) or a positive number"),
         ({"temperature": float("nan")}, "temperature: nan; it must be 0"),
+        ({"n": 2}, "temperature: it is 0, so every sample would be the same. Give one above 0, such as 0.7"),
+        ({"top_p": 0.9}, "temperature: it is 0, so every sample would be the same"),
+        ({"n": 0}, "n: 0; give a whole number of samples, at least 1"),
+        ({"n": 1.5, "temperature": 1.0}, "n: 1.5; give a whole number of samples"),
+        ({"top_p": 0.0, "temperature": 1.0}, "top_p: 0.0; it must be above 0 and at most 1"),
+        ({"top_p": 1.5, "temperature": 1.0}, "top_p: 1.5; it must be above 0 and at most 1"),
     ],
 )
 def test_what_generate_refuses(tiny_llama, options, said):
@@ -163,13 +406,17 @@ def test_what_generate_refuses(tiny_llama, options, said):
         caa.generate(tiny_llama, **options)
 
 
-STREAM = {"vector": VECTOR, "layer": 1, "multiplier": 2.0, "max_new_tokens": 12}
+STREAM = {"steering": UP, "max_new_tokens": 12}
+
+
+def times(multiplier):
+    return {"steering": caa.Intervention(VECTOR, 1, multiplier)}
 
 
 @pytest.mark.parametrize("multiplier", [-2.0, 0.0, 2.0])
 @pytest.mark.parametrize("item", [0, 1, 2])
 def test_a_streamed_answer_is_the_generated_one_token_by_token(tiny_llama, answers, item, multiplier):
-    streamed = list(stream_answer(tiny_llama, QUESTIONS[item], **STREAM | {"multiplier": multiplier}))
+    streamed = list(stream_answer(tiny_llama, QUESTIONS[item], **STREAM | times(multiplier)))
     row, last = answers.loc[(item, multiplier)], streamed[-1]
     assert (last.text, len(last.tokens), last.finished) == (row["answer"], row["n_tokens"], row["finished"])
     assert [len(answer.tokens) for answer in streamed[:-1]] == list(range(1, row["n_tokens"] + 1))
@@ -197,7 +444,7 @@ def forced(monkeypatch, tokenizer, text):
     """Let every answer be ``text``, byte by byte where the tokenizer has no longer token; return its tokens."""
     tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
     coming = iter(tokens)
-    monkeypatch.setattr(caa.generation, "_choose", lambda *_: torch.tensor([next(coming)]))
+    monkeypatch.setattr(generation._Writing, "_choose", lambda *_: [next(coming)])
     return tokens
 
 
@@ -222,7 +469,7 @@ def test_streams_that_take_turns_do_not_disturb_each_other(tiny_llama, answers):
     tokens = torch.tensor([[0, 40, 41, 42]])
     with torch.no_grad():
         unsteered = tiny_llama(tokens)
-    streams = [stream_answer(tiny_llama, QUESTIONS[0], **STREAM | {"multiplier": m}) for m in (-2.0, 0.0, 2.0)]
+    streams = [stream_answer(tiny_llama, QUESTIONS[0], **STREAM | times(m)) for m in (-2.0, 0.0, 2.0)]
     dropped = stream_answer(tiny_llama, QUESTIONS[1], **STREAM)
     last = {}
     for step in range(13):
@@ -238,11 +485,10 @@ def test_streams_that_take_turns_do_not_disturb_each_other(tiny_llama, answers):
     ("options", "said"),
     [
         ({"prompt": " "}, "prompt: ' ' is not a text; give a non-empty string"),
-        ({"multiplier": float("nan")}, "multiplier: nan is not a finite number"),
-        ({"layer": 4}, "layer 4: the vector has layers 0 to 3"),
+        ({"steering": VECTOR}, "vector: SteeringVector; .* A vector among interventions needs its layer"),
         ({"max_new_tokens": 0}, "max_new_tokens: 0; it must be at least 1"),
         ({"max_new_tokens": 250}, r"prompt: \d+ tokens and 250 new ones do not fit .*context of 256.*lower max"),
-        ({"vector": caa.SteeringVector(torch.ones(1, 8), (1,))}, "vector: its width is 8"),
+        ({"steering": [UP, caa.Intervention(caa.SteeringVector(torch.ones(1, 8), (1,)), 1)]}, "vector: its width is 8"),
     ],
 )
 def test_what_a_stream_refuses_before_its_first_token(tiny_llama, options, said):

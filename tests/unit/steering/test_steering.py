@@ -33,7 +33,7 @@ def test_the_residual_stream_changes_by_the_vector_at_the_steered_positions_only
     name = "blocks.1.hook_resid_post"
     with torch.no_grad():
         before = tiny_llama.run_with_cache(torch.tensor([PROMPT]))[1][name][0]
-        with caa.steer(tiny_llama, VECTOR, layer=1, multiplier=-1.5, start=4):
+        with caa.steer(tiny_llama, VECTOR, layer=1, multiplier=-1.5, prompt_length=5):
             after = tiny_llama.run_with_cache(torch.tensor([PROMPT]))[1][name][0]
     difference = after - before
     assert float(difference[:4].abs().max()) == 0
@@ -41,27 +41,38 @@ def test_the_residual_stream_changes_by_the_vector_at_the_steered_positions_only
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2, 3])
-@pytest.mark.parametrize(("start", "steered_from"), [(None, 6), (0, 0), (3, 3), (6, 6), (9, 9)])
-def test_the_logits_are_those_of_a_plain_hook(tiny_llama, plain_llama, layer, start, steered_from):
+@pytest.mark.parametrize(
+    ("where", "steered_from"),
+    [
+        ({}, 6),
+        ({"positions": "all"}, 0),
+        ({"prompt_length": 1}, 0),
+        ({"prompt_length": 4}, 3),
+        ({"prompt_length": 7}, 6),
+        ({"prompt_length": 4, "positions": "answer"}, 4),
+    ],
+)
+def test_the_logits_are_those_of_a_plain_hook(tiny_llama, plain_llama, layer, where, steered_from):
     expected = definition.steered_outputs(plain_llama, PROMPT, layer, 1.5 * VECTOR.at(layer), steered_from)
-    with caa.steer(tiny_llama, VECTOR, layer=layer, multiplier=1.5, start=start):
+    with caa.steer(tiny_llama, VECTOR, layer=layer, multiplier=1.5, **where):
         found = logits_of(tiny_llama, PROMPT)[0]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     unsteered = logits_of(tiny_llama, PROMPT)[0]
-    assert (float((found - unsteered).abs().max()) > 0.1) == (steered_from < len(PROMPT))
+    assert float((found - unsteered).abs().max()) > 0.1
 
 
-def test_one_start_a_row(tiny_llama, plain_llama):
-    rows, starts = [PROMPT, PROMPT[::-1], PROMPT], [2, 6, 0]
-    with caa.steer(tiny_llama, VECTOR, layer=1, start=starts):
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor])
+def test_one_length_per_row(tiny_llama, plain_llama, kind):
+    rows, lengths = [PROMPT, PROMPT[::-1], PROMPT], [3, 7, 1]
+    with caa.steer(tiny_llama, VECTOR, layer=1, prompt_length=kind(lengths)):
         found = logits_of(tiny_llama, *rows)
-    for row, start, logits in zip(rows, starts, found, strict=True):
-        expected = definition.steered_outputs(plain_llama, row, 1, VECTOR.at(1), start)
+    for row, n_prompt, logits in zip(rows, lengths, found, strict=True):
+        expected = definition.steered_outputs(plain_llama, row, 1, VECTOR.at(1), n_prompt - 1)
         torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_one_start_for_all_rows(tiny_llama, plain_llama):
-    with caa.steer(tiny_llama, VECTOR, layer=1, start=4):
+def test_one_length_for_all_rows(tiny_llama, plain_llama):
+    with caa.steer(tiny_llama, VECTOR, layer=1, prompt_length=5):
         found = logits_of(tiny_llama, PROMPT, PROMPT[::-1])
     for row, logits in zip((PROMPT, PROMPT[::-1]), found, strict=True):
         expected = definition.steered_outputs(plain_llama, row, 1, VECTOR.at(1), 4)
@@ -76,7 +87,7 @@ def test_multiplier_zero_is_the_unsteered_model_exactly(tiny_llama):
 
 def test_a_vector_and_its_opposite_cancel(tiny_llama):
     unsteered = logits_of(tiny_llama, PROMPT)
-    with caa.steer(tiny_llama, VECTOR, layer=1, start=2), caa.steer(tiny_llama, -VECTOR, layer=1, start=2):
+    with caa.steer(tiny_llama, [caa.Intervention(one, 1) for one in (VECTOR, -VECTOR)], prompt_length=3):
         both = logits_of(tiny_llama, PROMPT)
     torch.testing.assert_close(both, unsteered, rtol=1e-4, atol=1e-4)
 
@@ -101,6 +112,7 @@ def test_nothing_is_left_behind(tiny_llama):
     unsteered, before = logits_of(tiny_llama, PROMPT), hooks_in(tiny_llama)
     with caa.steer(tiny_llama, VECTOR, layer=1):
         assert hooks_in(tiny_llama) > before
+        assert not torch.equal(logits_of(tiny_llama, PROMPT), unsteered)
     assert hooks_in(tiny_llama) == before
     assert torch.equal(logits_of(tiny_llama, PROMPT), unsteered)
 
@@ -117,7 +129,7 @@ def test_nothing_is_left_behind_after_a_refusal(tiny_llama):
     before = hooks_in(tiny_llama)
     with pytest.raises(caa.InputError), caa.steer(tiny_llama, VECTOR, layer=9):
         pass
-    with pytest.raises(caa.InputError), caa.steer(tiny_llama, VECTOR, layer=1, start=[0, 1, 2]):
+    with pytest.raises(caa.InputError), caa.steer(tiny_llama, VECTOR, layer=1, prompt_length=[1, 2, 3]):
         logits_of(tiny_llama, PROMPT, PROMPT)
     assert hooks_in(tiny_llama) == before
 
@@ -171,21 +183,19 @@ def test_a_batch_that_is_padded_on_the_left_is_steered_at_its_last_position(tiny
 def test_a_batch_that_is_padded_on_the_right_is_refused(tiny_llama):
     padding = tiny_llama.tokenizer.pad_token_id
     rows = [PROMPT, (*PROMPT[:4], padding, padding, padding)]
-    with (
-        caa.steer(tiny_llama, VECTOR, layer=1),
-        pytest.raises(caa.InputError, match=r"start: .*padded on the right.* Pad on the left, or give start"),
-    ):
+    said = r"prompt_length: .*padded on the right.* Pad on the left, or give prompt_length"
+    with pytest.raises(caa.InputError, match=said), caa.steer(tiny_llama, VECTOR, layer=1):
         logits_of(tiny_llama, *rows)
 
 
 def test_a_batch_of_texts_that_the_model_pads_on_the_right_is_refused(tiny_llama):
-    with caa.steer(tiny_llama, VECTOR, layer=1), pytest.raises(caa.InputError, match="padded on the right"):
+    with pytest.raises(caa.InputError, match="padded on the right"), caa.steer(tiny_llama, VECTOR, layer=1):
         tiny_llama(QUESTIONS, padding_side="right")
 
 
-def test_a_batch_that_is_padded_on_the_right_is_steered_where_start_says(tiny_llama, plain_llama):
+def test_a_batch_that_is_padded_on_the_right_is_steered_where_the_lengths_say(tiny_llama, plain_llama):
     padding, short = tiny_llama.tokenizer.pad_token_id, PROMPT[:4]
-    with caa.steer(tiny_llama, VECTOR, layer=1, start=[6, 3]):
+    with caa.steer(tiny_llama, VECTOR, layer=1, prompt_length=[7, 4]):
         found = logits_of(tiny_llama, PROMPT, (*short, padding, padding, padding))
     for row, logits in zip((PROMPT, short), found, strict=True):
         expected = definition.steered_outputs(plain_llama, row, 1, VECTOR.at(1), len(row) - 1)
@@ -193,26 +203,30 @@ def test_a_batch_that_is_padded_on_the_right_is_steered_where_start_says(tiny_ll
 
 
 def test_extraction_inside_a_steered_context_is_steered_too(tiny_llama, plain_llama, tokenizer, pairs):
-    """Every call on the model is steered, that of this package's own functions included."""
     asked = pairs[:1]
-    caa.extract_vector(tiny_llama, asked, format="text")
-    start = len(tokenizer(definition.put(tokenizer, asked[0].question))["input_ids"]) + 1
-    with caa.steer(tiny_llama, VECTOR, layer=1, start=start):
+    n_prompt = len(tokenizer(definition.put(tokenizer, asked[0].question))["input_ids"])
+    with caa.steer(tiny_llama, VECTOR, layer=1, prompt_length=n_prompt):
         found = caa.extract_vector(tiny_llama, asked, format="text").values
 
     def add(_, args):
         hidden = args[0].clone()
-        hidden[:, start:] += VECTOR.at(1)
+        hidden[:, n_prompt - 1 :] += VECTOR.at(1)
         return (hidden, *args[1:])
 
     # Hugging Face takes a block's output before hooks on that block change it: change the next block's input, and
-    # compare behind the blocks that follow.
+    # compare after the blocks that follow.
     handle = plain_llama.model.layers[2].register_forward_pre_hook(add)
     try:
         expected = definition.steering_vectors(plain_llama, tokenizer, asked, "text")
     finally:
         handle.remove()
     torch.testing.assert_close(found[2:], expected[2:], rtol=1e-3, atol=1e-3)
+
+
+def test_extraction_where_nobody_knows_where_the_prompts_end_is_refused(tiny_llama, pairs):
+    said = "model: it is being steered, and where its prompts end is not known here"
+    with pytest.raises(caa.InputError, match=said), caa.steer(tiny_llama, VECTOR, layer=1):
+        caa.extract_vector(tiny_llama, pairs[:1], format="text")
 
 
 @pytest.mark.parametrize("multiplier", [float("nan"), float("inf"), "1", None, True])
@@ -222,19 +236,19 @@ def test_a_multiplier_that_is_no_finite_number(tiny_llama, multiplier):
         pass
 
 
-@pytest.mark.parametrize("start", [-1, 1.5, [], [0, -2], "3"])
-def test_a_start_that_is_no_position(tiny_llama, start):
+@pytest.mark.parametrize("length", [0, -1, 1.5, True, [], [3, 0], "3", np.array([])])
+def test_a_length_that_is_none(tiny_llama, length):
     with (
-        pytest.raises(caa.InputError, match=r"start: .*give a position of at least 0, or one a row"),
-        caa.steer(tiny_llama, VECTOR, layer=1, start=start),
+        pytest.raises(caa.InputError, match=r"prompt_length: .*give a number of tokens of at least 1, or one per row"),
+        caa.steer(tiny_llama, VECTOR, layer=1, prompt_length=length),
     ):
         pass
 
 
-def test_starts_for_another_number_of_rows(tiny_llama):
+def test_lengths_for_another_number_of_rows(tiny_llama):
     with (
-        caa.steer(tiny_llama, VECTOR, layer=1, start=[0, 1, 2]),
-        pytest.raises(caa.InputError, match="start: 3 positions for a batch of 2 rows; give one a row, or one"),
+        pytest.raises(caa.InputError, match="prompt_length: 3 numbers for a batch of 2 rows; give one per row, or one"),
+        caa.steer(tiny_llama, VECTOR, layer=1, prompt_length=[1, 2, 3]),
     ):
         logits_of(tiny_llama, PROMPT, PROMPT)
 

@@ -48,11 +48,14 @@ class Tiny:
         return shard.label.encode()
 
     def _wait(self, shard):
-        folder, seconds = shard.arguments
+        folder, gate = shard.arguments
         with open(Path(folder) / shard.label, "a") as starts:
             starts.write(f"{os.getpid()}\n")
-        time.sleep(seconds)
-        return f"{shard.label} in {os.getpid()}".encode()
+        for _ in range(60_000):  # processes that a failed test leaves behind end some time
+            if os.path.exists(gate):
+                return f"{shard.label} in {os.getpid()}".encode()
+            time.sleep(0.01)
+        raise TimeoutError(gate)
 
     def _setting(self, shard):
         return f"{torch.get_num_threads()} {[os.environ.get(name) for name in shard.arguments]}".encode()
@@ -91,7 +94,7 @@ def cluster():
 def test_in_process_does_shards_in_order_and_only_when_asked(tmp_path):
     executor = InProcess(worker=Tiny)
     assert executor.describe("model") == {"id": "model", "n_layers": 2}
-    shards = [Piece(str(n), "wait", (tmp_path, 0)) for n in range(3)]
+    shards = [Piece(str(n), "wait", (tmp_path, tmp_path)) for n in range(3)]
     results = executor.run(shards)
     assert not starts(tmp_path)
     assert next(results)[0] == shards[0]
@@ -146,17 +149,18 @@ def test_a_killed_worker_comes_back_and_every_shard_arrives_once(cluster, tmp_pa
     monkeypatch.setenv("HF_TOKEN", "secret")
     folder = tmp_path / "starts"
     folder.mkdir()
-    shards = [Piece(f"shard {n}", "wait", (folder, 0.5)) for n in range(8)]
+    gate = tmp_path / "gate"  # the first shard is not kept waiting, the others until a worker is killed
+    shards = [Piece(f"shard {n}", "wait", (folder, gate if n else folder)) for n in range(8)]
     with RayWorkers(2, cpus_per_worker=2, worker=Tiny) as executor:
         assert executor.describe("model") == {"id": "model", "n_layers": 2}
         results = executor.run(shards)
         arrived = [next(results)]
         # The first shard's worker is at its next one by now, or will be at once.
         victim = int(arrived[0][1].split()[-1])
-        begun = {label for label, pids in starts(folder).items() if victim in pids}
-        while not (caught := {label for label, pids in starts(folder).items() if victim in pids} - begun):
+        while not (caught := {label for label, pids in starts(folder).items() if victim in pids} - {"shard 0"}):
             time.sleep(0.01)
         os.kill(victim, signal.SIGKILL)
+        gate.touch()
         arrived += results
         asked = Piece("setting", "setting", ("CAA_INTERP_CACHE", "HF_TOKEN", "CUDA_VISIBLE_DEVICES"))
         ((_, setting),) = executor.run([asked])
@@ -172,8 +176,7 @@ def test_a_killed_worker_comes_back_and_every_shard_arrives_once(cluster, tmp_pa
 
 
 def test_what_a_shard_raises_arrives_as_it_was_and_the_rest_is_given_up(cluster, tmp_path):
-    shards = [Piece("bad", "raise", tmp_path), *(Piece(str(n), "wait", (tmp_path, 600)) for n in range(3))]
-    before = time.monotonic()
+    shards = [Piece("bad", "raise", tmp_path), *(Piece(str(n), "wait", (tmp_path, "never")) for n in range(3))]
     with RayWorkers(2, worker=Tiny) as executor:
         with pytest.raises(InputError) as caught:
             list(executor.run(shards))
@@ -182,7 +185,6 @@ def test_what_a_shard_raises_arrives_as_it_was_and_the_rest_is_given_up(cluster,
         assert "_raise" in str(caught.value.__cause__), "the worker's own traceback is kept"
         assert [content for _, content in executor.run([Piece("good")])] == [b"good"]
         assert len(starts(tmp_path)) == 1
-        assert time.monotonic() - before < 300, "a shard that was under way is not waited for"
         with pytest.raises(InputError, match="model 'absent': there is none"):
             executor.describe("absent")
     with pytest.raises(InputError, match=r"executor: it is closed\. Make a new RayWorkers"):
@@ -254,7 +256,7 @@ def test_ctrl_c_stops_a_cluster_that_was_started_here(tmp_path):
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background ignores it
         executor = RayWorkers(2, worker=Tiny)
         try:
-            for shard, _ in executor.run([Piece(str(n), "wait", ({str(folder)!r}, 60)) for n in range(4)]):
+            for shard, _ in executor.run([Piece(str(n), "wait", ({str(folder)!r}, "never")) for n in range(4)]):
                 print("arrived", shard.label)
         except KeyboardInterrupt:
             import ray
@@ -264,9 +266,9 @@ def test_ctrl_c_stops_a_cluster_that_was_started_here(tmp_path):
     )
     wait_until(lambda: len(starts(folder)) == 2, 120)
     os.killpg(program.pid, signal.SIGINT)  # what a terminal does
-    out, errors = program.communicate(timeout=60)
+    out, errors = program.communicate(timeout=120)
     assert out == "interrupted, Ray is down\n", errors
-    wait_until(lambda: not marked(mark), 20)
+    wait_until(lambda: not marked(mark), 60)
 
 
 @pytest.mark.slow
@@ -303,5 +305,5 @@ def test_a_cluster_at_an_address_is_used_and_left_running(tmp_path):
     finally:
         head.terminate()
         head.wait(30)
-        wait_until(lambda: not marked(str(tmp_path)), 20)
+        wait_until(lambda: not marked(str(tmp_path)), 60)
         shutil.rmtree(folder)

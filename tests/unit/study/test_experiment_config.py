@@ -497,9 +497,9 @@ def test_labels_of_one_pair_cannot_be_shuffled(folder):
     ],
 )
 def test_a_file_that_is_no_toml_or_an_attack(tmp_path, text, said):
-    began = time.perf_counter()
+    began = time.process_time()
     (only,) = problems(load, tmp_path, text)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
     assert only.startswith(f"config file {tmp_path / 'study.toml'}: ")
     assert said in only
 
@@ -523,14 +523,14 @@ def test_a_byte_order_mark_and_line_ends_of_windows_are_read(tmp_path):
 
 def test_many_faults_and_odd_names_are_told_in_few_short_lines(folder):
     text = "".join(f'"line\\nbreak \\u001b[31m {number}" = 1\n' for number in range(1500))
-    began = time.perf_counter()
+    began = time.process_time()
     first, *lines = problems(load, folder, text)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
     assert first.endswith("1,500 problems. Correct each of these:")
     assert len(lines) == 51
     assert lines[-1] == "... and 1,450 more"
     assert lines[0].startswith("'line\\nbreak \\x1b[31m 0': there is no such field. Allowed here:")
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
     many = "behaviors = [" + "'a'," * 15000 + "]\nmodels = [" + "'a'," * 1000 + "]"
     _, *lines = problems(load, folder, many)
     assert lines[0] == "behaviors: 15,000 of them; at most 1,000 are taken."
@@ -628,6 +628,7 @@ def test_all_that_is_not_none_is_written(folder):
     assert tomllib.loads(full.to_toml()).keys() == ExperimentConfig.model_fields.keys()
 
 
+@settings(deadline=None)
 @given(text=texts)
 def test_any_text_is_written_as_toml(text):
     assert tomllib.loads(toml.to_toml({"text": text, "more": (text,)})) == {"text": text, "more": [text]}
@@ -662,5 +663,5 @@ def test_differences_name_each_field_with_both_values(folder):
 def test_reading_a_study_loads_no_torch():
     names = "caa_interp.study.config, caa_interp.study.environment"
     code = f"import sys, {names}\nprint({{'torch', 'transformers', 'ray'}} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout.strip() == "set()"

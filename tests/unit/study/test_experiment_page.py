@@ -302,7 +302,7 @@ def test_reliability_shows_norms_of_the_saved_vectors(page, run):
     vector = caa.SteeringVector.load(run / "vectors" / "m0" / "b0.safetensors")
     shown = dict(zip(header, first, strict=True))
     assert shown["norm of the vector"] == f"{float(vector.at(3).norm()):.3g}"
-    assert shown["agreement"] == "0.40 (0.30 to 0.50)"
+    assert typed(shown["agreement"]) == "0.40 (0.30 to 0.50)"
     assert "letter share" not in shown
 
 

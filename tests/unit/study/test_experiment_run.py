@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 import torch
 from filelock import FileLock
@@ -325,12 +326,20 @@ def test_after_ctrl_c_it_says_how_to_go_on(study, tmp_path, own_cache, undisturb
 SERVER = """
 import os, sys
 os.environ["HF_HUB_OFFLINE"] = "1"
+from pathlib import Path
 import caa_interp.study.run as run
+from caa_interp.study.store import ShardStore
+put = ShardStore.put
 for line in sys.stdin:
-    cache, config, folder = line.split()
+    cache, config, folder, n_shards, sent = line.split()
     process = os.fork()
     if not process:
         os.environ["CAA_INTERP_CACHE"] = cache
+        def put_and_stop(self, key, content):
+            put(self, key, content)
+            if len(list(Path(folder).glob("shards/*/*.parquet"))) == int(n_shards):
+                os.kill(os.getpid(), int(sent))
+        ShardStore.put = put_and_stop
         try:
             run.run_experiment(config, folder, say=lambda line: None)
         except BaseException as error:
@@ -357,9 +366,9 @@ class Studies:
             env=environment,
         )
 
-    def start(self, folder: Path, cache: Path) -> int:
-        """Process that does the study."""
-        print(cache, self._study, folder, file=self._server.stdin, flush=True)
+    def start(self, folder: Path, cache: Path, n_shards: int = -1, sent: int = signal.SIGKILL) -> int:
+        """Process that does the study; it sends itself a signal when so many shards are finished."""
+        print(cache, self._study, folder, n_shards, int(sent), file=self._server.stdin, flush=True)
         return int(self._server.stdout.readline())
 
     def wait(self) -> int:
@@ -406,7 +415,8 @@ def test_a_run_that_is_killed_ten_times_ends_as_if_nothing_had_happened(studies,
 def test_a_run_that_is_killed_again_and_again_gets_to_its_end(studies, undisturbed, tmp_path):
     folder, cache = tmp_path / "run", tmp_path / "cache"
     for n_shards in range(2, 20, 6):
-        assert studies.kill(folder, cache, n_shards, 0.01)
+        studies.start(folder, cache, n_shards)
+        assert studies.wait() == -signal.SIGKILL
     assert studies.run(folder, cache) == 0
     assert_same_tables(folder, undisturbed[0])
     sessions = manifest(folder)["sessions"]
@@ -434,10 +444,11 @@ def test_a_full_disk_loses_nothing(studies, undisturbed, tmp_path):
 
 def test_two_runs_at_once_cannot_disturb_each_other(study, tmp_path, own_cache):
     first, second = Studies(study), Studies(study)
-    first.start(tmp_path / "run", own_cache)
-    while not (tmp_path / "run" / ".running.json").is_file():
+    process = first.start(tmp_path / "run", own_cache, 1, signal.SIGSTOP)
+    while psutil.Process(process).status() != psutil.STATUS_STOPPED:
         time.sleep(0.01)
     assert second.run(tmp_path / "run", own_cache) == 1
+    os.kill(process, signal.SIGCONT)
     assert first.wait() == 0
     assert "another run is writing to" in second.close()
     assert first.close() == ""

@@ -12,8 +12,9 @@ from safetensors.torch import save
 
 import caa_interp as caa
 from caa_interp.behaviors.pairs import PublishedPair
-from caa_interp.vectors.activations import FORMAT
+from caa_interp.models.access import model_revision
 from caa_interp.vectors.estimators import mean_difference
+from caa_interp.vectors.files import checksum
 from tests.oracles import definition
 
 FORMATS = ("choices", "text")
@@ -121,7 +122,10 @@ def test_metadata_says_what_is_needed_to_apply_the_vector(tiny_llama, pairs):
     assert metadata["n_pairs"] == 3
     assert metadata["behavior"] == "weather"
     assert metadata["dtype"] == "float32"
+    assert metadata["model_revision"] == model_revision(tiny_llama)
     assert metadata["weight_processing"] == "none"
+    assert metadata["prompt_style"] == "base"
+    assert metadata["system_prompt"] is None
     assert set(metadata["versions"]) == {"caa-interp", "transformer-lens", "transformers", "torch"}
 
 
@@ -207,14 +211,14 @@ def small(n=2, layers=(1, 4), width=3, seed=0, dtype=torch.float32, **changes):
     sides = torch.randn(2, n, len(layers), width, generator=torch.Generator().manual_seed(seed), dtype=dtype)
     pairs = tuple(caa.ContrastPair(f"Why {number}?", "Yes.", "No.", topic="rain") for number in range(n))
     given = {"positive": sides[0], "negative": sides[1], "layers": layers, "pairs": pairs, "format": "choices"}
-    return caa.Activations(**{**given, "model": "m", **changes})
+    return caa.Activations(**{**given, "metadata": {"model": "m"}, **changes})
 
 
 def assert_same(one, other):
     for name in ("positive", "negative"):
         assert torch.equal(getattr(one, name), getattr(other, name))
         assert getattr(one, name).dtype == getattr(other, name).dtype
-    for name in ("layers", "pairs", "format", "orders", "model", "items"):
+    for name in ("layers", "pairs", "format", "orders", "metadata", "items"):
         assert getattr(one, name) == getattr(other, name)
 
 
@@ -231,12 +235,18 @@ def test_saved_and_loaded_they_are_the_same_to_the_bit(tmp_path, dtype):
 def test_collected_ones_are_kept_with_their_model(tiny_llama, pairs, tmp_path):
     found = caa.collect_activations(tiny_llama, pairs, format="text", layers=[3, 0])
     assert found.model == "tiny-llama"
+    extracted = caa.extract_vector(tiny_llama, pairs, format="text", layers=[3, 0])
+    assert set(found.metadata) == set(extracted.metadata) - {"behavior", "format", "position", "estimator", "n_pairs"}
     loaded = caa.Activations.load(str(found.save(str(tmp_path / "a.safetensors"))))
     assert_same(loaded, found)
+    for estimator in (mean_difference, caa.vectors.principal_difference):
+        options = {"estimator": estimator, "behavior": "b"}
+        kept = caa.vectors.vector_from_activations(loaded, **options)
+        assert kept.metadata == caa.extract_vector(tiny_llama, pairs, format="text", layers=[3, 0], **options).metadata
 
 
 def test_activations_whose_model_is_not_known_can_be_kept(tmp_path):
-    assert caa.Activations.load(small(model=None).save(tmp_path / "a.safetensors")).model is None
+    assert caa.Activations.load(small(metadata={}).save(tmp_path / "a.safetensors")).model is None
 
 
 def test_a_slice_that_is_not_contiguous_can_be_kept(tmp_path):
@@ -260,7 +270,9 @@ def test_a_path_with_another_ending(tmp_path):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(caa.InputError, match=r"activations file: there is no file .*a.safetensors. Check the path"):
+    with pytest.raises(
+        caa.InputError, match=r"activations file .*a.safetensors: there is no such file. Check the path"
+    ):
         caa.Activations.load(tmp_path / "a.safetensors")
 
 
@@ -269,7 +281,9 @@ def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path):
     path = tmp_path / "cut.safetensors"
     for length in (0, 1, 8, 50, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
-        with pytest.raises(caa.InputError, match=r"activations file .*cut.safetensors: not activations of this pack"):
+        with pytest.raises(
+            caa.InputError, match=r"activations file .*cut.safetensors: it is not activations of this pack"
+        ):
             caa.Activations.load(path)
 
 
@@ -282,7 +296,9 @@ class Exploding:
 def test_bytes_that_are_no_activations(tmp_path, content):
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
-    with pytest.raises(caa.InputError, match=r"not activations of this package .*Give a file written by Activations"):
+    with pytest.raises(
+        caa.InputError, match=r"it is not activations of this package .*Give a file written by Activations"
+    ):
         caa.Activations.load(path)
 
 
@@ -294,7 +310,7 @@ def test_the_file_is_as_documented(tmp_path):
     assert json.loads(metadata["caa_interp"]) == {
         "format": "caa_interp/activations/1",
         "form": "choices",
-        "model": "m",
+        "metadata": {"model": "m"},
         "layers": [1, 4],
         "orders": ["", ""],
         "pairs": [
@@ -326,7 +342,8 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path):
 def test_a_vector_is_no_activations(tmp_path):
     path = caa.SteeringVector(torch.ones(2, 3), (0, 1)).save(tmp_path / "v.safetensors")
     with pytest.raises(
-        caa.InputError, match=r"its format is 'caa_interp/vector/1', this version reads 'caa_interp/act"
+        caa.InputError,
+        match=r"its format is 'caa_interp/vector/1', and this version of caa_interp reads 'caa_interp/act",
     ):
         caa.Activations.load(path)
     with pytest.raises(caa.InputError, match="its format is 'caa_interp/activations/1'"):
@@ -337,18 +354,20 @@ PAIRS = [{"question": "Why?", "positive": "Yes.", "negative": "No.", "id": None,
 
 
 def header(**changes):
-    content = {"format": FORMAT, "form": "text", "model": "m", "layers": [0, 1], "orders": ["", ""], "pairs": PAIRS}
-    return json.dumps({**content, **changes})
+    content = {"format": "caa_interp/activations/1", "form": "text", "metadata": {"model": "m"}, "layers": [0, 1]}
+    return json.dumps({**content, "orders": ["", ""], "pairs": PAIRS, **changes})
 
 
 def write(path, tensors=None, metadata=None):
-    sides = {"positive": torch.ones(2, 2, 3), "negative": torch.zeros(2, 2, 3)}
-    path.write_bytes(save(tensors or sides, metadata={"caa_interp": header()} if metadata is None else metadata))
+    tensors = tensors or {"positive": torch.ones(2, 2, 3), "negative": torch.zeros(2, 2, 3)}
+    kept = {"caa_interp": header()} if metadata is None else dict(metadata)
+    if "caa_interp" in kept:
+        kept["sha256"] = checksum(kept["caa_interp"], *tensors.values())
+    path.write_bytes(save(tensors, metadata=kept))
     return path
 
 
 def test_the_header_of_the_hostile_ones_is_right_but_for_one_thing(tmp_path):
-    """And they have no checksum, as the files of earlier versions."""
     assert caa.Activations.load(write(tmp_path / "a.safetensors")).format == "text"
 
 
@@ -370,8 +389,8 @@ def test_the_header_of_the_hostile_ones_is_right_but_for_one_thing(tmp_path):
                 {"form": "letters"},
                 {"form": None},
                 {"form": ["text"]},
-                {"model": 3},
-                {"model": ["m"]},
+                {"metadata": None},
+                {"metadata": ["m"]},
                 {"layers": None},
                 {"layers": 3},
                 {"layers": [0]},
@@ -448,7 +467,7 @@ def test_hostile_tensors_are_refused(tmp_path, tensors):
         ({"orders": ("AB",)}, r"orders: \('AB',\); there must be one for each of the 2 rows, either empty or two"),
         ({"pairs": ("Why?",)}, r"pairs\[0\] is str; every item must be a ContrastPair"),
         ({"format": "letters"}, "format: 'letters' is not one of 'choices', 'text'"),
-        ({"model": 3}, "model: int; it must be the name of a model, or None"),
+        ({"metadata": 3}, "metadata: int; it must be a mapping"),
     ],
 )
 def test_what_activations_cannot_be_is_said(changes, said):

@@ -7,6 +7,7 @@ import pickle
 import resource
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -14,7 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 import caa_interp as caa
-from caa_interp.vectors.files import FORMAT, to_bytes
+from caa_interp.models.access import check_layers
+from caa_interp.vectors.files import checksum
+from caa_interp.vectors.vector import named_vectors, one_vector
+
+FORMAT = "caa_interp/vector/1"
 
 
 def vector(seed=0, layers=(1, 4, 7), width=16, **metadata):
@@ -23,7 +28,8 @@ def vector(seed=0, layers=(1, 4, 7), width=16, **metadata):
 
 
 def model(name="m", width=16, n_layers=8):
-    return SimpleNamespace(cfg=SimpleNamespace(model_name=name, d_model=width, n_layers=n_layers))
+    cfg = SimpleNamespace(model_name=name, d_model=width, n_layers=n_layers)
+    return type("Model", (), {"cfg": cfg})()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -58,6 +64,90 @@ def test_arithmetic():
     assert (one + other).layers == one.layers
 
 
+@pytest.mark.parametrize("number", [2, 0.5, np.float32(0.5), np.int64(3), True])
+def test_multiplied_and_divided_by_any_number(number):
+    one = vector(0)
+    for product in (one * number, number * one, one / (1 / float(number))):
+        assert isinstance(product, caa.SteeringVector)
+        torch.testing.assert_close(product.values, one.values * float(number))
+    with pytest.raises(caa.InputError, match="must be finite"):
+        one / 0
+
+
+@pytest.mark.parametrize("other", [None, "2", [1.0], torch.ones(3, 16)])
+@pytest.mark.parametrize("operation", ["__add__", "__sub__", "__mul__", "__truediv__"])
+def test_arithmetic_with_what_is_neither_a_number_nor_a_vector(operation, other):
+    assert getattr(vector(0), operation)(other) is NotImplemented
+
+
+def test_equal_vectors_are_equal_in_layers_values_and_metadata():
+    one, same = vector(0, note=["x"]), vector(0, note=["x"])
+    assert one == same
+    assert hash(one) == hash(same)
+    assert len({one, same, vector(1)}) == 2
+    double = caa.SteeringVector(one.values.double(), one.layers, one.metadata)
+    for other in (vector(1, note=["x"]), vector(0), vector(0, layers=(1, 4, 8), note=["x"]), double, 1.0, None):
+        assert one != other
+
+
+def test_values_are_held_detached_contiguous_and_on_the_cpu(tmp_path):
+    learned = torch.nn.Parameter(torch.randn(16, 3))
+    one = caa.SteeringVector(learned.T, (0, 1, 2))
+    assert not one.values.requires_grad
+    assert one.values.is_contiguous()
+    assert torch.equal(caa.SteeringVector.load(one.save(tmp_path / "v.safetensors")).values, learned.detach().T)
+
+
+@pytest.mark.parametrize("layers", [range(3), [0, 1, 2], np.arange(3), [np.int64(0), 1, np.int32(2)]])
+def test_layers_become_a_tuple_of_ints(layers, tmp_path):
+    one = caa.SteeringVector(torch.ones(3, 4), layers)
+    assert one.layers == (0, 1, 2)
+    assert {type(layer) for layer in one.layers} == {int}
+    assert caa.SteeringVector.load(one.save(tmp_path / "v.safetensors")) == one
+
+
+@pytest.mark.parametrize("layers", ["012", 0, None, (0, 1, 1), (0, 1, -1), (0, 1, 2.0), (0, True, 2), (0, 1, "2")])
+def test_layers_that_a_vector_cannot_have(layers):
+    with pytest.raises(caa.InputError, match="they must be different 0-based block indices"):
+        caa.SteeringVector(torch.ones(3, 4), layers)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(None, [1, 4, 15]), (np.int64(15), [15]), (range(1, 2), [1]), (np.array([15, 1]), [15, 1]), ((4,), [4])],
+)
+def test_layers_are_named_in_any_way_that_holds_whole_numbers(given, expected):
+    found = check_layers(given, (1, 4, 15), "the vector")
+    assert found == expected
+    assert {type(layer) for layer in found} == {int}
+    assert found == check_layers(np.array(15), (15,), "it") or expected != [15]
+
+
+@pytest.mark.parametrize("layers", ["15", "1,4", b"15"])
+def test_layers_as_text_are_refused_wherever_they_are_given(tiny_llama, pairs, layers):
+    said = rf"layers: {layers!r} is text; give an int such as 15, or a list of ints such as \[14, 15\]"
+    activations = caa.collect_activations(tiny_llama, pairs)
+    own = caa.vectors.vector_from_activations(activations)
+    calls = [
+        lambda: own.at(layers),
+        lambda: caa.extract_vector(tiny_llama, pairs, layers=layers),
+        lambda: caa.collect_activations(tiny_llama, pairs, layers=layers),
+        lambda: caa.sweep(tiny_llama, own, pairs, layers=layers),
+        lambda: caa.logit_lens(tiny_llama, own, layers=layers),
+        lambda: caa.steered_lens(tiny_llama, "Why?", own, layer=0, layers=layers),
+        lambda: caa.token_similarity(tiny_llama, "Why?", own, layers=layers),
+        lambda: caa.cosine_similarity(own, layers=layers),
+        lambda: caa.project(activations, layers=layers),
+        lambda: caa.reliability(activations, layers=layers),
+        lambda: caa.analysis.transfer(tiny_llama, own, pairs, source_layers=layers),
+        lambda: caa.analysis.weight_alignment(tiny_llama, own, layer=0, layers=layers),
+        lambda: caa.export_vector(own, "v.npz", layers=layers),
+    ]
+    for call in calls:
+        with pytest.raises(caa.InputError, match=said):
+            call()
+
+
 def test_arithmetic_keeps_the_metadata_that_both_agree_on():
     total = vector(0, behavior="a", format="text") + vector(1, behavior="b", format="text")
     assert dict(total.metadata) == {"model": "m", "format": "text"}
@@ -88,7 +178,7 @@ def test_at_gives_the_row_of_a_layer():
         assert torch.equal(one.at(layer), one.values[row])
 
 
-@pytest.mark.parametrize("layer", [0, 2, 8, -1, 1.0, "1", True])
+@pytest.mark.parametrize("layer", [0, 2, 8, -1, 1.0, True])
 def test_at_refuses_a_layer_that_it_does_not_have(layer):
     said = rf"layer {layer!r}: the vector has layers 1 to 7 .*namely \[1, 4, 7\]. Choose one of these"
     with pytest.raises(caa.InputError, match=said):
@@ -236,6 +326,11 @@ def header(**changes):
     return json.dumps({"format": FORMAT, "layers": [0, 1], "metadata": {}, **changes})
 
 
+def kept(text):
+    """Metadata of a file with the header and with the checksum of its values."""
+    return {"caa_interp": text, "sha256": checksum(text, torch.ones(2, 4))}
+
+
 def raw(entries, data):
     """Content of a safetensors file with a header of one's own."""
     text = json.dumps({"__metadata__": {"caa_interp": header()}, **entries}).encode()
@@ -272,7 +367,8 @@ def raw(entries, data):
 )
 def test_a_hostile_header_is_refused(tmp_path, metadata):
     path = tmp_path / "v.safetensors"
-    path.write_bytes(save({"values": torch.ones(2, 4)}, metadata=metadata))
+    sealed = kept(metadata["caa_interp"]) if "caa_interp" in (metadata or {}) else metadata
+    path.write_bytes(save({"values": torch.ones(2, 4)}, metadata=sealed))
     with pytest.raises(caa.InputError):
         caa.SteeringVector.load(path)
 
@@ -336,7 +432,7 @@ def test_sizes_that_the_file_does_not_have_are_refused_before_they_are_allocated
 )
 def test_another_format_is_named(tmp_path, kind, advice):
     path = tmp_path / "v.safetensors"
-    path.write_bytes(save({"values": torch.ones(2, 4)}, metadata={"caa_interp": header(format=kind)}))
+    path.write_bytes(save({"values": torch.ones(2, 4)}, metadata=kept(header(format=kind))))
     said = f"vector file .*: its format is {kind!r}, and this version of caa_interp reads '{FORMAT}'. {advice}"
     with pytest.raises(caa.InputError, match=said):
         caa.SteeringVector.load(path)
@@ -345,18 +441,21 @@ def test_another_format_is_named(tmp_path, kind, advice):
 def test_the_file_is_as_documented(tmp_path):
     path = vector(layers=(1, 4), note="n").save(tmp_path / "v.safetensors")
     with safe_open(path, framework="np") as file:
-        values, kept = file.get_tensor("values"), file.metadata()
-    assert kept["caa_interp"] == json.dumps(
+        values, found = file.get_tensor("values"), file.metadata()
+    assert found["caa_interp"] == json.dumps(
         {"format": "caa_interp/vector/1", "layers": [1, 4], "metadata": {"model": "m", "note": "n"}}
     )
-    assert kept["sha256"] == hashlib.sha256(kept["caa_interp"].encode() + values.tobytes()).hexdigest()
-    assert set(kept) == {"caa_interp", "sha256"}
+    assert found["sha256"] == hashlib.sha256(found["caa_interp"].encode() + values.tobytes()).hexdigest()
+    assert set(found) == {"caa_interp", "sha256"}
 
 
-def test_a_file_without_checksum_is_read(tmp_path):
+def test_the_header_of_the_hostile_ones_is_right_but_for_one_thing(tmp_path):
     path = tmp_path / "v.safetensors"
-    path.write_bytes(save({"values": torch.ones(2, 4)}, metadata={"caa_interp": header()}))
+    path.write_bytes(save({"values": torch.ones(2, 4)}, metadata=kept(header())))
     assert torch.equal(caa.SteeringVector.load(path).values, torch.ones(2, 4))
+    path.write_bytes(save({"values": torch.ones(2, 4)}, metadata={"caa_interp": header()}))
+    with pytest.raises(caa.InputError, match="it was changed after it was saved"):
+        caa.SteeringVector.load(path)
 
 
 def test_a_changed_value_is_noticed(tmp_path):
@@ -368,17 +467,21 @@ def test_a_changed_value_is_noticed(tmp_path):
         caa.SteeringVector.load(path)
 
 
-CONTENT = to_bytes(vector(note="Ünï 🙂").values, (1, 4, 7), {"model": "m", "note": "Ünï 🙂"})
+@pytest.fixture(scope="module")
+def content(tmp_path_factory):
+    """Bytes of a vector's file."""
+    return vector(note="Ünï 🙂").save(tmp_path_factory.mktemp("whole") / "v.safetensors").read_bytes()
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
-@given(changes=st.lists(st.tuples(st.integers(0, len(CONTENT) - 1), st.binary(max_size=3)), min_size=1, max_size=3))
-def test_bytes_that_change_give_the_vector_or_an_input_error(tmp_path_factory, changes):
-    content = bytearray(CONTENT)
+@given(changes=st.lists(st.tuples(st.integers(0, 999), st.binary(max_size=3)), min_size=1, max_size=3))
+def test_bytes_that_change_give_the_vector_or_an_input_error(tmp_path_factory, content, changes):
+    changed = bytearray(content)
     for place, new in changes:
-        content[place : place + 1] = new
+        place %= len(content)
+        changed[place : place + 1] = new
     path = tmp_path_factory.getbasetemp() / "changed.safetensors"
-    path.write_bytes(content)
+    path.write_bytes(changed)
     try:
         loaded = caa.SteeringVector.load(path)
     except caa.InputError:
@@ -406,6 +509,123 @@ def test_a_vector_fits_its_own_model_only():
         vector().check_fits(model("m", width=8))
     with pytest.raises(caa.errors.VectorMismatchError, match="it has layer 7, but 'm' has layers 0 to 6"):
         vector().check_fits(model("m", n_layers=7))
+
+
+@pytest.mark.parametrize(
+    ("made", "loaded", "fits"),
+    [
+        ({}, {}, True),
+        ({"model_revision": "a" * 64}, {}, True),
+        ({}, {"model_revision": "a" * 64}, True),
+        ({"model_revision": "a" * 64}, {"model_revision": "a" * 64}, True),
+        ({"model_revision": "a" * 64}, {"model_revision": "a" * 64, "model": "renamed"}, True),
+        ({"model_revision": "a" * 64}, {"model_revision": "b" * 64}, False),
+        ({"model_revision": "a" * 64}, {"model": "n"}, False),
+        ({}, {"model": "n", "model_revision": "a" * 64}, False),
+        ({"model": None}, {"model": "n"}, True),
+        ({"weight_processing": "none"}, {"weight_processing": "folded"}, True),
+        ({"weight_processing": "none"}, {"weight_processing": "centered"}, False),
+        ({"weight_processing": "centered"}, {"weight_processing": "folded"}, False),
+        ({"weight_processing": "centered"}, {"weight_processing": "centered"}, True),
+        ({}, {"weight_processing": "centered"}, True),
+    ],
+)
+def test_revision_and_weights_decide_with_the_name_what_fits(monkeypatch, made, loaded, fits):
+    own = {"model": "m", "model_revision": None, "weight_processing": None, **loaded}
+    monkeypatch.setattr("caa_interp.vectors.vector.identity", lambda _: own)
+    one, other = vector(**made), vector(1, **own)
+    if fits:
+        one.check_fits(model(own["model"]))
+        assert one + other == other + one
+        return
+    with pytest.raises(caa.errors.VectorMismatchError, match=r"it was made from .*, but the model is .*transferred_to"):
+        one.check_fits(model(own["model"]))
+    with pytest.raises(caa.errors.VectorMismatchError, match="so they cannot be added"):
+        one + other
+    one.transferred_to(model(own["model"])).check_fits(model(own["model"]))
+
+
+def test_what_tells_two_models_apart_is_named(monkeypatch):
+    own = {"model": "m", "model_revision": "b" * 64, "weight_processing": "centered"}
+    monkeypatch.setattr("caa_interp.vectors.vector.identity", lambda _: own)
+    with pytest.raises(caa.errors.VectorMismatchError, match=r"'m' at revision 'a{12}', but the model is 'm' at rev"):
+        vector(model_revision="a" * 64).check_fits(model())
+    said = "'m' with weight processing 'none', but the model is 'm' with weight processing 'centered'"
+    with pytest.raises(caa.errors.VectorMismatchError, match=said):
+        vector(weight_processing="none").check_fits(model())
+
+
+# The wrong kind of thing
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("gpt2", r"model: str; it must be a TransformerLens model: load it: caa.load_model\('gpt2'\)"),
+        ("plain", r"LlamaForCausalLM; .*caa.load_model\(.*TransformerBridge.boot_transformers\(name, hf_model=model"),
+        ([1], r"model: list; it must be a TransformerLens model: use caa.load_model\(...\)"),
+    ],
+)
+def test_what_is_no_model_is_refused_wherever_one_is_taken(plain_llama, pairs, given, said):
+    no_model = plain_llama if given == "plain" else given
+    for call in (
+        lambda: caa.extract_vector(no_model, pairs),
+        lambda: caa.collect_activations(no_model, pairs),
+        lambda: vector().check_fits(no_model),
+        lambda: vector().transferred_to(no_model),
+        lambda: caa.sweep(no_model, vector(), pairs),
+    ):
+        with pytest.raises(caa.InputError, match=said):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda pairs: caa.Behavior("b", "", pairs, pairs), "pairs: Behavior; give its pairs, such as behavior.train"),
+        (lambda pairs: caa.read_pairs(pairs), "pairs: ReadResult; give its pairs, such as readresult.pairs"),
+        (lambda pairs: pairs[0], "pairs: ContrastPair; give a list of ContrastPair, such as behavior.train"),
+        (lambda pairs: "sycophancy", "pairs: str; give a list of ContrastPair"),
+        (lambda pairs: {"a": pairs}, "pairs: dict; give a list of ContrastPair"),
+        (lambda pairs: 3, "pairs: int; give a list of ContrastPair"),
+    ],
+)
+def test_what_are_no_pairs_is_refused_wherever_they_are_taken(tiny_llama, pairs, make, said):
+    for call in (caa.extract_vector, caa.collect_activations):
+        with pytest.raises(caa.InputError, match=said):
+            call(tiny_llama, make(pairs))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"a": vector()}, r"v: dict; it must be one SteeringVector: give one of them, such as vs\['a'\]"),
+        ([vector()], "v: list; it must be one SteeringVector: give one of them"),
+        ("v.safetensors", r"v: str; it must be one SteeringVector: load it: SteeringVector.load\('v.safetensors'\)"),
+        (torch.ones(3), r"v: Tensor; .*say which layers its rows are: SteeringVector\(values, layers\)"),
+        (None, r"v: NoneType; .*make one with extract_vector\(model, behavior.train\)"),
+    ],
+)
+def test_what_is_no_vector_says_what_to_give(given, said):
+    with pytest.raises(caa.InputError, match=said):
+        one_vector(given, "v")
+    with pytest.raises(caa.InputError, match=r"vectors\['x'\]: .*; it must be one SteeringVector"):
+        caa.match_norms({"x": given})
+
+
+def test_several_vectors_are_a_mapping_with_names():
+    one = vector(behavior="a")
+    assert named_vectors(one) == {"a": one}
+    assert named_vectors({"x": one}) == {"x": one}
+    for wrong in ([one], (one, one)):
+        with pytest.raises(caa.InputError, match=r"give a mapping such as \{v.name: v for v in vectors\}"):
+            caa.match_norms(wrong)
+
+
+@pytest.mark.parametrize("given", [torch.ones(2, 3), vector(), [1]])
+def test_what_are_no_activations(given):
+    with pytest.raises(caa.InputError, match=r"activations: \w+; give the result of collect_activations\(model, pairs"):
+        caa.vectors.vector_from_activations(given)
 
 
 def test_layers_in_any_order_are_checked_against_the_model():
@@ -440,7 +660,8 @@ def test_a_vector_from_activations_is_the_extracted_one(tiny_llama, pairs, form)
     extracted = caa.extract_vector(tiny_llama, pairs, format=form, behavior="weather")
     torch.testing.assert_close(found.values, extracted.values)
     assert found.layers == extracted.layers
-    assert {key: extracted.metadata[key] for key in found.metadata} == dict(found.metadata)
+    assert found.metadata == extracted.metadata
+    assert list(found.metadata) == list(extracted.metadata)
     found.check_fits(tiny_llama)
     assert found.name == "weather"
     assert caa.vectors.vector_from_activations(activations).name == "vector"

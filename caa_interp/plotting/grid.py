@@ -1,0 +1,134 @@
+"""What figures are put together from: panels in a grid, lines and bands with intervals, maps centered on zero."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from caa_interp.plotting import theme
+
+Place = dict[str, int]
+_MOST_TICKS = 16
+# Lines stand side by side, so that intervals do not cover one another: this far apart, and all of them over at most
+# this much, as shares of the way from one multiplier to the next.
+_APART, _AT_MOST = 0.05, 0.3
+
+
+def shape(n: int, most: int = 4) -> tuple[int, int]:
+    """Rows and columns of ``n`` panels, with at most so many columns and no emptier row than needed."""
+    n_rows = math.ceil(n / most)
+    return n_rows, math.ceil(n / n_rows)
+
+
+def panels(
+    fig: go.Figure, titles: Sequence[str], *, most: int = 4, x_title: str = "", y_title: str = "", **options: Any
+) -> list[Place]:
+    """Divide a figure into panels of equal size, and return the place of each, row by row.
+
+    Parameters
+    ----------
+    fig
+        The figure, without traces.
+    titles
+        Title of each panel, in Plotly's markup; empty ones where none is wanted.
+    most
+        Largest number of columns.
+    x_title, y_title
+        Titles of the axes that all panels share.
+    options
+        As of :func:`plotly.subplots.make_subplots`.
+    """
+    n_rows, n_columns = shape(len(titles), most)
+    shown = list(titles) if any(titles) else None
+    common = {name: text for name, text in (("x_title", x_title), ("y_title", y_title)) if text}
+    fig.set_subplots(rows=n_rows, cols=n_columns, subplot_titles=shown, **common, **options)
+    fig.update_annotations(font_size=13)
+    for text in common.values():
+        fig.update_annotations(selector={"text": text}, font_size=14)
+    fig.update_annotations(selector={"text": y_title}, xshift=-52)
+    return [{"row": number // n_columns + 1, "col": number % n_columns + 1} for number in range(len(titles))]
+
+
+def line(
+    rows: pd.DataFrame, along: str, mean: str, look: theme.Style, name: str, *, shift: float = 0.0, **options: Any
+) -> go.Scatter:
+    """Means over a column with their intervals as upright bars; ``shift`` moves them to the side of others."""
+    rows = rows.sort_values(along)
+    called = {"multiplier": "multiplier", "layer": "layer"}.get(along, along)
+    return go.Scatter(
+        {
+            "x": rows[along] + shift if shift else rows[along],
+            "y": rows[mean],
+            "error_y": theme.error_bars(rows, mean),
+            "mode": "lines+markers",
+            "line": {"color": look.color, "dash": look.dash, "width": 2.5},
+            "marker": {"size": 9, "symbol": look.symbol},
+            "name": theme.escape(name),
+            "customdata": rows[[along]].assign(shown=theme.intervals(rows, mean), n=rows["n"]),
+            "hovertemplate": f"{called} %{{customdata[0]}}: %{{customdata[1]}}, n = %{{customdata[2]}}",
+            **options,
+        }
+    )
+
+
+def band(x: Iterable[float], low: Iterable[float], high: Iterable[float], color: str, **options: Any) -> go.Scatter:
+    """Area between two lines."""
+    x, low, high = list(x), list(low), list(high)
+    return go.Scatter(
+        {
+            "x": [*x, *x[::-1]],
+            "y": [*high, *low[::-1]],
+            "fill": "toself",
+            "fillcolor": color,
+            "mode": "lines",
+            "line": {"width": 0},
+            "hoverinfo": "skip",
+            "showlegend": False,
+            **options,
+        }
+    )
+
+
+def signed_map(wide: pd.DataFrame, title: str, **options: Any) -> go.Heatmap:
+    """Map of a table whose colors are centered on zero and reach to its largest value, with the color bar's title."""
+    limit = float(wide.abs().max().max()) or 1.0
+    return go.Heatmap(
+        {
+            "z": wide.to_numpy(),
+            "x": [theme.escape(name) for name in wide.columns],
+            "y": [theme.escape(name) for name in wide.index],
+            "zmin": -limit,
+            "zmax": limit,
+            "colorscale": theme.DIVERGING,
+            "colorbar": {"title": {"text": title, "side": "right"}},
+            **options,
+        }
+    )
+
+
+def side_by_side(multipliers: Sequence[float], n: int) -> list[float]:
+    """How far each of ``n`` lines over the same multipliers is moved."""
+    step = min((b - a for a, b in pairwise(sorted(multipliers))), default=1.0)
+    apart = step * min(_APART, _AT_MOST / max(1, n - 1))
+    return [apart * (number - (n - 1) / 2) for number in range(n)]
+
+
+def name_multipliers(fig: go.Figure, multipliers: Iterable[float], title: str = theme.MULTIPLIER, **place: int) -> None:
+    """Ticks at the multipliers of an axis, and its title."""
+    at = sorted(multipliers)
+    fig.update_xaxes(title_text=title, tickvals=at, ticktext=[theme.factor(one) for one in at], **place)
+
+
+def thinned(labels: Sequence[str]) -> Sequence[str]:
+    """So many of the labels as have room on an axis."""
+    return labels[:: max(1, math.ceil(len(labels) / _MOST_TICKS))]
+
+
+def mark_zero(fig: go.Figure) -> None:
+    """Draw the line of no effect."""
+    fig.update_yaxes(zeroline=True, zerolinecolor=theme.NEUTRAL, zerolinewidth=1)
