@@ -183,15 +183,7 @@ def generate(
             show_default=False,
         ),
     ] = ONE,
-    multipliers: Annotated[
-        Multipliers,
-        typer.Option(
-            parser=read_multipliers,
-            metavar="NUMBERS",
-            help="A column of answers for each, which scales all vectors; 0 is unsteered; default: -1,0,1.",
-            show_default=False,
-        ),
-    ] = MULTIPLIERS,
+    multipliers: MultipliersOption = MULTIPLIERS,
     operator: OperatorOption = _ADDED,
     positions: PositionsOption = _FROM_LAST_PROMPT_TOKEN,
     prompt_file: Annotated[
@@ -210,7 +202,7 @@ def generate(
 ) -> None:
     """Let a steered model answer, with the answers of all multipliers side by side.
 
-    Several vectors are applied together, in the order given.
+    Several vectors are applied together, in the order given; each of --multipliers is a column, which scales them all.
 
     Example: caa-interp generate optimism.safetensors "How will it go?" --layer 12
     """

@@ -104,13 +104,11 @@ class Plan:
         answered = config.answers.max_new_tokens if config.answers.prompts else 0
         compared = DIVERGENCE_TOKENS if config.costs.prompts else 0
         return [
-            Piece(
+            _piece(
                 "tokens",
                 name,
-                0,
-                "tokens",
-                f"{name}: whether all fits the model",
-                lambda _, name=name, parts=parts: {  # type: ignore[misc]
+                "whether all fits the model",
+                {
                     "pairs": [pair for part in parts for pair in part] + self._questions,
                     "prompts": self._behaviors[name].open_ended[:n_prompts],
                     "max_new_tokens": max(answered, compared, 1),
@@ -123,64 +121,40 @@ class Plan:
     def vectors(self) -> list[Piece]:
         """First stage."""
         config = self._config
+        asked = {
+            "layers": self.layers,
+            "estimator": config.estimator,
+            "n_random": config.controls.random,
+            "n_orthogonal": config.controls.orthogonal,
+            "n_shuffled": config.controls.shuffled,
+            "seed": config.seed,
+            **self._asked,
+        }
         return [
-            Piece(
-                "vectors",
-                name,
-                0,
-                "vectors",
-                f"{name}: vectors of {len(train)} pairs",
-                lambda _, name=name, train=train: {  # type: ignore[misc]
-                    "behavior": name,
-                    "pairs": train,
-                    "layers": self.layers,
-                    "estimator": config.estimator,
-                    "n_random": config.controls.random,
-                    "n_orthogonal": config.controls.orthogonal,
-                    "n_shuffled": config.controls.shuffled,
-                    "seed": config.seed,
-                    **self._asked,
-                },
-            )
+            _piece("vectors", name, f"vectors of {len(train)} pairs", {"behavior": name, "pairs": train, **asked})
             for name, (train, _, _) in self.splits.items()
         ]
 
     def scores(self) -> list[Piece]:
         """Second stage."""
-        config, pieces = self._config, []
-        ends = (min(config.multipliers), max(config.multipliers))
+        # A layer is chosen by its response between the ends; the doses between them say nothing about that.
+        doses = self._config.multipliers
+        ends = (min(doses), max(doses))
+        pieces = []
         for name, (_, validation, test) in self.splits.items():
-            # A layer is chosen by its response between the ends; the doses between them say nothing about that.
-            for table, pairs, doses in (("validation", validation, ends), ("sweep", test, config.multipliers)):
-                pieces += self._scored(
-                    table,
-                    name,
-                    pairs,
-                    doses,
-                    lambda found, name=name: {  # type: ignore[misc]
-                        "vector": {name: found.vectors[name][name]},
-                        "layers": self.layers,
-                    },
-                )
+
+            def steered(found: Found, name: str = name) -> Mapping[str, Any]:
+                return {"vector": {name: found.vectors[name][name]}, "layers": self.layers}
+
+            pieces += self._scored("validation", name, validation, ends, steered)
+            pieces += self._scored("sweep", name, test, doses, steered)
         return pieces
 
     def rest(self) -> list[Piece]:
         """Third stage."""
         pieces = []
         for name, (_, _, test) in self.splits.items():
-            controls = self._config.controls
-            if controls.random + controls.orthogonal + controls.shuffled:
-                doses = self._config.multipliers
-                pieces += self._scored(
-                    "dose_response",
-                    name,
-                    test,
-                    doses,
-                    lambda found, name=name: {  # type: ignore[misc]
-                        "vector": {key: one for key, one in found.vectors[name].items() if key != name},
-                        "layers": [found.layer[name]],
-                    },
-                )
+            pieces += self._controls(name, test)
             pieces += self._answers(name)
             pieces += self._readings(name, test)
             pieces += self._costs(name)
@@ -204,116 +178,101 @@ class Plan:
         steered: Callable[[Found], Mapping[str, Any]],
     ) -> list[Piece]:
         """Pieces that score pairs under vectors."""
+        asked = {"multipliers": multipliers, **self._steered, **self._asked}
         return [
-            Piece(
-                table,
-                behavior,
-                first,
+            _piece(
                 "sweep",
-                f"{behavior}: {table.replace('_', ' ')}, pairs {first + 1} to {first + len(part)}",
-                lambda found, part=part: {  # type: ignore[misc]
-                    **steered(found),
-                    "pairs": part,
-                    "multipliers": multipliers,
-                    **self._steered,
-                    **self._asked,
-                },
+                behavior,
+                f"{table.replace('_', ' ')}, pairs {first + 1} to {first + len(part)}",
+                {"pairs": part, **asked},
+                steered,
+                table=table,
+                first=first,
             )
             for first, part in _portions(pairs)
         ]
 
+    def _controls(self, behavior: str, test: Sequence[ContrastPair]) -> list[Piece]:
+        def steered(found: Found) -> Mapping[str, Any]:
+            controls = {name: one for name, one in found.vectors[behavior].items() if name != behavior}
+            return {"vector": controls, "layers": [found.layer[behavior]]}
+
+        controls = self._config.controls
+        if not controls.random + controls.orthogonal + controls.shuffled:
+            return []
+        return self._scored("dose_response", behavior, test, self._config.multipliers, steered)
+
     def _answers(self, behavior: str) -> list[Piece]:
         config = self._config.answers
-        prompts = self._behaviors[behavior].open_ended[: config.prompts]
+        asked = {"system_prompt": self._config.system_prompt, **config.model_dump(exclude={"prompts"}), **self._steered}
         return [
-            Piece(
+            _piece(
                 "answers",
                 behavior,
-                first,
-                "answers",
-                f"{behavior}: answers {first + 1} to {first + len(part)}",
-                lambda found, part=part: {  # type: ignore[misc]
-                    "prompts": part,
-                    "vector": found.vectors[behavior][behavior],
-                    "layer": found.layer[behavior],
-                    "multipliers": config.multipliers,
-                    "max_new_tokens": config.max_new_tokens,
-                    **config.model_dump(include={"n", "temperature", "top_p", "seed"}),
-                    "system_prompt": self._config.system_prompt,
-                    **self._steered,
-                },
+                f"answers {first + 1} to {first + len(part)}",
+                {"prompts": part, **asked},
+                lambda found: {"vector": found.vectors[behavior][behavior], "layer": found.layer[behavior]},
+                first=first,
             )
-            for first, part in _portions(prompts)
+            for first, part in _portions(self._behaviors[behavior].open_ended[: config.prompts])
         ]
 
     def _readings(self, behavior: str, test: Sequence[ContrastPair]) -> list[Piece]:
-        def lens(found: Found) -> dict[str, Any]:
+        def lens(found: Found) -> Mapping[str, Any]:
             return {"vector": found.vectors[behavior][behavior], "layers": [found.layer[behavior]]}
 
-        def points(found: Found) -> dict[str, Any]:
+        def shown(found: Found) -> Mapping[str, Any]:
             # Where activations begin to part is about a third of the way in (Rimsky et al. 2024, section 6).
-            shown = {self._n_layers // 6, self._n_layers // 3, found.layer[behavior]}
-            return {"behavior": behavior, "pairs": test, "layers": sorted(shown), **self._asked}
+            return {"layers": sorted({self._n_layers // 6, self._n_layers // 3, found.layer[behavior]})}
 
-        pieces = [Piece("logit_lens", behavior, 0, "logit_lens", f"{behavior}: logit lens", lens)]
-        if len(test) > 1:
-            pieces.append(Piece("projection", behavior, 0, "projection", f"{behavior}: projection", points))
-        return pieces
+        points = {"behavior": behavior, "pairs": test, **self._asked}
+        pieces = [_piece("logit_lens", behavior, "logit lens", {}, lens)]
+        return pieces + ([_piece("projection", behavior, "projection", points, shown)] if len(test) > 1 else [])
 
     def _costs(self, behavior: str) -> list[Piece]:
-        costs = self._config.costs
-        prompts = self._behaviors[behavior].open_ended[: costs.prompts]
+        def steered(found: Found) -> Mapping[str, Any]:
+            return {"vector": {behavior: found.vectors[behavior][behavior]}, "layers": [found.layer[behavior]]}
+
+        prompts = self._behaviors[behavior].open_ended[: self._config.costs.prompts]
+        asked_alone = {"n_tokens": DIVERGENCE_TOKENS, "system_prompt": self._config.system_prompt}
         given: dict[str, dict[str, Any]] = {
             "perplexity": {"passages": self._prose},
-            "divergence": {
-                "prompts": prompts,
-                "n_tokens": DIVERGENCE_TOKENS,
-                "system_prompt": self._config.system_prompt,
-            },
+            "divergence": {"prompts": prompts, **asked_alone},
             "capability": {"questions": self._questions, **self._asked},
         }
+        asked = {"multipliers": self._config.multipliers, **self._steered}
         return [
-            Piece(
-                kind,
-                behavior,
-                0,
-                kind,
-                f"{behavior}: {kind}",
-                lambda found, asked=asked: {  # type: ignore[misc]
-                    "vector": {behavior: found.vectors[behavior][behavior]},
-                    "layers": [found.layer[behavior]],
-                    "multipliers": self._config.multipliers,
-                    **self._steered,
-                    **asked,
-                },
-            )
-            for kind, asked in given.items()
-            if next(iter(asked.values()))
+            _piece(kind, behavior, kind, {**of_kind, **asked}, steered)
+            for kind, of_kind in given.items()
+            if next(iter(of_kind.values()))
         ]
 
     def _side_effects(self, behavior: str, test: Sequence[ContrastPair]) -> list[Piece]:
         """Every vector's effect on one behavior; with one behavior there is nothing aside."""
-        pairs = test[: self._config.side_effects.pairs]
+
+        def steered(found: Found) -> Mapping[str, Any]:
+            return {"vectors": {name: of[name] for name, of in found.vectors.items()}, "layers": dict(found.layer)}
+
+        doses, pairs = self._config.multipliers, test[: self._config.side_effects.pairs]
         if len(self._behaviors) < 2 or not pairs:
             return []
-        ends = sorted({min(self._config.multipliers), 0.0, max(self._config.multipliers)})
-        return [
-            Piece(
-                "side_effects",
-                behavior,
-                0,
-                "side_effects",
-                f"{behavior}: under every vector",
-                lambda found: {
-                    "vectors": {name: of[name] for name, of in found.vectors.items()},
-                    "layers": dict(found.layer),
-                    "behaviors": {behavior: pairs},
-                    "multipliers": ends,
-                    **self._steered,
-                    **self._asked,
-                },
-            )
-        ]
+        asked = {"behaviors": {behavior: pairs}, "multipliers": sorted({min(doses), 0.0, max(doses)})}
+        asked |= {**self._steered, **self._asked}
+        return [_piece("side_effects", behavior, "under every vector", asked, steered)]
+
+
+def _piece(
+    kind: str,
+    behavior: str,
+    label: str,
+    asked: Mapping[str, Any],
+    steered: Callable[[Found], Mapping[str, Any]] = lambda _: {},
+    table: str | None = None,
+    first: int = 0,
+) -> Piece:
+    return Piece(
+        table or kind, behavior, first, kind, f"{behavior}: {label}", lambda found: {**steered(found), **asked}
+    )
 
 
 def _portions(items: Sequence[Any]) -> list[tuple[int, Sequence[Any]]]:

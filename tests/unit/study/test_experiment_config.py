@@ -644,14 +644,16 @@ def test_differences_name_each_field_with_both_values(folder):
         system_prompt="x" * 1000,
     )
     assert first.differences(first) == []
-    *found, backend = [line for line in first.differences(second) if not line.startswith("system_prompt")]
+    *found, backend, form = [line for line in first.differences(second) if not line.startswith("system_prompt")]
     assert found == [
         "layers: (1,) and None",
         "seed: 0 and 1",
         "models[0].dtype: None and 'float32'",
         "controls.random: 4 and 8",
+        "answers.seed: 0 and 1",
         "models[1].name: None and 'c/d'",
     ]
+    assert form == "models[1].prompt.template_arguments: None and ()"
     assert backend == "models[1].backend: None and 'auto'"
     (prompt,) = [line for line in first.differences(second) if line.startswith("system_prompt")]
     assert len(prompt) < 150
