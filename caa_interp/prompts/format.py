@@ -207,7 +207,7 @@ class PromptFormat:
         return PromptTokens(whole, common_prefix(asked, whole) - 1)
 
     def ids(self, pieces: Sequence[str], what: str) -> tuple[int, ...]:
-        """Return the token ids of pieces of text, each but the last with EOS after it, and each with its own BOS."""
+        """Return the token ids of pieces of text, each but the last with EOS after it, each with its own BOS."""
         ids: list[int] = []
         for piece in pieces:
             ids += [self.tokenizer.eos_token_id] if ids else []
@@ -251,7 +251,7 @@ class PromptFormat:
     def _pieces(
         self, messages: Sequence[dict[str, str]], answer: str, what: str, today: str | None = None
     ) -> list[str]:
-        """The text, cut where Llama 2's form begins a sequence anew."""
+        """The text in pieces: Llama 2's form begins a new sequence with every turn of the user."""
         system = messages[0]["content"] if messages[0]["role"] == "system" else ""
         if self.template is not None:
             if system and self.template.refusal:

@@ -190,7 +190,7 @@ def conditions(
     layers, multipliers, operator, positions
         Of the short form. Layers default to each vector's own.
     form
-        How the model is addressed; a vector that was made under another form is told by a warning.
+        How the model is addressed; a vector that was made under another prompt form gets a warning.
     """
     if isinstance(given, SteeringVector):
         given = {given.name: given}

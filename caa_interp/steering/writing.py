@@ -88,7 +88,7 @@ def write_all(
 
 @dataclass(frozen=True)
 class Row:
-    """One answer: the number of its prompt, what is done while it is written, and where its random numbers are from."""
+    """One answer: the index of its prompt, its interventions, and the source of its random numbers."""
 
     prompt: int
     interventions: tuple[Intervention, ...]
@@ -195,6 +195,6 @@ class Writing:
 
 
 def _generator(seed: int, prompt: Sequence[int], sample: int) -> torch.Generator:
-    """Random numbers of one sample of one prompt, which nothing else has a part in."""
+    """Random numbers that depend on the seed, the prompt and the number of the sample only."""
     digest = hashlib.sha256(json.dumps([int(seed), list(prompt), sample]).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,8 +1,8 @@
 """The two forward passes of a tree: the unsteered rows, and the steered rows on top of them.
 
 The first is the model's own forward under a tree mask. While it runs, the call of every block is recorded;
-the second repeats those calls with other rows, other masks and the positions that belong to them, so that
-whatever a model hands its blocks (rotary embeddings, position ids, ...) is handed on as it is.
+the second repeats those calls with other rows, masks and positions, so that whatever a model passes to its
+blocks (rotary embeddings, position ids, ...) is passed on unchanged.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from caa_interp.tree.edits import Change, gather
 from caa_interp.tree.plan import BaseRows, Lanes, Plan, Variant, deal
 from caa_interp.tree.prefix import Prefix
 
-# Fewer rows than this a lane cost more for copies of the keys and values that lanes share than they save.
+# Lanes with fewer rows than this spend more on copies of the shared keys and values than they save.
 _LANE_ROWS = 64
 
 
 @dataclass
 class Base:
-    """What the pass over the unsteered rows leaves for the steered ones.
+    """What the pass over the unsteered rows keeps for the steered ones.
 
     Attributes
     ----------
     index, n_padded
-        The tree's place in the batch of that pass, and the number of rows that all its trees were padded to.
+        The tree's index in the batch of that pass, and the number of rows that every tree was padded to.
     n_before
-        Number of leading rows that the pass left out, since they are the prefix of all its trees.
+        Number of leading rows that the pass left out because they are the prefix of all trees.
     calls
         Positional and keyword arguments of each block, in order.
     residual
@@ -59,13 +59,13 @@ def run_base(model: Any, plans: Sequence[Plan], keep_layers: set[int], n_blocks:
     model
         A bridge.
     plans
-        One a tree.
+        One per tree.
     keep_layers
         Layers after which the residual stream is kept.
     n_blocks
         Number of blocks to run.
     prefix
-        Leading rows of all trees, which are not run again.
+        Leading rows that all trees share; they are not run again.
     """
     device, dtype = input_device(model), next(model.original_model.parameters()).dtype
     n_before = len(prefix.tokens)
@@ -184,16 +184,16 @@ def run_variants(
 
 @dataclass(frozen=True)
 class _Replacement:
-    """Exchange what belongs to the unsteered rows, in the arguments of a block, for what belongs to others.
+    """Replace, in the arguments of a block, what belongs to the unsteered rows by what belongs to other rows.
 
     Attributes
     ----------
     index
         Place of the tree in the batch of the unsteered pass.
     n_rows
-        Number of rows of that pass, by which its tensors are known.
+        Number of rows of that pass; a tensor of that length belongs to its rows.
     twins
-        ``[n_lanes, n_slots]``; for each new row its unsteered row in that pass, which has the same position.
+        ``[n_lanes, n_slots]``; for each new row the index of its unsteered twin, which has the same position.
     mask, cache
         Attention mask and keys and values of the new rows.
     """
@@ -238,7 +238,7 @@ def _changes(variants: Sequence[Variant], positions: np.ndarray) -> dict[int, li
 
 
 def _variant_mask(rows: BaseRows, lanes: Lanes) -> tuple[np.ndarray, np.ndarray]:
-    """Who sees whom: unsteered ancestors in front of the steering, then steered ancestors of the same variant.
+    """Which row attends to which: unsteered ancestors before the steering, then steered ancestors of the same variant.
 
     Returns the mask ``[n_lanes, n_slots, n_columns + n_slots]`` and the unsteered rows that are each lane's first
     columns, ``[n_lanes, n_columns]``.
@@ -247,7 +247,7 @@ def _variant_mask(rows: BaseRows, lanes: Lanes) -> tuple[np.ndarray, np.ndarray]
     unsteered = rows.sees[twins] & (rows.positions < lanes.starts[..., None])
     steered = rows.sees[twins[:, :, None], twins[:, None]] & (lanes.owners[:, :, None] == lanes.owners[:, None])
     seen = unsteered.any(1)
-    # The rows that a lane sees come first; lanes that see fewer are filled up with rows that they do not.
+    # The rows that a lane attends to come first; shorter lanes are filled up with rows that the mask hides.
     columns = np.argsort(~seen, axis=1, kind="stable")[:, : seen.sum(1).max()]
     return np.concatenate([np.take_along_axis(unsteered, columns[:, None], axis=2), steered], axis=2), columns
 

@@ -40,7 +40,7 @@ class Variant:
     edits, start, join
         As in :class:`Branch`.
     twins
-        For each row the unsteered row that stands for it below the layer ``join``.
+        For each row its twin: the unsteered row that equals it below the layer ``join``.
     """
 
     edits: tuple[Edit, ...]
@@ -58,7 +58,7 @@ class Plan:
     base
         Unsteered rows.
     variants
-        Steered rows, by rising ``join``; those of equal paths stand together.
+        Steered rows, by rising ``join``; variants of equal paths are neighbors.
     variant_of
         For each branch the index of its variant, or -1.
     rows_of
@@ -107,18 +107,18 @@ class Places:
 
 @dataclass(frozen=True)
 class Lanes:
-    """Steered rows side by side, as a batch: rows of different lanes cannot see each other, so no time goes into it.
+    """Steered rows as a batch: rows of different lanes cannot attend to each other, which saves that work.
 
-    Every lane holds whole variants, and at every layer the same number of rows joins each lane.
+    Every lane holds whole variants, and at every layer equally many rows join each lane.
 
     Attributes
     ----------
     twins, starts, owners
-        ``[n_lanes, n_slots]``: of the row at each place its unsteered row, and ``start`` and index of its variant.
+        ``[n_lanes, n_slots]``: for the row in each slot, its twin, and the ``start`` and index of its variant.
     joins
-        ``[n_slots]``: layer after which the rows at each place join.
+        ``[n_slots]``: layer after which the rows in each slot join.
     lane, slot
-        ``[n_rows]``: place of each row, one variant after the other.
+        ``[n_rows]``: lane and slot of each row, variant by variant.
     """
 
     twins: np.ndarray
@@ -130,13 +130,13 @@ class Lanes:
 
 
 def deal(variants: Sequence[Variant], least: int) -> Lanes:
-    """Deal variants, by rising ``join``, into as many lanes of at least ``least`` rows as can be filled evenly."""
+    """Distribute variants, by rising ``join``, over as many evenly filled lanes of at least ``least`` rows as fit."""
     sizes = np.array([len(variant.twins) for variant in variants])
     joins = np.array([variant.join for variant in variants])
     _, first, group, counts = np.unique(joins, return_index=True, return_inverse=True, return_counts=True)
     most = max(1, int(sizes.sum()) // least) if len(set(sizes)) == 1 else 1
     n_lanes = max(n for n in range(1, most + 1) if not (counts % n).any())
-    # Neighbors at one layer mostly share their unsteered rows, so that a lane needs few of them.
+    # Neighbors at one layer mostly share their twins, so a lane needs few unsteered rows.
     rank = np.arange(len(variants)) - first[group]
     lane = np.repeat(rank * n_lanes // counts[group], sizes)
     slot = np.empty(len(lane), dtype=np.int64)

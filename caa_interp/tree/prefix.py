@@ -1,4 +1,4 @@
-"""What stands in front of several trees (the chat form, a system prompt, examples), read once for all of them."""
+"""The tokens before several trees (the chat form, a system prompt, examples), read once for all of them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from caa_interp.tree.branches import Branch
 if TYPE_CHECKING:
     import torch
 
-# A shorter prefix costs more for a pass of its own than it saves.
+# A pass over a shorter prefix costs more than it saves.
 _LEAST_TOKENS = 16
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """Leading tokens, and what they leave for those after them.
+    """Leading tokens, and the keys and values that later tokens need of them.
 
     Attributes
     ----------
@@ -55,11 +55,11 @@ class Prefix:
         )
 
     def fitted_to(self, model: Any, trees: Sequence[Sequence[Branch]]) -> Prefix:
-        """Return the part of this prefix that is in front of all ``trees``, or a new one if they share far more."""
+        """Return the part of this prefix that all ``trees`` begin with, or a new prefix if they share far more."""
         branches = [branch for tree in trees for branch in tree]
         shared = branches[0].tokens[: shared_length(branches)]
         kept = common_prefix(self.tokens, shared)
-        # One tree shares all of its question with itself: that is its trunk, and no prefix.
+        # A single tree shares its whole question with itself: that is its trunk, not a prefix.
         if len(trees) > 1 and len(shared) >= max(_LEAST_TOKENS, 2 * kept):
             return Prefix.read(model, shared)
         return self.cut(kept)

@@ -9,8 +9,8 @@ import torch
 
 from caa_interp.models.access import unembed
 
-# Logits are computed in blocks that keep the matrix product long, and normalized in parts that stay in a processor's
-# cache (with log_softmax, which is many times quicker there than logsumexp).
+# Logits are computed in blocks that keep the matrix product long, and normalized in parts that fit a processor's
+# cache (log_softmax is many times faster there than logsumexp).
 _LOGITS_BYTES, _SOFTMAX_BYTES = 128 * 2**20, 12 * 2**20
 
 
@@ -67,7 +67,7 @@ def divergences_of(
     dtype = torch.float64 if steered.dtype == torch.float64 else torch.float32
     found = torch.empty(len(rows), dtype=dtype)
     size = max(1, _LOGITS_BYTES // (4 * int(model.cfg.d_vocab)))
-    order = np.argsort(twins, kind="stable")  # those with the same unsteered row follow one another
+    order = np.argsort(twins, kind="stable")  # rows with the same twin are neighbors
     for begin in range(0, len(order), size):
         mine = order[begin : begin + size]
         used, index = np.unique(twins[mine], return_inverse=True)

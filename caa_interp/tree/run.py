@@ -25,10 +25,10 @@ from caa_interp.tree.readout import divergences_of, log_probs_of
 # Largest difference of a log-probability, in nats, and of the residual stream relative to its size, that
 # rounding explains (models take their softmax in float32 at most); a wrong mask is off by much more.
 _TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-3, torch.float16: 0.2, torch.bfloat16: 0.5}
-# Steered rows of a portion: longer matrix products gain little from here on.
+# Steered rows of one portion: longer matrix products gain little.
 _ROWS_AT_ONCE = 1024
-# Trees whose unsteered rows run side by side, up to this many rows: fewer, larger matrix products. They are taken
-# from this many trees, so that those of similar size find each other; steered ones have more to do and come by twos.
+# Unsteered rows of several trees run in one pass, up to this many rows: fewer, larger matrix products. Trees of
+# similar size are grouped out of a window of this many; trees with steered rows come in windows of two.
 _BASE_ROWS_AT_ONCE = 768
 _TREES_AT_ONCE = 16
 _SHARE_OF_FREE_MEMORY = 0.25
@@ -53,13 +53,13 @@ def run_trees(
     model
         A TransformerLens model.
     trees
-        The branches of each tree, usually all that is asked of one question. They are taken as they are needed.
+        The branches of each tree, usually all that is asked of one question. They are drawn as they are needed.
     layers
         Layers at which the branches' ``reads`` are averaged.
     path
         ``"tree"`` or ``"plain"`` to insist on one; default: the tree where the model takes its mask. The
-        first tree of a model is compared with the plain path; if they differ, that is said once and the
-        plain path is used from then on.
+        first tree of a model is compared with the plain path; if they differ, a warning says so once and
+        the plain path is used from then on.
 
     Yields
     ------
@@ -108,7 +108,7 @@ def _path(model: Any, branches: Sequence[Branch], path: Path | None) -> Path:
 
 
 class _Job:
-    """One tree on its way: its plan, what is asked of which rows, and the answers so far."""
+    """One tree while it runs: its plan, what is asked of which rows, and the answers so far."""
 
     def __init__(self, model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> None:
         self.model, self.branches, self.layers = model, branches, layers
@@ -199,7 +199,7 @@ def _rows_that_fit(model: Any, n_keys: int) -> int:
     """Number of rows, each with that many keys, whose attention scores and hidden units fit the free memory."""
     device = next(model.original_model.parameters()).device
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    # Scores and hidden units are held several times over while a block computes.
+    # While a block computes, it holds several copies of scores and hidden units.
     row_bytes = 4 * (4 * int(model.cfg.n_heads) * n_keys + 4 * int(model.cfg.d_mlp))
     return max(1, int(_SHARE_OF_FREE_MEMORY * free) // row_bytes)
 
@@ -211,7 +211,7 @@ def _portions(model: Any, plan: Plan) -> list[slice]:
     sizes = np.array([len(variant.twins) for variant in plan.variants])
     joins = np.array([variant.join for variant in plan.variants])
     for index, size in enumerate(sizes):
-        # Variants that join at one layer stay together where they can: they fill lanes evenly.
+        # Variants that join at the same layer stay together where they fit: they fill lanes evenly.
         together = size if joins[index] == joins[index - 1] else min(limit, int(sizes[joins == joins[index]].sum()))
         if index > begin and rows + together > limit:
             portions.append(slice(begin, index))
@@ -236,7 +236,7 @@ def _paths_agree(model: Any, branches: Sequence[Branch]) -> bool:
             plain = run_plain(model, probes, layers)
             size = plain.residual.norm(dim=-1).clamp(min=1e-9)
             differences = []
-            # Behind a prefix of its own the tree takes another way through the model, so both are compared.
+            # With a prefix the tree takes another path through the model, so both are compared.
             for prefix in (Prefix(), Prefix.read(model, probes[0].tokens[: shared_length(probes)])):
                 (tree,) = _run_trees(model, [probes], layers, prefix)
                 both = zip(tree.log_probs, plain.log_probs, strict=True)
