@@ -46,7 +46,7 @@ def test_a_vector_at_its_own_layer_is_the_sweep(tiny_llama, pairs, vector):
 
 def test_labels(tiny_llama, pairs, vector):
     table = caa.analysis.transfer(
-        tiny_llama, vector, pairs[:1], source_layers=[2, 0], layers=[3, 1], multipliers=(0, 1)
+        tiny_llama, vector, pairs[:1], source_layers=[2, 0], layers=[3, 1], multipliers=(0, 1), format="choices"
     )
     swept = caa.sweep(tiny_llama, vector, pairs[:1], layers=1)
     assert list(table.columns) == [*swept.columns[:5], "source_layer", *swept.columns[5:], "behavior"]
@@ -214,7 +214,7 @@ def test_the_name_is_shown_as_it_is_and_the_table_left_as_it_was():
 def test_tables_that_cannot_be_shown():
     table = transfer_table()
     with pytest.raises(
-        caa.InputError, match=r"\['source_layer'\] are missing; give the result of caa_interp\.transfer"
+        caa.InputError, match=r"\['source_layer'\] are missing; give the result of caa_interp\.analysis\.transfer"
     ):
         caa.plotting.plot_transfer(table.drop(columns="source_layer"))
     with pytest.raises(caa.InputError, match="no rows"):
