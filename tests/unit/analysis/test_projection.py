@@ -54,7 +54,7 @@ def components(some, further=None):
 def test_each_layer_has_the_principal_components_of_its_points():
     acts = activations()
     table = caa.project(acts)
-    assert list(table.columns) == COLUMNS
+    assert list(table.columns) == [*COLUMNS, "method", "fit", "seed", "format", "model"]
     assert len(table) == 2 * 2 * 6
     for layer in (2, 5):
         rows = table[table["layer"] == layer]
@@ -361,7 +361,7 @@ def test_tsne_takes_no_held_out_points():
 def test_vectors_of_all_layers_are_one_map_of_directions():
     named = {"refusal": vector(0), "mine": vector(1)}
     table = caa.analysis.project_vectors(named)
-    assert list(table.columns) == ["vector", "layer", "norm", "x", "y", "x_share", "y_share"]
+    assert list(table.columns) == "vector layer norm x y x_share y_share method normalize seed".split()
     assert table["vector"].tolist() == ["refusal"] * 3 + ["mine"] * 3
     assert table["layer"].tolist() == [1, 4, 7] * 2
     values = torch.cat([one.values for one in named.values()]).double()

@@ -198,7 +198,7 @@ def test_equal_differences_agree_in_everything():
 
 def test_pairwise_cosine_does_not_depend_on_the_number_of_pairs_and_agreement_does():
     few, many = (
-        caa.reliability(activations(*(np.stack(sides, 1) for sides in zip(*draws, strict=True)))).mean()
+        caa.reliability(activations(*(np.stack(sides, 1) for sides in zip(*draws, strict=True)))).mean(numeric_only=True)
         for draws in ([drawn(n, 40, 2.0, seed) for seed in range(100)] for n in (5, 40))
     )
     assert few["pairwise_cosine"] == pytest.approx(many["pairwise_cosine"], abs=0.01)
@@ -264,7 +264,8 @@ def test_orders_that_a_model_read_are_one_item_too(tiny_llama, pairs):
     assert apart["n"].tolist() == [3, 3]
     assert apart["letter_share"].between(0, 1).all()
     same = [name for name in apart if not name.startswith("letter")]
-    np.testing.assert_allclose(apart[same], averaged[same], rtol=1e-3)
+    pd.testing.assert_frame_equal(apart[same], averaged[same], rtol=1e-3)
+    assert set(apart["model"]) == {"tiny-llama"}
 
 
 def test_the_letter_needs_both_orders_of_every_pair():
@@ -289,7 +290,7 @@ def test_a_turn_a_scale_and_a_shift_of_the_space_change_nothing():
     moved = [3 * (side[:, 0].numpy() @ turn) + 1e4 for side in (acts.positive, acts.negative)]
     one, other = caa.reliability(acts), caa.reliability(activations(*moved, acts.pairs, acts.orders))
     norms = ["norm", "residual_norm", "relative_norm"]
-    np.testing.assert_allclose(one.drop(columns=norms), other.drop(columns=norms), rtol=1e-6)
+    pd.testing.assert_frame_equal(one.drop(columns=norms), other.drop(columns=norms), rtol=1e-6)
     np.testing.assert_allclose(3 * one["norm"], other["norm"])
 
 
@@ -327,9 +328,11 @@ def test_the_seed_moves_the_halves_alone():
 
 def test_one_pair_has_norms_and_nothing_else():
     row = measured([[3.0, 4.0]], [[0.0, 0.0]])
-    assert {name for name, value in row.items() if not np.isnan(value)} == {
+    assert {name for name, value in row.items() if not pd.isna(value)} == {
         "layer",
         "n",
+        "confidence",
+        "format",
         "norm",
         "residual_norm",
         "relative_norm",

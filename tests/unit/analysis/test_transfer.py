@@ -46,7 +46,7 @@ def test_a_vector_at_its_own_layer_is_the_sweep(tiny_llama, pairs, vector):
 
 def test_labels(tiny_llama, pairs, vector):
     table = caa.analysis.transfer(
-        tiny_llama, vector, pairs[:1], source_layers=[2, 0], layers=[3, 1], multipliers=(0, 1)
+        tiny_llama, vector, pairs[:1], source_layers=[2, 0], layers=[3, 1], multipliers=(0, 1), format="choices"
     )
     swept = caa.sweep(tiny_llama, vector, pairs[:1], layers=1)
     assert list(table.columns) == [*swept.columns[:5], "source_layer", *swept.columns[5:], "behavior"]

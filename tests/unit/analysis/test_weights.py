@@ -489,7 +489,7 @@ def test_heads_or_neurons_alone_can_be_shown(table):
 
 def test_a_table_of_something_else_is_refused(table):
     with pytest.raises(
-        caa.InputError, match=r"columns \['role'\] are missing; give the result of caa_interp.weight_al"
+        caa.InputError, match=r"columns \['role'\] are missing; give the result of caa_interp.analysis.weight_al"
     ):
         caa.plotting.plot_weight_alignment(table.drop(columns="role"))
     before = table.copy(deep=True)

@@ -258,7 +258,7 @@ def test_a_faded_color():
 # Projections
 
 
-def projection_table(layers=(1, 10), n=3, behaviors=("",), splits=("fit",), **attrs):
+def projection_table(layers=(1, 10), n=3, behaviors=("",), splits=("fit",), **about):
     """Projected points that are all different."""
     rows = [
         (
@@ -281,8 +281,7 @@ def projection_table(layers=(1, 10), n=3, behaviors=("",), splits=("fit",), **at
     table = pd.DataFrame(rows, columns=["behavior", "item", "id", "topic", "order", "side", "split", "layer", "x"])
     table["y"] = 100 * table["layer"] + table["item"] + 0.5 * (table["side"] == "negative")
     table = table.assign(x_share=table["layer"] / 20, y_share=table["layer"] / 50)
-    table.attrs = {"method": "pca", "fit": "each", **attrs}
-    return table
+    return table.assign(**{"method": "pca", "fit": "each", **about})
 
 
 def shown_points(fig):
@@ -393,14 +392,14 @@ def test_one_map_for_all_layers_has_the_same_axes_everywhere():
 
 
 @pytest.mark.parametrize(
-    ("attrs", "method", "axis"),
+    ("about", "method", "axis"),
     [
         ({"method": "umap", "n_neighbors": 15}, "UMAP (15 neighbors)", "UMAP 2"),
         ({"method": "tsne", "perplexity": 30}, "t-SNE (perplexity 30)", "t-SNE 2"),
     ],
 )
-def test_a_map_of_neighbors_has_no_numbers_on_its_axes(attrs, method, axis):
-    fig = caa.plot_projection(projection_table((3,), **attrs).assign(x_share=np.nan, y_share=np.nan))
+def test_a_map_of_neighbors_has_no_numbers_on_its_axes(about, method, axis):
+    fig = caa.plot_projection(projection_table((3,), **about).assign(x_share=np.nan, y_share=np.nan))
     assert f"{method}, fitted at layer 3; axes have no unit" in fig.layout.title.text
     assert fig.layout.yaxis.title.text == axis
     assert fig.layout.xaxis.showticklabels is fig.layout.yaxis.showticklabels is False
@@ -441,14 +440,13 @@ def test_markup_in_names_is_shown_as_it_is():
 # Maps of vectors
 
 
-def vector_table(names=("refusal", "mine"), layers=range(12), **attrs):
+def vector_table(names=("refusal", "mine"), layers=range(12), **about):
     """Lines of vectors, well apart."""
     rows = [
         (name, layer, 1.5 + layer, float(layer), float(place)) for place, name in enumerate(names) for layer in layers
     ]
     table = pd.DataFrame(rows, columns=["vector", "layer", "norm", "x", "y"]).assign(x_share=0.42, y_share=0.2)
-    table.attrs = {"method": "pca", "normalize": True, **attrs}
-    return table
+    return table.assign(**{"method": "pca", "normalize": True, **about})
 
 
 def test_a_vector_is_a_line_through_its_layers():
