@@ -77,7 +77,7 @@ def test_options_reach_the_sweep(tiny_llama, pairs, vector):
 
 
 def test_a_vector_of_another_model_must_be_declared(tiny_llama, pairs, vector):
-    foreign = replace(vector, metadata=dict(vector.metadata, model="base"))
+    foreign = replace(vector, metadata=dict(vector.metadata, model="base", model_revision=None))
     with pytest.raises(caa.errors.VectorMismatchError, match=r"made from 'base'.*vector\.transferred_to\(model\)"):
         caa.analysis.transfer(tiny_llama, foreign, pairs)
     options = {"source_layers": 1, "layers": [0, 3], "multipliers": [1]}

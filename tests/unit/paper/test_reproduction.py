@@ -370,15 +370,13 @@ def test_nothing_is_computed_twice(tmp_path, data, calls):
     assert "refusal.safetensors: made from something else (items), so it is made anew" in lines
 
 
-def test_another_model_of_the_same_name_makes_everything_anew(tmp_path, data, calls, tiny_folder):
-    options = {"behaviors": ["refusal"], "layers": [1], "say": lambda _: None}
-    reproduce(tmp_path / "out", data, model_name=str(tiny_folder), **options)
-    reproduce(tmp_path / "out", data, model_name=str(tiny_folder), **options)
+def test_another_model_of_the_same_name_makes_everything_anew(tmp_path, data, calls, monkeypatch):
+    options = {"model_name": "x", "behaviors": ["refusal"], "layers": [1], "say": lambda _: None}
+    reproduce(tmp_path / "out", data, **options)
+    reproduce(tmp_path / "out", data, **options)
     assert (calls["extract_vector"], calls["sweep"]) == (1, 1)
-    other = tmp_path / tiny_folder.name
-    other.mkdir()
-    (other / "config.json").write_text("{}")
-    reproduce(tmp_path / "out", data, model_name=str(other), **options)
+    monkeypatch.setattr("caa_interp.models.access.revisions", {})
+    reproduce(tmp_path / "out", data, **options)
     assert (calls["extract_vector"], calls["sweep"]) == (2, 2)
 
 
