@@ -25,6 +25,8 @@ from tests.conftest import small_tokenizer
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))}
+# Texts besides the pages that name what is public.
+ELSEWHERE = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "notebooks").glob("*.ipynb"))]
 GUIDES = [name for name in PAGES if name.startswith("howto/") or name == "index.md"]
 CHROMIUM = shutil.which("chromium")
 
@@ -97,9 +99,41 @@ def test_guides_have_snippets_that_run():
     assert without == {"howto/index.md", "howto/llama-2.md", "howto/reproduce.md", "howto/study.md"}
 
 
+def unknown_names(text: str) -> set[str]:
+    """Names such as ``caa.sweep``, ``caa.evaluation.calibrate`` or ``caa.PromptFormat.of`` that are not public."""
+    unknown = set()
+    for path in set(re.findall(r"(?<![-\w])caa((?:\.[A-Za-z]\w*)+)", text)):
+        owner: object = caa
+        for name in path[1:].split("."):
+            public = name in getattr(owner, "__all__", [name]) and not name.startswith("_")
+            if not (public and hasattr(owner, name)):
+                unknown.add(f"caa{path}")
+                break
+            owner = getattr(owner, name)
+    return unknown
+
+
+def test_unknown_names_are_noticed():
+    known = "caa.sweep(...) caa.evaluation.calibrate, caa.PromptFormat.of(model); caa.tree; published-caa.md"
+    assert not unknown_names(known)
+    unknown = {
+        "caa.calibrate",
+        "caa.evaluation.measured",
+        "caa.evaluation.cost",
+        "caa.PromptFormat.encode",
+        "caa.a.b.c",
+    }
+    assert unknown_names(" ".join([known, *unknown])) == unknown
+
+
+@pytest.mark.parametrize("path", ELSEWHERE, ids=lambda path: path.name)
+def test_names_in_other_texts_are_public(path):
+    assert not unknown_names(path.read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_names_are_public_and_snippets_are_python(page):
-    assert set(re.findall(r"(?<![-\w])caa\.(\w+)", PAGES[page])) <= set(caa.__all__)
+    assert not unknown_names(PAGES[page])
     for snippet in snippets(page):
         compile(snippet.code, page, "exec")
 
