@@ -462,7 +462,9 @@ def test_labels_are_shown_as_they_are(table):
 
 
 def test_a_table_of_something_else_is_refused(table):
-    with pytest.raises(caa.InputError, match=r"columns \['cosine'\] are missing; give the result of caa_interp\.analysis\.decom"):
+    with pytest.raises(
+        caa.InputError, match=r"columns \['cosine'\] are missing; give the result of caa_interp\.analysis\.decom"
+    ):
         caa.plotting.plot_decomposition(table.drop(columns="cosine"))
     with pytest.raises(caa.InputError, match="no rows"):
         caa.plotting.plot_decomposition(table.iloc[:0])

@@ -361,7 +361,18 @@ def test_tsne_takes_no_held_out_points():
 def test_vectors_of_all_layers_are_one_map_of_directions():
     named = {"refusal": vector(0), "mine": vector(1)}
     table = caa.analysis.project_vectors(named)
-    assert list(table.columns) == "vector layer norm x y x_share y_share method normalize seed".split()
+    assert list(table.columns) == [
+        "vector",
+        "layer",
+        "norm",
+        "x",
+        "y",
+        "x_share",
+        "y_share",
+        "method",
+        "normalize",
+        "seed",
+    ]
     assert table["vector"].tolist() == ["refusal"] * 3 + ["mine"] * 3
     assert table["layer"].tolist() == [1, 4, 7] * 2
     values = torch.cat([one.values for one in named.values()]).double()
