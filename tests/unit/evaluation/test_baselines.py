@@ -149,8 +149,8 @@ def test_several_vectors_share_the_work(tiny_llama, vector, behavior, table):
     ("options", "message"),
     [
         ({"multipliers": (-1, 1)}, "multipliers: [-1.0, 1.0]; 0 must be one of them, which is each baseline alone."),
-        ({"n_pairs": 0}, "n_pairs: 0; it must be at least 1."),
-        ({"n_shots": -1}, "n_shots: -1; it must not be negative"),
+        ({"n_pairs": 0}, "n_pairs: 0; it must be a whole number of at least 1."),
+        ({"n_shots": -1}, "n_shots: -1; it must be a whole number of at least 0"),
         ({"n_shots": 3}, "n_shots: 3, but the behavior has 2 train pairs. Show fewer."),
         ({"layer": 3}, "layer 3: the vector has layers 1 to 2"),
         ({"format": "letters"}, "format: 'letters'"),
