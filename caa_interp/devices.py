@@ -1,4 +1,4 @@
-"""What there is to run on, and what is installed, in JSON types."""
+"""Hardware and installed packages, in JSON types."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PACKAGES = (
 
 
 def environment() -> dict[str, Any]:
-    """Tell what this process runs on.
+    """Return what this process runs on.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def environment() -> dict[str, Any]:
         "caa_interp": version_of("caa-interp"),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: found for name, found in versions.items() if found is not None},
+        "packages": {name: number for name, number in versions.items() if number is not None},
         "devices": devices(),
         "threads": threads(),
     }
@@ -55,13 +55,13 @@ def devices() -> list[dict[str, Any]]:
     import torch
 
     memory = psutil.virtual_memory().total
-    found = [{"name": "cpu", "description": _cpu(), "memory_bytes": memory}]
+    rows = [{"name": "cpu", "description": _cpu(), "memory_bytes": memory}]
     for index in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(index)
-        found.append({"name": f"cuda:{index}", "description": gpu.name, "memory_bytes": gpu.total_memory})
+        rows.append({"name": f"cuda:{index}", "description": gpu.name, "memory_bytes": gpu.total_memory})
     if torch.backends.mps.is_available():
-        found.append({"name": "mps", "description": "Apple GPU, which shares the memory", "memory_bytes": memory})
-    return found
+        rows.append({"name": "mps", "description": "Apple GPU, which shares the memory", "memory_bytes": memory})
+    return rows
 
 
 def threads() -> dict[str, Any]:
@@ -81,7 +81,7 @@ def version_of(package: str) -> str | None:
 
 
 def _cpu() -> str:
-    """Model of the CPU, which Linux tells in a file and other systems to Python."""
+    """Model of the CPU, from /proc/cpuinfo on Linux and from Python elsewhere."""
     if CPU_FACTS.is_file():
         for line in CPU_FACTS.read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")

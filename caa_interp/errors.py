@@ -1,6 +1,7 @@
-"""Exceptions. Every message names the input, what was given, what is allowed and what to do."""
+"""Exceptions and the check of a count. Messages name the input, what was given, what is allowed and what to do."""
 
 from collections.abc import Iterator
+from numbers import Integral
 
 
 class CAAError(Exception):
@@ -21,6 +22,12 @@ class VectorMismatchError(InputError):
 
 class MissingDependencyError(CAAError, ImportError):
     """An optional package is needed and not installed; the message holds its install line."""
+
+
+def check_count(name: str, value: object, least: int = 1) -> None:
+    """Raise :class:`InputError` unless ``value`` is a whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise InputError(f"{name}: {value!r}; it must be a whole number of at least {least}.")
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

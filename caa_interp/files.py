@@ -1,4 +1,4 @@
-"""Where files are kept, how they are written so that none is ever half there, and hashes of what they hold."""
+"""The cache folder, atomic writes, and digests of contents."""
 
 from __future__ import annotations
 

@@ -71,8 +71,8 @@ def simultaneous_mean(
     """Mean over items with intervals that hold for all conditions at once.
 
     The bootstrap distribution of the largest t statistic (single-step max-t, Westfall and Young 1993, chapter 2;
-    studentized as in Romano and Wolf 2005, Econometrica 73). Conditions that go together cost less than their
-    number, unlike with Bonferroni's correction.
+    studentized as in Romano and Wolf 2005, Econometrica 73). Correlated conditions cost less
+    than with Bonferroni's correction.
 
     1. Resample items as a whole. In every resample divide each condition's deviation from its mean by the standard
        error in that resample.
@@ -179,7 +179,7 @@ def wilson_interval(share: float, n_items: int, confidence: float = 0.95) -> tup
     Returns
     -------
     low, high
-        Within 0 and 1.
+        From 0 to 1.
     """
     z = float(stats.norm.ppf((1 + confidence) / 2))
     center = (share + z**2 / (2 * n_items)) / (1 + z**2 / n_items)

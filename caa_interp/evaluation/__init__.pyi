@@ -2,7 +2,6 @@ from .baselines import (
     baselines as baselines,
     few_shot_prompt as few_shot_prompt,
 )
-from .comparison import compare_at_equal_divergence as compare_at_equal_divergence
 from .controls import (
     orthogonal_vectors as orthogonal_vectors,
     random_vectors as random_vectors,
@@ -13,6 +12,7 @@ from .cost import (
     capability as capability,
     divergence as divergence,
     perplexity as perplexity,
+    side_effects as side_effects,
 )
 from .dose_response import (
     dose_response as dose_response,
@@ -29,9 +29,9 @@ from .judging import (
     estimate_cost as estimate_cost,
     judge_answers as judge_answers,
 )
-from .side_effects import side_effects as side_effects
 from .strength import (
     calibrate as calibrate,
+    compare_at_equal_divergence as compare_at_equal_divergence,
     relative_multiplier as relative_multiplier,
 )
 from .summary import (

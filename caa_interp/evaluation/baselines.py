@@ -19,7 +19,7 @@ import pandas as pd
 
 from caa_interp.behaviors.behavior import Behavior
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, check_count
 from caa_interp.evaluation.summary import NO_BASELINE
 from caa_interp.evaluation.sweep import scoring_format, sweep
 from caa_interp.progress import track
@@ -63,11 +63,6 @@ def few_shot_prompt(
     str
         The examples in the form in which a base model is addressed (``Input: ...``, ``Response: ...``), with a line
         above them that says what they are.
-
-    Raises
-    ------
-    InputError
-        If there are fewer than ``n`` pairs, or an argument is not one of those above.
     """
     check_format(format)
     checked = check_pairs(pairs)
@@ -103,10 +98,8 @@ def baselines(
 
     Parameters
     ----------
-    model
-        A TransformerLens model, see :func:`caa_interp.load_model`.
-    vector
-        A steering vector, several by name, or interventions, as in :func:`caa_interp.sweep`.
+    model, vector
+        As in :func:`caa_interp.sweep`.
     behavior
         Its ``test`` pairs are scored, its ``train`` pairs are the examples, and its ``system_prompts`` are used if it
         has them.
@@ -149,10 +142,9 @@ def baselines(
     if not isinstance(behavior, Behavior):
         raise InputError(f"behavior: {type(behavior).__name__}; give a Behavior, such as load_behavior returns.")
     test = check_pairs(behavior.test, "behavior.test")
-    if n_pairs is not None and n_pairs < 1:
-        raise InputError(f"n_pairs: {n_pairs}; it must be at least 1.")
-    if n_shots < 0:
-        raise InputError(f"n_shots: {n_shots}; it must not be negative; 0 leaves these baselines out.")
+    if n_pairs is not None:
+        check_count("n_pairs", n_pairs)
+    check_count("n_shots", n_shots, least=0)
     asked = conditions(model, vector, layer, multipliers, operator, positions)
     if not any(condition.multiplier == 0 for condition in asked):
         given = [condition.multiplier for condition in asked]

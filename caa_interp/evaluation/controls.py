@@ -1,4 +1,4 @@
-"""Vectors that ought to do nothing, to stand beside one that does.
+"""Control vectors, which should have no effect of their own.
 
 Each kind rules out one more explanation of an effect, and has the vector's norm at every layer, so that direction
 alone differs:
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from caa_interp.errors import InputError, VectorMismatchError
+from caa_interp.errors import InputError, VectorMismatchError, check_count
 from caa_interp.vectors.activations import Activations
 from caa_interp.vectors.extraction import vector_from_activations
 from caa_interp.vectors.vector import SteeringVector
@@ -51,12 +51,8 @@ def orthogonal_vectors(vector: SteeringVector, n: int = 20, *, seed: int = 0) ->
 
     Parameters
     ----------
-    vector
-        The vector to match; its width is at least 2.
-    n
-        Number of controls.
-    seed
-        Seed of the directions.
+    vector, n, seed
+        As in :func:`random_vectors`; the vector's width is at least 2.
 
     Returns
     -------
@@ -123,7 +119,7 @@ def shuffled_vectors(activations: Activations, n: int = 20, *, seed: int = 0) ->
 
 
 def rescaled_to(vector: SteeringVector, reference: SteeringVector) -> SteeringVector:
-    """Return ``vector`` with the norms of ``reference``: to stand beside it as a control.
+    """Return ``vector`` with the norms of ``reference``: so that it can serve as its control.
 
     Parameters
     ----------
@@ -150,8 +146,7 @@ def _controls(
     stream: int = 0,
 ) -> dict[str, SteeringVector]:
     """Controls by name; ``stream`` tells the random numbers of one kind from those of another with the same seed."""
-    if n < 1:
-        raise InputError(f"n: {n}; it must be at least 1.")
+    check_count("n", n)
     start = int(np.random.SeedSequence([seed, stream]).generate_state(1)[0]) if stream else seed
     generator = torch.Generator().manual_seed(start)
     controls = {}

@@ -1,27 +1,29 @@
-"""What steering costs: prose that becomes less likely, words that drift from the unsteered model's, questions missed.
+"""What steering costs: less likely prose, drift from the unsteered model, wrong answers, other behaviors moved.
 
 1. Perplexity of neutral prose, and how far the next-token distributions move on it.
 2. The same distance on what the unsteered model itself would answer: KL(unsteered || steered), in nats per token.
    At equal distance vectors, layers and operators can be compared, whatever the lengths of their vectors
    (:mod:`caa_interp.evaluation.strength`).
 3. Capability: two-option questions with a right answer (Rimsky et al. 2024, section 5, on MMLU).
+4. Side effects: steer one behavior, measure the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from caa_interp.behaviors.pairs import ContrastPair
-from caa_interp.errors import InputError
+from caa_interp.behaviors.behavior import Behavior
+from caa_interp.behaviors.pairs import ContrastPair, check_pairs
+from caa_interp.errors import InputError, check_count
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.models.access import model_id
 from caa_interp.progress import track
 from caa_interp.prompts.conversation import Prompt
 from caa_interp.prompts.format import PromptFormat
-from caa_interp.prompts.rendering import Format
 from caa_interp.steering.context import ambient
 from caa_interp.steering.generation import encode_prompt
 from caa_interp.steering.intervention import Condition, Steered, conditions
@@ -31,6 +33,7 @@ from caa_interp.steering.writing import write_all
 from caa_interp.tree.branches import Branch
 from caa_interp.tree.edits import Operator
 from caa_interp.tree.run import run_trees
+from caa_interp.vectors.vector import SteeringVector
 
 
 def perplexity(
@@ -47,28 +50,17 @@ def perplexity(
 ) -> pd.DataFrame:
     """Measure how likely passages of text are under steering.
 
-    The text stands by itself, without a chat form; its first two tokens count as the prompt, so that it is steered
-    from its second token on. The first, which is the BOS token where a tokenizer puts one, is what models rest their
-    attention on.
+    The text is given without a chat template. Its first two tokens count as the prompt, so it is steered from its
+    second token on: the first, often the BOS token, is an attention sink.
 
     Parameters
     ----------
-    model
-        The model.
-    vector
-        A steering vector, several by name, or interventions, as in :func:`caa_interp.sweep`.
+    model, vector, layers, multipliers, operator, positions, progress
+        As in :func:`caa_interp.sweep`.
     passages
         Texts, such as those of :func:`caa_interp.load_prose`; at least three tokens each.
-    layers
-        0-based block indices; default: all of the vector's.
-    multipliers
-        Finite numbers; 0 is the unsteered model, exactly.
-    operator, positions
-        What is done with vector and multiplier, and where, see :class:`Intervention`.
     max_tokens
         Passages are cut to this many tokens.
-    progress
-        Show a progress bar.
 
     Returns
     -------
@@ -141,21 +133,13 @@ def capability(
     model: Any,
     vector: Steered,
     questions: Iterable[ContrastPair],
-    *,
-    format: Format | None = None,
-    layers: int | Sequence[int] | None = None,
-    multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
-    operator: Operator = add,
-    positions: Positions = "from_last_prompt_token",
-    system_prompt: str | None = None,
-    prompt_format: PromptFormat | None = None,
-    progress: bool = True,
+    **options: Any,
 ) -> pd.DataFrame:
     """Answer two-option questions under steering (Rimsky et al. 2024, section 5).
 
     Parameters
     ----------
-    model, vector, format, layers, multipliers, operator, positions, system_prompt, prompt_format, progress
+    model, vector, **options
         As in :func:`caa_interp.sweep`.
     questions
         Questions whose positive answer is the right one, see :func:`caa_interp.load_questions`.
@@ -166,20 +150,68 @@ def capability(
         The table of :func:`caa_interp.sweep` and ``correct``: 1 where the right answer is the likelier one, else 0.
         The paper's measure, the mean probability of the right letter, is ``p_positive``.
     """
-    table = sweep(
-        model,
-        vector,
-        questions,
-        format=format,
-        layers=layers,
-        multipliers=multipliers,
-        operator=operator,
-        positions=positions,
-        system_prompt=system_prompt,
-        prompt_format=prompt_format,
-        progress=progress,
-    )
+    table = sweep(model, vector, questions, **options)
     return table.assign(correct=(table["logit_difference"] > 0).astype(float))
+
+
+def side_effects(
+    model: Any,
+    vectors: Mapping[str, SteeringVector],
+    behaviors: Mapping[str, Behavior | Sequence[ContrastPair]],
+    *,
+    layers: int | Mapping[str, int],
+    multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
+    n_pairs: int | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> pd.DataFrame:
+    """Score the held-out pairs of every behavior under every vector, in one sweep per behavior.
+
+    Parameters
+    ----------
+    model
+        The model.
+    vectors
+        Steering vectors by name; :func:`caa_interp.match_norms` makes their multipliers comparable.
+    behaviors
+        Behaviors by name, whose ``test`` pairs are scored, or the pairs themselves.
+    layers
+        0-based block index at which all vectors are added, or one for each name of ``vectors``.
+    multipliers, **options
+        As in :func:`caa_interp.sweep`; at least two multipliers, for a slope.
+    n_pairs
+        Score this many pairs of each behavior, the first ones; default: all.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The tables of :func:`caa_interp.sweep` and a first column ``behavior``, the measured one; ``vector`` is the
+        one that steers. :func:`caa_interp.steerability` of it is the matrix of effects with intervals.
+    """
+    conditions(model, vectors, None, multipliers)
+    if not behaviors:
+        raise InputError("behaviors: the mapping is empty; give at least one behavior.")
+    if len(set(multipliers)) < 2:
+        raise InputError(f"multipliers: {list(multipliers)}; an effect needs at least two. Give two or more.")
+    if n_pairs is not None:
+        check_count("n_pairs", n_pairs)
+    chosen = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(vectors, layers)
+    if missing := [name for name in vectors if name not in chosen]:
+        raise InputError(f"layers: there is none for {missing[0]!r}. Give one for each of {list(vectors)}.")
+    single = {
+        name: replace(vector, values=vector.at(chosen[name])[None], layers=(int(chosen[name]),))
+        for name, vector in vectors.items()
+    }
+    pairs = {
+        name: check_pairs(one.test if isinstance(one, Behavior) else one, f"behaviors[{name!r}]")[:n_pairs]
+        for name, one in behaviors.items()
+    }
+    tables = {}
+    for name, scored in track(pairs.items(), "Measuring", progress, total=len(pairs)):
+        tables[name] = sweep(model, single, scored, multipliers=multipliers, progress=False, **options)
+    return pd.concat(tables, names=["behavior"]).reset_index("behavior").reset_index(drop=True)
 
 
 def own_answers(
@@ -219,7 +251,7 @@ def measured(
             frame = described.assign(
                 n_tokens=[len(answers) for answers in result.log_probs],
                 log_p=[float(answers.double().mean()) for answers in result.log_probs],
-                divergence=[float(found.double().mean()) for found in result.divergences],
+                divergence=[float(each.double().mean()) for each in result.divergences],
                 model=model_id(model),
                 path=result.path,
             )

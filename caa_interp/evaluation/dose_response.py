@@ -1,13 +1,13 @@
-"""The dose-response of several behaviors, each beside its controls, as a study would report it.
+"""Dose-responses of several behaviors, each with its controls.
 
 For every behavior:
 
-1. set some train pairs apart for validation, whole topics of them;
-2. take the activations of the other train pairs once; the vector and its shuffled-label controls are means of them;
+1. set whole topics of train pairs apart for validation;
+2. make the vector and its shuffled-label controls from the other train pairs;
 3. choose the layer on the validation pairs: the one with the steepest mean response;
-4. score the test pairs at that layer, at every multiplier, under the vector and under each control.
+4. score the test pairs at that layer, at every multiplier, with the vector and with each control.
 
-No pair has two of these uses, and train and test pairs of the packaged behaviors share no topic.
+Each pair is used for one of these; train and test pairs of the packaged behaviors share no topic.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pandas as pd
 
 from caa_interp.behaviors.behavior import Behavior
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, check_count
 from caa_interp.evaluation.controls import random_vectors, shuffled_vectors
 from caa_interp.evaluation.summary import choose_layer
 from caa_interp.evaluation.sweep import sweep
@@ -60,13 +60,10 @@ def dose_response(
 
     Parameters
     ----------
-    model
-        A TransformerLens model, see :func:`caa_interp.load_model`.
+    model, format, operator, positions, prompt_format
+        As in :func:`caa_interp.sweep`; ``format`` is also the form of the train pairs.
     behaviors
-        ``{name: Behavior}``, such as :func:`caa_interp.load_behaviors` gives. Of each, ``train`` and ``test`` are
-        used.
-    format
-        ``"choices"`` (default, the paper's) or ``"text"``.
+        ``{name: Behavior}``, such as :func:`caa_interp.load_behaviors` gives.
     estimator
         Makes the vector, see :mod:`caa_interp.vectors.estimators`.
     n_train
@@ -81,14 +78,10 @@ def dose_response(
     multipliers
         At least two. Effects are changes from 0, so it should be one of them. The layer is chosen by the response
         between the smallest and the largest.
-    operator, positions
-        What is done with vector and multiplier, and where, see :class:`Intervention`.
     n_random, n_shuffled
         Numbers of controls (:func:`random_vectors`, :func:`shuffled_vectors`); 0 leaves a kind out.
     seed
         Seed of the split, of the draws and of the controls.
-    prompt_format
-        How the model is addressed; default: ``PromptFormat.of(model)``.
     progress
         Show a progress bar over behaviors.
 
@@ -114,11 +107,10 @@ def dose_response(
         raise InputError("behaviors: the mapping is empty; give at least one behavior.")
     counts = {"n_train": n_train, "n_validation": n_validation, "n_test": n_test}
     for name, number in counts.items():
-        if number is not None and number < 1:
-            raise InputError(f"{name}: {number}; it must be at least 1.")
+        if number is not None:
+            check_count(name, number)
     for name, number in {"n_random": n_random, "n_shuffled": n_shuffled}.items():
-        if number < 0:
-            raise InputError(f"{name}: {number}; it must not be negative; 0 leaves these controls out.")
+        check_count(name, number, least=0)
     splits = {
         name: split_behavior(name, one, candidates, n_train, n_validation, n_test, seed)
         for name, one in behaviors.items()

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
-from caa_interp.errors import InputError, MissingDependencyError
+from caa_interp.errors import InputError, MissingDependencyError, check_count
 from caa_interp.files import fingerprint, publish_folder
 from caa_interp.models.access import model_id, steered
 from caa_interp.models.wrapping import plain_copy, wrap
@@ -71,7 +71,7 @@ def fine_tune(
     pairs
         Pairs to train on, usually a behavior's ``train``.
     side
-        ``"positive"`` (default): the answers that show the behavior; ``"negative"``: the others.
+        ``"positive"``: the answers that show the behavior; ``"negative"``: the others.
     method
         ``"lora"`` (default): low-rank updates of every linear map within the blocks, by AdamW with a rate that falls
         to zero, merged into the weights at the end. ``"full"``: all weights, by SGD without momentum, as in the
@@ -108,8 +108,6 @@ def fine_tune(
 
     Raises
     ------
-    InputError
-        If an argument is not one of those above.
     MissingDependencyError
         If ``peft`` (LoRA) or ``accelerate`` is not installed.
     ModelError
@@ -121,9 +119,20 @@ def fine_tune(
     a weight beside the model. LoRA leaves the weights in the model's own precision.
     """
     checked = check_pairs(pairs)
-    _check_choices(side, method)
-    _check_numbers(learning_rate, {"epochs": epochs, "batch_size": batch_size, "rank": rank}, seed)
-    _check_installed(method)
+    if side not in ("positive", "negative"):
+        raise InputError(f"side: {side!r} is not one of 'positive', 'negative'.")
+    if method not in _METHODS:
+        raise InputError(f"method: {method!r} is not one of {', '.join(map(repr, _METHODS))}.")
+    if learning_rate is not None and not (math.isfinite(learning_rate) and learning_rate > 0):
+        raise InputError(f"learning_rate: {learning_rate}; it must be a positive number, or None for the default.")
+    for argument, value in {"epochs": epochs, "batch_size": batch_size, "rank": rank}.items():
+        check_count(argument, value)
+    check_count("seed", seed, least=0)
+    for package in ("accelerate", "peft") if method == "lora" else ("accelerate",):
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(
+                f"fine_tune: it needs the package {package}; pip install 'caa-interp[finetune]'"
+            )
     if model in steered:
         raise InputError("model: it is being steered. Fine-tune it outside the steer context.")
     examples = answer_examples(model, checked, side, format, system_prompt)
@@ -131,8 +140,10 @@ def fine_tune(
     if learning_rate is not None:
         settings["learning_rate"] = float(learning_rate)
     folder = None if output is None else Path(output).expanduser().resolve()
-    name = _digested(model, method, side, [examples, settings, rank]) if folder is None else folder.name
-    if folder is not None:
+    if folder is None:
+        name = f"{model_id(model)}+{method}-{side}-{fingerprint([examples, settings, rank])[:8]}"
+    else:
+        name = folder.name
         _check_folder(folder, model)
 
     plain = plain_copy(model)
@@ -159,17 +170,17 @@ def answer_examples(
 ) -> list[Examples]:
     """Sequences to train on: for each pair two in the choices form, which end at the letter, and one for text."""
     prompts = PromptFormat.of(model)
-    found = []
+    examples = []
     for number, pair in enumerate(pairs):
-        examples = []
+        sequences = []
         for rendering in prompts.render(pair, format, system_prompt, what=f"pairs[{number}]"):
             tokens, begin = list(getattr(rendering, side)), rendering.n_prompt
             if format == "choices":
                 begin = rendering.n_shared
                 tokens = tokens[: begin + 1]
-            examples.append({"input_ids": tokens, "labels": [IGNORED] * begin + tokens[begin:]})
-        found.append(examples)
-    return found
+            sequences.append({"input_ids": tokens, "labels": [IGNORED] * begin + tokens[begin:]})
+        examples.append(sequences)
+    return examples
 
 
 def with_adapters(plain: Any, rank: int) -> Any:
@@ -185,7 +196,7 @@ def with_adapters(plain: Any, rank: int) -> Any:
 
 
 def train(plain: Any, examples: list[Examples], settings: Mapping[str, Any], progress: bool) -> None:
-    """Train a Hugging Face model with the Trainer, which is kept from writing, reporting and spreading over GPUs."""
+    """Train a Hugging Face model with the Trainer, without files, reports or a second GPU."""
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
     on_cpu, use_cache = plain.device.type == "cpu", plain.config.use_cache
@@ -223,29 +234,6 @@ def batched(pairs: Sequence[Examples]) -> dict[str, torch.Tensor]:
     }
 
 
-def _check_choices(side: str, method: str) -> None:
-    if side not in ("positive", "negative"):
-        raise InputError(f"side: {side!r} is not one of 'positive', 'negative'.")
-    if method not in _METHODS:
-        raise InputError(f"method: {method!r} is not one of {', '.join(map(repr, _METHODS))}.")
-
-
-def _check_numbers(learning_rate: float | None, counts: Mapping[str, int], seed: int) -> None:
-    if learning_rate is not None and not (math.isfinite(learning_rate) and learning_rate > 0):
-        raise InputError(f"learning_rate: {learning_rate}; it must be a positive number, or None for the default.")
-    for name, value, least in [*((name, value, 1) for name, value in counts.items()), ("seed", seed, 0)]:
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InputError(f"{name}: {value!r}; it must be a whole number of at least {least}.")
-
-
-def _check_installed(method: str) -> None:
-    for package in ("accelerate", "peft") if method == "lora" else ("accelerate",):
-        if importlib.util.find_spec(package) is None:
-            raise MissingDependencyError(
-                f"fine_tune: it needs the package {package}; pip install 'caa-interp[finetune]'"
-            )
-
-
 def _check_folder(folder: Path, model: Any) -> None:
     """Raise :class:`InputError` if the folder is there, or if a model of its name would be addressed differently."""
     if folder.exists():
@@ -260,10 +248,6 @@ def _check_folder(folder: Path, model: Any) -> None:
             f"the form {after!r}, since its tokenizer has no chat template. Keep its name {model_id(model)!r} as a "
             "part of the folder's."
         )
-
-
-def _digested(model: Any, method: str, side: str, content: Any) -> str:
-    return f"{model_id(model)}+{method}-{side}-{fingerprint(content)[:8]}"
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from caa_interp.errors import InputError, MissingDependencyError, ModelError
+from caa_interp.errors import InputError, MissingDependencyError, ModelError, check_count
 from caa_interp.evaluation.judge_requests import Messages, UnjudgedError
 from caa_interp.models.access import is_bridge, model_id, model_revision, steered
 from caa_interp.prompts.format import PromptFormat
@@ -71,9 +71,8 @@ class OpenAIJudge:
             raise InputError(f"base_url: {base_url!r}; give an address such as 'http://localhost:8000/v1'.")
         counts = {"concurrency": (concurrency, 1), "max_retries": (max_retries, 0), "max_tokens": (max_tokens, 1)}
         for name, (value, least) in counts.items():
-            unlimited = name == "max_tokens" and value is None
-            if not unlimited and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                raise InputError(f"{name}: {value!r}; it must be a whole number of at least {least}.")
+            if name != "max_tokens" or value is not None:
+                check_count(name, value, least)
         if not (math.isfinite(timeout) and timeout > 0):
             raise InputError(f"timeout: {timeout}; it must be a positive number of seconds.")
         if temperature is not None and not (math.isfinite(temperature) and temperature >= 0):
@@ -180,7 +179,7 @@ class LocalJudge:
         targets = [tuple((p - 1, tokens[p]) for p in range(begin, len(tokens))) for tokens in replies]
         branches = [Branch(tokens, targets=asked) for tokens, asked in zip(replies, targets, strict=True)]
         log_probs = run_tree(self._model, branches).log_probs
-        return torch.stack([found.double().sum() for found in log_probs]).softmax(0)
+        return torch.stack([answer.double().sum() for answer in log_probs]).softmax(0)
 
 
 @torch.no_grad()

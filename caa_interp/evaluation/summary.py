@@ -261,8 +261,9 @@ def _conditions(table: pd.DataFrame, names: Sequence[str]) -> tuple[pd.Series[in
 def _unsteered(conditions: pd.DataFrame) -> np.ndarray:
     """For each condition the place of the unsteered one that it is compared with, or -1."""
     rows = [{name: None if pd.isna(value) else value for name, value in row.items()} for row in _records(conditions)]
-    # A tuned model is compared with the one it was made from.
-    free = {"vector", "kind", "source_layer", "layer", "operator", *({"model"} if "baseline" in conditions else ())}
+    free = {"vector", "kind", "source_layer", "layer", "operator", "positions"}
+    if "baseline" in conditions:
+        free.add("model")  # a tuned model is compared with the one it was made from
     shared = [name for name in SERIES if name in conditions and name not in free]
     own = [*shared, *(name for name in ("vector", "source_layer", "layer") if name in conditions)]
 
@@ -279,8 +280,9 @@ def _unsteered(conditions: pd.DataFrame) -> np.ndarray:
     found = []
     for row in rows:
         candidates = places.get(("own", *key(row, own))) or places.get((UNSTEERED, *key(row, shared))) or [-1]
-        # Unsteered is the same under every operator, and is there for each: that of the row itself comes first.
-        alike = [[rows[place].get(name) == row.get(name) for name in ("model", "operator")] for place in candidates]
+        # Unsteered is the same for every operator and all positions. Prefer the row's own.
+        same = ("model", "operator", "positions")
+        alike = [[rows[place].get(name) == row.get(name) for name in same] for place in candidates]
         found.append(candidates[alike.index(max(alike))])
     return np.array(found)
 

@@ -22,8 +22,7 @@ from caa_interp.analysis.reliability import reliability
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError
 from caa_interp.evaluation.controls import orthogonal_vectors, random_vectors, shuffled_vectors
-from caa_interp.evaluation.cost import capability, divergence, perplexity
-from caa_interp.evaluation.side_effects import side_effects
+from caa_interp.evaluation.cost import capability, divergence, perplexity, side_effects
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.models import load_model
 from caa_interp.models.access import model_id, model_revision, n_layers

@@ -1,5 +1,6 @@
 """Baselines are sweeps under prompts and in tuned models; their summary is paired; the figure shows its numbers."""
 
+import importlib
 from dataclasses import replace
 
 import numpy as np
@@ -109,8 +110,8 @@ def test_every_baseline_is_a_sweep(tiny_llama, vector, behavior, tuned, table):
     for name, model, prompt in zip([*NAMES, "tuning"], models, [*prompts, None], strict=True):
         one = vector if model is tiny_llama else vector.transferred_to(tuned)
         expected = caa.sweep(model, one, behavior.test, format="text", layers=2, system_prompt=prompt)
-        rows = table[table["baseline"] == name].drop(columns=["baseline", "behavior"]).reset_index(drop=True)
-        assert rows.pop("system_prompt").map(lambda used, prompt=prompt: used == prompt or prompt is None).all()
+        rows = table[table["baseline"] == name].drop(columns=["baseline", "behavior", "seed"]).reset_index(drop=True)
+        assert rows.pop("system_prompt").map(lambda used, prompt=prompt: used == (prompt or "")).all()
         pd.testing.assert_frame_equal(rows, expected)
     unsteered = table[table["multiplier"] == 0].pivot(index="item", columns="baseline", values="logit_difference")
     assert len(unsteered.round(4).T.drop_duplicates()) == 6  # every one does something
@@ -121,7 +122,8 @@ def test_labels(table, tiny_llama, behavior):
     assert table["model"].unique().tolist() == [str(tiny_llama.cfg.model_name), "tuned"]
     assert (table["behavior"] == "weather").all()
     prompts = table.groupby("baseline", sort=False)["system_prompt"].first()
-    assert prompts[prompts.notna()].index.tolist() == NAMES[1:]
+    assert prompts[prompts != ""].index.tolist() == NAMES[1:]
+    assert (table["seed"] == 0).all()
     assert prompts["negative system prompt"] == PROMPTS["negative"]
     shown = prompts["positive few-shot"]
     assert any(pair.positive in shown for pair in behavior.train)
@@ -147,8 +149,8 @@ def test_several_vectors_share_the_work(tiny_llama, vector, behavior, table):
     ("options", "message"),
     [
         ({"multipliers": (-1, 1)}, "multipliers: [-1.0, 1.0]; 0 must be one of them, which is each baseline alone."),
-        ({"n_pairs": 0}, "n_pairs: 0; it must be at least 1."),
-        ({"n_shots": -1}, "n_shots: -1; it must not be negative"),
+        ({"n_pairs": 0}, "n_pairs: 0; it must be a whole number of at least 1."),
+        ({"n_shots": -1}, "n_shots: -1; it must be a whole number of at least 0"),
         ({"n_shots": 3}, "n_shots: 3, but the behavior has 2 train pairs. Show fewer."),
         ({"layer": 3}, "layer 3: the vector has layers 1 to 2"),
         ({"format": "letters"}, "format: 'letters'"),
@@ -156,14 +158,14 @@ def test_several_vectors_share_the_work(tiny_llama, vector, behavior, table):
     ],
 )
 def test_arguments_are_checked_before_any_work(tiny_llama, vector, behavior, monkeypatch, options, message):
-    monkeypatch.setattr("caa_interp.evaluation.baselines.sweep", None)
+    monkeypatch.setattr(importlib.import_module("caa_interp.evaluation.baselines"), "sweep", None)
     with pytest.raises(caa.InputError) as caught:
         baselines(tiny_llama, vector, behavior, **{**OPTIONS, **options})
     assert message in str(caught.value)
 
 
 def test_a_prompt_that_is_too_long_is_found_before_any_work(tiny_llama, vector, behavior, monkeypatch):
-    monkeypatch.setattr("caa_interp.evaluation.baselines.sweep", None)
+    monkeypatch.setattr(importlib.import_module("caa_interp.evaluation.baselines"), "sweep", None)
     long = replace(behavior, train=[caa.ContrastPair("Is it good? " * 300, "Yes.", "No.")])
     with pytest.raises(
         caa.InputError, match=r"positive few-shot, pair 0: \d+ tokens, but the model's context holds 256"

@@ -60,12 +60,12 @@ def test_random_vectors_by_seed():
 
 
 def test_no_random_vectors():
-    with pytest.raises(caa.InputError, match="n: 0; it must be at least 1"):
+    with pytest.raises(caa.InputError, match="n: 0; it must be a whole number of at least 1"):
         caa.random_vectors(caa.SteeringVector(torch.ones(2, 16), (0, 1)), n=0)
 
-    with pytest.raises(caa.InputError, match="n: -1; it must be at least 1"):
+    with pytest.raises(caa.InputError, match="n: -1; it must be a whole number of at least 1"):
         orthogonal_vectors(wide_vector(), n=-1)
-    with pytest.raises(caa.InputError, match="n: 0; it must be at least 1"):
+    with pytest.raises(caa.InputError, match="n: 0; it must be a whole number of at least 1"):
         shuffled_vectors(activations(), n=0)
 
 

@@ -17,14 +17,12 @@ COLUMNS = [
     "item",
     "id",
     "order",
-    "vector",
-    "layer",
-    "multiplier",
+    *("vector", "kind", "layer", "multiplier", "operator", "positions"),
     "log_p_positive",
     "log_p_negative",
     "logit_difference",
     "p_positive",
-    *("kind", "operator", "format", "model", "path"),
+    *("format", "model", "prompt_digest", "path"),
 ]
 
 
@@ -68,7 +66,7 @@ def test_in_float64_they_are_so_to_rounding(tiny_llama_64, plain_llama_64, token
 
 
 def test_labels_of_a_sweep(tiny_llama, pairs, vector):
-    table = caa.sweep(tiny_llama, vector, pairs, layers=[3, 1], multipliers=(1, 0))
+    table = caa.sweep(tiny_llama, vector, pairs, format="choices", layers=[3, 1], multipliers=(1, 0))
     assert table["item"].tolist() == [0] * 8 + [1] * 8 + [2] * 8
     assert table["id"].iloc[0] == "weather"
     assert table["id"].isna().sum() == 16
@@ -89,16 +87,16 @@ def test_multiplier_zero_is_the_unsteered_model_exactly(tiny_llama, pairs, vecto
 
 
 def test_the_result_does_not_depend_on_what_else_is_swept(tiny_llama, pairs, vector):
-    keys = ["item", "order", "vector", "layer", "multiplier"]
-    whole = caa.sweep(tiny_llama, {"a": vector, "b": -vector}, pairs, multipliers=(-1, 1))
-    alone = caa.sweep(tiny_llama, {"b": -vector}, pairs[:1], layers=2, multipliers=[1])
+    keys, form = ["item", "order", "vector", "layer", "multiplier"], {"format": "choices"}
+    whole = caa.sweep(tiny_llama, {"a": vector, "b": -vector}, pairs, multipliers=(-1, 1), **form)
+    alone = caa.sweep(tiny_llama, {"b": -vector}, pairs[:1], layers=2, multipliers=[1], **form)
     both = alone.merge(whole, on=keys, suffixes=("", "_whole"))
     assert len(both) == len(alone) == 2
     np.testing.assert_allclose(both["logit_difference"], both["logit_difference_whole"], atol=1e-4)
 
 
 def test_a_negated_vector_is_a_negated_multiplier(tiny_llama, pairs, vector):
-    table = caa.sweep(tiny_llama, {"v": vector, "-v": -vector}, pairs, multipliers=(-1, 1))
+    table = caa.sweep(tiny_llama, {"v": vector, "-v": -vector}, pairs, format="choices", multipliers=(-1, 1))
     one = table.query("vector == 'v' and multiplier == 1")["logit_difference"].to_numpy()
     other = table.query("vector == '-v' and multiplier == -1")["logit_difference"].to_numpy()
     assert len(one) == 24

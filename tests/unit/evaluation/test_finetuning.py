@@ -220,10 +220,10 @@ def test_it_is_written_where_asked_and_loads_as_it_is(tiny_llama, pairs, tuned, 
     assert first.equals(second)
 
 
-def test_nothing_is_written_or_said_unless_asked(tiny_llama, pairs, tmp_path, monkeypatch, capfd):
+def test_nothing_is_written_and_without_progress_nothing_is_said(tiny_llama, pairs, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    fine_tune(tiny_llama, pairs[:1])
+    fine_tune(tiny_llama, pairs[:1], progress=False)
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", "")
 

@@ -504,7 +504,8 @@ def test_a_steered_judge_is_refused(tiny_llama, pairs, short_messages):
     vector = caa.extract_vector(tiny_llama, pairs, format="text")
     judge = LocalJudge(tiny_llama)
     with (
-        caa.steer(tiny_llama, vector, layer=1, start=0),
+        pytest.warns(UserWarning, match="no position was changed"),  # since nothing ran
+        caa.steer(tiny_llama, vector, layer=1, positions="all"),
         pytest.raises(InputError, match="its model is being steered"),
     ):
         judge.reply(short_messages)
