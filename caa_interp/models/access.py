@@ -131,7 +131,10 @@ def check_layers(layers: int | Sequence[int] | np.ndarray | None, available: Seq
     if layers is None:
         return list(available)
     if isinstance(layers, str | bytes):
-        raise InputError(f"layers: {layers!r} is text; give an int such as 15, or a list of ints such as [14, 15].")
+        raise InputError(
+            f"layer {layers!r}: it is text, and {what} has layers {available[0]} to {available[-1]} (0-based block "
+            f"indices). Choose one of these as an int, such as {available[-1]}, or a list of ints."
+        )
     if isinstance(layers, np.ndarray):
         layers = np.atleast_1d(layers).tolist()
     chosen = list(layers) if isinstance(layers, Sequence) else [layers]

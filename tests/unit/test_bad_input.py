@@ -109,7 +109,7 @@ def test_a_behavior_file_without_a_field(tmp_path):
     data = {"format": FORMAT, "name": "kindness", "train": [good, good, bad], "test": [good]}
     path.write_text(json.dumps(data), encoding="utf-8")
     text = message(caa.InputError, caa.load_behavior, path)
-    assert_says(text, str(path), "train[2]", "'negative'", "missing", "must be str")
+    assert_says(text, str(path), "train[2]", "'negative'", "missing", "must be a non-empty text")
 
 
 def test_an_unknown_behavior():
