@@ -536,6 +536,6 @@ def test_figures_refuse_what_they_cannot_show():
     with pytest.raises(caa.InputError, match=r"table: multiplier 2; the paper's table has -1, 0, 1\."):
         plot_reproduction(found.replace({"multiplier": {1.0: 2.0}}))
     with pytest.raises(
-        caa.InputError, match=r"columns \['paper'\] are missing; give the result of caa_interp\.reproduce"
+        caa.InputError, match=r"columns \['paper'\] are missing; give the result of caa_interp\.paper\.reproduce"
     ):
         plot_reproduction(found.drop(columns="paper"))
