@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import quantity, summarized
 from caa_interp.plotting import theme
+from caa_interp.plotting.grid import marks
+from caa_interp.plotting.theme import Measure
 
-Measure = Literal["logit_difference", "p_positive"]
-_APART, _GAP = 17, 16  # pixels from one multiplier to the next, and between baselines besides
+_APART, _GAP = 17, 16  # pixels from one multiplier to the next, and what is added between baselines
 
 
 def plot_baselines(table: pd.DataFrame, *, measure: Measure = "logit_difference") -> go.Figure:
@@ -28,12 +27,11 @@ def plot_baselines(table: pd.DataFrame, *, measure: Measure = "logit_difference"
     Returns
     -------
     plotly.graph_objects.Figure
-        One line of marks a baseline, one mark a multiplier: the mean change from the model as it is, paired over
-        items.
+        One line of marks per baseline, one mark per multiplier: the mean change from the unsteered model, paired
+        over items.
     """
-    theme.check_table(
-        table, ("baseline", "vector", "layer", "multiplier"), "caa_interp.baselines or caa_interp.summarize"
-    )
+    columns = ("baseline", "vector", "layer", "multiplier")
+    theme.check_table(table, columns, "caa_interp.baselines or caa_interp.summarize")
     summary, shown = summarized(table, measure), f"{measure}_change"
     if shown not in summary:
         raise InputError("table: it has no baseline 'none' with multiplier 0; give the result of caa_interp.baselines.")
@@ -59,20 +57,11 @@ def plot_baselines(table: pd.DataFrame, *, measure: Measure = "logit_difference"
     for number, multiplier in enumerate(multipliers):
         rows = summary[summary["multiplier"] == multiplier]
         below = (number - (len(multipliers) - 1) / 2) * _APART / step
-        fig.add_scatter(
-            x=rows[shown],
-            y=[baselines.index(name) + below for name in rows["baseline"]],
-            error_x={**theme.error_bars(rows, shown), "width": 3},
-            mode="markers",
-            marker={
-                "size": 9,
-                "symbol": theme.SYMBOLS[number % len(theme.SYMBOLS)],
-                "color": theme.NEUTRAL if not multiplier else theme.POSITIVE if multiplier > 0 else theme.NEGATIVE,
-            },
-            name=theme.factor(multiplier, "+g"),
-            customdata=list(zip(rows["baseline"].map(theme.escape), theme.intervals(rows, shown), strict=True)),
-            hovertemplate="%{customdata[0]}: %{customdata[1]}<extra></extra>",
-        )
+        color = theme.NEUTRAL if not multiplier else theme.POSITIVE if multiplier > 0 else theme.NEGATIVE
+        marker = {"size": 9, "symbol": theme.SYMBOLS[number % len(theme.SYMBOLS)], "color": color}
+        drawn = {"error_x": {"width": 3}, "marker": marker, "name": theme.factor(multiplier, "+g")}
+        heights = [baselines.index(name) + below for name in rows["baseline"]]
+        fig.add_trace(marks(rows, shown, heights, "baseline", **drawn))
     fig.update_xaxes(title_text=f"change in {theme.with_unit(*quantity(summary, measure))}".replace("<br>", " "))
     fig.update_yaxes(
         tickvals=list(range(len(baselines))),

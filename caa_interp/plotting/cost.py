@@ -19,7 +19,7 @@ _SOURCE = "caa_interp.perplexity, caa_interp.divergence or caa_interp.capability
 
 
 def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "What steering costs") -> go.Figure:
-    """Mean cost over the multiplier at one layer, with intervals: one panel a measure, one line a vector.
+    """Mean cost over the multiplier at one layer, with intervals: one panel per measure, one line per vector.
 
     Where a table holds multiplier 0, what is shown is the change from it, paired over items.
 
@@ -27,23 +27,23 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
     ----------
     tables
         Results of :func:`caa_interp.perplexity`, :func:`caa_interp.divergence` and :func:`caa_interp.capability`, or
-        of :func:`caa_interp.summarize`; a measure that several of them hold is taken from the last.
+        of :func:`caa_interp.summarize`; if several hold a measure, the last one counts.
     layer
         Layer to show; needed if the tables hold several.
     title
         Title of the figure.
     """
     if not tables:
-        raise InputError(f"tables: none is given; give results of {_SOURCE}.")
-    found: dict[str, pd.DataFrame] = {}
+        raise InputError(f"tables: none was given; give results of {_SOURCE}.")
+    summaries: dict[str, pd.DataFrame] = {}
     for table in tables:
         theme.check_table(table, ["vector", "layer", "multiplier"], _SOURCE)
         summary = table if "n" in table else summarize(table)
-        found |= {measure: summary for measure in COSTS if measure in summary}
-    if not found:
+        summaries |= {measure: summary for measure in COSTS if measure in summary}
+    if not summaries:
         raise InputError(f"tables: none holds one of {list(COSTS)}; give results of {_SOURCE}.")
-    layer = theme.one_layer([one for summary in found.values() for one in summary["layer"].dropna()], layer)
-    shown = {measure: found[measure][found[measure]["layer"] == layer] for measure in COSTS if measure in found}
+    layer = theme.one_layer([one for summary in summaries.values() for one in summary["layer"].dropna()], layer)
+    shown = {name: rows[rows["layer"] == layer] for name in COSTS if (rows := summaries.get(name)) is not None}
     looks = theme.styles([str(name) for rows in shown.values() for name in rows["vector"]])
     fig = theme.figure(
         theme.escape(title),

@@ -9,6 +9,11 @@ import plotly.graph_objects as go
 
 from caa_interp.plotting import theme
 
+_COLUMNS = (
+    *("vector", "layer", "norm", "n_features", "rank", "feature", "coefficient", "cosine", "error"),
+    "random_error",
+)
+
 
 def plot_decomposition(table: pd.DataFrame, *, title: str | None = None) -> go.Figure:
     """Bars of the features' coefficients, beside the error of the sum.
@@ -27,22 +32,10 @@ def plot_decomposition(table: pd.DataFrame, *, title: str | None = None) -> go.F
         Left: signed coefficients in the order of choice, with the cosine of each feature with the vector. Right: what
         is left of the vector after each feature, and what is left of random directions.
     """
-    columns = {
-        "vector",
-        "layer",
-        "norm",
-        "n_features",
-        "rank",
-        "feature",
-        "coefficient",
-        "cosine",
-        "error",
-        "random_error",
-    }
-    theme.check_table(table, columns, "caa_interp.analysis.decompose")
+    theme.check_table(table, _COLUMNS, "caa_interp.analysis.decompose")
     rows = table.sort_values("rank")
     known = table.iloc[0]
-    names = [f"{feature}" for feature in rows["feature"]]
+    names = rows["feature"].astype(str).tolist()
     if "label" in rows:
         labels = rows["label"].map(lambda label: "" if pd.isna(label) else f"  {label}")
         names = [theme.escape(name + label) for name, label in zip(names, labels, strict=True)]
@@ -98,14 +91,13 @@ def plot_decomposition(table: pd.DataFrame, *, title: str | None = None) -> go.F
         tickvals=list(rows["rank"]),
         ticktext=names,
         range=[len(rows) + 0.6, 0.4],
-        automargin=True,
         showgrid=False,
         **one,
     )
     fig.update_xaxes(title_text="number of features", rangemode="tozero", dtick=math.ceil(len(rows) / 8), **other)
     fig.update_yaxes(title_text="left over (share of the norm)", range=[0, 1.03], **other)
-    for update in (fig.update_xaxes, fig.update_yaxes):
-        update(title_font_size=13, tickfont_size=12)
+    small = {"title_font_size": 13, "tickfont_size": 12}
+    fig.update_xaxes(**small).update_yaxes(**small)
     fig.update_layout(
         legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.01, "yanchor": "bottom", "font": {"size": 12}}
     )

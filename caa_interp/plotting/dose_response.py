@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -12,11 +11,11 @@ from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import quantity, summarized
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import band, line, mark_zero, panels, shape
+from caa_interp.plotting.theme import Measure
 
-Measure = Literal["logit_difference", "p_positive"]
 # Kinds of controls, see caa_interp.evaluation.controls.
 CONTROLS = ("random", "orthogonal", "shuffled", "other")
-# Told apart without color: plain, dotted, hatched, crossed; and by their edges where a band is too narrow for that.
+# Distinct without color: plain, dotted, hatched, crossed; by their edges where a band is too narrow for that.
 _FILLS, _EDGES = ("", ".", "/", "x"), ("solid", "dot", "dash", "dashdot")
 _ENTRY = 21
 
@@ -41,8 +40,8 @@ def plot_dose_response(
     measure
         ``"logit_difference"`` (nats) or ``"p_positive"`` (0 to 1).
     control
-        One kind of control or several (column ``kind``): the vectors of each are drawn as one gray band, from the
-        lowest mean to the highest.
+        One or more kinds of control (column ``kind``), each drawn as one gray band from the lowest mean to the
+        highest.
     """
     summary = summarized(table, measure)
     theme.check_table(summary, ("kind",), "caa_interp.sweep")
@@ -53,7 +52,7 @@ def plot_dose_response(
     rows = summary[summary["layer"] == layer]
     subtitle = f"layer {layer}, mean over {theme.counts(rows['n'])} pairs, {_interval(summary)}"
     fig = theme.figure("Response to the multiplier", subtitle, showlegend=True, legend=theme.LEGEND_BELOW)
-    fig.add_traces(_traces(rows, measure, _kinds(control)))
+    fig.add_traces(_traces(rows, measure, control))
     fig.update_xaxes(title={"text": theme.MULTIPLIER, "font": {"size": 14}})
     fig.update_yaxes(title={"text": _axis_title(rows, measure), "font": {"size": 14}})
     return fig.update_layout(height=430 + _ENTRY * len(fig.data))
@@ -80,7 +79,7 @@ def plot_dose_responses(
     several = [name for name, own in rows.items() if own["layer"].nunique() > 1]
     if several:
         raise InputError(f"table: it holds several layers of {several}; give the rows of one layer for each behavior.")
-    kinds = _kinds(control)
+    kinds = [control] if isinstance(control, str) else control
     n_rows, n_bands = shape(len(rows))[0], summary.loc[summary["kind"].isin(kinds), "kind"].nunique()
     fig = theme.figure(
         "Response to the multiplier",
@@ -111,14 +110,11 @@ def plot_dose_responses(
     return fig
 
 
-def _kinds(control: str | Sequence[str]) -> tuple[str, ...]:
-    return (control,) if isinstance(control, str) else tuple(control)
-
-
 def _traces(
-    rows: pd.DataFrame, measure: str, kinds: tuple[str, ...], among: pd.DataFrame | None = None
+    rows: pd.DataFrame, measure: str, control: str | Sequence[str], among: pd.DataFrame | None = None
 ) -> list[go.Scatter]:
     """A band for the controls of each kind, and a line for each other vector, in their looks ``among`` all."""
+    kinds = [control] if isinstance(control, str) else list(control)
     among = rows if among is None else among
     shown = _shown(rows, measure)
     is_control, is_any = rows["kind"].isin(kinds), among["kind"].isin(kinds)
@@ -126,10 +122,8 @@ def _traces(
     most = per_behavior.groupby("kind").max()
     looks = theme.styles([*among.get("behavior", ()), *among.loc[~is_any, "vector"]])
     bands = [
-        _band(
-            own, shown, kinds.index(kind), f"{most[kind]} {theme.escape(kind)} vector{'' if most[kind] == 1 else 's'}"
-        )
-        for kind in kinds
+        _band(own, shown, place, f"{most[kind]} {theme.escape(kind)} vector{'' if most[kind] == 1 else 's'}")
+        for place, kind in enumerate(kinds)
         if len(own := rows[rows["kind"] == kind])
     ]
     vectors = rows[~is_control & (rows["kind"] != "unsteered")].groupby("vector", sort=False)

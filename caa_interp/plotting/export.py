@@ -1,4 +1,4 @@
-"""Figures as files: in the sizes of a paper's columns, with their numbers beside them."""
+"""Figures as files: in the widths of a paper's columns, with their numbers beside them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from html import escape as escape_html, unescape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import pandas as pd
@@ -19,56 +20,17 @@ from caa_interp.files import write_atomically
 
 # Widths of the ACL style: a column is 7.7 cm, both with the gap between them 16 cm.
 COLUMN_INCHES = {1: 3.03, 2: 6.30}
-# Layout units to an inch: the template's 14 px become 8 pt, and everything else keeps its proportion to the text.
+# Layout units per inch: the template's 14 px become 8 pt, and everything else keeps its proportion to the text.
 PX_PER_INCH = 126
 DOTS_PER_INCH = 300
 DRAWN = (".pdf", ".png", ".svg")
 SUFFIXES = (*DRAWN, ".html", ".json")
 
-# What is added to the page in which kaleido draws. Its own leaves a margin of 0.1 in around a PDF, within which the
-# figure is made smaller. And Plotly draws the cells of a heatmap as a picture of one pixel each, which many viewers
-# smooth: they become rectangles, with an outline against hairlines between them.
-_DRAWING = """
-<style>@page { margin: 0 } img { display: block }</style>
-<script>
-const drawn = Plotly.toImage;
-const marker = "data:image/svg+xml,";
-Plotly.toImage = async (figure, options) => {
-  const given = await drawn(figure, options);
-  if (options.format !== "svg") return given;
-  const encoded = given.startsWith(marker);
-  const text = encoded ? decodeURIComponent(given.slice(marker.length)) : given;
-  const svg = new DOMParser().parseFromString(text, "image/svg+xml");
-  for (const picture of svg.querySelectorAll('image[style*="pixelated"]')) {
-    const image = new Image();
-    image.src = picture.getAttribute("xlink:href");
-    await image.decode();
-    const [columns, rows] = [image.naturalWidth, image.naturalHeight];
-    const canvas = Object.assign(document.createElement("canvas"), { width: columns, height: rows });
-    const context = canvas.getContext("2d");
-    context.drawImage(image, 0, 0);
-    const pixels = context.getImageData(0, 0, columns, rows).data;
-    const [x, y, width, height] = ["x", "y", "width", "height"].map((name) => Number(picture.getAttribute(name)));
-    const cells = svg.createElementNS("http://www.w3.org/2000/svg", "g");
-    for (let index = 0; index < columns * rows; index++) {
-      const [red, green, blue, alpha] = pixels.slice(4 * index, 4 * index + 4);
-      if (alpha === 0) continue;
-      const cell = svg.createElementNS("http://www.w3.org/2000/svg", "rect");
-      const color = `rgb(${red},${green},${blue})`;
-      const size = { width: width / columns, height: height / rows };
-      const place = { x: x + size.width * (index % columns), y: y + size.height * Math.floor(index / columns) };
-      const look = { fill: color, stroke: color, "stroke-width": 0.3, opacity: alpha / 255 };
-      const all = { ...place, ...size, ...look };
-      for (const [name, value] of Object.entries(all)) cell.setAttribute(name, value);
-      cells.append(cell);
-    }
-    picture.replaceWith(cells);
-  }
-  const found = new XMLSerializer().serializeToString(svg);
-  return encoded ? marker + encodeURIComponent(found) : found;
-};
-</script>
-"""
+# Added to the page in which kaleido draws. Kaleido's own leaves a margin of 0.1 in around a PDF and makes the figure
+# smaller to fit. And Plotly draws the cells of a heatmap as a picture of one pixel each, which many viewers smooth:
+# they become rectangles, with an outline against hairlines between them.
+_DRAWING = "drawing.html"
+_OTHERWISE = "Without it, save as .html or .json."
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -101,15 +63,14 @@ def save_figure(
     fig
         Result of a ``plot_*`` function, or any Plotly figure; it is left as it is.
     path
-        File to write, by its ending: ``.pdf`` or ``.svg`` (vector graphics), ``.png`` (300 dots an inch),
+        File to write, by its ending: ``.pdf`` or ``.svg`` (vector graphics), ``.png`` (300 dots per inch),
         ``.html`` (a page that needs no other file and no network) or ``.json`` (Plotly's own form). It appears
         whole or not at all.
     columns
         Width of a PDF, SVG or PNG: 1 is a column of the ACL style (3.03 in, 7.7 cm), 2 its full width (6.30 in,
         16 cm). Include the file at its natural size.
     table
-        The figure's data. It is written beside the figure as ``<name>.csv``, and a page shows it below the
-        figure.
+        The figure's data. It is written beside the figure as ``<name>.csv``, and shown below it on a page.
 
     Returns
     -------
@@ -121,16 +82,15 @@ def save_figure(
     InputError
         If an argument is not one of those above.
     MissingDependencyError
-        If a PDF, SVG or PNG is asked for and kaleido, or the browser it draws with, is not there.
+        If a PDF, SVG or PNG is asked for and kaleido or the browser that it needs is missing.
 
     Notes
     -----
-    A figure for paper is laid out anew at 126 px an inch: the text of 14 px on the screen is 8 pt in print, and
-    margins, markers and lines keep their proportion to it, so that what does not overlap on a screen of that
-    width (382 or 794 px) does not overlap on paper. Titles that are too long for the width are wrapped, and the
-    height is the figure's own (``fig.layout.height / 126`` inches). A figure that names a width greater than
-    that is laid out at its own width and made smaller as a whole, text included. Figures with several panels
-    side by side need two columns.
+    A figure for print is laid out anew at 126 px per inch: text of 14 px on the screen is 8 pt in print, and margins,
+    markers and lines keep their proportion to it. Titles that are too long for the width are wrapped, and the height
+    is the figure's own (``fig.layout.height / 126`` inches). A figure wider than the columns (382 or 794 px) is laid
+    out at its own width and scaled down as a whole, text included. Figures with several panels side by side need two
+    columns.
 
     Examples
     --------
@@ -168,26 +128,13 @@ def _page(fig: go.Figure, name: str, table: pd.DataFrame | None) -> str:
     )
 
 
-class _Page:
-    """Page of kaleido's with what :data:`_DRAWING` adds, which must stand after Plotly and before kaleido's own."""
-
-    def __init__(self, index: str) -> None:
-        self.index = index
-
-    def generate_index(self) -> str:
-        """What kaleido asks of a page."""
-        head, script, rest = self.index.rpartition("<script")
-        return head + _DRAWING + script + rest
-
-
 def _drawn(fig: go.Figure, suffix: str, inches: float) -> bytes:
     try:
         import kaleido
         from choreographer.errors import BrowserFailedError, ChromeNotFoundError
     except ImportError as error:
         raise MissingDependencyError(
-            f"{suffix} files are drawn by kaleido, which is not installed: pip install 'caa-interp[figures]'. "
-            "Without it, save as .html or .json."
+            f"{suffix} files need kaleido, which is not installed: pip install 'caa-interp[figures]'. {_OTHERWISE}"
         ) from error
     printed = _laid_out(fig, inches)
     width, height = printed.layout.width, printed.layout.height
@@ -195,27 +142,27 @@ def _drawn(fig: go.Figure, suffix: str, inches: float) -> bytes:
     options = {"format": suffix[1:], "width": width, "height": height, "scale": scale}
     try:
         # Without MathJax, which would be fetched from the network, and would take what stands between dollar signs.
-        page = _Page(kaleido.PageGenerator(mathjax=False).generate_index())
-        drawing = kaleido.calc_fig(printed.to_dict(), opts=options, kopts={"page_generator": page})
+        # Our additions go after Plotly and before kaleido's own script.
+        before, script, after = kaleido.PageGenerator(mathjax=False).generate_index().rpartition("<script")
+        page = before + Path(__file__).with_name(_DRAWING).read_text(encoding="utf-8") + script + after
+        kaleido_options = {"page_generator": SimpleNamespace(generate_index=lambda: page)}
+        drawing = kaleido.calc_fig(printed.to_dict(), opts=options, kopts=kaleido_options)
         # In a thread, since a notebook has an event loop of its own; kaleido's server would not take our page.
         with ThreadPoolExecutor(1) as pool:
             content: bytes = pool.submit(asyncio.run, drawing).result()
     except ChromeNotFoundError as error:
         raise MissingDependencyError(
-            f"{suffix} files are drawn with a Chrome or Chromium browser, and none is found. Install one, or run "
-            "`kaleido_get_chrome`, or set BROWSER_PATH to its program. Without it, save as .html or .json."
+            f"{suffix} files are drawn with a Chrome or Chromium browser, and none was found. Install one, or run "
+            f"`kaleido_get_chrome`, or set BROWSER_PATH to its program. {_OTHERWISE}"
         ) from error
     except BrowserFailedError as error:
         raise MissingDependencyError(
-            f"{suffix} files are drawn with a Chrome or Chromium browser, and the one that was found does not start "
-            f"({error}). `choreo_diagnose` says what it lacks; BROWSER_PATH names another. Without it, save as "
-            ".html or .json."
+            f"{suffix} files are drawn with a Chrome or Chromium browser, and the one found does not start "
+            f"({error}). `choreo_diagnose` says what is missing; BROWSER_PATH names another. {_OTHERWISE}"
         ) from error
     if suffix == ".png":
         return _with_resolution(content)
-    if suffix == ".svg":
-        return _with_inches(content, inches, inches * height / width)
-    return content
+    return _with_inches(content, inches, inches * height / width) if suffix == ".svg" else content
 
 
 def _laid_out(fig: go.Figure, inches: float) -> go.Figure:

@@ -1,4 +1,4 @@
-"""What figures are put together from: panels in a grid, lines and bands with intervals, maps centered on zero."""
+"""What figures are made of: panels in a grid, marks, lines and bands with intervals, maps centered on zero."""
 
 from __future__ import annotations
 
@@ -30,23 +30,15 @@ def panels(
 ) -> list[Place]:
     """Divide a figure into panels of equal size, and return the place of each, row by row.
 
-    Parameters
-    ----------
-    fig
-        The figure, without traces.
-    titles
-        Title of each panel, in Plotly's markup; empty ones where none is wanted.
-    most
-        Largest number of columns.
-    x_title, y_title
-        Titles of the axes that all panels share.
-    options
-        As of :func:`plotly.subplots.make_subplots`.
+    ``titles`` has one title in Plotly's markup per panel, empty for none; ``most`` is the largest number of columns;
+    ``x_title`` and ``y_title`` name the axes that all panels share; ``options`` are those of
+    :func:`plotly.subplots.make_subplots`.
     """
     n_rows, n_columns = shape(len(titles), most)
-    shown = list(titles) if any(titles) else None
     common = {name: text for name, text in (("x_title", x_title), ("y_title", y_title)) if text}
-    fig.set_subplots(rows=n_rows, cols=n_columns, subplot_titles=shown, **common, **options)
+    fig.set_subplots(
+        rows=n_rows, cols=n_columns, subplot_titles=list(titles) if any(titles) else None, **common, **options
+    )
     fig.update_annotations(font_size=13)
     for text in common.values():
         fig.update_annotations(selector={"text": text}, font_size=14)
@@ -59,7 +51,6 @@ def line(
 ) -> go.Scatter:
     """Means over a column with their intervals as upright bars; ``shift`` moves them to the side of others."""
     rows = rows.sort_values(along)
-    called = {"multiplier": "multiplier", "layer": "layer"}.get(along, along)
     return go.Scatter(
         {
             "x": rows[along] + shift if shift else rows[along],
@@ -70,7 +61,7 @@ def line(
             "marker": {"size": 9, "symbol": look.symbol},
             "name": theme.escape(name),
             "customdata": rows[[along]].assign(shown=theme.intervals(rows, mean), n=rows["n"]),
-            "hovertemplate": f"{called} %{{customdata[0]}}: %{{customdata[1]}}, n = %{{customdata[2]}}",
+            "hovertemplate": f"{along} %{{customdata[0]}}: %{{customdata[1]}}, n = %{{customdata[2]}}",
             **options,
         }
     )
@@ -92,6 +83,27 @@ def band(x: Iterable[float], low: Iterable[float], high: Iterable[float], color:
             **options,
         }
     )
+
+
+def marks(rows: pd.DataFrame, mean: str, y: Iterable[float], names: str, **options: Any) -> go.Scatter:
+    """Means with their intervals as level bars at the heights ``y``; the column ``names`` is for the hover text."""
+    bars = {**theme.error_bars(rows, mean), **options.pop("error_x", {})}
+    return go.Scatter(
+        {
+            "x": rows[mean],
+            "y": y,
+            "error_x": bars,
+            "mode": "markers",
+            "customdata": list(zip(rows[names].map(theme.escape), theme.intervals(rows, mean), strict=True)),
+            "hovertemplate": "%{customdata[0]}: %{customdata[1]}<extra></extra>",
+            **options,
+        }
+    )
+
+
+def key(name: str | None, marker: dict[str, Any], **options: Any) -> go.Scatter:
+    """Trace without points, for an entry of the legend or a color bar."""
+    return go.Scatter({"x": [None], "y": [None], "mode": "markers", "marker": marker, "name": name, **options})
 
 
 def signed_map(wide: pd.DataFrame, title: str, **options: Any) -> go.Heatmap:

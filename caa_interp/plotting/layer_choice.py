@@ -17,7 +17,7 @@ _SOURCE = "caa_interp.steerability, with a column 'behavior'"
 
 
 def plot_layer_choice(validation: pd.DataFrame, held_out: pd.DataFrame, chosen: Mapping[str, int]) -> go.Figure:
-    """Slope of the response over layers, one panel a behavior, on validation pairs and on held-out ones.
+    """Slope of the response over layers, one panel per behavior, on validation pairs and on held-out ones.
 
     Parameters
     ----------
@@ -59,13 +59,13 @@ def plot_layer_choice(validation: pd.DataFrame, held_out: pd.DataFrame, chosen: 
         horizontal_spacing=0.22 / n_columns if n_columns > 1 else 0,
         vertical_spacing=0.26 / n_rows if n_rows > 1 else 0,
     )
-    colors = {name: look.color for name, look in theme.styles(behaviors).items()}
+    looks = theme.styles(behaviors)
     tables = (("validation pairs", validation, "solid", "circle"), ("held-out pairs", held_out, "dot", "diamond-open"))
     for behavior, place in zip(behaviors, places, strict=True):
         for label, table, dash, symbol in tables:
-            color = colors[behavior] if table is validation else theme.NEUTRAL
+            color = looks[behavior].color if table is validation else theme.NEUTRAL
             rows = table[table["behavior"] == behavior].sort_values("layer")
-            # Each panel has its behavior's color; what the lines are is told by their dash.
+            # Each panel has its behavior's color; the dash says which pairs a line is of.
             group: dict[str, Any] = {"legendgroup": label, "hoverlabel": {"namelength": -1}, "showlegend": False}
             fig.add_trace(
                 band(rows["layer"], rows["slope_low"], rows["slope_high"], theme.faded(color, 0.15), **group), **place

@@ -11,16 +11,14 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import panels, shape
+from caa_interp.plotting.grid import key, panels, shape
 
 Color = Literal["side", "behavior"]
 Symbol = Literal["side", "behavior", "letter", "topic"]
 
-_COLUMNS = (
-    *("behavior", "item", "id", "topic", "order", "side", "split", "layer", "x", "y", "x_share", "y_share"),
-    *("method", "fit"),
-)
-_VECTOR_COLUMNS = ("vector", "layer", "norm", "x", "y", "x_share", "y_share", "method", "normalize")
+_PLACED = ("layer", "x", "y", "x_share", "y_share", "method")
+_COLUMNS = ("behavior", "item", "id", "topic", "order", "side", "split", "fit", *_PLACED)
+_VECTOR_COLUMNS = ("vector", "norm", "normalize", *_PLACED)
 _SIDE_COLORS = {"positive": theme.POSITIVE, "negative": theme.NEGATIVE}
 # Every mark of a point has a hollow form, which the theme's thin cross has not.
 _PAIR_OF_SYMBOLS = ("circle", "x")
@@ -41,16 +39,16 @@ def plot_projection(
     symbol: Symbol = "side",
     title: str = "Activations of contrast pairs",
 ) -> go.Figure:
-    """Scatter of projected activations, one panel a layer; held-out points are hollow.
+    """Scatter of projected activations, one panel per layer; held-out points are hollow.
 
     Parameters
     ----------
     table
         Result of :func:`caa_interp.project`.
     color
-        What the color says: ``"side"`` (default; positive or negative answer) or ``"behavior"``.
+        What the color shows: ``"side"`` (default; positive or negative answer) or ``"behavior"``.
     symbol
-        What the mark says: ``"side"`` (default), ``"behavior"``, ``"letter"`` (of the answer; for activations whose
+        What the mark shows: ``"side"`` (default), ``"behavior"``, ``"letter"`` (of the answer; for activations whose
         letter orders were kept apart) or ``"topic"`` (at most 12).
     title
         Title of the figure.
@@ -58,8 +56,9 @@ def plot_projection(
     theme.check_table(table, _COLUMNS, "caa_interp.project")
     theme.check_choice("color", color, get_args(Color))
     theme.check_choice("symbol", symbol, get_args(Symbol))
-    hues, marks = _values(table, color, "color"), _values(table, symbol, "symbol")
-    hue_of, mark_of = _hues(hues, color), _marks(marks, symbol)
+    hues, marks = _labels(table, color, "color"), _labels(table, symbol, "symbol")
+    hue_of = _SIDE_COLORS if color == "side" else {name: look.color for name, look in theme.styles(hues).items()}
+    mark_of = _marks(marks, symbol)
     hollow = (table["split"] == "held out").map({True: "-open", False: ""})
     edge = hollow.map({"-open": 1.5, "": 0.5})
     drawn = table.assign(hue=hues, mark=marks.map(mark_of) + hollow, edge=edge, hover=_hover(table))
@@ -100,17 +99,10 @@ def plot_projection(
         if place["col"] > 1:
             fig.update_yaxes(title=None, **place)
     if shared:
-        fig.update_xaxes(matches="x")
-        fig.update_yaxes(matches="y")
+        fig.update_xaxes(matches="x").update_yaxes(matches="y")
     for name, hue, mark, group in legend:
-        fig.add_scatter(
-            x=[None],
-            y=[None],
-            mode="markers",
-            marker=_marker(hue, mark, 9, 1.5 if mark.endswith("-open") else 0.5),
-            name=name,
-            legendgroup=group,
-        )
+        edge_width = 1.5 if mark.endswith("-open") else 0.5
+        fig.add_trace(key(name, _marker(hue, mark, 9, edge_width), legendgroup=group))
     return fig
 
 
@@ -166,25 +158,25 @@ def _frame(inside: float, n_entries: int) -> dict[str, Any]:
 
 
 def _marker(color: str, symbol: Any, size: float, edge: Any) -> dict[str, Any]:
-    """A mark with a white edge where it is filled; where it is hollow, the edge has its color."""
+    """A mark with a white edge if it is filled; the edge of a hollow one has its color."""
     return {"color": color, "symbol": symbol, "size": size, "line": {"width": edge, "color": "white"}}
 
 
 def _apart(table: pd.DataFrame) -> list[int]:
-    """Indices of points whose labels are not in each other's way: ends of lines, then every fifth layer."""
+    """Indices of points whose labels do not overlap: ends of lines, then every fifth layer."""
     places = table[["x", "y"]].to_numpy()
     span = np.ptp(places, axis=0)
     places = places / (np.where(span > 0, span, 1.0) * _APART)
-    ends = [table.groupby("vector")["layer"].idxmax(), table.groupby("vector")["layer"].idxmin()]
+    layers = table.groupby("vector")["layer"]
     chosen: list[int] = []
-    for index in [*ends[0], *ends[1], *table.index[table["layer"] % 5 == 0]]:
+    for index in [*layers.idxmax(), *layers.idxmin(), *table.index[table["layer"] % 5 == 0]]:
         if all(np.abs(places[index] - places[other]).max() >= 1 for other in chosen):
             chosen.append(index)
     return chosen
 
 
-def _values(table: pd.DataFrame, what: str, argument: str) -> pd.Series:
-    """What the color or the mark of each row says; raise :class:`InputError` if the table does not hold it."""
+def _labels(table: pd.DataFrame, what: str, argument: str) -> pd.Series:
+    """What the color or the mark of each row shows; raise :class:`InputError` if the table does not hold it."""
     if what == "letter":
         letters = table["order"].str[:1].where(table["side"] == "positive", table["order"].str[1:])
         if (letters == "").any():
@@ -207,20 +199,11 @@ def _values(table: pd.DataFrame, what: str, argument: str) -> pd.Series:
     return values
 
 
-def _hues(values: pd.Series, what: str) -> dict[str, str]:
-    """Color of each value, in the order of the legend."""
-    if what == "side":
-        return _SIDE_COLORS
-    return {name: look.color for name, look in theme.styles(values).items()}
-
-
-def _marks(values: pd.Series, what: str) -> dict[str, str]:
-    """Symbol of each value, in the order of the legend."""
-    if what == "side":
-        return dict(zip(_SIDE_COLORS, _PAIR_OF_SYMBOLS, strict=True))
+def _marks(labels: pd.Series, what: str) -> dict[str, str]:
+    """Symbol of each label, in the order of the legend."""
     if what == "behavior":
-        return {name: look.symbol for name, look in theme.styles(values).items()}
-    names = sorted(values.unique())
+        return {name: look.symbol for name, look in theme.styles(labels).items()}
+    names = list(_SIDE_COLORS) if what == "side" else sorted(labels.unique())
     symbols = _PAIR_OF_SYMBOLS if len(names) == 2 else _TOPIC_SYMBOLS
     return dict(zip(names, symbols, strict=False))
 
@@ -228,7 +211,7 @@ def _marks(values: pd.Series, what: str) -> dict[str, str]:
 def _legend(
     hues: dict[str, str], marks: dict[str, str], color: str, symbol: str, held_out: bool
 ) -> list[tuple[str, str, str, str]]:
-    """Name, color, symbol and group of each entry: what colors say, then what marks say, or both at once."""
+    """Name, color, symbol and group of each entry: what colors mean, then what marks mean, or both at once."""
 
     def name(value: str, what: str) -> str:
         return {"side": f"{value} answers", "letter": f"letter {value}"}.get(what, theme.escape(value))
@@ -238,11 +221,12 @@ def _legend(
     else:
         entries = [(name(value, color), hue, "square", value) for value, hue in hues.items()]
         entries += [(name(value, symbol), theme.NEUTRAL, mark, f"mark {value}") for value, mark in marks.items()]
-    return [*entries, *([("held out (hollow)", theme.NEUTRAL, "circle-open", "held out")] if held_out else [])]
+    hollow = [("held out (hollow)", theme.NEUTRAL, "circle-open", "held out")]
+    return entries + hollow if held_out else entries
 
 
 def _hover(table: pd.DataFrame) -> list[str]:
-    """Name of every point: its pair, and what is known of it."""
+    """Hover text of every point: its pair, and what is known about it."""
     columns = [table[name] for name in ("id", "item", "behavior", "topic", "side", "order", "split")]
     return [
         f"{theme.escape(id if isinstance(id, str) else f'pair {item}')}<br>"

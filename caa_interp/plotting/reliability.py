@@ -13,7 +13,7 @@ from caa_interp.plotting.grid import band, panels
 from caa_interp.statistics import number_text
 
 _SOURCE = "caa_interp.reliability"
-# Column, title of the panel, unit, and what pairs without anything in common would show.
+# Column, title of the panel, unit, and what pairs with nothing in common would show.
 _PANELS = (
     ("agreement", "agreement of pairs", "cosine with other pairs", 0.0),
     ("split_half", "split halves", "cosine of their vectors", 0.0),
@@ -25,13 +25,13 @@ _PANELS = (
     ("letter_share", "answer letter", "share of variance along vector", 0.0),
 )
 _N_COLUMNS = 4
-_SMALL = 11
+_SMALL = {"title_font_size": 11, "tickfont_size": 11}
 
 
 def plot_reliability(
     table: pd.DataFrame | Mapping[str, pd.DataFrame], *, title: str = "How far the vector can be trusted"
 ) -> go.Figure:
-    """Lines over layers with their intervals, one panel a statistic.
+    """Lines over layers with their intervals, one panel per statistic.
 
     Parameters
     ----------
@@ -43,9 +43,8 @@ def plot_reliability(
     Returns
     -------
     plotly.graph_objects.Figure
-        A panel for every statistic that some table holds; the letter's only where the orders were kept apart. The
-        dotted line is what pairs without anything in common would show. Where several tables have a statistic,
-        their lines differ in color and symbol.
+        One panel per statistic that some table holds; the letter's only where the orders were kept apart. The
+        dotted line is what pairs with nothing in common would show. Lines of several tables differ in color and symbol.
     """
     tables = dict(table) if isinstance(table, Mapping) else {"": table}
     if not tables:
@@ -58,7 +57,7 @@ def plot_reliability(
     full = len(panels_of) % _N_COLUMNS == 0
     fig = theme.figure(
         theme.escape(title),
-        f"n = {theme.counts(n for one in tables.values() for n in one['n'])} pairs, each held against the "
+        f"n = {theme.counts(n for one in tables.values() for n in one['n'])} pairs, each compared with the "
         f"others; bands: {known} intervals, of split halves {known} of the splits; dotted: nothing in common",
         height=640 if several and full else 580,
         width=1000,
@@ -85,9 +84,7 @@ def plot_reliability(
         fig.update_yaxes(title_text=unit, title_standoff=4, **place)
         if index + _N_COLUMNS >= len(panels_of):
             fig.update_xaxes(title_text=theme.LAYER, title_standoff=4, **place)
-    for update in (fig.update_xaxes, fig.update_yaxes):
-        update(title_font_size=_SMALL, tickfont_size=_SMALL)
-    return fig
+    return fig.update_xaxes(**_SMALL).update_yaxes(**_SMALL)
 
 
 def _defined(table: pd.DataFrame, name: str) -> list[pd.DataFrame]:

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import band, line
+from caa_interp.plotting.grid import band, key, line, marks
 
 COMPARED = ("behavior", "layer", "multiplier", "n", "paper", "measured", "low", "high", "within")
 _SWEPT = ("behavior", "layer", "multiplier", "n", "p_positive", "p_positive_low", "p_positive_high")
@@ -17,6 +17,7 @@ _LOOKS = {
     1.0: theme.Style(theme.POSITIVE, "triangle-up", "solid"),
 }
 _PAPER = {"symbol": "diamond-open", "size": 12, "color": "#1f2933", "line": {"width": 2}}
+_RING = {"symbol": "circle-open", "size": 20, "color": "#1f2933", "line": {"width": 1.5}}
 _SCORE = "mean p(matching) / (p(A) + p(B))"
 
 
@@ -31,7 +32,7 @@ def plot_reproduction(comparison: pd.DataFrame) -> go.Figure:
     Returns
     -------
     plotly.graph_objects.Figure
-        One band for each behavior with a line for each multiplier: the measured mean with its 95 % interval, the
+        One band per behavior with a line per multiplier: the measured mean with its 95 % interval, the
         paper's value where there is one, and a ring around means outside their tolerance.
     """
     theme.check_table(comparison, COMPARED, "caa_interp.paper.reproduce")
@@ -56,25 +57,13 @@ def plot_reproduction(comparison: pd.DataFrame) -> go.Figure:
         rows = comparison[comparison["multiplier"] == multiplier]
         rows = rows.rename(columns={"low": "measured_low", "high": "measured_high"})
         look = _look(multiplier)
-        fig.add_scatter(
-            x=rows["measured"],
-            y=places[rows.index],
-            error_x={**theme.error_bars(rows, "measured"), "thickness": 2},
-            mode="markers",
-            marker={"color": look.color, "symbol": look.symbol, "size": 11},
-            name=_name(multiplier),
-            customdata=list(zip(rows["behavior"].map(theme.escape), theme.intervals(rows, "measured"), strict=True)),
-            hovertemplate="%{customdata[0]}: %{customdata[1]}<extra></extra>",
-        )
+        marker = {"color": look.color, "symbol": look.symbol, "size": 11}
+        drawn = {"error_x": {"thickness": 2}, "marker": marker, "name": _name(multiplier)}
+        fig.add_trace(marks(rows, "measured", places[rows.index], "behavior", **drawn))
     outside = comparison["within"].eq(False).fillna(False).astype(bool)
     for name, chosen, column, marker in (
         ("paper", published, "paper", _PAPER),
-        (
-            "outside its tolerance",
-            outside,
-            "measured",
-            {"symbol": "circle-open", "size": 20, "color": "#1f2933", "line": {"width": 1.5}},
-        ),
+        ("outside its tolerance", outside, "measured", _RING),
     ):
         if chosen.any():
             fig.add_scatter(
@@ -96,7 +85,7 @@ def plot_reproduction(comparison: pd.DataFrame) -> go.Figure:
 
 
 def plot_layer_sweep(summary: pd.DataFrame, comparison: pd.DataFrame, *, behavior: str) -> go.Figure:
-    """Scores of one behavior over the layers, one line for each multiplier, with the published ones at their layer.
+    """Scores of one behavior over the layers, one line per multiplier, with the published ones at their layer.
 
     Parameters
     ----------
@@ -139,10 +128,9 @@ def plot_layer_sweep(summary: pd.DataFrame, comparison: pd.DataFrame, *, behavio
         )
     if len(published):
         name = f"open: paper, layer {published['layer'].iloc[0]}"
-        fig.add_scatter(x=[None], y=[None], mode="markers", marker={**_PAPER, "symbol": "circle-open"}, name=name)
-    fig.update_xaxes(title_text=theme.LAYER)
-    if rows["layer"].nunique() < 12:
-        fig.update_xaxes(tickvals=sorted(rows["layer"].unique()))
+        fig.add_trace(key(name, {**_PAPER, "symbol": "circle-open"}))
+    ticks = sorted(rows["layer"].unique())
+    fig.update_xaxes(title_text=theme.LAYER, tickvals=ticks if len(ticks) < 12 else None)
     fig.update_yaxes(title_text=_SCORE, range=[-0.02, 1.02])
     return fig
 

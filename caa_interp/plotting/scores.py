@@ -9,12 +9,12 @@ from caa_interp.evaluation.summary import summarize
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import line, name_multipliers, side_by_side
 
-# What tells one line from another, as far as a table has it.
+# Columns that set lines apart, as far as a table has them.
 _SERIES = ("behavior", "vector", "judge", "layer")
 
 
 def plot_scores(table: pd.DataFrame) -> go.Figure:
-    """Mean score of judged answers over the multiplier, with intervals; one line a behavior, vector, judge and layer.
+    """Mean score of judged answers over the multiplier, with intervals; one line per behavior, vector, judge and layer.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
     Returns
     -------
     plotly.graph_objects.Figure
-        One row a vector, one column a measured behavior; a slope whose interval holds zero stands in parentheses.
+        One row per vector, one column per measured behavior; a slope whose interval includes zero is in parentheses.
     """
     theme.check_table(table, ["behavior", "vector", "layer"], "caa_interp.evaluation.side_effects")
     effects = table if "slope_low" in table else steerability(table)

@@ -18,7 +18,7 @@ _NUMBERED = 12
 
 
 def plot_cosine_similarity(table: pd.DataFrame, *, layer: int | None = None) -> go.Figure:
-    """Show cosine similarity as the table's content asks for.
+    """Draw cosine similarity in the form that fits the table.
 
     ============================  ===============================================================================
     What the table compares       Figure
@@ -33,7 +33,7 @@ def plot_cosine_similarity(table: pd.DataFrame, *, layer: int | None = None) -> 
     table
         Result of :func:`caa_interp.cosine_similarity`.
     layer
-        Where the table compares vectors: draw the map of this layer alone, without a slider.
+        Where the table compares vectors: the layer whose map is drawn alone, without a slider.
 
     Returns
     -------
@@ -94,29 +94,23 @@ def _line(table: pd.DataFrame) -> go.Figure:
 
 
 def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_layers: bool, start: int) -> go.Figure:
-    """One map a group, of which one is seen; a slider chooses it where there are several."""
+    """One map per group, one of them visible; a slider chooses it where there are several."""
     wide = {label: _matrix(rows, of_layers) for label, rows in groups.items()}
     chance = {label: float(rows["chance"].iloc[0]) for label, rows in groups.items()}
     n_cells = max(map(len, wide.values()))
     numbered = n_cells <= _NUMBERED
-    headed = [
-        theme.figure(
-            titles[label],
-            f"95 % of pairs of random directions lie within ±{chance[label]:.3f}" + (" (gray)" if numbered else ""),
-        )
-        for label in groups
-    ]
+    note = " (gray)" if numbered else ""
+    within = {label: f"95 % of pairs of random directions lie within ±{chance[label]:.3f}{note}" for label in groups}
+    headed = [theme.figure(titles[label], within[label]) for label in groups]
     fig = headed[start]
+    title = {"text": "cosine<br>similarity", "side": "top", "font": {"size": 13}}
     for number, (label, matrix) in enumerate(wide.items()):
         drawn = signed_map(
             matrix,
             "",
             zmin=-1,
             zmax=1,
-            colorbar={
-                "title": {"text": "cosine<br>similarity", "side": "top", "font": {"size": 13}},
-                "tickvals": [-1, -0.5, 0, 0.5, 1],
-            },
+            colorbar={"title": title, "tickvals": [-1, -0.5, 0, 0.5, 1]},
             text=[[_number(value, chance[label]) for value in row] for row in matrix.to_numpy()],
             texttemplate="%{text}" if numbered else None,
             textfont={"size": 13},
@@ -124,22 +118,20 @@ def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_l
             visible=number == start,
         )
         fig.add_trace(drawn)
-    fig.update_xaxes(type="category", showgrid=False)
-    fig.update_yaxes(type="category", showgrid=False)
+    axes: dict[str, object] = {"type": "category", "showgrid": False}
     if of_layers:
         left, below = 70, 62
-        fig.update_xaxes(title_text=theme.LAYER, nticks=16)
-        fig.update_yaxes(title_text=theme.LAYER, nticks=16)
+        axes |= {"title_text": theme.LAYER, "nticks": 16}
     else:
         length = 8 * max(len(str(name)) for matrix in wide.values() for name in matrix.index)
         left, below = 30 + length, 30 + round(0.72 * length)
         fig.update_xaxes(dtick=1, tickangle=-45)
         fig.update_yaxes(dtick=1, autorange="reversed")
+    fig.update_xaxes(**axes).update_yaxes(**axes)
     if len(groups) > 1:
-        prefix = "" if of_layers else "layer "
-        fig.update_layout(
-            sliders=[_slider(list(groups), [one.layout.title.text for one in headed], prefix, start, below)]
-        )
+        slider = _slider(list(groups), [one.layout.title.text for one in headed], start, below)
+        slider["currentvalue"] = {"prefix": "" if of_layers else "layer "}
+        fig.update_layout(sliders=[slider])
         below += 90
     side = max(340, n_cells * (58 if numbered else 15))
     fig.update_layout(
@@ -164,7 +156,7 @@ def _number(value: float, chance: float) -> str:
     return f"<span style='color:{theme.NEUTRAL}'>{shown}</span>" if abs(value) <= chance else f"<b>{shown}</b>"
 
 
-def _slider(labels: Sequence[str], titles: Sequence[str], prefix: str, start: int, below: int) -> dict[str, object]:
+def _slider(labels: Sequence[str], titles: Sequence[str], start: int, below: int) -> dict[str, object]:
     """Slider that shows one map and its title, ``below`` pixels under the maps."""
     steps = [
         {
@@ -174,4 +166,4 @@ def _slider(labels: Sequence[str], titles: Sequence[str], prefix: str, start: in
         }
         for label, title in zip(labels, titles, strict=True)
     ]
-    return {"active": start, "steps": steps, "currentvalue": {"prefix": prefix}, "pad": {"t": below}}
+    return {"active": start, "steps": steps, "pad": {"t": below}}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -11,8 +9,7 @@ from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import quantity, summarized
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import signed_map, thinned
-
-Measure = Literal["logit_difference", "p_positive"]
+from caa_interp.plotting.theme import Measure
 
 
 def plot_sweep(table: pd.DataFrame, *, measure: Measure = "logit_difference", vector: str | None = None) -> go.Figure:

@@ -1,10 +1,10 @@
-"""One look for all figures: template, colors, symbols and dashes, and how text and tables are taken."""
+"""One look for all figures: template, colors, symbols and dashes; text as it appears; checks of tables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape as escape_html
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,9 @@ import plotly.graph_objects as go
 from caa_interp.errors import InputError
 from caa_interp.statistics import interval_text
 
-# Okabe and Ito (2008), the last one darkened from their yellow: told apart with every kind of color vision.
+Measure = Literal["logit_difference", "p_positive"]
+
+# Okabe and Ito (2008), the last one darkened from their yellow: distinct with every kind of color vision.
 # Some are equally light, so wherever color carries a meaning a symbol or a dash carries it too.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F6A00")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "star")
@@ -21,7 +23,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "10px,3p
 
 
 class Style(NamedTuple):
-    """How one name is drawn: the color alone, the symbol alone and the dash alone tell it from the others."""
+    """How one name is drawn. Its color, its symbol and its dash each set it apart from the others."""
 
     color: str
     symbol: str
@@ -32,22 +34,14 @@ class Style(NamedTuple):
 BEHAVIOR_STYLES = dict(
     zip(
         (
-            "sycophancy",
-            "refusal",
-            "corrigible-neutral-HHH",
-            "hallucination",
-            "optimism",
-            "coordinate-other-ais",
-            "survival-instinct",
-            "myopic-reward",
+            *("sycophancy", "refusal", "corrigible-neutral-HHH", "hallucination", "optimism"),
+            *("coordinate-other-ais", "survival-instinct", "myopic-reward"),
         ),
         map(Style, PALETTE, SYMBOLS, DASHES),
         strict=True,
     )
 )
-BEHAVIOR_COLORS = {name: style.color for name, style in BEHAVIOR_STYLES.items()}
 POSITIVE, NEGATIVE, NEUTRAL = "#0072B2", "#D55E00", "#6B7280"
-POSITIVE_SYMBOL, NEGATIVE_SYMBOL = "circle", "x-thin"
 # Blue for positive, orange for negative, light in the middle; used only with a range centered on zero.
 DIVERGING = [[0.0, "#B34700"], [0.25, "#F0A36B"], [0.5, "#F7F7F5"], [0.75, "#6FB1DB"], [1.0, "#00568A"]]
 # For magnitudes: from light to dark without a turn, so that a print in gray keeps the order.
@@ -97,8 +91,8 @@ TEMPLATE = go.layout.Template(
 
 def figure(title: str, subtitle: str = "", **layout: object) -> go.Figure:
     """Empty figure in the common look; both texts may hold Plotly's markup (:func:`escape` what is not ours)."""
-    shown = f"{title}<br><sup style='color:#52606d'>{subtitle}</sup>" if subtitle else title
-    return go.Figure(layout=go.Layout(template=TEMPLATE, title={"text": shown}, **layout))
+    text = f"{title}<br><sup style='color:#52606d'>{subtitle}</sup>" if subtitle else title
+    return go.Figure(layout=go.Layout(template=TEMPLATE, title={"text": text}, **layout))
 
 
 def styles(names: Iterable[str]) -> dict[str, Style]:
@@ -107,17 +101,12 @@ def styles(names: Iterable[str]) -> dict[str, Style]:
     taken = {BEHAVIOR_STYLES.get(name) for name in names}
     every = list(map(Style, PALETTE, SYMBOLS, DASHES))
     free = [index for index, style in enumerate(every) if style not in taken] or list(range(len(every)))
-    found = {name: BEHAVIOR_STYLES[name] for name in names if name in BEHAVIOR_STYLES}
+    chosen = {name: BEHAVIOR_STYLES[name] for name in names if name in BEHAVIOR_STYLES}
     for number, name in enumerate(name for name in names if name not in BEHAVIOR_STYLES):
         turn, place = divmod(number, len(free))
         shifted = (free[place] + turn) % len(every)
-        found[name] = Style(PALETTE[free[place]], SYMBOLS[shifted], DASHES[shifted])
-    return {name: found[name] for name in names}
-
-
-def colors(names: Iterable[str]) -> dict[str, str]:
-    """The color of every name, as in :func:`styles`."""
-    return {name: style.color for name, style in styles(names).items()}
+        chosen[name] = Style(PALETTE[free[place]], SYMBOLS[shifted], DASHES[shifted])
+    return {name: chosen[name] for name in names}
 
 
 def faded(color: str, opacity: float) -> str:
@@ -149,8 +138,8 @@ def confidence(table: pd.DataFrame) -> str:
 
 def counts(numbers: Iterable[float]) -> str:
     """Counts that may differ, as one number or as the least and the largest."""
-    values = sorted({int(number) for number in numbers})
-    return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
+    ordered = sorted({int(number) for number in numbers})
+    return str(ordered[0]) if len(ordered) == 1 else f"{ordered[0]} to {ordered[-1]}"
 
 
 def factor(multiplier: float, form: str = "g") -> str:
@@ -173,6 +162,11 @@ def letter_colors(shares: np.ndarray) -> np.ndarray:
     return np.where((shares > 0.75) | (shares < -0.88), "white", DARK)
 
 
+def color_axis(colors: list[list[object]], low: float, high: float, title: str) -> dict[str, object]:
+    """Color axis from ``low`` to ``high`` with a slim bar."""
+    return {"colorscale": colors, "cmin": low, "cmax": high, "colorbar": scale_bar(title)}
+
+
 def scale_bar(title: str) -> dict[str, object]:
     """Slim color bar with its title above."""
     return {"title": {"text": f"{title}<br>\u00a0", "side": "top", "font": {"size": 13}}, "thickness": 14}
@@ -184,17 +178,7 @@ def escape(text: object) -> str:
 
 
 def check_table(table: pd.DataFrame, columns: Iterable[str], source: str) -> None:
-    """Raise :class:`InputError` unless a table has rows and all ``columns``.
-
-    Parameters
-    ----------
-    table
-        What the user gave.
-    columns
-        Names that the figure reads.
-    source
-        Where such a table comes from, such as ``"caa_interp.project"``; part of the message.
-    """
+    """Raise :class:`InputError` unless a table has rows and all ``columns``; ``source`` is what makes such tables."""
     if not isinstance(table, pd.DataFrame):
         raise InputError(f"table: {type(table).__name__}, not a pandas DataFrame; give the result of {source}.")
     missing = sorted(set(columns) - set(table.columns))
@@ -219,9 +203,9 @@ def check_once(table: pd.DataFrame, key: Sequence[str], source: str) -> None:
 
 def one_layer(layers: Iterable[int], layer: int | None) -> int:
     """The layer to show: the one that is named, else the only one there is."""
-    there = sorted({int(one) for one in layers})
-    if layer is None and len(there) > 1:
-        raise InputError(f"layer: the table holds layers {there[0]} to {there[-1]}; name the one to show.")
-    if layer is not None and layer not in there:
-        raise InputError(f"layer: {layer} is not in the table; it holds {there}.")
-    return there[0] if layer is None else layer
+    available = sorted({int(one) for one in layers})
+    if layer is None and len(available) > 1:
+        raise InputError(f"layer: the table holds layers {available[0]} to {available[-1]}; name the one to show.")
+    if layer is not None and layer not in available:
+        raise InputError(f"layer: {layer} is not in the table; it holds {available}.")
+    return available[0] if layer is None else layer

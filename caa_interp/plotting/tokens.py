@@ -12,16 +12,14 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from caa_interp.plotting import theme
+from caa_interp.plotting.grid import key
 
 Measure = Literal["cosine", "projection"]
 _MUTED, _MUTED_TEXT = "#E4E7EB", "#67717D"
 _LINE = 92  # letters a line
 _LONGEST = 60  # letters of a token that are shown
 _PADDING = 0.7  # letters of free space in a token's box
-_UNITS = {
-    "cosine": "cosine with<br>the vector",
-    "projection": "projection<br>(units of the<br>residual stream)",
-}
+_UNITS = {"cosine": "cosine with<br>the vector", "projection": "projection<br>(units of the<br>residual stream)"}
 
 
 def plot_token_similarity(table: pd.DataFrame, *, layer: int | None = None, measure: Measure = "cosine") -> go.Figure:
@@ -39,9 +37,9 @@ def plot_token_similarity(table: pd.DataFrame, *, layer: int | None = None, meas
     Returns
     -------
     plotly.graph_objects.Figure
-        Colors are centered on zero. Their range reaches to the 95th percentile of the absolute values of the
-        ordinary tokens: neither special ones nor the first position, whose norm and projections dwarf all others.
-        What lies beyond has the outermost color. Special tokens are gray in the text.
+        Colors are centered on zero and reach to the 95th percentile of the absolute values of ordinary tokens: not
+        special ones, nor the first, whose norm dwarfs all others. Values beyond it have the outermost color. Special
+        tokens are gray in the text.
     """
     columns = ("vector", "position", "token", "part", "layer", "special", "cosine", "projection")
     theme.check_table(table, columns, "caa_interp.token_similarity")
@@ -72,7 +70,7 @@ def _text(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.
     rows = rows.assign(shown=shown, **_places(shown, rows["part"]))
     muted = rows["special"].astype(bool)
     ordinary = rows[~muted]
-    # By name: Plotly.js takes the numbers of bars for colors that it does not know, and says so for every one.
+    # By name: Plotly.js takes the numbers of bars for unknown colors, and logs a warning for every one.
     places = ((ordinary[measure] / limit).clip(-1, 1) + 1) / 2
     boxes = np.where(places.notna(), sample_colorscale(theme.DIVERGING, places.fillna(0.5)), "white")
     for part, box, color in (
@@ -100,7 +98,8 @@ def _text(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.
             ),
             showlegend=False,
         )
-    _add_scale(fig, measure, limit)
+    scale = theme.color_axis(theme.DIVERGING, -limit, limit, _UNITS[measure])
+    fig.add_trace(key(None, {"color": [0], **scale}, showlegend=False))
     n_lines = int(rows["line"].max()) + 1
     starts = rows.groupby("part")["line"].min() if rows["part"].nunique() > 1 else pd.Series(dtype=int)
     fig.update_layout(
@@ -175,9 +174,3 @@ def _places(tokens: Iterable[str], parts: Iterable[str]) -> dict[str, list[float
 def _n_letters(token: str) -> int:
     """Columns that a token takes in a monospace font; Chinese letters take two."""
     return sum(1 + (unicodedata.east_asian_width(letter) in "WF") for letter in token)
-
-
-def _add_scale(fig: go.Figure, measure: str, limit: float) -> None:
-    """Color bar alone, by a trace without points."""
-    scale = {"colorscale": theme.DIVERGING, "cmin": -limit, "cmax": limit, "colorbar": theme.scale_bar(_UNITS[measure])}
-    fig.add_scatter(x=[None], y=[None], mode="markers", marker={"color": [0], **scale}, showlegend=False)

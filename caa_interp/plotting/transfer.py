@@ -26,7 +26,7 @@ def plot_transfer(table: pd.DataFrame) -> go.Figure:
     plotly.graph_objects.Figure
         Heatmap centered on zero: the slope over the multiplier, in nats per unit, as
         :func:`caa_interp.steerability` gives it. Layers at which their own vector is applied are framed; a dot marks
-        cells whose 95 % interval does not hold zero, each by itself: of 100 cells without any effect about 5 get one.
+        cells whose 95 % interval excludes zero, each by itself: of 100 cells without any effect, about 5 get one.
         With one source layer: a line over the layers, with intervals; with one layer: a line over the source layers.
     """
     theme.check_table(table, _COLUMNS, "caa_interp.analysis.transfer")

@@ -16,7 +16,7 @@ _PLACE_OF_VECTOR = {"dash": "dot", "width": 2, "color": "black"}
 
 
 def plot_weight_alignment(table: pd.DataFrame, *, title: str = "Weights along the vector") -> go.Figure:
-    """Heads as one map for each role, and neurons as dots by block, beside what chance gives.
+    """Heads as one map per role, and neurons as dots by block, with the level of chance.
 
     Parameters
     ----------
@@ -28,12 +28,13 @@ def plot_weight_alignment(table: pd.DataFrame, *, title: str = "Weights along th
     Returns
     -------
     plotly.graph_objects.Figure
-        The dotted line is the vector's place: what writes before it can have made the vector, what reads after it
-        can be moved by it.
+        The dotted line is the vector's place: what writes before it may have made it, what reads after it may be
+        changed by it.
     """
     theme.check_table(table, _COLUMNS, "caa_interp.analysis.weight_alignment")
     parts = [part for part in (table[table["component"] == name] for name in ("head", "neuron")) if not part.empty]
     roles = [list(part["role"].unique()) for part in parts]
+    spans = [_GRID // len(names) for names in roles]
     n_layers = table["layer"].max() - table["layer"].min() + 1
     heights = [max(200, 11 * n_layers) if part["component"].iloc[0] == "head" else 240 for part in parts]
     inner = sum(heights) + _GAP * (len(parts) - 1)
@@ -41,7 +42,7 @@ def plot_weight_alignment(table: pd.DataFrame, *, title: str = "Weights along th
         figure=theme.figure(title, _subtitle(table), height=inner + 230, margin={"t": 96}),
         rows=len(parts),
         cols=_GRID,
-        specs=[_spans(len(names)) for names in roles],
+        specs=[[{"colspan": n}, *[None] * (n - 1)] * (_GRID // n) for n in spans],
         row_heights=heights,
         horizontal_spacing=0.045,
         vertical_spacing=_GAP / inner,
@@ -53,7 +54,7 @@ def plot_weight_alignment(table: pd.DataFrame, *, title: str = "Weights along th
         is_head = part["component"].iloc[0] == "head"
         extremes = (part["alignment"].abs().min(), part["alignment"].abs().max())
         for number, role in enumerate(names):
-            place = {"row": row, "col": number * (_GRID // len(names)) + 1}
+            place = {"row": row, "col": number * spans[row - 1] + 1}
             (_draw_heads if is_head else _draw_neurons)(fig, part[part["role"] == role], extremes, limits, place)
     fig.update_annotations(font_size=14)
     fig.update_layout(legend={"orientation": "h", "x": 0, "y": -70 / inner, "yanchor": "top"})
@@ -93,16 +94,16 @@ def _draw_heads(
     fig.add_hline(y=rows["vector_layer"].iloc[0] + 0.5, line=_PLACE_OF_VECTOR, **place)
     shared = rows["query_heads"].str.contains("-").any()
     fig.update_xaxes(type="category", showgrid=False, title_text="query heads" if shared else "head", **place)
-    fig.update_yaxes(range=limits, showgrid=False, showticklabels=first, **place)
-    if first:
-        fig.update_yaxes(title_text="block of the head", **place)
+    title = "block of the head" if first else None
+    fig.update_yaxes(range=limits, showgrid=False, showticklabels=first, title_text=title, **place)
 
 
 def _draw_neurons(
     fig: go.Figure, rows: pd.DataFrame, extremes: tuple[float, float], limits: list[float], place: dict[str, int]
 ) -> None:
+    first = place["col"] == 1
     chance = rows.groupby("layer")["chance"].first()
-    around = {"name": "random directions (95 %)", "legendgroup": "chance", "showlegend": place["col"] == 1}
+    around = {"name": "random directions (95 %)", "legendgroup": "chance", "showlegend": first}
     fig.add_trace(band(chance.index, -chance, chance, theme.faded(theme.NEUTRAL, 0.3), **around), **place)
     acts = rows["where"] == ("before" if rows["role"].iloc[0] == "writes" else "after")
     for part, symbol, name in (
@@ -118,19 +119,13 @@ def _draw_neurons(
             hovertemplate="block %{x}, neuron %{text}: %{y:+.3f}<extra></extra>",
             name=name,
             legendgroup=symbol,
-            showlegend=place["col"] == 1,
+            showlegend=first,
             **place,
         )
     fig.add_vline(x=rows["vector_layer"].iloc[0] + 0.5, line=_PLACE_OF_VECTOR, **place)
     fig.update_xaxes(range=limits, title_text="block", **place)
-    fig.update_yaxes(range=[-1.08 * extremes[1], 1.08 * extremes[1]], showticklabels=place["col"] == 1, **place)
-    if place["col"] == 1:
-        fig.update_yaxes(title_text="cosine of the neuron", **place)
-
-
-def _spans(n_panels: int) -> list[dict[str, int] | None]:
-    span = _GRID // n_panels
-    return [{"colspan": span}, *[None] * (span - 1)] * n_panels
+    title, reach = "cosine of the neuron" if first else None, 1.08 * extremes[1]
+    fig.update_yaxes(range=[-reach, reach], showticklabels=first, title_text=title, **place)
 
 
 def _subtitle(table: pd.DataFrame) -> str:

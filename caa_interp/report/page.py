@@ -20,15 +20,14 @@ from plotly.offline import get_plotlyjs
 from caa_interp.errors import InputError
 from caa_interp.files import write_atomically
 
-LEVELS = (2, 3, 4)
-# Characters that cannot be seen, or that turn the text after them around: shown instead of obeyed.
+# Characters that are invisible, or that reverse the text after them: shown instead of obeyed.
 _UNSEEN = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"} | {
     code: f"\\u{code:04x}"
     for code in (0x7F, *range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
 }
 _MARKUP = re.compile(r"</?(?:b|i|em|strong|s|u|sup|sub|span|a|br)\b[^>]*>", re.IGNORECASE)
-# Pixels: a figure that can be read, one of several panels in it, what stands beside these, what a title takes above
-# them, and what is left there.
+# Pixels: the least width of a readable figure and of one of its panels, what is beside panels, what a title takes
+# above them, and what is left there.
 _LEAST, _PANEL, _BESIDE_PANELS, _TITLE, _ABOVE = 400, 200, 90, 56, 34
 _LONG = 60  # letters from which on a cell is running text
 
@@ -41,22 +40,15 @@ class Section:
     ----------
     heading, text
         Plain text; everything is escaped. A blank line in ``text`` starts a new paragraph.
-    figure
-        Optional figure. Its title becomes the first words of its caption, where it can be wrapped.
-    table
-        Optional table; every cell is shown as text.
-    code
-        Optional code to show.
-    points
-        Optional list below the text.
-    caption
-        What the figure's own title leaves unsaid.
+    figure, table, code
+        Optional. A figure's title becomes the first words of its caption; every cell of a table is shown as text.
+    points, caption
+        A list below the text, and what the figure's own title leaves unsaid; empty by default.
     level
         2 (default) for a section, 3 and 4 for parts of the one before.
-    folded
-        Whether the code is shown only when asked for.
-    half
-        Whether the section takes half of a wide window, so that the next one of this kind stands beside it.
+    folded, half
+        Whether the code is hidden until asked for, and whether the section takes half of a wide window, beside the
+        next one of this kind; by default neither.
     """
 
     heading: str
@@ -87,7 +79,7 @@ def write_report(
     lead
         Text below the title; a blank line starts a new paragraph.
     contents
-        Level down to which sections are listed in a table of contents; default 0: there is none.
+        Level down to which sections are listed in a table of contents; default 0: no table of contents.
 
     Returns
     -------
@@ -100,7 +92,7 @@ def write_report(
     if not sections:
         raise InputError("sections: the list is empty; give at least one.")
     for section in sections:
-        if section.level not in LEVELS:
+        if section.level not in (2, 3, 4):
             raise InputError(f"sections: {section.heading!r} has level {section.level}; it must be 2, 3 or 4.")
     environment = Environment(
         loader=PackageLoader("caa_interp.report", ""),
@@ -124,25 +116,25 @@ def write_report(
 
 
 def anchors(sections: Sequence[Section]) -> list[str]:
-    """Name of each section that may stand in an address or a file name; no two are the same.
+    """Unique name of each section, fit for addresses and file names.
 
-    It is made of the section's heading and of those that it is part of, such as ``"steered-answers-refusal"``.
+    It joins the headings of the sections that it is part of and its own, such as ``"steered-answers-refusal"``.
     """
-    found: dict[str, None] = {}
+    names: list[str] = []
     above: dict[int, str] = {}
     for section in sections:
         above = {level: name for level, name in above.items() if level < section.level}
         above[section.level] = re.sub(r"[^a-z0-9]+", "-", section.heading.lower()).strip("-")[:60] or "section"
         base = name = "-".join(above.values())
         number = 2
-        while name in found:
+        while name in names:
             name, number = f"{base}-{number}", number + 1
-        found[name] = None
-    return list(found)
+        names.append(name)
+    return names
 
 
 def _visible(value: Any) -> Any:
-    """What is put into the page, with its unseen characters to be seen; our own markup as it is."""
+    """Text for the page, with invisible characters made visible; our own markup as it is."""
     return value if isinstance(value, Markup) else str(value).translate(_UNSEEN)
 
 
@@ -182,7 +174,7 @@ def _figure(section: Section) -> dict[str, Any]:
         layout["height"], layout["margin"] = height, {**layout.get("margin", {}), "t": kept}
     panels = {tuple(axis.get("domain", ())) for name, axis in layout.items() if name.startswith("xaxis")}
     return {
-        # Plotly's JSON escapes what could end the script element that it stands in.
+        # Plotly's JSON escapes what could end the script element around it.
         "json": Markup(to_json(spec, validate=False, engine="json")),
         "title": _plain(title),
         "subtitle": _plain(subtitle),

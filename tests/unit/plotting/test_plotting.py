@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import caa_interp as caa
-from caa_interp.plotting.theme import BEHAVIOR_COLORS, BEHAVIOR_STYLES, NEGATIVE, PALETTE, POSITIVE, colors, faded
+from caa_interp.plotting.theme import BEHAVIOR_STYLES, NEGATIVE, PALETTE, POSITIVE, faded, styles
 
 LAYERS = (1, 2, 10)
 MULTIPLIERS = (-1.0, 0.0, 2.0)
@@ -237,18 +237,13 @@ def test_the_legend_of_a_dose_response_has_room_below():
 def test_a_behavior_has_the_same_color_in_every_figure():
     alone = caa.plot_dose_response(sweep_table(("refusal",), layers=(1,)))
     among = caa.plot_dose_response(sweep_table(("mine", "sycophancy", "optimism", "refusal"), layers=(1,)))
-    assert trace(alone, "refusal").line.color == trace(among, "refusal").line.color == BEHAVIOR_COLORS["refusal"]
+    assert trace(alone, "refusal").line.color == trace(among, "refusal").line.color == BEHAVIOR_STYLES["refusal"].color
     assert len({one.line.color for one in among.data}) == 4
-
-
-def test_every_packaged_behavior_has_a_color_of_its_own():
-    assert set(BEHAVIOR_COLORS) == set(caa.load_behaviors())
-    assert len(set(BEHAVIOR_COLORS.values())) == len(BEHAVIOR_COLORS)
 
 
 def test_eight_other_names_have_eight_colors():
     names = [f"vector {number}" for number in range(8)]
-    assert sorted(colors(names).values()) == sorted(PALETTE)
+    assert sorted(look.color for look in styles(names).values()) == sorted(PALETTE)
 
 
 def test_a_faded_color():
@@ -316,9 +311,9 @@ def test_projection_shows_every_point_in_the_panel_of_its_layer():
 def test_behaviors_have_their_colors_and_sides_their_marks():
     table = projection_table(behaviors=("refusal", "mine"))
     fig = caa.plot_projection(table, color="behavior")
-    hues, marks = colors(["refusal", "mine"]), {"positive": "circle", "negative": "x"}
+    looks, marks = styles(["refusal", "mine"]), {"positive": "circle", "negative": "x"}
     expected = {
-        ("x" if row.layer == 1 else "x2", row.x, row.y, hues[row.behavior], marks[row.side])
+        ("x" if row.layer == 1 else "x2", row.x, row.y, looks[row.behavior].color, marks[row.side])
         for row in table.itertuples()
     }
     assert shown_points(fig) == expected
@@ -458,7 +453,7 @@ def test_a_vector_is_a_line_through_its_layers():
         rows = table[table["vector"] == name]
         assert (list(line.x), list(line.y)) == (rows["x"].tolist(), rows["y"].tolist())
         assert "lines" in line.mode
-        assert line.marker.color == colors(["refusal", "mine"])[name]
+        assert line.marker.color == styles(["refusal", "mine"])[name].color
         assert [row[1] for row in line.customdata] == rows["norm"].tolist()
     assert len({(one.line.dash, one.marker.symbol) for one in fig.data}) == 2
 

@@ -33,7 +33,6 @@ def test_symbols_and_dashes_are_plotlys_and_colors_stand_out_from_white():
 
 def test_every_behavior_has_a_style_of_its_own():
     assert set(theme.BEHAVIOR_STYLES) == set(caa.load_behaviors())
-    assert {name: style.color for name, style in theme.BEHAVIOR_STYLES.items()} == theme.BEHAVIOR_COLORS
 
 
 @pytest.mark.parametrize("names", [["refusal"], ["x", "refusal", "y"], ["optimism", "refusal", "sycophancy"]])
