@@ -410,11 +410,11 @@ def test_only_a_folder_that_was_written_for_the_hub_is_pushed(tmp_path):
         push_to_hub(tmp_path / "none", "you/v")
     folder = save_for_hub(vector(), tmp_path / "v")
     (folder / "thesis.tex").write_text("years of work")
-    with pytest.raises(caa.InputError, match="holds thesis.tex"):
+    with pytest.raises(caa.InputError, match=r"holds thesis\.tex"):
         push_to_hub(folder, "you/v")
     (folder / "thesis.tex").unlink()
     (folder / "vector.safetensors").write_bytes(b"else")
-    with pytest.raises(caa.InputError, match="vector file .* is not a steering vector"):
+    with pytest.raises(caa.InputError, match=r"vector file .* is not a steering vector"):
         push_to_hub(folder, "you/v")
 
 

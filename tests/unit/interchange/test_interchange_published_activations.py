@@ -5,7 +5,7 @@ import torch
 
 import caa_interp as caa
 from caa_interp.behaviors.pairs import PublishedPair
-from caa_interp.interchange.published_activations import import_activations
+from caa_interp.interchange.published import import_activations
 
 PAIRS = [
     PublishedPair("Yes?\n\nChoices:\n (A) Yes\n (B) No", "(A)", "(B)"),
