@@ -165,7 +165,9 @@ def parse_behavior(data: Any, source: str) -> Behavior:
     for number, question in enumerate(open_ended):
         if not isinstance(question, str) or not question.strip():
             raise InputError(f"{source}: open_ended[{number}] must be a non-empty text, not {question!r}.")
-    splits = {name: parse_pairs(_typed(data, name, list, source), f"{source}: {name}") for name in ("train", "test")}
+    splits: dict[str, Any] = {
+        name: parse_pairs(_typed(data, name, list, source), f"{source}: {name}") for name in ("train", "test")
+    }
     ids: set[str] = set()
     for pair in [*splits["train"], *splits["test"]]:
         if pair.id is not None and pair.id in ids:

@@ -168,7 +168,8 @@ def _as_published(row: Row, name: str) -> PublishedPair:
         letters.append(f"({letter})")
     n_options = len(parse_question(row.question).options)
     try:
-        return PublishedPair(row.question, *letters, id=row.id or name, topic=row.topic, n_options=n_options)
+        positive, negative = letters
+        return PublishedPair(row.question, positive, negative, id=row.id or name, topic=row.topic, n_options=n_options)
     except InputError as error:
         raise InputError(f"{row.where}: {error}") from None
 

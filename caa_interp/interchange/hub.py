@@ -79,7 +79,7 @@ def save_for_hub(
         raise InputError(f"figure: {type(figure).__name__}; give a Plotly figure, such as a plot_* function returns.")
     folder = Path(folder)
     _check_folder(folder)
-    tables = {"reliability": reliability, "effects": effects}
+    tables: dict[str, Any] = {"reliability": reliability, "effects": effects}
     card = model_card(vector, repo_id=repo_id, behavior=behavior, **tables)  # reports a wrong table before drawing
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
@@ -245,7 +245,7 @@ def from_hub(
 
 
 def _download(repo_id: str, revision: str | None, filename: str, token: str | bool | None) -> Path:
-    """File of a repository, in Hugging Face's cache."""
+    """Download a file, unless it is in Hugging Face's cache, and return its path there."""
     from huggingface_hub import HfApi
 
     if repo_id.startswith((".", "/", "~")) or repo_id.count("/") > 1:
