@@ -1,4 +1,4 @@
-"""Behaviors: contrast pairs for training and testing, and the texts that go with them, in one JSON file."""
+"""Behaviors: contrast pairs for training and testing, with their descriptions and questions, in one JSON file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_FILE_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Behavior:
-    """A behavior: train and test pairs, open-ended questions and the texts that go with them.
+    """Train and test pairs of a behavior, its open-ended questions, and texts that describe it.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class Behavior:
     description
         What the behavior is and which way positive points.
     train, test
-        Pairs to make vectors and choices from, and pairs to report effects on.
+        Pairs to make vectors and choose layers with, and pairs to report effects on.
     open_ended
         Questions for free answers.
     system_prompts
@@ -57,26 +57,22 @@ class Behavior:
     def save(self, path: str | Path) -> Path:
         """Write the ``.json`` file that :func:`load_behavior` reads; fields that are empty are left out.
 
-        The old file, if any, is replaced only when the new one is whole.
-
         Raises
         ------
         InputError
-            If the path has another ending, or the behavior could not be read again: a text is missing, two pairs have
+            If the path has another ending, or the behavior could not be read back: a text is missing, two pairs have
             one id, or pairs are kept as published.
         """
         path = Path(path)
         if path.suffix != ".json":
             raise InputError(f"path: {str(path)!r} must end in '.json'.")
-        splits = {
-            name: check_pairs(pairs) if pairs else [] for name, pairs in (("train", self.train), ("test", self.test))
-        }
-        if any(isinstance(pair, PublishedPair) for pairs in splits.values() for pair in pairs):
-            raise InputError("pairs: some are kept as published, with letters for answers. Read them without compat.")
+        items = {}
+        for name, pairs in (("train", self.train), ("test", self.test)):
+            checked = check_pairs(pairs) if pairs else []
+            if any(isinstance(pair, PublishedPair) for pair in checked):
+                raise InputError("pairs: some are kept as published, with letters. Read them without compat.")
+            items[name] = [{k: v for k, v in vars(pair).items() if v is not None} for pair in checked]
         fields = {name: value for name, value in vars(self).items() if value}
-        items = {
-            name: [{k: v for k, v in vars(pair).items() if v is not None} for pair in splits[name]] for name in splits
-        }
         content = {"format": FORMAT, **fields, "system_prompts": dict(self.system_prompts), **items}
         text = json.dumps(content, indent=2, ensure_ascii=False)
         parse_behavior(json.loads(text), source=f"behavior {self.name!r}")
@@ -118,34 +114,43 @@ def load_behavior(name_or_path: str | Path) -> Behavior:
                 "Give one of these names, or the path of a .json file."
             )
         path = known[str(name_or_path)]
-    return parse_behavior(read_json(path), source=str(path))
+    where = f"behavior file {path}"
+    return parse_behavior(parse_json(read_text(path, where), where), source=str(path))
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file of at most 64 MiB; every failure is an :class:`InputError` that names it."""
-    if not path.is_file():
-        raise InputError(f"behavior file: there is no file {path}. Check the path.")
-    size = path.stat().st_size
-    if size > MAX_FILE_BYTES:
-        raise InputError(f"behavior file {path}: {size:,} bytes; at most {MAX_FILE_BYTES:,} are read. Split the file.")
+def read_text(path: Path, where: str) -> str:
+    """Read a UTF-8 file of at most 64 MiB; every failure is an :class:`InputError` that begins with ``where``."""
+    check_file(path, where)
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"behavior file {path}: not UTF-8 at byte {error.start}. Save it as UTF-8.") from error
+        raise InputError(f"{where}: not UTF-8 at byte {error.start}. Save it as UTF-8.") from error
+    except OSError as error:
+        raise InputError(f"{where}: it cannot be read ({error}). Check the file.") from error
+
+
+def check_file(path: Path, where: str) -> None:
+    """Raise :class:`InputError` unless there is a file of at most 64 MiB."""
+    try:
+        if not path.is_file():
+            raise InputError(f"{where}: there is no file {path}. Check the path.")
+        size = path.stat().st_size
+    except OSError as error:
+        raise InputError(f"{where}: it cannot be read ({error}). Check the file.") from error
+    if size > MAX_FILE_BYTES:
+        raise InputError(f"{where}: {size:,} bytes; at most {MAX_FILE_BYTES:,} are read. Split the file.")
+
+
+def parse_json(text: str, where: str) -> Any:
+    """Parse JSON text; a failure is an :class:`InputError` that begins with ``where``."""
+    try:
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"behavior file {path}: not valid JSON ({error}). Correct it there.") from error
+        raise InputError(f"{where}: not valid JSON ({error}). Correct it there.") from error
 
 
 def parse_behavior(data: Any, source: str) -> Behavior:
-    """Check the content of a behavior file and build a :class:`Behavior` from it.
-
-    Parameters
-    ----------
-    data
-        The decoded JSON.
-    source
-        Name of the file, for messages.
-    """
+    """Build a :class:`Behavior` from the decoded JSON of a file, whose name ``source`` begins every message."""
     if not isinstance(data, dict):
         raise InputError(f"{source}: the top level is {type(data).__name__}; it must be an object.")
     if data.get("format") != FORMAT:
@@ -160,22 +165,17 @@ def parse_behavior(data: Any, source: str) -> Behavior:
     for number, question in enumerate(open_ended):
         if not isinstance(question, str) or not question.strip():
             raise InputError(f"{source}: open_ended[{number}] must be a non-empty text, not {question!r}.")
-    train, test = (parse_pairs(_typed(data, split, list, source), f"{source}: {split}") for split in ("train", "test"))
+    splits: dict[str, Any] = {
+        name: parse_pairs(_typed(data, name, list, source), f"{source}: {name}") for name in ("train", "test")
+    }
     ids: set[str] = set()
-    for pair in [*train, *test]:
+    for pair in [*splits["train"], *splits["test"]]:
         if pair.id is not None and pair.id in ids:
             raise InputError(f"{source}: field 'id' {pair.id!r} is given to two items; make ids unique.")
         ids.add(pair.id or "")
-    return Behavior(
-        name=_typed(data, "name", str, source),
-        description=_typed(data, "description", str, source, default=""),
-        train=train,
-        test=test,
-        open_ended=tuple(open_ended),
-        system_prompts=prompts,
-        rubric=_typed(data, "rubric", str, source, default=""),
-        license=_typed(data, "license", str, source, default=""),
-    )
+    texts = {name: _typed(data, name, str, source, default="") for name in ("description", "rubric", "license")}
+    name = _typed(data, "name", str, source)
+    return Behavior(name=name, open_ended=tuple(open_ended), system_prompts=prompts, **splits, **texts)
 
 
 def data_folder() -> Path:

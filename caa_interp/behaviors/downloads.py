@@ -1,7 +1,4 @@
-"""Download of published question sets, each checked against its known sha256.
-
-A file stands under its name only when it is whole and right.
-"""
+"""Download of published question sets, each checked against its known sha256."""
 
 from __future__ import annotations
 
@@ -26,8 +23,7 @@ class DownloadError(CAAError, OSError):
 _EVALS = "anthropics/evals/f6059a593f6feb0a500e8fe01f422a8ccfbdac09"
 _HUMAN = "advanced-ai-risk/human_generated_evals"
 
-# Repository, commit and path, as they stand in an address, and the sha256 of a copy that was read: a file without one
-# is not downloaded.
+# Repository, commit and path, as in an address, and the sha256 of a copy that was read.
 FILES: dict[str, dict[str, tuple[str, str]]] = {
     "anthropic": {
         "corrigible-neutral-HHH": (
@@ -61,8 +57,7 @@ def fetch(collection: Literal["caa", "anthropic"], behavior: str) -> Path:
     Returns
     -------
     pathlib.Path
-        The file, in ``published/<collection>`` of :func:`caa_interp.files.cache_folder`. Its sha256 is right, also
-        if it was there before.
+        The file, in ``published/<collection>`` of :func:`caa_interp.files.cache_folder`, its sha256 checked.
 
     Raises
     ------
@@ -80,13 +75,21 @@ def fetch(collection: Literal["caa", "anthropic"], behavior: str) -> Path:
     >>> from caa_interp.behaviors.readers import read_pairs
     >>> result = read_pairs(fetch("anthropic", "survival-instinct"))  # doctest: +SKIP
     """
-    path, sha256 = _known(collection, behavior)
+    if collection not in FILES:
+        raise InputError(f"collection: {collection!r} is not one of {', '.join(map(repr, FILES))}.")
+    yourself = f"download the file from {_WHERE[collection]} and give its path to read_pairs"
+    if behavior not in FILES[collection]:
+        known = ", ".join(f"fetch({group!r}, {name!r})" for group, names in FILES.items() for name in names)
+        raise InputError(
+            f"behavior: the hash of {behavior!r} in {collection!r} is not known. Known are {known}. For another, "
+            f"{yourself}."
+        )
+    path, sha256 = FILES[collection][behavior]
     base = os.environ.get(BASE_URL_VARIABLE) or BASE_URL
     if not base.startswith(("https://", "http://")):
         raise InputError(f"{BASE_URL_VARIABLE}: {base!r} must begin with https:// or http://. Correct or unset it.")
     url = f"{base.rstrip('/')}/{path}"
     target = cache_folder() / "published" / collection / f"{behavior}{Path(path).suffix}"
-    yourself = f"download the file from {_WHERE[collection]} and give its path to read_pairs"
     pooch.get_logger().setLevel("WARNING")  # what goes wrong is said below
     try:
         pooch.retrieve(
@@ -108,15 +111,3 @@ def fetch(collection: Literal["caa", "anthropic"], behavior: str) -> Path:
             f"it stays so, {yourself}."
         ) from error
     return target
-
-
-def _known(collection: str, behavior: str) -> tuple[str, str]:
-    if collection not in FILES:
-        raise InputError(f"collection: {collection!r} is not one of {', '.join(map(repr, FILES))}.")
-    if behavior not in FILES[collection]:
-        known = ", ".join(f"fetch({group!r}, {name!r})" for group, names in FILES.items() for name in names)
-        raise InputError(
-            f"behavior: the hash of {behavior!r} in {collection!r} is not known. Known are {known}. "
-            f"Download another file from {_WHERE[collection]} and give its path to read_pairs."
-        )
-    return FILES[collection][behavior]

@@ -1,4 +1,4 @@
-"""Lettered options in a question: found, taken out, and looked up by an answer.
+"""Lettered options: taken out of a question, and looked up by an answer.
 
 The published question sets put the options into the question's text (Rimsky et al. 2024; Perez et al. 2022)::
 
@@ -8,9 +8,8 @@ The published question sets put the options into the question's text (Rimsky et 
      (A) Yes
      (B) No
 
-Read here with every variant that occurs in them: with or without the ``Choices:`` header, with or without
-spaces around ``(A)``, blank lines between the options, more than two of them, and the labels ``Question:`` and
-``Answer:`` around the whole.
+Every variant that occurs in them is read: with or without the ``Choices:`` header or spaces around ``(A)``, blank lines
+between the options, more than two of them, and the labels ``Question:`` and ``Answer:`` around the whole.
 """
 
 from __future__ import annotations
@@ -28,27 +27,13 @@ _LETTERED_TEXT = re.compile(r"\A\(([A-Z])\)\s*(\S.*)\Z", re.DOTALL)
 
 @dataclass(frozen=True)
 class Question:
-    """A question taken apart.
+    """A question and its options."""
 
-    Attributes
-    ----------
-    text
-        The question without options, header and labels; what stands after the options is kept at its end.
-    options
-        ``{letter: text}`` in the question's order; empty if it has none.
-    in_order
-        Whether the options are lettered A, B, C, ... without a gap or a repetition.
-    unlabeled
-        Whether a label such as ``Question:`` or ``Answer:`` was left out.
-    moved
-        Whether text from after the options now ends ``text``.
-    """
-
-    text: str
-    options: dict[str, str]
-    in_order: bool = True
-    unlabeled: bool = False
-    moved: bool = False
+    text: str  # without options, header and labels; text after the options is moved to its end
+    options: dict[str, str]  # {letter: text} in the question's order; empty if it has none
+    in_order: bool = True  # whether the options are lettered A, B, C, ... without a gap or a repetition
+    unlabeled: bool = False  # whether a label such as "Question:" or "Answer:" was removed
+    moved: bool = False  # whether text from after the options now ends the question
 
 
 def parse_question(question: str) -> Question:

@@ -1,7 +1,7 @@
 """How good a contrast set is as data, before any model sees it.
 
-A steering vector is a difference of means, so whatever else differs between the two sides is in it too: length,
-first words, single words. These are measured here, with counts, near-duplicates and overlap of train and test.
+Whatever else differs between the two sides is in a steering vector too: length, first words, single words. These are
+measured here, with counts, near-duplicates and overlap of train and test.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Quality:
     similarity
         Largest Jaccard similarity of word 5-grams between two questions.
     shared_topics
-        Topics that stand in train and in test.
+        Number of topics that are in train and in test.
     first_word
         Largest share of one side's answers that begin with the same word.
     first_word_score
         Share of held-out pairs whose positive answer a classifier on first words alone ranks higher.
     bag_of_words
-        The same for a classifier on all words: what surface form alone gives away. 0.5 is nothing.
+        The same for a classifier on all words; 0.5 is chance.
     """
 
     name: str
@@ -65,19 +65,19 @@ class Quality:
     bag_of_words: float
 
     def problems(self) -> list[str]:
-        """What falls short, in words; empty if nothing does."""
-        found = []
+        """Return what falls short; empty if nothing does."""
+        problems = []
         if self.bag_of_words > MAX_BAG_OF_WORDS:
-            found.append(f"bag-of-words score {self.bag_of_words:.2f} is above {MAX_BAG_OF_WORDS:.2f}")
+            problems.append(f"bag-of-words score {self.bag_of_words:.2f} is above {MAX_BAG_OF_WORDS:.2f}")
         if self.similarity > MAX_SIMILARITY:
-            found.append(f"two questions share {self.similarity:.2f} of their word 5-grams")
+            problems.append(f"two questions share {self.similarity:.2f} of their word 5-grams")
         if self.shared_topics:
-            found.append(f"{self.shared_topics} topics stand in train and in test")
+            problems.append(f"{self.shared_topics} topics are in train and in test")
         if self.first_word > MAX_FIRST_WORD:
-            found.append(f"{self.first_word:.2f} of one side's answers begin with the same word")
+            problems.append(f"{self.first_word:.2f} of one side's answers begin with the same word")
         if abs(self.words_positive - self.words_negative) > MAX_LENGTH_DIFFERENCE:
-            found.append("the sides differ in mean length by more than a word")
-        return found
+            problems.append("the sides differ in mean length by more than a word")
+        return problems
 
 
 def measure_quality(behavior: Behavior) -> Quality:
@@ -124,10 +124,9 @@ def words(text: str) -> list[str]:
 def surface_score(
     train: Sequence[ContrastPair], test: Sequence[ContrastPair], features: Callable[[str], list[str]]
 ) -> float:
-    """How well surface features alone tell the sides of unseen pairs apart.
+    """Share of test pairs whose positive answer is ranked higher (ties count half) by surface features alone.
 
-    A logistic regression on the presence of features is fitted to the train answers, one by one; the score is the
-    share of test pairs in which it ranks the positive answer higher (ties count half).
+    The ranking is a logistic regression on the presence of features, fitted to the single train answers.
     """
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -147,9 +146,8 @@ def largest_similarity(texts: Sequence[str]) -> float:
     """Largest Jaccard similarity of word 5-grams between two of the texts; equal short texts count as 1."""
     grams = []
     for text in texts:
-        found = words(text)
-        last = max(1, len(found) - _GRAM + 1)
-        grams.append({tuple(found[i : i + _GRAM]) for i in range(last)})
+        sequence = words(text)
+        grams.append({tuple(sequence[i : i + _GRAM]) for i in range(max(1, len(sequence) - _GRAM + 1))})
     return max((len(a & b) / len(a | b) for a, b in combinations(grams, 2) if a & b), default=0.0)
 
 

@@ -1,17 +1,15 @@
 """Two-option questions with a right answer, and neutral prose: what steering must not break.
 
-A question is a :class:`ContrastPair` whose positive answer is the right one, so that every function that takes
-pairs takes it.
+A question is a :class:`ContrastPair` whose positive answer is the right one.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from caa_interp.behaviors.behavior import data_folder, parse_pairs, read_json
+from caa_interp.behaviors.behavior import data_folder, parse_json, parse_pairs, read_text
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError, MissingDependencyError
 
@@ -32,7 +30,7 @@ def load_questions(name_or_path: str | Path, *, per_subject: int | None = None, 
     name_or_path
         ``"capability"`` (240 general-knowledge questions over 12 subjects, in MMLU's form) or
         ``"misconceptions"`` (80, in TruthfulQA's form), which come with the package; ``"mmlu"`` or
-        ``"truthfulqa"``, read from the Hugging Face hub through ``datasets``; or a JSON file of the packaged format.
+        ``"truthfulqa"``, read from the Hugging Face hub through ``datasets``; or a JSON file like the packaged ones.
     per_subject
         At most this many questions of each subject, drawn at random; default: all. The paper takes 10 of each of
         MMLU's 57 subjects (Rimsky et al. 2024, section 5).
@@ -49,9 +47,9 @@ def load_questions(name_or_path: str | Path, *, per_subject: int | None = None, 
     if name in HUB:
         pairs = _from_hub(name, generator)
     elif name in PACKAGED:
-        pairs = _parse(read_json(data_folder() / f"_{name}.json"), name)
+        pairs = _from_file(data_folder() / f"_{name}.json", name)
     elif name.endswith(".json"):
-        pairs = _parse(read_json(Path(name)), name)
+        pairs = _from_file(Path(name), name)
     else:
         raise InputError(
             f"questions: {name!r} is not one of {', '.join([*PACKAGED, *HUB])}. Give one of these, or a .json file."
@@ -63,11 +61,11 @@ def load_questions(name_or_path: str | Path, *, per_subject: int | None = None, 
     by_subject: dict[str | None, list[ContrastPair]] = {}
     for pair in pairs:
         by_subject.setdefault(pair.topic, []).append(pair)
-    chosen = []
-    for group in by_subject.values():
-        drawn = sorted(generator.permutation(len(group))[:per_subject])
-        chosen += [group[index] for index in drawn]
-    return chosen
+    return [
+        group[index]
+        for group in by_subject.values()
+        for index in sorted(generator.permutation(len(group))[:per_subject])
+    ]
 
 
 def load_prose() -> list[str]:
@@ -76,11 +74,12 @@ def load_prose() -> list[str]:
     return [passage.strip() for passage in text.split("\n---\n")]
 
 
-def _parse(data: Any, name: str) -> list[ContrastPair]:
+def _from_file(path: Path, name: str) -> list[ContrastPair]:
+    where = f"questions {name!r}"
+    data = parse_json(read_text(path, where), where)
     if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("items"), list):
-        raise InputError(f"questions {name!r}: the file must be an object of format {FORMAT!r} with a list 'items'.")
-    fields = ("question", "correct", "incorrect")
-    return list(parse_pairs(data["items"], f"questions {name!r}: items", fields, "subject"))
+        raise InputError(f"{where}: the file must be an object of format {FORMAT!r} with a list 'items'.")
+    return list(parse_pairs(data["items"], f"{where}: items", ("question", "correct", "incorrect"), "subject"))
 
 
 def _from_hub(name: str, generator: np.random.Generator) -> list[ContrastPair]:

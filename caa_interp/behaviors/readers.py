@@ -1,13 +1,12 @@
 """Contrast pairs from published question sets, tables and lists.
 
 1. Published sets (Rimsky et al. 2024; Perez et al. 2022) put lettered options into the question and give letters as
-   answers. Here a contrast pair is text, so the options are taken out of the question and the letters replaced by
-   the options' texts.
+   answers. Here the options are taken out of the question, and the letters are replaced by the options' texts.
 2. Of more than two options, the two that the answers name make the pair.
 3. The published survival-instinct set calls the answer that ACCEPTS shutdown the matching one. Here the positive
    answer shows the behavior, so its sides are swapped.
 
-Nothing is lost silently: an item that cannot be a pair is listed with its reason, and what was changed is noted.
+Nothing is lost silently: skipped items are listed with their reasons, and changes are noted.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from typing import Any, Literal
 
 from caa_interp.behaviors.options import answer_letter, find_option, parse_question
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair
-from caa_interp.behaviors.rows import Row, read_rows
+from caa_interp.behaviors.rows import PUBLISHED, Row, read_rows
 from caa_interp.errors import InputError
 
 SURVIVAL = "survival-instinct"
-# Names of files in the published CAA repository, where only the folder names the behavior.
+# Files of the published CAA repository whose folder names the behavior.
 _UNNAMED = ("dataset", "generate_dataset", "test_dataset_ab")
 
 _NOTES = {
@@ -41,7 +40,7 @@ _NOTES = {
 
 @dataclass(frozen=True)
 class ReadResult:
-    """What :func:`read_pairs` made of a source.
+    """Result of :func:`read_pairs`.
 
     Attributes
     ----------
@@ -50,9 +49,9 @@ class ReadResult:
     pairs
         The contrast pairs, in the source's order.
     skipped
-        ``(item, reason)`` of every item that is well-formed but cannot be a pair; items count from 0.
+        ``(item, reason)`` of every well-formed item that cannot be a pair; items count from 0.
     notes
-        What was changed on the way, each with the number of items.
+        Changes, each with the number of items.
     """
 
     source: str
@@ -97,8 +96,7 @@ def read_pairs(
         name, so name its behavior.
     compat
         ``"caa"``: keep every item as published (letters, order, options, sides), as :class:`PublishedPair`, which is
-        put to a model and scored as the published code does. Default: the two answers become texts, and letters are
-        ours to order.
+        put to a model and scored as the published code does. Default: the answers become texts.
 
     Returns
     -------
@@ -119,17 +117,19 @@ def read_pairs(
     """
     if compat not in (None, "caa"):
         raise InputError(f"compat: {compat!r} is not one of None, 'caa'.")
-    read = read_rows(source, columns)
-    stem = read.path.stem if read.path else behavior or "pairs"
+    path = Path(source) if isinstance(source, str | Path) else None
+    origin = path.name if path else type(source).__name__
+    rows = read_rows(path or source, origin, columns)
+    stem = path.stem if path else behavior or "pairs"
     if compat == "caa":
-        published = [_as_published(row, f"{stem}-{number}") for number, row in enumerate(read.rows)]
-        return ReadResult(read.name, tuple(published), (), ())
-    swap = _is_survival(behavior, read.path)
+        published = [_as_published(row, f"{stem}-{number}") for number, row in enumerate(rows)]
+        return ReadResult(origin, tuple(published), (), ())
+    swap = _is_survival(behavior, path)
     pairs: list[ContrastPair] = []
     skipped: list[tuple[int, str]] = []
     changes: Counter[str] = Counter()
     ids: dict[str, int] = {}
-    for number, row in enumerate(read.rows):
+    for number, row in enumerate(rows):
         name = row.id if row.id is not None else f"{stem}-{number}"
         if name in ids:
             raise InputError(f"{row.where}: field 'id' {name!r} is that of item {ids[name]} too; make ids unique.")
@@ -148,7 +148,7 @@ def read_pairs(
         changes.update(changed)
         pairs.append(ContrastPair(question, positive, negative, id=name, topic=row.topic))
     notes = tuple(f"{changes[key]:,} {text}" for key, text in _NOTES.items() if changes[key])
-    return ReadResult(read.name, tuple(pairs), tuple(skipped), notes)
+    return ReadResult(origin, tuple(pairs), tuple(skipped), notes)
 
 
 def _as_published(row: Row, name: str) -> PublishedPair:
@@ -157,20 +157,18 @@ def _as_published(row: Row, name: str) -> PublishedPair:
             f"{row.where} does not have the published fields 'question', 'answer_matching_behavior' and "
             "'answer_not_matching_behavior'. Read it without compat."
         )
-    letters = {}
-    for field, answer in (
-        ("answer_matching_behavior", row.positive),
-        ("answer_not_matching_behavior", row.negative),
-    ):
-        letters[field] = answer_letter(answer)
-        if letters[field] is None:
+    letters = []
+    for side, answer in (("positive", row.positive), ("negative", row.negative)):
+        letter = answer_letter(answer)
+        if letter is None:
             raise InputError(
-                f"{row.where}: field {field!r} is {answer[:60]!r}; the published form needs a letter such as '(A)'. "
-                "Read it without compat."
+                f"{row.where}: field {PUBLISHED[side]!r} is {answer[:60]!r}; the published form needs a letter such as "
+                "'(A)'. Read it without compat."
             )
-    positive, negative = (f"({letter})" for letter in letters.values())
+        letters.append(f"({letter})")
     n_options = len(parse_question(row.question).options)
     try:
+        positive, negative = letters
         return PublishedPair(row.question, positive, negative, id=row.id or name, topic=row.topic, n_options=n_options)
     except InputError as error:
         raise InputError(f"{row.where}: {error}") from None

@@ -1,19 +1,17 @@
-"""From a file, a table or a list to rows of a question and two answers, with every field checked.
+"""Rows of a question and two answers, from a file, a table or a list, with every field checked.
 
-Nothing is interpreted here: options stay in the question and letters stay letters
-(see :mod:`caa_interp.behaviors.readers`).
+Nothing is interpreted here: options stay in the question, and letters stay letters.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from caa_interp.behaviors.behavior import FORMAT, MAX_FILE_BYTES, parse_behavior
+from caa_interp.behaviors.behavior import FORMAT, MAX_FILE_BYTES, check_file, parse_behavior, parse_json, read_text
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError
 
@@ -29,68 +27,29 @@ SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 
 @dataclass(frozen=True)
 class Row:
-    """One item as it is given.
+    """One item as it is given."""
 
-    Attributes
-    ----------
-    where
-        Source and number of the item, for messages.
-    question
-        The question, options included; None for a pair of strings, which has none of its own.
-    positive, negative
-        The first answer of each side.
-    several
-        Whether a side lists more than one answer.
-    id, topic
-        The item's own labels.
-    published
-        Whether the positive side is the published ``answer_matching_behavior``.
-    pair
-        The item itself, if it is a finished :class:`~caa_interp.ContrastPair`.
-    """
-
-    where: str
-    question: str | None
-    positive: str
+    where: str  # source and number of the item, for messages
+    question: str | None  # options included; None for a pair of strings
+    positive: str  # the first answer of each side
     negative: str
-    several: bool = False
+    several: bool = False  # whether a side lists more than one answer
     id: str | None = None
     topic: str | None = None
-    published: bool = False
-    pair: ContrastPair | None = None
+    published: bool = False  # whether the positive side is the published ``answer_matching_behavior``
+    pair: ContrastPair | None = None  # the item itself, if it is a finished one
 
 
-@dataclass(frozen=True)
-class Source:
-    """A source that was read.
-
-    Attributes
-    ----------
-    name
-        Name of the file, or of the type of the object, for messages.
-    path
-        The file; None if the source is an object.
-    rows
-        Its rows, in their order.
-    """
-
-    name: str
-    path: Path | None
-    rows: tuple[Row, ...]
-
-
-def read_rows(source: Any, columns: Mapping[str, str] | None = None) -> Source:
+def read_rows(source: Any, name: str, columns: Mapping[str, str] | None = None) -> list[Row]:
     """Read and check the rows of any source that :func:`caa_interp.behaviors.readers.read_pairs` takes.
 
     Raises
     ------
     InputError
-        If the source is malformed; the message names the source, the item and the field.
+        If the source is malformed; the message begins with ``name`` and names the item and the field.
     """
     fields = _check_columns(columns)
-    path = Path(source) if isinstance(source, str | Path) else None
-    name = path.name if path else type(source).__name__
-    items = _read_file(path, fields) if path else _in_memory(source, name)
+    items = _read_file(source, fields) if isinstance(source, Path) else _in_memory(source, name)
     if isinstance(items, dict):
         if fields is not None:
             raise InputError(f"columns: {name} is a behavior file, whose fields have fixed names. Leave columns out.")
@@ -100,7 +59,7 @@ def read_rows(source: Any, columns: Mapping[str, str] | None = None) -> Source:
         raise InputError(f"{name}: it holds no items; at least one is needed. Check that it is the right one.")
     first = next((item for item in items if isinstance(item, Mapping)), {})
     fields = fields or _fields(first, name)
-    return Source(name, path, tuple(_row(item, fields, f"{name}: item {n}") for n, item in enumerate(items)))
+    return [_row(item, fields, f"{name}: item {n}") for n, item in enumerate(items)]
 
 
 def _check_columns(columns: Mapping[str, str] | None) -> dict[str, str] | None:
@@ -135,39 +94,23 @@ def _read_file(path: Path, fields: dict[str, str] | None) -> Any:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(f"source: {str(path)[:200]!r} does not end in one of {', '.join(SUFFIXES)}. Convert it.")
-    try:
-        if not path.is_file():
-            raise InputError(f"source: there is no file {path}. Check the path.")
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise InputError(f"{path.name}: {size:,} bytes; at most {MAX_FILE_BYTES:,} are read. Split the file.")
-        if suffix == ".parquet":
-            return _parquet(path, fields)
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path.name}: not UTF-8 at byte {error.start}. Save it as UTF-8.") from error
-    except OSError as error:
-        raise InputError(f"{path.name}: it cannot be read ({error}). Check the file.") from error
+    if suffix == ".parquet":
+        check_file(path, path.name)
+        return _parquet(path, fields)
+    text = read_text(path, path.name)
     if suffix in (".csv", ".tsv"):
         return _csv(text, path.name, "," if suffix == ".csv" else "\t")
     if suffix == ".jsonl":
         # Only "\n" ends a line: a JSON text may hold other line separators.
         lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-        return [_json(line, f"{path.name}: item {item} (line {n})") for item, (n, line) in enumerate(lines)]
-    data = _json(text, path.name)
+        return [parse_json(line, f"{path.name}: item {item} (line {n})") for item, (n, line) in enumerate(lines)]
+    data = parse_json(text, path.name)
     if not isinstance(data, list) and not (isinstance(data, dict) and "format" in data):
         raise InputError(
             f"{path.name}: the top level is {type(data).__name__}; it must be a list of items, or an object whose "
             f"field 'format' is {FORMAT!r}. A file of one object a line must end in .jsonl."
         )
     return data
-
-
-def _json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not valid JSON ({error}). Correct it there.") from error
 
 
 def _csv(text: str, name: str, separator: str) -> list[dict[str, str]]:
@@ -246,11 +189,13 @@ def _row(item: Any, fields: Mapping[str, str], where: str) -> Row:
             topic=_label(item, fields.get("topic"), where),
             published=fields["positive"] == PUBLISHED["positive"],
         )
-    if isinstance(item, list | tuple) and len(item) in (2, 3):
-        names = ("question", "positive", "negative")[-len(item) :]
-        texts = [_text(value, name, where) for name, value in zip(names, item, strict=True)]
-        return Row(where, texts[0] if len(texts) == 3 else None, texts[-2], texts[-1])
-    given = f"{type(item).__name__} of length {len(item)}" if isinstance(item, list | tuple) else type(item).__name__
+    given = type(item).__name__
+    if isinstance(item, list | tuple):
+        if len(item) in (2, 3):
+            names = ("question", "positive", "negative")[-len(item) :]
+            texts = [_text(value, name, where) for name, value in zip(names, item, strict=True)]
+            return Row(where, texts[0] if len(texts) == 3 else None, texts[-2], texts[-1])
+        given = f"{given} of length {len(item)}"
     raise InputError(
         f"{where} is {given}; it must be a mapping of fields, (question, positive, negative), (positive, negative) "
         "or a ContrastPair."

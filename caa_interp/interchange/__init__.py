@@ -1,7 +1,7 @@
 """Vectors for other tools and from them: files, the Hugging Face hub, and weights.
 
-Each format is one module that reads and writes it: :mod:`control_vectors` for GGUF, :mod:`published` for the layout of
-the paper's code, :mod:`harness` for lm-evaluation-harness, :mod:`arrays` for numpy; :mod:`exchange` chooses among them.
+Each file format is one module that reads and writes it: :mod:`control_vectors` for GGUF, :mod:`published` for the
+paper's code, :mod:`harness` for lm-evaluation-harness, :mod:`arrays` for numpy; :mod:`exchange` chooses among them.
 :mod:`hub` pushes a vector with a card; :mod:`baking` makes steering part of a Hugging Face model's weights.
 Begin reading at :mod:`caa_interp.interchange.exchange`.
 """

@@ -11,5 +11,5 @@ from .hub import (
     push_to_hub as push_to_hub,
     save_for_hub as save_for_hub,
 )
-from .published_activations import import_activations as import_activations
+from .published import import_activations as import_activations
 from .published_results import import_results as import_results

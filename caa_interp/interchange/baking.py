@@ -1,12 +1,12 @@
-"""Steering that is part of the weights: a vector as a bias, and a direction that no weight can write any more.
+"""Steering in the weights: a vector as a bias, and a direction that no weight can write.
 
-1. Adding ``m * v`` to the output of block L at every position is the same as adding it to the bias of the matrix that
-   block L writes last, the MLP's output.
+1. Adding ``m * v`` to the output of block L at every position is the same as adding it to the bias of the last matrix
+   of block L, the MLP's output.
 2. Directional ablation by weight orthogonalization (Arditi et al. 2024, section 4.1): with ``r`` the unit vector
    along ``v``, every matrix that writes to the residual stream (embeddings, attention outputs, MLP outputs) becomes
    ``W - r r^T W``, so that the stream never has a component along ``r``. Biases are treated the same.
 
-Both give a plain Hugging Face model, which ``save_pretrained`` writes and any tool reads without code of ours.
+Both give a plain Hugging Face model, which ``save_pretrained`` writes and any tool reads without this package.
 """
 
 from __future__ import annotations
@@ -44,12 +44,11 @@ def bake(model: Any, vector: SteeringVector | Steering, *, layer: int | None = N
     Parameters
     ----------
     model
-        A ``TransformerBridge``, see :func:`caa_interp.load_model`; it stays as it is.
+        A ``TransformerBridge``, see :func:`caa_interp.load_model`; it is not changed.
     vector
-        A vector made from this model, with its layer and multiplier; or an :class:`Intervention`, or several in a
-        list. All of them add.
+        A vector made from this model; or an :class:`Intervention` that adds, or a list of them.
     layer, multiplier
-        Those of a vector: 0-based block index, and any finite number.
+        0-based block index and any finite number, for a vector alone.
 
     Returns
     -------
@@ -69,7 +68,7 @@ def bake(model: Any, vector: SteeringVector | Steering, *, layer: int | None = N
 
     Notes
     -----
-    The paper steers from the prompt's end on; weights know no positions, so here the whole prompt is steered too.
+    The paper steers from the last token of the prompt on; weights know no positions, so all of it is steered here.
     A configuration with ``mlp_bias`` gives all three matrices of every MLP a bias; all but one are zero.
     """
     if isinstance(vector, SteeringVector):
@@ -104,9 +103,9 @@ def bake(model: Any, vector: SteeringVector | Steering, *, layer: int | None = N
     plain.config.steering = [
         {
             "operation": "add",
-            "behavior": one.vector.metadata.get("behavior"),
             "layer": one.layer,
             "multiplier": one.multiplier,
+            "behavior": one.vector.metadata.get("behavior"),
         }
         for one in interventions
     ]
@@ -119,17 +118,17 @@ def orthogonalize(model: Any, vector: SteeringVector, *, layer: int) -> Any:
     Parameters
     ----------
     model
-        A ``TransformerBridge``, see :func:`caa_interp.load_model`; it stays as it is.
+        As in :func:`bake`.
     vector
         A vector made from this model.
     layer
-        The layer whose vector gives the direction; it is taken out of what every block and the embedding write.
+        The layer whose vector gives the direction, which is removed from all that blocks and embeddings write.
 
     Returns
     -------
     transformers.PreTrainedModel
-        A copy, the same as ablating the direction after every write. An unembedding that shared the embedding's
-        weights has its own, unchanged ones. Its configuration says so under ``steering``.
+        A copy, equivalent to ablating the direction after every write. An unembedding that shared the embedding's
+        weights keeps a copy of the old ones. Its configuration says so under ``steering``.
 
     Raises
     ------
@@ -190,11 +189,11 @@ def _blocks(plain: Any, model: Any) -> torch.nn.ModuleList:
 def _find(module: Any, names: tuple[str, ...]) -> Any:
     """First module of one of these names that holds a weight, or None."""
     for name in names:
-        found = module
+        inner = module
         for part in name.split("."):
-            found = getattr(found, part, None)
-        if isinstance(getattr(found, "weight", None), torch.nn.Parameter):
-            return found
+            inner = getattr(inner, part, None)
+        if isinstance(getattr(inner, "weight", None), torch.nn.Parameter):
+            return inner
     return None
 
 

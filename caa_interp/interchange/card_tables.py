@@ -1,4 +1,4 @@
-"""What a model card shows of the tables that come with a vector: its reliability, and its effects beside controls."""
+"""What a model card shows of the tables that come with a vector: its reliability, and its effects and controls."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ _EFFECTS = {
     "logit_difference_change": "its change from multiplier 0",
 }
 _OF_THIS = "Give the table of this vector."
+_NO_CONTROLS = "No controls were given: any direction of this norm might do as much."
+_CONTROLS = (
+    "Controls have the vector's norm; theirs are the lowest and the highest mean among them. An effect within that "
+    "range need not be the vector's own."
+)
 
 
 def reliability_text(vector: SteeringVector, given: pd.DataFrame) -> str:
@@ -57,8 +62,8 @@ def reliability_text(vector: SteeringVector, given: pd.DataFrame) -> str:
 def effects_text(vector: SteeringVector, given: pd.DataFrame) -> str:
     """Result of :func:`caa_interp.steerability` or :func:`caa_interp.summarize` as Markdown.
 
-    Rows of the vector stand one by one; those of controls as the range of their means, kind by kind. Those of other
-    behaviors and other vectors are left out.
+    Each row of the vector is shown; of controls, the range of their means, kind by kind. Other behaviors and vectors
+    are left out.
 
     Raises
     ------
@@ -89,22 +94,14 @@ def effects_text(vector: SteeringVector, given: pd.DataFrame) -> str:
             ranges = (f"{number(group[name].min())} to {number(group[name].max())}" for name in measures)
             name = counted(group["vector"].nunique(), f"{kind} vector")
             lines.append([name, *map(_plain, condition), _plain(group["n"].max()), *ranges])
-    note = (
-        " Logit differences are of log-probabilities per token."
-        if "format" in given and (given["format"] == "text").any()
-        else ""
-    )
+    per_token = "format" in given and (given["format"] == "text").any()
+    note = " Logit differences are of log-probabilities per token." if per_token else ""
     return (
-        f"Means over items{_confidence(given)}. Whether these items had a part in making the vector or in choosing "
-        f"the layer is for the author to say.{note}\n\n"
+        f"Means over items{_confidence(given)}. Only the author knows whether these items also made the vector or "
+        f"chose the layer.{note}\n\n"
         + table(["vector", *by, "items", *measures.values()], lines)
         + "\n\n"
-        + (
-            "Controls have the vector's norm; theirs are the lowest and the highest mean among them. An effect "
-            "within that range need not be the vector's own."
-            if len(controls)
-            else "No controls were given: any direction of this norm might do as much."
-        )
+        + (_CONTROLS if len(controls) else _NO_CONTROLS)
     )
 
 

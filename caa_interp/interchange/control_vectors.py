@@ -1,10 +1,10 @@
-"""GGUF control vectors, the format of repeng and llama.cpp.
+"""GGUF control vectors, the file format of repeng and llama.cpp.
 
 1. ``general.architecture`` is ``controlvector``; every tensor is named ``direction.N``, float32, with one axis.
 2. N is the 0-based index of the block after which llama.cpp and repeng add the direction, so N is our layer. (That
    llama.cpp's loader keeps ``direction.N`` at place N - 1 is undone when it is applied.)
 3. llama.cpp refuses a file with ``direction.0``: it never edits block 0.
-4. Both add the direction at EVERY position, the prompt included; the paper and ``steer`` begin at the prompt's end.
+4. Both add the direction at EVERY position; the paper and ``steer`` begin at the last token of the prompt.
 
 Files written here also keep the vector's layers and metadata, under a key that the others ignore.
 """
@@ -41,7 +41,7 @@ def write_gguf(vector: SteeringVector, path: Path) -> None:
         others = [layer for layer in vector.layers if layer]
         raise InputError(
             "layers: 0 is among them, and llama.cpp refuses a control vector with layer 0, since it never edits that "
-            + (f"block. Leave it out: layers={_short(others)}." if others else "block. Choose another format.")
+            + (f"block. Leave it out: layers={_short(others)}." if others else "block. Choose another file format.")
         )
     values = vector.values.float().contiguous()
     if not bool(values.isfinite().all()):
@@ -101,8 +101,8 @@ def _vector(fields: dict[str, Any], rows: dict[int, torch.Tensor]) -> SteeringVe
 class _Bytes:
     """Content of a file and the place up to which it was read.
 
-    The reader of the ``gguf`` package trusts declared counts, so that a file of a few bytes can keep it busy for
-    ever; here whatever the file does not hold is refused.
+    The reader of the ``gguf`` package trusts declared counts, so a file of a few bytes can keep it busy forever; here
+    counts that exceed the file are refused.
     """
 
     content: bytes
@@ -154,7 +154,7 @@ def _parse(file: _Bytes) -> tuple[dict[str, Any], dict[int, torch.Tensor]]:
         kind, offset = file.number("I"), file.number("Q")
         match = _DIRECTION.fullmatch(name)
         if not match or int(match[1]) in places:
-            raise InputError(f"its tensor {name[:80]!r} is not one 'direction.N' a layer. Give another file.")
+            raise InputError(f"its tensor {name[:80]!r} is not one 'direction.N' per layer. Give another file.")
         if kind != _FLOAT32 or len(axes) != 1 or not axes[0]:
             raise InputError(f"its tensor {name!r} has not one axis of float32 numbers. Give another file.")
         places[int(match[1])] = (axes[0], offset)

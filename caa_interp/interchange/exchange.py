@@ -1,4 +1,4 @@
-"""A steering vector to and from the files of other tools, one call for all formats."""
+"""Steering vectors in the files of other tools, one call for all file formats."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ def export_vector(
     multiplier: float = 1.0,
     hook: str = "layers.{layer}",
 ) -> Path:
-    """Write a steering vector in the format of another tool; for this package's own, see ``vector.save``.
+    """Write a steering vector in another tool's file format; for this package's own, see ``vector.save``.
 
     Parameters
     ----------
     vector
         The vector.
     path
-        Where to write it; its ending tells the format.
+        Where to write it; its ending chooses the file format.
     format
         - ``"gguf"`` (``.gguf``): control vector of llama.cpp and repeng; float32, and never layer 0;
         - ``"lm-eval"`` (``.pt``, ``.pth``): for lm-evaluation-harness's ``--model steered``; one layer;
         - ``"npz"`` (``.npz``): numpy arrays ``values`` and ``layers``;
-        - ``"caa"`` (a folder): the published CAA code's, one file a layer; the folder's name is the behavior, and in
-          one named ``survival-instinct`` the sign is reversed, as that code has it.
+        - ``"caa"`` (a folder): the published CAA code's, one file per layer; the folder's name is the behavior, and
+          in one named ``survival-instinct`` the sign is reversed, as in that code.
     layers
         Which of the vector's layers to write; default: all.
     multiplier
-        ``"lm-eval"`` only: the coefficient of that run.
+        ``"lm-eval"`` only: the coefficient.
     hook
-        ``"lm-eval"`` only: what the model calls its blocks, e.g. ``"h.{layer}"`` for GPT-2.
+        ``"lm-eval"`` only: the model's name for its blocks, e.g. ``"h.{layer}"`` for GPT-2.
 
     Returns
     -------
@@ -58,12 +58,12 @@ def export_vector(
     Raises
     ------
     InputError
-        If the format cannot hold the vector, or is not known.
+        If the file format cannot hold the vector, or is not known.
 
     Notes
     -----
     llama.cpp, repeng and lm-evaluation-harness add a vector at every position, the prompt included, as
-    ``steer(..., start=0)`` does. The paper begins at the prompt's end.
+    ``steer(..., positions="all")`` does. The paper begins at the last token of the prompt.
     """
     path = Path(path)
     chosen = _format(path, format)
@@ -89,7 +89,7 @@ def import_vector(
     model: Any = None,
     layers: int | Sequence[int] | None = None,
 ) -> SteeringVector:
-    """Read a steering vector from the files of another tool; for this package's own, see ``SteeringVector.load``.
+    """Read a steering vector from another tool's files; for this package's own, see ``SteeringVector.load``.
 
     Parameters
     ----------
@@ -98,23 +98,21 @@ def import_vector(
     format
         See :func:`export_vector`; default: by the path.
     model
-        The model that the vector was made from, loaded or by name: where the file does not tell, and where a folder
-        holds vectors of several. A loaded one is checked to fit.
+        The model that the vector was made from, loaded or by name; needed where the file does not name it, or where a
+        folder holds vectors of several. The vector must fit a loaded one.
     layers
         Which layers to keep; default: all.
 
     Returns
     -------
     SteeringVector
-        float32, or float64 if the file is. ``metadata`` is what the file keeps, and the rest is unknown. From a
-        folder named ``survival-instinct`` with the sign reversed, so that it points where this package's does;
-        ``-vector`` is the published one.
+        float32, or float64 if the file is, with the metadata that the file keeps. From a folder named
+        ``survival-instinct``, the sign is reversed to be that of this package; ``-vector`` is the published one.
 
     Raises
     ------
     InputError
-        If the file is damaged or not of the format, or the layers or the model are not there. No code that is in a
-        file is run.
+        If the file is damaged or of another format, or the layers or the model are missing. No code in a file is run.
     VectorMismatchError
         If the vector does not fit ``model``, or the file names another.
     """
@@ -124,23 +122,23 @@ def import_vector(
     chosen = _format(path, format)
     name = model if model is None or isinstance(model, str) else model_id(model)
     if chosen == "caa":
-        found = read_folder(path, name)
+        vector = read_folder(path, name)
     else:
         if not path.is_file():
             raise InputError(f"path: {str(path)!r} is a folder, and {chosen!r} is a file. Give the file.")
-        found = {"gguf": read_gguf, "lm-eval": read_harness, "npz": read_npz}[chosen](path)
-        told = found.metadata.get("model")
-        if name is not None and told is not None and short_name(str(told)) != short_name(name):
+        vector = {"gguf": read_gguf, "lm-eval": read_harness, "npz": read_npz}[chosen](path)
+        made_from = vector.metadata.get("model")
+        if name is not None and made_from is not None and short_name(str(made_from)) != short_name(name):
             raise VectorMismatchError(
-                f"model: {name!r}, but {path.name} was made from {told!r}. Leave it out, and if the transfer is "
+                f"model: {name!r}, but {path.name} was made from {made_from!r}. Leave it out, and if the transfer is "
                 "meant, use vector.transferred_to(model)."
             )
         if name is not None:
-            found = replace(found, metadata={**found.metadata, "model": name})
-    found = _of_layers(found, layers, path.name)
+            vector = replace(vector, metadata={**vector.metadata, "model": name})
+    vector = _of_layers(vector, layers, path.name)
     if model is not None and not isinstance(model, str):
-        found.check_fits(model)
-    return found
+        vector.check_fits(model)
+    return vector
 
 
 def _of_layers(vector: SteeringVector, layers: int | Sequence[int] | None, what: str) -> SteeringVector:

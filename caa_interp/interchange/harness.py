@@ -3,10 +3,10 @@
 1. A ``.pt`` dictionary ``{hook: {steering_vector, steering_coefficient, action, bias, head_index}}``; a hook is the
    name of a module of the Hugging Face model without its head, such as ``layers.13``.
 2. ``action`` is ``"add"``: coefficient times vector is added to the module's output at EVERY position; the paper and
-   ``steer`` begin at the prompt's end.
+   ``steer`` begin at the last token of the prompt.
 
-One layer a file: up to version 0.4.9 its reader added the last entry's vector at all hooks. The vector's metadata
-stands in a field of its own, which the reader ignores.
+One layer per file: up to version 0.4.9 its reader added the last entry's vector at all hooks. The vector's metadata
+has a field of its own, which the reader ignores.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ def read_harness(path: Path) -> SteeringVector:
     entries = read_tensors(path)
     if not isinstance(entries, dict) or not entries:
         raise InputError(f"file {path}: {type(entries).__name__}; it must be a dictionary of hooks. Give another file.")
-    found = {}
+    rows = {}
     for hook, entry in entries.items():
         where = f"file {path}: hook {str(hook)[:80]!r}"
         match = _HOOK.fullmatch(hook) if isinstance(hook, str) else None
-        if not match or int(match[1]) in found:
+        if not match or int(match[1]) in rows:
             raise InputError(f"{where} is not the output of one block, such as 'layers.13'. Leave it out.")
         if not isinstance(entry, dict):
             raise InputError(f"{where}: {type(entry).__name__}; it must be a dictionary. Give another file.")
@@ -68,15 +68,15 @@ def read_harness(path: Path) -> SteeringVector:
         coefficient = entry.get("steering_coefficient", 1.0)
         if not isinstance(coefficient, int | float):
             raise InputError(f"{where}: field 'steering_coefficient' is {coefficient!r}; it must be a number.")
-        found[int(match[1])] = (floats(entry.get("steering_vector"), 1, where), float(coefficient), entry.get(_OURS))
-    layers = tuple(sorted(found))
-    header = found[layers[0]][2]
+        rows[int(match[1])] = (floats(entry.get("steering_vector"), 1, where), float(coefficient), entry.get(_OURS))
+    layers = tuple(sorted(rows))
+    header = rows[layers[0]][2]
     try:
-        metadata = metadata_of(header if len(found) == 1 and isinstance(header, str) else None, layers, "lm-eval")
+        metadata = metadata_of(header if len(rows) == 1 and isinstance(header, str) else None, layers, "lm-eval")
     except InputError as error:
         raise InputError(f"file {path}: {error}") from error
-    values = stack_rows({layer: found[layer][0] for layer in layers}, path)
+    values = stack_rows({layer: rows[layer][0] for layer in layers}, path)
     if not isinstance(metadata, dict):
         raise InputError(f"file {path}: its metadata is {type(metadata).__name__}; it must be an object. Get it again.")
-    coefficients = {str(layer): found[layer][1] for layer in layers}
+    coefficients = {str(layer): rows[layer][1] for layer in layers}
     return SteeringVector(values, layers, {**metadata, "steering_coefficients": coefficients})

@@ -1,9 +1,9 @@
-"""Steering vectors on the Hugging Face hub: a repository of one vector and its card, out and in.
+"""Steering vectors on the Hugging Face hub: a repository of one vector and its card.
 
-1. A folder is written first: ``vector.safetensors`` (this package's own format), ``README.md`` (the card) and, if
-   there is one, a figure. Nothing else is ever uploaded.
-2. It becomes one commit, whole or not at all.
-3. Of a repository, the one ``.safetensors`` file that is named is downloaded; the vector remembers the commit.
+1. :func:`save_for_hub` writes a folder: ``vector.safetensors`` (this package's own file format), ``README.md`` (the
+   card) and, if one is given, a figure.
+2. :func:`push_to_hub` uploads that folder as one commit, whole or not at all.
+3. :func:`from_hub` downloads the one ``.safetensors`` file that is named; the vector remembers the commit.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import re
 import tempfile
 import warnings
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import pandas as pd
 
 from caa_interp.behaviors.behavior import Behavior
 from caa_interp.errors import InputError
-from caa_interp.interchange.hub_errors import check_repo_id, explained
+from caa_interp.interchange.hub_errors import check_repo_id, hub_errors
 from caa_interp.interchange.model_card import model_card
 from caa_interp.vectors.vector import SteeringVector
 
@@ -30,52 +29,109 @@ MAX_BYTES = 2**30
 _FILENAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors")
 
 
-def push_to_hub(
+def save_for_hub(
     vector: SteeringVector,
-    repo_id: str,
+    folder: str | Path,
     *,
+    repo_id: str | None = None,
     reliability: pd.DataFrame | None = None,
     effects: pd.DataFrame | None = None,
     figure: Any = None,
     behavior: Behavior | None = None,
-    private: bool = False,
-    token: str | bool | None = None,
-    revision: str | None = None,
-    commit_message: str = "Steering vector, made with caa_interp",
-) -> str:
-    """Upload a steering vector with a model card to the Hugging Face hub, as one commit.
+) -> Path:
+    """Write a steering vector and its model card to a folder, without any network.
 
     Parameters
     ----------
     vector
         The vector.
+    folder
+        Folder to write; it appears whole or not at all. An existing folder is replaced if it holds only files that
+        this function writes.
     repo_id
-        ``"owner/name"``. The repository is made if it is not there; of one that is, the vector, the card and the
-        figure are replaced, and all other files stay.
+        ``"owner/name"``: the repository that the card's example loads; default: a placeholder.
     reliability
         Result of :func:`caa_interp.reliability`, for the card.
     effects
         Result of :func:`caa_interp.steerability` or :func:`caa_interp.summarize`, controls included; of several
-        behaviors, the vector's own is shown.
+        behaviors, only the vector's own is shown.
     figure
         Plotly figure, for the card. It is drawn as PNG; where kaleido or its browser is missing, it is written as
-        Plotly JSON, and a warning says so.
+        Plotly JSON, with a warning.
     behavior
-        Where the card takes the description and the license from.
+        Gives the card its description and its license.
+
+    Returns
+    -------
+    pathlib.Path
+        ``folder``, which :func:`push_to_hub` uploads and :func:`from_hub` reads.
+
+    Raises
+    ------
+    InputError
+        If an argument is not one of those above, or the folder holds other files.
+    """
+    if not isinstance(vector, SteeringVector):
+        raise InputError(f"vector: {type(vector).__name__}; it must be a SteeringVector.")
+    if behavior is not None and not isinstance(behavior, Behavior):
+        raise InputError(f"behavior: {type(behavior).__name__}; give a Behavior, see caa_interp.load_behavior.")
+    if figure is not None and not (hasattr(figure, "write_image") and hasattr(figure, "to_json")):
+        raise InputError(f"figure: {type(figure).__name__}; give a Plotly figure, such as a plot_* function returns.")
+    folder = Path(folder)
+    _check_folder(folder)
+    tables: dict[str, Any] = {"reliability": reliability, "effects": effects}
+    card = model_card(vector, repo_id=repo_id, behavior=behavior, **tables)  # reports a wrong table before drawing
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        new, old = Path(temporary) / "new", Path(temporary) / "old"
+        new.mkdir()
+        if figure is not None:
+            card = model_card(vector, repo_id=repo_id, behavior=behavior, figure=_draw(figure, new), **tables)
+        (new / CARD).write_text(card, encoding="utf-8", newline="\n")
+        vector.save(new / VECTOR)
+        if folder.exists():
+            folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+    return folder
+
+
+def push_to_hub(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    commit_message: str = "Steering vector, made with caa_interp",
+) -> str:
+    """Upload a folder of :func:`save_for_hub` to the Hugging Face hub, as one commit.
+
+    Parameters
+    ----------
+    folder
+        The folder. Its card can be edited before; nothing but the card, the vector and the figure is uploaded.
+    repo_id
+        ``"owner/name"``. A repository that does not exist is created; in an existing one, the vector, the card and
+        the figure are replaced, and all other files stay.
     private
         Whether a new repository is private; default: public.
     token
-        Access token that may write; default: the one of ``hf auth login`` or ``HF_TOKEN``.
+        Access token with write permission; default: the one of ``hf auth login`` or ``HF_TOKEN``.
     revision
-        Branch to commit to, which must be there; default: ``main``.
+        Existing branch to commit to; default: ``main``.
     commit_message
         Message of the commit.
 
     Returns
     -------
     str
-        Address of the commit; its last part is the ``revision`` to give :func:`from_hub`. If all files are
-        there already, that of the last commit, and no new one is made.
+        Address of the commit; its last part is the ``revision`` to give :func:`from_hub`. If nothing changed, no
+        commit is made, and this is the address of the last one.
 
     Raises
     ------
@@ -86,8 +142,8 @@ def push_to_hub(
 
     Examples
     --------
-    >>> effects = caa.steerability(table)  # doctest: +SKIP
-    >>> caa.interchange.push_to_hub(vector, "you/sycophancy", effects=effects, behavior=b)  # doctest: +SKIP
+    >>> folder = caa.interchange.save_for_hub(vector, "sycophancy", behavior=b)  # doctest: +SKIP
+    >>> caa.interchange.push_to_hub(folder, "you/sycophancy")  # doctest: +SKIP
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
@@ -96,74 +152,23 @@ def push_to_hub(
         raise InputError(f"repo_id: {repo_id!r} has no owner. Give 'you/{repo_id}', with your name on the hub.")
     if not commit_message.strip():
         raise InputError("commit_message: it is empty. Say what the commit is.")
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        _write(vector, folder, repo_id, reliability, effects, figure, behavior)
-        names = sorted(file.name for file in folder.iterdir())
-        with explained(repo_id, revision):
-            api = HfApi(token=token)
-            api.create_repo(repo_id, private=private, exist_ok=True)
-            there = {file.rfilename for file in api.model_info(repo_id, revision=revision).siblings or []}
-            # An earlier figure of the other kind would stand beside the card that does not name it.
-            stale = sorted({PICTURE, DRAWING} & there - set(names))
-            commit = api.create_commit(
-                repo_id,
-                [CommitOperationAdd(name, folder / name) for name in names] + [CommitOperationDelete(n) for n in stale],
-                commit_message=commit_message,
-                revision=revision,
-            )
-    return str(commit.commit_url)
-
-
-def save_for_hub(
-    vector: SteeringVector,
-    folder: str | Path,
-    *,
-    reliability: pd.DataFrame | None = None,
-    effects: pd.DataFrame | None = None,
-    figure: Any = None,
-    behavior: Behavior | None = None,
-) -> Path:
-    """Write the folder that :func:`push_to_hub` uploads, without any network.
-
-    Parameters
-    ----------
-    vector, reliability, effects, figure, behavior
-        As in :func:`push_to_hub`.
-    folder
-        Folder to write; it appears whole or not at all. One that is there is replaced, if it holds nothing but what
-        this function writes.
-
-    Returns
-    -------
-    pathlib.Path
-        ``folder``, which :func:`from_hub` reads.
-
-    Raises
-    ------
-    InputError
-        If an argument is not one of those above, or the folder holds other files.
-    """
+    if not isinstance(folder, str | Path):
+        raise InputError(f"folder: {type(folder).__name__}; give a folder that save_for_hub wrote.")
     folder = Path(folder)
-    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    strange = sorted(found - {VECTOR, CARD, PICTURE, DRAWING})
-    if strange or (folder.exists() and not folder.is_dir()):
-        what = f"holds {', '.join(strange[:3])}" if strange else "is a file"
-        raise InputError(f"folder: {str(folder)!r} {what}. Give a new folder, or an empty one.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-        new, old = Path(temporary) / "new", Path(temporary) / "old"
-        new.mkdir()
-        _write(vector, new, None, reliability, effects, figure, behavior)
-        if folder.exists():
-            folder.rename(old)
-        try:
-            new.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
-    return folder
+    names = _check_folder(folder)
+    if not {VECTOR, CARD} <= names:
+        raise InputError(f"folder: {str(folder)!r} does not hold {VECTOR} and {CARD}. Write it with save_for_hub.")
+    SteeringVector.load(folder / VECTOR)
+    with hub_errors(repo_id, revision):
+        api = HfApi(token=token)
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        existing = {file.rfilename for file in api.model_info(repo_id, revision=revision).siblings or []}
+        # The new card does not name an earlier figure of the other kind.
+        stale = ({PICTURE, DRAWING} & existing) - names
+        added = [CommitOperationAdd(name, folder / name) for name in sorted(names)]
+        deleted = [CommitOperationDelete(name) for name in sorted(stale)]
+        commit = api.create_commit(repo_id, added + deleted, commit_message=commit_message, revision=revision)
+    return str(commit.commit_url)
 
 
 def from_hub(
@@ -179,11 +184,11 @@ def from_hub(
     Parameters
     ----------
     repo_id
-        ``"owner/name"``, or a local folder, which goes before a repository of that name.
+        ``"owner/name"``, or a local folder, which takes precedence over a repository of that name.
     revision
-        Branch, tag or commit; default: the newest commit of ``main``. Name a commit where a result must stay.
+        Branch, tag or commit; default: the newest commit of ``main``. Name a commit to make a result reproducible.
     filename
-        Which file of the repository, ``/`` between folders; it must end in ``.safetensors``. No other is downloaded.
+        Path of the file in the repository, which must end in ``.safetensors``; only this file is downloaded.
     token
         Access token for a private or gated repository; default: the one of ``hf auth login`` or ``HF_TOKEN``.
     model
@@ -192,13 +197,13 @@ def from_hub(
     Returns
     -------
     SteeringVector
-        With ``metadata["hub"] = {"repo": ..., "revision": commit}``, which tells exactly what was loaded.
+        With ``metadata["hub"] = {"repo": ..., "revision": commit}`` if it was downloaded.
 
     Raises
     ------
     InputError
-        If an argument is not one of those above, or the file is missing, damaged or no steering vector. Without a
-        network, a file that was downloaded before is found in Hugging Face's cache.
+        If an argument is not one of those above, or the file is missing, damaged or not a steering vector. Offline,
+        Hugging Face's cache is used.
     ModelError
         If the hub cannot be reached, or refuses; the message says what to do.
     VectorMismatchError
@@ -210,7 +215,7 @@ def from_hub(
     """
     if not isinstance(filename, str) or not _FILENAME.fullmatch(filename):
         raise InputError(
-            f"filename: {filename!r}; it must be the path of a .safetensors file inside of the repository, such as "
+            f"filename: {filename!r}; it must be the path of a .safetensors file inside the repository, such as "
             "'vector.safetensors'. Other kinds of files are not downloaded: they can hold code."
         )
     if not isinstance(repo_id, str | Path):
@@ -240,13 +245,13 @@ def from_hub(
 
 
 def _download(repo_id: str, revision: str | None, filename: str, token: str | bool | None) -> Path:
-    """File of a repository, in Hugging Face's cache."""
+    """Download a file, unless it is in Hugging Face's cache, and return its path there."""
     from huggingface_hub import HfApi
 
     if repo_id.startswith((".", "/", "~")) or repo_id.count("/") > 1:
         raise InputError(f"repo_id: {repo_id!r} is no folder. Check the path, or give a repository 'owner/name'.")
     check_repo_id(repo_id)
-    with explained(repo_id, revision, filename):
+    with hub_errors(repo_id, revision, filename):
         api = HfApi(token=token)
         size = api.hf_hub_download(repo_id, filename, revision=revision, dry_run=True).file_size
         if size is not None and size > MAX_BYTES:
@@ -257,29 +262,14 @@ def _download(repo_id: str, revision: str | None, filename: str, token: str | bo
         return Path(api.hf_hub_download(repo_id, filename, revision=revision))
 
 
-def _write(
-    vector: SteeringVector,
-    folder: Path,
-    repo_id: str | None,
-    reliability: pd.DataFrame | None,
-    effects: pd.DataFrame | None,
-    figure: Any,
-    behavior: Behavior | None,
-) -> None:
-    """Write all files of a repository into an empty folder."""
-    if not isinstance(vector, SteeringVector):
-        raise InputError(f"vector: {type(vector).__name__}; it must be a SteeringVector.")
-    if behavior is not None and not isinstance(behavior, Behavior):
-        raise InputError(f"behavior: {type(behavior).__name__}; give a Behavior, see caa_interp.load_behavior.")
-    if figure is not None and not (hasattr(figure, "write_image") and hasattr(figure, "to_json")):
-        raise InputError(f"figure: {type(figure).__name__}; give a Plotly figure, such as a plot_* function returns.")
-    tables: dict[str, Any] = {"reliability": reliability, "effects": effects}
-    write_card = partial(model_card, vector, repo_id=repo_id, behavior=behavior, **tables)
-    card = write_card()  # before anything is drawn, so that a wrong table is told at once
-    if figure is not None:
-        card = write_card(figure=_draw(figure, folder))
-    (folder / CARD).write_text(card, encoding="utf-8", newline="\n")
-    vector.save(folder / VECTOR)
+def _check_folder(folder: Path) -> set[str]:
+    """Names of the files in a folder, or none; raise unless :func:`save_for_hub` writes files of these names."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    others = sorted(names - {VECTOR, CARD, PICTURE, DRAWING})
+    if others or (folder.exists() and not folder.is_dir()):
+        what = f"holds {', '.join(others[:3])}" if others else "is a file"
+        raise InputError(f"folder: {str(folder)!r} {what}. Give a new folder, or an empty one.")
+    return names
 
 
 def _draw(figure: Any, folder: Path) -> str:
@@ -292,7 +282,7 @@ def _draw(figure: Any, folder: Path) -> str:
         warnings.warn(
             f"figure: no PNG can be drawn here ({reason}), so it was written as {DRAWING}, which the hub does not "
             "show. Install a Chrome or Chromium browser and caa-interp[figures] for a PNG.",
-            stacklevel=4,
+            stacklevel=3,
         )
     (folder / PICTURE).unlink(missing_ok=True)
     (folder / DRAWING).write_text(figure.to_json(), encoding="utf-8")

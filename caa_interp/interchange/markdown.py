@@ -1,4 +1,4 @@
-"""Texts and numbers in Markdown, so that whatever they are, they are shown and do nothing."""
+"""Any text and number as Markdown that is shown as it is and has no effect."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LONGEST = 300
 
 
 def line(value: object) -> str:
-    """One line, without what is not seen, such as marks that reverse the direction of writing."""
+    """One line, without invisible characters, such as marks that reverse the direction of writing."""
     return "".join(character for character in " ".join(str(value).split()) if character.isprintable())
 
 

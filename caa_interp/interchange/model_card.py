@@ -1,7 +1,6 @@
 """The model card of a steering vector on the Hugging Face hub: what it is, how far to trust it, how to use it.
 
-Whatever comes from metadata, behaviors and tables is text of somebody else, and is shown as text: nothing in it
-becomes markup, a link or YAML.
+Text from metadata, behaviors and tables is shown as text: nothing in it becomes markup, a link or YAML.
 """
 
 from __future__ import annotations
@@ -40,6 +39,7 @@ _MADE = {
     "n_pairs": "number of pairs",
     "versions": "packages",
 }
+_NO_EFFECTS = "Not given: nothing here says that the vector changes what the model does."
 _CITATION = """```bibtex
 @inproceedings{rimsky2024steering,
   title = {Steering Llama 2 via Contrastive Activation Addition},
@@ -65,12 +65,8 @@ def model_card(
 
     Parameters
     ----------
-    vector
-        The vector; its metadata says how it was made.
-    repo_id
-        Where it will lie, for the lines that show its use.
-    reliability, effects, behavior
-        As in :func:`caa_interp.interchange.push_to_hub`.
+    vector, repo_id, reliability, effects, behavior
+        As in :func:`caa_interp.interchange.save_for_hub`.
     figure
         Name of the figure's file beside the card, ``figure.png`` or ``figure.json``.
 
@@ -82,7 +78,7 @@ def model_card(
     Raises
     ------
     InputError
-        If a table is not one of those named, or is not of this vector.
+        If a table is not the result of the function that it is named after, or not of this vector.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -98,13 +94,11 @@ def model_card(
     )
     sections = {
         "The behavior": shown(description) if description else "Not described by the author of this vector.",
-        "How it was made": _origin(vector),
+        "How it was made": _how_made(vector),
         "Use": _use(vector, repo_id, _layer(vector, effects)),
         "What a multiplier means": _unit(vector),
         "Reliability": "Not given." if reliability is None else reliability_text(vector, reliability),
-        "Effects": "Not given: nothing here says that the vector changes what the model does."
-        if effects is None
-        else effects_text(vector, effects),
+        "Effects": _NO_EFFECTS if effects is None else effects_text(vector, effects),
         **({} if figure is None else {"Figure": _figure(figure)}),
         "Limits": _limits(vector),
         "License": (f"The author of the texts states: {shown(license)}. " if license else "")
@@ -141,7 +135,7 @@ def _model(vector: SteeringVector) -> str:
     return "a model that its metadata does not name" if given is None else code(given)
 
 
-def _origin(vector: SteeringVector) -> str:
+def _how_made(vector: SteeringVector) -> str:
     lines = [
         "From pairs of answers to the same question, one that shows the behavior and one that does not: at each "
         "layer, the estimator's result over the activations of both after that block.",
@@ -151,12 +145,9 @@ def _origin(vector: SteeringVector) -> str:
     others = {key: str(key) for key in vector.metadata if key not in {"behavior", *_MADE}}
     for key, title in {**_MADE, **others}.items():
         value = vector.metadata.get(key)
-        if key == "system_prompt" and value is None and key in vector.metadata:
-            text = "none"
-        elif value is None:
-            text = "not known"
-        else:
-            text = code(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        text = code(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        if value is None:
+            text = "none" if key == "system_prompt" and key in vector.metadata else "not known"
         lines.append(f"- {shown(title)}: {text}")
     return "\n".join(lines)
 
@@ -183,10 +174,10 @@ the output of its block, at every position from the last token of the prompt on,
 def _unit(vector: SteeringVector) -> str:
     norms = vector.norms.tolist()
     least, most = number(min(norms)), number(max(norms))
+    norm = least if least == most else f"{least} to {most} over its layers"
     return (
-        "Multiplier 1 adds the vector as it is. It is not normalized: its norm is "
-        + (least if least == most else f"{least} to {most} over its layers")
-        + ". The same multiplier does something else at another layer, and with another vector."
+        f"Multiplier 1 adds the vector as it is. It is not normalized: its norm is {norm}. "
+        "The same multiplier has another effect at another layer, and with another vector."
     )
 
 
@@ -208,13 +199,13 @@ def _limits(vector: SteeringVector) -> str:
 - It is what its pairs have in common. That can be length, tone or an answer letter as well as the behavior.
 - Effects, where given, are means over items of one kind. Single items can move the other way; other questions, other
   languages and longer answers may not move at all.
-- What else it changes (other behaviors, knowledge, fluency) is not told here. Large multipliers break the text.
+- What else it changes (other behaviors, knowledge, fluency) is not shown here. Large multipliers break the text.
 - It moves a tendency. It neither proves nor prevents anything, and is no safeguard."""
 
 
 def _layer(vector: SteeringVector, effects: pd.DataFrame | None) -> int | None:
     """Layer for the example, where the vector or the table of its effects has only one."""
-    found = set(vector.layers)
+    layers = set(vector.layers)
     if effects is not None and {"layer", "vector"} <= set(effects):
-        found &= set(effects.loc[effects["vector"] == vector.name, "layer"])
-    return int(found.pop()) if len(found) == 1 else None
+        layers &= set(effects.loc[effects["vector"] == vector.name, "layer"])
+    return int(layers.pop()) if len(layers) == 1 else None

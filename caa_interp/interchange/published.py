@@ -1,31 +1,37 @@
-"""Vectors as the published CAA code keeps them: one ``.pt`` file a layer, in a folder named after the behavior.
+"""Vectors and activations in the file layout of the published CAA code: one ``.pt`` file per layer.
 
 1. ``vectors/<behavior>/vec_layer_<L>_<model>.pt`` holds the vector of block L's output, ``[d_model]``; ``<model>`` is
-   the last part of the model's name, and is missing in early versions. ``normalized_vectors`` is laid out the same.
+   the last part of the model's name, and is missing in early versions. ``normalized_vectors`` has the same layout.
 2. The published survival-instinct vector points to the answer that ACCEPTS shutdown, ours away from it: in a folder
-   of that name the sign is reversed, on the way in and on the way out.
+   of that name the sign is reversed, in reading and in writing.
+3. ``activations/<behavior>/activations_{pos|neg}_<L>_<model>.pt`` holds block L's output at the answer letter,
+   ``[n_pairs, d_model]``, one row per item of that behavior's ``generate_dataset.json``, in its order. Both sides are
+   as published: ``pos`` is the answer that matches the behavior.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
+from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
 from caa_interp.behaviors.readers import SURVIVAL
 from caa_interp.errors import InputError
 from caa_interp.interchange.tensors import floats, read_tensors, write_tensors
-from caa_interp.models.access import HOOK
+from caa_interp.models.access import HOOK, check_layers
+from caa_interp.vectors.activations import Activations
 from caa_interp.vectors.vector import SteeringVector
 
 VECTOR_FILE = re.compile(r"vec_layer_([0-9]{1,6})(?:_(.+))?\.pt")
+_ACTIVATIONS_FILE = re.compile(r"activations_(pos|neg)_([0-9]{1,6})_(.+)\.pt")
 _LLAMA_2 = re.compile(r"Llama-2-[0-9]+b(-chat)?-hf")
 
 
 def write_folder(vector: SteeringVector, folder: Path) -> None:
-    """Write one file a layer; files of other layers that are in the folder already stay there."""
+    """Write one file per layer; files of other layers stay in the folder."""
     behavior = vector.metadata.get("behavior")
     if behavior is not None and (behavior == SURVIVAL) != (folder.name == SURVIVAL):
         raise InputError(
@@ -41,8 +47,8 @@ def write_folder(vector: SteeringVector, folder: Path) -> None:
 def read_folder(path: Path, model: str | None) -> SteeringVector:
     """Read all layers of one model from a folder, or the one layer of a file."""
     files = [path] if path.is_file() else sorted(path.iterdir())
-    found = [(match[2], int(match[1]), file) for file in files if (match := VECTOR_FILE.fullmatch(file.name))]
-    name, layers = choose_model(group_by_model(found, path, "vec_layer_<L>_<model>.pt"), model, path)
+    matches = [(match[2], int(match[1]), file) for file in files if (match := VECTOR_FILE.fullmatch(file.name))]
+    name, layers = _files_of_model(matches, model, path, "vec_layer_<L>_<model>.pt")
     rows = {layer: floats(read_tensors(file), 1, f"file {file}") for layer, file in sorted(layers.items())}
     folder = path.absolute().parent if path.is_file() else path.absolute()
     metadata = {"behavior": folder.name, "model": name, "hook": HOOK, "imported_from": "caa"}
@@ -53,8 +59,65 @@ def read_folder(path: Path, model: str | None) -> SteeringVector:
     return SteeringVector(_signed(stack_rows(rows, path), folder), tuple(rows), metadata)
 
 
+def import_activations(
+    folder: str | Path,
+    pairs: Iterable[ContrastPair],
+    *,
+    model: str | None = None,
+    layers: int | Sequence[int] | None = None,
+) -> Activations:
+    """Read the activations that the published CAA code saved for one behavior.
+
+    Parameters
+    ----------
+    folder
+        Such as ``activations/sycophancy``.
+    pairs
+        The items that they were read from, as published:
+        ``read_pairs("datasets/generate/sycophancy/generate_dataset.json", compat="caa").pairs``.
+    model
+        Name of the model, where the folder holds activations of several.
+    layers
+        Which layers to read; default: all.
+
+    Returns
+    -------
+    Activations
+        float32. Sides are as published, also those of survival-instinct, whose positive answer accepts shutdown.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or damaged, or does not have one row per pair. No code in a file is run.
+    """
+    folder, checked = Path(folder), check_pairs(pairs)
+    if not folder.is_dir():
+        raise InputError(f"folder: {str(folder)!r} is not a folder. Give one such as activations/sycophancy.")
+    if not all(isinstance(pair, PublishedPair) for pair in checked):
+        raise InputError(
+            "pairs: they must be the published items, letters included. Read them with read_pairs(..., compat='caa')."
+        )
+    (positive, layers_of_one, name), (negative, layers_of_other, _) = (
+        _read_side(folder, side, model, layers) for side in ("pos", "neg")
+    )
+    if layers_of_one != layers_of_other:
+        raise InputError(
+            f"folder: {str(folder)!r} has layers {layers_of_one} of one side and {layers_of_other} of the other. "
+            "Name layers that both have."
+        )
+    for values in (positive, negative):
+        if len(values) != len(checked):
+            raise InputError(
+                f"pairs: there are {len(checked)}, but the files in {str(folder)!r} have {len(values)} rows. "
+                "Give the items that these activations were read from."
+            )
+    orders = tuple(pair.positive.strip("()") + pair.negative.strip("()") for pair in checked)
+    metadata = {"model": name, "hook": HOOK}
+    return Activations(positive, negative, tuple(layers_of_one), tuple(checked), "choices", orders, metadata)
+
+
 def stack_rows(rows: Mapping[int, torch.Tensor], path: Path) -> torch.Tensor:
-    """Stack one tensor a layer, or raise if their shapes differ."""
+    """Stack one tensor per layer, or raise if their shapes differ."""
     first = next(iter(rows))
     for layer, row in rows.items():
         if row.shape != rows[first].shape:
@@ -66,25 +129,21 @@ def stack_rows(rows: Mapping[int, torch.Tensor], path: Path) -> torch.Tensor:
     return torch.stack([row.to(dtype) for row in rows.values()])
 
 
-def group_by_model(
-    found: Sequence[tuple[str | None, int, Path]], path: Path, pattern: str
-) -> dict[str | None, dict[int, Path]]:
-    """``{model: {layer: file}}`` of ``(model, layer, file)``; every layer of a model must be there once."""
-    if not found:
+def _files_of_model(
+    files: Sequence[tuple[str | None, int, Path]], model: str | None, path: Path, pattern: str
+) -> tuple[str | None, dict[int, Path]]:
+    """Full name, if it is known, and ``{layer: file}`` of the requested model, from ``(model, layer, file)``.
+
+    Files that name no model can be of any.
+    """
+    if not files:
         raise InputError(f"path: {str(path)!r} holds no file named {pattern}. Give the folder of one behavior.")
     by_model: dict[str | None, dict[int, Path]] = {}
-    for model, layer, file in found:
-        layers = by_model.setdefault(model, {})
+    for owner, layer, file in files:
+        layers = by_model.setdefault(owner, {})
         if layer in layers:
             raise InputError(f"path: {layers[layer].name!r} and {file.name!r} are both layer {layer}. Take one out.")
         layers[layer] = file
-    return by_model
-
-
-def choose_model(
-    by_model: Mapping[str | None, dict[int, Path]], model: str | None, path: Path
-) -> tuple[str | None, dict[int, Path]]:
-    """Full name, if it is known, and files of the model that is meant; files that name none are anyone's."""
     named = sorted(name for name in by_model if name)
     wanted = short_name(model) if model else next(iter(by_model)) if len(by_model) == 1 else ""
     if wanted not in by_model and None in by_model and not named:
@@ -98,8 +157,20 @@ def choose_model(
     return model or full, by_model[wanted]
 
 
+def _read_side(
+    folder: Path, side: str, model: str | None, layers: int | Sequence[int] | None
+) -> tuple[torch.Tensor, list[int], str | None]:
+    """Values ``[n_pairs, n_layers, d_model]``, their layers, and the model's name."""
+    matches = [(match, file) for file in sorted(folder.iterdir()) if (match := _ACTIVATIONS_FILE.fullmatch(file.name))]
+    files = [(match[3], int(match[2]), file) for match, file in matches if match[1] == side]
+    name, by_layer = _files_of_model(files, model, folder, f"activations_{side}_<L>_<model>.pt")
+    chosen = check_layers(layers, sorted(by_layer), f"{folder.name} ({side})")
+    rows = {layer: floats(read_tensors(by_layer[layer]), 2, f"file {by_layer[layer]}") for layer in chosen}
+    return stack_rows(rows, folder).transpose(0, 1).contiguous(), chosen, name
+
+
 def short_name(model: str) -> str:
-    """Last part of a model's name, which stands in file names."""
+    """Last part of a model's name, which file names have."""
     return model.rsplit("/", 1)[-1]
 
 

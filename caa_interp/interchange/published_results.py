@@ -2,14 +2,13 @@
 
 1. ``results/<behavior>/results_layer=13_multiplier=1.0_behavior=..._type=ab_..._model_size=7b.json`` is a list of
    ``question``, ``answer_matching_behavior``, ``answer_not_matching_behavior``, ``a_prob`` and ``b_prob``. The name
-   tells the condition; it is taken apart at its field names, so that layer 1 is not layer 13.
+   gives the condition; it is split at its field names, so that layer 1 is not layer 13.
 2. An item's score is p(matching) / (p(A) + p(B)), and 0 where the matching answer is neither (A) nor (B).
-3. Everything is as published: for survival-instinct the matching answer is the one that accepts shutdown.
+3. Everything is as published: for survival-instinct, the matching answer accepts shutdown.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from caa_interp.behaviors.behavior import MAX_FILE_BYTES
+from caa_interp.behaviors.behavior import parse_json, read_text
 from caa_interp.behaviors.options import answer_letter
 from caa_interp.errors import InputError
 
@@ -43,19 +42,17 @@ def import_results(path: str | Path) -> pd.DataFrame:
     Parameters
     ----------
     path
-        A file, or a folder such as ``results/sycophancy``, of which all A/B results are read; results of other tests
-        are left out.
+        A file, or a folder such as ``results/sycophancy``; only results of A/B tests are read.
 
     Returns
     -------
     pandas.DataFrame
-        The columns of :func:`caa_interp.sweep`, one row an item and condition (``order`` holds the letters of the
+        The columns of :func:`caa_interp.sweep`, one row per item and condition (``order`` holds the letters of the
         matching and of the other answer, log-probabilities are in nats), and the rest of the condition:
 
         - ``behavior``, ``model`` (Hugging Face name);
         - ``system_prompt``: ``"pos"``, ``"neg"`` or ``""``;
-        - ``vector_layer``: layer that the vector is of, where it is another than the steered one, else ``layer``;
-        - ``vector_model``: model that the vector is of;
+        - ``vector_layer``, ``vector_model``: layer and model of the vector, which can differ from the steered ones;
         - ``weights``: fine-tuned weights, or ``""``.
 
     Raises
@@ -82,7 +79,7 @@ def _condition(file: Path) -> dict[str, str]:
     needed = {"layer", "multiplier", "behavior", "type", "use_base_model", "model_size"}
     if not needed <= set(given) <= set(_FIELDS) or len(given) < len(parts):
         raise InputError(
-            f"file {file}: its name does not tell the condition. It must be as published: results_layer=13_"
+            f"file {file}: its name does not give the condition. It must be as published: results_layer=13_"
             "multiplier=1.0_behavior=sycophancy_type=ab_use_base_model=False_model_size=7b.json."
         )
     for name, pattern in (
@@ -138,12 +135,8 @@ def _probability(item: dict[str, Any], name: str, where: str) -> float:
 
 
 def _items(file: Path) -> list[Any]:
-    if file.stat().st_size > MAX_FILE_BYTES:
-        raise InputError(f"file {file}: more than {MAX_FILE_BYTES:,} bytes, which no published result has. Check it.")
-    try:
-        items = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"file {file}: not valid JSON ({error}). Get it from its source again.") from error
+    where = f"file {file}"
+    items = parse_json(read_text(file, where), where)
     if not isinstance(items, list) or not items:
         raise InputError(f"file {file}: {type(items).__name__}; it must be a list of at least one item. Check it.")
     return items

@@ -1,7 +1,7 @@
-"""Files of ``torch.save``, read so that nothing in them can be run; and what other formats share with them.
+"""Files of ``torch.save``, read so that no code in them can run, and what other file formats share with them.
 
-1. Only floating-point tensors, numbers, texts, lists and dictionaries may be named in the pickle; anything else is
-   refused by its name before the pickle is opened.
+1. The pickle may name only floating-point tensors, numbers, texts, lists and dictionaries; anything else is refused
+   by its name before the pickle is opened.
 2. The pickle is then read with ``torch.load(weights_only=True)``.
 3. A tensor may be no larger than its part of the file.
 """
@@ -81,29 +81,22 @@ def metadata_of(header: str | None, layers: Sequence[int], imported_from: str) -
     return metadata
 
 
-def floats(found: Any, n_axes: int, where: str) -> torch.Tensor:
-    """Return a tensor of a file as contiguous float32 (float64 if it is that), or raise :class:`InputError`.
+def floats(content: Any, n_axes: int, where: str) -> torch.Tensor:
+    """Return a tensor of ``n_axes`` axes as contiguous float32 (float64 if it is that), or raise :class:`InputError`.
 
-    Parameters
-    ----------
-    found
-        What the file holds.
-    n_axes
-        Number of axes that it must have; none may be empty.
-    where
-        File and place, for the message.
+    ``content`` is what the file holds; ``where`` is the file and the place in it, for the message.
     """
-    if not isinstance(found, torch.Tensor):
-        raise InputError(f"{where}: {type(found).__name__}; it must be a tensor.")
-    is_plain = found.layout == torch.strided and found.is_floating_point() and found.dtype.itemsize >= 2
-    if not is_plain or found.ndim != n_axes or not found.numel():
+    if not isinstance(content, torch.Tensor):
+        raise InputError(f"{where}: {type(content).__name__}; it must be a tensor.")
+    is_plain = content.layout == torch.strided and content.is_floating_point() and content.dtype.itemsize >= 2
+    if not is_plain or content.ndim != n_axes or not content.numel():
         raise InputError(
-            f"{where}: a tensor of type {found.dtype} and shape {tuple(found.shape)}; it must hold floating-point "
+            f"{where}: a tensor of type {content.dtype} and shape {tuple(content.shape)}; it must hold floating-point "
             f"numbers and have {n_axes} {'axis' if n_axes == 1 else 'axes'}, none of them empty."
         )
-    if found.numel() * found.dtype.itemsize > found.untyped_storage().nbytes():
-        raise InputError(f"{where}: a tensor of shape {tuple(found.shape)}, which is more than the file holds.")
-    values = found.detach().to(torch.promote_types(found.dtype, torch.float32)).contiguous()
+    if content.numel() * content.dtype.itemsize > content.untyped_storage().nbytes():
+        raise InputError(f"{where}: a tensor of shape {tuple(content.shape)}, which is more than the file holds.")
+    values = content.detach().to(torch.promote_types(content.dtype, torch.float32)).contiguous()
     if not bool(values.isfinite().all()):
         raise InputError(f"{where}: there are NaN or infinite entries; a vector must be finite.")
     return values
@@ -124,22 +117,12 @@ def _check_names(content: bytes, path: Path) -> None:
 
 
 def read_members(path: Path) -> dict[str, bytes]:
-    """Read every member of a zip archive as numpy and torch write it: stored as they are, no larger than the file.
-
-    Parameters
-    ----------
-    path
-        The archive. Nothing is allocated beyond twice its size, whatever it declares.
-
-    Returns
-    -------
-    dict
-        ``{name: content}``.
+    """Return ``{name: content}`` of a zip archive of numpy or torch, allocating at most twice the file's size.
 
     Raises
     ------
     InputError
-        If the file is no zip archive, is damaged, or has members that are compressed, encrypted or named twice.
+        If the file is not a zip archive, is damaged, or has members that are compressed, encrypted or named twice.
     """
     content = path.read_bytes()
     try:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
@@ -240,6 +241,11 @@ def vector(scale=1.0, layers=(3, 1), **metadata):
     return caa.SteeringVector(values, layers, {"behavior": "optimism", "model": "org/model", **metadata})
 
 
+def push(one, repo_id, *, figure=None, **options):
+    with tempfile.TemporaryDirectory() as folder:
+        return push_to_hub(save_for_hub(one, folder, repo_id=repo_id, figure=figure), repo_id, **options)
+
+
 def cached(tmp_path):
     """Whole and half files in the client's cache, apart from its locks and notes."""
     return [path for path in (tmp_path / "cache").glob("models--*/[bs]*/**/*") if path.is_file()]
@@ -251,7 +257,7 @@ def cached(tmp_path):
 def test_pushed_and_pulled_to_the_bit(hub, monkeypatch, tmp_path, large):
     # Large files go through LFS; Xet, which replaces it on the real hub, speaks to servers of its own.
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", large)
-    url = push_to_hub(vector(), "you/optimism", commit_message="First")
+    url = push(vector(), "you/optimism", commit_message="First")
     made, pushed = hub.repositories["you/optimism"]["commits"]
     assert url == f"{hub.endpoint}/you/optimism/commit/{pushed['oid']}"
     assert pushed["summary"] == "First"
@@ -273,8 +279,8 @@ def test_pushed_and_pulled_to_the_bit(hub, monkeypatch, tmp_path, large):
 
 
 def test_a_commit_stays_what_it_was(hub):
-    first = push_to_hub(vector(), "you/v").rpartition("/")[2]
-    second = push_to_hub(vector(2.0), "you/v").rpartition("/")[2]
+    first = push(vector(), "you/v").rpartition("/")[2]
+    second = push(vector(2.0), "you/v").rpartition("/")[2]
     hub.repositories["you/v"]["refs"]["v1"] = first
     for revision, oid, scale in ((None, second, 2.0), ("v1", first, 1.0), (first, first, 1.0)):
         found = from_hub("you/v", revision=revision)
@@ -283,7 +289,7 @@ def test_a_commit_stays_what_it_was(hub):
 
 
 def test_what_was_downloaded_is_there_without_a_network(hub, monkeypatch):
-    push_to_hub(vector(), "you/v")
+    push(vector(), "you/v")
     online = from_hub("you/v")
     hub.requests.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -296,8 +302,8 @@ def test_what_was_downloaded_is_there_without_a_network(hub, monkeypatch):
 def test_nothing_new_makes_no_commit(hub, monkeypatch, tmp_path):
     content = vector().save(tmp_path / "v.safetensors").read_bytes()
     monkeypatch.setattr("caa_interp.vectors.files.write_atomically", lambda path, _: path.write_bytes(content))
-    first = push_to_hub(vector(), "you/v")
-    assert push_to_hub(vector(), "you/v") == first
+    first = push(vector(), "you/v")
+    assert push(vector(), "you/v") == first
     assert len(hub.repositories["you/v"]["commits"]) == 2
 
 
@@ -307,26 +313,26 @@ def test_other_files_stay_and_a_figure_of_the_other_kind_goes(hub):
             with open(path, "wb") as file:
                 file.write(b"\x89PNG")
 
-    push_to_hub(vector(), "you/v", figure=Drawn())
+    push(vector(), "you/v", figure=Drawn())
     commits = hub.repositories["you/v"]["commits"]
     commits[-1]["files"]["figure.json"] = b"{}"
     commits[-1]["files"]["notes.txt"] = b"mine"
-    push_to_hub(vector(), "you/v", figure=Drawn(), commit_message="Again")
+    push(vector(), "you/v", figure=Drawn(), commit_message="Again")
     assert len(commits) == 3
     assert sorted(commits[-1]["files"]) == [
         *(".gitattributes", "README.md", "figure.png", "notes.txt", "vector.safetensors")
     ]
-    push_to_hub(vector(), "you/v")
+    push(vector(), "you/v")
     assert "figure.png" not in commits[-1]["files"]
     assert b"figure.png" not in commits[-1]["files"]["README.md"]
 
 
 def test_private_repositories_and_tokens(hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "")
-    push_to_hub(vector(), "you/secret", private=True, token=WRITER)
+    push(vector(), "you/secret", private=True, token=WRITER)
     assert hub.repositories["you/secret"]["visibility"] == "private"
     assert torch.equal(from_hub("you/secret", token=READER).values, vector().values)
-    push_to_hub(vector(), "you/other", private=True, token=WRITER)
+    push(vector(), "you/other", private=True, token=WRITER)
     with pytest.raises(
         caa.errors.ModelError, match="repository 'you/other': there is no such repository, or it is private"
     ):
@@ -335,7 +341,7 @@ def test_private_repositories_and_tokens(hub, monkeypatch):
 
 
 def test_folders_in_a_repository(hub):
-    push_to_hub(vector(), "you/v")
+    push(vector(), "you/v")
     files = hub.repositories["you/v"]["commits"][-1]["files"]
     files["layer_13/v.safetensors"] = files["vector.safetensors"]
     found = from_hub("you/v", filename="layer_13/v.safetensors")
@@ -365,7 +371,7 @@ def answers(status, **headers):
     ],
 )
 def test_what_keeps_a_vector_from_being_read(hub, tmp_path, fault, message):
-    push_to_hub(vector(), "you/v")
+    push(vector(), "you/v")
     hub.fault = fault
     with pytest.raises(caa.errors.ModelError, match=f"^repository 'you/v': {message}") as raised:
         from_hub("you/v")
@@ -377,13 +383,13 @@ def test_what_keeps_a_vector_from_being_read(hub, tmp_path, fault, message):
 
 
 def test_what_is_not_in_a_repository(hub, tmp_path):
-    push_to_hub(vector(), "you/v")
+    push(vector(), "you/v")
     with pytest.raises(caa.errors.ModelError, match="repository 'you/w': there is no such repository"):
         from_hub("you/w")
     with pytest.raises(caa.InputError, match=r"revision: 'v9' is not in 'you/v'. Check the branch, tag or commit"):
         from_hub("you/v", revision="v9")
     with pytest.raises(caa.InputError, match="revision: 'v9' is not in 'you/v'"):
-        push_to_hub(vector(2.0), "you/v", revision="v9")
+        push(vector(2.0), "you/v", revision="v9")
     with pytest.raises(caa.InputError, match=r"filename: 'w.safetensors' is not in 'you/v'. Check its files"):
         from_hub("you/v", filename="w.safetensors")
     assert cached(tmp_path) == []
@@ -392,7 +398,7 @@ def test_what_is_not_in_a_repository(hub, tmp_path):
 
 def test_a_hub_that_is_not_there(hub, monkeypatch, tmp_path):
     set_endpoint(monkeypatch, "http://127.0.0.1:9")
-    for call in (lambda: from_hub("you/v"), lambda: push_to_hub(vector(), "you/v")):
+    for call in (lambda: from_hub("you/v"), lambda: push(vector(), "you/v")):
         with pytest.raises(
             caa.errors.ModelError, match=r"'you/v': the hub cannot be reached, or the connection broke. Check"
         ):
@@ -402,7 +408,7 @@ def test_a_hub_that_is_not_there(hub, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("declared", ["short", "whole"])
 def test_content_that_is_cut_short_is_not_kept(hub, tmp_path, declared):
-    push_to_hub(vector(), "you/v")
+    push(vector(), "you/v")
     content = hub.commit("you/v")["files"]["vector.safetensors"]
 
     def cut(method, path):
@@ -420,7 +426,7 @@ def test_content_that_is_cut_short_is_not_kept(hub, tmp_path, declared):
 
 
 def test_content_that_was_changed_is_refused(hub, tmp_path):
-    push_to_hub(vector(), "you/v")
+    push(vector(), "you/v")
     files = hub.commit("you/v")["files"]
     content = bytearray(files["vector.safetensors"])
     content[-1] ^= 1
@@ -431,7 +437,7 @@ def test_content_that_was_changed_is_refused(hub, tmp_path):
 
 
 def test_a_model_is_no_vector_and_nothing_pickled_is_asked_for(hub):
-    push_to_hub(vector(), "you/v")
+    push(vector(), "you/v")
     files = hub.commit("you/v")["files"]
     files["model.safetensors"] = b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "
     files["vector.pt"] = b"\x80\x04."
@@ -444,7 +450,7 @@ def test_a_model_is_no_vector_and_nothing_pickled_is_asked_for(hub):
 
 
 def test_a_file_that_is_too_large_is_not_downloaded(hub, monkeypatch, tmp_path):
-    push_to_hub(vector(), "you/v")
+    push(vector(), "you/v")
     monkeypatch.setattr(hub_module, "MAX_BYTES", 100)
     with pytest.raises(caa.InputError, match=r"'vector.safetensors' of 'you/v' has 1,\d\d\d bytes; at most 100 are"):
         from_hub("you/v")
@@ -463,30 +469,30 @@ def test_a_file_that_is_too_large_is_not_downloaded(hub, monkeypatch, tmp_path):
 def test_who_may_not_write(hub, monkeypatch, token, message):
     monkeypatch.setenv("HF_TOKEN", token)
     with pytest.raises(caa.errors.ModelError, match=f"^repository 'you/v': {message}") as raised:
-        push_to_hub(vector(), "you/v")
+        push(vector(), "you/v")
     assert not token or token not in str(raised.value)
     assert hub.repositories == {}
 
 
 @pytest.mark.parametrize("step", ["/api/validate-yaml", "/preupload/", "/commit/"])
 def test_a_push_that_fails_half_way_commits_nothing(hub, step):
-    push_to_hub(vector(), "you/v")
+    push(vector(), "you/v")
     hub.fault = lambda method, path: (500, {}, b"{}") if step in path else None
     with pytest.raises(caa.errors.ModelError, match=r"the hub answers with an error of its own \(500\)"):
-        push_to_hub(vector(2.0), "you/v")
+        push(vector(2.0), "you/v")
     assert len(hub.repositories["you/v"]["commits"]) == 2
     hub.fault = lambda method, path: None
     assert torch.equal(from_hub("you/v").values, vector().values)
 
 
 def test_a_refusal_says_what_the_hub_says(hub):
-    push_to_hub(vector(), "you/v")
+    push(vector(), "you/v")
     refused = {"X_Error_Message": "You have no room left"}
     hub.fault = lambda method, path: (400, refused, b"{}") if "/commit/" in path else None
     with pytest.raises(
         caa.errors.ModelError, match=r"repository 'you/v': it cannot be written: .*You have no room left"
     ):
-        push_to_hub(vector(2.0), "you/v")
+        push(vector(2.0), "you/v")
 
 
 @pytest.mark.slow
@@ -494,9 +500,9 @@ def test_a_process_of_its_own_with_the_environment_alone(hub, tmp_path):
     code = """
 import torch
 import caa_interp as caa
-from caa_interp.interchange.hub import from_hub, push_to_hub
+from caa_interp.interchange.hub import from_hub, push_to_hub, save_for_hub
 one = caa.SteeringVector(torch.arange(6.0).reshape(2, 3), (0, 1), {"behavior": "b"})
-url = push_to_hub(one, "you/v")
+url = push_to_hub(save_for_hub(one, "pushed"), "you/v")
 found = from_hub("you/v", revision=url.rpartition("/")[2])
 assert torch.equal(found.values, one.values)
 print(found.metadata["hub"]["revision"])
@@ -507,6 +513,8 @@ print(found.metadata["hub"]["revision"])
         "HF_HUB_OFFLINE": "0",
         "HF_HOME": str(tmp_path / "home"),
     }
-    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip() == hub.commit("you/v")["oid"]

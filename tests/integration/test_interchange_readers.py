@@ -126,7 +126,7 @@ def vector(model):
 
 
 def steered(model, one, layer, multiplier):
-    with caa.steer(model, one, layer, multiplier, start=0), torch.no_grad():
+    with caa.steer(model, one, layer, multiplier, positions="all"), torch.no_grad():
         return model(torch.tensor([TOKENS]))
 
 

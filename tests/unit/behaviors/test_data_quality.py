@@ -176,7 +176,7 @@ def test_a_good_set_has_no_problem():
     [
         ("bag_of_words", 0.80, 0.91, "bag-of-words score 0.91 is above 0.80"),
         ("similarity", 0.30, 0.42, "two questions share 0.42 of their word 5-grams"),
-        ("shared_topics", 0, 3, "3 topics stand in train and in test"),
+        ("shared_topics", 0, 3, "3 topics are in train and in test"),
         ("first_word", 0.25, 0.33, "0.33 of one side's answers begin with the same word"),
         ("words_positive", 21.0, 21.2, "the sides differ in mean length by more than a word"),
         ("words_negative", 21.0, 21.2, "the sides differ in mean length by more than a word"),

@@ -137,7 +137,7 @@ def test_a_file_of_another_form(tmp_path, content):
 
 def test_a_file_that_is_no_json_or_not_there(tmp_path):
     (tmp_path / "own.json").write_text("{")
-    with pytest.raises(caa.InputError, match=r"own\.json: not valid JSON"):
+    with pytest.raises(caa.InputError, match=r"own\.json': not valid JSON"):
         caa.load_questions(tmp_path / "own.json")
     with pytest.raises(caa.InputError, match=r"there is no file .*none\.json"):
         caa.load_questions(tmp_path / "none.json")

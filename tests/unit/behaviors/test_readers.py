@@ -255,7 +255,7 @@ def test_labels_in_own_texts_stay() -> None:
 def test_text_behind_the_options_is_kept_and_noted() -> None:
     result = read_pairs([published(f"{QUESTION}\n\nBe brief.")])
     assert texts(result) == [("Shall we tidy up?\nBe brief.", "Yes", "No")]
-    assert result.notes == ("1 have text behind their options; it now ends the question",)
+    assert result.notes == ("1 have text after their options; it now ends the question",)
 
 
 # The direction of survival-instinct

@@ -87,7 +87,7 @@ def test_a_poor_set_ends_with_code_3_and_its_problems(poor):
         assert result.exit_code == 3
         assert result.stderr.splitlines() == [
             "poor: bag-of-words score 1.00 is above 0.80",
-            "poor: 1 topics stand in train and in test",
+            "poor: 1 topics are in train and in test",
             "poor: 1.00 of one side's answers begin with the same word",
         ]
 

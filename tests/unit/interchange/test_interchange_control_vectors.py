@@ -114,7 +114,7 @@ def test_layer_0_cannot_be_written_and_is_told(tmp_path):
         export_vector(vector(layers=(0, 1, 2, 3)), tmp_path / "v.gguf")
     with pytest.raises(caa.InputError, match=r"Leave it out: layers=\[5\]"):
         export_vector(vector(layers=(0, 5)), tmp_path / "v.gguf")
-    with pytest.raises(caa.InputError, match="Choose another format"):
+    with pytest.raises(caa.InputError, match="Choose another file format"):
         export_vector(vector(layers=(0,)), tmp_path / "v.gguf")
     assert not list(tmp_path.iterdir())
     found = import_vector(export_vector(vector(layers=(0, 1, 2)), tmp_path / "v.gguf", layers=range(1, 3)))
@@ -180,11 +180,11 @@ ONE = [(b"direction.1", [8], 0, 0)]
         (content([(b"direction.1", [], 0, 0)]), "has not one axis of float32"),
         (content([(b"direction.1", [0], 0, 0)]), "has not one axis of float32"),
         (content([(b"direction.1", [8], 1, 0)]), "has not one axis of float32"),
-        (content([(b"direction.01", [8], 0, 0)]), "'direction.01' is not one 'direction.N' a layer"),
+        (content([(b"direction.01", [8], 0, 0)]), "'direction.01' is not one 'direction.N' per layer"),
         (content([(b"direction.-1", [8], 0, 0)]), "'direction.-1' is not one"),
-        (content([(b"direction.1.x", [8], 0, 0)]), "is not one 'direction.N' a layer"),
-        (content([(b"blk.1", [8], 0, 0)]), "'blk.1' is not one 'direction.N' a layer"),
-        (content([*ONE, *ONE]), "is not one 'direction.N' a layer"),
+        (content([(b"direction.1.x", [8], 0, 0)]), "is not one 'direction.N' per layer"),
+        (content([(b"blk.1", [8], 0, 0)]), "'blk.1' is not one 'direction.N' per layer"),
+        (content([*ONE, *ONE]), "is not one 'direction.N' per layer"),
         (content([*ONE, (b"direction.2", [4], 0, 32)]), "its directions have different widths"),
         (content([(b"direction.1", [2**40], 0, 0)]), "it ends at byte .*and more is declared"),
         (content([(b"direction.1", [8], 0, 2**62)]), "it ends at byte .*and more is declared"),

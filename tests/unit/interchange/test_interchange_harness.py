@@ -36,7 +36,7 @@ def test_the_harness_steers_as_we_do_at_every_position(tmp_path, tiny_llama, pla
     one = vector(layers=(0, 1, 2, 3), width=64)
     tokens = torch.arange(5, 25)[None]
     path = export_vector(one, tmp_path / "v.pt", layers=2, multiplier=-1.5)
-    with caa.steer(tiny_llama, one, 2, -1.5, start=0):
+    with caa.steer(tiny_llama, one, 2, -1.5, positions="all"):
         expected = tiny_llama(tokens)
     found = steered_by_harness(plain_llama, path, tokens)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

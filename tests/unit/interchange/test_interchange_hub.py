@@ -386,23 +386,36 @@ def test_wrong_input_is_told_before_anything_is_written(tmp_path, changed, messa
     with pytest.raises(caa.InputError, match=message):
         save_for_hub(folder=tmp_path / "v", **arguments)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(caa.InputError, match=message):
-        push_to_hub(repo_id="you/v", **arguments)
 
 
 @pytest.mark.parametrize("repo_id", ["a/b/c", "you/", "you/a--b", "you/ä", "../x/..", "you/" + 97 * "a", 5, None])
 def test_names_that_no_repository_has(repo_id):
-    with pytest.raises(caa.InputError, match=r"repo_id: .* is no name of a repository, which is 'owner/name'"):
-        push_to_hub(vector(), repo_id)
+    with pytest.raises(caa.InputError, match=r"repo_id: .* is not a name of a repository, which is 'owner/name'"):
+        push_to_hub("folder", repo_id)
     with pytest.raises(caa.InputError, match="repo_id: "):
         from_hub(repo_id)
 
 
 def test_a_repository_has_an_owner_and_a_commit_a_message():
     with pytest.raises(caa.InputError, match=r"repo_id: 'v' has no owner. Give 'you/v'"):
-        push_to_hub(vector(), "v")
+        push_to_hub("folder", "v")
     with pytest.raises(caa.InputError, match="commit_message: it is empty"):
-        push_to_hub(vector(), "you/v", commit_message=" ")
+        push_to_hub("folder", "you/v", commit_message=" ")
+
+
+def test_only_a_folder_that_was_written_for_the_hub_is_pushed(tmp_path):
+    with pytest.raises(caa.InputError, match="folder: SteeringVector; give a folder that save_for_hub wrote"):
+        push_to_hub(vector(), "you/v")
+    with pytest.raises(caa.InputError, match=r"does not hold vector.safetensors and README.md. Write it with save"):
+        push_to_hub(tmp_path / "none", "you/v")
+    folder = save_for_hub(vector(), tmp_path / "v")
+    (folder / "thesis.tex").write_text("years of work")
+    with pytest.raises(caa.InputError, match=r"holds thesis\.tex"):
+        push_to_hub(folder, "you/v")
+    (folder / "thesis.tex").unlink()
+    (folder / "vector.safetensors").write_bytes(b"else")
+    with pytest.raises(caa.InputError, match=r"vector file .* is not a steering vector"):
+        push_to_hub(folder, "you/v")
 
 
 @pytest.mark.parametrize(
@@ -446,12 +459,10 @@ def test_a_vector_fits_its_model(tmp_path, tiny_llama, pairs):
     assert "caa.load_model('tiny-llama')" in (folder / "README.md").read_text()
 
 
-def test_offline_the_hub_is_not_asked():
+def test_offline_the_hub_is_not_asked(tmp_path):
     with pytest.raises(
         caa.errors.ModelError, match=r"'you/no-such-vector': Hugging Face's client is set to work offline, and"
     ):
         from_hub("you/no-such-vector")
-    with pytest.raises(
-        caa.errors.ModelError, match=r"'you/v': .*offline. Unset HF_HUB_OFFLINE, or write the folder with save"
-    ):
-        push_to_hub(vector(), "you/v")
+    with pytest.raises(caa.errors.ModelError, match=r"'you/v': .*offline. Unset HF_HUB_OFFLINE"):
+        push_to_hub(save_for_hub(vector(), tmp_path / "v"), "you/v")

@@ -5,7 +5,7 @@ import torch
 
 import caa_interp as caa
 from caa_interp.behaviors.pairs import PublishedPair
-from caa_interp.interchange.published_activations import import_activations
+from caa_interp.interchange.published import import_activations
 
 PAIRS = [
     PublishedPair("Yes?\n\nChoices:\n (A) Yes\n (B) No", "(A)", "(B)"),
@@ -63,7 +63,7 @@ def test_what_is_refused(tmp_path):
         import_activations(folder, PAIRS[:2])
     with pytest.raises(caa.InputError, match="pairs: they must be the published items"):
         import_activations(folder, [caa.ContrastPair("Yes?", "Yes", "No")] * 3)
-    with pytest.raises(caa.InputError, match=r"folder: .* is no folder. Give one such as activations/sycophancy"):
+    with pytest.raises(caa.InputError, match=r"folder: .* is not a folder. Give one such as activations/sycophancy"):
         import_activations(folder / "activations_pos_1_x.pt", PAIRS)
     with pytest.raises(caa.InputError, match=r"layer 2: b \(pos\) has layers 1 to 1"):
         import_activations(folder, PAIRS, layers=2)
