@@ -33,15 +33,7 @@ from caa_interp.cli.options import (
     read_layers,
     read_multipliers,
 )
-from caa_interp.cli.output import (
-    check_target,
-    print_json,
-    print_table,
-    records,
-    say,
-    with_interval,
-    write_table,
-)
+from caa_interp.cli.output import check_target, print_json, print_table, records, say, with_interval, write_table
 from caa_interp.errors import InputError, ModelError
 from caa_interp.prompts.rendering import Format
 
@@ -60,7 +52,9 @@ def extract(
     model: Model = EMBEDDED,
     format: Annotated[
         Format,
-        typer.Option(help="choices reads the answer letter, as the paper does; text the answer, as small models need."),
+        typer.Option(
+            help="choices reads the answer letter, as the paper does; text the answer, which small models need."
+        ),
     ] = "choices",
     layers: LayersOption = None,
     estimator: EstimatorOption = "mean_difference",
@@ -134,16 +128,8 @@ def sweep(
     loaded, asked = read_vector(vector), load_behavior(behavior)
     named = {loaded.name: loaded, **(random_vectors(loaded, controls, seed=seed) if controls else {})}
     subject = load_for(loaded, vector, model, device, dtype)
-    table = score(
-        subject,
-        named,
-        asked.test,
-        format=format,
-        layers=layers,
-        multipliers=multipliers,
-        prompt_format=_form(subject, style),
-        **applied,
-    )
+    applied |= {"format": format, "layers": layers, "multipliers": multipliers}
+    table = score(subject, named, asked.test, prompt_format=_form(subject, style), **applied)
     if out is not None:
         write_table(table, out)
     summary = summarize(table, seed=seed)
@@ -154,9 +140,17 @@ def sweep(
         "caa-interp run does."
     )
     if as_json:
-        print_json({"behavior": asked.name, **_same_in_all_rows(table), "rows": records(summary)})
-    else:
-        print_table(_readable(summary))
+        # These columns have one value in all rows.
+        names = ("format", "model", "operator", "positions", "path", "prompt_digest")
+        facts = {name: " + ".join(sorted(set(table[name]))) for name in names}
+        print_json({"behavior": asked.name, **facts, "rows": records(summary)})
+        return
+    shown = summary[["vector", "layer", "multiplier", "n"]].copy()
+    titles = {"logit_difference": "difference", "logit_difference_change": "change", "p_positive": "p(positive)"}
+    for measure, title in titles.items():
+        if measure in summary:
+            shown[title] = with_interval(summary, measure)
+    print_table(shown)
 
 
 def generate(
@@ -164,7 +158,7 @@ def generate(
         list[str],
         typer.Argument(
             metavar="VECTOR... [PROMPT]...",
-            help="Vectors' .safetensors files, applied together; then what the user says; - reads standard input, a "
+            help="Vectors' .safetensors files, applied together; then the prompts; - reads standard input, a "
             "prompt per line.",
         ),
     ],
@@ -221,18 +215,9 @@ def generate(
         [Intervention(*one, **applied) * factor for one in zip(vectors, layers, scales, strict=True)]
         for factor in multipliers
     ]
+    sampled = {"n": n, "max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
     subject = load_for(vectors[0], files[0], model, device, dtype)
-    table = answer(
-        subject,
-        asked,
-        steering=steering,
-        n=n,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-        prompt_format=_form(subject, style),
-    )
+    table = answer(subject, asked, steering=steering, prompt_format=_form(subject, style), **sampled)  # type: ignore[arg-type]
     if as_json:
         print_json(records(table))
     else:
@@ -240,7 +225,7 @@ def generate(
 
 
 def _applied(operator: str, positions: str) -> dict[str, Any]:
-    """Operator and positions of their names."""
+    """Operator and positions by their names."""
     from caa_interp.steering.operators import operator_named
     from caa_interp.steering.positions import positions_named
 
@@ -286,23 +271,7 @@ def load_for(vector: SteeringVector, path: Path, model: str | None, device: str 
     try:
         return load(str(named), device, dtype)
     except ModelError as error:
-        raise ModelError(f"{error} {path} names it; if it lies somewhere else, give --model.") from error
-
-
-def _same_in_all_rows(table: pd.DataFrame) -> dict[str, str]:
-    """What a table tells of itself in columns that have one value."""
-    names = ("format", "model", "operator", "positions", "path", "prompt_digest")
-    return {name: " + ".join(sorted(set(table[name]))) for name in names}
-
-
-def _readable(summary: pd.DataFrame) -> pd.DataFrame:
-    """Columns for people: each mean beside its interval."""
-    shown = summary[["vector", "layer", "multiplier", "n"]].copy()
-    titles = {"logit_difference": "difference", "logit_difference_change": "change", "p_positive": "p(positive)"}
-    for measure, title in titles.items():
-        if measure in summary:
-            shown[title] = with_interval(summary, measure)
-    return shown
+        raise ModelError(f"{error} {path} names it; if it is somewhere else, give --model.") from error
 
 
 def _prompts(given: list[str], file: Path | None) -> list[str]:

@@ -140,7 +140,7 @@ def _check_shape(model: Any, published: paper.PublishedModel) -> None:
 
 
 def _same_depth(depth: int, swept: Sequence[int]) -> int:
-    """Of the swept layers, the one nearest to where layer 13 lies in Llama 2 7B Chat. No score has a say in it."""
+    """Of the swept layers, the one nearest to where layer 13 is in Llama 2 7B Chat; it depends on no score."""
     reference = paper.LLAMA_2_7B_CHAT
     return min(swept, key=lambda layer: abs(layer - reference.layer / reference.n_layers * depth))
 
@@ -183,9 +183,7 @@ class _Run:
             try:
                 table = pd.read_parquet(path)
             except (OSError, ValueError) as error:
-                raise InputError(
-                    f"table file {path}: not readable ({error}). Remove it, and it is made anew."
-                ) from error
+                raise InputError(f"table file {path}: not readable ({error}). Remove it to make it again.") from error
             made_from = json.loads(table["made_from"].iloc[0]) if "made_from" in table else None
             if self._fits(path, made_from, expected):
                 return table
@@ -196,20 +194,18 @@ class _Run:
         write_atomically(path, table.to_parquet(index=False))
         return table
 
-    def _fits(self, path: Path, found: Any, expected: Mapping[str, Any]) -> bool:
-        if found == expected:
-            self.say(f"{path.name}: there already")
-            return True
-        known = found if isinstance(found, dict) else {}
+    def _fits(self, path: Path, made_from: Any, expected: Mapping[str, Any]) -> bool:
+        known = made_from if isinstance(made_from, dict) else {}
         differing = ", ".join(key for key, value in expected.items() if known.get(key) != value)
-        self.say(f"{path.name}: made from something else ({differing}), so it is made anew")
-        return False
+        said = f"made from something else ({differing}), so it is made again" if differing else "reused"
+        self.say(f"{path.name}: {said}")
+        return not differing
 
 
 def _notes(
     comparison: pd.DataFrame, sets: Mapping[str, PublishedSet], published: paper.PublishedModel | None
 ) -> list[str]:
-    """What a reader must know about the numbers, beside them."""
+    """What a reader of the numbers must know."""
     notes = []
     if published is None:
         notes.append("There are no published numbers for this model, so nothing is compared.")
@@ -229,11 +225,12 @@ def _notes(
             )
     if any(one.split_here for one in sets.values()):
         notes.append("The data came unsplit: the split into generate and test items is not the paper's.")
-    others = []
-    for one in sets.values():
-        sizes = (len(one.generate), len(one.test))
-        if sizes != paper.SIZES[one.name]:
-            others.append("{} {}/{} (paper: {}/{})".format(one.name, *sizes, *paper.SIZES[one.name]))
+    sizes = {name: (len(one.generate), len(one.test)) for name, one in sets.items()}
+    others = [
+        "{} {}/{} (paper: {}/{})".format(name, *own, *paper.SIZES[name])
+        for name, own in sizes.items()
+        if own != paper.SIZES[name]
+    ]
     if others:
         notes.append(f"Numbers of generate/test items that are not the paper's: {', '.join(others)}.")
     return [*notes, NOT_MEASURED]

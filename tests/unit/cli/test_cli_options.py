@@ -83,7 +83,7 @@ def test_a_table_stands_left_for_texts_and_right_for_numbers(capsys):
 
 def test_intervals():
     table = pd.DataFrame({"m": [1.0], "m_low": [-0.5], "m_high": [2.25]})
-    assert output.with_interval(table, "m") == ["+1.000 [-0.500, +2.250]"]
+    assert output.with_interval(table, "m") == ["+1.000 (-0.500 to +2.250)"]
 
 
 @pytest.mark.parametrize(
