@@ -32,7 +32,7 @@ class Executor(Protocol):
     """Does shards for :func:`caa_interp.study.run_experiment`."""
 
     def describe(self, model: ModelConfig) -> dict[str, Any]:
-        """Load a model and tell what it is, see :meth:`caa_interp.study.work.Worker.describe`."""
+        """Load a model and describe it, see :meth:`caa_interp.study.work.Worker.describe`."""
         ...
 
     def run(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, bytes]]:
@@ -40,7 +40,7 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """Give up what it holds. It cannot be used any more."""
+        """Release what it holds; it cannot be used any more."""
         ...
 
 
@@ -57,7 +57,7 @@ class InProcess:
         self._worker: Worker | None = worker()
 
     def describe(self, model: ModelConfig) -> dict[str, Any]:
-        """Load a model and tell what it is."""
+        """Load a model and describe it."""
         return self._open().describe(model)
 
     def run(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, bytes]]:
@@ -157,7 +157,7 @@ class RayWorkers:
         self.close()
 
     def describe(self, model: ModelConfig) -> dict[str, Any]:
-        """Load a model in one worker and tell what it is; the others compare theirs when they load it.
+        """Load a model in one worker and describe it; the others compare theirs when they load it.
 
         Raises
         ------
@@ -175,10 +175,10 @@ class RayWorkers:
         Raises
         ------
         ModelError
-            If a shard kills its worker again and again, or a worker's model or libraries are others than those that
-            :meth:`describe` told of.
+            If a shard kills its worker again and again, or a worker's model or libraries differ from those that
+            :meth:`describe` returned.
         CAAError
-            What a shard raised in its worker is raised here, and the others are given up.
+            An error of a shard in its worker is raised here, and the others are given up.
         """
         return self._do(
             [(shard, shard.label) for shard in shards],
@@ -273,7 +273,7 @@ class RayWorkers:
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except self._ray.exceptions.RayError as error:
-            # A worker that cannot be made tells why in its last line; one that died, nothing that helps.
+            # The error of a worker that cannot be made ends with the reason; that of one that died says nothing useful.
             made = not (isinstance(error, self._ray.exceptions.RayActorError) and error.actor_init_failed)
             died = isinstance(error, self._ray.exceptions.RayActorError | self._ray.exceptions.OutOfMemoryError)
             if made and died:
