@@ -82,7 +82,13 @@ def write_study(
             measured = {"agreement": 0.4, "split_half": 0.8, "separation": 2.0, "probe_accuracy": 0.9}
             measured |= {"variance_share": 0.2, "length_correlation": 0.1, "pairwise_cosine": 0.15}
             measured |= {"letter_cosine": np.nan, "letter_share": np.nan, **(reliability or {}).get(behavior, {})}
-            row = {"layer": list(layers), "n": int(measured.pop("n", 40)), "norm": 2.0, "residual_norm": 20.0}
+            row = {
+                "layer": list(layers),
+                "n": int(measured.pop("n", 40)),
+                "norm": 2.0,
+                "residual_norm": 20.0,
+                "confidence": 0.95,
+            }
             for column, value in measured.items():
                 row |= {column: value, f"{column}_low": value - 0.1, f"{column}_high": value + 0.1}
             add("reliability", model, behavior, pd.DataFrame(row | {"relative_norm": 0.1}))

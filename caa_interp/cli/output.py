@@ -11,7 +11,6 @@ import typer
 
 from caa_interp.errors import InputError
 from caa_interp.files import write_atomically
-from caa_interp.statistics import interval_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +40,8 @@ def print_table(table: pd.DataFrame) -> None:
 
 def with_interval(table: pd.DataFrame, measure: str) -> Sequence[str]:
     """Means of a summary with their intervals, as text."""
+    from caa_interp.statistics import interval_text
+
     columns = (table[measure], table[f"{measure}_low"], table[f"{measure}_high"])
     return [interval_text(*row) for row in zip(*columns, strict=True)]
 

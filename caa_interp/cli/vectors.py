@@ -9,30 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from caa_interp.cli.options import (
-    EMBEDDED,
-    MULTIPLIERS,
-    ONE,
-    BehaviorName,
-    Device,
-    Dtype,
-    EstimatorOption,
-    Force,
-    Json,
-    Layers,
-    LayersOption,
-    Model,
-    ModelOfVector,
-    Multipliers,
-    MultipliersOption,
-    OperatorOption,
-    PositionsOption,
-    Seed,
-    StyleOption,
-    VectorFile,
-    read_layers,
-    read_multipliers,
-)
+from caa_interp.cli import options
 from caa_interp.cli.output import check_target, print_json, print_table, records, say, with_interval, write_table
 from caa_interp.errors import InputError, ModelError
 from caa_interp.prompts.rendering import Format
@@ -47,22 +24,22 @@ _ADDED, _FROM_LAST_PROMPT_TOKEN = "add", "from_last_prompt_token"
 
 
 def extract(
-    behavior: BehaviorName,
+    behavior: options.BehaviorName,
     out: Annotated[Path, typer.Option(help="File to write, .safetensors.")],
-    model: Model = EMBEDDED,
+    model: options.Model = options.EMBEDDED,
     format: Annotated[
         Format,
         typer.Option(
             help="choices reads the answer letter, as the paper does; text the answer, which small models need."
         ),
     ] = "choices",
-    layers: LayersOption = None,
-    estimator: EstimatorOption = "mean_difference",
-    style: StyleOption = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    force: Force = False,
-    as_json: Json = False,
+    layers: options.LayersOption = None,
+    estimator: options.EstimatorOption = "mean_difference",
+    style: options.StyleOption = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    force: options.Force = False,
+    as_json: options.Json = False,
 ) -> None:
     """Extract a steering vector from a behavior's train pairs.
 
@@ -94,24 +71,24 @@ def extract(
 
 
 def sweep(
-    vector: VectorFile,
-    behavior: BehaviorName,
-    model: ModelOfVector = None,
-    layers: LayersOption = None,
-    multipliers: MultipliersOption = MULTIPLIERS,
-    operator: OperatorOption = _ADDED,
-    positions: PositionsOption = _FROM_LAST_PROMPT_TOKEN,
+    vector: options.VectorFile,
+    behavior: options.BehaviorName,
+    model: options.ModelOfVector = None,
+    layers: options.LayersOption = None,
+    multipliers: options.MultipliersOption = options.MULTIPLIERS,
+    operator: options.OperatorOption = _ADDED,
+    positions: options.PositionsOption = _FROM_LAST_PROMPT_TOKEN,
     format: Annotated[Format | None, typer.Option(help="Default: the one that the vector was made in.")] = None,
-    style: StyleOption = None,
+    style: options.StyleOption = None,
     out: Annotated[
         Path | None, typer.Option(help="File for the score of every item, .parquet or .csv; default: none.")
     ] = None,
     controls: Annotated[int, typer.Option(min=0, help="Number of random vectors of the same norms beside it.")] = 0,
-    seed: Seed = 0,
-    device: Device = None,
-    dtype: Dtype = None,
-    force: Force = False,
-    as_json: Json = False,
+    seed: options.Seed = 0,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    force: options.Force = False,
+    as_json: options.Json = False,
 ) -> None:
     """Measure a vector on a behavior's test pairs, at every layer and multiplier, with 95 % intervals.
 
@@ -163,23 +140,23 @@ def generate(
         ),
     ],
     layer: Annotated[
-        Layers,
+        options.Layers,
         typer.Option(
-            parser=read_layers, metavar="LAYERS", help="0-based; one for all vectors, or one per vector: 10,12."
+            parser=options.read_layers, metavar="LAYERS", help="0-based; one for all vectors, or one per vector: 10,12."
         ),
     ],
     multiplier: Annotated[
-        Multipliers,
+        options.Multipliers,
         typer.Option(
-            parser=read_multipliers,
+            parser=options.read_multipliers,
             metavar="NUMBERS",
             help="One for all vectors, or one per vector: 1,-0.5; default: 1.",
             show_default=False,
         ),
-    ] = ONE,
-    multipliers: MultipliersOption = MULTIPLIERS,
-    operator: OperatorOption = _ADDED,
-    positions: PositionsOption = _FROM_LAST_PROMPT_TOKEN,
+    ] = options.ONE,
+    multipliers: options.MultipliersOption = options.MULTIPLIERS,
+    operator: options.OperatorOption = _ADDED,
+    positions: options.PositionsOption = _FROM_LAST_PROMPT_TOKEN,
     prompt_file: Annotated[
         Path | None, typer.Option("--prompts", metavar="FILE", help="Text file, a prompt per line.")
     ] = None,
@@ -187,12 +164,12 @@ def generate(
     n: Annotated[int, typer.Option("--n", min=1, help="Samples per prompt and column; they need a temperature.")] = 1,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Sample among the likeliest tokens of this probability.")] = 1.0,
-    seed: Seed = 0,
-    style: StyleOption = None,
-    model: ModelOfVector = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    as_json: Json = False,
+    seed: options.Seed = 0,
+    style: options.StyleOption = None,
+    model: options.ModelOfVector = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    as_json: options.Json = False,
 ) -> None:
     """Let a steered model answer, with the answers of all multipliers side by side.
 

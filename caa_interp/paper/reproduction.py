@@ -85,8 +85,8 @@ def reproduce(
     Raises
     ------
     InputError
-        If the data are not complete, a name or layer is unknown, or the model is called like one of the paper's but
-        has another shape.
+        If the data are incomplete, a name or layer is unknown, or the model has the name of one of the paper's but
+        another shape.
     """
     folder = Path(folder)
     sets = read_published_sets(data, behaviors)
@@ -95,10 +95,16 @@ def reproduce(
     model = load_model(model_name, dtype=dtype)
     published = paper.published_model(model_id(model))
     _check_table_layer(published, layers)
-    if published:
-        _check_shape(model, published)
-    swept = check_layers(layers, range(n_layers(model)), "the model")
-    layer = published.layer if published else _same_depth(n_layers(model), swept)
+    depth, width = n_layers(model), int(model.cfg.d_model)
+    if published and (depth, width) != (published.n_layers, published.d_model):
+        raise InputError(
+            f"model: it is called {model_id(model)!r} but has {depth} layers of width {width}; {published.name} has "
+            f"{published.n_layers} of width {published.d_model}. Give that model, or rename the folder of this one."
+        )
+    swept = check_layers(layers, range(depth), "the model")
+    # For other models, the layer at the same relative depth as layer 13 of Llama 2 7B Chat; no score is looked at.
+    reference = published or paper.LLAMA_2_7B_CHAT
+    layer = min(swept, key=lambda layer: abs(layer - reference.layer / reference.n_layers * depth))
     made_from = {
         "model": model_id(model),
         "model_revision": model_revision(model),
@@ -127,22 +133,6 @@ def _check_table_layer(published: paper.PublishedModel | None, layers: Sequence[
         raise InputError(
             f"layers: {list(layers)}; the paper's table of {published.name} is at layer {published.layer}. Add it."
         )
-
-
-def _check_shape(model: Any, published: paper.PublishedModel) -> None:
-    shape = (n_layers(model), int(model.cfg.d_model))
-    if shape != (published.n_layers, published.d_model):
-        raise InputError(
-            f"model: it is called {model_id(model)!r} but has {shape[0]} layers of width {shape[1]}; "
-            f"{published.name} has {published.n_layers} of width {published.d_model}. Give that model, or rename the "
-            "folder of this one."
-        )
-
-
-def _same_depth(depth: int, swept: Sequence[int]) -> int:
-    """Of the swept layers, the one nearest to where layer 13 is in Llama 2 7B Chat; it depends on no score."""
-    reference = paper.LLAMA_2_7B_CHAT
-    return min(swept, key=lambda layer: abs(layer - reference.layer / reference.n_layers * depth))
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ class RayWorkers:
         self._needs = {"CPU": float(cpus_per_worker), "GPU": float(gpus_per_worker)}
         self._make = worker
         self._actors: list[Any] = []
-        self._facts: list[tuple[ModelConfig, dict[str, Any]]] = []
+        self._facts: dict[ModelConfig, dict[str, Any]] = {}
         self._closed = False
         self._ray, self._opened, self._own = connect(address, n_workers and n_workers * cpus_per_worker)
         try:
@@ -166,7 +166,7 @@ class RayWorkers:
         """
         loading = [(model, f"loading {getattr(model, 'name', model)}")]
         ((_, facts),) = self._do(loading, lambda actor, model: actor.describe.remote(model))
-        self._facts = [(one, known) for one, known in self._facts if one != model] + [(model, facts)]
+        self._facts[model] = facts
         return facts
 
     def run(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, bytes]]:
@@ -182,9 +182,7 @@ class RayWorkers:
         """
         return self._do(
             [(shard, shard.label) for shard in shards],
-            lambda actor, shard: actor.work.remote(
-                shard, next((facts for model, facts in self._facts if model == shard.model), None)
-            ),
+            lambda actor, shard: actor.work.remote(shard, self._facts.get(shard.model)),
         )
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What a study found, in plain words: from its tables to rows and sentences.
+"""The findings of a study in plain words: from its tables to rows and sentences.
 
 A behavior is said to respond to its vector only if
 
@@ -62,6 +62,7 @@ _WARNINGS: tuple[tuple[str, str, str, Callable[[float], bool], str, str], ...] =
         "More than a quarter of the variance along the vector goes with the lengths of the answers.",
     ),
 )
+_ENDS = ("", "_low", "_high")
 THRESHOLDS = tuple((name, threshold, why) for _, name, threshold, _, _, why in _WARNINGS)
 
 
@@ -152,18 +153,11 @@ def find(effects: pd.DataFrame, layers: pd.DataFrame) -> list[Finding]:
         rows = effects[(effects["model"] == model) & (effects["behavior"] == behavior)]
         is_own = rows["kind"] == "vector"
         own = rows[is_own].iloc[0]
+        slope, low, high = (float(own[f"slope{end}"]) for end in _ENDS)
+        against = tuple(float(own[f"share_against{end}"]) for end in _ENDS)
+        controls = tuple(rows.loc[~is_own, "slope"].astype(float))
         findings.append(
-            Finding(
-                model=str(model),
-                behavior=str(behavior),
-                layer=int(layer),
-                slope=float(own["slope"]),
-                low=float(own["slope_low"]),
-                high=float(own["slope_high"]),
-                against=tuple(float(own[f"share_against{end}"]) for end in ("", "_low", "_high")),
-                n=int(own["n"]),
-                controls=tuple(rows.loc[~is_own, "slope"].astype(float)),
-            )
+            Finding(str(model), str(behavior), int(layer), slope, low, high, against, int(own["n"]), controls)
         )
     return findings
 

@@ -80,6 +80,8 @@ class Plan:
         self._config, self._behaviors = config, behaviors
         self.layers = check_layers(config.layers, range(n_layers), "the model")
         self._n_layers = n_layers
+        self._asked = {"format": config.format, "system_prompt": config.system_prompt}
+        self._steered = {"operator": config.operator, "positions": config.positions}
         self._prose = load_prose()[: config.costs.passages]
         self._questions = _spread(load_questions("capability"), config.costs.questions)
         self.splits = {
@@ -147,14 +149,6 @@ class Plan:
             )
             for piece in pieces
         ]
-
-    @property
-    def _asked(self) -> dict[str, Any]:
-        return {"format": self._config.format, "system_prompt": self._config.system_prompt}
-
-    @property
-    def _steered(self) -> dict[str, Any]:
-        return {"operator": self._config.operator, "positions": self._config.positions}
 
     def _scored(
         self,

@@ -198,29 +198,24 @@ class _Run:
                 vectors[piece.behavior][piece.behavior].save(path)
                 own = table[table["vector"] == piece.behavior]
                 self._add("reliability", facts, piece.behavior, own.drop(columns=["vector", "values", "metadata"]))
-            scores: dict[tuple[str, str], list[pd.DataFrame]] = {}
+            rows: dict[tuple[str, str], list[pd.DataFrame]] = {}
             for piece, table in self._finished(of_scores, found, model, facts, bar):
-                scores.setdefault((piece.table, piece.behavior), []).append(table)
-            for (name, behavior), tables in scores.items():
-                self._add(name, facts, behavior, pd.concat(tables, ignore_index=True))
+                rows.setdefault((piece.table, piece.behavior), []).append(table)
             for behavior, (train, validation, test) in plan.splits.items():
-                layer[behavior] = plan.layers[0]
-                if validation:
-                    layer[behavior] = choose_layer(pd.concat(scores["validation", behavior]))
+                scores = pd.concat(rows["validation", behavior]) if validation else None
+                layer[behavior] = plan.layers[0] if scores is None else choose_layer(scores)
                 chosen = {"layer": [layer[behavior]], "n_train": [len(train)]}
                 counts = {"n_validation": [len(validation)], "n_test": [len(test)]}
                 self._add("layers", facts, behavior, pd.DataFrame(chosen | counts))
-            rest: dict[tuple[str, str], list[pd.DataFrame]] = {}
-            for behavior in plan.splits:
-                swept = pd.concat(scores["sweep", behavior])
-                rest["dose_response", behavior] = [swept[swept["layer"] == layer[behavior]]]
+                swept = pd.concat(rows["sweep", behavior])
+                rows["dose_response", behavior] = [swept[swept["layer"] == layer[behavior]]]
             for piece, table in self._finished(of_rest, found, model, facts, bar):
-                rest.setdefault((piece.table, piece.behavior), []).append(table)
-        for (name, behavior), tables in rest.items():
-            rows = pd.concat(tables, ignore_index=True)
-            self._add(name, facts, behavior, rows)
+                rows.setdefault((piece.table, piece.behavior), []).append(table)
+        for (name, behavior), tables in rows.items():
+            joined = pd.concat(tables, ignore_index=True)
+            self._add(name, facts, behavior, joined)
             if name == "dose_response":
-                self._add("effects", facts, behavior, steerability(rows, seed=self._config.seed))
+                self._add("effects", facts, behavior, steerability(joined, seed=self._config.seed))
 
     def _finished(
         self, pieces: Sequence[Piece], found: Found, model: ModelConfig, facts: Mapping[str, Any], bar: Any = None

@@ -370,15 +370,13 @@ def test_nothing_is_computed_twice(tmp_path, data, calls):
     assert "refusal.safetensors: made from something else (items), so it is made again" in lines
 
 
-def test_another_model_of_the_same_name_makes_everything_anew(tmp_path, data, calls, tiny_folder):
+def test_another_model_of_the_same_name_makes_everything_again(tmp_path, data, calls, monkeypatch):
     options = {"behaviors": ["refusal"], "layers": [1], "say": lambda _: None}
-    reproduce(tmp_path / "out", data, model_name=str(tiny_folder), **options)
-    reproduce(tmp_path / "out", data, model_name=str(tiny_folder), **options)
+    reproduce(tmp_path / "out", data, **options)
+    reproduce(tmp_path / "out", data, **options)
     assert (calls["extract_vector"], calls["sweep"]) == (1, 1)
-    other = tmp_path / tiny_folder.name
-    other.mkdir()
-    (other / "config.json").write_text("{}")
-    reproduce(tmp_path / "out", data, model_name=str(other), **options)
+    monkeypatch.setattr(reproduction, "model_revision", lambda model: "another")
+    reproduce(tmp_path / "out", data, **options)
     assert (calls["extract_vector"], calls["sweep"]) == (2, 2)
 
 
@@ -538,6 +536,6 @@ def test_figures_refuse_what_they_cannot_show():
     with pytest.raises(caa.InputError, match=r"table: multiplier 2; the paper's table has -1, 0, 1\."):
         plot_reproduction(found.replace({"multiplier": {1.0: 2.0}}))
     with pytest.raises(
-        caa.InputError, match=r"columns \['paper'\] are missing; give the result of caa_interp\.reproduce"
+        caa.InputError, match=r"columns \['paper'\] are missing; give the result of caa_interp\.paper\.reproduce"
     ):
         plot_reproduction(found.drop(columns="paper"))

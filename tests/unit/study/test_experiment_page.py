@@ -404,7 +404,7 @@ def test_characters_that_hide_or_turn_text_around_are_shown(hostile):
 
 
 def test_a_folder_that_is_no_run(tmp_path):
-    with pytest.raises(caa.InputError, match=r"holds no config\.toml. Give the folder of a run"):
+    with pytest.raises(caa.InputError, match=r"has no config\.toml. Give the folder of a run"):
         write_page(tmp_path)
 
 
