@@ -102,6 +102,7 @@ def write_study(
             answers = [
                 {
                     "item": item,
+                    "sample": 0,
                     "prompt": f"Question {item}?",
                     "layer": layer,
                     "multiplier": multiplier,
@@ -137,9 +138,7 @@ def projected(generator: np.random.Generator, n_pairs: int, layers: Sequence[int
     ).to_frame(index=False)
     rows = rows.assign(behavior=behavior, id=None, topic=None, order="", split="fit", x_share=0.5, y_share=0.2)
     places = generator.normal(0, 1, (len(rows), 2))
-    rows = rows.assign(x=places[:, 0], y=places[:, 1])
-    rows.attrs = {"method": "pca", "fit": "each", "seed": 0, "format": "text", "model": "tiny"}
-    return rows
+    return rows.assign(x=places[:, 0], y=places[:, 1], method="pca", fit="each", seed=0, format="text", model="tiny")
 
 
 def manifest(models: Sequence[str], behaviors: Mapping[str, float]) -> dict[str, object]:

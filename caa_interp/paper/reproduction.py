@@ -59,7 +59,7 @@ def reproduce(
     folder
         Where ``vectors/<behavior>.safetensors`` (raw, of all layers), ``tables/sweep-<behavior>.parquet``,
         ``tables/summary.parquet``, ``tables/comparison.parquet`` and ``report.html`` are written. A vector or sweep
-        that is there already and was made from the same model, data and settings is used again.
+        that exists and was made from the same model, data and settings is used again.
     data
         Folder of the published sets, see :func:`caa_interp.paper.sets.read_published_sets`.
     model_name

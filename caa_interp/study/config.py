@@ -51,8 +51,8 @@ class ExperimentConfig(Part):
     Raises
     ------
     InputError
-        One for everything that is wrong: a line for each field with what was given, what is allowed, and the nearest
-        valid name. Checked is all that can be without a model: behavior files are read and their pairs counted.
+        One for everything that is wrong: a line per field with what was given, what is allowed, and the nearest valid
+        name. All that needs no model is checked: behavior files are read and their pairs counted.
 
     Examples
     --------

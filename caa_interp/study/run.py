@@ -140,8 +140,8 @@ class _Run:
         self.n_done = 0
 
     def do(self) -> None:
-        """All models, then the tables of all."""
-        # Until this session ends, what the folder holds was made by those before.
+        """Do all models, then write their tables."""
+        # Until this session ends, earlier sessions made what the folder holds.
         self._write_manifest({**self._manifest, **self._before, "sessions": self._manifest["sessions"]})
         plans = [(model, *self._planned(model)) for model in self._config.models]
         for model, facts, plan in plans:
