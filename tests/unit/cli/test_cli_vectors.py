@@ -183,7 +183,7 @@ def test_a_model_that_is_not_where_the_vector_says_is_asked_for(vector):
     result = run("generate", "liking.safetensors", "Hello", "--layer", "1")
     assert isinstance(result.exception, caa.errors.ModelError)
     assert str(result.exception).startswith("model 'tiny-llama': ")
-    assert str(result.exception).endswith("liking.safetensors names it; if it lies somewhere else, give --model.")
+    assert str(result.exception).endswith("liking.safetensors names it; if it is somewhere else, give --model.")
 
 
 # generate
@@ -218,6 +218,7 @@ def test_generate_shows_the_answers_side_by_side(vector, monkeypatch, loaded):
     assert re.findall(r"\[red\]answer\d", answers) == ["[red]answer0", "[red]answer1", "[red]answer2"]
 
 
+@pytest.mark.filterwarnings("ignore:vector .*made from prompts in the style:UserWarning")
 def test_several_vectors_are_applied_together(vector, loaded, tiny_llama):
     other = caa.SteeringVector(vector.values.flip(1), vector.layers, {"behavior": "other", "model": "tiny-llama"})
     other.save("other.safetensors")
@@ -250,6 +251,7 @@ def test_samples_stand_one_below_the_other(vector, loaded):
     assert all(row["answer"] in shown for row in told)
 
 
+@pytest.mark.filterwarnings("ignore:vector .*made from prompts in the style:UserWarning")
 def test_operator_positions_and_style_reach_the_sweep(vector, loaded, tiny_llama):
     options = ["--layers", "1", "--operator", "ProjectTo(2)", "--positions", "all", "--style", "llama-2-chat"]
     done("sweep", "liking.safetensors", "liking.json", *options, "--out", "t.parquet")
