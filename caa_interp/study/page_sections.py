@@ -256,7 +256,8 @@ def answers(results: Results) -> list[Section]:
         cut = table["finished"].map({True: "", False: " […]"})
         table = table.assign(answer=table["answer"].str.strip() + cut)
         wide = table.pivot(index=["item", "sample", "prompt"], columns="multiplier", values="answer")
-        wide.columns = pd.Index([f"multiplier {_factor(one)}" if one else "unsteered" for one in wide.columns])
+        multipliers = sorted(table["multiplier"].unique())
+        wide.columns = pd.Index([f"multiplier {_factor(one)}" if one else "unsteered" for one in multipliers])
         sections.append(Section(behavior, f"At layer {layer}.", table=wide.reset_index("prompt"), level=3))
     return sections
 
@@ -273,8 +274,8 @@ def costs(results: Results) -> list[Section]:
     rows = []
     for behavior, layer in results.chosen.items():
         own = list(summaries.get(behavior, {}).values())
-        multipliers = own[0].loc[own[0]["multiplier"] != 0, "multiplier"] if own else []
-        for multiplier in sorted({min(multipliers), max(multipliers)}) if own else []:
+        multipliers = sorted(set(own[0]["multiplier"]) - {0.0}) if own else []
+        for multiplier in sorted({*multipliers[:1], *multipliers[-1:]}):
             row = {"behavior": behavior, "layer": layer, "multiplier": _factor(multiplier)}
             for summary in own:
                 at = _row(summary, "multiplier", multiplier)
