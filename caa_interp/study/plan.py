@@ -80,8 +80,8 @@ class Plan:
         self._config, self._behaviors = config, behaviors
         self.layers = check_layers(config.layers, range(n_layers), "the model")
         self._n_layers = n_layers
-        self._asked = {"format": config.format, "system_prompt": config.system_prompt}
-        self._steered = {"operator": config.operator, "positions": config.positions}
+        self._asked: dict[str, Any] = {"format": config.format, "system_prompt": config.system_prompt}
+        self._steered: dict[str, Any] = {"operator": config.operator, "positions": config.positions}
         self._prose = load_prose()[: config.costs.passages]
         self._questions = _spread(load_questions("capability"), config.costs.questions)
         self.splits = {
