@@ -82,7 +82,13 @@ def write_study(
             measured = {"agreement": 0.4, "split_half": 0.8, "separation": 2.0, "probe_accuracy": 0.9}
             measured |= {"variance_share": 0.2, "length_correlation": 0.1, "pairwise_cosine": 0.15}
             measured |= {"letter_cosine": np.nan, "letter_share": np.nan, **(reliability or {}).get(behavior, {})}
-            row = {"layer": list(layers), "n": int(measured.pop("n", 40)), "norm": 2.0, "residual_norm": 20.0}
+            row = {
+                "layer": list(layers),
+                "n": int(measured.pop("n", 40)),
+                "norm": 2.0,
+                "residual_norm": 20.0,
+                "confidence": 0.95,
+            }
             for column, value in measured.items():
                 row |= {column: value, f"{column}_low": value - 0.1, f"{column}_high": value + 0.1}
             add("reliability", model, behavior, pd.DataFrame(row | {"relative_norm": 0.1}))
@@ -96,6 +102,7 @@ def write_study(
             answers = [
                 {
                     "item": item,
+                    "sample": 0,
                     "prompt": f"Question {item}?",
                     "layer": layer,
                     "multiplier": multiplier,
@@ -131,9 +138,7 @@ def projected(generator: np.random.Generator, n_pairs: int, layers: Sequence[int
     ).to_frame(index=False)
     rows = rows.assign(behavior=behavior, id=None, topic=None, order="", split="fit", x_share=0.5, y_share=0.2)
     places = generator.normal(0, 1, (len(rows), 2))
-    rows = rows.assign(x=places[:, 0], y=places[:, 1])
-    rows.attrs = {"method": "pca", "fit": "each", "seed": 0, "format": "text", "model": "tiny"}
-    return rows
+    return rows.assign(x=places[:, 0], y=places[:, 1], method="pca", fit="each", seed=0, format="text", model="tiny")
 
 
 def manifest(models: Sequence[str], behaviors: Mapping[str, float]) -> dict[str, object]:

@@ -17,33 +17,30 @@ from caa_interp.errors import CAAError
 
 EPILOG = (
     "Results go to standard output, everything else to standard error. With --json results are JSON.\n\n"
-    "A file that you name is never replaced, unless you add --force. A folder that you name may be there already: "
-    "what an earlier call of the same command left in it is used again, or written anew.\n\n"
-    "Exit codes: 0 done; 1 an input, a model or the disk failed; 2 wrong usage; 3 looked, and found wanting (data "
-    "check, doctor, reproduce --strict); 130 interrupted."
+    "A file that you name is never replaced, unless you add --force. A folder that you name may exist: what an "
+    "earlier call of the same command left in it is used again, or written anew.\n\n"
+    "Exit codes: 0 done; 1 an input, a model or the disk failed; 2 wrong usage; 3 a check failed (data check, doctor, "
+    "reproduce --strict); 130 interrupted."
 )
 
 app = typer.Typer(no_args_is_help=True, epilog=EPILOG)
-_STUDIES, _VECTORS, _AROUND = "Whole studies", "One vector after another", "Data, models and this machine"
-
-_PANELS: dict[Callable[..., None], str] = {
-    study.demo: _STUDIES,
-    study.run: _STUDIES,
-    vectors.extract: _VECTORS,
-    vectors.sweep: _VECTORS,
-    vectors.generate: _VECTORS,
-    analysis.analyze: _VECTORS,
-    study.report: _STUDIES,
+_PANELS: dict[str, dict[str, Callable[..., None]]] = {
+    "Whole studies": {"demo": study.demo, "run": study.run, "report": study.report, "reproduce": study.reproduce},
+    "One vector after another": {
+        "extract": vectors.extract,
+        "sweep": vectors.sweep,
+        "generate": vectors.generate,
+        "analyze": analysis.analyze,
+        "export": exchange.export,
+        "import": exchange.import_,
+    },
+    "Data, models and this machine": {"doctor": checks.doctor, "models": checks.models},
 }
-for command, panel in _PANELS.items():
-    app.command(rich_help_panel=panel)(command)
-app.add_typer(data.app, name="data", rich_help_panel=_AROUND)
-app.add_typer(cache.app, name="cache", rich_help_panel=_AROUND)
-app.command("export", rich_help_panel=_VECTORS)(exchange.export)
-app.command("import", rich_help_panel=_VECTORS)(exchange.import_)
-app.command(rich_help_panel=_AROUND)(checks.doctor)
-app.command(rich_help_panel=_AROUND)(checks.models)
-app.command(rich_help_panel=_STUDIES)(study.reproduce)
+for panel, commands in _PANELS.items():
+    for name, command in commands.items():
+        app.command(name, rich_help_panel=panel)(command)
+for name, group in {"data": data.app, "cache": cache.app}.items():
+    app.add_typer(group, name=name, rich_help_panel=panel)
 
 
 def _print_version(asked: bool) -> None:
@@ -62,11 +59,7 @@ def _about(
 
 
 def main() -> None:
-    """Run the command.
-
-    An error of this package or of the disk is told on standard error, without a traceback, with exit code 1; Ctrl-C
-    ends it with 130.
-    """
+    """Run the command; an error of this package or of the disk is printed without a traceback."""
     try:
         app()
     except (CAAError, OSError) as error:

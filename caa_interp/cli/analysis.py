@@ -36,11 +36,19 @@ def analyze(
 
     Example: caa-interp analyze optimism.safetensors --layers 10-14
     """
+    import pandas as pd
+
     from caa_interp.analysis.similarity import cosine_similarity
+    from caa_interp.models.access import check_layers
 
     vectors = _named(files)
+    norms = [
+        {"vector": name, "layer": layer, "norm": float(vector.at(layer).norm())}
+        for name, vector in vectors.items()
+        for layer in check_layers(layers, vector.layers, f"the vector {name!r}")
+    ]
     tables = {
-        "norms": _norms(vectors, layers),
+        "norms": pd.DataFrame(norms),
         "between_layers": cosine_similarity(vectors, between="layers", layers=layers),
     }
     if len(vectors) > 1:
@@ -64,19 +72,6 @@ def _named(files: list[Path]) -> dict[str, SteeringVector]:
     kinds = [[one.name for one in loaded], [file.stem for file in files], list(map(str, files))]
     names = next(names for names in kinds if len(set(names)) == len(files))
     return dict(zip(names, loaded, strict=True))
-
-
-def _norms(vectors: Mapping[str, SteeringVector], layers: tuple[int, ...] | None) -> pd.DataFrame:
-    import pandas as pd
-
-    from caa_interp.models.access import check_layers
-
-    rows = [
-        {"vector": name, "layer": layer, "norm": float(vector.at(layer).norm())}
-        for name, vector in vectors.items()
-        for layer in check_layers(layers, vector.layers, f"the vector {name!r}")
-    ]
-    return pd.DataFrame(rows)
 
 
 def _lens(

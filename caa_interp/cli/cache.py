@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -41,7 +42,7 @@ def ls(as_json: Json = False) -> None:
 
     Example: caa-interp cache ls
     """
-    kept = [_measured(part) for part in Part]
+    kept = [_kept(part) for part in Part]
     if as_json:
         print_json(kept)
         return
@@ -60,7 +61,7 @@ def clear(
 
     Example: caa-interp cache clear shards
     """
-    kept = _measured(part)
+    kept = _kept(part)
     if kept["number"] and part is Part.JUDGE and not yes:
         question = f"Remove {kept['number']} {_WHAT[part]}, which may have to be paid for again? (--yes does not ask)"
         typer.confirm(question, abort=True, err=True)
@@ -73,40 +74,38 @@ def clear(
     typer.echo(f"Removed: {kept['number']} {_WHAT[part]}, {size(kept['n_bytes'])}.")
 
 
-def _measured(part: Part) -> dict[str, Any]:
-    """What ``ls`` tells of a part."""
-    found = list(_shards() if part is Part.SHARDS else _items(cache_folder() / part))
-    last = max((used for _, used in found), default=None)
+def _kept(part: Part) -> dict[str, Any]:
+    """Row of ``ls`` about a part."""
+    folder = cache_folder() / part
+    items = [_size_and_use(item) for item in _items(folder)]
+    last = max((used for _, used in items), default=None)
     return {
         "part": part.value,
         "holds": _WHAT[part],
-        "number": len(found),
-        "n_bytes": sum(n_bytes for n_bytes, _ in found),
+        "number": len(items),
+        "n_bytes": sum(n_bytes for n_bytes, _ in items),
         "last_used": None if last is None else datetime.fromtimestamp(last, UTC).isoformat(timespec="seconds"),
-        "folder": str(cache_folder() / part),
+        "folder": str(folder),
     }
 
 
-def _shards() -> Iterator[tuple[int, float]]:
-    from caa_interp.study.store import cache_contents
-
-    for shard in cache_contents():
-        yield shard.n_bytes, shard.last_used
-
-
-def _items(folder: Path) -> Iterator[tuple[int, float]]:
-    """Size and last use of what a folder holds: each model a folder, anything else a file."""
+def _items(folder: Path) -> Iterator[Path]:
+    """What a folder holds: each model is a folder, anything else a file."""
     visible = [item for item in folder.iterdir() if not item.name.startswith(".")] if folder.is_dir() else []
     for item in visible:
         if folder.name == Part.MODELS or item.is_file():
-            yield _size_and_use([item, *item.rglob("*")])
+            yield item
         else:
             yield from _items(item)
 
 
-def _size_and_use(paths: list[Path]) -> tuple[int, float]:
-    # Reading is seen in the time of access, unless the disk does not keep it.
-    states = [path.stat() for path in paths if path.is_file()]
-    return sum(state.st_size for state in states), max(
-        (max(state.st_atime, state.st_mtime) for state in states), default=0.0
-    )
+def _size_and_use(item: Path) -> tuple[int, float]:
+    n_bytes, used = 0, 0.0
+    for path in (item, *item.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):  # another process may have just removed it
+            state = path.stat()
+            if path.is_file():
+                n_bytes += state.st_size
+                # Reading changes the time of access, unless the disk does not keep it.
+                used = max(used, state.st_atime, state.st_mtime)
+    return n_bytes, used

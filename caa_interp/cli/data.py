@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from caa_interp.cli.options import Force, Json, Seed, complete_behavior
+from caa_interp.cli.options import Force, Json, Seed, complete_behavior, completing
 from caa_interp.cli.output import check_target, print_json, print_table, records, say
 
 COLLECTIONS = ("anthropic", "caa")
@@ -33,13 +33,13 @@ def check(
     from caa_interp.behaviors.quality import measure_quality
 
     chosen = [load_behavior(name) for name in behaviors] if behaviors else list(load_behaviors().values())
-    measured = [measure_quality(behavior) for behavior in chosen]
-    table = pd.DataFrame(map(vars, measured))
+    qualities = [measure_quality(behavior) for behavior in chosen]
+    table = pd.DataFrame(map(vars, qualities))
     if as_json:
         print_json(records(table))
     else:
         print_table(table.round(2))
-    problems = [f"{quality.name}: {what}" for quality in measured for what in quality.problems()]
+    problems = [f"{quality.name}: {what}" for quality in qualities for what in quality.problems()]
     for problem in problems:
         say(problem)
     if problems:
@@ -72,13 +72,11 @@ def convert(
     typer.echo(f"{len(train)} train and {len(test)} test pairs in {target}")
 
 
-def _collections(incomplete: str) -> list[str]:
-    return [name for name in COLLECTIONS if name.startswith(incomplete)]
-
-
 @app.command()
 def fetch(
-    collection: Annotated[str, typer.Argument(help="anthropic or caa.", autocompletion=_collections)],
+    collection: Annotated[
+        str, typer.Argument(help="anthropic or caa.", autocompletion=completing(lambda: COLLECTIONS))
+    ],
     behavior: Annotated[str, typer.Argument(help="Name of the set, such as survival-instinct.")],
 ) -> None:
     """Download a published set into the cache folder, checked by its sha256.

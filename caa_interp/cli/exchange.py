@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Annotated, get_args
 
 import typer
 
-from caa_interp.cli.options import Force, LayersOption, VectorFile
+from caa_interp.cli.options import Force, LayersOption, VectorFile, completing
 from caa_interp.cli.output import check_target
-
-
-def _complete_format(incomplete: str) -> list[str]:
-    from caa_interp.interchange.exchange import FileFormat
-
-    return [name for name in get_args(FileFormat) if name.startswith(incomplete)]
-
 
 FormatOption = Annotated[
     str | None,
     typer.Option(
         "--format",
         metavar="NAME",
-        autocompletion=_complete_format,
+        autocompletion=completing(lambda: get_args(resolve_name("caa_interp.interchange.exchange:FileFormat"))),
         help="caa: the published code's folder; gguf: llama.cpp and repeng; lm-eval: lm-evaluation-harness; npz: "
         "numpy. Default: by the ending.",
     ),
@@ -38,7 +32,7 @@ def export(
     hook: Annotated[str, typer.Option(help="lm-eval only: what the model calls its blocks.")] = "layers.{layer}",
     force: Force = False,
 ) -> None:
-    """Write a vector in the format of another tool.
+    """Write a vector in the file format of another tool.
 
     Example: caa-interp export optimism.safetensors optimism.gguf --layers 1-29
     """
@@ -47,14 +41,8 @@ def export(
     from caa_interp.vectors.vector import SteeringVector
 
     loaded = SteeringVector.load(vector)
-    export_vector(
-        loaded,
-        target,
-        format=format,  # type: ignore[arg-type]
-        layers=layers,
-        multiplier=multiplier,
-        hook=hook,
-    )
+    options = {"layers": layers, "multiplier": multiplier, "hook": hook}
+    export_vector(loaded, target, format=format, **options)  # type: ignore[arg-type]
     written = sorted(layers or loaded.layers)
     typer.echo(f"{loaded.name}, {len(written)} layers from {written[0]} to {written[-1]}, in {target}")
 
@@ -65,7 +53,7 @@ def import_(
     format: FormatOption = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Name of the model that it was made from, where the file does not tell; it is not loaded."),
+        typer.Option(help="Name of the model that it was made from, if the file does not say; it is not loaded."),
     ] = None,
     layers: LayersOption = None,
     force: Force = False,
@@ -77,6 +65,6 @@ def import_(
     check_target(target, (".safetensors",), force)
     from caa_interp.interchange.exchange import import_vector
 
-    found = import_vector(source, format=format, model=model, layers=layers)  # type: ignore[arg-type]
-    found.save(target)
-    typer.echo(f"{found!r} in {target}")
+    vector = import_vector(source, format=format, model=model, layers=layers)  # type: ignore[arg-type]
+    vector.save(target)
+    typer.echo(f"{vector!r} in {target}")

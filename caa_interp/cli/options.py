@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, get_args
+from pkgutil import resolve_name
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -45,7 +46,7 @@ def read_layers(text: str | Layers) -> Layers:
         else:
             raise typer.BadParameter(
                 f"{text!r}: {part!r} is neither a layer nor a range of layers. Give 0-based block indices and ranges "
-                "with commas between, such as 10,12-14."
+                "separated by commas, such as 10,12-14."
             )
     return Layers(layers)
 
@@ -57,11 +58,11 @@ def read_multipliers(text: str | Multipliers) -> Multipliers:
     try:
         return Multipliers(map(float, _parts(text)))
     except ValueError:
-        raise typer.BadParameter(f"{text!r}: give numbers with commas between, such as -1,0,1.") from None
+        raise typer.BadParameter(f"{text!r}: give numbers separated by commas, such as -1,0,1.") from None
 
 
 def read_names(text: str | Names) -> Names:
-    """Read names with commas between."""
+    """Read names separated by commas."""
     return text if isinstance(text, Names) else Names(_parts(text))
 
 
@@ -69,51 +70,36 @@ def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",")]
 
 
-def complete_behavior(incomplete: str) -> list[str]:
-    """Names of packaged behaviors that begin with what was typed."""
+def completing(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Complete what was typed by names, which are looked up when they are needed: imports take long."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names() if name.startswith(incomplete)]
+
+    return complete
+
+
+def _packaged_behaviors() -> list[str]:
     from caa_interp.behaviors.behavior import data_folder
 
-    names = sorted(path.stem for path in data_folder().glob("*.json"))
-    return _beginning(incomplete, (name for name in names if not name.startswith("_")))
+    return sorted(path.stem for path in data_folder().glob("[!_]*.json"))
 
 
-def complete_model(incomplete: str) -> list[str]:
-    """Names of models that everybody may mean; folders and files are for the shell to complete."""
-    from caa_interp.paper.published import MODELS
-
-    return _beginning(incomplete, (EMBEDDED, *(one.name for one in MODELS)))
-
-
-def complete_estimator(incomplete: str) -> list[str]:
-    """Names of estimators."""
-    from caa_interp.vectors.estimators import ESTIMATORS
-
-    return _beginning(incomplete, ESTIMATORS)
+complete_behavior = completing(_packaged_behaviors)
+# Folders and files are for the shell to complete.
+complete_model = completing(
+    lambda: [EMBEDDED, *(one.name for one in resolve_name("caa_interp.paper.published:MODELS"))]
+)
 
 
-def complete_operator(incomplete: str) -> list[str]:
-    """Names of operators, with the parenthesis that begins the parameters of those that have some."""
+def _named(option: str, metavar: str, help: str, names: Callable[[], Iterable[str]]) -> Any:
+    return typer.Option(option, metavar=metavar, help=help, autocompletion=completing(names))
+
+
+def _operators() -> list[str]:
     from caa_interp.steering.operators import OPERATORS, WITH_PARAMETERS
 
-    return _beginning(incomplete, (*OPERATORS, *(f"{name}(" for name in WITH_PARAMETERS)))
-
-
-def complete_positions(incomplete: str) -> list[str]:
-    """Rules of positions."""
-    from caa_interp.steering.positions import RULES
-
-    return _beginning(incomplete, (*RULES, "FirstAnswerTokens("))
-
-
-def complete_style(incomplete: str) -> list[str]:
-    """Styles of prompts."""
-    from caa_interp.prompts.format import Style
-
-    return _beginning(incomplete, get_args(Style))
-
-
-def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
-    return [name for name in names if name.startswith(incomplete)]
+    return [*OPERATORS, *(f"{name}(" for name in WITH_PARAMETERS)]
 
 
 _MODEL = "Model name, folder or .gguf file; caa-interp models lists them."
@@ -131,8 +117,7 @@ Device = Annotated[
     typer.Option("--device", help="Such as cpu or cuda:1; default: the first GPU if there is one, else the CPU."),
 ]
 Dtype = Annotated[
-    str | None,
-    typer.Option("--dtype", help="Such as float32; default: float32 on the CPU, bfloat16 on a GPU."),
+    str | None, typer.Option("--dtype", help="Such as float32; default: float32 on the CPU, bfloat16 on a GPU.")
 ]
 LayersOption = Annotated[
     Layers | None,
@@ -146,44 +131,41 @@ MultipliersOption = Annotated[
         "--multipliers",
         parser=read_multipliers,
         metavar="NUMBERS",
-        help="With commas between; 0 is unsteered; default: -1,0,1.",
+        help="Separated by commas; 0 is unsteered; default: -1,0,1.",
         show_default=False,
     ),
 ]
 EstimatorOption = Annotated[
     str,
-    typer.Option(
-        "--estimator", metavar="NAME", help="How the vector is made of activations.", autocompletion=complete_estimator
+    _named(
+        "--estimator",
+        "NAME",
+        "How the vector is made from activations.",
+        lambda: resolve_name("caa_interp.vectors.estimators:ESTIMATORS"),
     ),
 ]
 OperatorOption = Annotated[
-    str,
-    typer.Option(
-        "--operator",
-        metavar="NAME",
-        help="What is done with the vector, such as ablate or 'Cap(high=3)'.",
-        autocompletion=complete_operator,
-    ),
+    str, _named("--operator", "NAME", "What is done with the vector, such as ablate or 'Cap(high=3)'.", _operators)
 ]
 PositionsOption = Annotated[
     str,
-    typer.Option(
+    _named(
         "--positions",
-        metavar="RULE",
-        help="Where, such as all, answer, 'FirstAnswerTokens(3)' or 3,4,7.",
-        autocompletion=complete_positions,
+        "RULE",
+        "Where, such as all, answer, 'FirstAnswerTokens(3)' or 3,4,7.",
+        lambda: [*resolve_name("caa_interp.steering.positions:RULES"), "FirstAnswerTokens("],
     ),
 ]
 StyleOption = Annotated[
     str | None,
-    typer.Option(
+    _named(
         "--style",
-        metavar="NAME",
-        help="How the model is addressed, such as base; default: what fits the model.",
-        autocompletion=complete_style,
+        "NAME",
+        "How the model is addressed, such as base; default: what fits the model.",
+        lambda: get_args(resolve_name("caa_interp.prompts.format:Style")),
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of whatever is drawn at random.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and everything else to standard error.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace the file if it is there already.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
 VectorFile = Annotated[Path, typer.Argument(metavar="VECTOR", help="A vector's .safetensors file.")]

@@ -1,4 +1,4 @@
-"""What commands write: results to standard output, everything else to standard error, files only where none is."""
+"""What commands write: results to standard output, messages to standard error, files only where there is none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def say(text: str) -> None:
-    """Tell a person; a script that reads the results does not see it."""
+    """Print a message to standard error, apart from the results."""
     typer.echo(text, err=True)
 
 
@@ -56,7 +56,7 @@ def check_target(path: Path, endings: Sequence[str], force: bool) -> None:
     endings
         Those that it may have; none: any.
     force
-        Whether it may be there already.
+        Whether it may exist.
     """
     if endings and path.suffix not in endings:
         raise typer.BadParameter(f"{str(path)!r} must end in {' or '.join(endings)}.")

@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from caa_interp.cli.options import (
-    EMBEDDED,
-    Dtype,
-    LayersOption,
-    Model,
-    Names,
-    complete_behavior,
-    read_names,
-)
+from caa_interp.cli.options import EMBEDDED, Dtype, LayersOption, Model, Names, complete_behavior, read_names
 from caa_interp.cli.output import print_facts
 
 if TYPE_CHECKING:
@@ -57,9 +49,9 @@ def run(
     gpus_per_worker: Annotated[float | None, typer.Option(min=0, help="GPUs of each worker; default: none.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Only check the file, and print what would be done.")] = False,
 ) -> None:
-    """Do the study that a config file says, or go on with it: vectors, tables, figures and a page.
+    """Run the study of a config file, or continue it: vectors, tables, figures and a page.
 
-    Ctrl-C stops it, and the same command goes on. With --workers or --ray several processes share the work.
+    Ctrl-C stops it, and the same command continues it. With --workers or --ray several processes share the work.
 
     Example: caa-interp run study.toml --folder runs/study
     """
@@ -84,7 +76,7 @@ def run(
 
 
 def _print_plan(study: ExperimentConfig) -> None:
-    """Print how much a study is, as far as it is known before a model is loaded."""
+    """Print the size of a study, as far as it is known before a model is loaded."""
     from caa_interp.behaviors.behavior import load_behavior
     from caa_interp.cli.available import shape_of
     from caa_interp.study.plan import Plan
@@ -113,10 +105,8 @@ def _print_plan(study: ExperimentConfig) -> None:
         )
 
 
-def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
-) -> None:
-    """Write the page of a run anew, from its tables.
+def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]) -> None:
+    """Write the page of a run again, from its tables.
 
     Example: caa-interp report runs/study
     """
@@ -129,13 +119,13 @@ def report(
 def reproduce(
     folder: Annotated[
         Path,
-        typer.Argument(help="Folder for vectors, tables and the page; what fits of an earlier run is used again."),
+        typer.Argument(help="Folder for vectors, tables and the page; what fits from an earlier run is reused."),
     ],
     data: Annotated[Path, typer.Option(help="Copy of github.com/nrimsky/CAA, or a folder of <behavior>.json files.")],
     model: Model = "meta-llama/Llama-2-7b-chat-hf",
     behaviors: Annotated[
         Names | None,
-        typer.Option(parser=read_names, metavar="NAMES", help="With commas between; default: the paper's seven."),
+        typer.Option(parser=read_names, metavar="NAMES", help="Separated by commas; default: the paper's seven."),
     ] = None,
     layers: LayersOption = None,
     dtype: Dtype = None,
@@ -148,15 +138,7 @@ def reproduce(
     from caa_interp.paper import published as paper
     from caa_interp.paper.reproduction import reproduce as measure_again
 
-    comparison = measure_again(
-        folder,
-        data,
-        model_name=model,
-        behaviors=behaviors or paper.BEHAVIORS,
-        layers=layers,
-        dtype=dtype,
-        progress=True,
-        say=typer.echo,
-    )
+    asked = {"behaviors": behaviors or paper.BEHAVIORS, "layers": layers, "dtype": dtype}
+    comparison = measure_again(folder, data, model_name=model, progress=True, say=typer.echo, **asked)  # type: ignore[arg-type]
     if strict and not comparison["within"].fillna(True).all():
         raise typer.Exit(3)

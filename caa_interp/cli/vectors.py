@@ -9,39 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from caa_interp.cli.options import (
-    EMBEDDED,
-    MULTIPLIERS,
-    ONE,
-    BehaviorName,
-    Device,
-    Dtype,
-    EstimatorOption,
-    Force,
-    Json,
-    Layers,
-    LayersOption,
-    Model,
-    ModelOfVector,
-    Multipliers,
-    MultipliersOption,
-    OperatorOption,
-    PositionsOption,
-    Seed,
-    StyleOption,
-    VectorFile,
-    read_layers,
-    read_multipliers,
-)
-from caa_interp.cli.output import (
-    check_target,
-    print_json,
-    print_table,
-    records,
-    say,
-    with_interval,
-    write_table,
-)
+from caa_interp.cli import options
+from caa_interp.cli.output import check_target, print_json, print_table, records, say, with_interval, write_table
 from caa_interp.errors import InputError, ModelError
 from caa_interp.prompts.rendering import Format
 
@@ -55,20 +24,22 @@ _ADDED, _FROM_LAST_PROMPT_TOKEN = "add", "from_last_prompt_token"
 
 
 def extract(
-    behavior: BehaviorName,
+    behavior: options.BehaviorName,
     out: Annotated[Path, typer.Option(help="File to write, .safetensors.")],
-    model: Model = EMBEDDED,
+    model: options.Model = options.EMBEDDED,
     format: Annotated[
         Format,
-        typer.Option(help="choices reads the answer letter, as the paper does; text the answer, as small models need."),
+        typer.Option(
+            help="choices reads the answer letter, as the paper does; text the answer, which small models need."
+        ),
     ] = "choices",
-    layers: LayersOption = None,
-    estimator: EstimatorOption = "mean_difference",
-    style: StyleOption = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    force: Force = False,
-    as_json: Json = False,
+    layers: options.LayersOption = None,
+    estimator: options.EstimatorOption = "mean_difference",
+    style: options.StyleOption = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    force: options.Force = False,
+    as_json: options.Json = False,
 ) -> None:
     """Extract a steering vector from a behavior's train pairs.
 
@@ -100,24 +71,24 @@ def extract(
 
 
 def sweep(
-    vector: VectorFile,
-    behavior: BehaviorName,
-    model: ModelOfVector = None,
-    layers: LayersOption = None,
-    multipliers: MultipliersOption = MULTIPLIERS,
-    operator: OperatorOption = _ADDED,
-    positions: PositionsOption = _FROM_LAST_PROMPT_TOKEN,
+    vector: options.VectorFile,
+    behavior: options.BehaviorName,
+    model: options.ModelOfVector = None,
+    layers: options.LayersOption = None,
+    multipliers: options.MultipliersOption = options.MULTIPLIERS,
+    operator: options.OperatorOption = _ADDED,
+    positions: options.PositionsOption = _FROM_LAST_PROMPT_TOKEN,
     format: Annotated[Format | None, typer.Option(help="Default: the one that the vector was made in.")] = None,
-    style: StyleOption = None,
+    style: options.StyleOption = None,
     out: Annotated[
         Path | None, typer.Option(help="File for the score of every item, .parquet or .csv; default: none.")
     ] = None,
     controls: Annotated[int, typer.Option(min=0, help="Number of random vectors of the same norms beside it.")] = 0,
-    seed: Seed = 0,
-    device: Device = None,
-    dtype: Dtype = None,
-    force: Force = False,
-    as_json: Json = False,
+    seed: options.Seed = 0,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    force: options.Force = False,
+    as_json: options.Json = False,
 ) -> None:
     """Measure a vector on a behavior's test pairs, at every layer and multiplier, with 95 % intervals.
 
@@ -134,16 +105,8 @@ def sweep(
     loaded, asked = read_vector(vector), load_behavior(behavior)
     named = {loaded.name: loaded, **(random_vectors(loaded, controls, seed=seed) if controls else {})}
     subject = load_for(loaded, vector, model, device, dtype)
-    table = score(
-        subject,
-        named,
-        asked.test,
-        format=format,
-        layers=layers,
-        multipliers=multipliers,
-        prompt_format=_form(subject, style),
-        **applied,
-    )
+    applied |= {"format": format, "layers": layers, "multipliers": multipliers}
+    table = score(subject, named, asked.test, prompt_format=_form(subject, style), **applied)
     if out is not None:
         write_table(table, out)
     summary = summarize(table, seed=seed)
@@ -154,9 +117,17 @@ def sweep(
         "caa-interp run does."
     )
     if as_json:
-        print_json({"behavior": asked.name, **_same_in_all_rows(table), "rows": records(summary)})
-    else:
-        print_table(_readable(summary))
+        # These columns have one value in all rows.
+        names = ("format", "model", "operator", "positions", "path", "prompt_digest")
+        facts = {name: " + ".join(sorted(set(table[name]))) for name in names}
+        print_json({"behavior": asked.name, **facts, "rows": records(summary)})
+        return
+    shown = summary[["vector", "layer", "multiplier", "n"]].copy()
+    titles = {"logit_difference": "difference", "logit_difference_change": "change", "p_positive": "p(positive)"}
+    for measure, title in titles.items():
+        if measure in summary:
+            shown[title] = with_interval(summary, measure)
+    print_table(shown)
 
 
 def generate(
@@ -164,28 +135,28 @@ def generate(
         list[str],
         typer.Argument(
             metavar="VECTOR... [PROMPT]...",
-            help="Vectors' .safetensors files, applied together; then what the user says; - reads standard input, a "
+            help="Vectors' .safetensors files, applied together; then the prompts; - reads standard input, a "
             "prompt per line.",
         ),
     ],
     layer: Annotated[
-        Layers,
+        options.Layers,
         typer.Option(
-            parser=read_layers, metavar="LAYERS", help="0-based; one for all vectors, or one per vector: 10,12."
+            parser=options.read_layers, metavar="LAYERS", help="0-based; one for all vectors, or one per vector: 10,12."
         ),
     ],
     multiplier: Annotated[
-        Multipliers,
+        options.Multipliers,
         typer.Option(
-            parser=read_multipliers,
+            parser=options.read_multipliers,
             metavar="NUMBERS",
             help="One for all vectors, or one per vector: 1,-0.5; default: 1.",
             show_default=False,
         ),
-    ] = ONE,
-    multipliers: MultipliersOption = MULTIPLIERS,
-    operator: OperatorOption = _ADDED,
-    positions: PositionsOption = _FROM_LAST_PROMPT_TOKEN,
+    ] = options.ONE,
+    multipliers: options.MultipliersOption = options.MULTIPLIERS,
+    operator: options.OperatorOption = _ADDED,
+    positions: options.PositionsOption = _FROM_LAST_PROMPT_TOKEN,
     prompt_file: Annotated[
         Path | None, typer.Option("--prompts", metavar="FILE", help="Text file, a prompt per line.")
     ] = None,
@@ -193,12 +164,12 @@ def generate(
     n: Annotated[int, typer.Option("--n", min=1, help="Samples per prompt and column; they need a temperature.")] = 1,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Sample among the likeliest tokens of this probability.")] = 1.0,
-    seed: Seed = 0,
-    style: StyleOption = None,
-    model: ModelOfVector = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    as_json: Json = False,
+    seed: options.Seed = 0,
+    style: options.StyleOption = None,
+    model: options.ModelOfVector = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    as_json: options.Json = False,
 ) -> None:
     """Let a steered model answer, with the answers of all multipliers side by side.
 
@@ -221,18 +192,9 @@ def generate(
         [Intervention(*one, **applied) * factor for one in zip(vectors, layers, scales, strict=True)]
         for factor in multipliers
     ]
+    sampled = {"n": n, "max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
     subject = load_for(vectors[0], files[0], model, device, dtype)
-    table = answer(
-        subject,
-        asked,
-        steering=steering,
-        n=n,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-        prompt_format=_form(subject, style),
-    )
+    table = answer(subject, asked, steering=steering, prompt_format=_form(subject, style), **sampled)  # type: ignore[arg-type]
     if as_json:
         print_json(records(table))
     else:
@@ -240,7 +202,7 @@ def generate(
 
 
 def _applied(operator: str, positions: str) -> dict[str, Any]:
-    """Operator and positions of their names."""
+    """Operator and positions by their names."""
     from caa_interp.steering.operators import operator_named
     from caa_interp.steering.positions import positions_named
 
@@ -286,23 +248,7 @@ def load_for(vector: SteeringVector, path: Path, model: str | None, device: str 
     try:
         return load(str(named), device, dtype)
     except ModelError as error:
-        raise ModelError(f"{error} {path} names it; if it lies somewhere else, give --model.") from error
-
-
-def _same_in_all_rows(table: pd.DataFrame) -> dict[str, str]:
-    """What a table tells of itself in columns that have one value."""
-    names = ("format", "model", "operator", "positions", "path", "prompt_digest")
-    return {name: " + ".join(sorted(set(table[name]))) for name in names}
-
-
-def _readable(summary: pd.DataFrame) -> pd.DataFrame:
-    """Columns for people: each mean beside its interval."""
-    shown = summary[["vector", "layer", "multiplier", "n"]].copy()
-    titles = {"logit_difference": "difference", "logit_difference_change": "change", "p_positive": "p(positive)"}
-    for measure, title in titles.items():
-        if measure in summary:
-            shown[title] = with_interval(summary, measure)
-    return shown
+        raise ModelError(f"{error} {path} names it; if it is somewhere else, give --model.") from error
 
 
 def _prompts(given: list[str], file: Path | None) -> list[str]:

@@ -59,7 +59,7 @@ def reproduce(
     folder
         Where ``vectors/<behavior>.safetensors`` (raw, of all layers), ``tables/sweep-<behavior>.parquet``,
         ``tables/summary.parquet``, ``tables/comparison.parquet`` and ``report.html`` are written. A vector or sweep
-        that is there already and was made from the same model, data and settings is used again.
+        that exists and was made from the same model, data and settings is used again.
     data
         Folder of the published sets, see :func:`caa_interp.paper.sets.read_published_sets`.
     model_name
@@ -85,8 +85,8 @@ def reproduce(
     Raises
     ------
     InputError
-        If the data are not complete, a name or layer is unknown, or the model is called like one of the paper's but
-        has another shape.
+        If the data are incomplete, a name or layer is unknown, or the model has the name of one of the paper's but
+        another shape.
     """
     folder = Path(folder)
     sets = read_published_sets(data, behaviors)
@@ -95,10 +95,16 @@ def reproduce(
     model = load_model(model_name, dtype=dtype)
     published = paper.published_model(model_id(model))
     _check_table_layer(published, layers)
-    if published:
-        _check_shape(model, published)
-    swept = check_layers(layers, range(n_layers(model)), "the model")
-    layer = published.layer if published else _same_depth(n_layers(model), swept)
+    depth, width = n_layers(model), int(model.cfg.d_model)
+    if published and (depth, width) != (published.n_layers, published.d_model):
+        raise InputError(
+            f"model: it is called {model_id(model)!r} but has {depth} layers of width {width}; {published.name} has "
+            f"{published.n_layers} of width {published.d_model}. Give that model, or rename the folder of this one."
+        )
+    swept = check_layers(layers, range(depth), "the model")
+    # For other models, the layer at the same relative depth as layer 13 of Llama 2 7B Chat; no score is looked at.
+    reference = published or paper.LLAMA_2_7B_CHAT
+    layer = min(swept, key=lambda layer: abs(layer - reference.layer / reference.n_layers * depth))
     made_from = {
         "model": model_id(model),
         "model_revision": model_revision(model),
@@ -127,22 +133,6 @@ def _check_table_layer(published: paper.PublishedModel | None, layers: Sequence[
         raise InputError(
             f"layers: {list(layers)}; the paper's table of {published.name} is at layer {published.layer}. Add it."
         )
-
-
-def _check_shape(model: Any, published: paper.PublishedModel) -> None:
-    shape = (n_layers(model), int(model.cfg.d_model))
-    if shape != (published.n_layers, published.d_model):
-        raise InputError(
-            f"model: it is called {model_id(model)!r} but has {shape[0]} layers of width {shape[1]}; "
-            f"{published.name} has {published.n_layers} of width {published.d_model}. Give that model, or rename the "
-            "folder of this one."
-        )
-
-
-def _same_depth(depth: int, swept: Sequence[int]) -> int:
-    """Of the swept layers, the one nearest to where layer 13 lies in Llama 2 7B Chat. No score has a say in it."""
-    reference = paper.LLAMA_2_7B_CHAT
-    return min(swept, key=lambda layer: abs(layer - reference.layer / reference.n_layers * depth))
 
 
 @dataclass(frozen=True)
@@ -183,9 +173,7 @@ class _Run:
             try:
                 table = pd.read_parquet(path)
             except (OSError, ValueError) as error:
-                raise InputError(
-                    f"table file {path}: not readable ({error}). Remove it, and it is made anew."
-                ) from error
+                raise InputError(f"table file {path}: not readable ({error}). Remove it to make it again.") from error
             made_from = json.loads(table["made_from"].iloc[0]) if "made_from" in table else None
             if self._fits(path, made_from, expected):
                 return table
@@ -196,20 +184,18 @@ class _Run:
         write_atomically(path, table.to_parquet(index=False))
         return table
 
-    def _fits(self, path: Path, found: Any, expected: Mapping[str, Any]) -> bool:
-        if found == expected:
-            self.say(f"{path.name}: there already")
-            return True
-        known = found if isinstance(found, dict) else {}
+    def _fits(self, path: Path, made_from: Any, expected: Mapping[str, Any]) -> bool:
+        known = made_from if isinstance(made_from, dict) else {}
         differing = ", ".join(key for key, value in expected.items() if known.get(key) != value)
-        self.say(f"{path.name}: made from something else ({differing}), so it is made anew")
-        return False
+        said = f"made from something else ({differing}), so it is made again" if differing else "reused"
+        self.say(f"{path.name}: {said}")
+        return not differing
 
 
 def _notes(
     comparison: pd.DataFrame, sets: Mapping[str, PublishedSet], published: paper.PublishedModel | None
 ) -> list[str]:
-    """What a reader must know about the numbers, beside them."""
+    """What a reader of the numbers must know."""
     notes = []
     if published is None:
         notes.append("There are no published numbers for this model, so nothing is compared.")
@@ -229,11 +215,12 @@ def _notes(
             )
     if any(one.split_here for one in sets.values()):
         notes.append("The data came unsplit: the split into generate and test items is not the paper's.")
-    others = []
-    for one in sets.values():
-        sizes = (len(one.generate), len(one.test))
-        if sizes != paper.SIZES[one.name]:
-            others.append("{} {}/{} (paper: {}/{})".format(one.name, *sizes, *paper.SIZES[one.name]))
+    sizes = {name: (len(one.generate), len(one.test)) for name, one in sets.items()}
+    others = [
+        "{} {}/{} (paper: {}/{})".format(name, *own, *paper.SIZES[name])
+        for name, own in sizes.items()
+        if own != paper.SIZES[name]
+    ]
     if others:
         notes.append(f"Numbers of generate/test items that are not the paper's: {', '.join(others)}.")
     return [*notes, NOT_MEASURED]

@@ -1,4 +1,4 @@
-"""The paper's question sets as they lie in a folder: which files belong to which behavior, and what they hold."""
+"""The paper's question sets in a folder: which files belong to which behavior, and what they hold."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def read_published_sets(data: str | Path, behaviors: Sequence[str] = paper.BEHAV
         - a copy of the repository ``nrimsky/CAA``, or its folder ``datasets``: with
           ``generate/<behavior>/generate_dataset.json`` and ``test/<behavior>/test_dataset_ab.json``;
         - a folder with one file for each behavior, ``<behavior>.json`` or else ``<behavior>.jsonl``, such as the
-          Anthropic evaluations. Of each, 50 items are the test (a fifth, if that is less), drawn with a fixed seed.
+          Anthropic evaluations. From each, 50 items (a fifth, if that is less) are drawn with a fixed seed as the test.
     behaviors
         Names among :data:`caa_interp.paper.published.BEHAVIORS`.
 
@@ -65,17 +65,8 @@ def read_published_sets(data: str | Path, behaviors: Sequence[str] = paper.BEHAV
             f"data: there is no folder {folder}. Get the published sets with git clone {REPOSITORY} and give the "
             "folder that it makes."
         )
-    root = next((root for root in (folder / "datasets", folder) if (root / "generate").is_dir()), None)
-    if root is None:
-        files = {name: [_only_file(folder, name)] for name in names}
-    else:
-        files = {
-            name: [
-                root / "generate" / name / "generate_dataset.json",
-                root / "test" / name / "test_dataset_ab.json",
-            ]
-            for name in names
-        }
+    roots = [root for root in (folder / "datasets", folder) if (root / "generate").is_dir()]
+    files = {name: _files(folder, roots, name) for name in names}
     missing = [file for own in files.values() for file in own if not file.is_file()]
     if missing:
         raise InputError(
@@ -95,9 +86,14 @@ def check_behaviors(behaviors: Sequence[str]) -> list[str]:
     return [name for name in paper.BEHAVIORS if name in behaviors]
 
 
-def _only_file(folder: Path, name: str) -> Path:
-    lines = folder / f"{name}.jsonl"
-    return lines if lines.is_file() and not (folder / f"{name}.json").is_file() else folder / f"{name}.json"
+def _files(folder: Path, roots: Sequence[Path], name: str) -> list[Path]:
+    if roots:
+        return [
+            roots[0] / "generate" / name / "generate_dataset.json",
+            roots[0] / "test" / name / "test_dataset_ab.json",
+        ]
+    json, lines = folder / f"{name}.json", folder / f"{name}.jsonl"
+    return [lines if lines.is_file() and not json.is_file() else json]
 
 
 def _read(name: str, files: Sequence[Path]) -> PublishedSet:

@@ -36,30 +36,33 @@ def compare(summary: pd.DataFrame, layer: int, published: paper.PublishedModel |
     -----
     The tolerance of a cell is 0.005, half a unit of the paper's last decimal, plus half the width of the measured
     interval: the sampling error of a mean over so many items. It answers whether paper and measurement can be two
-    draws of items from one population; of 20 such cells about one lies outside by chance. Where items and model are
+    draws of items from one population; about one in 20 such cells lies outside by chance. Where items and model are
     the paper's own there is no sampling, and most cells should agree to the second decimal.
 
-    Steered cells are not judged unless all of the paper's behaviors are there, since their vectors' norms would be
-    matched to another mean.
+    Steered cells are not judged unless all of the paper's behaviors are there, since the norms of their
+    vectors would be matched to another mean.
     """
     rows = summary[summary["layer"] == layer].reset_index(drop=True)
     if rows.empty:
         raise InputError(f"layer: {layer} is not in the table; it holds {sorted(summary['layer'].unique().tolist())}.")
     unit_is_the_papers = set(rows["behavior"]) == set(paper.BEHAVIORS)
-    found = rows[["behavior", "layer", "multiplier", "n"]].copy()
-    found["paper"] = [
-        _published(published, name, multiplier)
-        for name, multiplier in zip(rows["behavior"], rows["multiplier"], strict=True)
-    ]
-    found["measured"] = rows["p_positive"]
-    found["low"], found["high"] = rows["p_positive_low"], rows["p_positive_high"]
-    found["difference"] = found["measured"] - found["paper"]
-    tolerance = paper.ROUNDING + (found["high"] - found["low"]) / 2
-    found["tolerance"] = tolerance.where(found["paper"].notna())
-    judged = found["tolerance"].notna() & ((found["multiplier"] == 0) | unit_is_the_papers)
-    within = (found["difference"].abs() <= found["tolerance"] + 1e-9).astype("boolean")
-    found["within"] = within.where(judged)
-    return found
+    cells = rows[["behavior", "layer", "multiplier", "n"]].copy()
+    printed = {
+        (name, multiplier): mean
+        for name, means in (published.choices if published else {}).items()
+        for multiplier, mean in zip(paper.MULTIPLIERS, means, strict=True)
+    }
+    keys = zip(rows["behavior"], rows["multiplier"], strict=True)
+    cells["paper"] = [printed.get(key, np.nan) for key in keys]
+    cells["measured"] = rows["p_positive"]
+    cells["low"], cells["high"] = rows["p_positive_low"], rows["p_positive_high"]
+    cells["difference"] = cells["measured"] - cells["paper"]
+    tolerance = paper.ROUNDING + (cells["high"] - cells["low"]) / 2
+    cells["tolerance"] = tolerance.where(cells["paper"].notna())
+    judged = cells["tolerance"].notna() & ((cells["multiplier"] == 0) | unit_is_the_papers)
+    within = (cells["difference"].abs() <= cells["tolerance"] + 1e-9).astype("boolean")
+    cells["within"] = within.where(judged)
+    return cells
 
 
 def printable(comparison: pd.DataFrame) -> pd.DataFrame:
@@ -76,9 +79,7 @@ def printable(comparison: pd.DataFrame) -> pd.DataFrame:
             ],
             "difference": _texts(comparison["difference"], "+.3f"),
             "tolerance": _texts(comparison["tolerance"], ".3f"),
-            "within tolerance?": [
-                "" if pd.isna(within) else "yes" if within else "NO" for within in comparison["within"]
-            ],
+            "within tolerance?": comparison["within"].map({True: "yes", False: "NO"}).astype(object).fillna(""),
         }
     )
     if comparison["paper"].isna().all():
@@ -88,9 +89,3 @@ def printable(comparison: pd.DataFrame) -> pd.DataFrame:
 
 def _texts(values: pd.Series[Any], form: str) -> list[str]:
     return ["" if pd.isna(value) else format(value, form) for value in values]
-
-
-def _published(published: paper.PublishedModel | None, behavior: str, multiplier: float) -> float:
-    if published is None or behavior not in published.choices or multiplier not in paper.MULTIPLIERS:
-        return np.nan
-    return published.choices[behavior][paper.MULTIPLIERS.index(multiplier)]

@@ -12,22 +12,29 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from caa_interp.behaviors.behavior import load_behavior
 from caa_interp.errors import InputError
 from caa_interp.prompts.rendering import Format
-from caa_interp.study.parts import Answers, Controls, Costs, ModelConfig, Models, Part, PromptConfig, SideEffects
-from caa_interp.study.problems import explained, flat, shown
-from caa_interp.study.toml import read_toml, to_toml
-from caa_interp.study.values import (
+from caa_interp.study.parts import (
     MOST,
+    Answers,
     AnyText,
     Behaviors,
+    Controls,
+    Costs,
     CountFrom1,
     Layers,
+    ModelConfig,
+    Models,
     Multipliers,
+    Part,
+    PromptConfig,
     Seed,
+    SideEffects,
     Spelled,
     Text,
     packaged,
     slug,
 )
+from caa_interp.study.problems import explained, flat, shown
+from caa_interp.study.toml import read_toml, to_toml
 
 __all__ = ["Answers", "Controls", "Costs", "ExperimentConfig", "ModelConfig", "PromptConfig", "SideEffects", "slug"]
 
@@ -44,8 +51,8 @@ class ExperimentConfig(Part):
     Raises
     ------
     InputError
-        One for everything that is wrong: a line for each field with what was given, what is allowed, and the nearest
-        valid name. Checked is all that can be without a model: behavior files are read and their pairs counted.
+        One for everything that is wrong: a line per field with what was given, what is allowed, and the nearest valid
+        name. All that needs no model is checked: behavior files are read and their pairs counted.
 
     Examples
     --------
@@ -255,7 +262,7 @@ def _set_apart(fields: Mapping[str, Any]) -> int:
 
 
 def _distinct(names: Sequence[str]) -> None:
-    """Raise :class:`InputError` if two names would be one in tables, or on a disk that takes no heed of capitals."""
+    """Raise :class:`InputError` if two names would be one in tables, or on a disk that ignores case."""
     counts = Counter(slug(name).lower() for name in names)
     same = [name for name in names if counts[slug(name).lower()] > 1]
     if same:

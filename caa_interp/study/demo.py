@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
-
 from caa_interp.analysis.projection import project
-from caa_interp.behaviors.behavior import Behavior, load_behavior
+from caa_interp.behaviors.behavior import load_behavior
 from caa_interp.evaluation.controls import random_vectors
 from caa_interp.evaluation.dose_response import validation_split
 from caa_interp.evaluation.summary import choose_layer, steerability
@@ -69,8 +67,8 @@ def run_demo(
     model = load_model(model_name)
     say(f"{behavior!r}")
 
-    # No pair has two uses: train pairs make the vector, on validation pairs the layer is chosen, and every effect below
-    # is measured on test pairs.
+    # No pair has two uses: train pairs make the vector, validation pairs choose the layer, and every effect below is
+    # measured on test pairs.
     train, validation = validation_split(behavior.train, min(N_VALIDATION, len(behavior.train) - 1))
     vector = extract_vector(model, train, format="text", behavior=behavior.name, progress=True)
     vector.save(folder / "vectors" / f"{behavior.name}.safetensors")
@@ -88,14 +86,8 @@ def run_demo(
     shown_layers = sorted({n_layers(model) // 6, n_layers(model) // 3, layer})
     activations = collect_activations(model, behavior.test, format="text", layers=shown_layers, progress=True)
     strong = (-strength, 0.0, strength)
-    answers = generate(
-        model,
-        behavior.open_ended[:N_OPEN_ENDED],
-        vector=vector,
-        layer=layer,
-        multipliers=strong,
-        max_new_tokens=max_new_tokens,
-    )
+    asked = behavior.open_ended[:N_OPEN_ENDED]
+    answers = generate(model, asked, vector=vector, layer=layer, multipliers=strong, max_new_tokens=max_new_tokens)
     points = project(activations)
     for name, table in {"layers": by_layer, "held_out": held_out, "projection": points, "answers": answers}.items():
         write_atomically(folder / "tables" / f"{name}.parquet", table.to_parquet(index=False))
@@ -107,28 +99,9 @@ def run_demo(
     )
     say(finding)
     calls = THREE_CALLS.format(layer=layer, multipliers=MULTIPLIERS, strong=strong)
-    page = write_report(
-        folder / "report.html",
-        f"Steering {model_name}: {behavior.name}",
-        _sections(behavior, by_layer, held_out, points, answers, layer, calls),
-        lead=f"{behavior.description} {finding}",
-    )
-    say(f"\nThe page: {page.resolve()}\nThe three calls that made it:\n\n{calls}")
-    return page
-
-
-def _sections(
-    behavior: Behavior,
-    by_layer: pd.DataFrame,
-    held_out: pd.DataFrame,
-    points: pd.DataFrame,
-    answers: pd.DataFrame,
-    layer: int,
-    calls: str,
-) -> list[Section]:
     wide = answers.pivot(index="prompt", columns="multiplier", values="answer").loc[answers["prompt"].unique()]
     wide.columns = [f"multiplier {multiplier:+g}" if multiplier else "unsteered" for multiplier in wide.columns]
-    return [
+    sections = [
         Section(
             "Which layers respond",
             "The vector of each layer is added after that layer, from the last token of the prompt on. Shown for "
@@ -159,3 +132,7 @@ def _sections(
             code=calls,
         ),
     ]
+    title, lead = f"Steering {model_name}: {behavior.name}", f"{behavior.description} {finding}"
+    page = write_report(folder / "report.html", title, sections, lead=lead)
+    say(f"\nThe page: {page.resolve()}\nThe three calls that made it:\n\n{calls}")
+    return page

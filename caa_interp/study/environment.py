@@ -14,25 +14,16 @@ GIT_SECONDS = 10.0
 
 
 def environment() -> dict[str, Any]:
-    """Tell what this process runs: see :func:`caa_interp.devices.environment`; and the code's ``commit``, ``dirty``."""
+    """As :func:`caa_interp.devices.environment`, with ``commit`` and ``dirty`` of the code."""
     commit, dirty = checkout(Path(str(files("caa_interp"))))
     return {**devices.environment(), "commit": commit, "dirty": dirty}
 
 
 def checkout(package: Path) -> tuple[str | None, bool | None]:
-    """Tell which commit of a git checkout a package is.
+    """Full id of the commit of a package's folder, and whether a file that git tracks differs from it.
 
-    Parameters
-    ----------
-    package
-        Folder of the package's modules.
-
-    Returns
-    -------
-    commit, dirty
-        The full id, and whether a file that git knows differs from it; ``(None, None)`` where the folder's modules
-        are not files of a checkout (a package that is installed, also into a folder within a checkout), or where git
-        is missing, fails or takes longer than ten seconds.
+    Both are None where the package is not part of a checkout (it is installed, perhaps into a folder within one), or
+    where git is missing, fails or takes longer than ten seconds.
     """
     known = _git(package, "ls-files", "--error-unmatch", "--", "__init__.py")
     commit = _git(package, "rev-parse", "--verify", "HEAD") if known is not None else None

@@ -32,7 +32,7 @@ class Executor(Protocol):
     """Does shards for :func:`caa_interp.study.run_experiment`."""
 
     def describe(self, model: ModelConfig) -> dict[str, Any]:
-        """Load a model and tell what it is, see :meth:`caa_interp.study.work.Worker.describe`."""
+        """Load a model and describe it, see :meth:`caa_interp.study.work.Worker.describe`."""
         ...
 
     def run(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, bytes]]:
@@ -40,7 +40,7 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """Give up what it holds. It cannot be used any more."""
+        """Release what it holds; it cannot be used any more."""
         ...
 
 
@@ -57,7 +57,7 @@ class InProcess:
         self._worker: Worker | None = worker()
 
     def describe(self, model: ModelConfig) -> dict[str, Any]:
-        """Load a model and tell what it is."""
+        """Load a model and describe it."""
         return self._open().describe(model)
 
     def run(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, bytes]]:
@@ -141,7 +141,7 @@ class RayWorkers:
         self._needs = {"CPU": float(cpus_per_worker), "GPU": float(gpus_per_worker)}
         self._make = worker
         self._actors: list[Any] = []
-        self._facts: list[tuple[ModelConfig, dict[str, Any]]] = []
+        self._facts: dict[ModelConfig, dict[str, Any]] = {}
         self._closed = False
         self._ray, self._opened, self._own = connect(address, n_workers and n_workers * cpus_per_worker)
         try:
@@ -157,7 +157,7 @@ class RayWorkers:
         self.close()
 
     def describe(self, model: ModelConfig) -> dict[str, Any]:
-        """Load a model in one worker and tell what it is; the others compare theirs when they load it.
+        """Load a model in one worker and describe it; the others compare theirs when they load it.
 
         Raises
         ------
@@ -166,7 +166,7 @@ class RayWorkers:
         """
         loading = [(model, f"loading {getattr(model, 'name', model)}")]
         ((_, facts),) = self._do(loading, lambda actor, model: actor.describe.remote(model))
-        self._facts = [(one, known) for one, known in self._facts if one != model] + [(model, facts)]
+        self._facts[model] = facts
         return facts
 
     def run(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, bytes]]:
@@ -175,16 +175,14 @@ class RayWorkers:
         Raises
         ------
         ModelError
-            If a shard kills its worker again and again, or a worker's model or libraries are others than those that
-            :meth:`describe` told of.
+            If a shard kills its worker again and again, or a worker's model or libraries differ from those that
+            :meth:`describe` returned.
         CAAError
-            What a shard raised in its worker is raised here, and the others are given up.
+            An error of a shard in its worker is raised here, and the others are given up.
         """
         return self._do(
             [(shard, shard.label) for shard in shards],
-            lambda actor, shard: actor.work.remote(
-                shard, next((facts for model, facts in self._facts if model == shard.model), None)
-            ),
+            lambda actor, shard: actor.work.remote(shard, self._facts.get(shard.model)),
         )
 
     def close(self) -> None:
@@ -273,7 +271,7 @@ class RayWorkers:
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except self._ray.exceptions.RayError as error:
-            # A worker that cannot be made tells why in its last line; one that died, nothing that helps.
+            # The error of a worker that cannot be made ends with the reason; that of one that died says nothing useful.
             made = not (isinstance(error, self._ray.exceptions.RayActorError) and error.actor_init_failed)
             died = isinstance(error, self._ray.exceptions.RayActorError | self._ray.exceptions.OutOfMemoryError)
             if made and died:

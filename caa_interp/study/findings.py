@@ -1,15 +1,15 @@
-"""What a study found, in plain words: from its tables to rows and sentences.
+"""The findings of a study in plain words: from its tables to rows and sentences.
 
 A behavior is said to respond to its vector only if
 
-1. the interval of its slope leaves out 0, and
+1. the interval of its slope excludes 0, and
 2. its slope is larger than that of every control. Controls have no direction of their own (the negative of a random
    vector is as random), so sizes are compared, not signs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -18,36 +18,52 @@ from caa_interp.evaluation.summary import quantity
 from caa_interp.plotting.theme import counts
 from caa_interp.statistics import interval_text, number_text
 
-FEW_PAIRS = 30
-LOW_AGREEMENT = 0.2
-LOW_SEPARATION = 1.0
-HIGH_LETTER_SHARE = 0.1
-HIGH_LENGTH_CORRELATION = 0.5
-# What a warning is given for, and why.
-THRESHOLDS = (
-    ("pairs", f"fewer than {FEW_PAIRS}", "The mean of few differences keeps much of the noise of each."),
+# What a warning is given for: column, name, threshold, whether a value is beyond it, what is said, and why.
+_WARNINGS: tuple[tuple[str, str, str, Callable[[float], bool], str, str], ...] = (
+    (
+        "n",
+        "pairs",
+        "fewer than 30",
+        lambda n: n < 30,
+        "few pairs ({value:.0f})",
+        "The mean of few differences keeps much of the noise of each.",
+    ),
     (
         "agreement",
-        f"below {LOW_AGREEMENT}",
+        "agreement",
+        "below 0.2",
+        lambda agreement: agreement < 0.2,
+        "the pairs hardly agree (agreement {text})",
         "The difference of a pair hardly points where the mean of the other pairs points.",
     ),
     (
+        "separation",
         "separation d'",
-        f"below {LOW_SEPARATION:g}",
+        "below 1",
+        lambda separation: separation < 1,
+        "the two sides overlap (separation {text})",
         "The two sides overlap along the vector: of normally distributed answers more than 31 % lie on the wrong "
         "side of the midpoint.",
     ),
     (
+        "letter_share",
         "letter share",
-        f"above {HIGH_LETTER_SHARE}",
+        "above 0.1",
+        lambda share: share > 0.1,
+        "part of the vector is the answer's letter (letter share {text})",
         "More than a tenth of the variance along the vector is the answer's letter and not its content.",
     ),
     (
+        "length_correlation",
         "length correlation",
-        f"beyond ±{HIGH_LENGTH_CORRELATION}",
+        "beyond ±0.5",
+        lambda correlation: abs(correlation) > 0.5,
+        "it goes with the length of the answers (correlation {text})",
         "More than a quarter of the variance along the vector goes with the lengths of the answers.",
     ),
 )
+_ENDS = ("", "_low", "_high")
+THRESHOLDS = tuple((name, threshold, why) for _, name, threshold, _, _, why in _WARNINGS)
 
 
 @dataclass(frozen=True)
@@ -81,46 +97,45 @@ class Finding:
     controls: tuple[float, ...]
 
     @property
-    def moves(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
-
-    @property
-    def beyond_controls(self) -> bool:
-        """Whether the slope is larger than that of every control; true if there is none."""
-        return all(abs(self.slope) > abs(control) for control in self.controls)
-
-    @property
     def overlaps_controls(self) -> bool:
         """Whether the slope may be, within its interval, no larger than a control's."""
         least = min(abs(self.low), abs(self.high))
         return any(abs(control) >= least for control in self.controls)
 
     @property
-    def responds(self) -> bool:
-        """Whether the vector does what it was made for."""
-        return self.moves and self.beyond_controls and self.slope > 0
+    def fault(self) -> str:
+        """Why the behavior does not respond to its vector as it should; empty if it does."""
+        if self.low != self.low:
+            return "one pair gives no interval"
+        if self.low <= 0 <= self.high:
+            return "the interval includes 0"
+        if any(abs(self.slope) <= abs(control) for control in self.controls):
+            return "no more than its controls"
+        return "the wrong way" if self.slope < 0 else ""
 
     @property
-    def reversed(self) -> bool:
-        """Whether the vector does the opposite."""
-        return self.moves and self.beyond_controls and self.slope < 0
+    def responds(self) -> bool:
+        """Whether the vector does what it was made for."""
+        return not self.fault
 
     @property
     def verdict(self) -> str:
         """The finding in a few words."""
         if self.low != self.low:
-            return "not decided: one pair gives no interval"
-        if not self.moves:
-            return "does not respond: the interval holds 0"
-        if not self.beyond_controls:
-            return "does not respond: no more than its controls"
-        verdict = "responds" if self.slope > 0 else "responds the wrong way"
+            return f"not decided: {self.fault}"
+        if self.fault not in ("", "the wrong way"):
+            return f"does not respond: {self.fault}"
+        verdict = f"responds {self.fault}".strip()
         if not self.controls:
             return f"{verdict}; there are no controls"
         if self.overlaps_controls:
             return f"{verdict}, but the interval reaches into the range of the controls"
         return verdict
+
+    @property
+    def estimate(self) -> str:
+        """The slope and its interval."""
+        return _typeset(interval_text(self.slope, self.low, self.high))
 
 
 def find(effects: pd.DataFrame, layers: pd.DataFrame) -> list[Finding]:
@@ -133,25 +148,18 @@ def find(effects: pd.DataFrame, layers: pd.DataFrame) -> list[Finding]:
     layers
         Table ``layers`` of a run.
     """
-    found = []
+    findings = []
     for model, behavior, layer in layers[["model", "behavior", "layer"]].itertuples(index=False, name=None):
         rows = effects[(effects["model"] == model) & (effects["behavior"] == behavior)]
         is_own = rows["kind"] == "vector"
         own = rows[is_own].iloc[0]
-        found.append(
-            Finding(
-                model=str(model),
-                behavior=str(behavior),
-                layer=int(layer),
-                slope=float(own["slope"]),
-                low=float(own["slope_low"]),
-                high=float(own["slope_high"]),
-                against=tuple(float(own[f"share_against{end}"]) for end in ("", "_low", "_high")),
-                n=int(own["n"]),
-                controls=tuple(rows.loc[~is_own, "slope"].astype(float)),
-            )
+        slope, low, high = (float(own[f"slope{end}"]) for end in _ENDS)
+        against = tuple(float(own[f"share_against{end}"]) for end in _ENDS)
+        controls = tuple(rows.loc[~is_own, "slope"].astype(float))
+        findings.append(
+            Finding(str(model), str(behavior), int(layer), slope, low, high, against, int(own["n"]), controls)
         )
-    return found
+    return findings
 
 
 def findings_table(findings: Sequence[Finding]) -> pd.DataFrame:
@@ -162,11 +170,9 @@ def findings_table(findings: Sequence[Finding]) -> pd.DataFrame:
             **({"model": one.model} if several else {}),
             "behavior": one.behavior,
             "layer": one.layer,
-            "slope (95 % interval)": _slope(one),
-            "controls": f"{span(min(one.controls), max(one.controls))} ({len(one.controls)})"
-            if one.controls
-            else "none",
-            "wrong way": f"{percent(one.against[0])} ({percent(one.against[1])} to {percent(one.against[2])})",
+            "slope (95 % interval)": one.estimate,
+            "controls": f"{_span(one.controls)} ({len(one.controls)})" if one.controls else "none",
+            "wrong way": "{} ({} to {})".format(*map(_percent, one.against)),
             "n": one.n,
             "verdict": one.verdict,
         }
@@ -194,7 +200,7 @@ def studied(layers: pd.DataFrame, effects: pd.DataFrame, findings: Sequence[Find
     )
 
 
-def found(findings: Sequence[Finding]) -> list[str]:
+def conclusions(findings: Sequence[Finding]) -> list[str]:
     """Paragraphs on the findings of one model: what responds, the strongest first, and what does not."""
     responding = sorted((one for one in findings if one.responds), key=lambda one: -one.slope)
     others = [one for one in findings if not one.responds]
@@ -202,21 +208,25 @@ def found(findings: Sequence[Finding]) -> list[str]:
     paragraphs = []
     if responding:
         count = "The behavior responds" if total == 1 else f"{n} of {total} behaviors respond{'s' * (n == 1)}"
-        told = f"{count} to {'its vector' if n == 1 else 'their vectors'} (slope and 95 % interval): "
-        told += f"{'; '.join(map(_estimate, responding))}."
+        estimates = "; ".join(f"{one.behavior} {one.estimate}" for one in responding)
+        text = f"{count} to {'its vector' if n == 1 else 'their vectors'} (slope and 95 % interval): {estimates}."
         if controls := [slope for one in responding for slope in one.controls]:
-            told += f" The slopes of the controls lie between {signed(min(controls))} and {signed(max(controls))}."
+            text += f" The slopes of the controls lie between {signed(min(controls))} and {signed(max(controls))}."
         if near := [one.behavior for one in responding if one.overlaps_controls]:
-            told += f" The interval of {_listed(near)} reaches into the range of the controls."
-        paragraphs.append(told)
+            text += f" The interval of {_listed(near)} reaches into the range of the controls."
+        paragraphs.append(text)
     if others:
+        count = f"None of the {total} behaviors responds to its vector"
         if responding:
             count = f"{len(others)} {'does' if len(others) == 1 else 'do'} not"
         elif total == 1:
             count = "The behavior does not respond to its vector"
-        else:
-            count = f"None of the {total} behaviors responds to its vector"
-        paragraphs.append(f"{count}: {'; '.join(f'{_estimate(one)}, {_reason(one)}' for one in others)}.")
+        faults = [
+            f"{one.behavior} {one.estimate}, {one.fault}"
+            + (f" ({_span(one.controls)})" if one.fault == "no more than its controls" else "")
+            for one in others
+        ]
+        paragraphs.append(f"{count}: {'; '.join(faults)}.")
     return paragraphs
 
 
@@ -228,26 +238,16 @@ def warnings(reliability: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
     reliability, layers
         Tables of a run, of one model.
     """
-    told = []
-    for behavior, layer in layers[["behavior", "layer"]].itertuples(index=False, name=None):
-        rows = reliability[(reliability["behavior"] == behavior) & (reliability["layer"] == layer)]
-        for row in rows.to_dict("records"):
-            faults = []
-            if row["n"] < FEW_PAIRS:
-                faults.append(f"few pairs ({row['n']:.0f})")
-            if row["agreement"] < LOW_AGREEMENT:
-                faults.append(f"the pairs hardly agree (agreement {plain(row['agreement'])})")
-            if row["separation"] < LOW_SEPARATION:
-                faults.append(f"the two sides overlap (separation {plain(row['separation'])})")
-            if row["letter_share"] > HIGH_LETTER_SHARE:
-                faults.append(f"part of the vector is the answer's letter (letter share {plain(row['letter_share'])})")
-            if abs(row["length_correlation"]) > HIGH_LENGTH_CORRELATION:
-                faults.append(
-                    f"it goes with the length of the answers (correlation {plain(row['length_correlation'])})"
-                )
-            if faults:
-                told.append(f"{behavior} (layer {layer}): {', '.join(faults)}.")
-    return told
+    sentences = []
+    for row in layers[["behavior", "layer"]].merge(reliability, on=["behavior", "layer"]).to_dict("records"):
+        faults = [
+            text.format(value=row[column], text=_typeset(number_text(row[column], ".2f")))
+            for column, _, _, is_beyond, text, _ in _WARNINGS
+            if is_beyond(row[column])
+        ]
+        if faults:
+            sentences.append(f"{row['behavior']} (layer {row['layer']}): {', '.join(faults)}.")
+    return sentences
 
 
 def signed(value: float) -> str:
@@ -255,47 +255,22 @@ def signed(value: float) -> str:
     return _typeset(number_text(value))
 
 
-def percent(share: float) -> str:
-    """A share, 0 to 1, in percent."""
-    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
-
-
-def plain(value: float) -> str:
-    """A number with two decimals."""
-    return _typeset(number_text(value, ".2f"))
-
-
-def span(low: float, high: float) -> str:
-    """A range of values in words."""
-    return _typeset(f"{signed(low)} to {signed(high)}")
-
-
 def estimate(row: Mapping[str, float], name: str, form: str = "+.3f") -> str:
     """A mean of a row and its interval."""
     return _typeset(interval_text(row[name], row[f"{name}_low"], row[f"{name}_high"], form))
 
 
-def _slope(one: Finding) -> str:
-    return _typeset(interval_text(one.slope, one.low, one.high))
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
+
+
+def _span(values: Sequence[float]) -> str:
+    return _typeset(f"{signed(min(values))} to {signed(max(values))}")
 
 
 def _typeset(text: str) -> str:
-    """With a minus sign, and so that no range is parted at the end of a line."""
+    """With a minus sign, and so that no range is broken at the end of a line."""
     return text.replace("-", "\N{MINUS SIGN}").replace(" to ", "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}")
-
-
-def _estimate(one: Finding) -> str:
-    return f"{one.behavior} {_slope(one)}"
-
-
-def _reason(one: Finding) -> str:
-    if one.low != one.low:
-        return "of a single pair"
-    if not one.moves:
-        return "an interval that holds 0"
-    if not one.beyond_controls:
-        return f"no more than its controls ({span(min(one.controls), max(one.controls))})"
-    return "the wrong way"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,11 +1,11 @@
-"""The page of a study: everything that its folder holds, for a reader who was not there."""
+"""The page of a study: everything that its folder holds."""
 
 from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,8 @@ import pandas as pd
 from caa_interp.errors import InputError
 from caa_interp.files import write_atomically
 from caa_interp.report.page import Section, anchors, write_report
-from caa_interp.study.findings import find, findings_table, found, studied
-from caa_interp.study.page_effects import answers, costs, layer_choice, response, side_effects, sweeps
-from caa_interp.study.page_results import Results, rows_of
-from caa_interp.study.page_vectors import logit_lens, projections, reliability, similarity
+from caa_interp.study.findings import conclusions, find, findings_table, studied
+from caa_interp.study.page_sections import SECTIONS, Results, rows_of
 from caa_interp.vectors.vector import SteeringVector
 
 NEEDED = ("layers", "effects", "sweep", "dose_response", "reliability")
@@ -54,94 +52,67 @@ def write_page(folder: str | Path) -> Path:
         If a file of the run is missing or cannot be read.
     """
     folder = Path(folder)
-    run = _read(folder)
-    effects, layers = run.tables["effects"], run.tables["layers"]
+    config, manifest = _read(folder, "config.toml"), _read(folder, "manifest.json")
+    tables, vectors = _tables(folder), _vectors(folder)
+    effects, layers = tables["effects"], tables["layers"]
     findings = find(effects, layers)
     models = list(dict.fromkeys(layers["model"]))
+    several = len(models) > 1
     lead = [studied(layers, effects, findings)]
     sections = [Section("Findings", _READING, table=findings_table(findings))]
     for model in models:
-        told = found([one for one in findings if one.model == model])
-        lead += [f"{model}: {one}" for one in told] if len(models) > 1 else told
-        tables = {name: rows_of(table, "model", model) for name, table in run.tables.items()}
-        results = Results({name: table for name, table in tables.items() if len(table)}, run.vectors.get(model, {}))
-        if len(models) > 1:
-            sections.append(Section(model, "\n\n".join(told)))
-        level = 2 if len(models) == 1 else 3
-        sections += [
-            one for name, make in _SECTIONS if name is None or name in results.tables for one in make(results, level)
-        ]
-    absent = [told for name, told in OPTIONAL.items() if name not in run.tables]
+        paragraphs = conclusions([one for one in findings if one.model == model])
+        lead += [f"{model}: {one}" for one in paragraphs] if several else paragraphs
+        own = {name: rows_of(table, "model", model) for name, table in tables.items()}
+        results = Results({name: table for name, table in own.items() if len(table)}, vectors.get(model, {}))
+        made = [one for name, make in SECTIONS if name is None or name in results.tables for one in make(results)]
+        if several:
+            sections.append(Section(model, "\n\n".join(paragraphs)))
+            made = [replace(one, level=one.level + 1) for one in made]
+        sections += made
+    absent = [text for name, text in OPTIONAL.items() if name not in tables]
     if not any(one.controls for one in findings):
         absent.insert(0, "controls")
     if absent:
         lead.append(f"Not part of this study: {', '.join(absent)}.")
     sections += [
-        Section("Configuration", "The whole study: run again with this file, it gives these results.", code=run.config),
-        Section("How it was made", "", table=_made(run.manifest)),
-        Section(
-            "Manifest",
-            "All that is recorded of the run, piece by piece.",
-            code=run.manifest_text,
-            folded=True,
-            level=3,
-        ),
+        Section("Configuration", "The whole study: run again with this file, it gives these results.", code=config),
+        Section("How it was made", "", table=_made(json.loads(manifest))),
+        Section("Manifest", "The whole record of the run, piece by piece.", code=manifest, folded=True, level=3),
     ]
     for name, section in zip(anchors(sections), sections, strict=True):
         if section.figure is not None:
             write_atomically(folder / "figures" / f"{name}.json", section.figure.to_json(engine="json").encode("utf-8"))
-    title = str(tomllib.loads(run.config).get("name", "study"))
-    return write_report(
-        folder / "report.html", title, sections, lead="\n\n".join(lead), contents=2 if len(models) == 1 else 3
-    )
+    title = str(tomllib.loads(config).get("name", "study"))
+    page = folder / "report.html"
+    return write_report(page, title, sections, lead="\n\n".join(lead), contents=3 if several else 2)
 
 
-# The sections on one model, in their order, each with the table without which it is left out.
-_SECTIONS: tuple[tuple[str | None, Callable[[Results, int], list[Section]]], ...] = (
-    ("dose_response", response),
-    ("sweep", sweeps),
-    ("validation", layer_choice),
-    ("reliability", reliability),
-    (None, similarity),
-    ("projection", projections),
-    ("logit_lens", logit_lens),
-    ("answers", answers),
-    (None, costs),
-    ("side_effects", side_effects),
-)
 _READING = (
     "The slope is the mean over held-out pairs of how much the score rises for each unit of the multiplier, with a "
     "bootstrap interval over pairs; controls are vectors of the same norm (the lowest slope to the highest, and how "
     "many they are); wrong way is the share of pairs whose slope is negative, with Wilson's 95 % interval; n is the "
     "number of held-out pairs.\n\n"
-    "A behavior is said to respond if the interval leaves out 0 and the slope is larger than that of every control, "
+    "A behavior is said to respond if the interval excludes 0 and the slope is larger than that of every control, "
     "whatever the control's sign. Each interval holds for one behavior by itself: of twenty vectors without any "
     "effect, about one would be expected to pass the first condition by chance."
 )
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What the folder of a run holds; vectors by model and behavior."""
+def _read(folder: Path, name: str) -> str:
+    """Text of a file of a run, which can be parsed."""
+    path = folder / name
+    if not path.is_file():
+        raise InputError(f"run folder {folder}: it has no {name}. Give the folder of a run.")
+    try:
+        text = path.read_text(encoding="utf-8")
+        (tomllib if path.suffix == ".toml" else json).loads(text)
+    except ValueError as error:  # of the encoding, of TOML and of JSON
+        raise InputError(f"run folder {folder}: {name} cannot be read ({error}). Run the study again.") from error
+    return text
 
-    config: str
-    manifest: Mapping[str, Any]
-    manifest_text: str
-    tables: Mapping[str, pd.DataFrame]
-    vectors: Mapping[str, Mapping[str, SteeringVector]]
 
-
-def _read(folder: Path) -> _Run:
-    texts = {}
-    for name, parse in (("config.toml", tomllib.loads), ("manifest.json", json.loads)):
-        path = folder / name
-        if not path.is_file():
-            raise InputError(f"run folder {folder}: it holds no {name}. Give the folder of a run.")
-        try:
-            texts[name] = path.read_text(encoding="utf-8")
-            parse(texts[name])
-        except ValueError as error:  # of the encoding, of TOML and of JSON
-            raise InputError(f"run folder {folder}: {name} cannot be read ({error}). Run the study again.") from error
+def _tables(folder: Path) -> dict[str, pd.DataFrame]:
     tables = {}
     for name in (*NEEDED, *OPTIONAL):
         path = folder / "tables" / f"{name}.parquet"
@@ -154,25 +125,27 @@ def _read(folder: Path) -> _Run:
                 ) from error
         elif name in NEEDED:
             raise InputError(
-                f"run folder {folder}: it holds no tables/{name}.parquet, so the run is not finished. Run the study "
-                "again in this folder; it goes on where it was."
+                f"run folder {folder}: it has no tables/{name}.parquet, so the run is not finished. Run the study "
+                "again in this folder; it continues where it stopped."
             )
+    return tables
+
+
+def _vectors(folder: Path) -> dict[str, dict[str, SteeringVector]]:
+    """Vectors by model and behavior."""
     vectors: dict[str, dict[str, SteeringVector]] = {}
-    for path in sorted(folder.glob("vectors/*/*.safetensors")):
-        vector = SteeringVector.load(path)
+    for vector in map(SteeringVector.load, sorted(folder.glob("vectors/*/*.safetensors"))):
         vectors.setdefault(str(vector.metadata.get("model")), {})[vector.name] = vector
-    text = texts["manifest.json"]
-    return _Run(texts["config.toml"], json.loads(text), text, tables, vectors)
+    return vectors
 
 
 def _made(manifest: Mapping[str, Any]) -> pd.DataFrame:
-    """What a reader asks of how a run was made."""
-    shards = manifest.get("shards", [])
-    commit = manifest.get("commit") or "not known"
-    sessions = manifest["sessions"]
+    """What a reader asks about how a run was made."""
+    shards, sessions = manifest.get("shards", []), manifest["sessions"]
+    changed = ", with uncommitted changes" if manifest.get("dirty") else ""
+    memory = manifest.get("peak_memory_bytes")
     facts = {
-        "caa_interp": f"{manifest.get('caa_interp')}, commit {commit}"
-        + (", with changes that are not committed" if manifest.get("dirty") else ""),
+        "caa_interp": f"{manifest.get('caa_interp')}, commit {manifest.get('commit') or 'not known'}{changed}",
         "Python": manifest.get("python"),
         "platform": manifest.get("platform"),
         "packages": _named(manifest.get("packages", {})),
@@ -184,12 +157,11 @@ def _made(manifest: Mapping[str, Any]) -> pd.DataFrame:
         "finished": sessions[-1]["finished"],
         "sessions": f"{len(sessions)}" if len(sessions) > 1 else "",
         "time of the work": _duration(manifest.get("seconds")),
-        "peak memory": _memory(manifest.get("peak_memory_bytes")),
-        "ways of the forward passes": "; ".join(
+        "peak memory": "" if memory is None else f"{memory / 2**30:.2f} GiB",
+        "paths of the forward passes": "; ".join(
             f"{kind}: {', '.join(paths)}" for kind, paths in manifest.get("paths", {}).items()
         ),
-        "pieces of work": f"{len(shards)}, of which {sum(bool(one.get('reused')) for one in shards)} were there "
-        "already",
+        "pieces of work": f"{len(shards)}, of which {sum(bool(one.get('reused')) for one in shards)} were reused",
     }
     return pd.DataFrame(
         [{"what": what, "value": str(value)} for what, value in facts.items() if value not in (None, "")]
@@ -204,14 +176,6 @@ def _named(facts: Mapping[str, Any]) -> str:
 def _duration(seconds: float | None) -> str:
     if seconds is None:
         return ""
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
-
-
-def _memory(n_bytes: float | None) -> str:
-    return "" if n_bytes is None else f"{n_bytes / 2**30:.2f} GiB"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

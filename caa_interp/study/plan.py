@@ -28,15 +28,7 @@ DIVERGENCE_TOKENS = 32
 
 @dataclass(frozen=True)
 class Found:
-    """What earlier stages found.
-
-    Attributes
-    ----------
-    vectors
-        Of each behavior: its vector and the controls, by name.
-    layer
-        The chosen layer of each behavior.
-    """
+    """Results of earlier stages: each behavior's vector and controls, by name, and its chosen layer."""
 
     vectors: Mapping[str, Mapping[str, SteeringVector]]
     layer: Mapping[str, int]
@@ -44,7 +36,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Piece:
-    """One shard to be, and where its rows belong.
+    """A shard to be made, and where its rows belong.
 
     Attributes
     ----------
@@ -55,7 +47,7 @@ class Piece:
     kind, label
         As in :class:`caa_interp.study.shards.Shard`.
     arguments
-        Makes the shard's arguments from what was found before.
+        Makes the shard's arguments from the results of earlier stages.
     """
 
     table: str
@@ -81,13 +73,15 @@ class Plan:
     Raises
     ------
     InputError
-        If the model has not all the layers, or a behavior too few pairs.
+        If the model lacks a layer, or a behavior has too few pairs.
     """
 
     def __init__(self, config: ExperimentConfig, behaviors: Mapping[str, Behavior], n_layers: int) -> None:
         self._config, self._behaviors = config, behaviors
         self.layers = check_layers(config.layers, range(n_layers), "the model")
         self._n_layers = n_layers
+        self._asked: dict[str, Any] = {"format": config.format, "system_prompt": config.system_prompt}
+        self._steered: dict[str, Any] = {"operator": config.operator, "positions": config.positions}
         self._prose = load_prose()[: config.costs.passages]
         self._questions = _spread(load_questions("capability"), config.costs.questions)
         self.splits = {
@@ -103,20 +97,13 @@ class Plan:
         n_prompts = max(config.answers.prompts, config.costs.prompts)
         answered = config.answers.max_new_tokens if config.answers.prompts else 0
         compared = DIVERGENCE_TOKENS if config.costs.prompts else 0
-        return [
-            _piece(
-                "tokens",
-                name,
-                "whether all fits the model",
-                {
-                    "pairs": [pair for part in parts for pair in part] + self._questions,
-                    "prompts": self._behaviors[name].open_ended[:n_prompts],
-                    "max_new_tokens": max(answered, compared, 1),
-                    **self._asked,
-                },
-            )
-            for name, parts in self.splits.items()
-        ]
+        pieces = []
+        for name, parts in self.splits.items():
+            pairs = [pair for part in parts for pair in part] + self._questions
+            prompts = self._behaviors[name].open_ended[:n_prompts]
+            asked = {"pairs": pairs, "prompts": prompts, "max_new_tokens": max(answered, compared, 1), **self._asked}
+            pieces.append(_piece("tokens", name, "whether all fits the model", asked))
+        return pieces
 
     def vectors(self) -> list[Piece]:
         """First stage."""
@@ -124,9 +111,7 @@ class Plan:
         asked = {
             "layers": self.layers,
             "estimator": config.estimator,
-            "n_random": config.controls.random,
-            "n_orthogonal": config.controls.orthogonal,
-            "n_shuffled": config.controls.shuffled,
+            **{f"n_{kind}": n for kind, n in config.controls.model_dump().items()},
             "seed": config.seed,
             **self._asked,
         }
@@ -137,9 +122,9 @@ class Plan:
 
     def scores(self) -> list[Piece]:
         """Second stage."""
-        # A layer is chosen by its response between the ends; the doses between them say nothing about that.
-        doses = self._config.multipliers
-        ends = (min(doses), max(doses))
+        # A layer is chosen by its response between the ends; the multipliers between them say nothing about that.
+        multipliers = self._config.multipliers
+        ends = (min(multipliers), max(multipliers))
         pieces = []
         for name, (_, validation, test) in self.splits.items():
 
@@ -147,27 +132,23 @@ class Plan:
                 return {"vector": {name: found.vectors[name][name]}, "layers": self.layers}
 
             pieces += self._scored("validation", name, validation, ends, steered)
-            pieces += self._scored("sweep", name, test, doses, steered)
+            pieces += self._scored("sweep", name, test, multipliers, steered)
         return pieces
 
     def rest(self) -> list[Piece]:
         """Third stage."""
-        pieces = []
-        for name, (_, _, test) in self.splits.items():
-            pieces += self._controls(name, test)
-            pieces += self._answers(name)
-            pieces += self._readings(name, test)
-            pieces += self._costs(name)
-            pieces += self._side_effects(name, test)
-        return pieces
-
-    @property
-    def _asked(self) -> dict[str, Any]:
-        return {"format": self._config.format, "system_prompt": self._config.system_prompt}
-
-    @property
-    def _steered(self) -> dict[str, Any]:
-        return {"operator": self._config.operator, "positions": self._config.positions}
+        return [
+            piece
+            for name, (_, _, test) in self.splits.items()
+            for pieces in (
+                self._controls(name, test),
+                self._answers(name),
+                self._readings(name, test),
+                self._costs(name),
+                self._side_effects(name, test),
+            )
+            for piece in pieces
+        ]
 
     def _scored(
         self,
@@ -248,7 +229,7 @@ class Plan:
         ]
 
     def _side_effects(self, behavior: str, test: Sequence[ContrastPair]) -> list[Piece]:
-        """Every vector's effect on one behavior; with one behavior there is nothing aside."""
+        """Every vector's effect on one behavior; a single behavior has no others."""
 
         def steered(found: Found) -> Mapping[str, Any]:
             return {"vectors": {name: of[name] for name, of in found.vectors.items()}, "layers": dict(found.layer)}

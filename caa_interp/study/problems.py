@@ -45,22 +45,12 @@ shown = _Short().repr
 
 
 def explained(kind: type[BaseModel], error: ValidationError, source: str) -> InputError:
-    """Make one error of all problems.
-
-    Parameters
-    ----------
-    kind
-        What was validated.
-    error
-        What pydantic found.
-    source
-        Where it comes from.
-    """
-    found = error.errors(include_url=False)
-    lines = [f"  {_line(kind, one)}" for one in found[:MOST_LINES]]
-    if len(found) > MOST_LINES:
-        lines.append(f"  ... and {len(found) - MOST_LINES:,} more")
-    count = "1 problem" if len(found) == 1 else f"{len(found):,} problems"
+    """Make one error of all problems that pydantic found in ``kind``, from ``source``."""
+    problems = error.errors(include_url=False)
+    lines = [f"  {_line(kind, one)}" for one in problems[:MOST_LINES]]
+    if len(problems) > MOST_LINES:
+        lines.append(f"  ... and {len(problems) - MOST_LINES:,} more")
+    count = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
     return InputError("\n".join([f"{source}: {count}. Correct each of these:", *lines]))
 
 

@@ -34,11 +34,11 @@ class Actor:
         """Return when the process is up."""
 
     def describe(self, model: ModelConfig) -> dict[str, Any]:
-        """Load a model and tell what it is."""
+        """Load a model and describe it."""
         return self._worker.describe(model)
 
     def work(self, shard: Shard, facts: Mapping[str, Any] | None) -> bytes:
-        """Do a shard, by a model that is the one of ``facts``."""
+        """Do a shard with a model that must be the one of ``facts``."""
         if facts is not None and self._compared != shard.model:
             own = self._worker.describe(shard.model)
             different = [
@@ -46,7 +46,7 @@ class Actor:
             ]
             if different:
                 raise ModelError(
-                    f"executor: two workers differ in {'; '.join(different)}, so their results do not go together. "
+                    f"executor: two workers differ in {'; '.join(different)}, so their results cannot be combined. "
                     "Use machines of one kind, with the same versions and the same model files."
                 )
             self._compared = shard.model
@@ -57,7 +57,7 @@ def connect(address: str | None, n_cpus: int | None) -> tuple[Any, bool, bool]:
     """Ray, connected to a cluster; whether it was connected here, and whether the cluster was started here."""
     own = not (address or os.environ.get("RAY_ADDRESS"))
     if own:
-        # Report nothing to Ray's makers, and use this Python rather than a copy of what `uv run` would set up.
+        # Report nothing to the makers of Ray, and use this Python rather than a copy of what `uv run` would set up.
         variables = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
     else:
         # "auto" may mean a cluster that is gone; Ray would try twenty times, for half a minute each.
@@ -73,7 +73,7 @@ def connect(address: str | None, n_cpus: int | None) -> tuple[Any, bool, bool]:
             return ray, False, False
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if own:
-            # "local", because Ray would else take a cluster of whomever it finds on this machine.
+            # "local", because Ray would otherwise take any cluster that it finds on this machine, whoever owns it.
             try:
                 ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **options)
             except Exception as error:  # Ray raises nothing more special
@@ -97,7 +97,7 @@ def connect(address: str | None, n_cpus: int | None) -> tuple[Any, bool, bool]:
 def settings(n_threads: int, gpus: bool) -> dict[str, str]:
     """Environment variables of a worker."""
     given = {name: text for name, text in os.environ.items() if name.startswith(_SETTINGS) and "TOKEN" not in name}
-    # A worker that was given no GPU would else take the first one, like every other.
+    # A worker that was given no GPU would otherwise take the first one, like every other.
     return given | {"OMP_NUM_THREADS": str(n_threads)} | ({} if gpus else {"CUDA_VISIBLE_DEVICES": ""})
 
 

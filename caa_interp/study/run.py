@@ -1,4 +1,4 @@
-"""A whole study into one folder: kept shard by shard, so that it can be killed at any moment and gone on with.
+"""A whole study into one folder: kept shard by shard, so that it can be killed at any moment and continued.
 
 1. The folder is locked, its config compared with the one given, and what a killed run left half-written removed.
 2. Each model is loaded by the executor and described; what a result depends on is part of each shard's key. Whether
@@ -28,7 +28,7 @@ from caa_interp.study.executors import Executor, InProcess
 from caa_interp.study.page import write_page
 from caa_interp.study.plan import Found, Piece, Plan
 from caa_interp.study.run_folder import check_same_data, check_same_study, locked, manifest_in, now
-from caa_interp.study.shards import Shard, code_digest, shard
+from caa_interp.study.shards import code_digest, shard
 from caa_interp.study.store import ShardStore, cache_limit, clear_cache, remove_unfinished, shard_cache
 from caa_interp.study.work import decode, vectors_of
 from caa_interp.vectors.vector import SteeringVector
@@ -42,16 +42,16 @@ def run_experiment(
     progress: bool = False,
     say: Callable[[str], None] = print,
 ) -> Path:
-    """Do a study, or go on with it: from behaviors to vectors, tables and a page.
+    """Run a study, or continue it: from behaviors to vectors, tables and a page.
 
     Parameters
     ----------
     config
-        The study, or the TOML file that says it.
+        The study, or its TOML file.
     folder
         Folder of the run: ``config.toml``, ``manifest.json``, ``shards/``,
         ``vectors/<model>/<behavior>.safetensors``, ``tables/<name>.parquet``, ``figures/`` and ``report.html``. If it
-        holds a run of the same study, what is finished of that is used.
+        holds a run of the same study, what is finished there is used.
     executor
         Where the work is done; default: in this process. :class:`caa_interp.study.RayWorkers` spreads it. It is
         closed at the end only if it is the default one.
@@ -79,12 +79,12 @@ def run_experiment(
     -----
     A shard that is finished is never done again, in this run or in another: it is known by the sha256 of the model
     and its revision, the pairs, vectors and settings, and the code and libraries that made it. Any change to one of
-    these makes another shard. A run that was killed and gone on with has the tables of an undisturbed one to the last
+    these makes another shard. A run that was killed and continued has the tables of an undisturbed one to the last
     bit, on one kind of processor with one number of threads; with another, matrix products may round differently.
     """
     config = config if isinstance(config, ExperimentConfig) else ExperimentConfig.load(config)
     folder = Path(folder)
-    behaviors = _behaviors(config)
+    behaviors = {one.name: one for one in map(load_behavior, config.behaviors)}
     limit = cache_limit()
     check_same_study(config, folder)  # before anything is written there
     with locked(folder):
@@ -101,7 +101,10 @@ def run_experiment(
         finally:
             if own is not None:
                 own.close()
-            _cut_cache(limit, say)
+            try:
+                clear_cache(keep_bytes=limit)
+            except OSError as error:
+                say(f"The cache {shard_cache()} cannot be cut to its limit ({error}).")
         write_page(folder)
     say(f"The page: {(folder / 'report.html').resolve()}")
     return folder
@@ -128,7 +131,7 @@ class _Run:
             "models": {},
             "data": {name: fingerprint([one.train, one.test, one.open_ended]) for name, one in behaviors.items()},
             "seed": config.seed,
-            # One entry each time that the study was started or gone on with; one that was killed never finished.
+            # One entry each time that the study was started or continued; one that was killed never finished.
             "sessions": [*self._before.get("sessions", []), {"started": now(), "finished": None}],
             "shards": [],
         }
@@ -137,8 +140,8 @@ class _Run:
         self.n_done = 0
 
     def do(self) -> None:
-        """All models, then the tables of all."""
-        # Until this session ends, what the folder holds was made by those before.
+        """Do all models, then write their tables."""
+        # Until this session ends, earlier sessions made what the folder holds.
         self._write_manifest({**self._manifest, **self._before, "sessions": self._manifest["sessions"]})
         plans = [(model, *self._planned(model)) for model in self._config.models]
         for model, facts, plan in plans:
@@ -180,8 +183,7 @@ class _Run:
                 "since). Name another folder."
             )
         plan = Plan(self._config, self._behaviors, facts["n_layers"])
-        nothing = Found({}, {})
-        self._finished(plan.tokens(), nothing, model, facts)
+        self._finished(plan.tokens(), Found({}, {}), model, facts)
         return facts, plan
 
     def _do_model(self, model: ModelConfig, facts: Mapping[str, Any], plan: Plan) -> None:
@@ -196,29 +198,24 @@ class _Run:
                 vectors[piece.behavior][piece.behavior].save(path)
                 own = table[table["vector"] == piece.behavior]
                 self._add("reliability", facts, piece.behavior, own.drop(columns=["vector", "values", "metadata"]))
-            scores: dict[tuple[str, str], list[pd.DataFrame]] = {}
+            rows: dict[tuple[str, str], list[pd.DataFrame]] = {}
             for piece, table in self._finished(of_scores, found, model, facts, bar):
-                scores.setdefault((piece.table, piece.behavior), []).append(table)
-            for (name, behavior), tables in scores.items():
-                self._add(name, facts, behavior, pd.concat(tables, ignore_index=True))
+                rows.setdefault((piece.table, piece.behavior), []).append(table)
             for behavior, (train, validation, test) in plan.splits.items():
-                layer[behavior] = plan.layers[0]
-                if validation:
-                    layer[behavior] = choose_layer(pd.concat(scores["validation", behavior]))
+                scores = pd.concat(rows["validation", behavior]) if validation else None
+                layer[behavior] = plan.layers[0] if scores is None else choose_layer(scores)
                 chosen = {"layer": [layer[behavior]], "n_train": [len(train)]}
                 counts = {"n_validation": [len(validation)], "n_test": [len(test)]}
                 self._add("layers", facts, behavior, pd.DataFrame(chosen | counts))
-            rest: dict[tuple[str, str], list[pd.DataFrame]] = {}
-            for behavior in plan.splits:
-                swept = pd.concat(scores["sweep", behavior])
-                rest["dose_response", behavior] = [swept[swept["layer"] == layer[behavior]]]
+                swept = pd.concat(rows["sweep", behavior])
+                rows["dose_response", behavior] = [swept[swept["layer"] == layer[behavior]]]
             for piece, table in self._finished(of_rest, found, model, facts, bar):
-                rest.setdefault((piece.table, piece.behavior), []).append(table)
-        for (name, behavior), tables in rest.items():
-            rows = pd.concat(tables, ignore_index=True)
-            self._add(name, facts, behavior, rows)
+                rows.setdefault((piece.table, piece.behavior), []).append(table)
+        for (name, behavior), tables in rows.items():
+            joined = pd.concat(tables, ignore_index=True)
+            self._add(name, facts, behavior, joined)
             if name == "dose_response":
-                self._add("effects", facts, behavior, steerability(rows, seed=self._config.seed))
+                self._add("effects", facts, behavior, steerability(joined, seed=self._config.seed))
 
     def _finished(
         self, pieces: Sequence[Piece], found: Found, model: ModelConfig, facts: Mapping[str, Any], bar: Any = None
@@ -243,16 +240,13 @@ class _Run:
         tables = []
         for piece, one in zip(pieces, shards, strict=True):
             table, took = decode(kept[one.key])
-            paths = "+".join(sorted(table["path"].unique())) if "path" in table else None
-            self._note(one, took, paths, one.key in reused)
+            record = {"key": one.key, "kind": one.kind, "label": one.label, "model": model.name, **took}
+            path = "+".join(sorted(table["path"].unique())) if "path" in table else None
+            self._manifest["shards"].append({**record, "path": path, "reused": one.key in reused})
             if "item" in table:
                 table["item"] += piece.first
             tables.append((piece, table))
         return tables
-
-    def _note(self, one: Shard, took: Mapping[str, Any], path: str | None, reused: bool) -> None:
-        facts = {"key": one.key, "kind": one.kind, "label": one.label, "model": one.model.name, **took}
-        self._manifest["shards"].append({**facts, "path": path, "reused": reused})
 
     def _add(self, name: str, facts: Mapping[str, Any], behavior: str, table: pd.DataFrame) -> None:
         """Put rows into a table of the run, with model and behavior in front."""
@@ -264,15 +258,3 @@ class _Run:
     def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
         write_atomically(self._folder / "manifest.json", text.encode("utf-8"))
-
-
-def _behaviors(config: ExperimentConfig) -> dict[str, Behavior]:
-    loaded = [load_behavior(name) for name in config.behaviors]
-    return {one.name: one for one in loaded}
-
-
-def _cut_cache(limit: int, say: Callable[[str], None]) -> None:
-    try:
-        clear_cache(keep_bytes=limit)
-    except OSError as error:
-        say(f"The cache {shard_cache()} cannot be cut to its limit ({error}).")

@@ -17,7 +17,7 @@ from caa_interp.study.config import ExperimentConfig
 
 
 def check_same_study(config: ExperimentConfig, folder: Path) -> None:
-    """Raise :class:`InputError` if a folder holds another study, or something that is no run."""
+    """Raise :class:`InputError` if a folder holds another study, or something that is not a run."""
     path = folder / "config.toml"
     if path.is_file():
         try:
@@ -35,11 +35,7 @@ def check_same_study(config: ExperimentConfig, folder: Path) -> None:
             )
     elif folder.is_file():
         raise InputError(f"folder: {str(folder)!r} is a file. Name a folder.")
-    elif (
-        folder.is_dir()
-        and not (folder / "shards").is_dir()
-        and any(not one.name.startswith(".") for one in folder.iterdir())
-    ):
+    elif folder.is_dir() and not (folder / "shards").is_dir() and any(folder.glob("[!.]*")):
         raise InputError(f"folder: {folder} is not empty, and holds no run. Name a new folder.")
 
 
@@ -49,17 +45,17 @@ def manifest_in(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found["sessions"], list):
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(manifest["sessions"], list):
             raise ValueError("its sessions are no list")
     except (ValueError, KeyError, TypeError) as error:
-        say(f"{path} is damaged ({error}). It is written anew; when earlier sessions were is not known any more.")
+        say(f"{path} is damaged ({error}). It is written again; the times of earlier sessions are lost.")
         return {}
-    return dict(found)
+    return dict(manifest)
 
 
 def check_same_data(folder: Path, before: Mapping[str, str], after: Mapping[str, str]) -> None:
-    """Raise :class:`InputError` if the digest of a behavior is another than in an earlier session."""
+    """Raise :class:`InputError` if the digest of a behavior differs from that of an earlier session."""
     changed = [name for name, digest in after.items() if before.get(name, digest) != digest]
     if changed:
         raise InputError(
@@ -83,8 +79,8 @@ def locked(folder: Path) -> Iterator[None]:
             f"folder: another run is writing to {folder} ({who}). Wait until it ends, or name another folder."
         ) from None
     try:
-        told = {"process": os.getpid(), "host": platform.node(), "since": now()}
-        write_atomically(holder, json.dumps(told).encode())
+        who = json.dumps({"process": os.getpid(), "host": platform.node(), "since": now()})
+        write_atomically(holder, who.encode())
         yield
     finally:
         holder.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from caa_interp.files import files_digest, fingerprint
 if TYPE_CHECKING:
     from caa_interp.study.config import ModelConfig
 
-# Code that reads, draws, or writes for other tools cannot change what a shard holds.
+# Code that reads, draws, or writes for other tools cannot change the content of a shard.
 _IRRELEVANT = (
     *("cli/", "plotting/", "doctor/", "interchange/", "study/", "report/", "paper/", "explorer/"),
     *("behaviors/downloads.py", "progress.py", "files.py", "devices.py"),
@@ -32,11 +32,11 @@ class Shard:
     kind
         What is done, a name of :data:`caa_interp.study.work.KINDS`.
     label
-        What people call it.
+        Its name for people.
     model
         The model that it is done with.
     arguments
-        Those of the function; pairs, vectors, numbers and texts.
+        Those of the function: pairs, vectors, numbers and texts.
     """
 
     key: str
@@ -47,14 +47,9 @@ class Shard:
 
 
 def shard(kind: str, label: str, model: ModelConfig, facts: Mapping[str, Any], arguments: Mapping[str, Any]) -> Shard:
-    """Make a shard; its key is the sha256 of the kind, the facts and the arguments, by content.
+    """Make a shard; its key is the sha256 of the kind, the arguments and the facts, by content.
 
-    Parameters
-    ----------
-    kind, label, model, arguments
-        See :class:`Shard`.
-    facts
-        What was found about the model when it was loaded: revision, type, device, versions of code.
+    The facts are those of :meth:`caa_interp.study.work.Worker.describe`; for the others see :class:`Shard`.
     """
     return Shard(fingerprint([kind, facts, arguments]), kind, label, model, arguments)
 

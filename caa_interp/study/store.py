@@ -1,7 +1,7 @@
 """Finished shards on disk, each in a file that is named by what it is the result of and by what it holds.
 
 ``<key>-<digest>.parquet``: ``key`` stands for all that determines the result, ``digest`` is the sha256 of the file.
-A file that was cut short or changed is told by its own name, whoever reads it. A run keeps its shards in its own
+A file that was cut short or changed is recognized by its own name. A run keeps its shards in its own
 folder, and a copy of each goes to a cache that all runs of a user share.
 """
 
@@ -12,8 +12,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 from caa_interp.errors import InputError
@@ -22,7 +21,7 @@ from caa_interp.files import cache_folder, write_atomically
 DEFAULT_LIMIT_GB = 5.0
 _LIMIT = "CAA_INTERP_CACHE_LIMIT"
 _UNFINISHED = re.compile(r"\..+\.(parquet|json|toml|html|safetensors)-[a-z0-9_]{8}")  # see files.write_atomically
-# What a killed process leaves of a file that it was writing is that old before it is taken for left over.
+# A half-written file in the cache counts as left by a killed process once it is this old.
 _STALE_SECONDS = 24 * 3600
 
 
@@ -41,7 +40,7 @@ class ShardStore:
     cache
         Where shards of all runs are kept.
     say
-        Told of damaged files and of a cache that cannot be written.
+        Called with a line about each damaged file, and about a cache that cannot be written.
     """
 
     def __init__(self, folder: Path, cache: Path, say: Callable[[str], None]) -> None:
@@ -57,13 +56,13 @@ class ShardStore:
                     if place is self.cache:
                         os.utime(path)  # the cache drops what was not used for longest
                     if path.stem.rpartition("-")[2] != _digest(content):
-                        self._say(f"{path} is damaged. It is removed, and done again if there is no other copy.")
+                        self._say(f"{path} is damaged. It is removed, and made again if there is no other copy.")
                         path.unlink(missing_ok=True)
                         continue
                 except OSError:
                     if place is self.folder:
                         raise
-                    continue  # what others do with the cache, dropping it or keeping it to themselves, is theirs
+                    continue  # the cache is shared: others may remove or protect its files
                 if place is self.cache:
                     write_atomically(_place(self.folder, key) / path.name, content)
                 return content
@@ -75,7 +74,7 @@ class ShardStore:
         Raises
         ------
         OSError
-            If the run's own folder cannot be written. A cache that cannot be written is said, once, and left.
+            If the run's own folder cannot be written. A cache that cannot be written is reported once, then left alone.
         """
         name = f"{key}-{_digest(content)}.parquet"
         write_atomically(_place(self.folder, key) / name, content)
@@ -85,7 +84,7 @@ class ShardStore:
                     write_atomically(_place(self.cache, key) / name, content)
             except OSError as error:
                 self._cache_works = False
-                self._say(f"The cache {self.cache} cannot be written ({error}). The run goes on without it.")
+                self._say(f"The cache {self.cache} cannot be written ({error}). The run continues without it.")
 
 
 def remove_unfinished(folder: Path, older_than: float = 0.0) -> None:
@@ -97,47 +96,31 @@ def remove_unfinished(folder: Path, older_than: float = 0.0) -> None:
                     path.unlink()
 
 
-@dataclass(frozen=True)
-class CachedShard:
-    """A shard in the cache.
-
-    Attributes
-    ----------
-    path
-        Its file.
-    n_bytes
-        Its size.
-    last_used
-        When a run used it last, in seconds since 1970.
-    """
-
-    path: Path
-    n_bytes: int
-    last_used: float
+def cache_contents() -> dict[Path, int]:
+    """Size in bytes of each shard in the cache, the one that was not used for longest first."""
+    states = {}
+    for path in shard_cache().glob("*/*.parquet"):
+        with contextlib.suppress(FileNotFoundError):  # another process has just removed it
+            states[path] = path.stat()
+    return {path: states[path].st_size for path in sorted(states, key=lambda path: states[path].st_mtime)}
 
 
-def cache_contents() -> list[CachedShard]:
-    """All shards in the cache, the one that was not used for longest first."""
-    return sorted(_files(), key=lambda shard: shard.last_used)
-
-
-def clear_cache(*, keep_bytes: int = 0) -> list[CachedShard]:
+def clear_cache(*, keep_bytes: int = 0) -> list[Path]:
     """Remove shards, those that were not used for longest first, until at most ``keep_bytes`` are left.
 
     Returns
     -------
-    list of CachedShard
-        What was removed. A run that is under way loses nothing: it has its own copies.
+    list of pathlib.Path
+        Files that were removed. A run that is under way loses nothing: it has its own copies.
     """
-    found = cache_contents()
-    left = sum(shard.n_bytes for shard in found)
-    removed = []
-    for shard in found:
+    sizes = cache_contents()
+    left, removed = sum(sizes.values()), []
+    for path, n_bytes in sizes.items():
         if left <= keep_bytes:
             break
-        shard.path.unlink(missing_ok=True)
-        left -= shard.n_bytes
-        removed.append(shard)
+        path.unlink(missing_ok=True)
+        left -= n_bytes
+        removed.append(path)
     remove_unfinished(shard_cache(), _STALE_SECONDS)
     return removed
 
@@ -152,15 +135,6 @@ def cache_limit() -> int:
     if not 0 <= limit < float("inf"):
         raise InputError(f"{_LIMIT}: {given!r}; it must be a number of gigabytes of at least 0, such as 5.")
     return int(limit * 1e9)
-
-
-def _files() -> Iterator[CachedShard]:
-    for path in shard_cache().glob("*/*.parquet"):
-        try:
-            state = path.stat()
-        except FileNotFoundError:  # another process was quicker
-            continue
-        yield CachedShard(path, state.st_size, state.st_mtime)
 
 
 def _place(folder: Path, key: str) -> Path:

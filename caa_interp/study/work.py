@@ -49,15 +49,14 @@ class Worker:
         self._model: Any = None
 
     def describe(self, config: ModelConfig) -> dict[str, Any]:
-        """Load a model, and tell all of it and of the code that a result may depend on.
+        """Load a model, and describe all in it and in the code that a result may depend on.
 
         Returns
         -------
         dict
-            JSON types: ``id``, ``revision``, ``backend``, ``dtype``,
-            ``device``, ``n_layers``, ``d_model``, ``prompt_style``, ``prompt_digest`` (see
-            :meth:`caa_interp.PromptFormat.digest`), ``template_arguments``, ``code``
-            (:func:`caa_interp.study.shards.code_digest`) and ``versions``.
+            JSON types: ``id``, ``revision``, ``backend``, ``dtype``, ``device``, ``n_layers``, ``d_model``,
+            ``prompt_style``, ``prompt_digest`` (see :meth:`caa_interp.PromptFormat.digest`), ``template_arguments``,
+            ``code`` (:func:`caa_interp.study.shards.code_digest`) and ``versions``.
         """
         model = self._loaded(config)
         form = _form(model, config)
@@ -78,18 +77,14 @@ class Worker:
         }
 
     def work(self, shard: Shard) -> bytes:
-        """Do a shard; returns the Parquet file of its table, with what it took.
-
-        That is the time, the threads of one operation, and the most memory that this process had held by then.
-        """
+        """Do a shard; returns the Parquet file of its table, with its time, threads and the process's peak memory."""
         model = self._loaded(shard.model)
         start = time.perf_counter()
-        function, arguments = KINDS[shard.kind], dict(shard.arguments)
+        function = KINDS[shard.kind]
         taken = inspect.signature(function).parameters
-        arguments |= {name: _NAMED[name](value) for name, value in arguments.items() if name in _NAMED}
-        arguments |= {"progress": False} if "progress" in taken else {}
-        arguments |= {"prompt_format": _form(model, shard.model)} if "prompt_format" in taken else {}
-        table = function(model, **arguments)
+        arguments = {name: _NAMED.get(name, lambda given: given)(value) for name, value in shard.arguments.items()}
+        own = {"progress": False, "prompt_format": _form(model, shard.model)}
+        table = function(model, **arguments, **{name: value for name, value in own.items() if name in taken})
         took = {
             "seconds": time.perf_counter() - start,
             "threads": torch.get_num_threads(),
@@ -100,14 +95,7 @@ class Worker:
     def _loaded(self, config: ModelConfig) -> Any:
         if config != self._config:
             self._config = self._model = None  # two models may not fit side by side
-            self._model = load_model(
-                config.name,
-                backend=config.backend,
-                device=config.device,
-                dtype=config.dtype,
-                device_map=config.device_map,
-                revision=config.revision,
-            )
+            self._model = load_model(config.name, **config.model_dump(exclude={"name", "prompt"}))
             self._config = config
         return self._model
 
@@ -142,12 +130,12 @@ def decode(content: bytes) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 def vectors_of(table: pd.DataFrame) -> dict[str, SteeringVector]:
     """Vectors of a table of kind ``vectors``, by name."""
-    found = {}
+    vectors = {}
     for name, rows in table.groupby("vector", sort=False):
         values = torch.from_numpy(np.stack(rows["values"].tolist()))
         metadata = json.loads(rows["metadata"].iloc[0])
-        found[str(name)] = SteeringVector(values, tuple(int(n) for n in rows["layer"]), metadata)
-    return found
+        vectors[str(name)] = SteeringVector(values, tuple(int(n) for n in rows["layer"]), metadata)
+    return vectors
 
 
 def _make_vectors(
@@ -155,19 +143,16 @@ def _make_vectors(
     *,
     behavior: str,
     pairs: Sequence[ContrastPair],
-    format: Format,
-    layers: Sequence[int],
-    system_prompt: str | None,
     estimator: Estimator,
     n_random: int,
     n_orthogonal: int,
     n_shuffled: int,
     seed: int,
     prompt_format: PromptFormat,
+    **asked: Any,
 ) -> pd.DataFrame:
-    """One row per vector and layer; the behavior's own rows also tell how reliable it is there."""
-    asked: dict[str, Any] = {"format": format, "system_prompt": system_prompt, "prompt_format": prompt_format}
-    activations = collect_activations(model, pairs, layers=layers, progress=False, **asked)
+    """One row per vector and layer; the behavior's own rows also hold how reliable it is there."""
+    activations = collect_activations(model, pairs, prompt_format=prompt_format, progress=False, **asked)
     vector = vector_from_activations(activations, estimator=estimator, behavior=behavior)
     vectors = {behavior: vector}
     for control, n in ((random_vectors, n_random), (orthogonal_vectors, n_orthogonal)):
@@ -182,8 +167,8 @@ def _make_vectors(
         for name, one in vectors.items()
         for layer in one.layers
     ]
-    measured = reliability(activations, seed=seed).assign(vector=behavior)
-    return pd.DataFrame(rows).merge(measured, on=["vector", "layer"], how="left")
+    statistics = reliability(activations, seed=seed).assign(vector=behavior)
+    return pd.DataFrame(rows).merge(statistics, on=["vector", "layer"], how="left")
 
 
 def _count_tokens(
@@ -210,18 +195,8 @@ def _count_tokens(
     return pd.DataFrame(rows, columns=["what", "number", "n_tokens"])
 
 
-def _project(
-    model: Any,
-    *,
-    behavior: str,
-    pairs: Sequence[ContrastPair],
-    format: Format,
-    layers: Sequence[int],
-    system_prompt: str | None,
-    prompt_format: PromptFormat,
-) -> pd.DataFrame:
-    asked: dict[str, Any] = {"format": format, "system_prompt": system_prompt, "prompt_format": prompt_format}
-    return project({behavior: collect_activations(model, pairs, layers=layers, progress=False, **asked)})
+def _project(model: Any, *, behavior: str, prompt_format: PromptFormat, **asked: Any) -> pd.DataFrame:
+    return project({behavior: collect_activations(model, prompt_format=prompt_format, progress=False, **asked)})
 
 
 # Everything that a shard can be: the function is called with the model and the shard's arguments.

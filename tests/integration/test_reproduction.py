@@ -79,7 +79,7 @@ def test_the_command_on_the_embedded_model(data, tmp_path, monkeypatch, capsys):
     # A second run computes nothing, and says the same.
     code, again = run(monkeypatch, capsys, *options, "--layers", "10,16")
     assert code == 0
-    assert again.count("there already") == 4
+    assert again.count("reused") == 4
     assert "test items at" not in again
     table = printed[printed.index("behavior layer") : printed.index("There are no published")]
     assert table in again

@@ -96,8 +96,8 @@ def test_common_options_are_spelled_and_explained_the_same_everywhere():
 
 def test_the_help_tells_exit_codes_and_the_rule_of_files():
     shown = " ".join(run("--help").stdout.split())
-    assert "Exit codes: 0 done; 1 an input, a model or the disk failed; 2 wrong usage; 3 looked, and" in shown
-    assert "found wanting (data check, doctor, reproduce --strict); 130 interrupted." in shown
+    assert "Exit codes: 0 done; 1 an input, a model or the disk failed; 2 wrong usage; 3 a check" in shown
+    assert "failed (data check, doctor, reproduce --strict); 130 interrupted." in shown
     assert "A file that you name is never replaced, unless you add --force." in shown
 
 

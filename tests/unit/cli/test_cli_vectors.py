@@ -183,7 +183,7 @@ def test_a_model_that_is_not_where_the_vector_says_is_asked_for(vector):
     result = run("generate", "liking.safetensors", "Hello", "--layer", "1")
     assert isinstance(result.exception, caa.errors.ModelError)
     assert str(result.exception).startswith("model 'tiny-llama': ")
-    assert str(result.exception).endswith("liking.safetensors names it; if it lies somewhere else, give --model.")
+    assert str(result.exception).endswith("liking.safetensors names it; if it is somewhere else, give --model.")
 
 
 # generate

@@ -352,13 +352,13 @@ def test_nothing_is_computed_twice(tmp_path, data, calls):
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/sweep-*")}
     again, extractions, sweeps, lines = measure()
     assert (extractions, sweeps) == (0, 0)
-    assert lines.count("refusal.safetensors: there already") == 1
+    assert lines.count("refusal.safetensors: reused") == 1
     pd.testing.assert_frame_equal(first, again)
     assert {path: path.stat().st_mtime_ns for path in written} == written
     # Another choice of layers needs no new vectors.
     _, extractions, sweeps, lines = measure(layers=[1, 2])
     assert (extractions, sweeps) == (0, 2)
-    assert "sweep-refusal.parquet: made from something else (layers), so it is made anew" in lines
+    assert "sweep-refusal.parquet: made from something else (layers), so it is made again" in lines
     # Other test items are scored alone; other generate items move the norms of all.
     test = data / "datasets" / "test" / "refusal" / "test_dataset_ab.json"
     test.write_text(json.dumps(items("refusal", 5, first=9)))
@@ -367,15 +367,15 @@ def test_nothing_is_computed_twice(tmp_path, data, calls):
     generate.write_text(json.dumps(items("refusal", 4)))
     _, extractions, sweeps, lines = measure(layers=[1, 2])
     assert (extractions, sweeps) == (1, 2)
-    assert "refusal.safetensors: made from something else (items), so it is made anew" in lines
+    assert "refusal.safetensors: made from something else (items), so it is made again" in lines
 
 
-def test_another_model_of_the_same_name_makes_everything_anew(tmp_path, data, calls, monkeypatch):
-    options = {"model_name": "x", "behaviors": ["refusal"], "layers": [1], "say": lambda _: None}
+def test_another_model_of_the_same_name_makes_everything_again(tmp_path, data, calls, monkeypatch):
+    options = {"behaviors": ["refusal"], "layers": [1], "say": lambda _: None}
     reproduce(tmp_path / "out", data, **options)
     reproduce(tmp_path / "out", data, **options)
     assert (calls["extract_vector"], calls["sweep"]) == (1, 1)
-    monkeypatch.setattr("caa_interp.models.access.revisions", {})
+    monkeypatch.setattr(reproduction, "model_revision", lambda model: "another")
     reproduce(tmp_path / "out", data, **options)
     assert (calls["extract_vector"], calls["sweep"]) == (2, 2)
 

@@ -15,7 +15,7 @@ import caa_interp as caa
 from caa_interp.study import findings as words
 from caa_interp.study.findings import Finding
 from caa_interp.study.page import write_page
-from caa_interp.study.page_vectors import N_DRAWN
+from caa_interp.study.page_sections import N_DRAWN
 from tests.study_folder import write_study
 
 SLOPES = {"optimism": 0.5, "refusal": -0.3, "findings": 0.0}
@@ -106,13 +106,13 @@ def finding(**changes) -> Finding:
         ({}, "responds"),
         ({"low": 0.2}, "responds, but the interval reaches into the range of the controls"),
         ({"controls": ()}, "responds; there are no controls"),
-        ({"low": -0.01}, "does not respond: the interval holds 0"),
-        ({"low": 0.0}, "does not respond: the interval holds 0"),
-        ({"low": -0.01, "controls": (0.9,)}, "does not respond: the interval holds 0"),
+        ({"low": -0.01}, "does not respond: the interval includes 0"),
+        ({"low": 0.0}, "does not respond: the interval includes 0"),
+        ({"low": -0.01, "controls": (0.9,)}, "does not respond: the interval includes 0"),
         ({"controls": (0.0, 0.5)}, "does not respond: no more than its controls"),
         ({"controls": (0.0, -0.5)}, "does not respond: no more than its controls"),
         ({"slope": -0.5, "low": -0.6, "high": -0.4}, "responds the wrong way"),
-        ({"slope": -0.5, "low": -0.6, "high": 0.1}, "does not respond: the interval holds 0"),
+        ({"slope": -0.5, "low": -0.6, "high": 0.1}, "does not respond: the interval includes 0"),
         ({"low": float("nan"), "high": float("nan"), "n": 1}, "not decided: one pair gives no interval"),
     ],
 )
@@ -128,7 +128,7 @@ def typed(text: str) -> str:
 
 
 def test_sentences_of_several_behaviors():
-    found = words.found(
+    paragraphs = words.conclusions(
         [
             finding(),
             finding(behavior="refusal", low=-0.1, controls=(-0.7, 0.2)),
@@ -137,11 +137,11 @@ def test_sentences_of_several_behaviors():
             finding(behavior="weak", controls=(-0.7, 0.2)),
         ]
     )
-    assert [typed(text) for text in found] == [
+    assert [typed(text) for text in paragraphs] == [
         "2 of 5 behaviors respond to their vectors (slope and 95 % interval): myopic +0.900 (+0.150 to +1.250); "
         "optimism +0.500 (+0.400 to +0.600). The slopes of the controls lie between -0.200 and +0.100. The interval "
         "of myopic reaches into the range of the controls.",
-        "3 do not: refusal +0.500 (-0.100 to +0.600), an interval that holds 0; harm -0.500 (-0.600 to -0.400), the "
+        "3 do not: refusal +0.500 (-0.100 to +0.600), the interval includes 0; harm -0.500 (-0.600 to -0.400), the "
         "wrong way; weak +0.500 (+0.400 to +0.600), no more than its controls (-0.700 to +0.200).",
     ]
 
@@ -156,7 +156,7 @@ def test_sentences_of_several_behaviors():
     ],
 )
 def test_sentences_where_all_are_alike(low, n, start):
-    (told,) = words.found([finding(low=low)] * n)
+    (told,) = words.conclusions([finding(low=low)] * n)
     assert told.startswith(start)
 
 
@@ -220,7 +220,7 @@ def test_lead_says_what_was_studied_and_found(page, run):
         "between -0.0"
     )
     assert re.match(
-        r"2 do not: refusal -0\.3\d\d \(.*\), the wrong way; findings .*, an interval that holds 0\.", lead[2]
+        r"2 do not: refusal -0\.3\d\d \(.*\), the wrong way; findings .*, the interval includes 0\.", lead[2]
     )
 
 
@@ -404,7 +404,7 @@ def test_characters_that_hide_or_turn_text_around_are_shown(hostile):
 
 
 def test_a_folder_that_is_no_run(tmp_path):
-    with pytest.raises(caa.InputError, match=r"holds no config\.toml. Give the folder of a run"):
+    with pytest.raises(caa.InputError, match=r"has no config\.toml. Give the folder of a run"):
         write_page(tmp_path)
 
 
