@@ -165,7 +165,7 @@ class LocalJudge:
 
     def probabilities(self, messages: Messages) -> torch.Tensor:
         """Probability of each number from 0 to 10 among the eleven replies, ``[11]``, float64."""
-        if steered.get(self._model):
+        if self._model in steered:
             raise InputError("judge: its model is being steered. Judge outside the steer context.")
         # One message: some chat templates take no system prompt.
         question = "\n\n".join(message["content"] for message in messages)

@@ -500,13 +500,13 @@ def test_an_answer_that_does_not_fit_the_context_is_named(tiny_llama, tmp_path):
         judge_answers(table(1), RUBRIC * 20, LocalJudge(tiny_llama), cache=tmp_path)
 
 
-def test_a_steered_judge_is_refused(tiny_llama, pairs, short_messages):
+@pytest.mark.parametrize("where", [{}, {"positions": "all"}, {"prompt_length": 3}], ids=str)
+def test_a_steered_judge_is_refused(tiny_llama, pairs, short_messages, where):
     vector = caa.extract_vector(tiny_llama, pairs, format="text")
     judge = LocalJudge(tiny_llama)
     with (
-        pytest.warns(UserWarning, match="no position was changed"),  # since nothing ran
-        caa.steer(tiny_llama, vector, layer=1, positions="all"),
         pytest.raises(InputError, match="its model is being steered"),
+        caa.steer(tiny_llama, vector, layer=1, **where),
     ):
         judge.reply(short_messages)
     assert 0 < score_of(judge, short_messages) < 10
