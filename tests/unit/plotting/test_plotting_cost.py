@@ -58,7 +58,7 @@ def test_a_layer_is_chosen():
 
 
 def test_tables_without_costs_are_refused():
-    with pytest.raises(caa.InputError, match="tables: none is given"):
+    with pytest.raises(caa.InputError, match="tables: none was given"):
         caa.plot_cost()
     with pytest.raises(caa.InputError, match="table: it has none of the columns"):
         caa.plot_cost(costs("something"))
