@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import caa_interp as caa
+from caa_interp.evaluation.cost import own_answers
 from caa_interp.prompts.format import PromptFormat
+from tests.oracles import steering as oracle
 
 PASSAGES = [
     "The rain is good for the garden, and the sea is bright today.",
@@ -53,6 +55,20 @@ def test_perplexity_and_divergence_equal_plain_forward_passes(tiny_llama, vector
         assert row.divergence == pytest.approx(float(moved), abs=1e-4)
     assert (table.loc[table["multiplier"] == 0, "divergence"] == 0).all()
     assert (table.loc[table["multiplier"] != 0, "divergence"] > 1e-3).all()
+
+
+def test_own_answers_are_the_models_own_tokens(tiny_llama, plain_llama):
+    """A random model writes tokens that its tokenizer would not: its text, tokenized again, is another answer."""
+    form = PromptFormat.of(tiny_llama)
+    sequences = own_answers(tiny_llama, form, PROMPTS, 12, None)
+    again = []
+    for prompt, (tokens, n_prompt) in zip(PROMPTS, sequences, strict=True):
+        asked = form.tokens(prompt).tokens
+        answer = oracle.greedy(plain_llama, asked, [], 12, form.end_ids)
+        assert tokens == (*asked, *answer)
+        assert n_prompt == len(asked)
+        again.append(form.tokens(prompt, tiny_llama.tokenizer.decode(answer).strip()).tokens)
+    assert again != [tokens for tokens, _ in sequences]
 
 
 def test_passages_are_cut(tiny_llama, vector):
