@@ -54,7 +54,7 @@ def logit_lens(
     Raises
     ------
     InputError
-        If ``top_k`` or a layer is not one of those above, or the vector is zero at a layer.
+        If an argument is not one of those above, or the vector is zero at a layer.
     VectorMismatchError
         If the vector was not made for this model.
     ModelError
@@ -116,9 +116,9 @@ def steered_lens(
     vector
         A steering vector, several by name, or interventions, as in :func:`caa_interp.sweep`.
     layer
-        0-based block index at which a vector is applied.
+        0-based index of the block after which a vector is added.
     multipliers, operator, positions
-        Of a vector, see :class:`Intervention`; multiplier 0 is the unsteered model.
+        For a vector, see :class:`Intervention`; multiplier 0 is the unsteered model.
     layers
         0-based block indices to decode; default: all.
     top_k
@@ -142,12 +142,8 @@ def steered_lens(
 
     Raises
     ------
-    InputError
-        If an argument is not one of those above.
-    VectorMismatchError
-        If the vector was not made for this model.
-    ModelError
-        If the model does not make its logits by a final norm and an unembedding.
+    InputError, VectorMismatchError, ModelError
+        As in :func:`logit_lens`.
 
     Notes
     -----

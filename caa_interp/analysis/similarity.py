@@ -60,8 +60,7 @@ def cosine_similarity(
     mean that two behaviors are related. Cosines between models have a meaning only if one model was trained from the
     other, as a chat model from its base model.
 
-    For a random cosine c in d dimensions, c * sqrt((d - 1) / (1 - c ** 2)) has Student's t distribution with d - 1
-    degrees of freedom, so c ** 2 has the Beta(1/2, (d - 1)/2) distribution.
+    The square of a random cosine in d dimensions has the Beta(1/2, (d - 1)/2) distribution.
 
     Examples
     --------

@@ -2,7 +2,7 @@
 
 1. The vector of layer L is taken after block L. Blocks 0 to L may have written it; later blocks may read it.
 2. A head writes through W_O and reads through W_Q, W_K and W_V; a neuron writes its row of W_out and reads its
-   column of W_in, and of W_gate. Norms are folded into them (:mod:`caa_interp.models.weights`).
+   columns of W_in and W_gate. Norms are folded in (:mod:`caa_interp.models.weights`).
 3. The alignment of a unit vector ``v`` with a matrix ``W`` whose rows are directions of the residual stream is
    ``|W v| / |W|_F``: the composition score of Elhage et al. (2021, "A Mathematical Framework for Transformer
    Circuits", section "Composition of attention heads") for a matrix of rank 1. For the one row of a neuron it is

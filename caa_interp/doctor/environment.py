@@ -89,16 +89,10 @@ def _importable(name: str, modules: tuple[str, ...]) -> tuple[bool, str]:
     installed = ", ".join(f"{module} {version_of(module)}" for module in modules)
     if name != "figures":
         return True, installed
-    browser = _browser()
-    if browser is None:
+    from choreographer.browsers.chromium import Chromium
+
+    browser = Chromium.find_browser(skip_local=False)
+    if not browser or not Path(browser).is_file():
         what = "no Chrome or Chromium is found: install one, run `kaleido_get_chrome`, or set BROWSER_PATH"
         return False, f"{installed}, but {what}"
     return True, f"{installed}, drawn by {browser}"
-
-
-def _browser() -> Path | None:
-    """Path of the browser that kaleido draws with."""
-    from choreographer.browsers.chromium import Chromium
-
-    path = Chromium.find_browser(skip_local=False)
-    return Path(path) if path and Path(path).is_file() else None

@@ -67,10 +67,7 @@ def check_positions(subject: Subject) -> Verdict:
 
 @contextlib.contextmanager
 def _observed(model: Any, layer: int) -> Iterator[Callable[[], torch.Tensor]]:
-    """Record what is added between the output of a block and the input of the next, ``[position, d_model]``.
-
-    A hook set before those of steering sees the block's own output.
-    """
+    """Record what later hooks add between the output of a block and the input of the next, ``[position, d_model]``."""
     out: list[torch.Tensor] = []
     taken: list[torch.Tensor] = []
 

@@ -134,10 +134,7 @@ class Subject:
     def stepwise_log_probs(
         self, prompts: Sequence[Sequence[int]], answer: Sequence[int], layer: int = 0, multiplier: float = 0.0
     ) -> torch.Tensor:
-        """Log-probabilities ``[batch, 1 + n_answer, d_vocab]`` after prompts and answer, as in generation.
-
-        The prompts are padded on the left; from their last token on, tokens are given one at a time with a cache.
-        """
+        """Log-probabilities ``[batch, 1 + n_answer, d_vocab]`` after left-padded prompts and answer, token by token."""
         width = max(map(len, prompts))
         tokens = self.batch([(0,) * (width - len(prompt)) + tuple(prompt) for prompt in prompts])
         mask = self.batch([(0,) * (width - len(prompt)) + (1,) * len(prompt) for prompt in prompts])

@@ -36,11 +36,7 @@ def model_revision(model: Any) -> str | None:
 
 
 def folder_digest(folder: Path) -> str:
-    """Digest of the names and contents of a local model's files; the folder's own path does not count.
-
-    In files above 64 MiB only 4 KiB of every MiB are read, which saves a minute per checkpoint: training changes
-    every matrix.
-    """
+    """Digest of the names and contents of a model's files; above 64 MiB, 4 KiB of every MiB are read, to save time."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja") and path.is_file():

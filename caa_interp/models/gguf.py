@@ -34,10 +34,7 @@ def converted(file: Path) -> tuple[Path, str]:
 
 
 def set_bos(model: Any) -> None:
-    """Make the tokenizer of a loaded model prepend BOS, or not, if the model's GGUF file says so.
-
-    TransformerLens prepends BOS wherever a tokenizer has one, even for a model trained without it.
-    """
+    """Prepend BOS or not, as a model's GGUF file says; TransformerLens prepends it wherever a tokenizer has one."""
     add_bos = getattr(model.tokenizer, "init_kwargs", {}).get(_ADD_BOS)
     if add_bos is not None and model.tokenizer.bos_token is not None:
         model.tokenizer.add_bos_token = add_bos

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import tempfile
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,8 +35,6 @@ def listed_by_hooked(source: str) -> bool:
 
 def load_hooked(source: str, device: str | None, dtype: torch.dtype, revision: str | None) -> Any:
     """Load a listed name or a local folder, with unprocessed weights."""
-    import warnings
-
     from transformer_lens import HookedTransformer
     from transformers import AutoTokenizer, GenerationConfig
 
@@ -58,9 +59,6 @@ def load_hooked(source: str, device: str | None, dtype: torch.dtype, revision: s
 
 def _hooked_from_folder(source: str, device: str | None, dtype: torch.dtype) -> Any:
     """Convert the model in a folder, which HookedTransformer.from_pretrained cannot, and check its logits."""
-    import shutil
-    import tempfile
-
     import torch
     from transformer_lens import HookedTransformer, loading_from_pretrained as loading
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -47,11 +47,7 @@ class BlockWeights:
 
 
 def block_weights(model: Any, layer: int) -> BlockWeights:
-    """Copy the weights of block ``layer``.
-
-    Raises :class:`ModelError` if the block is not attention heads and one MLP (mixture of experts, recurrent,
-    convolutional), or is quantized.
-    """
+    """Copy the weights of block ``layer``, or raise :class:`ModelError` if it is not attention and one dense MLP."""
     block = model.blocks[layer]
     try:
         attention, mlp = block.attn, block.mlp

@@ -271,15 +271,13 @@ def _mean(residual: torch.Tensor) -> torch.Tensor:
 
 def _sides(rendering: Rendering, format: Format, asks: bool) -> list[Branch]:
     """Branches of the positive and the negative answer; with ``asks``, their letters are scored too."""
-    if format == "choices":
-        letter = rendering.n_shared
-        return [
-            Branch(tokens[: letter + 1], targets=((letter - 1, tokens[letter]),) if asks else (), reads=(letter,))
-            for tokens in (rendering.positive, rendering.negative)
-        ]
+    sides = (rendering.positive, rendering.negative)
+    if format == "text":
+        return [Branch(tokens, reads=tuple(range(rendering.n_prompt, len(tokens)))) for tokens in sides]
+    letter = rendering.n_shared
     return [
-        Branch(tokens, reads=tuple(range(rendering.n_prompt, len(tokens))))
-        for tokens in (rendering.positive, rendering.negative)
+        Branch(tokens[: letter + 1], targets=((letter - 1, tokens[letter]),) if asks else (), reads=(letter,))
+        for tokens in sides
     ]
 
 

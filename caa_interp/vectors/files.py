@@ -38,10 +38,7 @@ def write_header(kind: Kind, *fields: Any) -> str:
 
 
 def read_header(text: str, kind: Kind) -> list[Any]:
-    """Read the fields of a header, in the order of ``_FIELDS``; which of them are lists is the only check of content.
-
-    Raises :class:`InputError` if the text is not such a header, or is of a version not known here.
-    """
+    """Read the fields of a header, in the order of ``_FIELDS``, or raise :class:`InputError`; lists are checked."""
     expected, (what, _) = f"caa_interp/{kind}/1", _NAMES[kind]
     try:
         content = json.loads(text)
