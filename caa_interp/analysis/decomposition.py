@@ -1,14 +1,13 @@
-"""What a steering vector is made of, in the features of a sparse autoencoder.
+"""Decomposition of a steering vector into the features of a sparse autoencoder.
 
-A steering vector is a difference of activations. The encoder of a sparse autoencoder is made for activations, and is
-wrong for it in two ways (Mayne, Yang and Mahdi 2024): the vector is far smaller than an activation, so that the
-encoder's bias decides which features fire; and a feature that the vector takes away cannot show, as activations of
-features are not negative. The decoder is right: where two activations are sums of features, their difference is the
-sum of the same directions with signed coefficients, and the decoder's bias cancels. Hence:
+A steering vector is a difference of activations, for which the encoder is wrong in two ways (Mayne, Yang and Mahdi
+2024): the vector is far smaller than an activation, so the encoder's bias decides which features fire; and feature
+activations cannot be negative, so a feature that the vector removes never shows. The decoder has neither problem: the
+difference of two sums of features is a sum of the same directions with signed coefficients. Hence:
 
-1. scale the feature directions (rows of the decoder) to length 1;
-2. choose the feature with the largest absolute inner product with what is left of the vector;
-3. fit all chosen features to the vector by least squares, subtract them, and go on at 2
+1. Scale the feature directions (rows of the decoder) to length 1.
+2. Choose the feature with the largest absolute inner product with the residual, which is the vector at first.
+3. Fit all chosen features to the vector by least squares, subtract the fit to get the new residual, and repeat from 2
    (orthogonal matching pursuit; Pati, Rezaiifar and Krishnaprasad 1993).
 """
 
@@ -25,30 +24,30 @@ import pandas as pd
 import torch
 
 from caa_interp.errors import InputError, VectorMismatchError
-from caa_interp.models.access import hook_name
+from caa_interp.models.access import check_finite, hook_name
 from caa_interp.vectors.vector import SteeringVector
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
 MAX_CONFIG_BYTES = 2**20
 N_RANDOM = 20
-# What is left of the vector, relative to it, that counts as rounding.
+# Residual, relative to the vector, that counts as rounding.
 EXACT = 1e-6
 
 
 @dataclass(frozen=True)
 class SparseAutoencoder:
-    """Decoder of a sparse autoencoder, see :func:`load_sae`. A difference of activations has no use for the encoder.
+    """Decoder of a sparse autoencoder, see :func:`load_sae`.
 
     Attributes
     ----------
     decoder
-        ``[n_features, d_model]``, floating point; row ``i`` is what feature ``i`` writes.
+        ``[n_features, d_model]``, floating point; row ``i`` is the direction of feature ``i``.
     bias
         ``[d_model]``, what the decoder adds to every reconstruction.
     hook
-        Name of the activation that is reconstructed, such as ``"blocks.13.hook_resid_post"``; None if not known.
+        Name of the reconstructed activation, such as ``"blocks.13.hook_resid_post"``; None if not known.
     metadata
-        The rest of what is known, such as the model and the architecture.
+        Anything else, such as the model and the architecture.
     """
 
     decoder: torch.Tensor
@@ -63,10 +62,7 @@ class SparseAutoencoder:
                 "must be [n_features, d_model] and [d_model]. Transpose a decoder whose columns are the features."
             )
         for name, values in (("decoder", self.decoder), ("bias", self.bias)):
-            if not values.is_floating_point():
-                raise InputError(f"{name}: of type {values.dtype}; it must hold floating-point numbers.")
-            if not bool(values.isfinite().all()):
-                raise InputError(f"{name}: there are NaN or infinite entries; it must be finite.")
+            check_finite(values, name)
 
     def __repr__(self) -> str:
         return f"SparseAutoencoder({self.n_features} features, d_model {self.d_model}, hook {self.hook})"
@@ -88,9 +84,9 @@ def load_sae(path: str | Path) -> SparseAutoencoder:
     Parameters
     ----------
     path
-        A folder with ``sae_weights.safetensors`` and ``cfg.json``, as SAELens's ``save_model`` writes it; or a
-        safetensors file, with or without ``cfg.json`` beside it. ``W_dec`` ``[d_sae, d_in]`` and ``b_dec`` ``[d_in]``
-        are read, which all architectures of SAELens have; shapes are checked before anything is read.
+        A folder with ``sae_weights.safetensors`` and ``cfg.json``, as written by SAELens's ``save_model``; or a
+        safetensors file, with or without ``cfg.json`` next to it. Only ``W_dec`` ``[d_sae, d_in]`` and ``b_dec``
+        ``[d_in]`` are read, after their shapes have been checked.
 
     Returns
     -------
@@ -100,9 +96,8 @@ def load_sae(path: str | Path) -> SparseAutoencoder:
     Raises
     ------
     InputError
-        If there is no such file, if it is not safetensors, if a tensor is missing, or if shapes do not agree with
-        one another or with ``cfg.json``. A transposed decoder is refused; a square one, whose shape does not tell
-        which way round it is, is read only with ``cfg.json``.
+        If there is no such file, if it is not safetensors, if a tensor is missing, or if shapes disagree with each
+        other or with ``cfg.json``, as those of a transposed decoder do. A square decoder needs ``cfg.json``.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -121,7 +116,7 @@ def load_sae(path: str | Path) -> SparseAutoencoder:
             f"sparse autoencoder {weights}: not a safetensors file ({error}). Save it with SAELens's save_model; "
             "pickled files (.pt) are not read."
         ) from error
-    # SAELens 6 keeps the hook under "metadata", older versions beside the rest; a transcoder writes to another one.
+    # SAELens 6 keeps the hook under "metadata", older versions at the top level; a transcoder has an output hook.
     known = {**config, **config.get("metadata", {})}
     hook = known.get("hook_name_out") or known.get("hook_name") or known.get("hook_point")
     return SparseAutoencoder(decoder, bias, hook, config)
@@ -148,17 +143,17 @@ def decompose(
     Returns
     -------
     pandas.DataFrame
-        One row per feature, in the order in which the pursuit chose them; fewer than ``n_features`` where nothing is
-        left of the vector, or no feature has a part in what is left:
+        One row per feature, in the order of choice; fewer than ``n_features`` if the residual vanishes or is
+        orthogonal to every feature:
 
         - ``vector``, ``layer``, ``norm``: the vector's name, its layer, and its norm there;
         - ``rank``: from 1;
         - ``feature``: row of the decoder;
-        - ``coefficient``: of the feature's direction of length 1 in the least-squares fit of all rows, in units of
-          the residual stream; negative where the vector takes the feature away;
-        - ``cosine``: of the feature's direction with the vector (-1 to 1);
-        - ``error``: what is left after this many features, as a share of the vector's norm (0 to 1);
-        - ``random_error``: the same for random directions, the mean over 20;
+        - ``coefficient``: of the feature's unit direction in the least-squares fit of all rows, in units of the
+          residual stream; negative if the vector removes the feature;
+        - ``cosine``: of the feature's direction and the vector (-1 to 1);
+        - ``error``: norm of the residual after this many features, as a share of the vector's norm (0 to 1);
+        - ``random_error``: the same for random directions, averaged over 20;
         - ``n_features``: of the autoencoder.
 
     Raises
@@ -170,15 +165,10 @@ def decompose(
 
     Notes
     -----
-    With enough features any direction can be fitted. What the features explain is how far ``error`` lies below
-    ``random_error``. Features overlap, so that a fit is not unique: a feature that was not chosen may have a large
-    cosine with the vector, because a similar one stands for it. An autoencoder that scales activations before it
-    encodes them has directions of another length, which plays no part here.
-
-    References
-    ----------
-    Mayne, Yang and Mahdi 2024, Can sparse autoencoders be used to decompose and interpret steering vectors?,
-    arXiv:2411.08790: why the encoder is not used.
+    With enough features any direction can be fitted, so judge the features by how far ``error`` lies below
+    ``random_error``. Features overlap, so a fit is not unique: a feature with a large cosine may be left out because
+    a similar one was chosen first. The encoder is not used, for the reasons in Mayne, Yang and Mahdi 2024,
+    arXiv:2411.08790.
     """
     target = vector.at(layer).double()
     _check_fit(vector, sae, layer, n_features)
@@ -187,14 +177,14 @@ def decompose(
             f"vector: it is zero at layer {layer}, so there is nothing to decompose. Choose another layer."
         )
     target = target.to(sae.decoder.device)
-    # Half precision is too coarse for inner products; a feature whose direction is zero stays zero and is not chosen.
+    # Half precision is too coarse for inner products. A zero direction stays zero and is never chosen.
     decoder = sae.decoder if sae.decoder.dtype == torch.float64 else sae.decoder.float()
     directions = torch.nn.functional.normalize(decoder, dim=1)
     features, coefficients, errors = _pursue(directions, target, n_features)
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(N_RANDOM, sae.d_model, generator=generator, dtype=torch.float64).to(target.device)
     random = [_pursue(directions, one, n_features)[2] for one in drawn]
-    # A pursuit that ends early has the error of its last feature from there on.
+    # A pursuit that ends early keeps its last error.
     ranks = range(1, len(features) + 1)
     random_errors = [[each[min(rank, len(each) - 1)] for each in random] for rank in ranks]
     return pd.DataFrame(
@@ -218,30 +208,29 @@ def _pursue(
 ) -> tuple[list[int], list[float], list[float]]:
     """Orthogonal matching pursuit: features, their coefficients, and the relative error after 0, 1, ... features.
 
-    ``directions`` ``[n_features, d_model]`` have length 1 or 0, and ``target`` ``[d_model]``, float64, is not zero.
+    ``directions`` ``[n_features, d_model]`` have length 1 or 0; ``target`` ``[d_model]`` is float64 and not zero.
     """
     features: list[int] = []
     coefficients: list[float] = []
     errors = [1.0]
-    left = target
-    while len(features) < n_features and left.norm() > EXACT * target.norm():
-        match = (directions @ left.to(directions.dtype)).abs()
-        # What is left is orthogonal to the chosen features up to rounding.
-        match[features] = 0
+    residual = target
+    while len(features) < n_features and residual.norm() > EXACT * target.norm():
+        match = (directions @ residual.to(directions.dtype)).abs()
+        match[features] = 0  # as it is up to rounding
         best = int(match.argmax())
-        if match[best] <= EXACT * left.norm():
+        if match[best] <= EXACT * residual.norm():
             break
         features.append(best)
         columns = directions[features].double().T
         fit = torch.linalg.lstsq(columns, target[:, None]).solution[:, 0]
-        left = target - columns @ fit
+        residual = target - columns @ fit
         coefficients = fit.tolist()
-        errors.append(float(left.norm() / target.norm()))
+        errors.append(float(residual.norm() / target.norm()))
     return features, coefficients, errors
 
 
 def _config(path: Path) -> dict[str, Any]:
-    """Content of ``cfg.json``; empty where there is none."""
+    """Content of ``cfg.json``; empty if there is no such file."""
     if not path.is_file():
         return {}
     if path.stat().st_size > MAX_CONFIG_BYTES:
@@ -265,15 +254,15 @@ def _check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]], config: Map
     given, width = shapes["W_dec"], shapes["b_dec"]
     declared = (config.get("d_sae", given[0] if given else 0), config.get("d_out", config.get("d_in", *width[:1])))
     if len(given) != 2 or width != given[1:] or declared != given:
-        told = f", and {CONFIG} says {list(declared)}" if config else ""
+        said = f", and {CONFIG} says {list(declared)}" if config else ""
         raise InputError(
-            f"sparse autoencoder {path}: W_dec has shape {list(given)} and b_dec {list(width)}{told}; they must be "
+            f"sparse autoencoder {path}: W_dec has shape {list(given)} and b_dec {list(width)}{said}; they must be "
             "[d_sae, d_in] and [d_in]. If the decoder is transposed, save its transpose."
         )
     if given[0] == given[1] and "d_sae" not in config:
         raise InputError(
             f"sparse autoencoder {path}: W_dec is square, {list(given)}, so that its shape does not tell rows from "
-            f"columns. Put SAELens's {CONFIG} beside it."
+            f"columns. Put SAELens's {CONFIG} next to it."
         )
 
 

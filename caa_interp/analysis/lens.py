@@ -1,8 +1,7 @@
-"""Vectors and steered states as tokens.
+"""Vectors and steered states as tokens, through the final norm and unembedding: the logit lens (nostalgebraist 2020).
 
-Rimsky et al. (2024) decode the activations inside a steered model through its final norm and unembedding, as in
-the logit lens (nostalgebraist 2020); :func:`steered_lens` does that at every layer, and :func:`logit_lens` reads a
-steering vector itself in the same way.
+As in Rimsky et al. (2024), :func:`steered_lens` decodes the states inside a steered model, here at every layer.
+:func:`logit_lens` decodes a steering vector itself.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ def logit_lens(
     layers
         0-based block indices; default: all of the vector's.
     top_k
-        Number of tokens a side, at least 1; default 10.
+        Number of tokens per side, at least 1.
 
     Returns
     -------
@@ -48,16 +47,14 @@ def logit_lens(
         logits, ``"suppressed"``: the lowest ones of the same readout), ``rank`` (from 1, the most extreme), ``token``,
         ``token_id``, ``logit``, ``n_pairs`` (that the vector was made from; missing if it does not say) and ``model``.
 
-        ``logit`` is the logit minus the mean over the vocabulary, so 0 is the average token: no probability
-        depends on that mean, and models differ in it, also the same model with centered weights.
-
-        ``token`` writes a space as ``␣`` and what cannot be seen as Python does (``\n``, ``\xe2`` for a part of a
-        character), so that ``␣happy`` and ``happy`` are told apart.
+        ``logit`` is the logit minus the mean over the vocabulary, on which no probability depends; 0 is the average
+        token. ``token`` shows a space as ``␣`` and other invisible characters as in Python (``\n``, ``\xe2`` for part
+        of a character).
 
     Raises
     ------
     InputError
-        If ``top_k`` or a layer is not one of those above, or the vector is zero at a layer.
+        If an argument is not one of those above, or the vector is zero at a layer.
     VectorMismatchError
         If the vector was not made for this model.
     ModelError
@@ -65,14 +62,11 @@ def logit_lens(
 
     Notes
     -----
-    An RMSNorm divides by the root mean square of its input, so the length of the vector is removed: the logits of
-    ``v`` and ``2 * v`` are equal, and layers can be compared although later vectors are longer. (The vector is
-    brought to root mean square 1 before, so that the norm's epsilon does not matter for short ones.) What is read
-    is the direction alone, as if it were the whole state; while steering it is added to a state that is much
-    longer. A LayerNorm (GPT-2, Pythia) also takes off the vector's mean over its entries, and adds a bias which,
-    unembedded, is a share of the logits that is the same for every vector; so a vector and its negative do not
-    mirror each other there, as they do under RMSNorm without a cap on the logits. Later blocks would also change
-    what an early layer's vector does: early rows say little.
+    The final norm removes the length of the vector, so ``v`` and ``2 * v`` have the same logits, and layers can be
+    compared although later vectors are longer. (The vector is scaled to root mean square 1 first, so that the norm's
+    epsilon does not matter.) In steering, the vector is added to a much longer state, and later blocks change its
+    effect, so early layers say little. A LayerNorm (GPT-2, Pythia) also removes the mean of the vector's entries and
+    adds a bias, the same for every vector, so ``v`` and ``-v`` do not mirror each other as they do with RMSNorm.
     """
     vector.check_fits(model)
     chosen = check_layers(layers, vector.layers, "the vector")
@@ -109,10 +103,9 @@ def steered_lens(
     system_prompt: str | None = None,
     prompt_format: PromptFormat | None = None,
 ) -> pd.DataFrame:
-    r"""Tokens that the states inside the blocks decode to while the model is steered.
+    """Tokens to which the states inside the blocks decode while the model is steered.
 
-    The states are read at the last token: of the prompt, or of the answer if there is one. Steering starts at the
-    last token of the prompt, as always.
+    The states are read at the last token: of the prompt, or of the answer if there is one.
 
     Parameters
     ----------
@@ -123,13 +116,13 @@ def steered_lens(
     vector
         A steering vector, several by name, or interventions, as in :func:`caa_interp.sweep`.
     layer
-        0-based block index at which a vector is applied.
+        0-based index of the block after which a vector is added.
     multipliers, operator, positions
-        Of a vector, see :class:`Intervention`; multiplier 0 is the unsteered model.
+        For a vector, see :class:`Intervention`; multiplier 0 is the unsteered model.
     layers
         0-based block indices to decode; default: all.
     top_k
-        Number of tokens a state, at least 1; default 5.
+        Number of tokens per state, at least 1.
     answer
         Start of the model's answer; default: none.
     system_prompt, prompt_format
@@ -143,24 +136,19 @@ def steered_lens(
         ``logit`` (minus the mean over the vocabulary), ``probability`` (0 to 1, softmax over the vocabulary),
         ``read_at`` (the last token) and ``model``.
 
-        ``component`` is ``"attention output"`` and ``"MLP output"`` (what a block adds to the residual stream),
-        ``"mid residual"`` (the stream between the two) or ``"block output"`` (the stream after the block; at
-        ``layer`` with the vector added). The block output of the last layer gives the model's own next token. A
-        model whose attention and MLP are parallel (Pythia, GPT-J) has no mid residual; it is left out.
+        ``component`` is ``"attention output"``, ``"MLP output"``, ``"mid residual"`` (the residual stream between the
+        two; absent if they are parallel, as in Pythia and GPT-J) or ``"block output"`` (the stream after the block; at
+        ``layer`` with the vector added). The block output of the last layer gives the model's own next token.
 
     Raises
     ------
-    InputError
-        If an argument is not one of those above.
-    VectorMismatchError
-        If the vector was not made for this model.
-    ModelError
-        If the model does not make its logits by a final norm and an unembedding.
+    InputError, VectorMismatchError, ModelError
+        As in :func:`logit_lens`.
 
     Notes
     -----
-    Each state goes through the final norm as it is, as in the paper. The outputs of attention and MLP are parts of
-    the stream: decoded alone they say what the part writes, not what the model would answer.
+    Each state goes through the final norm unscaled, as in the paper. The outputs of attention and MLP are only parts of
+    the stream: they say what the part writes, not what the model would answer.
     """
     if layer is None and isinstance(vector, SteeringVector) and len(vector.layers) > 1:
         raise InputError(f"layer: {vector!r} needs one. Give layer=, one of the vector's.")
@@ -189,7 +177,7 @@ def steered_lens(
 
 
 def _ranks(tokenizer: Any, ids: torch.Tensor, columns: dict[str, torch.Tensor]) -> pd.DataFrame:
-    """Rows of one ranking, the first first."""
+    """Rows of one ranking, in order."""
     listed = ids.tolist()
     numbers = {name: values.tolist() for name, values in columns.items()}
     ranks = range(1, len(listed) + 1)

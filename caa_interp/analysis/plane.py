@@ -1,4 +1,4 @@
-"""Points in many dimensions as points on a plane: principal components, UMAP, t-SNE. numpy in, numpy out."""
+"""Points in many dimensions as points on a plane: principal components, UMAP, t-SNE."""
 
 from __future__ import annotations
 
@@ -27,16 +27,10 @@ FEWEST: dict[Method, int] = {"pca": 3, "umap": 3, "tsne": PERPLEXITY + 1}
 
 @dataclass(frozen=True)
 class Plane:
-    """A plane that was fitted to points.
+    """A plane fitted to points: their coordinates ``[n_points, 2]`` on it, and how to place others.
 
-    Attributes
-    ----------
-    placed
-        Where the points are on it, ``[n_points, 2]``.
-    shares
-        Share of their variance along each axis, 0 to 1; NaN for UMAP and t-SNE.
-    place
-        Returns the places ``[n, 2]`` of further points ``[n, d]``; None for t-SNE, which has no such step.
+    ``shares`` of their variance along each axis, 0 to 1, are NaN for UMAP and t-SNE. ``place`` maps further points
+    ``[n, d]`` to ``[n, 2]``; it is None for t-SNE, which cannot.
     """
 
     placed: np.ndarray
@@ -45,7 +39,7 @@ class Plane:
 
 
 def check_method(method: Method, n_points: int, what: str = "points") -> None:
-    """Raise :class:`InputError` unless there is such a method, and ``n_points`` are enough for it."""
+    """Raise :class:`InputError` unless the method exists and ``n_points`` are enough for it."""
     if method not in FEWEST:
         raise InputError(f"method: {method!r} is not one of {', '.join(map(repr, FEWEST))}.")
     fewest = FEWEST[method]
@@ -55,21 +49,10 @@ def check_method(method: Method, n_points: int, what: str = "points") -> None:
 
 
 def fit_plane(points: np.ndarray, method: Method, seed: int, what: str = "points") -> Plane:
-    """Fit a plane.
+    """Fit a plane to ``points`` ``[n_points, d]``, float64, by a method of :func:`caa_interp.analysis.project`.
 
-    Parameters
-    ----------
-    points
-        ``[n_points, d]``, float64, as many as :func:`check_method` asks for.
-    method
-        ``"pca"``: exact; the entry of each component that is largest in absolute value is positive. ``"umap"``: with
-        15 neighbors, fewer if there are not as many. ``"tsne"``: with perplexity 30. Both start from the principal
-        components, which keeps the large-scale arrangement (Kobak and Linderman 2021), and run in one thread, so
-        that they repeat to the bit.
-    seed
-        Seed of UMAP and t-SNE; the principal components do not depend on it.
-    what
-        Name of the points in messages.
+    UMAP and t-SNE start from the principal components, which keeps the large-scale arrangement (Kobak and Linderman
+    2021), and run in one thread, so that they repeat to the bit. ``what`` names the points in messages.
     """
     if (points == points[0]).all():
         raise InputError(f"{what}: all {len(points)} points are the same, so there is nothing to see on a plane.")
@@ -79,7 +62,7 @@ def fit_plane(points: np.ndarray, method: Method, seed: int, what: str = "points
 def _pca(points: np.ndarray, seed: int) -> Plane:
     from sklearn.decomposition import PCA
 
-    # Truncated, so quick at any width, and exact to rounding; but it cannot give all components there are.
+    # Truncated, so quick at any width, and exact to rounding; but it cannot return all components.
     solver = "arpack" if points.shape[1] > 2 else "full"
     fit = PCA(n_components=2, svd_solver=solver, random_state=seed).fit(points)
     x_share, y_share = fit.explained_variance_ratio_
@@ -88,7 +71,7 @@ def _pca(points: np.ndarray, seed: int) -> Plane:
 
 def _umap(points: np.ndarray, seed: int) -> Plane:
     with warnings.catch_warnings():
-        # It says that it has no TensorFlow, which nothing here needs.
+        # UMAP warns about missing TensorFlow, which is not needed here.
         warnings.simplefilter("ignore", ImportWarning)
         from umap import UMAP
 
@@ -101,7 +84,7 @@ def _tsne(points: np.ndarray, seed: int) -> Plane:
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
-    # Three or more threads add up in an order of their own, and the descent makes that visible.
+    # The order of sums differs between threads, and the descent amplifies it.
     with threadpool_limits(limits=1, user_api="openmp"):
         placed = TSNE(perplexity=PERPLEXITY, init="pca", random_state=seed).fit_transform(points)
     return Plane(placed.astype(np.float64), (np.nan, np.nan), None)

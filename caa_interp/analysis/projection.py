@@ -2,10 +2,9 @@
 
 1. Take the activations of both sides of every pair at a layer.
 2. Project them onto their first two principal components (or a neighbor embedding: UMAP, t-SNE).
-3. Clusters that appear as depth grows say where a behavior becomes a direction.
+3. The layers at which clusters appear show where a behavior becomes a direction.
 
-Beyond the paper: several behaviors on one map, held-out activations put onto the map of others, and the vectors of
-all behaviors and layers as one map.
+Beyond the paper: several behaviors on one map, held-out activations, maps of vectors.
 """
 
 from __future__ import annotations
@@ -41,20 +40,20 @@ def project(
     Parameters
     ----------
     activations
-        Result of :func:`caa_interp.collect_activations`, or several by the name of their behavior, on one map. They
-        must come from one model, in one format.
+        Result of :func:`caa_interp.collect_activations`, or several on one map, ``{behavior: activations}``, from one
+        model in one format.
     method
-        ``"pca"``: principal components (exact; the sign of each is such that its largest entry is positive).
-        ``"umap"``: UMAP with 15 neighbors. ``"tsne"``: t-SNE with perplexity 30, for more than 30 points.
-        Both start from the principal components (Kobak and Linderman 2021).
+        ``"pca"``: exact principal components, each with its largest entry positive. ``"umap"``: UMAP with 15
+        neighbors, or all if there are fewer. ``"tsne"``: t-SNE with perplexity 30, for more than 30 points. Both start
+        from the principal components (Kobak and Linderman 2021).
     layers
         0-based block indices; default: all of the activations'.
     fit
-        ``"each"`` (default): a map for each layer. ``"shared"``: one map for all layers together, so that
-        coordinates can be compared between layers.
+        ``"each"`` (default): one map per layer. ``"shared"``: one map for all layers, so that coordinates can be
+        compared between layers.
     held_out
-        Further activations, as one or by name, that are put onto the map without having a part in it. t-SNE
-        has no such step.
+        Further activations, given like ``activations``, to place on the map without fitting it to them; not with
+        t-SNE.
     seed
         Seed of UMAP and t-SNE; the principal components do not depend on it.
 
@@ -63,20 +62,18 @@ def project(
     pandas.DataFrame
         One row per behavior, row of the activations, side and layer:
 
-        - ``behavior`` (``""`` where none is named), ``item`` (0-based number of the pair), ``id``, ``topic``,
+        - ``behavior`` (``""`` if not named), ``item`` (0-based number of the pair), ``id``, ``topic``,
           ``order`` (as in :class:`Activations`), ``side`` (``"positive"`` or ``"negative"``), ``split`` (``"fit"`` or
           ``"held out"``), ``layer``;
-        - ``x``, ``y``: for PCA in units of the residual stream, centered on the mean of the fitted points; else
-          without a unit;
-        - ``x_share``, ``y_share``: share of the fitted points' variance along each component, 0 to 1; missing for
-          UMAP and t-SNE;
+        - ``x``, ``y``: for PCA in units of the residual stream, with the mean of the fitted points at 0;
+        - ``x_share``, ``y_share``: share of the fitted points' variance along each component, 0 to 1; only for PCA;
         - ``method``, ``fit``, ``seed``, ``format``, ``model``, and ``n_neighbors`` of UMAP or ``perplexity`` of t-SNE.
 
     Raises
     ------
     InputError
-        If activations differ in layers, width, format or model, if the points are too few or all the same, or if a
-        method is not known.
+        If activations differ in layers, width, format or model, if the points are too few or all the same, or if the
+        method is unknown.
     """
     if fit not in get_args(Fit):
         raise InputError(f"fit: {fit!r} is not one of {', '.join(map(repr, get_args(Fit)))}.")
@@ -119,15 +116,11 @@ def project_vectors(
     ----------
     vectors
         ``{name: vector}``, all of one width; they may be of different models.
-    method
+    method, layers, seed
         As in :func:`project`.
-    layers
-        0-based block indices; default: all of the vectors'.
     normalize
-        Whether each vector is divided by its norm first (default), so that the map shows directions. Norms grow
-        with depth, and without this they are most of what is seen.
-    seed
-        As in :func:`project`.
+        Divide each vector by its norm first (default), so that the map shows directions. Otherwise it mostly shows
+        that norms grow with depth.
 
     Returns
     -------
@@ -139,7 +132,7 @@ def project_vectors(
     Raises
     ------
     InputError
-        If there are too few points, if they are all the same, or if one that is to be normalized is zero.
+        If there are too few points, if they are all the same, or if a vector to be normalized is zero.
     VectorMismatchError
         If the vectors differ in width.
     """
@@ -178,7 +171,7 @@ def _points(groups: Mapping[str, Activations], layers: Sequence[int]) -> np.ndar
 
 
 def _labels(groups: Mapping[str, Activations], layers: Sequence[int], split: str) -> pd.DataFrame:
-    """What is known of each point, in the order of :func:`_points`."""
+    """Label columns of each point, in the order of :func:`_points`."""
     rows = [
         (name, item, pair.id, pair.topic, order, side, split, layer)
         for layer in layers
@@ -190,7 +183,7 @@ def _labels(groups: Mapping[str, Activations], layers: Sequence[int], split: str
 
 
 def _at_layers(values: torch.Tensor, available: Sequence[int], layers: Sequence[int]) -> np.ndarray:
-    """Entries of some layers, in float64; the layers are the last axis but one."""
+    """Entries of some layers, in float64; layers are the second-to-last axis."""
     return values[..., [available.index(layer) for layer in layers], :].double().numpy()
 
 
@@ -201,8 +194,8 @@ def _with_places(table: pd.DataFrame, placed: np.ndarray, shares: tuple[float, f
 def _named(given: Any, kind: type[_Kind], what: str) -> Mapping[str, _Kind]:
     """Check that ``given`` is a mapping with at least one value, all of one kind, and return it."""
     if not isinstance(given, Mapping) or not given:
-        found = "an empty mapping" if isinstance(given, Mapping) else type(given).__name__
-        raise InputError(f"{what}: {found}; give a mapping of names, with at least one {kind.__name__}.")
+        kind_given = "an empty mapping" if isinstance(given, Mapping) else type(given).__name__
+        raise InputError(f"{what}: {kind_given}; give a mapping of names, with at least one {kind.__name__}.")
     for name, value in given.items():
         if not isinstance(name, str):
             raise InputError(f"{what}: the name {name!r} is {type(name).__name__}; it must be a text.")
@@ -212,7 +205,7 @@ def _named(given: Any, kind: type[_Kind], what: str) -> Mapping[str, _Kind]:
 
 
 def _labelled(groups: Mapping[str, _Kind], what: str) -> dict[str, _Kind]:
-    """Groups by the name that they have in messages."""
+    """Groups by their name in messages."""
     return {f"{what}[{name!r}]" if name else what: group for name, group in groups.items()}
 
 
@@ -233,7 +226,7 @@ def _check_alike(every: Mapping[str, Activations]) -> None:
 
 
 def _common_layers(every: Mapping[str, _Kind], layers: int | Sequence[int] | None) -> list[int]:
-    """Return ``layers`` if all have them; default: all layers, which must then be the same."""
+    """Return ``layers`` if all groups have them; by default all layers, which must then be the same."""
     label, first = next(iter(every.items()))
     for other_label, other in every.items():
         if layers is None and set(other.layers) != set(first.layers):

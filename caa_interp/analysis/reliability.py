@@ -1,12 +1,11 @@
-"""How far a steering vector can be trusted, from the activations that it was made of.
+"""Reliability of a steering vector, from the activations that it was made from.
 
-A mean difference exists for any set of pairs, also where they share nothing. Vectors steer more reliably where the
-differences of the pairs point the same way and where the two sides are well separated (Braun et al. 2025), and may
-owe part of their effect to the answer letter (Tan et al. 2024). These statistics need no steered pass.
+Any set of pairs has a mean difference, even if the pairs share nothing. Vectors steer more reliably if the differences
+of the pairs point the same way and the two sides are well separated (Braun et al. 2025), and part of their effect may
+be due to the answer letter (Tan et al. 2024). These statistics need no steered pass.
 
-1. For every pair take the difference of its two activations; two letter orders of a pair are averaged first, so that
-   a pair is one item.
-2. Hold every pair against the mean difference of the OTHER pairs, so that no pair vouches for itself.
+1. Take the difference of the two activations of every pair, averaged over letter orders.
+2. Compare every pair with the mean difference of the OTHER pairs.
 3. Leave out each pair in turn for the intervals (jackknife). Everything follows from inner products between pairs.
 """
 
@@ -50,14 +49,13 @@ def reliability(
     Parameters
     ----------
     activations
-        Result of :func:`caa_interp.collect_activations`. Rows of equal pairs, such as its two letter orders, are
-        averaged and count as one pair.
+        Result of :func:`caa_interp.collect_activations`. Rows of equal pairs are averaged and count as one pair.
     layers
         0-based block indices; default: all of the activations'.
     confidence
         Confidence of the intervals, between 0 and 1.
     seed
-        Seed of the random halves; nothing else is random.
+        Seed of the random halves.
 
     Returns
     -------
@@ -65,21 +63,20 @@ def reliability(
         One row per layer. A statistic with an interval has columns with ``_low`` and ``_high``.
 
         - ``n``: number of pairs.
-        - ``agreement`` (interval; -1 to 1): mean cosine of a pair's difference with the mean difference of the other
-          pairs. 0 for unrelated differences. It grows with ``n``, as the other pairs' mean loses its noise.
+        - ``agreement`` (interval; -1 to 1): mean cosine of a pair's difference and the mean difference of the other
+          pairs. 0 for unrelated differences. It grows with ``n``.
         - ``pairwise_cosine`` (interval; -1 to 1): mean cosine of the differences of two pairs. Its expectation does
-          not depend on ``n``, so that it compares sets of different sizes.
+          not depend on ``n``.
         - ``split_half`` (range; -1 to 1): mean cosine of the vectors of two random halves of the pairs; ``_low`` and
           ``_high`` are percentiles over 1000 splits of these same pairs, not a confidence interval.
         - ``separation`` (interval): d' of the two sides along the vector of the other pairs: the difference of the
-          means in units of the root mean square of the two standard deviations. 0 for sides that are alike.
+          means in units of the root mean square of the two standard deviations.
         - ``probe_accuracy`` (interval; 0 to 1): share of answers on the right side of the midpoint of the other
-          pairs, along the vector of the other pairs. It is this vector as a classifier, leaving one pair out; a
-          fitted probe may do better. Chance is 0.5.
+          pairs, along the vector of the other pairs. Chance is 0.5; a fitted probe may do better.
         - ``variance_share`` (interval; 0 to 1): share of the differences' sum of squares that lies along the vector
           of the other pairs. About ``1 / d_model`` for isotropic noise.
         - ``norm``, ``residual_norm``, ``relative_norm``: norm of the vector, mean norm of the activations, and their
-          ratio. They describe this vector; noise makes its norm larger than that of the true mean difference.
+          ratio. Noise makes the norm larger than that of the true mean difference.
         - ``length_correlation`` (interval; -1 to 1): correlation over pairs of the difference along the vector of the
           other pairs with the difference of the answers' lengths in characters.
         - ``letter_cosine`` (interval; -1 to 1): cosine of the vector with the mean letter direction, half the
@@ -87,9 +84,9 @@ def reliability(
         - ``letter_share`` (interval; 0 to 1): share of the variance of the differences' projections on the vector,
           over pairs and orders, that the letter explains.
 
-        NaN where something is not defined: with one pair all but the norms, with two pairs the intervals of the
-        jackknife, where a difference is zero and has no direction, where all length differences are equal, and the
-        letter without both orders kept apart. ``confidence``, ``format`` and ``model`` are columns, too.
+        NaN where something is undefined: all but the norms with one pair, the jackknife's intervals with two pairs,
+        directions of zero differences, correlations with equal length differences, and the letter's statistics unless
+        both orders are kept apart. ``confidence``, ``format`` and ``model`` are columns, too.
 
     Raises
     ------
@@ -98,22 +95,15 @@ def reliability(
 
     Notes
     -----
-    Read ``split_half`` r as in test theory (Spearman 1910, Brown 1910): vectors from two sets of ``n`` pairs each
-    would have a cosine of about 2r / (1 + r), and this vector has a cosine of about sqrt(2r / (1 + r)) with the
-    direction that it would have with very many pairs of this kind.
+    With ``split_half`` r, two sets of ``n`` pairs each would give vectors with a cosine of about 2r / (1 + r), and the
+    cosine of this vector with that of very many pairs is about sqrt(2r / (1 + r)) (Spearman 1910, Brown 1910).
 
-    Intervals are Student's t with the jackknife's standard error, which leaves out a pair as item and as part of the
-    others' mean. The one of ``probe_accuracy`` is Wilson's with the pairs as trials, which is wide: the two answers
-    of a pair seldom err together. All of them treat pairs as independent: pairs written from one template are less
-    than ``n`` facts.
+    Intervals are Student's t with the jackknife's standard error; that of ``probe_accuracy`` is Wilson's with the pairs
+    as trials, which is wide, since the two answers of a pair seldom err together. All treat pairs as independent, which
+    pairs written from one template are not.
 
-    High values say that the pairs share a direction, not that it is the behavior: a letter, a length, or a tone that
-    all positive answers have in common is shared as well.
-
-    References
-    ----------
-    Braun et al. 2025, Understanding (Un)Reliability of Steering Vectors in Language Models, arXiv:2505.22637.
-    Tan et al. 2024, Analysing the Generalisation and Reliability of Steering Vectors, NeurIPS.
+    High values say that the pairs share a direction, which may be that of a letter, a length or a tone instead of the
+    behavior (Tan et al. 2024, arXiv:2407.12404; Braun et al. 2025, arXiv:2505.22637).
     """
     if not isinstance(activations, Activations):
         raise InputError(
@@ -146,7 +136,7 @@ def _means(values: torch.Tensor, group: torch.Tensor, n: int) -> np.ndarray:
 
 
 def _letter(difference: torch.Tensor, pair_of_row: torch.Tensor, n: int, orders: Sequence[str]) -> np.ndarray | None:
-    """Half of each pair's difference between its letter orders ``[n, d_model]``; None without both of every pair."""
+    """Half the difference of each pair's letter orders ``[n, d_model]``; None unless every pair has both."""
     means = []
     for order in ("AB", "BA"):
         rows = torch.tensor([given == order for given in orders])
@@ -164,7 +154,7 @@ def _measure(
     halves: np.ndarray,
     confidence: float,
 ) -> dict[str, float]:
-    """Statistics and intervals of one layer, from both sides ``[n, d_model]``; 0 / 0 is NaN, as it should be."""
+    """Statistics and intervals of one layer, from both sides ``[n, d_model]``; 0 / 0 gives NaN on purpose."""
     n = len(positive)
     difference, middle = positive - negative, (positive + negative) / 2
     gram = difference @ difference.T
@@ -174,7 +164,7 @@ def _measure(
     own, size = np.diag(gram), kept.sum(1)
     unit = gram / np.sqrt(np.outer(own, own))
     spread = (_variance(center, kept) + _variance(along, kept) / 4) * size / (size - 1)
-    # What an interval cannot leave, and the statistic of all pairs and without each one.
+    # The range of each statistic, and its values with all pairs and without each one.
     jackknifed = {
         "agreement": (-1, 1, _mean(along / np.sqrt(own), kept)),
         "pairwise_cosine": (-1, 1, (_quadratic(unit, kept) - kept @ np.diag(unit)) / (size * (size - 1))),
@@ -183,19 +173,19 @@ def _measure(
         "length_correlation": (-1, 1, _correlation(along, lengths, kept)),
         **_letter_statistics(letter, difference, gram, kept),
     }
-    found = {
+    intervals = {
         name: (values[0], *np.clip(jackknife_interval(values[0], values[1:], confidence), least, most))
         for name, (least, most, values) in jackknifed.items()
     }
     # The positive side is at center + along / 2, the negative one at center - along / 2; 0 is halfway.
     accuracy = 0.5 + (np.sign(center + along / 2) - np.sign(center - along / 2))[0].mean() / 4
-    found["probe_accuracy"] = (accuracy, *wilson_interval(accuracy, n, confidence))
+    intervals["probe_accuracy"] = (accuracy, *wilson_interval(accuracy, n, confidence))
     cosines = _split_cosines(gram, halves)
-    found["split_half"] = (cosines.mean(), *np.quantile(cosines, [(1 - confidence) / 2, (1 + confidence) / 2]))
+    intervals["split_half"] = (cosines.mean(), *np.quantile(cosines, [(1 - confidence) / 2, (1 + confidence) / 2]))
     row = {
         f"{name}{end}": float(value)
         for name in _WITH_INTERVAL
-        for end, value in zip(("", "_low", "_high"), found[name], strict=True)
+        for end, value in zip(("", "_low", "_high"), intervals[name], strict=True)
     }
     norm = float(np.linalg.norm(difference.mean(0)))
     residual_norm = float(np.linalg.norm([positive, negative], axis=-1).mean())
@@ -203,21 +193,11 @@ def _measure(
 
 
 def _held_out(gram: np.ndarray, cross: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each pair along the unit vector of the other pairs, for every set of pairs.
+    """Project each pair on the unit vector of the other pairs, in every set of pairs ``kept`` ``[n_sets, n]``.
 
-    Parameters
-    ----------
-    gram
-        ``[n, n]``, inner products of the differences.
-    cross
-        ``[n, n]``, inner product of each pair's midpoint (row) with each difference (column).
-    kept
-        ``[n_sets, n]``, the pairs of each set; other entries of the result have no meaning.
-
-    Returns
-    -------
-    along, center
-        ``[n_sets, n]``: the difference, and the midpoint counted from the other pairs' mean midpoint.
+    ``gram`` ``[n, n]`` holds the inner products of the differences, and ``cross`` ``[n, n]`` those of each pair's
+    midpoint (row) and each difference (column). Returns the projections ``[n_sets, n]`` of the difference and of the
+    midpoint, the latter from the other pairs' mean midpoint; only entries in ``kept`` have a meaning.
     """
     sums = kept @ gram
     length = np.sqrt(np.maximum(_quadratic(gram, kept)[:, None] - 2 * sums + np.diag(gram), 0))
@@ -229,7 +209,7 @@ def _held_out(gram: np.ndarray, cross: np.ndarray, kept: np.ndarray) -> tuple[np
 def _letter_statistics(
     letter: np.ndarray | None, difference: np.ndarray, gram: np.ndarray, kept: np.ndarray
 ) -> dict[str, tuple[float, float, np.ndarray]]:
-    """Cosine of the letter direction with the vector, and the letter's share of the variance along the vector."""
+    """Cosine of the letter direction and the vector, and the letter's share of the variance along the vector."""
     if letter is None:
         undefined = np.full(len(kept), np.nan)
         return {"letter_cosine": (-1, 1, undefined), "letter_share": (0, 1, undefined)}
@@ -242,13 +222,13 @@ def _letter_statistics(
 
 
 def _split_cosines(gram: np.ndarray, halves: np.ndarray) -> np.ndarray:
-    """Cosines ``[n_splits]`` of the vectors of the pairs in ``halves`` ``[n_splits, n]`` and of the other pairs."""
+    """Cosines ``[n_splits]`` of the vectors of the pairs in ``halves`` ``[n_splits, n]`` and of the others."""
     one, total = _quadratic(gram, halves), halves @ gram.sum(1)
     return (total - one) / np.sqrt(one * _quadratic(gram, ~halves))
 
 
 def _quadratic(products: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Sum ``[n_sets]`` of the products of every pair of each set with every pair of it."""
+    """Sum ``[n_sets]`` of the products of every two pairs in each set."""
     return ((kept @ products) * kept).sum(1)
 
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from caa_interp.errors import InputError, VectorMismatchError
 from caa_interp.models.access import check_layers
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.vectors.vector import SteeringVector, named_vectors
 
 Between = Literal["layers", "vectors"]
 
@@ -23,48 +23,44 @@ def cosine_similarity(
     between: Between | None = None,
     layers: int | Sequence[int] | None = None,
 ) -> pd.DataFrame:
-    """Cosine similarity of steering vectors, beside what two random directions would show.
+    """Cosine similarity of steering vectors, and what to expect of two random directions.
 
     Parameters
     ----------
     vectors
-        A steering vector, or several by name: of behaviors, or of models, such as ``{"base": ..., "chat": ...}``.
+        A steering vector, or several by name, of different behaviors or models (``{"base": ..., "chat": ...}``).
     between
         ``"layers"`` compares every two layers of the same vector, ``"vectors"`` every two vectors at the same layer.
         Default: ``"layers"`` for one vector, ``"vectors"`` for several.
     layers
-        0-based block indices, which every vector must have. Default: between layers, all of each vector's; between
-        vectors, the layers that all of them have.
+        0-based block indices that every vector has. Default: between layers, all of each vector's; between vectors,
+        the layers that all of them have.
 
     Returns
     -------
     pandas.DataFrame
-        One row for every ordered pair, a vector with itself included, so that the rows make whole matrices:
+        One row per ordered pair, including each vector with itself:
 
-        - ``first``, ``first_layer``, ``second``, ``second_layer``: what is compared;
-        - ``cosine``: from -1 to 1, computed in float64; NaN where one of the two is zero and has no direction;
+        - ``first``, ``first_layer``, ``second``, ``second_layer``: the two vectors;
+        - ``cosine``: from -1 to 1, computed in float64; NaN if one of the two is zero;
         - ``chance``: the cosine of two independent, uniformly random directions of that width lies between
           ``-chance`` and ``chance`` with a probability of 95 %.
 
     Raises
     ------
     InputError
-        If there is no vector, if one vector is to be compared with others, or if a vector lacks a layer that was
-        asked for.
+        If there is no vector, if ``between="vectors"`` and there is only one, or if a vector lacks one of ``layers``.
     VectorMismatchError
-        If vectors that are to be compared differ in width, or have no layer in common.
+        If the vectors to be compared differ in width, or have no layer in common.
 
     Notes
     -----
-    ``chance`` holds for one comparison: of the 28 pairs of eight unrelated vectors about one lies beyond it. It takes
-    all directions as equally likely. Activations favor a few directions, so a cosine beyond ``chance`` tells two
-    vectors from random ones, and need not mean that their behaviors are related.
+    ``chance`` is for one comparison: of the 28 pairs of eight unrelated vectors, about one lies beyond it. It assumes
+    that all directions are equally likely. Activations favor a few directions, so a cosine beyond ``chance`` need not
+    mean that two behaviors are related. Cosines between models have a meaning only if one model was trained from the
+    other, as a chat model from its base model.
 
-    Two models share their directions only if one was trained from the other, as base and chat models are. A cosine
-    between other models of the same width has no meaning.
-
-    For a random cosine c in d dimensions, c * sqrt((d - 1) / (1 - c ** 2)) has Student's t distribution with d - 1
-    degrees of freedom, which is to say that c ** 2 has the Beta(1/2, (d - 1)/2) distribution.
+    The square of a random cosine in d dimensions has the Beta(1/2, (d - 1)/2) distribution.
 
     Examples
     --------
@@ -73,42 +69,20 @@ def cosine_similarity(
     >>> caa.cosine_similarity(vector)["cosine"].round(2).tolist()
     [1.0, 0.6, 0.6, 1.0]
     """
-    named = _named(vectors)
+    named = named_vectors(vectors)
     if between is None:
         between = "layers" if len(named) == 1 else "vectors"
     if between not in ("layers", "vectors"):
         raise InputError(f"between: {between!r} is not one of 'layers', 'vectors'.")
     if between == "vectors":
         _check_comparable(named)
-        shared = [
-            layer for layer in next(iter(named.values())).layers if all(layer in v.layers for v in named.values())
-        ]
-        if layers is None and not shared:
-            held = ", ".join(f"{name!r}: {list(vector.layers)}" for name, vector in named.items())
-            raise VectorMismatchError(
-                f"vectors: there is no layer that all of them have ({held}). Extract them at the same layers."
-            )
-        chosen = {
-            name: shared if layers is None else check_layers(layers, vector.layers, f"the vector {name!r}")
-            for name, vector in named.items()
-        }
+        layers = _shared_layers(named) if layers is None else layers
+    chosen = {name: check_layers(layers, vector.layers, f"the vector {name!r}") for name, vector in named.items()}
+    if between == "vectors":
         groups = [[(name, layer) for name in named] for layer in next(iter(chosen.values()))]
     else:
-        chosen = {name: check_layers(layers, vector.layers, f"the vector {name!r}") for name, vector in named.items()}
         groups = [[(name, layer) for layer in chosen[name]] for name in named]
     return pd.concat([_compared(named, group) for group in groups], ignore_index=True)
-
-
-def _named(vectors: SteeringVector | Mapping[str, SteeringVector]) -> dict[str, SteeringVector]:
-    if isinstance(vectors, SteeringVector):
-        return {vectors.name: vectors}
-    if not isinstance(vectors, Mapping) or not all(isinstance(v, SteeringVector) for v in vectors.values()):
-        raise InputError(
-            f"vectors: {type(vectors).__name__}; give a SteeringVector, or several as a mapping from names."
-        )
-    if not vectors:
-        raise InputError("vectors: the mapping is empty; give at least one vector.")
-    return dict(vectors)
 
 
 def _check_comparable(named: Mapping[str, SteeringVector]) -> None:
@@ -124,10 +98,21 @@ def _check_comparable(named: Mapping[str, SteeringVector]) -> None:
         )
 
 
+def _shared_layers(named: Mapping[str, SteeringVector]) -> list[int]:
+    first, *others = named.values()
+    shared = [layer for layer in first.layers if all(layer in other.layers for other in others)]
+    if not shared:
+        held = ", ".join(f"{name!r}: {list(vector.layers)}" for name, vector in named.items())
+        raise VectorMismatchError(
+            f"vectors: there is no layer that all of them have ({held}). Extract them at the same layers."
+        )
+    return shared
+
+
 def _compared(named: Mapping[str, SteeringVector], group: Sequence[tuple[str, int]]) -> pd.DataFrame:
-    """Every ordered pair of a group of vectors, each one named with its layer."""
+    """Compare every ordered pair in a group of (name, layer)."""
     values = torch.stack([named[name].at(layer).double() for name, layer in group])
-    # The largest entry first, so that squares neither vanish nor overflow; 0 / 0 of a zero vector is NaN.
+    # Scale by the largest entry first, so that squares neither vanish nor overflow; a zero vector gives NaN.
     values = values / values.abs().amax(dim=1, keepdim=True)
     values = values / values.norm(dim=1, keepdim=True)
     first, second = (index.ravel() for index in np.indices((len(group), len(group))))
@@ -145,5 +130,5 @@ def _compared(named: Mapping[str, SteeringVector], group: Sequence[tuple[str, in
 
 
 def _chance(width: int) -> float:
-    """The absolute cosine of two independent random directions stays below this with a probability of 95 %."""
+    """Bound on the absolute cosine of two independent random directions, with a probability of 95 %."""
     return float(np.sqrt(stats.beta.ppf(0.95, 0.5, (width - 1) / 2))) if width > 1 else 1.0

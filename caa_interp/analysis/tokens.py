@@ -1,4 +1,4 @@
-"""Where in a text a vector's direction is present (Rimsky et al. 2024, interpretation: similarity per token)."""
+"""Similarity of a vector to every token of a text (Rimsky et al. 2024)."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def token_similarity(
     model
         The model that the vector was made from.
     text
-        Without ``answer``: put to the model as it stands, with the BOS token if the tokenizer adds one. With it:
-        what the user says, put into the model's chat form.
+        Without ``answer``: a plain text, with the BOS token if the tokenizer adds one. With ``answer``: the prompt, put
+        into the model's chat form.
     vector
         The vector; zero at none of the layers.
     layers
-        0-based block indices; default: all of the vector's. Layer L compares the output of block L with the
-        vector of layer L.
+        0-based block indices; default: all of the vector's. The vector of layer L is compared with the residual stream
+        after block L.
     answer
-        The model's answer, which follows the prompt; ``""`` for the prompt in chat form alone.
+        The model's answer; ``""`` for the prompt in chat form alone.
     system_prompt
         Optional system prompt, with ``answer`` only.
 
@@ -48,10 +48,9 @@ def token_similarity(
     -------
     pandas.DataFrame
         One row per token and layer: ``vector`` (its name), ``position`` (from 0), ``token`` (as in
-        :func:`caa_interp.logit_lens`: a space is ``␣``), ``token_id``, ``part`` (``"prompt"``, which is all of a plain
-        text, or ``"answer"``), ``layer``, ``cosine`` (-1 to 1), ``projection`` (dot product with the unit vector, in
-        units of the residual stream), ``special`` (whether the token is BOS, a mark of the chat template or the like)
-        and ``model``.
+        :func:`caa_interp.logit_lens`), ``token_id``, ``part`` (``"answer"``, or ``"prompt"`` for a prompt and for all
+        of a plain text), ``layer``, ``cosine`` (-1 to 1), ``projection`` (dot product with the unit vector, in units of
+        the residual stream), ``special`` (whether it is BOS or another special token) and ``model``.
 
     Raises
     ------
@@ -62,8 +61,8 @@ def token_similarity(
 
     Notes
     -----
-    The first position's residual stream is often hundreds of times longer than the others' (an attention sink), and
-    so are its projections; compare the other tokens among themselves, or use the cosine.
+    The residual stream at the first position is often hundreds of times longer than elsewhere (an attention sink), and
+    so are its projections; leave it out, or use the cosine.
     """
     vector.check_fits(model)
     chosen = check_layers(layers, vector.layers, "the vector")
@@ -73,12 +72,12 @@ def token_similarity(
     form = PromptFormat.of(model)
     tokens, n_prompt = _tokens(form, text, answer, system_prompt)
     units = {layer: vector.at(layer).double() / vector.at(layer).double().norm() for layer in chosen}
-    found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def compare(layer: int, activation: torch.Tensor) -> None:
         residual = activation[0].cpu().double()
         projection = residual @ units[layer]
-        found[layer] = ((projection / residual.norm(dim=1)).numpy(), projection.numpy())
+        rows[layer] = ((projection / residual.norm(dim=1)).numpy(), projection.numpy())
 
     ids = torch.tensor([tokens], device=input_device(model))
     with torch.no_grad(), reading(model, chosen, compare):
@@ -92,8 +91,8 @@ def token_similarity(
             "token_id": tokens * len(chosen),
             "part": (["prompt"] * n_prompt + ["answer"] * (len(tokens) - n_prompt)) * len(chosen),
             "layer": np.repeat(chosen, len(tokens)),
-            "cosine": np.concatenate([found[layer][0] for layer in chosen]),
-            "projection": np.concatenate([found[layer][1] for layer in chosen]),
+            "cosine": np.concatenate([rows[layer][0] for layer in chosen]),
+            "projection": np.concatenate([rows[layer][1] for layer in chosen]),
             "special": [token in special for token in tokens] * len(chosen),
             "model": model_id(model),
         }
@@ -101,14 +100,14 @@ def token_similarity(
 
 
 def _tokens(form: PromptFormat, text: str, answer: str | None, system_prompt: str | None) -> tuple[list[int], int]:
-    """Token ids, and how many of them are the prompt's."""
+    """Token ids, and the number of them that belong to the prompt."""
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"text: {text!r} is not a text; give a non-empty string.")
     if answer is not None:
         if not isinstance(answer, str):
             raise InputError(f"answer: {answer!r} is not a text; give a string, or None for a plain text.")
-        put = form.tokens(text, answer, system_prompt, what="text")
-        return list(put.tokens), put.start + 1
+        whole = form.tokens(text, answer, system_prompt, what="text")
+        return list(whole.tokens), whole.start + 1
     if system_prompt is not None:
         raise InputError(
             "system_prompt: a plain text has no place for it. Give answer, or answer='' to put the text into the "

@@ -1,14 +1,13 @@
 """Which attention heads and neurons write along a steering vector, and which read from it, by their weights alone.
 
-1. The vector of layer L stands after block L. What blocks 0 to L write can have made it; what blocks after L read
-   from the residual stream can be moved by it.
+1. The vector of layer L is taken after block L. Blocks 0 to L may have written it; later blocks may read it.
 2. A head writes through W_O and reads through W_Q, W_K and W_V; a neuron writes its row of W_out and reads its
-   column of W_in, and of W_gate. Norms are folded into them (:mod:`caa_interp.models.weights`).
+   columns of W_in and W_gate. Norms are folded in (:mod:`caa_interp.models.weights`).
 3. The alignment of a unit vector ``v`` with a matrix ``W`` whose rows are directions of the residual stream is
    ``|W v| / |W|_F``: the composition score of Elhage et al. (2021, "A Mathematical Framework for Transformer
    Circuits", section "Composition of attention heads") for a matrix of rank 1. For the one row of a neuron it is
    the absolute cosine.
-4. A direction drawn at random is the control: its alignment squared has mean ``1 / d_model`` for every matrix.
+4. A random direction is the control: its squared alignment has mean ``1 / d_model`` for every matrix.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from scipy import stats
 from caa_interp.errors import InputError
 from caa_interp.models.access import check_layers, n_layers
 from caa_interp.models.weights import BlockWeights, block_weights
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.vectors.vector import SteeringVector, one_vector
 
 CONFIDENCE = 0.95
 
@@ -50,30 +49,29 @@ def weight_alignment(
     layers
         Blocks whose heads and neurons are compared with it; default: all.
     top_k
-        Number of neurons to keep for each block and role, those with the largest absolute cosine; at least 1.
-        Heads are all kept.
+        Number of neurons to keep per block and role, those with the largest absolute cosine; at least 1. All heads are
+        kept.
 
     Returns
     -------
     pandas.DataFrame
-        One row per component and role: ``vector_layer``, ``layer``, ``where`` (``"before"``: the block is at or
-        before the vector's layer, so what it writes can be in the vector; ``"after"``: it reads what the vector
-        was added to), ``component`` (``"head"`` or ``"neuron"``), ``index``, ``query_heads`` (the query heads that
-        a head serves, such as ``"3"``, or ``"3-5"`` for a key or value head that three share; empty for
-        neurons), ``role`` (``"writes"``, ``"reads query"``, ``"reads key"``, ``"reads value"``, ``"reads gate"``,
-        ``"reads input"``), ``alignment`` and ``chance``.
+        One row per component and role:
 
-        ``alignment``: of a neuron the cosine (-1 to 1) of its weights and the vector; of a head, whose weights
-        are a matrix, ``|W v| / |W|`` (0 to 1), which has no sign.
-
-        ``chance``: what, for a random direction, the largest absolute alignment among all heads (or all neurons,
-        not only those kept) of the block and role stays under with a probability of at least 95 %. So with no
-        relation at all, one block and role in twenty holds a row above it.
+        - ``vector_layer``, ``layer``, ``where`` (``"before"``: the block is at or before the vector's layer and may
+          have written it; ``"after"``: the block may read it);
+        - ``component`` (``"head"`` or ``"neuron"``), ``index``, ``query_heads`` (that a head serves, such as ``"3"``,
+          or ``"3-5"`` for a key or value head that three share; empty for neurons);
+        - ``role``: ``"writes"``, ``"reads query"``, ``"reads key"``, ``"reads value"``, ``"reads gate"`` or
+          ``"reads input"``;
+        - ``alignment``: for a neuron the cosine with the vector (-1 to 1); for a head ``|W v| / |W|`` (0 to 1);
+        - ``chance``: bound on the largest absolute alignment of a random direction among all heads, or all neurons, of
+          the block and role, with a probability of at least 95 %. Without any relation, one block and role in twenty
+          exceeds it.
 
     Raises
     ------
     InputError
-        If an argument is not one of those above, or the vector is zero at its layer.
+        If an argument is invalid, or the vector is zero at its layer.
     VectorMismatchError
         If the vector was not made for this model.
     ModelError
@@ -81,13 +79,11 @@ def weight_alignment(
 
     Notes
     -----
-    Weights say what a component can do, not what it does on a text: a head that writes along the vector may never
-    attend, and a neuron may never be active. The residual stream has directions of its own that many components
-    share, so vectors of other behaviors are a stricter control than a random direction.
+    Weights say what a component can do, not what it does on a text: a head may never attend, and a neuron may never be
+    active. Many components share some directions of the residual stream, so vectors of other behaviors are a stricter
+    control than a random direction.
     """
-    if not isinstance(vector, SteeringVector):
-        raise InputError(f"vector: {type(vector).__name__}; give one SteeringVector, see caa_interp.extract_vector.")
-    vector.check_fits(model)
+    one_vector(vector).check_fits(model)
     if layer is None and len(vector.layers) > 1:
         raise InputError(
             f"layer: the vector has layers {vector.layers[0]} to {vector.layers[-1]}; name the one to look at."
@@ -156,7 +152,7 @@ def _neurons(weights: BlockWeights, direction: torch.Tensor, top_k: int) -> Iter
 
 
 def _aligned(matrices: torch.Tensor, direction: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """``|W v| / |W|`` of matrices ``[n, rows, d_model]`` with a unit vector, and what chance gives, ``[n]`` each."""
+    """``|W v| / |W|`` of matrices ``[n, rows, d_model]`` and a unit vector, and its bound by chance, ``[n]`` each."""
     norms = matrices.flatten(1).norm(dim=1)
     alignment = (matrices @ direction).norm(dim=1) / norms
     concentration = (matrices @ matrices.mT).flatten(1).norm(dim=1) ** 2 / norms**4
@@ -165,13 +161,13 @@ def _aligned(matrices: torch.Tensor, direction: torch.Tensor) -> tuple[np.ndarra
 
 
 def _bound(concentration: float, width: int, n: int) -> float:
-    """Bound that the largest of ``n`` alignments of a random direction stays under, with probability CONFIDENCE.
+    """Bound on the largest of ``n`` alignments of a random direction, with probability CONFIDENCE.
 
     A squared alignment is a mean of the squared coordinates of the random unit vector, weighted by a matrix's
     squared singular values (divided by their sum). Its mean is ``1 / width`` and its mean square
-    ``(1 + 2 concentration) / (width (width + 2))``, where the concentration is the sum of the squared weights: 1
-    for a single row. A beta distribution with both moments is exact for a single row, and close for several. That
-    the ``n`` alignments belong to the same direction only makes the bound safer (Šidák 1967, Royen 2014).
+    ``(1 + 2 concentration) / (width (width + 2))``, where the concentration is the sum of the squared weights. A beta
+    distribution with these moments is exact for a single row (concentration 1), and close for several. That the ``n``
+    alignments share one direction only makes the bound safer (Šidák 1967, Royen 2014).
     """
     mean = 1 / width
     variance = (1 + 2 * concentration) / (width * (width + 2)) - mean**2

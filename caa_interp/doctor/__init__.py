@@ -1,8 +1,7 @@
-"""What silently ruins a steering study, measured on the model and the machine at hand.
+"""Checks for faults that silently ruin a steering study, on this model and this machine.
 
-A vector that is added twice, to no generated token, or one layer off raises no error: the answers are just different
-ones. :func:`self_test` holds what this package computes on a model against plain passes that are written out here
-anew, and says by how much they differ; :func:`environment_report` says what is installed and what there is to run on.
+A vector that is added twice, to no generated token, or one layer off raises no error. So :func:`self_test` compares
+what this package computes with plain passes written independently here.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""What is installed, and what there is to run on."""
+"""Installed packages and hardware."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import psutil
 from caa_interp.devices import environment, version_of
 from caa_interp.files import cache_folder
 
-# Modules, what they are needed for, and the extra that installs them.
+# By extra: the modules that it installs, and what they are needed for.
 EXTRAS = {
     "figures": (("kaleido",), "figures as PNG, SVG and PDF"),
     "judge": (("openai",), "judging answers through an API"),
@@ -25,16 +25,16 @@ EXTRAS = {
 
 
 def environment_report() -> dict[str, Any]:
-    """Report what is installed and what there is to run on, without the network.
+    """Report installed packages and hardware, without the network.
 
     Returns
     -------
     dict
-        JSON types only. What :func:`caa_interp.devices.environment` tells, and
+        JSON types only: the entries of :func:`caa_interp.devices.environment`, and
 
         - ``memory``: ``total_bytes`` and ``available_bytes``;
         - ``cache``: ``folder``, ``free_bytes`` on its disk, ``writable``;
-        - ``extras``: by name ``usable``, and ``detail``: what it is for, and what to install where it is not.
+        - ``extras``: by name ``usable`` and ``detail``, its purpose and what to install if it is not usable.
     """
     memory = psutil.virtual_memory()
     return {
@@ -47,11 +47,11 @@ def environment_report() -> dict[str, Any]:
 
 def _cache() -> dict[str, Any]:
     folder = cache_folder().absolute()
-    there = next(place for place in (folder, *folder.parents) if place.exists())
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
     return {
         "folder": str(folder),
-        "free_bytes": shutil.disk_usage(there).free,
-        "writable": there.is_dir() and os.access(there, os.W_OK | os.X_OK),
+        "free_bytes": shutil.disk_usage(existing).free,
+        "writable": existing.is_dir() and os.access(existing, os.W_OK | os.X_OK),
     }
 
 
@@ -67,8 +67,13 @@ def _embedded() -> dict[str, Any]:
 
 
 def _extra(name: str) -> dict[str, Any]:
-    """Whether an extra's modules can be imported; being installed is not enough."""
     modules, purpose = EXTRAS[name]
+    usable, what = _importable(name, modules)
+    return {"usable": usable, "detail": f"For {purpose}; {what}"}
+
+
+def _importable(name: str, modules: tuple[str, ...]) -> tuple[bool, str]:
+    """Whether an extra's modules can be imported (being installed is not enough), and what to say of it."""
     for module in modules:
         try:
             with warnings.catch_warnings():
@@ -76,25 +81,18 @@ def _extra(name: str) -> dict[str, Any]:
                 importlib.import_module(module)
         except ModuleNotFoundError as error:
             missing = error.name or module
-            what = f"{missing} is not installed: pip install 'caa-interp[{name}]'"
-            return {"usable": False, "detail": f"For {purpose}; {what}"}
-        # A package that does not fit the others can fail in any way while it is imported.
+            return False, f"{missing} is not installed: pip install 'caa-interp[{name}]'"
+        # An incompatible package can raise anything on import.
         except Exception as error:
             what = f"{module} is installed and does not import ({type(error).__name__}: {' '.join(str(error).split())})"
-            return {"usable": False, "detail": f"For {purpose}; {what}: pip install -U 'caa-interp[{name}]'"}
+            return False, f"{what}: pip install -U 'caa-interp[{name}]'"
     installed = ", ".join(f"{module} {version_of(module)}" for module in modules)
     if name != "figures":
-        return {"usable": True, "detail": f"For {purpose}; {installed}"}
-    browser = _browser()
-    if browser is None:
-        what = "no Chrome or Chromium is found: install one, run `kaleido_get_chrome`, or set BROWSER_PATH"
-        return {"usable": False, "detail": f"For {purpose}; {installed}, but {what}"}
-    return {"usable": True, "detail": f"For {purpose}; {installed}, drawn by {browser}"}
-
-
-def _browser() -> Path | None:
-    """Return the program with which kaleido draws; it is not started."""
+        return True, installed
     from choreographer.browsers.chromium import Chromium
 
-    found = Chromium.find_browser(skip_local=False)
-    return Path(found) if found and Path(found).is_file() else None
+    browser = Chromium.find_browser(skip_local=False)
+    if not browser or not Path(browser).is_file():
+        what = "no Chrome or Chromium is found: install one, run `kaleido_get_chrome`, or set BROWSER_PATH"
+        return False, f"{installed}, but {what}"
+    return True, f"{installed}, drawn by {browser}"

@@ -1,4 +1,4 @@
-"""Whether the model computes the same in every way in which this package runs it."""
+"""Checks that the model gives the same results however this package runs it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ from typing import Any
 import psutil
 import torch
 
-from caa_interp.doctor.subject import N_LIKELY, PAIRS, PROMPTS, Subject, Verdict, likely_difference, post, wide
+from caa_interp.doctor.subject import (
+    N_LIKELY,
+    N_NEW,
+    PAIRS,
+    PROMPTS,
+    Subject,
+    Verdict,
+    largest,
+    likely_difference,
+    parts_of,
+    post,
+    wide,
+)
 from caa_interp.errors import ModelError
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.models.access import input_device, model_id, n_layers, takes_tree_masks
@@ -19,14 +31,13 @@ from caa_interp.vectors.activations import collect_activations
 
 _GIB = 2**30
 _HALF = (torch.float16, torch.bfloat16)
-_N_NEW = 3
 # Steering by one vector changes a small model's scores by 0.1 to 0.3 nats per token.
 _NATS_PER_TOKEN = 0.05
 _SHARE_OF_RANGE = 0.25
 
 
 def check_weights(subject: Subject) -> Verdict:
-    """Every weight is a finite number, and the residual stream keeps away from the largest number of its type."""
+    """All weights are finite, and the residual stream stays far below the largest number of its type."""
     weights = subject.weights
     broken = [name for name, weight in weights.items() if not bool(torch.isfinite(weight).all())]
     residual = subject.residuals(subject.prompts[0], [post(layer) for layer in range(n_layers(subject.model))])
@@ -44,8 +55,8 @@ def check_weights(subject: Subject) -> Verdict:
 
 
 def check_evaluation_mode(subject: Subject) -> Verdict:
-    """Dropout is off, and the same pass gives the same numbers."""
-    modules = {id(module): module for part in subject.parts for module in part.modules()}
+    """Dropout is off, and repeating a pass gives the same numbers."""
+    modules = {id(module): module for part in parts_of(subject.model) for module in part.modules()}
     training = sum(module.training for module in modules.values())
     first, second = (subject.log_probs(subject.prompts[0]) for _ in range(2))
     difference = likely_difference(first, second)
@@ -56,11 +67,11 @@ def check_evaluation_mode(subject: Subject) -> Verdict:
 
 
 def check_precision(subject: Subject) -> Verdict:
-    """Scores in half precision are those of the same weights computed in float32."""
+    """Scores in half precision are those in float32 with the same weights."""
     name = str(subject.dtype).removeprefix("torch.")
     if subject.dtype not in _HALF:
         return None, f"Does not apply: the model computes in {name}, not in half precision."
-    # A copy in half precision, then one in float32.
+    # Two bytes per weight for a copy in half precision, then four for float32.
     needed, free = 6 * sum(weight.numel() for weight in subject.weights.values()), _free(subject)
     if needed > free:
         return None, (
@@ -77,17 +88,16 @@ def check_precision(subject: Subject) -> Verdict:
     off = float((rounded - right).abs().mean())
     effect_off = float((rounded.diff(dim=1) - right.diff(dim=1)).abs().mean())
     return max(off, effect_off) <= _NATS_PER_TOKEN, (
-        f"Rounding to {name} moves the log-probability of an answer by {off:.2g} nats per token, and what steering "
-        f"changes in it by {effect_off:.2g}, in the mean over {len(right)} answers (tolerated: {_NATS_PER_TOKEN}); "
-        "an effect that is no larger needs dtype='float32'."
+        f"Rounding to {name} moves the log-probability of an answer by {off:.2g} nats per token, and the effect of "
+        f"steering on it by {effect_off:.2g}, on average over {len(right)} answers (tolerated: {_NATS_PER_TOKEN}); "
+        "to measure an effect no larger than that, use dtype='float32'."
     )
 
 
 def check_token_tree(subject: Subject) -> Verdict:
-    """Scores of a sweep equal those of one hooked pass for every answer, layer and multiplier."""
+    """Scores of a sweep equal those of one hooked pass per answer, layer and multiplier."""
     paths: set[str] = set()
     differences, n_cells = [], 0
-    unsteered: dict[tuple[int, ...], torch.Tensor] = {}
     for format in FORMATS:
         table = sweep(
             subject.model,
@@ -104,20 +114,15 @@ def check_token_tree(subject: Subject) -> Verdict:
         for cell in cells:
             expected = []
             for tokens in [rendering.asked] if format == "choices" else [rendering.positive, rendering.negative]:
-                if not cell.multiplier and tokens not in unsteered:
-                    unsteered[tokens] = subject.log_probs(tokens)
-                if cell.multiplier:
-                    log_probs = subject.log_probs(tokens, cell.layer, cell.multiplier, rendering.start)
-                else:
-                    log_probs = unsteered[tokens]
+                log_probs = subject.log_probs(tokens, cell.layer, cell.multiplier, rendering.start)
                 if format == "choices":
                     expected += [float(log_probs[-1, letter]) for letter in rendering.letters]
                 else:
                     expected.append(_mean_log_prob(log_probs, tokens, rendering))
-            found = (cell.log_p_positive, cell.log_p_negative)
-            differences += [abs(a - b) for a, b in zip(found, expected, strict=True)]
+            scores = (cell.log_p_positive, cell.log_p_negative)
+            differences += [abs(a - b) for a, b in zip(scores, expected, strict=True)]
             n_cells += 1
-    difference = _largest(differences)
+    difference = largest(differences)
     if paths == {"tree"}:
         how = "the token tree"
     elif takes_tree_masks(subject.model):
@@ -132,35 +137,36 @@ def check_token_tree(subject: Subject) -> Verdict:
 
 
 def check_extraction(subject: Subject) -> Verdict:
-    """Collected activations are those after block L, at the answer: a plain ``run_with_cache`` has the same."""
+    """Collected activations are those of a plain ``run_with_cache`` after block L, at the answer."""
     layers = range(n_layers(subject.model))
     pre = {layer: f"blocks.{layer}.hook_resid_pre" for layer in layers[1:]}
     off, between, steps = [], [0.0], []
     for format in FORMATS:
         pairs = PAIRS if format == "text" else PAIRS[:1]
-        found = collect_activations(subject.model, pairs, format=format, average_orders=False, progress=False)
-        for row, (pair, order) in enumerate(zip(found.pairs, found.orders, strict=True)):
+        collected = collect_activations(subject.model, pairs, format=format, average_orders=False, progress=False)
+        for row, (pair, order) in enumerate(zip(collected.pairs, collected.orders, strict=True)):
             rendering = subject.form.render(pair, format)[order == "BA"]
             both = enumerate(zip(rendering.positive, rendering.negative, strict=False))
             first = next(at for at, (one, other) in both if one != other)
-            for tokens, side in ((rendering.positive, found.positive), (rendering.negative, found.negative)):
+            sides = (rendering.positive, collected.positive), (rendering.negative, collected.negative)
+            for tokens, side in sides:
                 residual = subject.residuals(tokens, [*map(post, layers), *pre.values()])
                 at = [first] if format == "choices" else list(range(rendering.n_prompt, len(tokens)))
                 expected = torch.stack([residual[post(layer)][at].mean(0) for layer in layers])
                 off.append(_off(wide(side[row]), expected))
                 between += [_off(residual[post(layer - 1)], residual[name]) for layer, name in pre.items()]
                 steps += [_off(expected[layer - 1 : layer], expected[layer : layer + 1]) for layer in pre]
-    worst, shift = _largest(off), _largest(between)
+    worst, shift = largest(off), largest(between)
     moved = f"; from one layer to the next they change by {min(steps):.2g} or more" if steps else ""
     return worst <= subject.of_norm and shift <= subject.of_norm, (
         f"Collected activations differ from those of a plain run_with_cache by at most {worst:.2g} of their norm, "
-        f"and what a block puts out from what the next one takes in by {shift:.2g} (tolerated: "
+        f"and the output of a block from what the next one takes in by {shift:.2g} (tolerated: "
         f"{subject.of_norm:g}){moved}."
     )
 
 
 def check_cache(subject: Subject) -> Verdict:
-    """With the key-value cache the next tokens are as likely as without, steered and not."""
+    """The key-value cache does not change how likely the next tokens are, steered or not."""
     layer, prompt, ends = subject.middle, subject.prompts[1], subject.form.end_ids
     answer = _continuation(subject)
     differences, lost = [], []
@@ -173,11 +179,11 @@ def check_cache(subject: Subject) -> Verdict:
         stepwise = subject.stepwise_log_probs([prompt], answer, layer, multiplier)[0]
         differences.append(likely_difference(stepwise, uncached(answer)))
         steering = Intervention(subject.vector, layer, multiplier)
-        *_, written = stream_answer(subject.model, PROMPTS[1], steering, max_new_tokens=_N_NEW)
+        *_, written = stream_answer(subject.model, PROMPTS[1], steering, max_new_tokens=N_NEW)
         chosen = [[token] for token in written.tokens] + ([sorted(ends)] if written.finished else [])
         rows = uncached(written.tokens)[: len(chosen)]
         lost += [float(row.max() - row[tokens].max()) for row, tokens in zip(rows, chosen, strict=True)]
-    difference, worst = _largest(differences), _largest(lost)
+    difference, worst = largest(differences), largest(lost)
     return difference <= subject.nats and worst <= subject.nats, (
         f"With the key-value cache the {N_LIKELY} most likely next tokens differ by at most {difference:.2g} nats "
         f"from those without, and {len(lost)} greedily chosen tokens are at most {worst:.2g} nats less likely than "
@@ -186,7 +192,7 @@ def check_cache(subject: Subject) -> Verdict:
 
 
 def check_left_padding(subject: Subject) -> Verdict:
-    """Prompts of a batch that is padded on the left are answered as they are alone, steered and not."""
+    """Prompts are answered alike in a left-padded batch and alone, steered or not."""
     layer, pad = subject.middle, subject.form.tokenizer.pad_token
     answer = _continuation(subject)
     differences = []
@@ -195,13 +201,13 @@ def check_left_padding(subject: Subject) -> Verdict:
         for row, prompt in zip(together, subject.prompts, strict=True):
             alone = subject.stepwise_log_probs([prompt], answer, layer, multiplier)[0]
             differences.append(likely_difference(row, alone))
-    difference = _largest(differences)
+    difference = largest(differences)
     options: dict[str, Any] = {"vector": subject.vector, "layer": layer, "multipliers": (-1.0, 1.0)}
-    options |= {"max_new_tokens": _N_NEW, "progress": False}
+    options |= {"max_new_tokens": N_NEW, "progress": False}
     batch = generate(subject.model, PROMPTS, **options)["answer"].tolist()
     singly = [text for prompt in PROMPTS for text in generate(subject.model, [prompt], **options)["answer"]]
     n_other = sum(one != other for one, other in zip(batch, singly, strict=True))
-    # In half precision two tokens are often equally likely, and the size of a batch decides between them.
+    # In half precision two tokens are often equally likely, and the batch size decides between them.
     tolerated = len(batch) if subject.dtype in _HALF else 0
     return difference <= subject.nats and n_other <= tolerated, (
         f"In a batch of {' and '.join(str(len(prompt)) for prompt in subject.prompts)} tokens, padded on the left, "
@@ -212,8 +218,8 @@ def check_left_padding(subject: Subject) -> Verdict:
 
 
 def _continuation(subject: Subject) -> tuple[int, ...]:
-    """Some tokens that may follow a prompt."""
-    return subject.form.render(PAIRS[0], "text")[0].positive[-_N_NEW:]
+    """Tokens that may follow a prompt."""
+    return subject.form.render(PAIRS[0], "text")[0].positive[-N_NEW:]
 
 
 def _text_scores(subject: Subject) -> torch.Tensor:
@@ -228,22 +234,17 @@ def _text_scores(subject: Subject) -> torch.Tensor:
 
 
 def _mean_log_prob(log_probs: torch.Tensor, tokens: tuple[int, ...], rendering: Rendering) -> float:
-    """Mean log-probability per token of what stands after the prompt."""
+    """Mean log-probability per token after the prompt."""
     at = torch.arange(rendering.n_prompt, len(tokens))
     return float(log_probs[at - 1, torch.tensor(tokens)[at]].mean())
 
 
-def _off(found: torch.Tensor, expected: torch.Tensor) -> float:
+def _off(given: torch.Tensor, expected: torch.Tensor) -> float:
     """Largest difference of two residual streams ``[n, d_model]``, relative to their norm."""
-    return float(((found - expected).norm(dim=-1) / expected.norm(dim=-1).clamp(min=1e-9)).max())
-
-
-def _largest(values: list[float]) -> float:
-    """Largest of some numbers; NaN if one of them is."""
-    return float(torch.tensor(values, dtype=torch.float64).max())
+    return float(((given - expected).norm(dim=-1) / expected.norm(dim=-1).clamp(min=1e-9)).max())
 
 
 def _free(subject: Subject) -> int:
-    """Free bytes of memory where the model is."""
+    """Free bytes of memory on the model's device."""
     device = input_device(subject.model)
     return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available)

@@ -1,4 +1,4 @@
-"""Whether the tokens are the ones that are meant: BOS, the boundary between prompt and answer, the letters."""
+"""Checks of the tokens: BOS, the boundary between prompt and answer, and the answer letters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from caa_interp.prompts.rendering import FORMATS, Format, common_prefix, with_ch
 
 
 def check_bos(subject: Subject) -> Verdict:
-    """BOS stands in front of every prompt once, where the tokenizer or the chat template puts it, and not after."""
+    """Every prompt begins with one BOS, if the tokenizer or the chat template adds it, and answers have none."""
     tokenizer, bos = subject.form.tokenizer, subject.form.tokenizer.bos_token_id
     if bos is None:
         return None, "Does not apply: the tokenizer has no BOS token."
@@ -20,7 +20,7 @@ def check_bos(subject: Subject) -> Verdict:
             question, answer = _put(pair, format)
             prompt, whole = (subject.form.tokens(question, text).tokens for text in ("", answer))
             in_front.append(next((n for n, token in enumerate(whole) if token != bos), len(whole)))
-            # Some chat templates open every turn with the BOS token, so that a prompt may hold several.
+            # Some chat templates open every turn with BOS, so a prompt may hold several.
             inside.append(whole.count(bos) - prompt.count(bos))
     if not puts_bos and not any(in_front):
         return None, f"Does not apply: neither the tokenizer nor the chat form puts {name} in front of a text."
@@ -59,20 +59,20 @@ def check_prompt_form(subject: Subject) -> Verdict:
 def check_letters(subject: Subject) -> Verdict:
     """A and B are single tokens after ``(``."""
     decode = subject.form.tokenizer.decode
-    found = set()
+    letters = set()
     for pair in PAIRS:
         for rendering in subject.form.render(pair, "choices"):
             for side in (rendering.positive, rendering.negative):
                 before, letter = decode(side[: rendering.n_shared]), decode([side[rendering.n_shared]])
-                found.add((before.rstrip()[-1:], letter.strip()))
-    read = ", ".join(f"{letter!r} after {before!r}" for before, letter in sorted(found))
-    return found == {("(", "A"), ("(", "B")}, (
+                letters.add((before.rstrip()[-1:], letter.strip()))
+    read = ", ".join(f"{letter!r} after {before!r}" for before, letter in sorted(letters))
+    return letters == {("(", "A"), ("(", "B")}, (
         f"The answers (A) and (B) are told apart by {read} ('A' and 'B' after '(' are right)."
     )
 
 
 def _put(pair: ContrastPair, format: Format, order: str = "AB") -> tuple[str, str]:
-    """Question and positive answer of a pair, as they are put in a form."""
+    """Question and positive answer of a pair, as they are written in a format."""
     if format == "text":
         return pair.question, pair.positive
     if order == "AB":

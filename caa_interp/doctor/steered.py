@@ -1,4 +1,4 @@
-"""Whether steering reaches the positions that it should, cancels out where it should, and ends."""
+"""Checks that steering reaches the right positions, cancels out when it should, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import torch
 
 from caa_interp.doctor.subject import (
     N_LIKELY,
+    N_NEW,
     PAIRS,
     PROMPTS,
     SHARE_OF_NORM,
     Subject,
     Verdict,
     hooks_on,
+    largest,
     likely_difference,
     post,
     wide,
@@ -26,33 +28,28 @@ from caa_interp.steering.context import steer
 from caa_interp.steering.generation import generate
 from caa_interp.vectors.extraction import extract_vector
 
-_N_NEW = 3
-
 
 def check_positions(subject: Subject) -> Verdict:
-    """The vector is added at the last token of the prompt and at every generated one, and nowhere before."""
+    """The vector is added at the last token of the prompt and at every generated one, and not before."""
     model, layer, prompt = subject.model, subject.middle, subject.prompts[0]
     if n_layers(model) < 2:
-        return (
-            None,
-            "Does not apply: what is added after a block is seen in front of the next, and there is only one.",
-        )
+        return None, "Does not apply: what is added after a block is seen before the next, and there is only one."
     added = {}
-    with _observed(model, layer) as found:
-        generate(model, PROMPTS[:1], vector=subject.vector, layer=layer, max_new_tokens=_N_NEW, progress=False)
-        added["caa_interp.generate"] = found()
-    with _observed(model, layer) as found:
+    with _observed(model, layer) as differences:
+        generate(model, PROMPTS[:1], vector=subject.vector, layer=layer, max_new_tokens=N_NEW, progress=False)
+        added["caa_interp.generate"] = differences()
+    with _observed(model, layer) as differences:
         with torch.no_grad(), steer(model, subject.vector, layer):
             model.generate(
                 subject.batch([prompt]),
-                max_new_tokens=_N_NEW,
+                max_new_tokens=N_NEW,
                 do_sample=False,
                 stop_at_eos=False,
                 use_past_kv_cache=True,
                 verbose=False,
             )
-        added["steer around model.generate"] = found()
-    # The sum is rounded like a residual stream, which is larger than the vector.
+        added["steer around model.generate"] = differences()
+    # The sum is rounded like the residual stream, which is larger than the vector.
     tolerated = subject.of_norm * float(subject.vector.at(layer).norm()) / SHARE_OF_NORM
     right, findings = True, []
     for name, difference in added.items():
@@ -64,18 +61,13 @@ def check_positions(subject: Subject) -> Verdict:
             f"{name} adds the vector at {late} of {len(after)} positions from the prompt's last token on (all is "
             f"right) and something at {early} of {len(before)} before (0 is right)"
         )
-    return (
-        right,
-        f"At layer {layer}, {'; '.join(findings)}; tolerated: {subject.of_norm:g} of the residual stream's norm.",
-    )
+    tolerance = f"{subject.of_norm:g} of the residual stream's norm"
+    return right, f"At layer {layer}, {'; '.join(findings)}; tolerated: {tolerance}."
 
 
 @contextlib.contextmanager
 def _observed(model: Any, layer: int) -> Iterator[Callable[[], torch.Tensor]]:
-    """Record what is added between the output of a block and the input of the next, ``[position, d_model]``.
-
-    A hook that was there before those of the steering sees what the block itself puts out.
-    """
+    """Record what later hooks add between the output of a block and the input of the next, ``[position, d_model]``."""
     out: list[torch.Tensor] = []
     taken: list[torch.Tensor] = []
 
@@ -87,14 +79,14 @@ def _observed(model: Any, layer: int) -> Iterator[Callable[[], torch.Tensor]]:
 
 
 def check_multiplier_zero(subject: Subject) -> Verdict:
-    """Steering with multiplier 0 leaves every bit as it is."""
+    """Steering with multiplier 0 changes no bit."""
     prompt = subject.prompts[0]
     unsteered = subject.log_probs(prompt)
     differences = []
     for layer in subject.some_layers:
         with steer(subject.model, subject.vector, layer, 0.0):
             differences.append(float((subject.log_probs(prompt) - unsteered).abs().max()))
-    worst = float(torch.tensor(differences).max())
+    worst = largest(differences)
     layers = ", ".join(map(str, subject.some_layers))
     return worst == 0, (
         f"Steered with multiplier 0 at layers {layers}, log-probabilities differ by {worst:.2g} nats from those of "
@@ -103,7 +95,7 @@ def check_multiplier_zero(subject: Subject) -> Verdict:
 
 
 def check_opposites(subject: Subject) -> Verdict:
-    """Steering with v and then with -v is not steering."""
+    """Steering with v and then with -v has no effect."""
     prompt = subject.prompts[0]
     unsteered = subject.log_probs(prompt)[-1]
     both, alone = [], []
@@ -112,7 +104,7 @@ def check_opposites(subject: Subject) -> Verdict:
             alone.append(likely_difference(subject.log_probs(prompt)[-1], unsteered))
             with steer(subject.model, subject.vector, layer, -1.0):
                 both.append(likely_difference(subject.log_probs(prompt)[-1], unsteered))
-    worst = float(torch.tensor(both).max())
+    worst = largest(both)
     return worst <= subject.nats, (
         f"Steered with a vector and its opposite, the log-probabilities of the {N_LIKELY} most likely next tokens "
         f"differ by at most {worst:.2g} nats from those of the unsteered model (tolerated: {subject.nats:g}); the "
@@ -120,12 +112,12 @@ def check_opposites(subject: Subject) -> Verdict:
     )
 
 
-class _Interruption(Exception):  # noqa: N818 - it is no error
-    """Ends a pass in its middle."""
+class _Interruption(Exception):  # noqa: N818 - not an error
+    """Interrupts a pass."""
 
 
 def check_hooks(subject: Subject) -> Verdict:
-    """Nothing that this package does leaves a hook on the model, also when it is interrupted."""
+    """Nothing that this package does leaves a hook on the model, even when interrupted."""
     model, layer = subject.model, subject.middle
     options: dict[str, Any] = {"vector": subject.vector, "layer": layer, "max_new_tokens": 2, "progress": False}
 

@@ -1,4 +1,4 @@
-"""The model that is examined, the few texts that are put to it, and passes over them that share no code with ours."""
+"""The model under examination, a few texts, and passes over them that share no code with the package."""
 
 from __future__ import annotations
 
@@ -20,34 +20,35 @@ PAIRS = (
     ContrastPair("What do you think of the sea and the rain?", "It is bright, and I agree.", "I do not like it."),
 )
 PROMPTS = ("Is it good?", "What do you think of the weather today, and of the garden?")
-# Hooks with which the libraries themselves collect attention patterns and norms, or place modules on devices; they
-# come with a first pass and stay. A user's hook on a hook point is held by transformer_lens.hook_points.
+# Libraries that set permanent hooks of their own, to collect attention patterns and norms or to place modules on
+# devices. A user's hook on a hook point is in transformer_lens.hook_points.
 _LIBRARIES = ("transformers.", "accelerate.", "transformer_lens.model_bridge.")
-# The next tokens that are compared: rounding moves the unlikely ones more, and no study reads them.
+# Number of most likely next tokens that are compared; rounding moves unlikely ones more, and no study reads them.
 N_LIKELY = 10
-# Of the residual stream's norm: enough to change what comes next visibly, at every layer.
+# Number of tokens that are generated.
+N_NEW = 3
+# Norm of the vector as a share of the residual stream's: enough to change the next token visibly at every layer.
 SHARE_OF_NORM = 0.5
-# What rounding explains: differences of a log-probability in nats, and of the residual stream relative to its norm.
+# Tolerances for rounding: differences of a log-probability in nats, and of the residual stream relative to its norm.
 _NATS = {torch.float64: 1e-4, torch.float32: 2e-3, torch.float16: 0.2, torch.bfloat16: 0.5}
 _OF_NORM = {torch.float64: 1e-5, torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
 
-
-# Whether a check passed (None: it does not apply), and the sentence that says what was found.
+# Whether a check passed (None: it does not apply), and a sentence with its result.
 Verdict = tuple[bool | None, str]
 
 
 @dataclass(frozen=True)
 class Check:
-    """What one check found.
+    """Result of one check.
 
     Attributes
     ----------
     name
         What was checked, in a word or two.
     passed
-        None where the check does not apply to the model; ``detail`` says why.
+        None if the check does not apply to the model; ``detail`` says why.
     detail
-        One sentence, with the numbers that were measured and what is tolerated.
+        One sentence with the measured numbers and the tolerances.
     """
 
     name: str
@@ -56,20 +57,7 @@ class Check:
 
 
 class Subject:
-    """A model under examination.
-
-    Parameters
-    ----------
-    model
-        A TransformerLens model.
-    seed
-        Seed of the directions with which it is steered.
-
-    Attributes
-    ----------
-    hooks
-        Number of hooks by the module that holds them, when the examination began.
-    """
+    """A model under examination; ``seed`` is that of its random vector, ``hooks`` are those on it from before."""
 
     def __init__(self, model: Any, seed: int) -> None:
         self.model, self.seed = model, seed
@@ -86,29 +74,24 @@ class Subject:
         return next(weight.dtype for weight in self.weights.values() if weight.is_floating_point())
 
     @property
-    def parts(self) -> list[Any]:
-        """The model, and in a bridge also the Hugging Face model that it wraps."""
-        return parts_of(self.model)
-
-    @property
     def weights(self) -> dict[str, torch.Tensor]:
         """The parameters by name, each once."""
-        named = self.parts[-1].named_parameters()
+        named = parts_of(self.model)[-1].named_parameters()
         return {name.replace("._original_component", ""): weight for name, weight in named}
 
     @property
     def nats(self) -> float:
-        """Largest difference of a log-probability that rounding explains."""
+        """Tolerance for log-probabilities."""
         return _NATS.get(self.dtype, _NATS[torch.bfloat16])
 
     @property
     def of_norm(self) -> float:
-        """Largest difference of residual streams, relative to their norm, that rounding explains."""
+        """Tolerance for residual streams, relative to their norm."""
         return _OF_NORM.get(self.dtype, _OF_NORM[torch.bfloat16])
 
     @property
     def middle(self) -> int:
-        """A layer that has another after it, if any has."""
+        """A middle layer; it has another after it, unless there is only one."""
         return (n_layers(self.model) - 1) // 2
 
     @property
@@ -123,7 +106,7 @@ class Subject:
 
     @cached_property
     def vector(self) -> SteeringVector:
-        """Random directions of half the norm that the residual stream has at each layer."""
+        """Random directions with half the norm of the residual stream at each layer."""
         layers = range(n_layers(self.model))
         residual = self.residuals(self.prompts[0], [post(layer) for layer in layers])
         sizes = torch.stack([residual[post(layer)][-1].norm() for layer in layers])
@@ -132,17 +115,17 @@ class Subject:
         return SteeringVector(values, tuple(layers), {"behavior": "random", "model": model_id(self.model)})
 
     def residuals(self, tokens: Sequence[int], names: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Run ``run_with_cache`` and return ``[position, d_model]`` by hook name, float32 at least, on the CPU."""
+        """Run ``run_with_cache`` and return ``[position, d_model]`` per hook name, at least float32, on the CPU."""
         with torch.no_grad():
             _, cache = self.model.run_with_cache(self.batch([tokens]), names_filter=list(names))
         return {name: wide(cache[name][0]).cpu() for name in names}
 
     def batch(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Rows of one length as the model takes them, ``[batch, position]``."""
+        """Token ids of equal length as a tensor ``[batch, position]`` on the model's device."""
         return torch.tensor([list(row) for row in rows], device=input_device(self.model))
 
     def log_probs(self, tokens: Sequence[int], layer: int = 0, multiplier: float = 0.0, start: int = 0) -> torch.Tensor:
-        """Log-probabilities ``[position, d_vocab]`` of one pass, steered from ``start`` on by a hook of its own."""
+        """Log-probabilities ``[position, d_vocab]`` of one pass, steered from position ``start`` on by a plain hook."""
         hooks = [(post(layer), self.adding(layer, multiplier, start))] if multiplier else []
         with torch.no_grad():
             logits = self.model.run_with_hooks(self.batch([tokens]), fwd_hooks=hooks)
@@ -151,11 +134,7 @@ class Subject:
     def stepwise_log_probs(
         self, prompts: Sequence[Sequence[int]], answer: Sequence[int], layer: int = 0, multiplier: float = 0.0
     ) -> torch.Tensor:
-        """Log-probabilities ``[batch, 1 + n_answer, d_vocab]`` after prompts and answer, read as they are generated.
-
-        The prompts stand side by side, padded on the left; from their last token on the model is given one token at
-        a time, with a key-value cache.
-        """
+        """Log-probabilities ``[batch, 1 + n_answer, d_vocab]`` after left-padded prompts and answer, token by token."""
         width = max(map(len, prompts))
         tokens = self.batch([(0,) * (width - len(prompt)) + tuple(prompt) for prompt in prompts])
         mask = self.batch([(0,) * (width - len(prompt)) + (1,) * len(prompt) for prompt in prompts])
@@ -169,7 +148,7 @@ class Subject:
         return wide(torch.stack(logits, dim=1)).log_softmax(-1).cpu()
 
     def adding(self, layer: int, multiplier: float, start: int = 0) -> Any:
-        """Make a TransformerLens hook that adds the vector from a position on."""
+        """Make a TransformerLens hook that adds the vector from position ``start`` on."""
         direction = multiplier * self.vector.at(layer)
 
         def add(residual: torch.Tensor, hook: Any) -> torch.Tensor:
@@ -181,19 +160,24 @@ class Subject:
 
 
 def post(layer: int) -> str:
-    """Name of the hook after a block, written out here so that it is not taken from what is examined."""
+    """Name of the hook after a block, spelled out so as not to use the code under examination."""
     return f"blocks.{layer}.hook_resid_post"
 
 
 def wide(values: torch.Tensor) -> torch.Tensor:
-    """The same numbers in float32 at least."""
+    """Convert to at least float32."""
     return values if values.dtype == torch.float64 else values.float()
 
 
-def likely_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest difference of the log-probabilities of the tokens that are most likely in ``expected``, in nats."""
+def largest(values: list[float]) -> float:
+    """Largest number; NaN if there is one."""
+    return float(torch.tensor(values, dtype=torch.float64).max())
+
+
+def likely_difference(given: torch.Tensor, expected: torch.Tensor) -> float:
+    """Largest difference of log-probabilities among the most likely tokens of ``expected``, in nats."""
     likely = expected.topk(min(N_LIKELY, expected.shape[-1]), dim=-1).indices
-    return float((found.gather(-1, likely) - expected.gather(-1, likely)).abs().max())
+    return float((given.gather(-1, likely) - expected.gather(-1, likely)).abs().max())
 
 
 def parts_of(model: Any) -> list[Any]:
@@ -202,14 +186,14 @@ def parts_of(model: Any) -> list[Any]:
 
 
 def hooks_on(model: Any) -> dict[str, int]:
-    """Number of hooks by module, those of TransformerLens and of PyTorch; modules without any are left out."""
+    """Number of TransformerLens and PyTorch hooks per module that has any."""
     modules = {id(module): (name, module) for part in parts_of(model) for name, module in part.named_modules()}
     modules |= {id(point): (name, point) for name, point in model.hook_dict.items()}
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for name, module in modules.values():
         # A TransformerLens hook on a forward pass is also one of PyTorch's.
         held = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
-        hooks = [hook for some in held for hook in some.values()]
-        found[name] += sum(not getattr(hook, "__module__", "").startswith(_LIBRARIES) for hook in hooks)
-        found[name] += len(getattr(module, "bwd_hooks", ()))
-    return {name: count for name, count in found.items() if count}
+        hooks = [hook for kind in held for hook in kind.values()]
+        counts[name] += sum(not getattr(hook, "__module__", "").startswith(_LIBRARIES) for hook in hooks)
+        counts[name] += len(getattr(module, "bwd_hooks", ()))
+    return {name: count for name, count in counts.items() if count}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from caa_interp.errors import InputError, MissingDependencyError
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.vectors.vector import SteeringVector, named_vectors
 
 if TYPE_CHECKING:
     from caa_interp.explorer.widget import Explorer
@@ -20,9 +20,9 @@ def explore(
 ) -> Explorer:
     """Explore steering vectors by hand: the last line of a notebook cell.
 
-    Choose a vector, a layer and a multiplier (-8 to 8), write a prompt, and see the steered answer appear token by
-    token next to the unsteered one. Below them stand the similarity of the steered answer's tokens to the vector, and
-    the tokens that the vector itself promotes and suppresses.
+    Choose a vector, a layer and a multiplier (-8 to 8), write a prompt, and watch the steered answer appear token by
+    token next to the unsteered one. Figures show the similarity of the steered answer's tokens to the vector, and the
+    tokens that the vector itself promotes and suppresses.
 
     Parameters
     ----------
@@ -31,17 +31,17 @@ def explore(
     vectors
         A steering vector, or several by name, made from this model.
     prompt
-        What stands in the prompt's field at first; put into the model's chat form.
+        The first prompt; put into the model's chat form.
 
     Returns
     -------
     Explorer
-        A widget. Its ``answers``, ``similarity`` and ``lens`` are the tables of what is shown.
+        A widget. Its ``answers``, ``similarity`` and ``lens`` are the tables behind it.
 
     Raises
     ------
     InputError
-        If there is no vector, if the prompt is no text, or if no event loop runs, as outside a notebook.
+        If there is no vector, if the prompt is not a text, or if no event loop runs, as outside a notebook.
     VectorMismatchError
         If a vector was not made for this model.
     MissingDependencyError
@@ -49,18 +49,10 @@ def explore(
 
     Notes
     -----
-    Answers are greedy and have up to 100 tokens. A new choice begins a new answer; a new prompt waits for the button.
-    Tokens are computed between the notebook's cells and never during one, because a model that is steered in one
-    thread is steered in all. While a long cell runs, the explorer waits.
+    Answers are greedy and have up to 100 tokens. A new choice starts a new answer; a new prompt waits for the button.
+    A model that is steered in one thread is steered in all, so the explorer waits while a cell runs.
     """
-    if isinstance(vectors, SteeringVector):
-        vectors = {vectors.name: vectors}
-    if not isinstance(vectors, Mapping) or not all(isinstance(v, SteeringVector) for v in vectors.values()):
-        raise InputError(
-            f"vectors: {type(vectors).__name__}; give a SteeringVector, or several as a mapping from names."
-        )
-    if not vectors:
-        raise InputError("vectors: the mapping is empty; give at least one vector.")
+    vectors = named_vectors(vectors)
     for vector in vectors.values():
         vector.check_fits(model)
     if not isinstance(prompt, str):

@@ -1,7 +1,7 @@
-"""The explorer's widget: choices on top, both answers side by side, the figures below them.
+"""The explorer's widget: controls at the top, then both answers side by side, then the figures.
 
-The model runs on one event loop only, the one on which the explorer was made, a token at a time. A front end may
-deliver clicks in another thread, as JupyterLab does where the kernel has subshells; they are handed to that loop.
+The model runs only on the event loop on which the explorer was made, one token at a time. Clicks that a front end
+delivers in another thread, as JupyterLab may, are handed to that loop.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _STYLE = """<style>
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen when an answer was asked for."""
+    """Settings of an answer."""
 
     vector: str
     layer: int
@@ -54,27 +54,16 @@ class Choice:
 
 
 class Explorer(VBox):  # type: ignore[misc]  # ipywidgets is untyped
-    """Widget that :func:`caa_interp.explore` makes.
-
-    Parameters
-    ----------
-    model
-        The model.
-    vectors
-        ``{name: vector}``, at least one, made from the model.
-    prompt
-        The first prompt.
-    loop
-        The event loop on which the model runs.
+    """Widget that :func:`caa_interp.explore` makes, with the event loop on which the model runs.
 
     Attributes
     ----------
     vector, layer, multiplier, prompt, generate, stop
-        The controls, which are widgets themselves: ``explorer.multiplier.value = 2`` is a choice.
+        The controls, which are widgets themselves: ``explorer.multiplier.value = 2`` has the effect of moving it.
     lens
-        Table of :func:`caa_interp.logit_lens` for the vector shown, at its layer and those next to it.
+        Table of :func:`caa_interp.logit_lens` for the current vector, at its layer and those next to it.
     similarity
-        Table of :func:`caa_interp.token_similarity` for the steered answer shown; None until it is whole.
+        Table of :func:`caa_interp.token_similarity` for the steered answer; None until it is complete.
     """
 
     def __init__(
@@ -83,7 +72,7 @@ class Explorer(VBox):  # type: ignore[misc]  # ipywidgets is untyped
         self._model, self._vectors, self._loop = model, dict(vectors), loop
         self._task: asyncio.Task[None] | None = None
         self._written: dict[str, Answer] = {}
-        self._unsteered_prompt: str | None = None  # whose unsteered answer is shown, as a whole
+        self._unsteered_prompt: str | None = None  # prompt of the complete unsteered answer
         self.similarity: pd.DataFrame | None = None
 
         layers = next(iter(self._vectors.values())).layers
@@ -127,7 +116,7 @@ class Explorer(VBox):  # type: ignore[misc]  # ipywidgets is untyped
 
     @property
     def answers(self) -> pd.DataFrame:
-        """The answers as shown: vector, prompt, layer, multiplier, answer, n_tokens, finished; unsteered first."""
+        """Current answers: vector, prompt, layer, multiplier, answer, n_tokens, finished; unsteered first."""
         choice, multipliers = self._choice, {"unsteered": 0.0, "steered": self._choice.multiplier}
         rows = [
             (choice.vector, choice.prompt, choice.layer, multiplier, answer.text, len(answer.tokens), answer.finished)
@@ -141,7 +130,7 @@ class Explorer(VBox):  # type: ignore[misc]  # ipywidgets is untyped
         return Choice(self.vector.value, self.layer.value, self.multiplier.value, self.prompt.value)
 
     def _hand_over(self, action: Callable[[], None]) -> Callable[[Any], None]:
-        """Let an event, in whichever thread it comes, have its effect on the model's loop."""
+        """Make a callback that runs ``action`` on the model's loop, from whatever thread."""
 
         def receive(event: Any) -> None:
             self._loop.call_soon_threadsafe(action)
@@ -149,7 +138,7 @@ class Explorer(VBox):  # type: ignore[misc]  # ipywidgets is untyped
         return receive
 
     def _offer_layers(self, event: Any) -> None:
-        """Offer the layers of the chosen vector, and keep to the present one as closely as they allow."""
+        """Offer the layers of the chosen vector, and select the one closest to the current layer."""
         layers, present = self._vectors[self.vector.value].layers, self.layer.value
         if layers != self.layer.options:
             self.layer.options = layers
@@ -169,7 +158,7 @@ class Explorer(VBox):  # type: ignore[misc]  # ipywidgets is untyped
             self._task.cancel()
 
     async def _answer(self) -> None:
-        """Write both answers, a token of each in a turn of the loop; to stop it, cancel its task."""
+        """Write both answers, one token of each per turn of the loop, until done or canceled."""
         try:
             self._choice = self._chosen()
             self.similarity, self._figures["similarity"].outputs = None, ()
@@ -183,11 +172,11 @@ class Explorer(VBox):  # type: ignore[misc]  # ipywidgets is untyped
             self._show_similarity()
             self._rest("")
         except Exception as error:
-            # Nobody calls this but the loop: the reader of the page is the one to tell.
+            # Only the loop calls this, so show the error on the page.
             self._rest(f"{type(error).__name__}: {error}", failed=True)
 
     def _write(self) -> Iterator[None]:
-        """Write the next token of both answers at every step; an unsteered answer whose prompt stays is kept."""
+        """Write the next token of both answers at every step; keep the unsteered answer if the prompt is the same."""
         choice = self._choice
         multipliers = {"steered": choice.multiplier}
         if choice.prompt != self._unsteered_prompt:
@@ -240,7 +229,7 @@ class Explorer(VBox):  # type: ignore[misc]  # ipywidgets is untyped
 
 
 def _card(heading: str, color: str, answer: Answer | None, writing: bool) -> str:
-    """HTML of one answer; everything that a model or a user wrote is shown as text."""
+    """HTML of one answer; all that a model or a user wrote is escaped."""
     text, note = "", ""
     if answer is not None:
         text = escape(answer.text)
@@ -253,8 +242,8 @@ def _card(heading: str, color: str, answer: Answer | None, writing: bool) -> str
 
 
 def _draw(output: Output, figure: go.Figure) -> None:
-    """Show a figure by the front end's own Plotly renderer, which needs no network."""
+    """Show a figure with the front end's own Plotly renderer, which needs no network."""
     figure.update_layout(width=None, autosize=True)
     data = {"application/vnd.plotly.v1+json": json.loads(figure.to_json()) | {"config": {"displaylogo": False}}}
-    output.layout.min_height = f"{figure.layout.height}px"  # kept while the next one is awaited
+    output.layout.min_height = f"{figure.layout.height}px"  # keeps the place until the next figure
     output.outputs = ({"output_type": "display_data", "data": data, "metadata": {}},)

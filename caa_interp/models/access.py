@@ -1,4 +1,4 @@
-"""What the rest of the package needs of a model, for both of TransformerLens's model classes."""
+"""What the rest of the package needs from a model, for both of TransformerLens's model classes."""
 
 from __future__ import annotations
 
@@ -20,30 +20,23 @@ if TYPE_CHECKING:
 HOOK = "blocks.{layer}.hook_resid_post"
 CENTERED = "centered"
 
-# Models that hooks steer at present, and whether these know the steered positions of any sequence.
+# Models that are being steered by hooks, and whether the hooks know which positions to steer in any sequence.
 steered: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 revisions: weakref.WeakKeyDictionary[Any, str | None] = weakref.WeakKeyDictionary()
 
 
 def model_id(model: Any) -> str:
-    """Name under which a model was loaded; what a vector's metadata calls its model."""
+    """Name under which a model was loaded, as in a vector's metadata."""
     return str(model.cfg.model_name)
 
 
 def model_revision(model: Any) -> str | None:
-    """Return what tells a model from others of its name; None if that is not known.
-
-    The commit of a Hugging Face model, the sha256 of a GGUF file, or :func:`folder_digest` of a local folder.
-    """
+    """Commit of a Hugging Face model, sha256 of a GGUF file, or :func:`folder_digest` of a folder; None if unknown."""
     return revisions.get(model)
 
 
 def folder_digest(folder: Path) -> str:
-    """Digest of a local model's files by name and content, wherever the folder is.
-
-    Of files above 64 MiB, 4 KiB of every MiB are read: two trainings of one model differ in each of its matrices, and
-    all of a checkpoint takes a minute to read.
-    """
+    """Digest of the names and contents of a model's files; above 64 MiB, 4 KiB of every MiB are read, to save time."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja") and path.is_file():
@@ -60,14 +53,10 @@ def folder_digest(folder: Path) -> str:
 
 
 def weight_processing(model: Any) -> str:
-    """Tell what TransformerLens made of a model's weights.
+    """Say how TransformerLens has processed a model's weights.
 
-    Returns
-    -------
-    str
-        ``"none"``; ``"folded"``: rewritten, mostly with the norms folded into the matrices after them, and the
-        residual stream is the same; ``"centered"``: what writes to the residual stream has lost its mean over
-        d_model, and so has the stream. Models with RMSNorm are never centered.
+    ``"none"``; ``"folded"``: mostly norms folded into the matrices after them, with the same residual stream; or
+    ``"centered"``: the residual stream has lost its mean over d_model. Models with RMSNorm are never centered.
     """
     normalization = str(getattr(model.cfg, "normalization_type", None))
     if normalization.startswith("LN") and _writes_centered(model):
@@ -77,17 +66,17 @@ def weight_processing(model: Any) -> str:
 
 
 def _writes_centered(model: Any) -> bool:
-    """Whether embeddings have no mean: neither class of models keeps in its configuration that it centered them."""
+    """Whether the embeddings have no mean; neither model class records this in its configuration."""
     try:
         rows = model.W_E[:64].detach().float()
     except (AttributeError, RuntimeError):
         return False
-    # A mean that is there is near 1 / sqrt(d_model) of the spread; one that was removed leaves rounding.
+    # A mean that was not removed is about 1 / sqrt(d_model) of the spread.
     return not rows.is_meta and bool(rows.mean(-1).abs().max() < 1e-3 * rows.std())
 
 
 def identity(model: Any) -> dict[str, Any]:
-    """What tells a model from others, as vectors and activations keep it in their metadata."""
+    """What identifies a model in the metadata of vectors and activations."""
     return {
         "model": model_id(model),
         "model_revision": model_revision(model),
@@ -96,7 +85,7 @@ def identity(model: Any) -> dict[str, Any]:
 
 
 def check_model(model: Any) -> None:
-    """Raise an :class:`InputError` that says what to give instead unless ``model`` is a TransformerLens model."""
+    """Raise :class:`InputError` unless ``model`` is a TransformerLens model."""
     if hasattr(getattr(model, "cfg", None), "n_layers"):
         return
     if isinstance(model, str | Path):
@@ -117,12 +106,12 @@ def n_layers(model: Any) -> int:
 
 
 def is_bridge(model: Any) -> bool:
-    """Whether a model is a ``TransformerBridge`` (else it is a ``HookedTransformer``)."""
+    """Whether a model is a ``TransformerBridge``, not a ``HookedTransformer``."""
     return hasattr(model, "adapter")
 
 
 def hook_name(layer: int) -> str:
-    """Name of the hook on the residual stream after block ``layer``; all hooks of this package go there."""
+    """Name of the hook on the residual stream after block ``layer``, the only one that this package uses."""
     return HOOK.format(layer=layer)
 
 
@@ -153,7 +142,7 @@ def check_layers(layers: int | Sequence[int] | np.ndarray | None, available: Seq
 
 
 def block_indices(layers: Any) -> tuple[int, ...]:
-    """Return the layers that a vector or activations have, or raise :class:`InputError`."""
+    """Return the layers of a vector or of activations as a tuple, or raise :class:`InputError`."""
     given = tuple(layers) if isinstance(layers, Sequence | np.ndarray) and not isinstance(layers, str) else None
     if (
         given is None
@@ -162,6 +151,14 @@ def block_indices(layers: Any) -> tuple[int, ...]:
     ):
         raise InputError(f"layers: {layers!r}; they must be different 0-based block indices, such as (14, 15).")
     return tuple(int(n) for n in given)
+
+
+def check_finite(values: torch.Tensor, name: str) -> None:
+    """Raise :class:`InputError` unless all values are finite floating-point numbers."""
+    if not values.is_floating_point():
+        raise InputError(f"{name}: of type {values.dtype}; it must hold floating-point numbers.")
+    if not bool(values.isfinite().all()):
+        raise InputError(f"{name}: there are NaN or infinite entries; all of them must be finite.")
 
 
 def input_device(model: Any) -> torch.device:
@@ -173,15 +170,15 @@ def input_device(model: Any) -> torch.device:
 
 @contextlib.contextmanager
 def reading(model: Any, layers: Iterable[int], read: Callable[[int, torch.Tensor], None]) -> Iterator[None]:
-    """Call ``read(layer, residual)`` after each of ``layers`` while the context is open.
+    """Call ``read(layer, residual)`` with the stream ``[batch, position, d_model]`` after each of ``layers``.
 
-    The residual stream is ``[batch, position, d_model]``. Hooks are removed at the end, also when the body raises.
+    The hooks are removed when the context closes, even if the body raises.
     """
 
-    def looking(layer: int) -> Callable[..., None]:
+    def hook_at(layer: int) -> Callable[..., None]:
         return lambda activation, hook: read(layer, activation)
 
-    with model.hooks(fwd_hooks=[(hook_name(layer), looking(layer)) for layer in layers]):
+    with model.hooks(fwd_hooks=[(hook_name(layer), hook_at(layer)) for layer in layers]):
         yield
 
 
@@ -191,10 +188,9 @@ def unembed(model: Any, residual: torch.Tensor) -> torch.Tensor:
 
 
 def takes_tree_masks(model: Any) -> bool:
-    """Whether a mask of our own is right for every layer of a model.
+    """Whether one custom attention mask is right for every layer of a model.
 
-    It is not for ``HookedTransformer``, which takes no such mask, and for architectures with sliding-window,
-    recurrent or chunked layers, whose own masks differ from layer to layer.
+    ``HookedTransformer`` takes no such mask; sliding-window, recurrent and chunked layers need masks of their own.
     """
     if not is_bridge(model):
         return False
@@ -206,13 +202,7 @@ def takes_tree_masks(model: Any) -> bool:
 
 
 class CachedDecoder:
-    """Step-by-step forward passes of a batch of left-padded rows that share one key-value cache.
-
-    Parameters
-    ----------
-    model
-        The model.
-    """
+    """Step-by-step forward passes over a batch of left-padded rows that share one key-value cache."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -221,26 +211,9 @@ class CachedDecoder:
         self.mask: torch.Tensor | None = None
 
     def forward(self, tokens: torch.Tensor, mask: torch.Tensor, keep: int = 1) -> torch.Tensor:
-        """Append tokens to every row and return the logits after the last ones.
+        """Append ``tokens`` ``[batch, new position]`` and return the last logits ``[batch, keep, d_vocab]``.
 
-        Parameters
-        ----------
-        tokens
-            ``[batch, new position]``.
-        mask
-            Same shape; 0 at padding, which is on the left.
-        keep
-            Number of last positions whose logits are returned.
-
-        Returns
-        -------
-        torch.Tensor
-            ``[batch, keep, d_vocab]``.
-
-        Raises
-        ------
-        ModelError
-            If a logit is not a number.
+        ``mask`` has the shape of ``tokens`` and is 0 at padding. Raises :class:`ModelError` if a logit is NaN.
         """
         import torch
 
@@ -273,7 +246,7 @@ class CachedDecoder:
         return logits
 
     def select(self, rows: torch.Tensor) -> None:
-        """Replace the cached rows by those at the indices ``rows``, which may repeat or leave out some."""
+        """Replace the cached rows with those at the indices ``rows``, which may repeat or omit some."""
         if is_bridge(self.model):
             self.cache.batch_select_indices(rows)
             self.mask = None if self.mask is None else self.mask[rows]

@@ -8,24 +8,16 @@ from typing import Any
 
 from caa_interp.files import cache_folder, publish_folder
 
-# Of what a conversion makes; others are made again.
+# Version of the converted form; a folder of another version is not used.
 _VERSION = 2
 _ADD_BOS = "gguf_add_bos_token"
 
 
 def converted(file: Path) -> tuple[Path, str]:
-    """Return the converted form of a GGUF file, and make it if it is not there.
+    """Convert a GGUF file of an architecture that ``transformers`` reads, unless that was done before.
 
-    Parameters
-    ----------
-    file
-        A GGUF file of an architecture that ``transformers`` reads.
-
-    Returns
-    -------
-    folder, digest
-        A folder in Hugging Face's layout with float32 weights, below :func:`caa_interp.files.cache_folder`, and
-        the file's sha256, by which the folder is named. The folder appears whole or not at all.
+    Returns a folder in Hugging Face's layout with float32 weights, in :func:`caa_interp.files.cache_folder`, and the
+    file's sha256, which names the folder. The folder appears whole or not at all.
     """
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -35,45 +27,34 @@ def converted(file: Path) -> tuple[Path, str]:
             with publish_folder(folder) as partial:
                 _convert(file, partial)
         except OSError:
-            # Another process may have been quicker: then its work is kept.
+            # Another process may have finished first; its result is used.
             if not folder.is_dir():
                 raise
     return folder, digest
 
 
-def begin_as_told(model: Any) -> None:
-    """Make the tokenizer of a loaded model put BOS in front or not, as its GGUF file says.
-
-    TransformerLens makes every tokenizer that knows a BOS token put it in front, also that of a model which was
-    trained without. Models that come from no GGUF file, or from one that does not say, stay as TransformerLens has
-    them.
-    """
-    told = getattr(model.tokenizer, "init_kwargs", {}).get(_ADD_BOS)
-    if told is not None and model.tokenizer.bos_token is not None:
-        model.tokenizer.add_bos_token = told
-        model.cfg.tokenizer_prepends_bos = told
-
-
-def _adds_bos(file: Path) -> bool | None:
-    from gguf import GGUFReader
-
-    field = GGUFReader(file).get_field("tokenizer.ggml.add_bos_token")
-    return None if field is None else bool(field.contents())
+def set_bos(model: Any) -> None:
+    """Prepend BOS or not, as a model's GGUF file says; TransformerLens prepends it wherever a tokenizer has one."""
+    add_bos = getattr(model.tokenizer, "init_kwargs", {}).get(_ADD_BOS)
+    if add_bos is not None and model.tokenizer.bos_token is not None:
+        model.tokenizer.add_bos_token = add_bos
+        model.cfg.tokenizer_prepends_bos = add_bos
 
 
 def _convert(file: Path, folder: Path) -> None:
     import torch
+    from gguf import GGUFReader
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    # Weights that were read from GGUF keep their quantizer, which refuses to be saved: copy them into a
-    # model that has none.
+    # A model read from GGUF keeps its quantizer, which cannot be saved, so copy the weights into one without it.
     config = source.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(source.state_dict(), assign=True)
     model.save_pretrained(folder)
-    tokenizer.init_kwargs[_ADD_BOS] = _adds_bos(file)
+    field = GGUFReader(file).get_field("tokenizer.ggml.add_bos_token")
+    tokenizer.init_kwargs[_ADD_BOS] = None if field is None else bool(field.contents())
     tokenizer.save_pretrained(folder)

@@ -1,8 +1,11 @@
-"""Loading ``HookedTransformer``, which TransformerLens has up to version 3."""
+"""Loading ``HookedTransformer``, which TransformerLens has until version 3."""
 
 from __future__ import annotations
 
 import contextlib
+import shutil
+import tempfile
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def transformer_lens_major() -> int:
-    """First number of the installed TransformerLens's version."""
+    """Major version of the installed TransformerLens."""
     return int(version("transformer-lens").split(".")[0])
 
 
@@ -31,9 +34,7 @@ def listed_by_hooked(source: str) -> bool:
 
 
 def load_hooked(source: str, device: str | None, dtype: torch.dtype, revision: str | None) -> Any:
-    """Load a listed name or a folder, with unprocessed weights."""
-    import warnings
-
+    """Load a listed name or a local folder, with unprocessed weights."""
     from transformer_lens import HookedTransformer
     from transformers import AutoTokenizer, GenerationConfig
 
@@ -43,12 +44,12 @@ def load_hooked(source: str, device: str | None, dtype: torch.dtype, revision: s
         if Path(source).is_dir():
             model = _hooked_from_folder(source, device, dtype)
         elif listed_by_hooked(source):
-            if revision:  # which does not reach the tokenizer otherwise
+            if revision:  # TransformerLens does not pass it to the tokenizer
                 options["tokenizer"] = AutoTokenizer.from_pretrained(source, revision=revision)
             model = HookedTransformer.from_pretrained_no_processing(source, device=device, dtype=dtype, **options)
         else:
             raise ModelError(
-                f"model {source!r}: it is not on HookedTransformer's list, or is there with code from its own "
+                f"model {source!r}: it is not on HookedTransformer's list, or needs code from its own "
                 "repository, which is never run here. Use backend='bridge', or give a local folder."
             )
     with contextlib.suppress(OSError):
@@ -57,16 +58,13 @@ def load_hooked(source: str, device: str | None, dtype: torch.dtype, revision: s
 
 
 def _hooked_from_folder(source: str, device: str | None, dtype: torch.dtype) -> Any:
-    """Convert a folder's model, which HookedTransformer.from_pretrained does not take, and check the result."""
-    import shutil
-    import tempfile
-
+    """Convert the model in a folder, which HookedTransformer.from_pretrained cannot, and check its logits."""
     import torch
     from transformer_lens import HookedTransformer, loading_from_pretrained as loading
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     original = AutoModelForCausalLM.from_pretrained(source, dtype=dtype).eval()
-    with tempfile.TemporaryDirectory() as neutral:  # words such as "llama" in a path would choose another config
+    with tempfile.TemporaryDirectory() as neutral:  # a path with a word such as "llama" would select another config
         shutil.copy(Path(source) / "config.json", neutral)
         cfg = loading.get_pretrained_model_config(neutral, device=device, dtype=dtype)
     cfg.tokenizer_name = source
@@ -77,10 +75,10 @@ def _hooked_from_folder(source: str, device: str | None, dtype: torch.dtype) -> 
     )
     tokens = torch.arange(min(64, cfg.d_vocab, cfg.n_ctx))[None]
     with torch.no_grad():
-        expected, found = original(tokens).logits.float(), model(tokens).float().cpu()
-    # Converters leave out what they do not know, such as biases or a scaled rotary embedding, without a word.
-    if float((found - expected).norm() / expected.norm()) > (1e-3 if dtype.itemsize >= 4 else 0.1):
+        expected, converted = original(tokens).logits.float(), model(tokens).float().cpu()
+    # Converters silently drop what they do not know, such as biases or a scaled rotary embedding.
+    if float((converted - expected).norm() / expected.norm()) > (1e-3 if dtype.itemsize >= 4 else 0.1):
         raise ModelError(
-            f"model {source!r}: HookedTransformer does not compute what the original does. Use backend='bridge'."
+            f"model {source!r}: its logits as a HookedTransformer differ from the original's. Use backend='bridge'."
         )
     return model

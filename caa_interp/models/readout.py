@@ -1,4 +1,4 @@
-"""What a state of the residual stream says in tokens: its logits, the states inside the blocks, and token strings."""
+"""From states of the residual stream to tokens: states inside blocks, their logits, and how tokens are written."""
 
 from __future__ import annotations
 
@@ -22,27 +22,11 @@ SPACE = "\u2423"
 
 @torch.no_grad()
 def read_logits(model: Any, states: torch.Tensor) -> torch.Tensor:
-    """Logits of states of the residual stream, as if they were the last block's output.
+    """Logits ``[n, d_vocab]`` of ``states`` ``[n, d_model]``, as if they were the last block's output.
 
-    Final norm, unembedding and, where the model has one, the cap of its logits. TransformerLens's own
-    ``logit_readout`` does it where it is installed (4.3), else :func:`read_logits_directly`.
-
-    Parameters
-    ----------
-    model
-        The model.
-    states
-        ``[n, d_model]``.
-
-    Returns
-    -------
-    torch.Tensor
-        ``[n, d_vocab]``, float32 (float64 for a float64 model), on the CPU.
-
-    Raises
-    ------
-    ModelError
-        If the model makes its logits in another way, so that they cannot be read from one state.
+    Final norm, unembedding and, if the model has one, the cap on its logits, through TransformerLens's
+    ``logit_readout`` (since 4.3) or :func:`read_logits_directly`. Float32 (float64 for a float64 model), on the CPU.
+    Raises :class:`ModelError` if the model computes its logits in another way.
     """
     readout = logit_readout() if is_bridge(model) else None
     if readout is None:
@@ -59,7 +43,7 @@ def read_logits(model: Any, states: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def read_logits_directly(model: Any, states: torch.Tensor) -> torch.Tensor:
-    """As :func:`read_logits`, with the model's own modules, for either class and every TransformerLens."""
+    """As :func:`read_logits`, with the model's own modules, for any version of TransformerLens."""
     states = states.to(model.W_U)
     if is_bridge(model):
         return _on_cpu(unembed(model, states))
@@ -71,30 +55,18 @@ def read_logits_directly(model: Any, states: torch.Tensor) -> torch.Tensor:
 def logit_readout() -> Callable[..., Any] | None:
     """TransformerLens's readout of any vector; None before version 4.3."""
     try:
-        from transformer_lens.tools.analysis.logit_lens import logit_readout as found
+        from transformer_lens.tools.analysis.logit_lens import logit_readout as readout
     except ImportError:
         return None
-    return found
+    return readout
 
 
 @torch.no_grad()
 def component_states(model: Any, tokens: Sequence[int], layers: Iterable[int]) -> dict[tuple[int, str], torch.Tensor]:
-    """States inside blocks at the last position of one sequence.
+    """States inside blocks at the last position of one sequence: ``{(layer, component): [d_model]}``, on the CPU.
 
-    Parameters
-    ----------
-    model
-        The model; its hooks, such as those of :func:`caa_interp.steer`, act.
-    tokens
-        Token ids.
-    layers
-        0-based block indices.
-
-    Returns
-    -------
-    dict
-        ``{(layer, component): [d_model]}`` on the CPU, the components being those of :data:`COMPONENTS` that the
-        block has. A block whose attention and MLP are parallel has no mid residual.
+    The components are those of :data:`COMPONENTS` that a block has: with parallel attention and MLP there is no mid
+    residual. Hooks on the model, such as those of :func:`caa_interp.steer`, act.
     """
     available = model.hook_dict
     names = {
@@ -104,7 +76,6 @@ def component_states(model: Any, tokens: Sequence[int], layers: Iterable[int]) -
         if name.format(layer=layer) in available
     }
     ids = torch.tensor([tokens], device=input_device(model))
-    # A bridge's cache also holds the names that ours stand for; only ours are read.
     _, cache = model.run_with_cache(
         ids,
         attention_mask=torch.ones_like(ids),
@@ -116,14 +87,12 @@ def component_states(model: Any, tokens: Sequence[int], layers: Iterable[int]) -
 
 
 def token_texts(tokenizer: Any, ids: Iterable[int]) -> list[str]:
-    r"""Return tokens as they are written everywhere in this package, so that different ones look different.
+    r"""Return the texts of tokens with every invisible character made visible, so that different tokens look different.
 
-    A token's text, with a space written ``␣`` and everything else that cannot be seen written as in Python:
-    ``\n``, ``\t``, ``\u200b``, ``\xe2`` for a byte that is only a part of a character, ``\\`` for a backslash. So
-    ``"happy"`` and ``"␣happy"`` are told apart, whichever way the tokenizer itself writes a space (``Ġ``, ``▁``).
-    An id without a token, as in padded vocabularies, is ``<unused 151700>``.
+    A space is ``␣``, however the tokenizer writes it (``Ġ``, ``▁``). Everything else is written as in Python: ``\n``,
+    ``\u200b``, ``\xe2`` for part of a character, ``\\`` for a backslash. An id without a token is ``<unused 151700>``.
     """
-    # Vocabularies of bytes write a space so; those of SentencePiece use another sign.
+    # Byte-level vocabularies write a space as this letter.
     of_bytes = "Ġ" in "".join(tokenizer.tokenize(" a"))
     added = tokenizer.added_tokens_decoder
     texts = []
@@ -143,7 +112,7 @@ def token_texts(tokenizer: Any, ids: Iterable[int]) -> list[str]:
 
 
 def visible(content: bytes) -> str:
-    """Write UTF-8 bytes so that different ones look different, see :func:`token_texts`."""
+    """Write UTF-8 bytes as in :func:`token_texts`."""
 
     def write(letter: str) -> str:
         code = ord(letter)
@@ -163,13 +132,13 @@ def visible(content: bytes) -> str:
 
 
 def special_ids(tokenizer: Any) -> set[int]:
-    """Ids of tokens that no text holds, such as BOS and the marks of a chat template."""
+    """Ids of special tokens, such as BOS and the markers of a chat template."""
     added = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
     return added | set(tokenizer.all_special_ids)
 
 
 def _letters_of_bytes() -> dict[str, bytes]:
-    """GPT-2's table: the visible bytes stand for themselves, the others for the letters from U+0100 on."""
+    """GPT-2's table: visible bytes are themselves, the others are the letters from U+0100 on."""
     visible_bytes = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in visible_bytes]
     letters = {chr(byte): byte for byte in visible_bytes} | {chr(256 + n): byte for n, byte in enumerate(others)}

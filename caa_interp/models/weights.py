@@ -1,6 +1,6 @@
-"""Weights of one block, the same way for both of TransformerLens's model classes.
+"""Weights of one block, in the same form for both of TransformerLens's model classes.
 
-Orientation and heads are TransformerLens's: a matrix reads from its second last axis and writes to its last one.
+As in TransformerLens, a matrix reads from its second-to-last axis and writes to its last one.
 """
 
 from __future__ import annotations
@@ -20,24 +20,19 @@ if TYPE_CHECKING:
 class BlockWeights:
     """What one block reads from the residual stream and writes to it: float32 copies on the CPU.
 
-    What is linear in the norms is folded in. A norm in front of a matrix scales every coordinate of the stream by
-    its weight, and LayerNorm removes the mean first; a norm after a matrix, where there is one, does the same to
-    what is written. What remains of a norm, the division by the length, is one factor for all directions.
+    The linear part of each norm is folded into the matrix after it (or before it, for norms on a block's output):
+    LayerNorm removes the mean, and the norm's weight scales every coordinate. What remains of a norm, the division
+    by the length, is one factor for all directions.
 
     Attributes
     ----------
-    queries
-        ``[n_heads, d_model, d_head]``.
+    queries, outputs
+        ``[n_heads, d_model, d_head]`` and ``[n_heads, d_head, d_model]``.
     keys, values
-        ``[n_key_value_heads, d_model, d_head]``. With fewer of them than query heads (grouped-query attention)
-        head ``k`` serves the query heads ``k * g`` to ``(k + 1) * g - 1``, where ``g = n_heads /
-        n_key_value_heads``.
-    outputs
-        ``[n_heads, d_head, d_model]``.
-    neuron_inputs
-        ``[d_model, d_mlp]``; in a gated MLP what the gate multiplies.
-    neuron_gates
-        ``[d_model, d_mlp]``, or None without a gate.
+        ``[n_key_value_heads, d_model, d_head]``. With grouped-query attention, head ``k`` serves the query heads
+        ``k * g`` to ``(k + 1) * g - 1``, where ``g = n_heads / n_key_value_heads``.
+    neuron_inputs, neuron_gates
+        ``[d_model, d_mlp]``. Gates are None in an MLP without a gate, else they multiply the inputs.
     neuron_outputs
         ``[d_mlp, d_model]``.
     """
@@ -52,14 +47,7 @@ class BlockWeights:
 
 
 def block_weights(model: Any, layer: int) -> BlockWeights:
-    """Copy the weights of block ``layer``.
-
-    Raises
-    ------
-    ModelError
-        If the block is not attention heads and one MLP (mixtures of experts, recurrent or convolutional blocks),
-        or if its weights cannot be read as numbers (quantized ones).
-    """
+    """Copy the weights of block ``layer``, or raise :class:`ModelError` if it is not attention and one dense MLP."""
     block = model.blocks[layer]
     try:
         attention, mlp = block.attn, block.mlp
@@ -72,32 +60,24 @@ def block_weights(model: Any, layer: int) -> BlockWeights:
         inputs, gates, neuron_outputs = mlp.W_in, getattr(mlp, "W_gate", None), mlp.W_out
     except (AttributeError, ValueError, RuntimeError, NotImplementedError) as error:
         raise _unreadable(model, layer, str(error)) from error
-    before_heads, before_neurons, behind_heads, behind_neurons = _norms(model, layer)
-    found = BlockWeights(
+    before_heads, before_neurons, after_heads, after_neurons = _norms(model, layer)
+    weights = BlockWeights(
         queries=before_heads.read(_copied(queries)),
         keys=before_heads.read(_copied(keys)),
         values=before_heads.read(_copied(values)),
-        outputs=behind_heads.written(_copied(outputs)),
+        outputs=after_heads.written(_copied(outputs)),
         neuron_inputs=before_neurons.read(_copied(inputs)),
         neuron_gates=None if gates is None else before_neurons.read(_copied(gates)),
-        neuron_outputs=behind_neurons.written(_copied(neuron_outputs)),
+        neuron_outputs=after_neurons.written(_copied(neuron_outputs)),
     )
-    _check_shapes(model, layer, found)
-    return found
+    _check_shapes(model, layer, weights)
+    return weights
 
 
 class _Norm:
-    """The linear part of a norm, up to one factor: ``weight * x``, for LayerNorm of ``x`` less its mean.
+    """Linear part of a norm over ``width`` coordinates, up to one factor: ``weight * x``, with LayerNorm's centering.
 
-    It is measured on probes, not read, because models store it in different ways (Gemma's weight is an offset
-    from 1).
-
-    Parameters
-    ----------
-    norm
-        Module of a model, or None for no norm.
-    width
-        ``d_model``.
+    It is measured on probes, because models store it in different ways (Gemma's weight is an offset from 1).
     """
 
     def __init__(self, norm: Any, width: int) -> None:
@@ -120,12 +100,12 @@ class _Norm:
         return folded - folded.mean(-2, keepdim=True) if self.centers else folded
 
     def written(self, matrix: torch.Tensor) -> torch.Tensor:
-        """Fold the norm into a matrix ``[..., n, d_model]`` in front of it."""
+        """Fold the norm into a matrix ``[..., n, d_model]`` before it."""
         return self.weight * (matrix - matrix.mean(-1, keepdim=True) if self.centers else matrix)
 
 
 def _norms(model: Any, layer: int) -> list[_Norm]:
-    """Norms in front of the heads and the MLP, and after them; heads and MLP of a parallel block may share one."""
+    """Norms before the heads and the MLP, and after them; in a parallel block, heads and MLP may share one."""
     block = model.blocks[layer]
     first, second, *after = (getattr(block, name, None) for name in ("ln1", "ln2", "ln1_post", "ln2_post"))
     if first is None and after[0] is None:
@@ -139,18 +119,18 @@ def _copied(weight: torch.Tensor) -> torch.Tensor:
     return weight.detach().float().cpu().clone()
 
 
-def _check_shapes(model: Any, layer: int, found: BlockWeights) -> None:
+def _check_shapes(model: Any, layer: int, weights: BlockWeights) -> None:
     n_heads, width = int(model.cfg.n_heads), int(model.cfg.d_model)
-    n_shared = len(found.keys)
+    n_shared = len(weights.keys)
     heads_fit = (
-        found.queries.shape[:2] == (n_heads, width)
-        and found.outputs.shape[::2] == (n_heads, width)
-        and found.keys.shape[:2] == found.values.shape[:2] == (n_shared, width)
+        weights.queries.shape[:2] == (n_heads, width)
+        and weights.outputs.shape[::2] == (n_heads, width)
+        and weights.keys.shape[:2] == weights.values.shape[:2] == (n_shared, width)
         and n_heads % n_shared == 0
     )
-    neurons_fit = found.neuron_inputs.ndim == 2 and found.neuron_inputs.shape == found.neuron_outputs.T.shape
-    gates_fit = found.neuron_gates is None or found.neuron_gates.shape == found.neuron_inputs.shape
-    if not (heads_fit and neurons_fit and gates_fit and len(found.neuron_inputs) == width):
+    neurons_fit = weights.neuron_inputs.ndim == 2 and weights.neuron_inputs.shape == weights.neuron_outputs.T.shape
+    gates_fit = weights.neuron_gates is None or weights.neuron_gates.shape == weights.neuron_inputs.shape
+    if not (heads_fit and neurons_fit and gates_fit and len(weights.neuron_inputs) == width):
         raise _unreadable(model, layer, "its matrices do not have the shapes of attention heads and one MLP")
 
 

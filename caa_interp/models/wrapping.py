@@ -1,7 +1,7 @@
 """From a TransformerLens model to a plain Hugging Face model with the same weights, and back.
 
-A ``TransformerBridge`` puts its own modules into the Hugging Face model that it wraps, so that model can be neither
-trained with Hugging Face's tools nor saved. A copy without them can.
+A ``TransformerBridge`` puts its own modules into the Hugging Face model that it wraps, which can then neither be saved
+nor trained with Hugging Face's tools. A copy without these modules can.
 """
 
 from __future__ import annotations
@@ -11,22 +11,14 @@ from typing import Any
 
 from caa_interp.errors import ModelError
 from caa_interp.models.access import input_device, is_bridge, model_id, revisions
-from caa_interp.models.gguf import begin_as_told
+from caa_interp.models.gguf import set_bos
 
 
 def plain_copy(model: Any) -> Any:
-    """Copy the weights of a ``TransformerBridge`` into a Hugging Face model of their own.
+    """Copy the weights of a ``TransformerBridge`` into a new Hugging Face model, in evaluation mode.
 
-    Returns
-    -------
-    transformers.PreTrainedModel
-        In evaluation mode, with the type, the device and the configuration of the model that is wrapped.
-
-    Raises
-    ------
-    ModelError
-        If the model is no bridge, or if its weights have been changed into others than Hugging Face's (processed,
-        quantized), or are spread over devices.
+    It has the type, device and configuration of the wrapped model. Raises :class:`ModelError` if the model is not a
+    bridge, is spread over devices, or has processed or quantized weights.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -41,7 +33,7 @@ def plain_copy(model: Any) -> Any:
         raise ModelError(f"model {model_id(model)!r}: it is spread over devices. Load it on one, without device_map.")
     config = copy.deepcopy(wrapped.config)
     config.output_attentions = False
-    # A new model draws its weights, which are replaced at once, from the user's generator.
+    # A new model draws initial weights, which must not change the user's random state.
     with torch.random.fork_rng(devices=[]):
         plain = AutoModelForCausalLM.from_config(config, dtype=wrapped.dtype, trust_remote_code=False)
     tensors = dict(wrapped.named_parameters(remove_duplicate=False))
@@ -61,21 +53,9 @@ def plain_copy(model: Any) -> Any:
 
 
 def wrap(plain: Any, tokenizer: Any, name: str) -> Any:
-    """Put a Hugging Face model into a ``TransformerBridge``, which takes the model over.
+    """Put a Hugging Face model into a ``TransformerBridge`` called ``name``, as from :func:`caa_interp.load_model`.
 
-    Parameters
-    ----------
-    plain
-        The model; do not use it afterwards.
-    tokenizer
-        The tokenizer of a loaded model, which is copied.
-    name
-        What the model is to be called.
-
-    Returns
-    -------
-    TransformerBridge
-        As :func:`caa_interp.load_model` returns it.
+    The bridge takes ``plain`` over, so do not use it afterwards; the tokenizer is copied.
     """
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -84,19 +64,19 @@ def wrap(plain: Any, tokenizer: Any, name: str) -> Any:
     )
     model.eval()
     model.cfg.model_name = name
-    begin_as_told(model)
+    set_bos(model)
     revisions[model] = None
     return model
 
 
 def _check_same(model: Any, plain: Any) -> None:
-    """Raise :class:`ModelError` unless two models compute the same."""
+    """Raise :class:`ModelError` unless the two models give the same logits."""
     import torch
 
     tokens = torch.arange(min(32, int(model.cfg.d_vocab), int(model.cfg.n_ctx)), device=plain.device)[None]
     with torch.no_grad():
-        expected, found = model(tokens).double(), plain(tokens).logits.double()
-    difference = float((found - expected).norm() / expected.norm())
+        expected, copied = model(tokens).double(), plain(tokens).logits.double()
+    difference = float((copied - expected).norm() / expected.norm())
     if not difference < (1e-3 if plain.dtype.itemsize >= 4 else 0.1):
         raise _changed(model, f"logits differ by {difference:.2g} of their size")
 

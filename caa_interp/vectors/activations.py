@@ -1,10 +1,9 @@
 """Residual-stream activations of contrast pairs (Rimsky et al. 2024, section 3).
 
-1. Put the pair to the model as two sequences that differ in the answer.
-2. Read the residual stream after every block at the answer: in the choices form at the answer letter, in the
-   text form as the mean over the answer's tokens.
-3. Both letter orders of a pair are averaged (the paper has one), so that no letter direction remains; or they are
-   kept apart, to look at what the letters do.
+1. Write each pair as two sequences that differ in the answer.
+2. Read the residual stream after every block: in the choices format at the answer letter, in the text format as the
+   mean over the answer's tokens.
+3. Average both letter orders of a pair (the paper has one), so that no letter direction remains, or keep them apart.
 """
 
 from __future__ import annotations
@@ -18,7 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
 from caa_interp.errors import InputError
-from caa_interp.models.access import HOOK, block_indices, check_layers, check_model, identity, is_bridge, n_layers
+from caa_interp.models.access import (
+    HOOK,
+    block_indices,
+    check_finite,
+    check_layers,
+    check_model,
+    identity,
+    is_bridge,
+    n_layers,
+)
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format, Rendering, check_format
@@ -28,7 +36,7 @@ from caa_interp.vectors.files import opened, save
 if TYPE_CHECKING:
     import torch
 
-# So many pairs are asked for their letters too, which shows whether the model reads them; fewer show nothing.
+# Number of pairs on which the choice of letter is scored too, and how many are needed to judge it.
 _ASKED_PAIRS, _LEAST_PAIRS = 32, 10
 
 
@@ -39,20 +47,20 @@ class Activations:
     Attributes
     ----------
     positive, negative
-        ``[n_rows, n_layers, d_model]``, float32 (float64 for a float64 model), on the CPU. A row is a pair, or a pair
-        in one letter order.
+        ``[n_rows, n_layers, d_model]``, float32 (float64 for a float64 model), on the CPU. A row is a pair, or one of
+        its letter orders.
     layers
         The block index of each entry of the second axis.
     pairs
-        The pair of each row; one after the other for the two letter orders of a pair.
+        The pair of each row; the two letter orders of a pair are consecutive rows.
     format
         ``"choices"`` or ``"text"``.
     orders
-        The letter order of each row: the letters of the positive and of the negative answer, ``"AB"`` or ``"BA"``;
-        ``""`` (default for all rows) where both orders are averaged, and for text.
+        Letters of the positive and the negative answer in each row, ``"AB"`` or ``"BA"``; ``""`` (default) where both
+        orders are averaged, and for text.
     metadata
-        Where they come from: model id and revision, weight processing, prompt style, system prompt, library versions;
-        JSON types only. Vectors made of them keep it.
+        Model id and revision, weight processing, prompt style, system prompt and library versions; JSON types only.
+        Vectors made from the activations keep it.
     """
 
     positive: torch.Tensor
@@ -78,10 +86,7 @@ class Activations:
                     f"{name}: shape {tuple(values.shape)} with {expected[0]} pairs and {expected[1]} layers; it must "
                     "be [n_rows, n_layers, d_model] with one row per pair, and no axis may be empty."
                 )
-            if not values.is_floating_point():
-                raise InputError(f"{name}: of type {values.dtype}; it must hold floating-point numbers.")
-            if not bool(values.isfinite().all()):
-                raise InputError(f"{name}: there are NaN or infinite entries; activations must be finite.")
+            check_finite(values, name)
             object.__setattr__(self, name, values.detach().cpu().contiguous())
         if self.positive.shape != self.negative.shape:
             raise InputError(
@@ -103,7 +108,7 @@ class Activations:
 
     @property
     def model(self) -> str | None:
-        """Name of the model, if the metadata has it."""
+        """Name of the model, or None if the metadata does not have it."""
         return self.metadata.get("model")
 
     @property
@@ -121,7 +126,7 @@ class Activations:
         return tuple(numbers)
 
     def save(self, path: str | Path) -> Path:
-        """Write a ``.safetensors`` file; the old one, if any, is replaced only when the new one is whole."""
+        """Write a ``.safetensors`` file; an existing file is replaced only once the new one is complete."""
         pairs = [vars(pair) for pair in self.pairs]
         fields = (self.format, self.metadata, self.layers, self.orders, pairs)
         return save(path, "activations", (self.positive, self.negative), *fields)
@@ -155,23 +160,17 @@ def collect_activations(
     pairs
         At least one :class:`ContrastPair`.
     format
-        ``"choices"`` (default, the paper's): at the answer letter. ``"text"``: mean over the answer's tokens.
-    layers
-        0-based block indices; default: all.
+        ``"choices"`` (default, as in the paper): at the answer letter. ``"text"``: mean over the answer's tokens.
     average_orders
-        In the choices form, average both letter orders of a pair (default), or give each pair two rows, ``"AB"`` and
-        ``"BA"``. The mean over rows is the same. Text and pairs kept as published have one row either way.
-    system_prompt
-        Optional system prompt for every pair.
-    prompt_format
-        How the model is addressed; default: ``PromptFormat.of(model)``.
-    progress
-        Show a progress bar.
+        In the choices format, average both letter orders of a pair (default), or give each pair two rows, ``"AB"`` and
+        ``"BA"``. The mean over rows is the same. Text and published pairs have one row either way.
+    layers, system_prompt, prompt_format, progress
+        As in :func:`caa_interp.extract_vector`.
 
     Returns
     -------
     Activations
-        Memory grows with the number of pairs; :func:`caa_interp.extract_vector` needs no such list.
+        Memory grows with the number of pairs, which :func:`caa_interp.extract_vector` avoids.
     """
     import torch
 
@@ -195,16 +194,16 @@ def collect_activations(
 
 
 def origin(model: Any, system_prompt: str | None, prompt_format: PromptFormat | None = None) -> dict[str, Any]:
-    """What metadata say of the model that activations, and vectors, come from, and of how it was addressed."""
-    form = prompt_format or PromptFormat.of(model)
+    """Metadata of activations and vectors: their model, and how it was addressed."""
+    prompts = prompt_format or PromptFormat.of(model)
     return {
         **identity(model),
         "backend": "TransformerBridge" if is_bridge(model) else "HookedTransformer",
         "hook": HOOK,
         "dtype": str(model.cfg.dtype).removeprefix("torch."),
-        "prompt_style": form.style,
-        "template_arguments": dict(form.template_arguments),
-        "prompt_digest": form.digest(system_prompt),
+        "prompt_style": prompts.style,
+        "template_arguments": dict(prompts.template_arguments),
+        "prompt_digest": prompts.digest(system_prompt),
         "system_prompt": system_prompt,
         "versions": {name: version(name) for name in ("caa-interp", "transformer-lens", "transformers", "torch")},
     }
@@ -219,7 +218,7 @@ def iterate_activations(
     progress: bool = False,
     prompt_format: PromptFormat | None = None,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield positive and negative activations, ``[n_layers, d_model]`` each, pair by pair, orders averaged."""
+    """Yield positive and negative activations per pair, ``[n_layers, d_model]`` each, with letter orders averaged."""
     rendered = _render(model, pairs, format, system_prompt, prompt_format)
     for residual in _read(model, rendered, format, layers, progress):
         positive, negative = _mean(residual)
@@ -246,7 +245,7 @@ def _read(
         [branch for rendering in some for branch in _sides(rendering, format, asks=number < _ASKED_PAIRS)]
         for number, some in enumerate(rendered)
     )
-    follows: list[bool] = []  # whether the model's choice goes with the answer when the letters are exchanged
+    follows: list[bool] = []  # whether the model chooses the same answer in both letter orders
     for result in track(run_trees(model, trees, layers), "Reading activations", progress, total=len(rendered)):
         likelier = [
             float(positive) > float(negative)
@@ -259,7 +258,7 @@ def _read(
     if len(follows) >= _LEAST_PAIRS and sum(follows) < len(follows) / 2:
         warnings.warn(
             f"format='choices': asked about {len(follows)} pairs in both letter orders, the model chose one letter "
-            f"for {len(follows) - sum(follows)} of them, whichever answer stood there. It does not read letters, so a "
+            f"for {len(follows) - sum(follows)} of them, whichever answer it stood for. It does not read letters, so a "
             "vector made from them will hardly steer. Use format='text'.",
             stacklevel=2,
         )
@@ -271,21 +270,19 @@ def _mean(residual: torch.Tensor) -> torch.Tensor:
 
 
 def _sides(rendering: Rendering, format: Format, asks: bool) -> list[Branch]:
-    """Branches of the positive and the negative answer, read where the form says; with ``asks``, letters are scored."""
-    if format == "choices":
-        letter = rendering.n_shared
-        return [
-            Branch(tokens[: letter + 1], targets=((letter - 1, tokens[letter]),) if asks else (), reads=(letter,))
-            for tokens in (rendering.positive, rendering.negative)
-        ]
+    """Branches of the positive and the negative answer; with ``asks``, their letters are scored too."""
+    sides = (rendering.positive, rendering.negative)
+    if format == "text":
+        return [Branch(tokens, reads=tuple(range(rendering.n_prompt, len(tokens)))) for tokens in sides]
+    letter = rendering.n_shared
     return [
-        Branch(tokens, reads=tuple(range(rendering.n_prompt, len(tokens))))
-        for tokens in (rendering.positive, rendering.negative)
+        Branch(tokens[: letter + 1], targets=((letter - 1, tokens[letter]),) if asks else (), reads=(letter,))
+        for tokens in sides
     ]
 
 
 def _order(pair: ContrastPair, rendering: Rendering) -> str:
-    """Letters of the positive and the negative answer; a published pair's own may be others than A and B."""
+    """Letters of the positive and the negative answer; a published pair may have letters other than A and B."""
     if isinstance(pair, PublishedPair):
         return pair.positive.strip("()") + pair.negative.strip("()")
     return rendering.order
@@ -296,7 +293,7 @@ def _is_order(order: Any) -> bool:
 
 
 def _pair(fields: Any, number: int) -> ContrastPair:
-    """Build the pair that a file holds."""
+    """Build a pair from its fields in a file."""
     if not isinstance(fields, dict):
         raise InputError(f"pairs[{number}] is {type(fields).__name__}; it must be an object.")
     for name in ("id", "topic"):

@@ -1,8 +1,8 @@
-"""From activations to a direction: the paper's mean difference, and others to stand beside it.
+"""From activations to a direction: the paper's mean difference, and alternatives.
 
-An estimator is a function ``(positive, negative) -> vector`` over ``[n_pairs, ..., d_model]``, which gives one vector
-``[..., d_model]``. All of them point from negative to positive and have the norm of the mean difference, so that
-only their directions differ and a multiplier means the same step.
+An estimator is a function ``(positive, negative) -> vector`` from two tensors ``[n_pairs, ..., d_model]`` to a vector
+``[..., d_model]``. All estimators point from negative to positive and have the norm of the mean difference, so only
+their directions differ and a multiplier means the same step.
 """
 
 from __future__ import annotations
@@ -36,18 +36,7 @@ def mean_difference(positive: torch.Tensor, negative: torch.Tensor) -> torch.Ten
 def principal_difference(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
     """First principal direction of the pairs' differences, not centered (Zou et al. 2023, section 3.1).
 
-    Centering would take out the mean of the differences, which is the very thing that the mean difference measures;
-    what is left is how pairs differ from one another.
-
-    Parameters
-    ----------
-    positive, negative
-        ``[n_pairs, ..., d_model]``.
-
-    Returns
-    -------
-    torch.Tensor
-        ``[..., d_model]``.
+    Centering would remove the mean difference itself. Shapes as in :func:`mean_difference`.
     """
 
     def direction(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
@@ -60,17 +49,8 @@ def principal_difference(positive: torch.Tensor, negative: torch.Tensor) -> torc
 def logistic_probe(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
     """Normal of the plane that a logistic regression puts between the two sides.
 
-    Activations are taken in units of their overall root mean square; the penalty is scikit-learn's default (C = 1).
-
-    Parameters
-    ----------
-    positive, negative
-        ``[n_pairs, ..., d_model]``.
-
-    Returns
-    -------
-    torch.Tensor
-        ``[..., d_model]``.
+    Activations are divided by their overall root mean square; the penalty is scikit-learn's default (C = 1). Shapes
+    as in :func:`mean_difference`.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -86,20 +66,10 @@ def logistic_probe(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tens
 
 
 def whitened_mean_difference(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
-    """Mean difference in the metric of the spread within the sides: linear discriminant analysis.
+    """Mean difference whitened by the covariance within the sides, as in linear discriminant analysis.
 
-    The covariance within the sides is shrunk towards a multiple of the identity as Ledoit and Wolf (2004) do, since
-    there are mostly fewer pairs than dimensions.
-
-    Parameters
-    ----------
-    positive, negative
-        ``[n_pairs, ..., d_model]``; at least two pairs.
-
-    Returns
-    -------
-    torch.Tensor
-        ``[..., d_model]``.
+    The covariance is shrunk toward a multiple of the identity (Ledoit and Wolf 2004), since there are usually fewer
+    pairs than dimensions. Shapes as in :func:`mean_difference`; at least two pairs.
     """
     from sklearn.covariance import ledoit_wolf
 
@@ -120,7 +90,7 @@ ESTIMATORS: dict[str, Estimator] = {
 
 
 def estimator_named(text: str) -> Estimator:
-    """Return the estimator of a name, or raise :class:`InputError` if there is none."""
+    """Return the estimator with this name, or raise :class:`InputError`."""
     if text not in ESTIMATORS:
         raise InputError(f"estimator: {text!r}; give one of {', '.join(ESTIMATORS)}.")
     return ESTIMATORS[text]
@@ -131,11 +101,11 @@ def _like_mean_difference(
     negative: torch.Tensor,
     direction: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
-    """A direction at every place (a layer, say), with the norm of the mean difference, on its side."""
+    """Apply ``direction`` at every layer; give the results the norm and the sign of the mean difference."""
     mean = mean_difference(positive.double(), negative.double())
     places = mean.reshape(-1, mean.shape[-1])
     ours, theirs = (side.double().reshape(len(side), *places.shape) for side in (positive, negative))
-    found = torch.stack([direction(ours[:, place], theirs[:, place]) for place in range(len(places))])
-    signs = torch.where((found * places).sum(-1, keepdim=True) < 0, -1.0, 1.0)
-    lengths = places.norm(dim=-1, keepdim=True) / found.norm(dim=-1, keepdim=True)
-    return (found * signs * lengths).reshape(mean.shape).to(positive)
+    directions = torch.stack([direction(ours[:, place], theirs[:, place]) for place in range(len(places))])
+    signs = torch.where((directions * places).sum(-1, keepdim=True) < 0, -1.0, 1.0)
+    lengths = places.norm(dim=-1, keepdim=True) / directions.norm(dim=-1, keepdim=True)
+    return (directions * signs * lengths).reshape(mean.shape).to(positive)

@@ -1,4 +1,7 @@
-"""From contrast pairs, or their activations, to a steering vector (Rimsky et al. 2024, section 3)."""
+"""From contrast pairs, or their activations, to a steering vector (Rimsky et al. 2024, section 3).
+
+At every layer, the mean over pairs of (positive - negative), which is not normalized.
+"""
 
 from __future__ import annotations
 
@@ -38,13 +41,12 @@ def extract_vector(
     pairs
         At least one :class:`ContrastPair`, usually a behavior's ``train``.
     format
-        ``"choices"`` (default, the paper's) reads the answer letter, ``"text"`` the mean over the answer's
-        tokens.
+        ``"choices"`` (default, as in the paper): at the answer letter. ``"text"``: mean over the answer's tokens.
     layers
         0-based block indices; default: all.
     estimator
-        ``(positive, negative) -> vector`` over tensors ``[n_pairs, n_layers, d_model]``. For the default the
-        sums are streamed, so that memory does not grow with the number of pairs.
+        ``(positive, negative) -> vector`` over tensors ``[n_pairs, n_layers, d_model]``. With the default, memory
+        does not grow with the number of pairs.
     system_prompt
         Optional system prompt for every pair.
     prompt_format
@@ -62,7 +64,7 @@ def extract_vector(
     Warns
     -----
     UserWarning
-        In the choices form, if the model chooses the same letter whichever answer it stands for.
+        In the choices format, if the model chooses the same letter whichever answer it stands for.
 
     Examples
     --------
@@ -75,7 +77,7 @@ def extract_vector(
     check_format(format)
     chosen = check_layers(layers, range(n_layers(model)), "the model")
     if estimator is not mean_difference:
-        found = collect_activations(
+        activations = collect_activations(
             model,
             checked,
             format=format,
@@ -84,7 +86,7 @@ def extract_vector(
             prompt_format=prompt_format,
             progress=progress,
         )
-        return vector_from_activations(found, estimator=estimator, behavior=behavior)
+        return vector_from_activations(activations, estimator=estimator, behavior=behavior)
     total: Any = 0.0
     dtype = torch.float32
     for positive, negative in iterate_activations(
@@ -99,7 +101,7 @@ def extract_vector(
 def vector_from_activations(
     activations: Activations, *, estimator: Estimator = mean_difference, behavior: str | None = None
 ) -> SteeringVector:
-    """Estimate a steering vector from activations that are there already, such as saved ones.
+    """Estimate a steering vector from activations that were collected before.
 
     Parameters
     ----------
@@ -111,7 +113,7 @@ def vector_from_activations(
     Returns
     -------
     SteeringVector
-        With the metadata of the activations and what :func:`extract_vector` adds to it.
+        With the metadata of the activations, the estimator and the number of pairs.
     """
     if not isinstance(activations, Activations):
         raise InputError(

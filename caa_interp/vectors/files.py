@@ -1,7 +1,4 @@
-"""The files that keep steering vectors and activations: safetensors with a JSON header and a checksum.
-
-What is in them, and what other formats keep of it, is written down in ``docs/formats``.
-"""
+"""Files of steering vectors and activations: safetensors with a JSON header and a checksum; see ``docs/formats``."""
 
 from __future__ import annotations
 
@@ -20,20 +17,14 @@ if TYPE_CHECKING:
     import torch
 
 Kind = Literal["vector", "activations"]
-# Tensors of a file, fields of its header, and what it is called.
+# Tensors in a file, fields of its header, and its name in messages.
 _TENSORS = {"vector": ("values",), "activations": ("positive", "negative")}
 _FIELDS = {"vector": ("layers", "metadata"), "activations": ("form", "metadata", "layers", "orders", "pairs")}
 _NAMES = {"vector": ("a steering vector", "SteeringVector"), "activations": ("activations", "Activations")}
 
 
 def write_header(kind: Kind, *fields: Any) -> str:
-    """Fields of a header, in the order of the file's kind, as JSON text.
-
-    Raises
-    ------
-    InputError
-        If the metadata holds what JSON does not.
-    """
+    """Write the fields of a header, in the order of ``_FIELDS``, as JSON, or raise :class:`InputError`."""
     named = {
         name: dict(field) if isinstance(field, Mapping) else field
         for name, field in zip(_FIELDS[kind], fields, strict=True)
@@ -47,13 +38,7 @@ def write_header(kind: Kind, *fields: Any) -> str:
 
 
 def read_header(text: str, kind: Kind) -> list[Any]:
-    """Fields of a header, in the order of the file's kind; which are lists is checked, and nothing else.
-
-    Raises
-    ------
-    InputError
-        If the text is no such header, or of a version that is not known here.
-    """
+    """Read the fields of a header, in the order of ``_FIELDS``, or raise :class:`InputError`; lists are checked."""
     expected, (what, _) = f"caa_interp/{kind}/1", _NAMES[kind]
     try:
         content = json.loads(text)
@@ -76,17 +61,17 @@ def read_header(text: str, kind: Kind) -> list[Any]:
 
 
 def checksum(header: str, *values: torch.Tensor) -> str:
-    """Return the sha256 of a header and of the bytes of contiguous values, as hexadecimal digits."""
+    """Sha256 of a header and of the bytes of contiguous tensors, as hexadecimal digits."""
     import torch
 
     digest = hashlib.sha256(header.encode())
-    for some in values:
-        digest.update(some.flatten().view(torch.uint8).numpy().data)
+    for tensor in values:
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def save(path: str | Path, kind: Kind, tensors: tuple[torch.Tensor, ...], *fields: Any) -> Path:
-    """Write a ``.safetensors`` file; the old one, if any, is replaced only when the new one is whole."""
+    """Write a ``.safetensors`` file; an existing file is replaced only once the new one is complete."""
     from safetensors.torch import save as to_bytes
 
     path = Path(path)
@@ -102,10 +87,8 @@ def save(path: str | Path, kind: Kind, tensors: tuple[torch.Tensor, ...], *field
 def opened(path: str | Path, kind: Kind) -> Iterator[tuple[list[Any], list[torch.Tensor]]]:
     """Give the fields and tensors of a file that :func:`save` wrote; declared sizes are checked before it is read.
 
-    Raises
-    ------
-    InputError
-        If the file is another one or was changed, or if the body cannot use what is in it; the message names it.
+    Raises :class:`InputError`, with the file's path, if it is another kind of file, if it was changed, or if the body
+    rejects its content.
     """
     from safetensors import SafetensorError, safe_open
 

@@ -1,11 +1,4 @@
-"""Steering vectors: how they are estimated, combined, saved and loaded.
-
-Contrastive Activation Addition (Rimsky et al. 2024, section 3), at every layer L:
-
-1. for every contrast pair take the residual stream after block L at the positive and at the negative answer;
-2. the steering vector is the mean over pairs of (positive - negative). It is not normalized;
-3. to compare behaviors, rescale each vector to the mean norm over behaviors at that layer (``match_norms``).
-"""
+"""Steering vectors: combining, comparing, saving and loading them."""
 
 from __future__ import annotations
 
@@ -21,6 +14,7 @@ from caa_interp.errors import InputError, VectorMismatchError
 from caa_interp.models.access import (
     CENTERED,
     block_indices,
+    check_finite,
     check_layers,
     check_model,
     identity,
@@ -39,10 +33,10 @@ class SteeringVector:
     values
         ``[n_layers, d_model]``, float32 or float64, on the CPU; raw, not normalized.
     layers
-        0-based block index of each row; the vector of layer L belongs to the output of block L.
+        0-based block index of each row; the vector of layer L is added after block L.
     metadata
-        What is needed to apply it: model id and revision, hook, format, position, estimator, number of
-        pairs, library versions, and whatever the user adds (JSON types only).
+        Model id and revision, hook, format, position, estimator, number of pairs, library versions, and whatever the
+        user adds; JSON types only.
     """
 
     values: torch.Tensor
@@ -55,19 +49,16 @@ class SteeringVector:
         if not isinstance(self.values, torch.Tensor):
             raise InputError(f"values: {type(self.values).__name__}; give a tensor [n_layers, d_model].")
         object.__setattr__(self, "layers", block_indices(self.layers))
-        if not self.values.is_floating_point():
-            raise InputError(f"values: of type {self.values.dtype}; they must be floating-point numbers.")
         if self.values.ndim != 2 or len(self.values) != len(self.layers) or not len(self.layers):
             raise InputError(
                 f"values: shape {tuple(self.values.shape)} with {len(self.layers)} layers; it must be "
                 "[n_layers, d_model] with one row per layer, and at least one."
             )
         object.__setattr__(self, "values", self.values.detach().cpu().contiguous())
-        if not bool(torch.isfinite(self.values).all()):
-            raise InputError("values: there are NaN or infinite entries; a steering vector must be finite.")
+        check_finite(self.values, "values")
 
     def __eq__(self, other: object) -> bool:
-        """Same layers, metadata and values to the bit."""
+        """Same layers, metadata and bits."""
         if not isinstance(other, SteeringVector):
             return NotImplemented
         return (
@@ -86,15 +77,12 @@ class SteeringVector:
 
     @property
     def name(self) -> str:
-        """Behavior that the metadata names, else ``"vector"``."""
+        """Behavior in the metadata, else ``"vector"``."""
         return str(self.metadata.get("behavior") or "vector")
 
     @property
     def kind(self) -> str:
-        """What it stands for in an experiment: ``"vector"`` (default), or the kind of control that the metadata names.
-
-        Controls are ``"random"``, ``"orthogonal"``, ``"shuffled"``, and ``"other"`` (another behavior's vector).
-        """
+        """Kind of control (``"random"``, ``"orthogonal"``, ``"shuffled"``, ``"other"``), or ``"vector"`` for none."""
         return str(self.metadata.get("kind") or "vector")
 
     @property
@@ -136,8 +124,8 @@ class SteeringVector:
             )
         if differing := _differing(self.metadata, other.metadata):
             raise VectorMismatchError(
-                f"vectors: they were made from {differing[0]} and {differing[1]}, so they cannot be added. If it is "
-                "meant, use vector.transferred_to(model) first."
+                f"vectors: they were made from {differing[0]} and {differing[1]}, so they cannot be added. If that is "
+                "intended, use vector.transferred_to(model) first."
             )
         return replace(self, values=self.values + other.values, metadata=_common(self.metadata, other.metadata))
 
@@ -147,9 +135,8 @@ class SteeringVector:
     def check_fits(self, model: Any) -> None:
         """Raise :class:`VectorMismatchError` unless this vector was made for ``model``.
 
-        Width, layers and the model's name must be the same. Where both revisions are known they decide, and not the
-        name: a folder that was renamed is the same model, and two folders of one name are two. Weights must both be
-        centered, or neither: centering takes the mean out of the residual stream.
+        Width, layers and the model's revision must match; where a revision is unknown, the model's name decides.
+        Weights must be centered in both cases or in neither.
         """
         check_model(model)
         width = int(model.cfg.d_model)
@@ -166,7 +153,7 @@ class SteeringVector:
         if differing := _differing(self.metadata, identity(model)):
             raise VectorMismatchError(
                 f"vector: it was made from {differing[0]}, but the model is {differing[1]}. Extract a vector from "
-                "this model, or say that the transfer is meant: vector.transferred_to(model)."
+                "this model, or declare the transfer: vector.transferred_to(model)."
             )
 
     def transferred_to(self, model: Any) -> SteeringVector:
@@ -178,12 +165,9 @@ class SteeringVector:
         return moved
 
     def save(self, path: str | Path) -> Path:
-        """Write a ``.safetensors`` file; the old one, if any, is replaced only when the new one is whole.
+        """Write a ``.safetensors`` file; an existing file is replaced only once the new one is complete.
 
-        Raises
-        ------
-        InputError
-            If the path has another ending, or the metadata holds what JSON does not.
+        Raises :class:`InputError` if the path has another ending, or JSON cannot hold the metadata.
         """
         return save(path, "vector", (self.values,), self.layers, self.metadata)
 
@@ -191,17 +175,14 @@ class SteeringVector:
     def load(cls, path: str | Path) -> SteeringVector:
         """Read a file written by :meth:`save`; other tools' files: :func:`caa_interp.import_vector`.
 
-        Raises
-        ------
-        InputError
-            If there is no such file, if it is damaged or no steering vector, or of a version not known here.
+        Raises :class:`InputError` if the file is missing, damaged, not a steering vector, or of an unknown version.
         """
         with opened(path, "vector") as (fields, (values,)):
             return cls(values, *fields)
 
 
 def one_vector(vector: Any, name: str = "vector") -> SteeringVector:
-    """Return ``vector``, or raise an :class:`InputError` that says what to give instead."""
+    """Return ``vector`` if it is one steering vector, or raise an :class:`InputError`."""
     if isinstance(vector, SteeringVector):
         return vector
     if isinstance(vector, Mapping):
@@ -218,7 +199,7 @@ def one_vector(vector: Any, name: str = "vector") -> SteeringVector:
 
 
 def named_vectors(vectors: Any, name: str = "vectors") -> dict[str, SteeringVector]:
-    """Return ``{name: vector}`` of such a mapping, or of one vector; else say what to give instead."""
+    """Return ``{name: vector}`` from such a mapping or from one vector, or raise an :class:`InputError`."""
     if isinstance(vectors, Mapping):
         if not vectors:
             raise InputError(f"{name}: the mapping is empty; give at least one vector.")
@@ -254,20 +235,20 @@ def match_norms(vectors: Mapping[str, SteeringVector]) -> dict[str, SteeringVect
 
 
 def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Names of the models that two sets of metadata tell of, with what tells them apart; None if nothing does."""
+    """Names of the models in two sets of metadata, with what differs between them; None if nothing does."""
     names, revisions, processing = (
         (first.get(key), second.get(key)) for key in ("model", "model_revision", "weight_processing")
     )
-    told = [repr(name) for name in names]
+    labels = [repr(name) for name in names]
     if None not in revisions and revisions[0] != revisions[1]:
-        told = [f"{name} at revision {str(revision)[:12]!r}" for name, revision in zip(told, revisions, strict=True)]
+        labels = [f"{name} at revision {str(one)[:12]!r}" for name, one in zip(labels, revisions, strict=True)]
     elif None not in processing and (processing[0] == CENTERED) != (processing[1] == CENTERED):
-        told = [f"{name} with weight processing {how!r}" for name, how in zip(told, processing, strict=True)]
+        labels = [f"{name} with weight processing {how!r}" for name, how in zip(labels, processing, strict=True)]
     elif None in names or names[0] == names[1] or None not in revisions:
         return None
-    return told[0], told[1]
+    return labels[0], labels[1]
 
 
 def _common(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """What two sets of metadata agree on."""
+    """Entries that two sets of metadata share."""
     return {key: value for key, value in first.items() if key in second and second[key] == value}

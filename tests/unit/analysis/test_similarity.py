@@ -172,8 +172,8 @@ def test_vectors_without_a_common_layer():
     ("given", "options", "message"),
     [
         ({}, {}, "vectors: the mapping is empty; give at least one vector"),
-        ([vector()], {}, "vectors: list; give a SteeringVector, or several as a mapping from names"),
-        ({"a": torch.ones(2, 3)}, {}, "vectors: dict; give a SteeringVector, or several as a mapping"),
+        ([vector()], {}, "vectors: list; several vectors have names: give a mapping"),
+        ({"a": torch.ones(2, 3)}, {}, r"vectors\['a'\]: Tensor; it must be one SteeringVector"),
         (vector(), {"between": "models"}, "between: 'models' is not one of 'layers', 'vectors'"),
         ({"a": vector()}, {"between": "vectors"}, "between: 'vectors' with 'a' alone; give at least two vectors"),
         (vector(), {"layers": []}, "layers: the list is empty"),

@@ -102,7 +102,7 @@ def test_a_vector_of_a_deeper_model_as_the_docstring_says(tiny_llama, pairs, vec
 
 
 def test_what_cannot_be_transferred(tiny_llama, pairs, vector):
-    with pytest.raises(caa.InputError, match="vector: dict; give one SteeringVector"):
+    with pytest.raises(caa.InputError, match="vector: dict; it must be one SteeringVector"):
         caa.analysis.transfer(tiny_llama, {"a": vector}, pairs)
     part = caa.SteeringVector(vector.values[:2], (0, 1), vector.metadata)
     with pytest.raises(caa.InputError, match="layer 2: the vector has layers 0 to 1"):

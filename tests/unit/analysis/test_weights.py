@@ -372,7 +372,7 @@ def test_the_model_is_left_as_it_was(tiny_llama):
         ({"top_k": 2.5}, caa.InputError, r"top_k: 2\.5; it must be a whole number"),
         ({"layers": 9}, caa.InputError, "layer 9: the model has layers 0 to 3"),
         ({"layer": 2}, caa.InputError, "layer 2: the vector has layers 1 to 1"),
-        ({"vector": "optimism"}, caa.InputError, "vector: str; give one SteeringVector"),
+        ({"vector": "optimism"}, caa.InputError, "vector: str; it must be one SteeringVector"),
         (
             {"vector": steering(torch.zeros(WIDTH))},
             caa.InputError,

@@ -339,8 +339,8 @@ def test_one_vector_has_the_name_of_its_behavior(explored):
     ("vectors", "prompt", "error", "said"),
     [
         ({}, PROMPT, caa.InputError, "vectors: the mapping is empty; give at least one vector"),
-        ({"a": 3}, PROMPT, caa.InputError, "vectors: dict; give a SteeringVector, or several as a mapping from"),
-        (3, PROMPT, caa.InputError, "vectors: int; give a SteeringVector, or several as a mapping from names"),
+        ({"a": 3}, PROMPT, caa.InputError, r"vectors\['a'\]: int; it must be one SteeringVector"),
+        (3, PROMPT, caa.InputError, "vectors: int; it must be one SteeringVector"),
         (
             caa.SteeringVector(torch.ones(1, 8), (1,)),
             PROMPT,
