@@ -143,8 +143,8 @@ def test_the_installed_command_works():
     ("arguments", "message"),
     [
         (("data", "check", "no-such"), "behavior: 'no-such' is not one of "),
-        (("data", "check", "none.json"), "behavior file: there is no file none.json. Check the path."),
-        (("data", "convert", "none.jsonl", "t.json"), "source: there is no file none.jsonl. Check the path."),
+        (("data", "check", "none.json"), "behavior file none.json: there is no file none.json. Check the path."),
+        (("data", "convert", "none.jsonl", "t.json"), "none.jsonl: there is no file none.jsonl. Check the path."),
         (("data", "fetch", "anthropic", "no-such"), "'no-such'"),
         (("demo", "--model", "./none"), "model './none': there is no such folder."),
         (("sweep", "none.safetensors", "optimism"), "vector file none.safetensors: there is no such file."),
