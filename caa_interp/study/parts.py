@@ -86,10 +86,7 @@ def _behavior(name: str, info: ValidationInfo) -> str:
     path = _absolute(name, info)
     if not os.path.isfile(path):
         raise InputError(f"{shown(name)}; there is no file {path}.")
-    try:
-        behavior = load_behavior(path)
-    except OSError as error:
-        raise InputError(f"{shown(name)}; the file cannot be read ({error}).") from error
+    behavior = load_behavior(path)
     for part in ("name", "train", "test"):
         if not getattr(behavior, part):
             raise InputError(f"{shown(name)}; its {part!r} is empty, and a study needs it.")

@@ -430,21 +430,21 @@ def test_behaviors_that_cannot_be_used(tmp_path, monkeypatch):
     behavior_file(tmp_path / "untested.json", n_test=0)
     behavior_file(tmp_path / "unnamed.json", name="")
     locked = behavior_file(tmp_path / "locked.json")
-    read = Path.read_text
+    read = Path.read_bytes
 
-    def refuse(self, *arguments, **options):
+    def refuse(self):
         if self == locked:
             raise PermissionError(13, "Permission denied", str(self))
-        return read(self, *arguments, **options)
+        return read(self)
 
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
     monkeypatch.chdir(tmp_path)
     names = ["broken", "untested", "unnamed", "locked"]
     _, broken, untested, unnamed, unread = problems(ExperimentConfig, behaviors=[f"{name}.json" for name in names])
     assert broken.startswith(f"behaviors[0]: behavior file {tmp_path / 'broken.json'}: not valid JSON")
     assert untested == "behaviors[1]: 'untested.json'; its 'test' is empty, and a study needs it."
     assert unnamed == "behaviors[2]: 'unnamed.json'; its 'name' is empty, and a study needs it."
-    assert unread.startswith("behaviors[3]: 'locked.json'; the file cannot be read ([Errno 13] Permission denied")
+    assert unread.startswith(f"behaviors[3]: behavior file {locked}: it cannot be read ([Errno 13] Permission denied")
 
 
 def test_every_behavior_needs_enough_pairs(folder):
