@@ -20,18 +20,10 @@ _WIDTH = ("hidden_size", "n_embd", "d_model")
 
 @dataclass(frozen=True)
 class Available:
-    """A model that ``--model`` takes.
+    """A model that ``--model`` takes: what to give, and where it is.
 
-    Attributes
-    ----------
-    model
-        What to give.
-    where
-        ``"embedded"``, ``"converted GGUF file"``, ``"Hugging Face cache"`` or ``"Hugging Face hub"``.
-    n_layers, d_model
-        Number of layers and width of the residual stream; None if they are not known without loading it.
-    needs
-        What is missing before it can be loaded; empty if nothing is.
+    ``n_layers`` and ``d_model`` (width of the residual stream) are None if they are not known without loading it;
+    ``needs`` says what is missing before it can be loaded, and is empty if nothing is.
     """
 
     model: str

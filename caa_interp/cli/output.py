@@ -47,17 +47,7 @@ def with_interval(table: pd.DataFrame, measure: str) -> Sequence[str]:
 
 
 def check_target(path: Path, endings: Sequence[str], force: bool) -> None:
-    """Raise before any work is done if a file must not be written there.
-
-    Parameters
-    ----------
-    path
-        The file.
-    endings
-        Those that it may have; none: any.
-    force
-        Whether it may exist.
-    """
+    """Raise before any work is done if ``path`` must not be written; no ``endings``: any will do."""
     if endings and path.suffix not in endings:
         raise typer.BadParameter(f"{str(path)!r} must end in {' or '.join(endings)}.")
     if path.exists() and not force:

@@ -20,7 +20,7 @@ _TABLE = {
 }
 BEHAVIORS = tuple(_TABLE)
 SIZES = {name: sizes for name, (sizes, _, _) in _TABLE.items()}
-# Every triple belongs to these, in this order.
+# Multipliers of every triple above, in this order.
 MULTIPLIERS = (-1.0, 0.0, 1.0)
 # All are printed with two decimals.
 ROUNDING = 0.005
@@ -28,18 +28,10 @@ ROUNDING = 0.005
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """A model of the paper's multiple-choice tables.
+    """A model of the paper's multiple-choice tables, by its Hugging Face name.
 
-    Attributes
-    ----------
-    name
-        Its Hugging Face name.
-    n_layers, d_model
-        Number of blocks and width of the residual stream, from the model's own configuration.
-    layer
-        Block whose output is steered in the table.
-    choices
-        ``{behavior: mean p(matching) at each of MULTIPLIERS}`` over the test items, between 0 and 1.
+    ``n_layers`` and ``d_model`` are the model's own, ``layer`` (0-based) is the block whose output is steered, and
+    ``choices`` holds ``{behavior: mean p(matching) at each of MULTIPLIERS}`` over the test items, between 0 and 1.
     """
 
     name: str

@@ -57,21 +57,18 @@ def reproduce(
     Parameters
     ----------
     folder
-        Where ``vectors/<behavior>.safetensors`` (raw, of all layers), ``tables/sweep-<behavior>.parquet``,
-        ``tables/summary.parquet``, ``tables/comparison.parquet`` and ``report.html`` are written. A vector or sweep
-        that exists and was made from the same model, data and settings is used again.
+        Where ``vectors/`` (raw, of all layers), ``tables/`` and ``report.html`` are written. A vector or sweep that
+        exists and was made from the same model, data and settings is used again.
     data
-        Folder of the published sets, see :func:`caa_interp.paper.sets.read_published_sets`.
-    model_name
+        As in :func:`caa_interp.paper.read_published_sets`.
+    model_name, dtype
         As in :func:`caa_interp.load_model`. Published numbers exist for Llama 2 7B and 13B Chat; for another model
         there is nothing to compare with, and the table is read off at the same relative depth.
     behaviors
-        Some of the paper's seven; default: all. The paper matches norms over all of them, so with fewer a unit of
-        multiplier is another one, and steered cells are not judged.
+        Some of the paper's seven; default: all. With fewer, norms are matched to another mean, and steered cells are
+        not judged.
     layers
         Layers to sweep, 0-based; default: all. For the paper's models the layer of their table must be among them.
-    dtype
-        As in :func:`caa_interp.load_model`.
     progress
         Show progress bars.
     say
@@ -80,13 +77,12 @@ def reproduce(
     Returns
     -------
     pandas.DataFrame
-        Result of :func:`caa_interp.paper.table.compare`.
+        As in :func:`caa_interp.paper.compare`.
 
     Raises
     ------
     InputError
-        If the data are incomplete, a name or layer is unknown, or the model has the name of one of the paper's but
-        another shape.
+        If the data are incomplete, a name or layer is unknown, or a model named like the paper's has another shape.
     """
     folder = Path(folder)
     sets = read_published_sets(data, behaviors)

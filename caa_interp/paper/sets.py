@@ -17,18 +17,9 @@ N_TEST, LARGEST_TEST_SHARE = 50, 0.2
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """The items of one behavior, letter by letter as published.
+    """One behavior's items as published: ``generate`` makes the vector, ``test`` is the multiple-choice test.
 
-    Attributes
-    ----------
-    name
-        Name of the behavior.
-    generate
-        Items that make the vector.
-    test
-        Items of the multiple-choice test.
-    split_here
-        Whether they came in one file, so that the split between the two is ours and not the paper's.
+    ``split_here``: they came in one file, so the split between the two is ours and not the paper's.
     """
 
     name: str
@@ -55,8 +46,7 @@ def read_published_sets(data: str | Path, behaviors: Sequence[str] = paper.BEHAV
     Raises
     ------
     InputError
-        If a name is not one of the paper's, or if the folder or some of the files are missing (all are named at
-        once) or malformed.
+        If a name is not one of the paper's, or the folder or files are missing (all are named at once) or malformed.
     """
     names = check_behaviors(behaviors)
     folder = Path(data)

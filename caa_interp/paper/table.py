@@ -35,12 +35,10 @@ def compare(summary: pd.DataFrame, layer: int, published: paper.PublishedModel |
     Notes
     -----
     The tolerance of a cell is 0.005, half a unit of the paper's last decimal, plus half the width of the measured
-    interval: the sampling error of a mean over so many items. It answers whether paper and measurement can be two
-    draws of items from one population; about one in 20 such cells lies outside by chance. Where items and model are
-    the paper's own there is no sampling, and most cells should agree to the second decimal.
+    interval: the sampling error of a mean over so many items. About one cell in 20 lies outside by chance if both are
+    draws from one population; with the paper's own items and model most should agree to the second decimal.
 
-    Steered cells are not judged unless all of the paper's behaviors are there, since the norms of their
-    vectors would be matched to another mean.
+    Steered cells are judged only if all of the paper's behaviors are there: else norms are matched to another mean.
     """
     rows = summary[summary["layer"] == layer].reset_index(drop=True)
     if rows.empty:

@@ -26,29 +26,19 @@ _UNSEEN = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\
     for code in (0x7F, *range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
 }
 _MARKUP = re.compile(r"</?(?:b|i|em|strong|s|u|sup|sub|span|a|br)\b[^>]*>", re.IGNORECASE)
-# Pixels: the least width of a readable figure and of one of its panels, what is beside panels, what a title takes
-# above them, and what is left there.
+# Pixels: least width of a figure and of a panel, width beside panels, height of a title, least height above panels.
 _LEAST, _PANEL, _BESIDE_PANELS, _TITLE, _ABOVE = 400, 200, 90, 56, 34
 _LONG = 60  # letters from which on a cell is running text
 
 
 @dataclass(frozen=True)
 class Section:
-    """One section of a report.
+    """One section of a report; all of its text is plain and escaped.
 
-    Attributes
-    ----------
-    heading, text
-        Plain text; everything is escaped. A blank line in ``text`` starts a new paragraph.
-    figure, table, code
-        Optional. A figure's title becomes the first words of its caption; every cell of a table is shown as text.
-    points, caption
-        A list below the text, and what the figure's own title leaves unsaid; empty by default.
-    level
-        2 (default) for a section, 3 and 4 for parts of the one before.
-    folded, half
-        Whether the code is hidden until asked for, and whether the section takes half of a wide window, beside the
-        next one of this kind; by default neither.
+    A blank line in ``text`` starts a new paragraph, and ``points`` are a list below it. A figure's title becomes the
+    first words of its caption, and ``caption`` the rest; every cell of a table is shown as text. ``level`` is 2 for a
+    section, 3 and 4 for parts of the one before. ``folded`` code is hidden until asked for; two ``half`` sections in a
+    row share a wide window.
     """
 
     heading: str
@@ -116,10 +106,7 @@ def write_report(
 
 
 def anchors(sections: Sequence[Section]) -> list[str]:
-    """Unique name of each section, fit for addresses and file names.
-
-    It joins the headings of the sections that it is part of and its own, such as ``"steered-answers-refusal"``.
-    """
+    """Unique name of each section for addresses and files: all headings down to it, as in ``"answers-refusal"``."""
     names: list[str] = []
     above: dict[int, str] = {}
     for section in sections:

@@ -257,7 +257,7 @@ class ExperimentConfig(Part):
 
 
 def _set_apart(fields: Mapping[str, Any]) -> int:
-    """Return how many train pairs choose the layer: none where there is one, and so nothing to choose."""
+    """Return how many train pairs choose the layer: 0 if there is only one layer."""
     return 0 if len(fields.get("layers") or ()) == 1 else int(fields.get("n_validation", 0))
 
 

@@ -41,25 +41,10 @@ def run_demo(
     max_new_tokens: int = 60,
     say: Callable[[str], None] = print,
 ) -> Path:
-    """Extract a vector, choose a layer, measure on held-out pairs, generate, and write a page.
+    """Extract a vector, choose a layer, measure on held-out pairs, generate, and write a page; return its path.
 
-    Parameters
-    ----------
-    folder
-        Where vector, tables and page are written.
-    model_name, behavior_name
-        As in :func:`caa_interp.load_model` and :func:`caa_interp.load_behavior`.
-    strength
-        Multipliers of the generated answers are minus this, 0 and this.
-    max_new_tokens
-        Longest answer.
-    say
-        Called with each line of progress.
-
-    Returns
-    -------
-    pathlib.Path
-        The page, ``report.html``.
+    Vector, tables and page are written into ``folder``. Multipliers of the generated answers are ``-strength``, 0 and
+    ``strength``. ``say`` is called with each line of progress.
     """
     folder = Path(folder)
     behavior = load_behavior(behavior_name)

@@ -20,10 +20,10 @@ def environment() -> dict[str, Any]:
 
 
 def checkout(package: Path) -> tuple[str | None, bool | None]:
-    """Full id of the commit of a package's folder, and whether a file that git tracks differs from it.
+    """Full id of the commit of a package's folder, and whether a tracked file differs from it.
 
-    Both are None where the package is not part of a checkout (it is installed, perhaps into a folder within one), or
-    where git is missing, fails or takes longer than ten seconds.
+    Both are None if the package is not part of a checkout (it may be installed inside one), or if git is missing, fails
+    or takes longer than ten seconds.
     """
     known = _git(package, "ls-files", "--error-unmatch", "--", "__init__.py")
     commit = _git(package, "rev-parse", "--verify", "HEAD") if known is not None else None

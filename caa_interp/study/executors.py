@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# A shard that has killed its worker so many times is taken to be the reason.
+# A shard that has killed its worker this many times is considered the cause.
 ATTEMPTS = 4
 
 
@@ -79,15 +79,13 @@ class InProcess:
 class RayWorkers:
     """Does shards in several processes, on this machine or on those of a Ray cluster (Moritz et al. 2018).
 
-    Needs ``pip install 'caa-interp[ray]'``, on every machine the same version of it. Machines need to share no files:
-    shards are sent to the workers and results sent back. A worker that dies is started again and does its shard once
-    more. A table that workers made equals the one made in this process with as many threads to the last bit.
+    Needs the same version of ``caa-interp[ray]`` on every machine, and no shared files. A worker that dies is started
+    again and repeats its shard. Tables equal those made in one process with as many threads to the last bit.
 
     Parameters
     ----------
     n_workers
-        Number of processes; each loads the model. Default: as many as the cluster has room for, by CPUs and, with
-        ``gpus_per_worker``, by GPUs.
+        Number of processes; each loads the model. Default: as many as the cluster has CPUs and GPUs for.
     address
         A running cluster, as :func:`ray.init` takes it (``"auto"``, ``"host:6379"``, ``"ray://host:10001"``), which
         is left running. Default: the environment variable ``RAY_ADDRESS``, else one is started on this machine and
@@ -97,7 +95,7 @@ class RayWorkers:
     gpus_per_worker
         GPUs of each worker. 0 (default): it sees none. Less than 1: several workers share a GPU.
     worker
-        Makes what does the work; default :class:`caa_interp.study.work.Worker`.
+        As in :class:`InProcess`.
 
     Raises
     ------

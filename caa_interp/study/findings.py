@@ -68,22 +68,11 @@ THRESHOLDS = tuple((name, threshold, why) for _, name, threshold, _, _, why in _
 
 @dataclass(frozen=True)
 class Finding:
-    """How one behavior of one model responds to its vector.
+    """How one behavior of one model responds to its vector at the chosen layer.
 
-    Attributes
-    ----------
-    model, behavior
-        Their names.
-    layer
-        The chosen layer.
-    slope, low, high
-        Mean slope over held-out pairs and its interval, per unit of multiplier; NaN where one pair has no interval.
-    against
-        Share of pairs that move the wrong way, and its interval.
-    n
-        Number of held-out pairs.
-    controls
-        The controls' slopes.
+    ``slope`` is the mean over ``n`` held-out pairs, per unit of multiplier, with its interval ``low`` to ``high`` (NaN
+    for one pair). ``against`` is the share of pairs that move the wrong way and its interval; ``controls`` holds the
+    slopes of the controls.
     """
 
     model: str
@@ -139,15 +128,7 @@ class Finding:
 
 
 def find(effects: pd.DataFrame, layers: pd.DataFrame) -> list[Finding]:
-    """Findings in the order of ``layers``.
-
-    Parameters
-    ----------
-    effects
-        Table ``effects`` of a run: of every behavior, its own vector and the controls.
-    layers
-        Table ``layers`` of a run.
-    """
+    """Findings in the order of ``layers``, from the tables ``effects`` and ``layers`` of a run."""
     findings = []
     for model, behavior, layer in layers[["model", "behavior", "layer"]].itertuples(index=False, name=None):
         rows = effects[(effects["model"] == model) & (effects["behavior"] == behavior)]
@@ -231,13 +212,7 @@ def conclusions(findings: Sequence[Finding]) -> list[str]:
 
 
 def warnings(reliability: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
-    """What speaks against trusting the vectors of one model at their chosen layers.
-
-    Parameters
-    ----------
-    reliability, layers
-        Tables of a run, of one model.
-    """
+    """Reasons to distrust the vectors of one model at their chosen layers, from two tables of a run."""
     sentences = []
     for row in layers[["behavior", "layer"]].merge(reliability, on=["behavior", "layer"]).to_dict("records"):
         faults = [

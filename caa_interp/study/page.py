@@ -32,24 +32,10 @@ OPTIONAL = {
 
 
 def write_page(folder: str | Path) -> Path:
-    """Write the page of a run from what its folder holds; no model is needed.
+    """Write the page of a finished run, ``report.html`` in its folder, and return its path; no model is needed.
 
-    Parameters
-    ----------
-    folder
-        Folder of a finished run, see :func:`caa_interp.study.run_experiment`: ``config.toml``, ``manifest.json``,
-        ``vectors/`` and ``tables/``.
-
-    Returns
-    -------
-    pathlib.Path
-        ``report.html`` in that folder: one page that needs no other file. Beside it every figure is written as
-        ``figures/<section>.json``, which :func:`plotly.io.read_json` reads.
-
-    Raises
-    ------
-    InputError
-        If a file of the run is missing or cannot be read.
+    Beside it every figure is written as ``figures/<section>.json``, which :func:`plotly.io.read_json` reads. Raises
+    :class:`InputError` if a file of the run is missing or cannot be read.
     """
     folder = Path(folder)
     config, manifest = _read(folder, "config.toml"), _read(folder, "manifest.json")

@@ -41,15 +41,7 @@ _RELIABILITY_NAMES = {
 
 @dataclass(frozen=True)
 class Results:
-    """Results of a run on one model.
-
-    Attributes
-    ----------
-    tables
-        The run's tables by name, of this model's rows; empty ones are left out.
-    vectors
-        Steering vectors by behavior.
-    """
+    """A run's nonempty tables by name, with one model's rows, and this model's vectors by behavior."""
 
     tables: Mapping[str, pd.DataFrame]
     vectors: Mapping[str, SteeringVector]

@@ -143,7 +143,7 @@ def _arguments(value: Any) -> tuple[tuple[str, Any], ...]:
     return tuple((_writable(str(name)), one) for name, one in value.items())
 
 
-# More of anything is a slip of the keyboard.
+# Anything larger is a typo.
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 CountFrom1 = Annotated[int, Field(ge=1, le=1_000_000)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what NumPy's generators take

@@ -22,7 +22,7 @@ from caa_interp.vectors.vector import SteeringVector
 
 # Small enough that little is lost with a killed worker, large enough that what questions share is read once for many.
 ITEMS_PER_SHARD = 10
-# Of each unsteered answer, this many are compared.
+# Number of tokens of each unsteered answer that are compared.
 DIVERGENCE_TOKENS = 32
 
 
@@ -36,18 +36,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Piece:
-    """A shard to be made, and where its rows belong.
+    """A shard to be made, the table and behavior that its rows belong to, and the number of its first item there.
 
-    Attributes
-    ----------
-    table, behavior
-        Table of the run, and behavior that its rows are about.
-    first
-        Number of its first item among the items of the behavior.
-    kind, label
-        As in :class:`caa_interp.study.shards.Shard`.
-    arguments
-        Makes the shard's arguments from the results of earlier stages.
+    ``kind`` and ``label`` are as in :class:`caa_interp.study.shards.Shard`; ``arguments`` makes the shard's arguments
+    from the results of earlier stages.
     """
 
     table: str
@@ -59,21 +51,9 @@ class Piece:
 
 
 class Plan:
-    """The pieces of a study of one model.
+    """The pieces of a study of one model with ``n_layers`` layers; ``behaviors`` are the study's, by name.
 
-    Parameters
-    ----------
-    config
-        The study.
-    behaviors
-        Its behaviors by name.
-    n_layers
-        Number of layers of the model.
-
-    Raises
-    ------
-    InputError
-        If the model lacks a layer, or a behavior has too few pairs.
+    Raises :class:`InputError` if the model lacks a layer, or a behavior has too few pairs.
     """
 
     def __init__(self, config: ExperimentConfig, behaviors: Mapping[str, Behavior], n_layers: int) -> None:
@@ -262,6 +242,6 @@ def _portions(items: Sequence[Any]) -> list[tuple[int, Sequence[Any]]]:
 
 
 def _spread(items: Sequence[ContrastPair], n: int) -> list[ContrastPair]:
-    """``n`` of the items, evenly spread: those of one subject stand together."""
+    """``n`` of the items, evenly spread, because items of one subject are adjacent."""
     n = min(n, len(items))
     return [items[number * len(items) // n] for number in range(n)]

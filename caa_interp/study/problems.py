@@ -112,7 +112,7 @@ def _unknown(kind: type[BaseModel], location: Sequence[int | str]) -> str:
     tables = dict(_tables(kind, ()))
     here = tables[tuple(part for part in above if isinstance(part, str))]
     hint = nearest(str(last), here.model_fields)
-    # In TOML, what stands below the head of a table is in it.
+    # In TOML, everything below a table's header belongs to it.
     places = [
         repr(dotted([*place, last])) if place else f"{last!r} above the first [table]"
         for place, table in tables.items()

@@ -53,8 +53,8 @@ def run_experiment(
         ``vectors/<model>/<behavior>.safetensors``, ``tables/<name>.parquet``, ``figures/`` and ``report.html``. If it
         holds a run of the same study, what is finished there is used.
     executor
-        Where the work is done; default: in this process. :class:`caa_interp.study.RayWorkers` spreads it. It is
-        closed at the end only if it is the default one.
+        Where the work is done; default: in this process, and closed at the end. One that is given, such as
+        :class:`caa_interp.study.RayWorkers`, stays open.
     progress
         Show a progress bar.
     say
@@ -68,8 +68,7 @@ def run_experiment(
     Raises
     ------
     InputError
-        If the config has faults (all are listed), if the folder holds another study, or if another run is writing
-        there.
+        If the config has faults (all are listed), or the folder holds another study or is being written by another run.
     ModelError
         If a model cannot be loaded, or workers run other code than this process.
     OSError
@@ -77,10 +76,9 @@ def run_experiment(
 
     Notes
     -----
-    A shard that is finished is never done again, in this run or in another: it is known by the sha256 of the model
-    and its revision, the pairs, vectors and settings, and the code and libraries that made it. Any change to one of
-    these makes another shard. A run that was killed and continued has the tables of an undisturbed one to the last
-    bit, on one kind of processor with one number of threads; with another, matrix products may round differently.
+    A finished shard is never done again, in this run or another, unless its model, revision, pairs, vectors, settings,
+    code or libraries change. A run that was killed and continued has the tables of an undisturbed one to the last bit,
+    on one kind of processor with one number of threads; with another, matrix products may round differently.
     """
     config = config if isinstance(config, ExperimentConfig) else ExperimentConfig.load(config)
     folder = Path(folder)

@@ -23,20 +23,9 @@ _IRRELEVANT = (
 
 @dataclass(frozen=True)
 class Shard:
-    """One piece of work.
+    """One piece of work; ``label`` is its name for people, ``key`` 64 hexadecimal digits, see :func:`shard`.
 
-    Attributes
-    ----------
-    key
-        64 hexadecimal digits, see :func:`shard`.
-    kind
-        What is done, a name of :data:`caa_interp.study.work.KINDS`.
-    label
-        Its name for people.
-    model
-        The model that it is done with.
-    arguments
-        Those of the function: pairs, vectors, numbers and texts.
+    ``kind`` names a function of :data:`caa_interp.study.work.KINDS`, which is called with ``model`` and ``arguments``.
     """
 
     key: str
@@ -47,10 +36,7 @@ class Shard:
 
 
 def shard(kind: str, label: str, model: ModelConfig, facts: Mapping[str, Any], arguments: Mapping[str, Any]) -> Shard:
-    """Make a shard; its key is the sha256 of the kind, the arguments and the facts, by content.
-
-    The facts are those of :meth:`caa_interp.study.work.Worker.describe`; for the others see :class:`Shard`.
-    """
+    """Make a shard; its key is the sha256 of kind, arguments and the facts of ``Worker.describe``, by content."""
     return Shard(fingerprint([kind, facts, arguments]), kind, label, model, arguments)
 
 

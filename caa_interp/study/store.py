@@ -31,16 +31,9 @@ def shard_cache() -> Path:
 
 
 class ShardStore:
-    """The shards of one run, and those of other runs.
+    """The shards of one run in ``folder``, which holds all that the run needs, and those of all runs in ``cache``.
 
-    Parameters
-    ----------
-    folder
-        Where this run keeps its shards. It holds all that the run needs; clearing the cache takes nothing from it.
-    cache
-        Where shards of all runs are kept.
-    say
-        Called with a line about each damaged file, and about a cache that cannot be written.
+    ``say`` is called with a line about each damaged file, and about a cache that cannot be written.
     """
 
     def __init__(self, folder: Path, cache: Path, say: Callable[[str], None]) -> None:
@@ -69,13 +62,7 @@ class ShardStore:
         return None
 
     def put(self, key: str, content: bytes) -> None:
-        """Keep a finished shard.
-
-        Raises
-        ------
-        OSError
-            If the run's own folder cannot be written. A cache that cannot be written is reported once, then left alone.
-        """
+        """Keep a finished shard; a cache that cannot be written is reported once, then left alone."""
         name = f"{key}-{_digest(content)}.parquet"
         write_atomically(_place(self.folder, key) / name, content)
         if self._cache_works:
@@ -106,12 +93,9 @@ def cache_contents() -> dict[Path, int]:
 
 
 def clear_cache(*, keep_bytes: int = 0) -> list[Path]:
-    """Remove shards, those that were not used for longest first, until at most ``keep_bytes`` are left.
+    """Remove the least recently used shards until at most ``keep_bytes`` are left; return the removed files.
 
-    Returns
-    -------
-    list of pathlib.Path
-        Files that were removed. A run that is under way loses nothing: it has its own copies.
+    A run that is under way loses nothing: it has its own copies.
     """
     sizes = cache_contents()
     left, removed = sum(sizes.values()), []

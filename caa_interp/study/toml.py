@@ -18,13 +18,7 @@ _LONG_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file of at most 64 KiB.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, if it is too large, or if it is no valid TOML; then with line and column.
-    """
+    """Read a TOML file of at most 64 KiB; for broken TOML, :class:`InputError` names line and column."""
     what = f"config file {path}"
     if not os.path.isfile(path):
         raise InputError(f"{what}: there is no such file. Check the path.")

@@ -49,15 +49,7 @@ class Worker:
         self._model: Any = None
 
     def describe(self, config: ModelConfig) -> dict[str, Any]:
-        """Load a model, and describe all in it and in the code that a result may depend on.
-
-        Returns
-        -------
-        dict
-            JSON types: ``id``, ``revision``, ``backend``, ``dtype``, ``device``, ``n_layers``, ``d_model``,
-            ``prompt_style``, ``prompt_digest`` (see :meth:`caa_interp.PromptFormat.digest`), ``template_arguments``,
-            ``code`` (:func:`caa_interp.study.shards.code_digest`) and ``versions``.
-        """
+        """Load a model, and describe all in it and in the code that a result may depend on, in JSON types."""
         model = self._loaded(config)
         form = _form(model, config)
         device = torch.device(model.cfg.device or "cpu")
