@@ -28,16 +28,10 @@ PACKAGES = (
 
 
 def environment() -> dict[str, Any]:
-    """Return what this process runs on.
+    """Return what this process runs on, in JSON types.
 
-    Returns
-    -------
-    dict
-        JSON types only:
-
-        - ``caa_interp``, ``python``, ``platform``: versions;
-        - ``packages``: version by name, of those of :data:`PACKAGES` that are installed;
-        - ``devices``, ``threads``: see the functions of these names.
+    ``caa_interp``, ``python`` and ``platform`` are versions; ``packages`` has the version by name of those of
+    :data:`PACKAGES` that are installed; ``devices`` and ``threads`` are the results of the functions of these names.
     """
     versions = {name: version_of(name) for name in PACKAGES}
     return {

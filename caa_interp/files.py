@@ -42,10 +42,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 def publish_folder(folder: Path) -> Iterator[Path]:
     """Give a temporary folder beside a folder's place, and rename it to that when the ``with`` block ends.
 
-    Raises
-    ------
-    OSError
-        If there is a folder by then that is not empty. Then, and when the block raises, nothing is left behind.
+    Raises :class:`OSError` if there is a folder by then that is not empty. Then, and when the block raises, nothing is
+    left behind.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

@@ -25,16 +25,8 @@ _shown = threading.Lock()
 def track(items: Iterable[T], description: str, show: bool, total: int | None = None) -> Iterator[T]:
     """Iterate over ``items``; with ``show``, show how far it is, the rate and the time left.
 
-    Parameters
-    ----------
-    items
-        What to iterate over; one is done when the next is asked for.
-    description
-        What is being done, such as ``"Sweeping"``.
-    show
-        Whether anything is shown. Within a loop that is shown, nothing is.
-    total
-        Number of items, if ``items`` does not know it.
+    Within a loop that is shown, nothing is. An item is done when the next is asked for. ``description`` is such as
+    ``"Sweeping"``; ``total`` is the number of items, if ``items`` does not know it.
     """
     with counting(len(items) if isinstance(items, Sized) else total, description, show) as bar:
         for item in items:
@@ -45,20 +37,11 @@ def track(items: Iterable[T], description: str, show: bool, total: int | None = 
 
 @contextmanager
 def counting(total: int | None, description: str, show: bool, *, unit: str = "it") -> Iterator[tqdm | None]:
-    """Show how far work is that is not one loop, within a ``with`` block.
+    """Show how far work is that is not one loop, within a ``with`` block; arguments as in :func:`track`.
 
-    Parameters
-    ----------
-    total, description, show
-        As in :func:`track`.
-    unit
-        What is counted, in the singular, such as ``"piece"``.
-
-    Yields
-    ------
-    tqdm.tqdm or None
-        ``update(n)`` counts ``n`` more as done. Add those that were done before to its ``initial`` first: neither
-        the rate nor the time left counts them. None if nothing is shown.
+    ``unit`` is what is counted, in the singular, such as ``"piece"``. Yields a bar, or None if nothing is shown:
+    ``update(n)`` counts ``n`` more as done. Add those that were done before to its ``initial`` first: neither the rate
+    nor the time left counts them.
     """
     if not show or not _shown.acquire(blocking=False):
         yield None

@@ -28,26 +28,12 @@ def bootstrap_mean(
     confidence: float = 0.95,
     n_resamples: int = N_RESAMPLES,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over items with an expanded percentile bootstrap interval.
+    """Mean over items of ``values`` ``[n_items, ...]`` with an expanded percentile bootstrap interval.
 
     Items are resampled as a whole, so that conditions measured on the same items stay paired. The percentiles
     are widened as for Student's t, since plain ones are too narrow for few items (Hesterberg 2015, section 3.3).
-
-    Parameters
-    ----------
-    values
-        ``[n_items, ...]``.
-    generator
-        Source of the resamples.
-    confidence
-        Between 0 and 1.
-    n_resamples
-        Number of resamples.
-
-    Returns
-    -------
-    mean, low, high
-        ``[...]`` each. With one item, low and high are NaN; with none, all are.
+    ``confidence`` is between 0 and 1. Returns mean, low and high, ``[...]`` each: with one item, low and high are NaN;
+    with none, all are.
     """
     values = np.asarray(values, dtype=np.float64)
     n_items = len(values)
@@ -70,27 +56,19 @@ def simultaneous_mean(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean over items with intervals that hold for all conditions at once.
 
+    Arguments and result are as in :func:`bootstrap_mean`; the other axes of ``values`` are the conditions.
+
     The bootstrap distribution of the largest t statistic (single-step max-t, Westfall and Young 1993, chapter 2;
-    studentized as in Romano and Wolf 2005, Econometrica 73). Correlated conditions cost less
-    than with Bonferroni's correction.
+    studentized as in Romano and Wolf 2005, Econometrica 73). Correlated conditions cost less than with Bonferroni's
+    correction.
 
     1. Resample items as a whole. In every resample divide each condition's deviation from its mean by the standard
        error in that resample.
     2. Take the largest absolute value over conditions, and its ``confidence`` quantile over resamples.
     3. The interval of a condition is its mean plus and minus that many of its own standard errors.
 
-    Parameters
-    ----------
-    values
-        ``[n_items, ...]``; the other axes are the conditions.
-    generator, confidence, n_resamples
-        As in :func:`bootstrap_mean`. With fewer than ten items, many conditions cannot be covered at once.
-
-    Returns
-    -------
-    mean, low, high
-        ``[...]`` each. Conditions in which all items agree have an interval of width 0 and do not widen the others.
-        With one item, low and high are NaN; with none, all are.
+    Conditions in which all items agree have an interval of width 0 and do not widen the others. With fewer than ten
+    items, many conditions cannot be covered at once.
     """
     values = np.asarray(values, dtype=np.float64)
     n_items = len(values)
@@ -132,25 +110,11 @@ def rank_correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def jackknife_interval(estimate: float, left_out: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of a statistic from its values when one item at a time is left out.
+    """Interval (low, high) of the statistic ``estimate`` from its values without each item, ``left_out`` ``[n_items]``.
 
     The jackknife's standard error with Student's t (Tukey 1958; Efron and Tibshirani 1993, chapter 11). It suits
     smooth statistics in which every item is compared with the others (Arvesen 1969), where a bootstrap would
-    compare an item with copies of itself.
-
-    Parameters
-    ----------
-    estimate
-        The statistic of all items.
-    left_out
-        ``[n_items]``: the statistic without each item.
-    confidence
-        Between 0 and 1.
-
-    Returns
-    -------
-    low, high
-        NaN with fewer than two items, or where a value is NaN.
+    compare an item with copies of itself. NaN with fewer than two items, or where a value is NaN.
     """
     values = np.asarray(left_out, dtype=np.float64)
     n_items = len(values)
@@ -162,24 +126,10 @@ def jackknife_interval(estimate: float, left_out: np.ndarray, confidence: float 
 
 
 def wilson_interval(share: float, n_items: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Score interval of a share of ``n_items`` independent trials (Wilson 1927).
+    """Score interval (low, high; 0 to 1) of a ``share`` (0 to 1) of ``n_items`` independent trials (Wilson 1927).
 
     Unlike a bootstrap it keeps a width where all trials agree. Unlike :func:`scipy.stats.binomtest` it takes any
-    share, such as that of pairs of which one answer in two is right.
-
-    Parameters
-    ----------
-    share
-        Between 0 and 1; NaN gives NaN.
-    n_items
-        Number of trials, at least 1.
-    confidence
-        Between 0 and 1.
-
-    Returns
-    -------
-    low, high
-        From 0 to 1.
+    share, such as that of pairs of which one answer in two is right. ``n_items`` is at least 1; a NaN share gives NaN.
     """
     z = float(stats.norm.ppf((1 + confidence) / 2))
     center = (share + z**2 / (2 * n_items)) / (1 + z**2 / n_items)

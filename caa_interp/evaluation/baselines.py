@@ -50,19 +50,17 @@ def few_shot_prompt(
         Where examples are drawn from, usually a behavior's ``train``.
     side
         ``"positive"``: answers that show the behavior; ``"negative"``: the others.
-    n
-        Number of examples, at least 1.
+    n, seed
+        Number of examples, at least 1; seed of the draw and of the letters.
     format
-        ``"choices"`` (default): questions with two options, answered by a letter. The answers are (A) and (B) in
-        equal number, so that no letter is asked for. ``"text"``: questions with the answers themselves.
-    seed
-        Seed of the draw and of the letters.
+        ``"choices"`` (default): questions with two options, answered by a letter, (A) and (B) in equal number, so
+        that no letter is asked for. ``"text"``: questions with the answers themselves.
 
     Returns
     -------
     str
-        The examples in the form in which a base model is addressed (``Input: ...``, ``Response: ...``), with a line
-        above them that says what they are.
+        A line that says what the examples are, and the examples as a base model is addressed (``Input: ...``,
+        ``Response: ...``).
     """
     check_format(format)
     checked = check_pairs(pairs)
@@ -101,25 +99,23 @@ def baselines(
     model, vector
         As in :func:`caa_interp.sweep`.
     behavior
-        Its ``test`` pairs are scored, its ``train`` pairs are the examples, and its ``system_prompts`` are used if it
-        has them.
+        Its ``test`` pairs are scored, its ``train`` pairs are the examples; its ``system_prompts`` are used if it has
+        them.
     layer
         0-based block index at which a vector is applied.
     multipliers, operator, positions
-        Of a vector, as in :func:`caa_interp.sweep`; 0 must be among the multipliers, which is each baseline alone.
-        Among interventions, that is the condition None.
+        Of a vector, as in :func:`caa_interp.sweep`; the multipliers include 0, each baseline alone. Among
+        interventions, that is the condition None.
     format
         As in :func:`caa_interp.sweep`, of the examples too.
     tuned
         Tuned models of the same width by the name of their baseline, such as ``{"positive fine-tuning":
-        caa.evaluation.fine_tune(model, behavior.train)}``. They get the same vector, which is ``transferred_to``
-        them, and no system prompt.
-    n_pairs
-        At most this many test pairs are scored, drawn at random; default: all.
+        caa.evaluation.fine_tune(model, behavior.train)}``. They get the same vector, ``transferred_to`` them, and no
+        system prompt.
+    n_pairs, seed
+        At most this many test pairs are scored, drawn at random (default: all); seed of all draws.
     n_shots
         Number of examples, see :func:`few_shot_prompt`; 0 leaves these baselines out.
-    seed
-        Seed of the draws.
     progress
         Show a progress bar over baselines.
 
@@ -128,9 +124,8 @@ def baselines(
     pandas.DataFrame
         The table of :func:`caa_interp.sweep` with ``baseline`` in front: ``"none"``, ``"positive system prompt"``,
         ``"negative system prompt"``, ``"positive few-shot"``, ``"negative few-shot"`` and the names of the tuned
-        models. It can be given to :func:`caa_interp.summarize` and :func:`caa_interp.plot_baselines`, where changes are
-        from the baseline ``"none"`` with multiplier 0. ``behavior``, ``system_prompt`` (the text used, empty for none)
-        and ``seed`` stand in columns too.
+        models; and with ``behavior``, ``system_prompt`` (the text used, empty for none) and ``seed``. Changes in
+        :func:`caa_interp.summarize` and :func:`caa_interp.plot_baselines` are from ``"none"`` with multiplier 0.
 
     Raises
     ------

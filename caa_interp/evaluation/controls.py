@@ -31,12 +31,8 @@ def random_vectors(vector: SteeringVector, n: int = 20, *, seed: int = 0) -> dic
 
     Parameters
     ----------
-    vector
-        The vector to match.
-    n
-        Number of controls.
-    seed
-        Seed of the directions.
+    vector, n, seed
+        The vector to match, the number of controls, and the seed of their directions.
 
     Returns
     -------
@@ -83,12 +79,10 @@ def shuffled_vectors(activations: Activations, n: int = 20, *, seed: int = 0) ->
     Parameters
     ----------
     activations
-        Those that the vector was made of: nothing is run again. At least two different pairs; both letter orders of a
+        Those that the vector was made of, at least two different pairs: nothing is run again. Both letter orders of a
         pair are exchanged together.
-    n
-        Number of controls.
-    seed
-        Seed of the exchanges.
+    n, seed
+        Number of controls, and seed of the exchanges.
 
     Returns
     -------
@@ -119,14 +113,12 @@ def shuffled_vectors(activations: Activations, n: int = 20, *, seed: int = 0) ->
 
 
 def rescaled_to(vector: SteeringVector, reference: SteeringVector) -> SteeringVector:
-    """Return ``vector`` with the norms of ``reference``: so that it can serve as its control.
+    """Return ``vector`` with the norms of ``reference``, so that it can serve as its control.
 
     Parameters
     ----------
-    vector
-        The vector to rescale, such as another behavior's.
-    reference
-        A vector of the same layers and width.
+    vector, reference
+        The vector to rescale, such as another behavior's, and a vector of the same layers and width.
     """
     if vector.layers != reference.layers or vector.d_model != reference.d_model:
         raise VectorMismatchError(

@@ -108,13 +108,11 @@ def divergence(
     Parameters
     ----------
     model, vector, layers, multipliers, operator, positions, progress
-        As in :func:`perplexity`.
-    prompts
-        What the user says, see :func:`caa_interp.generate`.
+        As in :func:`caa_interp.sweep`.
+    prompts, system_prompt, prompt_format
+        As in :func:`caa_interp.generate`.
     n_tokens
         Longest answer, in tokens.
-    system_prompt, prompt_format
-        As in :func:`caa_interp.generate`.
 
     Returns
     -------
@@ -169,20 +167,16 @@ def side_effects(
 
     Parameters
     ----------
-    model
-        The model.
+    model, multipliers, progress, **options
+        As in :func:`caa_interp.sweep`; at least two multipliers, for a slope.
     vectors
         Steering vectors by name; :func:`caa_interp.match_norms` makes their multipliers comparable.
     behaviors
         Behaviors by name, whose ``test`` pairs are scored, or the pairs themselves.
     layers
         0-based block index at which all vectors are added, or one for each name of ``vectors``.
-    multipliers, **options
-        As in :func:`caa_interp.sweep`; at least two multipliers, for a slope.
     n_pairs
         Score this many pairs of each behavior, the first ones; default: all.
-    progress
-        Show a progress bar.
 
     Returns
     -------
@@ -217,10 +211,7 @@ def side_effects(
 def own_answers(
     model: Any, form: PromptFormat, prompts: Sequence[Prompt], n_tokens: int, system_prompt: str | None
 ) -> list[tuple[tuple[int, ...], int]]:
-    """The unsteered model's greedy answers, as sequences of the model's own tokens and the length of their prompts.
-
-    An answer without a token counts as its end, the one token that is compared then.
-    """
+    """The unsteered model's greedy answers (an empty one is its end token), as tokens and the prompt's length."""
     if isinstance(prompts, str) or not len(prompts):
         raise InputError(f"prompts: {prompts!r}; give a non-empty list of texts or conversations.")
     asked = [encode_prompt(form, prompt, n_tokens, system_prompt, f"prompts[{n}]") for n, prompt in enumerate(prompts)]

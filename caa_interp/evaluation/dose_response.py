@@ -73,25 +73,22 @@ def dose_response(
     n_test
         At most this many test pairs are scored, drawn at random; default: all.
     layers
-        0-based block indices among which the layer is chosen; default: all. With one, nothing is left to choose:
-        no pair is set apart for it.
+        0-based block indices among which the layer is chosen; default: all. With one, no pair is set apart for it.
     multipliers
         At least two. Effects are changes from 0, so it should be one of them. The layer is chosen by the response
         between the smallest and the largest.
     n_random, n_shuffled
         Numbers of controls (:func:`random_vectors`, :func:`shuffled_vectors`); 0 leaves a kind out.
-    seed
-        Seed of the split, of the draws and of the controls.
-    progress
-        Show a progress bar over behaviors.
+    seed, progress
+        Seed of the split, of the draws and of the controls; whether to show a progress bar over behaviors.
 
     Returns
     -------
     pandas.DataFrame
-        The table of :func:`caa_interp.sweep` with ``behavior`` in front. ``vector`` is the behavior's name, or that
-        of a control (``"random 0"``, ``"shuffled 0"``); ``layer`` is the chosen one. It can be given to
-        :func:`caa_interp.summarize`, :func:`caa_interp.steerability` and :func:`caa_interp.plot_dose_responses`.
-        ``n_train`` and ``n_validation`` are the numbers of pairs used, ``seed`` is the seed.
+        The table of :func:`caa_interp.sweep` with ``behavior`` in front, for :func:`caa_interp.summarize`,
+        :func:`caa_interp.steerability` and :func:`caa_interp.plot_dose_responses`. ``vector`` is the behavior's name
+        or a control's (``"random 0"``, ``"shuffled 0"``); ``layer`` is the chosen one; ``n_train`` and
+        ``n_validation`` are the numbers of pairs used, ``seed`` is the seed.
 
     Notes
     -----
@@ -156,10 +153,8 @@ def validation_split(
     ----------
     pairs
         Pairs to split, usually a behavior's ``train``. Where a pair names no topic, its question is one.
-    n
-        Number of pairs to set apart, at least 1 and fewer than all.
-    seed
-        Seed of the order of topics.
+    n, seed
+        Number of pairs to set apart, at least 1 and fewer than all; seed of the order of topics.
 
     Returns
     -------

@@ -68,14 +68,12 @@ def fine_tune(
     ----------
     model
         A ``TransformerBridge``, see :func:`caa_interp.load_model`, on one device. It is not changed.
-    pairs
-        Pairs to train on, usually a behavior's ``train``.
-    side
-        ``"positive"``: the answers that show the behavior; ``"negative"``: the others.
+    pairs, side
+        Pairs to train on, usually a behavior's ``train``; ``"positive"``: the answers that show the behavior,
+        ``"negative"``: the others.
     method
         ``"lora"`` (default): low-rank updates of every linear map within the blocks, by AdamW with a rate that falls
-        to zero, merged into the weights at the end. ``"full"``: all weights, by SGD without momentum, as in the
-        paper.
+        to zero, merged into the weights at the end. ``"full"``: all weights, by SGD without momentum (the paper's).
     format
         ``"choices"`` (default, the paper's): the loss is that of the answer letter, in both letter orders.
         ``"text"``: that of the answer's tokens.
@@ -86,7 +84,7 @@ def fine_tune(
     epochs
         How often every pair is shown; default 1, as in the paper.
     batch_size
-        Pairs per step. In the choices form a pair is two sequences, its letter orders; the default of 2 makes 4
+        Pairs per step, in the choices form of two sequences each, its letter orders; the default of 2 makes 4
         sequences per step, as in the paper's code on one GPU.
     rank
         Rank of LoRA's updates, which are scaled by two; not used by ``"full"``.
@@ -94,8 +92,7 @@ def fine_tune(
         Seed of the order of pairs and of LoRA's first weights. On the CPU it fixes the result to the bit, for a
         fixed number of threads.
     output
-        New folder to write the tuned model to, in Hugging Face's layout: ``caa.load_model(output)`` loads it.
-        Default: nothing is written.
+        New folder for the tuned model in Hugging Face's layout, which ``caa.load_model(output)`` loads. Default: none.
     progress
         Show the Trainer's progress bar and the loss.
 
@@ -115,8 +112,8 @@ def fine_tune(
 
     Notes
     -----
-    All weights are trained in float32 at least, since SGD's small steps would be lost in 16 bits: that takes 8 bytes
-    a weight beside the model. LoRA leaves the weights in the model's own precision.
+    ``"full"`` trains in float32 at least, since SGD's small steps would be lost in 16 bits: that takes 8 bytes a
+    weight beside the model. LoRA leaves the weights in the model's own precision.
     """
     checked = check_pairs(pairs)
     if side not in ("positive", "negative"):

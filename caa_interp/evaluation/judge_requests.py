@@ -52,8 +52,8 @@ class UnjudgedError(ModelError):
 class Judge(Protocol):
     """A model that rates answers; :class:`OpenAIJudge` and :class:`LocalJudge` are two.
 
-    ``name`` is what tables call it; ``identity`` holds everything beside the messages that determines a reply, as
-    JSON, and is a part of what a kept reply is found by; ``concurrency`` replies may be asked for at once.
+    ``name`` is what tables call it; ``identity`` holds, as JSON, everything beside the messages that determines a
+    reply, and is part of a kept reply's key; ``concurrency`` replies may be asked for at once.
     """
 
     name: str
@@ -83,9 +83,8 @@ def judge_messages(rubric: str, prompt: str, answer: str) -> list[dict[str, str]
 def parse_score(reply: str) -> float:
     """Return the score from 0 to 10 in a reply, or NaN: what is not plainly one score is not read at all.
 
-    The reply must hold one ``"score"`` in a whole JSON object, and its value must be a JSON number. Text and code
-    fences around the object are passed over, and so are thoughts between ``<think>`` and ``</think>``. A number that
-    is written as a text (``"7"``) is none.
+    The reply must hold one ``"score"`` in a whole JSON object, a JSON number (not the text ``"7"``). Text and code
+    fences around the object are skipped, and so are thoughts between ``<think>`` and ``</think>``.
     """
     text, end = _THOUGHTS.sub("", reply), 0
     scores: list[Any] = []

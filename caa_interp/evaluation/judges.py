@@ -33,8 +33,7 @@ class OpenAIJudge:
     base_url
         Address of the server, such as ``"http://localhost:8000/v1"``. Default: ``$OPENAI_BASE_URL``, else OpenAI's.
     api_key
-        Key of the server. Default: ``$OPENAI_API_KEY``; but a server that ``base_url`` names is sent no key unless it
-        is given here.
+        Key of the server. Default: ``$OPENAI_API_KEY``; but a server that ``base_url`` names gets only one given here.
     concurrency
         Number of requests under way at once.
     max_retries
@@ -135,8 +134,7 @@ class LocalJudge:
 
     It does not write: each of the eleven replies ``{"score": 0}`` to ``{"score": 10}`` has a probability, and the
     score is the mean number under these, a fraction. The closing brace counts, so that 1 is told from 10 however the
-    tokenizer cuts them. Meant for strong models; one that is too small to follow a rubric returns about the same
-    score for everything.
+    tokenizer cuts them. A model too small to follow a rubric returns about the same score for everything.
 
     Parameters
     ----------

@@ -79,9 +79,8 @@ def judge_answers(
     InputError
         If the table, the rubric or the cache folder cannot be used.
     ModelError
-        If the judge gave no reply to some answers. One that it does not take, such as by a content filter, leaves
-        the others to be judged; after any other error, retries included, no more are asked for. What was answered by
-        then is kept.
+        If the judge gave no reply to some answers. After one that it does not take, such as by a content filter, the
+        others are still judged; after any other error, retries included, no more are asked for. Replies are kept.
     """
     requests = _requests(answers, rubric, judge, cache)
     unique = {request.path: request for request in requests}
@@ -137,8 +136,7 @@ def estimate_cost(
     price_in, price_out
         Price of a million tokens sent and received, in any one currency.
     reply_tokens
-        Tokens of one reply; 8 hold ``{"score": 7}``. A model that thinks before it replies is paid for its thoughts,
-        which can be many hundreds.
+        Tokens of one reply; 8 hold ``{"score": 7}``. Thoughts before a reply, which are paid for, can take hundreds.
     """
     for name, value in (("price_in", price_in), ("price_out", price_out), ("reply_tokens", reply_tokens)):
         if not (math.isfinite(value) and value >= 0):
@@ -181,10 +179,10 @@ def _requests(answers: pd.DataFrame, rubric: str, judge: Judge, cache: str | Pat
 
 
 def _ask(judge: Judge, requests: Sequence[Request]) -> Iterator[tuple[Path, str | BaseException]]:
-    """Ask for replies side by side; what is not asked for any more, after an error that meets all, is missing.
+    """Ask for replies side by side; after an error that meets all, requests not yet asked are missing.
 
     Only requests that have a thread are handed out, so after an error or Ctrl-C nothing more is sent. What is under
-    way by then is kept by its own thread; after an error, before that is told.
+    way by then is kept by its own thread; after an error, before the error is reported.
     """
 
     def ask(request: Request) -> str:

@@ -65,7 +65,7 @@ def calibrate(
         As in :func:`divergence`.
     vector
         The steering vector; for the other direction, calibrate ``-vector``. Or an :class:`Intervention`, or several in
-        a list, whose multipliers are all multiplied by what is found.
+        a list, whose multipliers are all multiplied by the result.
     layer
         0-based block index at which a vector is applied.
     target
@@ -134,12 +134,10 @@ def relative_multiplier(vector: SteeringVector, activations: Activations, *, lay
 
     Parameters
     ----------
-    vector
-        The steering vector.
+    vector, layer
+        The steering vector, and a 0-based block index.
     activations
         Activations of the same model, whose mean norm over both sides stands for the residual stream.
-    layer
-        0-based block index.
     share
         Norm of the addition over that of the residual stream; any finite number.
     """
@@ -181,23 +179,20 @@ def compare_at_equal_divergence(
 
     Parameters
     ----------
-    model
-        The model.
+    model, format, progress
+        As in :func:`caa_interp.sweep`.
     candidates
         By name a steering vector, which is added at ``layer``; or an :class:`Intervention`, or several in a list, whose
         multipliers are all scaled.
     pairs
         Held-out pairs to score.
-    prompts
-        Prompts that have nothing to do with the behavior, on whose answers the divergence is measured.
+    prompts, n_tokens
+        Prompts that have nothing to do with the behavior, on whose answers, of at most ``n_tokens`` tokens, the
+        divergence is measured.
     layer
         0-based block index at which vectors are added.
     target
         Mean divergence, in nats per token, see :func:`caa_interp.evaluation.calibrate`.
-    format, progress
-        As in :func:`caa_interp.sweep`.
-    n_tokens
-        Longest answer to a prompt, in tokens.
     confidence, seed
         As in :func:`caa_interp.summarize`.
 

@@ -48,14 +48,12 @@ def summarize(
         :func:`caa_interp.perplexity`, :func:`caa_interp.divergence`, :func:`caa_interp.capability` or
         :func:`caa_interp.judge_answers`; or several of one kind, one below the other, told apart by a column such as
         ``behavior``, ``vector``, ``judge`` or ``format``.
-    confidence
-        Confidence of the intervals, between 0 and 1.
+    confidence, seed
+        Confidence of the intervals, between 0 and 1; seed of the bootstrap.
     simultaneous
         Whether the intervals of a column hold for all rows at once with this confidence (max-t bootstrap, see
         :func:`caa_interp.statistics.simultaneous_mean`), as is needed to pick conditions out of many. Default: each
         row's holds by itself. The fewer rows, the narrower: leave out conditions that nobody asks about.
-    seed
-        Seed of the bootstrap.
 
     Returns
     -------
@@ -79,9 +77,9 @@ def summarize(
 
     Notes
     -----
-    Conditions with the same items are resampled together, so that they stay paired. Where there are k different sets
-    of items, such as those of k behaviors, simultaneous intervals have confidence to the power of 1/k within each
-    (Sidak 1967, Journal of the American Statistical Association 62).
+    Conditions with the same items are resampled together, so that they stay paired. With k different sets of items,
+    such as those of k behaviors, simultaneous intervals have confidence to the power of 1/k within each (Sidak 1967,
+    Journal of the American Statistical Association 62).
     """
     measures, conditions = _check(table, confidence)
     table = table.reset_index(drop=True)
@@ -127,10 +125,8 @@ def summarized(table: pd.DataFrame, measure: str) -> pd.DataFrame:
 def quantity(table: pd.DataFrame, measure: str) -> tuple[str, str]:
     """Name and unit of a measure of scored pairs, as the column ``format`` tells; a probability has no unit.
 
-    Raises
-    ------
-    InputError
-        If the table holds choices and texts, whose logit differences have different units, or does not tell which.
+    Raises :class:`InputError` if the table holds both choices and texts, whose logit differences have different units,
+    or does not tell which.
     """
     if measure == "p_positive":
         return "p(positive answer)", ""
@@ -184,14 +180,9 @@ def steerability(table: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0
 
 
 def item_slopes(table: pd.DataFrame) -> pd.DataFrame:
-    """Response of every item to the multiplier.
+    """``slope`` (nats per unit of multiplier) and ``rank_correlation`` of every item, as in :func:`steerability`.
 
-    Returns
-    -------
-    pandas.DataFrame
-        One row per series (vector, layer, and behavior and so on) and item that was scored at all their multipliers:
-        ``slope`` of the logit difference, in nats per unit of multiplier, and ``rank_correlation``, as in
-        :func:`steerability`.
+    One row per series (vector, layer, and behavior and so on) and item that was scored at all their multipliers.
     """
     series = [name for name in SERIES if name in table]
     found = []
@@ -212,10 +203,8 @@ def choose_layer(table: pd.DataFrame, vector: str | None = None) -> int:
 
     Parameters
     ----------
-    table
-        Result of :func:`caa_interp.sweep`.
-    vector
-        Name of the vector, needed where the table holds several.
+    table, vector
+        Result of :func:`caa_interp.sweep`, and the name of the vector, needed where the table holds several.
     """
     mean = item_slopes(_of_one_vector(table, vector)).groupby("layer", sort=False)["slope"].mean()
     return int(mean.index[int(mean.argmax())])
@@ -228,10 +217,8 @@ def choose_condition(table: pd.DataFrame, vector: str | None = None) -> tuple[in
 
     Parameters
     ----------
-    table
-        Result of :func:`caa_interp.sweep`, with multiplier 0 and at least one other.
-    vector
-        Name of the vector, needed where the table holds several.
+    table, vector
+        As in :func:`choose_layer`; with multiplier 0 and at least one other.
 
     Returns
     -------
@@ -305,10 +292,7 @@ def _with_unsteered(table: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _estimates(values: np.ndarray, confidence: float, simultaneous: bool, seed: int) -> list[np.ndarray]:
-    """Mean, low, high and number of items of every column of ``values`` ``[n_items, n_conditions]``, NaN left out.
-
-    Columns with the same items are resampled together.
-    """
+    """Mean, low, high and number of items of every column of ``values`` ``[n_items, n_conditions]``, NaN left out."""
     there = ~np.isnan(values)
     together: dict[bytes, list[int]] = {}
     for column in range(values.shape[1]):

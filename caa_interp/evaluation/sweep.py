@@ -48,14 +48,12 @@ def sweep(
 
     Parameters
     ----------
-    model
-        The model.
+    model, pairs
+        The model, and the pairs to score, usually a behavior's ``test``.
     vector
         A steering vector, or several by name (a vector beside its controls, say), which share the work. Or
         interventions: one, or conditions in a list or by name, each of them None, an :class:`Intervention`, or a list
         of them that are applied in turn.
-    pairs
-        Pairs to score, usually a behavior's ``test``.
     format
         ``"choices"`` (the paper's) or ``"text"``. Default: the form that the vector was made in.
     layers
@@ -64,10 +62,8 @@ def sweep(
         Finite numbers; 0 is the unsteered model, exactly.
     operator, positions
         What is done with vector and multiplier, and where: see :class:`Intervention`.
-    system_prompt
-        Optional system prompt.
-    prompt_format
-        How the model is addressed; default: ``PromptFormat.of(model)``.
+    system_prompt, prompt_format
+        Optional system prompt; how the model is addressed, by default ``PromptFormat.of(model)``.
     progress
         Show a progress bar.
 
@@ -131,13 +127,7 @@ def sweep(
 
 
 def scoring_format(format: Format | None, asked: Sequence[Condition]) -> Format:
-    """Return the form in which pairs are scored: the one that is given, or else the one that the vectors were made in.
-
-    Raises
-    ------
-    InputError
-        If none is given, and vectors were made in different forms.
-    """
+    """Return ``format``, or else the form that the vectors were made in; raise :class:`InputError` if these differ."""
     if format is None:
         vectors = [one.vector for condition in asked for one in condition.interventions]
         found = sorted({str(vector.metadata["format"]) for vector in vectors if vector.metadata.get("format")})

@@ -27,8 +27,7 @@ def plot_baselines(table: pd.DataFrame, *, measure: Measure = "logit_difference"
     Returns
     -------
     plotly.graph_objects.Figure
-        One line of marks per baseline, one mark per multiplier: the mean change from the unsteered model, paired
-        over items.
+        One line of marks per baseline, one mark per multiplier: the mean change from unsteered, paired over items.
     """
     columns = ("baseline", "vector", "layer", "multiplier")
     theme.check_table(table, columns, "caa_interp.baselines or caa_interp.summarize")

@@ -21,17 +21,15 @@ _SOURCE = "caa_interp.perplexity, caa_interp.divergence or caa_interp.capability
 def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "What steering costs") -> go.Figure:
     """Mean cost over the multiplier at one layer, with intervals: one panel per measure, one line per vector.
 
-    Where a table holds multiplier 0, what is shown is the change from it, paired over items.
+    Where a table holds multiplier 0, the change from it is shown, paired over items.
 
     Parameters
     ----------
     tables
         Results of :func:`caa_interp.perplexity`, :func:`caa_interp.divergence` and :func:`caa_interp.capability`, or
         of :func:`caa_interp.summarize`; if several hold a measure, the last one counts.
-    layer
-        Layer to show; needed if the tables hold several.
-    title
-        Title of the figure.
+    layer, title
+        Layer to show, needed if the tables hold several; title of the figure.
     """
     if not tables:
         raise InputError(f"tables: none was given; give results of {_SOURCE}.")

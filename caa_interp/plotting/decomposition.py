@@ -21,16 +21,15 @@ def plot_decomposition(table: pd.DataFrame, *, title: str | None = None) -> go.F
     Parameters
     ----------
     table
-        Result of :func:`caa_interp.analysis.decompose`. A column ``label``, if you add one, is shown beside the
-        features' numbers.
+        Result of :func:`caa_interp.analysis.decompose`. A column ``label`` of yours is shown beside feature numbers.
     title
         Title of the figure; default: the vector and the layer.
 
     Returns
     -------
     plotly.graph_objects.Figure
-        Left: signed coefficients in the order of choice, with the cosine of each feature with the vector. Right: what
-        is left of the vector after each feature, and what is left of random directions.
+        Left: signed coefficients in the order of choice, with each feature's cosine with the vector. Right: what is
+        left of the vector, and of random directions, after each feature.
     """
     theme.check_table(table, _COLUMNS, "caa_interp.analysis.decompose")
     rows = table.sort_values("rank")

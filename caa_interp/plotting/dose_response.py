@@ -29,7 +29,7 @@ def plot_dose_response(
 ) -> go.Figure:
     """Mean score over the multiplier at one layer, with intervals, beside controls.
 
-    Where the table holds multiplier 0, what is shown is the change from it, paired over items.
+    Where the table holds multiplier 0, the change from it is shown, paired over items.
 
     Parameters
     ----------
@@ -40,8 +40,7 @@ def plot_dose_response(
     measure
         ``"logit_difference"`` (nats) or ``"p_positive"`` (0 to 1).
     control
-        One or more kinds of control (column ``kind``), each drawn as one gray band from the lowest mean to the
-        highest.
+        Kinds of control (column ``kind``), each drawn as one gray band from the lowest mean to the highest.
     """
     summary = summarized(table, measure)
     theme.check_table(summary, ("kind",), "caa_interp.sweep")
@@ -61,9 +60,7 @@ def plot_dose_response(
 def plot_dose_responses(
     table: pd.DataFrame, *, measure: Measure = "logit_difference", control: str | Sequence[str] = CONTROLS
 ) -> go.Figure:
-    """Response to the multiplier of every behavior, one panel each on common axes, beside controls.
-
-    Where the table holds multiplier 0, what is shown is the change from it, paired over items.
+    """Response to the multiplier of every behavior, one panel each on common axes, as in :func:`plot_dose_response`.
 
     Parameters
     ----------

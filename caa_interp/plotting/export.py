@@ -61,16 +61,15 @@ def save_figure(
     Parameters
     ----------
     fig
-        Result of a ``plot_*`` function, or any Plotly figure; it is left as it is.
+        Result of a ``plot_*`` function, or any Plotly figure; it is not changed.
     path
-        File to write, by its ending: ``.pdf`` or ``.svg`` (vector graphics), ``.png`` (300 dots per inch),
-        ``.html`` (a page that needs no other file and no network) or ``.json`` (Plotly's own form). It appears
-        whole or not at all.
+        File to write, whole or not at all, by its ending: ``.pdf`` or ``.svg`` (vector graphics), ``.png`` (300 dots
+        per inch), ``.html`` (a page that needs no other file and no network) or ``.json`` (Plotly's own form).
     columns
         Width of a PDF, SVG or PNG: 1 is a column of the ACL style (3.03 in, 7.7 cm), 2 its full width (6.30 in,
         16 cm). Include the file at its natural size.
     table
-        The figure's data. It is written beside the figure as ``<name>.csv``, and shown below it on a page.
+        The figure's data, written beside the figure as ``<name>.csv`` and shown below it on a page.
 
     Returns
     -------
@@ -86,11 +85,10 @@ def save_figure(
 
     Notes
     -----
-    A figure for print is laid out anew at 126 px per inch: text of 14 px on the screen is 8 pt in print, and margins,
-    markers and lines keep their proportion to it. Titles that are too long for the width are wrapped, and the height
-    is the figure's own (``fig.layout.height / 126`` inches). A figure wider than the columns (382 or 794 px) is laid
-    out at its own width and scaled down as a whole, text included. Figures with several panels side by side need two
-    columns.
+    A figure for print is laid out anew at 126 px per inch: text of 14 px on the screen is 8 pt, and margins, markers
+    and lines keep their proportion to it. Titles too long for the width are wrapped; the height is the figure's own
+    (``fig.layout.height / 126`` inches). A figure wider than the columns (382 or 794 px) is scaled down as a whole,
+    text included. Figures with several panels side by side need two columns.
 
     Examples
     --------

@@ -28,11 +28,10 @@ def shape(n: int, most: int = 4) -> tuple[int, int]:
 def panels(
     fig: go.Figure, titles: Sequence[str], *, most: int = 4, x_title: str = "", y_title: str = "", **options: Any
 ) -> list[Place]:
-    """Divide a figure into panels of equal size, and return the place of each, row by row.
+    """Divide a figure into panels of equal size, at most ``most`` side by side, and return their places row by row.
 
-    ``titles`` has one title in Plotly's markup per panel, empty for none; ``most`` is the largest number of columns;
-    ``x_title`` and ``y_title`` name the axes that all panels share; ``options`` are those of
-    :func:`plotly.subplots.make_subplots`.
+    ``titles`` are in Plotly's markup, empty for none; ``x_title`` and ``y_title`` name the axes that all panels
+    share; ``options`` are those of :func:`plotly.subplots.make_subplots`.
     """
     n_rows, n_columns = shape(len(titles), most)
     common = {name: text for name, text in (("x_title", x_title), ("y_title", y_title)) if text}

@@ -19,20 +19,8 @@ _SOURCE = "caa_interp.steerability, with a column 'behavior'"
 def plot_layer_choice(validation: pd.DataFrame, held_out: pd.DataFrame, chosen: Mapping[str, int]) -> go.Figure:
     """Slope of the response over layers, one panel per behavior, on validation pairs and on held-out ones.
 
-    Parameters
-    ----------
-    validation
-        Result of :func:`caa_interp.steerability` of the pairs on which the layer was chosen, of one or more behaviors
-        (column ``behavior``).
-    held_out
-        The same of the pairs on which effects are reported.
-    chosen
-        The layer of each behavior.
-
-    Returns
-    -------
-    plotly.graph_objects.Figure
-        Lines with bands for the intervals; an upright line marks the chosen layer.
+    Both tables are results of :func:`caa_interp.steerability` of one or more behaviors (column ``behavior``). Bands
+    are intervals; an upright line marks each behavior's ``chosen`` layer.
     """
     for table in (validation, held_out):
         theme.check_table(table, ("behavior", "layer", "slope", "slope_low", "slope_high", "n"), _SOURCE)

@@ -136,12 +136,11 @@ def _grids(
     coloraxis: dict[str, Any],
     cell: int,
 ) -> go.Figure:
-    """Panels of layers by columns, with a token in every cell.
+    """Panels of layers by columns, with a token in every cell, ``cell`` pixels wide.
 
-    ``panels_of`` has the rows of each panel by its title (columns layer, value, shown and hover, and the one named in
-    ``across``, with the labels of its values), ``hovers`` has the panels' hover templates, and ``cell`` is the width
-    of a cell in pixels. Tokens are a trace of their own: a heatmap's own text is too faint on colors of middle
-    lightness.
+    ``panels_of`` has each panel's rows by its title (columns layer, value, shown and hover, and the one named in
+    ``across``, with the labels of its values); ``hovers`` has the panels' hover templates. Tokens are a trace of their
+    own, since a heatmap's own text is too faint on colors of middle lightness.
     """
     name, labels = across
     layers = sorted(set().union(*(rows["layer"] for rows in panels_of.values())))

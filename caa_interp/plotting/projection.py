@@ -111,10 +111,8 @@ def plot_vector_map(table: pd.DataFrame, *, title: str = "Steering vectors throu
 
     Parameters
     ----------
-    table
-        Result of :func:`caa_interp.analysis.project_vectors`.
-    title
-        Title of the figure.
+    table, title
+        Result of :func:`caa_interp.analysis.project_vectors`; title of the figure.
     """
     theme.check_table(table, _VECTOR_COLUMNS, "caa_interp.analysis.project_vectors")
     looks = theme.styles(table["vector"])

@@ -35,16 +35,14 @@ def plot_reliability(
 
     Parameters
     ----------
-    table
-        Result of :func:`caa_interp.reliability`, or several by name: ``{behavior: table}``.
-    title
-        Title of the figure.
+    table, title
+        Result of :func:`caa_interp.reliability`, or several by name (``{behavior: table}``); title of the figure.
 
     Returns
     -------
     plotly.graph_objects.Figure
-        One panel per statistic that some table holds; the letter's only where the orders were kept apart. The
-        dotted line is what pairs with nothing in common would show. Lines of several tables differ in color and symbol.
+        One panel per statistic that some table holds; the letter's only where the orders were kept apart. The dotted
+        line is what pairs with nothing in common would show. Tables differ in color and symbol.
     """
     tables = dict(table) if isinstance(table, Mapping) else {"": table}
     if not tables:

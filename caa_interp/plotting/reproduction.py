@@ -22,18 +22,10 @@ _SCORE = "mean p(matching) / (p(A) + p(B))"
 
 
 def plot_reproduction(comparison: pd.DataFrame) -> go.Figure:
-    """Published and measured scores of every behavior and multiplier.
+    """Published and measured scores of every behavior and multiplier, from :func:`caa_interp.paper.reproduce`.
 
-    Parameters
-    ----------
-    comparison
-        Result of :func:`caa_interp.paper.reproduce`.
-
-    Returns
-    -------
-    plotly.graph_objects.Figure
-        One band per behavior with a line per multiplier: the measured mean with its 95 % interval, the
-        paper's value where there is one, and a ring around means outside their tolerance.
+    One band per behavior with a line per multiplier: the measured mean with its 95 % interval, the paper's value where
+    there is one, and a ring around means outside their tolerance.
     """
     theme.check_table(comparison, COMPARED, "caa_interp.paper.reproduce")
     behaviors = list(comparison["behavior"].unique())
@@ -87,14 +79,8 @@ def plot_reproduction(comparison: pd.DataFrame) -> go.Figure:
 def plot_layer_sweep(summary: pd.DataFrame, comparison: pd.DataFrame, *, behavior: str) -> go.Figure:
     """Scores of one behavior over the layers, one line per multiplier, with the published ones at their layer.
 
-    Parameters
-    ----------
-    summary
-        Result of :func:`caa_interp.summarize`, with a column ``behavior``.
-    comparison
-        Result of :func:`caa_interp.paper.reproduce`, whose published numbers are drawn.
-    behavior
-        The behavior to show.
+    ``summary`` is a result of :func:`caa_interp.summarize` with a column ``behavior``; ``comparison`` one of
+    :func:`caa_interp.paper.reproduce`.
     """
     theme.check_table(summary, _SWEPT, "caa_interp.summarize")
     theme.check_table(comparison, COMPARED, "caa_interp.paper.reproduce")

@@ -15,10 +15,8 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
 
     Parameters
     ----------
-    table
-        Result of :func:`caa_interp.evaluation.side_effects`, or of :func:`caa_interp.steerability` of it.
-    title
-        Title of the figure.
+    table, title
+        Result of :func:`caa_interp.evaluation.side_effects`, or its :func:`caa_interp.steerability`; figure's title.
 
     Returns
     -------

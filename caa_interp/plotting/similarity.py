@@ -38,8 +38,7 @@ def plot_cosine_similarity(table: pd.DataFrame, *, layer: int | None = None) -> 
     Returns
     -------
     plotly.graph_objects.Figure
-        Maps have a color scale from -1 to 1. Numbers of cells that are within chance are gray, others bold; a missing
-        cosine leaves its cell blank.
+        Colors run from -1 to 1. Numbers within chance are gray, others bold; a missing cosine leaves its cell blank.
     """
     theme.check_table(table, _COLUMNS, "caa_interp.cosine_similarity")
     compares_vectors = bool((table["first"] != table["second"]).any())

@@ -27,8 +27,7 @@ def plot_sweep(table: pd.DataFrame, *, measure: Measure = "logit_difference", ve
     Returns
     -------
     plotly.graph_objects.Figure
-        Heatmap centered on zero, which is the unsteered model if the table holds multiplier 0; if not, the
-        score itself centered on indifference.
+        Heatmap centered on zero, the unsteered model; without multiplier 0, the score itself centered on indifference.
     """
     summary = summarized(table, measure)
     names = list(summary["vector"].unique())

@@ -37,9 +37,8 @@ def plot_token_similarity(table: pd.DataFrame, *, layer: int | None = None, meas
     Returns
     -------
     plotly.graph_objects.Figure
-        Colors are centered on zero and reach to the 95th percentile of the absolute values of ordinary tokens: not
-        special ones, nor the first, whose norm dwarfs all others. Values beyond it have the outermost color. Special
-        tokens are gray in the text.
+        Colors are centered on zero and saturate at the 95th percentile of the absolute values of ordinary tokens: not
+        special ones (gray in the text), nor the first, whose norm dwarfs all others.
     """
     columns = ("vector", "position", "token", "part", "layer", "special", "cosine", "projection")
     theme.check_table(table, columns, "caa_interp.token_similarity")

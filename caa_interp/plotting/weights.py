@@ -20,10 +20,8 @@ def plot_weight_alignment(table: pd.DataFrame, *, title: str = "Weights along th
 
     Parameters
     ----------
-    table
-        Result of :func:`caa_interp.analysis.weight_alignment`.
-    title
-        Title of the figure.
+    table, title
+        Result of :func:`caa_interp.analysis.weight_alignment`; title of the figure.
 
     Returns
     -------
