@@ -102,8 +102,7 @@ def load_behavior(name_or_path: str | Path) -> Behavior:
     Raises
     ------
     InputError
-        If there is no such behavior, or if the file cannot be read; the message names the file, the
-        item and the field.
+        If there is no such behavior, or the file cannot be read; the message names file, item and field.
     """
     path = Path(name_or_path)
     if path.suffix != ".json":

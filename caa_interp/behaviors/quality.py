@@ -29,26 +29,12 @@ _GRAM = 5
 class Quality:
     """Measurements of one behavior.
 
-    Attributes
-    ----------
-    name
-        Name of the behavior.
-    n_train, n_test, n_open_ended
-        Counts.
-    words_positive, words_negative
-        Mean length of the answers, in words.
-    share_longer
-        Share of pairs whose positive answer has more words, ties counted half; 0.5 is balance.
-    similarity
-        Largest Jaccard similarity of word 5-grams between two questions.
-    shared_topics
-        Number of topics that are in train and in test.
-    first_word
-        Largest share of one side's answers that begin with the same word.
-    first_word_score
-        Share of held-out pairs whose positive answer a classifier on first words alone ranks higher.
-    bag_of_words
-        The same for a classifier on all words; 0.5 is chance.
+    ``words_positive`` and ``words_negative`` are mean lengths in words, ``share_longer`` the share of pairs whose
+    positive answer has more words (ties count half; 0.5 is balance). ``similarity`` is the largest Jaccard similarity
+    of word 5-grams between two questions, ``shared_topics`` the number of topics that are in train and in test,
+    ``first_word`` the largest share of one side's answers that begin with the same word. ``first_word_score`` and
+    ``bag_of_words`` are the share of held-out pairs whose positive answer a classifier on first words, or on all words,
+    ranks higher (0.5 is chance).
     """
 
     name: str
@@ -81,13 +67,7 @@ class Quality:
 
 
 def measure_quality(behavior: Behavior) -> Quality:
-    """Measure a behavior's texts; takes about a second.
-
-    Parameters
-    ----------
-    behavior
-        At least two train pairs and one test pair.
-    """
+    """Measure a behavior of at least two train pairs and one test pair; takes about a second."""
     if not isinstance(behavior, Behavior):
         raise InputError(f"behavior: {type(behavior).__name__}; give a Behavior, such as load_behavior('sycophancy').")
     if len(behavior.train) < 2 or not behavior.test:

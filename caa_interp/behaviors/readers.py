@@ -106,8 +106,8 @@ def read_pairs(
     Raises
     ------
     InputError
-        If the source is malformed: not readable, not UTF-8, too large, or an item with a field that is missing,
-        empty or of a wrong type, or an id that is given twice. The message names the source, the item and the field.
+        If the source is not readable, not UTF-8 or too large, a field is missing, empty or of a wrong type, or an id
+        is given twice. The message names the source, the item and the field.
 
     Examples
     --------

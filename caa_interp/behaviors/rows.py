@@ -41,13 +41,7 @@ class Row:
 
 
 def read_rows(source: Any, name: str, columns: Mapping[str, str] | None = None) -> list[Row]:
-    """Read and check the rows of any source that :func:`caa_interp.behaviors.readers.read_pairs` takes.
-
-    Raises
-    ------
-    InputError
-        If the source is malformed; the message begins with ``name`` and names the item and the field.
-    """
+    """Read and check the rows of any source of :func:`read_pairs`; ``name`` begins every message."""
     fields = _check_columns(columns)
     items = _read_file(source, fields) if isinstance(source, Path) else _in_memory(source, name)
     if isinstance(items, dict):

@@ -25,7 +25,6 @@ PROMPTS = ("Is it good?", "What do you think of the weather today, and of the ga
 _LIBRARIES = ("transformers.", "accelerate.", "transformer_lens.model_bridge.")
 # Number of most likely next tokens that are compared; rounding moves unlikely ones more, and no study reads them.
 N_LIKELY = 10
-# Number of tokens that are generated.
 N_NEW = 3
 # Norm of the vector as a share of the residual stream's: enough to change the next token visibly at every layer.
 SHARE_OF_NORM = 0.5

@@ -34,13 +34,7 @@ _CONTROLS = (
 
 
 def reliability_text(vector: SteeringVector, given: pd.DataFrame) -> str:
-    """Result of :func:`caa_interp.reliability` as Markdown.
-
-    Raises
-    ------
-    InputError
-        If the table is not such a result, or is of other layers than the vector.
-    """
+    """Result of :func:`caa_interp.reliability` as Markdown; it must be of the vector's layers."""
     statistics = {f"{name}{end}" for name in _RELIABILITY for end in ("", "_low", "_high")}
     advice = "give the result of caa_interp.reliability"
     _check_columns(given, "reliability", {"layer", "n", "relative_norm", *statistics}, advice)
@@ -62,13 +56,7 @@ def reliability_text(vector: SteeringVector, given: pd.DataFrame) -> str:
 def effects_text(vector: SteeringVector, given: pd.DataFrame) -> str:
     """Result of :func:`caa_interp.steerability` or :func:`caa_interp.summarize` as Markdown.
 
-    Each row of the vector is shown; of controls, the range of their means, kind by kind. Other behaviors and vectors
-    are left out.
-
-    Raises
-    ------
-    InputError
-        If the table is not such a result, or has no row of this vector.
+    Shows the rows of this vector, at least one, and the range of the means of each kind of control; nothing else.
     """
     advice = "give the result of caa_interp.steerability or caa_interp.summarize"
     _check_columns(given, "effects", {"vector", "kind", "layer", "n"}, advice)

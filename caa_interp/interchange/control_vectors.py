@@ -99,10 +99,9 @@ def _vector(fields: dict[str, Any], rows: dict[int, torch.Tensor]) -> SteeringVe
 
 @dataclass
 class _Bytes:
-    """Content of a file and the place up to which it was read.
+    """Content of a file and the place up to which it was read; counts that exceed the file are refused.
 
-    The reader of the ``gguf`` package trusts declared counts, so a file of a few bytes can keep it busy forever; here
-    counts that exceed the file are refused.
+    The reader of the ``gguf`` package trusts declared counts, so a file of a few bytes can keep it busy forever.
     """
 
     content: bytes

@@ -184,7 +184,7 @@ def from_hub(
     Parameters
     ----------
     repo_id
-        ``"owner/name"``, or a local folder, which takes precedence over a repository of that name.
+        ``"owner/name"``, or a local folder, which comes first. Offline, Hugging Face's cache is used.
     revision
         Branch, tag or commit; default: the newest commit of ``main``. Name a commit to make a result reproducible.
     filename
@@ -202,8 +202,7 @@ def from_hub(
     Raises
     ------
     InputError
-        If an argument is not one of those above, or the file is missing, damaged or not a steering vector. Offline,
-        Hugging Face's cache is used.
+        If an argument is not one of those above, or the file is missing, damaged or not a steering vector.
     ModelError
         If the hub cannot be reached, or refuses; the message says what to do.
     VectorMismatchError

@@ -29,10 +29,7 @@ def check_repo_id(repo_id: object) -> None:
 
 @contextlib.contextmanager
 def hub_errors(repo_id: str, revision: str | None, filename: str | None = None) -> Iterator[None]:
-    """Turn the failures of Hugging Face's client into an :class:`InputError` or a :class:`ModelError`.
-
-    ``filename`` is the file to download; None where a repository is written.
-    """
+    """Turn failures of Hugging Face's client into this package's errors; ``filename``: the file to download, if any."""
     from huggingface_hub import errors as hub
 
     # The error of the client's own HTTP library, which differs between its versions.
@@ -59,7 +56,6 @@ def hub_errors(repo_id: str, revision: str | None, filename: str | None = None) 
         full = any(isinstance(one, OSError) and one.errno == errno.ENOSPC for one in chain)
         cut = "Consistency check failed" in str(error)
         offline = "Hugging Face's client is set to work offline"
-        # The first that holds.
         reasons = [
             (full, "there is no space left on the disk. Free some, or point HF_HOME to another disk"),
             (among(hub.OfflineModeIsEnabled) and not filename, f"{offline}. Unset HF_HUB_OFFLINE"),

@@ -61,24 +61,10 @@ def model_card(
     figure: str | None = None,
     behavior: Behavior | None = None,
 ) -> str:
-    """Write the card of a vector.
+    """Write the card of a vector: Markdown with YAML front matter.
 
-    Parameters
-    ----------
-    vector, repo_id, reliability, effects, behavior
-        As in :func:`caa_interp.interchange.save_for_hub`.
-    figure
-        Name of the figure's file beside the card, ``figure.png`` or ``figure.json``.
-
-    Returns
-    -------
-    str
-        Markdown with YAML front matter.
-
-    Raises
-    ------
-    InputError
-        If a table is not the result of the function that it is named after, or not of this vector.
+    Arguments and errors as in :func:`caa_interp.interchange.save_for_hub`, except that ``figure`` is the name of the
+    figure's file beside the card, ``figure.png`` or ``figure.json``.
     """
     from huggingface_hub import ModelCard, ModelCardData
 

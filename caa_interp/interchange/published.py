@@ -132,10 +132,7 @@ def stack_rows(rows: Mapping[int, torch.Tensor], path: Path) -> torch.Tensor:
 def _files_of_model(
     files: Sequence[tuple[str | None, int, Path]], model: str | None, path: Path, pattern: str
 ) -> tuple[str | None, dict[int, Path]]:
-    """Full name, if it is known, and ``{layer: file}`` of the requested model, from ``(model, layer, file)``.
-
-    Files that name no model can be of any.
-    """
+    """Full name, if known, and ``{layer: file}`` of one model; ``files`` are ``(model, layer, file)``, None for any."""
     if not files:
         raise InputError(f"path: {str(path)!r} holds no file named {pattern}. Give the folder of one behavior.")
     by_model: dict[str | None, dict[int, Path]] = {}

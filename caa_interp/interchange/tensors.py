@@ -44,14 +44,7 @@ def write_tensors(content: Any, path: Path) -> None:
 
 
 def read_tensors(path: Path) -> Any:
-    """Read what ``torch.save`` wrote.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it is damaged or holds more than floating-point tensors, numbers, texts, lists
-        and dictionaries.
-    """
+    """Read a ``torch.save`` file of floating-point tensors, numbers, texts, lists and dictionaries; refuse others."""
     if not path.is_file():
         raise InputError(f"file {path}: there is no such file. Check the path.")
     members = read_members(path)
@@ -82,10 +75,7 @@ def metadata_of(header: str | None, layers: Sequence[int], imported_from: str) -
 
 
 def floats(content: Any, n_axes: int, where: str) -> torch.Tensor:
-    """Return a tensor of ``n_axes`` axes as contiguous float32 (float64 if it is that), or raise :class:`InputError`.
-
-    ``content`` is what the file holds; ``where`` is the file and the place in it, for the message.
-    """
+    """Return a tensor of ``n_axes`` axes as contiguous float32, or float64 if it is that; ``where`` begins messages."""
     if not isinstance(content, torch.Tensor):
         raise InputError(f"{where}: {type(content).__name__}; it must be a tensor.")
     is_plain = content.layout == torch.strided and content.is_floating_point() and content.dtype.itemsize >= 2
@@ -119,10 +109,7 @@ def _check_names(content: bytes, path: Path) -> None:
 def read_members(path: Path) -> dict[str, bytes]:
     """Return ``{name: content}`` of a zip archive of numpy or torch, allocating at most twice the file's size.
 
-    Raises
-    ------
-    InputError
-        If the file is not a zip archive, is damaged, or has members that are compressed, encrypted or named twice.
+    Archives whose members are compressed, encrypted or named twice are refused.
     """
     content = path.read_bytes()
     try:

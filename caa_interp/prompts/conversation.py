@@ -15,20 +15,8 @@ _ROLES = ("system", "user", "assistant")
 def messages_of(prompt: Prompt, system_prompt: str | None, what: str) -> list[dict[str, str]]:
     """Return a prompt as messages: the system prompt if there is one, then user and assistant in turn.
 
-    Parameters
-    ----------
-    prompt
-        A text, which is one turn of the user, or messages ``{"role": ..., "content": ...}`` that end with a turn of the
-        user. The first message may be a system prompt. White space around a turn is dropped.
-    system_prompt
-        Optional system prompt; an empty text counts as none.
-    what
-        Name of the prompt in error messages.
-
-    Raises
-    ------
-    InputError
-        If a text or a turn is empty, has the wrong type, or is out of place; the error names the turn.
+    A text is one turn of the user; messages must end with one, and the first may be a system prompt. White space around
+    a turn is dropped, and an empty ``system_prompt`` counts as none. ``what`` names the prompt in error messages.
     """
     if system_prompt is not None and not isinstance(system_prompt, str):
         raise InputError(f"system_prompt: {system_prompt!r} is not a text; give a string, or None.")

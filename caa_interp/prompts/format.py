@@ -232,12 +232,9 @@ class PromptFormat:
         pair
             The pair.
         format
-            ``"choices"``: an A/B question in both letter orders (two renderings). ``"text"``: each answer
-            itself after the question (one rendering).
-        system_prompt
-            Optional system prompt.
-        what
-            Name of the pair in error messages.
+            ``"choices"``: an A/B question in both letter orders. ``"text"``: each answer itself after the question.
+        system_prompt, what
+            As in :meth:`tokens`.
         """
         return render_pair(self, pair, format, system_prompt, what)
 

@@ -33,15 +33,13 @@ class Rendering:
     n_prompt
         Number of leading tokens that are the prompt's.
     n_shared
-        Number of leading tokens that both sequences share. In the choices form this is the position of
-        the answer letter.
+        Number of leading tokens that both share; in the choices form, the position of the answer letter.
     order
         ``"AB"`` if the positive answer is option (A), ``"BA"`` if it is option (B), ``""`` for text.
     start
         First steered position: the last token of the prompt.
     asked, letters
-        In the choices form, the tokens up to the answer letter, and the two tokens that are compared after them: the
-        letter of the positive answer and the other one.
+        In the choices form, the tokens up to the answer letter, and the two letters compared: the positive one first.
     """
 
     positive: tuple[int, ...]

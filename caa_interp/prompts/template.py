@@ -26,20 +26,7 @@ _GENERATION_TAGS = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """The chat template of a tokenizer, with the arguments that are handed to it.
-
-    Parameters
-    ----------
-    tokenizer
-        A Hugging Face tokenizer that has one.
-    arguments
-        Values by name, JSON types only.
-
-    Raises
-    ------
-    InputError
-        If the template does not read one of the arguments.
-    """
+    """The chat template of a tokenizer, with the arguments (JSON types, by name) that it reads and is handed."""
 
     tokenizer: Any
     arguments: Mapping[str, Any]
@@ -71,21 +58,9 @@ class ChatTemplate:
         return frozenset(name for name in found if not name.endswith("_token"))
 
     def render(self, messages: Sequence[Mapping[str, str]], *, asks: bool = True, today: str | None = None) -> str:
-        """Return the text of messages.
+        """Return the text of messages, and the beginning of the assistant's answer if ``asks``.
 
-        Parameters
-        ----------
-        messages
-            Role and content of every turn.
-        asks
-            Whether the beginning of the assistant's answer follows (default).
-        today
-            What the template takes for today's date, in any form; default: the date it is.
-
-        Raises
-        ------
-        jinja2.TemplateError
-            If the template refuses the messages.
+        ``today``: the template's date of today; default: the real one. Refused messages: ``jinja2.TemplateError``.
         """
         template = None
         if today is not None:

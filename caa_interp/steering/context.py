@@ -105,10 +105,7 @@ def steer(
 
 @contextmanager
 def ambient(model: Any) -> Iterator[tuple[Intervention, ...]]:
-    """Interventions of all open contexts of a model, outermost first; inside, their hooks do nothing.
-
-    For functions of this package that resolve interventions on each prompt themselves.
-    """
+    """Interventions of all open contexts of a model, outermost first; inside, their hooks do nothing."""
     contexts = [context for context in _contexts.get(model, []) if not context.suspended]
     for context in contexts:
         context.suspended = context.used = True

@@ -72,8 +72,7 @@ def generate(
     top_p
         Sample among the likeliest tokens that together have this probability, above 0 and at most 1 (default).
     seed
-        Seed of the sampling. What is drawn for a prompt depends on the seed, the prompt and the number of the sample,
-        and on nothing else; all conditions draw the same numbers.
+        Seed. What is drawn depends on it, the prompt and the sample's number only, so all conditions draw the same.
     system_prompt
         Optional system prompt.
     prompt_format
@@ -142,8 +141,7 @@ class Answer:
     Attributes
     ----------
     text
-        What is written so far. A character whose bytes are spread over several tokens appears with the last
-        of them.
+        What is written so far. A character that is spread over several tokens appears with the last of them.
     tokens
         Ids of the tokens so far.
     finished
@@ -180,8 +178,7 @@ def stream_answer(
 
     Notes
     -----
-    Hooks are on the model only while a token is computed. Between two tokens it is as it was, so that several
-    streams may take turns.
+    Hooks are on the model only while a token is computed, so several streams may take turns.
     """
     interventions = as_interventions(steering)
     check_fit(model, interventions)

@@ -180,17 +180,9 @@ def conditions(
 ) -> list[Condition]:
     """Spell out what a table is to be measured under, and check that all of it fits the model.
 
-    Parameters
-    ----------
-    model
-        The model.
-    given
-        The short form: a vector, or several by name, each with every layer and multiplier. Or interventions: one,
-        or a list or mapping (by name) of conditions, each of them None, an Intervention or a list of Interventions.
-    layers, multipliers, operator, positions
-        Of the short form. Layers default to each vector's own.
-    form
-        How the model is addressed; a vector that was made under another prompt form gets a warning.
+    ``given`` is the short form (a vector, or several by name, each with every multiplier and every one of ``layers``,
+    which default to the vector's own), or one intervention, or a list or mapping (by name) of conditions: None, an
+    Intervention or a list of them. With ``form``, a vector that was made under another prompt form gets a warning.
     """
     if isinstance(given, SteeringVector):
         given = {given.name: given}

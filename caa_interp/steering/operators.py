@@ -51,10 +51,7 @@ def add_keeping_norm(residual: torch.Tensor, vector: torch.Tensor, multiplier: t
 
 
 def ablate(residual: torch.Tensor, vector: torch.Tensor, multiplier: torch.Tensor | float) -> torch.Tensor:
-    """Take out what lies along the vector (Arditi et al. 2024, section 2.4); arguments as in :func:`add`.
-
-    The vector's length and sign do not matter.
-    """
+    """Remove the projection on the vector (Arditi et al. 2024, section 2.4); arguments as in :func:`add`."""
     unit, along = _along(residual, vector)
     return residual - multiplier * along * unit
 

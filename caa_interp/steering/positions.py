@@ -54,16 +54,9 @@ Positions = Rule | FirstAnswerTokens | Sequence[int]
 
 
 def resolve(positions: Positions, n_prompt: int, thinking_end: float | None = None) -> Spans:
-    """Positions of a sequence that a rule names, as half-open ranges.
+    """Positions that a rule names, as half-open ranges, in a sequence whose first ``n_prompt`` tokens are the prompt's.
 
-    Parameters
-    ----------
-    positions
-        The rule, or 0-based positions.
-    n_prompt
-        Number of leading tokens that are the prompt's.
-    thinking_end
-        Position of the token that ends the model's thinking; infinite while it still thinks, None if it does not.
+    ``thinking_end`` is where the model's thinking ends; infinite while it still thinks, None if it does not.
     """
     last = n_prompt - 1
     if isinstance(positions, FirstAnswerTokens):
@@ -81,22 +74,10 @@ def resolve(positions: Positions, n_prompt: int, thinking_end: float | None = No
 
 
 def end_of_thinking(form: PromptFormat, tokens: Sequence[int], n_prompt: int, *, growing: bool = False) -> float | None:
-    """Find where the model's thinking ends in a prompt with an answer.
+    """Find where the model's thinking ends in a prompt (``n_prompt`` tokens) with an answer.
 
-    Parameters
-    ----------
-    form
-        How the model is addressed; ``</think>`` ends the thinking if it is a token of its own.
-    tokens, n_prompt
-        Token ids of both, and the number of the prompt's.
-    growing
-        Whether the answer is still being written, so that the model may think yet.
-
-    Returns
-    -------
-    float or None
-        Position of the first token that ends it, or of the first token of an answer that begins without thinking;
-        infinite while the model thinks or may begin to, None if there is no thinking.
+    Returns the position of the first ``</think>`` token, or None. If there is none and the answer is ``growing``: that
+    of its first token if it begins without thinking, infinity while the model thinks or may begin to.
     """
     if form.thinking_end is None:
         return None

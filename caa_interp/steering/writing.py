@@ -40,21 +40,10 @@ def write_all(
     seed: int = 0,
     progress: bool = False,
 ) -> dict[tuple[int, int, int], list[int]]:
-    """Write the answers to all prompts under all conditions.
+    """Write the answers to all ``prompts`` (token ids) under all conditions, each the interventions applied in turn.
 
-    Parameters
-    ----------
-    prompts
-        Token ids.
-    asked
-        Conditions, each the interventions that are applied in turn.
-    max_new_tokens, n, temperature, top_p, seed, progress
-        As in :func:`caa_interp.generate`.
-
-    Returns
-    -------
-    dict
-        ``{(prompt, condition, sample): tokens}``, without the token that ends an answer.
+    Options as in :func:`caa_interp.generate`. Returns ``{(prompt, condition, sample): tokens}``, without the token that
+    ends an answer.
     """
     at_once = max(1, ROWS_AT_ONCE // (len(asked) * n))
     portions = [range(begin, min(begin + at_once, len(prompts))) for begin in range(0, len(prompts), at_once)]

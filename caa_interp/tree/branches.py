@@ -62,11 +62,9 @@ class TreeResult:
     log_probs
         One tensor ``[n_targets]`` a branch, in nats; float32, or float64 for a float64 model.
     residual
-        ``[n_branches, n_layers, d_model]``, the mean over each branch's ``reads`` (zeros where there are
-        none); None if no layer was asked for.
+        ``[n_branches, n_layers, d_model]``, the mean over each branch's ``reads``; zeros where there are none.
     divergences
-        One tensor ``[n_compared]`` a branch: Kullback-Leibler divergence of the edited model's next token from the
-        unedited model's, KL(unedited || edited), in nats; of the same type as ``log_probs``.
+        One tensor ``[n_compared]`` a branch: KL(unedited || edited) of the next token, in nats; type as ``log_probs``.
     path
         ``"tree"``, or ``"plain"`` where the model does not take a tree mask.
     """

@@ -65,16 +65,9 @@ class Edit:
 
 @dataclass(frozen=True)
 class Change:
-    """What one operator does to some rows after one block.
+    """What one operator does to some ``rows``, ``[n_edited]``, after one block.
 
-    Attributes
-    ----------
-    operator
-        The operator.
-    rows
-        ``[n_edited]``; indices of the rows.
-    vectors, multipliers
-        ``[n_edited, d_model]`` and ``[n_edited, 1]``.
+    ``vectors`` are ``[n_edited, d_model]``, ``multipliers`` ``[n_edited, 1]``.
     """
 
     operator: Operator
@@ -92,10 +85,7 @@ class Change:
 def gather(owners: Iterable[Iterable[tuple[Edit, np.ndarray]]]) -> dict[int, list[Change]]:
     """Put together what is done after each layer, in turn: the first edit of every sequence, then the second, ...
 
-    Parameters
-    ----------
-    owners
-        For each sequence its edits in order, each with the indices of the rows that it changes.
+    ``owners`` holds, for each sequence, its edits in order, each with the indices of the rows that it changes.
     """
     found: dict[tuple[int, int, Operator], list[tuple[Edit, np.ndarray]]] = {}
     for edits in owners:
@@ -114,13 +104,7 @@ def gather(owners: Iterable[Iterable[tuple[Edit, np.ndarray]]]) -> dict[int, lis
 
 
 class EditedBatch:
-    """A batch of sequences that is edited while a model runs over it, some positions at a time.
-
-    Parameters
-    ----------
-    edits
-        For each row of the batch its edits, in order.
-    """
+    """A batch that is edited while a model runs over it, some positions at a time; ``edits`` are in order, per row."""
 
     def __init__(self, edits: Sequence[Sequence[Edit]]) -> None:
         self.edits = [tuple(some) for some in edits]

@@ -29,18 +29,10 @@ _LANE_ROWS = 64
 class Base:
     """What the pass over the unsteered rows keeps for the steered ones.
 
-    Attributes
-    ----------
-    index, n_padded
-        The tree's index in the batch of that pass, and the number of rows that every tree was padded to.
-    n_before
-        Number of leading rows that the pass left out because they are the prefix of all trees.
-    calls
-        Positional and keyword arguments of each block, in order.
-    residual
-        ``{layer: [n_rows - n_before, d_model]}`` after the layers that were asked for.
-    keys_values
-        For each block keys and values, ``[1, n_heads, n_rows, d_head]``.
+    The tree has place ``index`` in the batch of that pass, which padded every tree to ``n_padded`` rows and left out
+    the first ``n_before``, the prefix of all trees. ``calls`` are each block's positional and keyword arguments,
+    ``residual`` is ``{layer: [n_rows - n_before, d_model]}``, and ``keys_values`` are per block ``[1, n_heads, n_rows,
+    d_head]``.
     """
 
     index: int
@@ -54,18 +46,7 @@ class Base:
 def run_base(model: Any, plans: Sequence[Plan], keep_layers: set[int], n_blocks: int, prefix: Prefix) -> list[Base]:
     """Run the unsteered rows of several trees through the first ``n_blocks`` blocks, as one padded batch.
 
-    Parameters
-    ----------
-    model
-        A bridge.
-    plans
-        One per tree.
-    keep_layers
-        Layers after which the residual stream is kept.
-    n_blocks
-        Number of blocks to run.
-    prefix
-        Leading rows that all trees share; they are not run again.
+    The residual stream is kept after the blocks ``keep_layers``; the rows of ``prefix`` are not run again.
     """
     device, dtype = input_device(model), next(model.original_model.parameters()).dtype
     n_before = len(prefix.tokens)
@@ -125,26 +106,10 @@ def _recorded_calls(model: Any, calls: list[tuple[tuple[Any, ...], dict[str, Any
 def run_variants(
     model: Any, rows: BaseRows, base: Base, variants: Sequence[Variant], stop: int, layers: set[int]
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """Run the steered rows of some variants, and yield the residual stream after the blocks that are asked for.
+    """Run the steered rows of variants (by rising ``join``) through ``stop`` blocks, on top of the unsteered ``base``.
 
-    Parameters
-    ----------
-    model
-        The model.
-    rows, base
-        The unsteered rows and what their pass left.
-    variants
-        By rising ``join``.
-    stop
-        Number of blocks to run.
-    layers
-        Layers to yield; those before the first variant joins are passed over.
-
-    Yields
-    ------
-    layer, residual
-        Residual stream ``[n_joined, d_model]`` of the rows that have joined: the first of the variants' rows,
-        one variant after the other.
+    Yields each of ``layers`` that is not before the first join, with the residual stream ``[n_joined, d_model]`` of the
+    rows that have joined: the first of the variants' rows, one variant after the other.
     """
     lanes = deal(variants, _LANE_ROWS)
     some = next(iter(base.residual.values()))
@@ -186,16 +151,8 @@ def run_variants(
 class _Replacement:
     """Replace, in the arguments of a block, what belongs to the unsteered rows by what belongs to other rows.
 
-    Attributes
-    ----------
-    index
-        Place of the tree in the batch of the unsteered pass.
-    n_rows
-        Number of rows of that pass; a tensor of that length belongs to its rows.
-    twins
-        ``[n_lanes, n_slots]``; for each new row the index of its unsteered twin, which has the same position.
-    mask, cache
-        Attention mask and keys and values of the new rows.
+    The unsteered pass had ``n_rows`` rows, and a tensor of that length belongs to them; the tree has place ``index`` in
+    its batch. ``twins``, ``[n_lanes, n_slots]``, are the indices of the new rows' twins, which have their positions.
     """
 
     index: int
@@ -240,8 +197,7 @@ def _changes(variants: Sequence[Variant], positions: np.ndarray) -> dict[int, li
 def _variant_mask(rows: BaseRows, lanes: Lanes) -> tuple[np.ndarray, np.ndarray]:
     """Which row attends to which: unsteered ancestors before the steering, then steered ancestors of the same variant.
 
-    Returns the mask ``[n_lanes, n_slots, n_columns + n_slots]`` and the unsteered rows that are each lane's first
-    columns, ``[n_lanes, n_columns]``.
+    Returns ``[n_lanes, n_slots, n_columns + n_slots]``, and each lane's unsteered rows, ``[n_lanes, n_columns]``.
     """
     twins = lanes.twins
     unsteered = rows.sees[twins] & (rows.positions < lanes.starts[..., None])

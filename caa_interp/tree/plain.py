@@ -22,17 +22,7 @@ _MAX_LOGITS_BYTES = 256 * 2**20
 
 
 def run_plain(model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> TreeResult:
-    """Run branches in batches of similar length.
-
-    Parameters
-    ----------
-    model
-        The model.
-    branches
-        Branches to run.
-    layers
-        Layers at which ``reads`` are averaged.
-    """
+    """Run branches in batches of similar length; ``reads`` are averaged at ``layers``."""
     order = sorted(range(len(branches)), key=lambda index: len(branches[index].tokens))
     found: dict[int, tuple[torch.Tensor, ...]] = {}
     longest = max(len(branch.tokens) for branch in branches)

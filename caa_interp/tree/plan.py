@@ -15,14 +15,8 @@ from caa_interp.tree.edits import Edit
 class BaseRows:
     """The unsteered rows: a forest in which equal token paths are one path.
 
-    Attributes
-    ----------
-    tokens, positions
-        Token id and position in its own sequence of every row, ``[n_rows]``.
-    sees
-        ``[n_rows, n_rows]``; whether a row attends to another: to its ancestors and itself.
-    paths
-        For each branch its rows, ``[n_tokens]``.
+    ``tokens`` and ``positions`` (each in its own sequence) are ``[n_rows]``; ``sees`` is ``[n_rows, n_rows]``, true for
+    a row's ancestors and itself; ``paths`` are the rows of each branch, ``[n_tokens]``.
     """
 
     tokens: np.ndarray
@@ -33,14 +27,9 @@ class BaseRows:
 
 @dataclass(frozen=True)
 class Variant:
-    """The steered rows of all branches that have the same edits.
+    """The steered rows of all branches that have the same edits; ``start`` and ``join`` as in :class:`Branch`.
 
-    Attributes
-    ----------
-    edits, start, join
-        As in :class:`Branch`.
-    twins
-        For each row its twin: the unsteered row that equals it below the layer ``join``.
+    The twin of a row is the unsteered row that equals it below the layer ``join``.
     """
 
     edits: tuple[Edit, ...]
@@ -51,18 +40,10 @@ class Variant:
 
 @dataclass(frozen=True)
 class Plan:
-    """Rows of a set of branches.
+    """Rows of a set of branches: unsteered, and steered by rising ``join``, variants of equal paths as neighbors.
 
-    Attributes
-    ----------
-    base
-        Unsteered rows.
-    variants
-        Steered rows, by rising ``join``; variants of equal paths are neighbors.
-    variant_of
-        For each branch the index of its variant, or -1.
-    rows_of
-        For each edited branch the indices of its steered rows within its variant, from position ``start`` on.
+    For each branch, ``variant_of`` is the index of its variant, or -1, and ``rows_of`` holds the indices of its steered
+    rows within that variant, from position ``start`` on.
     """
 
     base: BaseRows
@@ -87,16 +68,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Places:
-    """Positions of branches as rows, ``[n_places]`` each.
+    """Positions of branches as rows, ``[n_places]`` each: index of the branch, and unsteered row (``twin``).
 
-    Attributes
-    ----------
-    branch
-        Index of the branch.
-    twin
-        Unsteered row.
-    variant, row
-        Index of the variant and row within it, if the position is steered; -1 and 0 if not.
+    ``variant`` and ``row`` are the variant's index and the row within it; -1 and 0 if the position is not steered.
     """
 
     branch: np.ndarray
@@ -109,16 +83,9 @@ class Places:
 class Lanes:
     """Steered rows as a batch: rows of different lanes cannot attend to each other, which saves that work.
 
-    Every lane holds whole variants, and at every layer equally many rows join each lane.
-
-    Attributes
-    ----------
-    twins, starts, owners
-        ``[n_lanes, n_slots]``: for the row in each slot, its twin, and the ``start`` and index of its variant.
-    joins
-        ``[n_slots]``: layer after which the rows in each slot join.
-    lane, slot
-        ``[n_rows]``: lane and slot of each row, variant by variant.
+    Every lane holds whole variants, and at every layer equally many rows join each lane. ``twins``, and the ``starts``
+    and indices (``owners``) of the variants, are ``[n_lanes, n_slots]``; ``joins`` is ``[n_slots]``; ``lane`` and
+    ``slot`` are ``[n_rows]``, variant by variant.
     """
 
     twins: np.ndarray

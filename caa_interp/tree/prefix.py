@@ -19,15 +19,7 @@ _LEAST_TOKENS = 16
 
 @dataclass(frozen=True)
 class Prefix:
-    """Leading tokens, and the keys and values that later tokens need of them.
-
-    Attributes
-    ----------
-    tokens
-        Token ids.
-    keys_values
-        For each block keys and values, ``[1, n_heads, n_tokens, d_head]``; empty if there are no tokens.
-    """
+    """Leading tokens and, for each block, their keys and values, ``[1, n_heads, n_tokens, d_head]``."""
 
     tokens: tuple[int, ...] = ()
     keys_values: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()

@@ -15,21 +15,9 @@ _LOGITS_BYTES, _SOFTMAX_BYTES = 128 * 2**20, 12 * 2**20
 
 
 def log_probs_of(model: Any, residual: torch.Tensor, rows: np.ndarray, tokens: np.ndarray) -> torch.Tensor:
-    """Log-probability of a token after a row of the last residual stream.
+    """Log-probability of each of ``tokens`` after its row of the last residual stream ``[n_rows, d_model]``.
 
-    Parameters
-    ----------
-    model
-        A bridge.
-    residual
-        ``[n_rows, d_model]``.
-    rows, tokens
-        ``[n_targets]``; rows may repeat.
-
-    Returns
-    -------
-    torch.Tensor
-        ``[n_targets]`` on the CPU.
+    ``rows``, which may repeat, ``tokens`` and the result, on the CPU, are ``[n_targets]``.
     """
     used, index = np.unique(rows, return_inverse=True)
     dtype = torch.float64 if residual.dtype == torch.float64 else torch.float32
@@ -48,21 +36,9 @@ def log_probs_of(model: Any, residual: torch.Tensor, rows: np.ndarray, tokens: n
 def divergences_of(
     model: Any, steered: torch.Tensor, rows: np.ndarray, unsteered: torch.Tensor, twins: np.ndarray
 ) -> torch.Tensor:
-    """Kullback-Leibler divergence of next tokens, KL(unsteered || steered), in nats.
+    """Kullback-Leibler divergence of next tokens, KL(unsteered || steered), in nats: ``[n_compared]`` on the CPU.
 
-    Parameters
-    ----------
-    model
-        A bridge.
-    steered, unsteered
-        Last residual streams, ``[n_rows, d_model]`` each.
-    rows, twins
-        ``[n_compared]``; row of each.
-
-    Returns
-    -------
-    torch.Tensor
-        ``[n_compared]`` on the CPU.
+    Compares ``rows`` with ``twins``, ``[n_compared]``, of two last residual streams, ``[n_rows, d_model]`` each.
     """
     dtype = torch.float64 if steered.dtype == torch.float64 else torch.float32
     found = torch.empty(len(rows), dtype=dtype)

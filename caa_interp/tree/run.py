@@ -57,9 +57,8 @@ def run_trees(
     layers
         Layers at which the branches' ``reads`` are averaged.
     path
-        ``"tree"`` or ``"plain"`` to insist on one; default: the tree where the model takes its mask. The
-        first tree of a model is compared with the plain path; if they differ, a warning says so once and
-        the plain path is used from then on.
+        ``"tree"`` or ``"plain"``; default: the tree where the model takes its mask. A model's first tree is compared
+        with the plain path; if they differ, the plain path is used from then on, with one warning.
 
     Yields
     ------
