@@ -17,7 +17,7 @@ from caa_interp.models.access import check_layers, model_id, n_layers
 from caa_interp.models.readout import component_states, read_logits, token_texts
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.steering.context import steer
-from caa_interp.steering.intervention import Steered, check_multipliers, conditions
+from caa_interp.steering.intervention import Steered, check_multipliers, conditions, one_layer
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions
 from caa_interp.tree.edits import Operator
@@ -150,8 +150,8 @@ def steered_lens(
     Each state goes through the final norm unscaled, as in the paper. The outputs of attention and MLP are only parts of
     the stream: they say what the part writes, not what the model would answer.
     """
-    if layer is None and isinstance(vector, SteeringVector) and len(vector.layers) > 1:
-        raise InputError(f"layer: {vector!r} needs one. Give layer=, one of the vector's.")
+    if isinstance(vector, SteeringVector):
+        layer = one_layer(vector, layer)
     doses = check_multipliers(multipliers)
     asked = conditions(model, vector, layer, doses, operator, positions)
     chosen = check_layers(layers, range(n_layers(model)), "the model")

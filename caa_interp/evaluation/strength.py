@@ -82,11 +82,7 @@ def calibrate(
         If the divergence does not reach the target, as with an operator that can do only so much.
     """
     check_target(target)
-    if isinstance(vector, SteeringVector):
-        if layer is None:
-            raise InputError(f"layer: {vector!r} needs one. Give layer=, one of the vector's.")
-        vector = Intervention(vector, layer, operator=operator, positions=positions)
-    interventions = as_interventions(vector)
+    interventions = as_interventions(vector, layer, 1.0, operator, positions)
     check_fit(model, interventions)
     sequences = own_answers(model, prompt_format or PromptFormat.of(model), prompts, n_tokens, system_prompt)
     return calibrated(model, interventions, sequences, target)
@@ -208,7 +204,9 @@ def compare_at_equal_divergence(
         raise InputError("candidates: the mapping is empty; give at least one vector.")
     check_target(target)
     checked = check_pairs(pairs)
-    given = {name: _at_layer(name, one, layer) for name, one in candidates.items()}
+    given = {name: as_interventions(one, layer) for name, one in candidates.items()}
+    if idle := [name for name, one in given.items() if not one]:
+        raise InputError(f"candidates[{idle[0]!r}]: it steers nothing. Give a vector or an Intervention.")
     asked = conditions(model, given)
     if "unsteered" in given:
         raise InputError("candidates: 'unsteered' is what they are compared with. Give that candidate another name.")
@@ -232,13 +230,3 @@ def compare_at_equal_divergence(
             row["multiplier"] = scaled[name][0].multiplier
         rows.append({**row, "n": int(summary["n"][name]) if name in scaled else 0})
     return pd.DataFrame(rows).assign(format=table["format"].iloc[0], target=target, confidence=confidence)
-
-
-def _at_layer(name: str, candidate: SteeringVector | Steering, layer: int | None) -> Steering:
-    if not isinstance(candidate, SteeringVector):
-        if not as_interventions(candidate):
-            raise InputError(f"candidates[{name!r}]: it steers nothing. Give a vector or an Intervention.")
-        return candidate
-    if layer is None:
-        raise InputError(f"layer: candidates[{name!r}] is a vector and needs one. Give layer=, one of the vector's.")
-    return Intervention(candidate, layer)

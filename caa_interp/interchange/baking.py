@@ -20,7 +20,7 @@ from caa_interp.errors import InputError, ModelError
 from caa_interp.models.access import model_id
 from caa_interp.models.wrapping import plain_copy
 from caa_interp.steering.context import steer
-from caa_interp.steering.intervention import Intervention, Steering, as_interventions, check_fit
+from caa_interp.steering.intervention import Steering, as_interventions, check_fit
 from caa_interp.steering.operators import add, name_of
 from caa_interp.vectors.vector import SteeringVector
 
@@ -71,11 +71,7 @@ def bake(model: Any, vector: SteeringVector | Steering, *, layer: int | None = N
     The paper steers from the last token of the prompt on; weights know no positions, so all of it is steered here.
     A configuration with ``mlp_bias`` gives all three matrices of every MLP a bias; all but one are zero.
     """
-    if isinstance(vector, SteeringVector):
-        if layer is None:
-            raise InputError(f"layer: {vector!r} needs one. Give layer=, one of the vector's.")
-        vector = Intervention(vector, layer, multiplier)
-    interventions = as_interventions(vector)
+    interventions = as_interventions(vector, layer, multiplier)
     if not interventions:
         raise InputError("vector: it is None; give a vector or an Intervention.")
     if any(one.operator is not add for one in interventions):

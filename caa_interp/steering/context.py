@@ -81,11 +81,7 @@ def steer(
     >>> with caa.steer(model, caa.Intervention(vector, layer=15, multiplier=2)):
     ...     text = model.generate("How was your day?", max_new_tokens=5, verbose=False)
     """
-    if isinstance(vector, SteeringVector):
-        if layer is None:
-            raise InputError(f"layer: {vector!r} needs one. Give layer=, one of the vector's.")
-        vector = Intervention(vector, layer, multiplier, operator, positions)
-    interventions = as_interventions(vector)
+    interventions = as_interventions(vector, layer, multiplier, operator, positions)
     check_fit(model, interventions)
     context = _Context(model, interventions, None if prompt_length is None else _checked_lengths(prompt_length))
     with ExitStack() as stack:

@@ -20,7 +20,14 @@ from caa_interp.models.access import check_model, model_id
 from caa_interp.prompts.conversation import Prompt
 from caa_interp.prompts.format import PromptFormat, split_thinking
 from caa_interp.steering.context import ambient
-from caa_interp.steering.intervention import Condition, Steering, as_interventions, check_fit, conditions
+from caa_interp.steering.intervention import (
+    Condition,
+    Steering,
+    as_interventions,
+    check_fit,
+    conditions,
+    one_layer,
+)
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions
 from caa_interp.steering.writing import Row, Writing, write_all
@@ -233,9 +240,7 @@ def _conditions(
         raise InputError("steering and vector: both are given. Give conditions in steering, or the short form.")
     if not isinstance(vector, SteeringVector):
         raise InputError(f"vector: {type(vector).__name__}; give one SteeringVector, or conditions in steering.")
-    if layer is None and len(vector.layers) > 1:
-        raise InputError(f"layer: {vector!r} needs one. Give layer=, one of the vector's.")
-    return conditions(model, vector, layer, multipliers, operator, positions, form)
+    return conditions(model, vector, one_layer(vector, layer), multipliers, operator, positions, form)
 
 
 def _check_sampling(n: int, max_new_tokens: int, temperature: float, top_p: float) -> None:

@@ -152,10 +152,25 @@ def condition_of(steering: Steering, name: str | None = None) -> Condition:
     )
 
 
-def as_interventions(steering: Any) -> tuple[Intervention, ...]:
-    """Interventions as a tuple, or raise :class:`InputError` if there is something else among them."""
+def one_layer(vector: SteeringVector, layer: int | None) -> int:
+    """Return the layer at which a vector is applied: the given one, or a vector's only one."""
+    if layer is None and len(vector.layers) > 1:
+        raise InputError(f"layer: {vector!r} needs one. Give layer=, one of the vector's.")
+    return vector.layers[0] if layer is None else layer
+
+
+def as_interventions(
+    steering: Any,
+    layer: int | None = None,
+    multiplier: float = 1.0,
+    operator: Operator = add,
+    positions: Positions = "from_last_prompt_token",
+) -> tuple[Intervention, ...]:
+    """Interventions as a tuple; a vector becomes one, with the other arguments. :class:`InputError` for all else."""
     if steering is None:
         return ()
+    if isinstance(steering, SteeringVector):
+        return (Intervention(steering, one_layer(steering, layer), multiplier, operator, positions),)
     several: tuple[Any, ...] = (steering,)
     if isinstance(steering, Sequence) and not isinstance(steering, str):
         several = tuple(steering)
