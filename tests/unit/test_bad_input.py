@@ -43,10 +43,14 @@ def test_a_layer_out_of_range(tiny_llama, pairs, layer):
     assert_says(text, f"layer {layer}", "the model has layers 0 to 3", "0-based block indices", "Choose one of these")
 
 
-@pytest.mark.parametrize("layer", [1.5, "1"])
-def test_one_layer_that_is_no_number(tiny_llama, pairs, layer):
-    text = message(caa.InputError, caa.extract_vector, tiny_llama, pairs, layers=layer)
-    assert_says(text, f"layer {layer!r}", "0 to 3", "Choose one of these")
+def test_one_layer_that_is_no_whole_number(tiny_llama, pairs):
+    text = message(caa.InputError, caa.extract_vector, tiny_llama, pairs, layers=1.5)
+    assert_says(text, "layer 1.5", "0 to 3", "Choose one of these")
+
+
+def test_layers_as_text(tiny_llama, pairs):
+    text = message(caa.InputError, caa.extract_vector, tiny_llama, pairs, layers="1")
+    assert_says(text, "layers", "'1' is text", "give an int such as 15, or a list of ints")
 
 
 def test_no_layers_and_a_layer_twice(tiny_llama, pairs):

@@ -358,11 +358,8 @@ def test_a_tree_that_is_off_where_it_was_not_compared(model, monkeypatch):
 def test_activations_of_the_position_before(model, monkeypatch):
     sides = activations._sides
 
-    def before(rendering, format):
-        return [
-            caa.tree.Branch(branch.tokens, reads=tuple(at - 1 for at in branch.reads))
-            for branch in sides(rendering, format)
-        ]
+    def before(*given, **options):
+        return [replace(branch, reads=tuple(at - 1 for at in branch.reads)) for branch in sides(*given, **options)]
 
     monkeypatch.setattr(activations, "_sides", before)
     checks = examine(model)
@@ -518,9 +515,9 @@ def test_an_interruption_by_the_user_is_none(tiny_llama, monkeypatch):
 
 def test_a_bar_is_drawn(tiny_llama, monkeypatch, capsys):
     monkeypatch.setattr(run, "CHECKS", {"stands": lambda subject: (True, "All 3 stand.")})
-    self_test(tiny_llama, progress=True)
-    assert "Checking" in capsys.readouterr().err
     self_test(tiny_llama)
+    assert "Checking" in capsys.readouterr().err
+    self_test(tiny_llama, progress=False)
     assert capsys.readouterr().err == ""
 
 
