@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, check_count
 from caa_interp.models.access import check_layers, n_layers
 from caa_interp.models.weights import BlockWeights, block_weights
 from caa_interp.vectors.vector import SteeringVector, one_vector
@@ -90,8 +90,7 @@ def weight_alignment(
         )
     (at,) = check_layers(vector.layers[0] if layer is None else layer, vector.layers, "the vector")
     chosen = check_layers(layers, range(n_layers(model)), "the model")
-    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
-        raise InputError(f"top_k: {top_k!r}; it must be a whole number, at least 1.")
+    check_count("top_k", top_k)
     values = vector.at(at).double()
     if not bool(values.norm() > 0):
         raise InputError(f"vector: it is zero at layer {at}, so nothing aligns with it. Choose another layer.")

@@ -15,19 +15,12 @@ from typing import Any
 
 import pandas as pd
 
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, check_count
 from caa_interp.models.access import check_model, model_id
 from caa_interp.prompts.conversation import Prompt
 from caa_interp.prompts.format import PromptFormat, split_thinking
 from caa_interp.steering.context import ambient
-from caa_interp.steering.intervention import (
-    Condition,
-    Steering,
-    as_interventions,
-    check_fit,
-    conditions,
-    one_layer,
-)
+from caa_interp.steering.intervention import Condition, Steering, as_interventions, check_fit, conditions, one_layer
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions
 from caa_interp.steering.writing import Row, Writing, write_all
@@ -244,10 +237,8 @@ def _conditions(
 
 
 def _check_sampling(n: int, max_new_tokens: int, temperature: float, top_p: float) -> None:
-    if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1:
-        raise InputError(f"n: {n!r}; give a whole number of samples, at least 1.")
-    if max_new_tokens < 1:
-        raise InputError(f"max_new_tokens: {max_new_tokens}; it must be at least 1.")
+    check_count("n", n)
+    check_count("max_new_tokens", max_new_tokens)
     if not (math.isfinite(temperature) and temperature >= 0):
         raise InputError(f"temperature: {temperature}; it must be 0 (greedy) or a positive number.")
     if not 0 < top_p <= 1:

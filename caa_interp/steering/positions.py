@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, check_count
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.tree.edits import Spans
 
@@ -45,9 +45,7 @@ class FirstAnswerTokens:
     k: int
 
     def __post_init__(self) -> None:
-        k: Any = self.k
-        if isinstance(k, bool) or not isinstance(k, Integral) or int(k) < 1:
-            raise InputError(f"k: {k!r}; give a whole number of tokens, at least 1.")
+        check_count("k", self.k)
 
 
 Positions = Rule | FirstAnswerTokens | Sequence[int]

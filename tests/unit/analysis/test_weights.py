@@ -368,7 +368,7 @@ def test_the_model_is_left_as_it_was(tiny_llama):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"top_k": 0}, caa.InputError, "top_k: 0; it must be a whole number, at least 1"),
+        ({"top_k": 0}, caa.InputError, "top_k: 0; it must be a whole number of at least 1"),
         ({"top_k": 2.5}, caa.InputError, r"top_k: 2\.5; it must be a whole number"),
         ({"layers": 9}, caa.InputError, "layer 9: the model has layers 0 to 3"),
         ({"layer": 2}, caa.InputError, "layer 2: the vector has layers 1 to 1"),
