@@ -395,7 +395,7 @@ def test_an_answer_that_shows_no_text_is_marked(tiny_llama, tokenizer, monkeypat
         ({"n": 2}, "temperature: it is 0, so every sample would be the same. Give one above 0, such as 0.7"),
         ({"top_p": 0.9}, "temperature: it is 0, so every sample would be the same"),
         ({"n": 0}, "n: 0; it must be a whole number of at least 1"),
-        ({"n": 1.5, "temperature": 1.0}, "n: 1.5; give a whole number of samples"),
+        ({"n": 1.5, "temperature": 1.0}, "n: 1.5; it must be a whole number"),
         ({"top_p": 0.0, "temperature": 1.0}, "top_p: 0.0; it must be above 0 and at most 1"),
         ({"top_p": 1.5, "temperature": 1.0}, "top_p: 1.5; it must be above 0 and at most 1"),
     ],
@@ -485,7 +485,7 @@ def test_streams_that_take_turns_do_not_disturb_each_other(tiny_llama, answers):
     ("options", "said"),
     [
         ({"prompt": " "}, "prompt: ' ' is not a text; give a non-empty string"),
-        ({"steering": VECTOR}, "vector: SteeringVector; .* A vector among interventions needs its layer"),
+        ({"steering": VECTOR}, r"layer: SteeringVector\(.*\) needs one"),
         ({"max_new_tokens": 0}, "max_new_tokens: 0; it must be a whole number of at least 1"),
         ({"max_new_tokens": 250}, r"prompt: \d+ tokens and 250 new ones do not fit .*context of 256.*lower max"),
         ({"steering": [UP, caa.Intervention(caa.SteeringVector(torch.ones(1, 8), (1,)), 1)]}, "vector: its width is 8"),
