@@ -36,9 +36,10 @@ def _entries(package: griffe.Module) -> dict[str, str]:
 
 
 def _defined(name: str, package: griffe.Module) -> str:
-    first, _, rest = name.removeprefix(f"{_PACKAGE}.").partition(".")
-    member = package.members.get(first)
-    return member.target_path if isinstance(member, griffe.Alias) and not rest else name
+    member: Any = package
+    for part in name.removeprefix(f"{_PACKAGE}.").split("."):
+        member = member.members.get(part) if isinstance(member, griffe.Module) else None
+    return member.target_path if isinstance(member, griffe.Alias) else name
 
 
 def _objects(obj: griffe.Object) -> Iterator[griffe.Object]:

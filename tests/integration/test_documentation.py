@@ -264,7 +264,7 @@ def test_roles_of_docstrings_are_links(site):
     pages = [Loaded(path.read_text(encoding="utf-8")) for path in (site / "reference").glob("*.html")]
     text = "\n".join(page.text for page in pages)
     assert not re.findall(r":(?:func|class|meth|mod|data|attr|exc):", text)
-    assert {f"caa_interp.{name}" for name in ("sweep", "SteeringVector.save", "operators")} <= set().union(
+    assert {f"caa_interp.{name}" for name in ("sweep", "SteeringVector.save", "steering.operators")} <= set().union(
         *(page.ids for page in pages)
     )
     vectors = (site / "reference" / "vectors.html").read_text(encoding="utf-8")
