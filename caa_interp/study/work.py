@@ -74,9 +74,10 @@ class Worker:
         start = time.perf_counter()
         function = KINDS[shard.kind]
         taken = inspect.signature(function).parameters
+        passes_on = any(one.kind is one.VAR_KEYWORD for one in taken.values())
         arguments = {name: _NAMED.get(name, lambda given: given)(value) for name, value in shard.arguments.items()}
         own = {"progress": False, "prompt_format": _form(model, shard.model)}
-        table = function(model, **arguments, **{name: value for name, value in own.items() if name in taken})
+        table = function(model, **arguments, **{name: own[name] for name in own if passes_on or name in taken})
         took = {
             "seconds": time.perf_counter() - start,
             "threads": torch.get_num_threads(),
@@ -140,11 +141,10 @@ def _make_vectors(
     n_orthogonal: int,
     n_shuffled: int,
     seed: int,
-    prompt_format: PromptFormat,
     **asked: Any,
 ) -> pd.DataFrame:
     """One row per vector and layer; the behavior's own rows also hold how reliable it is there."""
-    activations = collect_activations(model, pairs, prompt_format=prompt_format, progress=False, **asked)
+    activations = collect_activations(model, pairs, **asked)
     vector = vector_from_activations(activations, estimator=estimator, behavior=behavior)
     vectors = {behavior: vector}
     for control, n in ((random_vectors, n_random), (orthogonal_vectors, n_orthogonal)):
@@ -187,8 +187,8 @@ def _count_tokens(
     return pd.DataFrame(rows, columns=["what", "number", "n_tokens"])
 
 
-def _project(model: Any, *, behavior: str, prompt_format: PromptFormat, **asked: Any) -> pd.DataFrame:
-    return project({behavior: collect_activations(model, prompt_format=prompt_format, progress=False, **asked)})
+def _project(model: Any, *, behavior: str, **asked: Any) -> pd.DataFrame:
+    return project({behavior: collect_activations(model, **asked)})
 
 
 # Everything that a shard can be: the function is called with the model and the shard's arguments.

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 
 import pandas as pd
@@ -20,10 +20,12 @@ from filelock import FileLock
 
 import caa_interp as caa
 from caa_interp.errors import InputError
-from caa_interp.study.config import ExperimentConfig
+from caa_interp.study.config import ExperimentConfig, ModelConfig
 from caa_interp.study.executors import InProcess
 from caa_interp.study.run import run_experiment
+from caa_interp.study.shards import Shard
 from caa_interp.study.store import cache_contents, clear_cache
+from caa_interp.study.work import KINDS, Worker
 
 TOPICS = ["rain", "the sea", "a garden", "the day", "an answer", "the weather", "a text", "you"]
 
@@ -265,6 +267,22 @@ def test_no_shard_of_another_prompt_form_is_used(study, tmp_path, own_cache):
     models = [ExperimentConfig.load(study).models[0].name]
     run_experiment(ExperimentConfig(**changed, models=models), tmp_path / "b", executor=executor, say=lambda line: None)
     assert sorted(executor.done) == sorted(first)
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"logit_lens", "perplexity"}))
+def test_every_kind_of_work_that_asks_something_asks_it_in_the_models_form(monkeypatch, tiny_folder, kind):
+    given = {}
+
+    def remember(model, **options):
+        given.update(options)
+        return pd.DataFrame({"item": [0]})
+
+    # The signature is that of the real function.
+    monkeypatch.setitem(KINDS, kind, wraps(KINDS[kind])(remember))
+    model = ModelConfig(name=str(tiny_folder), prompt={"style": "llama-2-chat"})
+    Worker().work(Shard("key", kind, kind, model, {}))
+    assert given["prompt_format"].style == "llama-2-chat"
+    assert given.get("progress", False) is False
 
 
 def test_a_damaged_shard_is_done_again(study, tmp_path, own_cache, undisturbed):
