@@ -371,7 +371,7 @@ def test_nothing_is_computed_twice(tmp_path, data, calls):
 
 
 def test_another_model_of_the_same_name_makes_everything_again(tmp_path, data, calls, monkeypatch):
-    options = {"behaviors": ["refusal"], "layers": [1], "say": lambda _: None}
+    options = {"model_name": "x", "behaviors": ["refusal"], "layers": [1], "say": lambda _: None}
     reproduce(tmp_path / "out", data, **options)
     reproduce(tmp_path / "out", data, **options)
     assert (calls["extract_vector"], calls["sweep"]) == (1, 1)

@@ -244,7 +244,7 @@ def test_without_kaleido_the_install_line_is_named(tmp_path, monkeypatch, table)
 
 @pytest.mark.parametrize(
     ("error", "message"),
-    [("ChromeNotFoundError", r"none is found\. Install one"), ("BrowserFailedError", r"does not start \(why\)")],
+    [("ChromeNotFoundError", r"none was found\. Install one"), ("BrowserFailedError", r"does not start \(why\)")],
 )
 def test_without_a_browser_what_to_do_is_named(tmp_path, monkeypatch, error, message):
     kaleido, errors = pytest.importorskip("kaleido"), pytest.importorskip("choreographer.errors")

@@ -10,7 +10,7 @@ import caa_interp as caa
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "gallery.md").read_text(encoding="utf-8")
-FIGURES = sorted(name for name in caa.__all__ if name.startswith("plot_"))
+FIGURES = sorted(name for name in caa.plotting.__all__ if name.startswith("plot_"))
 
 
 def test_shows_every_figure_once() -> None:
