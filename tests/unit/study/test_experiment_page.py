@@ -308,7 +308,7 @@ def test_reliability_shows_norms_of_the_saved_vectors(page, run):
 
 def test_how_it_was_made(page, run):
     made = dict(page.rows["how-it-was-made"][1:])
-    assert made["caa_interp"] == "0.1.0, commit 0123456789abcdef, with changes that are not committed"
+    assert made["caa_interp"] == "0.1.0, commit 0123456789abcdef, with uncommitted changes"
     assert made["seed"] == "0"
     assert made["peak memory"] == "1.00 GiB"
     assert made["data of optimism (sha256)"] == "f" * 64
