@@ -14,6 +14,7 @@ def test_the_console_stays_empty(tmp_path):
     words = ["<s>", "The", "rain", "may", "end", "and", "you", "will", "be", "glad"]
     table = pd.DataFrame(
         {
+            "vector": "optimism",
             "position": range(len(words)),
             "token": words,
             "part": "prompt",

@@ -248,7 +248,7 @@ def test_tables_name_what_was_done(tiny_llama):
 
 @pytest.mark.parametrize("given", [{}, [], 3, "vector", {"a": vector(), "b": 3}, [vector()]])
 def test_what_cannot_steer(tiny_llama, given):
-    with pytest.raises(caa.InputError, match="^(vector|layer): "):
+    with pytest.raises(caa.InputError, match=r"^(vector|layer): "):
         conditions(tiny_llama, given)
 
 
