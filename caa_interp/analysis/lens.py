@@ -21,7 +21,7 @@ from caa_interp.steering.intervention import Steered, check_multipliers, conditi
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions
 from caa_interp.tree.edits import Operator
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.vectors.vector import SteeringVector, one_vector
 
 
 def logit_lens(
@@ -68,7 +68,7 @@ def logit_lens(
     effect, so early layers say little. A LayerNorm (GPT-2, Pythia) also removes the mean of the vector's entries and
     adds a bias, the same for every vector, so ``v`` and ``-v`` do not mirror each other as they do with RMSNorm.
     """
-    vector.check_fits(model)
+    one_vector(vector).check_fits(model)
     chosen = check_layers(layers, vector.layers, "the vector")
     top_k = _check_top_k(top_k, model)
     tokenizer = PromptFormat.of(model).tokenizer

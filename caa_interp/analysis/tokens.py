@@ -13,7 +13,7 @@ from caa_interp.errors import InputError
 from caa_interp.models.access import check_layers, input_device, model_id, reading
 from caa_interp.models.readout import special_ids, token_texts
 from caa_interp.prompts.format import PromptFormat
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.vectors.vector import SteeringVector, one_vector
 
 
 def token_similarity(
@@ -64,7 +64,7 @@ def token_similarity(
     The residual stream at the first position is often hundreds of times longer than elsewhere (an attention sink), and
     so are its projections; leave it out, or use the cosine.
     """
-    vector.check_fits(model)
+    one_vector(vector).check_fits(model)
     chosen = check_layers(layers, vector.layers, "the vector")
     for layer in chosen:
         if not bool(vector.at(layer).any()):

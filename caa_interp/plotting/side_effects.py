@@ -44,8 +44,8 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
     at = f"layer {layers.iloc[0]}; " if layers.nunique() == 1 else ""
     fig = theme.figure(
         theme.escape(title),
-        f"{at}n = {theme.counts(effects['n'])} pairs a column; in parentheses: the "
-        f"{theme.confidence(effects)} interval holds 0",
+        f"{at}n = {theme.counts(effects['n'])} pairs per column; in parentheses: the "
+        f"{theme.confidence(effects)} interval includes zero",
         height=max(440, 190 + 46 * len(rows)),  # the least that the title of the color bar needs
         width=max(560, 330 + 86 * len(columns)),
         margin={"l": 20, "r": 20, "t": 90, "b": 20},

@@ -29,6 +29,7 @@ from caa_interp.steering.positions import Positions
 from caa_interp.tree.edits import EditedBatch, Operator, editing
 from caa_interp.vectors.vector import SteeringVector
 
+_PATTERN = "blocks.0.attn.hook_pattern"
 _contexts: weakref.WeakKeyDictionary[Any, list[_Context]] = weakref.WeakKeyDictionary()
 
 
@@ -134,7 +135,7 @@ class _Context:
         self.cached = 0  # positions that the key-value cache held before the present pass
         self.prompt: tuple[int, ...] = ()  # length of each row's prompt
         # The first attention pattern tells what is cached; where block 0 has none, single positions are counted.
-        self.pattern = next((name for name in ("blocks.0.attn.hook_pattern",) if name in model.hook_dict), None)
+        self.pattern = _PATTERN if _PATTERN in model.hook_dict else None
 
     @property
     def knows_positions(self) -> bool:

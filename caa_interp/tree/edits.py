@@ -98,7 +98,8 @@ def gather(owners: Iterable[Iterable[tuple[Edit, np.ndarray]]]) -> dict[int, lis
     for (layer, _, operator), edited in sorted(found.items(), key=lambda item: item[0][:2]):
         at = torch.as_tensor(np.concatenate([rows for _, rows in edited]))
         vectors = torch.cat([edit.vector[None].expand(len(rows), -1) for edit, rows in edited])
-        multipliers = torch.tensor([edit.multiplier for edit, rows in edited for _ in rows])[:, None]
+        factors = [edit.multiplier for edit, rows in edited for _ in rows]
+        multipliers = torch.tensor(factors, dtype=torch.float64)[:, None]
         changes.setdefault(layer, []).append(Change(operator, at, vectors, multipliers))
     return changes
 
