@@ -22,7 +22,8 @@ from caa_interp.doctor.subject import (
 )
 from caa_interp.errors import ModelError
 from caa_interp.evaluation.sweep import sweep
-from caa_interp.models.access import input_device, model_id, n_layers, takes_tree_masks
+from caa_interp.models.access import input_device, model_id, n_layers
+from caa_interp.models.attention import takes_tree_masks
 from caa_interp.models.wrapping import plain_copy, wrap
 from caa_interp.prompts.rendering import FORMATS, Rendering
 from caa_interp.steering.generation import generate, stream_answer

@@ -183,22 +183,14 @@ def reading(model: Any, layers: Iterable[int], read: Callable[[int, torch.Tensor
 
 
 def unembed(model: Any, residual: torch.Tensor) -> torch.Tensor:
-    """Logits ``[n, d_vocab]`` of a bridge from the last block's output ``[n, d_model]``: norm, unembedding, cap."""
-    return model.adapter.apply_output_logits_transform(model.unembed(model.ln_final(residual[None])))[0]
+    """Logits ``[n, d_vocab]`` from the last block's output ``[n, d_model]``: norm, unembedding, cap."""
+    import torch
 
-
-def takes_tree_masks(model: Any) -> bool:
-    """Whether one custom attention mask is right for every layer of a model.
-
-    ``HookedTransformer`` takes no such mask; sliding-window, recurrent and chunked layers need masks of their own.
-    """
-    if not is_bridge(model):
-        return False
-    config = model.original_model.config.get_text_config(decoder=True)
-    windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    stateful = bool(getattr(model.cfg, "is_stateful", False))
-    return not windowed and kinds == {"full_attention"} and not stateful and _takes_logits_to_keep(model)
+    logits = model.unembed(model.ln_final(residual[None]))[0]
+    if is_bridge(model):
+        return model.adapter.apply_output_logits_transform(logits)
+    cap = float(model.cfg.output_logits_soft_cap or 0)
+    return cap * torch.tanh(logits / cap) if cap > 0 else logits
 
 
 class CachedDecoder:
@@ -206,7 +198,7 @@ class CachedDecoder:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.takes_keep = is_bridge(model) and _takes_logits_to_keep(model)
+        self.takes_keep = is_bridge(model) and takes_logits_to_keep(model)
         self.cache: Any = None
         self.mask: torch.Tensor | None = None
 
@@ -256,5 +248,6 @@ class CachedDecoder:
         self.cache.previous_attention_mask = self.cache.previous_attention_mask[rows]
 
 
-def _takes_logits_to_keep(model: Any) -> bool:
+def takes_logits_to_keep(model: Any) -> bool:
+    """Whether a bridge's model can leave out the logits of all but the last positions."""
     return "logits_to_keep" in inspect.signature(model.original_model.forward).parameters

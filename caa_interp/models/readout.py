@@ -44,12 +44,7 @@ def read_logits(model: Any, states: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def read_logits_directly(model: Any, states: torch.Tensor) -> torch.Tensor:
     """As :func:`read_logits`, with the model's own modules, for any version of TransformerLens."""
-    states = states.to(model.W_U)
-    if is_bridge(model):
-        return _on_cpu(unembed(model, states))
-    logits = model.unembed(model.ln_final(states[None]))[0]
-    cap = float(model.cfg.output_logits_soft_cap or 0)
-    return _on_cpu(cap * torch.tanh(logits / cap) if cap > 0 else logits)
+    return _on_cpu(unembed(model, states.to(model.W_U)))
 
 
 def logit_readout() -> Callable[..., Any] | None:

@@ -1,196 +1,137 @@
-"""The two forward passes of a tree: the unsteered rows, and the steered rows on top of them.
-
-The first is the model's own forward under a tree mask. While it runs, the call of every block is recorded;
-the second repeats those calls with other rows, masks and positions, so that whatever a model passes to its
-blocks (rotary embeddings, position ids, ...) is passed on unchanged.
-"""
+"""The two forward passes of trees: the unsteered rows, and the steered rows on top of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import Cache, DynamicCache
 
-from caa_interp.models.access import input_device, n_layers, reading
+from caa_interp.models.access import input_device
+from caa_interp.models.blocks import KeysValues, Rows, Trunk, run_block, run_trunk
 from caa_interp.tree.edits import Change, gather
-from caa_interp.tree.plan import BaseRows, Lanes, Plan, Variant, deal
+from caa_interp.tree.plan import BaseRows, Lanes, Plan, Variant
 from caa_interp.tree.prefix import Prefix
-
-# Lanes with fewer rows than this spend more on copies of the shared keys and values than they save.
-_LANE_ROWS = 64
-
-
-@dataclass
-class Base:
-    """What the pass over the unsteered rows keeps for the steered ones.
-
-    The tree has place ``index`` in the batch of that pass, which padded every tree to ``n_padded`` rows and left out
-    the first ``n_before``, the prefix of all trees. ``calls`` are each block's positional and keyword arguments,
-    ``residual`` is ``{layer: [n_rows - n_before, d_model]}``, and ``keys_values`` are per block ``[1, n_heads, n_rows,
-    d_head]``.
-    """
-
-    index: int
-    n_padded: int
-    n_before: int
-    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
-    residual: dict[int, torch.Tensor] = field(default_factory=dict)
-    keys_values: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
-
-
-def run_base(model: Any, plans: Sequence[Plan], keep_layers: set[int], n_blocks: int, prefix: Prefix) -> list[Base]:
-    """Run the unsteered rows of several trees through the first ``n_blocks`` blocks, as one padded batch.
-
-    The residual stream is kept after the blocks ``keep_layers``; the rows of ``prefix`` are not run again.
-    """
-    device, dtype = input_device(model), next(model.original_model.parameters()).dtype
-    n_before = len(prefix.tokens)
-    sizes = [len(plan.base.tokens) - n_before for plan in plans]
-    n_padded = max(sizes)
-    bases = [Base(index, n_padded, n_before) for index in range(len(plans))]
-    tokens, positions = np.zeros((2, len(plans), n_padded), dtype=np.int64)
-    sees = np.zeros((len(plans), n_padded, n_before + n_padded), dtype=bool)
-    sees[:, :, n_before:] = np.eye(n_padded, dtype=bool)
-    for row, (plan, size) in enumerate(zip(plans, sizes, strict=True)):
-        tokens[row, :size], positions[row, :size] = plan.base.tokens[n_before:], plan.base.positions[n_before:]
-        sees[row, :size, : n_before + size] = plan.base.sees[n_before:]
-    mask = _additive(torch.as_tensor(sees, device=device), dtype)
-    options: dict[str, Any] = {"logits_to_keep": 1} if n_blocks == n_layers(model) else {"stop_at_layer": n_blocks}
-    cache = DynamicCache()
-    for layer, (keys, values) in enumerate(prefix.keys_values):
-        cache.update(*(kept.expand(len(plans), -1, -1, -1) for kept in (keys, values)), layer)
-    steering = any(plan.variants for plan in plans)
-    if steering or n_before:
-        options["past_key_values"] = cache
-    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-
-    def keep(layer: int, activation: torch.Tensor) -> None:
-        for base, size in zip(bases, sizes, strict=True):
-            base.residual[layer] = activation[base.index, :size]
-
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(reading(model, sorted(keep_layers), keep))
-        if steering:
-            stack.enter_context(_recorded_calls(model, calls))
-        ids, places = (torch.as_tensor(values, device=device) for values in (tokens, positions))
-        model(ids, attention_mask=mask, position_ids=places, **options)
-    if steering:
-        for base in bases:
-            one = slice(base.index, base.index + 1)
-            base.calls = calls
-            base.keys_values = [(layer.keys[one], layer.values[one]) for layer in cache.layers]
-    return bases
-
-
-@contextmanager
-def _recorded_calls(model: Any, calls: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> Iterator[None]:
-    """Record what every block is called with."""
-
-    def record(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        calls.append((args, kwargs))
-
-    handles = [block.register_forward_pre_hook(record, with_kwargs=True) for block in model.blocks]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def run_variants(
-    model: Any, rows: BaseRows, base: Base, variants: Sequence[Variant], stop: int, layers: set[int]
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """Run the steered rows of variants (by rising ``join``) through ``stop`` blocks, on top of the unsteered ``base``.
-
-    Yields each of ``layers`` that is not before the first join, with the residual stream ``[n_joined, d_model]`` of the
-    rows that have joined: the first of the variants' rows, one variant after the other.
-    """
-    lanes = deal(variants, _LANE_ROWS)
-    some = next(iter(base.residual.values()))
-    lane, slot, twins = (
-        torch.as_tensor(values, device=some.device) for values in (lanes.lane, lanes.slot, lanes.twins)
-    )
-    sees, columns = _variant_mask(rows, lanes)
-    mask = _additive(torch.as_tensor(sees, device=some.device), some.dtype)
-    changes = _changes(variants, rows.positions)
-    run_at = twins - base.n_before  # where the unsteered pass has them
-    residual = some.new_empty(len(lanes.twins), 0, some.shape[-1])
-    for layer in range(int(lanes.joins[0]), stop):
-        if present := residual.shape[1]:
-            seen = mask[..., :present, : columns.shape[1] + present]
-            cache = _prefix_cache(base, columns, layer)
-            replace = _Replacement(base.index, base.n_padded, run_at[:, :present], seen, cache)
-            args, kwargs = base.calls[layer]
-            with torch.no_grad():
-                output = model.blocks[layer](
-                    residual.to(args[0].device),
-                    *map(replace, args[1:]),
-                    **{name: replace(value) for name, value in kwargs.items()},
-                )
-            residual = output[0] if isinstance(output, tuple) else output
-        joined = int(np.searchsorted(lanes.joins, layer, side="right"))
-        if joined > present:
-            new = base.residual[layer][run_at[:, present:joined]]
-            residual = torch.cat([residual.to(new.device), new], dim=1)
-        for change in changes.get(layer, ()):
-            at = change.rows.to(lane.device)
-            flat = change.apply(residual.flatten(0, 1), lane[at] * residual.shape[1] + slot[at])
-            residual = flat.view_as(residual)
-        if layer in layers:
-            n_rows = joined * len(lanes.twins)
-            yield layer, residual[lane[:n_rows].to(residual.device), slot[:n_rows].to(residual.device)]
 
 
 @dataclass(frozen=True)
-class _Replacement:
-    """Replace, in the arguments of a block, what belongs to the unsteered rows by what belongs to other rows.
+class Part:
+    """Variants of one tree, by rising ``join``, as lanes; the tree has index ``place`` in the trunk's batch."""
 
-    The unsteered pass had ``n_rows`` rows, and a tensor of that length belongs to them; the tree has place ``index`` in
-    its batch. ``twins``, ``[n_lanes, n_slots]``, are the indices of the new rows' twins, which have their positions.
+    place: int
+    base: BaseRows
+    variants: Sequence[Variant]
+    lanes: Lanes
+
+    @property
+    def n_rows(self) -> int:
+        """Number of steered rows."""
+        return len(self.lanes.lane)
+
+
+def run_base(model: Any, plans: Sequence[Plan], keep_layers: set[int], stop: int, prefix: Prefix) -> Trunk:
+    """Run the unsteered rows of several trees through the first ``stop`` blocks, as one padded batch.
+
+    The residual stream is kept after the blocks ``keep_layers``; the rows of ``prefix`` are not run again.
     """
-
-    index: int
-    n_rows: int
-    twins: torch.Tensor
-    mask: torch.Tensor
-    cache: Cache
-
-    def __call__(self, value: Any) -> Any:
-        if isinstance(value, Cache):
-            return self.cache
-        if isinstance(value, tuple | list):
-            return type(value)(map(self, value))
-        if isinstance(value, torch.Tensor):
-            if value.ndim == 4 and value.shape[-2] == self.n_rows:
-                return self.mask.to(value)
-            if value.ndim >= 2 and value.shape[1] == self.n_rows:
-                return value[self.index if len(value) > 1 else 0][self.twins.to(value.device)]
-            if value.ndim == 1 and len(value) == self.n_rows:
-                return value[self.twins[0].to(value.device)]
-        return value
+    n_before = len(prefix.tokens)
+    sizes = [len(plan.base.tokens) - n_before for plan in plans]
+    n_padded = max(sizes)
+    tokens = np.zeros((len(plans), n_padded), dtype=np.int64)
+    positions = np.zeros((len(plans), n_before + n_padded), dtype=np.int64)
+    sees = np.zeros((len(plans), n_padded, n_before + n_padded), dtype=bool)
+    sees[:, :, n_before:] = np.eye(n_padded, dtype=bool)
+    for row, (plan, size) in enumerate(zip(plans, sizes, strict=True)):
+        tokens[row, :size] = plan.base.tokens[n_before:]
+        positions[row, : n_before + size] = plan.base.positions
+        sees[row, :size, : n_before + size] = plan.base.sees[n_before:]
+    device = input_device(model)
+    rows = Rows(torch.as_tensor(positions, device=device), torch.as_tensor(sees, device=device))
+    continued = any(plan.variants for plan in plans)
+    ids = torch.as_tensor(tokens, device=device)
+    return run_trunk(model, ids, rows, prefix.keys_values, sorted(keep_layers), stop, continued)
 
 
-def _prefix_cache(base: Base, columns: np.ndarray, layer: int) -> DynamicCache:
-    """Keys and values of the unsteered rows ``columns``, ``[n_lanes, n_columns]``, in one block."""
-    cache = DynamicCache()
-    keys, values = base.keys_values[layer]
-    at = torch.as_tensor(columns, device=keys.device)
-    cache.update(keys[0][:, at].transpose(0, 1), values[0][:, at].transpose(0, 1), layer)
-    return cache
+def run_variants(
+    model: Any, trunk: Trunk, parts: Sequence[Part], n_before: int, stop: int, layers: set[int]
+) -> Iterator[tuple[int, list[torch.Tensor]]]:
+    """Run the steered rows of ``parts``, whose lanes have equal ``joins``, through ``stop`` blocks, side by side.
+
+    The first ``n_before`` rows of every tree are not in the trunk: they are the prefix. Yields each of ``layers`` that is
+    not before the first join, with the residual stream of each part, ``[n_joined, d_model]``: the first of its
+    variants' rows, one variant after the other.
+    """
+    joins = parts[0].lanes.joins
+    lanes = _Lanes(parts, n_before, trunk)
+    changes = _changes(parts)
+    some = next(iter(trunk.residual.values()))
+    residual = some.new_empty(len(lanes.place), 0, some.shape[-1])
+    for layer in range(int(joins[0]), stop):
+        if present := residual.shape[1]:
+            before, twins = lanes.before(trunk, layer), lanes.twins[:, :present]
+            residual = run_block(model, layer, residual, trunk, lanes.rows, before, lanes.place, twins)
+        joined = int(np.searchsorted(joins, layer, side="right"))
+        if joined > present:
+            kept = trunk.residual[layer]
+            new = kept[lanes.place[:, None].to(kept.device), lanes.twins[:, present:joined].to(kept.device)]
+            residual = torch.cat([residual.to(new.device), new], dim=1)
+        for change in changes.get(layer, ()):
+            at = lanes.lane[change.rows] * residual.shape[1] + lanes.slot[change.rows]
+            residual = change.apply(residual.flatten(0, 1), at).view_as(residual)
+        if layer in layers:
+            yield layer, [residual[lane, slot] for lane, slot in lanes.of_parts(joined)]
 
 
-def _changes(variants: Sequence[Variant], positions: np.ndarray) -> dict[int, list[Change]]:
-    """Changes of the variants' rows, which are counted one variant after the other."""
-    begins = np.cumsum([0, *(len(variant.twins) for variant in variants)])
+class _Lanes:
+    """The lanes of several parts, one after the other; all tensors are on the CPU but those of ``rows``."""
+
+    def __init__(self, parts: Sequence[Part], n_before: int, trunk: Trunk) -> None:
+        device = next(iter(trunk.residual.values())).device
+        masks = [_variant_mask(part.base, part.lanes) for part in parts]
+        n_columns = max(columns.shape[1] for _, columns in masks)
+        sees, positions, columns = [], [], []
+        for part, (seen, own) in zip(parts, masks, strict=True):
+            missing = n_columns - own.shape[1]
+            # Shorter lanes are filled up with a row that the mask hides.
+            filled = np.pad(own, ((0, 0), (0, missing)))
+            seen = np.insert(seen, [own.shape[1]] * missing, False, axis=2)
+            columns.append(filled)
+            sees.append(seen)
+            positions.append(part.base.positions[np.concatenate([filled, part.lanes.twins], axis=1)])
+        self.rows = Rows(*(torch.as_tensor(np.concatenate(values), device=device) for values in (positions, sees)))
+        self.columns = torch.as_tensor(np.concatenate(columns))
+        self.twins = torch.as_tensor(np.concatenate([part.lanes.twins for part in parts])) - n_before
+        self.place = torch.as_tensor(
+            np.repeat([part.place for part in parts], [len(part.lanes.twins) for part in parts])
+        )
+        self._sizes = [len(part.lanes.twins) for part in parts]
+        offsets = np.cumsum([0, *self._sizes])
+        self._lanes = [part.lanes.lane + offset for part, offset in zip(parts, offsets, strict=False)]
+        self._slots = [part.lanes.slot for part in parts]
+        self.lane, self.slot = (torch.as_tensor(np.concatenate(found)) for found in (self._lanes, self._slots))
+
+    def before(self, trunk: Trunk, layer: int) -> KeysValues:
+        """Keys and values of the unsteered rows that the lanes attend to, ``[n_lanes, n_heads, n_columns, d_head]``."""
+        keys, values = trunk.keys_values[layer]
+        place, columns = self.place[:, None].to(keys.device), self.columns.to(keys.device)
+        return keys[place, :, columns].transpose(1, 2), values[place, :, columns].transpose(1, 2)
+
+    def of_parts(self, joined: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Lane and slot of the rows of each part that have joined when every lane has ``joined`` of them."""
+        for lane, slot, n_lanes in zip(self._lanes, self._slots, self._sizes, strict=True):
+            n_rows = joined * n_lanes
+            yield torch.as_tensor(lane[:n_rows]), torch.as_tensor(slot[:n_rows])
+
+
+def _changes(parts: Sequence[Part]) -> dict[int, list[Change]]:
+    """Changes of the variants' rows, which are counted one variant after the other, part by part."""
+    variants = [(part, variant) for part in parts for variant in part.variants]
+    begins = np.cumsum([0, *(len(variant.twins) for _, variant in variants)])
     return gather(
-        [(edit, begin + np.flatnonzero(edit.covers(positions[variant.twins]))) for edit in variant.edits]
-        for begin, variant in zip(begins, variants, strict=False)
+        [(edit, begin + np.flatnonzero(edit.covers(part.base.positions[variant.twins]))) for edit in variant.edits]
+        for begin, (part, variant) in zip(begins, variants, strict=False)
     )
 
 
@@ -206,9 +147,3 @@ def _variant_mask(rows: BaseRows, lanes: Lanes) -> tuple[np.ndarray, np.ndarray]
     # The rows that a lane attends to come first; shorter lanes are filled up with rows that the mask hides.
     columns = np.argsort(~seen, axis=1, kind="stable")[:, : seen.sum(1).max()]
     return np.concatenate([np.take_along_axis(unsteered, columns[:, None], axis=2), steered], axis=2), columns
-
-
-def _additive(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Attention mask ``[batch, 1, query, key]``: 0 where allowed, the type's lowest value elsewhere."""
-    zero = torch.zeros((), dtype=dtype, device=allowed.device)
-    return torch.where(allowed, zero, torch.finfo(dtype).min)[:, None]

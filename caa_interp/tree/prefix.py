@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from caa_interp.models.access import CachedDecoder, input_device
+import torch
+
+from caa_interp.models.access import input_device
+from caa_interp.models.blocks import KeysValues, Rows, run_trunk
 from caa_interp.prompts.rendering import common_prefix
 from caa_interp.tree.branches import Branch
-
-if TYPE_CHECKING:
-    import torch
 
 # A pass over a shorter prefix costs more than it saves.
 _LEAST_TOKENS = 16
@@ -22,20 +22,17 @@ class Prefix:
     """Leading tokens and, for each block, their keys and values, ``[1, n_heads, n_tokens, d_head]``."""
 
     tokens: tuple[int, ...] = ()
-    keys_values: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()
+    keys_values: tuple[KeysValues, ...] = ()
 
     @classmethod
     def read(cls, model: Any, tokens: tuple[int, ...]) -> Prefix:
         """Run a model over ``tokens``."""
-        import torch
-
         if not tokens:
             return cls()
         ids = torch.tensor([tokens], device=input_device(model))
-        decoder = CachedDecoder(model)
-        with torch.no_grad():
-            decoder.forward(ids, torch.ones_like(ids))
-        return cls(tokens, tuple((layer.keys, layer.values) for layer in decoder.cache.layers))
+        causal = torch.ones(1, len(tokens), len(tokens), dtype=torch.bool, device=ids.device).tril()
+        rows = Rows(torch.arange(len(tokens))[None].to(ids), causal)
+        return cls(tokens, tuple(run_trunk(model, ids, rows).keys_values))
 
     def cut(self, length: int) -> Prefix:
         """Return the first ``length`` tokens of this prefix."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -14,26 +14,45 @@ import psutil
 import torch
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import n_layers, steered, takes_tree_masks
+from caa_interp.models.access import model_id, n_layers, steered
+from caa_interp.models.attention import takes_tree_masks
+from caa_interp.models.blocks import Trunk
 from caa_interp.tree.branches import Branch, Path, TreeResult
-from caa_interp.tree.passes import Base, run_base, run_variants
+from caa_interp.tree.passes import Part, run_base, run_variants
 from caa_interp.tree.plain import run_plain
-from caa_interp.tree.plan import Plan, make_plan
-from caa_interp.tree.prefix import Prefix, shared_length
+from caa_interp.tree.plan import Plan, deal, make_plan
+from caa_interp.tree.prefix import Prefix
 from caa_interp.tree.readout import divergences_of, log_probs_of
 
-# Largest difference of a log-probability, in nats, and of the residual stream relative to its size, that
-# rounding explains (models take their softmax in float32 at most); a wrong mask is off by much more.
-_TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-3, torch.float16: 0.2, torch.bfloat16: 0.5}
-# Steered rows of one portion: longer matrix products gain little.
+# Two paths differ by rounding: by a small multiple of what batching alone does to the model, and at least by this, in
+# nats and relative to the size of the residual stream (models take their softmax in float32 at most).
+_LEAST_TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3, torch.float16: 0.01, torch.bfloat16: 0.05}
+_TIMES_NOISE = 5
+# Lanes with fewer rows than this spend more on copies of the shared keys and values than they save.
+_LANE_ROWS = 64
+# Steered rows that run side by side: longer matrix products gain little.
 _ROWS_AT_ONCE = 1024
 # Unsteered rows of several trees run in one pass, up to this many rows: fewer, larger matrix products. Trees of
-# similar size are grouped out of a window of this many; trees with steered rows come in windows of two.
+# similar size are grouped out of a window of this many; with steered rows, at least of two.
 _BASE_ROWS_AT_ONCE = 768
 _TREES_AT_ONCE = 16
 _SHARE_OF_FREE_MEMORY = 0.25
 
-_agrees: weakref.WeakKeyDictionary[Any, dict[bool, bool]] = weakref.WeakKeyDictionary()
+
+@dataclass
+class _Trust:
+    """What comparing a model's tree with plain passes has shown so far.
+
+    ``longest`` is the number of tokens of the longest tree that was compared, without and with edits; ``noise`` is what
+    batching alone does to the model's answers.
+    """
+
+    longest: dict[bool, int] = field(default_factory=lambda: {False: 0, True: 0})
+    noise: float | None = None
+    agrees: bool = True
+
+
+_trust: weakref.WeakKeyDictionary[Any, _Trust] = weakref.WeakKeyDictionary()
 
 
 def run_tree(
@@ -57,8 +76,9 @@ def run_trees(
     layers
         Layers at which the branches' ``reads`` are averaged.
     path
-        ``"tree"`` or ``"plain"``; default: the tree where the model takes its mask. A model's first tree is compared
-        with the plain path; if they differ, the plain path is used from then on, with one warning.
+        ``"tree"`` or ``"plain"``; default: the tree where the model takes its mask. A model's first tree, and every one
+        that is longer than those before, is compared with the plain path; if they differ, the plain path is used from
+        then on, with one warning.
 
     Yields
     ------
@@ -68,15 +88,20 @@ def run_trees(
     waiting = (_checked(model, branches) for branches in trees)
     prefix = Prefix()
     for first in waiting:
-        n_beside = 2 if any(branch.applied for branch in first) else _TREES_AT_ONCE
-        window = [first, *islice(waiting, n_beside - 1)]
-        chosen = _path(model, window[0], path)
-        if chosen == "tree":
+        window = [first, *islice(waiting, _n_beside(first) - 1)]
+        results: list[TreeResult] | None = None
+        if _path(model, path) == "tree":
             prefix = prefix.fitted_to(model, window)
             results = _run_trees(model, window, list(layers), prefix)
-        else:
-            results = [run_plain(model, branches, list(layers)) for branches in window]
-        yield from results
+            if path is None and not _agree(model, window, results, list(layers)):
+                results = None
+        yield from results or [run_plain(model, branches, list(layers)) for branches in window]
+
+
+def _n_beside(branches: Sequence[Branch]) -> int:
+    """Number of trees such as this one that are drawn at a time."""
+    n_steered = sum(len(branch.tokens) - branch.start for branch in branches)
+    return _TREES_AT_ONCE if not n_steered else max(2, min(_TREES_AT_ONCE, _ROWS_AT_ONCE // n_steered))
 
 
 def _checked(model: Any, branches: Iterable[Branch]) -> list[Branch]:
@@ -92,7 +117,7 @@ def _checked(model: Any, branches: Iterable[Branch]) -> list[Branch]:
     return branches
 
 
-def _path(model: Any, branches: Sequence[Branch], path: Path | None) -> Path:
+def _path(model: Any, path: Path | None) -> Path:
     if model in steered:
         # The hooks of a steer context know positions of plain sequences only.
         if not steered[model]:
@@ -103,7 +128,7 @@ def _path(model: Any, branches: Sequence[Branch], path: Path | None) -> Path:
         return "plain"
     if path is not None:
         return path
-    return "tree" if takes_tree_masks(model) and _paths_agree(model, branches) else "plain"
+    return "tree" if takes_tree_masks(model) and _trust.setdefault(model, _Trust()).agrees else "plain"
 
 
 class _Job:
@@ -136,34 +161,37 @@ class _Job:
             found = log_probs_of(self.model, residual, rows[mine], self.tokens[mine])
             self.log_probs[torch.as_tensor(mine)] = found.double()
 
-    def compare(self, residual: torch.Tensor, mine: np.ndarray, rows: np.ndarray, base: Base) -> None:
+    def compare(self, residual: torch.Tensor, mine: np.ndarray, rows: np.ndarray, unsteered: torch.Tensor) -> None:
         if mine.any():
-            unsteered, twins = base.residual[n_layers(self.model) - 1], self.compared.twin[mine] - base.n_before
+            twins = self.compared.twin[mine] - self.n_before
             found = divergences_of(self.model, residual, rows[mine], unsteered, twins)
             self.divergences[torch.as_tensor(mine)] = found.double()
 
-    def finish(self, base: Base, stop: int) -> TreeResult:
-        """Collect the answers of the unsteered rows, run the steered ones, and return everything."""
-        reads, targets, compared, plan = self.reads, self.targets, self.compared, self.plan
+    def take_unsteered(self, trunk: Trunk, place: int, n_before: int, stop: int) -> None:
+        """Answer from the unsteered rows; the tree has index ``place`` in the trunk's batch."""
+        self.n_before, reads, targets = n_before, self.reads, self.targets
         for layer in self.read_layers:
             unsteered = (reads.variant < 0) | (layer < self.joins)
-            self.read(layer, base.residual[layer], unsteered, reads.twin - base.n_before)
-        self.answer(base.residual[stop - 1], targets.variant < 0, targets.twin - base.n_before)
-        for portion in _portions(self.model, plan):
-            variants = plan.variants[portion]
-            offsets = np.zeros(len(plan.variants) + 1, dtype=np.int64)
-            offsets[portion] = np.cumsum([0, *(len(variant.twins) for variant in variants)])[:-1]
-            inside = np.zeros(len(plan.variants) + 1, dtype=bool)
-            inside[portion] = True
-            wanted = self.read_layers | {stop - 1}
-            for layer, residual in run_variants(self.model, plan.base, base, variants, stop, wanted):
-                if layer in self.read_layers:
-                    mine = inside[reads.variant] & (layer >= self.joins)
-                    self.read(layer, residual, mine, offsets[reads.variant] + reads.row)
-                if layer == stop - 1:
-                    self.answer(residual, inside[targets.variant], offsets[targets.variant] + targets.row)
-                    self.compare(residual, inside[compared.variant], offsets[compared.variant] + compared.row, base)
-        dtype = torch.float64 if base.residual[stop - 1].dtype == torch.float64 else torch.float32
+            self.read(layer, trunk.residual[layer][place], unsteered, reads.twin - n_before)
+        self.answer(trunk.residual[stop - 1][place], targets.variant < 0, targets.twin - n_before)
+
+    def take_steered(self, layer: int, residual: torch.Tensor, variants: slice, unsteered: torch.Tensor | None) -> None:
+        """Answer from the steered rows of some variants; after the last block, with the ``unsteered`` rows there."""
+        reads, targets, compared, plan = self.reads, self.targets, self.compared, self.plan
+        offsets = np.zeros(len(plan.variants) + 1, dtype=np.int64)
+        offsets[variants] = np.cumsum([0, *(len(variant.twins) for variant in plan.variants[variants])])[:-1]
+        inside = np.zeros(len(plan.variants) + 1, dtype=bool)
+        inside[variants] = True
+        if layer in self.read_layers:
+            mine = inside[reads.variant] & (layer >= self.joins)
+            self.read(layer, residual, mine, offsets[reads.variant] + reads.row)
+        if unsteered is not None:
+            self.answer(residual, inside[targets.variant], offsets[targets.variant] + targets.row)
+            rows = offsets[compared.variant] + compared.row
+            self.compare(residual, inside[compared.variant], rows, unsteered)
+
+    def result(self, dtype: torch.dtype) -> TreeResult:
+        """Return all answers."""
         log_probs, divergences = (
             list(torch.split(values.to(dtype), sizes))
             for values, sizes in (
@@ -177,35 +205,65 @@ class _Job:
 def _run_trees(
     model: Any, trees: Sequence[Sequence[Branch]], layers: Sequence[int], prefix: Prefix
 ) -> list[TreeResult]:
-    """Run the unsteered rows of trees of similar size side by side, and the steered ones tree by tree."""
+    """Run the rows of trees of similar size side by side: first the unsteered ones, then the steered ones."""
     jobs = [_Job(model, branches, layers) for branches in trees]
     order = sorted(range(len(jobs)), key=lambda index: len(jobs[index].plan.base.tokens))
     results: dict[int, TreeResult] = {}
+    n_before = len(prefix.tokens)
     while order:
         n_keys = len(jobs[order[-1]].plan.base.tokens)
-        n_rows = n_keys - len(prefix.tokens)
-        n_beside = max(1, min(_BASE_ROWS_AT_ONCE, _rows_that_fit(model, n_keys)) // n_rows)
-        batch, order = order[-n_beside:], order[:-n_beside]
-        stop = max(jobs[index].stop for index in batch)
-        keep = {stop - 1}.union(*(jobs[index].read_layers | jobs[index].join_layers for index in batch))
-        bases = run_base(model, [jobs[index].plan for index in batch], keep, stop, prefix)
-        for index, base in zip(batch, bases, strict=True):
-            results[index] = jobs[index].finish(base, stop)
+        n_beside = max(1, min(_BASE_ROWS_AT_ONCE, _rows_that_fit(model, n_keys)) // (n_keys - n_before))
+        chosen, order = order[-n_beside:], order[:-n_beside]
+        batch = [jobs[index] for index in chosen]
+        stop = max(job.stop for job in batch)
+        wanted = {stop - 1}.union(*(job.read_layers for job in batch))
+        keep = wanted.union(*(job.join_layers for job in batch))
+        trunk = run_base(model, [job.plan for job in batch], keep, stop, prefix)
+        for place, job in enumerate(batch):
+            job.take_unsteered(trunk, place, n_before, stop)
+        for parts, slices in _portions(model, batch):
+            for layer, residuals in run_variants(model, trunk, parts, n_before, stop, wanted):
+                for part, variants, residual in zip(parts, slices, residuals, strict=True):
+                    last = trunk.residual[layer][part.place] if layer == stop - 1 else None
+                    batch[part.place].take_steered(layer, residual, variants, last)
+        dtype = torch.float64 if trunk.residual[stop - 1].dtype == torch.float64 else torch.float32
+        results |= {index: job.result(dtype) for index, job in zip(chosen, batch, strict=True)}
     return [results[index] for index in range(len(jobs))]
 
 
 def _rows_that_fit(model: Any, n_keys: int) -> int:
     """Number of rows, each with that many keys, whose attention scores and hidden units fit the free memory."""
-    device = next(model.original_model.parameters()).device
+    device = next(model.parameters()).device
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     # While a block computes, it holds several copies of scores and hidden units.
     row_bytes = 4 * (4 * int(model.cfg.n_heads) * n_keys + 4 * int(model.cfg.d_mlp))
     return max(1, int(_SHARE_OF_FREE_MEMORY * free) // row_bytes)
 
 
-def _portions(model: Any, plan: Plan) -> list[slice]:
-    """Cut the variants into portions that fit the memory."""
-    limit = min(_ROWS_AT_ONCE, _rows_that_fit(model, len(plan.base.tokens) + _ROWS_AT_ONCE))
+def _portions(model: Any, jobs: Sequence[_Job]) -> Iterator[tuple[list[Part], list[slice]]]:
+    """Cut the variants of trees into portions that fit the memory; where lanes of several trees match, join them."""
+    longest = max(len(job.plan.base.tokens) for job in jobs)
+    limit = min(_ROWS_AT_ONCE, _rows_that_fit(model, longest + _ROWS_AT_ONCE))
+    parts: list[Part] = []
+    slices: list[slice] = []
+    for place, job in enumerate(jobs):
+        for portion in _cut(job.plan, limit):
+            variants = job.plan.variants[portion]
+            part = Part(place, job.plan.base, variants, deal(variants, _LANE_ROWS))
+            if parts and not (
+                np.array_equal(part.lanes.joins, parts[0].lanes.joins)
+                and sum(other.n_rows for other in parts) + part.n_rows <= limit
+            ):
+                yield parts, slices
+                parts, slices = [], []
+            parts.append(part)
+            slices.append(portion)
+    if parts:
+        yield parts, slices
+
+
+def _cut(plan: Plan, limit: int) -> list[slice]:
+    """Cut a tree's variants into portions of at most ``limit`` rows, if they are that short."""
     portions, begin, rows = [], 0, 0
     sizes = np.array([len(variant.twins) for variant in plan.variants])
     joins = np.array([variant.join for variant in plan.variants])
@@ -219,37 +277,54 @@ def _portions(model: Any, plan: Plan) -> list[slice]:
     return [*portions, slice(begin, len(plan.variants))] if plan.variants else []
 
 
-def _paths_agree(model: Any, branches: Sequence[Branch]) -> bool:
-    """Compare both paths on the first branches that a model is given, and on the first edited ones; remember it."""
-    kind = any(branch.applied for branch in branches)
-    known = _agrees.setdefault(model, {})
-    if kind not in known:
-        edited = sorted((b for b in branches if b.applied), key=lambda b: b.join)
-        some = [*[b for b in branches if not b.applied][:2], *edited[:1], *edited[-1:]]
-        layers = sorted({0, n_layers(model) - 1, *(edit.layer for branch in some for edit in branch.edits)})
-        probes = [
-            replace(b, targets=b.targets or ((len(b.tokens) - 1, 0),), reads=b.reads or (len(b.tokens) - 1,))
-            for b in some
-        ]
-        try:
-            plain = run_plain(model, probes, layers)
-            size = plain.residual.norm(dim=-1).clamp(min=1e-9)
-            differences = []
-            # With a prefix the tree takes another path through the model, so both are compared.
-            for prefix in (Prefix(), Prefix.read(model, probes[0].tokens[: shared_length(probes)])):
-                (tree,) = _run_trees(model, [probes], layers, prefix)
-                both = zip(tree.log_probs, plain.log_probs, strict=True)
-                differences += [float((a - b).abs().max()) for a, b in both]
-                differences += [float(((tree.residual - plain.residual).norm(dim=-1) / size).max())]
-            difference = float(np.max(differences))  # NaN if one of them is
-            reason = f"they differ by {difference:.2g}"
-        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
-            difference, reason = float("inf"), f"the tree failed with {type(error).__name__}: {error}"
-        known[kind] = difference <= _TOLERANCE[next(model.original_model.parameters()).dtype]
-        if not known[kind]:
-            warnings.warn(
-                f"{type(model.original_model).__name__}: the token tree does not agree with plain forward passes "
-                f"({reason}); plain passes are used, which are right and slower.",
-                stacklevel=4,
-            )
-    return all(known.values())
+def _agree(model: Any, trees: Sequence[Sequence[Branch]], results: Sequence[TreeResult], layers: Sequence[int]) -> bool:
+    """Compare results with plain passes where a tree is longer than any that was compared before; remember it."""
+    trust = _trust[model]
+    for edited in (False, True):
+        mine = [index for index, tree in enumerate(trees) if any(branch.applied for branch in tree) == edited]
+        if not mine:
+            continue
+        longest = max(mine, key=lambda index: _length(trees[index]))
+        if _length(trees[longest]) > trust.longest[edited]:
+            trust.longest[edited] = _length(trees[longest])
+            trust.agrees &= _close(model, trust, trees[longest], results[longest], layers)
+    return trust.agrees
+
+
+def _length(tree: Sequence[Branch]) -> int:
+    return max(len(branch.tokens) for branch in tree)
+
+
+def _close(model: Any, trust: _Trust, branches: Sequence[Branch], result: TreeResult, layers: Sequence[int]) -> bool:
+    """Whether a few branches of a tree, the longest ones, agree with plain passes."""
+    order = sorted(range(len(branches)), key=lambda at: -len(branches[at].tokens))
+    by_join = sorted((at for at in order if branches[at].applied), key=lambda at: branches[at].join)
+    some = [*[at for at in order if not branches[at].applied][:1], *by_join[:1], *by_join[1:][-1:]]
+    probes = [branches[at] for at in some]
+    plain = run_plain(model, probes, layers)
+    if trust.noise is None:
+        alone = [run_plain(model, [branch], layers) for branch in probes]
+        trust.noise = max(_difference(plain, at, one, 0) for at, one in enumerate(alone))
+    difference = max(_difference(plain, at, result, index) for at, index in enumerate(some))
+    least = _LEAST_TOLERANCE[next(model.parameters()).dtype]
+    close = difference <= max(least, _TIMES_NOISE * trust.noise)
+    if not close:
+        warnings.warn(
+            f"model {model_id(model)!r}: the token tree does not agree with plain forward passes (they differ by "
+            f"{difference:.2g}); plain passes are used, which are right and slower.",
+            stacklevel=5,
+        )
+    return close
+
+
+def _difference(one: TreeResult, at: int, other: TreeResult, index: int) -> float:
+    """Largest difference of two answers to one branch: in nats, or relative to the size of the residual stream."""
+    found = [
+        float((ours[at] - theirs[index]).abs().max())
+        for ours, theirs in ((one.log_probs, other.log_probs), (one.divergences, other.divergences))
+        if len(ours[at])
+    ]
+    here, there = one.residual[at], other.residual[index]
+    if len(here):
+        found.append(float(((here - there).norm(dim=-1) / here.norm(dim=-1).clamp(min=1e-9)).max()))
+    return float(np.max(found)) if found else 0.0  # NaN if one of them is

@@ -375,7 +375,7 @@ class TestVectorsAndSweep:
     def test_sweep(self, format, system_prompt, hooked, bridge, vector):
         options = {"format": format, "multipliers": (-1, 0, 1.5), "system_prompt": system_prompt}
         ours, theirs = (caa.sweep(model, vector, PAIRS, **options) for model in (hooked, bridge))
-        assert set(ours.pop("path")) == {"plain"}
+        assert set(ours.pop("path")) == {"tree"}
         assert set(theirs.pop("path")) == {"tree"}
         scores = ["log_p_positive", "log_p_negative", "logit_difference", "p_positive"]
         labels = [name for name in ours if name not in scores]

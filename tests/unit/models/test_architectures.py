@@ -47,9 +47,12 @@ MODELS = {
     "qwen 2": (Qwen2Config(**SHAPE), "tree"),
     "qwen 3": (Qwen3Config(**SHAPE, **HEADS), "tree"),
     "gemma": (GemmaConfig(**SHAPE, **HEADS), "tree"),
-    "gemma 2, with sliding-window layers and capped logits": (Gemma2Config(**SHAPE, **HEADS), "plain"),
+    "gemma 2, with sliding-window layers and capped logits": (
+        Gemma2Config(**SHAPE, **HEADS, sliding_window=16),
+        "tree",
+    ),
     "mistral": (MistralConfig(**SHAPE, sliding_window=None), "tree"),
-    "mistral with a sliding window": (MistralConfig(**SHAPE, sliding_window=8), "plain"),
+    "mistral with a sliding window": (MistralConfig(**SHAPE, sliding_window=8), "tree"),
     "gpt-2": (GPT2Config(n_embd=64, n_layer=4, n_head=4, n_positions=256), "tree"),
     "pythia": (
         GPTNeoXConfig(

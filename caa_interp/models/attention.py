@@ -1,0 +1,75 @@
+"""What a model's attention does with its mask, as its class and its configuration declare it.
+
+A token tree is right where attention knows a row by its mask and its position alone. Hugging Face's models declare
+that (``_supports_attention_backend``: the mask is passed through to the attention function unchanged); windows are in
+their configuration. A model that bands its mask by row (GPT-Neo), adds a bias by row (ALiBi) or carries a state from
+row to row (Mamba) does not declare it and takes plain passes. ``HookedTransformer`` is judged by its configuration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from caa_interp.models.access import is_bridge, n_layers
+
+_FULL, _SLIDING, _CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
+
+
+@dataclass(frozen=True)
+class Window:
+    """How far back a layer attends: to ``size`` positions, its own included, or (chunked) to the start of its chunk."""
+
+    size: int
+    chunked: bool = False
+
+    def reaches(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        """Tell which keys are in the window of which queries; both are positions, in shapes that broadcast."""
+        if self.chunked:
+            return queries // self.size == keys // self.size
+        return queries - keys < self.size
+
+
+def attention_windows(model: Any) -> list[Window | None]:
+    """Return the window of each layer; None for a layer that attends to everything before it."""
+    if not is_bridge(model):
+        kinds = (model.cfg.attn_types or ["global"]) if model.cfg.use_local_attn else ["global"]
+        kinds = list(kinds) * (n_layers(model) // len(kinds))
+        return [Window(int(model.cfg.window_size)) if kind == "local" else None for kind in kinds]
+    config = _config(model)
+    sliding = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    found: dict[str, Window | None] = {_FULL: None, _SLIDING: Window(sliding) if sliding else None}
+    if chunk := getattr(config, "attention_chunk_size", None):
+        found[_CHUNKED] = Window(chunk, chunked=True)
+    return [found[kind] for kind in _layer_kinds(config, n_layers(model))]
+
+
+def takes_tree_masks(model: Any) -> bool:
+    """Whether a model's attention is right for rows that are no plain sequence, given their mask and positions."""
+    if not is_bridge(model):
+        cfg = model.cfg
+        by_position = cfg.positional_embedding_type in ("standard", "rotary") and cfg.attention_dir == "causal"
+        by_length = getattr(cfg, "use_dynamic_ntk_rope", False) or getattr(cfg, "use_logn_attn", False)
+        return by_position and not by_length and not getattr(cfg, "post_embedding_ln", False)
+    config = _config(model)
+    # Layers that take another layer's keys and values cannot be run by themselves.
+    shared = getattr(config, "num_kv_shared_layers", 0)
+    kinds = set(_layer_kinds(config, n_layers(model)))
+    return (
+        bool(getattr(model.original_model, "_supports_attention_backend", False))
+        and not getattr(model.original_model, "_is_stateful", False)
+        and not shared
+        and kinds <= {_FULL, _SLIDING, _CHUNKED}
+    )
+
+
+def _config(model: Any) -> Any:
+    return model.original_model.config.get_text_config(decoder=True)
+
+
+def _layer_kinds(config: Any, n_blocks: int) -> list[str]:
+    """Return what kind of attention each layer has; without ``layer_types``, a window is that of every layer."""
+    everywhere = _SLIDING if getattr(config, "sliding_window", None) else _FULL
+    return list(getattr(config, "layer_types", None) or [everywhere] * n_blocks)
