@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from caa_interp.behaviors.pairs import ContrastPair
-from caa_interp.models.access import CachedDecoder, input_device, is_bridge, model_id, n_layers
+from caa_interp.models.access import input_device, is_bridge, model_id, n_layers
+from caa_interp.models.decoding import Decoder
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.vectors.vector import SteeringVector
 
@@ -137,7 +138,7 @@ class Subject:
         width = max(map(len, prompts))
         tokens = self.batch([(0,) * (width - len(prompt)) + tuple(prompt) for prompt in prompts])
         mask = self.batch([(0,) * (width - len(prompt)) + (1,) * len(prompt) for prompt in prompts])
-        decoder = CachedDecoder(self.model)
+        decoder = Decoder(self.model)
         hooks = [(post(layer), self.adding(layer, multiplier))] if multiplier else []
         steps = [tokens[:, -1:], *(torch.full_like(tokens[:, -1:], token) for token in answer)]
         with torch.no_grad():

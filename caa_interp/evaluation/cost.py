@@ -227,17 +227,23 @@ def measured(
     """Log-probability and divergence at every token after a prompt, for sequences that each begin with their prompt."""
     with ambient(model) as outer:
 
-        def branches(tokens: tuple[int, ...], n_prompt: int) -> list[Branch]:
+        def branches(item: int, tokens: tuple[int, ...], n_prompt: int) -> list[Branch]:
             places = tuple(range(n_prompt - 1, len(tokens) - 1))
             targets = tuple((at, tokens[at + 1]) for at in places)
             return [
-                Branch(tokens[:-1], condition.edits(n_prompt, None, outer), targets, compared=places)
+                Branch(
+                    tokens[:-1],
+                    condition.edits(n_prompt, None, outer),
+                    targets,
+                    compared=places,
+                    label=f"text {item}, {condition}",
+                )
                 for condition in asked
             ]
 
         described = pd.DataFrame([condition.columns for condition in asked])
         frames = []
-        results = run_trees(model, (branches(*sequence) for sequence in sequences))
+        results = run_trees(model, (branches(item, *sequence) for item, sequence in enumerate(sequences)))
         for number, result in enumerate(track(results, "Measuring", progress, total=len(sequences))):
             frame = described.assign(
                 n_tokens=[len(answers) for answers in result.log_probs],

@@ -98,8 +98,12 @@ def sweep(
     frames = []
     with ambient(model) as outer:
         trees = (
-            [branch for rendering in some for branch in _condition_branches(form, rendering, format, asked, outer)]
-            for some in rendered
+            [
+                branch
+                for rendering in some
+                for branch in _condition_branches(f"pair {pair.id!r}", form, rendering, format, asked, outer)
+            ]
+            for pair, some in zip(checked, rendered, strict=True)
         )
         results = track(run_trees(model, trees), "Sweeping", progress, total=len(rendered))
         for number, (renderings, result) in enumerate(zip(rendered, results, strict=True)):
@@ -139,6 +143,7 @@ def scoring_format(format: Format | None, asked: Sequence[Condition]) -> Format:
 
 
 def _condition_branches(
+    item: str,
     form: PromptFormat,
     rendering: Rendering,
     format: Format,
@@ -160,7 +165,8 @@ def _condition_branches(
         # Branches that hold the same edits share their computation.
         edits = {end: condition.edits(rendering.start + 1, end, outer) for end in thinking}
         branches += [
-            Branch(tokens, edits[end], wanted) for tokens, end, wanted in zip(sequences, thinking, targets, strict=True)
+            Branch(tokens, edits[end], wanted, label=f"{item}, {condition}")
+            for tokens, end, wanted in zip(sequences, thinking, targets, strict=True)
         ]
     return branches
 

@@ -53,16 +53,17 @@ def takes_tree_masks(model: Any) -> bool:
         by_position = cfg.positional_embedding_type in ("standard", "rotary") and cfg.attention_dir == "causal"
         by_length = getattr(cfg, "use_dynamic_ntk_rope", False) or getattr(cfg, "use_logn_attn", False)
         return by_position and not by_length and not getattr(cfg, "post_embedding_ln", False)
-    config = _config(model)
     # Layers that take another layer's keys and values cannot be run by themselves.
-    shared = getattr(config, "num_kv_shared_layers", 0)
-    kinds = set(_layer_kinds(config, n_layers(model)))
-    return (
-        bool(getattr(model.original_model, "_supports_attention_backend", False))
-        and not getattr(model.original_model, "_is_stateful", False)
-        and not shared
-        and kinds <= {_FULL, _SLIDING, _CHUNKED}
-    )
+    shared = getattr(_config(model), "num_kv_shared_layers", 0)
+    declared = bool(getattr(model.original_model, "_supports_attention_backend", False))
+    return declared and not shared and not carries_state(model) and hasattr(model, "ln_final")
+
+
+def carries_state(model: Any) -> bool:
+    """Whether a bridge's model has layers that carry more than keys and values from one token to the next."""
+    kinds = set(_layer_kinds(_config(model), n_layers(model)))
+    stateful = getattr(model.original_model, "_is_stateful", False) or getattr(model.cfg, "is_stateful", False)
+    return bool(stateful) or not kinds <= {_FULL, _SLIDING, _CHUNKED}
 
 
 def _config(model: Any) -> Any:

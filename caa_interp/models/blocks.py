@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import Cache, DynamicCache
 
-from caa_interp.models.access import input_device, is_bridge, n_layers, reading, takes_logits_to_keep
+from caa_interp.models.access import is_bridge, n_layers, reading, takes_logits_to_keep
 from caa_interp.models.attention import Window, attention_windows
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]

@@ -111,6 +111,9 @@ class Condition:
     operator: str
     positions: str
 
+    def __str__(self) -> str:
+        return ", then ".join(map(repr, self.interventions)) or "unsteered"
+
     @property
     def columns(self) -> dict[str, Any]:
         """Columns of a table and their values."""

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
 
-from caa_interp.models.access import CachedDecoder, input_device
+from caa_interp.models.access import input_device
+from caa_interp.models.decoding import Decoder
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.steering.intervention import Intervention
@@ -103,7 +103,7 @@ class Writing:
         self.warpers = [TemperatureLogitsWarper(temperature)] if temperature else []
         self.warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
         self.layers = sorted({one.layer for row in rows for one in row.interventions if one.multiplier})
-        self.decoder = CachedDecoder(model)
+        self.decoder = Decoder(model)
         self._resolve()
         self._read(prompts)
 
@@ -140,7 +140,7 @@ class Writing:
             mask[row, width - len(prompt) :] = 1
         if width > 1:
             if early:
-                self.batch.place(np.arange(width - 1) - (width - np.array([len(one) for one in each]))[:, None])
+                self.batch.place(self.decoder.positions(mask[:, :-1]))
             with editing(self.model, self.layers if early else (), self.batch.apply):
                 self.decoder.forward(tokens[:, :-1].to(self.device), mask[:, :-1].to(self.device))
             if not early:
@@ -152,9 +152,10 @@ class Writing:
         """Write the next token of every row; a row whose answer the model has ended is in no further step."""
         if not self.alive:
             return {}
-        self.batch.place(np.array([[len(self.tokens[row]) - 1] for row in self.alive]))
         last = torch.tensor([[self.tokens[row][-1]] for row in self.alive], device=self.device)
-        logits = self.decoder.forward(last, torch.ones_like(last))[:, -1]
+        mask = torch.ones_like(last)
+        self.batch.place(self.decoder.positions(mask))
+        logits = self.decoder.forward(last, mask)[:, -1]
         chosen = self._choose(logits)
         written = {row: token for row, token in zip(self.alive, chosen, strict=True) if token not in self.form.end_ids}
         if len(written) < len(self.alive):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ class Branch:
         Positions over which the residual stream is averaged at every layer that :func:`run_tree` is asked for.
     compared
         Positions after which the distribution of the next token is compared with that of the unedited sequence.
+    label
+        What an error about this branch calls it, such as its item and condition.
     """
 
     tokens: tuple[int, ...]
@@ -36,6 +38,7 @@ class Branch:
     targets: tuple[tuple[int, int], ...] = ()
     reads: tuple[int, ...] = ()
     compared: tuple[int, ...] = ()
+    label: str = field(default="", compare=False)
 
     @property
     def applied(self) -> tuple[Edit, ...]:

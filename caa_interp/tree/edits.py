@@ -157,5 +157,5 @@ def apply_operator(
     work = torch.promote_types(residual.dtype, torch.float32)
     like = residual.to(work)
     if isinstance(multiplier, torch.Tensor):
-        multiplier = multiplier.to(like)
+        multiplier = multiplier.to(work).to(like.device)
     return operator(like, vector.to(like), multiplier).to(residual)

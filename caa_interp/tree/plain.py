@@ -1,7 +1,7 @@
 """The plain path: every branch as a row of a right-padded batch, after a prefix that is read once.
 
 Slower than the tree, and right for every causal model: masks and positions are the model's own, and the prefix's
-keys and values are repeated for the rows of the batch.
+keys and values are repeated for the rows of the batch. A model without such a cache reads everything in one pass.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from caa_interp.models.access import CachedDecoder, input_device, reading
+from caa_interp.models.access import input_device, n_layers, reading, unembed
+from caa_interp.models.attention import takes_tree_masks
+from caa_interp.models.decoding import Decoder
 from caa_interp.tree.branches import Branch, TreeResult
 from caa_interp.tree.edits import EditedBatch, editing
 from caa_interp.tree.prefix import shared_length
@@ -42,12 +44,14 @@ def run_plain(model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> 
     return TreeResult(list(answers), torch.stack(means), list(compared), "plain")
 
 
+@torch.no_grad()
 def _run_batch(
     model: Any, branches: Sequence[Branch], layers: Sequence[int]
 ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
     """Log-probabilities of the targets, mean residual streams, and whole distributions after ``compared``."""
     device = input_device(model)
-    prefix = shared_length(branches)
+    decoder = Decoder(model)
+    prefix = shared_length(branches) if decoder.cached else 0
     lengths = [len(branch.tokens) - prefix for branch in branches]
     tokens = torch.zeros(len(branches), max(lengths), dtype=torch.long, device=device)
     for row, branch in enumerate(branches):
@@ -56,23 +60,26 @@ def _run_batch(
     edited = EditedBatch([branch.edits for branch in branches])
     edited.place(np.tile(np.arange(prefix, prefix + max(lengths)), (len(branches), 1)))
 
+    last: list[torch.Tensor] = []
+
     def read(layer: int, activation: torch.Tensor) -> None:
+        if layer == n_layers(model) - 1:
+            last.append(activation)
         for row, branch in enumerate(branches):
-            if branch.reads:
-                mean = activation[row, [position - prefix for position in branch.reads]].double().mean(0)
-                found[row, layers.index(layer)] = mean.cpu()
+            if branch.reads and layer in layers:
+                mean = activation[row, [position - prefix for position in branch.reads]].cpu().double().mean(0)
+                found[row, layers.index(layer)] = mean
 
     asked = [at - prefix for branch in branches for at in (*branch.compared, *(at for at, _ in branch.targets))]
     keep = max(lengths) - min(asked, default=max(lengths) - 1)
-    read_layers = layers if any(branch.reads for branch in branches) else ()
-    decoder = CachedDecoder(model)
-    with torch.no_grad():
-        if prefix:
-            first = torch.tensor([branches[0].tokens[:prefix]], device=device)
-            decoder.forward(first, torch.ones_like(first))
-            decoder.select(torch.zeros(len(branches), dtype=torch.long, device=device))
-        with editing(model, edited.layers, edited.apply), reading(model, read_layers, read):
-            logits = decoder.forward(tokens, torch.ones_like(tokens), keep)
+    read_layers = {n_layers(model) - 1, *(layers if any(branch.reads for branch in branches) else ())}
+    if prefix:
+        first = torch.tensor([branches[0].tokens[:prefix]], device=device)
+        decoder.forward(first, torch.ones_like(first))
+        decoder.select(torch.zeros(len(branches), dtype=torch.long, device=device))
+    with editing(model, edited.layers, edited.apply), reading(model, read_layers, read):
+        logits = decoder.forward(tokens, torch.ones_like(tokens), keep, [branch.label for branch in branches])
+    logits = _finer(model, logits, last[0][:, -keep:])
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     begin = prefix + max(lengths) - keep  # position of the first logits
     log_probs, compared = [], []
@@ -81,6 +88,15 @@ def _run_batch(
         log_probs.append(target_log_probs(logits[row, [at - begin for at, _ in branch.targets]], ids).cpu())
         compared.append(logits[row, [at - begin for at in branch.compared]].to(dtype).log_softmax(-1))
     return log_probs, list(found.to(dtype)), compared
+
+
+def _finer(model: Any, logits: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+    """Compute logits again from the last residual stream, in float32, unless the model has more between the two."""
+    if logits.dtype.itemsize >= 4 or not takes_tree_masks(model):
+        return logits
+    finer = unembed(model, residual.flatten(0, 1)).view(logits.shape)
+    rounding = 0.02 * float(logits.abs().max())
+    return finer if bool(((finer - logits).abs() <= rounding).all()) else logits
 
 
 def target_log_probs(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ import psutil
 import torch
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import model_id, n_layers, steered
+from caa_interp.models.access import model_id, n_layers, not_numbers, steered
 from caa_interp.models.attention import takes_tree_masks
 from caa_interp.models.blocks import Trunk
 from caa_interp.tree.branches import Branch, Path, TreeResult
@@ -152,7 +152,7 @@ class _Job:
         self.means = torch.zeros(len(branches), len(layers), int(model.cfg.d_model), dtype=torch.float64)
 
     def read(self, layer: int, residual: torch.Tensor, mine: np.ndarray, rows: np.ndarray) -> None:
-        values = residual[torch.as_tensor(rows[mine], device=residual.device)].double().cpu()
+        values = residual[torch.as_tensor(rows[mine], device=residual.device)].cpu().double()
         scaled = values * torch.as_tensor(self.weights[mine])[:, None]
         self.means[:, self.layers.index(layer)].index_add_(0, torch.as_tensor(self.reads.branch[mine]), scaled)
 
@@ -228,6 +228,8 @@ def _run_trees(
                     batch[part.place].take_steered(layer, residual, variants, last)
         dtype = torch.float64 if trunk.residual[stop - 1].dtype == torch.float64 else torch.float32
         results |= {index: job.result(dtype) for index, job in zip(chosen, batch, strict=True)}
+    for branches, result in zip(trees, (results[index] for index in range(len(jobs))), strict=True):
+        _check_numbers(model, branches, result, layers)
     return [results[index] for index in range(len(jobs))]
 
 
@@ -238,6 +240,21 @@ def _rows_that_fit(model: Any, n_keys: int) -> int:
     # While a block computes, it holds several copies of scores and hidden units.
     row_bytes = 4 * (4 * int(model.cfg.n_heads) * n_keys + 4 * int(model.cfg.d_mlp))
     return max(1, int(_SHARE_OF_FREE_MEMORY * free) // row_bytes)
+
+
+def _check_numbers(model: Any, branches: Sequence[Branch], result: TreeResult, layers: Sequence[int]) -> None:
+    """Raise :class:`ModelError` if a branch has an answer that is not a number; it names the branch that made it so."""
+    bad = [
+        branch
+        for branch, *answers in zip(branches, result.log_probs, result.divergences, result.residual, strict=True)
+        if any(bool(answer.isnan().any()) for answer in answers)
+    ]
+    if bad and len(branches) > 1:
+        # Rows side by side share their arithmetic, so one that is NaN spoils its neighbors: ask each by itself.
+        for branch in bad:
+            _run_trees(model, [[branch]], layers, Prefix())
+    if bad:
+        raise not_numbers(model, bad[0].label)
 
 
 def _portions(model: Any, jobs: Sequence[_Job]) -> Iterator[tuple[list[Part], list[slice]]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -242,7 +242,11 @@ def _read(
 ) -> Iterator[torch.Tensor]:
     """Yield the residual streams of each pair, ``[n_renderings, 2, n_layers, d_model]``, positive side first."""
     trees = (
-        [branch for rendering in some for branch in _sides(rendering, format, asks=number < _ASKED_PAIRS)]
+        [
+            replace(branch, label=f"pairs[{number}]")
+            for rendering in some
+            for branch in _sides(rendering, format, asks=number < _ASKED_PAIRS)
+        ]
         for number, some in enumerate(rendered)
     )
     follows: list[bool] = []  # whether the model chooses the same answer in both letter orders

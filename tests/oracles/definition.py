@@ -1,7 +1,7 @@
 """Contrastive Activation Addition to the letter of the paper (Rimsky et al. 2024), on a plain Hugging Face model.
 
 Slow on purpose: one full forward pass per question, answer and letter order, one sequence at a time, no cache,
-nothing shared. For models in the layout of Llama.
+nothing shared.
 
 1. A question is put as ``Input: {question}\\nResponse: {answer}``, or in the tokenizer's chat template. In the
    choices form the question ends in the two options, and the answer is ``(A)`` or ``(B)``; every pair is put in both
@@ -43,18 +43,25 @@ def first_difference(one, other):
     return next(position for position, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
 
 
-def block_outputs(model, tokens):
-    """Output of every block, ``[n_layers, n_tokens, d_model]``.
+def blocks(model):
+    """The transformer blocks of a Hugging Face model: its first list of as many modules as it has layers."""
+    config = model.config
+    n_layers = next(getattr(config, name) for name in ("num_hidden_layers", "n_layer") if hasattr(config, name))
+    lists = (module for module in model.modules() if isinstance(module, torch.nn.ModuleList))
+    return next(module for module in lists if len(module) == n_layers)
 
-    ``hidden_states[L + 1]`` is the output of block L, but the last one comes after the final norm; the output of the
-    last block is caught on its way.
-    """
+
+def block_outputs(model, tokens):
+    """Output of every block, ``[n_layers, n_tokens, d_model]``."""
     caught = []
-    last = model.model.layers[-1].register_forward_hook(lambda _, __, output: caught.append(_tensor(output)))
+    handles = [
+        block.register_forward_hook(lambda _, __, output: caught.append(_tensor(output)[0])) for block in blocks(model)
+    ]
     with torch.no_grad():
-        hidden = model(torch.tensor([tokens]), output_hidden_states=True, use_cache=False).hidden_states
-    last.remove()
-    return torch.stack([states[0] for states in [*hidden[1:-1], caught[0]]])
+        model(torch.tensor([tokens]), use_cache=False)
+    for handle in handles:
+        handle.remove()
+    return torch.stack(caught)
 
 
 def answer_activations(model, tokenizer, pair, form):
@@ -91,7 +98,7 @@ def steered_outputs(model, tokens, layer, addition, start):
         hidden[:, start:] += addition
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
-    handle = model.model.layers[layer].register_forward_hook(add)
+    handle = blocks(model)[layer].register_forward_hook(add)
     with torch.no_grad():
         logits = model(torch.tensor([tokens]), use_cache=False).logits[0]
     handle.remove()

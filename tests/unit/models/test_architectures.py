@@ -1,133 +1,82 @@
-"""The tree on small random models of several architectures, against the plain path, with the path that was taken."""
+"""Small random models of many architectures against plain one-sequence passes, with the path that was taken."""
 
 import pytest
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    Gemma2Config,
-    GemmaConfig,
-    GPT2Config,
-    GPTNeoXConfig,
-    LlamaConfig,
-    MistralConfig,
-    Qwen2Config,
-    Qwen3Config,
-)
+from transformers import AutoModelForCausalLM
 
 import caa_interp as caa
-from caa_interp.tree import Branch, run_tree
-from tests.conftest import edit_from, small_tokenizer
+from caa_interp.prompts.format import PromptFormat
+from tests.oracles import definition
+from tests.tiny_models import PLAIN, TREE, WINDOW, save_tiny
 
-SHAPE = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "tie_word_embeddings": False,
-}
-HEADS = {"head_dim": 16}
-MODELS = {
-    "llama": (LlamaConfig(**SHAPE), "tree"),
-    "llama with scaled rotary embedding": (
-        LlamaConfig(
-            **SHAPE,
-            rope_parameters={
-                "rope_type": "llama3",
-                "rope_theta": 10000.0,
-                "factor": 8.0,
-                "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 64,
-            },
-        ),
-        "tree",
+# The rest is run by `make test-slow`.
+QUICK = ("llama", "qwen 3 moe", "gemma 2", "gemma 3", "mistral with a window", "gpt-oss", "llama 4", "gpt-2")
+QUICK_PLAIN = ("gpt-neo", "mamba 2", "qwen 3 next")
+PAIRS = [
+    caa.ContrastPair("So?", "Yes.", "No, I do not.", id="short"),
+    caa.ContrastPair(
+        "What do you think of the weather today, of the garden, and of the text about rain? Is it good?",
+        "I like it very much, the day is bright and the sea is good.",
+        "I do not like it.",
+        id="long",
     ),
-    "qwen 2": (Qwen2Config(**SHAPE), "tree"),
-    "qwen 3": (Qwen3Config(**SHAPE, **HEADS), "tree"),
-    "gemma": (GemmaConfig(**SHAPE, **HEADS), "tree"),
-    "gemma 2, with sliding-window layers and capped logits": (
-        Gemma2Config(**SHAPE, **HEADS, sliding_window=16),
-        "tree",
-    ),
-    "mistral": (MistralConfig(**SHAPE, sliding_window=None), "tree"),
-    "mistral with a sliding window": (MistralConfig(**SHAPE, sliding_window=8), "tree"),
-    "gpt-2": (GPT2Config(n_embd=64, n_layer=4, n_head=4, n_positions=256), "tree"),
-    "pythia": (
-        GPTNeoXConfig(
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            max_position_embeddings=256,
-        ),
-        "tree",
-    ),
-}
+]
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=() if name in QUICK + QUICK_PLAIN else pytest.mark.slow) for name in (*TREE, *PLAIN)
+    ],
+)
 def loaded(request, tmp_path_factory):
-    """(model, path that it must take), loaded from a folder as a user would."""
-    config, path = MODELS[request.param]
-    folder = tmp_path_factory.mktemp("architectures") / "model"
-    tokenizer = small_tokenizer()
-    config.vocab_size = len(tokenizer)
-    config.bos_token_id, config.eos_token_id, config.pad_token_id = 0, 1, 2
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.ndim == 2:
-                weight.copy_(torch.randn(weight.shape, generator=generator) / weight.shape[1] ** 0.5)
-            elif name.endswith("bias"):
-                weight.copy_(0.1 * torch.randn(weight.shape, generator=generator))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return caa.load_model(folder, device="cpu"), path
+    """(model, the same as a plain Hugging Face model, the path that it must take)."""
+    folder = save_tiny(tmp_path_factory.mktemp("architectures") / "model", request.param)
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return caa.load_model(folder, device="cpu"), plain, "tree" if request.param in TREE else "plain"
 
 
-def branches():
-    generator = torch.Generator().manual_seed(2)
-    vectors = torch.randn(4, 64, generator=generator)
-    trunk = tuple(range(20, 50))
-    found = []
-    for ending in ((60, 61), (60, 62, 63, 64), (70,)):
-        tokens = trunk + ending
-        targets = tuple((p, 80 + p % 7) for p in range(len(trunk) - 1, len(tokens)))
-        every = (
-            (),
-            (edit_from(0, vectors[0], 29),),
-            (edit_from(2, vectors[1], 29),),
-            (edit_from(3, vectors[2], 29),),
-            (edit_from(1, vectors[0], 28), edit_from(2, vectors[3], 30)),
-        )
-        found += [Branch(tokens, edits, targets, reads=(28, len(tokens) - 1)) for edits in every]
-    return found
+@pytest.fixture(scope="module")
+def vector():
+    values = torch.randn(4, 64, generator=torch.Generator().manual_seed(3))
+    return caa.SteeringVector(values, (0, 1, 2, 3), {"behavior": "any"})
 
 
-def test_tree_equals_plain_passes(loaded):
-    model, path = loaded
-    asked = branches()
-    found = run_tree(model, asked, range(4))
-    assert found.path == path
-    expected = run_tree(model, asked, range(4), path="plain")
-    for ours, theirs in zip(found.log_probs, expected.log_probs, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
-    torch.testing.assert_close(found.residual, expected.residual, rtol=1e-3, atol=1e-3)
+def test_prompts_are_shorter_and_longer_than_the_window(loaded):
+    lengths = [len(PromptFormat.of(loaded[0]).tokens(pair.question).tokens) for pair in PAIRS]
+    assert lengths[0] < WINDOW < 2 * WINDOW < lengths[1]
 
 
-def test_edits_change_what_they_should(loaded):
-    model, _ = loaded
-    unsteered, steered = branches()[:2]
-    found = run_tree(model, [unsteered, steered], range(4))
-    assert not torch.allclose(found.log_probs[0], found.log_probs[1], atol=1e-3)
+@pytest.mark.parametrize("format", ["choices", "text"])
+def test_vectors(loaded, format):
+    model, plain, _ = loaded
+    expected = definition.steering_vectors(plain, model.tokenizer, PAIRS, format)
+    found = caa.extract_vector(model, PAIRS, format=format).values
+    # Where the two letters hardly differ, rounding of the activations is all there is.
+    assert bool(((found - expected).norm(dim=1) < 1e-4 * expected.norm(dim=1) + 1e-6).all())
 
 
-def test_sweep_says_which_path_it_took(loaded):
-    model, path = loaded
-    pair = caa.ContrastPair("Is the weather good?", "I like it.", "I do not.")
-    vector = caa.extract_vector(model, [pair], format="text")
-    assert set(caa.sweep(model, vector, [pair], format="text", layers=[1])["path"]) == {path}
+@pytest.mark.parametrize("format", ["choices", "text"])
+def test_steered_scores_and_the_path(loaded, vector, format):
+    model, plain, path = loaded
+    table = caa.sweep(model, vector, PAIRS, format=format, layers=[0, 2, 3], multipliers=(-1.0, 0.0, 1.0))
+    assert set(table["path"]) == {path}
+    moved = table.groupby(["layer", "multiplier"])["log_p_positive"].mean()
+    assert moved[0, -1.0] != pytest.approx(moved[0, 1.0], abs=1e-3)
+    for (item, layer, multiplier), rows in table.groupby(["item", "layer", "multiplier"]):
+        addition = multiplier * vector.at(layer)
+        expected = definition.scores(plain, model.tokenizer, PAIRS[item], format, layer, addition)
+        assert rows[["log_p_positive", "log_p_negative"]].to_numpy().tolist() == [
+            pytest.approx(order, abs=1e-4) for order in expected
+        ]
+
+
+def test_greedy_answers(loaded, vector):
+    model, plain, _ = loaded
+    questions = [pair.question for pair in PAIRS]
+    table = caa.generate(model, questions, vector=vector, layer=1, multipliers=(0.0, 2.0), max_new_tokens=8)
+    form = PromptFormat.of(model)
+    for (question, multiplier), rows in table.groupby(["prompt", "multiplier"]):
+        prompt = form.tokens(question).tokens
+        tokens = definition.greedy(plain, prompt, 1, multiplier * vector.at(1), 8, form.end_ids)
+        assert rows["answer"].item() == model.tokenizer.decode(tokens, skip_special_tokens=True).strip()

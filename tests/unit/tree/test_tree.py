@@ -5,7 +5,6 @@ import warnings
 import pytest
 import torch
 
-import caa_interp.tree.passes as tree_passes
 import caa_interp.tree.run as tree_run
 from caa_interp.errors import InputError
 from caa_interp.tree import Branch, TreeResult, run_tree, run_trees

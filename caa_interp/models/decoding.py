@@ -1,0 +1,108 @@
+"""Step-by-step forward passes over a batch of sequences that grow."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from caa_interp.models.access import input_device, is_bridge, not_numbers, takes_logits_to_keep
+from caa_interp.models.attention import carries_state
+
+
+class Decoder:
+    """A batch of left-padded rows that share one cache of keys and values.
+
+    A model with a memory of another kind (Mamba and its hybrids), or with none, is run over the whole of every sequence
+    at each step instead: slower, and right.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.cached = not is_bridge(model) or (
+            not carries_state(model) and "past_key_values" in inspect.signature(model.original_model.forward).parameters
+        )
+        self.takes_keep = is_bridge(model) and self.cached and takes_logits_to_keep(model)
+        self.cache: Any = None
+        self.mask: torch.Tensor | None = None
+        self._read: list[list[int]] = []
+
+    def positions(self, mask: torch.Tensor) -> np.ndarray:
+        """Position of each column of the next pass in its sequence, ``[batch, n_columns]``; negative at padding.
+
+        ``mask`` is that of :meth:`forward`. The pass holds the new tokens alone, or, without a cache, all of them.
+        """
+        n_new = mask.sum(1).cpu().numpy()
+        if self.cached:
+            before = 0 if self.mask is None else self.mask.sum(1).cpu().numpy()
+            return np.arange(mask.shape[1]) - (mask.shape[1] - n_new - before)[:, None]
+        n_read = [len(tokens) for tokens in self._read] or [0] * len(mask)
+        return np.tile(np.arange((n_read + n_new).max()), (len(mask), 1))
+
+    @torch.no_grad()
+    def forward(
+        self, tokens: torch.Tensor, mask: torch.Tensor, keep: int = 1, labels: Sequence[str] = ()
+    ) -> torch.Tensor:
+        """Append ``tokens`` ``[batch, new position]`` and return the last logits ``[batch, keep, d_vocab]``.
+
+        ``mask`` has the shape of ``tokens`` and is 0 at padding, which is on the left. Raises :class:`ModelError` if a
+        logit is NaN, with the label of its row if there are ``labels``.
+        """
+        if not self.cached:
+            logits = self._whole(tokens, mask, keep)
+        elif is_bridge(self.model):
+            logits = self._bridge(tokens, mask, keep)
+        else:
+            logits = self._hooked(tokens, mask)
+        logits = logits[:, -keep:]
+        bad = logits.isnan().flatten(1).any(1)
+        if bool(bad.any()):
+            raise not_numbers(self.model, labels[int(bad.nonzero()[0])] if labels else "")
+        return logits
+
+    def _bridge(self, tokens: torch.Tensor, mask: torch.Tensor, keep: int) -> torch.Tensor:
+        from transformers import DynamicCache
+
+        if self.cache is None:
+            self.cache = DynamicCache()
+        self.mask = mask if self.mask is None else torch.cat([self.mask, mask], dim=1)
+        positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+        options = {"logits_to_keep": keep} if self.takes_keep else {}
+        return self.model(
+            tokens, attention_mask=self.mask, position_ids=positions, past_key_values=self.cache, **options
+        )
+
+    def _hooked(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+
+        if self.cache is None:
+            self.cache = TransformerLensKeyValueCache.init_cache(self.model.cfg, self.model.cfg.device, tokens.shape[0])
+        self.mask = mask if self.mask is None else torch.cat([self.mask, mask], dim=1)
+        return self.model(tokens, attention_mask=mask, past_kv_cache=self.cache)
+
+    def _whole(self, tokens: torch.Tensor, mask: torch.Tensor, keep: int) -> torch.Tensor:
+        """Run whole sequences, padded on the right, where no causal model sees it."""
+        new = [row[seen.bool()].tolist() for row, seen in zip(tokens, mask, strict=True)]
+        self._read = [[*old, *some] for old, some in zip(self._read or [[]] * len(new), new, strict=True)]
+        ids = torch.zeros(len(new), max(map(len, self._read)), dtype=torch.long, device=input_device(self.model))
+        for row, sequence in enumerate(self._read):
+            ids[row, : len(sequence)] = torch.tensor(sequence)
+        logits = self.model(ids)
+        return torch.stack([row[len(own) - keep : len(own)] for row, own in zip(logits, self._read, strict=True)])
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Replace the rows with those at the indices ``rows``, which may repeat or omit some."""
+        if not self.cached:
+            self._read = [self._read[row] for row in rows.tolist()]
+            return
+        self.mask = None if self.mask is None else self.mask[rows]
+        if is_bridge(self.model):
+            for layer in self.cache.layers:
+                layer.keys, layer.values = (kept[rows.to(kept.device)] for kept in (layer.keys, layer.values))
+            return
+        for entry in self.cache.entries:
+            entry.past_keys, entry.past_values = entry.past_keys[rows], entry.past_values[rows]
+        self.cache.previous_attention_mask = self.cache.previous_attention_mask[rows]
