@@ -205,9 +205,7 @@ def save_tiny(folder: Path, name: str) -> Path:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for key, weight in model.named_parameters():
-            if weight.ndim == 2 and "A_log" not in key:
-                weight.copy_(torch.randn(weight.shape, generator=generator) / weight.shape[1] ** 0.5)
-            elif weight.ndim == 3 and "conv" not in key:
+            if weight.ndim in (2, 3) and "A_log" not in key and "conv" not in key:
                 weight.copy_(torch.randn(weight.shape, generator=generator) / weight.shape[1] ** 0.5)
             elif key.endswith("bias"):
                 weight.copy_(0.1 * torch.randn(weight.shape, generator=generator))

@@ -54,8 +54,9 @@ class Rows:
 class Trunk:
     """What the pass over the unsteered rows keeps.
 
-    ``residual`` is ``{layer: [batch, n_rows, d_model]}``, and ``keys_values`` are per block ``[batch, n_heads, n_before +
-    n_rows, d_head]``: those of the rows and of what was there before. ``calls`` are a bridge's arguments of each block.
+    ``residual`` is ``{layer: [batch, n_rows, d_model]}``, and ``keys_values`` are per block ``[batch, n_heads,
+    n_before + n_rows, d_head]``: those of the rows and of what was there before. ``calls`` are a bridge's arguments of
+    each block.
     """
 
     n_rows: int
@@ -101,9 +102,9 @@ def run_block(
 ) -> torch.Tensor:
     """Run one block over ``residual``, ``[n_lanes, n_rows, d_model]``.
 
-    They are the first of ``rows``; ``before`` are the keys and values before all of these, ``[n_lanes, n_heads, n_before,
-    d_head]``. The trunk has, at index ``place`` ``[n_lanes]`` of its batch, rows ``twins`` ``[n_lanes, n_rows]`` with the
-    same positions.
+    They are the first of ``rows``; ``before`` are the keys and values before all of these, ``[n_lanes, n_heads,
+    n_before, d_head]``. The trunk has, at index ``place`` ``[n_lanes]`` of its batch, rows ``twins``
+    ``[n_lanes, n_rows]`` with the same positions.
     """
     if not is_bridge(model):
         return _hooked_block(model, layer, residual, rows, before, trunk.windows[layer])[0]

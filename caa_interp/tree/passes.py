@@ -59,8 +59,8 @@ def run_variants(
 ) -> Iterator[tuple[int, list[torch.Tensor]]]:
     """Run the steered rows of ``parts``, whose lanes have equal ``joins``, through ``stop`` blocks, side by side.
 
-    The first ``n_before`` rows of every tree are not in the trunk: they are the prefix. Yields each of ``layers`` that is
-    not before the first join, with the residual stream of each part, ``[n_joined, d_model]``: the first of its
+    The first ``n_before`` rows of every tree are not in the trunk: they are the prefix. Yields each of ``layers`` that
+    is not before the first join, with the residual stream of each part, ``[n_joined, d_model]``: the first of its
     variants' rows, one variant after the other.
     """
     joins = parts[0].lanes.joins
