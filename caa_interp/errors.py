@@ -1,6 +1,6 @@
-"""Exceptions and the check of a count. Messages name the input, what was given, what is allowed and what to do."""
+"""Exceptions and two checks. Messages name the input, what was given, what is allowed and what to do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from numbers import Integral
 
 
@@ -28,6 +28,18 @@ def check_count(name: str, value: object, least: int = 1) -> None:
     """Raise :class:`InputError` unless ``value`` is a whole number of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise InputError(f"{name}: {value!r}; it must be a whole number of at least {least}.")
+
+
+def check_columns(table: object, columns: Iterable[str], advice: str, name: str = "table") -> None:
+    """Raise :class:`InputError` unless ``table`` has rows and all ``columns``; ``advice`` says what to give."""
+    import pandas as pd
+
+    if not isinstance(table, pd.DataFrame):
+        raise InputError(f"{name}: {type(table).__name__}, not a pandas DataFrame; {advice}.")
+    if missing := sorted(set(columns) - set(table.columns)):
+        raise InputError(f"{name}: columns {missing} are missing; {advice}.")
+    if table.empty:
+        raise InputError(f"{name}: it has no rows; {advice}.")
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

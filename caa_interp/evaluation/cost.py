@@ -71,8 +71,7 @@ def perplexity(
     """
     if isinstance(passages, str) or not len(passages):
         raise InputError(f"passages: {passages!r}; give a non-empty list of texts.")
-    if max_tokens < 3:
-        raise InputError(f"max_tokens: {max_tokens}; it must be at least 3.")
+    check_count("max_tokens", max_tokens, least=3)
     limit = min(max_tokens, int(model.cfg.n_ctx))
     sequences = []
     for number, passage in enumerate(passages):
@@ -145,11 +144,12 @@ def capability(
     Returns
     -------
     pandas.DataFrame
-        The table of :func:`caa_interp.sweep` and ``correct``: 1 where the right answer is the likelier one, else 0.
-        The paper's measure, the mean probability of the right letter, is ``p_positive``.
+        The table of :func:`caa_interp.sweep` and ``correct``: 1 where the right answer is the likelier one, else 0;
+        NaN where there is no score. The paper's measure, the mean probability of the right letter, is ``p_positive``.
     """
     table = sweep(model, vector, questions, **options)
-    return table.assign(correct=(table["logit_difference"] > 0).astype(float))
+    likelier = table["logit_difference"]
+    return table.assign(correct=(likelier > 0).astype(float).where(likelier.notna()))
 
 
 def side_effects(

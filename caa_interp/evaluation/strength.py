@@ -218,15 +218,10 @@ def compare_at_equal_divergence(
             scaled[condition.vector] = [scale * one for one in condition.interventions]
     table = sweep(model, {"unsteered": None, **scaled}, checked, format=format, progress=False)
     summary = summarize(table, confidence=confidence, seed=seed).set_index("vector")
-    rows = []
-    for condition in asked:
-        name = condition.vector
-        row: dict[str, Any] = {"candidate": name, "operator": condition.operator, "layer": condition.layer}
-        row |= dict.fromkeys(("multiplier", "effect", "effect_low", "effect_high"), math.nan)
-        if name in scaled:
-            row |= {
-                f"effect{end}": float(summary[f"logit_difference_change{end}"][name]) for end in ("", "_low", "_high")
-            }
-            row["multiplier"] = scaled[name][0].multiplier
-        rows.append({**row, "n": int(summary["n"][name]) if name in scaled else 0})
-    return pd.DataFrame(rows).assign(format=table["format"].iloc[0], target=target, confidence=confidence)
+    result = pd.DataFrame([condition.columns for condition in asked])[["vector", "operator", "layer"]]
+    found = summary.reindex(result["vector"]).reset_index(drop=True)
+    result["multiplier"] = found["multiplier"]
+    for end in ("", "_low", "_high"):
+        result[f"effect{end}"] = found[f"logit_difference_change{end}"]
+    result = result.rename(columns={"vector": "candidate"}).assign(n=found["n"].fillna(0).astype(int))
+    return result.assign(format=table["format"].iloc[0], target=target, confidence=confidence)

@@ -22,7 +22,7 @@ from caa_interp.behaviors.behavior import Behavior
 from caa_interp.errors import InputError
 from caa_interp.interchange.hub_errors import check_repo_id, hub_errors
 from caa_interp.interchange.model_card import model_card
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.vectors.vector import SteeringVector, one_vector
 
 VECTOR, CARD, PICTURE, DRAWING = "vector.safetensors", "README.md", "figure.png", "figure.json"
 MAX_BYTES = 2**30
@@ -71,8 +71,7 @@ def save_for_hub(
     InputError
         If an argument is not one of those above, or the folder holds other files.
     """
-    if not isinstance(vector, SteeringVector):
-        raise InputError(f"vector: {type(vector).__name__}; it must be a SteeringVector.")
+    one_vector(vector)
     if behavior is not None and not isinstance(behavior, Behavior):
         raise InputError(f"behavior: {type(behavior).__name__}; give a Behavior, see caa_interp.load_behavior.")
     if figure is not None and not (hasattr(figure, "write_image") and hasattr(figure, "to_json")):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, check_columns
 from caa_interp.statistics import interval_text
 
 Measure = Literal["logit_difference", "p_positive"]
@@ -179,13 +179,7 @@ def escape(text: object) -> str:
 
 def check_table(table: pd.DataFrame, columns: Iterable[str], source: str) -> None:
     """Raise :class:`InputError` unless a table has rows and all ``columns``; ``source`` is what makes such tables."""
-    if not isinstance(table, pd.DataFrame):
-        raise InputError(f"table: {type(table).__name__}, not a pandas DataFrame; give the result of {source}.")
-    missing = sorted(set(columns) - set(table.columns))
-    if missing:
-        raise InputError(f"table: columns {missing} are missing; give the result of {source}.")
-    if table.empty:
-        raise InputError(f"table: it has no rows; give the result of {source}.")
+    check_columns(table, columns, f"give the result of {source}")
 
 
 def check_choice(name: str, given: object, allowed: Iterable[str]) -> None:
