@@ -1,7 +1,9 @@
-"""Exceptions and the check of a count. Messages name the input, what was given, what is allowed and what to do."""
+"""Exceptions and checks of numbers. Messages name the input, what was given, what is allowed and what to do."""
 
+import math
 from collections.abc import Iterator
-from numbers import Integral
+from numbers import Integral, Real
+from typing import Any
 
 
 class CAAError(Exception):
@@ -28,6 +30,14 @@ def check_count(name: str, value: object, least: int = 1) -> None:
     """Raise :class:`InputError` unless ``value`` is a whole number of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise InputError(f"{name}: {value!r}; it must be a whole number of at least {least}.")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite real number that a float can hold, and no truth value."""
+    try:
+        return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
