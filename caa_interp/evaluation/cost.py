@@ -218,8 +218,7 @@ def own_answers(
     asked = encode_prompts(form, prompts, n_tokens, system_prompt)
     with ambient(model):
         answers = write_all(model, form, asked, [()], max_new_tokens=n_tokens)
-    end = [min(form.end_ids, default=0)]
-    whole = [((*ids, *(answers[n, 0, 0] or end)), len(ids)) for n, ids in enumerate(asked)]
+    whole = [((*ids, *(answers[n, 0, 0] or [min(form.end_ids, default=0)])), len(ids)) for n, ids in enumerate(asked)]
     return [(*known, end_of_thinking(form, *known, growing=True)) for known in whole]
 
 

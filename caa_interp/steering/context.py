@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import steered
+from caa_interp.models.access import is_bridge, steered
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.steering.intervention import Intervention, Steering, as_interventions, check_fit
 from caa_interp.steering.operators import add
@@ -112,10 +112,7 @@ def steer(
 
 @contextmanager
 def ambient(model: Any) -> Iterator[tuple[Intervention, ...]]:
-    """Interventions of all open contexts of a model, outermost first; inside, their hooks do nothing.
-
-    Hooks belong to the model, so one thread at a time is inside; the others wait.
-    """
+    """Interventions of all open contexts, outermost first; inside, their hooks do nothing, and other threads wait."""
     with _locks.setdefault(model, threading.RLock()):
         contexts = [context for context in _contexts.get(model, []) if not context.suspended]
         for context in contexts:
@@ -150,6 +147,8 @@ class _Context:
         self.prompt: tuple[int, ...] = ()  # length of each row's prompt
         # The first attention pattern tells what is cached; where block 0 has none, single positions are counted.
         self.pattern = _PATTERN if _PATTERN in model.hook_dict else None
+        config = model.original_model.config.get_text_config(decoder=True) if is_bridge(model) else None
+        self.window = getattr(config, "sliding_window", None) or 0
 
     @property
     def knows_positions(self) -> bool:
@@ -171,6 +170,8 @@ class _Context:
 
     def notice_cache(self, pattern: torch.Tensor, hook: Any) -> None:
         self.cached = pattern.shape[-1] - pattern.shape[-2]
+        if self.cached == self.window - 1:  # a sliding window forgets the rest, so what came before is counted
+            self.cached = sum(self.placed[1:])
 
     def begin(self, _: Any, args: tuple[Any, ...]) -> None:
         """Before a pass: without patterns, count what came before; refuse prompts whose end cannot be known."""
@@ -178,7 +179,7 @@ class _Context:
         if self.suspended or not isinstance(tokens, torch.Tensor) or tokens.ndim != 2:
             return
         if self.pattern is None:
-            self.cached = self.placed[1] + self.placed[2] if self.placed and tokens.shape[1] == 1 else 0
+            self.cached = sum(self.placed[1:]) if tokens.shape[1] == 1 else 0
         padding = getattr(self.model.tokenizer, "pad_token_id", None)
         ends_in_padding = padding is not None and bool((tokens[:, -1] == padding).any())
         if not self.knows_positions and ends_in_padding and tokens.shape[1] > 1:
