@@ -1,7 +1,9 @@
-"""Exceptions and two checks. Messages name the input, what was given, what is allowed and what to do."""
+"""Exceptions and a few checks. Messages name the input, what was given, what is allowed and what to do."""
 
+import math
 from collections.abc import Iterable, Iterator
-from numbers import Integral
+from numbers import Integral, Real
+from typing import Any
 
 
 class CAAError(Exception):
@@ -40,6 +42,14 @@ def check_columns(table: object, columns: Iterable[str], advice: str, name: str 
         raise InputError(f"{name}: columns {missing} are missing; {advice}.")
     if table.empty:
         raise InputError(f"{name}: it has no rows; {advice}.")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite real number that a float can hold, and no truth value."""
+    try:
+        return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

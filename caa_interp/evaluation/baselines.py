@@ -82,7 +82,7 @@ def baselines(
     behavior: Behavior,
     *,
     layer: int | None = None,
-    multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
+    multipliers: Sequence[float] | None = None,
     operator: Operator = add,
     positions: Positions = "from_last_prompt_token",
     format: Format | None = None,

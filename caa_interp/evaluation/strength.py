@@ -8,28 +8,20 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
-from caa_interp.errors import InputError, VectorMismatchError
-from caa_interp.evaluation.cost import measured, own_answers
+from caa_interp.errors import InputError, VectorMismatchError, is_number
+from caa_interp.evaluation.cost import Known, measured, own_answers
 from caa_interp.evaluation.summary import summarize
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.progress import track
 from caa_interp.prompts.conversation import Prompt
-from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format
-from caa_interp.steering.intervention import (
-    Intervention,
-    Steering,
-    as_interventions,
-    check_fit,
-    condition_of,
-    conditions,
-)
+from caa_interp.steering.intervention import Intervention, Steering, as_interventions, condition_of, conditions
 from caa_interp.steering.operators import add, name_of
 from caa_interp.steering.positions import Positions
 from caa_interp.tree.edits import Operator
@@ -82,25 +74,22 @@ def calibrate(
         If the divergence does not reach the target, as with an operator that can do only so much.
     """
     check_target(target)
-    interventions = as_interventions(vector, layer, 1.0, operator, positions)
-    check_fit(model, interventions)
-    sequences = own_answers(model, prompt_format or PromptFormat.of(model), prompts, n_tokens, system_prompt)
-    return calibrated(model, interventions, sequences, target)
+    (asked,) = conditions(model, [as_interventions(vector, layer, 1.0, operator, positions)])
+    sequences = own_answers(model, form_of(model, prompt_format), prompts, n_tokens, system_prompt)
+    return calibrated(model, asked.interventions, sequences, target)
 
 
 def check_target(target: float) -> None:
     """Raise :class:`InputError` unless a divergence can be ``target``."""
-    if not (math.isfinite(target) and target > 0):
-        raise InputError(f"target: {target}; it must be a positive number of nats per token, such as 0.1.")
+    if not is_number(target) or target <= 0:
+        raise InputError(f"target: {target!r}; it must be a positive number of nats per token, such as 0.1.")
 
 
-def calibrated(
-    model: Any, interventions: Sequence[Intervention], sequences: Sequence[tuple[tuple[int, ...], int]], target: float
-) -> float:
+def calibrated(model: Any, interventions: Sequence[Intervention], sequences: Sequence[Known], target: float) -> float:
     """Factor of all multipliers at which the divergence along the model's own answers is the target."""
 
     def moved(multiplier: float) -> float:
-        condition = condition_of([replace(one, multiplier=one.multiplier * multiplier) for one in interventions])
+        condition = condition_of([multiplier * one for one in interventions])
         return float(measured(model, [condition], sequences, False)["divergence"].mean())
 
     # The divergence of a small step grows with its square: so the first guess, and interpolation in logarithms.
@@ -137,8 +126,8 @@ def relative_multiplier(vector: SteeringVector, activations: Activations, *, lay
     share
         Norm of the addition over that of the residual stream; any finite number.
     """
-    if not math.isfinite(share):
-        raise InputError(f"share: {share}; it must be a finite number, such as 0.1.")
+    if not is_number(share):
+        raise InputError(f"share: {share!r}; it must be a finite number, such as 0.1.")
     if layer not in activations.layers:
         raise InputError(f"layer {layer!r}: the activations have layers {list(activations.layers)}. Choose one.")
     if activations.positive.shape[-1] != vector.d_model:
@@ -204,7 +193,8 @@ def compare_at_equal_divergence(
         raise InputError("candidates: the mapping is empty; give at least one vector.")
     check_target(target)
     checked = check_pairs(pairs)
-    given = {name: as_interventions(one, layer) for name, one in candidates.items()}
+    own_layer: dict[type, int | None] = {SteeringVector: layer}
+    given = {name: as_interventions(one, own_layer.get(type(one))) for name, one in candidates.items()}
     if idle := [name for name, one in given.items() if not one]:
         raise InputError(f"candidates[{idle[0]!r}]: it steers nothing. Give a vector or an Intervention.")
     asked = conditions(model, given)

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import torch
 
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, is_number
 from caa_interp.tree.edits import Operator
 
 
@@ -91,8 +91,9 @@ class Cap:
     high: float = math.inf
 
     def __post_init__(self) -> None:
-        if math.isnan(self.low) or math.isnan(self.high) or not self.low <= self.high:
-            raise InputError(f"low and high: {self.low} and {self.high}; low must be at most high.")
+        numbers = all(is_number(one) or one in (-math.inf, math.inf) for one in (self.low, self.high))
+        if not numbers or self.low > self.high:
+            raise InputError(f"low and high: {self.low!r} and {self.high!r}; give numbers, low must be at most high.")
         if math.isinf(self.low) and math.isinf(self.high):
             raise InputError("low and high: neither is given, so nothing would be capped. Give one of them.")
 
@@ -157,11 +158,11 @@ def operator_named(text: str) -> Operator:
             numbers = [_literal(node) for node in call.args]
             named = {str(one.arg): _literal(one.value) for one in call.keywords}
             return WITH_PARAMETERS[name](*numbers, **named)
-    except (SyntaxError, TypeError, ValueError) as error:
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
         if isinstance(error, InputError):
             raise
     raise InputError(
-        f"operator: {text!r}; give one of {', '.join(OPERATORS)}, ProjectTo(2.0), Cap(low=-1.0, high=3.0), or "
+        f"operator: {text!r:.100}; give one of {', '.join(OPERATORS)}, ProjectTo(2.0), Cap(low=-1.0, high=3.0), or "
         "AddIf(1.5, side='below'), with numbers of yours."
     )
 
@@ -179,5 +180,5 @@ def _along(residual: torch.Tensor, vector: torch.Tensor) -> tuple[torch.Tensor, 
 
 
 def _check_finite(name: str, value: float) -> None:
-    if not math.isfinite(value):
+    if not is_number(value):
         raise InputError(f"{name}: {value!r} is not a finite number; give one such as 0 or 2.5.")

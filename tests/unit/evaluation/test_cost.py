@@ -62,13 +62,14 @@ def test_own_answers_are_the_models_own_tokens(tiny_llama, plain_llama):
     form = PromptFormat.of(tiny_llama)
     sequences = own_answers(tiny_llama, form, PROMPTS, 12, None)
     again = []
-    for prompt, (tokens, n_prompt) in zip(PROMPTS, sequences, strict=True):
+    for prompt, (tokens, n_prompt, thinking_end) in zip(PROMPTS, sequences, strict=True):
         asked = form.tokens(prompt).tokens
         answer = oracle.greedy(plain_llama, asked, [], 12, form.end_ids)
         assert tokens == (*asked, *answer)
         assert n_prompt == len(asked)
+        assert thinking_end is None
         again.append(form.tokens(prompt, tiny_llama.tokenizer.decode(answer).strip()).tokens)
-    assert again != [tokens for tokens, _ in sequences]
+    assert again != [tokens for tokens, *_ in sequences]
 
 
 def test_passages_are_cut(tiny_llama, vector):

@@ -135,7 +135,7 @@ def test_only_one_bias_is_not_zero(tiny_llama):
 def test_several_interventions_are_baked_at_once(tiny_llama):
     one, other = vector(tiny_llama), vector(tiny_llama, seed=1)
     several = [caa.Intervention(one, 2, 0.5), caa.Intervention(other, 2), caa.Intervention(other, 0, -1.0)]
-    with caa.steer(tiny_llama, several, positions="all", prompt_length=1), torch.no_grad():
+    with caa.steer(tiny_llama, several, prompt_length=1), torch.no_grad():
         expected = tiny_llama(TOKENS)
     baked = bake(tiny_llama, several)
     torch.testing.assert_close(logits(baked), expected, rtol=0, atol=1e-4)

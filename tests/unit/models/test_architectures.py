@@ -128,3 +128,16 @@ def test_sweep_says_which_path_it_took(loaded):
     pair = caa.ContrastPair("Is the weather good?", "I like it.", "I do not.")
     vector = caa.extract_vector(model, [pair], format="text")
     assert set(caa.sweep(model, vector, [pair], format="text", layers=[1])["path"]) == {path}
+
+
+def test_a_context_steers_token_by_token(loaded):
+    """A cache that forgets what lies outside a sliding window does not say how many tokens came before."""
+    model, _ = loaded
+    vector = caa.SteeringVector(8 * torch.randn(4, 64, generator=torch.Generator().manual_seed(2)), (0, 1, 2, 3))
+    *_, expected = caa.steering.stream_answer(
+        model, "Is the weather good?", caa.Intervention(vector, 1), max_new_tokens=8
+    )
+    prompt = torch.tensor([caa.PromptFormat.of(model).tokens("Is the weather good?").tokens])
+    with caa.steer(model, vector, 1):
+        found = model.generate(prompt, max_new_tokens=8, do_sample=False, stop_at_eos=False, verbose=False)
+    assert found[0, prompt.shape[1] :].tolist()[: len(expected.tokens)] == list(expected.tokens)
