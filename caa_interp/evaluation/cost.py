@@ -71,8 +71,7 @@ def perplexity(
     """
     if isinstance(passages, str) or not len(passages):
         raise InputError(f"passages: {passages!r}; give a non-empty list of texts.")
-    if max_tokens < 3:
-        raise InputError(f"max_tokens: {max_tokens}; it must be at least 3.")
+    check_count("max_tokens", max_tokens, least=3)
     limit = min(max_tokens, int(model.cfg.n_ctx))
     sequences = []
     for number, passage in enumerate(passages):

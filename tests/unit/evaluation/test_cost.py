@@ -105,10 +105,9 @@ def test_a_calibrated_multiplier_gives_the_divergence(tiny_llama, vector, target
 
 
 def test_a_divergence_that_is_out_of_reach(tiny_llama, vector):
-    """Beyond full capping nothing more happens to a projection that lies inside the range."""
-    wide = caa.Cap(low=-1e6, high=1e6)
-    with pytest.raises(caa.InputError, match=r"was not reached with operator Cap\(low=.*largest found: 0\)"):
-        caa.evaluation.calibrate(tiny_llama, vector, PROMPTS, layer=1, operator=wide, n_tokens=4)
+    never = caa.steering.AddIf(-1e6)
+    with pytest.raises(caa.InputError, match=r"no multiplier gives .* with operator AddIf\(.*found: 0 to 0\)"):
+        caa.evaluation.calibrate(tiny_llama, vector, PROMPTS, layer=1, operator=never, n_tokens=4)
 
 
 def test_a_share_of_the_residual_norm(tiny_llama, vector, pairs):
@@ -164,7 +163,10 @@ def test_side_effects_are_sweeps_of_every_behavior_with_every_vector(tiny_llama,
     [
         (lambda m, v: caa.perplexity(m, v, "text"), "passages: 'text'; give a non-empty list"),
         (lambda m, v: caa.perplexity(m, v, ["I"]), r"passages\[0\]: 'I' has fewer than three tokens"),
-        (lambda m, v: caa.perplexity(m, v, PASSAGES, max_tokens=2), "max_tokens: 2; it must be at least 3"),
+        (
+            lambda m, v: caa.perplexity(m, v, PASSAGES, max_tokens=2),
+            "max_tokens: 2; it must be a whole number of at least 3",
+        ),
         (lambda m, v: caa.perplexity(m, v, PASSAGES, layers=9), "layer 9: the vector has layers 0 to 3"),
         (lambda m, v: caa.divergence(m, v, []), "prompts: "),
         (
