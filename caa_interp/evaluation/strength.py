@@ -22,7 +22,7 @@ from caa_interp.prompts.conversation import Prompt
 from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format
 from caa_interp.steering.intervention import Intervention, Steering, as_interventions, condition_of, conditions
-from caa_interp.steering.operators import add, name_of
+from caa_interp.steering.operators import add, grows, name_of
 from caa_interp.steering.positions import Positions
 from caa_interp.tree.edits import Operator
 from caa_interp.vectors.activations import Activations
@@ -33,7 +33,7 @@ _CLOSE = 0.02  # share of the target that a calibrated divergence may be off
 
 
 class OutOfReachError(InputError):
-    """No multiplier moves the model as far as is asked for."""
+    """No multiplier moves the model just as far as is asked for."""
 
 
 def calibrate(
@@ -57,7 +57,8 @@ def calibrate(
         As in :func:`divergence`.
     vector
         The steering vector; for the other direction, calibrate ``-vector``. Or an :class:`Intervention`, or several in
-        a list, whose multipliers are all multiplied by the result.
+        a list: the multipliers of those that add are multiplied by the result. ``ablate``, ``ProjectTo`` and ``Cap``
+        are complete at multiplier 1 and stay as they are.
     layer
         0-based block index at which a vector is applied.
     target
@@ -70,11 +71,15 @@ def calibrate(
 
     Raises
     ------
+    InputError
+        If nothing that is given adds.
     OutOfReachError
-        If the divergence does not reach the target, as with an operator that can do only so much.
+        If no multiplier gives the target, as where a cap alone moves the model further.
     """
     check_target(target)
-    (asked,) = conditions(model, [as_interventions(vector, layer, 1.0, operator, positions)])
+    interventions = as_interventions(vector, layer, 1.0, operator, positions)
+    _check_grows("vector", interventions)
+    (asked,) = conditions(model, [interventions])
     sequences = own_answers(model, form_of(model, prompt_format), prompts, n_tokens, system_prompt)
     return calibrated(model, asked.interventions, sequences, target)
 
@@ -86,17 +91,13 @@ def check_target(target: float) -> None:
 
 
 def calibrated(model: Any, interventions: Sequence[Intervention], sequences: Sequence[Known], target: float) -> float:
-    """Factor of all multipliers at which the divergence along the model's own answers is the target."""
-
-    def moved(multiplier: float) -> float:
-        condition = condition_of([multiplier * one for one in interventions])
-        return float(measured(model, [condition], sequences, False)["divergence"].mean())
-
+    """Factor of what :func:`scaled` scales at which the divergence along the model's own answers is the target."""
     # The divergence of a small step grows with its square: so the first guess, and interpolation in logarithms.
-    low, high, multiplier, most = 0.0, math.inf, 1.0, 0.0
+    low, high, multiplier, every = 0.0, math.inf, 1.0, []
     for _ in range(_MOST_STEPS):
-        found = moved(multiplier)
-        most = max(most, found)
+        asked = condition_of(scaled(interventions, multiplier))
+        found = float(measured(model, [asked], sequences, False)["divergence"].mean())
+        every.append(found)
         if abs(found - target) <= _CLOSE * target:
             return multiplier
         low, high = (multiplier, high) if found < target else (low, multiplier)
@@ -107,11 +108,24 @@ def calibrated(model: Any, interventions: Sequence[Intervention], sequences: Seq
             guess = math.sqrt(low * high) if low > 0 else high / 2
         multiplier = guess
     raise OutOfReachError(
-        f"target: a divergence of {target} nats per token was not reached with operator "
+        f"target: no multiplier gives a divergence of {target} nats per token with operator "
         f"{', '.join(name_of(one.operator) for one in interventions)} at layer "
-        f"{', '.join(str(one.layer) for one in interventions)} (largest found: {most:.3g}). Give a smaller target, or "
-        "another layer or operator."
+        f"{', '.join(str(one.layer) for one in interventions)} (found: {min(every):.3g} to {max(every):.3g}). Give a "
+        "target in this range, or another layer or operator."
     )
+
+
+def scaled(interventions: Sequence[Intervention], factor: float) -> list[Intervention]:
+    """Multiply the multipliers of what adds; what sets or bounds the projection is complete and stays."""
+    return [factor * one if grows(one.operator) else one for one in interventions]
+
+
+def _check_grows(name: str, interventions: Sequence[Intervention]) -> None:
+    if not any(grows(one.operator) for one in interventions):
+        raise InputError(
+            f"{name}: nothing in it adds, and ablate, ProjectTo and Cap are complete at multiplier 1, so nothing can "
+            "be scaled. Give a vector or an Intervention that adds."
+        )
 
 
 def relative_multiplier(vector: SteeringVector, activations: Activations, *, layer: int, share: float = 0.1) -> float:
@@ -167,8 +181,8 @@ def compare_at_equal_divergence(
     model, format, progress
         As in :func:`caa_interp.sweep`.
     candidates
-        By name a steering vector, which is added at ``layer``; or an :class:`Intervention`, or several in a list, whose
-        multipliers are all scaled.
+        By name a steering vector, which is added at ``layer``; or an :class:`Intervention`, or several in a list,
+        scaled as in :func:`caa_interp.evaluation.calibrate`.
     pairs
         Held-out pairs to score.
     prompts, n_tokens
@@ -185,9 +199,9 @@ def compare_at_equal_divergence(
     -------
     pandas.DataFrame
         One row per candidate: ``candidate``, ``operator``, ``layer``, ``multiplier`` (at which it has the target
-        divergence), ``effect``, ``effect_low``, ``effect_high`` (mean change of the logit difference from the
-        unsteered model over the pairs, in nats, with its interval) and ``n``. Where no multiplier reaches the target,
-        multiplier and effect are NaN.
+        divergence; of several interventions, that of the first that adds), ``effect``, ``effect_low``, ``effect_high``
+        (mean change of the logit difference from the unsteered model over the pairs, in nats, with its interval) and
+        ``n``. Where no multiplier reaches the target, multiplier and effect are NaN.
     """
     if not candidates:
         raise InputError("candidates: the mapping is empty; give at least one vector.")
@@ -195,23 +209,28 @@ def compare_at_equal_divergence(
     checked = check_pairs(pairs)
     own_layer: dict[type, int | None] = {SteeringVector: layer}
     given = {name: as_interventions(one, own_layer.get(type(one))) for name, one in candidates.items()}
-    if idle := [name for name, one in given.items() if not one]:
-        raise InputError(f"candidates[{idle[0]!r}]: it steers nothing. Give a vector or an Intervention.")
+    for name, one in given.items():
+        _check_grows(f"candidates[{name!r}]", one)
     asked = conditions(model, given)
     if "unsteered" in given:
         raise InputError("candidates: 'unsteered' is what they are compared with. Give that candidate another name.")
     sequences = own_answers(model, PromptFormat.of(model), prompts, n_tokens, None)
-    scaled: dict[str, list[Intervention]] = {}
+    equal: dict[str, list[Intervention]] = {}
+    multipliers: dict[str, float] = {}
     for condition in track(asked, "Comparing", progress):
         with contextlib.suppress(OutOfReachError):
-            scale = calibrated(model, condition.interventions, sequences, target)
-            scaled[condition.vector] = [scale * one for one in condition.interventions]
-    table = sweep(model, {"unsteered": None, **scaled}, checked, format=format, progress=False)
+            factor = calibrated(model, condition.interventions, sequences, target)
+            equal[condition.vector] = own = scaled(condition.interventions, factor)
+            multipliers[condition.vector] = next(one.multiplier for one in own if grows(one.operator))
+    table = sweep(model, {"unsteered": None, **equal}, checked, format=format, progress=False)
     summary = summarize(table, confidence=confidence, seed=seed).set_index("vector")
-    result = pd.DataFrame([condition.columns for condition in asked])[["vector", "operator", "layer"]]
-    found = summary.reindex(result["vector"]).reset_index(drop=True)
-    result["multiplier"] = found["multiplier"]
-    for end in ("", "_low", "_high"):
-        result[f"effect{end}"] = found[f"logit_difference_change{end}"]
-    result = result.rename(columns={"vector": "candidate"}).assign(n=found["n"].fillna(0).astype(int))
-    return result.assign(format=table["format"].iloc[0], target=target, confidence=confidence)
+    found = summary.reindex([condition.vector for condition in asked]).reset_index()
+    described = [{"candidate": one.vector, "operator": one.operator, "layer": one.layer} for one in asked]
+    return pd.DataFrame(described).assign(
+        multiplier=[multipliers.get(condition.vector, math.nan) for condition in asked],
+        **{f"effect{end}": found[f"logit_difference_change{end}"] for end in ("", "_low", "_high")},
+        n=found["n"].fillna(0).astype(int),
+        format=table["format"].iloc[0],
+        target=target,
+        confidence=confidence,
+    )

@@ -6,13 +6,13 @@ what was measured (``MEASURES``): one summary serves the scores of pairs, costs,
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from caa_interp.errors import InputError, check_columns, check_count
+from caa_interp.errors import InputError, check_choice, check_count, check_table
 from caa_interp.statistics import (
     bootstrap_mean,
     check_confidence,
@@ -33,7 +33,7 @@ SERIES = (
 CONDITIONS = (*SERIES[: SERIES.index("layer") + 1], "multiplier", *SERIES[SERIES.index("layer") + 1 :])
 UNSTEERED = "unsteered"  # the kind of rows without any vector
 NO_BASELINE = "none"  # the baseline without prompt, examples or tuning
-_SOURCE = "give the result of caa_interp.sweep or another table of items and conditions"
+_SOURCE = "caa_interp.sweep or another table of items and conditions"
 
 
 def summarize(
@@ -53,7 +53,7 @@ def summarize(
     simultaneous
         Whether the intervals of a column hold for all rows at once with this confidence (max-t bootstrap, see
         :func:`caa_interp.statistics.simultaneous_mean`), as is needed to pick conditions out of many. Default: each
-        row's holds by itself. The fewer rows, the narrower: leave out conditions that nobody asks about.
+        row's holds by itself. Fewer rows give narrower intervals, so leave out conditions that you do not need.
 
     Returns
     -------
@@ -83,7 +83,8 @@ def summarize(
     Journal of the American Statistical Association 62).
     """
     measures, conditions = _check(table, confidence, seed)
-    table = table.reset_index(drop=True)
+    # A CSV file keeps no empty text: unsteered rows come back without operator and positions.
+    table = table.reset_index(drop=True).fillna({"operator": "", "positions": ""})
     number, result = _conditions(table, conditions)
     items = [name for name in ("behavior", "item") if name in table]
     keys = [*items, "order"] if "order" in table else items
@@ -114,14 +115,18 @@ def summarize(
 
 def summarized(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Return the summary of a table of scored pairs, or ``table`` itself if it is one, with ``measure`` in it."""
-    if measure not in SCORES:
-        raise InputError(f"measure: {measure!r} is not one of 'logit_difference', 'p_positive'.")
+    check_choice("measure", measure, SCORES)
     if not isinstance(table, pd.DataFrame) or f"{measure}_low" not in table.columns:
         _check(table, needed=SCORES)
         return summarize(table)
-    needed = {"vector", "layer", "multiplier", "n", measure, f"{measure}_high"}
-    check_columns(table, needed, "give the result of caa_interp.summarize")
+    check_table(table, {"vector", "layer", "multiplier", "n", measure, f"{measure}_high"}, "caa_interp.summarize")
     return table
+
+
+def shown_column(table: pd.DataFrame | Mapping[str, Any], measure: str) -> str:
+    """Column that is shown: the change from unsteered where there is one; a divergence is one by itself."""
+    change = f"{measure}_change"
+    return change if change in table and measure != "divergence" else measure
 
 
 def quantity(table: pd.DataFrame, measure: str) -> tuple[str, str]:
@@ -151,7 +156,9 @@ def steerability(table: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0
     Parameters
     ----------
     table, confidence, seed
-        As in :func:`summarize`; the table is one of scored pairs, with at least two multipliers.
+        As in :func:`summarize`; the table is one of scored pairs, with at least two multipliers of each vector.
+        Unsteered rows are multiplier 0 of every vector that has none of its own. Conditions of several interventions
+        are left out, since no one multiplier is their dose.
 
     Returns
     -------
@@ -162,8 +169,8 @@ def steerability(table: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0
         - ``slope``: mean over items of the least-squares slope of the logit difference over the multiplier, in nats
           per unit of multiplier, with ``slope_low`` and ``slope_high``;
         - ``rank_correlation``: mean over items of the Spearman correlation between the two, from -1 to 1, with
-          ``_low`` and ``_high``; it asks for the order alone, not for the size, and is 0 for an item whose score
-          does not move;
+          ``_low`` and ``_high``; only the order of the scores counts, not how far apart they
+          are, and an item whose score does not move has 0;
         - ``share_against``: share of items whose slope is negative (anti-steerable in the paper), with Wilson's
           interval, ``_low`` and ``_high``;
         - ``n``: number of items; ``confidence``, as given.
@@ -192,10 +199,13 @@ def item_slopes(table: pd.DataFrame) -> pd.DataFrame:
     series = [name for name in SERIES if name in table]
     orders = ["order"] if "order" in table else []
     found = []
-    for rows in _with_unsteered(table):
+    for rows in by_series(table):
         wide = rows.groupby(["item", *orders, "multiplier"], dropna=False)["logit_difference"].mean().unstack()
         if wide.shape[1] < 2:
-            raise InputError("table: it holds one multiplier; a slope needs at least two. Sweep over more.")
+            raise InputError(
+                f"table: {rows['vector'].iloc[0]!r} has one multiplier, {rows['multiplier'].iloc[0]:g}; a slope needs "
+                "at least two of each vector, or unsteered rows beside it. Sweep over more."
+            )
         wide = wide.dropna().groupby(level="item").mean()
         x, y = wide.columns.to_numpy(), wide.to_numpy()
         measured = {"slope": slopes(x, y), "rank_correlation": rank_correlations(x, y)}
@@ -216,7 +226,8 @@ def choose_layer(table: pd.DataFrame, vector: str | None = None) -> int:
     Parameters
     ----------
     table, vector
-        Result of :func:`caa_interp.sweep`, and the name of the vector, needed where the table holds several.
+        Result of :func:`caa_interp.sweep`, read as in :func:`steerability`, and the name of the vector, needed where
+        the table holds several.
     """
     mean = item_slopes(_of_one_vector(table, vector)).groupby("layer", sort=False)["slope"].mean()
     return int(mean.index[int(mean.argmax())])
@@ -230,7 +241,7 @@ def choose_condition(table: pd.DataFrame, vector: str | None = None) -> tuple[in
     Parameters
     ----------
     table, vector
-        As in :func:`choose_layer`; with multiplier 0 and at least one other.
+        As in :func:`choose_layer`; with multiplier 0, or unsteered rows, and at least one other multiplier.
 
     Returns
     -------
@@ -287,23 +298,26 @@ def _unsteered(conditions: pd.DataFrame) -> np.ndarray:
     return np.array(found)
 
 
-def _of_no_vector(table: pd.DataFrame) -> pd.Series[bool]:
-    """Which rows are of no vector; raise if all are."""
+def by_series(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """Rows of each series of multipliers, of items or of a summary.
+
+    A series without multiplier 0 of its own gets the unsteered rows as such. Conditions of several interventions
+    (``add + Cap(...)``) are left out; :class:`InputError` if no other is there.
+    """
     none = table["kind"] == UNSTEERED if "kind" in table else pd.Series(False, index=table.index)
-    if none.all():
-        raise InputError("table: all of its rows are unsteered. Sweep with a vector.")
-    return none
-
-
-def _with_unsteered(table: pd.DataFrame) -> list[pd.DataFrame]:
-    """Rows of each series; one without multiplier 0 of its own gets the rows of no vector as such."""
-    none = _of_no_vector(table)
-    shared = [name for name in ("behavior", "baseline", "format", "model") if name in table]
+    several = table["operator"].astype(str).str.contains(" + ", regex=False) if "operator" in table else none
+    if len(table) and (none | several).all():
+        raise InputError(
+            "table: no condition in it is one intervention, and no one multiplier is the dose of several or of none. "
+            "Give conditions of one intervention each."
+        )
+    series = [name for name in SERIES if name in table]
+    shared = [name for name in ("behavior", "baseline", "judge", "format", "model") if name in table]
     parts = []
-    for _, rows in table[~none].groupby([name for name in SERIES if name in table], sort=False, dropna=False):
+    for _, rows in table[~none & ~several].groupby(series, sort=False, dropna=False):
         if none.any() and not (rows["multiplier"] == 0).any():
             alike = none & (table[shared] == rows[shared].iloc[0]).all(axis=1)
-            rows = pd.concat([rows, table[alike].assign(multiplier=0.0)])
+            rows = pd.concat([rows, table[alike].assign(multiplier=0.0, **rows[series].iloc[0])])
         parts.append(rows)
     return parts
 
@@ -324,29 +338,29 @@ def _estimates(values: np.ndarray, confidence: float, simultaneous: bool, seed: 
 
 
 def _of_one_vector(table: pd.DataFrame, vector: str | None) -> pd.DataFrame:
-    """Rows of one vector, and those of no vector, which it is compared with."""
+    """Rows of one vector, with those of no vector as its multiplier 0."""
     _check(table, needed=SCORES)
-    none = _of_no_vector(table)
+    table = pd.concat(by_series(table))
     for name in SERIES:
-        values = list(table.loc[~none, name].unique()) if name in table else []
+        values = list(table[name].unique()) if name in table else []
         if len(values) > 1 and name not in ("vector", "kind", "layer"):
             raise InputError(f"table: it holds {name.removesuffix('s')}s {values}; give the rows of one.")
-    names = list(table.loc[~none, "vector"].unique())
+    names = list(table["vector"].unique())
     if vector is None and len(names) > 1:
         raise InputError(f"vector: the table holds {names}; name one of them.")
     if vector is not None and vector not in names:
         raise InputError(f"vector: {vector!r} is not in the table; it holds {names}.")
-    return table[none | (table["vector"] == (vector or names[0]))]
+    return table[table["vector"] == (vector or names[0])]
 
 
 def _check(
     table: pd.DataFrame, confidence: float = 0.95, seed: int = 0, needed: Sequence[str] = ()
 ) -> tuple[list[str], list[str]]:
     """Return the measures and the condition columns of a table of items, or raise if it is no such table."""
-    check_columns(table, {"item", "layer", "multiplier", *needed, *(("vector",) if needed else ())}, _SOURCE)
+    check_table(table, {"item", "layer", "multiplier", *needed, *(("vector",) if needed else ())}, _SOURCE)
     measures = [name for name in MEASURES if name in table]
     if not measures:
-        raise InputError(f"table: it has none of the columns {list(MEASURES)}; {_SOURCE}.")
+        raise InputError(f"table: it has none of the columns {list(MEASURES)}; give the result of {_SOURCE}.")
     conditions = [name for name in CONDITIONS if name in table]
     keys = ["item", *(["order"] if "order" in table else []), *conditions]
     if table.duplicated(keys).any():

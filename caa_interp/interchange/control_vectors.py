@@ -41,7 +41,7 @@ def write_gguf(vector: SteeringVector, path: Path) -> None:
         others = [layer for layer in vector.layers if layer]
         raise InputError(
             "layers: 0 is among them, and llama.cpp refuses a control vector with layer 0, since it never edits that "
-            + (f"block. Leave it out: layers={_short(others)}." if others else "block. Choose another file format.")
+            + (f"block. Give those from {others[0]} to {others[-1]}." if others else "block. Choose another format.")
         )
     values = vector.values.float().contiguous()
     if not bool(values.isfinite().all()):
@@ -163,8 +163,3 @@ def _parse(file: _Bytes) -> tuple[dict[str, Any], dict[int, torch.Tensor]]:
         file.at = start + offset
         rows[layer] = torch.frombuffer(bytearray(file.take(4 * width)), dtype=torch.float32).clone()
     return fields, rows
-
-
-def _short(layers: list[int]) -> str:
-    whole = len(layers) > 2 and layers == list(range(layers[0], layers[-1] + 1))
-    return f"range({layers[0]}, {layers[-1] + 1})" if whole else str(layers)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from caa_interp.behaviors.behavior import Behavior
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, warn
 from caa_interp.interchange.hub_errors import check_repo_id, hub_errors
 from caa_interp.interchange.model_card import model_card
 from caa_interp.vectors.vector import SteeringVector, one_vector
@@ -277,10 +276,9 @@ def _draw(figure: Any, folder: Path) -> str:
         return PICTURE
     except RuntimeError as error:  # kaleido or its browser is missing, or does not start
         (reason, *_) = str(error).strip().splitlines() or [type(error).__name__]
-        warnings.warn(
+        warn(
             f"figure: no PNG can be drawn here ({reason}), so it was written as {DRAWING}, which the hub does not "
-            "show. Install a Chrome or Chromium browser and caa-interp[figures] for a PNG.",
-            stacklevel=3,
+            "show. Install a Chrome or Chromium browser and caa-interp[figures] for a PNG."
         )
     (folder / PICTURE).unlink(missing_ok=True)
     (folder / DRAWING).write_text(figure.to_json(), encoding="utf-8")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from typing import Any, Literal, get_args
 from jinja2 import TemplateError
 
 from caa_interp.behaviors.pairs import ContrastPair
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, check_choice, warn
 from caa_interp.models.access import check_model, is_bridge
 from caa_interp.prompts.conversation import Prompt, messages_of
 from caa_interp.prompts.rendering import Format, Rendering, common_prefix, render_pair
@@ -85,8 +84,7 @@ class PromptFormat:
     generation_ends: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
-        if self.style not in get_args(Style):
-            raise InputError(f"style: {self.style!r} is not one of {', '.join(map(repr, get_args(Style)))}.")
+        check_choice("style", self.style, get_args(Style))
         if self.style == "chat-template" and not self.tokenizer.chat_template:
             raise InputError("style: 'chat-template', but the tokenizer has no chat template. Choose another style.")
         if self.template is None and self.template_arguments:
@@ -130,10 +128,9 @@ class PromptFormat:
             name = form.template.date_argument
             pinned = f'pass prompt_format=PromptFormat.of(model, {name}="1 Jan 2025")'
             advice = pinned if name else "no argument pins it"
-            warnings.warn(
+            warn(
                 "prompts: the model's chat template prints today's date, so that prompts and results change from day "
-                f"to day; {advice}.",
-                stacklevel=2,
+                f"to day; {advice}."
             )
         return form
 
@@ -161,6 +158,9 @@ class PromptFormat:
 
     def text(self, prompt: Prompt, answer: str = "", system_prompt: str | None = None) -> str:
         """Return the text of a prompt, followed by ``answer`` if one is given.
+
+        A chat template's text begins with BOS where the model has one: give TransformerLens ``prepend_bos=False`` with
+        it, or the ids of :meth:`tokens`, which need nothing.
 
         Parameters
         ----------
@@ -348,10 +348,9 @@ def check_prompt(metadata: Mapping[str, Any], form: PromptFormat) -> None:
     except InputError:
         now = "none: it takes no system prompt"
     if now != then:
-        warnings.warn(
+        warn(
             f"vector {metadata.get('behavior') or 'vector'!r}: it was made from prompts in the style "
             f"{metadata.get('prompt_style')!r} with the template arguments {metadata.get('template_arguments') or {}} "
             f"(digest {then}), and is applied to prompts in the style {form.style!r} with "
-            f"{dict(form.template_arguments)} (digest {now}). If that is not meant, pass prompt_format.",
-            stacklevel=3,
+            f"{dict(form.template_arguments)} (digest {now}). If that is not meant, pass prompt_format."
         )

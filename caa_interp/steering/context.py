@@ -73,7 +73,7 @@ def steer(
     Warns
     -----
     UserWarning
-        When the block ends, if no position was changed although an intervention asks for it.
+        When the block ends, if an intervention with a multiplier other than 0 changed no position.
 
     Notes
     -----

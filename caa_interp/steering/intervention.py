@@ -98,7 +98,8 @@ class Condition:
     interventions
         What is done, in turn; none for the unsteered model.
     vector, kind, layer, multiplier, operator, positions
-        What the columns of these names say. Of several interventions, layer and multiplier are the first one's.
+        What the columns of these names say. Of several interventions, layer and multiplier are the first one's, and
+        operator has one part for each, with `` + `` in between.
     """
 
     interventions: tuple[Intervention, ...]
@@ -136,16 +137,18 @@ def condition_of(steering: Steering, name: str | None = None) -> Condition:
     if not several:
         return Condition((), name or "unsteered", "unsteered", None, 0.0, "", "")
     first = several[0]
-    names = [
-        one.vector.name if one.operator is add else f"{one.vector.name} ({name_of(one.operator)})" for one in several
-    ]
+    layers: dict[str, list[str]] = {}
+    for one in several:
+        own = one.vector.name if one.operator is add else f"{one.vector.name} ({name_of(one.operator)})"
+        layers.setdefault(own, []).append(str(one.layer))
+    names = [own if len(at) == 1 else f"{own} (layers {', '.join(at)})" for own, at in layers.items()]
     return Condition(
         several,
-        name or " + ".join(dict.fromkeys(names)),
+        name or " + ".join(names),
         first.vector.kind,
         first.layer,
         first.multiplier,
-        " + ".join(dict.fromkeys(name_of(one.operator) for one in several)),
+        " + ".join(name_of(one.operator) for one in several),
         " + ".join(dict.fromkeys(name_of_positions(one.positions) for one in several)),
     )
 

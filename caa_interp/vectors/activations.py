@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, warn
 from caa_interp.models.access import (
     HOOK,
     block_indices,
@@ -248,11 +247,10 @@ def _read(
             follows.append(likelier[0] == likelier[1])
         yield result.residual.unflatten(0, (-1, 2))
     if len(follows) >= _LEAST_PAIRS and sum(follows) < len(follows) / 2:
-        warnings.warn(
+        warn(
             f"format='choices': asked about {len(follows)} pairs in both letter orders, the model chose one letter "
             f"for {len(follows) - sum(follows)} of them, whichever answer it stood for. It does not read letters, so a "
-            "vector made from them will hardly steer. Use format='text'.",
-            stacklevel=2,
+            "vector made from them will hardly steer. Use format='text'."
         )
 
 

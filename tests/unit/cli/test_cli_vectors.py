@@ -242,6 +242,14 @@ def test_several_vectors_are_applied_together(vector, loaded, tiny_llama):
     pd.testing.assert_frame_equal(pd.DataFrame(told), expected, check_dtype=False)
 
 
+def test_one_vector_is_applied_at_several_layers(vector, loaded, tiny_llama):
+    options = ["--layer", "1-3", "--multiplier", "2", "--multipliers", "1", "--max-new-tokens", "4", "--json"]
+    told = json.loads(done("generate", "liking.safetensors", "The sea?", *options).stdout)
+    band = [caa.Intervention(vector, layer, 2.0) for layer in (1, 2, 3)]
+    expected = caa.generate(tiny_llama, ["The sea?"], steering=[band], max_new_tokens=4)
+    pd.testing.assert_frame_equal(pd.DataFrame(told), expected, check_dtype=False)
+
+
 def test_samples_stand_one_below_the_other(vector, loaded):
     options = ["--layer", "1", "--n", "3", "--temperature", "1", "--max-new-tokens", "1", "--multipliers", "0,1"]
     caa_options = [*options, "--json"]

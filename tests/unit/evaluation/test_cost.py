@@ -106,10 +106,9 @@ def test_a_calibrated_multiplier_gives_the_divergence(tiny_llama, vector, target
 
 
 def test_a_divergence_that_is_out_of_reach(tiny_llama, vector):
-    """Beyond full capping nothing more happens to a projection that lies inside the range."""
-    wide = caa.Cap(low=-1e6, high=1e6)
-    with pytest.raises(caa.InputError, match=r"was not reached with operator Cap\(low=.*largest found: 0\)"):
-        caa.evaluation.calibrate(tiny_llama, vector, PROMPTS, layer=1, operator=wide, n_tokens=4)
+    never = caa.steering.AddIf(-1e6)
+    with pytest.raises(caa.InputError, match=r"no multiplier gives .* with operator AddIf\(.*found: 0 to 0\)"):
+        caa.evaluation.calibrate(tiny_llama, vector, PROMPTS, layer=1, operator=never, n_tokens=4)
 
 
 def test_a_share_of_the_residual_norm(tiny_llama, vector, pairs):

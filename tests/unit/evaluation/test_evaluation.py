@@ -385,7 +385,7 @@ def test_unsteered_is_no_condition_to_choose():
 
 
 def test_a_slope_needs_two_multipliers():
-    with pytest.raises(caa.InputError, match="table: it holds one multiplier; a slope needs at least two"):
+    with pytest.raises(caa.InputError, match="table: 'v' has one multiplier, 1; a slope needs at least two"):
         caa.steerability(made_up([(0, "", 0, 1.0, 2.0)]))
 
 

@@ -265,3 +265,10 @@ def test_what_is_refused(tiny_llama):
         bake(tiny_llama, one)
     with pytest.raises(caa.InputError, match="vector: it is zero at layer 1, so it gives no direction"):
         orthogonalize(tiny_llama, 0 * one, layer=1)
+
+
+@pytest.mark.parametrize("positions", ["prompt", "answer", "after_thinking", caa.steering.FirstAnswerTokens(3), [3, 4]])
+def test_positions_that_weights_cannot_honor(tiny_llama, positions):
+    given = caa.Intervention(vector(tiny_llama), 1, positions=positions)
+    with pytest.raises(caa.InputError, match=r"positions: .*; weights steer every position. Give 'all'"):
+        bake(tiny_llama, given)

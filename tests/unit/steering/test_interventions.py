@@ -20,7 +20,7 @@ OPERATORS = {
     "add_keeping_norm": (add_keeping_norm, ("add_keeping_norm",)),
     "ablate": (ablate, ("ablate",)),
     "project to": (ProjectTo(1.5), ("project to", 1.5)),
-    "cap": (Cap(-0.2, 0.3), ("cap", -0.2, 0.3)),
+    "cap": (Cap(low=-0.2, high=0.3), ("cap", -0.2, 0.3)),
     "add if below": (AddIf(0.1), ("add if below", 0.1)),
 }
 POSITIONS = {

@@ -98,11 +98,11 @@ def test_project_to_moves_the_projection_to_the_value_and_part_of_the_way():
 
 def test_cap_moves_only_what_is_outside():
     residual, vector = drawn(200, 16), drawn(16, seed=1)
-    before, after = along(residual, vector), along(caa.Cap(-0.5, 0.25)(residual, vector, 1.0), vector)
+    before, after = along(residual, vector), along(caa.Cap(low=-0.5, high=0.25)(residual, vector, 1.0), vector)
     torch.testing.assert_close(after, before.clamp(-0.5, 0.25))
     inside = (before > -0.5) & (before < 0.25)
     assert 0 < int(inside.sum()) < 200
-    assert torch.equal(caa.Cap(-0.5, 0.25)(residual, vector, 1.0)[inside], residual[inside])
+    assert torch.equal(caa.Cap(low=-0.5, high=0.25)(residual, vector, 1.0)[inside], residual[inside])
 
 
 def test_add_if_adds_on_one_side_of_the_threshold():
@@ -121,6 +121,7 @@ def test_add_if_adds_on_one_side_of_the_threshold():
     [
         (lambda: caa.steering.ProjectTo(math.nan), "value: nan is not a finite number"),
         (lambda: caa.Cap(), "neither is given"),
+        (lambda: caa.steering.operator_named("Cap(3.0)"), r"operator: 'Cap\(3.0\)'; give one of"),
         (lambda: caa.Cap(low=2, high=1), "low must be at most high"),
         (lambda: caa.steering.AddIf(1.0, "over"), "side: 'over' is not one of 'below', 'above'"),
         (lambda: caa.steering.AddIf(math.inf), "threshold: inf is not a finite number"),
