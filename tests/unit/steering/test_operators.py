@@ -128,7 +128,7 @@ def test_add_if_adds_on_one_side_of_the_threshold():
         (lambda: caa.steering.AddIf(None), "threshold: None is not a finite number"),
         (lambda: caa.steering.ProjectTo("2"), "value: '2' is not a finite number"),
         (lambda: caa.steering.ProjectTo(10**400), "value: 10+ is not a finite number"),
-        (lambda: caa.Cap(None, 3), "low and high: None and 3; give numbers"),
+        (lambda: caa.Cap(low=None, high=3), "low and high: None and 3; give numbers"),
         (lambda: caa.Cap(high=math.nan), "low and high: -inf and nan; give numbers"),
         (lambda: operator_named("ProjectTo(" + "-" * 5000 + "1)"), "operator: 'ProjectTo\\(-+; give one of"),
         (lambda: positions_named("9" * 5000), "positions: '9+; give one of"),
