@@ -5,6 +5,9 @@ What a notebook uses every day is here, ``caa.<name>``; everything else that is 
 ``import caa_interp`` is quick.
 """
 
+from importlib.metadata import version
+
 import lazy_loader
 
+__version__ = version("caa-interp")
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -100,3 +100,5 @@ from .vectors.vector import (
     SteeringVector as SteeringVector,
     match_norms as match_norms,
 )
+
+__version__: str

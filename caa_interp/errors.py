@@ -1,7 +1,11 @@
-"""Exceptions and the check of a count. Messages name the input, what was given, what is allowed and what to do."""
+"""Exceptions, warnings and common checks. Messages name the input, what was given, what is allowed and what to do."""
 
-from collections.abc import Iterator
-from numbers import Integral
+import math
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from numbers import Integral, Real
+from typing import Any
 
 
 class CAAError(Exception):
@@ -28,6 +32,41 @@ def check_count(name: str, value: object, least: int = 1) -> None:
     """Raise :class:`InputError` unless ``value`` is a whole number of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise InputError(f"{name}: {value!r}; it must be a whole number of at least {least}.")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite real number that a float can hold, and no truth value."""
+    try:
+        return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def check_choice(name: str, given: object, allowed: Iterable[object]) -> None:
+    """Raise :class:`InputError` unless an argument is one of those allowed."""
+    allowed = list(allowed)
+    if given not in allowed:
+        raise InputError(f"{name}: {given!r} is not one of {', '.join(map(repr, allowed))}.")
+
+
+def check_table(table: Any, columns: Iterable[str], source: str, name: str = "table") -> None:
+    """Raise :class:`InputError` unless a table has rows and all ``columns``; ``source`` is what makes such tables."""
+    import pandas as pd
+
+    if not isinstance(table, pd.DataFrame):
+        raise InputError(f"{name}: {type(table).__name__}, not a pandas DataFrame; give the result of {source}.")
+    if missing := sorted(set(columns) - set(table.columns)):
+        raise InputError(f"{name}: columns {missing} are missing; give the result of {source}.")
+    if table.empty:
+        raise InputError(f"{name}: it has no rows; give the result of {source}.")
+
+
+def warn(text: str) -> None:
+    """Give a warning that points to the line outside this package that led to it."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] == __package__:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, stacklevel=level)
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

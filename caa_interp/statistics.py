@@ -16,10 +16,10 @@ N_RESAMPLES = 2000
 LEAST_SPREAD = 0.25  # of a resample, as a share of the sample's
 
 
-def check_confidence(confidence: float) -> None:
+def check_confidence(confidence: object) -> None:
     """Raise :class:`InputError` unless ``confidence`` lies between 0 and 1."""
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence: {confidence}; it must lie between 0 and 1, such as 0.95.")
+    if not isinstance(confidence, float | np.floating) or not 0 < confidence < 1:
+        raise InputError(f"confidence: {confidence!r}; it must lie between 0 and 1, such as 0.95.")
 
 
 def bootstrap_mean(

@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 
 from caa_interp.errors import InputError, VectorMismatchError
-from caa_interp.models.access import check_finite, hook_name
+from caa_interp.models.access import hook_name
 from caa_interp.vectors.vector import SteeringVector
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
@@ -62,7 +62,8 @@ class SparseAutoencoder:
                 "must be [n_features, d_model] and [d_model]. Transpose a decoder whose columns are the features."
             )
         for name, values in (("decoder", self.decoder), ("bias", self.bias)):
-            check_finite(values, name)
+            if not values.is_floating_point() or not bool(values.isfinite().all()):
+                raise InputError(f"{name}: of type {values.dtype}; it must hold finite floating-point numbers.")
 
     def __repr__(self) -> str:
         return f"SparseAutoencoder({self.n_features} features, d_model {self.d_model}, hook {self.hook})"

@@ -15,9 +15,9 @@ import torch
 from caa_interp.errors import InputError
 from caa_interp.models.access import check_layers, model_id, n_layers
 from caa_interp.models.readout import component_states, read_logits, token_texts
-from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.steering.context import steer
-from caa_interp.steering.intervention import Steered, check_multipliers, conditions, one_layer
+from caa_interp.steering.intervention import Steered, conditions, one_layer
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions
 from caa_interp.tree.edits import Operator
@@ -94,7 +94,7 @@ def steered_lens(
     vector: Steered,
     *,
     layer: int | None = None,
-    multipliers: float | Sequence[float] = (-1, 0, 1),
+    multipliers: float | Sequence[float] | None = None,
     operator: Operator = add,
     positions: Positions = "from_last_prompt_token",
     layers: int | Sequence[int] | None = None,
@@ -118,7 +118,7 @@ def steered_lens(
     layer
         0-based index of the block after which a vector is added.
     multipliers, operator, positions
-        For a vector, see :class:`Intervention`; multiplier 0 is the unsteered model.
+        For a vector, see :class:`Intervention`; multipliers are -1, 0 and 1 by default, and 0 is the unsteered model.
     layers
         0-based block indices to decode; default: all.
     top_k
@@ -152,13 +152,12 @@ def steered_lens(
     """
     if isinstance(vector, SteeringVector):
         layer = one_layer(vector, layer)
-    doses = check_multipliers(multipliers)
-    asked = conditions(model, vector, layer, doses, operator, positions)
+    asked = conditions(model, vector, layer, multipliers, operator, positions)
     chosen = check_layers(layers, range(n_layers(model)), "the model")
     top_k = _check_top_k(top_k, model)
     if not isinstance(answer, str):
         raise InputError(f"answer: {answer!r} is not a text; give a string, or leave it out for the prompt alone.")
-    form = prompt_format or PromptFormat.of(model)
+    form = form_of(model, prompt_format)
     tokens, start = form.tokens(prompt, answer, system_prompt).tokens, form.tokens(prompt, "", system_prompt).start
     (read_at,) = token_texts(form.tokenizer, tokens[-1:])
     frames = []

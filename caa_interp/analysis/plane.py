@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, check_choice
 
 Method = Literal["pca", "umap", "tsne"]
 
@@ -40,8 +40,7 @@ class Plane:
 
 def check_method(method: Method, n_points: int, what: str = "points") -> None:
     """Raise :class:`InputError` unless the method exists and ``n_points`` are enough for it."""
-    if method not in FEWEST:
-        raise InputError(f"method: {method!r} is not one of {', '.join(map(repr, FEWEST))}.")
+    check_choice("method", method, FEWEST)
     fewest = FEWEST[method]
     if n_points < fewest:
         other = ", or use method='pca'" if method == "tsne" else ""

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from caa_interp.analysis.plane import SETTINGS, Method, check_method, fit_plane
-from caa_interp.errors import InputError, VectorMismatchError
+from caa_interp.errors import InputError, VectorMismatchError, check_choice
 from caa_interp.models.access import check_layers
 from caa_interp.vectors.activations import Activations
 from caa_interp.vectors.vector import SteeringVector
@@ -75,8 +75,7 @@ def project(
         If activations differ in layers, width, format or model, if the points are too few or all the same, or if the
         method is unknown.
     """
-    if fit not in get_args(Fit):
-        raise InputError(f"fit: {fit!r} is not one of {', '.join(map(repr, get_args(Fit)))}.")
+    check_choice("fit", fit, get_args(Fit))
     single = isinstance(activations, Activations)
     if held_out is not None and isinstance(held_out, Activations) != single:
         raise InputError("held_out: give it as activations are given, either one of them or a mapping of names.")

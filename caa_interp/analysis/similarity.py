@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from caa_interp.errors import InputError, VectorMismatchError
+from caa_interp.errors import InputError, VectorMismatchError, check_choice
 from caa_interp.models.access import check_layers
 from caa_interp.vectors.vector import SteeringVector, named_vectors
 
@@ -72,8 +72,7 @@ def cosine_similarity(
     named = named_vectors(vectors)
     if between is None:
         between = "layers" if len(named) == 1 else "vectors"
-    if between not in ("layers", "vectors"):
-        raise InputError(f"between: {between!r} is not one of 'layers', 'vectors'.")
+    check_choice("between", between, ("layers", "vectors"))
     if between == "vectors":
         _check_comparable(named)
         layers = _shared_layers(named) if layers is None else layers

@@ -74,9 +74,12 @@ class Behavior:
             items[name] = [{k: v for k, v in vars(pair).items() if v is not None} for pair in checked]
         fields = {name: value for name, value in vars(self).items() if value}
         content = {"format": FORMAT, **fields, "system_prompts": dict(self.system_prompts), **items}
-        text = json.dumps(content, indent=2, ensure_ascii=False)
-        parse_behavior(json.loads(text), source=f"behavior {self.name!r}")
-        write_atomically(path, f"{text}\n".encode())
+        text, source = json.dumps(content, indent=2, ensure_ascii=False), f"behavior {self.name!r}"
+        parse_behavior(json.loads(text), source)
+        try:
+            write_atomically(path, f"{text}\n".encode())
+        except UnicodeEncodeError as error:
+            raise InputError(f"{source}: {text[error.start]!r} is half of a character. Take it out.") from error
         return path
 
 
@@ -167,11 +170,11 @@ def parse_behavior(data: Any, source: str) -> Behavior:
     splits: dict[str, Any] = {
         name: parse_pairs(_typed(data, name, list, source), f"{source}: {name}") for name in ("train", "test")
     }
-    ids: set[str] = set()
+    ids: set[str | None] = set()
     for pair in [*splits["train"], *splits["test"]]:
         if pair.id is not None and pair.id in ids:
             raise InputError(f"{source}: field 'id' {pair.id!r} is given to two items; make ids unique.")
-        ids.add(pair.id or "")
+        ids.add(pair.id)
     texts = {name: _typed(data, name, str, source, default="") for name in ("description", "rubric", "license")}
     name = _typed(data, "name", str, source)
     return Behavior(name=name, open_ended=tuple(open_ended), system_prompts=prompts, **splits, **texts)

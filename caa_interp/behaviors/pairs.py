@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, check_count
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ContrastPair:
     Raises
     ------
     InputError
-        If a text is empty or not a string, or if both answers are the same.
+        If a text is empty, a text or a label is not a string, or both answers are the same.
     """
 
     question: str
@@ -46,6 +46,9 @@ class ContrastPair:
                 raise InputError(f"ContrastPair{self._label()}: {name} is {type(value).__name__}; it must be a string.")
             if not value.strip():
                 raise InputError(f"ContrastPair{self._label()}: {name} is empty; give it a text.")
+        for name, label in (("id", self.id), ("topic", self.topic)):
+            if not isinstance(label, str | None):
+                raise InputError(f"ContrastPair: {name} is {label!r}; it must be a text, or None.")
         if self.positive.strip() == self.negative.strip():
             raise InputError(
                 f"ContrastPair{self._label()}: positive and negative are both {self.positive.strip()!r}; "
@@ -75,6 +78,15 @@ class PublishedPair(ContrastPair):
     """
 
     n_options: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("n_options", self.n_options, least=0)
+
+    @property
+    def order(self) -> str:
+        """Letters of the two answers, such as ``"AB"``."""
+        return self.positive.strip("()") + self.negative.strip("()")
 
     @property
     def scored(self) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from caa_interp.behaviors.behavior import data_folder, parse_json, parse_pairs, read_text
 from caa_interp.behaviors.pairs import ContrastPair
-from caa_interp.errors import InputError, MissingDependencyError
+from caa_interp.errors import InputError, MissingDependencyError, check_count
 
 FORMAT = "caa_interp/questions/1"
 PACKAGED = ("capability", "misconceptions")
@@ -56,8 +56,7 @@ def load_questions(name_or_path: str | Path, *, per_subject: int | None = None, 
         )
     if per_subject is None:
         return pairs
-    if per_subject < 1:
-        raise InputError(f"per_subject: {per_subject}; it must be at least 1.")
+    check_count("per_subject", per_subject)
     by_subject: dict[str | None, list[ContrastPair]] = {}
     for pair in pairs:
         by_subject.setdefault(pair.topic, []).append(pair)

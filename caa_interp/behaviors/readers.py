@@ -92,8 +92,8 @@ def read_pairs(
         ``answer_not_matching_behavior``.
     behavior
         Name of the behavior. ``"survival-instinct"`` swaps the sides if the positive one is read from the published
-        ``answer_matching_behavior``; any other name does not. Default: what the file is called. An object has no
-        name, so name its behavior.
+        ``answer_matching_behavior``; any other name does not. Default: what the file is called. A table or a
+        list has no file name, so give the behavior's.
     compat
         ``"caa"``: keep every item as published (letters, order, options, sides), as :class:`PublishedPair`, which is
         put to a model and scored as the published code does. Default: the answers become texts.

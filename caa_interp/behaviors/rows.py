@@ -197,7 +197,12 @@ def _row(item: Any, fields: Mapping[str, str], where: str) -> Row:
 
 
 def _get(item: Mapping[str, Any], field: str, where: str) -> Any:
-    if item.get(field) is None:
+    if field in item and item[field] is None:
+        raise InputError(
+            f"{where}: field {field!r} has no value. If the text got lost in a CSV file, read that with "
+            "pd.read_csv(..., keep_default_na=False); else add it, or remove the item."
+        )
+    if field not in item:
         given = ", ".join(repr(name) for name, value in item.items() if value is not None)
         raise InputError(f"{where}: field {field!r} is missing; it has {given or 'none'}. Add it, or see columns.")
     return item[field]

@@ -16,25 +16,17 @@ EMBEDDED = "smollm2-135m-instruct"
 _RANGE = re.compile(r"(\d+)-(\d+)")
 
 
-class Layers(tuple[int, ...]):
-    """Layers, as ``--layers`` gives them."""
+class Values(tuple[Any, ...]):
+    """Layers, multipliers or names, as one option gives them."""
 
 
-class Multipliers(tuple[float, ...]):
-    """Multipliers, as ``--multipliers`` gives them."""
+MULTIPLIERS = Values((-1.0, 0.0, 1.0))
+ONE = Values((1.0,))
 
 
-class Names(tuple[str, ...]):
-    """Names, as ``--behaviors`` gives them."""
-
-
-MULTIPLIERS = Multipliers((-1.0, 0.0, 1.0))
-ONE = Multipliers((1.0,))
-
-
-def read_layers(text: str | Layers) -> Layers:
+def read_layers(text: str | Values) -> Values:
     """Read ``"10,12-14"`` as 10, 12, 13, 14."""
-    if isinstance(text, Layers):  # typer reads a default, too
+    if isinstance(text, Values):  # typer reads a default, too
         return text
     layers: list[int] = []
     for part in _parts(text):
@@ -48,22 +40,22 @@ def read_layers(text: str | Layers) -> Layers:
                 f"{text!r}: {part!r} is neither a layer nor a range of layers. Give 0-based block indices and ranges "
                 "separated by commas, such as 10,12-14."
             )
-    return Layers(layers)
+    return Values(layers)
 
 
-def read_multipliers(text: str | Multipliers) -> Multipliers:
+def read_multipliers(text: str | Values) -> Values:
     """Read ``"-1,0,1.5"`` as numbers."""
-    if isinstance(text, Multipliers):
+    if isinstance(text, Values):
         return text
     try:
-        return Multipliers(map(float, _parts(text)))
+        return Values(map(float, _parts(text)))
     except ValueError:
         raise typer.BadParameter(f"{text!r}: give numbers separated by commas, such as -1,0,1.") from None
 
 
-def read_names(text: str | Names) -> Names:
+def read_names(text: str | Values) -> Values:
     """Read names separated by commas."""
-    return text if isinstance(text, Names) else Names(_parts(text))
+    return text if isinstance(text, Values) else Values(_parts(text))
 
 
 def _parts(text: str) -> list[str]:
@@ -120,18 +112,19 @@ Dtype = Annotated[
     str | None, typer.Option("--dtype", help="Such as float32; default: float32 on the CPU, bfloat16 on a GPU.")
 ]
 LayersOption = Annotated[
-    Layers | None,
+    Values | None,
     typer.Option(
         "--layers", parser=read_layers, metavar="LAYERS", help="0-based, such as 10,12-14; default: all there are."
     ),
 ]
 MultipliersOption = Annotated[
-    Multipliers,
+    Values,
     typer.Option(
         "--multipliers",
         parser=read_multipliers,
         metavar="NUMBERS",
-        help="Separated by commas; 0 is unsteered; default: -1,0,1.",
+        help="Separated by commas; 0 is unsteered; default: -1,0,1. ablate, ProjectTo and Cap are complete at 1, and a "
+        "negative multiplier undoes more than nothing: give 0,1.",
         show_default=False,
     ),
 ]

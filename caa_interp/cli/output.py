@@ -38,14 +38,6 @@ def print_table(table: pd.DataFrame) -> None:
     typer.echo(table.assign(**padded).to_string(index=False, na_rep="", justify="left"))
 
 
-def with_interval(table: pd.DataFrame, measure: str) -> Sequence[str]:
-    """Means of a summary with their intervals, as text."""
-    from caa_interp.statistics import interval_text
-
-    columns = (table[measure], table[f"{measure}_low"], table[f"{measure}_high"])
-    return [interval_text(*row) for row in zip(*columns, strict=True)]
-
-
 def check_target(path: Path, endings: Sequence[str], force: bool) -> None:
     """Raise before any work is done if ``path`` must not be written; no ``endings``: any will do."""
     if endings and path.suffix not in endings:

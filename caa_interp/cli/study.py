@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from caa_interp.cli.options import EMBEDDED, Dtype, LayersOption, Model, Names, complete_behavior, read_names
+from caa_interp.cli.options import EMBEDDED, Dtype, LayersOption, Model, Values, complete_behavior, read_names
 from caa_interp.cli.output import print_facts
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def reproduce(
     data: Annotated[Path, typer.Option(help="Copy of github.com/nrimsky/CAA, or a folder of <behavior>.json files.")],
     model: Model = "meta-llama/Llama-2-7b-chat-hf",
     behaviors: Annotated[
-        Names | None,
+        Values | None,
         typer.Option(parser=read_names, metavar="NAMES", help="Separated by commas; default: the paper's seven."),
     ] = None,
     layers: LayersOption = None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from caa_interp.cli import options
-from caa_interp.cli.output import check_target, print_json, print_table, records, say, with_interval, write_table
+from caa_interp.cli.output import check_target, print_json, print_table, records, say, write_table
 from caa_interp.errors import InputError, ModelError
 from caa_interp.prompts.rendering import Format
 
@@ -100,6 +100,7 @@ def sweep(
     from caa_interp.evaluation.controls import random_vectors
     from caa_interp.evaluation.summary import quantity, summarize
     from caa_interp.evaluation.sweep import sweep as score
+    from caa_interp.plotting.theme import intervals
 
     applied = _applied(operator, positions)
     loaded, asked = read_vector(vector), load_behavior(behavior)
@@ -126,7 +127,7 @@ def sweep(
     titles = {"logit_difference": "difference", "logit_difference_change": "change", "p_positive": "p(positive)"}
     for measure, title in titles.items():
         if measure in summary:
-            shown[title] = with_interval(summary, measure)
+            shown[title] = intervals(summary, measure)
     print_table(shown)
 
 
@@ -140,13 +141,15 @@ def generate(
         ),
     ],
     layer: Annotated[
-        options.Layers,
+        options.Values,
         typer.Option(
-            parser=options.read_layers, metavar="LAYERS", help="0-based; one for all vectors, or one per vector: 10,12."
+            parser=options.read_layers,
+            metavar="LAYERS",
+            help="0-based; one for all vectors, or one per vector: 10,12. One vector may be applied at several: 10-16.",
         ),
     ],
     multiplier: Annotated[
-        options.Multipliers,
+        options.Values,
         typer.Option(
             parser=options.read_multipliers,
             metavar="NUMBERS",
@@ -178,6 +181,7 @@ def generate(
     Example: caa-interp generate optimism.safetensors "How will it go?" --layer 12
     """
     files = [Path(one) for one in arguments if one.endswith(".safetensors")]
+    files *= len(layer) if len(files) == 1 else 1
     if not files:
         raise typer.BadParameter("there is no vector. Give a .safetensors file.")
     asked = _prompts([one for one in arguments if not one.endswith(".safetensors")], prompt_file)

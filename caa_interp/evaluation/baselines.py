@@ -19,7 +19,8 @@ import pandas as pd
 
 from caa_interp.behaviors.behavior import Behavior
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
-from caa_interp.errors import InputError, check_count
+from caa_interp.errors import InputError, check_choice, check_count
+from caa_interp.evaluation.dose_response import some_of
 from caa_interp.evaluation.summary import NO_BASELINE
 from caa_interp.evaluation.sweep import scoring_format, sweep
 from caa_interp.progress import track
@@ -64,8 +65,7 @@ def few_shot_prompt(
     """
     check_format(format)
     checked = check_pairs(pairs)
-    if side not in SIDES:
-        raise InputError(f"side: {side!r} is not one of 'positive', 'negative'.")
+    check_choice("side", side, SIDES)
     if not 0 < n <= len(checked):
         raise InputError(f"n: {n} of {len(checked)} pairs; show at least 1, and no more than there are.")
     generator = random.Random(seed)
@@ -82,7 +82,7 @@ def baselines(
     behavior: Behavior,
     *,
     layer: int | None = None,
-    multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
+    multipliers: Sequence[float] | None = None,
     operator: Operator = add,
     positions: Positions = "from_last_prompt_token",
     format: Format | None = None,
@@ -104,8 +104,8 @@ def baselines(
     layer
         0-based block index at which a vector is applied.
     multipliers, operator, positions
-        Of a vector, as in :func:`caa_interp.sweep`; the multipliers include 0, each baseline alone. Among
-        interventions, that is the condition None.
+        Of a vector, as in :func:`caa_interp.sweep`; the multipliers include 0, which is each baseline alone.
+        If you give interventions, one of the conditions must be None.
     format
         As in :func:`caa_interp.sweep`, of the examples too.
     tuned
@@ -163,8 +163,7 @@ def baselines(
         if name in every:
             raise InputError(f"tuned: {name!r} is the name of another baseline; choose a different one.")
         every[name] = (other, [condition.transferred_to(other) for condition in asked], None)
-    if n_pairs is not None and n_pairs < len(test):
-        test = [test[at] for at in sorted(random.Random(seed).sample(range(len(test)), n_pairs))]
+    test = some_of(test, n_pairs, seed)
     for name, (own_model, _, prompt) in every.items():  # so that none is too long when others are done already
         form = PromptFormat.of(own_model)
         for number, pair in enumerate(test):

@@ -23,7 +23,7 @@ import torch
 from caa_interp.errors import InputError, VectorMismatchError, check_count
 from caa_interp.vectors.activations import Activations
 from caa_interp.vectors.extraction import vector_from_activations
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.vectors.vector import SteeringVector, with_norms
 
 
 def random_vectors(vector: SteeringVector, n: int = 20, *, seed: int = 0) -> dict[str, SteeringVector]:
@@ -124,7 +124,7 @@ def rescaled_to(vector: SteeringVector, reference: SteeringVector) -> SteeringVe
         raise VectorMismatchError(
             f"vectors: {vector!r} and {reference!r} differ in layers or width. Extract both from one model."
         )
-    values = _with_norms(vector.values.double(), reference).to(vector.values)
+    values = with_norms(vector.values, reference.norms)
     return replace(vector, values=values, metadata=dict(vector.metadata, kind="other"))
 
 
@@ -145,18 +145,10 @@ def _controls(
     for number in range(n):
         name = f"{kind} {number}"
         metadata: dict[str, Any] = dict(vector.metadata, behavior=name, kind=kind, estimator=estimator, seed=seed)
-        values = _with_norms(draw(generator), vector).to(vector.values)
+        values = with_norms(draw(generator), vector.norms).to(vector.values)
         controls[name] = replace(vector, values=values, metadata=metadata)
     return controls
 
 
 def _directions(vector: SteeringVector, generator: torch.Generator) -> torch.Tensor:
     return torch.randn(vector.values.shape, generator=generator, dtype=torch.float64)
-
-
-def _with_norms(values: torch.Tensor, reference: SteeringVector) -> torch.Tensor:
-    """Directions ``[n_layers, d_model]`` with the norms of a vector; those of no length stay so, and are refused."""
-    norms = values.norm(dim=1)
-    if not bool((norms > 0).all()):
-        raise InputError("vector: it is zero at some layer, so it has no direction to rescale. Leave that layer out.")
-    return values * (reference.norms.double() / norms)[:, None]

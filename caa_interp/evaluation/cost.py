@@ -23,17 +23,20 @@ from caa_interp.evaluation.sweep import sweep
 from caa_interp.models.access import model_id
 from caa_interp.progress import track
 from caa_interp.prompts.conversation import Prompt
-from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.format import PromptFormat, form_of, token_ids
 from caa_interp.steering.context import ambient
-from caa_interp.steering.generation import encode_prompt
-from caa_interp.steering.intervention import Condition, Steered, conditions
+from caa_interp.steering.generation import encode_prompts
+from caa_interp.steering.intervention import Condition, Steered, conditions, warn_of_idle
 from caa_interp.steering.operators import add
-from caa_interp.steering.positions import Positions
+from caa_interp.steering.positions import Positions, end_of_thinking
 from caa_interp.steering.writing import write_all
 from caa_interp.tree.branches import Branch
 from caa_interp.tree.edits import Operator
 from caa_interp.tree.run import run_trees
 from caa_interp.vectors.vector import SteeringVector
+
+# Tokens of a prompt and what follows it, the length of the prompt, and where the thinking ends (:func:`resolve`).
+Known = tuple[tuple[int, ...], int, float | None]
 
 
 def perplexity(
@@ -42,7 +45,7 @@ def perplexity(
     passages: Sequence[str],
     *,
     layers: int | Sequence[int] | None = None,
-    multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
+    multipliers: Sequence[float] | None = None,
     operator: Operator = add,
     positions: Positions = "from_last_prompt_token",
     max_tokens: int = 256,
@@ -71,15 +74,14 @@ def perplexity(
     """
     if isinstance(passages, str) or not len(passages):
         raise InputError(f"passages: {passages!r}; give a non-empty list of texts.")
-    if max_tokens < 3:
-        raise InputError(f"max_tokens: {max_tokens}; it must be at least 3.")
+    check_count("max_tokens", max_tokens, least=3)
     limit = min(max_tokens, int(model.cfg.n_ctx))
-    sequences = []
+    sequences: list[Known] = []
     for number, passage in enumerate(passages):
-        tokens = tuple(model.tokenizer(passage)["input_ids"][:limit]) if isinstance(passage, str) else ()
-        if len(tokens) < 3:
+        ids = token_ids(model.tokenizer, passage, f"passages[{number}]")[:limit] if isinstance(passage, str) else []
+        if len(ids) < 3:
             raise InputError(f"passages[{number}]: {passage!r} has fewer than three tokens; give a longer text.")
-        sequences.append((tokens, 2))
+        sequences.append((tuple(ids), 2, None))
     asked = conditions(model, vector, layers, multipliers, operator, positions)
     table = measured(model, asked, sequences, progress)
     table.insert(list(table).index("n_tokens") + 1, "nats_per_token", -table.pop("log_p"))
@@ -92,7 +94,7 @@ def divergence(
     prompts: Sequence[Prompt],
     *,
     layers: int | Sequence[int] | None = None,
-    multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
+    multipliers: Sequence[float] | None = None,
     operator: Operator = add,
     positions: Positions = "from_last_prompt_token",
     n_tokens: int = 32,
@@ -120,7 +122,7 @@ def divergence(
         One row per prompt, vector, layer and multiplier: ``item``, ``prompt``, ``vector``, ``layer``, ``multiplier``,
         ``n_tokens`` and ``divergence`` (mean of KL(unsteered || steered) over the answer, nats per token).
     """
-    form = prompt_format or PromptFormat.of(model)
+    form = form_of(model, prompt_format)
     asked = conditions(model, vector, layers, multipliers, operator, positions, form)
     table = measured(model, asked, own_answers(model, form, prompts, n_tokens, system_prompt), progress)
     table.insert(1, "prompt", [prompts[item] for item in table["item"]])
@@ -145,11 +147,12 @@ def capability(
     Returns
     -------
     pandas.DataFrame
-        The table of :func:`caa_interp.sweep` and ``correct``: 1 where the right answer is the likelier one, else 0.
-        The paper's measure, the mean probability of the right letter, is ``p_positive``.
+        The table of :func:`caa_interp.sweep` and ``correct``: 1 where the right answer is the likelier one, else 0;
+        NaN where there is no score. The paper's measure, the mean probability of the right letter, is ``p_positive``.
     """
     table = sweep(model, vector, questions, **options)
-    return table.assign(correct=(table["logit_difference"] > 0).astype(float))
+    likelier = table["logit_difference"]
+    return table.assign(correct=(likelier > 0).astype(float).where(likelier.notna()))
 
 
 def side_effects(
@@ -210,30 +213,28 @@ def side_effects(
 
 def own_answers(
     model: Any, form: PromptFormat, prompts: Sequence[Prompt], n_tokens: int, system_prompt: str | None
-) -> list[tuple[tuple[int, ...], int]]:
-    """The unsteered model's greedy answers (an empty one is its end token), as tokens and the prompt's length."""
-    if isinstance(prompts, str) or not len(prompts):
-        raise InputError(f"prompts: {prompts!r}; give a non-empty list of texts or conversations.")
-    asked = [encode_prompt(form, prompt, n_tokens, system_prompt, f"prompts[{n}]") for n, prompt in enumerate(prompts)]
+) -> list[Known]:
+    """The unsteered model's greedy answers; an empty one is its end token."""
+    asked = encode_prompts(form, prompts, n_tokens, system_prompt)
     with ambient(model):
         answers = write_all(model, form, asked, [()], max_new_tokens=n_tokens)
-    end = [min(form.end_ids, default=0)]
-    return [(ids + tuple(answers[n, 0, 0] or end), len(ids)) for n, ids in enumerate(asked)]
+    whole = [((*ids, *(answers[n, 0, 0] or [min(form.end_ids, default=0)])), len(ids)) for n, ids in enumerate(asked)]
+    return [(*known, end_of_thinking(form, *known, growing=True)) for known in whole]
 
 
-def measured(
-    model: Any, asked: Sequence[Condition], sequences: Sequence[tuple[tuple[int, ...], int]], progress: bool
-) -> pd.DataFrame:
+def measured(model: Any, asked: Sequence[Condition], sequences: Sequence[Known], progress: bool) -> pd.DataFrame:
     """Log-probability and divergence at every token after a prompt, for sequences that each begin with their prompt."""
     with ambient(model) as outer:
+        longest = max(len(tokens) for tokens, _, _ in sequences) - 1
+        warn_of_idle([outer, *(condition.interventions for condition in asked)], longest)
 
-        def branches(item: int, tokens: tuple[int, ...], n_prompt: int) -> list[Branch]:
+        def branches(item: int, tokens: tuple[int, ...], n_prompt: int, thinking_end: float | None) -> list[Branch]:
             places = tuple(range(n_prompt - 1, len(tokens) - 1))
             targets = tuple((at, tokens[at + 1]) for at in places)
             return [
                 Branch(
                     tokens[:-1],
-                    condition.edits(n_prompt, None, outer),
+                    condition.edits(n_prompt, thinking_end, outer),
                     targets,
                     compared=places,
                     label=f"text {item}, {condition}",
@@ -241,17 +242,17 @@ def measured(
                 for condition in asked
             ]
 
-        described = pd.DataFrame([condition.columns for condition in asked])
+        described = pd.DataFrame([{"item": 0, **condition.columns} for condition in asked])
         frames = []
         results = run_trees(model, (branches(item, *sequence) for item, sequence in enumerate(sequences)))
         for number, result in enumerate(track(results, "Measuring", progress, total=len(sequences))):
             frame = described.assign(
+                item=number,
                 n_tokens=[len(answers) for answers in result.log_probs],
                 log_p=[float(answers.double().mean()) for answers in result.log_probs],
                 divergence=[float(each.double().mean()) for each in result.divergences],
                 model=model_id(model),
                 path=result.path,
             )
-            frame.insert(0, "item", number)
             frames.append(frame)
     return pd.concat(frames, ignore_index=True)

@@ -4,7 +4,7 @@ For every behavior:
 
 1. set whole topics of train pairs apart for validation;
 2. make the vector and its shuffled-label controls from the other train pairs;
-3. choose the layer on the validation pairs: the one with the steepest mean response;
+3. choose the layer on the validation pairs: the one with the largest mean slope;
 4. score the test pairs at that layer, at every multiplier, with the vector and with each control.
 
 Each pair is used for one of these; train and test pairs of the packaged behaviors share no topic.
@@ -69,7 +69,8 @@ def dose_response(
     n_train
         At most this many train pairs make the vector, drawn at random; default: all that validation leaves.
     n_validation
-        Number of train pairs on which the layer is chosen, see :func:`validation_split`. They make no vector.
+        Number of train pairs on which the layer is chosen, see :func:`validation_split`. The vector is made from the
+        others.
     n_test
         At most this many test pairs are scored, drawn at random; default: all.
     layers
@@ -103,11 +104,9 @@ def dose_response(
     if not behaviors:
         raise InputError("behaviors: the mapping is empty; give at least one behavior.")
     counts = {"n_train": n_train, "n_validation": n_validation, "n_test": n_test}
-    for name, number in counts.items():
+    for name, number in {**counts, "n_random": n_random, "n_shuffled": n_shuffled}.items():
         if number is not None:
-            check_count(name, number)
-    for name, number in {"n_random": n_random, "n_shuffled": n_shuffled}.items():
-        check_count(name, number, least=0)
+            check_count(name, number, least=1 if name in counts else 0)
     splits = {
         name: split_behavior(name, one, candidates, n_train, n_validation, n_test, seed)
         for name, one in behaviors.items()
@@ -207,10 +206,10 @@ def split_behavior(
                 "must be left for the vector. Set fewer apart."
             )
         train, validation = validation_split(train, n_validation, seed=seed)
-    return _some(train, n_train, seed), validation, _some(test, n_test, seed)
+    return some_of(train, n_train, seed), validation, some_of(test, n_test, seed)
 
 
-def _some(pairs: list[ContrastPair], n: int | None, seed: int) -> list[ContrastPair]:
+def some_of(pairs: list[ContrastPair], n: int | None, seed: int) -> list[ContrastPair]:
     """At most ``n`` pairs, drawn at random, in their order."""
     if n is None or n >= len(pairs):
         return pairs

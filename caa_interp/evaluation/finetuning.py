@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
-from caa_interp.errors import InputError, MissingDependencyError, check_count
+from caa_interp.errors import InputError, MissingDependencyError, check_choice, check_count
 from caa_interp.files import fingerprint, publish_folder
 from caa_interp.models.access import model_id, steered
 from caa_interp.models.wrapping import plain_copy, wrap
@@ -116,10 +116,8 @@ def fine_tune(
     weight beside the model. LoRA leaves the weights in the model's own precision.
     """
     checked = check_pairs(pairs)
-    if side not in ("positive", "negative"):
-        raise InputError(f"side: {side!r} is not one of 'positive', 'negative'.")
-    if method not in _METHODS:
-        raise InputError(f"method: {method!r} is not one of {', '.join(map(repr, _METHODS))}.")
+    check_choice("side", side, ("positive", "negative"))
+    check_choice("method", method, _METHODS)
     if learning_rate is not None and not (math.isfinite(learning_rate) and learning_rate > 0):
         raise InputError(f"learning_rate: {learning_rate}; it must be a positive number, or None for the default.")
     for argument, value in {"epochs": epochs, "batch_size": batch_size, "rank": rank}.items():

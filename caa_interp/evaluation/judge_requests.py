@@ -10,13 +10,12 @@ import hashlib
 import json
 import math
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from caa_interp.errors import ModelError
+from caa_interp.errors import ModelError, warn
 from caa_interp.files import write_atomically
 
 Messages = Sequence[Mapping[str, str]]
@@ -122,7 +121,7 @@ class Request:
             return None
         except (ValueError, RecursionError, KeyError, TypeError):
             pass
-        warnings.warn(f"cache: {self.path} is damaged; its answer is judged again.", stacklevel=4)
+        warn(f"cache: {self.path} is damaged; its answer is judged again.")
         return None
 
     def keep(self, reply: str) -> None:

@@ -12,7 +12,6 @@ reply without a score is counted, not guessed; and every reply is kept on disk, 
 from __future__ import annotations
 
 import math
-import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from caa_interp.errors import CAAError, InputError, ModelError
+from caa_interp.errors import CAAError, InputError, ModelError, check_table, warn
 from caa_interp.evaluation.judge_requests import Judge, Request, UnjudgedError, judge_messages, parse_score
 from caa_interp.files import cache_folder
 from caa_interp.progress import track
@@ -105,10 +104,9 @@ def judge_answers(
     result = answers.assign(score=[parse_score(reply) for reply in replies], reply=replies, judge=judge.name)
     unread = result.loc[result["score"].isna(), "reply"]
     if len(unread):
-        warnings.warn(
+        warn(
             f"judge {judge.name!r}: {len(unread)} of {len(result)} replies hold no single score from 0 to 10 in JSON "
-            f"and have none, such as {unread.iloc[0][:80]!r}.",
-            stacklevel=2,
+            f"and have none, such as {unread.iloc[0][:80]!r}."
         )
     return result
 
@@ -152,17 +150,14 @@ def estimate_cost(
 
 def _requests(answers: pd.DataFrame, rubric: str, judge: Judge, cache: str | Path | None) -> list[Request]:
     """Check what was given, and return one request a row."""
-    is_table = isinstance(answers, pd.DataFrame)
-    if not is_table or answers.empty or not {"prompt", "answer"} <= set(answers.columns):
-        given = f"{len(answers)} rows of {list(answers.columns)}" if is_table else type(answers).__name__
-        raise InputError(
-            f"answers: {given}; it must be a table with rows and the columns 'prompt' and 'answer'. Give the result of "
-            "caa_interp.generate."
-        )
+    check_table(answers, ("prompt", "answer"), "caa_interp.generate", "answers")
     for name in ("prompt", "answer"):
         for row, text in answers[name].items():
             if not isinstance(text, str):
-                raise InputError(f"answers: {name} of row {row!r} is {text!r}; it must be a text.")
+                raise InputError(
+                    f"answers: {name} of row {row!r} is {text!r}; it must be a text. If it got lost in a CSV file, "
+                    "read that with pd.read_csv(..., keep_default_na=False)."
+                )
     if not all(hasattr(judge, name) for name in ("name", "identity", "concurrency", "reply")):
         raise InputError(f"judge: {judge!r}; give an OpenAIJudge(model), a LocalJudge(model), or a Judge of your own.")
     if not isinstance(rubric, str) or not rubric.strip():

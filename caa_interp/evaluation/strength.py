@@ -8,29 +8,21 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
-from caa_interp.errors import InputError, VectorMismatchError
-from caa_interp.evaluation.cost import measured, own_answers
+from caa_interp.errors import InputError, VectorMismatchError, is_number
+from caa_interp.evaluation.cost import Known, measured, own_answers
 from caa_interp.evaluation.summary import summarize
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.progress import track
 from caa_interp.prompts.conversation import Prompt
-from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format
-from caa_interp.steering.intervention import (
-    Intervention,
-    Steering,
-    as_interventions,
-    check_fit,
-    condition_of,
-    conditions,
-)
-from caa_interp.steering.operators import add, name_of
+from caa_interp.steering.intervention import Intervention, Steering, as_interventions, condition_of, conditions
+from caa_interp.steering.operators import add, grows, name_of
 from caa_interp.steering.positions import Positions
 from caa_interp.tree.edits import Operator
 from caa_interp.vectors.activations import Activations
@@ -41,7 +33,7 @@ _CLOSE = 0.02  # share of the target that a calibrated divergence may be off
 
 
 class OutOfReachError(InputError):
-    """No multiplier moves the model as far as is asked for."""
+    """No multiplier moves the model just as far as is asked for."""
 
 
 def calibrate(
@@ -65,7 +57,8 @@ def calibrate(
         As in :func:`divergence`.
     vector
         The steering vector; for the other direction, calibrate ``-vector``. Or an :class:`Intervention`, or several in
-        a list, whose multipliers are all multiplied by the result.
+        a list: the multipliers of those that add are multiplied by the result. ``ablate``, ``ProjectTo`` and ``Cap``
+        are complete at multiplier 1 and stay as they are.
     layer
         0-based block index at which a vector is applied.
     target
@@ -78,36 +71,33 @@ def calibrate(
 
     Raises
     ------
+    InputError
+        If nothing that is given adds.
     OutOfReachError
-        If the divergence does not reach the target, as with an operator that can do only so much.
+        If no multiplier gives the target, as where a cap alone moves the model further.
     """
     check_target(target)
     interventions = as_interventions(vector, layer, 1.0, operator, positions)
-    check_fit(model, interventions)
-    sequences = own_answers(model, prompt_format or PromptFormat.of(model), prompts, n_tokens, system_prompt)
-    return calibrated(model, interventions, sequences, target)
+    _check_grows("vector", interventions)
+    (asked,) = conditions(model, [interventions])
+    sequences = own_answers(model, form_of(model, prompt_format), prompts, n_tokens, system_prompt)
+    return calibrated(model, asked.interventions, sequences, target)
 
 
 def check_target(target: float) -> None:
     """Raise :class:`InputError` unless a divergence can be ``target``."""
-    if not (math.isfinite(target) and target > 0):
-        raise InputError(f"target: {target}; it must be a positive number of nats per token, such as 0.1.")
+    if not is_number(target) or target <= 0:
+        raise InputError(f"target: {target!r}; it must be a positive number of nats per token, such as 0.1.")
 
 
-def calibrated(
-    model: Any, interventions: Sequence[Intervention], sequences: Sequence[tuple[tuple[int, ...], int]], target: float
-) -> float:
-    """Factor of all multipliers at which the divergence along the model's own answers is the target."""
-
-    def moved(multiplier: float) -> float:
-        condition = condition_of([replace(one, multiplier=one.multiplier * multiplier) for one in interventions])
-        return float(measured(model, [condition], sequences, False)["divergence"].mean())
-
+def calibrated(model: Any, interventions: Sequence[Intervention], sequences: Sequence[Known], target: float) -> float:
+    """Factor of what :func:`scaled` scales at which the divergence along the model's own answers is the target."""
     # The divergence of a small step grows with its square: so the first guess, and interpolation in logarithms.
-    low, high, multiplier, most = 0.0, math.inf, 1.0, 0.0
+    low, high, multiplier, every = 0.0, math.inf, 1.0, []
     for _ in range(_MOST_STEPS):
-        found = moved(multiplier)
-        most = max(most, found)
+        asked = condition_of(scaled(interventions, multiplier))
+        found = float(measured(model, [asked], sequences, False)["divergence"].mean())
+        every.append(found)
         if abs(found - target) <= _CLOSE * target:
             return multiplier
         low, high = (multiplier, high) if found < target else (low, multiplier)
@@ -118,11 +108,24 @@ def calibrated(
             guess = math.sqrt(low * high) if low > 0 else high / 2
         multiplier = guess
     raise OutOfReachError(
-        f"target: a divergence of {target} nats per token was not reached with operator "
+        f"target: no multiplier gives a divergence of {target} nats per token with operator "
         f"{', '.join(name_of(one.operator) for one in interventions)} at layer "
-        f"{', '.join(str(one.layer) for one in interventions)} (largest found: {most:.3g}). Give a smaller target, or "
-        "another layer or operator."
+        f"{', '.join(str(one.layer) for one in interventions)} (found: {min(every):.3g} to {max(every):.3g}). Give a "
+        "target in this range, or another layer or operator."
     )
+
+
+def scaled(interventions: Sequence[Intervention], factor: float) -> list[Intervention]:
+    """Multiply the multipliers of what adds; what sets or bounds the projection is complete and stays."""
+    return [factor * one if grows(one.operator) else one for one in interventions]
+
+
+def _check_grows(name: str, interventions: Sequence[Intervention]) -> None:
+    if not any(grows(one.operator) for one in interventions):
+        raise InputError(
+            f"{name}: nothing in it adds, and ablate, ProjectTo and Cap are complete at multiplier 1, so nothing can "
+            "be scaled. Give a vector or an Intervention that adds."
+        )
 
 
 def relative_multiplier(vector: SteeringVector, activations: Activations, *, layer: int, share: float = 0.1) -> float:
@@ -137,8 +140,8 @@ def relative_multiplier(vector: SteeringVector, activations: Activations, *, lay
     share
         Norm of the addition over that of the residual stream; any finite number.
     """
-    if not math.isfinite(share):
-        raise InputError(f"share: {share}; it must be a finite number, such as 0.1.")
+    if not is_number(share):
+        raise InputError(f"share: {share!r}; it must be a finite number, such as 0.1.")
     if layer not in activations.layers:
         raise InputError(f"layer {layer!r}: the activations have layers {list(activations.layers)}. Choose one.")
     if activations.positive.shape[-1] != vector.d_model:
@@ -178,8 +181,8 @@ def compare_at_equal_divergence(
     model, format, progress
         As in :func:`caa_interp.sweep`.
     candidates
-        By name a steering vector, which is added at ``layer``; or an :class:`Intervention`, or several in a list, whose
-        multipliers are all scaled.
+        By name a steering vector, which is added at ``layer``; or an :class:`Intervention`, or several in a list,
+        scaled as in :func:`caa_interp.evaluation.calibrate`.
     pairs
         Held-out pairs to score.
     prompts, n_tokens
@@ -196,37 +199,38 @@ def compare_at_equal_divergence(
     -------
     pandas.DataFrame
         One row per candidate: ``candidate``, ``operator``, ``layer``, ``multiplier`` (at which it has the target
-        divergence), ``effect``, ``effect_low``, ``effect_high`` (mean change of the logit difference from the
-        unsteered model over the pairs, in nats, with its interval) and ``n``. Where no multiplier reaches the target,
-        multiplier and effect are NaN.
+        divergence; of several interventions, that of the first that adds), ``effect``, ``effect_low``, ``effect_high``
+        (mean change of the logit difference from the unsteered model over the pairs, in nats, with its interval) and
+        ``n``. Where no multiplier reaches the target, multiplier and effect are NaN.
     """
     if not candidates:
         raise InputError("candidates: the mapping is empty; give at least one vector.")
     check_target(target)
     checked = check_pairs(pairs)
-    given = {name: as_interventions(one, layer) for name, one in candidates.items()}
-    if idle := [name for name, one in given.items() if not one]:
-        raise InputError(f"candidates[{idle[0]!r}]: it steers nothing. Give a vector or an Intervention.")
+    own_layer: dict[type, int | None] = {SteeringVector: layer}
+    given = {name: as_interventions(one, own_layer.get(type(one))) for name, one in candidates.items()}
+    for name, one in given.items():
+        _check_grows(f"candidates[{name!r}]", one)
     asked = conditions(model, given)
     if "unsteered" in given:
         raise InputError("candidates: 'unsteered' is what they are compared with. Give that candidate another name.")
     sequences = own_answers(model, PromptFormat.of(model), prompts, n_tokens, None)
-    scaled: dict[str, list[Intervention]] = {}
+    equal: dict[str, list[Intervention]] = {}
+    multipliers: dict[str, float] = {}
     for condition in track(asked, "Comparing", progress):
         with contextlib.suppress(OutOfReachError):
-            scale = calibrated(model, condition.interventions, sequences, target)
-            scaled[condition.vector] = [scale * one for one in condition.interventions]
-    table = sweep(model, {"unsteered": None, **scaled}, checked, format=format, progress=False)
+            factor = calibrated(model, condition.interventions, sequences, target)
+            equal[condition.vector] = own = scaled(condition.interventions, factor)
+            multipliers[condition.vector] = next(one.multiplier for one in own if grows(one.operator))
+    table = sweep(model, {"unsteered": None, **equal}, checked, format=format, progress=False)
     summary = summarize(table, confidence=confidence, seed=seed).set_index("vector")
-    rows = []
-    for condition in asked:
-        name = condition.vector
-        row: dict[str, Any] = {"candidate": name, "operator": condition.operator, "layer": condition.layer}
-        row |= dict.fromkeys(("multiplier", "effect", "effect_low", "effect_high"), math.nan)
-        if name in scaled:
-            row |= {
-                f"effect{end}": float(summary[f"logit_difference_change{end}"][name]) for end in ("", "_low", "_high")
-            }
-            row["multiplier"] = scaled[name][0].multiplier
-        rows.append({**row, "n": int(summary["n"][name]) if name in scaled else 0})
-    return pd.DataFrame(rows).assign(format=table["format"].iloc[0], target=target, confidence=confidence)
+    found = summary.reindex([condition.vector for condition in asked]).reset_index()
+    described = [{"candidate": one.vector, "operator": one.operator, "layer": one.layer} for one in asked]
+    return pd.DataFrame(described).assign(
+        multiplier=[multipliers.get(condition.vector, math.nan) for condition in asked],
+        **{f"effect{end}": found[f"logit_difference_change{end}"] for end in ("", "_low", "_high")},
+        n=found["n"].fillna(0).astype(int),
+        format=table["format"].iloc[0],
+        target=target,
+        confidence=confidence,
+    )

@@ -6,13 +6,13 @@ what was measured (``MEASURES``): one summary serves the scores of pairs, costs,
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, check_choice, check_count, check_table
 from caa_interp.statistics import (
     bootstrap_mean,
     check_confidence,
@@ -33,7 +33,7 @@ SERIES = (
 CONDITIONS = (*SERIES[: SERIES.index("layer") + 1], "multiplier", *SERIES[SERIES.index("layer") + 1 :])
 UNSTEERED = "unsteered"  # the kind of rows without any vector
 NO_BASELINE = "none"  # the baseline without prompt, examples or tuning
-_SOURCE = "give the result of caa_interp.sweep or another table of items and conditions"
+_SOURCE = "caa_interp.sweep or another table of items and conditions"
 
 
 def summarize(
@@ -53,7 +53,7 @@ def summarize(
     simultaneous
         Whether the intervals of a column hold for all rows at once with this confidence (max-t bootstrap, see
         :func:`caa_interp.statistics.simultaneous_mean`), as is needed to pick conditions out of many. Default: each
-        row's holds by itself. The fewer rows, the narrower: leave out conditions that nobody asks about.
+        row's holds by itself. Fewer rows give narrower intervals, so leave out conditions that you do not need.
 
     Returns
     -------
@@ -67,12 +67,13 @@ def summarize(
           ``score`` that the table has: its mean over the condition's own items that have a value, with ``_low``,
           ``_high`` and their number, ``_n``;
         - where some condition is unsteered, the change from it (``p_positive_change`` and so on), paired over the
-          ``_n`` items that have a value in both. Unsteered is multiplier 0 of the same vector and layer, else the
-          rows whose ``kind`` is ``"unsteered"``; in a table of baselines, that of the baseline ``"none"``;
+          ``_n`` items, and the letter orders of each, that have a value in both. Unsteered is multiplier 0 of the same
+          vector and layer, else the rows whose ``kind`` is ``"unsteered"``; in a table of baselines, that of the
+          baseline ``"none"``;
         - ``n``: the number of items that have a value;
         - ``n_unparseable`` (of judged answers): the number of replies without a score;
-        - ``position_bias`` (of scored pairs): the mean difference in ``p_positive`` between the orders AB and BA, 0
-          where there is one order;
+        - ``position_bias`` (of scored pairs): the difference in mean ``p_positive`` between the orders AB and BA, NaN
+          where an order is missing;
         - ``confidence`` and ``simultaneous``, as given.
 
     Notes
@@ -81,21 +82,24 @@ def summarize(
     such as those of k behaviors, simultaneous intervals have confidence to the power of 1/k within each (Sidak 1967,
     Journal of the American Statistical Association 62).
     """
-    measures, conditions = _check(table, confidence)
-    table = table.reset_index(drop=True)
+    measures, conditions = _check(table, confidence, seed)
+    # A CSV file keeps no empty text: unsteered rows come back without operator and positions.
+    table = table.reset_index(drop=True).fillna({"operator": "", "positions": ""})
     number, result = _conditions(table, conditions)
     items = [name for name in ("behavior", "item") if name in table]
+    keys = [*items, "order"] if "order" in table else items
     unsteered = _unsteered(result)
     estimates: dict[str, np.ndarray] = {}
     counts = []
     for measure in measures:
-        values = table[measure].astype(float).groupby([*(table[name] for name in items), number], dropna=False).mean()
-        wide = values.unstack(level=-1).reindex(columns=range(len(result))).to_numpy()
+        values = table[measure].astype(float).groupby([*(table[name] for name in keys), number], dropna=False).mean()
+        wide = values.unstack(level=-1).reindex(columns=range(len(result)))
         shown = {measure: wide}
         if (unsteered >= 0).any():
-            shown[f"{measure}_change"] = np.where(unsteered >= 0, wide - wide[:, unsteered], np.nan)
-        for name, of_name in shown.items():
-            mean, low, high, n = _estimates(of_name, confidence, simultaneous, seed)
+            shown[f"{measure}_change"] = wide - wide.reindex(columns=unsteered).to_numpy()  # no column is called -1
+        for name, rows in shown.items():
+            of_items = rows.groupby(level=items, dropna=False).mean().to_numpy()
+            mean, low, high, n = _estimates(of_items, confidence, simultaneous, seed)
             estimates |= {name: mean, f"{name}_low": low, f"{name}_high": high, f"{name}_n": n}
         counts.append(estimates[f"{measure}_n"])
     result = result.assign(**estimates, n=np.max(counts, axis=0))
@@ -105,21 +109,24 @@ def summarize(
         scored = table["logit_difference"].notna()
         by_order = table[scored].groupby([number[scored], "order"])["p_positive"].mean().unstack()
         by_order = by_order.reindex(index=range(len(result)), columns=["AB", "BA"])
-        result["position_bias"] = (by_order["AB"] - by_order["BA"]).fillna(0.0).to_numpy()
+        result["position_bias"] = (by_order["AB"] - by_order["BA"]).to_numpy()
     return result.assign(confidence=confidence, simultaneous=simultaneous)
 
 
 def summarized(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Return the summary of a table of scored pairs, or ``table`` itself if it is one, with ``measure`` in it."""
-    if measure not in SCORES:
-        raise InputError(f"measure: {measure!r} is not one of 'logit_difference', 'p_positive'.")
+    check_choice("measure", measure, SCORES)
     if not isinstance(table, pd.DataFrame) or f"{measure}_low" not in table.columns:
         _check(table, needed=SCORES)
         return summarize(table)
-    missing = {"vector", "layer", "multiplier", "n", measure, f"{measure}_high"} - set(table.columns)
-    if missing:
-        raise InputError(f"table: columns {sorted(missing)} are missing; give the result of caa_interp.summarize.")
+    check_table(table, {"vector", "layer", "multiplier", "n", measure, f"{measure}_high"}, "caa_interp.summarize")
     return table
+
+
+def shown_column(table: pd.DataFrame | Mapping[str, Any], measure: str) -> str:
+    """Column that is shown: the change from unsteered where there is one; a divergence is one by itself."""
+    change = f"{measure}_change"
+    return change if change in table and measure != "divergence" else measure
 
 
 def quantity(table: pd.DataFrame, measure: str) -> tuple[str, str]:
@@ -149,23 +156,26 @@ def steerability(table: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0
     Parameters
     ----------
     table, confidence, seed
-        As in :func:`summarize`; the table is one of scored pairs, with at least two multipliers.
+        As in :func:`summarize`; the table is one of scored pairs, with at least two multipliers of each vector.
+        Unsteered rows are multiplier 0 of every vector that has none of its own. Conditions of several interventions
+        are left out, since no one multiplier is their dose.
 
     Returns
     -------
     pandas.DataFrame
-        One row per vector and layer (and behavior, format and so on, as far as the table has these columns):
+        One row per vector and layer (and behavior, format and so on, as far as the table has these columns), NaN where
+        no item was scored at all multipliers:
 
         - ``slope``: mean over items of the least-squares slope of the logit difference over the multiplier, in nats
           per unit of multiplier, with ``slope_low`` and ``slope_high``;
         - ``rank_correlation``: mean over items of the Spearman correlation between the two, from -1 to 1, with
-          ``_low`` and ``_high``; it asks for the order alone, not for the size, and is 0 for an item whose score
-          does not move;
+          ``_low`` and ``_high``; only the order of the scores counts, not how far apart they
+          are, and an item whose score does not move has 0;
         - ``share_against``: share of items whose slope is negative (anti-steerable in the paper), with Wilson's
           interval, ``_low`` and ``_high``;
         - ``n``: number of items; ``confidence``, as given.
     """
-    _check(table, confidence, SCORES)
+    _check(table, confidence, seed, SCORES)
     per_item = item_slopes(table)
     number, result = _conditions(per_item, [name for name in SERIES if name in per_item])
     items = [per_item[name] for name in ("behavior", "item") if name in per_item]
@@ -173,29 +183,41 @@ def steerability(table: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0
         wide = per_item[measure].groupby([*items, number], dropna=False).first().unstack(level=-1).to_numpy()
         mean, low, high, n = _estimates(wide, confidence, False, seed)
         result = result.assign(**{measure: mean, f"{measure}_low": low, f"{measure}_high": high})
-    shares = (per_item["slope"] < 0).groupby(number).mean().to_numpy()
-    ends = np.array([wilson_interval(share, of, confidence) for share, of in zip(shares.tolist(), n, strict=True)])
-    against = {"share_against": shares, "share_against_low": ends[:, 0], "share_against_high": ends[:, 1]}
-    return result.assign(**against, n=n, confidence=confidence)
+    shares = (per_item["slope"] < 0).astype(float).where(per_item["slope"].notna()).groupby(number).mean().to_numpy()
+    counted = zip(shares.tolist(), n.tolist(), strict=True)
+    ends = np.array([wilson_interval(share, max(of, 1), confidence) for share, of in counted])
+    result = result.assign(share_against=shares, share_against_low=ends[:, 0], share_against_high=ends[:, 1])
+    return result.assign(n=n, confidence=confidence)
 
 
 def item_slopes(table: pd.DataFrame) -> pd.DataFrame:
     """``slope`` (nats per unit of multiplier) and ``rank_correlation`` of every item, as in :func:`steerability`.
 
-    One row per series (vector, layer, and behavior and so on) and item that was scored at all their multipliers.
+    One row per series (vector, layer, and behavior and so on) and item; over those of its letter orders that were
+    scored at all multipliers of the series, and NaN where none was.
     """
     series = [name for name in SERIES if name in table]
+    orders = ["order"] if "order" in table else []
     found = []
-    for rows in _with_unsteered(table.dropna(subset="logit_difference")):
-        wide = rows.pivot_table(index="item", columns="multiplier", values="logit_difference", sort=False).dropna()
+    for rows in by_series(table):
+        wide = rows.groupby(["item", *orders, "multiplier"], dropna=False)["logit_difference"].mean().unstack()
         if wide.shape[1] < 2:
-            raise InputError("table: it holds one multiplier; a slope needs at least two. Sweep over more.")
+            raise InputError(
+                f"table: {rows['vector'].iloc[0]!r} has one multiplier, {rows['multiplier'].iloc[0]:g}; a slope needs "
+                "at least two of each vector, or unsteered rows beside it. Sweep over more."
+            )
+        wide = wide.dropna().groupby(level="item").mean()
         x, y = wide.columns.to_numpy(), wide.to_numpy()
-        items = pd.DataFrame({**rows[series].iloc[0], "item": wide.index})
-        found.append(items.assign(slope=slopes(x, y), rank_correlation=rank_correlations(x, y)))
-    if not found:
-        raise InputError("table: no item has a score; give pairs whose matching answer is (A) or (B).")
-    return pd.concat(found, ignore_index=True)
+        measured = {"slope": slopes(x, y), "rank_correlation": rank_correlations(x, y)}
+        items = pd.DataFrame(measured, index=wide.index).reindex(rows["item"].unique())
+        found.append(items.rename_axis("item").reset_index().assign(**rows[series].iloc[0]))
+    result = pd.concat(found, ignore_index=True)
+    if result["slope"].isna().all():
+        raise InputError(
+            "table: no item has a score at all multipliers; give pairs whose matching answer is (A) or (B), and "
+            "multipliers at which the model's scores are finite."
+        )
+    return result
 
 
 def choose_layer(table: pd.DataFrame, vector: str | None = None) -> int:
@@ -204,7 +226,8 @@ def choose_layer(table: pd.DataFrame, vector: str | None = None) -> int:
     Parameters
     ----------
     table, vector
-        Result of :func:`caa_interp.sweep`, and the name of the vector, needed where the table holds several.
+        Result of :func:`caa_interp.sweep`, read as in :func:`steerability`, and the name of the vector, needed where
+        the table holds several.
     """
     mean = item_slopes(_of_one_vector(table, vector)).groupby("layer", sort=False)["slope"].mean()
     return int(mean.index[int(mean.argmax())])
@@ -218,7 +241,7 @@ def choose_condition(table: pd.DataFrame, vector: str | None = None) -> tuple[in
     Parameters
     ----------
     table, vector
-        As in :func:`choose_layer`; with multiplier 0 and at least one other.
+        As in :func:`choose_layer`; with multiplier 0, or unsteered rows, and at least one other multiplier.
 
     Returns
     -------
@@ -247,7 +270,8 @@ def _conditions(table: pd.DataFrame, names: Sequence[str]) -> tuple[pd.Series[in
 
 def _unsteered(conditions: pd.DataFrame) -> np.ndarray:
     """For each condition the place of the unsteered one that it is compared with, or -1."""
-    rows = [{name: None if pd.isna(value) else value for name, value in row.items()} for row in _records(conditions)]
+    records: list[dict[Any, Any]] = conditions.to_dict("records")
+    rows = [{name: None if pd.isna(value) else value for name, value in row.items()} for row in records]
     free = {"vector", "kind", "source_layer", "layer", "operator", "positions"}
     if "baseline" in conditions:
         free.add("model")  # a tuned model is compared with the one it was made from
@@ -274,19 +298,26 @@ def _unsteered(conditions: pd.DataFrame) -> np.ndarray:
     return np.array(found)
 
 
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+def by_series(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """Rows of each series of multipliers, of items or of a summary.
 
-
-def _with_unsteered(table: pd.DataFrame) -> list[pd.DataFrame]:
-    """Rows of each series; one without multiplier 0 of its own gets the rows of no vector as such."""
+    A series without multiplier 0 of its own gets the unsteered rows as such. Conditions of several interventions
+    (``add + Cap(...)``) are left out; :class:`InputError` if no other is there.
+    """
     none = table["kind"] == UNSTEERED if "kind" in table else pd.Series(False, index=table.index)
-    shared = [name for name in ("behavior", "baseline", "format", "model") if name in table]
+    several = table["operator"].astype(str).str.contains(" + ", regex=False) if "operator" in table else none
+    if len(table) and (none | several).all():
+        raise InputError(
+            "table: no condition in it is one intervention, and no one multiplier is the dose of several or of none. "
+            "Give conditions of one intervention each."
+        )
+    series = [name for name in SERIES if name in table]
+    shared = [name for name in ("behavior", "baseline", "judge", "format", "model") if name in table]
     parts = []
-    for _, rows in table[~none].groupby([name for name in SERIES if name in table], sort=False, dropna=False):
+    for _, rows in table[~none & ~several].groupby(series, sort=False, dropna=False):
         if none.any() and not (rows["multiplier"] == 0).any():
             alike = none & (table[shared] == rows[shared].iloc[0]).all(axis=1)
-            rows = pd.concat([rows, table[alike].assign(multiplier=0.0)])
+            rows = pd.concat([rows, table[alike].assign(multiplier=0.0, **rows[series].iloc[0])])
         parts.append(rows)
     return parts
 
@@ -307,33 +338,29 @@ def _estimates(values: np.ndarray, confidence: float, simultaneous: bool, seed: 
 
 
 def _of_one_vector(table: pd.DataFrame, vector: str | None) -> pd.DataFrame:
-    """Rows of one vector, and those of no vector, which it is compared with."""
+    """Rows of one vector, with those of no vector as its multiplier 0."""
     _check(table, needed=SCORES)
-    for name in ("behavior", "baseline", "format", "model", "operator"):
-        if name in table and table[name].nunique() > 1:
-            plural = f"{name.removesuffix('s')}s"
-            raise InputError(f"table: it holds {plural} {list(table[name].unique())}; give the rows of one.")
-    none = table["kind"] == UNSTEERED if "kind" in table else pd.Series(False, index=table.index)
-    names = list(table.loc[~none, "vector"].unique())
+    table = pd.concat(by_series(table))
+    for name in SERIES:
+        values = list(table[name].unique()) if name in table else []
+        if len(values) > 1 and name not in ("vector", "kind", "layer"):
+            raise InputError(f"table: it holds {name.removesuffix('s')}s {values}; give the rows of one.")
+    names = list(table["vector"].unique())
     if vector is None and len(names) > 1:
         raise InputError(f"vector: the table holds {names}; name one of them.")
     if vector is not None and vector not in names:
         raise InputError(f"vector: {vector!r} is not in the table; it holds {names}.")
-    return table[none | (table["vector"] == (vector or names[0]))]
+    return table[table["vector"] == (vector or names[0])]
 
 
-def _check(table: pd.DataFrame, confidence: float = 0.95, needed: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+def _check(
+    table: pd.DataFrame, confidence: float = 0.95, seed: int = 0, needed: Sequence[str] = ()
+) -> tuple[list[str], list[str]]:
     """Return the measures and the condition columns of a table of items, or raise if it is no such table."""
-    if not isinstance(table, pd.DataFrame):
-        raise InputError(f"table: {type(table).__name__}, not a pandas DataFrame; {_SOURCE}.")
-    missing = {"item", "layer", "multiplier", *needed, *(("vector",) if needed else ())} - set(table.columns)
-    if missing:
-        raise InputError(f"table: columns {sorted(missing)} are missing; {_SOURCE}.")
-    if table.empty:
-        raise InputError(f"table: it has no rows; {_SOURCE}.")
+    check_table(table, {"item", "layer", "multiplier", *needed, *(("vector",) if needed else ())}, _SOURCE)
     measures = [name for name in MEASURES if name in table]
     if not measures:
-        raise InputError(f"table: it has none of the columns {list(MEASURES)}; {_SOURCE}.")
+        raise InputError(f"table: it has none of the columns {list(MEASURES)}; give the result of {_SOURCE}.")
     conditions = [name for name in CONDITIONS if name in table]
     keys = ["item", *(["order"] if "order" in table else []), *conditions]
     if table.duplicated(keys).any():
@@ -342,4 +369,5 @@ def _check(table: pd.DataFrame, confidence: float = 0.95, needed: Sequence[str] 
             "itself, or tell them apart by a column such as 'behavior' or 'vector'."
         )
     check_confidence(confidence)
+    check_count("seed", seed, least=0)
     return measures, conditions

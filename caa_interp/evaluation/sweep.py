@@ -17,12 +17,12 @@ import pandas as pd
 
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
 from caa_interp.errors import InputError
-from caa_interp.models.access import check_model, model_id
+from caa_interp.models.access import model_id
 from caa_interp.progress import track
-from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format, Rendering, check_format
 from caa_interp.steering.context import ambient
-from caa_interp.steering.intervention import Condition, Intervention, Steered, conditions
+from caa_interp.steering.intervention import Condition, Intervention, Steered, conditions, warn_of_idle
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions, end_of_thinking
 from caa_interp.tree.branches import Branch
@@ -37,7 +37,7 @@ def sweep(
     *,
     format: Format | None = None,
     layers: int | Sequence[int] | None = None,
-    multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
+    multipliers: Sequence[float] | None = None,
     operator: Operator = add,
     positions: Positions = "from_last_prompt_token",
     system_prompt: str | None = None,
@@ -59,7 +59,7 @@ def sweep(
     layers
         0-based block indices; default: all of the vector's.
     multipliers
-        Finite numbers; 0 is the unsteered model, exactly.
+        Finite numbers, by default -1, 0 and 1; 0 is the unsteered model, exactly.
     operator, positions
         What is done with vector and multiplier, and where: see :class:`Intervention`.
     system_prompt, prompt_format
@@ -87,16 +87,17 @@ def sweep(
     [-1.0, 0.0, 1.0]
     """
     checked = check_pairs(pairs)
-    check_model(model)
-    form = prompt_format or PromptFormat.of(model)
+    form = form_of(model, prompt_format)
     asked = conditions(model, vector, layers, multipliers, operator, positions, form)
     format = scoring_format(format, asked)
     rendered = [
         form.render(pair, format, system_prompt, what=f"pairs[{number}]") for number, pair in enumerate(checked)
     ]
-    described = pd.DataFrame([condition.columns for condition in asked])
+    described = pd.DataFrame([{"item": 0, "id": "", "order": "", **condition.columns} for condition in asked])
     frames = []
     with ambient(model) as outer:
+        longest = max(len(tokens) for some in rendered for one in some for tokens in _sequences(one, format))
+        warn_of_idle([outer, *(condition.interventions for condition in asked)], longest)
         trees = (
             [
                 branch
@@ -107,15 +108,12 @@ def sweep(
         )
         results = track(run_trees(model, trees), "Sweeping", progress, total=len(rendered))
         for number, (renderings, result) in enumerate(zip(rendered, results, strict=True)):
-            scores = np.array([float(answers.mean()) for answers in _answers(result.log_probs, format)])
-            scores = scores.reshape(len(renderings), len(asked), 2)
+            # For choices a branch scores both letters, for text a branch scores one answer.
+            answers = [each for both in result.log_probs for each in (both if format == "choices" else [both])]
+            scores = np.array([float(each.mean()) for each in answers]).reshape(len(renderings), len(asked), 2)
             for rendering, (positive, negative) in zip(renderings, scores.transpose(0, 2, 1), strict=True):
-                frame = described.assign(log_p_positive=positive, log_p_negative=negative, path=result.path)
-                for place, (name, value) in enumerate(
-                    {"item": number, "id": checked[number].id, "order": rendering.order}.items()
-                ):
-                    frame.insert(place, name, value)
-                frames.append(frame)
+                about = {"item": number, "id": checked[number].id, "order": rendering.order, "path": result.path}
+                frames.append(described.assign(**about, log_p_positive=positive, log_p_negative=negative))
     table = pd.concat(frames, ignore_index=True)
     path = table.pop("path")
     table["logit_difference"] = table["log_p_positive"] - table["log_p_negative"]
@@ -152,7 +150,7 @@ def _condition_branches(
 ) -> list[Branch]:
     """Branches of one rendering: one per condition for choices, one per condition and answer for text."""
     n_prompt, n_asked = rendering.n_prompt, len(rendering.asked)
-    sequences = [rendering.asked] if format == "choices" else [rendering.positive[:-1], rendering.negative[:-1]]
+    sequences = _sequences(rendering, format)
     targets = [
         tuple((at - 1, tokens[at]) for at in range(n_prompt, len(tokens)))
         for tokens in (rendering.positive, rendering.negative)
@@ -171,8 +169,6 @@ def _condition_branches(
     return branches
 
 
-def _answers(log_probs: Sequence[Any], format: Format) -> Iterable[Any]:
-    """One tensor of log-probabilities per condition and answer."""
-    if format == "text":
-        return log_probs
-    return [letter for both in log_probs for letter in both]
+def _sequences(rendering: Rendering, format: Format) -> list[tuple[int, ...]]:
+    """What the model reads: the prompt with the answer's beginning for choices, else all but each answer's end."""
+    return [rendering.asked] if format == "choices" else [rendering.positive[:-1], rendering.negative[:-1]]

@@ -35,10 +35,9 @@ def read_npz(path: Path) -> SteeringVector:
         )
     if values.dtype not in (np.float16, np.float32, np.float64):
         raise InputError(f"file {path}: 'values' are of type {values.dtype}; they must be floating-point numbers.")
-    wide = values.astype(np.float64 if values.dtype == np.float64 else np.float32)
     try:
         metadata = metadata_of(None if header is None else str(header), layers.tolist(), "npz")
-        return SteeringVector(torch.from_numpy(wide), tuple(layers.tolist()), metadata)
+        return SteeringVector(torch.from_numpy(values), tuple(layers.tolist()), metadata)
     except InputError as error:
         raise InputError(f"file {path}: {error}") from error.__cause__
 

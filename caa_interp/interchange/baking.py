@@ -22,6 +22,7 @@ from caa_interp.models.wrapping import plain_copy
 from caa_interp.steering.context import steer
 from caa_interp.steering.intervention import Steering, as_interventions, check_fit
 from caa_interp.steering.operators import add, name_of
+from caa_interp.steering.positions import name_of_positions
 from caa_interp.vectors.vector import SteeringVector
 
 # Names, below a block, of the modules that write to the residual stream in Hugging Face's models.
@@ -46,7 +47,8 @@ def bake(model: Any, vector: SteeringVector | Steering, *, layer: int | None = N
     model
         A ``TransformerBridge``, see :func:`caa_interp.load_model`; it is not changed.
     vector
-        A vector made from this model; or an :class:`Intervention` that adds, or a list of them.
+        A vector made from this model; or an :class:`Intervention` that adds, or a list of them, of which vector, layer
+        and multiplier are baked. Their positions are ``"all"`` or the default, and become ``"all"``.
     layer, multiplier
         0-based block index and any finite number, for a vector alone.
 
@@ -59,7 +61,7 @@ def bake(model: Any, vector: SteeringVector | Steering, *, layer: int | None = N
     Raises
     ------
     InputError
-        If an intervention has another operator than addition.
+        If an intervention has another operator than addition, or other positions than ``"all"`` and the default.
     ModelError
         If the architecture has no bias for it: neither one after the MLP (as GPT-2, GPT-NeoX, GPT-J, OPT and Phi
         have) nor a configuration that adds one (``mlp_bias``, as Llama has); or if the weights cannot be copied.
@@ -77,6 +79,8 @@ def bake(model: Any, vector: SteeringVector | Steering, *, layer: int | None = N
     if any(one.operator is not add for one in interventions):
         names = ", ".join(name_of(one.operator) for one in interventions)
         raise InputError(f"operator: {names}; weights can only add. For ablation see caa.interchange.orthogonalize.")
+    if other := [one.positions for one in interventions if one.positions not in ("all", "from_last_prompt_token")]:
+        raise InputError(f"positions: {name_of_positions(other[0])}; weights steer every position. Give 'all'.")
     check_fit(model, interventions)
     plain = plain_copy(model)
     unsteered = _bridge_logits(model)

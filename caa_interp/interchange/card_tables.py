@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, check_table
 from caa_interp.interchange.markdown import counted, number, shown, table
 from caa_interp.statistics import interval_text
 from caa_interp.vectors.vector import SteeringVector
@@ -36,8 +36,7 @@ _CONTROLS = (
 def reliability_text(vector: SteeringVector, given: pd.DataFrame) -> str:
     """Result of :func:`caa_interp.reliability` as Markdown; it must be of the vector's layers."""
     statistics = {f"{name}{end}" for name in _RELIABILITY for end in ("", "_low", "_high")}
-    advice = "give the result of caa_interp.reliability"
-    _check_columns(given, "reliability", {"layer", "n", "relative_norm", *statistics}, advice)
+    check_table(given, {"layer", "n", "relative_norm", *statistics}, "caa_interp.reliability", "reliability")
     _check_layers(vector, given, "reliability")
     rows = []
     for row in given.to_dict("records"):
@@ -58,13 +57,13 @@ def effects_text(vector: SteeringVector, given: pd.DataFrame) -> str:
 
     Shows the rows of this vector, at least one, and the range of the means of each kind of control; nothing else.
     """
-    advice = "give the result of caa_interp.steerability or caa_interp.summarize"
-    _check_columns(given, "effects", {"vector", "kind", "layer", "n"}, advice)
+    source = "caa_interp.steerability or caa_interp.summarize"
+    check_table(given, {"vector", "kind", "layer", "n"}, source, "effects")
     measures = {
         name: title for name, title in _EFFECTS.items() if {name, f"{name}_low", f"{name}_high"} <= set(given.columns)
     }
     if not measures:
-        raise InputError(f"effects: no column of it is a mean with an interval; {advice}.")
+        raise InputError(f"effects: no column of it is a mean with an interval; give the result of {source}.")
     rows = given[given["behavior"] == vector.name] if "behavior" in given else given
     own = rows[(rows["vector"] == vector.name) & (rows["kind"] == "vector")]
     if own.empty:
@@ -93,17 +92,9 @@ def effects_text(vector: SteeringVector, given: pd.DataFrame) -> str:
     )
 
 
-def _check_columns(given: pd.DataFrame, name: str, needed: set[str], advice: str) -> None:
-    if not isinstance(given, pd.DataFrame):
-        raise InputError(f"{name}: {type(given).__name__}, not a pandas DataFrame; {advice}.")
-    missing = needed - set(given.columns)
-    if missing:
-        raise InputError(f"{name}: columns {sorted(missing)} are missing; {advice}.")
-
-
 def _check_layers(vector: SteeringVector, given: pd.DataFrame, name: str) -> None:
     layers = sorted(set(given["layer"].tolist()))
-    if not layers or not set(layers) <= set(vector.layers):
+    if not set(layers) <= set(vector.layers):
         raise InputError(f"{name}: its layers are {layers}, and the vector's {list(vector.layers)}. {_OF_THIS}")
 
 

@@ -22,8 +22,8 @@ import torch
 
 from caa_interp.errors import InputError
 from caa_interp.files import write_atomically
-from caa_interp.models.access import HOOK
-from caa_interp.vectors.files import checksum, read_header, write_header
+from caa_interp.interchange.tensors import metadata_of
+from caa_interp.vectors.files import checksum, write_header
 from caa_interp.vectors.vector import SteeringVector
 
 _DIRECTION = re.compile(r"direction\.(0|[1-9][0-9]{0,5})")
@@ -41,7 +41,7 @@ def write_gguf(vector: SteeringVector, path: Path) -> None:
         others = [layer for layer in vector.layers if layer]
         raise InputError(
             "layers: 0 is among them, and llama.cpp refuses a control vector with layer 0, since it never edits that "
-            + (f"block. Leave it out: layers={_short(others)}." if others else "block. Choose another file format.")
+            + (f"block. Give those from {others[0]} to {others[-1]}." if others else "block. Choose another format.")
         )
     values = vector.values.float().contiguous()
     if not bool(values.isfinite().all()):
@@ -82,17 +82,14 @@ def _vector(fields: dict[str, Any], rows: dict[int, torch.Tensor]) -> SteeringVe
     if len(widths) != 1:
         raise InputError("its directions have different widths. " if widths else "it has no tensor 'direction.N'.")
     ours = {name for name in fields if name.startswith("caa_interp")}
-    if not ours:
-        hint = fields.get("controlvector.model_hint") or None
-        metadata = {"behavior": None, "model": None, "hook": HOOK, "model_hint": hint, "imported_from": "gguf"}
-        return SteeringVector(torch.stack([rows[layer] for layer in sorted(rows)]), tuple(sorted(rows)), metadata)
-    if ours != {_OURS, _CHECKSUM} or not isinstance(fields[_OURS], str):
+    if ours not in (set(), {_OURS, _CHECKSUM}) or not isinstance(fields.get(_OURS, ""), str):
         raise InputError(f"its fields of this package are {sorted(ours)}. Get it again, or export the vector again.")
-    layers, metadata = read_header(fields[_OURS], "vector")
-    if set(layers) != set(rows):
-        raise InputError(f"its directions are {sorted(rows)}, its header says {layers}. Get it again.")
+    layers = tuple(rows if ours else sorted(rows))
     values = torch.stack([rows[layer] for layer in layers])
-    if fields[_CHECKSUM] != checksum(fields[_OURS], values):
+    metadata = metadata_of(fields.get(_OURS), layers, "gguf")
+    if not ours:
+        metadata["model_hint"] = fields.get("controlvector.model_hint") or None
+    elif fields[_CHECKSUM] != checksum(fields[_OURS], values):
         raise InputError("it was changed after it was written. Get it again, or export the vector again.")
     return SteeringVector(values, layers, metadata)
 
@@ -166,8 +163,3 @@ def _parse(file: _Bytes) -> tuple[dict[str, Any], dict[int, torch.Tensor]]:
         file.at = start + offset
         rows[layer] = torch.frombuffer(bytearray(file.take(4 * width)), dtype=torch.float32).clone()
     return fields, rows
-
-
-def _short(layers: list[int]) -> str:
-    whole = len(layers) > 2 and layers == list(range(layers[0], layers[-1] + 1))
-    return f"range({layers[0]}, {layers[-1] + 1})" if whole else str(layers)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from caa_interp.errors import InputError, VectorMismatchError
+from caa_interp.errors import InputError, VectorMismatchError, check_choice
 from caa_interp.interchange.arrays import read_npz, write_npz
 from caa_interp.interchange.control_vectors import read_gguf, write_gguf
 from caa_interp.interchange.harness import read_harness, write_harness
@@ -148,8 +148,7 @@ def _of_layers(vector: SteeringVector, layers: int | Sequence[int] | None, what:
 
 def _format(path: Path, given: FileFormat | None) -> FileFormat:
     if given is not None:
-        if given not in get_args(FileFormat):
-            raise InputError(f"format: {given!r} is not one of {', '.join(map(repr, get_args(FileFormat)))}.")
+        check_choice("format", given, get_args(FileFormat))
         return given
     if path.is_dir() or VECTOR_FILE.fullmatch(path.name):
         return "caa"

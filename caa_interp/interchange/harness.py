@@ -76,7 +76,5 @@ def read_harness(path: Path) -> SteeringVector:
     except InputError as error:
         raise InputError(f"file {path}: {error}") from error
     values = stack_rows({layer: rows[layer][0] for layer in layers}, path)
-    if not isinstance(metadata, dict):
-        raise InputError(f"file {path}: its metadata is {type(metadata).__name__}; it must be an object. Get it again.")
     coefficients = {str(layer): rows[layer][1] for layer in layers}
     return SteeringVector(values, layers, {**metadata, "steering_coefficients": coefficients})

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ from typing import Any
 import pandas as pd
 
 from caa_interp.behaviors.behavior import Behavior
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, warn
 from caa_interp.interchange.hub_errors import check_repo_id, hub_errors
 from caa_interp.interchange.model_card import model_card
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.vectors.vector import SteeringVector, one_vector
 
 VECTOR, CARD, PICTURE, DRAWING = "vector.safetensors", "README.md", "figure.png", "figure.json"
 MAX_BYTES = 2**30
@@ -71,8 +70,7 @@ def save_for_hub(
     InputError
         If an argument is not one of those above, or the folder holds other files.
     """
-    if not isinstance(vector, SteeringVector):
-        raise InputError(f"vector: {type(vector).__name__}; it must be a SteeringVector.")
+    one_vector(vector)
     if behavior is not None and not isinstance(behavior, Behavior):
         raise InputError(f"behavior: {type(behavior).__name__}; give a Behavior, see caa_interp.load_behavior.")
     if figure is not None and not (hasattr(figure, "write_image") and hasattr(figure, "to_json")):
@@ -278,10 +276,9 @@ def _draw(figure: Any, folder: Path) -> str:
         return PICTURE
     except RuntimeError as error:  # kaleido or its browser is missing, or does not start
         (reason, *_) = str(error).strip().splitlines() or [type(error).__name__]
-        warnings.warn(
+        warn(
             f"figure: no PNG can be drawn here ({reason}), so it was written as {DRAWING}, which the hub does not "
-            "show. Install a Chrome or Chromium browser and caa-interp[figures] for a PNG.",
-            stacklevel=3,
+            "show. Install a Chrome or Chromium browser and caa-interp[figures] for a PNG."
         )
     (folder / PICTURE).unlink(missing_ok=True)
     (folder / DRAWING).write_text(figure.to_json(), encoding="utf-8")

@@ -11,7 +11,7 @@ _LONGEST = 300
 
 def line(value: object) -> str:
     """One line, without invisible characters, such as marks that reverse the direction of writing."""
-    return "".join(character for character in " ".join(str(value).split()) if character.isprintable())
+    return "".join(character for character in " ".join(str(value).split()) if character.isprintable()).strip()
 
 
 def shown(value: object) -> str:

@@ -111,7 +111,7 @@ def import_activations(
                 f"pairs: there are {len(checked)}, but the files in {str(folder)!r} have {len(values)} rows. "
                 "Give the items that these activations were read from."
             )
-    orders = tuple(pair.positive.strip("()") + pair.negative.strip("()") for pair in checked)
+    orders = tuple(pair.order for pair in checked if isinstance(pair, PublishedPair))
     metadata = {"model": name, "hook": HOOK}
     return Activations(positive, negative, tuple(layers_of_one), tuple(checked), "choices", orders, metadata)
 

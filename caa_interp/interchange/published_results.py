@@ -96,7 +96,10 @@ def _condition(file: Path) -> dict[str, str]:
 def _table(file: Path, given: dict[str, str]) -> pd.DataFrame:
     rows, both = [], []
     condition = (given["behavior"], int(given["layer"]), float(given["multiplier"]))
-    for number, item in enumerate(_items(file)):
+    items = parse_json(read_text(file, f"file {file}"), f"file {file}")
+    if not isinstance(items, list) or not items:
+        raise InputError(f"file {file}: {type(items).__name__}; it must be a list of at least one item. Check it.")
+    for number, item in enumerate(items):
         where = f"file {file}: item {number}"
         if not isinstance(item, dict):
             raise InputError(f"{where} is {type(item).__name__}; it must be an object.")
@@ -132,11 +135,3 @@ def _probability(item: dict[str, Any], name: str, where: str) -> float:
     if not isinstance(value, int | float) or not 0 <= value <= 1:
         raise InputError(f"{where}: field {name!r} is {value!r}; it must be between 0 and 1.")
     return float(value)
-
-
-def _items(file: Path) -> list[Any]:
-    where = f"file {file}"
-    items = parse_json(read_text(file, where), where)
-    if not isinstance(items, list) or not items:
-        raise InputError(f"file {file}: {type(items).__name__}; it must be a list of at least one item. Check it.")
-    return items

@@ -21,7 +21,7 @@ import torch
 from caa_interp.errors import InputError
 from caa_interp.files import write_atomically
 from caa_interp.models.access import HOOK
-from caa_interp.vectors.files import read_header
+from caa_interp.vectors.files import finite_floats, read_header
 
 _NAMES = {
     "collections OrderedDict",
@@ -75,21 +75,11 @@ def metadata_of(header: str | None, layers: Sequence[int], imported_from: str) -
 
 
 def floats(content: Any, n_axes: int, where: str) -> torch.Tensor:
-    """Return a tensor of ``n_axes`` axes as contiguous float32, or float64 if it is that; ``where`` begins messages."""
-    if not isinstance(content, torch.Tensor):
-        raise InputError(f"{where}: {type(content).__name__}; it must be a tensor.")
-    is_plain = content.layout == torch.strided and content.is_floating_point() and content.dtype.itemsize >= 2
-    if not is_plain or content.ndim != n_axes or not content.numel():
-        raise InputError(
-            f"{where}: a tensor of type {content.dtype} and shape {tuple(content.shape)}; it must hold floating-point "
-            f"numbers and have {n_axes} {'axis' if n_axes == 1 else 'axes'}, none of them empty."
-        )
-    if content.numel() * content.dtype.itemsize > content.untyped_storage().nbytes():
+    """Return a tensor of a file as :func:`finite_floats` does; ``where`` begins messages."""
+    is_dense = isinstance(content, torch.Tensor) and content.layout == torch.strided
+    if is_dense and content.numel() * content.dtype.itemsize > content.untyped_storage().nbytes():
         raise InputError(f"{where}: a tensor of shape {tuple(content.shape)}, which is more than the file holds.")
-    values = content.detach().to(torch.promote_types(content.dtype, torch.float32)).contiguous()
-    if not bool(values.isfinite().all()):
-        raise InputError(f"{where}: there are NaN or infinite entries; a vector must be finite.")
-    return values
+    return finite_floats(content, n_axes, where)
 
 
 def _check_names(content: bytes, path: Path) -> None:

@@ -155,14 +155,6 @@ def block_indices(layers: Any) -> tuple[int, ...]:
     return tuple(int(n) for n in given)
 
 
-def check_finite(values: torch.Tensor, name: str) -> None:
-    """Raise :class:`InputError` unless all values are finite floating-point numbers."""
-    if not values.is_floating_point():
-        raise InputError(f"{name}: of type {values.dtype}; it must hold floating-point numbers.")
-    if not bool(values.isfinite().all()):
-        raise InputError(f"{name}: there are NaN or infinite entries; all of them must be finite.")
-
-
 def input_device(model: Any) -> torch.device:
     """Device on which the model takes its tokens."""
     import torch

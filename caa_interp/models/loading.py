@@ -12,9 +12,9 @@ import warnings
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from caa_interp.errors import CAAError, InputError, MissingDependencyError, ModelError, causes
+from caa_interp.errors import CAAError, InputError, MissingDependencyError, ModelError, causes, check_choice
 from caa_interp.models.access import folder_digest, revisions
 from caa_interp.models.gguf import converted, set_bos
 from caa_interp.models.hooked import listed_by_hooked, load_hooked, transformer_lens_major
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Backend = Literal["auto", "bridge", "hooked"]
 EMBEDDED = "smollm2-135m-instruct"
 LLAMA_2_CHAT = ("meta-llama/Llama-2-7b-chat-hf", "meta-llama/Llama-2-13b-chat-hf")
+_KNOWN = [EMBEDDED, *LLAMA_2_CHAT, "google/gemma-2-2b-it", "Qwen/Qwen2.5-7B-Instruct", "gpt2"]
 
 
 def load_model(
@@ -74,8 +75,7 @@ def load_model(
     """
     import torch
 
-    if backend not in ("auto", "bridge", "hooked"):
-        raise InputError(f"backend: {backend!r} is not one of 'auto', 'bridge', 'hooked'.")
+    check_choice("backend", backend, get_args(Backend))
     if backend == "hooked" and transformer_lens_major() >= 4:
         raise ModelError(
             f"backend='hooked': HookedTransformer left TransformerLens with version 4 "
@@ -228,7 +228,7 @@ def _explained(name: str) -> Iterator[None]:
                 "run `hf auth login` or set HF_TOKEN"
             )
         elif any(isinstance(cause, hub.RepositoryNotFoundError) for cause in chain):
-            what = f"there is no such model on the Hugging Face hub{_nearest(name)}. Check the name"
+            what = f"there is no such model on the Hugging Face hub{_nearest(name, _KNOWN)}. Check the name"
         elif any(isinstance(cause, hub.RevisionNotFoundError) for cause in chain):
             what = "it has no such revision. Check the branch, tag or commit"
         elif "trust_remote_code" in str(error):
@@ -237,15 +237,21 @@ def _explained(name: str) -> Iterator[None]:
             "connect" in str(error) and not Path(name).exists()
         ):
             what = (
-                f"the Hugging Face hub cannot be reached and the model is not in the local cache{_nearest(name)}. "
-                "Check the name and the network, or give a local folder"
+                f"the Hugging Face hub cannot be reached and the model is not in the local "
+                f"cache{_nearest(name, _on_this_machine())}. Check the name and the network, or give a local folder"
             )
         else:
             what = f"it cannot be loaded: {' '.join(str(error).split()).rstrip('.')}"
         raise ModelError(f"model {name!r}: {what}.") from error
 
 
-def _nearest(name: str) -> str:
-    known = [EMBEDDED, *LLAMA_2_CHAT, "google/gemma-2-2b-it", "Qwen/Qwen2.5-7B-Instruct", "gpt2"]
+def _on_this_machine() -> list[str]:
+    from huggingface_hub import constants
+
+    folders = Path(constants.HF_HUB_CACHE).glob("models--*")
+    return [EMBEDDED, *(folder.name.removeprefix("models--").replace("--", "/") for folder in folders)]
+
+
+def _nearest(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     return f" (did you mean {close[0]!r}?)" if close and close[0] != name and not os.path.exists(name) else ""

@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
-from caa_interp.evaluation.summary import COSTS, summarize
+from caa_interp.evaluation.summary import COSTS, by_series, shown_column, summarize
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import line, name_multipliers, panels, side_by_side
 
@@ -21,7 +21,8 @@ _SOURCE = "caa_interp.perplexity, caa_interp.divergence or caa_interp.capability
 def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "What steering costs") -> go.Figure:
     """Mean cost over the multiplier at one layer, with intervals: one panel per measure, one line per vector.
 
-    Where a table holds multiplier 0, the change from it is shown, paired over items.
+    Where a table holds multiplier 0 or unsteered rows, the change from these is shown, paired over items.
+    Conditions of several interventions, which have no one multiplier, are left out.
 
     Parameters
     ----------
@@ -36,11 +37,11 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
     summaries: dict[str, pd.DataFrame] = {}
     for table in tables:
         theme.check_table(table, ["vector", "layer", "multiplier"], _SOURCE)
-        summary = table if "n" in table else summarize(table)
+        summary = pd.concat(by_series(table if "n" in table else summarize(table)))
         summaries |= {measure: summary for measure in COSTS if measure in summary}
     if not summaries:
         raise InputError(f"tables: none holds one of {list(COSTS)}; give results of {_SOURCE}.")
-    layer = theme.one_layer([one for summary in summaries.values() for one in summary["layer"].dropna()], layer)
+    layer = theme.one_layer([one for summary in summaries.values() for one in summary["layer"]], layer)
     shown = {name: rows[rows["layer"] == layer] for name in COSTS if (rows := summaries.get(name)) is not None}
     looks = theme.styles([str(name) for rows in shown.values() for name in rows["vector"]])
     fig = theme.figure(
@@ -54,17 +55,15 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
     )
     places = panels(fig, [""] * len(shown), horizontal_spacing=0.28 / len(shown))
     for place, (measure, rows) in zip(places, shown.items(), strict=True):
-        # A divergence is a change from the unsteered model by itself.
-        changed = measure != "divergence" and f"{measure}_change" in rows
+        mean = shown_column(rows, measure)
         multipliers = list(rows["multiplier"].unique())
         groups = {str(name): own for name, own in rows.groupby("vector", sort=False)}
         for shift, (name, own) in zip(side_by_side(multipliers, len(groups)), groups.items(), strict=True):
-            mean = f"{measure}_change" if changed else measure
             legend = {"legendgroup": name, "showlegend": place["col"] == 1 and len(looks) > 1}
             fig.add_trace(line(own, "multiplier", mean, looks[name], name, shift=shift, **legend), **place)
         name_multipliers(fig, multipliers, "multiplier<br>(times the raw vector)", **place)
         fig.update_yaxes(
-            title_text=f"{'change in ' if changed else ''}{theme.with_unit(*_NAMES[measure])}",
+            title_text=f"{'' if mean == measure else 'change in '}{theme.with_unit(*_NAMES[measure])}",
             rangemode="tozero" if measure == "divergence" else "normal",
             **place,
         )

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
-from caa_interp.evaluation.summary import quantity, summarized
+from caa_interp.evaluation.summary import by_series, quantity, shown_column, summarized
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import band, line, mark_zero, panels, shape
 from caa_interp.plotting.theme import Measure
@@ -29,7 +29,8 @@ def plot_dose_response(
 ) -> go.Figure:
     """Mean score over the multiplier at one layer, with intervals, beside controls.
 
-    Where the table holds multiplier 0, the change from it is shown, paired over items.
+    Where the table holds multiplier 0 or unsteered rows, the change from these is shown, paired over items.
+    Conditions of several interventions, which have no one multiplier, are left out.
 
     Parameters
     ----------
@@ -42,12 +43,11 @@ def plot_dose_response(
     control
         Kinds of control (column ``kind``), each drawn as one gray band from the lowest mean to the highest.
     """
-    summary = summarized(table, measure)
-    theme.check_table(summary, ("kind",), "caa_interp.sweep")
+    summary = _responses(table, measure, "caa_interp.sweep")
     if "behavior" in summary and summary["behavior"].nunique() > 1:
         names = list(summary["behavior"].unique())
         raise InputError(f"table: it holds behaviors {names}; give the rows of one, or use plot_dose_responses.")
-    layer = theme.one_layer(summary["layer"].dropna(), layer)
+    layer = theme.one_layer(summary["layer"], layer)
     rows = summary[summary["layer"] == layer]
     subtitle = f"layer {layer}, mean over {theme.counts(rows['n'])} pairs, {_interval(summary)}"
     fig = theme.figure("Response to the multiplier", subtitle, showlegend=True, legend=theme.LEGEND_BELOW)
@@ -69,10 +69,8 @@ def plot_dose_responses(
     measure, control
         As in :func:`plot_dose_response`.
     """
-    theme.check_table(table, ("behavior",), "caa_interp.dose_response")
-    summary = summarized(table, measure)
-    theme.check_table(summary, ("kind",), "caa_interp.dose_response")
-    rows = {str(name): own for name, own in summary.dropna(subset="layer").groupby("behavior", sort=False)}
+    summary = _responses(table, measure, "caa_interp.dose_response", "behavior")
+    rows = {str(name): own for name, own in summary.groupby("behavior", sort=False)}
     several = [name for name, own in rows.items() if own["layer"].nunique() > 1]
     if several:
         raise InputError(f"table: it holds several layers of {several}; give the rows of one layer for each behavior.")
@@ -102,9 +100,14 @@ def plot_dose_responses(
             trace.update(legendgroup=trace.name, showlegend=trace.name not in {theme.escape(behavior), *named})
             named |= {trace.name} if trace.showlegend else set()
             fig.add_trace(trace, **place)
-    if _shown(summary, measure) != measure:
+    if shown_column(summary, measure) != measure:
         mark_zero(fig)
     return fig
+
+
+def _responses(table: pd.DataFrame, measure: str, source: str, *columns: str) -> pd.DataFrame:
+    theme.check_table(table, ("kind", *columns), source)
+    return pd.concat(by_series(summarized(table, measure)))
 
 
 def _traces(
@@ -113,7 +116,7 @@ def _traces(
     """A band for the controls of each kind, and a line for each other vector, in their looks ``among`` all."""
     kinds = [control] if isinstance(control, str) else list(control)
     among = rows if among is None else among
-    shown = _shown(rows, measure)
+    shown = shown_column(rows, measure)
     is_control, is_any = rows["kind"].isin(kinds), among["kind"].isin(kinds)
     per_behavior = among[is_any].groupby([*({"behavior"} & set(among)), "kind"])["vector"].nunique()
     most = per_behavior.groupby("kind").max()
@@ -123,7 +126,7 @@ def _traces(
         for place, kind in enumerate(kinds)
         if len(own := rows[rows["kind"] == kind])
     ]
-    vectors = rows[~is_control & (rows["kind"] != "unsteered")].groupby("vector", sort=False)
+    vectors = rows[~is_control].groupby("vector", sort=False)
     return bands + [line(own, "multiplier", shown, looks[str(name)], str(name)) for name, own in vectors]
 
 
@@ -145,13 +148,8 @@ def _band(rows: pd.DataFrame, shown: str, place: int, name: str) -> go.Scatter:
     )
 
 
-def _shown(summary: pd.DataFrame, measure: str) -> str:
-    """Column that is drawn: the change from unsteered where there is one."""
-    return f"{measure}_change" if f"{measure}_change" in summary else measure
-
-
 def _axis_title(summary: pd.DataFrame, measure: str) -> str:
-    change = "change in " if _shown(summary, measure) != measure else ""
+    change = "change in " if shown_column(summary, measure) != measure else ""
     return change + theme.with_unit(*quantity(summary, measure))
 
 

@@ -76,7 +76,21 @@ def plot_reliability(
                 ends = (part[f"{name}_low"], part[f"{name}_high"])
                 fig.add_trace(band(part["layer"], *ends, color, legendgroup=label), **place)
         for label, one in ordered.items():
-            _add_line(fig, one, name, label, looks[label], place)
+            style, extra = looks[label], theme.escape(label)
+            fig.add_scatter(
+                x=one["layer"],
+                y=one[name],
+                customdata=theme.intervals(one, name) if f"{name}_low" in one else one[name].map(number_text),
+                mode="lines+markers" if label or len(one) == 1 else "lines",
+                line={"color": style.color, "width": 1.8},
+                # Symbols at a few layers: gaps of dashes would look like missing values in small panels.
+                marker={"color": style.color, "symbol": style.symbol, "size": 6, "maxdisplayed": 7},
+                name=extra,
+                legendgroup=label,
+                showlegend=bool(label) and index == 0,
+                hovertemplate=f"layer %{{x}}: %{{customdata}}<extra>{extra}</extra>",
+                **place,
+            )
         if nothing is not None:
             fig.add_hline(nothing, line={"color": theme.NEUTRAL, "width": 1, "dash": "dot"}, **place)
         fig.update_yaxes(title_text=unit, title_standoff=4, **place)
@@ -92,22 +106,3 @@ def _defined(table: pd.DataFrame, name: str) -> list[pd.DataFrame]:
         return []
     there = table[ends].notna().all(axis=1)
     return [part for _, part in table[there].groupby((~there).cumsum()[there])]
-
-
-def _add_line(
-    fig: go.Figure, table: pd.DataFrame, name: str, label: str, style: theme.Style, place: dict[str, int]
-) -> None:
-    fig.add_scatter(
-        x=table["layer"],
-        y=table[name],
-        customdata=theme.intervals(table, name) if f"{name}_low" in table else table[name].map(number_text),
-        mode="lines+markers" if label or len(table) == 1 else "lines",
-        line={"color": style.color, "width": 1.8},
-        # Symbols at a few layers: gaps of dashes would look like missing values in small panels.
-        marker={"color": style.color, "symbol": style.symbol, "size": 6, "maxdisplayed": 7},
-        name=theme.escape(label),
-        legendgroup=label,
-        showlegend=bool(label) and place == {"row": 1, "col": 1},
-        hovertemplate="layer %{x}: %{customdata}<extra>" + theme.escape(label) + "</extra>",
-        **place,
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.evaluation.summary import summarize
+from caa_interp.evaluation.summary import by_series, summarize
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import line, name_multipliers, side_by_side
 
@@ -16,6 +16,8 @@ _SERIES = ("behavior", "vector", "judge", "layer")
 def plot_scores(table: pd.DataFrame) -> go.Figure:
     """Mean score of judged answers over the multiplier, with intervals; one line per behavior, vector, judge and layer.
 
+    Unsteered answers are multiplier 0 of every line. Conditions of several interventions are left out.
+
     Parameters
     ----------
     table
@@ -23,7 +25,7 @@ def plot_scores(table: pd.DataFrame) -> go.Figure:
         ``behavior`` or ``vector``; or result of :func:`caa_interp.summarize`.
     """
     theme.check_table(table, ["layer", "multiplier", "score"], "caa_interp.judge_answers or caa_interp.summarize")
-    summary = table if "score_low" in table else summarize(table)
+    summary = pd.concat(by_series(table if "score_low" in table else summarize(table)))
     columns = [name for name in _SERIES if name in summary]
     varying = [name for name in columns if summary[name].nunique(dropna=False) > 1]
     # A single line has no legend, and looks as its behavior does elsewhere.
@@ -44,7 +46,7 @@ def plot_scores(table: pd.DataFrame) -> go.Figure:
 
 def _label(column: str, value: object) -> str:
     if column == "layer":
-        return "unsteered" if pd.isna(value) else f"layer {value:g}"  # type: ignore[call-overload]
+        return f"layer {value:g}"
     return f"judge {value}" if column == "judge" else str(value)
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
-from caa_interp.evaluation.summary import quantity, summarized
+from caa_interp.evaluation.summary import by_series, quantity, summarized
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import signed_map, thinned
 from caa_interp.plotting.theme import Measure
@@ -14,6 +14,8 @@ from caa_interp.plotting.theme import Measure
 
 def plot_sweep(table: pd.DataFrame, *, measure: Measure = "logit_difference", vector: str | None = None) -> go.Figure:
     """Map of the mean score over layers and multipliers, as the change from the unsteered model.
+
+    Conditions of several interventions, which have no one layer and multiplier, are left out.
 
     Parameters
     ----------
@@ -27,9 +29,10 @@ def plot_sweep(table: pd.DataFrame, *, measure: Measure = "logit_difference", ve
     Returns
     -------
     plotly.graph_objects.Figure
-        Heatmap centered on zero, the unsteered model; without multiplier 0, the score itself centered on indifference.
+        Heatmap centered on zero, the unsteered model; without multiplier 0 or unsteered rows, the score itself
+        centered on indifference.
     """
-    summary = summarized(table, measure)
+    summary = pd.concat(by_series(summarized(table, measure)))
     names = list(summary["vector"].unique())
     if vector is not None and vector not in names:
         raise InputError(f"vector: {vector!r} is not in the table; it holds {names}.")

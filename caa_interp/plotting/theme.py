@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, check_choice as check_choice, check_table as check_table
 from caa_interp.statistics import interval_text
 
 Measure = Literal["logit_difference", "p_positive"]
@@ -175,24 +175,6 @@ def scale_bar(title: str) -> dict[str, object]:
 def escape(text: object) -> str:
     """Text as Plotly must be given it to show it as it is: no markup (``<b>``), no formula between dollar signs."""
     return escape_html(str(text), quote=False).replace("$", "&#36;")
-
-
-def check_table(table: pd.DataFrame, columns: Iterable[str], source: str) -> None:
-    """Raise :class:`InputError` unless a table has rows and all ``columns``; ``source`` is what makes such tables."""
-    if not isinstance(table, pd.DataFrame):
-        raise InputError(f"table: {type(table).__name__}, not a pandas DataFrame; give the result of {source}.")
-    missing = sorted(set(columns) - set(table.columns))
-    if missing:
-        raise InputError(f"table: columns {missing} are missing; give the result of {source}.")
-    if table.empty:
-        raise InputError(f"table: it has no rows; give the result of {source}.")
-
-
-def check_choice(name: str, given: object, allowed: Iterable[str]) -> None:
-    """Raise :class:`InputError` unless an argument is one of those allowed."""
-    allowed = list(allowed)
-    if given not in allowed:
-        raise InputError(f"{name}: {given!r} is not one of {', '.join(map(repr, allowed))}.")
 
 
 def check_once(table: pd.DataFrame, key: Sequence[str], source: str) -> None:

@@ -21,15 +21,13 @@ def messages_of(prompt: Prompt, system_prompt: str | None, what: str) -> list[di
     if system_prompt is not None and not isinstance(system_prompt, str):
         raise InputError(f"system_prompt: {system_prompt!r} is not a text; give a string, or None.")
     given = [{"role": "system", "content": system_prompt}] if system_prompt else []
-    if isinstance(prompt, str):
-        if not prompt.strip():
-            raise InputError(f"{what}: {prompt!r} is not a text; give a non-empty string.")
-        return [*given, {"role": "user", "content": prompt.strip()}]
-    if not isinstance(prompt, Sequence) or not len(prompt):
+    if not isinstance(prompt, Sequence) or not (prompt.strip() if isinstance(prompt, str) else prompt):
         raise InputError(
             f"{what}: {prompt!r} is not a text; give a non-empty string, or a conversation: a list of messages such as "
             '{"role": "user", "content": "Hello."}.'
         )
+    if isinstance(prompt, str):
+        return [*given, {"role": "user", "content": prompt.strip()}]
     messages = [_turn(message, f"{what}[{number}]") for number, message in enumerate(prompt)]
     own_system = messages[0]["role"] == "system"
     if own_system and given:

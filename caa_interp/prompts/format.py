@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,8 +22,8 @@ from typing import Any, Literal, get_args
 from jinja2 import TemplateError
 
 from caa_interp.behaviors.pairs import ContrastPair
-from caa_interp.errors import InputError
-from caa_interp.models.access import is_bridge
+from caa_interp.errors import InputError, check_choice, warn
+from caa_interp.models.access import check_model, is_bridge
 from caa_interp.prompts.conversation import Prompt, messages_of
 from caa_interp.prompts.rendering import Format, Rendering, common_prefix, render_pair
 from caa_interp.prompts.template import PINNED_DATE, PROBE, ChatTemplate
@@ -85,8 +84,7 @@ class PromptFormat:
     generation_ends: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
-        if self.style not in get_args(Style):
-            raise InputError(f"style: {self.style!r} is not one of {', '.join(map(repr, get_args(Style)))}.")
+        check_choice("style", self.style, get_args(Style))
         if self.style == "chat-template" and not self.tokenizer.chat_template:
             raise InputError("style: 'chat-template', but the tokenizer has no chat template. Choose another style.")
         if self.template is None and self.template_arguments:
@@ -121,24 +119,18 @@ class PromptFormat:
             )
         config = getattr(model.original_model if is_bridge(model) else model, "generation_config", None)
         given = getattr(config, "eos_token_id", None)
-        ends = given if isinstance(given, list) else [given]
+        ends = frozenset(int(token) for token in (given if isinstance(given, list) else [given]) if token is not None)
         form = cls(
-            tokenizer,
-            _style_of(model) if style is None else style,
-            int(model.cfg.n_ctx),
-            template_arguments,
-            frozenset(int(token) for token in ends if token is not None),
+            tokenizer, _style_of(model) if style is None else style, int(model.cfg.n_ctx), template_arguments, ends
         )
         if form.template and form.prints_date and tokenizer not in _warned_of_dates:
             _warned_of_dates.add(tokenizer)
             name = form.template.date_argument
-            advice = (
-                f'pass prompt_format=PromptFormat.of(model, {name}="1 Jan 2025")' if name else "no argument pins it"
-            )
-            warnings.warn(
+            pinned = f'pass prompt_format=PromptFormat.of(model, {name}="1 Jan 2025")'
+            advice = pinned if name else "no argument pins it"
+            warn(
                 "prompts: the model's chat template prints today's date, so that prompts and results change from day "
-                f"to day; {advice}.",
-                stacklevel=2,
+                f"to day; {advice}."
             )
         return form
 
@@ -166,6 +158,9 @@ class PromptFormat:
 
     def text(self, prompt: Prompt, answer: str = "", system_prompt: str | None = None) -> str:
         """Return the text of a prompt, followed by ``answer`` if one is given.
+
+        A chat template's text begins with BOS where the model has one: give TransformerLens ``prepend_bos=False`` with
+        it, or the ids of :meth:`tokens`, which need nothing.
 
         Parameters
         ----------
@@ -211,7 +206,7 @@ class PromptFormat:
         ids: list[int] = []
         for piece in pieces:
             ids += [self.tokenizer.eos_token_id] if ids else []
-            ids += self.tokenizer(piece, add_special_tokens=self.template is None)["input_ids"]
+            ids += token_ids(self.tokenizer, piece, what, add_special_tokens=self.template is None)
         if len(ids) > self.n_ctx:
             raise InputError(
                 f"{what}: {len(ids)} tokens, but the model's context holds {self.n_ctx}. Shorten it, or leave it out."
@@ -271,15 +266,30 @@ class PromptFormat:
         return [*(f"[INST] {turn} [/INST] {reply} " for turn, reply in earlier), f"[INST] {asked[0]} [/INST]{answer}"]
 
 
+def form_of(model: Any, prompt_format: PromptFormat | None) -> PromptFormat:
+    """Return ``prompt_format``, or by default the form that fits; :class:`InputError` if this or the model is none."""
+    check_model(model)
+    if prompt_format is not None and not isinstance(prompt_format, PromptFormat):
+        raise InputError(f"prompt_format: {prompt_format!r}; give one such as PromptFormat.of(model, style='base').")
+    return prompt_format or PromptFormat.of(model)
+
+
+def token_ids(tokenizer: Any, text: str, what: str, **options: Any) -> list[int]:
+    """Token ids of a text; :class:`InputError` if it holds half a character, which is all that tokenizers refuse."""
+    try:
+        return list(tokenizer(text, **options)["input_ids"])
+    except (TypeError, UnicodeEncodeError) as error:
+        raise InputError(
+            f"{what}: it holds half a character, a lone surrogate, {text!r:.100}. Leave it out."
+        ) from error
+
+
 def _style_of(model: Any) -> Style:
     template, name = model.tokenizer.chat_template, str(model.cfg.model_name).lower()
     if not template:
         return "llama-2-chat" if "llama-2" in name and "chat" in name else "base"
-    return (
-        "llama-2-chat"
-        if isinstance(template, str) and "[INST]" in template and "<<SYS>>" in template
-        else "chat-template"
-    )
+    metas = isinstance(template, str) and "[INST]" in template and "<<SYS>>" in template
+    return "llama-2-chat" if metas else "chat-template"
 
 
 def split_thinking(form: PromptFormat, tokens: Sequence[int]) -> tuple[str, str]:
@@ -298,20 +308,21 @@ def split_thinking(form: PromptFormat, tokens: Sequence[int]) -> tuple[str, str]
         Text up to and including ``</think>``, and the text after it, both without special tokens. If thinking was
         begun, by the prompt or by the answer, and never ended, all of it is thinking; if it was not begun, none is.
     """
-
-    def decoded(ids: Sequence[int]) -> str:
-        return str(form.tokenizer.decode(ids, skip_special_tokens=True)).strip()
-
     ids, end = list(tokens), form.thinking_end
     if end in ids:
         after = ids.index(end) + 1
-        return decoded(ids[:after]), decoded(ids[after:])
-    whole = decoded(ids)
+        return shown_text(form, ids[:after]), shown_text(form, ids[after:])
+    whole = shown_text(form, ids)
     thinking, found, answer = whole.partition("</think>")
     if found:
         return thinking + found, answer.strip()
     opened = form.text(PROBE["content"]) + str(form.tokenizer.decode(ids))
     return (whole, "") if opened.rfind("<think>") > opened.rfind("</think>") else ("", whole)
+
+
+def shown_text(form: PromptFormat, tokens: Sequence[int]) -> str:
+    """Text of some tokens without special ones and white space around it."""
+    return str(form.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 
 def check_prompt(metadata: Mapping[str, Any], form: PromptFormat) -> None:
@@ -337,10 +348,9 @@ def check_prompt(metadata: Mapping[str, Any], form: PromptFormat) -> None:
     except InputError:
         now = "none: it takes no system prompt"
     if now != then:
-        warnings.warn(
+        warn(
             f"vector {metadata.get('behavior') or 'vector'!r}: it was made from prompts in the style "
             f"{metadata.get('prompt_style')!r} with the template arguments {metadata.get('template_arguments') or {}} "
             f"(digest {then}), and is applied to prompts in the style {form.style!r} with "
-            f"{dict(form.template_arguments)} (digest {now}). If that is not meant, pass prompt_format.",
-            stacklevel=3,
+            f"{dict(form.template_arguments)} (digest {now}). If that is not meant, pass prompt_format."
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, check_choice
 
 if TYPE_CHECKING:
     from caa_interp.prompts.format import PromptFormat
@@ -111,8 +111,7 @@ def with_choices(question: str, first: str, second: str) -> str:
 
 def check_format(format: str) -> None:
     """Raise :class:`InputError` unless ``format`` is one of :data:`FORMATS`."""
-    if format not in FORMATS:
-        raise InputError(f"format: {format!r} is not one of {', '.join(map(repr, FORMATS))}.")
+    check_choice("format", format, FORMATS)
 
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:

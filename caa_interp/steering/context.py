@@ -11,10 +11,11 @@ block they take the hooks off and add the interventions to their own (:func:`amb
 
 from __future__ import annotations
 
+import threading
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
 
@@ -22,7 +23,8 @@ import numpy as np
 import torch
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import steered
+from caa_interp.models.access import is_bridge, steered
+from caa_interp.prompts.format import PromptFormat
 from caa_interp.steering.intervention import Intervention, Steering, as_interventions, check_fit
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions
@@ -30,6 +32,7 @@ from caa_interp.tree.edits import EditedBatch, Operator, editing
 from caa_interp.vectors.vector import SteeringVector
 
 _PATTERN = "blocks.0.attn.hook_pattern"
+_locks: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 _contexts: weakref.WeakKeyDictionary[Any, list[_Context]] = weakref.WeakKeyDictionary()
 
 
@@ -62,15 +65,15 @@ def steer(
     Raises
     ------
     InputError
-        If an intervention or a length is not usable; or, when the model runs, if a batch of prompts is padded
-        on the right and no ``prompt_length`` says where they end.
+        If an intervention or a length is not usable; or, when the model runs, if a prompt is padded on the right, or
+        takes turns with another, and no ``prompt_length`` says where it ends.
     VectorMismatchError
         If a vector was not made for this model.
 
     Warns
     -----
     UserWarning
-        When the block ends, if no position was changed although an intervention asks for it.
+        When the block ends, if an intervention with a multiplier other than 0 changed no position.
 
     Notes
     -----
@@ -84,14 +87,21 @@ def steer(
     """
     interventions = as_interventions(vector, layer, multiplier, operator, positions)
     check_fit(model, interventions)
+    rules = [one.positions for one in interventions]
+    if "after_thinking" in rules and model.tokenizer and PromptFormat.of(model).thinking_end is not None:
+        raise InputError(
+            "positions: 'after_thinking', but steer does not know when the model ends its thinking. Give the "
+            "intervention to caa.generate(model, prompts, steering=[...]), or choose other positions."
+        )
     context = _Context(model, interventions, None if prompt_length is None else _checked_lengths(prompt_length))
-    with ExitStack() as stack:
-        _contexts.setdefault(model, []).append(context)
-        stack.callback(_note, model)
-        stack.callback(_contexts[model].remove, context)
+    _contexts.setdefault(model, []).append(context)
+    _note(model)
+    try:
+        with context.hooks():
+            yield
+    finally:
+        _contexts[model].remove(context)
         _note(model)
-        stack.enter_context(context.hooks())
-        yield
     if not context.used and any(one.multiplier for one in interventions):
         warnings.warn(
             "steer: no position was changed. Either the model did not run in the block, its hooks were removed there "
@@ -102,17 +112,18 @@ def steer(
 
 @contextmanager
 def ambient(model: Any) -> Iterator[tuple[Intervention, ...]]:
-    """Interventions of all open contexts of a model, outermost first; inside, their hooks do nothing."""
-    contexts = [context for context in _contexts.get(model, []) if not context.suspended]
-    for context in contexts:
-        context.suspended = context.used = True
-    _note(model)
-    try:
-        yield tuple(one for context in contexts for one in context.interventions)
-    finally:
+    """Interventions of all open contexts, outermost first; inside, their hooks do nothing, and other threads wait."""
+    with _locks.setdefault(model, threading.RLock()):
+        contexts = [context for context in _contexts.get(model, []) if not context.suspended]
         for context in contexts:
-            context.suspended = False
+            context.suspended = context.used = True
         _note(model)
+        try:
+            yield tuple(one for context in contexts for one in context.interventions)
+        finally:
+            for context in contexts:
+                context.suspended = False
+            _note(model)
 
 
 def _note(model: Any) -> None:
@@ -136,6 +147,8 @@ class _Context:
         self.prompt: tuple[int, ...] = ()  # length of each row's prompt
         # The first attention pattern tells what is cached; where block 0 has none, single positions are counted.
         self.pattern = _PATTERN if _PATTERN in model.hook_dict else None
+        config = model.original_model.config.get_text_config(decoder=True) if is_bridge(model) else None
+        self.window = getattr(config, "sliding_window", None) or 0
 
     @property
     def knows_positions(self) -> bool:
@@ -157,6 +170,8 @@ class _Context:
 
     def notice_cache(self, pattern: torch.Tensor, hook: Any) -> None:
         self.cached = pattern.shape[-1] - pattern.shape[-2]
+        if self.cached == self.window - 1:  # a sliding window forgets the rest, so what came before is counted
+            self.cached = sum(self.placed[1:])
 
     def begin(self, _: Any, args: tuple[Any, ...]) -> None:
         """Before a pass: without patterns, count what came before; refuse prompts whose end cannot be known."""
@@ -164,15 +179,14 @@ class _Context:
         if self.suspended or not isinstance(tokens, torch.Tensor) or tokens.ndim != 2:
             return
         if self.pattern is None:
-            self.cached = self.placed[1] + self.placed[2] if self.placed and tokens.shape[1] == 1 else 0
+            self.cached = sum(self.placed[1:]) if tokens.shape[1] == 1 else 0
         padding = getattr(self.model.tokenizer, "pad_token_id", None)
-        if self.lengths is None and padding is not None and len(tokens) > 1 and tokens.shape[1] > 1:
-            ends_in_padding = tokens[:, -1] == padding
-            if bool(ends_in_padding.any() & ~ends_in_padding.all()):
-                raise InputError(
-                    "prompt_length: some prompts of the batch are padded on the right, so their last position is not "
-                    "where they end. Pad on the left, or give prompt_length with one number per row."
-                )
+        ends_in_padding = padding is not None and bool((tokens[:, -1] == padding).any())
+        if not self.knows_positions and ends_in_padding and tokens.shape[1] > 1:
+            raise InputError(
+                "prompt_length: a prompt is padded on the right, so its last position is not where it ends. Pad on "
+                "the left, or give prompt_length with one number per row."
+            )
 
     def edited(self, layer: int, activation: torch.Tensor) -> torch.Tensor:
         if self.suspended:
@@ -192,16 +206,18 @@ class _Context:
             given = self.lengths or [self.cached + n_new if self.cached == 0 else self.cached]
             self.prompt = tuple(given * n_rows if len(given) == 1 else given)
             self.batch = EditedBatch([[one.edit(n) for one in self.interventions] for n in self.prompt])
+        elif not self.knows_positions and not max(self.prompt) <= self.cached <= sum(self.placed[1:]):
+            raise InputError(
+                f"prompt_length: the model goes on after {self.cached} tokens, with an answer that is not the last "
+                "prompt's. Finish one answer before the next prompt, or give prompt_length."
+            )
         self.batch.place(np.tile(np.arange(self.cached, self.cached + n_new), (n_rows, 1)))
         self.placed = (n_rows, n_new, self.cached)
 
 
 def _checked_lengths(prompt_length: Any) -> list[int]:
-    lengths: list[Any] = [prompt_length]
-    if isinstance(prompt_length, torch.Tensor | np.ndarray):
-        lengths = np.atleast_1d(np.asarray(prompt_length)).tolist()
-    elif isinstance(prompt_length, Sequence) and not isinstance(prompt_length, str):
-        lengths = list(prompt_length)
+    given = prompt_length.tolist() if isinstance(prompt_length, torch.Tensor | np.ndarray) else prompt_length
+    lengths: list[Any] = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     if not lengths or not all(not isinstance(n, bool) and isinstance(n, Integral) and int(n) >= 1 for n in lengths):
         raise InputError(f"prompt_length: {prompt_length!r}; give a number of tokens of at least 1, or one per row.")
     return [int(n) for n in lengths]

@@ -8,25 +8,26 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from caa_interp.errors import InputError, check_count
-from caa_interp.models.access import check_model, model_id
+from caa_interp.errors import InputError, check_count, is_number
+from caa_interp.models.access import model_id
 from caa_interp.prompts.conversation import Prompt
-from caa_interp.prompts.format import PromptFormat, split_thinking
+from caa_interp.prompts.format import PromptFormat, form_of, shown_text, split_thinking
 from caa_interp.steering.context import ambient
-from caa_interp.steering.intervention import Condition, Steering, as_interventions, check_fit, conditions, one_layer
+from caa_interp.steering.intervention import Steering, conditions, one_layer, warn_of_idle
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions
 from caa_interp.steering.writing import Row, Writing, write_all
 from caa_interp.tree.edits import Operator
 from caa_interp.vectors.vector import SteeringVector
 
+_COLDEST = 1e-6  # lowest temperature: logits divided by less would overflow float32
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -37,7 +38,7 @@ def generate(
     steering: Sequence[Steering] | Any = None,
     vector: SteeringVector | None = None,
     layer: int | None = None,
-    multipliers: Sequence[float] = (1.0,),
+    multipliers: float | Sequence[float] | None = None,
     operator: Operator = add,
     positions: Positions = "from_last_prompt_token",
     n: int = 1,
@@ -95,42 +96,29 @@ def generate(
     >>> list(answers["multiplier"])
     [0.0, 2.0]
     """
-    if isinstance(prompts, str) or not len(prompts):
-        raise InputError(f"prompts: {prompts!r}; give a non-empty list of texts or conversations.")
-    if isinstance(prompts[0], dict):
-        raise InputError("prompts: a single conversation; give a list of conversations, [[...]].")
-    _check_sampling(n, max_new_tokens, temperature, top_p)
-    check_model(model)
-    form = prompt_format or PromptFormat.of(model)
-    ids = [
-        encode_prompt(form, prompt, max_new_tokens, system_prompt, f"prompts[{number}]")
-        for number, prompt in enumerate(prompts)
-    ]
+    _check_sampling(n, max_new_tokens, temperature, top_p, seed)
+    form = form_of(model, prompt_format)
+    ids = encode_prompts(form, prompts, max_new_tokens, system_prompt)
+    if vector is not None:
+        if steering is not None:
+            raise InputError("steering and vector: both are given. Give conditions in steering, or the short form.")
+        if not isinstance(vector, SteeringVector):
+            raise InputError(f"vector: {type(vector).__name__}; give one SteeringVector, or conditions in steering.")
+        steering, layer = vector, one_layer(vector, layer)
+        multipliers = (1.0,) if multipliers is None else multipliers
+    asked = conditions(model, steering, layer, multipliers, operator, positions, form)
     with ambient(model) as outer:
-        asked = _conditions(model, form, steering, vector, layer, multipliers, operator, positions)
-        answers = write_all(
-            model,
-            form,
-            ids,
-            [(*outer, *condition.interventions) for condition in asked],
-            max_new_tokens=max_new_tokens,
-            n=n,
-            temperature=temperature,
-            top_p=top_p,
-            seed=seed,
-            progress=progress,
-        )
+        every = [(*outer, *condition.interventions) for condition in asked]
+        warn_of_idle(every, max(map(len, ids)) + max_new_tokens - 1)
+        answers = write_all(model, form, ids, every, max_new_tokens, n, temperature, top_p, seed, progress)
     rows = []
-    for number, prompt in enumerate(prompts):
+    for (number, place, sample), tokens in answers.items():
+        prompt, (thinking, answer) = prompts[number], split_thinking(form, tokens)
         shown = prompt if isinstance(prompt, str) else json.dumps([dict(turn) for turn in prompt], ensure_ascii=False)
-        for place, condition in enumerate(asked):
-            for sample in range(n):
-                tokens = answers[number, place, sample]
-                thinking, answer = split_thinking(form, tokens)
-                columns = {"item": number, "prompt": shown, "sample": sample, **condition.columns, "answer": answer}
-                columns |= {} if form.thinking_end is None else {"thinking": thinking}
-                columns |= {"blank": bool(tokens) and not (answer or thinking), "n_tokens": len(tokens)}
-                rows.append({**columns, "finished": len(tokens) < max_new_tokens})
+        columns = {"item": number, "prompt": shown, "sample": sample, **asked[place].columns, "answer": answer}
+        columns |= {} if form.thinking_end is None else {"thinking": thinking}
+        columns |= {"blank": bool(tokens) and not (answer or thinking), "n_tokens": len(tokens)}
+        rows.append({**columns, "finished": len(tokens) < max_new_tokens})
     return pd.DataFrame(rows).assign(model=model_id(model), prompt_digest=form.digest(system_prompt))
 
 
@@ -141,7 +129,7 @@ class Answer:
     Attributes
     ----------
     text
-        What is written so far. A character that is spread over several tokens appears with the last of them.
+        What is written so far, thinking included. A character of several tokens appears with the last of them.
     tokens
         Ids of the tokens so far.
     finished
@@ -174,32 +162,46 @@ def stream_answer(
     Returns
     -------
     Iterator of Answer
-        The answer so far after every token, then the whole answer, which is the one that :func:`generate` gives.
+        The answer so far after every token, then the whole answer, of the same tokens as :func:`generate`'s.
 
     Notes
     -----
-    Hooks are on the model only while a token is computed, so several streams may take turns.
+    Hooks are on the model only while a token is computed, so several streams may take turns. Contexts of :func:`steer`
+    count that are open when this is called, not when the answer is read.
     """
-    interventions = as_interventions(steering)
-    check_fit(model, interventions)
-    _check_sampling(1, max_new_tokens, 0.0, 1.0)
-    form = prompt_format or PromptFormat.of(model)
+    (asked,) = conditions(model, [steering])
+    check_count("max_new_tokens", max_new_tokens)
+    form = form_of(model, prompt_format)
     ids = encode_prompt(form, prompt, max_new_tokens, system_prompt, "prompt")
+    with ambient(model) as outer:
+        row = Row(0, (*outer, *asked.interventions))
+    warn_of_idle([row.interventions], len(ids) + max_new_tokens - 1)
 
     def written() -> Iterator[Answer]:
         tokens: tuple[int, ...] = ()
-        with ambient(model) as outer:
-            writing = Writing(model, form, [ids], [Row(0, (*outer, *interventions))])
+        with ambient(model):
+            writing = Writing(model, form, [ids], [row])
         while len(tokens) < max_new_tokens:
             with ambient(model), writing.hooks():
                 step = writing.step()
             if not step:
                 break
             tokens += tuple(step.values())
-            yield Answer(_text(form, tokens).rstrip(_BROKEN), tokens, finished=False)
-        yield Answer(_text(form, tokens), tokens, finished=len(tokens) < max_new_tokens)
+            yield Answer(shown_text(form, tokens).rstrip(_BROKEN), tokens, finished=False)
+        yield Answer(shown_text(form, tokens), tokens, finished=len(tokens) < max_new_tokens)
 
     return written()
+
+
+def encode_prompts(
+    form: PromptFormat, prompts: Sequence[Prompt], max_new_tokens: int, system_prompt: str | None
+) -> list[tuple[int, ...]]:
+    """Token ids of several prompts, see :func:`encode_prompt`."""
+    if isinstance(prompts, str) or not isinstance(prompts, Sequence | np.ndarray) or not len(prompts):
+        raise InputError(f"prompts: {prompts!r:.100}; give a non-empty list of texts or conversations.")
+    if isinstance(prompts[0], dict):
+        raise InputError("prompts: a single conversation; give a list of conversations, [[...]].")
+    return [encode_prompt(form, one, max_new_tokens, system_prompt, f"prompts[{n}]") for n, one in enumerate(prompts)]
 
 
 def encode_prompt(
@@ -215,37 +217,12 @@ def encode_prompt(
     return ids
 
 
-def _conditions(
-    model: Any,
-    form: PromptFormat,
-    steering: Any,
-    vector: SteeringVector | None,
-    layer: int | None,
-    multipliers: Sequence[float],
-    operator: Operator,
-    positions: Positions,
-) -> list[Condition]:
-    if vector is None:
-        if layer is not None:
-            raise InputError("vector: it is missing, but a layer is given. Give both, or neither.")
-        return conditions(model, steering, form=form)
-    if steering is not None:
-        raise InputError("steering and vector: both are given. Give conditions in steering, or the short form.")
-    if not isinstance(vector, SteeringVector):
-        raise InputError(f"vector: {type(vector).__name__}; give one SteeringVector, or conditions in steering.")
-    return conditions(model, vector, one_layer(vector, layer), multipliers, operator, positions, form)
-
-
-def _check_sampling(n: int, max_new_tokens: int, temperature: float, top_p: float) -> None:
-    check_count("n", n)
-    check_count("max_new_tokens", max_new_tokens)
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise InputError(f"temperature: {temperature}; it must be 0 (greedy) or a positive number.")
-    if not 0 < top_p <= 1:
-        raise InputError(f"top_p: {top_p}; it must be above 0 and at most 1.")
+def _check_sampling(n: int, max_new_tokens: int, temperature: float, top_p: float, seed: int) -> None:
+    for name, value, least in (("n", n, 1), ("max_new_tokens", max_new_tokens, 1), ("seed", seed, 0)):
+        check_count(name, value, least)
+    if not is_number(temperature) or 0 != temperature < _COLDEST:
+        raise InputError(f"temperature: {temperature!r}; it must be 0 (greedy) or a positive number from {_COLDEST}.")
+    if not is_number(top_p) or not 0 < top_p <= 1:
+        raise InputError(f"top_p: {top_p!r}; it must be above 0 and at most 1.")
     if temperature == 0 and (n > 1 or top_p < 1):
         raise InputError("temperature: it is 0, so every sample would be the same. Give one above 0, such as 0.7.")
-
-
-def _text(form: PromptFormat, tokens: Sequence[int]) -> str:
-    return str(form.tokenizer.decode(tokens, skip_special_tokens=True)).strip()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, is_number
 from caa_interp.models.access import check_layers, check_model
 from caa_interp.prompts.format import PromptFormat, check_prompt
 from caa_interp.steering.operators import add, name_of
@@ -65,11 +65,8 @@ class Intervention:
         (multiplier,) = check_multipliers((self.multiplier,))
         if not callable(self.operator):
             raise InputError(f"operator: {self.operator!r}; give one such as caa.add, caa.ablate or caa.Cap(high=3).")
-        for name, value in {
-            "layer": layer,
-            "multiplier": multiplier,
-            "positions": check_positions(self.positions),
-        }.items():
+        checked = {"layer": layer, "multiplier": multiplier, "positions": check_positions(self.positions)}
+        for name, value in checked.items():
             object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
@@ -77,7 +74,8 @@ class Intervention:
         return f"Intervention({what}, {name_of(self.operator)}, {name_of_positions(self.positions)})"
 
     def __mul__(self, factor: float) -> Intervention:
-        return replace(self, multiplier=self.multiplier * factor)
+        (checked,) = check_multipliers((factor,))
+        return replace(self, multiplier=self.multiplier * checked)
 
     __rmul__ = __mul__
 
@@ -100,7 +98,8 @@ class Condition:
     interventions
         What is done, in turn; none for the unsteered model.
     vector, kind, layer, multiplier, operator, positions
-        What the columns of these names say. Of several interventions, layer and multiplier are the first one's.
+        What the columns of these names say. Of several interventions, layer and multiplier are the first one's, and
+        operator has one part for each, with `` + `` in between.
     """
 
     interventions: tuple[Intervention, ...]
@@ -141,16 +140,18 @@ def condition_of(steering: Steering, name: str | None = None) -> Condition:
     if not several:
         return Condition((), name or "unsteered", "unsteered", None, 0.0, "", "")
     first = several[0]
-    names = [
-        one.vector.name if one.operator is add else f"{one.vector.name} ({name_of(one.operator)})" for one in several
-    ]
+    layers: dict[str, list[str]] = {}
+    for one in several:
+        own = one.vector.name if one.operator is add else f"{one.vector.name} ({name_of(one.operator)})"
+        layers.setdefault(own, []).append(str(one.layer))
+    names = [own if len(at) == 1 else f"{own} (layers {', '.join(at)})" for own, at in layers.items()]
     return Condition(
         several,
-        name or " + ".join(dict.fromkeys(names)),
+        name or " + ".join(names),
         first.vector.kind,
         first.layer,
         first.multiplier,
-        " + ".join(dict.fromkeys(name_of(one.operator) for one in several)),
+        " + ".join(name_of(one.operator) for one in several),
         " + ".join(dict.fromkeys(name_of_positions(one.positions) for one in several)),
     )
 
@@ -170,11 +171,10 @@ def as_interventions(
     positions: Positions = "from_last_prompt_token",
 ) -> tuple[Intervention, ...]:
     """Interventions as a tuple; a vector becomes one, with the other arguments. :class:`InputError` for all else."""
-    if steering is None:
-        return ()
     if isinstance(steering, SteeringVector):
         return (Intervention(steering, one_layer(steering, layer), multiplier, operator, positions),)
-    several: tuple[Any, ...] = (steering,)
+    _check_left_out(operator, positions, layer=layer is not None, multiplier=check_multipliers(multiplier) != [1.0])
+    several: tuple[Any, ...] = () if steering is None else (steering,)
     if isinstance(steering, Sequence) and not isinstance(steering, str):
         several = tuple(steering)
     for one in several:
@@ -191,39 +191,62 @@ def conditions(
     model: Any,
     given: Any,
     layers: int | Sequence[int] | None = None,
-    multipliers: Sequence[float] = (1.0,),
+    multipliers: float | Sequence[float] | None = None,
     operator: Operator = add,
     positions: Positions = "from_last_prompt_token",
     form: PromptFormat | None = None,
 ) -> list[Condition]:
     """Spell out what a table is to be measured under, and check that all of it fits the model.
 
-    ``given`` is the short form (a vector, or several by name, each with every multiplier and every one of ``layers``,
-    which default to the vector's own), or one intervention, or a list or mapping (by name) of conditions: None, an
-    Intervention or a list of them. With ``form``, a vector that was made under another prompt form gets a warning.
+    ``given`` is the short form (a vector, or several by name, each with every multiplier, by default -1, 0 and 1, and
+    every one of ``layers``, by default the vector's own), or one intervention, or a list or mapping (by name) of
+    conditions: None, an Intervention or a list of them; a table must be able to tell them apart. With ``form``, a
+    vector that was made under another prompt form gets a warning.
     """
     if isinstance(given, SteeringVector):
         given = {given.name: given}
     if isinstance(given, Mapping | Sequence) and not given:
         raise InputError("vector: it is empty; give at least one vector or condition.")
     if isinstance(given, Mapping) and all(isinstance(one, SteeringVector) for one in given.values()):
-        doses = check_multipliers(multipliers)
+        doses = check_multipliers((-1.0, 0.0, 1.0) if multipliers is None else multipliers)
         found = [
             condition_of(Intervention(vector, layer, dose, operator, positions), str(name))
             for name, vector in given.items()
             for layer in check_layers(layers, vector.layers, "the vector")
             for dose in doses
         ]
-    elif layers is not None:
-        raise InputError("layers: interventions have their own. Leave layers out, or give vectors.")
-    elif isinstance(given, Mapping):
-        found = [condition_of(one, str(name)) for name, one in given.items()]
-    elif isinstance(given, Sequence) and not isinstance(given, str):
-        found = [one if isinstance(one, Condition) else condition_of(one) for one in given]
     else:
-        found = [condition_of(given)]
+        _check_left_out(operator, positions, layers=layers is not None, multipliers=multipliers is not None)
+        if isinstance(given, Mapping):
+            found = [condition_of(one, str(name)) for name, one in given.items()]
+        else:
+            listed = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+            found = [one if isinstance(one, Condition) else condition_of(one) for one in listed]
+    ((shown, number),) = Counter(tuple(one.columns.items()) for one in found).most_common(1)
+    if number > 1:
+        alike = ", ".join(f"{name} {value}" for name, value in shown if value not in (None, ""))
+        raise InputError(
+            f"vector: {number} conditions are the same in a table, {alike}. Name them: {{name: condition}}."
+        )
     check_fit(model, (one for condition in found for one in condition.interventions), form)
     return found
+
+
+def _check_left_out(operator: Operator, positions: Positions, **given: bool) -> None:
+    """Raise :class:`InputError` if what describes a vector is given, or not the default, where there is none."""
+    given |= {"operator": operator is not add, "positions": name_of_positions(positions) != "from_last_prompt_token"}
+    if idle := [name for name, there in given.items() if there]:
+        raise InputError(
+            f"{idle[0]}: only a vector needs it, interventions have their own. Leave it out, or give a vector."
+        )
+
+
+def warn_of_idle(every: Iterable[Sequence[Intervention]], longest: int) -> None:
+    """Warn of explicit positions that all lie beyond the longest sequence that the model reads."""
+    for at in {one.positions for several in every for one in several if one.multiplier}:
+        if isinstance(at, tuple) and at[0] >= longest:
+            message = f"positions: {at!s:.60}: nothing is steered, for the model reads at most {longest} tokens."
+            warnings.warn(message, stacklevel=3)
 
 
 def check_fit(model: Any, interventions: Iterable[Intervention], form: PromptFormat | None = None) -> None:
@@ -237,12 +260,10 @@ def check_fit(model: Any, interventions: Iterable[Intervention], form: PromptFor
 
 def check_multipliers(multipliers: float | Sequence[float]) -> list[float]:
     """Return multipliers as floats, or raise :class:`InputError` if one is no finite number or given twice."""
-    checked = []
-    value: Any
-    for value in multipliers if isinstance(multipliers, Sequence | np.ndarray) else [multipliers]:
-        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-            raise InputError(f"multiplier: {value!r} is not a finite number; give one such as -1, 0 or 1.5.")
-        checked.append(float(value))
+    given = list(multipliers) if isinstance(multipliers, Sequence | np.ndarray) else [multipliers]
+    if wrong := [value for value in given if not is_number(value)]:
+        raise InputError(f"multiplier: {wrong[0]!r} is not a finite number; give one such as -1, 0 or 1.5.")
+    checked = [float(value) for value in given]
     if not checked:
         raise InputError("multipliers: the list is empty; give at least one number.")
     if len(set(checked)) < len(checked):

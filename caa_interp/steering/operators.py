@@ -2,15 +2,16 @@
 
 An operator is a function ``(residual, vector, multiplier) -> residual`` over the steered positions. ``vector`` is the
 raw steering vector v; where an operator speaks of the projection, it is that of the residual stream x on the unit
-vector u = v / |v|, in units of the residual stream. Multiplier 0 is the unsteered model for every operator, and 1
-applies it in full; the four that replace a projection go part of the way in between, and beyond it above 1.
+vector u = v / |v|, in units of the residual stream. Multiplier 0 is the unsteered model for every operator.
+``ablate``, ``ProjectTo`` and ``Cap`` set or bound the projection and are complete at 1: give them multipliers between
+0 and 1. Above 1 they overshoot, and a negative multiplier moves the projection away from where they would put it.
 
 =====================  ==============================================================================
 ``add``                x + m v (Rimsky et al. 2024, section 3)
 ``add_keeping_norm``   (x + m v) |x| / |x + m v|
 ``ablate``             x - m (x . u) u: directional ablation (Arditi et al. 2024, section 2.4)
 ``ProjectTo(value)``   x + m (value - x . u) u
-``Cap(low, high)``     x + m (clip(x . u, low, high) - x . u) u: activation capping
+``Cap(low=, high=)``   x + m (clip(x . u, low, high) - x . u) u: activation capping
 ``AddIf(threshold)``   x + m v where x . u is below (or above) a threshold: conditional steering
 =====================  ==============================================================================
 """
@@ -24,7 +25,7 @@ from typing import Any, Literal
 
 import torch
 
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, check_choice, is_number
 from caa_interp.tree.edits import Operator
 
 
@@ -77,7 +78,7 @@ class ProjectTo:
         return residual + multiplier * (self.value - along) * unit
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cap:
     """Keep the projection on the vector within a range, and leave what lies inside it alone.
 
@@ -91,8 +92,9 @@ class Cap:
     high: float = math.inf
 
     def __post_init__(self) -> None:
-        if math.isnan(self.low) or math.isnan(self.high) or not self.low <= self.high:
-            raise InputError(f"low and high: {self.low} and {self.high}; low must be at most high.")
+        numbers = all(is_number(one) or one in (-math.inf, math.inf) for one in (self.low, self.high))
+        if not numbers or self.low > self.high:
+            raise InputError(f"low and high: {self.low!r} and {self.high!r}; give numbers, low must be at most high.")
         if math.isinf(self.low) and math.isinf(self.high):
             raise InputError("low and high: neither is given, so nothing would be capped. Give one of them.")
 
@@ -121,8 +123,7 @@ class AddIf:
 
     def __post_init__(self) -> None:
         _check_finite("threshold", self.threshold)
-        if self.side not in ("below", "above"):
-            raise InputError(f"side: {self.side!r} is not one of 'below', 'above'.")
+        check_choice("side", self.side, ("below", "above"))
 
     def __call__(self, residual: torch.Tensor, vector: torch.Tensor, multiplier: torch.Tensor | float) -> torch.Tensor:
         """Arguments as in :func:`add`."""
@@ -133,6 +134,11 @@ class AddIf:
 
 OPERATORS: dict[str, Operator] = {"add": add, "add_keeping_norm": add_keeping_norm, "ablate": ablate}
 WITH_PARAMETERS: dict[str, Any] = {"ProjectTo": ProjectTo, "Cap": Cap, "AddIf": AddIf}
+
+
+def grows(operator: Operator) -> bool:
+    """Whether a larger multiplier does more of the same; what sets or bounds the projection is complete at 1."""
+    return operator is not ablate and not isinstance(operator, ProjectTo | Cap)
 
 
 def name_of(operator: Operator) -> str:
@@ -157,11 +163,11 @@ def operator_named(text: str) -> Operator:
             numbers = [_literal(node) for node in call.args]
             named = {str(one.arg): _literal(one.value) for one in call.keywords}
             return WITH_PARAMETERS[name](*numbers, **named)
-    except (SyntaxError, TypeError, ValueError) as error:
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
         if isinstance(error, InputError):
             raise
     raise InputError(
-        f"operator: {text!r}; give one of {', '.join(OPERATORS)}, ProjectTo(2.0), Cap(low=-1.0, high=3.0), or "
+        f"operator: {text!r:.100}; give one of {', '.join(OPERATORS)}, ProjectTo(2.0), Cap(low=-1.0, high=3.0), or "
         "AddIf(1.5, side='below'), with numbers of yours."
     )
 
@@ -179,5 +185,5 @@ def _along(residual: torch.Tensor, vector: torch.Tensor) -> tuple[torch.Tensor, 
 
 
 def _check_finite(name: str, value: float) -> None:
-    if not math.isfinite(value):
+    if not is_number(value):
         raise InputError(f"{name}: {value!r} is not a finite number; give one such as 0 or 2.5.")

@@ -101,7 +101,7 @@ def check_positions(positions: Any) -> Positions:
         if all(not isinstance(n, bool) and isinstance(n, Integral) and int(n) >= 0 for n in at):
             return tuple(sorted({int(n) for n in at}))
     raise InputError(
-        f"positions: {positions!r}; give one of {', '.join(map(repr, RULES))}, FirstAnswerTokens(k), or a list of "
+        f"positions: {positions!r:.100}; give one of {', '.join(map(repr, RULES))}, FirstAnswerTokens(k), or a list of "
         "positions of at least 0."
     )
 
@@ -114,10 +114,10 @@ def positions_named(text: str) -> Positions:
     InputError
         If the text is none of these.
     """
-    first = re.fullmatch(r"\s*FirstAnswerTokens\((?:k=)?(\d+)\)\s*", text)
+    first = re.fullmatch(r"\s*FirstAnswerTokens\((?:k=)?(\d{1,18})\)\s*", text)
     if first:
         return FirstAnswerTokens(int(first[1]))
-    numbers = re.fullmatch(r"\s*[\[(]?\s*(\d+(?:\s*,\s*\d+)*)\s*,?\s*[\])]?\s*", text)
+    numbers = re.fullmatch(r"\s*[\[(]?\s*(\d{1,18}(?:\s*,\s*\d{1,18})*)\s*,?\s*[\])]?\s*", text)
     return check_positions([int(n) for n in numbers[1].split(",")] if numbers else text)
 
 

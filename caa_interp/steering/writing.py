@@ -32,7 +32,6 @@ def write_all(
     form: PromptFormat,
     prompts: Sequence[tuple[int, ...]],
     asked: Sequence[Sequence[Intervention]],
-    *,
     max_new_tokens: int,
     n: int = 1,
     temperature: float = 0.0,
@@ -54,11 +53,7 @@ def write_all(
         for portion in portions:
             places = [place for place in every if place[0] in portion]
             rows = [
-                Row(
-                    number - portion.start,
-                    tuple(asked[place]),
-                    _generator(seed, prompts[number], k) if temperature else None,
-                )
+                Row(number - portion.start, tuple(asked[place]), _generator(seed, prompts[number], k))
                 for number, place, k in places
             ]
             writing = Writing(model, form, [prompts[number] for number in portion], rows, temperature, top_p)
@@ -77,7 +72,7 @@ def write_all(
 
 @dataclass(frozen=True)
 class Row:
-    """One answer: the index of its prompt, its interventions, and the source of its random numbers."""
+    """One answer: the index of its prompt, its interventions, and the source of its random numbers, if it needs any."""
 
     prompt: int
     interventions: tuple[Intervention, ...]
@@ -100,8 +95,8 @@ class Writing:
         self.tokens = [list(prompts[row.prompt]) for row in rows]
         self.n_prompt = [len(tokens) for tokens in self.tokens]
         self.alive = list(range(len(rows)))
-        self.warpers = [TemperatureLogitsWarper(temperature)] if temperature else []
-        self.warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
+        self.warpers = [TemperatureLogitsWarper(float(temperature))] if temperature else []
+        self.warpers += [TopPLogitsWarper(float(top_p))] if top_p < 1 else []
         self.layers = sorted({one.layer for row in rows for one in row.interventions if one.multiplier})
         self.decoder = Decoder(model)
         self._resolve()
@@ -113,25 +108,18 @@ class Writing:
 
     def _resolve(self) -> None:
         """Find the steered positions of the rows that are still being written."""
-        self.batch = EditedBatch(
-            [
-                [one.edit(self.n_prompt[row], self._thinking_end(row)) for one in self.rows[row].interventions]
-                for row in self.alive
-            ]
-        )
-
-    def _thinking_end(self, row: int) -> float | None:
-        return end_of_thinking(self.form, self.tokens[row], self.n_prompt[row], growing=True)
+        batch = []
+        for row in self.alive:
+            end = end_of_thinking(self.form, self.tokens[row], self.n_prompt[row], growing=True)
+            batch.append([one.edit(self.n_prompt[row], end) for one in self.rows[row].interventions])
+        self.batch = EditedBatch(batch)
 
     @torch.no_grad()
     def _read(self, prompts: Sequence[tuple[int, ...]]) -> None:
         """Read the prompts without their last tokens: once each, unless a row is steered there."""
         width, n_each = max(map(len, prompts)), len(self.rows) // len(prompts)
-        early = any(
-            edit.first(n - 1) < n - 1
-            for n, edits in zip(self.n_prompt, self.batch.edits, strict=True)
-            for edit in edits
-        )
+        before = [n - 1 for n in self.n_prompt]
+        early = any(edit.first(n) < n for n, edits in zip(before, self.batch.edits, strict=True) for edit in edits)
         each = [prompt for prompt in prompts for _ in range(n_each)] if early else list(prompts)
         tokens = torch.zeros(len(each), width, dtype=torch.long)
         mask = torch.zeros_like(tokens)
@@ -144,8 +132,7 @@ class Writing:
             with editing(self.model, self.layers if early else (), self.batch.apply):
                 self.decoder.forward(tokens[:, :-1].to(self.device), mask[:, :-1].to(self.device))
             if not early:
-                at = torch.arange(len(prompts), device=self.device).repeat_interleave(n_each)
-                self.decoder.select(at)
+                self.decoder.select(torch.arange(len(prompts), device=self.device).repeat_interleave(n_each))
 
     @torch.no_grad()
     def step(self) -> dict[int, int]:
@@ -155,8 +142,7 @@ class Writing:
         last = torch.tensor([[self.tokens[row][-1]] for row in self.alive], device=self.device)
         mask = torch.ones_like(last)
         self.batch.place(self.decoder.positions(mask))
-        logits = self.decoder.forward(last, mask)[:, -1]
-        chosen = self._choose(logits)
+        chosen = self._choose(self.decoder.forward(last, mask)[:, -1])
         written = {row: token for row, token in zip(self.alive, chosen, strict=True) if token not in self.form.end_ids}
         if len(written) < len(self.alive):
             kept = [place for place, row in enumerate(self.alive) if row in written]
@@ -177,10 +163,9 @@ class Writing:
         scores: Any = logits.float()
         for warper in self.warpers:
             scores = warper(None, scores)
-        probabilities = scores.softmax(-1).cpu()
         return [
             int(torch.multinomial(row, 1, generator=self.rows[alive].generator))
-            for alive, row in zip(self.alive, probabilities, strict=True)
+            for alive, row in zip(self.alive, scores.softmax(-1).cpu(), strict=True)
         ]
 
 

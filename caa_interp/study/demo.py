@@ -90,7 +90,7 @@ def run_demo(
         Section(
             "Which layers respond",
             "The vector of each layer is added after that layer, from the last token of the prompt on. Shown for "
-            f"validation pairs, which made no vector; on them layer {layer} was chosen.",
+            f"validation pairs, which the vector is not made from; on them layer {layer} was chosen.",
             plot_sweep(by_layer),
         ),
         Section(

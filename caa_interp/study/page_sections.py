@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from caa_interp.analysis.similarity import cosine_similarity
-from caa_interp.evaluation.summary import COSTS, steerability, summarize
+from caa_interp.evaluation.summary import COSTS, shown_column, steerability, summarize
 from caa_interp.plotting.cost import plot_cost
 from caa_interp.plotting.dose_response import plot_dose_responses
 from caa_interp.plotting.layer_choice import plot_layer_choice
@@ -135,8 +135,8 @@ def layer_choice(results: Results) -> list[Section]:
         Section(
             "How the layer was chosen",
             "For each behavior, the layer with the steepest mean response between the outermost multipliers on "
-            "validation pairs: train pairs that made no vector. Where it is the steepest by chance, its slope is "
-            "smaller on the held-out pairs, here over the same multipliers.",
+            "validation pairs: train pairs that the vector is not made from. Where it is the steepest by chance, its "
+            "slope is smaller on the held-out pairs, here over the same multipliers.",
             plot_layer_choice(slopes["validation"], slopes["held-out"], results.chosen),
             pd.DataFrame(rows),
             caption="Intervals are bootstrap intervals over pairs.",
@@ -271,7 +271,7 @@ def costs(results: Results) -> list[Section]:
             row = {"behavior": behavior, "layer": layer, "multiplier": _factor(multiplier)}
             for summary in own:
                 at = _row(summary, "multiplier", multiplier)
-                row |= {_COST_NAMES[name]: _cost(at, name) for name in COSTS if name in at}
+                row |= {_COST_NAMES[name]: estimate(at, shown_column(at, name)) for name in COSTS if name in at}
             rows.append(row)
     text = (
         "What else changes when the vector is added at the chosen layer: how surprising the model finds neutral "
@@ -309,11 +309,6 @@ def side_effects(results: Results) -> list[Section]:
 
 def _factor(multiplier: float) -> str:
     return f"{multiplier:+g}".replace("-", "\N{MINUS SIGN}")
-
-
-def _cost(row: Mapping[str, float], name: str) -> str:
-    # A divergence is a change from the unsteered model by itself.
-    return estimate(row, name if name == "divergence" or f"{name}_change" not in row else f"{name}_change")
 
 
 # The sections in their order, each with the table without which it is left out.

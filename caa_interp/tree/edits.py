@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from caa_interp.errors import InputError
 from caa_interp.models.access import hook_name
 
 # (residual, vector, multiplier) -> residual; a multiplier is a number, or one per row, [..., 1].
@@ -87,20 +88,19 @@ def gather(owners: Iterable[Iterable[tuple[Edit, np.ndarray]]]) -> dict[int, lis
 
     ``owners`` holds, for each sequence, its edits in order, each with the indices of the rows that it changes.
     """
-    found: dict[tuple[int, int, Operator], list[tuple[Edit, np.ndarray]]] = {}
+    found: dict[tuple[int, int, int], list[tuple[Edit, np.ndarray]]] = {}
     for edits in owners:
         turns: Counter[int] = Counter()
         for edit, rows in edits:
             if len(rows):
-                found.setdefault((edit.layer, turns[edit.layer], edit.operator), []).append((edit, rows))
+                found.setdefault((edit.layer, turns[edit.layer], id(edit.operator)), []).append((edit, rows))
             turns[edit.layer] += 1
     changes: dict[int, list[Change]] = {}
-    for (layer, _, operator), edited in sorted(found.items(), key=lambda item: item[0][:2]):
+    for (layer, _, _), edited in sorted(found.items(), key=lambda item: item[0][:2]):
         at = torch.as_tensor(np.concatenate([rows for _, rows in edited]))
         vectors = torch.cat([edit.vector[None].expand(len(rows), -1) for edit, rows in edited])
-        factors = [edit.multiplier for edit, rows in edited for _ in rows]
-        multipliers = torch.tensor(factors, dtype=torch.float64)[:, None]
-        changes.setdefault(layer, []).append(Change(operator, at, vectors, multipliers))
+        multipliers = torch.tensor([[edit.multiplier] for edit, rows in edited for _ in rows], dtype=torch.float64)
+        changes.setdefault(layer, []).append(Change(edited[0][0].operator, at, vectors, multipliers))
     return changes
 
 
@@ -109,12 +109,8 @@ class EditedBatch:
 
     def __init__(self, edits: Sequence[Sequence[Edit]]) -> None:
         self.edits = [tuple(some) for some in edits]
+        self.layers = sorted({edit.layer for some in self.edits for edit in some})
         self._changes: dict[int, list[Change]] = {}
-
-    @property
-    def layers(self) -> list[int]:
-        """Layers that have edits."""
-        return sorted({edit.layer for edits in self.edits for edit in edits})
 
     def place(self, positions: np.ndarray) -> None:
         """Say where the next forward pass stands: the position ``[n_rows, n_new]`` of each column in its sequence."""
@@ -153,9 +149,15 @@ def editing(model: Any, layers: Iterable[int], edited: Callable[[int, torch.Tens
 def apply_operator(
     operator: Operator, residual: torch.Tensor, vector: torch.Tensor, multiplier: torch.Tensor | float
 ) -> torch.Tensor:
-    """Apply an operator in float32 at least, and return the result in the residual stream's own type."""
+    """Apply an operator in float32 at least, and return the result in the residual stream's own type and shape."""
     work = torch.promote_types(residual.dtype, torch.float32)
     like = residual.to(work)
     if isinstance(multiplier, torch.Tensor):
         multiplier = multiplier.to(work).to(like.device)
-    return operator(like, vector.to(like), multiplier).to(residual)
+    edited = operator(like, vector.to(like), multiplier)
+    shape = getattr(edited, "shape", None)
+    if shape != residual.shape:
+        raise InputError(
+            f"operator: {operator!r} returned shape {shape}; it must return what it got, {residual.shape}."
+        )
+    return edited.to(residual)

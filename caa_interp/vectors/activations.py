@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -16,11 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, warn
 from caa_interp.models.access import (
     HOOK,
     block_indices,
-    check_finite,
     check_layers,
     check_model,
     identity,
@@ -31,7 +29,7 @@ from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format, Rendering, check_format
 from caa_interp.tree import Branch, run_trees
-from caa_interp.vectors.files import opened, save
+from caa_interp.vectors.files import finite_floats, opened, save
 
 if TYPE_CHECKING:
     import torch
@@ -47,8 +45,8 @@ class Activations:
     Attributes
     ----------
     positive, negative
-        ``[n_rows, n_layers, d_model]``, float32 (float64 for a float64 model), on the CPU. A row is a pair, or one of
-        its letter orders.
+        ``[n_rows, n_layers, d_model]``, float32 (float64 for a float64 model), on the CPU; not copied where they are
+        given as such, since they are large. A row is a pair, or one of its letter orders.
     layers
         The block index of each entry of the second axis.
     pairs
@@ -80,14 +78,14 @@ class Activations:
             object.__setattr__(self, "orders", ("",) * len(self.pairs))
         object.__setattr__(self, "layers", block_indices(self.layers))
         expected = (len(self.pairs), len(self.layers))
-        for name, values in (("positive", self.positive), ("negative", self.negative)):
-            if values.ndim != 3 or values.shape[:2] != expected or not values.numel():
+        for name in ("positive", "negative"):
+            values = finite_floats(getattr(self, name), 3, name)
+            if values.shape[:2] != expected:
                 raise InputError(
                     f"{name}: shape {tuple(values.shape)} with {expected[0]} pairs and {expected[1]} layers; it must "
-                    "be [n_rows, n_layers, d_model] with one row per pair, and no axis may be empty."
+                    "be [n_rows, n_layers, d_model] with one row per pair."
                 )
-            check_finite(values, name)
-            object.__setattr__(self, name, values.detach().cpu().contiguous())
+            object.__setattr__(self, name, values)
         if self.positive.shape != self.negative.shape:
             raise InputError(
                 f"negative: its width is {self.negative.shape[2]}, but that of positive is {self.d_model}; "
@@ -136,7 +134,7 @@ class Activations:
         """Read a file written by :meth:`save`."""
         with opened(path, "activations") as (fields, (positive, negative)):
             form, metadata, layers, orders, items = fields
-            pairs = tuple(_pair(item, number) for number, item in enumerate(items))
+            pairs = tuple((PublishedPair if "n_options" in item else ContrastPair)(**item) for item in items)
             return cls(positive, negative, layers, pairs, form, tuple(orders), metadata)
 
 
@@ -177,17 +175,14 @@ def collect_activations(
     check_model(model)
     checked = check_pairs(pairs)
     chosen = check_layers(layers, range(n_layers(model)), "the model")
-    rendered = _render(model, checked, format, system_prompt, prompt_format)
     rows: list[torch.Tensor] = []
     orders: list[str] = []
     repeated: list[ContrastPair] = []
-    for pair, renderings, residual in zip(
-        checked, rendered, _read(model, rendered, format, chosen, progress), strict=True
-    ):
-        averaged = average_orders and len(renderings) > 1
-        rows.extend([_mean(residual)] if averaged else residual)
-        orders.extend([""] if averaged else [_order(pair, rendering) for rendering in renderings])
-        repeated.extend([pair] * (1 if averaged else len(renderings)))
+    read = iterate_activations(model, checked, format, chosen, average_orders, system_prompt, prompt_format, progress)
+    for pair, (own, residual) in zip(checked, read, strict=True):
+        rows.extend(residual)
+        orders.extend(own)
+        repeated.extend([pair] * len(own))
     positive, negative = torch.stack(rows, dim=1)
     metadata = origin(model, system_prompt, prompt_format)
     return Activations(positive, negative, tuple(chosen), tuple(repeated), format, tuple(orders), metadata)
@@ -214,27 +209,23 @@ def iterate_activations(
     pairs: Sequence[ContrastPair],
     format: Format,
     layers: Sequence[int],
-    system_prompt: str | None = None,
-    progress: bool = False,
-    prompt_format: PromptFormat | None = None,
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield positive and negative activations per pair, ``[n_layers, d_model]`` each, with letter orders averaged."""
-    rendered = _render(model, pairs, format, system_prompt, prompt_format)
-    for residual in _read(model, rendered, format, layers, progress):
-        positive, negative = _mean(residual)
-        yield positive, negative
-
-
-def _render(
-    model: Any,
-    pairs: Sequence[ContrastPair],
-    format: Format,
+    average_orders: bool,
     system_prompt: str | None,
     prompt_format: PromptFormat | None,
-) -> list[list[Rendering]]:
+    progress: bool,
+) -> Iterator[tuple[list[str], torch.Tensor]]:
+    """Yield the letter orders of each pair's rows and their activations, ``[n_rows, 2, n_layers, d_model]``.
+
+    The positive side is first; averaged orders are one row, ``""``. All pairs are rendered before the first is read.
+    """
     check_format(format)
     prompts = prompt_format or PromptFormat.of(model)
-    return [prompts.render(pair, format, system_prompt, what=f"pairs[{number}]") for number, pair in enumerate(pairs)]
+    rendered = [prompts.render(pair, format, system_prompt, what=f"pairs[{n}]") for n, pair in enumerate(pairs)]
+    for pair, some, residual in zip(pairs, rendered, _read(model, rendered, format, layers, progress), strict=True):
+        if average_orders and len(some) > 1:
+            yield [""], residual.double().mean(0, keepdim=True).to(residual.dtype)
+        else:
+            yield [pair.order if isinstance(pair, PublishedPair) else one.order for one in some], residual
 
 
 def _read(
@@ -260,17 +251,11 @@ def _read(
             follows.append(likelier[0] == likelier[1])
         yield result.residual.unflatten(0, (-1, 2))
     if len(follows) >= _LEAST_PAIRS and sum(follows) < len(follows) / 2:
-        warnings.warn(
+        warn(
             f"format='choices': asked about {len(follows)} pairs in both letter orders, the model chose one letter "
             f"for {len(follows) - sum(follows)} of them, whichever answer it stood for. It does not read letters, so a "
-            "vector made from them will hardly steer. Use format='text'.",
-            stacklevel=2,
+            "vector made from them will hardly steer. Use format='text'."
         )
-
-
-def _mean(residual: torch.Tensor) -> torch.Tensor:
-    """Mean over renderings, summed in float64."""
-    return residual.double().mean(0).to(residual.dtype)
 
 
 def _sides(rendering: Rendering, format: Format, asks: bool) -> list[Branch]:
@@ -285,26 +270,5 @@ def _sides(rendering: Rendering, format: Format, asks: bool) -> list[Branch]:
     ]
 
 
-def _order(pair: ContrastPair, rendering: Rendering) -> str:
-    """Letters of the positive and the negative answer; a published pair may have letters other than A and B."""
-    if isinstance(pair, PublishedPair):
-        return pair.positive.strip("()") + pair.negative.strip("()")
-    return rendering.order
-
-
 def _is_order(order: Any) -> bool:
     return order == "" or (isinstance(order, str) and len(order) == 2 and order.isalpha() and order[0] != order[1])
-
-
-def _pair(fields: Any, number: int) -> ContrastPair:
-    """Build a pair from its fields in a file."""
-    if not isinstance(fields, dict):
-        raise InputError(f"pairs[{number}] is {type(fields).__name__}; it must be an object.")
-    for name in ("id", "topic"):
-        if not isinstance(fields.get(name), str | None):
-            raise InputError(f"pairs[{number}]: field {name!r} must be a text.")
-    if "n_options" not in fields:
-        return ContrastPair(**fields)
-    if not isinstance(fields["n_options"], int):
-        raise InputError(f"pairs[{number}]: field 'n_options' must be a whole number.")
-    return PublishedPair(**fields)

@@ -89,9 +89,8 @@ def extract_vector(
         return vector_from_activations(activations, estimator=estimator, behavior=behavior)
     total: Any = 0.0
     dtype = torch.float32
-    for positive, negative in iterate_activations(
-        model, checked, format, chosen, system_prompt, progress, prompt_format
-    ):
+    read = iterate_activations(model, checked, format, chosen, True, system_prompt, prompt_format, progress)
+    for _, ((positive, negative),) in read:
         total = total + (positive.double() - negative.double())
         dtype = positive.dtype
     metadata = _metadata(behavior, origin(model, system_prompt, prompt_format), format, estimator, len(checked))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,15 +31,18 @@ def write_header(kind: Kind, *fields: Any) -> str:
         for name, field in zip(_FIELDS[kind], fields, strict=True)
     }
     try:
+        if json.loads(json.dumps(named["metadata"], allow_nan=False)) != named["metadata"]:
+            raise ValueError("it would be read as something else, as a tuple or a key that is no text is")
         return json.dumps({"format": f"caa_interp/{kind}/1", **named})
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
-            f"metadata: it cannot be written as JSON ({error}). Keep to texts, numbers, lists and mappings."
+            f"metadata: it cannot be written as JSON ({error}). Keep to texts, finite numbers, lists, and mappings "
+            "whose keys are texts."
         ) from error
 
 
 def read_header(text: str, kind: Kind) -> list[Any]:
-    """Read the fields of a header, in the order of ``_FIELDS``, or raise :class:`InputError`; lists are checked."""
+    """Read the fields of a header, in the order of ``_FIELDS``, or raise :class:`InputError`; types are checked."""
     expected, (what, _) = f"caa_interp/{kind}/1", _NAMES[kind]
     try:
         content = json.loads(text)
@@ -54,10 +58,29 @@ def read_header(text: str, kind: Kind) -> list[Any]:
         raise
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"its header is not that of {what} ({error}). {_advice(kind)}") from error
-    for name in fields.keys() & {"layers", "orders", "pairs"}:
-        if not isinstance(fields[name], list):
-            raise InputError(f"its {name} are no list. {_advice(kind)}")
+    for name, field in fields.items():
+        if not isinstance(field, {"form": str, "metadata": dict}.get(name, list)):
+            raise InputError(f"its {name} must not be {type(field).__name__}. {_advice(kind)}")
     return list(fields.values())
+
+
+def finite_floats(values: Any, n_axes: int, name: str) -> torch.Tensor:
+    """Return a tensor as contiguous float32 on the CPU, or float64 if it is that, or raise :class:`InputError`."""
+    import torch
+
+    if not isinstance(values, torch.Tensor):
+        raise InputError(f"{name}: {type(values).__name__}; it must be a tensor.")
+    is_plain = values.layout == torch.strided and values.is_floating_point() and values.dtype.itemsize >= 2
+    if not is_plain or values.is_meta or values.ndim != n_axes or not values.numel():
+        raise InputError(
+            f"{name}: a tensor of type {values.dtype} ({values.layout}, {values.device}) and shape "
+            f"{tuple(values.shape)}; it must hold floating-point numbers and have {n_axes} "
+            f"{'axis' if n_axes == 1 else 'axes'}, none of them empty. Sparse and meta tensors are not taken."
+        )
+    values = values.detach().to("cpu", torch.promote_types(values.dtype, torch.float32)).contiguous()
+    if not bool(values.isfinite().all()):
+        raise InputError(f"{name}: there are NaN or infinite entries; all of them must be finite.")
+    return values
 
 
 def checksum(header: str, *values: torch.Tensor) -> str:
@@ -87,25 +110,24 @@ def save(path: str | Path, kind: Kind, tensors: tuple[torch.Tensor, ...], *field
 def opened(path: str | Path, kind: Kind) -> Iterator[tuple[list[Any], list[torch.Tensor]]]:
     """Give the fields and tensors of a file that :func:`save` wrote; declared sizes are checked before it is read.
 
+    The tensors are copies: what happens to the file later does not change them.
+
     Raises :class:`InputError`, with the file's path, if it is another kind of file, if it was changed, or if the body
     rejects its content.
     """
     from safetensors import SafetensorError, safe_open
 
-    path, (what, _) = Path(path), _NAMES[kind]
+    what, _ = _NAMES[kind]
     try:
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise InputError("there is no such file. Check the path.")
         with safe_open(path, framework="pt") as file:
             kept = file.metadata() or {}
             fields = read_header(kept["caa_interp"], kind)
-            tensors = {name: file.get_tensor(name) for name in _TENSORS[kind]}
-        for name, tensor in tensors.items():
-            if not tensor.is_floating_point() or tensor.dtype.itemsize < 2:
-                raise InputError(f"its {name} are of type {tensor.dtype}. {_advice(kind)}")
-        if kept != {"caa_interp": kept["caa_interp"], "sha256": checksum(kept["caa_interp"], *tensors.values())}:
+            tensors = [file.get_tensor(name).clone() for name in _TENSORS[kind]]
+        if kept != {"caa_interp": kept["caa_interp"], "sha256": checksum(kept["caa_interp"], *tensors)}:
             raise InputError("it was changed after it was saved. Get it again, or save it again.")
-        yield fields, list(tensors.values())
+        yield fields, tensors
     except InputError as error:
         raise InputError(f"{kind} file {path}: {error}") from error.__cause__
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:

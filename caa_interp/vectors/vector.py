@@ -14,14 +14,15 @@ from caa_interp.errors import InputError, VectorMismatchError
 from caa_interp.models.access import (
     CENTERED,
     block_indices,
-    check_finite,
     check_layers,
     check_model,
     identity,
     model_id,
     n_layers,
 )
-from caa_interp.vectors.files import opened, save
+from caa_interp.vectors.files import finite_floats, opened, save
+
+_IDENTITY = ("model", "model_revision", "weight_processing")  # what the metadata say of the model
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,7 @@ class SteeringVector:
     Attributes
     ----------
     values
-        ``[n_layers, d_model]``, float32 or float64, on the CPU; raw, not normalized.
+        ``[n_layers, d_model]``, float32 or float64, on the CPU; raw, not normalized. A copy of what is given.
     layers
         0-based block index of each row; the vector of layer L is added after block L.
     metadata
@@ -46,19 +47,16 @@ class SteeringVector:
     def __post_init__(self) -> None:
         if not isinstance(self.metadata, Mapping):
             raise InputError(f"metadata: {type(self.metadata).__name__}; it must be a mapping.")
-        if not isinstance(self.values, torch.Tensor):
-            raise InputError(f"values: {type(self.values).__name__}; give a tensor [n_layers, d_model].")
+        object.__setattr__(self, "values", finite_floats(self.values, 2, "values").clone())
         object.__setattr__(self, "layers", block_indices(self.layers))
-        if self.values.ndim != 2 or len(self.values) != len(self.layers) or not len(self.layers):
+        if len(self.values) != len(self.layers):
             raise InputError(
                 f"values: shape {tuple(self.values.shape)} with {len(self.layers)} layers; it must be "
-                "[n_layers, d_model] with one row per layer, and at least one."
+                "[n_layers, d_model] with one row per layer."
             )
-        object.__setattr__(self, "values", self.values.detach().cpu().contiguous())
-        check_finite(self.values, "values")
 
     def __eq__(self, other: object) -> bool:
-        """Same layers, metadata and bits."""
+        """Same layers, metadata, type and numbers."""
         if not isinstance(other, SteeringVector):
             return NotImplemented
         return (
@@ -67,7 +65,7 @@ class SteeringVector:
         ) and torch.equal(self.values, other.values)
 
     def __hash__(self) -> int:
-        return hash((self.layers, self.name, float(self.values.double().sum())))
+        return hash((self.layers, float(self.values.double().sum())))
 
     def __repr__(self) -> str:
         return (
@@ -103,14 +101,14 @@ class SteeringVector:
     def __mul__(self, factor: object) -> SteeringVector:
         if not isinstance(factor, Real):
             return NotImplemented
-        return replace(self, values=self.values * float(factor))
+        return replace(self, values=self.values * _as_float(factor))
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: object) -> SteeringVector:
         if not isinstance(divisor, Real):
             return NotImplemented
-        return replace(self, values=self.values / float(divisor))
+        return replace(self, values=self.values / _as_float(divisor))
 
     def __neg__(self) -> SteeringVector:
         return self * -1.0
@@ -225,20 +223,28 @@ def match_norms(vectors: Mapping[str, SteeringVector]) -> dict[str, SteeringVect
     for vector in vectors.values():
         if vector.layers != first.layers or vector.d_model != first.d_model:
             raise VectorMismatchError(f"vectors: {vector!r} and {first!r} differ in layers or width.")
-    norms = torch.stack([vector.norms for vector in vectors.values()])
-    if not bool((norms > 0).all()):
-        raise InputError("vectors: one of them is zero at some layer, so it cannot be rescaled. Leave it out.")
-    mean = norms.mean(0)
-    return {
-        name: replace(vector, values=vector.values * (mean / vector.norms)[:, None]) for name, vector in vectors.items()
-    }
+    mean = torch.stack([vector.norms for vector in vectors.values()]).mean(0)
+    return {name: replace(vector, values=with_norms(vector.values, mean)) for name, vector in vectors.items()}
+
+
+def with_norms(values: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
+    """Directions ``[n_layers, d_model]`` with other norms, ``[n_layers]``; those of no length are refused."""
+    lengths = values.double().norm(dim=1)
+    if not bool((lengths > 0).all()):
+        raise InputError("vector: it is zero at some layer, so it has no direction to rescale. Leave that layer out.")
+    return (values * (norms / lengths)[:, None]).to(values)
+
+
+def _as_float(number: Real) -> float:
+    try:
+        return float(number)
+    except OverflowError as error:
+        raise InputError(f"multiplier: {error}; give a number that a float can hold.") from error
 
 
 def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str, str] | None:
     """Names of the models in two sets of metadata, with what differs between them; None if nothing does."""
-    names, revisions, processing = (
-        (first.get(key), second.get(key)) for key in ("model", "model_revision", "weight_processing")
-    )
+    names, revisions, processing = ((first.get(key), second.get(key)) for key in _IDENTITY)
     labels = [repr(name) for name in names]
     if None not in revisions and revisions[0] != revisions[1]:
         labels = [f"{name} at revision {str(one)[:12]!r}" for name, one in zip(labels, revisions, strict=True)]
@@ -250,5 +256,6 @@ def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str
 
 
 def _common(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Entries that two sets of metadata share."""
-    return {key: value for key, value in first.items() if key in second and second[key] == value}
+    """Entries that two sets of metadata of one model share, and what either of them knows of that model."""
+    known = {key: one[key] for one in (second, first) for key in _IDENTITY if one.get(key) is not None}
+    return {key: value for key, value in first.items() if key in second and second[key] == value} | known

@@ -213,4 +213,4 @@ def test_a_model_that_is_no_causal_language_model(tmp_path):
 
 def test_a_name_that_is_not_in_the_cache_while_offline():
     text = message(caa.errors.ModelError, caa.load_model, "gtp2")
-    assert_says(text, "model 'gtp2'", "did you mean 'gpt2'?", "Check the name and the network, or give a local folder")
+    assert_says(text, "model 'gtp2'", "Check the name and the network, or give a local folder")

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -102,3 +103,21 @@ def test_behaviors_come_without_torch():
 def test_every_error_is_a_caa_error_and_what_python_calls_it(error, also):
     assert issubclass(error, caa.CAAError)
     assert issubclass(error, also)
+
+
+def answered(model, prompt, vector, form):
+    return caa.generate(model, [prompt], vector=vector, layer=1, max_new_tokens=1, prompt_format=form, progress=False)
+
+
+def test_a_warning_points_to_the_line_that_called_the_package(tiny_llama, pairs):
+    vector = caa.extract_vector(tiny_llama, pairs, format="text", progress=False)
+    plain = caa.PromptFormat.of(tiny_llama, style="llama-2-chat")
+    with pytest.warns(UserWarning, match="was made from prompts in the style") as told:
+        caa.sweep(tiny_llama, vector, pairs, layers=1, prompt_format=plain, progress=False)
+    with pytest.warns(UserWarning, match="was made from prompts in the style") as also:
+        answered(tiny_llama, pairs[0].question, vector, plain)
+    assert [one.filename for one in (*told, *also)] == [__file__] * 2
+
+
+def test_the_version_is_that_of_the_distribution():
+    assert caa.__version__ == version("caa-interp")

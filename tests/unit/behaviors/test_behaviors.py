@@ -1,6 +1,7 @@
 """Behaviors that come with the package, and behavior files of one's own."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -178,6 +179,12 @@ def test_a_pair_needs_three_texts(field, value, said):
         caa.ContrastPair(**texts, id="x")
 
 
+@pytest.mark.parametrize("label", ["id", "topic"])
+def test_a_label_is_a_text_or_none(label):
+    with pytest.raises(caa.InputError, match=f"ContrastPair: {label} is 3; it must be a text, or None"):
+        caa.ContrastPair("a", "b", "c", **{label: 3})
+
+
 def test_pairs_are_checked_one_by_one():
     pair = caa.ContrastPair("a", "b", "c")
     assert check_pairs(iter([pair, pair])) == [pair, pair]
@@ -196,6 +203,7 @@ PAIRS = (
     [
         *caa.load_behaviors().values(),
         caa.Behavior("bare", "", PAIRS, ()),
+        caa.Behavior("ids", "", tuple(replace(PAIRS[0], id=label) for label in (None, "", None)), ()),
         caa.Behavior("full", "d", PAIRS, PAIRS[:1][:0], ("Why?",), {"negative": "Be sad."}, "Rate.", "MIT"),
     ],
     ids=lambda behavior: behavior.name,
@@ -216,6 +224,7 @@ def test_a_behavior_is_read_as_it_was_saved(tmp_path, behavior):
         ("b.json", {"train": (PublishedPair("Why?", "(A)", "(B)"),)}, "some are kept as published"),
         ("b.json", {"open_ended": ("",)}, r"behavior 'b': open_ended\[0\] must be a non-empty text"),
         ("b.json", {"system_prompts": {"up": "x"}}, "behavior 'b': field 'system_prompts' must hold"),
+        ("b.json", {"description": "a \ud800"}, r"behavior 'b': '\\ud800' is half of a character. Take it out"),
     ],
 )
 def test_a_behavior_that_could_not_be_read_again_is_not_saved(tmp_path, path, changes, said):

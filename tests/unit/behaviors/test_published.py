@@ -191,10 +191,16 @@ def test_an_unscored_item_counts_in_the_mean_of_p_positive(table):
 
 
 def test_an_unscored_item_has_no_slope(table):
-    assert sorted(item_slopes(table)["item"].unique()) == [0, 1, 2]
+    assert sorted(item_slopes(table).dropna()["item"].unique()) == [0, 1, 2]
     assert caa.steerability(table)["n"].tolist() == [3] * 4
     without = table[table["item"] < len(ITEMS)]
     assert caa.steerability(table)["slope"].tolist() == pytest.approx(caa.steerability(without)["slope"].tolist())
+
+
+def test_an_unscored_item_is_neither_right_nor_wrong(tiny_llama, vector):
+    table = caa.evaluation.capability(tiny_llama, vector, [ITEMS[0], UNSCORED], layers=1)
+    assert table["correct"].isna().tolist() == (table["item"] == 1).tolist()
+    assert caa.summarize(table)["correct_n"].tolist() == [1, 1, 1]
 
 
 def test_a_set_of_unscored_items_alone_is_summarized(tiny_llama, vector):

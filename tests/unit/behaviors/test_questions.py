@@ -68,7 +68,7 @@ def test_a_draw_of_more_than_there_are_takes_all():
 
 @pytest.mark.parametrize("per_subject", [0, -1])
 def test_a_draw_of_none(per_subject):
-    with pytest.raises(caa.InputError, match=f"per_subject: {per_subject}; it must be at least 1"):
+    with pytest.raises(caa.InputError, match=f"per_subject: {per_subject}; it must be a whole number of at least 1"):
         caa.load_questions("capability", per_subject=per_subject)
 
 

@@ -375,7 +375,7 @@ def test_summary_accounts_for_every_item() -> None:
         ("a.json", [["q", "Yes", 3]], r"a\.json: item 0: field 'negative' is int"),
         ("a.json", [{"prompt": "x"}], r"a\.json: its fields are 'prompt'; expected .*columns="),
         ("a.json", [{}], r"a\.json: item 0: field 'positive' is missing; it has none"),
-        ("a.json", [ITEM, published(question=None)], r"a\.json: item 1: field 'question' is missing"),
+        ("a.json", [ITEM, published(question=None)], r"a\.json: item 1: field 'question' has no value"),
         ("a.json", [published(question=["x"])], r"a\.json: item 0: field 'question' is list; it must be a text"),
         ("a.json", [published(question=" ")], r"a\.json: item 0: field 'question' is empty"),
         ("a.json", [published(matching=3)], r"item 0: field 'answer_matching_behavior' is int"),
@@ -454,7 +454,7 @@ def test_parquet_without_a_column(tmp_path: Path) -> None:
 def test_missing_values_of_a_table() -> None:
     for missing in (None, float("nan"), pd.NA):
         table = pd.DataFrame({"q": ["a", "b"], "good": ["Yes", missing], "bad": ["No", "No"]})
-        with pytest.raises(InputError, match="DataFrame: item 1: field 'good' is missing; it has 'q', 'bad'"):
+        with pytest.raises(InputError, match=r"DataFrame: item 1: field 'good' has no value.*keep_default_na=False"):
             read_pairs(table, columns=COLUMNS)
 
 

@@ -184,7 +184,7 @@ def test_an_error_of_the_package_is_one_line_and_code_1(tmp_path, monkeypatch, c
         (("sweep", "v.safetensors", "optimism", "--out", "t.xlsx"), "'t.xlsx' must end in .parquet or .csv."),
         (("generate", "v.safetensors", "--layer", "1"), "there is no prompt."),
         (("generate", "Hi", "--layer", "1"), "there is no vector. Give a .safetensors file."),
-        (("generate", "v.safetensors", "Hi", "--layer", "1,2"), "--layer: 2 values for 1 vectors."),
+        (("generate", "v.safetensors", "w.safetensors", "Hi", "--layer", "1,2,3"), "--layer: 3 values for 2 vectors."),
         (("generate", "v.safetensors", "Hi", "--layer", "1", "--multiplier", "1,2"), "--multiplier: 2 values for 1"),
         (("run", "s.toml", "--gpus-per-worker", "1"), "--gpus-per-worker: there are no workers."),
         (("cache", "clear", "everything"), "'everything' is not one of 'shards', 'models', 'judge', 'published'"),

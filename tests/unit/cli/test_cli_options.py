@@ -81,11 +81,6 @@ def test_a_table_stands_left_for_texts_and_right_for_numbers(capsys):
     assert [line.rstrip() for line in lines] == ["name    n   share", "a        1 0.5", "longer 200"]
 
 
-def test_intervals():
-    table = pd.DataFrame({"m": [1.0], "m_low": [-0.5], "m_high": [2.25]})
-    assert output.with_interval(table, "m") == ["+1.000 (-0.500 to +2.250)"]
-
-
 @pytest.mark.parametrize(
     ("n_bytes", "text"), [(0, "0 B"), (999, "999 B"), (53_512, "53.5 kB"), (5.4e8, "540 MB"), (2.5e10, "25 GB")]
 )

@@ -119,7 +119,7 @@ def test_sweep_prints_the_summary_of_the_library(vector, loaded, tiny_llama):
     pairs = caa.load_behavior("liking.json").test
     table = caa.sweep(tiny_llama, vector, pairs, layers=[1, 2], multipliers=(-2, 0, 1))
     expected = caa.summarize(table, seed=3)
-    rows = pd.DataFrame(told.pop("rows"))
+    rows = pd.DataFrame(told.pop("rows")).astype({"position_bias": float})  # null: text has no letters
     pd.testing.assert_frame_equal(rows, expected, check_dtype=False, rtol=1e-12)
     assert told == {
         "format": "text",  # the one of the vector
@@ -239,6 +239,14 @@ def test_several_vectors_are_applied_together(vector, loaded, tiny_llama):
         max_new_tokens=4,
         prompt_format=caa.PromptFormat.of(tiny_llama, style="llama-2-chat"),
     )
+    pd.testing.assert_frame_equal(pd.DataFrame(told), expected, check_dtype=False)
+
+
+def test_one_vector_is_applied_at_several_layers(vector, loaded, tiny_llama):
+    options = ["--layer", "1-3", "--multiplier", "2", "--multipliers", "1", "--max-new-tokens", "4", "--json"]
+    told = json.loads(done("generate", "liking.safetensors", "The sea?", *options).stdout)
+    band = [caa.Intervention(vector, layer, 2.0) for layer in (1, 2, 3)]
+    expected = caa.generate(tiny_llama, ["The sea?"], steering=[band], max_new_tokens=4)
     pd.testing.assert_frame_equal(pd.DataFrame(told), expected, check_dtype=False)
 
 

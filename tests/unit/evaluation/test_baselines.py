@@ -288,7 +288,7 @@ def test_a_table_is_summarized_for_the_figure(table):
 @pytest.mark.parametrize(
     ("table", "options", "message"),
     [
-        (made_up(SCORES), {"measure": "score"}, "measure: 'score' is not one of 'logit_difference', 'p_positive'."),
+        (made_up(SCORES), {"measure": "score"}, "measure: 'score' is not one of 'p_positive', 'logit_difference'."),
         (pd.concat([made_up(SCORES), made_up(SCORES).assign(vector="other")]), {}, "vectors ['weather', 'other']"),
         (made_up(SCORES).drop(columns="vector"), {}, "columns ['vector'] are missing"),
     ],

@@ -20,11 +20,11 @@ def test_every_candidate_is_scored_at_its_own_calibrated_multiplier(tiny_llama, 
         "mean": vector,
         "longer": 3 * vector,
         "turned": caa.Intervention(vector, 1, operator=caa.steering.add_keeping_norm),
-        "idle": caa.Intervention(vector, 1, operator=caa.Cap(low=-1e6)),
+        "idle": caa.Intervention(vector, 1, operator=caa.steering.AddIf(-1e6)),
     }
     table = caa.evaluation.compare_at_equal_divergence(tiny_llama, candidates, pairs, **OPTIONS).set_index("candidate")
     assert list(table.index) == list(candidates)
-    assert table["operator"].tolist() == ["add", "add", "add_keeping_norm", "Cap(low=-1000000.0, high=inf)"]
+    assert table["operator"].tolist() == ["add", "add", "add_keeping_norm", "AddIf(threshold=-1000000.0, side='below')"]
     # A longer vector is no better for it: at equal divergence it does the same, with a smaller multiplier.
     assert table.loc["longer", "multiplier"] == pytest.approx(table.loc["mean", "multiplier"] / 3, rel=0.03)
     assert table.loc["longer", "effect"] == pytest.approx(table.loc["mean", "effect"], rel=0.05, abs=1e-3)
@@ -59,5 +59,5 @@ def test_wrong_input_is_told(tiny_llama, vector, pairs):
         caa.evaluation.compare_at_equal_divergence(tiny_llama, {"v": vector}, pairs, **{**OPTIONS, "layer": 9})
     with pytest.raises(caa.InputError, match=r"layer: SteeringVector.* needs one. Give layer="):
         caa.evaluation.compare_at_equal_divergence(tiny_llama, {"v": vector}, pairs, **{**OPTIONS, "layer": None})
-    with pytest.raises(caa.InputError, match=r"candidates\['none'\]: it steers nothing. Give a vector or an Interv"):
+    with pytest.raises(caa.InputError, match=r"candidates\['none'\]: nothing in it adds"):
         caa.evaluation.compare_at_equal_divergence(tiny_llama, {"none": None}, pairs, **OPTIONS)

@@ -62,13 +62,14 @@ def test_own_answers_are_the_models_own_tokens(tiny_llama, plain_llama):
     form = PromptFormat.of(tiny_llama)
     sequences = own_answers(tiny_llama, form, PROMPTS, 12, None)
     again = []
-    for prompt, (tokens, n_prompt) in zip(PROMPTS, sequences, strict=True):
+    for prompt, (tokens, n_prompt, thinking_end) in zip(PROMPTS, sequences, strict=True):
         asked = form.tokens(prompt).tokens
         answer = oracle.greedy(plain_llama, asked, [], 12, form.end_ids)
         assert tokens == (*asked, *answer)
         assert n_prompt == len(asked)
+        assert thinking_end is None
         again.append(form.tokens(prompt, tiny_llama.tokenizer.decode(answer).strip()).tokens)
-    assert again != [tokens for tokens, _ in sequences]
+    assert again != [tokens for tokens, *_ in sequences]
 
 
 def test_passages_are_cut(tiny_llama, vector):
@@ -105,10 +106,9 @@ def test_a_calibrated_multiplier_gives_the_divergence(tiny_llama, vector, target
 
 
 def test_a_divergence_that_is_out_of_reach(tiny_llama, vector):
-    """Beyond full capping nothing more happens to a projection that lies inside the range."""
-    wide = caa.Cap(low=-1e6, high=1e6)
-    with pytest.raises(caa.InputError, match=r"was not reached with operator Cap\(low=.*largest found: 0\)"):
-        caa.evaluation.calibrate(tiny_llama, vector, PROMPTS, layer=1, operator=wide, n_tokens=4)
+    never = caa.steering.AddIf(-1e6)
+    with pytest.raises(caa.InputError, match=r"no multiplier gives .* with operator AddIf\(.*found: 0 to 0\)"):
+        caa.evaluation.calibrate(tiny_llama, vector, PROMPTS, layer=1, operator=never, n_tokens=4)
 
 
 def test_a_share_of_the_residual_norm(tiny_llama, vector, pairs):
@@ -164,7 +164,7 @@ def test_side_effects_are_sweeps_of_every_behavior_with_every_vector(tiny_llama,
     [
         (lambda m, v: caa.perplexity(m, v, "text"), "passages: 'text'; give a non-empty list"),
         (lambda m, v: caa.perplexity(m, v, ["I"]), r"passages\[0\]: 'I' has fewer than three tokens"),
-        (lambda m, v: caa.perplexity(m, v, PASSAGES, max_tokens=2), "max_tokens: 2; it must be at least 3"),
+        (lambda m, v: caa.perplexity(m, v, PASSAGES, max_tokens=2), "max_tokens: 2; .* of at least 3"),
         (lambda m, v: caa.perplexity(m, v, PASSAGES, layers=9), "layer 9: the vector has layers 0 to 3"),
         (lambda m, v: caa.divergence(m, v, []), "prompts: "),
         (

@@ -164,9 +164,23 @@ def test_one_item_has_no_interval():
     assert summary["logit_difference_high"].isna().all()
 
 
-def test_position_bias_is_zero_where_there_is_one_order():
-    table = made_up([(item, "", 0, 1.0, float(item)) for item in range(3)])
-    assert caa.summarize(table)["position_bias"].tolist() == [0.0]
+@pytest.mark.parametrize("order", ["", "AB"])
+def test_there_is_no_position_bias_where_an_order_is_missing(order):
+    table = made_up([(item, order, 0, 1.0, float(item)) for item in range(3)])
+    assert caa.summarize(table)["position_bias"].isna().all()
+
+
+def test_changes_and_slopes_are_over_the_orders_that_were_scored_in_both():
+    """Item 0 always says A; without its BA row at 1, a change of its mean would be the bias of the letter."""
+    rows = [(0, order, 0, m, side + m) for order, side in (("AB", 9.0), ("BA", -9.0)) for m in (0.0, 1.0)]
+    table = made_up(rows)
+    gone = (table["order"] == "BA") & (table["multiplier"] == 1)
+    for partial in (table[~gone], table.assign(logit_difference=table["logit_difference"].mask(gone))):
+        summary = caa.summarize(partial)
+        assert summary["logit_difference"].tolist() == [0.0, 10.0]
+        assert summary["logit_difference_change"].tolist() == [0.0, 1.0]
+        assert caa.steerability(partial)["slope"].tolist() == [1.0]
+        assert item_slopes(partial)["rank_correlation"].tolist() == [1.0]
 
 
 def test_position_bias_of_a_model_that_always_says_a():
@@ -263,7 +277,19 @@ def test_the_rank_correlation_of_a_response_that_bends():
 def test_an_item_without_all_multipliers_has_no_slope_and_spoils_no_other():
     table = made_up([(item, "", 0, m, item * m) for item in (1, 2) for m in (-1.0, 0.0, 1.0)])
     found = item_slopes(table[(table["item"] != 2) | (table["multiplier"] != 1.0)])
-    assert found[["item", "slope"]].to_numpy().tolist() == [[1.0, 1.0]]
+    np.testing.assert_equal(found[["item", "slope", "rank_correlation"]].to_numpy(), [[1, 1, 1], [2, np.nan, np.nan]])
+
+
+def test_a_layer_without_a_complete_item_has_a_row_all_the_same():
+    table = made_up([(item, "", layer, m, m + item) for item in (0, 1) for layer in (3, 1) for m in (0.0, 1.0)])
+    table.loc[(table["layer"] == 3) & (table["item"] == table["multiplier"]), "logit_difference"] = np.nan
+    result = caa.steerability(table)
+    assert result["layer"].tolist() == [3, 1]
+    assert result["n"].tolist() == [0, 2]
+    assert result.loc[1, ["slope", "rank_correlation", "share_against"]].tolist() == [1.0, 1.0, 0.0]
+    measures = [name for name in result if name.startswith(("slope", "rank", "share"))]
+    assert result.loc[0, measures].isna().all()
+    assert caa.choose_layer(table) == 1
 
 
 def test_vectors_swept_over_different_multipliers_have_their_own_slopes():
@@ -274,8 +300,44 @@ def test_vectors_swept_over_different_multipliers_have_their_own_slopes():
 
 
 def test_no_item_with_a_score_has_no_slope():
-    with pytest.raises(caa.InputError, match=r"table: no item has a score; give pairs whose matching answer is \(A\)"):
-        item_slopes(made_up([(0, "", 0, 1.0, float("nan"))]))
+    table = made_up([(0, "", 0, 1.0, float("nan")), (0, "", 0, 2.0, 1.0)])
+    for call in (item_slopes, caa.steerability, caa.choose_layer):
+        with pytest.raises(
+            caa.InputError, match=r"table: no item has a score at all multipliers; give pairs whose mat"
+        ):
+            call(table)
+
+
+@pytest.mark.parametrize("call", [caa.steerability, caa.choose_layer, choose_condition])
+def test_a_table_of_no_vector_has_no_slope_and_no_layer(tiny_llama, pairs, call):
+    with pytest.raises(caa.InputError, match="table: no condition in it is one intervention"):
+        call(caa.sweep(tiny_llama, [None], pairs))
+
+
+@pytest.mark.parametrize("column", ["behavior", "source_layer", "operator", "positions", "format", "model"])
+def test_a_layer_is_chosen_from_one_series_alone(column):
+    table = made_up([(0, "", layer, m, layer * m) for layer in (1, 2) for m in (0.0, 1.0)])
+    none = table[:1].assign(kind="unsteered", vector="unsteered", layer=np.nan, **{column: ""})
+    both = pd.concat([none, table.assign(**{column: "x"}), table.assign(**{column: "y"})])
+    for choose in (caa.choose_layer, choose_condition):
+        with pytest.raises(
+            caa.InputError, match=rf"table: it holds {column.removesuffix('s')}s \['x', 'y'\]; give the"
+        ):
+            choose(both)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "said"),
+    [
+        *(("confidence", value, "must lie between 0 and 1") for value in ("x", None, 95, float("nan"))),
+        *(("seed", value, "must be a whole number of at least 0") for value in ("x", None, -1, 1.5)),
+    ],
+)
+@pytest.mark.parametrize("call", [caa.summarize, caa.steerability])
+def test_arguments_of_the_bootstrap_that_are_none(call, argument, value, said):
+    table = made_up([(0, "", 0, m, m) for m in (0.0, 1.0)])
+    with pytest.raises(caa.InputError, match=f"{argument}: {value!r}; it {said}"):
+        call(table, **{argument: value})
 
 
 def test_the_layer_with_the_largest_slope_is_chosen():
@@ -323,7 +385,7 @@ def test_unsteered_is_no_condition_to_choose():
 
 
 def test_a_slope_needs_two_multipliers():
-    with pytest.raises(caa.InputError, match="table: it holds one multiplier; a slope needs at least two"):
+    with pytest.raises(caa.InputError, match="table: 'v' has one multiplier, 1; a slope needs at least two"):
         caa.steerability(made_up([(0, "", 0, 1.0, 2.0)]))
 
 

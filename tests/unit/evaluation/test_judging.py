@@ -343,13 +343,13 @@ def test_other_scripts_are_counted_by_their_bytes(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"answers": ["a"]}, "answers: list; it must be a table .* Give the result of caa_interp.generate"),
+        ({"answers": ["a"]}, "answers: list, not a pandas DataFrame; give the result of caa_interp.generate"),
         (
             {"answers": table("a").drop(columns="prompt")},
-            r"answers: 1 rows of \['item', 'layer'.*it must be a table with rows and the columns",
+            r"answers: columns \['prompt'\] are missing; give the result of",
         ),
-        ({"answers": table()}, "answers: 0 rows of"),
-        ({"answers": table("a", None)}, "answers: answer of row 1 is nan; it must be a text"),
+        ({"answers": table()}, "answers: it has no rows"),
+        ({"answers": table("a", None)}, "answers: answer of row 1 is nan; it must be a text.*keep_default_na=False"),
         ({"rubric": "  "}, "rubric: '  '; give a text that says what 0 and 10 mean"),
         ({"rubric": None}, "rubric: None"),
         ({"judge": "gpt-4"}, r"judge: 'gpt-4'; give an OpenAIJudge\(model\)"),

@@ -140,13 +140,18 @@ def test_a_summary_is_that_of_its_definition(values, measure):
     rows = [(*key, value) for key, value in values.items()]
     table = pd.DataFrame(rows, columns=["vector", "multiplier", "item", "order", measure]).assign(layer=0)
 
-    def items(vector, multiplier):
-        found = {}
+    def items(vector, multiplier, compared=None):
+        """Means over the orders that have a value (in both), of the value or of its change."""
+        found = []
         for item in range(5):
             both = [values.get((vector, multiplier, item, order), np.nan) for order in "AB"]
+            if compared is not None:
+                both = [
+                    value - values.get((vector, compared, item, order), np.nan)
+                    for value, order in zip(both, "AB", strict=True)
+                ]
             there = [value for value in both if value == value]
-            if there:
-                found[item] = sum(there) / len(there)
+            found += [sum(there) / len(there)] if there else []
         return found
 
     def expected(numbers):
@@ -155,12 +160,12 @@ def test_a_summary_is_that_of_its_definition(values, measure):
     summary = caa.summarize(table)
     assert len(summary) == len({key[:2] for key in values})
     for row in summary.to_dict("records"):
-        own, unsteered = items(row["vector"], row["multiplier"]), items(row["vector"], 0.0)
+        own = items(row["vector"], row["multiplier"])
         found = [row[f"{measure}{end}"] for end in ("", "_low", "_high", "_n")]
-        np.testing.assert_allclose(found, expected(list(own.values())), atol=1e-12)
+        np.testing.assert_allclose(found, expected(own), atol=1e-12)
         assert row["n"] == len(own)
         if f"{measure}_change" in row:
-            changes = [own[item] - unsteered[item] for item in own if item in unsteered]
+            changes = items(row["vector"], row["multiplier"], compared=0.0)
             found = [row[f"{measure}_change{end}"] for end in ("", "_low", "_high", "_n")]
             np.testing.assert_allclose(found, expected(changes), atol=1e-12)
     has_unsteered = any(multiplier == 0 for _, multiplier, _, _ in values)

@@ -135,7 +135,7 @@ def test_only_one_bias_is_not_zero(tiny_llama):
 def test_several_interventions_are_baked_at_once(tiny_llama):
     one, other = vector(tiny_llama), vector(tiny_llama, seed=1)
     several = [caa.Intervention(one, 2, 0.5), caa.Intervention(other, 2), caa.Intervention(other, 0, -1.0)]
-    with caa.steer(tiny_llama, several, positions="all", prompt_length=1), torch.no_grad():
+    with caa.steer(tiny_llama, several, prompt_length=1), torch.no_grad():
         expected = tiny_llama(TOKENS)
     baked = bake(tiny_llama, several)
     torch.testing.assert_close(logits(baked), expected, rtol=0, atol=1e-4)
@@ -265,3 +265,10 @@ def test_what_is_refused(tiny_llama):
         bake(tiny_llama, one)
     with pytest.raises(caa.InputError, match="vector: it is zero at layer 1, so it gives no direction"):
         orthogonalize(tiny_llama, 0 * one, layer=1)
+
+
+@pytest.mark.parametrize("positions", ["prompt", "answer", "after_thinking", caa.steering.FirstAnswerTokens(3), [3, 4]])
+def test_positions_that_weights_cannot_honor(tiny_llama, positions):
+    given = caa.Intervention(vector(tiny_llama), 1, positions=positions)
+    with pytest.raises(caa.InputError, match=r"positions: .*; weights steer every position. Give 'all'"):
+        bake(tiny_llama, given)

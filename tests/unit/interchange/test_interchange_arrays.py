@@ -63,13 +63,13 @@ HEADER = '{"format": "caa_interp/vector/1", "layers": [1, 2], "metadata": {}}'
         ({"values": np.ones((2, 3), np.int64)}, "'values' are of type int64"),
         ({"values": np.ones((2, 3), np.complex64)}, "'values' are of type complex64"),
         ({"values": np.ones((2, 3), ">f4")}, "'values' are of type >f4"),
-        ({"values": np.ones(2, np.float32)}, "one row per layer"),
+        ({"values": np.ones(2, np.float32)}, r"values: .*shape \(2,\); it must .*have 2 axes"),
         ({"values": np.full((2, 3), np.inf, np.float32)}, "NaN or infinite"),
         ({"values": np.array([[None] * 3] * 2)}, "not an array of plain numbers or text"),
         ({"caa_interp": np.array("{}")}, "its header is not that of a steering vector"),
         ({"caa_interp": np.array(HEADER.replace("/1", "/8"))}, "caa_interp/vector/8.*Install a newer"),
         ({"caa_interp": np.array(HEADER.replace("[1, 2]", "[2, 1]"))}, r"its layers are \[1, 2\], its header says"),
-        ({"caa_interp": np.array(HEADER.replace("{}", "[]"))}, "metadata: list; it must be a mapping"),
+        ({"caa_interp": np.array(HEADER.replace("{}", "[]"))}, "its metadata must not be list"),
     ],
 )
 def test_contents_that_are_no_vector(tmp_path, arrays, said):

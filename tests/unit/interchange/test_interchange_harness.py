@@ -125,7 +125,7 @@ def test_a_file_without_the_optional_fields(tmp_path):
         ({"layers.1": entry(caa_interp='{"format": "caa_interp/vector/1", "layers": [2], "metadata": {}}')}, "says"),
         (
             {"layers.1": entry(caa_interp='{"format": "caa_interp/vector/1", "layers": [1], "metadata": []}')},
-            "object",
+            "its metadata must not be list",
         ),
     ],
 )

@@ -80,3 +80,16 @@ def test_greedy_answers(loaded, vector):
         prompt = form.tokens(question).tokens
         tokens = definition.greedy(plain, prompt, 1, multiplier * vector.at(1), 8, form.end_ids)
         assert rows["answer"].item() == model.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+
+
+def test_a_context_steers_token_by_token(loaded):
+    """A cache that forgets what lies outside a sliding window does not say how many tokens came before."""
+    model, _, _ = loaded
+    vector = caa.SteeringVector(8 * torch.randn(4, 64, generator=torch.Generator().manual_seed(2)), (0, 1, 2, 3))
+    *_, expected = caa.steering.stream_answer(
+        model, "Is the weather good?", caa.Intervention(vector, 1), max_new_tokens=8
+    )
+    prompt = torch.tensor([PromptFormat.of(model).tokens("Is the weather good?").tokens])
+    with caa.steer(model, vector, 1):
+        found = model.generate(prompt, max_new_tokens=8, do_sample=False, stop_at_eos=False, verbose=False)
+    assert found[0, prompt.shape[1] :].tolist()[: len(expected.tokens)] == list(expected.tokens)

@@ -152,7 +152,9 @@ def test_llama_2_offline_says_what_to_do():
 
 
 @pytest.mark.usefixtures("offline")
-def test_a_name_without_its_last_part_is_put_right():
+def test_offline_a_name_is_put_right_if_the_model_is_on_this_machine(tmp_path):
+    assert "did you mean" not in refused("meta-llama/Llama-2-7b-chat")
+    (tmp_path / f"models--{LLAMA_2.replace('/', '--')}").mkdir()
     assert f"(did you mean '{LLAMA_2}'?)" in refused("meta-llama/Llama-2-7b-chat")
 
 

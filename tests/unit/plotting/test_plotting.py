@@ -510,7 +510,7 @@ def test_a_table_that_is_no_sweep_is_refused(plot):
 
 @pytest.mark.parametrize("plot", [caa.plot_sweep, caa.plot_dose_response])
 def test_a_measure_that_is_not_known(plot):
-    with pytest.raises(caa.InputError, match="measure: 'logits' is not one of 'logit_difference', 'p_positive'"):
+    with pytest.raises(caa.InputError, match="measure: 'logits' is not one of 'p_positive', 'logit_difference'"):
         plot(sweep_table(), measure="logits")
 
 

@@ -2,9 +2,11 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import LlamaForCausalLM
@@ -15,6 +17,7 @@ from tests.conftest import random_llama, small_tokenizer
 from tests.oracles import definition, steering as oracle
 
 writing = import_module("caa_interp.steering.writing")
+NO_VECTOR = {"vector": None, "layer": None, "multipliers": None}
 QUESTIONS = ["Is it good?", "What do you think of the weather today, the garden and the sea?", "Rain"]
 
 
@@ -347,6 +350,41 @@ def test_an_answer_is_scored_with_the_edits_with_which_it_was_written(thinker):
     assert end_of_thinking(form, tokens, len(prompt)) == mark
 
 
+@pytest.mark.parametrize("begun", ["<think> I</think>", " I", "<think> I I I I I I"])
+def test_what_steering_after_the_thinking_costs(thinker, monkeypatch, begun):
+    """The same as explicit positions do, from where the thinking of the model's own answer ends."""
+    model, _ = thinker
+    forced = model.tokenizer(begun, add_special_tokens=False)["input_ids"]
+    begin_with(monkeypatch, forced)
+    n_prompt = len(caa.PromptFormat.of(model).tokens("Is it?").tokens)
+    start = {"<think> I</think>": n_prompt + 2, " I": n_prompt}.get(begun)
+    options = {"prompts": ["Is it?"], "n_tokens": 7, "progress": False}
+
+    def moved(positions):
+        return caa.divergence(model, caa.Intervention(VECTOR, 1, 2.0, positions=positions), **options)["divergence"][0]
+
+    if start is None:
+        assert moved("after_thinking") == 0
+        return
+    assert moved("after_thinking") == moved(range(start, 256)) > 0
+    late = caa.Intervention(VECTOR, 1, positions="after_thinking")
+    factor = caa.evaluation.calibrate(model, late, ["Is it?"], target=0.1, n_tokens=7)
+    late = caa.Intervention(VECTOR, 1, factor, positions=range(start, 256))
+    assert caa.divergence(model, late, **options)["divergence"][0] == pytest.approx(0.1, rel=0.02)
+
+
+def test_a_context_does_not_know_where_the_thinking_ends(thinker, tiny_llama):
+    late = caa.Intervention(VECTOR, 1, positions="after_thinking")
+    said = "positions: 'after_thinking', but steer does not know .* Give the intervention to caa.generate"
+    with pytest.raises(caa.InputError, match=said), caa.steer(thinker[0], [UP, late]):
+        pass
+    tokens = torch.tensor([[0, 40, 41]])
+    with torch.no_grad(), caa.steer(tiny_llama, late):  # which has no such token, so it does not think
+        found = tiny_llama(tokens)
+    with torch.no_grad(), caa.steer(tiny_llama, VECTOR, 1):
+        assert torch.equal(found, tiny_llama(tokens))
+
+
 def test_models_that_do_not_think_have_no_such_column(answers, thinker):
     assert "thinking" not in answers
     assert "thinking" in caa.generate(thinker[0], ["Is it?"], max_new_tokens=1, progress=False)
@@ -378,12 +416,20 @@ def test_an_answer_that_shows_no_text_is_marked(tiny_llama, tokenizer, monkeypat
         ({"multipliers": (0, float("nan"))}, "multiplier: nan is not a finite number; give one such as"),
         ({"prompts": CONVERSATION}, r"prompts: a single conversation; give a list of conversations, \[\[\.\.\.\]\]"),
         ({"prompts": [CONVERSATION[:2]]}, r"prompts\[0\]\[1\]: the role of the last turn is 'assistant'"),
-        ({"vector": None}, "vector: it is missing, but a layer is given. Give both, or neither"),
+        ({"vector": None, "multipliers": None}, r"layers: only a vector needs it, .*Leave it out, or give a vector"),
+        ({"vector": None, "layer": None}, "multipliers: only a vector needs it"),
+        ({"vector": None, "layer": None, "steering": UP}, "multipliers: only a vector needs it"),
+        ({**NO_VECTOR, "steering": UP, "operator": caa.ablate}, "operator: only a vector needs it"),
+        ({**NO_VECTOR, "steering": UP, "positions": [1, 2]}, "positions: only a vector needs it"),
+        (
+            {**NO_VECTOR, "steering": {1: UP, "1": 2 * UP * 0.5}},
+            r"vector: 2 conditions are the same in a table, vector 1",
+        ),
         ({"layer": None}, r"layer: SteeringVector\(.*\) needs one. Give layer="),
         ({"steering": UP}, "steering and vector: both are given. Give conditions in steering, or the short form"),
         ({"vector": {"a": VECTOR}}, "vector: dict; give one SteeringVector, or conditions in steering"),
-        ({"vector": None, "layer": None, "steering": VECTOR.values}, "vector: Tensor; give a SteeringVector"),
-        ({"vector": None, "layer": None, "steering": []}, "vector: it is empty; give at least one vector or condition"),
+        ({**NO_VECTOR, "steering": VECTOR.values}, "vector: Tensor; give a SteeringVector"),
+        ({**NO_VECTOR, "steering": []}, "vector: it is empty; give at least one vector or condition"),
         ({"layer": 4}, r"layer 4: the vector has layers 0 to 3 .*Choose one of these"),
         ({"max_new_tokens": 0}, "max_new_tokens: 0; it must be a whole number of at least 1"),
         (
@@ -392,6 +438,18 @@ def test_an_answer_that_shows_no_text_is_marked(tiny_llama, tokenizer, monkeypat
         ),
         ({"temperature": -1.0}, r"temperature: -1.0; it must be 0 \(greedy\) or a positive number"),
         ({"temperature": float("nan")}, "temperature: nan; it must be 0"),
+        ({"temperature": 1e-40}, "temperature: 1e-40; it must be 0 .* a positive number from 1e-06"),
+        ({"temperature": "1"}, "temperature: '1'; it must be 0"),
+        ({"temperature": None}, "temperature: None; it must be 0"),
+        ({"temperature": 1, "top_p": "1"}, "top_p: '1'; it must be above 0 and at most 1"),
+        ({"temperature": 1, "seed": None}, "seed: None; it must be a whole number of at least 0"),
+        ({"seed": "x"}, "seed: 'x'; it must be a whole number"),
+        ({"prompts": None}, "prompts: None; give a non-empty list of texts"),
+        ({"prompts": (text for text in ["good"])}, "prompts: <generator .*; give a non-empty list of texts"),
+        ({"prompts": {"a": "good"}}, r"prompts: \{'a': 'good'\}; give a non-empty list"),
+        ({"prompts": pd.Series(["good"], index=[5])}, "(?s)prompts: 5 .*; give a non-empty list of texts"),
+        ({"prompts": ["good", "\ud800"]}, r"prompts\[1\]: it holds half a character"),
+        ({"prompt_format": "base"}, "prompt_format: 'base'; give one such as PromptFormat.of"),
         ({"n": 2}, "temperature: it is 0, so every sample would be the same. Give one above 0, such as 0.7"),
         ({"top_p": 0.9}, "temperature: it is 0, so every sample would be the same"),
         ({"n": 0}, "n: 0; it must be a whole number of at least 1"),
@@ -404,6 +462,35 @@ def test_what_generate_refuses(tiny_llama, options, said):
     options = {"prompts": ["good"], "vector": VECTOR, "layer": 1, "multipliers": (1,), **options}
     with pytest.raises(caa.InputError, match=said):
         caa.generate(tiny_llama, **options)
+
+
+@pytest.mark.parametrize("number", [int, np.float32, np.float64])
+def test_a_temperature_is_any_number(tiny_llama, number):
+    options = {"max_new_tokens": 4, "progress": False}
+    one = caa.generate(tiny_llama, QUESTIONS[:1], temperature=number(1), top_p=number(1), **options)
+    assert one.equals(caa.generate(tiny_llama, QUESTIONS[:1], temperature=1.0, **options))
+
+
+def test_threads_take_turns(tiny_llama):
+    """Hooks belong to the model: two threads at once would steer each other's answers."""
+    steering = [caa.Intervention(VECTOR, 1, 2.0), caa.Intervention(VECTOR, 2, -2.0), None]
+
+    def answer(one):
+        return samples(tiny_llama, QUESTIONS, [one], n=1, max_new_tokens=20)
+
+    unfinished = stream_answer(tiny_llama, QUESTIONS[0], **STREAM)
+    next(unfinished)
+    expected = [answer(one) for one in steering]
+    with caa.steer(tiny_llama, 0 * UP), ThreadPoolExecutor(len(steering)) as threads:
+        assert list(threads.map(answer, steering, timeout=200)) == expected
+
+
+def test_positions_that_no_answer_reaches_say_so(tiny_llama):
+    beyond = caa.Intervention(VECTOR, 1, positions=[200])
+    with pytest.warns(UserWarning, match=r"positions: \(200,\): nothing is steered, for the model reads at most \d+"):
+        caa.generate(tiny_llama, QUESTIONS[:1], steering=[beyond], max_new_tokens=2, progress=False)
+    with pytest.warns(UserWarning, match=r"positions: \(200,\): nothing is steered"):
+        stream_answer(tiny_llama, QUESTIONS[0], beyond, max_new_tokens=2)
 
 
 STREAM = {"steering": UP, "max_new_tokens": 12}
@@ -422,6 +509,25 @@ def test_a_streamed_answer_is_the_generated_one_token_by_token(tiny_llama, answe
     assert [len(answer.tokens) for answer in streamed[:-1]] == list(range(1, row["n_tokens"] + 1))
     assert all(answer.tokens == last.tokens[: len(answer.tokens)] for answer in streamed)
     assert not any(answer.finished for answer in streamed[:-1])
+
+
+def test_a_stream_is_steered_by_the_contexts_in_which_it_was_made(tiny_llama):
+    with caa.steer(tiny_llama, UP):
+        made_inside = stream_answer(tiny_llama, QUESTIONS[0], max_new_tokens=12)
+    made_outside = stream_answer(tiny_llama, QUESTIONS[0], **STREAM)
+    with caa.steer(tiny_llama, caa.Intervention(OTHER, 2, -3.0)):
+        next(stream_answer(tiny_llama, QUESTIONS[0], max_new_tokens=1))
+        assert list(made_inside) == list(made_outside)
+
+
+def test_a_streamed_answer_holds_the_thinking(thinker, monkeypatch):
+    model, _ = thinker
+    begin_with(monkeypatch, model.tokenizer("<think> I</think> I", add_special_tokens=False)["input_ids"])
+    row = caa.generate(model, ["Is it?"], max_new_tokens=6, progress=False).iloc[0]
+    *_, last = stream_answer(model, "Is it?", max_new_tokens=6)
+    assert row["thinking"]
+    assert row["answer"]
+    assert "".join(last.text.split()) == "".join((row["thinking"] + row["answer"]).split())
 
 
 def test_a_streamed_answer_that_the_model_ends_says_so(tiny_llama, monkeypatch):

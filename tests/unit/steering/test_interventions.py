@@ -20,7 +20,7 @@ OPERATORS = {
     "add_keeping_norm": (add_keeping_norm, ("add_keeping_norm",)),
     "ablate": (ablate, ("ablate",)),
     "project to": (ProjectTo(1.5), ("project to", 1.5)),
-    "cap": (Cap(-0.2, 0.3), ("cap", -0.2, 0.3)),
+    "cap": (Cap(low=-0.2, high=0.3), ("cap", -0.2, 0.3)),
     "add if below": (AddIf(0.1), ("add if below", 0.1)),
 }
 POSITIONS = {
@@ -163,7 +163,7 @@ def test_a_batch_of_conditions_equals_single_ones(tiny_llama, rule):
 def test_what_a_context_does_is_added_to_what_a_call_does(tiny_llama, pairs):
     outer, inner = caa.Intervention(vector(), 1, 1.0), caa.Intervention(vector(2), 2, 1.0)
     options = {"format": "text", "progress": False}
-    listed = caa.sweep(tiny_llama, [[outer, inner], [outer]], pairs[:2], **options)
+    listed = caa.sweep(tiny_llama, {"both": [outer, inner], "one": [outer]}, pairs[:2], **options)
     answers = caa.generate(tiny_llama, [PROMPT], steering=[[outer, inner]], max_new_tokens=6, progress=False)
     with caa.steer(tiny_llama, outer):
         nested = caa.sweep(tiny_llama, [inner, None], pairs[:2], **options)
@@ -219,6 +219,7 @@ def test_an_intervention_is_frozen_equal_to_its_like_and_scaled_by_numbers():
         ({"vector": [vector()]}, "vector: list; an Intervention holds one SteeringVector"),
         ({"layer": 7}, "layer 7: the vector has layers 0 to 3"),
         ({"multiplier": math.nan}, "multiplier: nan is not a finite number"),
+        ({"multiplier": 10**400}, "multiplier: 10+ is not a finite number"),
         ({"operator": "add"}, "operator: 'add'; give one such as caa.add"),
         ({"positions": "last"}, r"positions: 'last'; give one of 'from_last_prompt_token', .* FirstAnswerTokens\(k\)"),
         ({"positions": [-1]}, r"positions: \[-1\]; give one of"),
@@ -244,6 +245,55 @@ def test_tables_name_what_was_done(tiny_llama):
     assert found[2]["positions"] == "from_last_prompt_token + all"
     named = conditions(tiny_llama, {"both": [up, cap], "none": None})
     assert [one.vector for one in named] == ["both", "none"]
+
+
+@pytest.mark.parametrize("factor", ["a", None, 10**400, math.nan])
+def test_what_an_intervention_is_not_scaled_by(factor):
+    with pytest.raises(caa.InputError, match=r"multiplier: .* is not a finite number"):
+        caa.Intervention(vector(), 1) * factor
+
+
+SHORT_FORM = [{"operator": ablate}, {"positions": "all"}, {"positions": [1, 2]}]
+
+
+@pytest.mark.parametrize("more", [*SHORT_FORM, {"layer": 1}, {"multiplier": 9.0}])
+def test_what_describes_a_vector_is_refused_beside_interventions(tiny_llama, more):
+    said = f"{next(iter(more))}: only a vector needs it, interventions have their own. Leave it out"
+    with pytest.raises(caa.InputError, match=said), caa.steer(tiny_llama, caa.Intervention(vector(), 1), **more):
+        pass
+
+
+@pytest.mark.parametrize("more", [*SHORT_FORM, {"layers": 1}, {"multipliers": [-1, 0, 1]}])
+def test_what_describes_vectors_is_refused_beside_conditions(tiny_llama, pairs, more):
+    said = f"{next(iter(more))}: only a vector needs it, interventions have their own. Leave it out"
+    with pytest.raises(caa.InputError, match=said):
+        caa.sweep(tiny_llama, [None, caa.Intervention(vector(), 1)], pairs[:1], **more)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [[caa.Intervention(vector(), 1), caa.Intervention(vector(2), 2, m)] for m in (1.0, -1.0)],
+        [caa.Intervention(vector(), 1), caa.Intervention(-vector(), 1)],
+        {1: vector(), "1": -vector()},
+        [None, None],
+    ],
+)
+def test_conditions_that_a_table_cannot_tell_apart(tiny_llama, given):
+    with pytest.raises(caa.InputError, match=r"2 conditions are the same in a table, vector .*Name them: {name: cond"):
+        conditions(tiny_llama, given)
+    if isinstance(given, list):
+        assert len(conditions(tiny_llama, dict(enumerate(given)))) == 2
+
+
+@pytest.mark.parametrize("positions", [[200], [200, 255]])
+def test_positions_that_no_sequence_of_a_table_has_say_so(tiny_llama, pairs, positions):
+    one, said = caa.Intervention(vector(), 1, positions=positions), r"positions: \(200.*\): nothing is steered"
+    for format in ("choices", "text"):
+        with pytest.warns(UserWarning, match=said):
+            caa.sweep(tiny_llama, one, pairs[:1], format=format, progress=False)
+    with pytest.warns(UserWarning, match=said):
+        caa.evaluation.divergence(tiny_llama, one, [PROMPT], n_tokens=2, progress=False)
 
 
 @pytest.mark.parametrize("given", [{}, [], 3, "vector", {"a": vector(), "b": 3}, [vector()]])

@@ -1,13 +1,15 @@
 """One contract for every operator, what each promises, and the same numbers on every path."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
 
 import caa_interp as caa
 from caa_interp.prompts.format import PromptFormat
-from caa_interp.steering.operators import name_of
+from caa_interp.steering.operators import name_of, operator_named
+from caa_interp.steering.positions import positions_named
 from caa_interp.tree import Branch, run_tree
 from tests.conftest import edit_from
 
@@ -96,11 +98,11 @@ def test_project_to_moves_the_projection_to_the_value_and_part_of_the_way():
 
 def test_cap_moves_only_what_is_outside():
     residual, vector = drawn(200, 16), drawn(16, seed=1)
-    before, after = along(residual, vector), along(caa.Cap(-0.5, 0.25)(residual, vector, 1.0), vector)
+    before, after = along(residual, vector), along(caa.Cap(low=-0.5, high=0.25)(residual, vector, 1.0), vector)
     torch.testing.assert_close(after, before.clamp(-0.5, 0.25))
     inside = (before > -0.5) & (before < 0.25)
     assert 0 < int(inside.sum()) < 200
-    assert torch.equal(caa.Cap(-0.5, 0.25)(residual, vector, 1.0)[inside], residual[inside])
+    assert torch.equal(caa.Cap(low=-0.5, high=0.25)(residual, vector, 1.0)[inside], residual[inside])
 
 
 def test_add_if_adds_on_one_side_of_the_threshold():
@@ -119,14 +121,46 @@ def test_add_if_adds_on_one_side_of_the_threshold():
     [
         (lambda: caa.steering.ProjectTo(math.nan), "value: nan is not a finite number"),
         (lambda: caa.Cap(), "neither is given"),
+        (lambda: caa.steering.operator_named("Cap(3.0)"), r"operator: 'Cap\(3.0\)'; give one of"),
         (lambda: caa.Cap(low=2, high=1), "low must be at most high"),
         (lambda: caa.steering.AddIf(1.0, "over"), "side: 'over' is not one of 'below', 'above'"),
         (lambda: caa.steering.AddIf(math.inf), "threshold: inf is not a finite number"),
+        (lambda: caa.steering.AddIf(None), "threshold: None is not a finite number"),
+        (lambda: caa.steering.ProjectTo("2"), "value: '2' is not a finite number"),
+        (lambda: caa.steering.ProjectTo(10**400), "value: 10+ is not a finite number"),
+        (lambda: caa.Cap(low=None, high=3), "low and high: None and 3; give numbers"),
+        (lambda: caa.Cap(high=math.nan), "low and high: -inf and nan; give numbers"),
+        (lambda: operator_named("ProjectTo(" + "-" * 5000 + "1)"), "operator: 'ProjectTo\\(-+; give one of"),
+        (lambda: positions_named("9" * 5000), "positions: '9+; give one of"),
+        (lambda: positions_named("FirstAnswerTokens(" + "9" * 5000 + ")"), "positions: 'First.*; give one of"),
     ],
 )
 def test_parameters_that_cannot_be_used(make, message):
     with pytest.raises(caa.InputError, match=message):
         make()
+
+
+@dataclass
+class Unhashable:
+    factor: float
+
+    def __call__(self, residual, vector, multiplier):
+        return residual + self.factor * multiplier * vector
+
+
+def test_an_operator_need_not_be_hashable(tiny_llama, pairs):
+    vector, options = caa.SteeringVector(drawn(4, 64).float(), (0, 1, 2, 3)), {"layers": 1, "progress": False}
+    own = caa.sweep(tiny_llama, vector, pairs[:1], operator=Unhashable(2.0), multipliers=[1], **options)
+    added = caa.sweep(tiny_llama, vector, pairs[:1], multipliers=[2], **options)
+    assert own["logit_difference"].tolist() == pytest.approx(added["logit_difference"].tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [lambda x, v, m: (x + m * v)[:1, :1], lambda x, v, m: None, lambda x, v, m: x[None]])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_an_operator_that_returns_something_else(tiny_llama, wrong, rows):
+    vector = caa.SteeringVector(drawn(4, 64).float(), (0, 1, 2, 3))
+    with pytest.raises(caa.InputError, match=r"operator: .* returned shape .*; it must return what it got"):
+        caa.generate(tiny_llama, ["I"] * rows, vector=vector, layer=1, operator=wrong, max_new_tokens=2)
 
 
 @each

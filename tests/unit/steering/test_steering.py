@@ -1,8 +1,11 @@
 """Steering adds what it says, where it says, and leaves nothing behind."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
+from transformers import DynamicCache
 
 import caa_interp as caa
 from tests.oracles import definition
@@ -186,6 +189,51 @@ def test_a_batch_that_is_padded_on_the_right_is_refused(tiny_llama):
     said = r"prompt_length: .*padded on the right.* Pad on the left, or give prompt_length"
     with pytest.raises(caa.InputError, match=said), caa.steer(tiny_llama, VECTOR, layer=1):
         logits_of(tiny_llama, *rows)
+
+
+@pytest.mark.parametrize("n_rows", [1, 2])
+def test_padding_on_the_right_is_refused_though_all_rows_have_it(tiny_llama, n_rows):
+    padded = (*PROMPT, *[tiny_llama.tokenizer.pad_token_id] * 2)
+    mask = torch.tensor([[1] * len(PROMPT) + [0] * 2] * n_rows)
+    with pytest.raises(caa.InputError, match="padded on the right"), caa.steer(tiny_llama, VECTOR, layer=1):
+        logits_of(tiny_llama, *[padded] * n_rows, attention_mask=mask)
+    with caa.steer(tiny_llama, VECTOR, layer=1, positions="all"):  # wherever the prompts end
+        logits_of(tiny_llama, *[padded] * n_rows, attention_mask=mask)
+
+
+def decoded(model, cache, tokens, n_before):
+    """Logits of one more pass over a sequence that has a cache of its own."""
+    at = torch.arange(n_before, n_before + len(tokens))[None]
+    mask = torch.ones(1, n_before + len(tokens), dtype=torch.long)
+    return logits_of(model, tokens, past_key_values=cache, attention_mask=mask, position_ids=at)
+
+
+@pytest.mark.parametrize("first", [PROMPT[:3], (*PROMPT, 50, 51)])
+@pytest.mark.parametrize("where", [{}, {"positions": "all"}])
+def test_two_answers_that_take_turns(tiny_llama, first, where):
+    """Which of the two prompts a token comes after is not known where their lengths say nothing."""
+    with caa.steer(tiny_llama, VECTOR, layer=1, **where):
+        alone, both = DynamicCache(), [DynamicCache(), DynamicCache()]
+        decoded(tiny_llama, alone, first, 0)
+        expected = decoded(tiny_llama, alone, (60,), len(first))
+        decoded(tiny_llama, both[0], first, 0)
+        decoded(tiny_llama, both[1], PROMPT, 0)
+        if where:
+            assert torch.equal(decoded(tiny_llama, both[0], (60,), len(first)), expected)
+            return
+        with pytest.raises(caa.InputError, match=r"prompt_length: .* Finish one answer before the next prompt"):
+            decoded(tiny_llama, both[0], (60,), len(first))
+
+
+def test_several_answers_to_one_prompt_that_is_read_once(tiny_llama):
+    with caa.steer(tiny_llama, VECTOR, layer=1, positions=caa.steering.FirstAnswerTokens(2)):
+        cache, answers = DynamicCache(), [(60, 61), (62, 63)]
+        decoded(tiny_llama, cache, PROMPT, 0)
+        found = [decoded(tiny_llama, copy.deepcopy(cache), answer, len(PROMPT)) for answer in answers]
+    for answer, logits in zip(answers, found, strict=True):
+        with caa.steer(tiny_llama, VECTOR, layer=1, positions="answer", prompt_length=len(PROMPT)):
+            expected = logits_of(tiny_llama, (*PROMPT, *answer))[:, len(PROMPT) :]
+        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_batch_of_texts_that_the_model_pads_on_the_right_is_refused(tiny_llama):

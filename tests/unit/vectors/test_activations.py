@@ -457,10 +457,13 @@ def test_hostile_tensors_are_refused(tmp_path, tensors):
     [
         ({"layers": (1, 1)}, r"layers: \(1, 1\); they must be different 0-based block indices"),
         ({"positive": torch.ones(2, 3, 3)}, r"positive: shape \(2, 3, 3\) with 2 pairs and 2 layers; it must be \["),
-        ({"negative": torch.ones(2, 2)}, r"negative: shape \(2, 2\) with 2 pairs and 2 layers; it must be \["),
+        (
+            {"negative": torch.ones(2, 2)},
+            r"negative: a tensor of .*shape \(2, 2\); it must .*have 3 axes, none of them",
+        ),
         (
             {"positive": torch.ones(2, 2, 3, dtype=torch.int32)},
-            "positive: of type torch.int32; it must hold floating",
+            "positive: a tensor of type torch.int32 .*hold floating",
         ),
         ({"negative": torch.full((2, 2, 3), float("nan"))}, "negative: there are NaN or infinite entries"),
         ({"negative": torch.ones(2, 2, 5)}, "negative: its width is 5, but that of positive is 3"),

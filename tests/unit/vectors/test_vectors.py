@@ -16,6 +16,7 @@ from safetensors.torch import save
 
 import caa_interp as caa
 from caa_interp.models.access import check_layers
+from caa_interp.vectors import Activations
 from caa_interp.vectors.files import checksum
 from caa_interp.vectors.vector import named_vectors, one_vector
 
@@ -72,6 +73,9 @@ def test_multiplied_and_divided_by_any_number(number):
         torch.testing.assert_close(product.values, one.values * float(number))
     with pytest.raises(caa.InputError, match="must be finite"):
         one / 0
+    for call in (lambda: one * 10**400, lambda: 10**400 * one, lambda: one / 10**400):
+        with pytest.raises(caa.InputError, match=r"multiplier: int too large.*; give a number that a float can hold"):
+            call()
 
 
 @pytest.mark.parametrize("other", [None, "2", [1.0], torch.ones(3, 16)])
@@ -85,6 +89,8 @@ def test_equal_vectors_are_equal_in_layers_values_and_metadata():
     assert one == same
     assert hash(one) == hash(same)
     assert len({one, same, vector(1)}) == 2
+    assert hash(vector(behavior=1)) == hash(vector(behavior=1.0))
+    assert vector(behavior=1) == vector(behavior=1.0)
     double = caa.SteeringVector(one.values.double(), one.layers, one.metadata)
     for other in (vector(1, note=["x"]), vector(0), vector(0, layers=(1, 4, 8), note=["x"]), double, 1.0, None):
         assert one != other
@@ -154,6 +160,18 @@ def test_arithmetic_keeps_the_metadata_that_both_agree_on():
     assert (2 * vector(0, behavior="a")).metadata["behavior"] == "a"
 
 
+def test_a_vector_of_no_known_model_leaves_the_model_of_a_sum_known():
+    known = {"model": "m", "model_revision": "a" * 64, "weight_processing": "centered"}
+    bare = caa.SteeringVector(vector().values, (1, 4, 7), {"model_revision": None})
+    for total in (vector(**known) + bare, bare + vector(**known), bare - vector(**known)):
+        assert dict(total.metadata) == known
+        with pytest.raises(caa.errors.VectorMismatchError, match=r"made from 'm' .*, but the model is 'n'"):
+            total.check_fits(model("n"))
+    assert (bare + bare).metadata == {"model_revision": None}
+    alike = vector(weight_processing="none") + vector(weight_processing="folded")
+    assert alike.metadata["weight_processing"] == "none"
+
+
 def test_arithmetic_leaves_its_inputs_alone():
     one = vector(0)
     values = one.values.clone()
@@ -191,15 +209,69 @@ def test_norms_and_width():
     assert one.d_model == 2
 
 
-@pytest.mark.parametrize("values", [torch.ones(3), torch.ones(2, 4), torch.ones(3, 4, 1), torch.ones(0, 4)])
-def test_values_of_the_wrong_shape(values):
-    with pytest.raises(caa.InputError, match=r"values: shape \(.*\) with 3 layers; it must be \[n_layers, d_model\]"):
+@pytest.mark.parametrize("n_layers", [2, 4])
+def test_values_of_other_layers(n_layers):
+    with pytest.raises(caa.InputError, match=r"values: shape \(., 4\) with 3 layers; it must be \[n_layers, d_model\]"):
+        caa.SteeringVector(torch.ones(n_layers, 4), (0, 1, 2))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        torch.ones(3),
+        torch.ones(3, 4, 1),
+        torch.ones(0, 4),
+        torch.ones(3, 0),
+        torch.ones(3, 4).to_sparse(),
+        torch.ones(3, 4, device="meta"),
+        torch.ones(3, 4, dtype=torch.int64),
+        torch.ones(3, 4, dtype=torch.complex64),
+        torch.ones(3, 4).to(torch.float8_e5m2),
+        np.ones((3, 4)),
+        None,
+    ],
+    ids=repr,
+)
+def test_values_that_are_no_matrix_of_floats(values):
+    said = r"values: .*; it must (be a tensor|hold floating-point numbers and have 2 axes)"
+    with pytest.raises(caa.InputError, match=said):
         caa.SteeringVector(values, (0, 1, 2))
+    said = r"positive: .*; it must (be a tensor|hold floating-point numbers and have 3 axes|be \[n_rows)"
+    with pytest.raises(caa.InputError, match=said):
+        Activations(values, values, (0, 1, 2), (caa.ContrastPair("Why?", "Yes.", "No."),), "text")
 
 
-def test_a_vector_without_layers():
-    with pytest.raises(caa.InputError, match=r"values: shape \(0, 4\) with 0 layers; .*at least one"):
-        caa.SteeringVector(torch.ones(0, 4), ())
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_values_of_half_precision_are_widened(dtype):
+    one = caa.SteeringVector(torch.full((1, 4096), 1500.0, dtype=dtype), (0,))
+    assert one.values.dtype == torch.float32
+    assert one.norms.tolist() == pytest.approx([64 * float(one.values[0, 0])], rel=1e-4)
+    torch.testing.assert_close(caa.match_norms({"a": one, "b": 3 * one})["a"].values, 2 * one.values)
+
+
+def test_a_vector_owns_its_values():
+    given = torch.ones(1, 4)
+    one = caa.SteeringVector(given, (0,))
+    given[0, 0] = float("nan")
+    assert torch.equal(one.values, torch.ones(1, 4))
+
+
+@pytest.mark.parametrize("kind", [caa.SteeringVector, Activations])
+def test_what_was_loaded_is_not_changed_with_its_file(tmp_path, kind):
+    """A file that is cut off would end Python where its pages are still mapped."""
+    values = torch.randn(1, 2, 4096)
+    made = {
+        caa.SteeringVector: lambda values: caa.SteeringVector(values[0], (0, 1)),
+        Activations: lambda values: Activations(
+            values, values + 1, (0, 1), (caa.ContrastPair("Why?", "Yes.", "No."),), "text"
+        ),
+    }[kind]
+    path = made(values).save(tmp_path / "v.safetensors")
+    loaded = kind.load(path)
+    other = made(-values).save(tmp_path / "other.safetensors")
+    with path.open("r+b") as file:
+        file.write(other.read_bytes())
+    assert torch.equal(loaded.values if kind is caa.SteeringVector else loaded.positive[0], values[0])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -236,7 +308,7 @@ def test_what_match_norms_refuses():
         caa.match_norms({})
     with pytest.raises(caa.errors.VectorMismatchError, match="differ in layers or width"):
         caa.match_norms({"a": vector(), "b": vector(width=8)})
-    with pytest.raises(caa.InputError, match="one of them is zero at some layer, so it cannot be rescaled"):
+    with pytest.raises(caa.InputError, match=r"it is zero at some layer, so it has no direction to rescale"):
         caa.match_norms({"a": vector(), "b": 0 * vector()})
 
 
@@ -282,11 +354,15 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch, broken):
     assert os.listdir(tmp_path) == ["v.safetensors"]
 
 
-def test_metadata_that_json_does_not_take_leaves_the_old_file(tmp_path):
+@pytest.mark.parametrize(
+    "note",
+    [torch.ones(2), (1, 2), [{"a": (1,)}], {1: 2}, {True: 1}, float("nan"), [float("inf")], np.float32(1), b"a", {"a"}],
+    ids=repr,
+)
+def test_metadata_that_does_not_come_back_from_json_leaves_the_old_file(tmp_path, note):
     path = vector(0).save(tmp_path / "v.safetensors")
-    said = "metadata: it cannot be written as JSON .*Tensor.*Keep to texts, numbers, lists and mappings"
-    with pytest.raises(caa.InputError, match=said):
-        vector(1, note=torch.ones(2)).save(path)
+    with pytest.raises(caa.InputError, match=r"metadata: it cannot be written as JSON .*Keep to texts, finite numbers"):
+        vector(1, note=note).save(path)
     assert torch.equal(caa.SteeringVector.load(path).values, vector(0).values)
 
 
@@ -295,9 +371,15 @@ def test_a_path_with_another_ending(tmp_path):
         vector().save(tmp_path / "v.pt")
 
 
-def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(caa.InputError, match=r"vector file .*v.safetensors: there is no such file. Check the path"):
-        caa.SteeringVector.load(tmp_path / "v.safetensors")
+@pytest.mark.parametrize("path", ["v.safetensors", "a" * 5000, "\0", "."])
+def test_a_file_that_is_not_there(tmp_path, path):
+    with pytest.raises(caa.InputError, match=r"vector file .*: there is no such file. Check the path"):
+        caa.SteeringVector.load(f"{tmp_path}/{path}")
+
+
+def test_what_is_no_path():
+    with pytest.raises(caa.InputError, match=r"vector file None: .*Give a file written by SteeringVector.save"):
+        caa.SteeringVector.load(None)
 
 
 def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path):
@@ -333,7 +415,8 @@ def kept(text):
 
 def raw(entries, data):
     """Content of a safetensors file with a header of one's own."""
-    text = json.dumps({"__metadata__": {"caa_interp": header()}, **entries}).encode()
+    sealed = {"caa_interp": header(), "sha256": hashlib.sha256(header().encode() + data).hexdigest()}
+    text = json.dumps({"__metadata__": sealed, **entries}).encode()
     return len(text).to_bytes(8, "little") + text + data
 
 
@@ -397,7 +480,7 @@ def test_types_that_no_vector_has(tmp_path, kind):
     path = tmp_path / "v.safetensors"
     entry = {"dtype": kind, "shape": [2, 4], "data_offsets": [0, 8 * size]}
     path.write_bytes(raw({"values": entry}, bytes(8 * size)))
-    with pytest.raises(caa.InputError, match=f"vector file {path}: its values are of type"):
+    with pytest.raises(caa.InputError, match=f"vector file {path}: (values: a tensor of type|it is not a steering)"):
         caa.SteeringVector.load(path)
 
 
@@ -536,7 +619,8 @@ def test_revision_and_weights_decide_with_the_name_what_fits(monkeypatch, made, 
     one, other = vector(**made), vector(1, **own)
     if fits:
         one.check_fits(model(own["model"]))
-        assert one + other == other + one
+        for total in (one + other, other + one):
+            total.check_fits(model(own["model"]))
         return
     with pytest.raises(caa.errors.VectorMismatchError, match=r"it was made from .*, but the model is .*transferred_to"):
         one.check_fits(model(own["model"]))
