@@ -14,7 +14,7 @@ import psutil
 import torch
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import model_id, n_layers, not_numbers, steered
+from caa_interp.models.access import input_device, model_id, n_layers, not_numbers, steered
 from caa_interp.models.attention import takes_tree_masks
 from caa_interp.models.blocks import Trunk
 from caa_interp.tree.branches import Branch, Path, TreeResult
@@ -30,11 +30,10 @@ _LEAST_TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3, torch.float16: 0.0
 _TIMES_NOISE = 5
 # Lanes with fewer rows than this spend more on copies of the shared keys and values than they save.
 _LANE_ROWS = 64
-# Steered rows that run side by side: longer matrix products gain little.
-_ROWS_AT_ONCE = 1024
-# Unsteered rows of several trees run in one pass, up to this many rows: fewer, larger matrix products. Trees of
-# similar size are grouped out of a window of this many; with steered rows, at least of two.
-_BASE_ROWS_AT_ONCE = 768
+# Rows that run side by side: on a processor longer matrix products gain little once this many values are in a residual
+# stream, or this many rows; a GPU takes more.
+_VALUES_ON_CPU, _ROWS_ON_CPU, _ROWS_ON_GPU = 2**19, 1024, 8192
+# Trees are drawn up to this many at a time.
 _TREES_AT_ONCE = 16
 _SHARE_OF_FREE_MEMORY = 0.25
 
@@ -88,7 +87,7 @@ def run_trees(
     waiting = (_checked(model, branches) for branches in trees)
     prefix = Prefix()
     for first in waiting:
-        window = [first, *islice(waiting, _n_beside(first) - 1)]
+        window = [first, *islice(waiting, _n_beside(model, first) - 1)]
         results: list[TreeResult] | None = None
         if _path(model, path) == "tree":
             prefix = prefix.fitted_to(model, window)
@@ -98,10 +97,17 @@ def run_trees(
         yield from results or [run_plain(model, branches, list(layers)) for branches in window]
 
 
-def _n_beside(branches: Sequence[Branch]) -> int:
+def _n_beside(model: Any, branches: Sequence[Branch]) -> int:
     """Number of trees such as this one that are drawn at a time."""
     n_steered = sum(len(branch.tokens) - branch.start for branch in branches)
-    return _TREES_AT_ONCE if not n_steered else max(2, min(_TREES_AT_ONCE, _ROWS_AT_ONCE // n_steered))
+    return _TREES_AT_ONCE if not n_steered else max(2, min(_TREES_AT_ONCE, _rows_at_once(model) // n_steered))
+
+
+def _rows_at_once(model: Any) -> int:
+    """Number of rows that run side by side, if the memory holds them."""
+    if input_device(model).type != "cpu":
+        return _ROWS_ON_GPU
+    return max(_ROWS_ON_CPU, _VALUES_ON_CPU // int(model.cfg.d_model))
 
 
 def _checked(model: Any, branches: Iterable[Branch]) -> list[Branch]:
@@ -212,7 +218,7 @@ def _run_trees(
     n_before = len(prefix.tokens)
     while order:
         n_keys = len(jobs[order[-1]].plan.base.tokens)
-        n_beside = max(1, min(_BASE_ROWS_AT_ONCE, _rows_that_fit(model, n_keys)) // (n_keys - n_before))
+        n_beside = max(1, min(_rows_at_once(model), _rows_that_fit(model, n_keys)) // (n_keys - n_before))
         chosen, order = order[-n_beside:], order[:-n_beside]
         batch = [jobs[index] for index in chosen]
         stop = max(job.stop for job in batch)
@@ -260,7 +266,8 @@ def _check_numbers(model: Any, branches: Sequence[Branch], result: TreeResult, l
 def _portions(model: Any, jobs: Sequence[_Job]) -> Iterator[tuple[list[Part], list[slice]]]:
     """Cut the variants of trees into portions that fit the memory; where lanes of several trees match, join them."""
     longest = max(len(job.plan.base.tokens) for job in jobs)
-    limit = min(_ROWS_AT_ONCE, _rows_that_fit(model, longest + _ROWS_AT_ONCE))
+    limit = _rows_at_once(model)
+    limit = min(limit, _rows_that_fit(model, longest + limit))
     parts: list[Part] = []
     slices: list[slice] = []
     for place, job in enumerate(jobs):

@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 
+import caa_interp as caa
 import caa_interp.tree.run as tree_run
 from caa_interp.errors import InputError
 from caa_interp.tree import Branch, TreeResult, run_tree, run_trees
@@ -155,7 +156,7 @@ def test_portions_of_any_size(model, monkeypatch, rows):
         edits = (edit_from(layer, direction(layer), 7), edit_from(3, direction(9), 5))
         branches += [asked((*TRUNK, 80, 81), edits, reads=(8, 9)), asked((*TRUNK, 82), edits[:1], reads=(7,))]
     whole, _ = assert_same(model, branches)
-    monkeypatch.setattr(tree_run, "_ROWS_AT_ONCE", rows)
+    monkeypatch.setattr(tree_run, "_rows_at_once", lambda model: rows)
     in_portions, _ = assert_same(model, branches)
     for one, other in zip(in_portions.log_probs, whole.log_probs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
@@ -429,3 +430,57 @@ def test_divergences_are_those_of_whole_distributions(model):
         assert torch.equal(result.divergences[0], torch.zeros_like(result.divergences[0]))
         assert float(result.divergences[1].min()) > 0.01
         assert float(result.divergences[2][0]) == pytest.approx(0, abs=tolerance)  # before the steering
+
+
+def test_a_condition_that_overflows_is_named_and_spoils_no_other(tiny_llama):
+    """Rows side by side share their attention, in which nothing times what is not a number is not a number."""
+    edits = {size: (edit_from(1, direction(1, size), 7),) for size in (1.0, 1e39, 2.0)}
+    branches = [Branch((*TRUNK, 80, 81), edit, ((8, 80),), label=f"size {size:g}") for size, edit in edits.items()]
+    for path in ("tree", "plain"):
+        with pytest.raises(ModelError, match=r"size 1e\+39: what the model computes is not a number"):
+            run_tree(tiny_llama, branches, path=path)
+        assert bool(run_tree(tiny_llama, branches[::2], path=path).log_probs[1].isfinite().all())
+
+
+def test_an_error_inside_a_tree_is_raised_and_nothing_is_remembered(tiny_llama):
+    def broken(residual, vector, multiplier):
+        raise RuntimeError("out of memory")
+
+    branches = [asked((*TRUNK, 80, 81), (edit_from(1, direction(1), 7, operator=broken),))]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run_tree(tiny_llama, branches)
+    assert run_tree(tiny_llama, [asked((*TRUNK, 80, 81), (edit_from(1, direction(1), 7),))]).path == "tree"
+
+
+def test_a_longer_tree_is_compared_again(tiny_llama, monkeypatch):
+    """As with a mask that is banded by row: right for short trees, wrong for long ones."""
+    right = tree_run._run_trees
+
+    def banded(model, trees, layers, prefix):
+        results = right(model, trees, layers, prefix)
+        off = [0.1 * (len(branches[0].tokens) > 20) for branches in trees]
+        return [
+            TreeResult([answers + wrong for answers in one.log_probs], one.residual, one.divergences, one.path)
+            for wrong, one in zip(off, results, strict=True)
+        ]
+
+    monkeypatch.setattr(tree_run, "_run_trees", banded)
+    for n, path in ((4, "tree"), (3, "tree"), (16, "plain"), (4, "plain")):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            assert run_tree(tiny_llama, [asked((*TRUNK, *range(80, 80 + n)))]).path == path
+        assert len(told) == (n == 16)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_read_in_float32_and_compared_by_its_noise(tiny_folder, dtype):
+    model = caa.load_model(tiny_folder, device="cpu", dtype=dtype)
+    branches = [asked((*TRUNK, 80, 81), (edit_from(layer, direction(layer), 7),) if layer else ()) for layer in LAYERS]
+    tree = run_tree(model, branches)
+    plain = run_tree(model, branches, path="plain")
+    assert tree.path == "tree"
+    found = torch.cat([answer for result in (tree, plain) for answer in result.log_probs])
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, found.to(getattr(torch, dtype)).float())
+    for ours, theirs in zip(tree.log_probs, plain.log_probs, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0.05)
