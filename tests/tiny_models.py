@@ -193,10 +193,14 @@ PLAIN: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 
+REFUSED: dict[str, tuple[str, dict[str, Any]]] = {"openai gpt": ("openai-gpt", OLD)}
+FALCON = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
+WRONG = {"falcon with alibi": ("falcon", FALCON | {"alibi": True, "new_decoder_architecture": False})}
+
 
 def save_tiny(folder: Path, name: str) -> Path:
     """Write a small random model of an architecture, every block of which changes the residual stream visibly."""
-    model_type, options = (TREE | PLAIN)[name]
+    model_type, options = (TREE | PLAIN | REFUSED | WRONG)[name]
     tokenizer = small_tokenizer()
     config = AutoConfig.for_model(model_type, **options | {"vocab_size": len(tokenizer)})
     config.bos_token_id, config.eos_token_id, config.pad_token_id = 0, 1, 2

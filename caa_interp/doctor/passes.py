@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import psutil
 import torch
 
 from caa_interp.doctor.subject import (
@@ -49,7 +48,7 @@ def check_weights(subject: Subject) -> Verdict:
     named = f" ({', '.join(broken[:3])})" if broken else ""
     return not broken and share <= _SHARE_OF_RANGE, (
         f"{count:,} weights of {types} take {size / _GIB:.2f} GiB on {input_device(subject.model)}, where "
-        f"{_free(subject) / _GIB:.2f} GiB are free; {len(broken)} of {len(weights)} parameters hold NaN or "
+        f"{subject.free / _GIB:.2f} GiB are free; {len(broken)} of {len(weights)} parameters hold NaN or "
         f"infinity{named} (tolerated: 0), and the residual stream reaches {share:.1g} of the type's range "
         f"(tolerated: {_SHARE_OF_RANGE})."
     )
@@ -73,7 +72,7 @@ def check_precision(subject: Subject) -> Verdict:
     if subject.dtype not in _HALF:
         return None, f"Does not apply: the model computes in {name}, not in half precision."
     # Two bytes per weight for a copy in half precision, then four for float32.
-    needed, free = 6 * sum(weight.numel() for weight in subject.weights.values()), _free(subject)
+    needed, free = 6 * sum(weight.numel() for weight in subject.weights.values()), subject.free
     if needed > free:
         return None, (
             f"Does not apply: to compare {name} with float32 takes {needed / _GIB:.2f} GiB, and {free / _GIB:.2f} "
@@ -243,9 +242,3 @@ def _mean_log_prob(log_probs: torch.Tensor, tokens: tuple[int, ...], rendering: 
 def _off(given: torch.Tensor, expected: torch.Tensor) -> float:
     """Largest difference of two residual streams ``[n, d_model]``, relative to their norm."""
     return float(((given - expected).norm(dim=-1) / expected.norm(dim=-1).clamp(min=1e-9)).max())
-
-
-def _free(subject: Subject) -> int:
-    """Free bytes of memory on the model's device."""
-    device = input_device(subject.model)
-    return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available)

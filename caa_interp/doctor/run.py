@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from caa_interp.doctor import passes, prompting, steered
+from caa_interp.doctor import outside, passes, prompting, steered
 from caa_interp.doctor.subject import Check, Subject, Verdict
 from caa_interp.errors import InputError
 from caa_interp.models import access
@@ -16,6 +16,7 @@ CHECKS: dict[str, Callable[[Subject], Verdict]] = {
     "weights": passes.check_weights,
     "evaluation mode": passes.check_evaluation_mode,
     "precision": passes.check_precision,
+    "residual stream": outside.check_outside,
     "BOS token": prompting.check_bos,
     "prompt form": prompting.check_prompt_form,
     "answer letters": prompting.check_letters,
@@ -56,7 +57,8 @@ def self_test(model: Any, *, seed: int = 0, progress: bool = True) -> list[Check
     Notes
     -----
     Tolerances are those of rounding: for log-probabilities 0.002 nats in float32 and 0.5 in bfloat16. The cost is about
-    60 short passes, and in half precision a copy of the weights in float32. The random state does not change.
+    60 short passes, a second copy of the weights from the model's files, and in half precision one in float32. The
+    random state does not change.
     """
     if not hasattr(model, "hook_dict") or not hasattr(model, "run_with_hooks"):
         raise InputError(

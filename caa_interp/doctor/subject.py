@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import psutil
 import torch
 
 from caa_interp.behaviors.pairs import ContrastPair
@@ -78,6 +79,12 @@ class Subject:
         """The parameters by name, each once."""
         named = parts_of(self.model)[-1].named_parameters()
         return {name.replace("._original_component", ""): weight for name, weight in named}
+
+    @property
+    def free(self) -> int:
+        """Free bytes of memory on the model's device."""
+        device = input_device(self.model)
+        return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available)
 
     @property
     def nats(self) -> float:

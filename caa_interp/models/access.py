@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 HOOK = "blocks.{layer}.hook_resid_post"
 CENTERED = "centered"
+# GPT-1's blocks return lists, on which TransformerBridge's hooks do not fire.
+_NO_STREAM = {"OpenAIGPTLMHeadModel"}
 # Columns of the unembedding that are multiplied at a time where they are converted.
 _COLUMNS = 16384
 
@@ -87,7 +89,12 @@ def identity(model: Any) -> dict[str, Any]:
 
 
 def check_model(model: Any) -> None:
-    """Raise :class:`InputError` unless ``model`` is a TransformerLens model."""
+    """Raise :class:`InputError` unless ``model`` is a TransformerLens model, or an error if it shows no stream."""
+    if type(getattr(model, "original_model", None)).__name__ in _NO_STREAM:
+        raise ModelError(
+            f"model {model_id(model)!r}: TransformerLens does not show the residual stream of this architecture, so it "
+            "can be neither read nor steered. Use another model, such as GPT-2."
+        )
     if hasattr(getattr(model, "cfg", None), "n_layers"):
         return
     if isinstance(model, str | Path):

@@ -14,14 +14,17 @@ from tokenizers import AddedToken, processors
 
 import caa_interp as caa
 from caa_interp.doctor import Check, environment, environment_report, run, self_test, steered
+from caa_interp.doctor.subject import Subject, post
 from caa_interp.tree.edits import EditedBatch
 from tests.conftest import random_llama, small_tokenizer
+from tests.tiny_models import save_tiny
 from tests.unit.models.test_architectures import loaded  # noqa: F401 - a fixture
 
 NAMES = [
     "weights",
     "evaluation mode",
     "precision",
+    "residual stream",
     "BOS token",
     "prompt form",
     "answer letters",
@@ -110,12 +113,45 @@ def test_other_directions_by_the_seed(tiny_llama, monkeypatch):
 
 @pytest.mark.slow
 def test_architectures(loaded):  # noqa: F811
-    model, path = loaded
+    model, _, path = loaded
     checks = examine(model)
     assert not failed(checks), [checks[name] for name in failed(checks)]
     assert {name for name, check in checks.items() if check.passed is None} == {"precision"}
     how = {"tree": "takes the token tree;", "plain": "plain passes, since the model does not take"}[path]
     assert how in checks["token tree"].detail
+
+
+# A bridge that is not its model
+
+
+def test_a_bridge_that_disagrees_with_hugging_face(tmp_path):
+    """Falcon with ALiBi has another attention in Hugging Face's default implementation than in TransformerLens's."""
+    model = caa.load_model(save_tiny(tmp_path / "model", "falcon with alibi"), device="cpu")
+    check = examine(model)["residual stream"]
+    assert check.passed is False
+    assert re.search(
+        r"after 4 blocks differs .* by at most 0\.\d+ of its norm, at layer \d \(tolerated: 0.001\)", check.detail
+    )
+
+
+def test_a_stream_that_is_shifted_by_a_layer(model, monkeypatch):
+    shifted = Subject.residuals
+
+    def one_off(self, tokens, names):
+        later = {post(layer): post(min(layer + 1, 3)) for layer in range(4)}
+        found = shifted(self, tokens, [later[name] for name in names])
+        return {name: found[later[name]] for name in names}
+
+    monkeypatch.setattr(Subject, "residuals", one_off)
+    assert examine(model)["residual stream"].passed is False
+
+
+def test_weights_that_were_changed_are_not_compared(model):
+    with torch.no_grad():
+        model.original_model.get_input_embeddings().weight.mul_(1.5)
+    check = examine(model)["residual stream"]
+    assert check.passed is None
+    assert "model.embed_tokens.weight differs" in check.detail
 
 
 # Broken weights and modes
@@ -177,7 +213,7 @@ def test_a_model_that_rounding_changes(half):
 
 
 def test_precision_is_not_compared_without_room_for_a_copy(half, monkeypatch):
-    monkeypatch.setattr("caa_interp.doctor.passes.psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
+    monkeypatch.setattr("caa_interp.doctor.subject.psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
     precision = examine(half)["precision"]
     assert precision.passed is None
     assert re.search(r"to compare bfloat16 with float32 takes \d\.\d+ GiB, and 0\.00 GiB are free", precision.detail)
@@ -337,7 +373,7 @@ def test_a_tree_that_does_not_agree_is_not_taken(model, monkeypatch):
     assert not failed(checks)
     tree = checks["token tree"].detail
     assert tree.startswith("A sweep takes plain passes, since the token tree was tried and did not agree with them;")
-    assert "Warning: LlamaForCausalLM: the token tree does not agree with plain forward passes" in tree
+    assert "the token tree does not agree with plain forward passes" in tree
 
 
 def test_a_tree_that_is_off_where_it_was_not_compared(model, monkeypatch):
@@ -349,7 +385,7 @@ def test_a_tree_that_is_off_where_it_was_not_compared(model, monkeypatch):
             layer: [replace(one, multipliers=1.1 * one.multipliers) for one in some] for layer, some in found.items()
         }
 
-    monkeypatch.setattr(import_module("caa_interp.tree.run"), "_paths_agree", lambda model, branches: True)
+    monkeypatch.setattr(import_module("caa_interp.tree.run"), "_agree", lambda *_: True)
     monkeypatch.setattr(passes, "gather", stronger)
     checks = examine(model)
     assert failed(checks) == {"token tree"}
@@ -383,10 +419,10 @@ def test_activations_of_the_layer_before(model, monkeypatch):
 
 
 def test_a_block_that_takes_in_something_else(model, monkeypatch):
-    """What stands behind a hook must be what the next block reads; layers 2 and 3 are not steered here."""
+    """What stands at a hook must be what the next block reads; layers 2 and 3 are not steered here."""
     monkeypatch.setattr(model.blocks[3].hook_in, "forward", lambda residual: 2 * residual)
     checks = examine(model)
-    assert failed(checks) == {"extraction"}
+    assert failed(checks) == {"extraction", "residual stream"}
     assert "from what the next one takes in by 0.5 (" in checks["extraction"].detail
 
 

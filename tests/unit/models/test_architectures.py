@@ -5,9 +5,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import caa_interp as caa
+from caa_interp.errors import ModelError
 from caa_interp.prompts.format import PromptFormat
 from tests.oracles import definition
-from tests.tiny_models import PLAIN, TREE, WINDOW, save_tiny
+from tests.tiny_models import PLAIN, REFUSED, TREE, WINDOW, save_tiny
 
 # The rest is run by `make test-slow`.
 QUICK = ("llama", "qwen 3 moe", "gemma 2", "gemma 3", "mistral with a window", "gpt-oss", "llama 4", "gpt-2")
@@ -93,3 +94,19 @@ def test_a_context_steers_token_by_token(loaded):
     with caa.steer(model, vector, 1):
         found = model.generate(prompt, max_new_tokens=8, do_sample=False, stop_at_eos=False, verbose=False)
     assert found[0, prompt.shape[1] :].tolist()[: len(expected.tokens)] == list(expected.tokens)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda model, vector: caa.extract_vector(model, PAIRS, format="text"),
+        lambda model, vector: caa.sweep(model, vector, PAIRS),
+        lambda model, vector: caa.generate(model, ["So?"], vector=vector, layer=1),
+        lambda model, vector: caa.steer(model, vector, 1).__enter__(),
+    ],
+)
+def test_a_model_without_a_stream_is_refused_by_name(name, ask, vector, tmp_path):
+    model = caa.load_model(save_tiny(tmp_path / "model", name), device="cpu")
+    with pytest.raises(ModelError, match="does not show the residual stream"):
+        ask(model, vector)

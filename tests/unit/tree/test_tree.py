@@ -7,7 +7,7 @@ import torch
 
 import caa_interp as caa
 import caa_interp.tree.run as tree_run
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, ModelError
 from caa_interp.tree import Branch, TreeResult, run_tree, run_trees
 from caa_interp.tree.plan import Variant, deal
 from caa_interp.tree.prefix import Prefix
