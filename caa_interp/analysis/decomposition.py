@@ -177,13 +177,12 @@ def decompose(
         raise InputError(
             f"vector: it is zero at layer {layer}, so there is nothing to decompose. Choose another layer."
         )
-    target = target.to(sae.decoder.device)
     # Half precision is too coarse for inner products. A zero direction stays zero and is never chosen.
     decoder = sae.decoder if sae.decoder.dtype == torch.float64 else sae.decoder.float()
     directions = torch.nn.functional.normalize(decoder, dim=1)
     features, coefficients, errors = _pursue(directions, target, n_features)
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(N_RANDOM, sae.d_model, generator=generator, dtype=torch.float64).to(target.device)
+    drawn = torch.randn(N_RANDOM, sae.d_model, generator=generator, dtype=torch.float64)
     random = [_pursue(directions, one, n_features)[2] for one in drawn]
     # A pursuit that ends early keeps its last error.
     ranks = range(1, len(features) + 1)
@@ -196,7 +195,7 @@ def decompose(
             "rank": ranks,
             "feature": features,
             "coefficient": coefficients,
-            "cosine": (directions[features].double() @ target / target.norm()).tolist(),
+            "cosine": (directions[features].cpu().double() @ target / target.norm()).tolist(),
             "error": errors[1:],
             "random_error": np.reshape(random_errors, (-1, N_RANDOM)).mean(1),
             "n_features": sae.n_features,
@@ -209,20 +208,21 @@ def _pursue(
 ) -> tuple[list[int], list[float], list[float]]:
     """Orthogonal matching pursuit: features, their coefficients, and the relative error after 0, 1, ... features.
 
-    ``directions`` ``[n_features, d_model]`` have length 1 or 0; ``target`` ``[d_model]`` is float64 and not zero.
+    ``directions`` ``[n_features, d_model]`` have length 1 or 0; ``target`` ``[d_model]`` is not zero, in float64 on the
+    CPU.
     """
     features: list[int] = []
     coefficients: list[float] = []
     errors = [1.0]
     residual = target
     while len(features) < n_features and residual.norm() > EXACT * target.norm():
-        match = (directions @ residual.to(directions.dtype)).abs()
+        match = (directions @ residual.to(directions)).abs()
         match[features] = 0  # as it is up to rounding
         best = int(match.argmax())
-        if match[best] <= EXACT * residual.norm():
+        if float(match[best]) <= EXACT * float(residual.norm()):
             break
         features.append(best)
-        columns = directions[features].double().T
+        columns = directions[features].cpu().double().T
         fit = torch.linalg.lstsq(columns, target[:, None]).solution[:, 0]
         residual = target - columns @ fit
         coefficients = fit.tolist()

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import check_layers, input_device, model_id, reading
+from caa_interp.models.access import check_layers, input_device, model_id, on_cpu, reading
 from caa_interp.models.readout import special_ids, token_texts
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.vectors.vector import SteeringVector, one_vector
@@ -72,16 +72,14 @@ def token_similarity(
     form = PromptFormat.of(model)
     tokens, n_prompt = _tokens(form, text, answer, system_prompt)
     units = {layer: vector.at(layer).double() / vector.at(layer).double().norm() for layer in chosen}
-    rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-
-    def compare(layer: int, activation: torch.Tensor) -> None:
-        residual = activation[0].cpu().double()
-        projection = residual @ units[layer]
-        rows[layer] = ((projection / residual.norm(dim=1)).numpy(), projection.numpy())
-
+    residuals: dict[int, torch.Tensor] = {}
     ids = torch.tensor([tokens], device=input_device(model))
-    with torch.no_grad(), reading(model, chosen, compare):
+    with torch.no_grad(), reading(model, chosen, residuals.__setitem__):
         model(ids, attention_mask=torch.ones_like(ids))
+    rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for layer, residual in zip(residuals, on_cpu([stream[0] for stream in residuals.values()]), strict=True):
+        projection = residual.double() @ units[layer]
+        rows[layer] = ((projection / residual.double().norm(dim=1)).numpy(), projection.numpy())
     special = special_ids(form.tokenizer)
     return pd.DataFrame(
         {

@@ -143,8 +143,8 @@ class Subject:
     ) -> torch.Tensor:
         """Log-probabilities ``[batch, 1 + n_answer, d_vocab]`` after left-padded prompts and answer, token by token."""
         width = max(map(len, prompts))
-        tokens = self.batch([(0,) * (width - len(prompt)) + tuple(prompt) for prompt in prompts])
-        mask = self.batch([(0,) * (width - len(prompt)) + (1,) * len(prompt) for prompt in prompts])
+        tokens = torch.tensor([(0,) * (width - len(prompt)) + tuple(prompt) for prompt in prompts])
+        mask = torch.tensor([(0,) * (width - len(prompt)) + (1,) * len(prompt) for prompt in prompts])
         decoder = Decoder(self.model)
         hooks = [(post(layer), self.adding(layer, multiplier))] if multiplier else []
         steps = [tokens[:, -1:], *(torch.full_like(tokens[:, -1:], token) for token in answer)]

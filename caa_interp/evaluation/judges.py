@@ -184,5 +184,6 @@ class LocalJudge:
 def _fingerprint(model: Any) -> str:
     """Short digest of a model's weights, so that a trained copy under the same name is another judge."""
     parameters = (model.original_model if is_bridge(model) else model).parameters()
-    sums = [[float(p.double().sum()), float(p.double().abs().sum())] for p in parameters]
+    # One part at a time comes to the CPU: not every device has float64.
+    sums = [[float(p.sum()), float(p.abs().sum())] for p in (part.cpu().double() for part in parameters)]
     return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:16]

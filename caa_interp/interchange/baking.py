@@ -94,7 +94,7 @@ def bake(model: Any, vector: SteeringVector | Steering, *, layer: int | None = N
         if output.bias is None:
             _add_biases(plain, model)
         with torch.no_grad():
-            output.bias += (one.multiplier * one.vector.at(one.layer)).to(plain.device, plain.dtype)
+            output.bias += (one.multiplier * one.vector.at(one.layer)).to(output.bias)
     # A hundredth of the change, beside rounding: what is changed after the MLP would be far more.
     allowed = 0.01 * (steered - unsteered).norm() + _tolerance(plain) * steered.norm()
     if not bool((_logits(plain) - steered).norm() <= allowed):
@@ -170,11 +170,10 @@ def orthogonalize(model: Any, vector: SteeringVector, *, layer: int) -> Any:
 
 
 def _remove(weight: torch.nn.Parameter, direction: torch.Tensor, axis: int) -> None:
-    """Take ``direction`` out of ``weight`` along ``axis``, in float64."""
+    """Take ``direction`` out of ``weight`` along ``axis``, in float64 on the CPU."""
     with torch.no_grad():
-        r = direction.to(weight.device)
-        along = weight.double().movedim(axis, -1)
-        weight.copy_((along - (along @ r)[..., None] * r).movedim(-1, axis))
+        along = weight.cpu().double().movedim(axis, -1)
+        weight.copy_((along - (along @ direction)[..., None] * direction).movedim(-1, axis).to(weight.dtype))
 
 
 def _blocks(plain: Any, model: Any) -> torch.nn.ModuleList:
@@ -224,12 +223,12 @@ def _probe(plain: Any) -> torch.Tensor:
 
 def _logits(plain: Any) -> torch.Tensor:
     with torch.no_grad():
-        return plain(_probe(plain)).logits.double()
+        return plain(_probe(plain)).logits.cpu().double()
 
 
 def _bridge_logits(model: Any) -> torch.Tensor:
     with torch.no_grad():
-        return model(_probe(model.original_model)).double()
+        return model(_probe(model.original_model)).cpu().double()
 
 
 def _free_of(plain: Any, model: Any, direction: torch.Tensor) -> bool:
@@ -237,7 +236,7 @@ def _free_of(plain: Any, model: Any, direction: torch.Tensor) -> bool:
     streams: list[torch.Tensor] = []
 
     def keep(_: Any, __: Any, output: Any) -> None:
-        streams.append((output[0] if isinstance(output, tuple) else output)[0].double())
+        streams.append((output[0] if isinstance(output, tuple) else output)[0].cpu().double())
 
     handles = [block.register_forward_hook(keep) for block in _blocks(plain, model)]
     try:
@@ -245,7 +244,7 @@ def _free_of(plain: Any, model: Any, direction: torch.Tensor) -> bool:
     finally:
         for handle in handles:
             handle.remove()
-    along = [stream @ direction.to(stream.device) / stream.norm(dim=-1) for stream in streams]
+    along = [stream @ direction / stream.norm(dim=-1) for stream in streams]
     return max(float(part.abs().max()) for part in along) < _tolerance(plain)
 
 

@@ -169,6 +169,18 @@ def input_device(model: Any) -> torch.device:
     return torch.device(model.cfg.device or "cpu")
 
 
+def on_cpu(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Bring tensors of one type to the CPU at once: the program waits for the device once, not for each of them."""
+    import torch
+
+    if all(values.device.type == "cpu" for values in tensors):
+        return list(tensors)
+    device = tensors[-1].device
+    joined = torch.cat([values.to(device).flatten() for values in tensors]).cpu()
+    parts = joined.split([values.numel() for values in tensors])
+    return [part.view(values.shape) for part, values in zip(parts, tensors, strict=True)]
+
+
 @contextlib.contextmanager
 def reading(model: Any, layers: Iterable[int], read: Callable[[int, torch.Tensor], None]) -> Iterator[None]:
     """Call ``read(layer, residual)`` with the stream ``[batch, position, d_model]`` after each of ``layers``.

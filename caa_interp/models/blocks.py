@@ -203,7 +203,7 @@ class _Replacement:
                 return self.mask.to(value)
             twins = self.twins.to(value.device)
             if value.ndim >= 2 and value.shape[1] == self.n_rows:
-                place = self.place.to(value.device) if len(value) > 1 else torch.zeros_like(self.place)
+                place = self.place if len(value) > 1 else torch.zeros_like(self.place)
                 return value[place.to(value.device)[:, None], twins]
             if value.ndim == 1 and len(value) == self.n_rows:
                 return value[twins[0]]

@@ -16,6 +16,8 @@ from caa_interp.models.attention import carries_state
 class Decoder:
     """A batch of left-padded rows that share one cache of keys and values.
 
+    Tokens, masks and the indices of rows are given on the CPU, so that nobody waits for the device to know them.
+
     A model with a memory of another kind (Mamba and its hybrids), or with none, is run over the whole of every sequence
     at each step instead: slower, and right.
     """
@@ -27,7 +29,7 @@ class Decoder:
         )
         self.takes_keep = is_bridge(model) and self.cached and takes_logits_to_keep(model)
         self.cache: Any = None
-        self.mask: torch.Tensor | None = None
+        self.mask: torch.Tensor | None = None  # of everything so far, on the CPU
         self._read: list[list[int]] = []
 
     def positions(self, mask: torch.Tensor) -> np.ndarray:
@@ -35,9 +37,9 @@ class Decoder:
 
         ``mask`` is that of :meth:`forward`. The pass holds the new tokens alone, or, without a cache, all of them.
         """
-        n_new = mask.sum(1).cpu().numpy()
+        n_new = mask.sum(1).numpy()
         if self.cached:
-            before = 0 if self.mask is None else self.mask.sum(1).cpu().numpy()
+            before = 0 if self.mask is None else self.mask.sum(1).numpy()
             return np.arange(mask.shape[1]) - (mask.shape[1] - n_new - before)[:, None]
         n_read = [len(tokens) for tokens in self._read] or [0] * len(mask)
         return np.tile(np.arange((n_read + n_new).max()), (len(mask), 1))
@@ -70,9 +72,14 @@ class Decoder:
             self.cache = DynamicCache()
         self.mask = mask if self.mask is None else torch.cat([self.mask, mask], dim=1)
         positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+        device = input_device(self.model)
         options = {"logits_to_keep": keep} if self.takes_keep else {}
         return self.model(
-            tokens, attention_mask=self.mask, position_ids=positions, past_key_values=self.cache, **options
+            tokens.to(device),
+            attention_mask=self.mask.to(device),
+            position_ids=positions.to(device),
+            past_key_values=self.cache,
+            **options,
         )
 
     def _hooked(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -81,16 +88,17 @@ class Decoder:
         if self.cache is None:
             self.cache = TransformerLensKeyValueCache.init_cache(self.model.cfg, self.model.cfg.device, tokens.shape[0])
         self.mask = mask if self.mask is None else torch.cat([self.mask, mask], dim=1)
-        return self.model(tokens, attention_mask=mask, past_kv_cache=self.cache)
+        device = input_device(self.model)
+        return self.model(tokens.to(device), attention_mask=mask.to(device), past_kv_cache=self.cache)
 
     def _whole(self, tokens: torch.Tensor, mask: torch.Tensor, keep: int) -> torch.Tensor:
         """Run whole sequences, padded on the right, where no causal model sees it."""
         new = [row[seen.bool()].tolist() for row, seen in zip(tokens, mask, strict=True)]
         self._read = [[*old, *some] for old, some in zip(self._read or [[]] * len(new), new, strict=True)]
-        ids = torch.zeros(len(new), max(map(len, self._read)), dtype=torch.long, device=input_device(self.model))
+        ids = torch.zeros(len(new), max(map(len, self._read)), dtype=torch.long)
         for row, sequence in enumerate(self._read):
             ids[row, : len(sequence)] = torch.tensor(sequence)
-        logits = self.model(ids)
+        logits = self.model(ids.to(input_device(self.model)))
         return torch.stack([row[len(own) - keep : len(own)] for row, own in zip(logits, self._read, strict=True)])
 
     def select(self, rows: torch.Tensor) -> None:
@@ -100,9 +108,13 @@ class Decoder:
             return
         self.mask = None if self.mask is None else self.mask[rows]
         if is_bridge(self.model):
+            rows = rows.to(self.cache.layers[0].keys.device)
             for layer in self.cache.layers:
                 layer.keys, layer.values = (kept[rows.to(kept.device)] for kept in (layer.keys, layer.values))
             return
         for entry in self.cache.entries:
-            entry.past_keys, entry.past_values = entry.past_keys[rows], entry.past_values[rows]
-        self.cache.previous_attention_mask = self.cache.previous_attention_mask[rows]
+            entry.past_keys, entry.past_values = (
+                kept[rows.to(kept.device)] for kept in (entry.past_keys, entry.past_values)
+            )
+        seen = self.cache.previous_attention_mask
+        self.cache.previous_attention_mask = seen[rows.to(seen.device)]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from caa_interp.errors import ModelError
-from caa_interp.models.access import HOOK, input_device, is_bridge, model_id, unembed
+from caa_interp.models.access import HOOK, input_device, is_bridge, model_id, on_cpu, unembed
 
 COMPONENTS = {
     "attention output": "blocks.{layer}.hook_attn_out",
@@ -78,7 +78,7 @@ def component_states(model: Any, tokens: Sequence[int], layers: Iterable[int]) -
         pos_slice=[-1],
         return_cache_object=False,
     )
-    return {key: cache[name][0, -1].cpu() for key, name in names.items()}
+    return dict(zip(names, on_cpu([cache[name][0, -1] for name in names.values()]), strict=True))
 
 
 def token_texts(tokenizer: Any, ids: Iterable[int]) -> list[str]:

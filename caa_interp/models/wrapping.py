@@ -75,7 +75,7 @@ def _check_same(model: Any, plain: Any) -> None:
 
     tokens = torch.arange(min(32, int(model.cfg.d_vocab), int(model.cfg.n_ctx)), device=plain.device)[None]
     with torch.no_grad():
-        expected, copied = model(tokens).double(), plain(tokens).logits.double()
+        expected, copied = model(tokens).cpu().double(), plain(tokens).logits.cpu().double()
     difference = float((copied - expected).norm() / expected.norm())
     if not difference < (1e-3 if plain.dtype.itemsize >= 4 else 0.1):
         raise _changed(model, f"logits differ by {difference:.2g} of their size")

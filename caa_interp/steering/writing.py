@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
 
-from caa_interp.models.access import input_device
 from caa_interp.models.decoding import Decoder
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat
@@ -91,7 +90,7 @@ class Writing:
         temperature: float = 0.0,
         top_p: float = 1.0,
     ) -> None:
-        self.model, self.form, self.rows, self.device = model, form, rows, input_device(model)
+        self.model, self.form, self.rows = model, form, rows
         self.tokens = [list(prompts[row.prompt]) for row in rows]
         self.n_prompt = [len(tokens) for tokens in self.tokens]
         self.alive = list(range(len(rows)))
@@ -130,16 +129,16 @@ class Writing:
             if early:
                 self.batch.place(self.decoder.positions(mask[:, :-1]))
             with editing(self.model, self.layers if early else (), self.batch.apply):
-                self.decoder.forward(tokens[:, :-1].to(self.device), mask[:, :-1].to(self.device))
+                self.decoder.forward(tokens[:, :-1], mask[:, :-1])
             if not early:
-                self.decoder.select(torch.arange(len(prompts), device=self.device).repeat_interleave(n_each))
+                self.decoder.select(torch.arange(len(prompts)).repeat_interleave(n_each))
 
     @torch.no_grad()
     def step(self) -> dict[int, int]:
         """Write the next token of every row; a row whose answer the model has ended is in no further step."""
         if not self.alive:
             return {}
-        last = torch.tensor([[self.tokens[row][-1]] for row in self.alive], device=self.device)
+        last = torch.tensor([[self.tokens[row][-1]] for row in self.alive])
         mask = torch.ones_like(last)
         self.batch.place(self.decoder.positions(mask))
         chosen = self._choose(self.decoder.forward(last, mask)[:, -1])
@@ -148,7 +147,7 @@ class Writing:
             kept = [place for place, row in enumerate(self.alive) if row in written]
             self.alive = list(written)
             if kept:
-                self.decoder.select(torch.tensor(kept, device=self.device))
+                self.decoder.select(torch.tensor(kept))
             self.batch = EditedBatch([self.batch.edits[place] for place in kept])
         for row, token in written.items():
             self.tokens[row].append(token)

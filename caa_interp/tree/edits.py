@@ -68,18 +68,27 @@ class Edit:
 class Change:
     """What one operator does to some ``rows``, ``[n_edited]``, after one block.
 
-    ``vectors`` are ``[n_edited, d_model]``, ``multipliers`` ``[n_edited, 1]``.
+    ``vectors`` are ``[n_edits, d_model]``, ``multipliers`` ``[n_edits, 1]``; ``edits``, ``[n_edited]``, says which of
+    them are each row's. They are repeated on the residual stream's device: there is less to send.
     """
 
     operator: Operator
     rows: torch.Tensor
+    edits: torch.Tensor
     vectors: torch.Tensor
     multipliers: torch.Tensor
 
     def apply(self, residual: torch.Tensor, at: torch.Tensor | None = None) -> torch.Tensor:
-        """Return a changed copy of a residual stream ``[n_rows, d_model]``; ``at``: where its rows are by now."""
-        at = (self.rows if at is None else at).to(residual.device)
-        edited = apply_operator(self.operator, residual[at], self.vectors, self.multipliers)
+        """Return a changed copy of a residual stream ``[n_rows, d_model]``; ``at``: where its rows are by now.
+
+        The operator works in float32 at least.
+        """
+        at, which = torch.stack([self.rows if at is None else at, self.edits]).to(residual.device)
+        work = torch.promote_types(residual.dtype, torch.float32)
+        vectors, multipliers = (
+            values.to(work).to(residual.device)[which] for values in (self.vectors, self.multipliers)
+        )
+        edited = _applied(self.operator, residual[at].to(work), vectors, multipliers).to(residual)
         return residual.index_copy(0, at, edited)
 
 
@@ -98,9 +107,10 @@ def gather(owners: Iterable[Iterable[tuple[Edit, np.ndarray]]]) -> dict[int, lis
     changes: dict[int, list[Change]] = {}
     for (layer, _, _), edited in sorted(found.items(), key=lambda item: item[0][:2]):
         at = torch.as_tensor(np.concatenate([rows for _, rows in edited]))
-        vectors = torch.cat([edit.vector[None].expand(len(rows), -1) for edit, rows in edited])
-        multipliers = torch.tensor([[edit.multiplier] for edit, rows in edited for _ in rows], dtype=torch.float64)
-        changes.setdefault(layer, []).append(Change(edited[0][0].operator, at, vectors, multipliers))
+        which = torch.as_tensor(np.repeat(np.arange(len(edited)), [len(rows) for _, rows in edited]))
+        vectors = torch.stack([edit.vector for edit, _ in edited])
+        multipliers = torch.tensor([[edit.multiplier] for edit, _ in edited], dtype=torch.float64)
+        changes.setdefault(layer, []).append(Change(edited[0][0].operator, at, which, vectors, multipliers))
     return changes
 
 
@@ -146,18 +156,12 @@ def editing(model: Any, layers: Iterable[int], edited: Callable[[int, torch.Tens
         yield
 
 
-def apply_operator(
-    operator: Operator, residual: torch.Tensor, vector: torch.Tensor, multiplier: torch.Tensor | float
-) -> torch.Tensor:
-    """Apply an operator in float32 at least, and return the result in the residual stream's own type and shape."""
-    work = torch.promote_types(residual.dtype, torch.float32)
-    like = residual.to(work)
-    if isinstance(multiplier, torch.Tensor):
-        multiplier = multiplier.to(work).to(like.device)
-    edited = operator(like, vector.to(like), multiplier)
+def _applied(operator: Operator, residual: torch.Tensor, vectors: torch.Tensor, multipliers: torch.Tensor) -> Any:
+    """Apply an operator, and check that it returns the shape that it got."""
+    edited = operator(residual, vectors, multipliers)
     shape = getattr(edited, "shape", None)
     if shape != residual.shape:
         raise InputError(
             f"operator: {operator!r} returned shape {shape}; it must return what it got, {residual.shape}."
         )
-    return edited.to(residual)
+    return edited

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -67,25 +67,41 @@ def run_variants(
     lanes = _Lanes(parts, n_before, trunk)
     changes = _changes(parts)
     some = next(iter(trunk.residual.values()))
-    residual = some.new_empty(len(lanes.place), 0, some.shape[-1])
+    residual = some.new_empty(len(lanes.index.place), 0, some.shape[-1])
     for layer in range(int(joins[0]), stop):
         if present := residual.shape[1]:
-            before, twins = lanes.before(trunk, layer), lanes.twins[:, :present]
-            residual = run_block(model, layer, residual, trunk, lanes.rows, before, lanes.place, twins)
+            before, index = lanes.before(trunk, layer), lanes.on(residual.device)
+            twins = index.twins[:, :present]
+            residual = run_block(model, layer, residual, trunk, lanes.rows, before, index.place, twins)
         joined = int(np.searchsorted(joins, layer, side="right"))
         if joined > present:
             kept = trunk.residual[layer]
-            new = kept[lanes.place[:, None].to(kept.device), lanes.twins[:, present:joined].to(kept.device)]
+            index = lanes.on(kept.device)
+            new = kept[index.place[:, None], index.twins[:, present:joined]]
             residual = torch.cat([residual.to(new.device), new], dim=1)
         for change in changes.get(layer, ()):
-            at = lanes.lane[change.rows] * residual.shape[1] + lanes.slot[change.rows]
+            at = lanes.index.lane[change.rows] * residual.shape[1] + lanes.index.slot[change.rows]
             residual = change.apply(residual.flatten(0, 1), at).view_as(residual)
         if layer in layers:
-            yield layer, [residual[lane, slot] for lane, slot in lanes.of_parts(joined)]
+            yield layer, [residual[lane, slot] for lane, slot in lanes.of_parts(joined, residual.device)]
+
+
+class _Index(NamedTuple):
+    """Where the rows of lanes are.
+
+    For each lane: the index of its trunk (``place``), the unsteered rows that it attends to (``columns``) and its own
+    ``twins``. For each row, variant by variant: its ``lane`` and ``slot``.
+    """
+
+    place: torch.Tensor
+    columns: torch.Tensor
+    twins: torch.Tensor
+    lane: torch.Tensor
+    slot: torch.Tensor
 
 
 class _Lanes:
-    """The lanes of several parts, one after the other; all tensors are on the CPU but those of ``rows``."""
+    """The lanes of several parts, one after the other; ``index`` is on the CPU."""
 
     def __init__(self, parts: Sequence[Part], n_before: int, trunk: Trunk) -> None:
         device = next(iter(trunk.residual.values())).device
@@ -101,28 +117,39 @@ class _Lanes:
             sees.append(seen)
             positions.append(part.base.positions[np.concatenate([filled, part.lanes.twins], axis=1)])
         self.rows = Rows(*(torch.as_tensor(np.concatenate(values), device=device) for values in (positions, sees)))
-        self.columns = torch.as_tensor(np.concatenate(columns))
-        self.twins = torch.as_tensor(np.concatenate([part.lanes.twins for part in parts])) - n_before
-        self.place = torch.as_tensor(
-            np.repeat([part.place for part in parts], [len(part.lanes.twins) for part in parts])
+        self._parts = parts
+        sizes = [len(part.lanes.twins) for part in parts]
+        offsets = np.cumsum([0, *sizes])
+        found = (
+            np.repeat([part.place for part in parts], sizes),
+            np.concatenate(columns),
+            np.concatenate([part.lanes.twins for part in parts]) - n_before,
+            np.concatenate([part.lanes.lane + offset for part, offset in zip(parts, offsets, strict=False)]),
+            np.concatenate([part.lanes.slot for part in parts]),
         )
-        self._sizes = [len(part.lanes.twins) for part in parts]
-        offsets = np.cumsum([0, *self._sizes])
-        self._lanes = [part.lanes.lane + offset for part, offset in zip(parts, offsets, strict=False)]
-        self._slots = [part.lanes.slot for part in parts]
-        self.lane, self.slot = (torch.as_tensor(np.concatenate(found)) for found in (self._lanes, self._slots))
+        self.index = _Index(*map(torch.as_tensor, found))
+        self._moved: dict[torch.device, _Index] = {}
+
+    def on(self, device: torch.device) -> _Index:
+        """Return the indices on a device, to which they are moved once, not in every block."""
+        if device not in self._moved:
+            self._moved[device] = _Index(*(values.to(device) for values in self.index))
+        return self._moved[device]
 
     def before(self, trunk: Trunk, layer: int) -> KeysValues:
         """Keys and values of the unsteered rows that the lanes attend to, ``[n_lanes, n_heads, n_columns, d_head]``."""
         keys, values = trunk.keys_values[layer]
-        place, columns = self.place[:, None].to(keys.device), self.columns.to(keys.device)
+        index = self.on(keys.device)
+        place, columns = index.place[:, None], index.columns
         return keys[place, :, columns].transpose(1, 2), values[place, :, columns].transpose(1, 2)
 
-    def of_parts(self, joined: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def of_parts(self, joined: int, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Lane and slot of the rows of each part that have joined when every lane has ``joined`` of them."""
-        for lane, slot, n_lanes in zip(self._lanes, self._slots, self._sizes, strict=True):
-            n_rows = joined * n_lanes
-            yield torch.as_tensor(lane[:n_rows]), torch.as_tensor(slot[:n_rows])
+        index, begin = self.on(device), 0
+        for part in self._parts:
+            mine = slice(begin, begin + joined * len(part.lanes.twins))
+            yield index.lane[mine], index.slot[mine]
+            begin += part.n_rows
 
 
 def _changes(parts: Sequence[Part]) -> dict[int, list[Change]]:

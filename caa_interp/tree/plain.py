@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from caa_interp.models.access import input_device, n_layers, reading, unembed
+from caa_interp.models.access import n_layers, on_cpu, reading, unembed
 from caa_interp.models.attention import takes_tree_masks
 from caa_interp.models.decoding import Decoder
 from caa_interp.tree.branches import Branch, TreeResult
@@ -36,9 +36,9 @@ def run_plain(model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> 
         divergences = [torch.zeros(len(branch.compared), dtype=residual[0].dtype) for branch in batch]
         if any(branch.compared and branch.applied for branch in batch):
             _, _, unsteered = _run_batch(model, [replace(branch, edits=()) for branch in batch], layers)
-            divergences = [
-                (here.exp() * (here - there)).sum(1).cpu() for here, there in zip(unsteered, steered, strict=True)
-            ]
+            divergences = on_cpu(
+                [(here.exp() * (here - there)).sum(1) for here, there in zip(unsteered, steered, strict=True)]
+            )
         found |= dict(zip(chosen, zip(log_probs, residual, divergences, strict=True), strict=True))
     answers, means, compared = zip(*(found[index] for index in range(len(branches))), strict=True)
     return TreeResult(list(answers), torch.stack(means), list(compared), "plain")
@@ -49,11 +49,10 @@ def _run_batch(
     model: Any, branches: Sequence[Branch], layers: Sequence[int]
 ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
     """Log-probabilities of the targets, mean residual streams, and whole distributions after ``compared``."""
-    device = input_device(model)
     decoder = Decoder(model)
     prefix = shared_length(branches) if decoder.cached else 0
     lengths = [len(branch.tokens) - prefix for branch in branches]
-    tokens = torch.zeros(len(branches), max(lengths), dtype=torch.long, device=device)
+    tokens = torch.zeros(len(branches), max(lengths), dtype=torch.long)
     for row, branch in enumerate(branches):
         tokens[row, : lengths[row]] = torch.tensor(branch.tokens[prefix:])
     found = torch.zeros(len(branches), len(layers), int(model.cfg.d_model), dtype=torch.float64)
@@ -61,22 +60,24 @@ def _run_batch(
     edited.place(np.tile(np.arange(prefix, prefix + max(lengths)), (len(branches), 1)))
 
     last: list[torch.Tensor] = []
+    places: list[tuple[int, int]] = []
+    read_there: list[torch.Tensor] = []
 
     def read(layer: int, activation: torch.Tensor) -> None:
         if layer == n_layers(model) - 1:
             last.append(activation)
         for row, branch in enumerate(branches):
             if branch.reads and layer in layers:
-                mean = activation[row, [position - prefix for position in branch.reads]].cpu().double().mean(0)
-                found[row, layers.index(layer)] = mean
+                places.append((row, layers.index(layer)))
+                read_there.append(activation[row, [position - prefix for position in branch.reads]])
 
     asked = [at - prefix for branch in branches for at in (*branch.compared, *(at for at, _ in branch.targets))]
     keep = max(lengths) - min(asked, default=max(lengths) - 1)
     read_layers = {n_layers(model) - 1, *(layers if any(branch.reads for branch in branches) else ())}
     if prefix:
-        first = torch.tensor([branches[0].tokens[:prefix]], device=device)
+        first = torch.tensor([branches[0].tokens[:prefix]])
         decoder.forward(first, torch.ones_like(first))
-        decoder.select(torch.zeros(len(branches), dtype=torch.long, device=device))
+        decoder.select(torch.zeros(len(branches), dtype=torch.long))
     with editing(model, edited.layers, edited.apply), reading(model, read_layers, read):
         logits = decoder.forward(tokens, torch.ones_like(tokens), keep, [branch.label for branch in branches])
     logits = _finer(model, logits, last[0][:, -keep:])
@@ -85,17 +86,19 @@ def _run_batch(
     log_probs, compared = [], []
     for row, branch in enumerate(branches):
         ids = torch.tensor([token for _, token in branch.targets], dtype=torch.long, device=logits.device)
-        log_probs.append(target_log_probs(logits[row, [at - begin for at, _ in branch.targets]], ids).cpu())
+        log_probs.append(target_log_probs(logits[row, [at - begin for at, _ in branch.targets]], ids))
         compared.append(logits[row, [at - begin for at in branch.compared]].to(dtype).log_softmax(-1))
-    return log_probs, list(found.to(dtype)), compared
+    for place, values in zip(places, on_cpu(read_there), strict=True):
+        found[place] = values.double().mean(0)
+    return on_cpu(log_probs), list(found.to(dtype)), compared
 
 
 def _finer(model: Any, logits: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
     """Compute logits again from the last residual stream, in float32, unless the model has more between the two."""
     if logits.dtype.itemsize >= 4 or not takes_tree_masks(model):
         return logits
-    finer = unembed(model, residual.flatten(0, 1)).view(logits.shape)
-    rounding = 0.02 * float(logits.abs().max())
+    finer = unembed(model, residual.flatten(0, 1)).view(logits.shape).to(logits.device)
+    rounding = 0.02 * logits.abs().max()
     return finer if bool(((finer - logits).abs() <= rounding).all()) else logits
 
 

@@ -17,31 +17,33 @@ _LOGITS_BYTES, _SOFTMAX_BYTES = 128 * 2**20, 12 * 2**20
 def log_probs_of(model: Any, residual: torch.Tensor, rows: np.ndarray, tokens: np.ndarray) -> torch.Tensor:
     """Log-probability of each of ``tokens`` after its row of the last residual stream ``[n_rows, d_model]``.
 
-    ``rows``, which may repeat, ``tokens`` and the result, on the CPU, are ``[n_targets]``.
+    ``rows``, which may repeat, ``tokens`` and the result, on the model's last device, are ``[n_targets]``.
     """
     used, index = np.unique(rows, return_inverse=True)
     dtype = torch.float64 if residual.dtype == torch.float64 else torch.float32
-    found = torch.empty(len(rows), dtype=dtype)
+    order = np.argsort(index, kind="stable")
+    found = []
     size, part = (max(1, n_bytes // (4 * int(model.cfg.d_vocab))) for n_bytes in (_LOGITS_BYTES, _SOFTMAX_BYTES))
     for begin in range(0, len(used), size):
         with torch.no_grad():
             logits = unembed(model, residual[torch.as_tensor(used[begin : begin + size], device=residual.device)])
         for first, some in zip(range(begin, len(used), part), logits.split(part), strict=False):
-            mine = np.flatnonzero((index >= first) & (index < first + len(some)))
+            mine = order[slice(*np.searchsorted(index[order], (first, first + len(some))))]
             at, ids = (torch.as_tensor(x, device=some.device) for x in (index[mine] - first, tokens[mine]))
-            found[torch.as_tensor(mine)] = some.to(dtype).log_softmax(1)[at, ids].cpu()
-    return found
+            found.append(some.to(dtype).log_softmax(1)[at, ids])
+    return _put_back(found, order)
 
 
 def divergences_of(
     model: Any, steered: torch.Tensor, rows: np.ndarray, unsteered: torch.Tensor, twins: np.ndarray
 ) -> torch.Tensor:
-    """Kullback-Leibler divergence of next tokens, KL(unsteered || steered), in nats: ``[n_compared]`` on the CPU.
+    """Kullback-Leibler divergence of next tokens, KL(unsteered || steered), in nats: ``[n_compared]``.
 
-    Compares ``rows`` with ``twins``, ``[n_compared]``, of two last residual streams, ``[n_rows, d_model]`` each.
+    On the model's last device. Compares ``rows`` with ``twins``, ``[n_compared]``, of two last residual streams,
+    ``[n_rows, d_model]`` each.
     """
     dtype = torch.float64 if steered.dtype == torch.float64 else torch.float32
-    found = torch.empty(len(rows), dtype=dtype)
+    found = []
     size = max(1, _LOGITS_BYTES // (4 * int(model.cfg.d_vocab)))
     order = np.argsort(twins, kind="stable")  # rows with the same twin are neighbors
     for begin in range(0, len(order), size):
@@ -53,5 +55,11 @@ def divergences_of(
                 for residual, at in ((unsteered, used), (steered, rows[mine]))
             )
         here = here[torch.as_tensor(index, device=here.device)]
-        found[torch.as_tensor(mine)] = (here.exp() * (here - there)).sum(1).cpu()
-    return found
+        found.append((here.exp() * (here - there)).sum(1))
+    return _put_back(found, order)
+
+
+def _put_back(found: list[torch.Tensor], order: np.ndarray) -> torch.Tensor:
+    """Join values that were computed in ``order``, and return them in the order in which they were asked for."""
+    values = torch.cat(found)
+    return values[torch.as_tensor(np.argsort(order), device=values.device)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -14,7 +14,7 @@ import psutil
 import torch
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import input_device, model_id, n_layers, not_numbers, steered
+from caa_interp.models.access import input_device, model_id, n_layers, not_numbers, on_cpu, steered
 from caa_interp.models.attention import takes_tree_masks
 from caa_interp.models.blocks import Trunk
 from caa_interp.tree.branches import Branch, Path, TreeResult
@@ -138,7 +138,10 @@ def _path(model: Any, path: Path | None) -> Path:
 
 
 class _Job:
-    """One tree while it runs: its plan, what is asked of which rows, and the answers so far."""
+    """One tree while it runs: its plan, what is asked of which rows, and the answers so far.
+
+    ``found`` holds values on the model's devices, each with what is to be done with it on the CPU.
+    """
 
     def __init__(self, model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> None:
         self.model, self.branches, self.layers = model, branches, layers
@@ -156,22 +159,26 @@ class _Job:
         self.log_probs = torch.empty(len(self.tokens), dtype=torch.float64)
         self.divergences = torch.zeros(len(self.compared.branch), dtype=torch.float64)
         self.means = torch.zeros(len(branches), len(layers), int(model.cfg.d_model), dtype=torch.float64)
+        self.found: list[tuple[torch.Tensor, Callable[[torch.Tensor], Any]]] = []
 
     def read(self, layer: int, residual: torch.Tensor, mine: np.ndarray, rows: np.ndarray) -> None:
-        values = residual[torch.as_tensor(rows[mine], device=residual.device)].cpu().double()
-        scaled = values * torch.as_tensor(self.weights[mine])[:, None]
-        self.means[:, self.layers.index(layer)].index_add_(0, torch.as_tensor(self.reads.branch[mine]), scaled)
+        means = self.means[:, self.layers.index(layer)]
+        branches, weights = torch.as_tensor(self.reads.branch[mine]), torch.as_tensor(self.weights[mine])[:, None]
+        values = residual[torch.as_tensor(rows[mine], device=residual.device)]
+        self.found.append((values, lambda moved: means.index_add_(0, branches, moved * weights)))
 
     def answer(self, residual: torch.Tensor, mine: np.ndarray, rows: np.ndarray) -> None:
         if mine.any():
-            found = log_probs_of(self.model, residual, rows[mine], self.tokens[mine])
-            self.log_probs[torch.as_tensor(mine)] = found.double()
+            at = torch.as_tensor(np.flatnonzero(mine))
+            values = log_probs_of(self.model, residual, rows[mine], self.tokens[mine])
+            self.found.append((values, lambda moved: self.log_probs.index_copy_(0, at, moved)))
 
     def compare(self, residual: torch.Tensor, mine: np.ndarray, rows: np.ndarray, unsteered: torch.Tensor) -> None:
         if mine.any():
+            at = torch.as_tensor(np.flatnonzero(mine))
             twins = self.compared.twin[mine] - self.n_before
-            found = divergences_of(self.model, residual, rows[mine], unsteered, twins)
-            self.divergences[torch.as_tensor(mine)] = found.double()
+            values = divergences_of(self.model, residual, rows[mine], unsteered, twins)
+            self.found.append((values, lambda moved: self.divergences.index_copy_(0, at, moved)))
 
     def take_unsteered(self, trunk: Trunk, place: int, n_before: int, stop: int) -> None:
         """Answer from the unsteered rows; the tree has index ``place`` in the trunk's batch."""
@@ -232,6 +239,9 @@ def _run_trees(
                 for part, variants, residual in zip(parts, slices, residuals, strict=True):
                     last = trunk.residual[layer][part.place] if layer == stop - 1 else None
                     batch[part.place].take_steered(layer, residual, variants, last)
+        found = [one for job in batch for one in job.found]
+        for moved, (_, take) in zip(on_cpu([values for values, _ in found]), found, strict=True):
+            take(moved.double())
         dtype = torch.float64 if trunk.residual[stop - 1].dtype == torch.float64 else torch.float32
         results |= {index: job.result(dtype) for index, job in zip(chosen, batch, strict=True)}
     for branches, result in zip(trees, (results[index] for index in range(len(jobs))), strict=True):
