@@ -43,7 +43,7 @@ def attention_windows(model: Any) -> list[Window | None]:
     found: dict[str, Window | None] = {_FULL: None, _SLIDING: Window(sliding) if sliding else None}
     if chunk := getattr(config, "attention_chunk_size", None):
         found[_CHUNKED] = Window(chunk, chunked=True)
-    return [found[kind] for kind in _layer_kinds(config, n_layers(model))]
+    return [found[kind] for kind in layer_kinds(model)]
 
 
 def takes_tree_masks(model: Any) -> bool:
@@ -61,7 +61,7 @@ def takes_tree_masks(model: Any) -> bool:
 
 def carries_state(model: Any) -> bool:
     """Whether a bridge's model has layers that carry more than keys and values from one token to the next."""
-    kinds = set(_layer_kinds(_config(model), n_layers(model)))
+    kinds = set(layer_kinds(model))
     stateful = getattr(model.original_model, "_is_stateful", False) or getattr(model.cfg, "is_stateful", False)
     return bool(stateful) or not kinds <= {_FULL, _SLIDING, _CHUNKED}
 
@@ -70,7 +70,8 @@ def _config(model: Any) -> Any:
     return model.original_model.config.get_text_config(decoder=True)
 
 
-def _layer_kinds(config: Any, n_blocks: int) -> list[str]:
-    """Return what kind of attention each layer has; without ``layer_types``, a window is that of every layer."""
+def layer_kinds(model: Any) -> list[str]:
+    """Return what kind of attention each layer of a bridge has, in the words of Hugging Face's configurations."""
+    config = _config(model)
     everywhere = _SLIDING if getattr(config, "sliding_window", None) else _FULL
-    return list(getattr(config, "layer_types", None) or [everywhere] * n_blocks)
+    return list(getattr(config, "layer_types", None) or [everywhere] * n_layers(model))

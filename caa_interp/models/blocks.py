@@ -7,7 +7,7 @@ else the block was called with. :func:`run_block` then runs one block over other
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from transformers import Cache, DynamicCache
 
 from caa_interp.models.access import is_bridge, n_layers, reading, takes_logits_to_keep
-from caa_interp.models.attention import Window, attention_windows
+from caa_interp.models.attention import Window, attention_windows, layer_kinds
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 
@@ -139,12 +139,15 @@ def _run_bridge(
     elif takes_logits_to_keep(model):
         options["logits_to_keep"] = 1
     dtype = next(model.original_model.parameters()).dtype
-    with ExitStack() as stack:
-        stack.enter_context(reading(model, sorted(keep_layers), trunk.residual.__setitem__))
-        stack.enter_context(_own_masks(model, trunk, rows, dtype))
+    masks = {
+        kind: _additive(rows.mask(window, trunk.n_rows, tokens.device), dtype)
+        for kind, window in dict(zip(layer_kinds(model), trunk.windows, strict=True)).items()
+    }
+    with reading(model, sorted(keep_layers), trunk.residual.__setitem__), _recorded(model, trunk):
         model(
             tokens,
-            attention_mask=_additive(rows.mask(None, trunk.n_rows, tokens.device), dtype),
+            # Models whose layers are of several kinds take one mask for each.
+            attention_mask=masks if len(masks) > 1 else masks.popitem()[1],
             position_ids=rows.positions[:, -tokens.shape[1] :],
             **options,
         )
@@ -153,25 +156,13 @@ def _run_bridge(
 
 
 @contextmanager
-def _own_masks(model: Any, trunk: Trunk, rows: Rows, dtype: torch.dtype) -> Iterator[None]:
-    """Give every windowed block the mask of its window, and record what each block is called with."""
+def _recorded(model: Any, trunk: Trunk) -> Iterator[None]:
+    """Record what each block is called with."""
 
-    def give(layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if (window := trunk.windows[layer]) is not None:
-            mask = _additive(rows.mask(window, trunk.n_rows, args[0].device), dtype)
-
-            def replace(value: Any) -> Any:
-                is_mask = isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[-2] == trunk.n_rows
-                return mask if is_mask else value
-
-            args, kwargs = tuple(map(replace, args)), {name: replace(value) for name, value in kwargs.items()}
+    def record(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         trunk.calls.append((args, kwargs))
-        return args, kwargs
 
-    handles = [
-        block.register_forward_pre_hook(lambda _, args, kwargs, at=layer: give(at, args, kwargs), with_kwargs=True)
-        for layer, block in enumerate(model.blocks)
-    ]
+    handles = [block.register_forward_pre_hook(record, with_kwargs=True) for block in model.blocks]
     try:
         yield
     finally:
