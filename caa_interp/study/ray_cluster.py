@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import socket
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,10 @@ class Actor:
         return self._worker.work(shard)
 
 
+# A busy machine may take longer to start Ray than Ray waits.
+_TRIES = 3
+
+
 def connect(address: str | None, n_cpus: int | None) -> tuple[Any, bool, bool]:
     """Ray, connected to a cluster; whether it was connected here, and whether the cluster was started here."""
     own = not (address or os.environ.get("RAY_ADDRESS"))
@@ -74,14 +79,20 @@ def connect(address: str | None, n_cpus: int | None) -> tuple[Any, bool, bool]:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if own:
             # "local", because Ray would otherwise take any cluster that it finds on this machine, whoever owns it.
-            try:
-                ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **options)
-            except Exception as error:  # Ray raises nothing more special
-                raise ModelError(
-                    f"RayWorkers: Ray could not be started on this machine ({error}). Ray gives up after half a "
-                    "minute; try again when the machine is less busy."
-                ) from error
-            return ray, True, True
+            for tries_left in reversed(range(_TRIES)):
+                try:
+                    ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **options)
+                    return ray, True, True
+                except Exception as error:  # Ray raises nothing more special, and waits no longer than half a minute
+                    for frame, _ in traceback.walk_tb(error.__traceback__):
+                        # Ray leaves running what it had started.
+                        if stop := getattr(frame.f_locals.get("self"), "kill_all_processes", None):
+                            stop(check_alive=False, allow_graceful=False)
+                    if not tries_left:
+                        raise ModelError(
+                            f"RayWorkers: Ray could not be started on this machine in {_TRIES} tries ({error}). Try "
+                            "again when the machine is less busy."
+                        ) from error
         address = address or os.environ["RAY_ADDRESS"]
         try:
             _knock(address)

@@ -236,7 +236,9 @@ def test_a_number_of_features_out_of_range(n_features):
 def test_a_decoder_that_is_not_one():
     with pytest.raises(caa.InputError, match=r"decoder: shape \(12, 40\) with a bias of shape \(12,\).*Transpose"):
         caa.analysis.SparseAutoencoder(torch.zeros(12, 40), torch.zeros(12))
-    with pytest.raises(caa.InputError, match=r"decoder: of type torch\.int64; it must hold floating-point numbers"):
+    with pytest.raises(
+        caa.InputError, match=r"decoder: of type torch\.int64; it must hold finite floating-point numbers"
+    ):
         caa.analysis.SparseAutoencoder(torch.zeros(40, 12, dtype=torch.int64), torch.zeros(12))
     with pytest.raises(caa.InputError, match=r"bias: .* finite floating-point numbers"):
         caa.analysis.SparseAutoencoder(torch.zeros(40, 12), torch.full((12,), torch.nan))

@@ -20,7 +20,7 @@ import torch
 from caa_interp.errors import InputError, MissingDependencyError, ModelError
 from caa_interp.study import executors
 from caa_interp.study.executors import InProcess, RayWorkers
-from caa_interp.study.ray_cluster import Actor
+from caa_interp.study.ray_cluster import Actor, connect
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,35 @@ def test_an_address_where_nobody_answers(address, monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(InputError, match=rf"no Ray cluster answers at '{address}' \(.+ray start --head"):
         RayWorkers(address=address)
+
+
+@pytest.mark.parametrize("fails", [1, 3])
+def test_a_start_that_ray_gives_up_on_is_tried_again_and_leaves_nothing_behind(monkeypatch, fails):
+    """Ray waits half a minute for itself, which a busy machine may exceed."""
+    stopped, tried = [], []
+
+    class Node:
+        def kill_all_processes(self, **_):
+            stopped.append(self)
+
+        def start(self):
+            raise Exception("The current node timed out during startup.")
+
+    def init(**_):
+        tried.append(1)
+        if len(tried) <= fails:
+            Node().start()
+
+    ray = pytest.importorskip("ray")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    if fails == 3:
+        with pytest.raises(ModelError, match=r"could not be started on this machine in 3 tries .*timed out"):
+            connect(None, 1)
+    else:
+        assert connect(None, 1)[1:] == (True, True)
+    assert (len(tried), len(stopped)) == (min(fails + 1, 3), fails)
 
 
 def test_workers_whose_models_differ_are_found_out():

@@ -228,7 +228,10 @@ def test_everything_that_is_wrong_is_told_at_once(folder):
             "estimator: 'mean'; give one of mean_difference, principal_difference, logistic_probe, "
             "whitened_mean_difference.",
         ),
-        ({"operator": "Cap(low=2, high=1)"}, "operator: low and high: 2 and 1; low must be at most high."),
+        (
+            {"operator": "Cap(low=2, high=1)"},
+            "operator: low and high: 2 and 1; give numbers, low must be at most high.",
+        ),
         (
             {"positions": "-1"},
             "positions: '-1'; give one of 'from_last_prompt_token', 'answer', 'prompt', 'all', "
