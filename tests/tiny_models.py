@@ -193,6 +193,24 @@ PLAIN: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 
+# Every position is turned otherwise in a sequence of more than 2 * WINDOW tokens: longer ones take plain passes.
+LONG_ROPE = {
+    "phi 3 with longrope": (
+        "phi3",
+        SHAPE
+        | {
+            "pad_token_id": 2,
+            "original_max_position_embeddings": 2 * WINDOW,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "short_factor": [1.0] * 8,
+                "long_factor": [1.0 + 0.5 * n for n in range(8)],
+                "original_max_position_embeddings": 2 * WINDOW,
+            },
+        },
+    )
+}
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {"openai gpt": ("openai-gpt", OLD)}
 FALCON = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
 WRONG = {"falcon with alibi": ("falcon", FALCON | {"alibi": True, "new_decoder_architecture": False})}
@@ -200,7 +218,7 @@ WRONG = {"falcon with alibi": ("falcon", FALCON | {"alibi": True, "new_decoder_a
 
 def save_tiny(folder: Path, name: str) -> Path:
     """Write a small random model of an architecture, every block of which changes the residual stream visibly."""
-    model_type, options = (TREE | PLAIN | REFUSED | WRONG)[name]
+    model_type, options = (TREE | PLAIN | LONG_ROPE | REFUSED | WRONG)[name]
     tokenizer = small_tokenizer()
     config = AutoConfig.for_model(model_type, **options | {"vocab_size": len(tokenizer)})
     config.bos_token_id, config.eos_token_id, config.pad_token_id = 0, 1, 2

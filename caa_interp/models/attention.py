@@ -70,6 +70,20 @@ def _config(model: Any) -> Any:
     return model.original_model.config.get_text_config(decoder=True)
 
 
+def rotary_boundary(model: Any) -> int | None:
+    """Length beyond which a model turns all positions of a sequence otherwise (LongRoPE, as in Phi-3), or None.
+
+    What stands in one batch or cache with a longer sequence would be turned like it.
+    """
+    if not is_bridge(model):
+        return None
+    rope = getattr(_config(model), "rope_parameters", None) or {}
+    if rope.get("rope_type") != "longrope":
+        return None
+    within = rope.get("original_max_position_embeddings") or _config(model).original_max_position_embeddings
+    return int(within)
+
+
 def layer_kinds(model: Any) -> list[str]:
     """Return what kind of attention each layer of a bridge has, in the words of Hugging Face's configurations."""
     config = _config(model)

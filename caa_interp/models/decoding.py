@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from caa_interp.models.access import input_device, is_bridge, not_numbers, takes_logits_to_keep
-from caa_interp.models.attention import carries_state
+from caa_interp.models.attention import carries_state, rotary_boundary
 
 
 class Decoder:
@@ -19,14 +19,16 @@ class Decoder:
     Tokens, masks and the indices of rows are given on the CPU, so that nobody waits for the device to know them.
 
     A model with a memory of another kind (Mamba and its hybrids), or with none, is run over the whole of every sequence
-    at each step instead: slower, and right.
+    at each step instead: slower, and right. So is one whose sequences of up to ``longest`` tokens pass its
+    :func:`~caa_interp.models.attention.rotary_boundary`; their rows must be equally long.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, longest: int = 0) -> None:
         self.model = model
-        self.cached = not is_bridge(model) or (
+        has_cache = not is_bridge(model) or (
             not carries_state(model) and "past_key_values" in inspect.signature(model.original_model.forward).parameters
         )
+        self.cached = has_cache and longest <= (rotary_boundary(model) or longest)
         self.takes_keep = is_bridge(model) and self.cached and takes_logits_to_keep(model)
         self.cache: Any = None
         self.mask: torch.Tensor | None = None  # of everything so far, on the CPU

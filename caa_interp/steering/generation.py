@@ -180,7 +180,7 @@ def stream_answer(
     def written() -> Iterator[Answer]:
         tokens: tuple[int, ...] = ()
         with ambient(model):
-            writing = Writing(model, form, [ids], [row])
+            writing = Writing(model, form, [ids], [row], longest=len(ids) + max_new_tokens)
         while len(tokens) < max_new_tokens:
             with ambient(model), writing.hooks():
                 step = writing.step()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
 
+from caa_interp.models.attention import rotary_boundary
 from caa_interp.models.decoding import Decoder
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat
@@ -44,7 +46,10 @@ def write_all(
     ends an answer.
     """
     at_once = max(1, ROWS_AT_ONCE // (len(asked) * n))
-    portions = [range(begin, min(begin + at_once, len(prompts))) for begin in range(0, len(prompts), at_once)]
+    within = (rotary_boundary(model) or math.inf) - max_new_tokens
+    usual = [number for number, prompt in enumerate(prompts) if len(prompt) <= within]
+    portions = [usual[begin : begin + at_once] for begin in range(0, len(usual), at_once)]
+    portions += [[number] for number, prompt in enumerate(prompts) if len(prompt) > within]
     every = [(number, place, k) for number in range(len(prompts)) for place in range(len(asked)) for k in range(n)]
     answers: dict[tuple[int, int, int], list[int]] = {place: [] for place in every}
 
@@ -52,10 +57,12 @@ def write_all(
         for portion in portions:
             places = [place for place in every if place[0] in portion]
             rows = [
-                Row(number - portion.start, tuple(asked[place]), _generator(seed, prompts[number], k))
+                Row(portion.index(number), tuple(asked[place]), _generator(seed, prompts[number], k))
                 for number, place, k in places
             ]
-            writing = Writing(model, form, [prompts[number] for number in portion], rows, temperature, top_p)
+            chosen = [prompts[number] for number in portion]
+            longest = max(map(len, chosen)) + max_new_tokens
+            writing = Writing(model, form, chosen, rows, temperature, top_p, longest)
             with writing.hooks():
                 for _ in range(max_new_tokens):
                     step = writing.step()
@@ -89,6 +96,7 @@ class Writing:
         rows: Sequence[Row],
         temperature: float = 0.0,
         top_p: float = 1.0,
+        longest: int = 0,
     ) -> None:
         self.model, self.form, self.rows = model, form, rows
         self.tokens = [list(prompts[row.prompt]) for row in rows]
@@ -97,7 +105,7 @@ class Writing:
         self.warpers = [TemperatureLogitsWarper(float(temperature))] if temperature else []
         self.warpers += [TopPLogitsWarper(float(top_p))] if top_p < 1 else []
         self.layers = sorted({one.layer for row in rows for one in row.interventions if one.multiplier})
-        self.decoder = Decoder(model)
+        self.decoder = Decoder(model, longest)
         self._resolve()
         self._read(prompts)
 

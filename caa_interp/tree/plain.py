@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 
 from caa_interp.models.access import n_layers, on_cpu, reading, unembed
-from caa_interp.models.attention import takes_tree_masks
+from caa_interp.models.attention import rotary_boundary, takes_tree_masks
 from caa_interp.models.decoding import Decoder
 from caa_interp.tree.branches import Branch, TreeResult
 from caa_interp.tree.edits import EditedBatch, editing
@@ -29,8 +30,11 @@ def run_plain(model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> 
     found: dict[int, tuple[torch.Tensor, ...]] = {}
     longest = max(len(branch.tokens) for branch in branches)
     size = max(1, min(32, _MAX_LOGITS_BYTES // (4 * longest * int(model.cfg.d_vocab))))
-    for begin in range(0, len(order), size):
-        chosen = order[begin : begin + size]
+    boundary = rotary_boundary(model) or longest
+    n_within = sum(len(branch.tokens) <= boundary for branch in branches)
+    starts = [*range(0, n_within, size), *range(n_within, len(order), size), len(order)]
+    for begin, end in pairwise(starts):
+        chosen = order[begin:end]
         batch = [branches[index] for index in chosen]
         log_probs, residual, steered = _run_batch(model, batch, layers)
         divergences = [torch.zeros(len(branch.compared), dtype=residual[0].dtype) for branch in batch]
@@ -49,7 +53,7 @@ def _run_batch(
     model: Any, branches: Sequence[Branch], layers: Sequence[int]
 ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
     """Log-probabilities of the targets, mean residual streams, and whole distributions after ``compared``."""
-    decoder = Decoder(model)
+    decoder = Decoder(model, max(len(branch.tokens) for branch in branches))
     prefix = shared_length(branches) if decoder.cached else 0
     lengths = [len(branch.tokens) - prefix for branch in branches]
     tokens = torch.zeros(len(branches), max(lengths), dtype=torch.long)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ import torch
 
 from caa_interp.errors import InputError
 from caa_interp.models.access import input_device, model_id, n_layers, not_numbers, on_cpu, steered
-from caa_interp.models.attention import takes_tree_masks
+from caa_interp.models.attention import rotary_boundary, takes_tree_masks
 from caa_interp.models.blocks import Trunk
 from caa_interp.tree.branches import Branch, Path, TreeResult
 from caa_interp.tree.passes import Part, run_base, run_variants
@@ -89,7 +90,7 @@ def run_trees(
     for first in waiting:
         window = [first, *islice(waiting, _n_beside(model, first) - 1)]
         results: list[TreeResult] | None = None
-        if _path(model, path) == "tree":
+        if _path(model, path) == "tree" and max(map(_length, window)) <= (rotary_boundary(model) or math.inf):
             prefix = prefix.fitted_to(model, window)
             results = _run_trees(model, window, list(layers), prefix)
             if path is None and not _agree(model, window, results, list(layers)):

@@ -1,5 +1,7 @@
 """Small random models of many architectures against plain one-sequence passes, with the path that was taken."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -8,7 +10,7 @@ import caa_interp as caa
 from caa_interp.errors import ModelError
 from caa_interp.prompts.format import PromptFormat
 from tests.oracles import definition
-from tests.tiny_models import PLAIN, REFUSED, TREE, WINDOW, save_tiny
+from tests.tiny_models import LONG_ROPE, PLAIN, REFUSED, TREE, WINDOW, save_tiny
 
 # The rest is run by `make test-slow`.
 QUICK = ("llama", "qwen 3 moe", "gemma 2", "gemma 3", "mistral with a window", "gpt-oss", "llama 4", "gpt-2")
@@ -110,3 +112,24 @@ def test_a_model_without_a_stream_is_refused_by_name(name, ask, vector, tmp_path
     model = caa.load_model(save_tiny(tmp_path / "model", name), device="cpu")
     with pytest.raises(ModelError, match="does not show the residual stream"):
         ask(model, vector)
+
+
+def test_a_batch_changes_nothing_where_length_turns_every_position(vector, tmp_path):
+    """Scores and answers of short and long prompts, together, with an answer that grows past the boundary."""
+    (name,) = LONG_ROPE
+    folder = save_tiny(tmp_path / "model", name)
+    model = caa.load_model(folder, device="cpu")
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    pairs = [*PAIRS, replace(PAIRS[1], question="What do you think of the weather today?", id="middle")]
+    table = caa.sweep(model, vector, pairs, format="text", layers=[1], multipliers=(0.0, 1.0))
+    for (item, multiplier), rows in table.groupby(["item", "multiplier"]):
+        expected = definition.scores(plain, model.tokenizer, pairs[item], "text", 1, multiplier * vector.at(1))
+        assert rows[["log_p_positive", "log_p_negative"]].to_numpy().tolist() == [pytest.approx(expected[0], abs=1e-4)]
+    form, questions = PromptFormat.of(model), [pair.question for pair in pairs]
+    prompts = [form.tokens(question).tokens for question in questions]
+    assert sorted(len(prompt) > 2 * WINDOW for prompt in prompts) == [False, False, True]
+    answers = caa.generate(model, questions, vector=vector, layer=1, multipliers=(0.0, 2.0), max_new_tokens=16)
+    for (question, multiplier), rows in answers.groupby(["prompt", "multiplier"]):
+        prompt = prompts[questions.index(question)]
+        tokens = definition.greedy(plain, prompt, 1, multiplier * vector.at(1), 16, form.end_ids)
+        assert rows["answer"].item() == model.tokenizer.decode(tokens, skip_special_tokens=True).strip()
