@@ -57,7 +57,7 @@ def check_prompt_form(subject: Subject) -> Verdict:
 
 
 def check_letters(subject: Subject) -> Verdict:
-    """A and B are single tokens after ``(``."""
+    """The answers are told apart by one token each, which are alike but for the letter: ``A`` or, merged, ``(A``."""
     decode = subject.form.tokenizer.decode
     letters = set()
     for pair in PAIRS:
@@ -66,8 +66,10 @@ def check_letters(subject: Subject) -> Verdict:
                 before, letter = decode(side[: rendering.n_shared]), decode([side[rendering.n_shared]])
                 letters.add((before.rstrip()[-1:], letter.strip()))
     read = ", ".join(f"{letter!r} after {before!r}" for before, letter in sorted(letters))
-    return letters == {("(", "A"), ("(", "B")}, (
-        f"The answers (A) and (B) are told apart by {read} ('A' and 'B' after '(' are right)."
+    first, *others = sorted(letters)
+    alike = others == [(first[0], first[1].replace("A", "B"))] and first[1].strip("()") == "A"
+    return alike, (
+        f"The answers (A) and (B) are told apart by {read} ('A' and 'B', alone or with their parentheses, are right)."
     )
 
 
