@@ -30,6 +30,26 @@ CHECKS: dict[str, Callable[[Subject], Verdict]] = {
     "hooks left behind": steered.check_hooks,
 }
 
+# What a failed check means for a study, and what to do.
+ADVICE = {
+    "weights": "Vectors and scores may be NaN or infinite. Load the model again, in bfloat16 or float32.",
+    "evaluation mode": "Every pass gives other numbers, so no effect can be measured. Call model.eval().",
+    "precision": "Effects of this size drown in rounding. Load the model with dtype='float32'.",
+    "residual stream": "What is read and steered here is not the model that others run. Update TransformerLens, or use "
+    "another model.",
+    "BOS token": "The model reads prompts in a form it was not trained on. Correct the tokenizer's configuration.",
+    "prompt form": "Steering would begin at another token than the paper's. Choose another PromptFormat, or text form.",
+    "answer letters": "Scores in choices form compare something else than the letters. Use format='text'.",
+    "token tree": "Scores of sweeps are wrong. Report this model to the makers of caa_interp, and use another one.",
+    "extraction": "Vectors are not differences of this model's residual streams. Report it, and use another model.",
+    "key-value cache": "Generated answers are not the model's. Update transformers and TransformerLens.",
+    "left padding": "Answers depend on the prompts beside them. Generate one prompt at a time.",
+    "steered positions": "Answers are steered at the wrong tokens. Remove your own hooks, or report it.",
+    "multiplier 0": "Steered and unsteered answers differ although nothing is added. Remove your own hooks.",
+    "opposite vectors": "The effect of a vector does not turn with its sign. Load the model in float32, and try again.",
+    "hooks left behind": "What ran before still changes the model. Call model.reset_hooks(), or load it again.",
+}
+
 
 def self_test(model: Any, *, seed: int = 0, progress: bool = True) -> list[Check]:
     """Check a model for faults that silently ruin a steering study.
@@ -82,4 +102,5 @@ def _examine(name: str, check: Callable[[Subject], Verdict], subject: Subject) -
         except Exception as error:
             passed, detail = False, f"It stopped with {type(error).__name__}: {' '.join(str(error).split())}"
     texts = dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught)
-    return Check(name, passed, " ".join([detail, *(f"Warning: {text}" for text in texts)]))
+    advice = [ADVICE[name]] if passed is False else []
+    return Check(name, passed, " ".join([detail, *advice, *(f"Warning: {text}" for text in texts)]))

@@ -101,6 +101,13 @@ def test_every_sentence_has_its_numbers(tiny_llama):
         ), check
 
 
+def test_every_check_that_fails_says_what_to_do(tiny_llama, monkeypatch):
+    assert list(run.ADVICE) == list(run.CHECKS) == NAMES
+    monkeypatch.setattr(run, "CHECKS", dict.fromkeys(NAMES, lambda subject: (False, "It is off.")))
+    for check in self_test(tiny_llama):
+        assert check.detail == f"It is off. {run.ADVICE[check.name]}"
+
+
 def test_other_directions_by_the_seed(tiny_llama, monkeypatch):
     seen = []
     monkeypatch.setattr(run, "CHECKS", {"look": lambda subject: (seen.append(subject.vector.values), (True, "."))[1]})
@@ -527,7 +534,7 @@ def test_a_hook_that_generation_leaves(model, monkeypatch, only_interrupted):
     checks = examine(model)
     assert failed(checks) == {"hooks left behind"}
     found = checks["hooks left behind"].detail
-    assert found.endswith(", 1 of them by an interrupted generate (0 is right).")
+    assert ", 1 of them by an interrupted generate (0 is right)." in found
     assert (", 1 of them by generate," in found) is not only_interrupted
 
 
@@ -538,10 +545,10 @@ def test_an_exception_is_a_failed_check(tiny_llama, monkeypatch):
     def fall(subject):
         raise KeyError("no such\n  thing")
 
-    monkeypatch.setattr(run, "CHECKS", {"falls": fall, "stands": lambda subject: (True, "All 3 stand.")})
+    monkeypatch.setattr(run, "CHECKS", {"weights": fall, "precision": lambda subject: (True, "All 3 stand.")})
     assert self_test(tiny_llama) == [
-        Check("falls", False, "It stopped with KeyError: 'no such\\n thing'"),
-        Check("stands", True, "All 3 stand."),
+        Check("weights", False, f"It stopped with KeyError: 'no such\\n thing' {run.ADVICE['weights']}"),
+        Check("precision", True, "All 3 stand."),
     ]
 
 
