@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, TypeVar
 
 with warnings.catch_warnings():
@@ -18,8 +19,10 @@ with warnings.catch_warnings():
 
 T = TypeVar("T")
 BETWEEN_LINES = 30.0  # seconds, in a log
-# Held by the loop that is shown. Loops within it are not: neither a terminal nor a reader follows two at once.
-_shown = threading.Lock()
+# The loop that is shown: its thread, and the frame that it runs in. Loops within it are not shown: neither a terminal
+# nor a reader follows two at once. A loop that an error left stays here while somebody holds the error.
+_shown: list[tuple[int, int]] = []
+_lock = threading.Lock()
 
 
 def track(items: Iterable[T], description: str, show: bool, total: int | None = None) -> Iterator[T]:
@@ -43,7 +46,12 @@ def counting(total: int | None, description: str, show: bool, *, unit: str = "it
     ``update(n)`` counts ``n`` more as done. Add those that were done before to its ``initial`` first: neither the rate
     nor the time left counts them.
     """
-    if not show or not _shown.acquire(blocking=False):
+    mine = (threading.get_ident(), _frames()[0])
+    with _lock:
+        show = show and not _is_within()
+        if show:
+            _shown[:] = [mine]
+    if not show:
         yield None
         return
     try:
@@ -54,7 +62,29 @@ def counting(total: int | None, description: str, show: bool, *, unit: str = "it
         with tqdm(total=total, desc=description, unit=unit, smoothing=0, miniters=1, position=0, **log) as bar:
             yield bar
     finally:
-        _shown.release()
+        with _lock:
+            if _shown == [mine]:
+                _shown.clear()
+
+
+def _is_within() -> bool:
+    """Whether this is called from inside of the loop that is shown, or while another thread shows one."""
+    for thread, frame in _shown:
+        if thread == threading.get_ident():
+            return frame in _frames()
+        return any(one.ident == thread for one in threading.enumerate())
+    return False
+
+
+def _frames() -> list[int]:
+    """Ids of the frames that led here, the latest first, without those of this module and of contextlib."""
+    found: list[int] = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__") not in (__name__, "contextlib"):
+            found.append(id(frame))
+        frame = frame.f_back
+    return found
 
 
 class _Lines:

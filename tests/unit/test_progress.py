@@ -90,6 +90,20 @@ def test_a_loop_within_a_loop_that_is_shown_is_not_and_the_next_one_is(clock, li
     assert [line.split(":")[0] for line in lines()] == ["Outer", "Outer", "Next", "Next"]
 
 
+def test_an_error_that_somebody_keeps_hides_no_later_loop(lines):
+    """As a notebook keeps the last one, with the frames it went through and the loop that was left in them."""
+
+    def failing():
+        for _ in track([1, 2], "Failing", True):
+            raise ValueError("it failed")
+
+    with pytest.raises(ValueError, match="it failed") as kept:
+        failing()
+    assert list(track([1], "Sweeping", True)) == [1]
+    assert any(line.startswith("Sweeping") for line in lines())
+    del kept
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_an_error_is_passed_on_the_last_line_says_how_far_it_was_and_the_next_loop_is_shown(clock, lines, error):
     def broken():
