@@ -1,12 +1,9 @@
-"""Running a tree: which path, in which portions, and the check that both paths agree."""
+"""Running trees: by which path, and in which portions."""
 
 from __future__ import annotations
 
 import math
-import warnings
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -15,9 +12,10 @@ import psutil
 import torch
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import input_device, model_id, n_layers, not_numbers, on_cpu, steered
+from caa_interp.models.access import input_device, n_layers, not_numbers, on_cpu, steered
 from caa_interp.models.attention import rotary_boundary, takes_tree_masks
 from caa_interp.models.blocks import Trunk
+from caa_interp.tree.agreement import agree, agreed_so_far, length
 from caa_interp.tree.branches import Branch, Path, TreeResult
 from caa_interp.tree.passes import Part, run_base, run_variants
 from caa_interp.tree.plain import run_plain
@@ -25,10 +23,6 @@ from caa_interp.tree.plan import Plan, deal, make_plan
 from caa_interp.tree.prefix import Prefix
 from caa_interp.tree.readout import divergences_of, log_probs_of
 
-# Two paths differ by rounding: by a small multiple of what batching alone does to the model, and at least by this, in
-# nats and relative to the size of the residual stream (models take their softmax in float32 at most).
-_LEAST_TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3, torch.float16: 0.01, torch.bfloat16: 0.05}
-_TIMES_NOISE = 5
 # Lanes with fewer rows than this spend more on copies of the shared keys and values than they save.
 _LANE_ROWS = 64
 # Rows that run side by side: on a processor longer matrix products gain little once this many values are in a residual
@@ -37,22 +31,6 @@ _VALUES_ON_CPU, _ROWS_ON_CPU, _ROWS_ON_GPU = 2**19, 1024, 8192
 # Trees are drawn up to this many at a time.
 _TREES_AT_ONCE = 16
 _SHARE_OF_FREE_MEMORY = 0.25
-
-
-@dataclass
-class _Trust:
-    """What comparing a model's tree with plain passes has shown so far.
-
-    ``longest`` is the number of tokens of the longest tree that was compared, without and with edits; ``noise`` is what
-    batching alone does to the model's answers.
-    """
-
-    longest: dict[bool, int] = field(default_factory=lambda: {False: 0, True: 0})
-    noise: float | None = None
-    agrees: bool = True
-
-
-_trust: weakref.WeakKeyDictionary[Any, _Trust] = weakref.WeakKeyDictionary()
 
 
 def run_tree(
@@ -90,10 +68,10 @@ def run_trees(
     for first in waiting:
         window = [first, *islice(waiting, _n_beside(model, first) - 1)]
         results: list[TreeResult] | None = None
-        if _path(model, path) == "tree" and max(map(_length, window)) <= (rotary_boundary(model) or math.inf):
+        if _path(model, path) == "tree" and max(map(length, window)) <= (rotary_boundary(model) or math.inf):
             prefix = prefix.fitted_to(model, window)
             results = _run_trees(model, window, list(layers), prefix)
-            if path is None and not _agree(model, window, results, list(layers)):
+            if path is None and not agree(model, window, results, list(layers)):
                 results = None
         yield from results or [run_plain(model, branches, list(layers)) for branches in window]
 
@@ -135,7 +113,7 @@ def _path(model: Any, path: Path | None) -> Path:
         return "plain"
     if path is not None:
         return path
-    return "tree" if takes_tree_masks(model) and _trust.setdefault(model, _Trust()).agrees else "plain"
+    return "tree" if takes_tree_masks(model) and agreed_so_far(model) else "plain"
 
 
 class _Job:
@@ -310,56 +288,3 @@ def _cut(plan: Plan, limit: int) -> list[slice]:
             begin, rows = index, 0
         rows += size
     return [*portions, slice(begin, len(plan.variants))] if plan.variants else []
-
-
-def _agree(model: Any, trees: Sequence[Sequence[Branch]], results: Sequence[TreeResult], layers: Sequence[int]) -> bool:
-    """Compare results with plain passes where a tree is longer than any that was compared before; remember it."""
-    trust = _trust[model]
-    for edited in (False, True):
-        mine = [index for index, tree in enumerate(trees) if any(branch.applied for branch in tree) == edited]
-        if not mine:
-            continue
-        longest = max(mine, key=lambda index: _length(trees[index]))
-        if _length(trees[longest]) > trust.longest[edited]:
-            trust.longest[edited] = _length(trees[longest])
-            trust.agrees &= _close(model, trust, trees[longest], results[longest], layers)
-    return trust.agrees
-
-
-def _length(tree: Sequence[Branch]) -> int:
-    return max(len(branch.tokens) for branch in tree)
-
-
-def _close(model: Any, trust: _Trust, branches: Sequence[Branch], result: TreeResult, layers: Sequence[int]) -> bool:
-    """Whether a few branches of a tree, the longest ones, agree with plain passes."""
-    order = sorted(range(len(branches)), key=lambda at: -len(branches[at].tokens))
-    by_join = sorted((at for at in order if branches[at].applied), key=lambda at: branches[at].join)
-    some = [*[at for at in order if not branches[at].applied][:1], *by_join[:1], *by_join[1:][-1:]]
-    probes = [branches[at] for at in some]
-    plain = run_plain(model, probes, layers)
-    if trust.noise is None:
-        alone = [run_plain(model, [branch], layers) for branch in probes]
-        trust.noise = max(_difference(plain, at, one, 0) for at, one in enumerate(alone))
-    difference = max(_difference(plain, at, result, index) for at, index in enumerate(some))
-    least = _LEAST_TOLERANCE[next(model.parameters()).dtype]
-    close = difference <= max(least, _TIMES_NOISE * trust.noise)
-    if not close:
-        warnings.warn(
-            f"model {model_id(model)!r}: the token tree does not agree with plain forward passes (they differ by "
-            f"{difference:.2g}); plain passes are used, which are right and slower.",
-            stacklevel=5,
-        )
-    return close
-
-
-def _difference(one: TreeResult, at: int, other: TreeResult, index: int) -> float:
-    """Largest difference of two answers to one branch: in nats, or relative to the size of the residual stream."""
-    found = [
-        float((ours[at] - theirs[index]).abs().max())
-        for ours, theirs in ((one.log_probs, other.log_probs), (one.divergences, other.divergences))
-        if len(ours[at])
-    ]
-    here, there = one.residual[at], other.residual[index]
-    if len(here):
-        found.append(float(((here - there).norm(dim=-1) / here.norm(dim=-1).clamp(min=1e-9)).max()))
-    return float(np.max(found)) if found else 0.0  # NaN if one of them is

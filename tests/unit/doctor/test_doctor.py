@@ -397,7 +397,7 @@ def test_a_tree_that_is_off_where_it_was_not_compared(model, monkeypatch):
             layer: [replace(one, multipliers=1.1 * one.multipliers) for one in some] for layer, some in found.items()
         }
 
-    monkeypatch.setattr(import_module("caa_interp.tree.run"), "_agree", lambda *_: True)
+    monkeypatch.setattr(import_module("caa_interp.tree.run"), "agree", lambda *_: True)
     monkeypatch.setattr(passes, "gather", stronger)
     checks = examine(model)
     assert failed(checks) == {"token tree"}

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import caa_interp as caa
+import caa_interp.tree.agreement as tree_agreement
 import caa_interp.tree.readout as readout
 import caa_interp.tree.run as tree_run
 from caa_interp.evaluation.judges import _fingerprint
@@ -50,7 +51,7 @@ def pairs():
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch):
     """Every test starts with models whose paths have not been compared yet."""
-    monkeypatch.setattr(tree_run, "_trust", type(tree_run._trust)())
+    monkeypatch.setattr(tree_agreement, "_trust", type(tree_agreement._trust)())
 
 
 def assert_same(ask, model, reference):

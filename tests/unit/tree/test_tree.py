@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import caa_interp as caa
+import caa_interp.tree.agreement as tree_agreement
 import caa_interp.tree.run as tree_run
 from caa_interp.errors import InputError, ModelError
 from caa_interp.tree import Branch, TreeResult, run_tree, run_trees
@@ -30,7 +31,7 @@ def model(request):
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch):
     """Every test starts with models whose paths have not been compared yet."""
-    monkeypatch.setattr(tree_run, "_trust", type(tree_run._trust)())
+    monkeypatch.setattr(tree_agreement, "_trust", type(tree_agreement._trust)())
 
 
 def direction(seed: int, size: float = 8.0) -> torch.Tensor:
@@ -228,7 +229,7 @@ def test_the_tree_is_the_default(model):
 def test_a_float64_model_takes_the_tree_although_its_softmax_is_float32(tiny_llama_64):
     branches = [asked((*TRUNK, 80, 81, 70 + n), (edit_from(n % 4, direction(n), 7),)) for n in range(12)]
     for branch in branches:
-        tree_run._trust.clear()
+        tree_agreement._trust.clear()
         assert run_tree(tiny_llama_64, [branch], LAYERS).path == "tree"
 
 
