@@ -390,7 +390,9 @@ def test_wrong_input_is_told_before_anything_is_written(tmp_path, changed, messa
 
 
 @pytest.mark.parametrize("repo_id", ["a/b/c", "you/", "you/a--b", "you/ä", "../x/..", "you/" + 97 * "a", 5, None])
-def test_names_that_no_repository_has(repo_id):
+def test_names_that_no_repository_has(repo_id, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")  # a name may also be that of a folder that is there
     with pytest.raises(caa.InputError, match=r"repo_id: .* is not a name of a repository, which is 'owner/name'"):
         push_to_hub("folder", repo_id)
     with pytest.raises(caa.InputError, match="repo_id: "):
