@@ -72,7 +72,7 @@ def _load(source: str, revision: str | None, dtype: torch.dtype) -> Any:
 def _changed(plain: Any, weights: Mapping[str, torch.Tensor]) -> str | None:
     """Name of the first parameter of a Hugging Face model that differs in ``weights``, where it has that name."""
     for name, weight in plain.named_parameters():
-        given = weights.get(name, weight)
+        given = weights.get(name, weight).to(weight.device)
         if given.shape != weight.shape or not bool(((given == weight) | (given != given)).all()):
             return name
     return None

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import psutil
 import torch
 
 from caa_interp.behaviors.pairs import ContrastPair
-from caa_interp.models.access import input_device, is_bridge, model_id, n_layers
+from caa_interp.models.access import free_memory, input_device, is_bridge, model_id, n_layers
 from caa_interp.models.decoding import Decoder
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.vectors.vector import SteeringVector
@@ -83,8 +82,7 @@ class Subject:
     @property
     def free(self) -> int:
         """Free bytes of memory on the model's device."""
-        device = input_device(self.model)
-        return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available)
+        return free_memory(input_device(self.model))
 
     @property
     def nats(self) -> float:

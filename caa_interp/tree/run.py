@@ -8,11 +8,10 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import input_device, n_layers, not_numbers, on_cpu, steered
+from caa_interp.models.access import free_memory, input_device, n_layers, not_numbers, on_cpu, steered
 from caa_interp.models.attention import rotary_boundary, takes_tree_masks
 from caa_interp.models.blocks import Trunk
 from caa_interp.tree.agreement import agree, agreed_so_far, length
@@ -231,7 +230,7 @@ def _run_trees(
 def _rows_that_fit(model: Any, n_keys: int) -> int:
     """Number of rows, each with that many keys, whose attention scores and hidden units fit the free memory."""
     device = next(model.parameters()).device
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    free = free_memory(device)
     # While a block computes, it holds several copies of scores and hidden units.
     row_bytes = 4 * (4 * int(model.cfg.n_heads) * n_keys + 4 * int(model.cfg.d_mlp))
     return max(1, int(_SHARE_OF_FREE_MEMORY * free) // row_bytes)

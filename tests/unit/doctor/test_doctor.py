@@ -220,7 +220,7 @@ def test_a_model_that_rounding_changes(half):
 
 
 def test_precision_is_not_compared_without_room_for_a_copy(half, monkeypatch):
-    monkeypatch.setattr("caa_interp.doctor.subject.psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
     precision = examine(half)["precision"]
     assert precision.passed is None
     assert re.search(r"to compare bfloat16 with float32 takes \d\.\d+ GiB, and 0\.00 GiB are free", precision.detail)
