@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
@@ -39,10 +39,19 @@ def track(items: Iterable[T], description: str, show: bool, total: int | None = 
 
 
 @contextmanager
-def counting(total: int | None, description: str, show: bool, *, unit: str = "it") -> Iterator[tqdm | None]:
+def steps(description: str, show: bool) -> Iterator[Callable[[str], None]]:
+    """Say what is being done where it cannot be counted; yields a function that takes what comes next."""
+    with counting(None, description, show, layout="{desc} [{elapsed}]") as bar:
+        yield lambda step: None if bar is None else bar.set_description_str(f"{description}: {step}")
+
+
+@contextmanager
+def counting(
+    total: int | None, description: str, show: bool, *, unit: str = "it", layout: str | None = None
+) -> Iterator[tqdm | None]:
     """Show how far work is that is not one loop, within a ``with`` block; arguments as in :func:`track`.
 
-    ``unit`` is what is counted, in the singular, such as ``"piece"``. Yields a bar, or None if nothing is shown:
+    ``unit`` is what is counted, in the singular, such as ``"piece"``; ``layout`` is tqdm's ``bar_format``. Yields a bar, or None if nothing is shown:
     ``update(n)`` counts ``n`` more as done. Add those that were done before to its ``initial`` first: neither the rate
     nor the time left counts them.
     """
@@ -56,15 +65,22 @@ def counting(total: int | None, description: str, show: bool, *, unit: str = "it
         return
     try:
         log: dict[str, Any] = {}
-        if not (sys.stderr.isatty() or "ipykernel.zmqshell" in sys.modules):
+        if not is_drawn():
             log = {"file": _Lines(), "mininterval": BETWEEN_LINES, "ncols": 0}
         # Without smoothing, the rate is the average of all that was done here.
-        with tqdm(total=total, desc=description, unit=unit, smoothing=0, miniters=1, position=0, **log) as bar:
+        with tqdm(
+            total=total, desc=description, unit=unit, smoothing=0, miniters=1, position=0, bar_format=layout, **log
+        ) as bar:
             yield bar
     finally:
         with _lock:
             if _shown == [mine]:
                 _shown.clear()
+
+
+def is_drawn() -> bool:
+    """Whether bars are drawn, in a terminal or in Jupyter; else they are lines in a log."""
+    return sys.stderr.isatty() or "ipykernel.zmqshell" in sys.modules
 
 
 def _is_within() -> bool:

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+import torch
 
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
 from caa_interp.errors import InputError
@@ -109,8 +110,9 @@ def sweep(
         results = track(run_trees(model, trees), "Sweeping", progress, total=len(rendered))
         for number, (renderings, result) in enumerate(zip(rendered, results, strict=True)):
             # For choices a branch scores both letters, for text a branch scores one answer.
-            answers = [each for both in result.log_probs for each in (both if format == "choices" else [both])]
-            scores = np.array([float(each.mean()) for each in answers]).reshape(len(renderings), len(asked), 2)
+            lengths = [1] * (2 * len(result.log_probs)) if format == "choices" else [*map(len, result.log_probs)]
+            sums = np.add.reduceat(torch.cat(result.log_probs).double().numpy(), np.cumsum([0, *lengths[:-1]]))
+            scores = (sums / lengths).reshape(len(renderings), len(asked), 2)
             for rendering, (positive, negative) in zip(renderings, scores.transpose(0, 2, 1), strict=True):
                 about = {"item": number, "id": checked[number].id, "order": rendering.order, "path": result.path}
                 frames.append(described.assign(**about, log_p_positive=positive, log_p_negative=negative))

@@ -169,14 +169,6 @@ def input_device(model: Any) -> torch.device:
     return torch.device(model.cfg.device or "cpu")
 
 
-def free_memory(device: torch.device) -> int:
-    """Free bytes of memory of a device."""
-    import psutil
-    import torch
-
-    return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available)
-
-
 def on_cpu(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Bring tensors of one type to the CPU at once: the program waits for the device once, not for each of them."""
     import torch

@@ -7,15 +7,17 @@ else the block was called with. :func:`run_block` then runs one block over other
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 from transformers import Cache, DynamicCache
 
-from caa_interp.models.access import is_bridge, n_layers, reading, takes_logits_to_keep
+from caa_interp.models.access import is_bridge, n_layers
 from caa_interp.models.attention import Window, attention_windows, layer_kinds
+from caa_interp.models.unwrapped import Wrapper, changes_nothing, unwrapped, wrappers
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 
@@ -50,20 +52,27 @@ class Rows:
         return self.sees.shape[2] - self.sees.shape[1] + n_rows
 
 
+class _Call(NamedTuple):
+    block: nn.Module
+    wrappers: list[Wrapper]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
 @dataclass
 class Trunk:
     """What the pass over the unsteered rows keeps.
 
     ``residual`` is ``{layer: [batch, n_rows, d_model]}``, and ``keys_values`` are per block ``[batch, n_heads,
-    n_before + n_rows, d_head]``: those of the rows and of what was there before. ``calls`` are a bridge's arguments of
-    each block.
+    n_before + n_rows, d_head]``: those of the rows and of what was there before. ``calls`` are a bridge's blocks, each
+    with its arguments and with the wrappers that are taken away while it runs.
     """
 
     n_rows: int
     windows: list[Window | None]
     residual: dict[int, torch.Tensor] = field(default_factory=dict)
     keys_values: list[KeysValues] = field(default_factory=list)
-    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+    calls: list[_Call] = field(default_factory=list)
 
 
 @torch.no_grad()
@@ -108,15 +117,19 @@ def run_block(
     """
     if not is_bridge(model):
         return _hooked_block(model, layer, residual, rows, before, trunk.windows[layer])[0]
-    args, kwargs = trunk.calls[layer]
+    block, wrappers, args, kwargs = trunk.calls[layer]
     residual = residual.to(args[0].device)
     mask = _additive(rows.mask(trunk.windows[layer], residual.shape[1], residual.device), residual.dtype)
     cache = DynamicCache()
     cache.update(*before, layer)
     replace = _Replacement(trunk.n_rows, place, twins, mask, cache)
-    output = model.blocks[layer](
-        residual, *map(replace, args[1:]), **{name: replace(value) for name, value in kwargs.items()}
-    )
+    with unwrapped(model, wrappers):
+        output = block(residual, *map(replace, args[1:]), **{name: replace(value) for name, value in kwargs.items()})
+    return _stream(output)
+
+
+def _stream(output: Any) -> torch.Tensor:
+    """Residual stream from what a block returns."""
     return output[0] if isinstance(output, tuple) else output
 
 
@@ -134,17 +147,18 @@ def _run_bridge(
     for layer, (keys, values) in enumerate(before):
         cache.update(keys, values, layer)
     options: dict[str, Any] = {"past_key_values": cache} if continued or before else {}
-    if stop < n_layers(model):
-        options["stop_at_layer"] = stop
-    elif takes_logits_to_keep(model):
-        options["logits_to_keep"] = 1
     dtype = next(model.original_model.parameters()).dtype
     masks = {
         kind: _additive(rows.mask(window, trunk.n_rows, tokens.device), dtype)
         for kind, window in dict(zip(layer_kinds(model), trunk.windows, strict=True)).items()
     }
-    with reading(model, sorted(keep_layers), trunk.residual.__setitem__), _recorded(model, trunk):
-        model(
+    found = wrappers(model.original_model)
+    run, blocks = model, {block: [] for block in list(model.blocks)[:stop]}
+    if bare := changes_nothing(model, found):
+        inner = [block.original_component for block in blocks]
+        run, blocks = model.original_model, {block: wrappers(block) for block in inner}
+    with unwrapped(model, found if bare else []), _watched(trunk, blocks, keep_layers), suppress(_StopError):
+        run(
             tokens,
             # Models whose layers are of several kinds take one mask for each.
             attention_mask=masks if len(masks) > 1 else masks.popitem()[1],
@@ -155,14 +169,26 @@ def _run_bridge(
         trunk.keys_values = [(layer.keys, layer.values) for layer in cache.layers]
 
 
+class _StopError(Exception):
+    """The last block that is wanted has run."""
+
+
 @contextmanager
-def _recorded(model: Any, trunk: Trunk) -> Iterator[None]:
-    """Record what each block is called with."""
+def _watched(trunk: Trunk, blocks: dict[nn.Module, list[Wrapper]], keep_layers: Sequence[int]) -> Iterator[None]:
+    """Record what each block is called with and what it returns; end the pass after the last one."""
 
-    def record(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        trunk.calls.append((args, kwargs))
+    def record_call(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        trunk.calls.append(_Call(block, blocks[block], args, kwargs))
 
-    handles = [block.register_forward_pre_hook(record, with_kwargs=True) for block in model.blocks]
+    def record_output(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        layer = len(trunk.calls) - 1
+        if layer in keep_layers:
+            trunk.residual.update({layer: _stream(output)})
+        if layer == len(blocks) - 1:
+            raise _StopError
+
+    handles = [block.register_forward_pre_hook(record_call, with_kwargs=True) for block in blocks]
+    handles += [block.register_forward_hook(record_output) for block in blocks]
     try:
         yield
     finally:

@@ -9,7 +9,7 @@ import importlib.util
 import os
 import struct
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -18,6 +18,7 @@ from caa_interp.errors import CAAError, InputError, MissingDependencyError, Mode
 from caa_interp.models.access import folder_digest, revisions
 from caa_interp.models.gguf import converted, set_bos
 from caa_interp.models.hooked import listed_by_hooked, load_hooked, transformer_lens_major
+from caa_interp.progress import is_drawn, steps
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +37,7 @@ def load_model(
     dtype: torch.dtype | str | None = None,
     device_map: str | Mapping[str, Any] | None = None,
     revision: str | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Any:
     """Load a causal language model into TransformerLens, without ever running code from a checkpoint.
 
@@ -59,7 +60,7 @@ def load_model(
     revision
         Branch, tag or commit of a Hugging Face name.
     progress
-        Show a progress bar while weights are read, which takes minutes for large models. Downloads always show one.
+        Say what is being done, with a bar while weights are read. Downloads always show one.
 
     Returns
     -------
@@ -73,9 +74,24 @@ def load_model(
     ModelError
         If the model cannot be found, reached, read or used; the message says what to do.
     """
+    check_choice("backend", backend, get_args(Backend))
+    bars = contextlib.nullcontext() if progress and is_drawn() else _without_bars()
+    with steps(f"Loading {name_or_path}", progress) as say, bars:
+        return _load(str(name_or_path), backend, device, dtype, device_map, revision, say)
+
+
+def _load(
+    name: str,
+    backend: str,
+    device: str | None,
+    dtype: torch.dtype | str | None,
+    device_map: Any,
+    revision: str | None,
+    say: Callable[[str], None],
+) -> Any:
+    say("starting PyTorch and TransformerLens")
     import torch
 
-    check_choice("backend", backend, get_args(Backend))
     if backend == "hooked" and transformer_lens_major() >= 4:
         raise ModelError(
             f"backend='hooked': HookedTransformer left TransformerLens with version 4 "
@@ -90,12 +106,15 @@ def load_model(
         raise InputError(f"device: {device!r}, but PyTorch finds no GPU here. Use device='cpu'.")
     torch_dtype = _dtype(dtype, on_gpu=torch.cuda.is_available() and not str(device).startswith("cpu"))
 
-    name = str(name_or_path)
-    with _explained(name), contextlib.nullcontext() if progress else _without_bars():
+    with _explained(name):
+        if name == EMBEDDED or name.endswith(".gguf"):
+            say("converting the GGUF file, unless that was done before")
         source, model_name, source_revision = _resolve(name, revision)
+        say("reading its configuration")
         config = _checked_config(source, name, revision)
         if backend == "auto":
             backend = "hooked" if listed_by_hooked(source) else "bridge"
+        say("reading its weights")
         if backend == "hooked":
             if device_map is not None:
                 raise InputError("device_map: HookedTransformer takes none. Use backend='bridge', or device.")
@@ -106,6 +125,7 @@ def load_model(
         model.cfg.model_name = model_name
         set_bos(model)
         if source_revision is None and Path(source).is_dir():
+            say("computing its digest")
             source_revision = folder_digest(Path(source))
     revisions[model] = source_revision or getattr(config, "_commit_hash", None)
     return model

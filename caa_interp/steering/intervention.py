@@ -6,7 +6,8 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from caa_interp.steering.operators import add, name_of
 from caa_interp.steering.positions import Positions, check_positions, name_of_positions, resolve
 from caa_interp.tree.edits import Edit, Operator
 from caa_interp.vectors.vector import SteeringVector
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,11 @@ class Intervention:
     def edit(self, n_prompt: int, thinking_end: float | None = None) -> Edit:
         """Resolve the positions on a prompt of ``n_prompt`` tokens; see :func:`resolve` in the module of positions."""
         spans = resolve(self.positions, n_prompt, thinking_end)
-        return Edit(self.layer, self.vector.at(self.layer), self.multiplier, self.operator, spans)
+        return Edit(self.layer, self._direction, self.multiplier, self.operator, spans)
+
+    @cached_property
+    def _direction(self) -> torch.Tensor:
+        return self.vector.at(self.layer)
 
 
 # What may stand wherever a model is steered: nothing, one intervention, or several, applied in turn.

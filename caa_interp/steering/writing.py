@@ -17,15 +17,21 @@ from typing import Any
 import torch
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
 
+from caa_interp.models.access import input_device
 from caa_interp.models.attention import rotary_boundary
 from caa_interp.models.decoding import Decoder
+from caa_interp.models.memory import cache_bytes, rows_that_fit
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.steering.intervention import Intervention
 from caa_interp.steering.positions import end_of_thinking
 from caa_interp.tree.edits import EditedBatch, editing
 
-ROWS_AT_ONCE = 64
+# Answers that are written side by side, on a processor and on a GPU, if the memory holds them.
+ROWS_ON_CPU, ROWS_ON_GPU = 64, 256
+_SHARE_OF_FREE_MEMORY = 0.5
+# An answer: the index of its prompt, that of its condition, and the number of the sample.
+Place = tuple[int, int, int]
 
 
 def write_all(
@@ -39,28 +45,24 @@ def write_all(
     top_p: float = 1.0,
     seed: int = 0,
     progress: bool = False,
-) -> dict[tuple[int, int, int], list[int]]:
+) -> dict[Place, list[int]]:
     """Write the answers to all ``prompts`` (token ids) under all conditions, each the interventions applied in turn.
 
     Options as in :func:`caa_interp.generate`. Returns ``{(prompt, condition, sample): tokens}``, without the token that
     ends an answer.
     """
-    at_once = max(1, ROWS_AT_ONCE // (len(asked) * n))
-    within = (rotary_boundary(model) or math.inf) - max_new_tokens
-    usual = [number for number, prompt in enumerate(prompts) if len(prompt) <= within]
-    portions = [usual[begin : begin + at_once] for begin in range(0, len(usual), at_once)]
-    portions += [[number] for number, prompt in enumerate(prompts) if len(prompt) > within]
     every = [(number, place, k) for number in range(len(prompts)) for place in range(len(asked)) for k in range(n)]
-    answers: dict[tuple[int, int, int], list[int]] = {place: [] for place in every}
+    answers: dict[Place, list[int]] = {place: [] for place in every}
+    portions = _portions(model, [len(prompt) + max_new_tokens for prompt in prompts], every)
 
-    def steps() -> Iterator[dict[tuple[int, int, int], int]]:
-        for portion in portions:
-            places = [place for place in every if place[0] in portion]
+    def steps() -> Iterator[dict[Place, int]]:
+        for places in portions:
+            numbers = list(dict.fromkeys(number for number, _, _ in places))
             rows = [
-                Row(portion.index(number), tuple(asked[place]), _generator(seed, prompts[number], k))
+                Row(numbers.index(number), tuple(asked[place]), _generator(seed, prompts[number], k))
                 for number, place, k in places
             ]
-            chosen = [prompts[number] for number in portion]
+            chosen = [prompts[number] for number in numbers]
             longest = max(map(len, chosen)) + max_new_tokens
             writing = Writing(model, form, chosen, rows, temperature, top_p, longest)
             with writing.hooks():
@@ -74,6 +76,26 @@ def write_all(
         for place, token in step.items():
             answers[place].append(token)
     return answers
+
+
+def _portions(model: Any, lengths: Sequence[int], every: Sequence[Place]) -> list[list[Place]]:
+    """Cut answers into portions that fit the memory; ``lengths`` are those of prompts with the longest answer.
+
+    A portion holds whole prompts, or some answers to one.
+    """
+    logits_bytes = 4 * int(model.cfg.d_vocab)
+    row_bytes = max(lengths) * cache_bytes(model) + 4 * logits_bytes  # sampling sorts copies of them
+    if not Decoder(model, max(lengths)).cached:
+        row_bytes += max(lengths) * logits_bytes
+    most = ROWS_ON_CPU if input_device(model).type == "cpu" else ROWS_ON_GPU
+    at_once = min(most, rows_that_fit(model, row_bytes, _SHARE_OF_FREE_MEMORY))
+    n_beside = max(1, at_once * len(lengths) // len(every))
+    boundary = rotary_boundary(model) or math.inf
+    usual = [number for number, length in enumerate(lengths) if length <= boundary]
+    groups = [usual[begin : begin + n_beside] for begin in range(0, len(usual), n_beside)]
+    groups += [[number] for number, length in enumerate(lengths) if length > boundary]
+    places = [[place for place in every if place[0] in group] for group in groups]
+    return [some[begin : begin + at_once] for some in places for begin in range(0, len(some), at_once)]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -40,17 +41,17 @@ class Branch:
     compared: tuple[int, ...] = ()
     label: str = field(default="", compare=False)
 
-    @property
+    @cached_property
     def applied(self) -> tuple[Edit, ...]:
         """Edits that reach a position of this branch."""
         return tuple(edit for edit in self.edits if edit.first(len(self.tokens)) < len(self.tokens))
 
-    @property
+    @cached_property
     def start(self) -> int:
         """First position that differs from the same sequence without edits."""
         return min((edit.first(len(self.tokens)) for edit in self.edits), default=len(self.tokens))
 
-    @property
+    @cached_property
     def join(self) -> int:
         """Layer whose output is the first to differ from the same sequence without edits."""
         return min(edit.layer for edit in self.applied)

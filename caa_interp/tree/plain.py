@@ -17,11 +17,13 @@ import torch
 from caa_interp.models.access import n_layers, on_cpu, reading, unembed
 from caa_interp.models.attention import rotary_boundary, takes_tree_masks
 from caa_interp.models.decoding import Decoder
+from caa_interp.models.memory import cache_bytes, rows_that_fit
 from caa_interp.tree.branches import Branch, TreeResult
 from caa_interp.tree.edits import EditedBatch, editing
 from caa_interp.tree.prefix import shared_length
 
-_MAX_LOGITS_BYTES = 256 * 2**20
+_ROWS_AT_ONCE = 32
+_SHARE_OF_FREE_MEMORY = 0.1
 
 
 def run_plain(model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> TreeResult:
@@ -29,7 +31,7 @@ def run_plain(model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> 
     order = sorted(range(len(branches)), key=lambda index: len(branches[index].tokens))
     found: dict[int, tuple[torch.Tensor, ...]] = {}
     longest = max(len(branch.tokens) for branch in branches)
-    size = max(1, min(32, _MAX_LOGITS_BYTES // (4 * longest * int(model.cfg.d_vocab))))
+    size = _rows_at_once(model, branches, longest)
     boundary = rotary_boundary(model) or longest
     n_within = sum(len(branch.tokens) <= boundary for branch in branches)
     starts = [*range(0, n_within, size), *range(n_within, len(order), size), len(order)]
@@ -46,6 +48,20 @@ def run_plain(model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> 
         found |= dict(zip(chosen, zip(log_probs, residual, divergences, strict=True), strict=True))
     answers, means, compared = zip(*(found[index] for index in range(len(branches))), strict=True)
     return TreeResult(list(answers), torch.stack(means), list(compared), "plain")
+
+
+def _rows_at_once(model: Any, branches: Sequence[Branch], longest: int) -> int:
+    """Number of branches whose keys, values and logits fit the memory."""
+    first_asked = min(at for branch in branches for at in (*_asked(branch), len(branch.tokens) - 1))
+    n_logits = longest - first_asked if Decoder(model, longest).takes_keep else longest
+    # Log-probabilities are a copy of the logits.
+    row_bytes = longest * cache_bytes(model) + 2 * 4 * n_logits * int(model.cfg.d_vocab)
+    return min(_ROWS_AT_ONCE, rows_that_fit(model, row_bytes, _SHARE_OF_FREE_MEMORY))
+
+
+def _asked(branch: Branch) -> list[int]:
+    """Positions after which a branch asks for the next token."""
+    return [*branch.compared, *(at for at, _ in branch.targets)]
 
 
 @torch.no_grad()
@@ -75,7 +91,7 @@ def _run_batch(
                 places.append((row, layers.index(layer)))
                 read_there.append(activation[row, [position - prefix for position in branch.reads]])
 
-    asked = [at - prefix for branch in branches for at in (*branch.compared, *(at for at, _ in branch.targets))]
+    asked = [at - prefix for branch in branches for at in _asked(branch)]
     keep = max(lengths) - min(asked, default=max(lengths) - 1)
     read_layers = {n_layers(model) - 1, *(layers if any(branch.reads for branch in branches) else ())}
     if prefix:

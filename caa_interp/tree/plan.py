@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 
 import numpy as np
 
@@ -48,22 +50,28 @@ class Plan:
 
     base: BaseRows
     variants: list[Variant]
-    variant_of: list[int]
-    rows_of: list[np.ndarray]
+    variant_of: np.ndarray
+    rows_of: list[list[int]]
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        return np.array([variant.start for variant in self.variants] + [0])[self.variant_of]
 
     def places(self, positions: Sequence[Sequence[int]]) -> Places:
         """Find the rows of some ``positions`` of every branch."""
-        branch, twin, variant, row = [], [], [], []
-        for index, (path, wanted) in enumerate(zip(self.base.paths, positions, strict=True)):
-            at = np.asarray(wanted, dtype=np.int64)
-            mine = self.variant_of[index]
-            start = self.variants[mine].start if mine >= 0 else len(path)
-            steered = at >= start
-            branch.append(np.full(len(at), index))
-            twin.append(path[at])
-            variant.append(np.where(steered, mine, -1))
-            row.append(self.rows_of[index][np.where(steered, at - start, 0)] if steered.any() else np.zeros_like(at))
-        return Places(*map(np.concatenate, (branch, twin, variant, row)))
+        branch = np.repeat(np.arange(len(positions)), [len(some) for some in positions])
+        at = np.fromiter(chain.from_iterable(positions), dtype=np.int64, count=len(branch))
+        mine, after = self.variant_of[branch], at - self._starts[branch]
+        steered = (mine >= 0) & (after >= 0)
+        row = np.zeros_like(at)
+        row[steered] = _picked(self.rows_of, branch[steered], after[steered])
+        return Places(branch, _picked(self.base.paths, branch, at), np.where(steered, mine, -1), row)
+
+
+def _picked(lists: Sequence[Sequence[int] | np.ndarray], which: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Return ``lists[which][at]`` for arrays of both, ``[n]``."""
+    begins = np.cumsum([0, *map(len, lists)])
+    return np.concatenate([np.asarray(one, dtype=np.int64) for one in lists])[begins[which] + at]
 
 
 @dataclass(frozen=True)
@@ -126,24 +134,24 @@ def make_plan(branches: Sequence[Branch]) -> Plan:
     """Merge what branches share."""
     base = _base_rows(branches)
     variants: dict[tuple[Edit, ...], Variant] = {}
-    row_index: dict[tuple[Edit, ...], dict[int, int]] = {}
-    rows_of: list[np.ndarray] = []
+    known: dict[tuple[Edit, ...], dict[int, int]] = {}
+    rows_of: list[list[int]] = []
     for branch, path in zip(branches, base.paths, strict=True):
         rows: list[int] = []
         if edits := branch.applied:
             if edits not in variants:
                 variants[edits] = Variant(edits, branch.start, branch.join, [])
-                row_index[edits] = {}
-            twins, known = variants[edits].twins, row_index[edits]
+                known[edits] = {}
+            twins, row_of = variants[edits].twins, known[edits]
             for twin in path[branch.start :].tolist():
-                if twin not in known:
-                    known[twin] = len(twins)
+                if twin not in row_of:
+                    row_of[twin] = len(twins)
                     twins.append(twin)
-                rows.append(known[twin])
-        rows_of.append(np.array(rows, dtype=np.int64))
+                rows.append(row_of[twin])
+        rows_of.append(rows)
     ordered = sorted(variants.values(), key=lambda variant: (variant.join, variant.start, variant.twins[0]))
-    place = {variant.edits: index for index, variant in enumerate(ordered)}
-    return Plan(base, ordered, [place[b.applied] if b.applied else -1 for b in branches], rows_of)
+    place = {variant.edits: index for index, variant in enumerate(ordered)} | {(): -1}
+    return Plan(base, ordered, np.array([place[branch.applied] for branch in branches]), rows_of)
 
 
 def _base_rows(branches: Sequence[Branch]) -> BaseRows:

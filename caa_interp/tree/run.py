@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import free_memory, input_device, n_layers, not_numbers, on_cpu, steered
+from caa_interp.models.access import input_device, n_layers, not_numbers, on_cpu, steered
 from caa_interp.models.attention import rotary_boundary, takes_tree_masks
 from caa_interp.models.blocks import Trunk
+from caa_interp.models.memory import rows_that_fit
 from caa_interp.tree.agreement import agree, agreed_so_far, length
 from caa_interp.tree.branches import Branch, Path, TreeResult
 from caa_interp.tree.passes import Part, run_base, run_variants
@@ -229,26 +230,27 @@ def _run_trees(
 
 def _rows_that_fit(model: Any, n_keys: int) -> int:
     """Number of rows, each with that many keys, whose attention scores and hidden units fit the free memory."""
-    device = next(model.parameters()).device
-    free = free_memory(device)
     # While a block computes, it holds several copies of scores and hidden units.
     row_bytes = 4 * (4 * int(model.cfg.n_heads) * n_keys + 4 * int(model.cfg.d_mlp))
-    return max(1, int(_SHARE_OF_FREE_MEMORY * free) // row_bytes)
+    return rows_that_fit(model, row_bytes, _SHARE_OF_FREE_MEMORY)
 
 
 def _check_numbers(model: Any, branches: Sequence[Branch], result: TreeResult, layers: Sequence[int]) -> None:
     """Raise :class:`ModelError` if a branch has an answer that is not a number; it names the branch that made it so."""
+    if not any(
+        bool(torch.cat(some).isnan().any()) for some in (result.log_probs, result.divergences, [result.residual])
+    ):
+        return
     bad = [
         branch
         for branch, *answers in zip(branches, result.log_probs, result.divergences, result.residual, strict=True)
         if any(bool(answer.isnan().any()) for answer in answers)
     ]
-    if bad and len(branches) > 1:
+    if len(branches) > 1:
         # Rows side by side share their arithmetic, so one that is NaN spoils its neighbors: ask each by itself.
         for branch in bad:
             _run_trees(model, [[branch]], layers, Prefix())
-    if bad:
-        raise not_numbers(model, bad[0].label)
+    raise not_numbers(model, bad[0].label)
 
 
 def _portions(model: Any, jobs: Sequence[_Job]) -> Iterator[tuple[list[Part], list[slice]]]:

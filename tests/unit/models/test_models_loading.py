@@ -90,12 +90,39 @@ def bars():
 
 
 @pytest.mark.usefixtures("bars")
-def test_nothing_is_drawn_while_a_model_loads_unless_it_is_asked_for(tiny_folder, capfd):
-    caa.load_model(tiny_folder, device="cpu")
+def test_loading_says_what_it_does_unless_it_is_not_to(tiny_folder, capfd, monkeypatch):
+    caa.load_model(tiny_folder, device="cpu", progress=False)
     captured = capfd.readouterr()
     assert (captured.out, captured.err) == ("", "")
-    caa.load_model(tiny_folder, device="cpu", progress=True)
+    caa.load_model(tiny_folder, device="cpu")
+    captured = capfd.readouterr()
+    assert f"Loading {tiny_folder}: reading its weights" in captured.err
+    assert "Loading weights" not in captured.err  # bars of transformers, which a log would be full of
+    monkeypatch.setattr("caa_interp.models.loading.is_drawn", lambda: True)
+    caa.load_model(tiny_folder, device="cpu")
     assert "Loading weights: 100%" in capfd.readouterr().err
+
+
+def test_loading_says_so_before_it_imports_what_takes_seconds():
+    code = """if True:
+        import sys
+        import caa_interp as caa
+        from caa_interp.errors import CAAError
+        class Stderr:
+            heavy = []
+            def write(self, text):
+                self.heavy.append("torch" in sys.modules)
+            def flush(self): pass
+            def isatty(self): return True
+        sys.stderr = Stderr()
+        try:
+            caa.load_model("./nowhere")
+        except CAAError:
+            pass
+        print(Stderr.heavy[0])
+    """
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"
 
 
 @pytest.mark.usefixtures("bars")
@@ -113,7 +140,7 @@ def test_bars_are_afterwards_as_they_were_and_downloads_show_theirs_meanwhile(
         raise OSError("stop here")
 
     monkeypatch.setattr("caa_interp.models.loading._checked_config", look)
-    assert "stop here" in refused(tiny_folder)
+    assert "stop here" in refused(tiny_folder)  # in a log
     assert meanwhile == [(False, downloads_hidden)]
     assert (logging.is_progress_bar_enabled(), hub.are_progress_bars_disabled()) == (shown, downloads_hidden)
 

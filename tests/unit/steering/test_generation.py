@@ -79,10 +79,16 @@ def test_a_batch_of_prompts_equals_single_prompts(tiny_llama, answers):
         assert alone["n_tokens"].tolist() == answers.loc[item]["n_tokens"].tolist()
 
 
-def test_portions_do_not_change_the_answers(tiny_llama, answers, monkeypatch):
-    monkeypatch.setattr(writing, "ROWS_AT_ONCE", 3)
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 7])
+def test_portions_do_not_change_the_answers(tiny_llama, answers, monkeypatch, n_rows):
+    """As many rows as the memory holds: some of one prompt, one prompt, or several."""
+    monkeypatch.setattr(writing, "rows_that_fit", lambda *_: n_rows)
+    batches, write = [], writing.Writing
+    monkeypatch.setattr(writing, "Writing", lambda *given: batches.append(given[3]) or write(*given))
     again = caa.generate(tiny_llama, QUESTIONS, vector=VECTOR, layer=1, multipliers=(-2, 0, 2), max_new_tokens=12)
     assert again["answer"].tolist() == answers["answer"].tolist()
+    expected = {1: [1] * 9, 2: [2, 1] * 3, 3: [3] * 3, 7: [6, 3]}
+    assert [len(rows) for rows in batches] == expected[n_rows]
 
 
 def test_multiplier_zero_answers_as_the_unsteered_model(tiny_llama, answers):

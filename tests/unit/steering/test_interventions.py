@@ -168,7 +168,7 @@ def test_what_a_context_does_is_added_to_what_a_call_does(tiny_llama, pairs):
     with caa.steer(tiny_llama, outer):
         nested = caa.sweep(tiny_llama, [inner, None], pairs[:2], **options)
         nested_answers = caa.generate(tiny_llama, [PROMPT], steering=[inner], max_new_tokens=6, progress=False)
-    assert list(nested["logit_difference"]) == list(listed["logit_difference"])
+    assert list(nested["logit_difference"]) == pytest.approx(list(listed["logit_difference"]), abs=1e-5)
     assert list(nested_answers["answer"]) == list(answers["answer"])
 
 

@@ -418,11 +418,12 @@ def studies(study):
     started.close()
 
 
-def test_a_run_that_is_killed_ten_times_ends_as_if_nothing_had_happened(studies, undisturbed, tmp_path):
+@pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_run_that_is_killed_ends_as_if_nothing_had_happened(studies, undisturbed, tmp_path, times):
     whole = undisturbed[0]
     n_shards = len(list(whole.glob("shards/*/*.parquet")))
     moments, n_killed, number = random.Random(0), 0, 0
-    while n_killed < 10:
+    while n_killed < times:
         folder, cache, number = tmp_path / f"run-{number}", tmp_path / f"cache-{number}", number + 1
         n_killed += studies.kill(folder, cache, moments.randint(0, n_shards), moments.uniform(0, 0.2))
         assert studies.run(folder, cache) == 0
