@@ -51,9 +51,9 @@ def counting(
 ) -> Iterator[tqdm | None]:
     """Show how far work is that is not one loop, within a ``with`` block; arguments as in :func:`track`.
 
-    ``unit`` is what is counted, in the singular, such as ``"piece"``; ``layout`` is tqdm's ``bar_format``. Yields a bar, or None if nothing is shown:
-    ``update(n)`` counts ``n`` more as done. Add those that were done before to its ``initial`` first: neither the rate
-    nor the time left counts them.
+    ``unit`` is what is counted, in the singular, such as ``"piece"``; ``layout`` is tqdm's ``bar_format``. Yields a
+    bar, or None if nothing is shown: ``update(n)`` counts ``n`` more as done. Add those that were done before to its
+    ``initial`` first: neither the rate nor the time left counts them.
     """
     mine = (threading.get_ident(), _frames()[0])
     with _lock:

@@ -153,9 +153,10 @@ def _run_bridge(
         for kind, window in dict(zip(layer_kinds(model), trunk.windows, strict=True)).items()
     }
     found = wrappers(model.original_model)
-    run, blocks = model, {block: [] for block in list(model.blocks)[:stop]}
+    run = model
+    blocks: dict[nn.Module, list[Wrapper]] = {block: [] for block in list(model.blocks)[:stop]}
     if bare := changes_nothing(model, found):
-        inner = [block.original_component for block in blocks]
+        inner: list[Any] = [block.original_component for block in blocks]
         run, blocks = model.original_model, {block: wrappers(block) for block in inner}
     with unwrapped(model, found if bare else []), _watched(trunk, blocks, keep_layers), suppress(_StopError):
         run(

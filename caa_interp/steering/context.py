@@ -65,8 +65,8 @@ def steer(
     Raises
     ------
     InputError
-        If an intervention or a length is not usable; or, when the model runs, if a prompt is padded on the right, or
-        takes turns with another, and no ``prompt_length`` says where it ends.
+        If an intervention or a length is not usable; or, when the model runs, if a prompt is padded on the right,
+        takes turns with another, or grows by a token at a time, and no ``prompt_length`` says where it ends.
     VectorMismatchError
         If a vector was not made for this model.
 
@@ -144,6 +144,7 @@ class _Context:
         self.batch = EditedBatch([])
         self.placed: tuple[int, ...] = ()  # shape and cached positions of the pass for which the batch is placed
         self.cached = 0  # positions that the key-value cache held before the present pass
+        self.tokens: torch.Tensor | None = None  # what the model was given before
         self.prompt: tuple[int, ...] = ()  # length of each row's prompt
         # The first attention pattern tells what is cached; where block 0 has none, single positions are counted.
         self.pattern = _PATTERN if _PATTERN in model.hook_dict else None
@@ -180,6 +181,13 @@ class _Context:
             return
         if self.pattern is None:
             self.cached = sum(self.placed[1:]) if tokens.shape[1] == 1 else 0
+        if tokens.shape[1] > 1:
+            before, self.tokens = self.tokens, tokens
+            if not self.knows_positions and before is not None and torch.equal(before, tokens[:, :-1]):
+                raise InputError(
+                    "prompt_length: the model is given the same tokens and one more, as where it writes an answer "
+                    "without a key-value cache, so its prompt may have ended earlier. Give prompt_length."
+                )
         padding = getattr(self.model.tokenizer, "pad_token_id", None)
         ends_in_padding = padding is not None and bool((tokens[:, -1] == padding).any())
         if not self.knows_positions and ends_in_padding and tokens.shape[1] > 1:
