@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from caa_interp.models.access import is_bridge, n_layers
 from caa_interp.models.attention import Window, attention_windows, layer_kinds
@@ -120,12 +121,22 @@ def run_block(
     block, wrappers, args, kwargs = trunk.calls[layer]
     residual = residual.to(args[0].device)
     mask = _additive(rows.mask(trunk.windows[layer], residual.shape[1], residual.device), residual.dtype)
-    cache = DynamicCache()
-    cache.update(*before, layer)
+    cache = _cache_of([before] * (layer + 1))
     replace = _Replacement(trunk.n_rows, place, twins, mask, cache)
     with unwrapped(model, wrappers):
         output = block(residual, *map(replace, args[1:]), **{name: replace(value) for name, value in kwargs.items()})
     return _stream(output)
+
+
+def _cache_of(keys_values: Sequence[KeysValues]) -> DynamicCache:
+    """Hugging Face's cache of the keys and values of each layer, which are not copied."""
+    cache = DynamicCache()
+    for keys, values in keys_values:
+        layer = DynamicLayer()
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys, values
+        cache.layers.append(layer)
+    return cache
 
 
 def _stream(output: Any) -> torch.Tensor:
@@ -143,9 +154,7 @@ def _run_bridge(
     stop: int,
     continued: bool,
 ) -> None:
-    cache = DynamicCache()
-    for layer, (keys, values) in enumerate(before):
-        cache.update(keys, values, layer)
+    cache = _cache_of(before)
     options: dict[str, Any] = {"past_key_values": cache} if continued or before else {}
     dtype = next(model.original_model.parameters()).dtype
     masks = {

@@ -57,21 +57,37 @@ class Plan:
     def _starts(self) -> np.ndarray:
         return np.array([variant.start for variant in self.variants] + [0])[self.variant_of]
 
+    @cached_property
+    def _joined(self) -> tuple[_Joined, _Joined]:
+        return _Joined.of(self.base.paths), _Joined.of(self.rows_of)
+
     def places(self, positions: Sequence[Sequence[int]]) -> Places:
         """Find the rows of some ``positions`` of every branch."""
         branch = np.repeat(np.arange(len(positions)), [len(some) for some in positions])
         at = np.fromiter(chain.from_iterable(positions), dtype=np.int64, count=len(branch))
         mine, after = self.variant_of[branch], at - self._starts[branch]
         steered = (mine >= 0) & (after >= 0)
+        paths, rows = self._joined
         row = np.zeros_like(at)
-        row[steered] = _picked(self.rows_of, branch[steered], after[steered])
-        return Places(branch, _picked(self.base.paths, branch, at), np.where(steered, mine, -1), row)
+        row[steered] = rows.at(branch[steered], after[steered])
+        return Places(branch, paths.at(branch, at), np.where(steered, mine, -1), row)
 
 
-def _picked(lists: Sequence[Sequence[int] | np.ndarray], which: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Return ``lists[which][at]`` for arrays of both, ``[n]``."""
-    begins = np.cumsum([0, *map(len, lists)])
-    return np.concatenate([np.asarray(one, dtype=np.int64) for one in lists])[begins[which] + at]
+@dataclass(frozen=True)
+class _Joined:
+    """Lists of indices, joined to one array; list ``n`` begins at ``begins[n]``."""
+
+    values: np.ndarray
+    begins: np.ndarray
+
+    @classmethod
+    def of(cls, lists: Sequence[Sequence[int] | np.ndarray]) -> _Joined:
+        values = np.concatenate([np.asarray(one, dtype=np.int64) for one in lists])
+        return cls(values, np.cumsum([0, *map(len, lists)]))
+
+    def at(self, which: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """Return the elements at an ``index`` of the list ``which``, ``[n]`` each."""
+        return self.values[self.begins[which] + index]
 
 
 @dataclass(frozen=True)
