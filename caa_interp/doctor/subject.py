@@ -14,6 +14,7 @@ from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.models.access import input_device, is_bridge, model_id, n_layers
 from caa_interp.models.decoding import Decoder
 from caa_interp.models.memory import free_memory
+from caa_interp.models.unwrapped import wiring
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.vectors.vector import SteeringVector
 
@@ -132,7 +133,7 @@ class Subject:
 
     def log_probs(self, tokens: Sequence[int], layer: int = 0, multiplier: float = 0.0, start: int = 0) -> torch.Tensor:
         """Log-probabilities ``[position, d_vocab]`` of one pass, steered from position ``start`` on by a plain hook."""
-        hooks = [(post(layer), self.adding(layer, multiplier, start))] if multiplier else []
+        hooks = [(post(layer), self.adding(layer, multiplier, [start]))] if multiplier else []
         with torch.no_grad():
             logits = self.model.run_with_hooks(self.batch([tokens]), fwd_hooks=hooks)
         return wide(logits[0]).log_softmax(-1).cpu()
@@ -145,7 +146,9 @@ class Subject:
         tokens = torch.tensor([(0,) * (width - len(prompt)) + tuple(prompt) for prompt in prompts])
         mask = torch.tensor([(0,) * (width - len(prompt)) + (1,) * len(prompt) for prompt in prompts])
         decoder = Decoder(self.model)
-        hooks = [(post(layer), self.adding(layer, multiplier))] if multiplier else []
+        # With a cache, a pass holds the new positions alone.
+        starts = [0 if decoder.cached else len(prompt) - 1 for prompt in prompts]
+        hooks = [(post(layer), self.adding(layer, multiplier, starts))] if multiplier else []
         steps = [tokens[:, -1:], *(torch.full_like(tokens[:, -1:], token) for token in answer)]
         with torch.no_grad():
             decoder.forward(tokens[:, :-1], mask[:, :-1])
@@ -153,14 +156,13 @@ class Subject:
                 logits = [decoder.forward(step, torch.ones_like(step))[:, -1] for step in steps]
         return wide(torch.stack(logits, dim=1)).log_softmax(-1).cpu()
 
-    def adding(self, layer: int, multiplier: float, start: int = 0) -> Any:
-        """Make a TransformerLens hook that adds the vector from position ``start`` on."""
-        direction = multiplier * self.vector.at(layer)
+    def adding(self, layer: int, multiplier: float, starts: Sequence[int]) -> Any:
+        """Make a TransformerLens hook that adds the vector from a position on, one per row or one for all."""
+        direction, begins = multiplier * self.vector.at(layer), torch.tensor(starts)[:, None]
 
         def add(residual: torch.Tensor, hook: Any) -> torch.Tensor:
-            steered = residual.clone()
-            steered[:, start:] += direction.to(residual)
-            return steered
+            inside = torch.arange(residual.shape[1]) >= begins
+            return residual + inside[..., None].to(residual) * direction.to(residual)
 
         return add
 
@@ -201,5 +203,5 @@ def hooks_on(model: Any) -> dict[str, int]:
         held = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
         hooks = [hook for kind in held for hook in kind.values()]
         counts[name] += sum(not getattr(hook, "__module__", "").startswith(_LIBRARIES) for hook in hooks)
-        counts[name] += len(getattr(module, "bwd_hooks", ()))
+        counts[name] += len(getattr(module, "bwd_hooks", ())) - wiring(module)
     return {name: count for name, count in counts.items() if count}

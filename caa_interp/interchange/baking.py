@@ -136,7 +136,7 @@ def orthogonalize(model: Any, vector: SteeringVector, *, layer: int) -> Any:
         If the vector is zero at that layer.
     ModelError
         If the architecture writes to the residual stream by other modules than embeddings, attention outputs and MLP
-        outputs (mixtures of experts, norms after them).
+        outputs (mixtures of experts, norms after them, embeddings of another width), or its weights are quantized.
     VectorMismatchError
         If the vector was not made for this model.
     """
@@ -147,6 +147,8 @@ def orthogonalize(model: Any, vector: SteeringVector, *, layer: int) -> Any:
     direction = direction / direction.norm()
     plain = plain_copy(model)
     embedding, unembedding = plain.get_input_embeddings(), plain.get_output_embeddings()
+    if embedding.weight.shape[1] != len(direction):
+        raise _unsupported(model, plain, "its embeddings are narrower than its residual stream")
     if unembedding is not None and unembedding.weight is embedding.weight:
         unembedding.weight = torch.nn.Parameter(embedding.weight.detach().clone())
         plain.config.tie_word_embeddings = False

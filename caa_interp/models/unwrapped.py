@@ -43,11 +43,17 @@ def changes_nothing(model: Any, found: Sequence[Wrapper]) -> bool:
     if getattr(model, "compatibility_mode", False) or getattr(model, "_weights_processed", False):
         return False
     return not any(
-        module._forward_hooks
+        len(module._forward_hooks) > wiring(module)
         for wrapper in found
         for module in (wrapper.outer, *wrapper.outer.children())
         if module is not wrapper.inner
     )
+
+
+def wiring(module: nn.Module) -> int:
+    """Number of a hook point's hooks by which TransformerLens itself joins it to others, as in OPT."""
+    hooks = (getattr(handle, "user_hook", None) for handle in getattr(module, "fwd_hooks", ()))
+    return sum(getattr(hook, "__module__", "").startswith("transformer_lens.") for hook in hooks)
 
 
 @contextmanager

@@ -29,6 +29,12 @@ def plain_copy(model: Any) -> Any:
             "with load_model(..., backend='bridge')."
         )
     wrapped = model.original_model
+    if quantization := getattr(wrapped.config, "quantization_config", None):
+        method = getattr(quantization, "quant_method", "")
+        raise ModelError(
+            f"model {model_id(model)!r}: its weights are quantized ({getattr(method, 'value', method)}), and what is "
+            "added to them would be rounded away. Load the model that is not quantized."
+        )
     if len({parameter.device for parameter in wrapped.parameters()}) > 1:
         raise ModelError(f"model {model_id(model)!r}: it is spread over devices. Load it on one, without device_map.")
     config = copy.deepcopy(wrapped.config)

@@ -88,7 +88,7 @@ class Worker:
     def _loaded(self, config: ModelConfig) -> Any:
         if config != self._config:
             self._config = self._model = None  # two models may not fit side by side
-            self._model = load_model(config.name, **config.model_dump(exclude={"name", "prompt"}))
+            self._model = load_model(config.name, **config.model_dump(exclude={"name", "prompt"}), progress=False)
             self._config = config
         return self._model
 
