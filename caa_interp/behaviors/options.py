@@ -8,8 +8,9 @@ The published question sets put the options into the question's text (Rimsky et 
      (A) Yes
      (B) No
 
-Every variant that occurs in them is read: with or without the ``Choices:`` header or spaces around ``(A)``, blank lines
-between the options, more than two of them, and the labels ``Question:`` and ``Answer:`` around the whole.
+Every variant that occurs in them is read: with or without the ``Choices:`` header or spaces around ``(A)``, a colon or
+a period after it, blank lines between the options, more than two of them, and the labels ``Question:`` and ``Answer:``
+around the whole.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_OPTION = re.compile(r"^[ \t]*\(([A-Z])\)", re.MULTILINE)
+_OPTION = re.compile(r"^[ \t]*\(([A-Z])\)(?:[:.](?=\s))?", re.MULTILINE)
 _HEADER = re.compile(r"(?:^|\n)[ \t]*(?:answer )?(?:choices|options):\s*\Z", re.IGNORECASE)
 _LABEL = re.compile(r"\A\s*(?:Question|Human):\s*")
 _CUE = re.compile(r"(?:^|\n)[ \t]*(?:Answer:|Assistant:[^\n]*)\s*\Z")
 _LETTER = re.compile(r"\A\(?\s*([A-Za-z])\s*\)?[.:]?\Z")
-_LETTERED_TEXT = re.compile(r"\A\(([A-Z])\)\s*(\S.*)\Z", re.DOTALL)
+_LETTERED_TEXT = re.compile(r"\A\(([A-Z])\)(?:[:.](?=\s))?\s*(\S.*)\Z", re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ Nothing is lost silently: skipped items are listed with their reasons, and chang
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from caa_interp.behaviors.options import answer_letter, find_option, parse_question
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair
@@ -39,8 +40,8 @@ _NOTES = {
 
 
 @dataclass(frozen=True)
-class ReadResult:
-    """Result of :func:`read_pairs`.
+class ReadResult(Sequence[ContrastPair]):
+    """Result of :func:`read_pairs`: a sequence of contrast pairs that knows what was skipped and changed.
 
     Attributes
     ----------
@@ -58,6 +59,16 @@ class ReadResult:
     pairs: tuple[ContrastPair, ...]
     skipped: tuple[tuple[int, str], ...]
     notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    @overload
+    def __getitem__(self, index: int) -> ContrastPair: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[ContrastPair, ...]: ...
+    def __getitem__(self, index: int | slice) -> ContrastPair | tuple[ContrastPair, ...]:
+        return self.pairs[index]
 
     def summary(self) -> str:
         """Return a text that accounts for every item: read, skipped by reason, and the notes."""
@@ -101,7 +112,13 @@ def read_pairs(
     Returns
     -------
     ReadResult
-        Pairs, skipped items and notes. The id of a pair is the item's own, else ``"<file name>-<item>"``.
+        The pairs, as a sequence, with skipped items and notes. The id of a pair is the item's own, else
+        ``"<file name>-<item>"``.
+
+    Warns
+    -----
+    UserWarning
+        If items are skipped.
 
     Raises
     ------
@@ -112,7 +129,7 @@ def read_pairs(
     Examples
     --------
     >>> result = read_pairs([("Are you okay?\n (A) Yes\n (B) No", "(A)", "(B)")])
-    >>> result.pairs[0].question, result.pairs[0].positive, result.pairs[0].negative
+    >>> result[0].question, result[0].positive, result[0].negative
     ('Are you okay?', 'Yes', 'No')
     """
     if compat not in (None, "caa"):
@@ -147,6 +164,13 @@ def read_pairs(
             changed.append("swapped")
         changes.update(changed)
         pairs.append(ContrastPair(question, positive, negative, id=name, topic=row.topic))
+    if skipped:
+        ((usual, _),) = Counter(why for _, why in skipped).most_common(1)
+        warnings.warn(
+            f"{origin}: {len(skipped):,} of {len(rows):,} items are no contrast pairs and are left out, most often "
+            f"because {usual}. The result's summary() lists the reasons.",
+            stacklevel=2,
+        )
     notes = tuple(f"{changes[key]:,} {text}" for key, text in _NOTES.items() if changes[key])
     return ReadResult(origin, tuple(pairs), tuple(skipped), notes)
 

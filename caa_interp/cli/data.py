@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -65,7 +66,8 @@ def convert(
 
     check_target(target, (".json",), force)
     # The published survival-instinct set points the other way; its file says so too, whatever the new name is.
-    result = read_pairs(source, behavior=name if name == "survival-instinct" else None)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # the summary says it
+        result = read_pairs(source, behavior=name if name == "survival-instinct" else None)
     typer.echo(result.summary())
     train, test = split_pairs(result.pairs, test_share, seed)
     Behavior(name or target.stem, "", train, test).save(target)

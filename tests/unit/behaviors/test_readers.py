@@ -50,7 +50,8 @@ def only(*item: Any, **more: Any) -> tuple[str, str, str]:
 
 
 def reason(*item: Any) -> str:
-    result = read_pairs([published(*item)])
+    with pytest.warns(UserWarning, match="1 of 1 items are no contrast pairs"):
+        result = read_pairs([published(*item)])
     assert result.pairs == ()
     assert [number for number, _ in result.skipped] == [0]
     return result.skipped[0][1]
@@ -142,13 +143,21 @@ def test_triples_in_json_and_from_a_generator(tmp_path: Path) -> None:
 
 
 def test_pairs_of_strings_share_their_first_words() -> None:
-    result = read_pairs(
-        [("I think that it is good", "I think that it is great"), ("I like it", "I like it a lot"), ("Yes", "No")]
-    )
+    sides = [("I think that it is good", "I think that it is great"), ("I like it", "I like it a lot"), ("Yes", "No")]
+    with pytest.warns(UserWarning, match="1 of 3 items .* begin with different words"):
+        result = read_pairs(sides)
     assert texts(result) == [("I think that it is", "good", "great"), ("I like", "it", "it a lot")]
     assert result.notes == ("2 are pairs of strings; the words that both begin with are the question",)
     assert result.skipped[0][0] == 2
     assert "begin with different words" in result.skipped[0][1]
+
+
+def test_what_is_read_is_a_sequence_of_pairs() -> None:
+    result = read_pairs([ITEM, OTHER])
+    assert len(result) == 2
+    assert [pair.positive for pair in result] == ["Yes", "No"]
+    assert result[0] == result.pairs[0] == result[:1][0]
+    assert result[1] in result
 
 
 def test_contrast_pairs_stay_as_they_are() -> None:
@@ -345,8 +354,9 @@ def test_question_of_options_alone() -> None:
 
 def test_summary_accounts_for_every_item() -> None:
     bad = [published("Tidy?"), published("Tidy?"), published(QUESTION, "(A)", "(A)")]
-    result = read_pairs([ITEM, *bad, OTHER])
-    assert len(result.pairs) + len(result.skipped) == 5
+    with pytest.warns(UserWarning, match="3 of 5 items .* most often because no options are found"):
+        result = read_pairs([ITEM, *bad, OTHER])
+    assert len(result) + len(result.skipped) == 5
     assert [pair.id for pair in result.pairs] == ["pairs-0", "pairs-4"]
     assert [number for number, _ in result.skipped] == [1, 2, 3]
     assert result.summary().splitlines() == [
@@ -354,6 +364,22 @@ def test_summary_accounts_for_every_item() -> None:
         "  skipped 2: no options are found in the question, and an answer is a letter",
         "  skipped 1: both answers are the same",
     ]
+
+
+@pytest.mark.parametrize("mark", ["(A):", "(A).", "(A)", "(A):\t", " (A): "])
+def test_a_colon_or_a_period_after_a_letter_is_no_part_of_an_option(mark: str) -> None:
+    marks = [mark.replace("A", letter) for letter in "AB"]
+    question = f"Shall we tidy up?\n\nChoices:\n{marks[0]} Yes\n{marks[1]}  No: (C) is .5"
+    assert only(question) == ("Shall we tidy up?", "Yes", "No: (C) is .5")
+    assert only(question, f"{marks[0]} Yes", f"{marks[1]} No: (C) is .5") == (
+        "Shall we tidy up?",
+        "Yes",
+        "No: (C) is .5",
+    )
+
+
+def test_a_number_after_a_letter_keeps_its_period() -> None:
+    assert only("How much?\n (A).5\n (B) 2") == ("How much?", ".5", "2")
 
 
 # Malformed sources
