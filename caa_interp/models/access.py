@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import inspect
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,6 +28,12 @@ _COLUMNS = 16384
 # Models that are being steered by hooks, and whether the hooks know which positions to steer in any sequence.
 steered: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 revisions: weakref.WeakKeyDictionary[Any, str | None] = weakref.WeakKeyDictionary()
+_locks: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+
+def lock_of(model: Any) -> Any:
+    """Lock of a model, for one thread at a time, which may take it again."""
+    return _locks.setdefault(model, threading.RLock())
 
 
 def model_id(model: Any) -> str:

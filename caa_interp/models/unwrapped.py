@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from caa_interp.models.access import lock_of
+
 
 class Wrapper(NamedTuple):
     """A module ``outer`` of a bridge that stands for a Hugging Face module ``inner``, as ``owner.name``."""
@@ -30,7 +32,9 @@ def wrappers(module: nn.Module) -> list[Wrapper]:
         if owner in seen:
             continue
         seen.add(owner)
-        for name, child in owner.named_children():
+        for name, child in owner._modules.items():
+            if child is None:
+                continue
             inner = getattr(child, "original_component", None)
             if inner is not None:
                 found.append(Wrapper(owner, name, child, inner))
@@ -58,19 +62,23 @@ def wiring(module: nn.Module) -> int:
 
 @contextmanager
 def unwrapped(model: Any, found: Sequence[Wrapper]) -> Iterator[None]:
-    """Take wrappers away while the context is open, and let attention be computed in one step where it can be."""
+    """Take wrappers away while the context is open, and let attention be computed in one step where it can be.
+
+    Meanwhile no other thread of this package runs the model, for its hooks would not be called.
+    """
     config = model.original_model.config
-    asked = config._attn_implementation
-    try:
-        for owner, name, _, inner in found:
-            owner._modules[name] = inner
-        if found and fuses_attention(model):
-            config._attn_implementation = "sdpa"
-        yield
-    finally:
-        config._attn_implementation = asked
-        for owner, name, outer, _ in found:
-            owner._modules[name] = outer
+    with lock_of(model):
+        asked = config._attn_implementation
+        try:
+            for owner, name, _, inner in found:
+                owner._modules[name] = inner
+            if found and fuses_attention(model):
+                config._attn_implementation = "sdpa"
+            yield
+        finally:
+            config._attn_implementation = asked
+            for owner, name, outer, _ in found:
+                owner._modules[name] = outer
 
 
 def fuses_attention(model: Any) -> bool:

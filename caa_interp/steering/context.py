@@ -11,7 +11,6 @@ block they take the hooks off and add the interventions to their own (:func:`amb
 
 from __future__ import annotations
 
-import threading
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,7 @@ import numpy as np
 import torch
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import is_bridge, steered
+from caa_interp.models.access import is_bridge, lock_of, steered
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.steering.intervention import Intervention, Steering, as_interventions, check_fit
 from caa_interp.steering.operators import add
@@ -32,7 +31,6 @@ from caa_interp.tree.edits import EditedBatch, Operator, editing
 from caa_interp.vectors.vector import SteeringVector
 
 _PATTERN = "blocks.0.attn.hook_pattern"
-_locks: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 _contexts: weakref.WeakKeyDictionary[Any, list[_Context]] = weakref.WeakKeyDictionary()
 
 
@@ -113,7 +111,7 @@ def steer(
 @contextmanager
 def ambient(model: Any) -> Iterator[tuple[Intervention, ...]]:
     """Interventions of all open contexts, outermost first; inside, their hooks do nothing, and other threads wait."""
-    with _locks.setdefault(model, threading.RLock()):
+    with lock_of(model):
         contexts = [context for context in _contexts.get(model, []) if not context.suspended]
         for context in contexts:
             context.suspended = context.used = True

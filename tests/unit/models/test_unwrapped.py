@@ -1,5 +1,7 @@
 """A tree runs Hugging Face's blocks as they are, and a bridge's wherever somebody looks into them or changes them."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -77,6 +79,22 @@ def test_all_is_as_before_afterwards_whatever_happens(model):
     assert model.original_model.config._attn_implementation == asked
     _, cache = model.run_with_cache(torch.tensor([[0, 5, 9]]))
     assert "blocks.1.attn.hook_pattern" in cache
+
+
+def test_another_thread_waits_with_its_hooks(model):
+    vector = caa.SteeringVector(torch.full((4, 64), 3.0), (0, 1, 2, 3), {"behavior": "any"})
+
+    def answer():
+        return caa.generate(model, ["Is it?"], vector=vector, layer=1, max_new_tokens=6, progress=False)["answer"][0]
+
+    expected = answer()
+    assert expected != caa.generate(model, ["Is it?"], max_new_tokens=6, progress=False)["answer"][0]
+    with ThreadPoolExecutor(1) as other:
+        with unwrapped(model, wrappers(model.original_model)):
+            waiting = other.submit(answer)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=1)
+        assert waiting.result(timeout=60) == expected
 
 
 @pytest.mark.parametrize(("name", "fused"), [("llama", True), ("gemma 2", False), ("gpt-oss", False)])
