@@ -56,6 +56,7 @@ class Rows:
 class _Call(NamedTuple):
     block: nn.Module
     wrappers: list[Wrapper]
+    device: torch.device
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
@@ -66,7 +67,7 @@ class Trunk:
 
     ``residual`` is ``{layer: [batch, n_rows, d_model]}``, and ``keys_values`` are per block ``[batch, n_heads,
     n_before + n_rows, d_head]``: those of the rows and of what was there before. ``calls`` are a bridge's blocks, each
-    with its arguments and with the wrappers that are taken away while it runs.
+    with its device and arguments after the stream, and with the wrappers that are taken away while it runs.
     """
 
     n_rows: int
@@ -90,7 +91,7 @@ def run_trunk(
 
     ``before`` are keys and values of each block that come before all rows, ``[1, n_heads, n_before, d_head]``. The
     residual stream is kept after the blocks ``keep_layers``. If nothing is to be ``continued`` from the trunk, keys and
-    values and calls are not kept.
+    values are not kept.
     """
     trunk = Trunk(tokens.shape[1], attention_windows(model))
     before = [(keys.expand(len(tokens), -1, -1, -1), values.expand(len(tokens), -1, -1, -1)) for keys, values in before]
@@ -118,13 +119,13 @@ def run_block(
     """
     if not is_bridge(model):
         return _hooked_block(model, layer, residual, rows, before, trunk.windows[layer])[0]
-    block, wrappers, args, kwargs = trunk.calls[layer]
-    residual = residual.to(args[0].device)
+    block, wrappers, device, args, kwargs = trunk.calls[layer]
+    residual = residual.to(device)
     mask = _additive(rows.mask(trunk.windows[layer], residual.shape[1], residual.device), residual.dtype)
     cache = _cache_of([before] * (layer + 1))
     replace = _Replacement(trunk.n_rows, place, twins, mask, cache)
     with unwrapped(model, wrappers):
-        output = block(residual, *map(replace, args[1:]), **{name: replace(value) for name, value in kwargs.items()})
+        output = block(residual, *map(replace, args), **{name: replace(value) for name, value in kwargs.items()})
     return _stream(output)
 
 
@@ -188,7 +189,8 @@ def _watched(trunk: Trunk, blocks: dict[nn.Module, list[Wrapper]], keep_layers: 
     """Record what each block is called with and what it returns; end the pass after the last one."""
 
     def record_call(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        trunk.calls.append(_Call(block, blocks[block], args, kwargs))
+        # The stream itself is not held: that of every block at once may be gigabytes.
+        trunk.calls.append(_Call(block, blocks[block], args[0].device, args[1:], kwargs))
 
     def record_output(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         layer = len(trunk.calls) - 1
