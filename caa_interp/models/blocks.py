@@ -122,7 +122,8 @@ def run_block(
     block, wrappers, device, args, kwargs = trunk.calls[layer]
     residual = residual.to(device)
     mask = _additive(rows.mask(trunk.windows[layer], residual.shape[1], residual.device), residual.dtype)
-    cache = _cache_of([before] * (layer + 1))
+    cache = _cache_of([before])
+    cache.layers *= layer + 1  # the block asks for the one of its own index
     replace = _Replacement(trunk.n_rows, place, twins, mask, cache)
     with unwrapped(model, wrappers):
         output = block(residual, *map(replace, args), **{name: replace(value) for name, value in kwargs.items()})
