@@ -1,7 +1,9 @@
 """How good a contrast set is as data, before any model sees it.
 
 Whatever else differs between the two sides is in a steering vector too: length, first words, single words. These are
-measured here, with counts, near-duplicates and overlap of train and test.
+measured here, with counts, near-duplicates and overlap of train and test. Only near-duplicates and shared topics are
+faults by themselves. Answers that say different things differ in their words, so surface scores have no limit; the
+published sets are there to compare with.
 """
 
 from __future__ import annotations
@@ -18,11 +20,21 @@ from caa_interp.behaviors.behavior import Behavior
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError
 
-MAX_BAG_OF_WORDS = 0.80
 MAX_SIMILARITY = 0.30
-MAX_FIRST_WORD = 0.25
-MAX_LENGTH_DIFFERENCE = 1.0
 _GRAM = 5
+_MEASURES = (
+    *("words_positive", "words_negative", "share_longer", "similarity"),
+    *("first_word", "first_word_score", "bag_of_words"),
+)
+# Measured on the generate and test sets of Rimsky et al. (2024), seven behaviors, with options as texts.
+PUBLISHED = [
+    {"name": f"published-{which}", **dict(zip(_MEASURES, numbers, strict=True))}
+    for which, numbers in (
+        ("mean", ("11.21", "8.33", "0.49", "0.74", "0.55", "0.79", "0.87")),
+        ("lowest", ("1.59", "1.59", "0.21", "0.17", "0.26", "0.48", "0.50")),
+        ("highest", ("43.38", "25.56", "0.72", "1.00", "0.88", "1.00", "1.00")),
+    )
+]
 
 
 @dataclass(frozen=True)
@@ -53,16 +65,10 @@ class Quality:
     def problems(self) -> list[str]:
         """Return what falls short; empty if nothing does."""
         problems = []
-        if self.bag_of_words > MAX_BAG_OF_WORDS:
-            problems.append(f"bag-of-words score {self.bag_of_words:.2f} is above {MAX_BAG_OF_WORDS:.2f}")
         if self.similarity > MAX_SIMILARITY:
             problems.append(f"two questions share {self.similarity:.2f} of their word 5-grams")
         if self.shared_topics:
             problems.append(f"{self.shared_topics} topics are in train and in test")
-        if self.first_word > MAX_FIRST_WORD:
-            problems.append(f"{self.first_word:.2f} of one side's answers begin with the same word")
-        if abs(self.words_positive - self.words_negative) > MAX_LENGTH_DIFFERENCE:
-            problems.append("the sides differ in mean length by more than a word")
         return problems
 
 

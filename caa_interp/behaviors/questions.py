@@ -11,6 +11,7 @@ import numpy as np
 
 from caa_interp.behaviors.behavior import data_folder, parse_json, parse_pairs, read_text
 from caa_interp.behaviors.pairs import ContrastPair
+from caa_interp.behaviors.readers import read_pairs
 from caa_interp.errors import InputError, MissingDependencyError, check_count
 
 FORMAT = "caa_interp/questions/1"
@@ -30,7 +31,8 @@ def load_questions(name_or_path: str | Path, *, per_subject: int | None = None, 
     name_or_path
         ``"capability"`` (240 general-knowledge questions over 12 subjects, in MMLU's form) or
         ``"misconceptions"`` (80, in TruthfulQA's form), which come with the package; ``"mmlu"`` or
-        ``"truthfulqa"``, read from the Hugging Face hub through ``datasets``; or a JSON file like the packaged ones.
+        ``"truthfulqa"``, read from the Hugging Face hub through ``datasets``; or a JSON file like the packaged ones or
+        the published CAA code's ``mmlu.json`` and ``truthful_qa.json``.
     per_subject
         At most this many questions of each subject, drawn at random; default: all. The paper takes 10 of each of
         MMLU's 57 subjects (Rimsky et al. 2024, section 5).
@@ -76,8 +78,12 @@ def load_prose() -> list[str]:
 def _from_file(path: Path, name: str) -> list[ContrastPair]:
     where = f"questions {name!r}"
     data = parse_json(read_text(path, where), where)
+    if isinstance(data, list):
+        return list(read_pairs(path))
     if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("items"), list):
-        raise InputError(f"{where}: the file must be an object of format {FORMAT!r} with a list 'items'.")
+        raise InputError(
+            f"{where}: the file must be an object of format {FORMAT!r} with a list 'items', or a list of pairs."
+        )
     return list(parse_pairs(data["items"], f"{where}: items", ("question", "correct", "incorrect"), "subject"))
 
 

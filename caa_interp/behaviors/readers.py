@@ -3,29 +3,31 @@
 1. Published sets (Rimsky et al. 2024; Perez et al. 2022) put lettered options into the question and give letters as
    answers. Here the options are taken out of the question, and the letters are replaced by the options' texts.
 2. Of more than two options, the two that the answers name make the pair.
-3. The published survival-instinct set calls the answer that ACCEPTS shutdown the matching one. Here the positive
-   answer shows the behavior, so its sides are swapped.
+3. The human-written survival-instinct set calls the answer that ACCEPTS shutdown the matching one. Here the positive
+   answer shows the behavior, so its sides are swapped. Other sets of this name point the other way: which set it is
+   is known by its questions.
+4. Texts that are written in a chat template are taken out of it, since a model's own is put around them.
 
 Nothing is lost silently: skipped items are listed with their reasons, and changes are noted.
 """
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, overload
 
+from caa_interp.behaviors.behavior import data_folder
+from caa_interp.behaviors.chat_marks import end_of_prompt, has_marks, user_turn, without_end_of_turn
 from caa_interp.behaviors.options import answer_letter, find_option, parse_question
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair
-from caa_interp.behaviors.rows import PUBLISHED, Row, read_rows
+from caa_interp.behaviors.rows import PUBLISHED, Pairing, Row, read_rows
 from caa_interp.errors import InputError
-
-SURVIVAL = "survival-instinct"
-# Files of the published CAA repository whose folder names the behavior.
-_UNNAMED = ("dataset", "generate_dataset", "test_dataset_ab")
 
 _NOTES = {
     "options": "have more than two options; the two that their answers name make the pair",
@@ -34,8 +36,9 @@ _NOTES = {
     "moved": "have text after their options; it now ends the question",
     "unused": "list options that neither answer names; question and answers are kept as they are",
     "prefix": "are pairs of strings; the words that both begin with are the question",
-    "swapped": "had their sides swapped: the published survival-instinct set calls the answer that accepts shutdown "
-    "the matching one; here the positive answer shows the instinct",
+    "template": "were written in a chat template; its marks are left out, since the model's own are put around them",
+    "swapped": "had their sides swapped: the human-written survival-instinct set calls the answer that accepts "
+    "shutdown the matching one; here the positive answer shows the instinct",
 }
 
 
@@ -81,7 +84,8 @@ def read_pairs(
     source: Any,
     *,
     columns: Mapping[str, str] | None = None,
-    behavior: str | None = None,
+    pairing: Pairing | None = None,
+    question: str | None = None,
     compat: Literal["caa"] | None = None,
 ) -> ReadResult:
     r"""Read contrast pairs from a published file, a table or a list.
@@ -91,20 +95,22 @@ def read_pairs(
     source
         One of:
 
-        - a path: a list of items in ``.json`` (the published CAA sets), one item a line in ``.jsonl`` (the
-          Anthropic evaluations), a table in ``.csv``, ``.tsv`` or ``.parquet``, or a behavior file of this project,
-          whose train and test pairs are read;
+        - a path: a list of items in ``.json`` (the published CAA sets, its MMLU and TruthfulQA questions,
+          steering-bench), one item a line in ``.jsonl`` (the Anthropic evaluations), a table in ``.csv``, ``.tsv`` or
+          ``.parquet``, or a behavior file of this project, whose train and test pairs are read;
         - a pandas ``DataFrame`` or a Hugging Face ``datasets.Dataset``;
         - a list of mappings, of ``(question, positive, negative)``, of ``(positive, negative)``, whose common first
-          words are the question, or of :class:`~caa_interp.ContrastPair`.
+          words are the question, or of :class:`~caa_interp.ContrastPair`;
+        - ``{"positive": [...], "negative": [...]}``, two lists of texts (also as a ``.json`` file), with ``pairing``.
     columns
         ``{"question": ..., "positive": ..., "negative": ...}``: names of the fields; ``"id"`` and ``"topic"`` can be
         named too. Default: fields of these names, or the published ``question``, ``answer_matching_behavior`` and
         ``answer_not_matching_behavior``.
-    behavior
-        Name of the behavior. ``"survival-instinct"`` swaps the sides if the positive one is read from the published
-        ``answer_matching_behavior``; any other name does not. Default: what the file is called. A table or a
-        list has no file name, so give the behavior's.
+    pairing
+        How two lists become pairs: ``"position"``, the first with the first and so on, or ``"product"``, each with
+        each.
+    question
+        The question of items that have none, such as pairs of strings that begin with different words.
     compat
         ``"caa"``: keep every item as published (letters, order, options, sides), as :class:`PublishedPair`, which is
         put to a model and scored as the published code does. Default: the answers become texts.
@@ -113,7 +119,7 @@ def read_pairs(
     -------
     ReadResult
         The pairs, as a sequence, with skipped items and notes. The id of a pair is the item's own, else
-        ``"<file name>-<item>"``.
+        ``"<file name>-<item>"``, or ``"pairs-<item>"`` where there is no file.
 
     Warns
     -----
@@ -136,12 +142,14 @@ def read_pairs(
         raise InputError(f"compat: {compat!r} is not one of None, 'caa'.")
     path = Path(source) if isinstance(source, str | Path) else None
     origin = path.name if path else type(source).__name__
-    rows = read_rows(path or source, origin, columns)
-    stem = path.stem if path else behavior or "pairs"
+    rows = read_rows(path or source, origin, columns, pairing)
+    if question is not None:
+        rows = [_asked(row, question) for row in rows]
+    stem = path.stem if path else "pairs"
     if compat == "caa":
         published = [_as_published(row, f"{stem}-{number}") for number, row in enumerate(rows)]
         return ReadResult(origin, tuple(published), (), ())
-    swap = _is_survival(behavior, path)
+    swap = _accepts_shutdown(row.question for row in rows if row.published and row.question)
     pairs: list[ContrastPair] = []
     skipped: list[tuple[int, str]] = []
     changes: Counter[str] = Counter()
@@ -155,7 +163,7 @@ def read_pairs(
             pairs.append(replace(row.pair, id=name))
             continue
         try:
-            question, positive, negative, changed = _texts(row)
+            asked, positive, negative, changed = _texts(row)
         except _UnusableError as reason:
             skipped.append((number, str(reason)))
             continue
@@ -163,7 +171,7 @@ def read_pairs(
             positive, negative = negative, positive
             changed.append("swapped")
         changes.update(changed)
-        pairs.append(ContrastPair(question, positive, negative, id=name, topic=row.topic))
+        pairs.append(ContrastPair(asked, positive, negative, id=name, topic=row.topic))
     if skipped:
         ((usual, _),) = Counter(why for _, why in skipped).most_common(1)
         warnings.warn(
@@ -173,6 +181,12 @@ def read_pairs(
         )
     notes = tuple(f"{changes[key]:,} {text}" for key, text in _NOTES.items() if changes[key])
     return ReadResult(origin, tuple(pairs), tuple(skipped), notes)
+
+
+def _asked(row: Row, question: str) -> Row:
+    if row.question is not None:
+        raise InputError(f"question: {row.where} has one of its own. Leave question out.")
+    return replace(row, question=question)
 
 
 def _as_published(row: Row, name: str) -> PublishedPair:
@@ -204,12 +218,35 @@ class _UnusableError(Exception):
 
 def _texts(row: Row) -> tuple[str, str, str, list[str]]:
     """Question, positive and negative answer, and the keys of what was changed."""
-    answers = (row.positive.strip(), row.negative.strip())
-    if answers[0] == answers[1]:
+    texts = (row.positive.strip(), row.negative.strip())
+    if texts[0] == texts[1]:
         raise _UnusableError("both answers are the same")
+    question, positive, negative = _split(*texts) if row.question is None else (row.question, *texts)
+    in_template = user_turn(question) is not None or has_marks(question, positive, negative)
+    if in_template:
+        question, positive, negative = _said(question, positive, negative)
+    changed = ["template"] if in_template else []
     if row.question is None:
-        return _split(*answers)
-    parsed = parse_question(row.question)
+        return question, positive, negative, ["prefix", *changed]
+    question, positive, negative, more = _without_options(question, (positive, negative), row)
+    return question, positive, negative, [*more, *changed]
+
+
+def _said(question: str, positive: str, negative: str) -> tuple[str, str, str]:
+    """The three texts without the marks of the chat template that they are written in."""
+    said, *answers = user_turn(question), *map(without_end_of_turn, (positive, negative))
+    asked = question if said is None and not has_marks(question) else said
+    if not asked or not all(answers) or has_marks(*answers):
+        raise _UnusableError(
+            "it is written in a chat template, and is not one turn of the user with an answer to it; give what is said "
+            "in each turn, and a system prompt where vectors are made"
+        )
+    return asked, answers[0], answers[1]
+
+
+def _without_options(given: str, answers: tuple[str, str], row: Row) -> tuple[str, str, str, list[str]]:
+    """Question, answers as texts, and the keys of what was changed, of an item whose question may list options."""
+    parsed = parse_question(given)
     named = [find_option(answer, parsed.options) for answer in answers]
     is_letter = any(answer_letter(answer) for answer in answers)
     facts = {"several": row.several, "labels": parsed.unlabeled}
@@ -219,7 +256,7 @@ def _texts(row: Row) -> tuple[str, str, str, list[str]]:
     if named == [None, None] and not is_letter:
         # The answers are texts of their own: only the labels of a published set are not the question's.
         keep = bool(parsed.options) or not row.published
-        question = row.question.strip() if keep else question
+        question = given.strip() if keep else question
         facts |= {"labels": parsed.unlabeled and not keep, "unused": bool(parsed.options)}
     else:
         if None in named:
@@ -237,25 +274,37 @@ def _texts(row: Row) -> tuple[str, str, str, list[str]]:
     return question, *answers, [key for key, holds in facts.items() if holds]
 
 
-def _split(positive: str, negative: str) -> tuple[str, str, str, list[str]]:
-    """Cut two texts after the last word that both begin with, so that something is left of either."""
+def _split(positive: str, negative: str) -> tuple[str, str, str]:
+    """Cut two texts after the user's turn, or the last word, that both begin with, with something left of either."""
     shorter = min(len(positive), len(negative))
     common = next((n for n in range(shorter) if positive[n] != negative[n]), shorter)
+    if end := end_of_prompt(positive[:common]):
+        return positive[:end].strip(), positive[end:].strip(), negative[end:].strip()
     for end in range(common, 0, -1):
         if positive[end - 1].isspace() and positive[end:].strip() and negative[end:].strip():
-            return positive[:end].strip(), positive[end:].strip(), negative[end:].strip(), ["prefix"]
+            return positive[:end].strip(), positive[end:].strip(), negative[end:].strip()
     raise _UnusableError(
-        "the two strings begin with different words, so there is no question; give (question, positive, negative)"
+        "the two strings begin with different words, so there is no question; give one with question=..., or give "
+        "(question, positive, negative)"
     )
 
 
-def _is_survival(behavior: str | None, path: Path | None) -> bool:
-    if behavior is not None:
-        return _plain(behavior) == SURVIVAL
-    if path is None:
-        return False
-    return SURVIVAL in _plain(path.parent.name if path.stem in _UNNAMED else path.stem)
+def _accepts_shutdown(questions: Iterable[str]) -> bool:
+    """Whether most questions are those of the survival-instinct set whose matching answer accepts shutdown.
+
+    That is the human-written set of Perez et al. (2022), which Rimsky et al. (2024) use too.
+    """
+    known = [question_digest(question) in _accepting() for question in questions]
+    return 2 * sum(known) > len(known)
 
 
-def _plain(name: str) -> str:
-    return name.strip().lower().replace("_", "-").replace(" ", "-")
+def question_digest(question: str) -> str:
+    """Digest of a question and its options, without labels, case and spaces."""
+    parsed = parse_question(question)
+    text = " ".join(" ".join([parsed.text, *parsed.options.values()]).split()).casefold()
+    return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
+
+
+@cache
+def _accepting() -> frozenset[str]:
+    return frozenset((data_folder() / "_accepting_shutdown.txt").read_text(encoding="ascii").split())

@@ -5,11 +5,14 @@ Nothing is interpreted here: options stay in the question, and letters stay lett
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from caa_interp.behaviors.behavior import FORMAT, MAX_FILE_BYTES, check_file, parse_behavior, parse_json, read_text
 from caa_interp.behaviors.pairs import ContrastPair
@@ -22,7 +25,19 @@ PUBLISHED = {
 }
 OWN = {"question": "question", "positive": "positive", "negative": "negative"}
 LABELS = {"id": "id", "topic": "topic"}
+EXAM = {
+    "question": "prompt",
+    "positive": "correct",
+    "negative": "incorrect",
+    "topic": "category",
+}  # CAA's MMLU, TruthfulQA
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
+SIDES = {"positive", "negative"}
+Pairing = Literal["position", "product"]
+_PART = {"prompt", "response"}  # of a side in steering-bench
+_PROMPT_FIELDS = ("instruction", "prompt", "text")  # of one prompt in refusal_direction's and others' lists
+# A cell such as "(A), (C)" or "['(A)' '(C)']".
+_LETTERS = re.compile(r"[\[\]'\",;/\s]*(\([A-Z]\))(?:[\[\]'\",;/\s]*\([A-Z]\))*[\[\]'\",;/\s]*")
 
 
 @dataclass(frozen=True)
@@ -40,10 +55,16 @@ class Row:
     pair: ContrastPair | None = None  # the item itself, if it is a finished one
 
 
-def read_rows(source: Any, name: str, columns: Mapping[str, str] | None = None) -> list[Row]:
+def read_rows(
+    source: Any, name: str, columns: Mapping[str, str] | None = None, pairing: Pairing | None = None
+) -> list[Row]:
     """Read and check the rows of any source of :func:`read_pairs`; ``name`` begins every message."""
     fields = _check_columns(columns)
     items = _read_file(source, fields) if isinstance(source, Path) else _in_memory(source, name)
+    if isinstance(items, dict) and set(items) == SIDES:
+        items = _paired(items, pairing, name)
+    elif pairing is not None:
+        raise InputError(f"pairing: the items of {name} are pairs already. Leave pairing out.")
     if isinstance(items, dict):
         if fields is not None:
             raise InputError(f"columns: {name} is a behavior file, whose fields have fixed names. Leave columns out.")
@@ -76,6 +97,8 @@ def _fields(item: Mapping[str, Any], name: str) -> dict[str, str]:
     for known in (OWN, PUBLISHED):
         if not item or known["positive"] in item or known["negative"] in item:
             return {**known, **LABELS}
+    if set(EXAM.values()) <= set(item):
+        return EXAM
     raise InputError(
         f"{name}: its fields are {', '.join(map(repr, item))}; expected {', '.join(map(repr, OWN.values()))}, or "
         f"{', '.join(map(repr, PUBLISHED.values()))}. Name others with "
@@ -99,10 +122,11 @@ def _read_file(path: Path, fields: dict[str, str] | None) -> Any:
         lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
         return [parse_json(line, f"{path.name}: item {item} (line {n})") for item, (n, line) in enumerate(lines)]
     data = parse_json(text, path.name)
-    if not isinstance(data, list) and not (isinstance(data, dict) and "format" in data):
+    if not isinstance(data, list) and not (isinstance(data, dict) and ("format" in data or set(data) == SIDES)):
         raise InputError(
-            f"{path.name}: the top level is {type(data).__name__}; it must be a list of items, or an object whose "
-            f"field 'format' is {FORMAT!r}. A file of one object a line must end in .jsonl."
+            f"{path.name}: the top level is {type(data).__name__}; it must be a list of items, an object of two lists, "
+            f"'positive' and 'negative', or one whose field 'format' is {FORMAT!r}. A file of one object a line must "
+            "end in .jsonl."
         )
     return data
 
@@ -148,18 +172,53 @@ def _parquet(path: Path, fields: dict[str, str] | None) -> list[dict[str, Any]]:
         raise InputError(f"{path.name}: not a readable Parquet file ({error}). Write it again.") from error
 
 
-def _in_memory(source: Any, name: str) -> list[Any]:
+def _in_memory(source: Any, name: str) -> Any:
+    """Items of an object: a list, or a mapping of the two sides."""
     if hasattr(source, "to_dict") and hasattr(source, "columns"):  # a pandas table
         _check_header(list(source.columns), name)
         table = source.astype(object).where(source.notna(), None)
         return list(table.to_dict("records"))
+    if isinstance(source, Mapping) and set(source) == SIDES:
+        return dict(source)
     if isinstance(source, Mapping):
-        raise InputError(f"source: a {name} holds several tables or fields; give one, e.g. source['train'].")
+        raise InputError(
+            f"source: a {name} holds several tables or fields; give one, such as source['train'], or "
+            "{'positive': [...], 'negative': [...]}."
+        )
     if isinstance(source, bytes) or not isinstance(source, Iterable):
         raise InputError(
             f"source: {name} is not a source of pairs; give a path, a table, or a list of pairs, triples or mappings."
         )
     return list(source)
+
+
+def _paired(sides: Mapping[str, Any], pairing: Pairing | None, name: str) -> list[tuple[str, str]]:
+    """Pairs of strings from two lists of prompts."""
+    prompts = {side: _prompts(sides[side], f"{name}: {side}") for side in ("positive", "negative")}
+    n_positive, n_negative = map(len, prompts.values())
+    if pairing == "product":
+        return list(product(prompts["positive"], prompts["negative"]))
+    if pairing != "position":
+        raise InputError(
+            f"pairing: {pairing!r}; {name} is two lists, of {n_positive} and {n_negative} texts, which nobody has "
+            "paired. Give 'position' (the first with the first) or 'product' (each with each)."
+        )
+    if n_positive != n_negative:
+        raise InputError(
+            f"{name}: {n_positive} positive and {n_negative} negative texts cannot be paired by position. Give as many "
+            "of each, or pairing='product'."
+        )
+    return list(zip(prompts["positive"], prompts["negative"], strict=True))
+
+
+def _prompts(items: Any, where: str) -> list[str]:
+    if isinstance(items, str) or not isinstance(items, Iterable):
+        raise InputError(f"{where} is {type(items).__name__}; it must be a list of texts.")
+    texts = []
+    for number, item in enumerate(items):
+        field = next((f for f in _PROMPT_FIELDS if f in item), None) if isinstance(item, Mapping) else None
+        texts.append(_text(item[field] if field else item, field or "text", f"{where}: item {number}"))
+    return texts
 
 
 def _check_header(header: Sequence[Any], name: str) -> None:
@@ -172,6 +231,10 @@ def _row(item: Any, fields: Mapping[str, str], where: str) -> Row:
     if isinstance(item, ContrastPair):
         return Row(where, item.question, item.positive, item.negative, id=item.id, topic=item.topic, pair=item)
     if isinstance(item, Mapping):
+        sides = [item.get(fields[side]) for side in ("positive", "negative")]
+        sides = [side for side in sides if isinstance(side, Mapping) and set(side) >= _PART]
+        if len(sides) == 2:
+            return _of_parts(sides, where, _label(item, fields.get("id"), where))
         (positive, more), (negative, yet_more) = (_answer(item, fields[s], where) for s in ("positive", "negative"))
         return Row(
             where=where,
@@ -194,6 +257,16 @@ def _row(item: Any, fields: Mapping[str, str], where: str) -> Row:
         f"{where} is {given}; it must be a mapping of fields, (question, positive, negative), (positive, negative) "
         "or a ContrastPair."
     )
+
+
+def _of_parts(sides: Sequence[Any], where: str, name: str | None) -> Row:
+    """Row of an item of steering-bench, whose sides have a prompt and a response each."""
+    (asked, positive), (also_asked, negative) = (
+        [_text(side[part], part, where) for part in ("prompt", "response")] for side in sides
+    )
+    if asked == also_asked:
+        return Row(where, asked, positive, negative, id=name)
+    return Row(where, None, f"{asked}\n{positive}", f"{also_asked}\n{negative}", id=name)
 
 
 def _get(item: Mapping[str, Any], field: str, where: str) -> Any:
@@ -220,12 +293,28 @@ def _answer(item: Mapping[str, Any], field: str, where: str) -> tuple[str, bool]
     """First answer of a field, which holds a text or a list of texts, and whether there are more."""
     value = _get(item, field, where)
     values = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(values, str):
+        values = _cell(values)
     if not isinstance(values, list | tuple):
         return _text(values, field, where), False
     if not values:
         raise InputError(f"{where}: field {field!r} is an empty list; give it an answer, or remove the item.")
     first, *more = [_text(one, field, where) for one in values]
     return first, bool(more)
+
+
+def _cell(text: str) -> str | list[Any]:
+    """The list that a cell of a table spells out, of letters or of texts; any other text as it is."""
+    if _LETTERS.fullmatch(text):
+        return re.findall(r"\([A-Z]\)", text)
+    if text.strip().startswith("[") and text.strip().endswith("]"):
+        try:
+            value = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return text
+        if isinstance(value, list) and all(isinstance(one, str) for one in value):
+            return value
+    return text
 
 
 def _label(item: Mapping[str, Any], field: str | None, where: str) -> str | None:

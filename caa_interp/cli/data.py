@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from caa_interp.cli.options import Force, Json, Seed, complete_behavior, completing
+from caa_interp.cli.options import Force, Json, Seed, Values, complete_behavior, completing, read_columns
 from caa_interp.cli.output import check_target, print_json, print_table, records, say
 
 COLLECTIONS = ("anthropic", "caa")
@@ -24,14 +24,14 @@ def check(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure how good contrast sets are as data; exit code 3 if one falls short.
+    """Measure contrast sets as data, beside the published ones; exit code 3 if pairs repeat or topics are shared.
 
     Example: caa-interp data check sycophancy
     """
     import pandas as pd
 
     from caa_interp.behaviors.behavior import load_behavior, load_behaviors
-    from caa_interp.behaviors.quality import measure_quality
+    from caa_interp.behaviors.quality import PUBLISHED, measure_quality
 
     chosen = [load_behavior(name) for name in behaviors] if behaviors else list(load_behaviors().values())
     qualities = [measure_quality(behavior) for behavior in chosen]
@@ -39,7 +39,7 @@ def check(
     if as_json:
         print_json(records(table))
     else:
-        print_table(table.round(2))
+        print_table(pd.concat([table.round(2).astype(str), pd.DataFrame(PUBLISHED)], ignore_index=True).fillna(""))
     problems = [f"{quality.name}: {what}" for quality in qualities for what in quality.problems()]
     for problem in problems:
         say(problem)
@@ -52,11 +52,17 @@ def convert(
     source: Annotated[Path, typer.Argument(help="Published JSON or JSONL, CSV or Parquet.")],
     target: Annotated[Path, typer.Argument(help="File to write, in this project's JSON.")],
     name: Annotated[str, typer.Option(help="Name of the behavior; default: the target's.")] = "",
+    columns: Annotated[
+        Values | None,
+        typer.Option(
+            parser=read_columns, metavar="FIELDS", help="Names of the fields: question=...,positive=...,negative=..."
+        ),
+    ] = None,
     test_share: Annotated[float, typer.Option(help="Share of pairs held out as test.")] = 0.2,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
-    """Turn a published contrast set into this project's format; says what was skipped and why.
+    """Turn a contrast set or a table into this project's format; says what was skipped and why.
 
     Example: caa-interp data convert survival-instinct.jsonl my-survival-instinct.json
     """
@@ -65,9 +71,8 @@ def convert(
     from caa_interp.behaviors.readers import read_pairs
 
     check_target(target, (".json",), force)
-    # The published survival-instinct set points the other way; its file says so too, whatever the new name is.
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # the summary says it
-        result = read_pairs(source, behavior=name if name == "survival-instinct" else None)
+        result = read_pairs(source, columns=dict(columns) if columns else None)
     typer.echo(result.summary())
     train, test = split_pairs(result.pairs, test_share, seed)
     Behavior(name or target.stem, "", train, test).save(target)

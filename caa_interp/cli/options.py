@@ -58,6 +58,17 @@ def read_names(text: str | Values) -> Values:
     return text if isinstance(text, Values) else Values(_parts(text))
 
 
+def read_columns(text: str | Values) -> Values:
+    """Read ``"question=ask,positive=warm"`` as pairs of a field and the name of its column."""
+    if isinstance(text, Values):
+        return text
+    if not all("=" in part for part in _parts(text)):
+        raise typer.BadParameter(
+            f"{text!r}: name each field's column, such as question=ask,positive=warm,negative=cold."
+        )
+    return Values(tuple(part.split("=", 1)) for part in _parts(text))
+
+
 def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",")]
 

@@ -18,13 +18,13 @@ from pathlib import Path
 import torch
 
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
-from caa_interp.behaviors.readers import SURVIVAL
 from caa_interp.errors import InputError
 from caa_interp.interchange.tensors import floats, read_tensors, write_tensors
 from caa_interp.models.access import HOOK, check_layers
 from caa_interp.vectors.activations import Activations
 from caa_interp.vectors.vector import SteeringVector
 
+SURVIVAL = "survival-instinct"
 VECTOR_FILE = re.compile(r"vec_layer_([0-9]{1,6})(?:_(.+))?\.pt")
 _ACTIVATIONS_FILE = re.compile(r"activations_(pos|neg)_([0-9]{1,6})_(.+)\.pt")
 _LLAMA_2 = re.compile(r"Llama-2-[0-9]+b(-chat)?-hf")

@@ -122,7 +122,6 @@ def test_a_label_must_be_a_text(tmp_path, field):
 @pytest.mark.parametrize(
     "content",
     [
-        [ITEM],
         {"items": [ITEM]},
         {"format": "caa_interp/behavior/1", "items": []},
         {"format": "caa_interp/questions/1"},

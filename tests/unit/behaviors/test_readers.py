@@ -5,9 +5,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from caa_interp.behaviors import rows
+from caa_interp.behaviors import readers, rows
 from caa_interp.behaviors.options import answer_letter, find_option, parse_question
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair
+from caa_interp.behaviors.questions import load_questions
 from caa_interp.behaviors.readers import ReadResult, read_pairs
 from caa_interp.errors import InputError
 
@@ -19,6 +20,8 @@ OTHER = {
     "answer_not_matching_behavior": "(A)",
 }
 NAMED = {"question": "Shall we tidy up?", "positive": "Yes", "negative": "No"}
+# The published sets, where they lie beside the checkout.
+PUBLISHED = Path(__file__).parents[4] / "shared" / "data"
 COLUMNS = {"question": "q", "positive": "good", "negative": "bad"}
 
 
@@ -179,10 +182,6 @@ def test_behavior_file(tmp_path: Path) -> None:
         read_pairs(path, columns=COLUMNS)
 
 
-def test_ids_of_an_object_are_named_by_its_behavior() -> None:
-    assert read_pairs([ITEM], behavior="tidiness").pairs[0].id == "tidiness-0"
-
-
 def test_own_ids_are_kept() -> None:
     assert [pair.id for pair in read_pairs([{**ITEM, "id": 12}, OTHER]).pairs] == ["12", "pairs-1"]
 
@@ -270,43 +269,217 @@ def test_text_behind_the_options_is_kept_and_noted() -> None:
 # The direction of survival-instinct
 
 
+@pytest.fixture
+def accepting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the two items be of the published set whose matching answer accepts shutdown."""
+    digests = frozenset(readers.question_digest(item["question"]) for item in (ITEM, OTHER))
+    monkeypatch.setattr(readers, "_accepting", lambda: digests)
+
+
+@pytest.mark.usefixtures("accepting")
 @pytest.mark.parametrize(
-    "name",
-    [
-        "survival-instinct.jsonl",
-        "survival_instinct_test.json",
-        "Survival-Instinct-generated.jsonl",
-        "survival-instinct/generate_dataset.json",
-        "survival-instinct/test_dataset_ab.json",
-    ],
+    "name", ["survival-instinct.jsonl", "shutdown.json", "survival-instinct/generate_dataset.json"]
 )
-def test_survival_instinct_is_swapped_by_the_name_of_the_file(tmp_path: Path, name: str) -> None:
-    result = read_pairs(write(tmp_path / name, [ITEM]))
-    assert texts(result) == [("Shall we tidy up?", "No", "Yes")]
-    assert result.notes[0].startswith("1 had their sides swapped: the published survival-instinct set")
+def test_the_set_that_accepts_shutdown_is_swapped_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    result = read_pairs(write(tmp_path / name, [ITEM, OTHER]))
+    assert [pair.positive for pair in result] == ["No", "Yes"]
+    assert result.notes[0].startswith("2 had their sides swapped: the human-written survival-instinct set")
     assert "sides swapped" in result.summary()
+    assert [pair.positive for pair in read_pairs(pd.DataFrame([OTHER, ITEM]))] == ["Yes", "No"]
 
 
-@pytest.mark.parametrize("behavior", ["survival-instinct", "survival_instinct"])
-def test_survival_instinct_is_swapped_by_the_name_of_the_behavior(behavior: str) -> None:
-    assert texts(read_pairs([ITEM], behavior=behavior)) == [("Shall we tidy up?", "No", "Yes")]
-    assert texts(read_pairs(pd.DataFrame([ITEM]), behavior=behavior)) == [("Shall we tidy up?", "No", "Yes")]
+@pytest.mark.usefixtures("accepting")
+def test_the_set_is_known_by_most_of_its_questions() -> None:
+    labeled = published(f"Question: {QUESTION.upper()}\n\nAnswer:")
+    new = published("Shall we paint it?\n\nChoices:\n (A) Yes\n (B) No")
+    assert [pair.positive for pair in read_pairs([labeled, new, OTHER])] == ["NO", "No", "Yes"]
+    assert [pair.positive for pair in read_pairs([new, new, ITEM])] == ["Yes", "Yes", "Yes"]
 
 
-def test_survival_instinct_is_swapped_once_if_columns_are_named() -> None:
+def test_another_set_of_that_name_keeps_its_sides(tmp_path: Path) -> None:
+    result = read_pairs(write(tmp_path / "survival-instinct.jsonl", [ITEM, OTHER]))
+    assert [pair.positive for pair in result] == ["Yes", "No"]
+    assert result.notes == ()
+
+
+@pytest.mark.usefixtures("accepting")
+def test_sides_that_are_no_published_ones_are_not_swapped() -> None:
+    assert texts(read_pairs([{**NAMED, "question": QUESTION, "positive": "(A)", "negative": "(B)"}]))[0][1] == "Yes"
     as_published = {"question": "question", "positive": "answer_matching_behavior", "negative": "other"}
     table = pd.DataFrame([ITEM]).rename(columns={"answer_not_matching_behavior": "other"})
-    assert texts(read_pairs(table, columns=as_published, behavior="survival-instinct"))[0][1] == "No"
+    assert texts(read_pairs(table, columns=as_published))[0][1] == "No"
     swapped_by_hand = {**as_published, "positive": "other", "negative": "answer_matching_behavior"}
-    assert texts(read_pairs(table, columns=swapped_by_hand, behavior="survival-instinct"))[0][1] == "No"
+    assert texts(read_pairs(table, columns=swapped_by_hand))[0][1] == "No"
 
 
-def test_own_texts_and_other_behaviors_are_not_swapped(tmp_path: Path) -> None:
-    assert texts(read_pairs([NAMED], behavior="survival-instinct"))[0][1] == "Yes"
-    assert texts(read_pairs(write(tmp_path / "survival-instinct.json", [NAMED])))[0][1] == "Yes"
-    assert texts(read_pairs(write(tmp_path / "survival-instinct" / "tidiness.json", [ITEM])))[0][1] == "Yes"
-    path = write(tmp_path / "survival-instinct.jsonl", [ITEM])
-    assert texts(read_pairs(path, behavior="tidiness"))[0][1] == "Yes"
+def test_digests_of_the_set_are_there_and_well_formed() -> None:
+    digests = readers._accepting()
+    assert len(digests) == 953
+    assert {len(digest) for digest in digests} == {10}
+
+
+@pytest.mark.slow
+def test_the_published_survival_instinct_files_are_recognized() -> None:
+    files = [*PUBLISHED.rglob("survival-instinct.jsonl"), *PUBLISHED.rglob("survival-instinct/*_ab.json")]
+    files += PUBLISHED.rglob("survival-instinct/generate_dataset.json")
+    if not files:
+        pytest.skip(f"the published sets are not at {PUBLISHED}")
+    for file in files:
+        result = read_pairs(file)
+        assert any("sides swapped" in note for note in result.notes), file
+
+
+# Other people's layouts
+
+
+def test_steering_bench() -> None:
+    sides = [{"prompt": QUESTION, "response": f"({letter})"} for letter in "AB"]
+    assert texts(read_pairs([{"positive": sides[0], "negative": sides[1]}])) == [("Shall we tidy up?", "Yes", "No")]
+    free = {"positive": {"prompt": "Tidy?", "response": "Gladly."}, "negative": {"prompt": "Tidy?", "response": "No."}}
+    assert texts(read_pairs([free])) == [("Tidy?", "Gladly.", "No.")]
+
+
+def test_steering_bench_with_two_prompts_is_a_pair_of_strings() -> None:
+    item = {
+        "positive": {"prompt": "You are warm. Hello?", "response": "Hi!"},
+        "negative": {"prompt": "You are cold. Hello?", "response": "Yes."},
+    }
+    assert texts(read_pairs([item])) == [("You are", "warm. Hello?\nHi!", "cold. Hello?\nYes.")]
+
+
+def test_exam_questions_of_the_published_code(tmp_path: Path) -> None:
+    item = {
+        "prompt": "What is 2 + 2?\n\nChoices:\n(A) 4\n(B) 5",
+        "correct": "(A)",
+        "incorrect": "(B)",
+        "correct_full_text": "4",
+        "incorrect_full_text": "5",
+        "category": "arithmetic",
+    }
+    path = write(tmp_path / "mmlu.json", [item])
+    pair = ContrastPair("What is 2 + 2?", "4", "5", id="mmlu-0", topic="arithmetic")
+    assert read_pairs(path).pairs == (pair,)
+    assert load_questions(path) == [pair]
+
+
+@pytest.mark.parametrize(
+    ("cell", "first", "is_several"),
+    [
+        ("(B), (A)", "No", True),
+        ("(B) (A)", "No", True),
+        ("(B);(A)", "No", True),
+        ("['(B)' '(A)']", "No", True),
+        ("['(B)', '(A)']", "No", True),
+        ('["(B)", "(A)"]', "No", True),
+        ("['(B)']", "No", False),
+        ("['No', 'Never']", "No", True),
+        ('["No"]', "No", False),
+    ],
+)
+def test_several_answers_in_one_cell(cell: str, first: str, is_several: bool) -> None:
+    result = read_pairs(pd.DataFrame([published(other=cell)]))
+    assert result[0].negative == first
+    assert bool(result.notes) is is_several
+
+
+@pytest.mark.parametrize("text", ["[sic]", "['a', 3]", "['a'", "[1, 2]", "[" * 10_000 + "]"])
+def test_a_text_in_brackets_is_a_text(text: str) -> None:
+    assert texts(read_pairs([{**NAMED, "negative": text}]))[0][2] == text
+
+
+SIDES = {"positive": ["I am glad.", "I love it.", "Great!"], "negative": ["I am sad.", "I hate it.", "Bad."]}
+
+
+def test_two_lists_are_paired_only_when_asked() -> None:
+    with pytest.raises(InputError, match=r"pairing: None; dict is two lists, of 3 and 3 texts.*'position'.*'product'"):
+        read_pairs(SIDES)
+    by_position = read_pairs(SIDES, pairing="position", question="How is it?")
+    assert texts(by_position) == [
+        ("How is it?", *both) for both in zip(SIDES["positive"], SIDES["negative"], strict=True)
+    ]
+    assert by_position.notes == ()
+    each = read_pairs(SIDES, pairing="product", question="How is it?")
+    assert [(pair.positive, pair.negative) for pair in each][:4] == [
+        *(("I am glad.", other) for other in SIDES["negative"]),
+        ("I love it.", "I am sad."),
+    ]
+    assert len(each) == 9
+
+
+def test_two_lists_without_a_question_share_their_first_words() -> None:
+    with pytest.warns(UserWarning, match="1 of 3 items"):
+        result = read_pairs(SIDES, pairing="position")
+    assert texts(result) == [("I am", "glad.", "sad."), ("I", "love it.", "hate it.")]
+    assert "question=..." in result.skipped[0][1]
+
+
+def test_two_lists_of_instructions_in_a_file(tmp_path: Path) -> None:
+    lists = {side: [{"instruction": text, "category": None} for text in some] for side, some in SIDES.items()}
+    result = read_pairs(write(tmp_path / "a.json", lists), pairing="position", question="Hm?")
+    assert [pair.id for pair in result] == ["a-0", "a-1", "a-2"]
+    assert result[2] == ContrastPair("Hm?", "Great!", "Bad.", id="a-2")
+
+
+@pytest.mark.parametrize(
+    ("sides", "options", "message"),
+    [
+        ({**SIDES, "negative": ["one"]}, {"pairing": "position"}, "3 positive and 1 negative texts cannot be paired"),
+        ({**SIDES, "negative": "one"}, {"pairing": "position"}, "dict: negative is str; it must be a list of texts"),
+        ({**SIDES, "negative": [3, 4, 5]}, {"pairing": "position"}, "dict: negative: item 0: field 'text' is int"),
+        ({**SIDES, "negative": [{"x": "y"}]}, {"pairing": "product"}, "negative: item 0: field 'text' is dict"),
+        ({"positive": [], "negative": []}, {"pairing": "position"}, "it holds no items"),
+        (SIDES, {"pairing": "random"}, "pairing: 'random'; dict is two lists"),
+        ([NAMED], {"pairing": "position"}, "pairing: the items of list are pairs already"),
+        ([NAMED], {"question": "Why?"}, "question: list: item 0 has one of its own"),
+    ],
+)
+def test_two_lists_that_are_wrong(sides: Any, options: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_pairs(sides, **options)
+
+
+# Texts that are written in a chat template
+
+TURNS = {
+    "llama-2": "<s>[INST] {} [/INST] ",
+    "llama-2 without spaces": "[INST]{}[/INST]",
+    "llama-3": "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
+    "<|start_header_id|>assistant<|end_header_id|>\n\n",
+    "chatml": "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n",
+    "gemma": "<bos><start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n",
+    "phi-3": "<|user|>\n{}<|end|>\n<|assistant|>\n",
+    "vicuna": "USER: {} ASSISTANT: ",
+}
+TEMPLATED = ("1 were written in a chat template; its marks are left out, since the model's own are put around them",)
+
+
+@pytest.mark.parametrize("turn", TURNS.values(), ids=TURNS)
+def test_strings_and_questions_in_a_template_are_taken_out_of_it(turn: str) -> None:
+    opened = turn.format("Shall we tidy\nup?")
+    strings = read_pairs([(f"{opened}I think so", f"{opened}I think not</s>")])
+    assert texts(strings) == [("Shall we tidy\nup?", "I think so", "I think not")]
+    assert strings.notes[1:] == TEMPLATED
+    triple = read_pairs([(opened, "Yes<|im_end|>", "No")])
+    assert texts(triple) == [("Shall we tidy\nup?", "Yes", "No")]
+    assert triple.notes == TEMPLATED
+    options = read_pairs([published(turn.format(QUESTION))])
+    assert texts(options) == [("Shall we tidy up?", "Yes", "No")]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        ("[INST] <<SYS>>\nBe warm.\n<</SYS>>\n\nTidy? [/INST]", "Yes", "No"),
+        ("[INST] Hi [/INST] Hello [INST] Tidy? [/INST]", "Yes", "No"),
+        ("<|im_start|>system\nBe warm.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", "a", "b"),
+        ("[INST] Pretend to be honest. [/INST] The sea", "[INST] Pretend to be a liar. [/INST] The sea"),
+        ("Tidy?", "Yes [INST] Really? [/INST] Yes", "No"),
+        ("[INST] [/INST]", "Yes", "No"),
+    ],
+)
+def test_a_template_with_more_than_one_turn_of_the_user_is_told(item: tuple[str, ...]) -> None:
+    with pytest.warns(UserWarning, match="it is written in a chat template, and is not one turn"):
+        assert read_pairs([item]).pairs == ()
 
 
 # Items that cannot be pairs
@@ -399,7 +572,7 @@ def test_a_number_after_a_letter_keeps_its_period() -> None:
         ("a.json", [ITEM, "text"], r"a\.json: item 1 is str; it must be a mapping"),
         ("a.json", [["a", "b", "c", "d"]], r"a\.json: item 0 is list of length 4"),
         ("a.json", [["q", "Yes", 3]], r"a\.json: item 0: field 'negative' is int"),
-        ("a.json", [{"prompt": "x"}], r"a\.json: its fields are 'prompt'; expected .*columns="),
+        ("a.json", [{"ask": "x"}], r"a\.json: its fields are 'ask'; expected .*columns="),
         ("a.json", [{}], r"a\.json: item 0: field 'positive' is missing; it has none"),
         ("a.json", [ITEM, published(question=None)], r"a\.json: item 1: field 'question' has no value"),
         ("a.json", [published(question=["x"])], r"a\.json: item 0: field 'question' is list; it must be a text"),

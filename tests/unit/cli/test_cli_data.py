@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 import caa_interp as caa
 from caa_interp import cli
+from caa_interp.behaviors.readers import question_digest
 
 QUESTION = "Shall we {}?\n\nChoices:\n (A) Yes\n (B) No"
 MEASURES = ("n_train", "n_test", "similarity", "shared_topics", "bag_of_words")
@@ -61,12 +62,13 @@ def test_check_prints_a_table_of_all_packaged_sets():
     assert (result.exit_code, result.stderr) == (0, "")
     header, *rows = result.stdout.splitlines()
     assert set(MEASURES) <= set(header.split())
-    assert [row.split()[0] for row in rows] == list(caa.load_behaviors())
+    published = ["published-mean", "published-lowest", "published-highest"]
+    assert [row.split()[0] for row in rows] == [*caa.load_behaviors(), *published]
 
 
 def test_check_of_some_prints_these_in_their_order():
     result = run("data", "check", "refusal", "optimism")
-    assert [row.split()[:4] for row in result.stdout.splitlines()[1:]] == [
+    assert [row.split()[:4] for row in result.stdout.splitlines()[1:3]] == [
         ["refusal", "200", "50", "30"],
         ["optimism", "200", "50", "30"],
     ]
@@ -85,11 +87,7 @@ def test_a_poor_set_ends_with_code_3_and_its_problems(poor):
     for options in ((), ("--json",)):
         result = run("data", "check", "optimism", poor, *options)
         assert result.exit_code == 3
-        assert result.stderr.splitlines() == [
-            "poor: bag-of-words score 1.00 is above 0.80",
-            "poor: 1 topics are in train and in test",
-            "poor: 1.00 of one side's answers begin with the same word",
-        ]
+        assert result.stderr.splitlines() == ["poor: 1 topics are in train and in test"]
 
 
 # data convert
@@ -116,13 +114,29 @@ def test_convert_writes_a_behavior_and_says_what_was_skipped(tmp_path):
     assert {(pair.positive, pair.negative) for pair in behavior.train} == {("Yes", "No")}
 
 
-def test_convert_turns_survival_instinct_round_and_says_so(tmp_path):
+def test_convert_turns_survival_instinct_round_and_says_so(tmp_path, monkeypatch):
     items = [(QUESTION.format(f"end {number}"), "(A)", "(B)") for number in range(4)]
+    known = {question_digest(question) for question, *_ in items}
+    monkeypatch.setattr("caa_interp.behaviors.readers._accepting", lambda: known)
     source = published(tmp_path / "survival-instinct.jsonl", items)
     result = run("data", "convert", source, tmp_path / "mine.json")
     assert result.exit_code == 0
     assert "note: 4 had their sides swapped" in result.stdout
     assert {pair.positive for pair in caa.load_behavior(tmp_path / "mine.json").train} == {"No"}
+
+
+def test_convert_takes_the_names_of_columns(tmp_path):
+    source = tmp_path / "table.csv"
+    source.write_text("ask,warm,cold\n" + "".join(f"How was film {n}?,Lovely.,Dull.\n" for n in range(5)))
+    result = run(
+        "data", "convert", source, tmp_path / "a.json", "--columns", "question=ask,positive=warm,negative=cold"
+    )
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert {pair.negative for pair in caa.load_behavior(tmp_path / "a.json").train} == {"Dull."}
+    result = run("data", "convert", source, tmp_path / "b.json", "--columns", "ask,warm,cold")
+    assert result.exit_code == 2
+    assert "name each field's column" in " ".join(result.stderr.replace("│", " ").split())
+    assert not (tmp_path / "b.json").exists()
 
 
 def test_convert_takes_its_share_seed_and_name(tmp_path):
