@@ -112,8 +112,8 @@ def load_behavior(name_or_path: str | Path) -> Behavior:
         known = {p.stem: p for p in _packaged()}
         if str(name_or_path) not in known:
             raise InputError(
-                f"behavior: {str(name_or_path)!r} is not one of {', '.join(known)}. "
-                "Give one of these names, or the path of a .json file."
+                f"behavior: {str(name_or_path)!r} is not one of {', '.join(known)}. Give one of these names, or the "
+                "path of a behavior file (.json), into which caa-interp data convert turns other files."
             )
         path = known[str(name_or_path)]
     where = f"behavior file {path}"
@@ -148,13 +148,17 @@ def parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not valid JSON ({error}). Correct it there.") from error
+        hint = " A file of one object a line must end in .jsonl." if str(error).startswith("Extra data") else ""
+        raise InputError(f"{where}: not valid JSON ({error}). Correct it there.{hint}") from error
 
 
 def parse_behavior(data: Any, source: str) -> Behavior:
     """Build a :class:`Behavior` from the decoded JSON of a file, whose name ``source`` begins every message."""
     if not isinstance(data, dict):
-        raise InputError(f"{source}: the top level is {type(data).__name__}; it must be an object.")
+        raise InputError(
+            f"{source}: the top level is {type(data).__name__}; it must be an object. Lists of pairs are read by "
+            "read_pairs, and turned into behavior files by caa-interp data convert."
+        )
     if data.get("format") != FORMAT:
         raise InputError(
             f"{source}: field 'format' is {data.get('format')!r}; this version reads {FORMAT!r}. "

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import re
 
+_BEGIN = r"(?:<s>|<bos>|<\|begin_of_text\|>|<\|endoftext\|>)?\s*"
 # How a user's turn begins, and what stands between it and the assistant's.
 _TURNS = (
-    (r"(?:<s>)?\s*\[INST\]", r"\[/INST\]"),  # Llama 2, Mistral
+    (r"\[INST\]", r"\[/INST\]"),  # Llama 2, Mistral
     (
-        r"(?:<\|begin_of_text\|>)?<\|start_header_id\|>user<\|end_header_id\|>",
-        r"<\|eot_id\|><\|start_header_id\|>assistant<\|end_header_id\|>",
+        r"<\|start_header_id\|>user<\|end_header_id\|>",
+        r"<\|eot_id\|>\s*<\|start_header_id\|>assistant<\|end_header_id\|>",
     ),  # Llama 3
-    (r"<\|im_start\|>user\n", r"<\|im_end\|>\n<\|im_start\|>assistant"),  # ChatML
-    (r"(?:<bos>)?<start_of_turn>user\n", r"<end_of_turn>\n<start_of_turn>model"),  # Gemma
-    (r"<\|user\|>\n?", r"(?:<\|end\|>|</s>)?\n?<\|assistant\|>"),  # Phi, Zephyr
+    (r"<\|im_start\|>user\n", r"<\|im_end\|>\s*<\|im_start\|>assistant"),  # ChatML
+    (r"<start_of_turn>user\n", r"<end_of_turn>\s*<start_of_turn>model"),  # Gemma
+    (r"<\|user\|>", r"(?:<\|end\|>|</s>)?\s*<\|assistant\|>"),  # Phi, Zephyr, OLMo
     (r"USER:", r"\s+ASSISTANT:"),  # Vicuna
 )
-_USER_TURNS = [re.compile(rf"\s*{begin}(.*?){end}\s*", re.DOTALL) for begin, end in _TURNS]
-_OPENING = re.compile("|".join(end for _, end in _TURNS))
-_END_OF_TURN = re.compile(r"\s*(?:</s>|<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<\|end\|>|<\|endoftext\|>)\s*\Z")
+_THINKING = r"(?:\s*<think>\s*</think>)?\s*"  # an empty block, as templates with thinking turned off write it
+_USER_TURNS = [re.compile(rf"\s*{_BEGIN}{begin}(.*?){end}{_THINKING}", re.DOTALL) for begin, end in _TURNS]
+_OPENING = re.compile(f"(?:{'|'.join(end for _, end in _TURNS)}){_THINKING}")
+_END_OF_TURN = re.compile(r"(?:\s*(?:</s>|<eos>|<end_of_turn>|<\|[a-z_]+\|>))+\s*\Z")
 _MARK = re.compile(
-    r"\[/?INST\]|<</?SYS>>|<\|(?:im_start|im_end|start_header_id|end_header_id|eot_id|user|assistant|system|end)\|>"
-    r"|<(?:start|end)_of_turn>"
+    r"\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<[|\uff5c][^|\uff5c\s]{1,40}[|\uff5c]>"
+    r"|\A\s*<(?:s|bos)>|</s>\s*\Z|^### (?:Instruction|Response|Human|Assistant|User):|\bASSISTANT:",
+    re.MULTILINE,
 )
 
 
@@ -33,7 +36,7 @@ def user_turn(text: str) -> str | None:
     """What the user says in a text that is one turn of the user and opens the assistant's; None for any other text."""
     for turn in _USER_TURNS:
         match = turn.fullmatch(text)
-        if match and not _MARK.search(match[1]):
+        if match and not has_marks(match[1]):
             return match[1].strip()
     return None
 
@@ -45,7 +48,7 @@ def end_of_prompt(text: str) -> int:
 
 
 def without_end_of_turn(text: str) -> str:
-    """An answer without the token that ends it."""
+    """An answer without the tokens that end it."""
     return _END_OF_TURN.sub("", text)
 
 

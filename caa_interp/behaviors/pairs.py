@@ -97,25 +97,32 @@ class PublishedPair(ContrastPair):
 def split_pairs(
     pairs: Sequence[ContrastPair], test_share: float = 0.2, seed: int = 0
 ) -> tuple[list[ContrastPair], list[ContrastPair]]:
-    """Split pairs at random into train and test; pairs with the same question stay together.
+    """Split pairs at random into train and test.
 
     Parameters
     ----------
     pairs
-        At least two different questions.
+        Pairs of one topic stay together, and where they name none, pairs of one question. At least two of these differ.
     test_share
-        Share of the questions that becomes test, between 0 and 1.
+        Share of the topics or questions that becomes test, between 0 and 1.
     seed
         Seed of the split.
     """
     if not 0 < test_share < 1:
         raise InputError(f"test_share: {test_share}; it must lie between 0 and 1, such as 0.2.")
-    questions = sorted({pair.question for pair in pairs})
-    if len(questions) < 2:
-        raise InputError(f"pairs: {len(questions)} different questions; at least two are needed to split them.")
-    random.Random(seed).shuffle(questions)
-    held_out = set(questions[: min(len(questions) - 1, max(1, round(test_share * len(questions))))])
-    return [p for p in pairs if p.question not in held_out], [p for p in pairs if p.question in held_out]
+    about = sorted({_about(pair) for pair in pairs})
+    if len(about) < 2:
+        raise InputError(
+            f"pairs: {len(about)} different topic or question; at least two are needed to split them. Give more pairs, "
+            "or leave topics out."
+        )
+    random.Random(seed).shuffle(about)
+    held_out = set(about[: min(len(about) - 1, max(1, round(test_share * len(about))))])
+    return [p for p in pairs if _about(p) not in held_out], [p for p in pairs if _about(p) in held_out]
+
+
+def _about(pair: ContrastPair) -> str:
+    return pair.question if pair.topic is None else pair.topic
 
 
 def check_pairs(pairs: Iterable[ContrastPair], name: str = "pairs") -> list[ContrastPair]:

@@ -4,8 +4,8 @@
    answers. Here the options are taken out of the question, and the letters are replaced by the options' texts.
 2. Of more than two options, the two that the answers name make the pair.
 3. The human-written survival-instinct set calls the answer that ACCEPTS shutdown the matching one. Here the positive
-   answer shows the behavior, so its sides are swapped. Other sets of this name point the other way: which set it is
-   is known by its questions.
+   answer shows the behavior, so its sides are swapped. Other sets of this name point the other way: an item of that
+   set is known by its question.
 4. Texts that are written in a chat template are taken out of it, since a model's own is put around them.
 
 Nothing is lost silently: skipped items are listed with their reasons, and changes are noted.
@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any, Literal, overload
 
 from caa_interp.behaviors.behavior import data_folder
 from caa_interp.behaviors.chat_marks import end_of_prompt, has_marks, user_turn, without_end_of_turn
-from caa_interp.behaviors.options import answer_letter, find_option, parse_question
+from caa_interp.behaviors.options import answer_letter, find_option, lettered_text, parse_question
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair
 from caa_interp.behaviors.rows import PUBLISHED, Pairing, Row, read_rows
 from caa_interp.errors import InputError
@@ -33,12 +33,14 @@ _NOTES = {
     "options": "have more than two options; the two that their answers name make the pair",
     "several": "list several answers on a side; the first is used",
     "labels": "have labels such as 'Question:' or 'Answer:' around the question; left out",
-    "moved": "have text after their options; it now ends the question",
     "unused": "list options that neither answer names; question and answers are kept as they are",
+    "lettered": "have answers that begin with a letter such as 'A.', which is kept",
     "prefix": "are pairs of strings; the words that both begin with are the question",
     "template": "were written in a chat template; its marks are left out, since the model's own are put around them",
     "swapped": "had their sides swapped: the human-written survival-instinct set calls the answer that accepts "
     "shutdown the matching one; here the positive answer shows the instinct",
+    "accepting": "are of the human-written survival-instinct set, whose published files call the answer that accepts "
+    "shutdown the matching one; their sides are kept as given",
 }
 
 
@@ -142,14 +144,12 @@ def read_pairs(
         raise InputError(f"compat: {compat!r} is not one of None, 'caa'.")
     path = Path(source) if isinstance(source, str | Path) else None
     origin = path.name if path else type(source).__name__
+    if question is not None and not (isinstance(question, str) and question.strip()):
+        raise InputError(f"question: {question!r}; it must be a text that is not empty.")
     rows = read_rows(path or source, origin, columns, pairing)
     if question is not None:
         rows = [_asked(row, question) for row in rows]
     stem = path.stem if path else "pairs"
-    if compat == "caa":
-        published = [_as_published(row, f"{stem}-{number}") for number, row in enumerate(rows)]
-        return ReadResult(origin, tuple(published), (), ())
-    swap = _accepts_shutdown(row.question for row in rows if row.published and row.question)
     pairs: list[ContrastPair] = []
     skipped: list[tuple[int, str]] = []
     changes: Counter[str] = Counter()
@@ -159,6 +159,10 @@ def read_pairs(
         if name in ids:
             raise InputError(f"{row.where}: field 'id' {name!r} is that of item {ids[name]} too; make ids unique.")
         ids[name] = number
+        if compat == "caa":
+            pairs.append(_as_published(row, name))
+            changes.update(["several"] if row.several else [])
+            continue
         if row.pair is not None:
             pairs.append(replace(row.pair, id=name))
             continue
@@ -167,9 +171,6 @@ def read_pairs(
         except _UnusableError as reason:
             skipped.append((number, str(reason)))
             continue
-        if swap and row.published:
-            positive, negative = negative, positive
-            changed.append("swapped")
         changes.update(changed)
         pairs.append(ContrastPair(asked, positive, negative, id=name, topic=row.topic))
     if skipped:
@@ -225,11 +226,17 @@ def _texts(row: Row) -> tuple[str, str, str, list[str]]:
     in_template = user_turn(question) is not None or has_marks(question, positive, negative)
     if in_template:
         question, positive, negative = _said(question, positive, negative)
-    changed = ["template"] if in_template else []
-    if row.question is None:
-        return question, positive, negative, ["prefix", *changed]
+    accepting = question_digest(question) in _accepting()
+    facts = {
+        "prefix": row.question is None,
+        "template": in_template,
+        "several": row.several,
+        "swapped": accepting and row.published,
+        "accepting": accepting and not row.published,
+    }
     question, positive, negative, more = _without_options(question, (positive, negative), row)
-    return question, positive, negative, [*more, *changed]
+    changed = [*more, *(key for key, holds in facts.items() if holds)]
+    return (question, negative, positive, changed) if facts["swapped"] else (question, positive, negative, changed)
 
 
 def _said(question: str, positive: str, negative: str) -> tuple[str, str, str]:
@@ -249,15 +256,14 @@ def _without_options(given: str, answers: tuple[str, str], row: Row) -> tuple[st
     parsed = parse_question(given)
     named = [find_option(answer, parsed.options) for answer in answers]
     is_letter = any(answer_letter(answer) for answer in answers)
-    facts = {"several": row.several, "labels": parsed.unlabeled}
-    question = parsed.text
-    if not parsed.options and is_letter:
+    if not parsed.options and is_letter and row.question is not None:
         raise _UnusableError("no options are found in the question, and an answer is a letter")
-    if named == [None, None] and not is_letter:
+    if named == [None, None] and not (parsed.options and is_letter):
         # The answers are texts of their own: only the labels of a published set are not the question's.
         keep = bool(parsed.options) or not row.published
-        question = given.strip() if keep else question
-        facts |= {"labels": parsed.unlabeled and not keep, "unused": bool(parsed.options)}
+        question = given.strip() if keep else parsed.text
+        lettered = any(lettered_text(answer) for answer in answers)
+        facts = {"labels": parsed.unlabeled and not keep, "unused": bool(parsed.options), "lettered": lettered}
     else:
         if None in named:
             raise _UnusableError("an answer is not among the options")
@@ -268,7 +274,7 @@ def _without_options(given: str, answers: tuple[str, str], row: Row) -> tuple[st
             raise _UnusableError("an option that an answer names has no text")
         if answers[0] == answers[1]:
             raise _UnusableError("both answers are the same")
-        facts |= {"options": len(parsed.options) > 2, "moved": parsed.moved}
+        question, facts = parsed.text, {"labels": parsed.unlabeled, "options": len(parsed.options) > 2}
     if not question:
         raise _UnusableError("nothing is left of the question without its options and labels")
     return question, *answers, [key for key, holds in facts.items() if holds]
@@ -289,17 +295,8 @@ def _split(positive: str, negative: str) -> tuple[str, str, str]:
     )
 
 
-def _accepts_shutdown(questions: Iterable[str]) -> bool:
-    """Whether most questions are those of the survival-instinct set whose matching answer accepts shutdown.
-
-    That is the human-written set of Perez et al. (2022), which Rimsky et al. (2024) use too.
-    """
-    known = [question_digest(question) in _accepting() for question in questions]
-    return 2 * sum(known) > len(known)
-
-
 def question_digest(question: str) -> str:
-    """Digest of a question and its options, without labels, case and spaces."""
+    """Digest of a question and its options, without labels, case and spaces, by which an item is known."""
     parsed = parse_question(question)
     text = " ".join(" ".join([parsed.text, *parsed.options.values()]).split()).casefold()
     return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
@@ -307,4 +304,8 @@ def question_digest(question: str) -> str:
 
 @cache
 def _accepting() -> frozenset[str]:
+    """Questions of the survival-instinct set whose matching answer accepts shutdown.
+
+    It was written by people (Perez et al. 2022), and Rimsky et al. (2024) use it too.
+    """
     return frozenset((data_folder() / "_accepting_shutdown.txt").read_text(encoding="ascii").split())

@@ -6,6 +6,7 @@ Nothing is interpreted here: options stay in the question, and letters stay lett
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,12 +26,8 @@ PUBLISHED = {
 }
 OWN = {"question": "question", "positive": "positive", "negative": "negative"}
 LABELS = {"id": "id", "topic": "topic"}
-EXAM = {
-    "question": "prompt",
-    "positive": "correct",
-    "negative": "incorrect",
-    "topic": "category",
-}  # CAA's MMLU, TruthfulQA
+EXAM = {"question": "prompt", "positive": "correct", "negative": "incorrect", "topic": "category"}  # CAA's MMLU
+RESPONSES = {"question": "prompt", "positive": "positive_response", "negative": "negative_response"}  # steering-bench
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 SIDES = {"positive", "negative"}
 Pairing = Literal["position", "product"]
@@ -97,8 +94,9 @@ def _fields(item: Mapping[str, Any], name: str) -> dict[str, str]:
     for known in (OWN, PUBLISHED):
         if not item or known["positive"] in item or known["negative"] in item:
             return {**known, **LABELS}
-    if set(EXAM.values()) <= set(item):
-        return EXAM
+    for known in (EXAM, RESPONSES):
+        if set(known.values()) <= set(item):
+            return {**LABELS, **known}
     raise InputError(
         f"{name}: its fields are {', '.join(map(repr, item))}; expected {', '.join(map(repr, OWN.values()))}, or "
         f"{', '.join(map(repr, PUBLISHED.values()))}. Name others with "
@@ -163,7 +161,8 @@ def _parquet(path: Path, fields: dict[str, str] | None) -> list[dict[str, Any]]:
                     f"{path.name}: unpacked it has {size:,} bytes; at most {MAX_FILE_BYTES:,} are read. Split it."
                 )
             chosen = [column for column in header if column in wanted]
-            missing = [column for column in wanted if column not in header and column not in LABELS.values()]
+            # A question may be inside the sides.
+            missing = [column for column in wanted if column not in {*header, *LABELS.values(), OWN["question"]}]
             if missing:
                 raise InputError(f"{path.name}: there is no column {missing[0]!r}; it has {', '.join(header)}.")
             rows: list[dict[str, Any]] = file.read(columns=chosen).to_pylist()
@@ -174,6 +173,8 @@ def _parquet(path: Path, fields: dict[str, str] | None) -> list[dict[str, Any]]:
 
 def _in_memory(source: Any, name: str) -> Any:
     """Items of an object: a list, or a mapping of the two sides."""
+    if hasattr(source, "to_dicts"):  # a polars table
+        return list(source.to_dicts())
     if hasattr(source, "to_dict") and hasattr(source, "columns"):  # a pandas table
         _check_header(list(source.columns), name)
         table = source.astype(object).where(source.notna(), None)
@@ -234,7 +235,7 @@ def _row(item: Any, fields: Mapping[str, str], where: str) -> Row:
         sides = [item.get(fields[side]) for side in ("positive", "negative")]
         sides = [side for side in sides if isinstance(side, Mapping) and set(side) >= _PART]
         if len(sides) == 2:
-            return _of_parts(sides, where, _label(item, fields.get("id"), where))
+            return _of_parts(sides, where, *(_label(item, fields.get(name), where) for name in LABELS))
         (positive, more), (negative, yet_more) = (_answer(item, fields[s], where) for s in ("positive", "negative"))
         return Row(
             where=where,
@@ -259,14 +260,15 @@ def _row(item: Any, fields: Mapping[str, str], where: str) -> Row:
     )
 
 
-def _of_parts(sides: Sequence[Any], where: str, name: str | None) -> Row:
-    """Row of an item of steering-bench, whose sides have a prompt and a response each."""
+def _of_parts(sides: Sequence[Any], where: str, name: str | None, topic: str | None) -> Row:
+    """Row of an item of steering-bench, whose sides, those of the published sets, have a prompt and a response each."""
     (asked, positive), (also_asked, negative) = (
         [_text(side[part], part, where) for part in ("prompt", "response")] for side in sides
     )
     if asked == also_asked:
-        return Row(where, asked, positive, negative, id=name)
-    return Row(where, None, f"{asked}\n{positive}", f"{also_asked}\n{negative}", id=name)
+        return Row(where, asked, positive, negative, id=name, topic=topic, published=True)
+    texts = f"{asked}\n{positive}", f"{also_asked}\n{negative}"
+    return Row(where, None, *texts, id=name, topic=topic, published=True)
 
 
 def _get(item: Mapping[str, Any], field: str, where: str) -> Any:
@@ -303,17 +305,22 @@ def _answer(item: Mapping[str, Any], field: str, where: str) -> tuple[str, bool]
     return first, bool(more)
 
 
-def _cell(text: str) -> str | list[Any]:
+def _cell(text: str) -> str | list[str]:
     """The list that a cell of a table spells out, of letters or of texts; any other text as it is."""
+    text = text.strip()
     if _LETTERS.fullmatch(text):
         return re.findall(r"\([A-Z]\)", text)
-    if text.strip().startswith("[") and text.strip().endswith("]"):
+    if not (text.startswith("[") and text.endswith("]")):
+        return text
+    if re.search(r"""['"]\s+['"]""", text):  # as NumPy prints a list
+        return [one or other for one, other in re.findall(r"""'([^']*)'|"([^"]*)\"""", text)]
+    for read in (json.loads, ast.literal_eval):
         try:
-            value = ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return text
-        if isinstance(value, list) and all(isinstance(one, str) for one in value):
-            return value
+            values = read(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+        if isinstance(values, list) and values and all(isinstance(one, str) for one in values):
+            return values
     return text
 
 

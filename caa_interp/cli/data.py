@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from caa_interp.cli.options import Force, Json, Seed, Values, complete_behavior, completing, read_columns
 from caa_interp.cli.output import check_target, print_json, print_table, records, say
+from caa_interp.errors import InputError
 
 COLLECTIONS = ("anthropic", "caa")
 
@@ -58,6 +59,8 @@ def convert(
             parser=read_columns, metavar="FIELDS", help="Names of the fields: question=...,positive=...,negative=..."
         ),
     ] = None,
+    pairing: Annotated[str | None, typer.Option(help="How two lists become pairs: position or product.")] = None,
+    question: Annotated[str | None, typer.Option(help="The question of items that have none.")] = None,
     test_share: Annotated[float, typer.Option(help="Share of pairs held out as test.")] = 0.2,
     seed: Seed = 0,
     force: Force = False,
@@ -71,12 +74,25 @@ def convert(
     from caa_interp.behaviors.readers import read_pairs
 
     check_target(target, (".json",), force)
+    if _is_behavior(source):
+        raise InputError(f"source: {source} is a behavior file already, and would lose all but its pairs. Copy it.")
+    asked: dict[str, Any] = {"columns": dict(columns) if columns else None, "pairing": pairing, "question": question}
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # the summary says it
-        result = read_pairs(source, columns=dict(columns) if columns else None)
+        result = read_pairs(source, **asked)
     typer.echo(result.summary())
     train, test = split_pairs(result.pairs, test_share, seed)
     Behavior(name or target.stem, "", train, test).save(target)
     typer.echo(f"{len(train)} train and {len(test)} test pairs in {target}")
+
+
+def _is_behavior(path: Path) -> bool:
+    from caa_interp.behaviors.behavior import load_behavior
+
+    try:
+        load_behavior(path)
+    except InputError:
+        return False
+    return True
 
 
 @app.command()

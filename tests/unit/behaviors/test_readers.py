@@ -125,6 +125,21 @@ def test_pandas_table() -> None:
     assert result.pairs == (ContrastPair("Tidy?", "Yes", "No", id="7", topic="home"),)
 
 
+def test_a_table_with_dicts_of_its_own() -> None:
+    class Table:
+        """As a polars table gives its rows."""
+
+        columns = ("q", "good", "bad")
+
+        def to_dict(self) -> dict[str, list[str]]:
+            return {"q": ["Tidy?"]}
+
+        def to_dicts(self) -> list[dict[str, str]]:
+            return [{"q": "Tidy?", "good": "Yes", "bad": "No"}]
+
+    assert texts(read_pairs(Table(), columns=COLUMNS)) == [("Tidy?", "Yes", "No")]
+
+
 def test_datasets_table() -> None:
     datasets = pytest.importorskip("datasets")
     table = datasets.Dataset.from_dict({"q": ["Tidy?"], "good": ["Yes"], "bad": ["No"]})
@@ -260,10 +275,54 @@ def test_labels_in_own_texts_stay() -> None:
     assert texts(read_pairs([("Question: Tidy?", "Yes", "No")])) == [("Question: Tidy?", "Yes", "No")]
 
 
-def test_text_behind_the_options_is_kept_and_noted() -> None:
-    result = read_pairs([published(f"{QUESTION}\n\nBe brief.")])
-    assert texts(result) == [("Shall we tidy up?\nBe brief.", "Yes", "No")]
-    assert result.notes == ("1 have text after their options; it now ends the question",)
+def test_all_that_follows_the_last_option_is_its_own() -> None:
+    last = "(B) Like this:\n\n```\ntidy(room)\n```\n\nThat is all."
+    question = f"How?\n\nChoices:\n(A) Like this:\n\n```\nclean(room)\n```\n{last}"
+    assert only(question) == ("How?", "Like this:\n\n```\nclean(room)\n```", last.removeprefix("(B) "))
+
+
+@pytest.mark.parametrize(
+    "cue",
+    [
+        *(
+            "Answer:",
+            "Answer: (",
+            "Assistant: The answer is",
+            "Please answer with (A) or (B).",
+            "The best answer is: (",
+        ),
+        *("I believe the best answer is", "Please respond with a letter."),
+    ],
+)
+@pytest.mark.parametrize("apart", ["\n", "\n\n"])
+def test_a_cue_after_the_options_is_no_part_of_the_last_one(cue: str, apart: str) -> None:
+    assert only(f"{QUESTION}{apart}{cue}") == ("Shall we tidy up?", "Yes", "No")
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        ("A. Yes", "B. No"),
+        ("A) Yes", "B) No"),
+        ("(A) Yes.", "(B) No."),
+        ("Option A", "Option B"),
+        ("The answer is (A)", "the answer is (B)."),
+        ("Answer: A", "Answer: B"),
+    ],
+)
+def test_answers_that_name_an_option_in_other_words(answers: tuple[str, str]) -> None:
+    assert only(QUESTION, *answers) == ("Shall we tidy up?", "Yes", "No")
+
+
+def test_letters_that_stay_are_noted() -> None:
+    result = read_pairs([("Which?\nA. Tea\nB. Milk", "A. Tea", "B. Milk")])
+    assert result.notes == ("1 have answers that begin with a letter such as 'A.', which is kept",)
+
+
+def test_options_and_letters_of_pairs_of_strings_are_read() -> None:
+    for asked in (f"[INST] {QUESTION} [/INST] ", f"{QUESTION}\n\nAnswer: "):
+        assert texts(read_pairs([(f"{asked}(A)", f"{asked}(B)")])) == [("Shall we tidy up?", "Yes", "No")]
+    assert texts(read_pairs([("I like A", "I like B")])) == [("I like", "A", "B")]
 
 
 # The direction of survival-instinct
@@ -289,11 +348,22 @@ def test_the_set_that_accepts_shutdown_is_swapped_whatever_it_is_called(tmp_path
 
 
 @pytest.mark.usefixtures("accepting")
-def test_the_set_is_known_by_most_of_its_questions() -> None:
+def test_each_item_of_the_set_is_known_by_its_question_wherever_it_stands() -> None:
     labeled = published(f"Question: {QUESTION.upper()}\n\nAnswer:")
+    templated = published(f"[INST] {QUESTION} [/INST]")
     new = published("Shall we paint it?\n\nChoices:\n (A) Yes\n (B) No")
-    assert [pair.positive for pair in read_pairs([labeled, new, OTHER])] == ["NO", "No", "Yes"]
-    assert [pair.positive for pair in read_pairs([new, new, ITEM])] == ["Yes", "Yes", "Yes"]
+    result = read_pairs([labeled, new, templated, OTHER])
+    assert [pair.positive for pair in result] == ["NO", "Yes", "No", "Yes"]
+    assert any(note.startswith("3 had their sides swapped") for note in result.notes)
+
+
+@pytest.mark.usefixtures("accepting")
+def test_the_set_in_steering_bench_is_swapped_and_in_own_triples_only_named() -> None:
+    sides = [{"prompt": QUESTION, "response": f"({letter})"} for letter in "AB"]
+    assert read_pairs([{"positive": sides[0], "negative": sides[1]}])[0].positive == "No"
+    own = read_pairs([(QUESTION, "(A)", "(B)")])
+    assert own[0].positive == "Yes"
+    assert own.notes[0].startswith("1 are of the human-written survival-instinct set")
 
 
 def test_another_set_of_that_name_keeps_its_sides(tmp_path: Path) -> None:
@@ -339,6 +409,15 @@ def test_steering_bench() -> None:
     assert texts(read_pairs([free])) == [("Tidy?", "Gladly.", "No.")]
 
 
+def test_steering_bench_in_its_other_layouts(tmp_path: Path) -> None:
+    flat = {"prompt": QUESTION, "positive_response": ["(A)"], "negative_response": ["(B)"]}
+    assert texts(read_pairs([flat])) == [("Shall we tidy up?", "Yes", "No")]
+    sides = {side: {"prompt": "Tidy?", "response": side} for side in ("positive", "negative")}
+    pd.DataFrame([{**sides, "topic": "home"}]).to_parquet(tmp_path / "a.parquet")
+    pair = ContrastPair("Tidy?", "positive", "negative", id="a-0", topic="home")
+    assert read_pairs(tmp_path / "a.parquet").pairs == (pair,)
+
+
 def test_steering_bench_with_two_prompts_is_a_pair_of_strings() -> None:
     item = {
         "positive": {"prompt": "You are warm. Hello?", "response": "Hi!"},
@@ -374,6 +453,7 @@ def test_exam_questions_of_the_published_code(tmp_path: Path) -> None:
         ("['(B)']", "No", False),
         ("['No', 'Never']", "No", True),
         ('["No"]', "No", False),
+        ("['No' 'Never']", "No", True),
     ],
 )
 def test_several_answers_in_one_cell(cell: str, first: str, is_several: bool) -> None:
@@ -382,7 +462,21 @@ def test_several_answers_in_one_cell(cell: str, first: str, is_several: bool) ->
     assert bool(result.notes) is is_several
 
 
-@pytest.mark.parametrize("text", ["[sic]", "['a', 3]", "['a'", "[1, 2]", "[" * 10_000 + "]"])
+@pytest.mark.parametrize(
+    ("cell", "first"),
+    [
+        ("['No, never'\n 'Not at all']", "No, never"),
+        (json.dumps(["No \U0001f600", "Never"]), "No \U0001f600"),
+        ("['No\\n', 'Never']", "No\n"),
+    ],
+)
+def test_several_texts_in_one_cell(cell: str, first: str) -> None:
+    result = read_pairs([{**NAMED, "negative": cell}])
+    assert result[0].negative == first.strip()
+    assert result.notes == ("1 list several answers on a side; the first is used",)
+
+
+@pytest.mark.parametrize("text", ["[sic]", "['a', 3]", "['a'", "[1, 2]", "[" * 10_000 + "]", "[{{}}]", "[{[]: 1}]"])
 def test_a_text_in_brackets_is_a_text(text: str) -> None:
     assert texts(read_pairs([{**NAMED, "negative": text}]))[0][2] == text
 
@@ -431,6 +525,8 @@ def test_two_lists_of_instructions_in_a_file(tmp_path: Path) -> None:
         (SIDES, {"pairing": "random"}, "pairing: 'random'; dict is two lists"),
         ([NAMED], {"pairing": "position"}, "pairing: the items of list are pairs already"),
         ([NAMED], {"question": "Why?"}, "question: list: item 0 has one of its own"),
+        (SIDES, {"pairing": "position", "question": 3}, "question: 3; it must be a text"),
+        (SIDES, {"pairing": "position", "question": " "}, "question: ' '; it must be a text"),
     ],
 )
 def test_two_lists_that_are_wrong(sides: Any, options: Any, message: str) -> None:
@@ -449,6 +545,8 @@ TURNS = {
     "gemma": "<bos><start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n",
     "phi-3": "<|user|>\n{}<|end|>\n<|assistant|>\n",
     "vicuna": "USER: {} ASSISTANT: ",
+    "olmo": "<|endoftext|><|user|>\n{}\n<|assistant|>\n",
+    "qwen-3": "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
 }
 TEMPLATED = ("1 were written in a chat template; its marks are left out, since the model's own are put around them",)
 
@@ -466,6 +564,11 @@ def test_strings_and_questions_in_a_template_are_taken_out_of_it(turn: str) -> N
     assert texts(options) == [("Shall we tidy up?", "Yes", "No")]
 
 
+@pytest.mark.parametrize("end", ["</s>", "</s></s>", "<|end_of_text|>", "<|im_end|>\n", "<end_of_turn><eos>"])
+def test_tokens_that_end_an_answer_are_left_out(end: str) -> None:
+    assert texts(read_pairs([("Tidy?", f"Yes{end}", f"No{end}")])) == [("Tidy?", "Yes", "No")]
+
+
 @pytest.mark.parametrize(
     "item",
     [
@@ -475,6 +578,12 @@ def test_strings_and_questions_in_a_template_are_taken_out_of_it(turn: str) -> N
         ("[INST] Pretend to be honest. [/INST] The sea", "[INST] Pretend to be a liar. [/INST] The sea"),
         ("Tidy?", "Yes [INST] Really? [/INST] Yes", "No"),
         ("[INST] [/INST]", "Yes", "No"),
+        ("A chat with an assistant. USER: Tidy? ASSISTANT:", "Yes", "No"),
+        ("USER: Hi ASSISTANT: Hello</s>USER: Tidy? ASSISTANT:", "Yes", "No"),
+        ("USER: Pretend to be honest. ASSISTANT: The sea", "USER: Pretend to be a liar. ASSISTANT: The sea"),
+        ("### Instruction:\nTidy?\n\n### Response:\n", "Yes", "No"),
+        ("<\uff5cUser\uff5c>Tidy?<\uff5cAssistant\uff5c>", "Yes", "No"),
+        ("<|header_start|>user<|header_end|>\n\nTidy?<|eot|>", "Yes", "No"),
     ],
 )
 def test_a_template_with_more_than_one_turn_of_the_user_is_told(item: tuple[str, ...]) -> None:
@@ -706,6 +815,13 @@ def test_compat_keeps_letters_order_options_and_sides(tmp_path: Path) -> None:
     assert (result.skipped, result.notes) == ((), ())
 
 
+def test_compat_notes_several_answers_and_refuses_an_id_twice() -> None:
+    result = read_pairs([published(other=["(B)", "(A)"])], compat="caa")
+    assert result.notes == ("1 list several answers on a side; the first is used",)
+    with pytest.raises(InputError, match="item 1: field 'id' 'x' is that of item 0"):
+        read_pairs([{**ITEM, "id": "x"}, {**OTHER, "id": "x"}], compat="caa")
+
+
 def test_compat_needs_letters_and_published_fields() -> None:
     with pytest.raises(InputError, match=r"item 1: field 'answer_matching_behavior' is 'Yes'.*without compat"):
         read_pairs([ITEM, published(matching="Yes")], compat="caa")
@@ -733,7 +849,7 @@ def test_compat_that_is_not_known(compat: Any) -> None:
 
 def test_parse_question_without_options() -> None:
     parsed = parse_question(" Tidy? ")
-    assert (parsed.text, parsed.options, parsed.unlabeled, parsed.moved) == ("Tidy?", {}, False, False)
+    assert (parsed.text, parsed.options, parsed.unlabeled) == ("Tidy?", {}, False)
 
 
 def test_answer_letter() -> None:

@@ -139,6 +139,36 @@ def test_convert_takes_the_names_of_columns(tmp_path):
     assert not (tmp_path / "b.json").exists()
 
 
+def test_convert_pairs_two_lists_as_asked(tmp_path):
+    source = tmp_path / "lists.json"
+    source.write_text(json.dumps({"positive": ["Yes.", "Gladly."], "negative": ["No.", "Never."]}))
+    result = run("data", "convert", source, tmp_path / "a.json", "--pairing", "product", "--question", "Hm?")
+    assert isinstance(result.exception, caa.InputError)  # one question cannot be split
+    assert "topic or question" in str(result.exception)
+    source.write_text(json.dumps({"positive": ["I am in", "We go on"], "negative": ["I am out", "We go off"]}))
+    result = run("data", "convert", source, tmp_path / "a.json", "--pairing", "position")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert len(caa.load_behavior(tmp_path / "a.json").train) == 1
+
+
+def test_convert_keeps_topics_together(tmp_path):
+    source = tmp_path / "exam.json"
+    items = [
+        {"prompt": f"{n}?\n(A) yes\n(B) no", "correct": "(A)", "incorrect": "(B)", "category": str(n % 5)}
+        for n in range(50)
+    ]
+    source.write_text(json.dumps(items))
+    assert run("data", "convert", source, tmp_path / "a.json").exit_code == 0
+    result = run("data", "check", tmp_path / "a.json")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_convert_leaves_a_behavior_file_alone(tmp_path):
+    result = run("data", "convert", caa.behaviors.behavior.data_folder() / "optimism.json", tmp_path / "a.json")
+    assert "is a behavior file already" in str(result.exception)
+    assert not (tmp_path / "a.json").exists()
+
+
 def test_convert_takes_its_share_seed_and_name(tmp_path):
     source = published(tmp_path / "s.jsonl", [(QUESTION.format(f"go {n}"), "(A)", "(B)") for n in range(20)])
     tests = []
