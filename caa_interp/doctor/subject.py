@@ -13,8 +13,8 @@ import torch
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.models.access import input_device, is_bridge, model_id, n_layers
 from caa_interp.models.decoding import Decoder
+from caa_interp.models.hooks import wiring
 from caa_interp.models.memory import free_memory
-from caa_interp.models.unwrapped import wiring
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.vectors.vector import SteeringVector
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import inspect
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from caa_interp.errors import InputError, ModelError
+from caa_interp.models.hooks import has_hooks
 
 if TYPE_CHECKING:
     import torch
@@ -169,6 +169,11 @@ def block_indices(layers: Any) -> tuple[int, ...]:
     return tuple(int(n) for n in given)
 
 
+def float_type(model: Any) -> torch.dtype:
+    """Floating-point type of a model's weights, of which some may be quantized."""
+    return next(weight.dtype for weight in model.parameters() if weight.is_floating_point())
+
+
 def input_device(model: Any) -> torch.device:
     """Device on which the model takes its tokens."""
     import torch
@@ -205,12 +210,13 @@ def reading(model: Any, layers: Iterable[int], read: Callable[[int, torch.Tensor
 def unembed(model: Any, residual: torch.Tensor) -> torch.Tensor:
     """Logits ``[n, d_vocab]`` from the last block's output ``[n, d_model]``: norm, unembedding, cap.
 
-    In float32 at least: between 16 and 32 bfloat16 steps by 0.125, as much as steering often does.
+    In float32 at least, unless somebody hooks the unembedding: between 16 and 32 bfloat16 steps by 0.125, as much as
+    steering often does.
     """
     import torch
 
     residual = residual.to(next(model.ln_final.parameters(), residual).device)
-    if residual.dtype.itemsize >= 4:
+    if residual.dtype.itemsize >= 4 or has_hooks(model.unembed.modules()):
         logits = model.unembed(model.ln_final(residual[None]))[0]
     else:
         norm = {name: weight.float() for name, weight in model.ln_final.named_parameters()}
@@ -232,8 +238,3 @@ def not_numbers(model: Any, label: str) -> ModelError:
         "float64 Hugging Face's masks do not fit a batch of prompts of different lengths: give one prompt at a time, "
         "or load it in float32."
     )
-
-
-def takes_logits_to_keep(model: Any) -> bool:
-    """Whether a bridge's model can leave out the logits of all but the last positions."""
-    return "logits_to_keep" in inspect.signature(model.original_model.forward).parameters

@@ -56,7 +56,9 @@ def takes_tree_masks(model: Any) -> bool:
     # Layers that take another layer's keys and values cannot be run by themselves.
     shared = getattr(_config(model), "num_kv_shared_layers", 0)
     declared = bool(getattr(model.original_model, "_supports_attention_backend", False))
-    return declared and not shared and not carries_state(model) and hasattr(model, "ln_final")
+    # What is offloaded has its weights only while its own module runs.
+    offloaded = any(weight.is_meta for weight in model.parameters())
+    return declared and not shared and not offloaded and not carries_state(model) and hasattr(model, "ln_final")
 
 
 def carries_state(model: Any) -> bool:

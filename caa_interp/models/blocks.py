@@ -6,6 +6,7 @@ else the block was called with. :func:`run_block` then runs one block over other
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,9 +17,9 @@ from torch import nn
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from caa_interp.models.access import is_bridge, n_layers
+from caa_interp.models.access import float_type, is_bridge, n_layers
 from caa_interp.models.attention import Window, attention_windows, layer_kinds
-from caa_interp.models.unwrapped import Wrapper, changes_nothing, unwrapped, wrappers
+from caa_interp.models.unwrapped import is_bare
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 
@@ -55,7 +56,6 @@ class Rows:
 
 class _Call(NamedTuple):
     block: nn.Module
-    wrappers: list[Wrapper]
     device: torch.device
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -67,7 +67,7 @@ class Trunk:
 
     ``residual`` is ``{layer: [batch, n_rows, d_model]}``, and ``keys_values`` are per block ``[batch, n_heads,
     n_before + n_rows, d_head]``: those of the rows and of what was there before. ``calls`` are a bridge's blocks, each
-    with its device and arguments after the stream, and with the wrappers that are taken away while it runs.
+    with its device and its arguments after the stream.
     """
 
     n_rows: int
@@ -75,6 +75,17 @@ class Trunk:
     residual: dict[int, torch.Tensor] = field(default_factory=dict)
     keys_values: list[KeysValues] = field(default_factory=list)
     calls: list[_Call] = field(default_factory=list)
+
+
+class _Pass(NamedTuple):
+    """What a trunk is made of; see :func:`run_trunk`."""
+
+    tokens: torch.Tensor
+    rows: Rows
+    before: Sequence[KeysValues]
+    keep_layers: Sequence[int]
+    stop: int
+    continued: bool
 
 
 @torch.no_grad()
@@ -96,7 +107,7 @@ def run_trunk(
     trunk = Trunk(tokens.shape[1], attention_windows(model))
     before = [(keys.expand(len(tokens), -1, -1, -1), values.expand(len(tokens), -1, -1, -1)) for keys, values in before]
     run = _run_bridge if is_bridge(model) else _run_hooked
-    run(model, trunk, tokens, rows, before, keep_layers, n_layers(model) if stop is None else stop, continued)
+    run(model, trunk, _Pass(tokens, rows, before, keep_layers, n_layers(model) if stop is None else stop, continued))
     return trunk
 
 
@@ -119,15 +130,13 @@ def run_block(
     """
     if not is_bridge(model):
         return _hooked_block(model, layer, residual, rows, before, trunk.windows[layer])[0]
-    block, wrappers, device, args, kwargs = trunk.calls[layer]
+    block, device, args, kwargs = trunk.calls[layer]
     residual = residual.to(device)
     mask = _additive(rows.mask(trunk.windows[layer], residual.shape[1], residual.device), residual.dtype)
     cache = _cache_of([before])
     cache.layers *= layer + 1  # the block asks for the one of its own index
     replace = _Replacement(trunk.n_rows, place, twins, mask, cache)
-    with unwrapped(model, wrappers):
-        output = block(residual, *map(replace, args), **{name: replace(value) for name, value in kwargs.items()})
-    return _stream(output)
+    return _stream(block(residual, *map(replace, args), **{name: replace(value) for name, value in kwargs.items()}))
 
 
 def _cache_of(keys_values: Sequence[KeysValues]) -> DynamicCache:
@@ -146,38 +155,25 @@ def _stream(output: Any) -> torch.Tensor:
     return output[0] if isinstance(output, tuple) else output
 
 
-def _run_bridge(
-    model: Any,
-    trunk: Trunk,
-    tokens: torch.Tensor,
-    rows: Rows,
-    before: Sequence[KeysValues],
-    keep_layers: Sequence[int],
-    stop: int,
-    continued: bool,
-) -> None:
-    cache = _cache_of(before)
-    options: dict[str, Any] = {"past_key_values": cache} if continued or before else {}
-    dtype = next(model.original_model.parameters()).dtype
+def _run_bridge(model: Any, trunk: Trunk, asked: _Pass) -> None:
+    tokens, rows = asked.tokens, asked.rows
+    cache = _cache_of(asked.before)
+    options: dict[str, Any] = {"past_key_values": cache} if asked.continued or asked.before else {}
     masks = {
-        kind: _additive(rows.mask(window, trunk.n_rows, tokens.device), dtype)
+        kind: _additive(rows.mask(window, trunk.n_rows, tokens.device), float_type(model))
         for kind, window in dict(zip(layer_kinds(model), trunk.windows, strict=True)).items()
     }
-    found = wrappers(model.original_model)
-    run = model
-    blocks: dict[nn.Module, list[Wrapper]] = {block: [] for block in list(model.blocks)[:stop]}
-    if bare := changes_nothing(model, found):
-        inner: list[Any] = [block.original_component for block in blocks]
-        run, blocks = model.original_model, {block: wrappers(block) for block in inner}
-    with unwrapped(model, found if bare else []), _watched(trunk, blocks, keep_layers), suppress(_StopError):
-        run(
+    bare = is_bare(model)
+    blocks = list(model.blocks)[: asked.stop]  # without wrappers, if these are taken away
+    with _watched(trunk, blocks, asked.keep_layers), suppress(_StopError):
+        (model.original_model if bare else model)(
             tokens,
             # Models whose layers are of several kinds take one mask for each.
             attention_mask=masks if len(masks) > 1 else masks.popitem()[1],
             position_ids=rows.positions[:, -tokens.shape[1] :],
             **options,
         )
-    if continued:
+    if asked.continued:
         trunk.keys_values = [(layer.keys, layer.values) for layer in cache.layers]
 
 
@@ -186,14 +182,18 @@ class _StopError(Exception):
 
 
 @contextmanager
-def _watched(trunk: Trunk, blocks: dict[nn.Module, list[Wrapper]], keep_layers: Sequence[int]) -> Iterator[None]:
+def _watched(trunk: Trunk, blocks: Sequence[Any], keep_layers: Sequence[int]) -> Iterator[None]:
     """Record what each block is called with and what it returns; end the pass after the last one."""
+    thread = threading.get_ident()  # a user may run the model in another one meanwhile
 
     def record_call(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # The stream itself is not held: that of every block at once may be gigabytes.
-        trunk.calls.append(_Call(block, blocks[block], args[0].device, args[1:], kwargs))
+        if threading.get_ident() == thread:
+            trunk.calls.append(_Call(block, args[0].device, args[1:], kwargs))
 
     def record_output(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        if threading.get_ident() != thread:
+            return
         layer = len(trunk.calls) - 1
         if layer in keep_layers:
             trunk.residual.update({layer: _stream(output)})
@@ -246,25 +246,17 @@ def _additive(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.where(allowed, zero, torch.finfo(dtype).min)[:, None]
 
 
-def _run_hooked(
-    model: Any,
-    trunk: Trunk,
-    tokens: torch.Tensor,
-    rows: Rows,
-    before: Sequence[KeysValues],
-    keep_layers: Sequence[int],
-    stop: int,
-    continued: bool,
-) -> None:
-    residual = model.hook_embed(model.embed(tokens))
+def _run_hooked(model: Any, trunk: Trunk, asked: _Pass) -> None:
+    residual = model.hook_embed(model.embed(asked.tokens))
     if model.cfg.positional_embedding_type == "standard":
-        residual = residual + model.hook_pos_embed(model.pos_embed.W_pos[rows.positions[:, -tokens.shape[1] :]])
-    for layer in range(stop):
-        past = before[layer] if before else None
-        residual, keys_values = _hooked_block(model, layer, residual, rows, past, trunk.windows[layer])
-        if layer in keep_layers:
+        positions = asked.rows.positions[:, -asked.tokens.shape[1] :]
+        residual = residual + model.hook_pos_embed(model.pos_embed.W_pos[positions])
+    for layer in range(asked.stop):
+        past = asked.before[layer] if asked.before else None
+        residual, keys_values = _hooked_block(model, layer, residual, asked.rows, past, trunk.windows[layer])
+        if layer in asked.keep_layers:
             trunk.residual[layer] = residual
-        if continued:
+        if asked.continued:
             trunk.keys_values.append(keys_values)
 
 
@@ -291,8 +283,11 @@ def _hooked_block(
 @contextmanager
 def _causal_mask_replaced(attention: Any, mask: torch.Tensor) -> Iterator[None]:
     """Let an attention module use ``mask``, boolean ``[batch, 1, query, key]``, where it would build a causal one."""
+    thread, own = threading.get_ident(), attention.apply_causal_mask
 
-    def apply(scores: torch.Tensor, *_: Any) -> torch.Tensor:
+    def apply(scores: torch.Tensor, *others: Any) -> torch.Tensor:
+        if threading.get_ident() != thread:
+            return own(scores, *others)
         return torch.where(mask, scores, attention.IGNORE.to(scores.device))
 
     attention.apply_causal_mask = apply

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from caa_interp.models.access import input_device, is_bridge, not_numbers, takes_logits_to_keep
+from caa_interp.models.access import input_device, is_bridge, not_numbers
 from caa_interp.models.attention import carries_state, rotary_boundary
 
 
@@ -25,11 +25,10 @@ class Decoder:
 
     def __init__(self, model: Any, longest: int = 0) -> None:
         self.model = model
-        has_cache = not is_bridge(model) or (
-            not carries_state(model) and "past_key_values" in inspect.signature(model.original_model.forward).parameters
-        )
+        taken = inspect.signature(model.original_model.forward).parameters if is_bridge(model) else {}
+        has_cache = not is_bridge(model) or (not carries_state(model) and "past_key_values" in taken)
         self.cached = has_cache and longest <= (rotary_boundary(model) or longest)
-        self.takes_keep = is_bridge(model) and self.cached and takes_logits_to_keep(model)
+        self.takes_keep = self.cached and "logits_to_keep" in taken
         self.cache: Any = None
         self.mask: torch.Tensor | None = None  # of everything so far, on the CPU
         self._read: list[list[int]] = []

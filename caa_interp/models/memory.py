@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from caa_interp.models.access import n_layers
+from caa_interp.models.access import float_type, n_layers
 
 if TYPE_CHECKING:
     import torch
@@ -33,4 +33,4 @@ def rows_that_fit(model: Any, row_bytes: int, share: float) -> int:
 def cache_bytes(model: Any) -> int:
     """Bytes of one token's keys and values in all layers."""
     n_heads = getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads
-    return 2 * n_layers(model) * int(n_heads) * int(model.cfg.d_head) * next(model.parameters()).element_size()
+    return 2 * n_layers(model) * int(n_heads) * int(model.cfg.d_head) * float_type(model).itemsize

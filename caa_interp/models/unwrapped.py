@@ -6,79 +6,94 @@ can look inside. Where nobody looks, that only takes time: more than half of it 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from torch import nn
 
-from caa_interp.models.access import lock_of
+from caa_interp.models.access import is_bridge, lock_of
+from caa_interp.models.hooks import has_hooks
+
+_bare: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-class Wrapper(NamedTuple):
-    """A module ``outer`` of a bridge that stands for a Hugging Face module ``inner``, as ``owner.name``."""
+class _Wrapper(NamedTuple):
+    """A module ``outer`` of a bridge that stands for a Hugging Face module, as ``owner.name``."""
 
     owner: nn.Module
     name: str
-    outer: nn.Module
-    inner: nn.Module
+    outer: Any
 
 
-def wrappers(module: nn.Module) -> list[Wrapper]:
-    """Wrappers inside a Hugging Face module of a bridge, at any depth."""
-    found, waiting, seen = [], [module], set()
-    while waiting:
-        owner = waiting.pop()
-        if owner in seen:
-            continue
-        seen.add(owner)
-        for name, child in owner._modules.items():
-            if child is None:
-                continue
-            inner = getattr(child, "original_component", None)
-            if inner is not None:
-                found.append(Wrapper(owner, name, child, inner))
-            waiting.append(child if inner is None else inner)
-    return found
-
-
-def changes_nothing(model: Any, found: Sequence[Wrapper]) -> bool:
-    """Whether a bridge computes the same without its wrappers: nobody hooks them, and they hold no weights."""
-    if getattr(model, "compatibility_mode", False) or getattr(model, "_weights_processed", False):
-        return False
-    return not any(
-        len(module._forward_hooks) > wiring(module)
-        for wrapper in found
-        for module in (wrapper.outer, *wrapper.outer.children())
-        if module is not wrapper.inner
-    )
-
-
-def wiring(module: nn.Module) -> int:
-    """Number of a hook point's hooks by which TransformerLens itself joins it to others, as in OPT."""
-    hooks = (getattr(handle, "user_hook", None) for handle in getattr(module, "fwd_hooks", ()))
-    return sum(getattr(hook, "__module__", "").startswith("transformer_lens.") for hook in hooks)
+def is_bare(model: Any) -> bool:
+    """Whether a model's wrappers are taken away at present."""
+    return model in _bare
 
 
 @contextmanager
-def unwrapped(model: Any, found: Sequence[Wrapper]) -> Iterator[None]:
-    """Take wrappers away while the context is open, and let attention be computed in one step where it can be.
+def bare(model: Any) -> Iterator[None]:
+    """Run a model's blocks without wrappers while the context is open, if it computes the same without them.
 
-    Meanwhile no other thread of this package runs the model, for its hooks would not be called.
+    Attention is then computed in one step where it can be. Meanwhile no other thread of this package runs the model,
+    for its hooks would not be called.
     """
-    config = model.original_model.config
     with lock_of(model):
+        wrappers, plain = _wrappers(model.original_model) if is_bridge(model) else ([], set())
+        if not wrappers or not changes_nothing(model, plain):
+            yield
+            return
+        config = model.original_model.config.get_text_config(decoder=True)
         asked = config._attn_implementation
         try:
-            for owner, name, _, inner in found:
-                owner._modules[name] = inner
-            if found and fuses_attention(model):
+            _bare.add(model)
+            for owner, name, outer in wrappers:
+                owner._modules[name] = outer.original_component
+            if fuses_attention(model):
                 config._attn_implementation = "sdpa"
             yield
         finally:
+            _put_back(wrappers)
             config._attn_implementation = asked
-            for owner, name, outer, _ in found:
-                owner._modules[name] = outer
+            _bare.discard(model)
+
+
+def _wrappers(module: nn.Module) -> tuple[list[_Wrapper], set[nn.Module]]:
+    """Wrappers inside a Hugging Face module of a bridge, at any depth, and the plain modules."""
+    found, waiting, plain = [], [module], set()
+    while waiting:
+        owner = waiting.pop()
+        if owner in plain:
+            continue
+        plain.add(owner)
+        for name, child in owner._modules.items():
+            inner = getattr(child, "original_component", None)
+            if child is not None and inner is not None:
+                found.append(_Wrapper(owner, name, child))
+            if child is not None:
+                waiting.append(child if inner is None else inner)
+    return found, plain
+
+
+def changes_nothing(model: Any, plain: set[nn.Module]) -> bool:
+    """Whether a bridge computes the same without what is around its ``plain`` modules.
+
+    That is so where nobody hooks it, and where it holds no weights of its own.
+    """
+    if getattr(model, "compatibility_mode", False) or getattr(model, "_weights_processed", False):
+        return False
+    around = {*model.modules(), *model.hook_dict.values()} - plain
+    return not has_hooks(around)
+
+
+def _put_back(wrappers: Sequence[_Wrapper]) -> None:
+    try:
+        for owner, name, outer in wrappers:
+            owner._modules[name] = outer
+    except KeyboardInterrupt:
+        _put_back(wrappers)
+        raise
 
 
 def fuses_attention(model: Any) -> bool:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from numbers import Integral
 from typing import Any
 
@@ -92,20 +92,25 @@ def steer(
             "intervention to caa.generate(model, prompts, steering=[...]), or choose other positions."
         )
     context = _Context(model, interventions, None if prompt_length is None else _checked_lengths(prompt_length))
-    _contexts.setdefault(model, []).append(context)
-    _note(model)
-    try:
-        with context.hooks():
-            yield
-    finally:
-        _contexts[model].remove(context)
-        _note(model)
+    with ExitStack() as stack:
+        with lock_of(model):  # what another thread computes is not steered from its middle on
+            stack.callback(_close, context)
+            _contexts.setdefault(model, []).append(context)
+            _note(model)
+            stack.enter_context(context.hooks())
+        yield
     if not context.used and any(one.multiplier for one in interventions):
         warnings.warn(
             "steer: no position was changed. Either the model did not run in the block, its hooks were removed there "
             "(model.reset_hooks()), or the positions lie outside what it was given.",
             stacklevel=3,
         )
+
+
+def _close(context: _Context) -> None:
+    with lock_of(context.model):
+        _contexts[context.model].remove(context)
+        _note(context.model)
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +56,7 @@ def write_all(
     answers: dict[Place, list[int]] = {place: [] for place in every}
     portions = _portions(model, [len(prompt) + max_new_tokens for prompt in prompts], every)
 
-    def steps() -> Iterator[dict[Place, int]]:
+    def steps() -> Generator[dict[Place, int]]:
         for places in portions:
             numbers = list(dict.fromkeys(number for number, _, _ in places))
             rows = [
@@ -72,9 +73,10 @@ def write_all(
                         break
                     yield {places[row]: token for row, token in step.items()}
 
-    for step in track(steps(), "Generating", progress, total=len(portions) * max_new_tokens):
-        for place, token in step.items():
-            answers[place].append(token)
+    with closing(steps()) as taken:  # its hooks go with it, also when the loop is interrupted
+        for step in track(taken, "Generating", progress, total=len(portions) * max_new_tokens):
+            for place, token in step.items():
+                answers[place].append(token)
     return answers
 
 

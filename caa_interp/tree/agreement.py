@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from caa_interp.models.access import model_id
+from caa_interp.models.access import float_type, model_id
 from caa_interp.tree.branches import Branch, TreeResult
 from caa_interp.tree.plain import run_plain
 
@@ -51,8 +51,8 @@ def agree(model: Any, trees: Sequence[Sequence[Branch]], results: Sequence[TreeR
             continue
         longest = max(mine, key=lambda index: length(trees[index]))
         if length(trees[longest]) > trust.longest[edited]:
-            trust.longest[edited] = length(trees[longest])
             trust.agrees &= _close(model, trust, trees[longest], results[longest], layers)
+            trust.longest[edited] = length(trees[longest])
     return trust.agrees
 
 
@@ -72,8 +72,7 @@ def _close(model: Any, trust: _Trust, branches: Sequence[Branch], result: TreeRe
         alone = [run_plain(model, [branch], layers) for branch in probes]
         trust.noise = max(_difference(plain, at, one, 0) for at, one in enumerate(alone))
     difference = max(_difference(plain, at, result, index) for at, index in enumerate(some))
-    dtype = next(weight.dtype for weight in model.parameters() if weight.is_floating_point())
-    least = _LEAST_TOLERANCE[dtype]
+    least = _LEAST_TOLERANCE.get(float_type(model), max(_LEAST_TOLERANCE.values()))
     close = difference <= max(least, _TIMES_NOISE * trust.noise)
     if not close:
         warnings.warn(

@@ -31,7 +31,7 @@ def run_plain(model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> 
     order = sorted(range(len(branches)), key=lambda index: len(branches[index].tokens))
     found: dict[int, tuple[torch.Tensor, ...]] = {}
     longest = max(len(branch.tokens) for branch in branches)
-    size = _rows_at_once(model, branches, longest)
+    size = _branches_at_once(model, branches, longest)
     boundary = rotary_boundary(model) or longest
     n_within = sum(len(branch.tokens) <= boundary for branch in branches)
     starts = [*range(0, n_within, size), *range(n_within, len(order), size), len(order)]
@@ -50,7 +50,7 @@ def run_plain(model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> 
     return TreeResult(list(answers), torch.stack(means), list(compared), "plain")
 
 
-def _rows_at_once(model: Any, branches: Sequence[Branch], longest: int) -> int:
+def _branches_at_once(model: Any, branches: Sequence[Branch], longest: int) -> int:
     """Number of branches whose keys, values and logits fit the memory."""
     first_asked = min(at for branch in branches for at in (*_asked(branch), len(branch.tokens) - 1))
     n_logits = longest - first_asked if Decoder(model, longest).takes_keep else longest
@@ -114,12 +114,13 @@ def _run_batch(
 
 
 def _finer(model: Any, logits: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-    """Compute logits again from the last residual stream, in float32, unless the model has more between the two."""
+    """Compute logits again from the last residual stream, in float32; not in rows where the model has more between."""
     if logits.dtype.itemsize >= 4 or not takes_tree_masks(model):
         return logits
     finer = unembed(model, residual.flatten(0, 1)).view(logits.shape).to(logits.device)
-    rounding = 0.02 * logits.abs().max()
-    return finer if bool(((finer - logits).abs() <= rounding).all()) else logits
+    rounding = 0.02 * logits.abs().amax((1, 2), keepdim=True)
+    alike = ((finer - logits).abs() <= rounding).all(2, keepdim=True).all(1, keepdim=True)
+    return torch.where(alike, finer, logits.to(finer))
 
 
 def target_log_probs(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

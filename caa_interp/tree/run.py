@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import input_device, n_layers, not_numbers, on_cpu, steered
+from caa_interp.models.access import input_device, lock_of, n_layers, not_numbers, on_cpu, steered
 from caa_interp.models.attention import rotary_boundary, takes_tree_masks
 from caa_interp.models.blocks import Trunk
 from caa_interp.models.memory import rows_that_fit
+from caa_interp.models.unwrapped import bare
 from caa_interp.tree.agreement import agree, agreed_so_far, length
 from caa_interp.tree.branches import Branch, Path, TreeResult
 from caa_interp.tree.passes import Part, run_base, run_variants
@@ -68,12 +69,15 @@ def run_trees(
     for first in waiting:
         window = [first, *islice(waiting, _n_beside(model, first) - 1)]
         results: list[TreeResult] | None = None
-        if _path(model, path) == "tree" and max(map(length, window)) <= (rotary_boundary(model) or math.inf):
-            prefix = prefix.fitted_to(model, window)
-            results = _run_trees(model, window, list(layers), prefix)
-            if path is None and not agree(model, window, results, list(layers)):
-                results = None
-        yield from results or [run_plain(model, branches, list(layers)) for branches in window]
+        with lock_of(model):
+            if _path(model, path) == "tree" and max(map(length, window)) <= (rotary_boundary(model) or math.inf):
+                with bare(model):
+                    prefix = prefix.fitted_to(model, window)
+                    results = _run_trees(model, window, list(layers), prefix)
+                if path is None and not agree(model, window, results, list(layers)):
+                    results = None
+            results = results or [run_plain(model, branches, list(layers)) for branches in window]
+        yield from results
 
 
 def _n_beside(model: Any, branches: Sequence[Branch]) -> int:
@@ -231,7 +235,8 @@ def _run_trees(
 def _rows_that_fit(model: Any, n_keys: int) -> int:
     """Number of rows, each with that many keys, whose attention scores and hidden units fit the free memory."""
     # While a block computes, it holds several copies of scores and hidden units.
-    row_bytes = 4 * (4 * int(model.cfg.n_heads) * n_keys + 4 * int(model.cfg.d_mlp))
+    n_hidden = int(model.cfg.d_mlp or 4 * model.cfg.d_model)
+    row_bytes = 4 * (4 * int(model.cfg.n_heads) * n_keys + 4 * n_hidden)
     return rows_that_fit(model, row_bytes, _SHARE_OF_FREE_MEMORY)
 
 

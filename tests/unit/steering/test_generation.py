@@ -613,3 +613,17 @@ def test_answers_that_cannot_be_computed_are_an_error_and_not_an_empty_text(tiny
     with pytest.raises(caa.errors.ModelError, match="give one prompt at a time, or load it in float32"):
         caa.generate(tiny_llama_64, ["Is it good?", "What do you think of the weather today?"], max_new_tokens=3)
     assert len(caa.generate(tiny_llama_64, ["Is it good?"], max_new_tokens=3)) == 1
+
+
+def test_an_interrupt_between_tokens_leaves_no_hooks(tiny_llama, monkeypatch):
+    def interrupted(items, *_, **__):
+        yield next(iter(items))
+        raise KeyboardInterrupt
+
+    tokens = torch.tensor([[0, 5, 9, 12]])
+    expected = tiny_llama(tokens)
+    monkeypatch.setattr(writing, "track", interrupted)
+    with pytest.raises(KeyboardInterrupt) as kept:  # as a notebook keeps the last error
+        caa.generate(tiny_llama, QUESTIONS, vector=VECTOR, layer=1, max_new_tokens=5)
+    assert torch.equal(tiny_llama(tokens), expected)
+    assert kept.traceback

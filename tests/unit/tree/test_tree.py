@@ -266,6 +266,21 @@ def test_a_tree_that_disagrees_is_said_once_and_not_used(tiny_llama, monkeypatch
             assert torch.equal(mine, theirs)
 
 
+def test_a_comparison_that_was_interrupted_is_made_again(tiny_llama, monkeypatch):
+    branches = [asked((*TRUNK, 80, 81), (edit_from(1, direction(1), 7),)), asked((*TRUNK, 82))]
+    wrong_tree(monkeypatch, lambda log_probs, residual: ([answers + 0.1 for answers in log_probs], residual))
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tree_agreement, "run_plain", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_tree(tiny_llama, branches)
+    with pytest.warns(UserWarning, match="does not agree"):
+        assert run_tree(tiny_llama, branches).path == "plain"
+
+
 def test_a_tree_that_gives_nan_is_not_used(tiny_llama, monkeypatch):
     wrong_tree(monkeypatch, lambda log_probs, residual: ([answers * float("nan") for answers in log_probs], residual))
     with pytest.warns(UserWarning, match="does not agree"):
@@ -275,9 +290,11 @@ def test_a_tree_that_gives_nan_is_not_used(tiny_llama, monkeypatch):
 def test_wrong_steering_is_found_although_the_first_tree_had_none(tiny_llama, monkeypatch):
     assert run_tree(tiny_llama, [asked((*TRUNK, 80))]).path == "tree"
 
+    right = tree_run._run_trees
+
     def unsteered(model, trees, layers, prefix):
         without = [[Branch(b.tokens, (), b.targets, b.reads) for b in branches] for branches in trees]
-        return [tree_run.run_plain(model, branches, layers) for branches in without]
+        return right(model, without, layers, prefix)
 
     monkeypatch.setattr(tree_run, "_run_trees", unsteered)
     with pytest.warns(UserWarning, match="does not agree"):
