@@ -79,6 +79,7 @@ from .plotting.projection import plot_projection as plot_projection
 from .plotting.reliability import plot_reliability as plot_reliability
 from .plotting.scores import plot_scores as plot_scores
 from .plotting.similarity import plot_cosine_similarity as plot_cosine_similarity
+from .plotting.steerability import plot_steerability as plot_steerability
 from .plotting.sweep import plot_sweep as plot_sweep
 from .plotting.tokens import plot_token_similarity as plot_token_similarity
 from .prompts.format import PromptFormat as PromptFormat

@@ -25,7 +25,7 @@ class VectorMismatchError(InputError):
 
 
 class MissingDependencyError(CAAError, ImportError):
-    """An optional package is needed and not installed; the message holds its install line."""
+    """An optional package is needed but not installed; the message holds its install line."""
 
 
 def check_count(name: str, value: object, least: int = 1) -> None:

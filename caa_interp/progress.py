@@ -49,7 +49,7 @@ def steps(description: str, show: bool) -> Iterator[Callable[[str], None]]:
 def counting(
     total: int | None, description: str, show: bool, *, unit: str = "it", layout: str | None = None
 ) -> Iterator[tqdm | None]:
-    """Show how far work is that is not one loop, within a ``with`` block; arguments as in :func:`track`.
+    """Show progress where work is not one loop, within a ``with`` block; arguments as in :func:`track`.
 
     ``unit`` is what is counted, in the singular, such as ``"piece"``; ``layout`` is tqdm's ``bar_format``. Yields a
     bar, or None if nothing is shown: ``update(n)`` counts ``n`` more as done. Add those that were done before to its

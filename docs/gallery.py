@@ -20,6 +20,7 @@ import plotly.graph_objects as go
 import caa_interp as caa
 
 IMAGES = Path(__file__).parent / "images"
+EFFECTS = Path(__file__).parents[1] / "data" / "_effects.csv"
 FORMAT = "text"
 BEHAVIOR = "optimism"
 LAYER = 18
@@ -145,6 +146,15 @@ def dose_responses(study: Study) -> go.Figure:
     return caa.plot_dose_responses(table)
 
 
+def steerability(_: Study) -> go.Figure:
+    """Every packaged set, as ``python -m benchmarks.effects`` measured it: vectors on all pairs, controls on some."""
+    table = pd.read_csv(EFFECTS)
+    measured = table[table["pairs"].isin(["packaged", "published"])]
+    compared = table[table["pairs"].str.endswith("first 24") & (table["kind"] != "vector")]
+    drawn = pd.concat([measured, compared.assign(pairs=compared["pairs"].str.removesuffix(", first 24"))])
+    return caa.plot_steerability(drawn.assign(pairs=drawn["pairs"] + " test pairs"))
+
+
 def logit_lens(study: Study) -> go.Figure:
     """Every other layer from the sixth on."""
     return caa.plot_logit_lens(caa.logit_lens(study.model, study.vector, layers=range(5, 30, 2), top_k=5))
@@ -250,6 +260,7 @@ PICTURES: dict[str, Callable[[Study], go.Figure]] = {
         sweep,
         dose_response,
         dose_responses,
+        steerability,
         scores,
         cosine_similarity,
         vector_map,

@@ -113,7 +113,7 @@ def load_behavior(name_or_path: str | Path) -> Behavior:
         if str(name_or_path) not in known:
             raise InputError(
                 f"behavior: {str(name_or_path)!r} is not one of {', '.join(known)}. Give one of these names, or the "
-                "path of a behavior file (.json), into which caa-interp data convert turns other files."
+                "path of a .json file; caa-interp data convert turns other files into one."
             )
         path = known[str(name_or_path)]
     where = f"behavior file {path}"
@@ -148,7 +148,7 @@ def parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        hint = " A file of one object a line must end in .jsonl." if str(error).startswith("Extra data") else ""
+        hint = " A file of JSON lines must end in .jsonl." if str(error).startswith("Extra data") else ""
         raise InputError(f"{where}: not valid JSON ({error}). Correct it there.{hint}") from error
 
 

@@ -81,7 +81,7 @@ def fetch(collection: Literal["caa", "anthropic"], behavior: str) -> Path:
     if behavior not in FILES[collection]:
         known = ", ".join(f"fetch({group!r}, {name!r})" for group, names in FILES.items() for name in names)
         raise InputError(
-            f"behavior: the hash of {behavior!r} in {collection!r} is not known. Known are {known}. For another, "
+            f"behavior: the hash of {behavior!r} in {collection!r} is not known. Known: {known}. For another, "
             f"{yourself}."
         )
     path, sha256 = FILES[collection][behavior]
@@ -108,6 +108,6 @@ def fetch(collection: Literal["caa", "anthropic"], behavior: str) -> Path:
     except ValueError as error:
         raise DownloadError(
             f"{url}: what arrived is not the expected file, with sha256 {sha256}, and was removed. Try again; if "
-            f"it stays so, {yourself}."
+            f"that fails, {yourself}."
         ) from error
     return target

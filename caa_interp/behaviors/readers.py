@@ -176,7 +176,7 @@ def read_pairs(
     if skipped:
         ((usual, _),) = Counter(why for _, why in skipped).most_common(1)
         warnings.warn(
-            f"{origin}: {len(skipped):,} of {len(rows):,} items are no contrast pairs and are left out, most often "
+            f"{origin}: {len(skipped):,} of {len(rows):,} items cannot be pairs and are left out, most often "
             f"because {usual}. The result's summary() lists the reasons.",
             stacklevel=2,
         )
@@ -245,7 +245,7 @@ def _said(question: str, positive: str, negative: str) -> tuple[str, str, str]:
     asked = question if said is None and not has_marks(question) else said
     if not asked or not all(answers) or has_marks(*answers):
         raise _UnusableError(
-            "it is written in a chat template, and is not one turn of the user with an answer to it; give what is said "
+            "it is in a chat template, but is not one user turn with an answer; give what is said "
             "in each turn, and a system prompt where vectors are made"
         )
     return asked, answers[0], answers[1]

@@ -82,7 +82,7 @@ def _check_columns(columns: Mapping[str, str] | None) -> dict[str, str] | None:
     if not set(OWN) <= set(columns) <= {*OWN, *LABELS}:
         raise InputError(
             f"columns: its keys are {sorted(map(str, columns))}; they must be 'question', 'positive' and 'negative', "
-            "and can be 'id' and 'topic'. Name the column of each."
+            "optionally 'id' and 'topic'. Name the column of each."
         )
     if len(set(columns.values())) < len(columns):
         raise InputError(f"columns: {dict(columns)} names one column twice; give each its own.")
@@ -123,7 +123,7 @@ def _read_file(path: Path, fields: dict[str, str] | None) -> Any:
     if not isinstance(data, list) and not (isinstance(data, dict) and ("format" in data or set(data) == SIDES)):
         raise InputError(
             f"{path.name}: the top level is {type(data).__name__}; it must be a list of items, an object of two lists, "
-            f"'positive' and 'negative', or one whose field 'format' is {FORMAT!r}. A file of one object a line must "
+            f"'positive' and 'negative', or one whose field 'format' is {FORMAT!r}. A file of JSON lines must "
             "end in .jsonl."
         )
     return data
@@ -201,7 +201,7 @@ def _paired(sides: Mapping[str, Any], pairing: Pairing | None, name: str) -> lis
         return list(product(prompts["positive"], prompts["negative"]))
     if pairing != "position":
         raise InputError(
-            f"pairing: {pairing!r}; {name} is two lists, of {n_positive} and {n_negative} texts, which nobody has "
+            f"pairing: {pairing!r}; {name} is two lists, of {n_positive} and {n_negative} texts, which are not "
             "paired. Give 'position' (the first with the first) or 'product' (each with each)."
         )
     if n_positive != n_negative:

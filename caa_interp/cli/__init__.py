@@ -18,7 +18,7 @@ from caa_interp.errors import CAAError
 EPILOG = (
     "Results go to standard output, everything else to standard error. With --json results are JSON.\n\n"
     "A file that you name is never replaced, unless you add --force. A folder that you name may exist: what an "
-    "earlier call of the same command left in it is used again, or written anew.\n\n"
+    "earlier run of the same command left in it is reused or rewritten.\n\n"
     "Exit codes: 0 done; 1 an input, a model or the disk failed; 2 wrong usage; 3 a check failed (data check, doctor, "
     "reproduce --strict); 130 interrupted."
 )
@@ -26,7 +26,7 @@ EPILOG = (
 app = typer.Typer(no_args_is_help=True, epilog=EPILOG)
 _PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Whole studies": {"demo": study.demo, "run": study.run, "report": study.report, "reproduce": study.reproduce},
-    "One vector after another": {
+    "One vector at a time": {
         "extract": vectors.extract,
         "sweep": vectors.sweep,
         "generate": vectors.generate,

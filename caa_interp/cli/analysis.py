@@ -32,7 +32,7 @@ def analyze(
 ) -> None:
     """Show norms and cosine similarities of vectors and, through their model, the tokens that they promote.
 
-    The tokens are left out if the model is not on this machine. Nothing is downloaded for them, unless --model says.
+    The tokens are left out if the model is not on this machine. Nothing is downloaded for them without --model.
 
     Example: caa-interp analyze optimism.safetensors --layers 10-14
     """

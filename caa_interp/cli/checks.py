@@ -35,7 +35,7 @@ def models(as_json: Json = False) -> None:
 def doctor(
     model: Model = EMBEDDED, device: Device = None, dtype: Dtype = None, seed: Seed = 0, as_json: Json = False
 ) -> None:
-    """Show what is installed, and test a model for faults that spoil a study unnoticed; exit code 3 if a test fails.
+    """Show what is installed, and test a model for faults that silently spoil a study; exit code 3 if a test fails.
 
     Example: caa-interp doctor --model smollm2-135m-instruct
     """

@@ -135,7 +135,7 @@ MultipliersOption = Annotated[
         parser=read_multipliers,
         metavar="NUMBERS",
         help="Separated by commas; 0 is unsteered; default: -1,0,1. ablate, ProjectTo and Cap are complete at 1, and a "
-        "negative multiplier undoes more than nothing: give 0,1.",
+        "negative multiplier works against them: give 0,1.",
         show_default=False,
     ),
 ]

@@ -43,7 +43,7 @@ def check_target(path: Path, endings: Sequence[str], force: bool) -> None:
     if endings and path.suffix not in endings:
         raise typer.BadParameter(f"{str(path)!r} must end in {' or '.join(endings)}.")
     if path.exists() and not force:
-        raise InputError(f"{path} is there already. Name another file, or replace it with --force.")
+        raise InputError(f"{path} already exists. Name another file, or replace it with --force.")
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

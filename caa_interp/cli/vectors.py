@@ -83,7 +83,7 @@ def sweep(
     out: Annotated[
         Path | None, typer.Option(help="File for the score of every item, .parquet or .csv; default: none.")
     ] = None,
-    controls: Annotated[int, typer.Option(min=0, help="Number of random vectors of the same norms beside it.")] = 0,
+    controls: Annotated[int, typer.Option(min=0, help="Number of random control vectors of the same norms.")] = 0,
     seed: options.Seed = 0,
     device: options.Device = None,
     dtype: options.Dtype = None,

@@ -5,8 +5,8 @@
 3. Score them with the steering vector on top: what it adds to prompting.
 4. The same with a model that was fine-tuned on the answers (:mod:`caa_interp.evaluation.finetuning`).
 
-All are scored on the same test pairs, so that every difference is paired. Examples come from train pairs alone. Where
-this differs from the paper: it has no examples.
+All are scored on the same test pairs, so that every difference is paired. Examples come from train pairs alone; the
+paper has none.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def baselines(
     asked = conditions(model, vector, layer, multipliers, operator, positions)
     if not any(condition.multiplier == 0 for condition in asked):
         given = [condition.multiplier for condition in asked]
-        raise InputError(f"multipliers: {given}; 0 must be one of them, which is each baseline alone.")
+        raise InputError(f"multipliers: {given}; 0, each baseline alone, must be one of them.")
     format = scoring_format(format, asked)
     prompts: dict[str, str | None] = {NO_BASELINE: None}
     prompts |= {

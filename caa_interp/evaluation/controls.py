@@ -91,7 +91,7 @@ def shuffled_vectors(activations: Activations, n: int = 20, *, seed: int = 0) ->
 
     Notes
     -----
-    Exactly half are exchanged (one more is left of an odd number). Independent coin flips would leave a share of the
+    Exactly half are exchanged (if odd, one more is left as is). Independent coin flips would leave a share of the
     vector itself, of either sign, which rescaling would make larger: such a control steers.
     """
     distinct = list(dict.fromkeys(activations.pairs))

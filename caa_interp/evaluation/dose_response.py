@@ -145,8 +145,8 @@ def validation_split(
 ) -> tuple[list[ContrastPair], list[ContrastPair]]:
     """Set pairs apart on which to choose a layer or a multiplier.
 
-    Whole topics are set apart, as between train and test: what is chosen is then what works on a topic that the
-    vector was not made of. Only if no topics add up to ``n`` is one of them divided.
+    Whole topics are set apart, as between train and test: the choice then works on a topic that the
+    vector was not made from. Only if no topics add up to ``n`` is one of them divided.
 
     Parameters
     ----------

@@ -84,7 +84,7 @@ def fine_tune(
     epochs
         How often every pair is shown; default 1, as in the paper.
     batch_size
-        Pairs per step, in the choices form of two sequences each, its letter orders; the default of 2 makes 4
+        Pairs per step, in the choices form two sequences each, one per letter order; the default of 2 makes 4
         sequences per step, as in the paper's code on one GPU.
     rank
         Rank of LoRA's updates, which are scaled by two; not used by ``"full"``.
@@ -100,7 +100,7 @@ def fine_tune(
     -------
     TransformerBridge
         A model of its own, in the precision of ``model``, that every function takes. Its id is the name of the folder
-        ``output``, as after loading it from there; without one, ``model``'s id with method, side and a digest of
+        ``output``, as if loaded from there; without one, ``model``'s id with method, side and a digest of
         texts and settings after it. So the vectors of ``model`` must be ``transferred_to`` it.
 
     Raises
@@ -112,8 +112,8 @@ def fine_tune(
 
     Notes
     -----
-    ``"full"`` trains in float32 at least, since SGD's small steps would be lost in 16 bits: that takes 8 bytes a
-    weight beside the model. LoRA leaves the weights in the model's own precision.
+    ``"full"`` trains in float32 at least, since SGD's small steps would be lost in 16 bits: that takes 8 more
+    bytes per weight. LoRA leaves the weights in the model's own precision.
     """
     checked = check_pairs(pairs)
     check_choice("side", side, ("positive", "negative"))
@@ -239,7 +239,7 @@ def _check_folder(folder: Path, model: Any) -> None:
     before, after = PromptFormat.of(model).style, PromptFormat.of(named).style
     if before != after:
         raise InputError(
-            f"output: the model is addressed in the form {before!r}, but by the name {folder.name!r} it would be in "
+            f"output: the model is addressed in the form {before!r}, but named {folder.name!r} it would be in "
             f"the form {after!r}, since its tokenizer has no chat template. Keep its name {model_id(model)!r} as a "
             "part of the folder's."
         )

@@ -24,7 +24,7 @@ class OpenAIJudge:
     """A judge asked through OpenAI's chat completions API, or any server that speaks it, such as vLLM.
 
     Needs the ``openai`` package: ``pip install 'caa-interp[judge]'``. The server is asked to hold the reply to JSON
-    (``response_format``); one that refuses this parameter is asked again without it, and from then on.
+    (``response_format``); one that refuses this parameter is asked again and from then on without it.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ class LocalJudge:
     """A judge that is a loaded TransformerLens model.
 
     It does not write: each of the eleven replies ``{"score": 0}`` to ``{"score": 10}`` has a probability, and the
-    score is the mean number under these, a fraction. The closing brace counts, so that 1 is told from 10 however the
+    score is the mean number under these, a fraction. The closing brace counts, so 1 and 10 differ however the
     tokenizer cuts them. A model too small to follow a rubric returns about the same score for everything.
 
     Parameters

@@ -50,8 +50,8 @@ def judge_answers(
 ) -> pd.DataFrame:
     """Have a judge rate every answer from 0 to 10.
 
-    Every reply is written to disk as it arrives. When a run breaks off, by an error or by Ctrl-C, another one with
-    the same arguments asks for the rest only.
+    Every reply is written to disk as it arrives. If a run is cut short by an error or Ctrl-C, another one with
+    the same arguments asks only for the rest.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def judge_answers(
     InputError
         If the table, the rubric or the cache folder cannot be used.
     ModelError
-        If the judge gave no reply to some answers. After one that it does not take, such as by a content filter, the
+        If the judge gave no reply to some answers. If it refuses one, as a content filter may, the
         others are still judged; after any other error, retries included, no more are asked for. Replies are kept.
     """
     requests = _requests(answers, rubric, judge, cache)
@@ -97,7 +97,7 @@ def judge_answers(
         said = error if isinstance(error, CAAError) else f"{type(error).__name__}: {error}."
         raise ModelError(
             f"judge {judge.name!r}: {len(outcomes) - n_failed} of {len(unique)} different answers are judged and "
-            f"kept, {n_failed} failed and {n_left} were not asked for. In row {row!r}: {said} Call judge_answers again "
+            f"kept, {n_failed} failed and {n_left} were not sent. In row {row!r}: {said} Call judge_answers again "
             "with the same arguments to ask for the rest only, or leave out rows that cannot be judged."
         ) from error
     replies = [str(reply) for _, reply in found]
@@ -106,7 +106,7 @@ def judge_answers(
     if len(unread):
         warn(
             f"judge {judge.name!r}: {len(unread)} of {len(result)} replies hold no single score from 0 to 10 in JSON "
-            f"and have none, such as {unread.iloc[0][:80]!r}."
+            f"and get NaN, such as {unread.iloc[0][:80]!r}."
         )
     return result
 

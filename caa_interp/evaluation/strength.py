@@ -33,7 +33,7 @@ _CLOSE = 0.02  # share of the target that a calibrated divergence may be off
 
 
 class OutOfReachError(InputError):
-    """No multiplier moves the model just as far as is asked for."""
+    """No multiplier moves the model exactly as far as asked."""
 
 
 def calibrate(
@@ -72,7 +72,7 @@ def calibrate(
     Raises
     ------
     InputError
-        If nothing that is given adds.
+        If no intervention adds.
     OutOfReachError
         If no multiplier gives the target, as where a cap alone moves the model further.
     """

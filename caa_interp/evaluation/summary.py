@@ -46,7 +46,7 @@ def summarize(
     table
         Result of :func:`caa_interp.sweep`, :func:`caa_interp.dose_response`, :func:`caa_interp.baselines`,
         :func:`caa_interp.perplexity`, :func:`caa_interp.divergence`, :func:`caa_interp.capability` or
-        :func:`caa_interp.judge_answers`; or several of one kind, one below the other, told apart by a column such as
+        :func:`caa_interp.judge_answers`; or several of one kind, stacked, distinguished by a column such as
         ``behavior``, ``vector``, ``judge`` or ``format``.
     confidence, seed
         Confidence of the intervals, between 0 and 1; seed of the bootstrap.
@@ -67,7 +67,7 @@ def summarize(
           ``score`` that the table has: its mean over the condition's own items that have a value, with ``_low``,
           ``_high`` and their number, ``_n``;
         - where some condition is unsteered, the change from it (``p_positive_change`` and so on), paired over the
-          ``_n`` items, and the letter orders of each, that have a value in both. Unsteered is multiplier 0 of the same
+          ``_n`` items and letter orders that have a value in both. Unsteered is multiplier 0 of the same
           vector and layer, else the rows whose ``kind`` is ``"unsteered"``; in a table of baselines, that of the
           baseline ``"none"``;
         - ``n``: the number of items that have a value;
@@ -144,7 +144,7 @@ def quantity(table: pd.DataFrame, measure: str) -> tuple[str, str]:
     }
     if len(forms) != 1 or forms[0] not in units:
         raise InputError(
-            f"table: its column 'format' holds {forms}, so its logit differences have no one unit. Give rows of one "
+            f"table: its column 'format' holds {forms}, so its logit differences mix units. Give rows of one "
             "form, 'choices' or 'text'."
         )
     return units[forms[0]]
@@ -246,7 +246,7 @@ def choose_condition(table: pd.DataFrame, vector: str | None = None) -> tuple[in
     Returns
     -------
     layer, multiplier
-        Those of the largest mean change from unsteered, multiplier 0 left out. The first of equal ones.
+        Those of the largest mean change from unsteered, without multiplier 0; the first if tied.
     """
     rows = _of_one_vector(table, vector)
     summary = summarize(rows)
@@ -308,7 +308,7 @@ def by_series(table: pd.DataFrame) -> list[pd.DataFrame]:
     several = table["operator"].astype(str).str.contains(" + ", regex=False) if "operator" in table else none
     if len(table) and (none | several).all():
         raise InputError(
-            "table: no condition in it is one intervention, and no one multiplier is the dose of several or of none. "
+            "table: no condition in it is a single intervention, which alone has one multiplier as its dose. "
             "Give conditions of one intervention each."
         )
     series = [name for name in SERIES if name in table]
@@ -365,8 +365,8 @@ def _check(
     keys = ["item", *(["order"] if "order" in table else []), *conditions]
     if table.duplicated(keys).any():
         raise InputError(
-            f"table: some rows agree in {keys}, as where the tables of two sweeps were joined. Summarize each by "
-            "itself, or tell them apart by a column such as 'behavior' or 'vector'."
+            f"table: some rows agree in {keys}, as when the tables of two sweeps are joined. Summarize each by "
+            "itself, or add a column such as 'behavior' or 'vector'."
         )
     check_confidence(confidence)
     check_count("seed", seed, least=0)

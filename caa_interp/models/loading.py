@@ -94,7 +94,7 @@ def _load(
 
     if backend == "hooked" and transformer_lens_major() >= 4:
         raise ModelError(
-            f"backend='hooked': HookedTransformer left TransformerLens with version 4 "
+            f"backend='hooked': TransformerLens 4 no longer has HookedTransformer "
             f"(installed: {version('transformer-lens')}). Use backend='bridge', or "
             "pip install 'transformer-lens>=3.9,<4'."
         )
@@ -244,7 +244,7 @@ def _explained(name: str) -> Iterator[None]:
             what = "there is no space left on the disk. Free some, or point HF_HOME to another disk"
         elif any(isinstance(cause, hub.GatedRepoError) for cause in chain) or "gated repo" in str(error):
             what = (
-                "it is gated, and this machine may not read it. Accept its license on its Hugging Face page, then "
+                "it is gated, and this machine cannot read it. Accept its license on its Hugging Face page, then "
                 "run `hf auth login` or set HF_TOKEN"
             )
         elif any(isinstance(cause, hub.RepositoryNotFoundError) for cause in chain):

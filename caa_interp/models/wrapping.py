@@ -33,7 +33,7 @@ def plain_copy(model: Any) -> Any:
         method = getattr(quantization, "quant_method", "")
         raise ModelError(
             f"model {model_id(model)!r}: its weights are quantized ({getattr(method, 'value', method)}), and what is "
-            "added to them would be rounded away. Load the model that is not quantized."
+            "added to them would be rounded away. Load the unquantized model."
         )
     if len({parameter.device for parameter in wrapped.parameters()}) > 1:
         raise ModelError(f"model {model_id(model)!r}: it is spread over devices. Load it on one, without device_map.")

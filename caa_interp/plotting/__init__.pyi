@@ -18,6 +18,7 @@ from .reliability import plot_reliability as plot_reliability
 from .scores import plot_scores as plot_scores
 from .side_effects import plot_side_effects as plot_side_effects
 from .similarity import plot_cosine_similarity as plot_cosine_similarity
+from .steerability import plot_steerability as plot_steerability
 from .sweep import plot_sweep as plot_sweep
 from .tokens import plot_token_similarity as plot_token_similarity
 from .transfer import plot_transfer as plot_transfer

@@ -22,7 +22,7 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
     """Mean cost over the multiplier at one layer, with intervals: one panel per measure, one line per vector.
 
     Where a table holds multiplier 0 or unsteered rows, the change from these is shown, paired over items.
-    Conditions of several interventions, which have no one multiplier, are left out.
+    Conditions of several interventions, with no single multiplier, are left out.
 
     Parameters
     ----------

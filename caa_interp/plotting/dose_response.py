@@ -30,7 +30,7 @@ def plot_dose_response(
     """Mean score over the multiplier at one layer, with intervals, beside controls.
 
     Where the table holds multiplier 0 or unsteered rows, the change from these is shown, paired over items.
-    Conditions of several interventions, which have no one multiplier, are left out.
+    Conditions of several interventions, with no single multiplier, are left out.
 
     Parameters
     ----------

@@ -68,7 +68,7 @@ def plot_logit_lens(table: pd.DataFrame, *, side: Side = "both") -> go.Figure:
 
 
 def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") -> go.Figure:
-    """Grids of the most likely token of every state inside the model, one grid a multiplier.
+    """Grids of the most likely token at every state in the model, one grid per multiplier.
 
     Parameters
     ----------

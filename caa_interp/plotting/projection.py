@@ -191,8 +191,8 @@ def _labels(table: pd.DataFrame, what: str, argument: str) -> pd.Series:
             raise InputError(f"{argument}: some pairs have no topic. Leave them out, or choose another {argument}.")
         if values.nunique() > len(_TOPIC_SYMBOLS):
             raise InputError(
-                f"{argument}: there are {values.nunique()} topics; at most {len(_TOPIC_SYMBOLS)} can be told apart "
-                "by their marks. Select the rows of some topics first."
+                f"{argument}: there are {values.nunique()} topics, but only {len(_TOPIC_SYMBOLS)} different "
+                "marks. Select the rows of some topics first."
             )
     return values
 

@@ -56,7 +56,7 @@ def plot_reliability(
     fig = theme.figure(
         theme.escape(title),
         f"n = {theme.counts(n for one in tables.values() for n in one['n'])} pairs, each compared with the "
-        f"others; bands: {known} intervals, of split halves {known} of the splits; dotted: nothing in common",
+        f"others; bands: {known} intervals, or {known} of splits for split halves; dotted: nothing in common",
         height=640 if several and full else 580,
         width=1000,
         showlegend=several,

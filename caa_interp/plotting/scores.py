@@ -21,7 +21,7 @@ def plot_scores(table: pd.DataFrame) -> go.Figure:
     Parameters
     ----------
     table
-        Result of :func:`caa_interp.judge_answers`, or of several one below the other, told apart by a column
+        Result of :func:`caa_interp.judge_answers`, or of several stacked, distinguished by a column
         ``behavior`` or ``vector``; or result of :func:`caa_interp.summarize`.
     """
     theme.check_table(table, ["layer", "multiplier", "score"], "caa_interp.judge_answers or caa_interp.summarize")

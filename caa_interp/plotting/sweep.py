@@ -15,7 +15,7 @@ from caa_interp.plotting.theme import Measure
 def plot_sweep(table: pd.DataFrame, *, measure: Measure = "logit_difference", vector: str | None = None) -> go.Figure:
     """Map of the mean score over layers and multipliers, as the change from the unsteered model.
 
-    Conditions of several interventions, which have no one layer and multiplier, are left out.
+    Conditions of several interventions, with no single layer and multiplier, are left out.
 
     Parameters
     ----------

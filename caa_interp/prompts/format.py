@@ -305,8 +305,8 @@ def split_thinking(form: PromptFormat, tokens: Sequence[int]) -> tuple[str, str]
     Returns
     -------
     tuple of str
-        Text up to and including ``</think>``, and the text after it, both without special tokens. If thinking was
-        begun, by the prompt or by the answer, and never ended, all of it is thinking; if it was not begun, none is.
+        Text up to and including ``</think>``, and the text after it, both without special tokens. If thinking
+        began, in the prompt or in the answer, and never ended, all of it is thinking; if it never began, none is.
     """
     ids, end = list(tokens), form.thinking_end
     if end in ids:
@@ -352,5 +352,5 @@ def check_prompt(metadata: Mapping[str, Any], form: PromptFormat) -> None:
             f"vector {metadata.get('behavior') or 'vector'!r}: it was made from prompts in the style "
             f"{metadata.get('prompt_style')!r} with the template arguments {metadata.get('template_arguments') or {}} "
             f"(digest {then}), and is applied to prompts in the style {form.style!r} with "
-            f"{dict(form.template_arguments)} (digest {now}). If that is not meant, pass prompt_format."
+            f"{dict(form.template_arguments)} (digest {now}). If unintended, pass prompt_format."
         )

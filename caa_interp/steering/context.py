@@ -75,8 +75,8 @@ def steer(
 
     Notes
     -----
-    Contexts can be nested; the outer one acts first. Hooks are removed at the end, also when the body raises.
-    Explicit positions count in what the model is given, padding included.
+    Contexts can be nested; the outer one acts first. Hooks are removed at the end, even if the body raises.
+    Explicit positions index the model's input, padding included.
 
     Examples
     --------
@@ -188,7 +188,7 @@ class _Context:
             before, self.tokens = self.tokens, tokens
             if not self.knows_positions and before is not None and torch.equal(before, tokens[:, :-1]):
                 raise InputError(
-                    "prompt_length: the model is given the same tokens and one more, as where it writes an answer "
+                    "prompt_length: the model is given the same tokens and one more, as when it writes an answer "
                     "without a key-value cache, so its prompt may have ended earlier. Give prompt_length."
                 )
         padding = getattr(self.model.tokenizer, "pad_token_id", None)

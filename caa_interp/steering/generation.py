@@ -73,7 +73,7 @@ def generate(
     top_p
         Sample among the likeliest tokens that together have this probability, above 0 and at most 1 (default).
     seed
-        Seed. What is drawn depends on it, the prompt and the sample's number only, so all conditions draw the same.
+        Seed. Draws depend only on it, the prompt and the sample's number, so all conditions draw the same.
     system_prompt
         Optional system prompt.
     prompt_format
@@ -150,7 +150,7 @@ def stream_answer(
     system_prompt: str | None = None,
     prompt_format: PromptFormat | None = None,
 ) -> Iterator[Answer]:
-    """Write the greedy answer to one prompt, and hand it out after every token.
+    """Write the greedy answer to one prompt, and yield it after every token.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def stream_answer(
     Notes
     -----
     Hooks are on the model only while a token is computed, so several streams may take turns. Contexts of :func:`steer`
-    count that are open when this is called, not when the answer is read.
+    count if open when this is called, not when the answer is read.
     """
     (asked,) = conditions(model, [steering])
     check_count("max_new_tokens", max_new_tokens)
@@ -221,7 +221,7 @@ def _check_sampling(n: int, max_new_tokens: int, temperature: float, top_p: floa
     for name, value, least in (("n", n, 1), ("max_new_tokens", max_new_tokens, 1), ("seed", seed, 0)):
         check_count(name, value, least)
     if not is_number(temperature) or 0 != temperature < _COLDEST:
-        raise InputError(f"temperature: {temperature!r}; it must be 0 (greedy) or a positive number from {_COLDEST}.")
+        raise InputError(f"temperature: {temperature!r}; it must be 0 (greedy) or at least {_COLDEST}.")
     if not is_number(top_p) or not 0 < top_p <= 1:
         raise InputError(f"top_p: {top_p!r}; it must be above 0 and at most 1.")
     if temperature == 0 and (n > 1 or top_p < 1):

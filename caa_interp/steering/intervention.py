@@ -167,7 +167,7 @@ def condition_of(steering: Steering, name: str | None = None) -> Condition:
 def one_layer(vector: SteeringVector, layer: int | None) -> int:
     """Return the layer at which a vector is applied: the given one, or a vector's only one."""
     if layer is None and len(vector.layers) > 1:
-        raise InputError(f"layer: {vector!r} needs one. Give layer=, one of the vector's.")
+        raise InputError(f"layer: {vector!r} needs one. Give one of its layers.")
     return vector.layers[0] if layer is None else layer
 
 
@@ -233,9 +233,7 @@ def conditions(
     ((shown, number),) = Counter(tuple(one.columns.items()) for one in found).most_common(1)
     if number > 1:
         alike = ", ".join(f"{name} {value}" for name, value in shown if value not in (None, ""))
-        raise InputError(
-            f"vector: {number} conditions are the same in a table, {alike}. Name them: {{name: condition}}."
-        )
+        raise InputError(f"vector: {number} conditions look alike in a table, {alike}. Name them: {{name: condition}}.")
     check_fit(model, (one for condition in found for one in condition.interventions), form)
     return found
 
@@ -245,7 +243,7 @@ def _check_left_out(operator: Operator, positions: Positions, **given: bool) -> 
     given |= {"operator": operator is not add, "positions": name_of_positions(positions) != "from_last_prompt_token"}
     if idle := [name for name, there in given.items() if there]:
         raise InputError(
-            f"{idle[0]}: only a vector needs it, interventions have their own. Leave it out, or give a vector."
+            f"{idle[0]}: only a vector needs it; interventions have their own. Leave it out, or give a vector."
         )
 
 
@@ -253,7 +251,7 @@ def warn_of_idle(every: Iterable[Sequence[Intervention]], longest: int) -> None:
     """Warn of explicit positions that all lie beyond the longest sequence that the model reads."""
     for at in {one.positions for several in every for one in several if one.multiplier}:
         if isinstance(at, tuple) and at[0] >= longest:
-            message = f"positions: {at!s:.60}: nothing is steered, for the model reads at most {longest} tokens."
+            message = f"positions: {at!s:.60}: nothing is steered: the model reads at most {longest} tokens."
             warnings.warn(message, stacklevel=3)
 
 

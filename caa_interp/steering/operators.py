@@ -94,7 +94,7 @@ class Cap:
     def __post_init__(self) -> None:
         numbers = all(is_number(one) or one in (-math.inf, math.inf) for one in (self.low, self.high))
         if not numbers or self.low > self.high:
-            raise InputError(f"low and high: {self.low!r} and {self.high!r}; give numbers, low must be at most high.")
+            raise InputError(f"low and high: {self.low!r} and {self.high!r}; give numbers, low at most high.")
         if math.isinf(self.low) and math.isinf(self.high):
             raise InputError("low and high: neither is given, so nothing would be capped. Give one of them.")
 

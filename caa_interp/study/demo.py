@@ -29,7 +29,7 @@ MULTIPLIERS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 
 THREE_CALLS = """vector = caa.extract_vector(model, train, format="text")
 table  = caa.sweep(model, vector, behavior.test, layers={layer}, multipliers={multipliers})
-texts  = caa.generate(model, behavior.open_ended, vector=vector, layer={layer}, multipliers={strong})"""
+texts  = caa.generate(model, behavior.open_ended, vector=vector, layer={layer}, multipliers={multipliers})"""
 
 
 def run_demo(
@@ -37,14 +37,13 @@ def run_demo(
     *,
     model_name: str = EMBEDDED,
     behavior_name: str = "optimism",
-    strength: float = 4.0,
     max_new_tokens: int = 60,
     say: Callable[[str], None] = print,
 ) -> Path:
     """Extract a vector, choose a layer, measure on held-out pairs, generate, and write a page; return its path.
 
-    Vector, tables and page are written into ``folder``. Multipliers of the generated answers are ``-strength``, 0 and
-    ``strength``. ``say`` is called with each line of progress.
+    Vector, tables and page are written into ``folder``. Answers are steered at the multipliers at which the effect is
+    measured. ``say`` is called with each line of progress.
     """
     folder = Path(folder)
     behavior = load_behavior(behavior_name)
@@ -70,9 +69,8 @@ def run_demo(
 
     shown_layers = sorted({n_layers(model) // 6, n_layers(model) // 3, layer})
     activations = collect_activations(model, behavior.test, format="text", layers=shown_layers, progress=True)
-    strong = (-strength, 0.0, strength)
     asked = behavior.open_ended[:N_OPEN_ENDED]
-    answers = generate(model, asked, vector=vector, layer=layer, multipliers=strong, max_new_tokens=max_new_tokens)
+    answers = generate(model, asked, vector=vector, layer=layer, multipliers=MULTIPLIERS, max_new_tokens=max_new_tokens)
     points = project(activations)
     for name, table in {"layers": by_layer, "held_out": held_out, "projection": points, "answers": answers}.items():
         write_atomically(folder / "tables" / f"{name}.parquet", table.to_parquet(index=False))
@@ -83,21 +81,28 @@ def run_demo(
         f"{controls.min():+.3f} to {controls.max():+.3f}."
     )
     say(finding)
-    calls = THREE_CALLS.format(layer=layer, multipliers=MULTIPLIERS, strong=strong)
-    wide = answers.pivot(index="prompt", columns="multiplier", values="answer").loc[answers["prompt"].unique()]
+    calls = THREE_CALLS.format(layer=layer, multipliers=MULTIPLIERS)
+    shown = answers.assign(answer=answers["answer"].where(answers["finished"], answers["answer"] + " …"))
+    wide = shown.pivot(index="prompt", columns="multiplier", values="answer").loc[answers["prompt"].unique()]
     wide.columns = [f"multiplier {multiplier:+g}" if multiplier else "unsteered" for multiplier in wide.columns]
     sections = [
-        Section(
-            "Which layers respond",
-            "The vector of each layer is added after that layer, from the last token of the prompt on. Shown for "
-            f"validation pairs, which the vector is not made from; on them layer {layer} was chosen.",
-            plot_sweep(by_layer),
-        ),
         Section(
             "Response on held-out pairs",
             "The steered log-probability difference between the two answers, beside random vectors of the same norm. "
             "Vertical bars are bootstrap intervals over pairs.",
             plot_dose_response(held_out),
+        ),
+        Section(
+            "Steered answers",
+            f"Greedy answers to questions that are in neither set, steered at layer {layer}. Nothing was selected. "
+            f"An ellipsis marks answers that were cut after {max_new_tokens} tokens.",
+            table=wide.reset_index(),
+        ),
+        Section(
+            "Which layers respond",
+            "The vector of each layer is added after that layer, from the last token of the prompt on. Shown for "
+            f"validation pairs, which the vector is not made from; on them layer {layer} was chosen.",
+            plot_sweep(by_layer),
         ),
         Section(
             "Activations of the two sides",
@@ -106,14 +111,9 @@ def run_demo(
             plot_projection(points),
         ),
         Section(
-            "Steered answers",
-            f"Greedy answers to questions that are in neither set, steered at layer {layer}. Nothing was selected.",
-            table=wide.reset_index(),
-        ),
-        Section(
             "The three calls that made this page",
             "Everything else is drawing. `train` is what `caa.evaluation.validation_split` leaves of the behavior's "
-            "train pairs; on the others the layer was chosen, as the first figure shows.",
+            "train pairs; on the others the layer was chosen, as the map of layers shows.",
             code=calls,
         ),
     ]

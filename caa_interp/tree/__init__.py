@@ -1,6 +1,6 @@
 """Token trees: everything that is asked of one question, in about one forward pass.
 
-The positions that CAA steers are few: from the last token of the prompt on (Rimsky et al. 2024, section 3). All before
+CAA steers few positions: from the last token of the prompt on (Rimsky et al. 2024, section 3). Everything before
 them is the same for every answer, layer, multiplier and control, and so are its keys and values::
 
     prefix       trunk            unsteered rows: every distinct path of tokens, once

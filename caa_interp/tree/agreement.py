@@ -77,7 +77,7 @@ def _close(model: Any, trust: _Trust, branches: Sequence[Branch], result: TreeRe
     if not close:
         warnings.warn(
             f"model {model_id(model)!r}: the token tree does not agree with plain forward passes (they differ by "
-            f"{difference:.2g}); plain passes are used, which are right and slower.",
+            f"{difference:.2g}); plain passes are used, which are slower but right.",
             stacklevel=5,
         )
     return close

@@ -252,8 +252,8 @@ def _read(
         yield result.residual.unflatten(0, (-1, 2))
     if len(follows) >= _LEAST_PAIRS and sum(follows) < len(follows) / 2:
         warn(
-            f"format='choices': asked about {len(follows)} pairs in both letter orders, the model chose one letter "
-            f"for {len(follows) - sum(follows)} of them, whichever answer it stood for. It does not read letters, so a "
+            f"format='choices': asked about {len(follows)} pairs in both orders, the model chose the same letter "
+            f"for {len(follows) - sum(follows)} of them, whatever it stood for. It does not read letters, so a "
             "vector made from them will hardly steer. Use format='text'."
         )
 

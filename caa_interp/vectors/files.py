@@ -32,7 +32,7 @@ def write_header(kind: Kind, *fields: Any) -> str:
     }
     try:
         if json.loads(json.dumps(named["metadata"], allow_nan=False)) != named["metadata"]:
-            raise ValueError("it would be read as something else, as a tuple or a key that is no text is")
+            raise ValueError("it would be read back differently, as would a tuple or a non-text key")
         return json.dumps({"format": f"caa_interp/{kind}/1", **named})
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(

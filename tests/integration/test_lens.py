@@ -7,8 +7,37 @@ import pytest
 
 import caa_interp as caa
 
-CHEERFUL = {"good", "great", "glad", "wonderful", "excellent", "better", "positive", "success", "thanks", "fine"}
-GLOOMY = {"worse", "inability", "unable", "blamed", "harming", "hinders", "unbearable", "undermines", "failed"}
+CHEERFUL = {
+    *(
+        "good",
+        "great",
+        "glad",
+        "wonderful",
+        "excellent",
+        "better",
+        "positive",
+        "success",
+        "successful",
+        "thanks",
+        "thank",
+    ),
+    *(
+        "healthier",
+        "healthy",
+        "benefit",
+        "benefits",
+        "beneficial",
+        "improved",
+        "opportunity",
+        "enjoyed",
+        "safer",
+        "happy",
+    ),
+}
+GLOOMY = {
+    *("worse", "worsens", "inability", "unable", "hinders", "hindering", "interferes", "impairs", "plagues", "failed"),
+    *("difficult", "adversely", "exacerbate", "exacerbating", "insurmountable", "undermines", "restricts", "wrath"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +47,7 @@ def optimism() -> caa.Behavior:
 
 @pytest.fixture(scope="module")
 def vector(embedded: Any, optimism: caa.Behavior) -> caa.SteeringVector:
-    return caa.extract_vector(embedded, optimism.train[::6], format="text", behavior="optimism")
+    return caa.extract_vector(embedded, optimism.train[::5], format="text", behavior="optimism")
 
 
 def test_optimism_promotes_cheerful_words_and_suppresses_gloomy_ones(embedded: Any, vector: caa.SteeringVector) -> None:

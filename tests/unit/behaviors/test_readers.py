@@ -53,7 +53,7 @@ def only(*item: Any, **more: Any) -> tuple[str, str, str]:
 
 
 def reason(*item: Any) -> str:
-    with pytest.warns(UserWarning, match="1 of 1 items are no contrast pairs"):
+    with pytest.warns(UserWarning, match="1 of 1 items cannot be pairs"):
         result = read_pairs([published(*item)])
     assert result.pairs == ()
     assert [number for number, _ in result.skipped] == [0]
@@ -587,7 +587,7 @@ def test_tokens_that_end_an_answer_are_left_out(end: str) -> None:
     ],
 )
 def test_a_template_with_more_than_one_turn_of_the_user_is_told(item: tuple[str, ...]) -> None:
-    with pytest.warns(UserWarning, match="it is written in a chat template, and is not one turn"):
+    with pytest.warns(UserWarning, match="it is in a chat template, but is not one user turn"):
         assert read_pairs([item]).pairs == ()
 
 

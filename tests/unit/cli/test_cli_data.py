@@ -222,7 +222,7 @@ def test_convert_replaces_no_file_unless_forced(tmp_path, monkeypatch, capsys):
     target.write_text("mine")
     code, stdout, stderr = run_main(monkeypatch, capsys, "data", "convert", source, target)
     assert (code, stdout) == (1, "")
-    assert stderr == f"caa-interp: {target} is there already. Name another file, or replace it with --force.\n"
+    assert stderr == f"caa-interp: {target} already exists. Name another file, or replace it with --force.\n"
     assert target.read_text() == "mine"
     assert run("data", "convert", source, target, "--force").exit_code == 0
     assert caa.load_behavior(target).name == "t"

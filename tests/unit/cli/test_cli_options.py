@@ -48,7 +48,7 @@ def test_a_file_that_is_there_is_kept_unless_forced(tmp_path):
     output.check_target(path, (".safetensors",), force=False)
     path.touch()
     output.check_target(path, (".safetensors",), force=True)
-    with pytest.raises(InputError, match=r"v\.safetensors is there already\. Name another file, or .*--force"):
+    with pytest.raises(InputError, match=r"v\.safetensors already exists\. Name another file, or .*--force"):
         output.check_target(path, (".safetensors",), force=False)
 
 

@@ -103,7 +103,7 @@ def test_extract_takes_its_options_and_prints_json(folder, loaded):
 def test_extract_refuses_a_file_that_is_there_before_it_loads_a_model(vector, loaded):
     result = run("extract", "liking.json", "--out", "liking.safetensors")
     assert result.exit_code == 1
-    assert "liking.safetensors is there already" in str(result.exception)
+    assert "liking.safetensors already exists" in str(result.exception)
     assert loaded == []
     done("extract", "liking.json", "--out", "liking.safetensors", "--layers", "1", "--force")
     assert caa.SteeringVector.load("liking.safetensors").layers == (1,)
@@ -402,7 +402,7 @@ def test_neither_replaces_a_file(vector, folder, command):
     name, source, _ = command
     target = "old.gguf" if name == "export" else "old.safetensors"
     result = run(name, source, target)
-    assert f"{target} is there already" in str(result.exception)
+    assert f"{target} already exists" in str(result.exception)
     assert (folder / target).read_text() == "mine"
     done(name, source, target, "--force", *(["--layers", "1"] if name == "export" else []))
     assert (folder / target).read_bytes() != b"mine"

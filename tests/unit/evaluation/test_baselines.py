@@ -148,7 +148,7 @@ def test_several_vectors_share_the_work(tiny_llama, vector, behavior, table):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"multipliers": (-1, 1)}, "multipliers: [-1.0, 1.0]; 0 must be one of them, which is each baseline alone."),
+        ({"multipliers": (-1, 1)}, "multipliers: [-1.0, 1.0]; 0, each baseline alone, must be one of them."),
         ({"n_pairs": 0}, "n_pairs: 0; it must be a whole number of at least 1."),
         ({"n_shots": -1}, "n_shots: -1; it must be a whole number of at least 0"),
         ({"n_shots": 3}, "n_shots: 3, but the behavior has 2 train pairs. Show fewer."),

@@ -57,7 +57,7 @@ def test_wrong_input_is_told(tiny_llama, vector, pairs):
         caa.evaluation.compare_at_equal_divergence(tiny_llama, {}, pairs, **OPTIONS)
     with pytest.raises(caa.InputError, match="layer 9: the vector has layers 0 to 3"):
         caa.evaluation.compare_at_equal_divergence(tiny_llama, {"v": vector}, pairs, **{**OPTIONS, "layer": 9})
-    with pytest.raises(caa.InputError, match=r"layer: SteeringVector.* needs one. Give layer="):
+    with pytest.raises(caa.InputError, match=r"layer: SteeringVector.* needs one. Give one of its layers"):
         caa.evaluation.compare_at_equal_divergence(tiny_llama, {"v": vector}, pairs, **{**OPTIONS, "layer": None})
     with pytest.raises(caa.InputError, match=r"candidates\['none'\]: nothing in it adds"):
         caa.evaluation.compare_at_equal_divergence(tiny_llama, {"none": None}, pairs, **OPTIONS)

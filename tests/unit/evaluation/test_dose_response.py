@@ -82,8 +82,8 @@ def test_pairs_without_a_topic_stay_with_their_question():
 
 def test_packaged_behaviors_can_be_split_without_a_shared_topic():
     for name, one in caa.load_behaviors().items():
-        rest, validation = validation_split(one.train, 24)
-        assert (len(rest), len(validation)) == (176, 24), name
+        rest, validation = validation_split(one.train, 20)
+        assert (len(rest), len(validation)) == (180, 20), name
         assert not {p.topic for p in rest} & {p.topic for p in validation}, name
 
 

@@ -72,7 +72,7 @@ def test_costs_and_scores_begin_at_the_unsteered_model(tiny_llama, given, table)
 @pytest.mark.parametrize("names", [["none", "capped", "band"], ["band"], ["none"]])
 @pytest.mark.parametrize("use", [caa.steerability, caa.choose_layer, caa.plot_sweep, caa.plot_dose_response])
 def test_a_table_without_a_dose_is_told(table, names, use):
-    with pytest.raises(caa.InputError, match="table: no condition in it is one intervention"):
+    with pytest.raises(caa.InputError, match="table: no condition in it is a single intervention"):
         use(table[table["vector"].isin(names)])
 
 

@@ -310,7 +310,7 @@ def test_no_item_with_a_score_has_no_slope():
 
 @pytest.mark.parametrize("call", [caa.steerability, caa.choose_layer, choose_condition])
 def test_a_table_of_no_vector_has_no_slope_and_no_layer(tiny_llama, pairs, call):
-    with pytest.raises(caa.InputError, match="table: no condition in it is one intervention"):
+    with pytest.raises(caa.InputError, match="table: no condition in it is a single intervention"):
         call(caa.sweep(tiny_llama, [None], pairs))
 
 

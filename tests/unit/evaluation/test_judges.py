@@ -288,7 +288,7 @@ def test_a_server_that_takes_nothing_ends_the_run_at_once(tmp_path, status, name
         message = rf"'strong' at http.* gives no replies: {name}.*{status}.*you may not. Check model, base_url and"
         with pytest.raises(ModelError, match=message) as caught:
             judge_answers(table(10), RUBRIC, judge, cache=tmp_path)
-    assert ", 1 failed and 9 were not asked for" in str(caught.value)
+    assert ", 1 failed and 9 were not sent" in str(caught.value)
     assert len(server.asked) == 1
 
 

@@ -199,7 +199,7 @@ def test_one_answer_that_cannot_be_judged_does_not_keep_the_others_from_it(tmp_p
     judge = Scripted(lambda answer: fail(answer) if answer == "bb" else length(answer))
     answers = table("a", "bb", "ccc", "dddd").rename(index=lambda row: f"row {row}")
     message = (
-        r"judge 'scripted': 3 of 4 different answers are judged and kept, 1 failed and 0 were not asked for. In row "
+        r"judge 'scripted': 3 of 4 different answers are judged and kept, 1 failed and 0 were not sent. In row "
         r"'row 1': it is not for me. Call judge_answers again with the same arguments to ask for the "
         r"rest only, or leave out rows"
     )
@@ -223,7 +223,7 @@ def test_any_other_error_is_the_end_of_it(tmp_path, error, said):
 
     judge = Scripted(script)
     answers = table(*("a" * (number + 1) for number in range(9)))
-    with pytest.raises(ModelError, match=rf"2 of 9 .* kept, 2 failed and 5 were not asked for. In row 3: {said} Call"):
+    with pytest.raises(ModelError, match=rf"2 of 9 .* kept, 2 failed and 5 were not sent. In row 3: {said} Call"):
         judge_answers(answers, RUBRIC, judge, cache=tmp_path)
     assert judge.asked == ["a", "aa", "aaa", "aaaa"]
     assert len(list(tmp_path.iterdir())) == 2

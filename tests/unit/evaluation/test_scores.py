@@ -98,7 +98,7 @@ def test_a_condition_in_which_no_reply_was_read_has_no_mean():
         (judged().iloc[:0], "table: it has no rows"),
         (
             pd.concat([judged(), judged()]),
-            "table: some rows agree in .* tell them apart by a column such as 'behavior'",
+            "table: some rows agree in .* add a column such as 'behavior'",
         ),
     ],
 )

@@ -261,7 +261,7 @@ def test_what_is_refused(tiny_llama):
         bake(tiny_llama, caa.Intervention(one, 1, operator=caa.ablate))
     with pytest.raises(caa.InputError, match="vector: it is None; give a vector or an Intervention"):
         bake(tiny_llama, None)
-    with pytest.raises(caa.InputError, match=r"layer: .* needs one\. Give layer="):
+    with pytest.raises(caa.InputError, match=r"layer: .* needs one\. Give one of its layers"):
         bake(tiny_llama, one)
     with pytest.raises(caa.InputError, match="vector: it is zero at layer 1, so it gives no direction"):
         orthogonalize(tiny_llama, 0 * one, layer=1)

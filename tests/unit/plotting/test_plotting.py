@@ -567,7 +567,7 @@ def test_a_projection_without_rows_is_refused():
             {"symbol": "letter"},
             "symbol: some rows have no letter order. Collect choices with average_orders=False, or choose another",
         ),
-        (projection_table(n=13), {"symbol": "topic"}, "symbol: there are 13 topics; at most 12 can be told apart by"),
+        (projection_table(n=13), {"symbol": "topic"}, "symbol: there are 13 topics, but only 12 different"),
         (
             projection_table().assign(topic=None),
             {"symbol": "topic"},

@@ -422,16 +422,16 @@ def test_an_answer_that_shows_no_text_is_marked(tiny_llama, tokenizer, monkeypat
         ({"multipliers": (0, float("nan"))}, "multiplier: nan is not a finite number; give one such as"),
         ({"prompts": CONVERSATION}, r"prompts: a single conversation; give a list of conversations, \[\[\.\.\.\]\]"),
         ({"prompts": [CONVERSATION[:2]]}, r"prompts\[0\]\[1\]: the role of the last turn is 'assistant'"),
-        ({"vector": None, "multipliers": None}, r"layers: only a vector needs it, .*Leave it out, or give a vector"),
+        ({"vector": None, "multipliers": None}, r"layers: only a vector needs it; .*Leave it out, or give a vector"),
         ({"vector": None, "layer": None}, "multipliers: only a vector needs it"),
         ({"vector": None, "layer": None, "steering": UP}, "multipliers: only a vector needs it"),
         ({**NO_VECTOR, "steering": UP, "operator": caa.ablate}, "operator: only a vector needs it"),
         ({**NO_VECTOR, "steering": UP, "positions": [1, 2]}, "positions: only a vector needs it"),
         (
             {**NO_VECTOR, "steering": {1: UP, "1": 2 * UP * 0.5}},
-            r"vector: 2 conditions are the same in a table, vector 1",
+            r"vector: 2 conditions look alike in a table, vector 1",
         ),
-        ({"layer": None}, r"layer: SteeringVector\(.*\) needs one. Give layer="),
+        ({"layer": None}, r"layer: SteeringVector\(.*\) needs one. Give one of its layers"),
         ({"steering": UP}, "steering and vector: both are given. Give conditions in steering, or the short form"),
         ({"vector": {"a": VECTOR}}, "vector: dict; give one SteeringVector, or conditions in steering"),
         ({**NO_VECTOR, "steering": VECTOR.values}, "vector: Tensor; give a SteeringVector"),
@@ -442,9 +442,9 @@ def test_an_answer_that_shows_no_text_is_marked(tiny_llama, tokenizer, monkeypat
             {"max_new_tokens": 250},
             r"prompts\[0\]: \d+ tokens and 250 new ones do not fit .*context of 256.*lower max",
         ),
-        ({"temperature": -1.0}, r"temperature: -1.0; it must be 0 \(greedy\) or a positive number"),
+        ({"temperature": -1.0}, r"temperature: -1.0; it must be 0 \(greedy\) or at least"),
         ({"temperature": float("nan")}, "temperature: nan; it must be 0"),
-        ({"temperature": 1e-40}, "temperature: 1e-40; it must be 0 .* a positive number from 1e-06"),
+        ({"temperature": 1e-40}, "temperature: 1e-40; it must be 0 .* or at least 1e-06"),
         ({"temperature": "1"}, "temperature: '1'; it must be 0"),
         ({"temperature": None}, "temperature: None; it must be 0"),
         ({"temperature": 1, "top_p": "1"}, "top_p: '1'; it must be above 0 and at most 1"),
@@ -493,7 +493,7 @@ def test_threads_take_turns(tiny_llama):
 
 def test_positions_that_no_answer_reaches_say_so(tiny_llama):
     beyond = caa.Intervention(VECTOR, 1, positions=[200])
-    with pytest.warns(UserWarning, match=r"positions: \(200,\): nothing is steered, for the model reads at most \d+"):
+    with pytest.warns(UserWarning, match=r"positions: \(200,\): nothing is steered: the model reads at most \d+"):
         caa.generate(tiny_llama, QUESTIONS[:1], steering=[beyond], max_new_tokens=2, progress=False)
     with pytest.warns(UserWarning, match=r"positions: \(200,\): nothing is steered"):
         stream_answer(tiny_llama, QUESTIONS[0], beyond, max_new_tokens=2)

@@ -258,14 +258,14 @@ SHORT_FORM = [{"operator": ablate}, {"positions": "all"}, {"positions": [1, 2]}]
 
 @pytest.mark.parametrize("more", [*SHORT_FORM, {"layer": 1}, {"multiplier": 9.0}])
 def test_what_describes_a_vector_is_refused_beside_interventions(tiny_llama, more):
-    said = f"{next(iter(more))}: only a vector needs it, interventions have their own. Leave it out"
+    said = f"{next(iter(more))}: only a vector needs it; interventions have their own. Leave it out"
     with pytest.raises(caa.InputError, match=said), caa.steer(tiny_llama, caa.Intervention(vector(), 1), **more):
         pass
 
 
 @pytest.mark.parametrize("more", [*SHORT_FORM, {"layers": 1}, {"multipliers": [-1, 0, 1]}])
 def test_what_describes_vectors_is_refused_beside_conditions(tiny_llama, pairs, more):
-    said = f"{next(iter(more))}: only a vector needs it, interventions have their own. Leave it out"
+    said = f"{next(iter(more))}: only a vector needs it; interventions have their own. Leave it out"
     with pytest.raises(caa.InputError, match=said):
         caa.sweep(tiny_llama, [None, caa.Intervention(vector(), 1)], pairs[:1], **more)
 
@@ -280,7 +280,7 @@ def test_what_describes_vectors_is_refused_beside_conditions(tiny_llama, pairs, 
     ],
 )
 def test_conditions_that_a_table_cannot_tell_apart(tiny_llama, given):
-    with pytest.raises(caa.InputError, match=r"2 conditions are the same in a table, vector .*Name them: {name: cond"):
+    with pytest.raises(caa.InputError, match=r"2 conditions look alike in a table, vector .*Name them: {name: cond"):
         conditions(tiny_llama, given)
     if isinstance(given, list):
         assert len(conditions(tiny_llama, dict(enumerate(given)))) == 2

@@ -122,7 +122,7 @@ def test_add_if_adds_on_one_side_of_the_threshold():
         (lambda: caa.steering.ProjectTo(math.nan), "value: nan is not a finite number"),
         (lambda: caa.Cap(), "neither is given"),
         (lambda: caa.steering.operator_named("Cap(3.0)"), r"operator: 'Cap\(3.0\)'; give one of"),
-        (lambda: caa.Cap(low=2, high=1), "low must be at most high"),
+        (lambda: caa.Cap(low=2, high=1), "low at most high"),
         (lambda: caa.steering.AddIf(1.0, "over"), "side: 'over' is not one of 'below', 'above'"),
         (lambda: caa.steering.AddIf(math.inf), "threshold: inf is not a finite number"),
         (lambda: caa.steering.AddIf(None), "threshold: None is not a finite number"),

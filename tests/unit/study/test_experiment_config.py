@@ -230,7 +230,7 @@ def test_everything_that_is_wrong_is_told_at_once(folder):
         ),
         (
             {"operator": "Cap(low=2, high=1)"},
-            "operator: low and high: 2 and 1; give numbers, low must be at most high.",
+            "operator: low and high: 2 and 1; give numbers, low at most high.",
         ),
         (
             {"positions": "-1"},

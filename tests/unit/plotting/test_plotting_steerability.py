@@ -1,0 +1,102 @@
+"""The forest plot shows every vector beside the controls of its own row, and says in words what the numbers say."""
+
+import pandas as pd
+import pytest
+
+import caa_interp as caa
+
+
+def row(vector, slope, half=0.01, kind="vector", against=0.1, **more):
+    return {
+        "vector": vector,
+        "kind": kind,
+        "slope": slope,
+        "slope_low": slope - half,
+        "slope_high": slope + half,
+        "share_against": against,
+        "n": 50,
+        **more,
+    }
+
+
+TABLE = pd.DataFrame(
+    [
+        row("weak", 0.02, behavior="weak"),
+        row("random 0", -0.03, kind="random", behavior="weak"),
+        row("strong", 0.05, behavior="strong"),
+        row("random 0", 0.002, kind="random", behavior="strong"),
+        row("shuffled 0", 0.003, kind="shuffled", behavior="strong"),
+        row("none", 0.005, behavior="none"),
+        row("back", -0.04, behavior="back"),
+    ]
+)
+
+
+def points(fig, panel=0):
+    """Slope by the name of its row."""
+    names = dict(zip(fig.layout.yaxis.tickvals, fig.layout.yaxis.ticktext, strict=True))
+    trace = fig.data[2 * panel + 1]
+    return {names[y]: x for x, y in zip(trace.x, trace.y, strict=True)}
+
+
+def verdicts(fig):
+    names = dict(zip(fig.layout.yaxis.tickvals, fig.layout.yaxis.ticktext, strict=True))
+    return {
+        names[note.y]: note.text.split("<br>")[0] for note in fig.layout.annotations if "opposite, n = " in note.text
+    }
+
+
+def test_rows_are_sorted_and_hold_their_slopes_and_intervals():
+    fig = caa.plot_steerability(TABLE)
+    assert list(fig.layout.yaxis.ticktext) == ["back", "none", "weak", "strong"]  # from the bottom up
+    assert points(fig) == {"back": -0.04, "none": 0.005, "weak": 0.02, "strong": 0.05}
+    assert list(fig.data[1].error_x.array) == pytest.approx([0.01] * 4)
+
+
+def test_controls_stand_in_the_rows_of_their_behavior():
+    fig = caa.plot_steerability(TABLE)
+    ticks = fig.data[0]
+    assert sorted(zip(ticks.y, ticks.x, strict=True)) == [(2, -0.03), (3, 0.002), (3, 0.003)]
+    assert "random vectors, shuffled labels" in fig.layout.title.text
+
+
+def test_the_verdict_follows_from_interval_and_controls():
+    assert verdicts(caa.plot_steerability(TABLE)) == {
+        "strong": "steers",
+        "weak": "within controls",
+        "none": "no clear effect",
+        "back": "opposite",
+    }
+
+
+def test_without_behaviors_all_vectors_share_the_controls():
+    table = TABLE.drop(columns="behavior").drop_duplicates("vector")
+    fig = caa.plot_steerability(table)
+    assert len(fig.data[0].x) == 4 * 2
+    assert verdicts(fig)["strong"] == "steers"
+
+
+def test_pairs_are_panels_with_the_rows_of_the_first():
+    other = TABLE[TABLE["behavior"] != "weak"].assign(slope=lambda rows: -rows["slope"])
+    fig = caa.plot_steerability(pd.concat([TABLE.assign(pairs="mine"), other.assign(pairs="<theirs>")]))
+    assert list(fig.layout.yaxis.ticktext) == ["back", "none", "weak", "strong"]
+    assert points(fig, panel=1) == {"back": 0.04, "none": -0.005, "strong": -0.05}
+    assert {"mine", "&lt;theirs&gt;"} <= {note.text for note in fig.layout.annotations}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (TABLE[TABLE["kind"] != "vector"], "controls alone"),
+        (TABLE.drop(columns="share_against"), "share_against"),
+        (pd.concat([TABLE, TABLE]), "twice"),
+    ],
+)
+def test_tables_that_cannot_be_drawn(table, message):
+    with pytest.raises(caa.InputError, match=message):
+        caa.plot_steerability(table)
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_it_can_be_saved_at_the_width_of_a_column(columns, tmp_path):
+    assert caa.save_figure(caa.plot_steerability(TABLE), tmp_path / "a.html", columns=columns).exists()
