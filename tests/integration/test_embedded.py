@@ -28,7 +28,7 @@ def optimism() -> caa.Behavior:
 
 @pytest.fixture(scope="module")
 def vector(embedded: Any, optimism: caa.Behavior) -> caa.SteeringVector:
-    return caa.extract_vector(embedded, optimism.train[::2], format="text", behavior="optimism")
+    return caa.extract_vector(embedded, optimism.train[::3], format="text", behavior="optimism")
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +41,14 @@ def layer(embedded: Any, optimism: caa.Behavior, vector: caa.SteeringVector) -> 
 
 @pytest.fixture(scope="module")
 def held_out(embedded: Any, optimism: caa.Behavior, vector: caa.SteeringVector, layer: int) -> pd.DataFrame:
-    return caa.sweep(embedded, vector, optimism.test, format="text", layers=layer, multipliers=MULTIPLIERS)
+    return caa.sweep(embedded, vector, optimism.test[::2], format="text", layers=layer, multipliers=MULTIPLIERS)
 
 
 def test_effect_rises_with_the_multiplier_on_held_out_pairs(held_out: pd.DataFrame) -> None:
     summary = caa.summarize(held_out).sort_values("multiplier")
     assert summary["logit_difference"].is_monotonic_increasing
     assert summary["logit_difference"].is_unique
-    assert summary["n"].eq(50).all()
+    assert summary["n"].eq(25).all()
 
 
 def test_slope_is_real_and_larger_than_that_of_20_random_vectors(
