@@ -169,6 +169,11 @@ def block_indices(layers: Any) -> tuple[int, ...]:
     return tuple(int(n) for n in given)
 
 
+def text_config(model: Any) -> Any:
+    """Hugging Face's configuration of a bridge's language model."""
+    return model.original_model.config.get_text_config(decoder=True)
+
+
 def float_type(model: Any) -> torch.dtype:
     """Floating-point type of a model's weights, of which some may be quantized."""
     return next(weight.dtype for weight in model.parameters() if weight.is_floating_point())

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from caa_interp.models.access import is_bridge, n_layers
+from caa_interp.models.access import is_bridge, n_layers, text_config
 
 _FULL, _SLIDING, _CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
 
@@ -38,7 +38,7 @@ def attention_windows(model: Any) -> list[Window | None]:
         kinds = (model.cfg.attn_types or ["global"]) if model.cfg.use_local_attn else ["global"]
         kinds = list(kinds) * (n_layers(model) // len(kinds))
         return [Window(int(model.cfg.window_size)) if kind == "local" else None for kind in kinds]
-    config = _config(model)
+    config = text_config(model)
     sliding = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     found: dict[str, Window | None] = {_FULL: None, _SLIDING: Window(sliding) if sliding else None}
     if chunk := getattr(config, "attention_chunk_size", None):
@@ -54,7 +54,7 @@ def takes_tree_masks(model: Any) -> bool:
         by_length = getattr(cfg, "use_dynamic_ntk_rope", False) or getattr(cfg, "use_logn_attn", False)
         return by_position and not by_length and not getattr(cfg, "post_embedding_ln", False)
     # Layers that take another layer's keys and values cannot be run by themselves.
-    shared = getattr(_config(model), "num_kv_shared_layers", 0)
+    shared = getattr(text_config(model), "num_kv_shared_layers", 0)
     declared = bool(getattr(model.original_model, "_supports_attention_backend", False))
     # What is offloaded has its weights only while its own module runs.
     offloaded = any(weight.is_meta for weight in model.parameters())
@@ -68,10 +68,6 @@ def carries_state(model: Any) -> bool:
     return bool(stateful) or not kinds <= {_FULL, _SLIDING, _CHUNKED}
 
 
-def _config(model: Any) -> Any:
-    return model.original_model.config.get_text_config(decoder=True)
-
-
 def rotary_boundary(model: Any) -> int | None:
     """Length beyond which a model turns all positions of a sequence otherwise (LongRoPE, as in Phi-3), or None.
 
@@ -79,15 +75,15 @@ def rotary_boundary(model: Any) -> int | None:
     """
     if not is_bridge(model):
         return None
-    rope = getattr(_config(model), "rope_parameters", None) or {}
+    rope = getattr(text_config(model), "rope_parameters", None) or {}
     if rope.get("rope_type") != "longrope":
         return None
-    within = rope.get("original_max_position_embeddings") or _config(model).original_max_position_embeddings
+    within = rope.get("original_max_position_embeddings") or text_config(model).original_max_position_embeddings
     return int(within)
 
 
 def layer_kinds(model: Any) -> list[str]:
     """Return what kind of attention each layer of a bridge has, in the words of Hugging Face's configurations."""
-    config = _config(model)
+    config = text_config(model)
     everywhere = _SLIDING if getattr(config, "sliding_window", None) else _FULL
     return list(getattr(config, "layer_types", None) or [everywhere] * n_layers(model))

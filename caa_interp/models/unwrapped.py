@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 from torch import nn
 
-from caa_interp.models.access import is_bridge, lock_of
+from caa_interp.models.access import is_bridge, lock_of, text_config
 from caa_interp.models.hooks import has_hooks
 
 _bare: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -44,19 +44,17 @@ def bare(model: Any) -> Iterator[None]:
         if not wrappers or not changes_nothing(model, plain):
             yield
             return
-        config = model.original_model.config.get_text_config(decoder=True)
-        asked = config._attn_implementation
-        try:
+        config = text_config(model)
+        with ExitStack() as undo:  # each of these is undone, whatever interrupts another
+            undo.callback(_put_back, wrappers)
+            undo.callback(setattr, config, "_attn_implementation", config._attn_implementation)
+            undo.callback(_bare.discard, model)
             _bare.add(model)
             for owner, name, outer in wrappers:
                 owner._modules[name] = outer.original_component
             if fuses_attention(model):
                 config._attn_implementation = "sdpa"
             yield
-        finally:
-            _put_back(wrappers)
-            config._attn_implementation = asked
-            _bare.discard(model)
 
 
 def _wrappers(module: nn.Module) -> tuple[list[_Wrapper], set[nn.Module]]:
@@ -98,5 +96,5 @@ def _put_back(wrappers: Sequence[_Wrapper]) -> None:
 
 def fuses_attention(model: Any) -> bool:
     """Whether a Hugging Face model's attention is that of PyTorch's ``scaled_dot_product_attention``."""
-    capped = getattr(model.original_model.config.get_text_config(decoder=True), "attn_logit_softcapping", None)
+    capped = getattr(text_config(model), "attn_logit_softcapping", None)
     return bool(getattr(model.original_model, "_supports_sdpa", False)) and not capped

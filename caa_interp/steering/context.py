@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import is_bridge, lock_of, steered
+from caa_interp.models.access import is_bridge, lock_of, steered, text_config
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.steering.intervention import Intervention, Steering, as_interventions, check_fit
 from caa_interp.steering.operators import add
@@ -151,7 +151,7 @@ class _Context:
         self.prompt: tuple[int, ...] = ()  # length of each row's prompt
         # The first attention pattern tells what is cached; where block 0 has none, single positions are counted.
         self.pattern = _PATTERN if _PATTERN in model.hook_dict else None
-        config = model.original_model.config.get_text_config(decoder=True) if is_bridge(model) else None
+        config = text_config(model) if is_bridge(model) else None
         self.window = getattr(config, "sliding_window", None) or 0
 
     @property

@@ -45,3 +45,5 @@ def test_no_control_reaches_the_vector(held_out: pd.DataFrame) -> None:
     controls = slopes.drop("optimism")
     assert len(controls) == N_SHUFFLED + 1
     assert (slopes.loc["optimism", "slope"] > controls["slope"].abs()).all()
+    # With two multipliers an item's correlation is the sign of its slope, in which one direction may have luck.
+    assert slopes.loc["optimism", "rank_correlation"] > controls["rank_correlation"].mean()

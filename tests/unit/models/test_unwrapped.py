@@ -118,9 +118,12 @@ def test_an_interrupt_while_wrappers_are_put_back_leaves_none_away(model):
             super().__setitem__(name, value)
 
     modules, layers = list(model.modules()), model.original_model.model.layers
+    asked = model.original_model.config._attn_implementation
     with pytest.raises(KeyboardInterrupt), bare(model):
         layers._modules = Modules(layers._modules)
     assert list(model.modules()) == modules
+    assert model.original_model.config._attn_implementation == asked
+    assert not is_bare(model)
     assert runs_bare(model)
 
 
