@@ -26,10 +26,11 @@ N_VALIDATION = 10
 N_RANDOM = 5
 N_OPEN_ENDED = 6
 MULTIPLIERS = (-2.0, -1.0, 0.0, 1.0, 2.0)
+ANSWERED = (-2.0, 0.0, 1.0, 2.0)  # so many columns of answers as a page is wide
 
 THREE_CALLS = """vector = caa.extract_vector(model, train, format="text")
 table  = caa.sweep(model, vector, behavior.test, layers={layer}, multipliers={multipliers})
-texts  = caa.generate(model, behavior.open_ended, vector=vector, layer={layer}, multipliers={multipliers})"""
+texts  = caa.generate(model, behavior.open_ended, vector=vector, layer={layer}, multipliers={answered})"""
 
 
 def run_demo(
@@ -42,7 +43,7 @@ def run_demo(
 ) -> Path:
     """Extract a vector, choose a layer, measure on held-out pairs, generate, and write a page; return its path.
 
-    Vector, tables and page are written into ``folder``. Answers are steered at the multipliers at which the effect is
+    Vector, tables and page are written into ``folder``. Answers are steered at multipliers at which the effect is
     measured. ``say`` is called with each line of progress.
     """
     folder = Path(folder)
@@ -70,7 +71,7 @@ def run_demo(
     shown_layers = sorted({n_layers(model) // 6, n_layers(model) // 3, layer})
     activations = collect_activations(model, behavior.test, format="text", layers=shown_layers, progress=True)
     asked = behavior.open_ended[:N_OPEN_ENDED]
-    answers = generate(model, asked, vector=vector, layer=layer, multipliers=MULTIPLIERS, max_new_tokens=max_new_tokens)
+    answers = generate(model, asked, vector=vector, layer=layer, multipliers=ANSWERED, max_new_tokens=max_new_tokens)
     points = project(activations)
     for name, table in {"layers": by_layer, "held_out": held_out, "projection": points, "answers": answers}.items():
         write_atomically(folder / "tables" / f"{name}.parquet", table.to_parquet(index=False))
@@ -81,7 +82,7 @@ def run_demo(
         f"{controls.min():+.3f} to {controls.max():+.3f}."
     )
     say(finding)
-    calls = THREE_CALLS.format(layer=layer, multipliers=MULTIPLIERS)
+    calls = THREE_CALLS.format(layer=layer, multipliers=MULTIPLIERS, answered=ANSWERED)
     shown = answers.assign(answer=answers["answer"].where(answers["finished"], answers["answer"] + " …"))
     wide = shown.pivot(index="prompt", columns="multiplier", values="answer").loc[answers["prompt"].unique()]
     wide.columns = [f"multiplier {multiplier:+g}" if multiplier else "unsteered" for multiplier in wide.columns]
