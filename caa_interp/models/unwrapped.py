@@ -6,6 +6,7 @@ can look inside. Where nobody looks, that only takes time: more than half of it 
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -45,16 +46,37 @@ def bare(model: Any) -> Iterator[None]:
             yield
             return
         config = text_config(model)
+        attentions = [module for module in _inside_blocks(model, plain) if getattr(module, "config", None) is config]
         with ExitStack() as undo:  # each of these is undone, whatever interrupts another
             undo.callback(_put_back, wrappers)
-            undo.callback(setattr, config, "_attn_implementation", config._attn_implementation)
+            undo.callback(_configure, attentions, config)
             undo.callback(_bare.discard, model)
             _bare.add(model)
             for owner, name, outer in wrappers:
                 owner._modules[name] = outer.original_component
             if fuses_attention(model):
-                config._attn_implementation = "sdpa"
+                _configure(attentions, _fused(config))
             yield
+
+
+def _inside_blocks(model: Any, plain: set[nn.Module]) -> set[nn.Module]:
+    return {module for block in model.blocks for module in block.modules()} & plain
+
+
+def _configure(attentions: Sequence[Any], config: Any) -> None:
+    for attention in attentions:
+        attention.config = config
+
+
+def _fused(config: Any) -> Any:
+    """Return the configuration of attention in one step.
+
+    The model keeps its own, by which it makes its masks: what a user computes in another thread meanwhile has a mask
+    that is right for either kind of attention.
+    """
+    fused = copy.copy(config)
+    fused._attn_implementation = "sdpa"
+    return fused
 
 
 def _wrappers(module: nn.Module) -> tuple[list[_Wrapper], set[nn.Module]]:

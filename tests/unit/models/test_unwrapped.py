@@ -87,8 +87,14 @@ def test_processed_weights_are_run_by_the_bridge(model):
     torch.testing.assert_close(tree, plain, rtol=1e-4, atol=1e-3)
 
 
+def configurations(model) -> list:
+    """Which configuration each module goes by, and the attention it names."""
+    configs = [getattr(module, "config", None) for module in model.modules()]
+    return [(id(config), getattr(config, "_attn_implementation", None)) for config in configs]
+
+
 def test_all_is_as_before_afterwards_whatever_happens(model):
-    modules, asked = list(model.modules()), model.original_model.config._attn_implementation
+    modules, asked = list(model.modules()), configurations(model)
 
     def interrupted():
         with bare(model):
@@ -100,7 +106,7 @@ def test_all_is_as_before_afterwards_whatever_happens(model):
         interrupted()
     assert not is_bare(model)
     assert list(model.modules()) == modules
-    assert model.original_model.config._attn_implementation == asked
+    assert configurations(model) == asked
     _, cache = model.run_with_cache(torch.tensor([[0, 5, 9]]))
     assert "blocks.1.attn.hook_pattern" in cache
 
@@ -118,11 +124,11 @@ def test_an_interrupt_while_wrappers_are_put_back_leaves_none_away(model):
             super().__setitem__(name, value)
 
     modules, layers = list(model.modules()), model.original_model.model.layers
-    asked = model.original_model.config._attn_implementation
+    asked = configurations(model)
     with pytest.raises(KeyboardInterrupt), bare(model):
         layers._modules = Modules(layers._modules)
     assert list(model.modules()) == modules
-    assert model.original_model.config._attn_implementation == asked
+    assert configurations(model) == asked
     assert not is_bare(model)
     assert runs_bare(model)
 
@@ -175,6 +181,30 @@ def test_a_sweep_that_runs_is_not_steered_by_a_context_of_another_thread(model):
             model(torch.tensor([[0, 5, 9]]))
     assert set(beside["path"]) == {"tree"}
     assert (beside["logit_difference"] - alone["logit_difference"]).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("starts_bare", [True, False])
+def test_wrappers_may_come_and_go_while_a_user_runs_the_model(model, starts_bare, monkeypatch):
+    tokens, context = torch.tensor([[0, 5, 9]]), bare(model)
+    with torch.no_grad():
+        expected = model(tokens)
+    block = model.blocks[0].original_component
+    part = model.blocks[0].attn.original_component if starts_bare else block
+    own = part.forward
+
+    def forward(*args, **kwargs):
+        # Masks are made by now.
+        context.__exit__(None, None, None) if starts_bare else context.__enter__()
+        return own(*args, **kwargs)
+
+    monkeypatch.setattr(part, "forward", forward)
+    if starts_bare:
+        context.__enter__()
+    with torch.no_grad():
+        found = model(tokens)
+    if not starts_bare:
+        context.__exit__(None, None, None)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_user_may_run_the_model_in_another_thread_meanwhile(model):
