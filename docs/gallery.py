@@ -167,7 +167,7 @@ def projection(study: Study) -> go.Figure:
 
 
 def reliability(study: Study) -> go.Figure:
-    """A vector that steers well, one that steers and one that does not."""
+    """Three vectors whose pairs agree to different degrees."""
     names = ("refusal", BEHAVIOR, "myopic-reward")
     tables = {name: caa.reliability(study.activations[name], seed=SEED) for name in names}
     # Seven panels need more than the width of a page's text.

@@ -2,16 +2,20 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 import caa_interp as caa
+from caa_interp.evaluation.summary import item_slopes
 from caa_interp.prompts.format import PromptFormat
+from caa_interp.statistics import bootstrap_mean
 from tests.oracles import definition
 
-MULTIPLIERS = (-1.0, 0.0, 1.0)
+LAYER = 17
+N_SHUFFLED = 3
 
 
 @pytest.fixture(scope="module")
@@ -22,45 +26,54 @@ def hugging_face(embedded: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def optimism() -> caa.Behavior:
-    return caa.load_behavior("optimism")
-
-
-@pytest.fixture(scope="module")
-def vector(embedded: Any, optimism: caa.Behavior) -> caa.SteeringVector:
-    return caa.extract_vector(embedded, optimism.train[::3], format="text", behavior="optimism")
-
-
-@pytest.fixture(scope="module")
-def layer(embedded: Any, optimism: caa.Behavior, vector: caa.SteeringVector) -> int:
-    table = caa.sweep(
-        embedded, vector, optimism.train[1::25], format="text", layers=range(10, 24, 2), multipliers=(-1.0, 1.0)
-    )
-    return caa.choose_layer(table)
-
-
-@pytest.fixture(scope="module")
-def held_out(embedded: Any, optimism: caa.Behavior, vector: caa.SteeringVector, layer: int) -> pd.DataFrame:
-    return caa.sweep(embedded, vector, optimism.test[::2], format="text", layers=layer, multipliers=MULTIPLIERS)
+def held_out(
+    embedded: Any, optimism: caa.Behavior, activations: caa.Activations, vector: caa.SteeringVector
+) -> pd.DataFrame:
+    """Vector and controls on every other test pair, at one layer."""
+    vectors = {
+        "optimism": vector,
+        **caa.shuffled_vectors(activations, N_SHUFFLED),
+        **caa.evaluation.orthogonal_vectors(vector, 1),
+    }
+    return caa.sweep(embedded, vectors, optimism.test[::2], format="text", layers=LAYER, multipliers=(-1.0, 0.0, 1.0))
 
 
 def test_effect_rises_with_the_multiplier_on_held_out_pairs(held_out: pd.DataFrame) -> None:
-    summary = caa.summarize(held_out).sort_values("multiplier")
+    summary = caa.summarize(held_out)
+    summary = summary[summary["vector"] == "optimism"].sort_values("multiplier")
     assert summary["logit_difference"].is_monotonic_increasing
     assert summary["logit_difference"].is_unique
     assert summary["n"].eq(25).all()
 
 
-def test_slope_is_real_and_larger_than_that_of_20_random_vectors(
-    embedded: Any, optimism: caa.Behavior, vector: caa.SteeringVector, layer: int, held_out: pd.DataFrame
+def test_the_vector_steers_and_shuffled_labels_do_not(held_out: pd.DataFrame) -> None:
+    slopes = item_slopes(held_out).pivot(index="item", columns="vector", values="slope")
+    shuffled = slopes[[f"shuffled {number}" for number in range(N_SHUFFLED)]]
+    _, low, _ = bootstrap_mean(slopes["optimism"].to_numpy(), np.random.default_rng(0))
+    assert low > 0
+    # One control is one direction, and may do something of either sign; shuffling the labels as such does nothing.
+    mean, low, high = bootstrap_mean(shuffled.to_numpy().mean(axis=1), np.random.default_rng(0))
+    assert low < 0 < high
+    assert slopes["optimism"].mean() > 2 * abs(mean)
+
+
+def test_no_control_reaches_the_vector(held_out: pd.DataFrame) -> None:
+    slopes = caa.steerability(held_out).set_index("vector")
+    controls = slopes.drop("optimism")
+    assert len(controls) == N_SHUFFLED + 1
+    assert (slopes.loc["optimism", "slope"] > controls["slope"].abs()).all()
+    assert (slopes.loc["optimism", "rank_correlation"] > controls["rank_correlation"]).all()
+
+
+def test_slope_is_larger_than_that_of_20_random_vectors(
+    embedded: Any, optimism: caa.Behavior, vector: caa.SteeringVector
 ) -> None:
-    assert caa.steerability(held_out)["slope_low"].item() > 0
     vectors = {"optimism": vector, **caa.random_vectors(vector, 20, seed=0)}
-    pairs, options = optimism.test[::5], {"format": "text", "layers": layer}
-    slopes = caa.steerability(caa.sweep(embedded, vectors, pairs, multipliers=(-1, 1), **options)).set_index("vector")
-    controls = slopes.drop("optimism")["slope"]
+    table = caa.sweep(embedded, vectors, optimism.test[::5], format="text", layers=LAYER, multipliers=(0.0, 2.0))
+    slopes = caa.steerability(table).set_index("vector")["slope"]
+    controls = slopes.drop("optimism")
     assert len(controls) == 20
-    assert (slopes.loc["optimism", "slope"] > controls).all()
+    assert (slopes["optimism"] > controls).all()
 
 
 def test_the_tree_was_used(held_out: pd.DataFrame) -> None:
@@ -88,7 +101,7 @@ def test_multiplier_zero_is_the_unsteered_model_exactly(embedded: Any, vector: c
 def test_sweep_equals_plain_forward_passes(
     embedded: Any, hugging_face: Any, optimism: caa.Behavior, vector: caa.SteeringVector, format: str
 ) -> None:
-    pair, multipliers = optimism.test[0], (-1.5, 0.0, 1.5)
+    pair, multipliers = optimism.test[0], (0.0, 1.5)
     table = caa.sweep(embedded, vector, [pair], format=format, layers=[0, 12, 29], multipliers=multipliers)
     for (layer, multiplier), rows in table.groupby(["layer", "multiplier"]):
         addition = multiplier * vector.at(layer)

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pandas as pd
-import pytest
 
 import caa_interp as caa
 
@@ -38,16 +37,6 @@ GLOOMY = {
     *("worse", "worsens", "inability", "unable", "hinders", "hindering", "interferes", "impairs", "plagues", "failed"),
     *("difficult", "adversely", "exacerbate", "exacerbating", "insurmountable", "undermines", "restricts", "wrath"),
 }
-
-
-@pytest.fixture(scope="module")
-def optimism() -> caa.Behavior:
-    return caa.load_behavior("optimism")
-
-
-@pytest.fixture(scope="module")
-def vector(embedded: Any, optimism: caa.Behavior) -> caa.SteeringVector:
-    return caa.extract_vector(embedded, optimism.train[::5], format="text", behavior="optimism")
 
 
 def test_optimism_promotes_cheerful_words_and_suppresses_gloomy_ones(embedded: Any, vector: caa.SteeringVector) -> None:
