@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 import caa_interp as caa
+from caa_interp.study.config import slug
 
 MULTIPLIERS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 WIDTH = 16
@@ -62,11 +63,11 @@ def write_study(
         return rows
 
     for model in models:
-        for number, (behavior, slope) in enumerate(slopes.items()):
+        for behavior, slope in slopes.items():
             layer = max(layers)
             values = torch.from_numpy(generator.normal(0, 1, (len(layers), WIDTH)).astype(np.float32))
             vector = caa.SteeringVector(values, tuple(layers), {"behavior": behavior, "model": model})
-            vector.save(folder / "vectors" / f"m{models.index(model)}" / f"b{number}.safetensors")
+            vector.save(folder / "vectors" / slug(model) / f"{slug(behavior)}.safetensors")
             counts = {"n_train": [40], "n_validation": [8], "n_test": [n_pairs]}
             add("layers", model, behavior, pd.DataFrame({"layer": [layer]} | counts))
             add("validation", model, behavior, scored({behavior: slope}, layers, 8))

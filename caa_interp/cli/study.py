@@ -67,7 +67,7 @@ def run(
     if check:
         _print_plan(study)
         return
-    from caa_interp.study.executors import RayWorkers
+    from caa_interp.study.ray_workers import RayWorkers
     from caa_interp.study.run import run_experiment
 
     where = folder or Path("runs") / config.stem
@@ -79,28 +79,31 @@ def _print_plan(study: ExperimentConfig) -> None:
     """Print the size of a study, as far as it is known before a model is loaded."""
     from caa_interp.behaviors.behavior import load_behavior
     from caa_interp.cli.available import shape_of
-    from caa_interp.study.plan import Plan
+    from caa_interp.models.access import check_layers
+    from caa_interp.study.tasks import planned_tasks, split_pairs
 
     behaviors = {one.name: one for one in map(load_behavior, study.behaviors)}
-    n_layers = {model.name: (shape_of(model.name) or (None,))[0] for model in study.models}
+    n_layers = {
+        label: (shape_of(model.name) or (None,))[0] for label, model in zip(study.labels, study.models, strict=True)
+    }
     # How pairs are split depends on whether there is more than one layer, and not on how many.
     least = max(study.layers or (1,)) + 1
-    plans = {name: Plan(study, behaviors, n or least) for name, n in n_layers.items()}
+    layers = {name: check_layers(study.layers, range(n or least), "the model") for name, n in n_layers.items()}
+    splits = {name: split_pairs(study, behaviors, at) for name, at in layers.items()}
     typer.echo(f"{study.name}: nothing is wrong with the file.\n")
-    splits = next(iter(plans.values())).splits
     print_facts(
         {
             name: f"{len(train)} train, {len(validation)} validation, {len(test)} test pairs"
-            for name, (train, validation, test) in splits.items()
+            for name, (train, validation, test) in next(iter(splits.values())).items()
         }
     )
     controls = study.controls.random + study.controls.orthogonal + study.controls.shuffled
-    for name, plan in plans.items():
-        known = study.layers is not None or n_layers[name] is not None
-        layers = f"{len(plan.layers)} layers" if known else "all layers, whose number is known once it is loaded"
-        pieces = sum(len(stage()) for stage in (plan.vectors, plan.scores, plan.rest))
+    for (label, n), model in zip(n_layers.items(), study.models, strict=True):
+        known = study.layers is not None or n is not None
+        told = f"{len(layers[label])} layers" if known else "all layers, whose number is known once it is loaded"
+        pieces = len(planned_tasks(study, behaviors, splits[label], layers[label], n or least))
         typer.echo(
-            f"\n{name}\n  every test pair at {len(study.multipliers)} multipliers and {layers}\n"
+            f"\n{model.name}\n  every test pair at {len(study.multipliers)} multipliers and {told}\n"
             f"  {controls} controls of each behavior at the chosen layer\n  {pieces} pieces of work"
         )
 

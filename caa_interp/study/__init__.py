@@ -1,9 +1,9 @@
-"""A whole study from one config file: shards of work, kept as they are finished, joined to tables and a page.
+"""A whole study from one config file: pieces of work, kept as they are finished, joined to tables and a page.
 
-A config (:mod:`config`) becomes a plan of shards (:mod:`plan`), each known by a hash of all that determines its result
-(:mod:`shards`). Workers do what is not in the store yet (:mod:`work`, :mod:`executors`, :mod:`store`), and the tables
-become a page (:mod:`page`). :mod:`demo` is a small study that needs no config.
-Begin reading at :mod:`caa_interp.study.run`.
+A config (:mod:`config`) becomes lists of tasks (:mod:`tasks`), each known by a hash of all that determines its result.
+Workers measure what is not kept yet (:mod:`worker`, :mod:`kinds`), here or in other processes (:mod:`executors`,
+:mod:`ray_workers`); the folder keeps it (:mod:`folder`, :mod:`store`), and the tables become a page (:mod:`page`).
+:mod:`demo` is a small study that needs no config. Begin reading at :mod:`caa_interp.study.run`.
 """
 
 import lazy_loader

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
+import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import tomli_w
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from caa_interp.behaviors.behavior import load_behavior
 from caa_interp.errors import InputError
 from caa_interp.prompts.rendering import Format
-from caa_interp.study.parts import (
+from caa_interp.study.fields import (
     MOST,
     Answers,
     AnyText,
@@ -34,9 +38,13 @@ from caa_interp.study.parts import (
     slug,
 )
 from caa_interp.study.problems import explained, flat, shown
-from caa_interp.study.toml import read_toml, to_toml
 
 __all__ = ["Answers", "Controls", "Costs", "ExperimentConfig", "ModelConfig", "PromptConfig", "SideEffects", "slug"]
+
+_TOLD_APART_BY = ("revision", "dtype", "backend", "device")
+MAX_BYTES = 64 * 1024
+# tomllib takes time and memory by the square of a dotted key's length: 64 KiB of `a.a.a` would take a minute.
+_LONG_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){64}""")
 
 
 class ExperimentConfig(Part):
@@ -188,7 +196,7 @@ class ExperimentConfig(Part):
     @field_validator("models")
     @classmethod
     def _distinct_models(cls, values: tuple[ModelConfig, ...], info: ValidationInfo) -> tuple[ModelConfig, ...]:
-        _distinct([value.id for value in values])
+        _distinct(_labels(values))
         prompt = {"prompt": info.data.get("prompt")}
         return tuple(value if value.prompt else value.model_copy(update=prompt) for value in values)
 
@@ -230,7 +238,7 @@ class ExperimentConfig(Part):
             One for everything that is wrong, as above; for broken TOML with line and column.
         """
         path = Path(path)
-        fields = {"name": path.stem, **read_toml(path)}
+        fields = {"name": path.stem, **_read(path)}
         try:
             return cls.model_validate(fields, context={"folder": path.absolute().parent})
         except ValidationError as error:
@@ -238,7 +246,12 @@ class ExperimentConfig(Part):
 
     def to_toml(self) -> str:
         """Write everything, given or default, as TOML that loads back to an equal object; None is left out."""
-        return to_toml(self.model_dump())
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What each model is called in tables and files: its id, ``@`` and what tells it from another of that id."""
+        return _labels(self.models)
 
     def differences(self, other: ExperimentConfig) -> list[str]:
         """Name each field in which two studies differ, with this one's value and the other's.
@@ -254,6 +267,49 @@ class ExperimentConfig(Part):
             for name in mine | others
             if mine.get(name) != others.get(name)
         ]
+
+
+def _labels(models: Sequence[ModelConfig]) -> tuple[str, ...]:
+    ids = [model.id for model in models]
+    groups: dict[str, list[ModelConfig]] = {}
+    for name, model in zip(ids, models, strict=True):
+        groups.setdefault(slug(name).lower(), []).append(model)
+    tells = {  # fields that tell models of one id apart
+        name: [field for field in _TOLD_APART_BY if len({getattr(one, field) for one in same}) > 1]
+        for name, same in groups.items()
+    }
+    return tuple(
+        "@".join([name, *filter(None, (getattr(model, field) for field in tells[slug(name).lower()]))])
+        for name, model in zip(ids, models, strict=True)
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a TOML file of at most 64 KiB; for broken TOML, :class:`InputError` names line and column."""
+    what = f"config file {path}"
+    if not os.path.isfile(path):
+        raise InputError(f"{what}: there is no such file. Check the path.")
+    with path.open("rb") as stream:
+        content = stream.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise InputError(f"{what}: more than {MAX_BYTES:,} bytes, which is no study. Check that it is the right file.")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{what}: not UTF-8 at byte {error.start}. Save it as UTF-8.") from None
+    if long := _LONG_KEY.search(text):
+        line = text.count("\n", 0, long.start()) + 1
+        raise InputError(f"{what}: not valid: a key of 64 parts or more (at line {line}). Correct it there.")
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        lines = text.split("\n")
+        why = str(error).replace("end of document", f"line {len(lines)}, column {len(lines[-1]) + 1}")
+        raise InputError(f"{what}: not valid TOML: {why}. Correct it there.") from None
+    except RecursionError:
+        raise InputError(f"{what}: not valid: lists or tables nested too deep. A study needs two levels.") from None
+    except ValueError as error:
+        raise InputError(f"{what}: not valid: a number with too many digits ({error}). Correct it.") from None
 
 
 def _set_apart(fields: Mapping[str, Any]) -> int:

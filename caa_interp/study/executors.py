@@ -1,42 +1,40 @@
-"""Where shards are worked on: here, or in several processes of a Ray cluster."""
+"""Where tasks are done: in this process or in several on this machine; :mod:`caa_interp.study.ray_workers` has more."""
 
 from __future__ import annotations
 
-import math
+import contextlib
+import importlib
+import multiprocessing
+import os
+import signal
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from caa_interp.errors import InputError, ModelError
-from caa_interp.study.ray_cluster import Actor, connect, settings
+from caa_interp.errors import InputError, ModelError, check_count
 
 if TYPE_CHECKING:
     from caa_interp.study.config import ModelConfig
-    from caa_interp.study.shards import Shard
-    from caa_interp.study.work import Worker
+    from caa_interp.study.tasks import Task
 
-T = TypeVar("T")
-
-# A shard that has killed its worker this many times is considered the cause.
+# Module whose functions ``describe`` and ``work`` are called where the work is done.
+WORKER = "caa_interp.study.worker"
+# A task that has killed its worker this many times is considered the cause.
 ATTEMPTS = 4
 
 
-def new_worker() -> Worker:
-    """A :class:`caa_interp.study.work.Worker`, imported where it works."""
-    from caa_interp.study.work import Worker
-
-    return Worker()
-
-
 class Executor(Protocol):
-    """Does shards for :func:`caa_interp.study.run_experiment`."""
+    """Does tasks for :func:`caa_interp.study.run_experiment`."""
 
     def describe(self, model: ModelConfig) -> dict[str, Any]:
-        """Load a model and describe it, see :meth:`caa_interp.study.work.Worker.describe`."""
+        """Load a model and describe it, see :func:`caa_interp.study.worker.describe`."""
         ...
 
-    def run(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, bytes]]:
-        """Do shards; each comes with its result the moment it is finished, in whichever order that is."""
+    def run(self, model: ModelConfig, tasks: Sequence[Task]) -> Iterator[tuple[Task, bytes]]:
+        """Do tasks with a model that was described; each comes with its result once that is there, in any order."""
         ...
 
     def close(self) -> None:
@@ -45,108 +43,67 @@ class Executor(Protocol):
 
 
 class InProcess:
-    """Does shards in this process, in their order.
+    """Does tasks in this process, in their order.
 
     Parameters
     ----------
     worker
-        Makes what does the work; default :class:`caa_interp.study.work.Worker`.
+        Name of the module that does the work. Default: :mod:`caa_interp.study.worker`.
     """
 
-    def __init__(self, *, worker: Callable[[], Worker] = new_worker) -> None:
-        self._worker: Worker | None = worker()
+    def __init__(self, *, worker: str = WORKER) -> None:
+        self._worker: str | None = worker
 
     def describe(self, model: ModelConfig) -> dict[str, Any]:
         """Load a model and describe it."""
         return self._open().describe(model)
 
-    def run(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, bytes]]:
-        """Do one shard after the other, each when it is asked for."""
+    def run(self, model: ModelConfig, tasks: Sequence[Task]) -> Iterator[tuple[Task, bytes]]:
+        """Do one task after the other, each when it is asked for."""
         worker = self._open()
-        for shard in shards:
-            yield shard, worker.work(shard)
+        for task in tasks:
+            yield task, worker.work(model, task)
 
     def close(self) -> None:
         """Let go of the model."""
+        if self._worker is not None:
+            self._open().forget()
         self._worker = None
 
-    def _open(self) -> Worker:
+    def _open(self) -> Any:
         if self._worker is None:
             raise InputError("executor: it is closed. Make a new InProcess().")
-        return self._worker
+        return importlib.import_module(self._worker)
 
 
-class RayWorkers:
-    """Does shards in several processes, on this machine or on those of a Ray cluster (Moritz et al. 2018).
+class Processes:
+    """Does tasks in several processes on this machine.
 
-    Needs the same version of ``caa-interp[ray]`` on every machine, and no shared files. A worker that dies is started
-    again and repeats its shard. Tables equal those made in one process with as many threads to the last bit.
+    A process that dies is started again and repeats its task. Tables equal those made in one process with as many
+    threads to the last bit. If there are GPUs, all processes use the one that the study's models name; for a GPU each,
+    take :class:`caa_interp.study.RayWorkers`.
 
     Parameters
     ----------
-    n_workers
-        Number of processes; each loads the model. Default: as many as the cluster has CPUs and GPUs for.
-    address
-        A running cluster, as :func:`ray.init` takes it (``"auto"``, ``"host:6379"``, ``"ray://host:10001"``), which
-        is left running. Default: the environment variable ``RAY_ADDRESS``, else one is started on this machine and
-        stopped by :meth:`close`. If this process uses Ray already, that cluster is taken, and left running.
-    cpus_per_worker
-        CPUs, and torch threads, of each worker; at least 1.
-    gpus_per_worker
-        GPUs of each worker. 0 (default): it sees none. Less than 1: several workers share a GPU.
+    n
+        Number of processes, at least 1. Each loads the model, and has an equal share of this process's torch threads.
     worker
         As in :class:`InProcess`.
 
-    Raises
-    ------
-    MissingDependencyError
-        If Ray is not installed.
-    InputError
-        If a number is out of range, no cluster answers at the address, or the cluster has no room.
-    ModelError
-        If Ray cannot be started on this machine.
-
-    Notes
-    -----
-    Environment variables that begin with ``CAA_INTERP_``, ``HF_`` or ``TRANSFORMERS_`` hold for the workers too;
-    tokens go along to a cluster that is started here, and to no other.
-
-    References
-    ----------
-    Moritz et al., "Ray: A Distributed Framework for Emerging AI Applications", OSDI 2018.
-
     Examples
     --------
-    >>> with RayWorkers(2) as executor:  # doctest: +SKIP
+    In a script, below ``if __name__ == "__main__":``, because each process reads the script.
+
+    >>> with Processes(2) as executor:  # doctest: +SKIP
     ...     run_experiment("study.toml", "runs/study", executor=executor)
     """
 
-    def __init__(
-        self,
-        n_workers: int | None = None,
-        *,
-        address: str | None = None,
-        cpus_per_worker: int = 1,
-        gpus_per_worker: float = 0,
-        worker: Callable[[], Worker] = new_worker,
-    ) -> None:
-        for name, value in (("n_workers", n_workers), ("cpus_per_worker", cpus_per_worker)):
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if value is not None and not (whole and value >= 1):
-                raise InputError(f"{name}: {value!r}; it must be a whole number of at least 1.")
-        if not (math.isfinite(gpus_per_worker) and gpus_per_worker >= 0):
-            raise InputError(f"gpus_per_worker: {gpus_per_worker!r}; it must be a number of at least 0.")
-        self._needs = {"CPU": float(cpus_per_worker), "GPU": float(gpus_per_worker)}
-        self._make = worker
-        self._actors: list[Any] = []
-        self._facts: dict[ModelConfig, dict[str, Any]] = {}
-        self._closed = False
-        self._ray, self._opened, self._own = connect(address, n_workers and n_workers * cpus_per_worker)
-        try:
-            self._n_workers = self._room(n_workers)
-        except BaseException:
-            self.close()
-            raise
+    def __init__(self, n: int, *, worker: str = WORKER) -> None:
+        check_count("n", n)
+        import torch
+
+        n_threads = max(1, torch.get_num_threads() // n)
+        self._processes = [_Process(worker, n_threads) for _ in range(n)]
 
     def __enter__(self) -> Self:
         return self
@@ -155,129 +112,118 @@ class RayWorkers:
         self.close()
 
     def describe(self, model: ModelConfig) -> dict[str, Any]:
-        """Load a model in one worker and describe it; the others compare theirs when they load it.
+        """Load a model in one process and describe it.
 
         Raises
         ------
         CAAError
             If the model cannot be loaded.
         """
-        loading = [(model, f"loading {getattr(model, 'name', model)}")]
-        ((_, facts),) = self._do(loading, lambda actor, model: actor.describe.remote(model))
-        self._facts[model] = facts
+        ((_, facts),) = self._do("describe", [(f"loading {model.name}", (model,))])
         return facts
 
-    def run(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, bytes]]:
-        """Do shards, each in the first worker that is free.
+    def run(self, model: ModelConfig, tasks: Sequence[Task]) -> Iterator[tuple[Task, bytes]]:
+        """Do tasks, each in the first process that is free.
 
         Raises
         ------
         ModelError
-            If a shard kills its worker again and again, or a worker's model or libraries differ from those that
-            :meth:`describe` returned.
+            If a task kills its process again and again.
         CAAError
-            An error of a shard in its worker is raised here, and the others are given up.
+            An error of a task is raised here, and the others are given up.
         """
-        return self._do(
-            [(shard, shard.label) for shard in shards],
-            lambda actor, shard: actor.work.remote(shard, self._facts.get(shard.model)),
-        )
+        for (_, task), content in self._do("work", [(task.label, (model, task)) for task in tasks]):
+            yield task, content
 
     def close(self) -> None:
-        """Stop the workers, and the cluster if it was started here."""
-        if self._closed:
-            return
-        self._closed = True
-        self._dismiss([])
-        if self._opened:
-            self._ray.shutdown()  # a cluster that was not started here is only left
+        """Stop the processes."""
+        for process in self._processes:
+            process.stop()
+        self._processes = []
 
-    def _room(self, n_workers: int | None) -> int:
-        """Number of workers to start."""
-        room = sum(
-            int(min(node["Resources"].get(kind, 0) / need for kind, need in self._needs.items() if need))
-            for node in self._ray.nodes()
-            if node["Alive"]
-        )
-        # More may join a cluster that others run, and workers wait for that.
-        if room < 1 or (self._own and n_workers is not None and n_workers > room):
-            asked = f"{n_workers or 1} with {self._needs['CPU']:g} CPUs and {self._needs['GPU']:g} GPUs each"
-            raise InputError(
-                f"n_workers: {asked}; there is room for {room}. Take fewer workers, or lower cpus_per_worker or "
-                "gpus_per_worker."
-            )
-        return room if n_workers is None else n_workers
-
-    def _workers(self) -> list[Any]:
-        """The workers; they are started when first needed and after a run that broke off."""
-        if not self._actors:
-            n_threads = int(self._needs["CPU"])
-            start = self._ray.remote(Actor).options(
-                num_cpus=self._needs["CPU"],
-                num_gpus=self._needs["GPU"],
-                max_restarts=-1,
-                max_task_retries=ATTEMPTS - 1,
-                runtime_env={"env_vars": settings(n_threads, gpus=self._needs["GPU"] > 0)},
-            )
-            self._actors = [start.remote(self._make, n_threads) for _ in range(self._n_workers)]
-        return self._actors
-
-    def _dismiss(self, tasks: Iterable[Any]) -> None:
-        """Stop all workers, with what they are doing."""
-        actors, self._actors = self._actors, []
-        if self._ray.is_initialized():
-            for task in tasks:
-                self._ray.cancel(task)  # else Ray would say that it tries it again
-            for actor in actors:
-                self._ray.kill(actor)
-
-    def _do(self, tasks: Sequence[tuple[T, str]], submit: Callable[[Any, T], Any]) -> Iterator[tuple[T, Any]]:
-        """Give each task, with its name, to a worker that is free: one at a time, so that a death has one reason."""
-        if self._closed:
-            raise InputError("executor: it is closed. Make a new RayWorkers().")
-        waiting = deque(tasks)
-        if not waiting:
-            return
-        # A worker that waits for its place in the cluster is given no task.
-        busy: dict[Any, tuple[Any, tuple[T, str] | None]] = {
-            actor.ready.remote(): (actor, None) for actor in self._workers()
-        }
-        n_left = len(waiting)
+    def _do(self, name: str, calls: Sequence[tuple[str, tuple[Any, ...]]]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+        """Call a function of the workers with each tuple of arguments; ``calls`` also have a label for people."""
+        if not self._processes:
+            raise InputError("executor: it is closed. Make a new Processes().")
+        waiting = deque((*call, 1) for call in calls)
+        free = list(reversed(self._processes))  # so that the one that described a model is the first to use it
+        busy: dict[Future[Any], tuple[_Process, str, tuple[Any, ...], int]] = {}
         try:
-            while n_left:
-                (done, *_), _ = self._ray.wait(list(busy))
-                actor, task = busy.pop(done)
-                result = self._result(done, task[1] if task else "starting a worker")
-                if waiting:
-                    following = waiting.popleft()
-                    busy[submit(actor, following[0])] = actor, following
-                if task:
-                    n_left -= 1
-                    yield task[0], result
-        except KeyboardInterrupt:
-            self._dismiss(busy)
-            self.close()
-            raise
+            while waiting or busy:
+                while waiting and free:
+                    process, (label, arguments, attempt) = free.pop(), waiting.popleft()
+                    busy[process.call(name, arguments)] = process, label, arguments, attempt
+                done, _ = wait(busy, return_when=FIRST_COMPLETED)
+                for future in done:
+                    process, label, arguments, attempt = busy[future]
+                    if not isinstance(future.exception(), BrokenProcessPool):
+                        result = future.result()
+                        del busy[future]
+                        free.append(process)
+                        yield arguments, result
+                    elif attempt < ATTEMPTS:
+                        del busy[future]
+                        process.stop()
+                        free.append(process)
+                        waiting.appendleft((label, arguments, attempt + 1))
+                    else:
+                        raise died(label) from future.exception()
         finally:
-            if n_left:
-                self._dismiss(busy)
+            for process, *_ in busy.values():  # those of a run that broke off
+                process.stop()
 
-    def _result(self, done: Any, label: str) -> Any:
-        """Result of a task that ended; what it raised is raised as it was."""
-        try:
-            return self._ray.get(done)
-        except self._ray.exceptions.RayTaskError as error:
-            raise error.cause from error
-        except self._ray.exceptions.RayError as error:
-            # The error of a worker that cannot be made ends with the reason; that of one that died says nothing useful.
-            made = not (isinstance(error, self._ray.exceptions.RayActorError) and error.actor_init_failed)
-            died = isinstance(error, self._ray.exceptions.RayActorError | self._ray.exceptions.OutOfMemoryError)
-            if made and died:
-                raise ModelError(
-                    f"{label}: the worker died each of the {ATTEMPTS} times that this was tried. If it needs more "
-                    "memory than there is, take fewer workers, a smaller dtype, or machines with more memory."
-                ) from error
-            reason = [type(error).__name__, *filter(None, str(error).splitlines())][-1].strip()
-            raise ModelError(
-                f"{label}: {reason}. Workers need the same Python and the same version of caa-interp as this process."
-            ) from error
+
+class _Process:
+    """A process that does one thing at a time; it is started when it is first needed, and again after a stop."""
+
+    def __init__(self, worker: str, n_threads: int) -> None:
+        self._worker, self._n_threads = worker, n_threads
+        self._pool: ProcessPoolExecutor | None = None
+        self._id: Future[int] | None = None
+
+    def call(self, name: str, arguments: tuple[Any, ...]) -> Future[Any]:
+        """Call a function of the worker; the result is a BrokenProcessPool if the process dies."""
+        if self._pool is None:
+            # A pool of its own for each process: when one dies, it is known which task it was at.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(1, context, _begin, (self._n_threads,))
+            self._id = self._pool.submit(os.getpid)
+        return self._pool.submit(_call, self._worker, name, self._n_threads, arguments)
+
+    def stop(self) -> None:
+        """Kill the process, whatever it is doing."""
+        if self._pool is None or self._id is None:
+            return
+        with contextlib.suppress(BrokenProcessPool, ProcessLookupError):
+            os.kill(self._id.result(), signal.SIGKILL)
+        self._pool.shutdown(cancel_futures=True)
+        self._pool = self._id = None
+
+
+def _begin(n_threads: int) -> None:
+    """Prepare a process: Ctrl-C is its parent's business, and it does not outlive its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["OMP_NUM_THREADS"] = str(n_threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)
+
+
+def _call(worker: str, name: str, n_threads: int, arguments: tuple[Any, ...]) -> Any:
+    import torch
+
+    torch.set_num_threads(n_threads)
+    return getattr(importlib.import_module(worker), name)(*arguments)
+
+
+def died(label: str) -> ModelError:
+    """Error of a task that has killed its worker again and again."""
+    return ModelError(
+        f"{label}: the worker died each of the {ATTEMPTS} times that this was tried. If it needs more memory than "
+        "there is, take fewer workers, a smaller dtype, or machines with more memory."
+    )

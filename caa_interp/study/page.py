@@ -14,21 +14,13 @@ import pandas as pd
 from caa_interp.errors import InputError
 from caa_interp.files import write_atomically
 from caa_interp.report.page import Section, anchors, write_report
+from caa_interp.study.config import slug
 from caa_interp.study.findings import conclusions, find, findings_table, studied
-from caa_interp.study.page_sections import SECTIONS, Results, rows_of
+from caa_interp.study.kinds import KINDS
+from caa_interp.study.sections import Results, rows_of
 from caa_interp.vectors.vector import SteeringVector
 
 NEEDED = ("layers", "effects", "sweep", "dose_response", "reliability")
-OPTIONAL = {
-    "validation": "a choice of the layer",
-    "projection": "activations",
-    "logit_lens": "the logit lens",
-    "answers": "steered answers",
-    "perplexity": "surprise at prose",
-    "divergence": "divergence from the unsteered model",
-    "capability": "questions with a right answer",
-    "side_effects": "side effects",
-}
 
 
 def write_page(folder: str | Path) -> Path:
@@ -39,7 +31,7 @@ def write_page(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     config, manifest = _read(folder, "config.toml"), _read(folder, "manifest.json")
-    tables, vectors = _tables(folder), _vectors(folder)
+    tables = _tables(folder)
     effects, layers = tables["effects"], tables["layers"]
     findings = find(effects, layers)
     models = list(dict.fromkeys(layers["model"]))
@@ -50,15 +42,20 @@ def write_page(folder: str | Path) -> Path:
         paragraphs = conclusions([one for one in findings if one.model == model])
         lead += [f"{model}: {one}" for one in paragraphs] if several else paragraphs
         own = {name: rows_of(table, "model", model) for name, table in tables.items()}
-        results = Results({name: table for name, table in own.items() if len(table)}, vectors.get(model, {}))
-        made = [one for name, make in SECTIONS if name is None or name in results.tables for one in make(results)]
+        results = Results(
+            {name: table for name, table in own.items() if len(table)}, _vectors(folder, model, own["layers"])
+        )
+        made = [one for kind in KINDS.values() for one in kind.section(results)]
         if several:
             sections.append(Section(model, "\n\n".join(paragraphs)))
             made = [replace(one, level=one.level + 1) for one in made]
         sections += made
-    absent = [text for name, text in OPTIONAL.items() if name not in tables]
-    if not any(one.controls for one in findings):
-        absent.insert(0, "controls")
+    parts = {
+        "controls": any(one.controls for one in findings),
+        "a choice of the layer": "validation" in tables,
+        **{kind.name: name in tables for name, kind in KINDS.items() if kind.name},
+    }
+    absent = [name for name, is_there in parts.items() if not is_there]
     if absent:
         lead.append(f"Not part of this study: {', '.join(absent)}.")
     sections += [
@@ -99,30 +96,29 @@ def _read(folder: Path, name: str) -> str:
 
 
 def _tables(folder: Path) -> dict[str, pd.DataFrame]:
-    tables = {}
-    for name in (*NEEDED, *OPTIONAL):
-        path = folder / "tables" / f"{name}.parquet"
-        if path.is_file():
-            try:
-                tables[name] = pd.read_parquet(path)
-            except (OSError, ValueError) as error:
-                raise InputError(
-                    f"table file {path}: not readable ({error}). Run the study again; what is finished is kept."
-                ) from error
-        elif name in NEEDED:
+    """All tables of a run, by name."""
+    paths = {path.stem: path for path in sorted((folder / "tables").glob("*.parquet"))}
+    for name in NEEDED:
+        if name not in paths:
             raise InputError(
                 f"run folder {folder}: it has no tables/{name}.parquet, so the run is not finished. Run the study "
                 "again in this folder; it continues where it stopped."
             )
+    tables = {}
+    for name, path in paths.items():
+        try:
+            tables[name] = pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"table file {path}: not readable ({error}). Run the study again; what is finished is kept."
+            ) from error
     return tables
 
 
-def _vectors(folder: Path) -> dict[str, dict[str, SteeringVector]]:
-    """Vectors by model and behavior."""
-    vectors: dict[str, dict[str, SteeringVector]] = {}
-    for vector in map(SteeringVector.load, sorted(folder.glob("vectors/*/*.safetensors"))):
-        vectors.setdefault(str(vector.metadata.get("model")), {})[vector.name] = vector
-    return vectors
+def _vectors(folder: Path, model: str, layers: pd.DataFrame) -> dict[str, SteeringVector]:
+    """Vectors of a model by behavior, as far as there are files of them."""
+    paths = {name: folder / "vectors" / slug(model) / f"{slug(name)}.safetensors" for name in layers["behavior"]}
+    return {name: SteeringVector.load(path) for name, path in paths.items() if path.is_file()}
 
 
 def _made(manifest: Mapping[str, Any]) -> pd.DataFrame:

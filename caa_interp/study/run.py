@@ -1,16 +1,15 @@
 """A whole study into one folder: kept shard by shard, so that it can be killed at any moment and continued.
 
 1. The folder is locked, its config compared with the one given, and what a killed run left half-written removed.
-2. Each model is loaded by the executor and described; what a result depends on is part of each shard's key. Whether
-   the models have all the layers, and all that is to be asked fits them, is known before anything is computed.
-3. Stages of shards (:mod:`caa_interp.study.plan`). Those that are kept from before are read, in the run's
-   folder or in the cache; the others are done, each kept the moment it is finished.
-4. Shards are put together to tables, in the order of the config and not in that of the work.
+2. Each model is described; what a result depends on is part of each task's key. Whether the models have all the layers,
+   and all that is to be asked fits them, is known before anything is computed.
+3. Stages of tasks (:mod:`caa_interp.study.tasks`). Results that are kept from before are read, in the run's folder or
+   in the cache; the other tasks are done, and each result is kept the moment it is there.
+4. Results are put together to tables, in the order of the config and not in that of the work.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,26 @@ from caa_interp.behaviors.behavior import Behavior, load_behavior
 from caa_interp.errors import InputError, ModelError
 from caa_interp.evaluation.summary import choose_layer, steerability
 from caa_interp.files import fingerprint, write_atomically
+from caa_interp.models.access import check_layers
 from caa_interp.progress import counting
+from caa_interp.study import folder as run_folder
 from caa_interp.study.config import ExperimentConfig, ModelConfig, slug
 from caa_interp.study.environment import environment
 from caa_interp.study.executors import Executor, InProcess
+from caa_interp.study.measures import vectors_of
 from caa_interp.study.page import write_page
-from caa_interp.study.plan import Found, Piece, Plan
-from caa_interp.study.run_folder import check_same_data, check_same_study, locked, manifest_in, now
-from caa_interp.study.shards import code_digest, shard
 from caa_interp.study.store import ShardStore, cache_limit, clear_cache, remove_unfinished, shard_cache
-from caa_interp.study.work import decode, vectors_of
+from caa_interp.study.tasks import (
+    Task,
+    check_tasks,
+    key,
+    planned_tasks,
+    remaining_tasks,
+    score_tasks,
+    split_pairs,
+    vector_tasks,
+)
+from caa_interp.study.worker import decode, software
 from caa_interp.vectors.vector import SteeringVector
 
 
@@ -54,7 +63,7 @@ def run_experiment(
         holds a run of the same study, what is finished there is used.
     executor
         Where the work is done; default: in this process, and closed at the end. One that is given, such as
-        :class:`caa_interp.study.RayWorkers`, stays open.
+        :class:`caa_interp.study.Processes` or :class:`caa_interp.study.RayWorkers`, stays open.
     progress
         Show a progress bar.
     say
@@ -76,17 +85,18 @@ def run_experiment(
 
     Notes
     -----
-    A finished shard is never done again, in this run or another, unless its model, revision, pairs, vectors, settings,
-    code or libraries change. A run that was killed and continued has the tables of an undisturbed one to the last bit,
-    on one kind of processor with one number of threads; with another, matrix products may round differently.
+    A finished piece of work is never done again, in this run or another, unless its model, revision, pairs, vectors,
+    settings, code or libraries change. A study that is finished loads no model. A run that was killed and continued has
+    the tables of an undisturbed one to the last bit, on one kind of processor with one number of threads; with another,
+    matrix products may round differently.
     """
     config = config if isinstance(config, ExperimentConfig) else ExperimentConfig.load(config)
     folder = Path(folder)
     behaviors = {one.name: one for one in map(load_behavior, config.behaviors)}
     limit = cache_limit()
-    check_same_study(config, folder)  # before anything is written there
-    with locked(folder):
-        check_same_study(config, folder)
+    run_folder.check_same_study(config, folder)  # before anything is written there
+    with run_folder.locked(folder):
+        run_folder.check_same_study(config, folder)
         write_atomically(folder / "config.toml", config.to_toml().encode("utf-8"))
         remove_unfinished(folder)
         own = InProcess() if executor is None else None
@@ -109,7 +119,7 @@ def run_experiment(
 
 
 class _Run:
-    """One study under way."""
+    """One session of a study."""
 
     def __init__(
         self,
@@ -123,37 +133,156 @@ class _Run:
         self._config, self._behaviors, self._folder = config, behaviors, folder
         self._executor, self._progress, self._say = executor, progress, say
         self._store = ShardStore(folder / "shards", shard_cache(), say)
-        self._before = manifest_in(folder, say)
+        self._before = run_folder.read_manifest(folder, say)
         self._manifest: dict[str, Any] = {
             **environment(),
             "models": {},
             "data": {name: fingerprint([one.train, one.test, one.open_ended]) for name, one in behaviors.items()},
             "seed": config.seed,
             # One entry each time that the study was started or continued; one that was killed never finished.
-            "sessions": [*self._before.get("sessions", []), {"started": now(), "finished": None}],
+            "sessions": [*self._before.get("sessions", []), {"started": run_folder.now(), "finished": None}],
             "shards": [],
         }
-        check_same_data(folder, self._before.get("data", {}), self._manifest["data"])
+        run_folder.check_same_data(folder, self._before.get("data", {}), self._manifest["data"])
+        self._models = dict(zip(config.labels, config.models, strict=True))
+        self._described: set[str] = set()
         self._tables: dict[str, list[pd.DataFrame]] = {}
+        self._vectors: dict[tuple[str, str], SteeringVector] = {}
         self.n_done = 0
 
     def do(self) -> None:
-        """Do all models, then write their tables."""
+        """Do all models, then write what was found."""
         # Until this session ends, earlier sessions made what the folder holds.
-        self._write_manifest({**self._manifest, **self._before, "sessions": self._manifest["sessions"]})
-        plans = [(model, *self._planned(model)) for model in self._config.models]
-        for model, facts, plan in plans:
-            self._do_model(model, facts, plan)
-        kept = {f"{name}.parquet" for name in self._tables}
-        for name, parts in self._tables.items():
-            write_atomically(
-                self._folder / "tables" / f"{name}.parquet", pd.concat(parts, ignore_index=True).to_parquet(index=False)
+        kept = {name: value for name, value in self._before.items() if name != "sessions"}
+        run_folder.write_manifest(self._folder, self._manifest | kept)
+        for label, model in self._models.items():
+            self._manifest["models"][label] = self._facts(label, model)
+            self._results(label, check_tasks(self._config, self._behaviors, self._layers_and_splits(label)[1]))
+        if not self._before.get("shards"):
+            run_folder.write_manifest(self._folder, {**self._manifest, "shards": []})
+        for label in self._models:
+            self._measure(label)
+        self._publish()
+
+    def _facts(self, label: str, model: ModelConfig) -> dict[str, Any]:
+        """What a model's results depend on: as it was kept if that still holds and all is done, else as it is now."""
+        kept = self._before.get("models", {}).get(label, {})
+        shards = [one["key"] for one in self._before.get("shards", []) if one["model"] == label]
+        if (
+            shards
+            and {name: kept.get(name) for name in software()} == software()
+            and kept.get("revision") is not None
+            and kept["revision"] == run_folder.revision_now(model)
+            and all(self._store.get(one) is not None for one in shards)
+        ):
+            return dict(kept)
+        facts = self._describe(label)
+        if kept and kept.get("revision") != facts["revision"]:
+            raise InputError(
+                f"folder: {self._folder} holds a run with model {label!r} as it was before (files changed "
+                "since). Name another folder."
             )
-        for path in (self._folder / "tables").glob("*.parquet"):
-            if path.name not in kept:  # of other versions of this package, say
-                path.unlink()
-        shards = self._manifest["shards"]
-        self._manifest["sessions"][-1]["finished"] = now()
+        if changed := [name for name in facts if kept and kept.get(name) != facts[name]]:
+            self._say(f"{label}: {', '.join(changed)} changed since this run was begun, so its work is done anew.")
+        return facts
+
+    def _describe(self, label: str) -> dict[str, Any]:
+        """Facts of a model that is loaded by the executor."""
+        self._say(f"Loading {label}")
+        facts = self._executor.describe(self._models[label])
+        if facts["code"] != software()["code"]:
+            raise ModelError(
+                "executor: its workers run another version of caa_interp than this process, so their results "
+                "would not be those of this study. Install the same version everywhere."
+            )
+        self._described.add(label)
+        return facts
+
+    def _layers_and_splits(self, label: str) -> tuple[list[int], Any]:
+        n_layers = self._manifest["models"][label]["n_layers"]
+        layers = check_layers(self._config.layers, range(n_layers), "the model")
+        return layers, split_pairs(self._config, self._behaviors, layers)
+
+    def _measure(self, label: str) -> None:
+        """Do all tasks of one model, and put their results together."""
+        config, behaviors = self._config, self._behaviors
+        n_layers = self._manifest["models"][label]["n_layers"]
+        layers, splits = self._layers_and_splits(label)
+        vectors: dict[str, dict[str, SteeringVector]] = {}
+        layer: dict[str, int] = {}
+        rows: dict[tuple[str, str], list[pd.DataFrame]] = {}
+        n_tasks = len(planned_tasks(config, behaviors, splits, layers, n_layers))
+        with counting(n_tasks, label, self._progress, unit="piece") as bar:
+            for task, table in self._results(label, vector_tasks(config, splits, layers), bar):
+                vectors[task.behavior] = vectors_of(table)
+                self._vectors[label, task.behavior] = vectors[task.behavior][task.behavior]
+                own = table[table["vector"] == task.behavior]
+                self._add("reliability", label, task.behavior, own.drop(columns=["vector", "values", "metadata"]))
+            for task, table in self._results(label, score_tasks(config, splits, layers, vectors), bar):
+                rows.setdefault((task.table, task.behavior), []).append(table)
+            for behavior, (train, validation, test) in splits.items():
+                scores = pd.concat(rows["validation", behavior]) if validation else None
+                layer[behavior] = layers[0] if scores is None else choose_layer(scores)
+                chosen = {"layer": [layer[behavior]], "n_train": [len(train)]}
+                counts = {"n_validation": [len(validation)], "n_test": [len(test)]}
+                self._add("layers", label, behavior, pd.DataFrame(chosen | counts))
+                swept = pd.concat(rows["sweep", behavior])
+                rows["dose_response", behavior] = [swept[swept["layer"] == layer[behavior]]]
+            rest = remaining_tasks(config, behaviors, splits, n_layers, vectors, layer)
+            for task, table in self._results(label, rest, bar):
+                rows.setdefault((task.table, task.behavior), []).append(table)
+        for (name, behavior), tables in rows.items():
+            joined = pd.concat(tables, ignore_index=True)
+            self._add(name, label, behavior, joined)
+            if name == "dose_response":
+                self._add("effects", label, behavior, steerability(joined, seed=config.seed))
+
+    def _results(self, label: str, tasks: Sequence[Task], bar: Any = None) -> list[tuple[Task, pd.DataFrame]]:
+        """Tasks of a model with their tables, in order; what is not kept from before is done."""
+        model, facts = self._models[label], self._manifest["models"][label]
+        keys = [key(task, facts) for task in tasks]
+        kept = {one: content for one in dict.fromkeys(keys) if (content := self._store.get(one)) is not None}
+        reused = set(kept)
+        self.n_done += len(kept)
+        if bar is not None:
+            before = sum(one in kept for one in keys)
+            bar.initial += before  # was not done now, so that it does not count for the rate
+            bar.update(before)
+        # Two tasks may be the same work, such as those of two behaviors with the same questions.
+        missing = {one: task for one, task in zip(keys, tasks, strict=True) if one not in kept}
+        if missing and label not in self._described and self._describe(label) != facts:
+            raise InputError(
+                f"folder: {self._folder} holds a finished run with model {label!r} on another device or of another "
+                "precision, of which something is missing. Continue it there, or name another folder."
+            )
+        for task, content in self._executor.run(model, list(missing.values())):
+            done = key(task, facts)
+            self._store.put(done, content)
+            kept[done] = content
+            self.n_done += 1
+            if bar is not None:
+                bar.update(keys.count(done))
+        tables = []
+        for task, one in zip(tasks, keys, strict=True):
+            table, took = decode(kept[one])
+            path = "+".join(sorted(table["path"].unique())) if "path" in table else None
+            record = {"key": one, "kind": task.kind, "label": task.label, "model": label, **took}
+            self._manifest["shards"].append({**record, "path": path, "reused": one in reused})
+            if "item" in table:
+                table["item"] += task.first
+            tables.append((task, table))
+        return tables
+
+    def _add(self, name: str, label: str, behavior: str, table: pd.DataFrame) -> None:
+        """Put rows into a table of the run, with model and behavior in front."""
+        rows = table.drop(columns=["model", "behavior"], errors="ignore")
+        rows.insert(0, "behavior", behavior)
+        rows.insert(0, "model", label)
+        self._tables.setdefault(name, []).append(rows)
+
+    def _publish(self) -> None:
+        """Write vectors, tables and the manifest, which belong together at any moment."""
+        folder, shards = self._folder, self._manifest["shards"]
         self._manifest |= {
             "seconds": sum(one["seconds"] for one in shards),
             "peak_memory_bytes": max(one["peak_memory_bytes"] for one in shards),
@@ -162,97 +291,16 @@ class _Run:
                 for kind in sorted({one["kind"] for one in shards if one["path"]})
             },
         }
-        self._write_manifest(self._manifest)
-
-    def _planned(self, model: ModelConfig) -> tuple[dict[str, Any], Plan]:
-        """Load a model, and make sure that the whole study can be done with it."""
-        self._say(f"Loading {model.name}")
-        facts = self._executor.describe(model)
-        if facts["code"] != code_digest():
-            raise ModelError(
-                "executor: its workers run another version of caa_interp than this process, so their results "
-                "would not be those of this study. Install the same version everywhere."
-            )
-        self._manifest["models"][model.name] = facts
-        before = self._before.get("models", {}).get(model.name, facts)
-        if before.get("revision") != facts["revision"]:
-            raise InputError(
-                f"folder: {self._folder} holds a run with model {model.name!r} as it was before (files changed "
-                "since). Name another folder."
-            )
-        plan = Plan(self._config, self._behaviors, facts["n_layers"])
-        self._finished(plan.tokens(), Found({}, {}), model, facts)
-        return facts, plan
-
-    def _do_model(self, model: ModelConfig, facts: Mapping[str, Any], plan: Plan) -> None:
-        vectors: dict[str, dict[str, SteeringVector]] = {}
-        layer: dict[str, int] = {}
-        found = Found(vectors, layer)
-        of_vectors, of_scores, of_rest = plan.vectors(), plan.scores(), plan.rest()
-        with counting(len(of_vectors + of_scores + of_rest), model.name, self._progress, unit="piece") as bar:
-            for piece, table in self._finished(of_vectors, found, model, facts, bar):
-                vectors[piece.behavior] = vectors_of(table)
-                path = self._folder / "vectors" / slug(facts["id"]) / f"{slug(piece.behavior)}.safetensors"
-                vectors[piece.behavior][piece.behavior].save(path)
-                own = table[table["vector"] == piece.behavior]
-                self._add("reliability", facts, piece.behavior, own.drop(columns=["vector", "values", "metadata"]))
-            rows: dict[tuple[str, str], list[pd.DataFrame]] = {}
-            for piece, table in self._finished(of_scores, found, model, facts, bar):
-                rows.setdefault((piece.table, piece.behavior), []).append(table)
-            for behavior, (train, validation, test) in plan.splits.items():
-                scores = pd.concat(rows["validation", behavior]) if validation else None
-                layer[behavior] = plan.layers[0] if scores is None else choose_layer(scores)
-                chosen = {"layer": [layer[behavior]], "n_train": [len(train)]}
-                counts = {"n_validation": [len(validation)], "n_test": [len(test)]}
-                self._add("layers", facts, behavior, pd.DataFrame(chosen | counts))
-                swept = pd.concat(rows["sweep", behavior])
-                rows["dose_response", behavior] = [swept[swept["layer"] == layer[behavior]]]
-            for piece, table in self._finished(of_rest, found, model, facts, bar):
-                rows.setdefault((piece.table, piece.behavior), []).append(table)
-        for (name, behavior), tables in rows.items():
-            joined = pd.concat(tables, ignore_index=True)
-            self._add(name, facts, behavior, joined)
-            if name == "dose_response":
-                self._add("effects", facts, behavior, steerability(joined, seed=self._config.seed))
-
-    def _finished(
-        self, pieces: Sequence[Piece], found: Found, model: ModelConfig, facts: Mapping[str, Any], bar: Any = None
-    ) -> list[tuple[Piece, pd.DataFrame]]:
-        """Pieces with their tables, in order; what is not kept from before is done."""
-        shards = [shard(piece.kind, piece.label, model, facts, piece.arguments(found)) for piece in pieces]
-        kept = {one.key: content for one in shards if (content := self._store.get(one.key)) is not None}
-        reused = set(kept)
-        if bar is not None:
-            before = len([one for one in shards if one.key in kept])
-            bar.initial += before  # was not done now, so that it does not count for the rate
-            bar.update(before)
-        self.n_done += len(kept)
-        # Two pieces may be the same work, such as two behaviors with the same questions.
-        missing = {one.key: one for one in shards if one.key not in kept}
-        for done, content in self._executor.run(list(missing.values())):
-            self._store.put(done.key, content)
-            kept[done.key] = content
-            self.n_done += 1
-            if bar is not None:
-                bar.update(len([one for one in shards if one.key == done.key]))
-        tables = []
-        for piece, one in zip(pieces, shards, strict=True):
-            table, took = decode(kept[one.key])
-            record = {"key": one.key, "kind": one.kind, "label": one.label, "model": model.name, **took}
-            path = "+".join(sorted(table["path"].unique())) if "path" in table else None
-            self._manifest["shards"].append({**record, "path": path, "reused": one.key in reused})
-            if "item" in table:
-                table["item"] += piece.first
-            tables.append((piece, table))
-        return tables
-
-    def _add(self, name: str, facts: Mapping[str, Any], behavior: str, table: pd.DataFrame) -> None:
-        """Put rows into a table of the run, with model and behavior in front."""
-        rows = table.drop(columns=[column for column in ("model", "behavior") if column in table])
-        rows.insert(0, "behavior", behavior)
-        rows.insert(0, "model", facts["id"])
-        self._tables.setdefault(name, []).append(rows)
-
-    def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(self._folder / "manifest.json", text.encode("utf-8"))
+        if self._before.get("models") != self._manifest["models"]:
+            run_folder.remove_results(folder)  # none of other code or versions beside these
+        run_folder.write_manifest(folder, self._manifest)
+        for (label, behavior), vector in self._vectors.items():
+            vector.save(folder / "vectors" / slug(label) / f"{slug(behavior)}.safetensors")
+        for name, parts in self._tables.items():
+            table = pd.concat(parts, ignore_index=True)
+            write_atomically(folder / "tables" / f"{name}.parquet", table.to_parquet(index=False))
+        for path in (folder / "tables").glob("*.parquet"):
+            if path.stem not in self._tables:  # of other versions of this package, say
+                path.unlink()
+        self._manifest["sessions"][-1]["finished"] = run_folder.now()
+        run_folder.write_manifest(folder, self._manifest)

@@ -77,7 +77,7 @@ def calls(monkeypatch):
         def __exit__(self, *_):
             made.closed += 1
 
-    monkeypatch.setattr("caa_interp.study.executors.RayWorkers", Workers)
+    monkeypatch.setattr("caa_interp.study.ray_workers.RayWorkers", Workers)
     monkeypatch.setattr("caa_interp.study.run.run_experiment", lambda *a, **o: made.runs.append((*a, o)))
     made.kind = Workers
     return made
@@ -199,10 +199,10 @@ def test_ctrl_c_ends_a_run_with_code_130_and_says_how_to_go_on(study, tmp_path):
     """A real process, which gets the signal while it works."""
     code = """
 import os, signal
-from caa_interp.study import work
+from caa_interp.study import worker
 from caa_interp import cli
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background ignores it
-work.Worker.work = lambda *_: os.kill(os.getpid(), signal.SIGINT)
+worker.work = lambda *_: os.kill(os.getpid(), signal.SIGINT)
 cli.main()
 """
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Executors: the same results here and in Ray's workers, also when workers die; what fails, fails as itself."""
+"""Executors: the same results here and in other processes, also when these die; what fails, fails as itself."""
 
 import os
 import shutil
@@ -9,76 +9,20 @@ import sys
 import tempfile
 import textwrap
 import time
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import torch
+from tiny_worker import Model, Piece, starts
 
 from caa_interp.errors import InputError, MissingDependencyError, ModelError
-from caa_interp.study import executors
-from caa_interp.study.executors import InProcess, RayWorkers
-from caa_interp.study.ray_cluster import Actor, connect
+from caa_interp.study import executors, ray_workers
+from caa_interp.study.executors import InProcess, Processes
+from caa_interp.study.ray_workers import Actor, RayWorkers, connect
 
-
-@dataclass(frozen=True)
-class Piece:
-    """What a shard is to an executor."""
-
-    label: str
-    kind: str = "echo"
-    arguments: Any = None
-    model: str = "model"
-
-
-class Tiny:
-    """Stands in for a worker: no model, and every way to end."""
-
-    def describe(self, model):
-        if model == "absent":
-            raise InputError("model 'absent': there is none. Name another.")
-        return {"id": model, "n_layers": 2}
-
-    def work(self, shard):
-        return getattr(self, f"_{shard.kind}")(shard)
-
-    def _echo(self, shard):
-        return shard.label.encode()
-
-    def _wait(self, shard):
-        folder, gate = shard.arguments
-        with open(Path(folder) / shard.label, "a") as starts:
-            starts.write(f"{os.getpid()}\n")
-        for _ in range(60_000):  # processes that a failed test leaves behind end some time
-            if os.path.exists(gate):
-                return f"{shard.label} in {os.getpid()}".encode()
-            time.sleep(0.01)
-        raise TimeoutError(gate)
-
-    def _setting(self, shard):
-        return f"{torch.get_num_threads()} {[os.environ.get(name) for name in shard.arguments]}".encode()
-
-    def _raise(self, shard):
-        while not starts(Path(shard.arguments)):
-            time.sleep(0.01)
-        raise InputError(f"pairs: those of {shard.label} are empty. Give some.")
-
-    def _die(self, shard):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-class Changing(Tiny):
-    """Its facts are never the same."""
-
-    def describe(self, model):
-        return {"id": model, "versions": time.perf_counter_ns()}
-
-
-def starts(folder: Path) -> dict[str, list[int]]:
-    """Of each shard, the processes that began it."""
-    return {path.name: [int(line) for line in path.read_text().split()] for path in folder.iterdir()}
+MODEL = Model()
 
 
 @pytest.fixture(scope="module")
@@ -86,23 +30,23 @@ def cluster():
     """Ray on four CPUs of this machine; executors of the tests find it running."""
     pytest.importorskip("ray")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find Tiny
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find their module
         with RayWorkers(4) as owner:
             yield owner
 
 
-def test_in_process_does_shards_in_order_and_only_when_asked(tmp_path):
-    executor = InProcess(worker=Tiny)
-    assert executor.describe("model") == {"id": "model", "n_layers": 2}
-    shards = [Piece(str(n), "wait", (tmp_path, tmp_path)) for n in range(3)]
-    results = executor.run(shards)
+def test_in_process_does_tasks_in_order_and_only_when_asked(tmp_path):
+    executor = InProcess(worker="tiny_worker")
+    assert executor.describe(MODEL) == {"id": "model", "n_layers": 2}
+    tasks = [Piece(str(n), "wait", (tmp_path, tmp_path)) for n in range(3)]
+    results = executor.run(MODEL, tasks)
     assert not starts(tmp_path)
-    assert next(results)[0] == shards[0]
+    assert next(results)[0] == tasks[0]
     assert set(starts(tmp_path)) == {"0"}
-    assert [shard for shard, _ in results] == shards[1:]
+    assert [task for task, _ in results] == tasks[1:]
     executor.close()
     with pytest.raises(InputError, match=r"executor: it is closed\. Make a new InProcess"):
-        executor.describe("model")
+        executor.describe(MODEL)
 
 
 @pytest.mark.parametrize(
@@ -167,35 +111,35 @@ def test_a_start_that_ray_gives_up_on_is_tried_again_and_leaves_nothing_behind(m
 
 def test_workers_whose_models_differ_are_found_out():
     threads = torch.get_num_threads()
-    actor = Actor(Changing, threads)
+    actor = Actor("tiny_worker", threads)
     # What they agree in is not listed.
     with pytest.raises(ModelError, match=r"two workers differ in versions: 1 and \d+, so"):
-        actor.work(Piece("a"), {"id": "model", "versions": 1})
+        actor.work(Model("changing"), Piece("a"), {"id": "changing", "versions": 1})
 
 
-def test_a_killed_worker_comes_back_and_every_shard_arrives_once(cluster, tmp_path, monkeypatch):
+def test_a_killed_worker_comes_back_and_every_task_arrives_once(cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_TOKEN", "secret")
     folder = tmp_path / "starts"
     folder.mkdir()
-    gate = tmp_path / "gate"  # the first shard is not kept waiting, the others until a worker is killed
-    shards = [Piece(f"shard {n}", "wait", (folder, gate if n else folder)) for n in range(8)]
-    with RayWorkers(2, cpus_per_worker=2, worker=Tiny) as executor:
-        assert executor.describe("model") == {"id": "model", "n_layers": 2}
-        results = executor.run(shards)
+    gate = tmp_path / "gate"  # the first task is not kept waiting, the others until a worker is killed
+    tasks = [Piece(f"task {n}", "wait", (folder, gate if n else folder)) for n in range(8)]
+    with RayWorkers(2, cpus_per_worker=2, worker="tiny_worker") as executor:
+        assert executor.describe(MODEL) == {"id": "model", "n_layers": 2}
+        results = executor.run(MODEL, tasks)
         arrived = [next(results)]
-        # The first shard's worker is at its next one by now, or will be at once.
+        # The first task's worker is at its next one by now, or will be at once.
         victim = int(arrived[0][1].split()[-1])
-        while not (caught := {label for label, pids in starts(folder).items() if victim in pids} - {"shard 0"}):
+        while not (caught := {label for label, pids in starts(folder).items() if victim in pids} - {"task 0"}):
             time.sleep(0.01)
         os.kill(victim, signal.SIGKILL)
         gate.touch()
         arrived += results
         asked = Piece("setting", "setting", ("CAA_INTERP_CACHE", "HF_TOKEN", "CUDA_VISIBLE_DEVICES"))
-        ((_, setting),) = executor.run([asked])
+        ((_, setting),) = executor.run(MODEL, [asked])
 
-    assert sorted(shard.label for shard, _ in arrived) == [shard.label for shard in shards]
-    assert all(content.decode().startswith(f"{shard.label} in ") for shard, content in arrived)
+    assert sorted(task.label for task, _ in arrived) == [task.label for task in tasks]
+    assert all(content.decode().startswith(f"{task.label} in ") for task, content in arrived)
     again = {label: pids for label, pids in starts(folder).items() if len(pids) > 1}
     assert set(again) == caught
     assert all(pids[0] == victim != pids[1] for pids in again.values())
@@ -204,37 +148,122 @@ def test_a_killed_worker_comes_back_and_every_shard_arrives_once(cluster, tmp_pa
     assert cluster._ray.is_initialized(), "a cluster that was found running is left running"
 
 
-def test_what_a_shard_raises_arrives_as_it_was_and_the_rest_is_given_up(cluster, tmp_path):
-    shards = [Piece("bad", "raise", tmp_path), *(Piece(str(n), "wait", (tmp_path, "never")) for n in range(3))]
-    with RayWorkers(2, worker=Tiny) as executor:
+def test_what_a_task_raises_arrives_as_it_was_and_the_rest_is_given_up(cluster, tmp_path):
+    tasks = [Piece("bad", "raise", tmp_path), *(Piece(str(n), "wait", (tmp_path, "never")) for n in range(3))]
+    with RayWorkers(2, worker="tiny_worker") as executor:
         with pytest.raises(InputError) as caught:
-            list(executor.run(shards))
+            list(executor.run(MODEL, tasks))
         assert type(caught.value) is InputError
         assert str(caught.value) == "pairs: those of bad are empty. Give some."
         assert "_raise" in str(caught.value.__cause__), "the worker's own traceback is kept"
-        assert [content for _, content in executor.run([Piece("good")])] == [b"good"]
+        assert [content for _, content in executor.run(MODEL, [Piece("good")])] == [b"good"]
         assert len(starts(tmp_path)) == 1
         with pytest.raises(InputError, match="model 'absent': there is none"):
-            executor.describe("absent")
+            executor.describe(Model("absent"))
     with pytest.raises(InputError, match=r"executor: it is closed\. Make a new RayWorkers"):
-        executor.describe("model")
+        executor.describe(MODEL)
     executor.close()
+
+
+@pytest.fixture
+def two():
+    with Processes(2, worker="tiny_worker") as executor:
+        yield executor
+
+
+def test_a_process_that_dies_is_replaced_and_every_task_arrives_once(two, tmp_path):
+    folder, gate = tmp_path / "starts", tmp_path / "gate"
+    folder.mkdir()
+    tasks = [Piece(f"task {n}", "wait", (folder, gate)) for n in range(5)]
+    assert two.describe(MODEL) == {"id": "model", "n_layers": 2}
+    results = two.run(MODEL, tasks)
+    with ThreadPoolExecutor(1) as pool:
+        arrived = pool.submit(list, results)
+        wait_until(lambda: len(starts(folder)) == 2, 60)  # one task in each, and no more
+        ((victim,), (other,)) = (starts(folder)[f"task {n}"] for n in range(2))
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: len(starts(folder)["task 0"]) == 2, 60)
+        gate.touch()
+        done = arrived.result()
+    assert sorted(task.label for task, _ in done) == [task.label for task in tasks]
+    assert all(content.decode().startswith(f"{task.label} in ") for task, content in done)
+    begun = starts(folder)
+    assert begun["task 0"][1] not in (victim, other)
+    assert [len(begun[f"task {n}"]) for n in range(5)] == [2, 1, 1, 1, 1]
+
+
+def test_what_a_task_raises_in_a_process_arrives_as_it_was_and_the_rest_is_given_up(two, tmp_path):
+    tasks = [Piece("bad", "raise", tmp_path), *(Piece(str(n), "wait", (tmp_path, "never")) for n in range(3))]
+    with pytest.raises(InputError, match="pairs: those of bad are empty") as caught:
+        list(two.run(MODEL, tasks))
+    assert "_raise" in str(caught.value.__cause__), "the process's own traceback is kept"
+    ((pid,),) = starts(tmp_path).values()
+    assert not psutil.pid_exists(pid)
+    assert [content for _, content in two.run(MODEL, [Piece("good")])] == [b"good"]
+    with pytest.raises(InputError, match="model 'absent': there is none"):
+        two.describe(Model("absent"))
+    two.close()
+    with pytest.raises(InputError, match=r"executor: it is closed\. Make a new Processes"):
+        two.describe(MODEL)
+
+
+def test_a_task_that_kills_its_processes_is_named(two):
+    tasks = [Piece("sycophancy: pairs 1 to 10", "die"), *(Piece(str(n)) for n in range(4))]
+    arrived = []
+    with pytest.raises(ModelError, match=r"^sycophancy: pairs 1 to 10: the worker died each of the 4 times"):
+        arrived.extend(task.label for task, _ in two.run(MODEL, tasks))
+    assert two.describe(MODEL)
+
+
+def test_processes_share_the_threads_of_this_one(two, monkeypatch):
+    (_, setting), *_ = two.run(MODEL, [Piece("setting", "setting", ("OMP_NUM_THREADS",))])
+    n = max(1, torch.get_num_threads() // 2)
+    assert setting.decode() == f"{n} ['{n}']"
+    for wrong in (0, 1.5, True):
+        with pytest.raises(InputError, match=r"n: .*; it must be a whole number of at least 1"):
+            Processes(wrong)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_processes_do_not_outlive_the_one_that_started_them(tmp_path, sent):
+    folder = tmp_path / "starts"
+    folder.mkdir()
+    program = start(
+        f"""
+        import signal
+        from caa_interp.study.executors import Processes
+        if __name__ == "__main__":
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background ignores it
+            with Processes(2, worker="tiny_worker") as executor:
+                try:
+                    list(executor.run(MODEL, [Piece(str(n), "wait", ({str(folder)!r}, "never")) for n in range(4)]))
+                except KeyboardInterrupt:
+                    print("interrupted")
+        """,
+        mark := str(tmp_path),
+    )
+    wait_until(lambda: len(starts(folder)) == 2, 60)
+    (os.killpg if sent == signal.SIGINT else os.kill)(program.pid, sent)  # Ctrl-C goes to all, as from a terminal
+    out, errors = program.communicate(timeout=60)
+    assert (out, errors) == ("interrupted\n" if sent == signal.SIGINT else "", "")
+    wait_until(lambda: not marked(mark), 30)
 
 
 def test_too_many_workers_for_the_cluster(cluster):
     with pytest.raises(
         InputError, match=r"n_workers: 1 with 1 CPUs and 64 GPUs each; there is room for 0\. Take fewer"
     ):
-        RayWorkers(gpus_per_worker=64, worker=Tiny)
-    assert RayWorkers(cpus_per_worker=2, worker=Tiny)._n_workers == 2
+        RayWorkers(gpus_per_worker=64, worker="tiny_worker")
+    assert RayWorkers(cpus_per_worker=2, worker="tiny_worker")._n_workers == 2
 
 
 @pytest.mark.slow
-def test_a_shard_that_kills_its_workers_is_named(cluster, monkeypatch):
+def test_a_task_that_kills_its_workers_is_named(cluster, monkeypatch):
     monkeypatch.setattr(executors, "ATTEMPTS", 2)
-    shards = [Piece("good"), Piece("sycophancy: pairs 1 to 10", "die"), *(Piece(str(n)) for n in range(4))]
-    with RayWorkers(2, worker=Tiny) as executor:
-        results = executor.run(shards)
+    monkeypatch.setattr(ray_workers, "ATTEMPTS", 2)
+    tasks = [Piece("good"), Piece("sycophancy: pairs 1 to 10", "die"), *(Piece(str(n)) for n in range(4))]
+    with RayWorkers(2, worker="tiny_worker") as executor:
+        results = executor.run(MODEL, tasks)
         arrived = [next(results)[0].label for _ in range(5)]
         with pytest.raises(ModelError) as caught:
             next(results)
@@ -244,8 +273,9 @@ def test_a_shard_that_kills_its_workers_is_named(cluster, monkeypatch):
 
 
 PROGRAM = """
-    from test_executors import Piece, Tiny
-    from caa_interp.study.executors import RayWorkers
+    from tiny_worker import Model, Piece
+    from caa_interp.study.ray_workers import RayWorkers
+    MODEL = Model()
 """
 
 
@@ -283,10 +313,10 @@ def test_ctrl_c_stops_a_cluster_that_was_started_here(tmp_path):
         f"""
         import signal
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background ignores it
-        executor = RayWorkers(2, worker=Tiny)
+        executor = RayWorkers(2, worker="tiny_worker")
         try:
-            for shard, _ in executor.run([Piece(str(n), "wait", ({str(folder)!r}, "never")) for n in range(4)]):
-                print("arrived", shard.label)
+            for task, _ in executor.run(MODEL, [Piece(str(n), "wait", ({str(folder)!r}, "never")) for n in range(4)]):
+                print("arrived", task.label)
         except KeyboardInterrupt:
             import ray
             print("interrupted, Ray is", "up" if ray.is_initialized() else "down")
@@ -322,8 +352,8 @@ def test_a_cluster_at_an_address_is_used_and_left_running(tmp_path):
         program = start(
             f"""
             for address in ({address!r}, None):  # the second time by RAY_ADDRESS
-                with RayWorkers(1, address=address, worker=Tiny) as executor:
-                    print([content for _, content in executor.run([Piece("far")])], executor._own)
+                with RayWorkers(1, address=address, worker="tiny_worker") as executor:
+                    print([content for _, content in executor.run(MODEL, [Piece("far")])], executor._own)
             """,
             "driver",
             RAY_ADDRESS=address,

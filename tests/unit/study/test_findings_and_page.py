@@ -15,7 +15,7 @@ import caa_interp as caa
 from caa_interp.study import findings as words
 from caa_interp.study.findings import Finding
 from caa_interp.study.page import write_page
-from caa_interp.study.page_sections import N_DRAWN
+from caa_interp.study.sections import N_DRAWN
 from tests.study_folder import write_study
 
 SLOPES = {"optimism": 0.5, "refusal": -0.3, "findings": 0.0}
@@ -299,7 +299,7 @@ def test_costs_are_changes_at_the_outermost_multipliers(page, run):
 
 def test_reliability_shows_norms_of_the_saved_vectors(page, run):
     header, first, *_ = page.rows["reliability-of-the-vectors"]
-    vector = caa.SteeringVector.load(run / "vectors" / "m0" / "b0.safetensors")
+    vector = caa.SteeringVector.load(run / "vectors" / "tiny" / "optimism.safetensors")
     shown = dict(zip(header, first, strict=True))
     assert shown["norm of the vector"] == f"{float(vector.at(3).norm()):.3g}"
     assert typed(shown["agreement"]) == "0.40 (0.30 to 0.50)"

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -20,12 +20,10 @@ from filelock import FileLock
 
 import caa_interp as caa
 from caa_interp.errors import InputError
-from caa_interp.study.config import ExperimentConfig, ModelConfig
+from caa_interp.study.config import ExperimentConfig
 from caa_interp.study.executors import InProcess
 from caa_interp.study.run import run_experiment
-from caa_interp.study.shards import Shard
 from caa_interp.study.store import cache_contents, clear_cache
-from caa_interp.study.work import KINDS, Worker
 
 TOPICS = ["rain", "the sea", "a garden", "the day", "an answer", "the weather", "a text", "you"]
 
@@ -222,14 +220,18 @@ def test_what_was_chosen_is_what_is_done(study, tmp_path, own_cache, tiny_folder
 
 
 class Counting(InProcess):
-    """Counts the shards that are really done."""
+    """Counts the tasks that are really done, and the models that are loaded."""
 
     def __init__(self):
         super().__init__()
-        self.done = []
+        self.done, self.loaded = [], []
 
-    def run(self, shards):
-        for one, content in super().run(shards):
+    def describe(self, model):
+        self.loaded.append(model.name)
+        return super().describe(model)
+
+    def run(self, model, tasks):
+        for one, content in super().run(model, tasks):
             self.done.append(one.label)
             yield one, content
 
@@ -267,22 +269,6 @@ def test_no_shard_of_another_prompt_form_is_used(study, tmp_path, own_cache):
     models = [ExperimentConfig.load(study).models[0].name]
     run_experiment(ExperimentConfig(**changed, models=models), tmp_path / "b", executor=executor, say=lambda line: None)
     assert sorted(executor.done) == sorted(first)
-
-
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"logit_lens", "perplexity"}))
-def test_every_kind_of_work_that_asks_something_asks_it_in_the_models_form(monkeypatch, tiny_folder, kind):
-    given = {}
-
-    def remember(model, **options):
-        given.update(options)
-        return pd.DataFrame({"item": [0]})
-
-    # The signature is that of the real function.
-    monkeypatch.setitem(KINDS, kind, wraps(KINDS[kind])(remember))
-    model = ModelConfig(name=str(tiny_folder), prompt={"style": "llama-2-chat"})
-    Worker().work(Shard("key", kind, kind, model, {}))
-    assert given["prompt_format"].style == "llama-2-chat"
-    assert given.get("progress", False) is False
 
 
 def test_a_damaged_shard_is_done_again(study, tmp_path, own_cache, undisturbed):
@@ -324,8 +310,8 @@ def test_a_folder_that_another_run_writes_to_is_refused(study, tmp_path, own_cac
 class Interrupted(Counting):
     """Ctrl-C at the third shard."""
 
-    def run(self, shards):
-        for number, result in enumerate(super().run(shards)):
+    def run(self, model, tasks):
+        for number, result in enumerate(super().run(model, tasks)):
             if number == 1 and len(self.done) > 2:
                 raise KeyboardInterrupt
             yield result

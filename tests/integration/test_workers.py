@@ -1,20 +1,20 @@
 """A study by two workers, one of them killed while at it, has the tables of the study done in one process."""
 
 import json
-import os
-import signal
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from caa_interp.study.executors import RayWorkers
+from caa_interp.study.executors import Processes
+from caa_interp.study.ray_workers import RayWorkers
 from caa_interp.study.run import run_experiment
-from caa_interp.study.work import Worker
 
 pytest.importorskip("ray")
 
+WORKER = "tests.integration.killed_worker"
 TOPICS = ["rain", "the sea", "a garden", "the day", "an answer", "the weather", "a text", "you"]
 
 
@@ -52,31 +52,30 @@ def study(tmp_path, tiny_folder):
     return path
 
 
+def ray_workers(patch):
+    pytest.importorskip("ray")
+    patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # where workers find their module
+    return RayWorkers(2, worker=WORKER)
+
+
+def processes(patch):
+    return Processes(2, worker=WORKER)
+
+
 @pytest.mark.slow
-def test_two_workers_one_killed_make_the_tables_of_one_process(study, tmp_path, monkeypatch):
+@pytest.mark.parametrize("workers", [ray_workers, processes])
+def test_two_workers_one_killed_make_the_tables_of_one_process(study, tmp_path, monkeypatch, workers):
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "cache of one process"))
         with threadpool_limits(1):
             here = run_experiment(study, tmp_path / "here", say=lambda line: None)
+        monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "cache of workers"))
+        with workers(monkeypatch) as executor:
+            there = run_experiment(study, tmp_path / "there", executor=executor, say=lambda line: None)
     finally:
         torch.set_num_threads(n_threads)
-    monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "cache of workers"))
-    killed = tmp_path / "killed"
-
-    class KilledOnce(Worker):
-        """Within this function, so that Ray sends the class itself to the workers."""
-
-        def work(self, shard):
-            content = super().work(shard)
-            if shard.kind == "sweep" and not killed.exists():
-                killed.write_text(shard.key)
-                os.kill(os.getpid(), signal.SIGKILL)
-            return content
-
-    with RayWorkers(2, worker=KilledOnce) as executor:
-        there = run_experiment(study, tmp_path / "there", executor=executor, say=lambda line: None)
 
     names = {path.name for path in (here / "tables").iterdir()}
     assert {"sweep.parquet", "effects.parquet", "answers.parquet", "projection.parquet"} <= names
@@ -87,4 +86,4 @@ def test_two_workers_one_killed_make_the_tables_of_one_process(study, tmp_path, 
     shards = [json.loads((folder / "manifest.json").read_text())["shards"] for folder in (here, there)]
     assert [one["key"] for one in shards[0]] == [one["key"] for one in shards[1]]
     assert not any(one["reused"] for one in shards[1])
-    assert killed.read_text() in {one["key"] for one in shards[1]}
+    assert (tmp_path / "killed").read_text() in {one["label"] for one in shards[1]}

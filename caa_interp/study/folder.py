@@ -1,11 +1,13 @@
-"""The folder of a run: that it is this study's, and that nobody else is writing there."""
+"""The folder of a run: that it is this study's, that nobody else is writing there, and what its manifest tells."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 
 from caa_interp.errors import InputError
 from caa_interp.files import write_atomically
-from caa_interp.study.config import ExperimentConfig
+from caa_interp.study.config import ExperimentConfig, ModelConfig
 
 
 def check_same_study(config: ExperimentConfig, folder: Path) -> None:
@@ -37,21 +39,6 @@ def check_same_study(config: ExperimentConfig, folder: Path) -> None:
         raise InputError(f"folder: {str(folder)!r} is a file. Name a folder.")
     elif folder.is_dir() and not (folder / "shards").is_dir() and any(folder.glob("[!.]*")):
         raise InputError(f"folder: {folder} is not empty, and holds no run. Name a new folder.")
-
-
-def manifest_in(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Manifest that earlier sessions left in a folder; empty if there is none."""
-    path = folder / "manifest.json"
-    if not path.is_file():
-        return {}
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(manifest["sessions"], list):
-            raise ValueError("its sessions are no list")
-    except (ValueError, KeyError, TypeError) as error:
-        say(f"{path} is damaged ({error}). It is written again; the times of earlier sessions are lost.")
-        return {}
-    return dict(manifest)
 
 
 def check_same_data(folder: Path, before: Mapping[str, str], after: Mapping[str, str]) -> None:
@@ -85,6 +72,52 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+def read_manifest(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """Manifest that earlier sessions left in a folder; empty if there is none."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        return {}
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(manifest["sessions"], list):
+            raise ValueError("its sessions are no list")
+    except (ValueError, KeyError, TypeError) as error:
+        say(f"{path} is damaged ({error}). It is written again; the times of earlier sessions are lost.")
+        return {}
+    return dict(manifest)
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write ``manifest.json``."""
+    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(folder / "manifest.json", text.encode("utf-8"))
+
+
+def remove_results(folder: Path) -> None:
+    """Remove page, figures, tables and vectors, which can all be put together again from shards."""
+    (folder / "report.html").unlink(missing_ok=True)
+    for name in ("figures", "tables", "vectors"):
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+
+
+def revision_now(model: ModelConfig) -> str | None:
+    """Revision of a model as loading it would tell, found without that; None if only loading tells."""
+    from caa_interp.models.access import folder_digest
+    from caa_interp.models.loading import EMBEDDED, embedded_file
+
+    path = embedded_file() if model.name == EMBEDDED else Path(model.name)
+    if path.suffix == ".gguf":
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    if path.is_dir():
+        return folder_digest(path)
+    from huggingface_hub import try_to_load_from_cache
+
+    kept = try_to_load_from_cache(model.name, "config.json", revision=model.revision)
+    return Path(kept).parent.name if isinstance(kept, str) else None  # its folder is named by the commit
 
 
 def now() -> str:

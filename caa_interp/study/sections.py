@@ -71,8 +71,17 @@ def _row(table: pd.DataFrame, column: str, value: object) -> dict[str, Any]:
     return {str(name): cell for name, cell in row.items()}
 
 
-def response(results: Results) -> list[Section]:
-    """Response to the multiplier beside controls, all behaviors in one figure."""
+def responses(results: Results) -> list[Section]:
+    """How scores respond: to the multiplier beside controls, to the layer, and on which pairs it was chosen."""
+    return _response(results) + _sweeps(results) + _layer_choice(results)
+
+
+def vectors(results: Results) -> list[Section]:
+    """How far vectors can be trusted, and how alike they are."""
+    return _reliability(results) + _similarity(results)
+
+
+def _response(results: Results) -> list[Section]:
     return [
         Section(
             "Response to the multiplier",
@@ -86,7 +95,7 @@ def response(results: Results) -> list[Section]:
     ]
 
 
-def sweeps(results: Results) -> list[Section]:
+def _sweeps(results: Results) -> list[Section]:
     """A map of layers and multipliers for each behavior."""
     text = (
         "The vector of every layer is added after that layer, with every multiplier, and scored on the held-out "
@@ -109,8 +118,10 @@ def sweeps(results: Results) -> list[Section]:
     ]
 
 
-def layer_choice(results: Results) -> list[Section]:
+def _layer_choice(results: Results) -> list[Section]:
     """Slopes by layer on validation pairs, and whether they hold on held-out pairs."""
+    if "validation" not in results.tables:
+        return []
     swept = results.tables["sweep"]
     # Slopes over other multipliers are other slopes.
     same = swept["multiplier"].isin(results.tables["validation"]["multiplier"].unique())
@@ -144,7 +155,7 @@ def layer_choice(results: Results) -> list[Section]:
     ]
 
 
-def reliability(results: Results) -> list[Section]:
+def _reliability(results: Results) -> list[Section]:
     """How far the vectors can be trusted, with warnings."""
     points = warnings(results.tables["reliability"], results.tables["layers"])
     rows = []
@@ -177,7 +188,7 @@ def reliability(results: Results) -> list[Section]:
     ]
 
 
-def similarity(results: Results) -> list[Section]:
+def _similarity(results: Results) -> list[Section]:
     """Cosines of the vectors, between behaviors and between layers."""
     vectors = {name: results.vectors[name] for name in results.chosen if name in results.vectors}
     sections = []
@@ -204,7 +215,7 @@ def projections(results: Results) -> list[Section]:
         "Held-out answers at an early layer, at a third of the depth and at the chosen layer. The first components "
         "hold what differs most between the answers, which need not be the behavior."
     )
-    sections = [Section("Activations", text)]
+    sections = [Section("Activations", text)] if "projection" in results.tables else []
     for behavior, _, table in results.each("projection"):
         items = table["item"].drop_duplicates()
         caption = (
@@ -226,6 +237,8 @@ def logit_lens(results: Results) -> list[Section]:
         ranked = rows_of(table, "layer", layer).sort_values("rank")
         tokens = {side: " · ".join(rows_of(ranked, "side", side)["token"]) for side in ("promoted", "suppressed")}
         rows.append({"behavior": behavior, "layer": layer, **tokens})
+    if not rows:
+        return []
     return [
         Section(
             "Vectors as tokens (logit lens)",
@@ -243,7 +256,7 @@ def answers(results: Results) -> list[Section]:
         "Answers to the behavior's first open-ended questions. Nothing was selected. […] marks an answer that was cut "
         "at the study's greatest length."
     )
-    sections = [Section("Steered answers", text)]
+    sections = [Section("Steered answers", text)] if "answers" in results.tables else []
     for behavior, layer, table in results.each("answers"):
         cut = table["finished"].map({True: "", False: " […]"})
         table = table.assign(answer=table["answer"].str.strip() + cut)
@@ -295,6 +308,8 @@ def costs(results: Results) -> list[Section]:
 
 def side_effects(results: Results) -> list[Section]:
     """Every behavior under every vector."""
+    if "side_effects" not in results.tables:
+        return []
     return [
         Section(
             "Side effects",
@@ -309,18 +324,3 @@ def side_effects(results: Results) -> list[Section]:
 
 def _factor(multiplier: float) -> str:
     return f"{multiplier:+g}".replace("-", "\N{MINUS SIGN}")
-
-
-# The sections in their order, each with the table without which it is left out.
-SECTIONS = (
-    ("dose_response", response),
-    ("sweep", sweeps),
-    ("validation", layer_choice),
-    ("reliability", reliability),
-    (None, similarity),
-    ("projection", projections),
-    ("logit_lens", logit_lens),
-    ("answers", answers),
-    (None, costs),
-    ("side_effects", side_effects),
-)

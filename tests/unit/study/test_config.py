@@ -18,7 +18,7 @@ from pydantic import ValidationError
 import caa_interp as caa
 from caa_interp.behaviors.behavior import FORMAT
 from caa_interp.errors import InputError
-from caa_interp.study import config as module, parts, toml
+from caa_interp.study import config as module, fields as parts
 from caa_interp.study.config import (
     Answers,
     Controls,
@@ -413,7 +413,7 @@ def test_settings_of_a_model_that_exclude_each_other(fields, said):
 
 
 def test_models_and_behaviors_need_names_that_files_can_tell_apart(folder, tmp_path):
-    twice = [{"name": "gpt2", "dtype": "float32"}, {"name": "gpt2"}]
+    twice = [{"name": "gpt2", "dtype": "float32"}, {"name": "gpt2", "dtype": "float32"}]
     said = "('gpt2', 'gpt2') would be one in tables and files; give each a name of its own."
     assert problems(study, folder, models=twice)[1:] == [f"models: {said}"]
     assert "('a/b', 'A-b') would be one" in problems(study, folder, models=["a/b", "c", "A-b"])[1]
@@ -426,6 +426,13 @@ def test_models_and_behaviors_need_names_that_files_can_tell_apart(folder, tmp_p
     assert said.startswith("behaviors: ('mine', 'Mine') would be one")
     assert slug("a/b c") == "a-b-c"
     assert slug("...") == "unnamed"
+
+
+def test_one_model_at_two_precisions_or_revisions_is_one_study(folder):
+    given = [{"name": "gpt2"}, {"name": "gpt2", "dtype": "bfloat16"}, {"name": "gpt2", "revision": "v1"}, "a/b"]
+    made = study(folder, models=given)
+    assert made.labels == ("gpt2", "gpt2@bfloat16", "gpt2@v1", "a/b")
+    assert study(folder, models=given[:1]).labels == ("gpt2",)
 
 
 def test_behaviors_that_cannot_be_used(tmp_path, monkeypatch):
@@ -629,12 +636,6 @@ def test_all_that_is_not_none_is_written(folder):
         assert written[name].keys() == getattr(parts, name.title().replace("_", "")).model_fields.keys()
     full = study(folder, layers=[1, 2], system_prompt="\x7f", n_train=4, n_test=2)
     assert tomllib.loads(full.to_toml()).keys() == ExperimentConfig.model_fields.keys()
-
-
-@settings(deadline=None)
-@given(text=texts)
-def test_any_text_is_written_as_toml(text):
-    assert tomllib.loads(toml.to_toml({"text": text, "more": (text,)})) == {"text": text, "more": [text]}
 
 
 def test_differences_name_each_field_with_both_values(folder):

@@ -1,0 +1,54 @@
+"""Everything that a study can measure, in the order of its page.
+
+A new measurement is a function that makes its table, one that makes its part of the page, a line here, and the tasks
+that ask for it (:mod:`caa_interp.study.tasks`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from caa_interp.analysis.lens import logit_lens
+from caa_interp.evaluation.cost import capability, divergence, perplexity, side_effects
+from caa_interp.evaluation.sweep import sweep
+from caa_interp.report.page import Section
+from caa_interp.steering.generation import generate
+from caa_interp.study import sections
+from caa_interp.study.measures import count_tokens, make_vectors, project_pairs
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One measurement.
+
+    Parameters
+    ----------
+    run
+        Called with the model and a task's arguments, and with ``prompt_format`` and ``progress`` if it takes them;
+        returns a table.
+    section
+        Summarizes and plots the tables of one model for the page; returns no sections if they are not in the study.
+    name
+        What the page says is not part of a study without it; empty for what every study has.
+    """
+
+    run: Callable[..., pd.DataFrame]
+    section: Callable[[sections.Results], list[Section]] = lambda _: []
+    name: str = ""
+
+
+KINDS = {
+    "tokens": Kind(count_tokens),
+    "sweep": Kind(sweep, sections.responses),
+    "vectors": Kind(make_vectors, sections.vectors),
+    "projection": Kind(project_pairs, sections.projections, "activations"),
+    "logit_lens": Kind(logit_lens, sections.logit_lens, "the logit lens"),
+    "answers": Kind(generate, sections.answers, "steered answers"),
+    "perplexity": Kind(perplexity, sections.costs, "surprise at prose"),  # one section for the three costs
+    "divergence": Kind(divergence, name="divergence from the unsteered model"),
+    "capability": Kind(capability, name="questions with a right answer"),
+    "side_effects": Kind(side_effects, sections.side_effects, "side effects"),
+}

@@ -1,0 +1,95 @@
+"""Measurements of a study that are no single call of another room: vectors with controls, lengths, activations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from caa_interp.analysis.projection import project
+from caa_interp.analysis.reliability import reliability
+from caa_interp.behaviors.pairs import ContrastPair
+from caa_interp.errors import InputError
+from caa_interp.evaluation.controls import orthogonal_vectors, random_vectors, shuffled_vectors
+from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.rendering import Format
+from caa_interp.steering.generation import encode_prompt
+from caa_interp.vectors.activations import collect_activations
+from caa_interp.vectors.estimators import Estimator
+from caa_interp.vectors.extraction import vector_from_activations
+from caa_interp.vectors.vector import SteeringVector
+
+
+def count_tokens(
+    model: Any,
+    *,
+    pairs: Sequence[ContrastPair],
+    prompts: Sequence[str],
+    format: Format,
+    system_prompt: str | None,
+    max_new_tokens: int,
+    prompt_format: PromptFormat,
+) -> pd.DataFrame:
+    """Count the tokens of each pair and prompt; raise an error if one does not fit the model."""
+    rows = []
+    for number, pair in enumerate(pairs):
+        what = f"pair {pair.id or number} ({pair.question[:60]!r})"
+        renderings = prompt_format.render(pair, format, system_prompt, what=what)
+        longest = max(len(tokens) for one in renderings for tokens in (one.positive, one.negative))
+        rows.append(("pair", number, longest))
+    for number, prompt in enumerate(prompts):
+        what = f"open-ended prompt {prompt[:60]!r}"
+        tokens = encode_prompt(prompt_format, prompt, max_new_tokens, system_prompt, what)
+        rows.append(("prompt", number, len(tokens)))
+    return pd.DataFrame(rows, columns=["what", "number", "n_tokens"])
+
+
+def make_vectors(
+    model: Any,
+    *,
+    behavior: str,
+    pairs: Sequence[ContrastPair],
+    estimator: Estimator,
+    n_random: int,
+    n_orthogonal: int,
+    n_shuffled: int,
+    seed: int,
+    **asked: Any,
+) -> pd.DataFrame:
+    """Make a vector and its controls: a row for each and layer; the vector's own also hold how reliable it is there."""
+    activations = collect_activations(model, pairs, **asked)
+    vector = vector_from_activations(activations, estimator=estimator, behavior=behavior)
+    vectors = {behavior: vector}
+    for control, n in ((random_vectors, n_random), (orthogonal_vectors, n_orthogonal)):
+        if n:
+            vectors |= control(vector, n, seed=seed)
+    if n_shuffled:
+        vectors |= shuffled_vectors(activations, n_shuffled, seed=seed)
+    if vectors[behavior] is not vector:
+        raise InputError(f"behaviors: {behavior!r} is also the name of one of its controls. Give it another name.")
+    rows = [
+        {"vector": name, "layer": layer, "values": one.at(layer).numpy(), "metadata": json.dumps(dict(one.metadata))}
+        for name, one in vectors.items()
+        for layer in one.layers
+    ]
+    statistics = reliability(activations, seed=seed).assign(vector=behavior)
+    return pd.DataFrame(rows).merge(statistics, on=["vector", "layer"], how="left")
+
+
+def vectors_of(table: pd.DataFrame) -> dict[str, SteeringVector]:
+    """Vectors of a table of :func:`make_vectors`, by name."""
+    vectors = {}
+    for name, rows in table.groupby("vector", sort=False):
+        values = torch.from_numpy(np.stack(rows["values"].tolist()))
+        metadata = json.loads(rows["metadata"].iloc[0])
+        vectors[str(name)] = SteeringVector(values, tuple(int(n) for n in rows["layer"]), metadata)
+    return vectors
+
+
+def project_pairs(model: Any, *, behavior: str, **asked: Any) -> pd.DataFrame:
+    """Project the activations of both sides of each pair."""
+    return project({behavior: collect_activations(model, **asked)})

@@ -1,0 +1,197 @@
+"""What a study asks of one model: tasks in stages, each of which takes the results of those before.
+
+1. :func:`check_tasks`: whether all that is to be asked fits the model, before anything is computed.
+2. :func:`vector_tasks`: each behavior's vector, from train pairs, and its controls.
+3. :func:`score_tasks`: validation pairs and test pairs under the vector, at all layers and multipliers.
+4. :func:`remaining_tasks`, at the layer that was chosen on validation pairs: controls, answers, costs, side effects and
+   readings of the vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from caa_interp.behaviors.behavior import Behavior
+from caa_interp.behaviors.pairs import ContrastPair
+from caa_interp.behaviors.questions import load_prose, load_questions
+from caa_interp.evaluation.dose_response import split_behavior
+from caa_interp.files import fingerprint
+from caa_interp.study.config import ExperimentConfig
+from caa_interp.vectors.vector import SteeringVector
+
+# Small enough that little is lost with a killed worker, large enough that what questions share is read once for many.
+ITEMS_PER_TASK = 10
+# Number of tokens of each unsteered answer that are compared.
+DIVERGENCE_TOKENS = 32
+
+# Train, validation and test pairs of each behavior; its vector and controls, by name.
+Splits = Mapping[str, tuple[list[ContrastPair], list[ContrastPair], list[ContrastPair]]]
+Vectors = Mapping[str, Mapping[str, SteeringVector]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One piece of work: its result depends on nothing but ``kind``, ``arguments`` and the model.
+
+    ``kind`` names one of :data:`caa_interp.study.kinds.KINDS`, whose function is called with ``arguments``. The rows go
+    to ``table`` and belong to ``behavior``; ``first`` is the number of their first item there. ``label`` is for people.
+    """
+
+    kind: str
+    table: str
+    behavior: str
+    first: int
+    label: str
+    arguments: Mapping[str, Any]
+
+
+def key(task: Task, facts: Mapping[str, Any]) -> str:
+    """Return the sha256 of all that determines a task's result; ``facts`` are those of model, code and libraries."""
+    return fingerprint([task.kind, facts, task.arguments])
+
+
+def split_pairs(config: ExperimentConfig, behaviors: Mapping[str, Behavior], layers: Sequence[int]) -> Splits:
+    """Split each behavior's pairs; with one layer, none are set apart to choose it."""
+    given = config.n_train, config.n_validation, config.n_test, config.seed
+    return {name: split_behavior(name, one, layers, *given) for name, one in behaviors.items()}
+
+
+def check_tasks(config: ExperimentConfig, behaviors: Mapping[str, Behavior], splits: Splits) -> list[Task]:
+    """Tasks that fail if a pair, a prompt or a question does not fit the model."""
+    answers, costs = config.answers, config.costs
+    n_tokens = [answers.max_new_tokens] * bool(answers.prompts) + [DIVERGENCE_TOKENS] * bool(costs.prompts)
+    tasks = []
+    for name, parts in splits.items():
+        asked = {
+            "pairs": [pair for part in parts for pair in part] + _questions(config),
+            "prompts": behaviors[name].open_ended[: max(answers.prompts, costs.prompts)],
+            "max_new_tokens": max(n_tokens, default=1),
+            **_asked(config),
+        }
+        tasks.append(_task("tokens", name, "whether all fits the model", asked))
+    return tasks
+
+
+def vector_tasks(config: ExperimentConfig, splits: Splits, layers: Sequence[int]) -> list[Task]:
+    """Tasks that make the vectors, with controls and how reliable they are."""
+    asked = {
+        "layers": layers,
+        "estimator": config.estimator,
+        **{f"n_{kind}": n for kind, n in config.controls.model_dump().items()},
+        "seed": config.seed,
+        **_asked(config),
+    }
+    return [
+        _task("vectors", name, f"vectors of {len(train)} pairs", {"behavior": name, "pairs": train, **asked})
+        for name, (train, _, _) in splits.items()
+    ]
+
+
+def score_tasks(config: ExperimentConfig, splits: Splits, layers: Sequence[int], vectors: Vectors) -> list[Task]:
+    """Tasks that score pairs at each layer."""
+    # A layer is chosen by its response between the ends; the multipliers between them say nothing about that.
+    ends = (min(config.multipliers), max(config.multipliers))
+    tasks: list[Task] = []
+    for name, (_, validation, test) in splits.items():
+        steered = {"vector": {name: vectors[name][name]}, "layers": layers, **_applied(config)}
+        tasks += _scores(config, "validation", name, validation, {**steered, "multipliers": ends})
+        tasks += _scores(config, "sweep", name, test, {**steered, "multipliers": config.multipliers})
+    return tasks
+
+
+def remaining_tasks(
+    config: ExperimentConfig,
+    behaviors: Mapping[str, Behavior],
+    splits: Splits,
+    n_layers: int,
+    vectors: Vectors,
+    layer: Mapping[str, int],
+) -> list[Task]:
+    """Tasks at the chosen ``layer`` of each behavior; ``n_layers`` is the number of the model's."""
+    multipliers = config.multipliers
+    applied, asked = _applied(config), _asked(config)
+    alone = {"system_prompt": config.system_prompt}  # what is answered freely has no format
+    prose, questions = load_prose()[: config.costs.passages], _questions(config)
+    tasks: list[Task] = []
+    for name, (_, _, test) in splits.items():
+        controls = {other: one for other, one in vectors[name].items() if other != name}
+        steered = {"vector": {name: vectors[name][name]}, "layers": [layer[name]]}
+        dosed: dict[str, Any] = {**steered, "multipliers": multipliers, **applied}
+        open_ended = behaviors[name].open_ended
+        if controls:
+            tasks += _scores(config, "dose_response", name, test, {**dosed, "vector": controls})
+        sampled = {**config.answers.model_dump(exclude={"prompts"}), **alone, **applied}
+        for first, part in _portions(open_ended[: config.answers.prompts]):
+            given = {"prompts": part, "vector": vectors[name][name], "layer": layer[name], **sampled}
+            tasks.append(_task("answers", name, f"answers {first + 1} to {first + len(part)}", given, first))
+        read = {"vector": vectors[name][name], "layers": [layer[name]]}
+        tasks.append(_task("logit_lens", name, "logit lens", read))
+        if len(test) > 1:
+            # Where activations begin to part is about a third of the way in (Rimsky et al. 2024, section 6).
+            shown = sorted({n_layers // 6, n_layers // 3, layer[name]})
+            points = {"behavior": name, "pairs": test, "layers": shown, **asked}
+            tasks.append(_task("projection", name, "projection", points))
+        if prose:
+            tasks.append(_task("perplexity", name, "perplexity", {"passages": prose, **dosed}))
+        if prompts := open_ended[: config.costs.prompts]:
+            compared = {"prompts": prompts, "n_tokens": DIVERGENCE_TOKENS, **alone, **dosed}
+            tasks.append(_task("divergence", name, "divergence", compared))
+        if questions:
+            tasks.append(_task("capability", name, "capability", {"questions": questions, **asked, **dosed}))
+        pairs = test[: config.side_effects.pairs]
+        if pairs and len(splits) > 1:  # a single behavior has no others
+            own = {"vectors": {other: vectors[other][other] for other in splits}, "layers": dict(layer)}
+            doses = sorted({min(multipliers), 0.0, max(multipliers)})
+            under = {**own, "behaviors": {name: pairs}, "multipliers": doses, **applied, **asked}
+            tasks.append(_task("side_effects", name, "under every vector", under))
+    return tasks
+
+
+def planned_tasks(
+    config: ExperimentConfig, behaviors: Mapping[str, Behavior], splits: Splits, layers: Sequence[int], n_layers: int
+) -> list[Task]:
+    """All tasks but those of :func:`check_tasks`, as far as they are known beforehand: without vectors."""
+    controls = dict.fromkeys(kind for kind, n in config.controls.model_dump().items() if n)
+    vectors: Any = {name: {name: None, **controls} for name in splits}
+    return [
+        *vector_tasks(config, splits, layers),
+        *score_tasks(config, splits, layers, vectors),
+        *remaining_tasks(config, behaviors, splits, n_layers, vectors, dict.fromkeys(splits, layers[0])),
+    ]
+
+
+def _task(kind: str, behavior: str, label: str, arguments: Mapping[str, Any], first: int = 0) -> Task:
+    """A task whose table is named by its kind."""
+    return Task(kind, kind, behavior, first, f"{behavior}: {label}", arguments)
+
+
+def _scores(
+    config: ExperimentConfig, table: str, behavior: str, pairs: Sequence[ContrastPair], steered: Mapping[str, Any]
+) -> Iterator[Task]:
+    """Tasks that score pairs under vectors, for one of the tables of sweeps."""
+    for first, part in _portions(pairs):
+        label = f"{behavior}: {table.replace('_', ' ')}, pairs {first + 1} to {first + len(part)}"
+        yield Task("sweep", table, behavior, first, label, {"pairs": part, **steered, **_asked(config)})
+
+
+def _asked(config: ExperimentConfig) -> dict[str, Any]:
+    return {"format": config.format, "system_prompt": config.system_prompt}
+
+
+def _applied(config: ExperimentConfig) -> dict[str, Any]:
+    return {"operator": config.operator, "positions": config.positions}
+
+
+def _questions(config: ExperimentConfig) -> list[ContrastPair]:
+    """The packaged questions of a study, evenly spread, because those of one subject are adjacent."""
+    questions = load_questions("capability")
+    n = min(config.costs.questions, len(questions))
+    return [questions[number * len(questions) // n] for number in range(n)]
+
+
+def _portions(items: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:
+    """Items in portions, each with the number of its first one."""
+    for first in range(0, len(items), ITEMS_PER_TASK):
+        yield first, items[first : first + ITEMS_PER_TASK]

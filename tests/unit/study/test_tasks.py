@@ -1,0 +1,193 @@
+"""The tasks of a study: which there are, what they are asked, and that a key tells apart whatever is not the same."""
+
+import dataclasses
+import pickle
+
+import pytest
+import torch
+
+import caa_interp as caa
+from caa_interp.study.config import ExperimentConfig
+from caa_interp.study.tasks import (
+    ITEMS_PER_TASK,
+    Task,
+    check_tasks,
+    key,
+    planned_tasks,
+    remaining_tasks,
+    score_tasks,
+    split_pairs,
+    vector_tasks,
+)
+
+NAMES = ("optimism", "refusal")
+LAYERS = (4, 5, 6)
+CHOSEN = {"optimism": 4, "refusal": 6}
+PAIR = caa.ContrastPair("How is it?", "Good.", "Bad.", id="1", topic="weather")
+
+
+class Stages:
+    """All tasks of a study of two behaviors on a model of 30 layers, of which some are studied."""
+
+    def __init__(self, layers=LAYERS, **fields):
+        config = ExperimentConfig(behaviors=NAMES, layers=layers, **fields)
+        behaviors = {name: caa.load_behavior(name) for name in NAMES}
+        self.splits = split_pairs(config, behaviors, layers)
+        names = [f"{kind} 0" for kind, n in config.controls.model_dump().items() if n]
+        vector = caa.SteeringVector(torch.ones(3, 4), LAYERS)
+        vectors = {name: dict.fromkeys([name, *names], vector) for name in NAMES}
+        self.checks = check_tasks(config, behaviors, self.splits)
+        self.vectors = vector_tasks(config, self.splits, layers)
+        self.scores = score_tasks(config, self.splits, layers, vectors)
+        self.rest = remaining_tasks(config, behaviors, self.splits, 30, vectors, CHOSEN)
+        self.planned = planned_tasks(config, behaviors, self.splits, layers, 30)
+
+
+def test_every_pair_is_in_one_task_of_each_table():
+    stages = Stages(n_train=30, n_validation=12, n_test=25)
+    for name in NAMES:
+        train, validation, test = stages.splits[name]
+        assert [len(part) for part in (train, validation, test)] == [30, 12, 25]
+        assert not {pair.id for pair in train} & {pair.id for pair in validation}
+        for table, pairs in (("validation", validation), ("sweep", test)):
+            tasks = [task for task in stages.scores if (task.behavior, task.table) == (name, table)]
+            assert [task.first for task in tasks] == list(range(0, len(pairs), ITEMS_PER_TASK))
+            assert [pair for task in tasks for pair in task.arguments["pairs"]] == pairs
+
+
+def test_all_that_is_asked_is_checked_first():
+    stages = Stages(answers={"prompts": 2, "max_new_tokens": 40}, costs={"questions": 5})
+    for task, parts in zip(stages.checks, stages.splits.values(), strict=True):
+        assert len(task.arguments["pairs"]) == sum(map(len, parts)) + 5
+        assert len(task.arguments["prompts"]) == 6  # those of the costs
+        assert task.arguments["max_new_tokens"] == 40
+
+
+def test_the_number_of_tasks_is_known_beforehand():
+    for fields in ({}, {"controls": {"random": 0, "shuffled": 0}}, {"costs": {"prompts": 0}}, {"n_test": 11}):
+        stages = Stages(**fields)
+        done = [*stages.vectors, *stages.scores, *stages.rest]
+        assert [task.label for task in stages.planned] == [task.label for task in done]
+
+
+def test_a_layer_is_chosen_between_the_ends_and_measured_at_all_doses():
+    asked = {task.table: task.arguments for task in Stages(multipliers=(-3, -1, 0, 2)).scores}
+    assert asked["validation"]["multipliers"] == (-3, 2)
+    assert asked["sweep"]["multipliers"] == (-3, -1, 0, 2)
+    assert asked["validation"]["layers"] == asked["sweep"]["layers"] == LAYERS
+
+
+def test_the_last_stage_stands_at_the_chosen_layer():
+    tasks = Stages(controls={"random": 1, "shuffled": 1}).rest
+    assert {task.kind for task in tasks} == {
+        *("sweep", "answers", "logit_lens", "projection", "perplexity", "divergence", "capability", "side_effects"),
+    }
+    for task in tasks:
+        asked, layer = task.arguments, CHOSEN[task.behavior]
+        if task.kind == "side_effects":
+            assert asked["layers"] == CHOSEN
+            assert list(asked["vectors"]) == list(NAMES)
+        elif task.kind == "answers":
+            assert asked["layer"] == layer
+        elif task.kind == "projection":
+            assert asked["layers"] == sorted({5, 10, layer})
+        else:
+            assert asked["layers"] == [layer]
+        if task.table == "dose_response":
+            assert list(asked["vector"]) == ["random 0", "shuffled 0"]
+
+
+def test_the_system_prompt_is_asked_in_every_task_that_asks_something():
+    stages = Stages(system_prompt="Be brief.")
+    for task in [*stages.checks, *stages.vectors, *stages.scores, *stages.rest]:
+        # Prose stands by itself, and the lens asks nothing.
+        without = task.kind in ("perplexity", "logit_lens")
+        assert task.arguments.get("system_prompt") == (None if without else "Be brief."), task.label
+
+
+def test_what_steers_is_asked_in_every_task_that_steers():
+    steered = {"operator": "ablate", "positions": "answer"}
+    stages = Stages(estimator="logistic_probe", **steered)
+    assert {task.arguments["estimator"] for task in stages.vectors} == {"logistic_probe"}
+    for task in [*stages.scores, *stages.rest]:
+        applied = {name: task.arguments[name] for name in steered if name in task.arguments}
+        assert applied == ({} if task.kind in ("logit_lens", "projection") else steered), task.label
+
+
+def test_answers_are_sampled_as_asked():
+    sampled = {"n": 3, "temperature": 0.5, "top_p": 0.9}
+    for seed in ({}, {"seed": 7}):
+        tasks = Stages(seed=5, answers={**sampled, **seed}).rest
+        asked = next(task for task in tasks if task.kind == "answers").arguments
+        assert asked.items() >= {**sampled, "seed": seed.get("seed", 5)}.items()
+
+
+@pytest.mark.parametrize(
+    ("left_out", "gone"),
+    [
+        ({"controls": {"random": 0, "shuffled": 0}}, {"dose_response"}),
+        ({"answers": {"prompts": 0}}, {"answers"}),
+        ({"costs": {"passages": 0, "prompts": 0, "questions": 0}}, {"perplexity", "divergence", "capability"}),
+        ({"side_effects": {"pairs": 0}}, {"side_effects"}),
+    ],
+)
+def test_what_is_left_out_has_no_task(left_out, gone):
+    def tables(**fields):
+        return {task.table for task in Stages(**fields).rest}
+
+    assert tables() - tables(**left_out) == gone
+
+
+def test_one_layer_is_not_chosen():
+    assert not any(task.table == "validation" for task in Stages(layers=(4,)).scores)
+
+
+def test_questions_are_spread_over_subjects():
+    task = next(task for task in Stages(costs={"questions": 12}).rest if task.kind == "capability")
+    assert len(task.arguments["questions"]) == 12
+    assert len({question.topic for question in task.arguments["questions"]}) == 12
+
+
+# Keys
+
+
+def vector(value=1.0, layer=3, dtype=torch.float32, **metadata):
+    return caa.SteeringVector(torch.full((1, 4), value, dtype=dtype), (layer,), metadata)
+
+
+def key_of(kind="sweep", facts=None, label="label", table="sweep", behavior="b", first=0, **arguments):
+    given = {"pairs": [PAIR], "vector": {"a": vector(), "b": vector(2.0)}, "multipliers": (0.0, 1.0)} | arguments
+    return key(Task(kind, table, behavior, first, label, given), {"revision": "1"} if facts is None else facts)
+
+
+def test_equal_work_has_an_equal_key_whatever_it_is_called_and_wherever_it_goes():
+    elsewhere = key_of(label="another", table="validation", behavior="c", first=10)
+    assert key_of() == elsewhere == key_of(pairs=(dataclasses.replace(PAIR),))
+    assert len(key_of()) == 64
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"kind": "answers"},
+        {"facts": {"revision": "2"}},
+        {"multipliers": (0.0, 1.5)},
+        {"multipliers": (1.0, 0.0)},
+        {"pairs": [PAIR, PAIR]},
+        {"pairs": [dataclasses.replace(PAIR, positive="good.")]},
+        {"pairs": [dataclasses.replace(PAIR, id="2")]},
+        {"vector": {"a": vector(1.0000001), "b": vector(2.0)}},
+        {"vector": {"a": vector(layer=4), "b": vector(2.0)}},
+        {"vector": {"a": vector(dtype=torch.float64), "b": vector(2.0)}},
+        {"vector": {"a": vector(model="x"), "b": vector(2.0)}},
+        {"vector": {"b": vector(2.0), "a": vector()}},
+        {"system_prompt": None},
+    ],
+)
+def test_whatever_changes_the_result_changes_the_key(changed):
+    assert key_of(**changed) != key_of()
+
+
+def test_a_task_travels_between_processes():
+    for task in Stages().rest:
+        assert key(pickle.loads(pickle.dumps(task)), {}) == key(task, {})

@@ -1,0 +1,44 @@
+"""What a worker does: whose source counts for its results, and that every kind of task asks in the model's form."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from functools import wraps
+from importlib.resources import files
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from caa_interp.study import worker
+from caa_interp.study.config import ModelConfig
+from caa_interp.study.kinds import KINDS
+from caa_interp.study.tasks import Task
+
+
+def test_no_module_with_a_say_in_a_result_is_left_out_of_its_digest():
+    modules = {kind.run.__module__ for kind in KINDS.values()} | {"caa_interp.models", "caa_interp.prompts.format"}
+    code = f"import {', '.join(sorted(modules))}, sys\nprint(*(one for one in sys.modules if 'caa_interp.' in one))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    root = Path(str(files("caa_interp")))
+    counted = {path.relative_to(root).as_posix() for path in worker.source()}
+    loaded = {name.removeprefix("caa_interp.").replace(".", "/") for name in done.stdout.split()}
+    missing = {name for name in loaded if not {f"{name}.py", f"{name}/__init__.py"} & counted}
+    assert missing == {"files", "progress", "study"}  # digests and bars, and the names of this room
+    assert {"study/worker.py", "study/measures.py"} <= counted
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"logit_lens", "perplexity"}))
+def test_every_kind_of_work_that_asks_something_asks_it_in_the_models_form(monkeypatch, tiny_folder, kind):
+    given = {}
+
+    def remember(model, **options):
+        given.update(options)
+        return pd.DataFrame({"item": [0]})
+
+    # The signature is that of the real function.
+    monkeypatch.setitem(KINDS, kind, replace(KINDS[kind], run=wraps(KINDS[kind].run)(remember)))
+    model = ModelConfig(name=str(tiny_folder), prompt={"style": "llama-2-chat"})
+    worker.work(model, Task(kind, kind, "likes", 0, kind, {}))
+    assert given["prompt_format"].style == "llama-2-chat"
+    assert given.get("progress", False) is False
