@@ -2,7 +2,7 @@ from .config import ExperimentConfig as ExperimentConfig
 from .executors import (
     Executor as Executor,
     InProcess as InProcess,
-    Processes as Processes,
 )
+from .processes import Processes as Processes
 from .ray_workers import RayWorkers as RayWorkers
 from .run import run_experiment as run_experiment

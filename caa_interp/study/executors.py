@@ -1,20 +1,18 @@
-"""Where tasks are done: in this process or in several on this machine; :mod:`caa_interp.study.ray_workers` has more."""
+"""Where tasks are done: in this process, or spread over workers that are processes of their own.
+
+:mod:`caa_interp.study.processes` and :mod:`caa_interp.study.ray_workers` say where these are.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import multiprocessing
-import os
-import signal
-import threading
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from caa_interp.errors import InputError, ModelError, check_count
+from caa_interp.errors import InputError, ModelError
 
 if TYPE_CHECKING:
     from caa_interp.study.config import ModelConfig
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
 WORKER = "caa_interp.study.worker"
 # A task that has killed its worker this many times is considered the cause.
 ATTEMPTS = 4
+AGAIN = object()
 
 
 class Executor(Protocol):
@@ -76,34 +75,14 @@ class InProcess:
         return importlib.import_module(self._worker)
 
 
-class Processes:
-    """Does tasks in several processes on this machine.
+class Spread(ABC):
+    """Does tasks in several workers, each in a process of its own: one at a time, so that a death has one reason."""
 
-    A process that dies is started again and repeats its task. Tables equal those made in one process with as many
-    threads to the last bit. If there are GPUs, all processes use the one that the study's models name; for a GPU each,
-    take :class:`caa_interp.study.RayWorkers`.
+    _slots: Sequence[Slot] = ()
+    _closed = False
 
-    Parameters
-    ----------
-    n
-        Number of processes, at least 1. Each loads the model, and has an equal share of this process's torch threads.
-    worker
-        As in :class:`InProcess`.
-
-    Examples
-    --------
-    In a script, below ``if __name__ == "__main__":``, because each process reads the script.
-
-    >>> with Processes(2) as executor:  # doctest: +SKIP
-    ...     run_experiment("study.toml", "runs/study", executor=executor)
-    """
-
-    def __init__(self, n: int, *, worker: str = WORKER) -> None:
-        check_count("n", n)
-        import torch
-
-        n_threads = max(1, torch.get_num_threads() // n)
-        self._processes = [_Process(worker, n_threads) for _ in range(n)]
+    def __init__(self) -> None:
+        self._facts: dict[ModelConfig, dict[str, Any]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -112,7 +91,7 @@ class Processes:
         self.close()
 
     def describe(self, model: ModelConfig) -> dict[str, Any]:
-        """Load a model in one process and describe it.
+        """Load a model in one worker and describe it; the others compare theirs when they load it.
 
         Raises
         ------
@@ -120,105 +99,113 @@ class Processes:
             If the model cannot be loaded.
         """
         ((_, facts),) = self._do("describe", [(f"loading {model.name}", (model,))])
+        self._facts[model] = facts
         return facts
 
     def run(self, model: ModelConfig, tasks: Sequence[Task]) -> Iterator[tuple[Task, bytes]]:
-        """Do tasks, each in the first process that is free.
+        """Do tasks, each in the first worker that is free.
 
         Raises
         ------
         ModelError
-            If a task kills its process again and again.
+            If a task kills its worker again and again, or a worker's model or libraries differ from those that
+            :meth:`describe` returned.
         CAAError
-            An error of a task is raised here, and the others are given up.
+            An error of a task in its worker is raised here, and the others are given up.
         """
-        for (_, task), content in self._do("work", [(task.label, (model, task)) for task in tasks]):
+        facts = self._facts.get(model)
+        for (_, task, _), content in self._do("work", [(task.label, (model, task, facts)) for task in tasks]):
             yield task, content
 
     def close(self) -> None:
-        """Stop the processes."""
-        for process in self._processes:
-            process.stop()
-        self._processes = []
+        """Stop the workers."""
+        self._closed = True
+        for slot in self._slots:
+            slot.stop()
+
+    @abstractmethod
+    def _result(self, slot: Any, done: Future[Any], label: str, attempt: int) -> Any:
+        """Result of a call that ended, or :data:`AGAIN` if its worker died and it is worth another attempt."""
 
     def _do(self, name: str, calls: Sequence[tuple[str, tuple[Any, ...]]]) -> Iterator[tuple[tuple[Any, ...], Any]]:
-        """Call a function of the workers with each tuple of arguments; ``calls`` also have a label for people."""
-        if not self._processes:
-            raise InputError("executor: it is closed. Make a new Processes().")
+        """Call a method of :class:`Served` with each tuple of arguments; ``calls`` have a label for people in front."""
+        if self._closed:
+            raise InputError(f"executor: it is closed. Make a new {type(self).__name__}().")
         waiting = deque((*call, 1) for call in calls)
-        free = list(reversed(self._processes))  # so that the one that described a model is the first to use it
-        busy: dict[Future[Any], tuple[_Process, str, tuple[Any, ...], int]] = {}
+        n_left = len(waiting)
+        busy: dict[Future[Any], tuple[Slot, str, tuple[Any, ...] | None, int]] = {}
         try:
-            while waiting or busy:
-                while waiting and free:
-                    process, (label, arguments, attempt) = free.pop(), waiting.popleft()
-                    busy[process.call(name, arguments)] = process, label, arguments, attempt
-                done, _ = wait(busy, return_when=FIRST_COMPLETED)
-                for future in done:
-                    process, label, arguments, attempt = busy[future]
-                    if not isinstance(future.exception(), BrokenProcessPool):
-                        result = future.result()
-                        del busy[future]
-                        free.append(process)
-                        yield arguments, result
-                    elif attempt < ATTEMPTS:
-                        del busy[future]
-                        process.stop()
-                        free.append(process)
+            if n_left:  # a worker that is not ready, or waits for its place in a cluster, is given no task
+                busy |= {slot.start(): (slot, "starting a worker", None, ATTEMPTS) for slot in self._slots}
+            while n_left:
+                finished, _ = wait(busy, return_when=FIRST_COMPLETED)
+                for done in finished:
+                    slot, label, arguments, attempt = busy[done]
+                    result = self._result(slot, done, label, attempt)
+                    del busy[done]
+                    if result is AGAIN and arguments is not None:
                         waiting.appendleft((label, arguments, attempt + 1))
-                    else:
-                        raise died(label) from future.exception()
+                    if waiting:
+                        following = waiting.popleft()
+                        busy[slot.call(name, following[1])] = slot, *following
+                    if result is not AGAIN and arguments is not None:
+                        n_left -= 1
+                        yield arguments, result
+        except KeyboardInterrupt:
+            self.close()
+            raise
         finally:
-            for process, *_ in busy.values():  # those of a run that broke off
-                process.stop()
+            for slot, *_ in busy.values() if n_left else ():  # of a run that broke off
+                slot.stop()
 
 
-class _Process:
-    """A process that does one thing at a time; it is started when it is first needed, and again after a stop."""
+class Slot(Protocol):
+    """Place of one worker: its process is started when it is first needed, and again after a stop."""
 
-    def __init__(self, worker: str, n_threads: int) -> None:
-        self._worker, self._n_threads = worker, n_threads
-        self._pool: ProcessPoolExecutor | None = None
-        self._id: Future[int] | None = None
+    def start(self) -> Future[Any]:
+        """Start the process if there is none; done when it is up."""
+        ...
 
     def call(self, name: str, arguments: tuple[Any, ...]) -> Future[Any]:
-        """Call a function of the worker; the result is a BrokenProcessPool if the process dies."""
-        if self._pool is None:
-            # A pool of its own for each process: when one dies, it is known which task it was at.
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, context, _begin, (self._n_threads,))
-            self._id = self._pool.submit(os.getpid)
-        return self._pool.submit(_call, self._worker, name, self._n_threads, arguments)
+        """Call a method of its :class:`Served`."""
+        ...
 
     def stop(self) -> None:
         """Kill the process, whatever it is doing."""
-        if self._pool is None or self._id is None:
-            return
-        with contextlib.suppress(BrokenProcessPool, ProcessLookupError):
-            os.kill(self._id.result(), signal.SIGKILL)
-        self._pool.shutdown(cancel_futures=True)
-        self._pool = self._id = None
+        ...
 
 
-def _begin(n_threads: int) -> None:
-    """Prepare a process: Ctrl-C is its parent's business, and it does not outlive its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["OMP_NUM_THREADS"] = str(n_threads)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+class Served:
+    """A worker within its process."""
 
+    def __init__(self, worker: str, n_threads: int) -> None:
+        import torch
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os._exit(1)
+        torch.set_num_threads(n_threads)
+        self._worker = importlib.import_module(worker)
+        self._compared: ModelConfig | None = None
 
+    def ready(self) -> None:
+        """Return when the process is up."""
 
-def _call(worker: str, name: str, n_threads: int, arguments: tuple[Any, ...]) -> Any:
-    import torch
+    def describe(self, model: ModelConfig) -> dict[str, Any]:
+        """Load a model and describe it."""
+        return self._worker.describe(model)
 
-    torch.set_num_threads(n_threads)
-    return getattr(importlib.import_module(worker), name)(*arguments)
+    def work(self, model: ModelConfig, task: Task, facts: Mapping[str, Any] | None) -> bytes:
+        """Do a task with a model that must be the one of ``facts``."""
+        if facts is not None and self._compared != model:
+            own = self._worker.describe(model)
+            different = [
+                f"{name}: {facts.get(name)!r} and {one!r}" for name, one in own.items() if one != facts.get(name)
+            ]
+            if different:
+                raise ModelError(
+                    f"executor: two workers differ in {'; '.join(different)}, so their results cannot be combined. "
+                    "Use machines of one kind, with the same versions and the same model files."
+                )
+            self._compared = model
+        return self._worker.work(model, task)
 
 
 def died(label: str) -> ModelError:

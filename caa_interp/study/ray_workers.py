@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import math
 import os
 import socket
 import traceback
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from typing import Any
 
 from caa_interp.errors import InputError, MissingDependencyError, ModelError, check_count
-from caa_interp.study.executors import ATTEMPTS, WORKER, died
-
-if TYPE_CHECKING:
-    from caa_interp.study.config import ModelConfig
-    from caa_interp.study.tasks import Task
+from caa_interp.study.executors import ATTEMPTS, WORKER, Served, Spread, died
 
 # Settings that a worker takes from here even if its cluster was started elsewhere; never one that holds a secret.
 _SETTINGS = ("CAA_INTERP_", "HF_", "TRANSFORMERS_")
@@ -26,7 +21,7 @@ _SETTINGS = ("CAA_INTERP_", "HF_", "TRANSFORMERS_")
 _TRIES = 3
 
 
-class RayWorkers:
+class RayWorkers(Spread):
     """Does tasks in several processes, on this machine or on those of a Ray cluster (Moritz et al. 2018).
 
     Needs the same version of ``caa-interp[ray]`` on every machine, and no shared files. A worker that dies is started
@@ -85,59 +80,31 @@ class RayWorkers:
         check_count("cpus_per_worker", cpus_per_worker)
         if not (math.isfinite(gpus_per_worker) and gpus_per_worker >= 0):
             raise InputError(f"gpus_per_worker: {gpus_per_worker!r}; it must be a number of at least 0.")
+        super().__init__()
         self._needs = {"CPU": float(cpus_per_worker), "GPU": float(gpus_per_worker)}
-        self._worker = worker
-        self._actors: list[Any] = []
-        self._facts: dict[ModelConfig, dict[str, Any]] = {}
-        self._closed = False
         self._ray, self._opened, self._own = connect(address, n_workers and n_workers * cpus_per_worker)
         try:
-            self._n_workers = self._room(n_workers)
+            n_workers = self._room(n_workers)
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def describe(self, model: ModelConfig) -> dict[str, Any]:
-        """Load a model in one worker and describe it; the others compare theirs when they load it.
-
-        Raises
-        ------
-        CAAError
-            If the model cannot be loaded.
-        """
-        ((_, facts),) = self._do("describe", [(f"loading {model.name}", (model,))])
-        self._facts[model] = facts
-        return facts
-
-    def run(self, model: ModelConfig, tasks: Sequence[Task]) -> Iterator[tuple[Task, bytes]]:
-        """Do tasks, each in the first worker that is free.
-
-        Raises
-        ------
-        ModelError
-            If a task kills its worker again and again, or a worker's model or libraries differ from those that
-            :meth:`describe` returned.
-        CAAError
-            An error of a task in its worker is raised here, and the others are given up.
-        """
-        facts = self._facts.get(model)
-        for (_, task, _), content in self._do("work", [(task.label, (model, task, facts)) for task in tasks]):
-            yield task, content
+        kind = self._ray.remote(Served).options(
+            num_cpus=cpus_per_worker,
+            num_gpus=gpus_per_worker,
+            max_restarts=-1,
+            max_task_retries=ATTEMPTS - 1,
+            runtime_env={"env_vars": _variables(cpus_per_worker, gpus=gpus_per_worker > 0)},
+        )
+        self._slots = [_Actor(self._ray, kind, worker, cpus_per_worker) for _ in range(n_workers)]
 
     def close(self) -> None:
         """Stop the workers, and the cluster if it was started here."""
-        if self._closed:
-            return
+        if self._ray.is_initialized():
+            super().close()
         self._closed = True
-        self._dismiss([])
         if self._opened:
             self._ray.shutdown()  # a cluster that was not started here is only left
+            self._opened = False
 
     def _room(self, n_workers: int | None) -> int:
         """Number of workers to start."""
@@ -155,62 +122,10 @@ class RayWorkers:
             )
         return room if n_workers is None else n_workers
 
-    def _workers(self) -> list[Any]:
-        """The workers; they are started when first needed and after a run that broke off."""
-        if not self._actors:
-            n_threads = int(self._needs["CPU"])
-            start = self._ray.remote(Actor).options(
-                num_cpus=self._needs["CPU"],
-                num_gpus=self._needs["GPU"],
-                max_restarts=-1,
-                max_task_retries=ATTEMPTS - 1,
-                runtime_env={"env_vars": _variables(n_threads, gpus=self._needs["GPU"] > 0)},
-            )
-            self._actors = [start.remote(self._worker, n_threads) for _ in range(self._n_workers)]
-        return self._actors
-
-    def _dismiss(self, busy: Iterable[Any]) -> None:
-        """Stop all workers, with what they are doing."""
-        actors, self._actors = self._actors, []
-        if self._ray.is_initialized():
-            for reference in busy:
-                self._ray.cancel(reference)  # else Ray would say that it tries it again
-            for actor in actors:
-                self._ray.kill(actor)
-
-    def _do(self, name: str, calls: Sequence[tuple[str, tuple[Any, ...]]]) -> Iterator[tuple[tuple[Any, ...], Any]]:
-        """Call a method of the workers, one call at a time in each, so that a death has one reason."""
-        if self._closed:
-            raise InputError("executor: it is closed. Make a new RayWorkers().")
-        waiting = deque(calls)
-        # A worker that waits for its place in the cluster is given no task.
-        busy: dict[Any, tuple[Any, str, tuple[Any, ...] | None]] = {
-            actor.ready.remote(): (actor, "starting a worker", None) for actor in (self._workers() if waiting else ())
-        }
-        n_left = len(waiting)
+    def _result(self, slot: _Actor, done: Future[Any], label: str, attempt: int) -> Any:
+        """Result of a call that ended; what it raised is raised as it was. Ray itself tries again."""
         try:
-            while n_left:
-                (done, *_), _ = self._ray.wait(list(busy))
-                actor, label, arguments = busy.pop(done)
-                result = self._result(done, label)
-                if waiting:
-                    label, following = waiting.popleft()
-                    busy[getattr(actor, name).remote(*following)] = actor, label, following
-                if arguments is not None:
-                    n_left -= 1
-                    yield arguments, result
-        except KeyboardInterrupt:
-            self._dismiss(busy)
-            self.close()
-            raise
-        finally:
-            if n_left:
-                self._dismiss(busy)
-
-    def _result(self, done: Any, label: str) -> Any:
-        """Result of a call that ended; what it raised is raised as it was."""
-        try:
-            return self._ray.get(done)
+            return done.result()
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except self._ray.exceptions.RayError as error:
@@ -224,37 +139,28 @@ class RayWorkers:
             ) from error
 
 
-class Actor:
-    """A worker within its process."""
+class _Actor:
+    """A :class:`caa_interp.study.executors.Slot`: an actor of Ray."""
 
-    def __init__(self, worker: str, n_threads: int) -> None:
-        import torch
+    def __init__(self, ray: Any, kind: Any, worker: str, n_threads: int) -> None:
+        self._ray, self._kind, self._given = ray, kind, (worker, n_threads)
+        self._actor: Any = None
+        self._doing: Any = None
 
-        torch.set_num_threads(n_threads)
-        self._worker = importlib.import_module(worker)
-        self._compared: ModelConfig | None = None
+    def start(self) -> Future[Any]:
+        if self._actor is None:
+            self._actor = self._kind.remote(*self._given)
+        return self.call("ready", ())
 
-    def ready(self) -> None:
-        """Return when the process is up."""
+    def call(self, name: str, arguments: tuple[Any, ...]) -> Future[Any]:
+        self._doing = getattr(self._actor, name).remote(*arguments)
+        return self._doing.future()
 
-    def describe(self, model: ModelConfig) -> dict[str, Any]:
-        """Load a model and describe it."""
-        return self._worker.describe(model)
-
-    def work(self, model: ModelConfig, task: Task, facts: Mapping[str, Any] | None) -> bytes:
-        """Do a task with a model that must be the one of ``facts``."""
-        if facts is not None and self._compared != model:
-            own = self._worker.describe(model)
-            different = [
-                f"{name}: {facts.get(name)!r} and {own[name]!r}" for name in own if own[name] != facts.get(name)
-            ]
-            if different:
-                raise ModelError(
-                    f"executor: two workers differ in {'; '.join(different)}, so their results cannot be combined. "
-                    "Use machines of one kind, with the same versions and the same model files."
-                )
-            self._compared = model
-        return self._worker.work(model, task)
+    def stop(self) -> None:
+        if self._actor is not None:
+            self._ray.cancel(self._doing)  # else Ray would say that it tries it again
+            self._ray.kill(self._actor)
+        self._actor = None
 
 
 def connect(address: str | None, n_cpus: int | None) -> tuple[Any, bool, bool]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from caa_interp.study.executors import Processes
+from caa_interp.study.processes import Processes
 from caa_interp.study.ray_workers import RayWorkers
 from caa_interp.study.run import run_experiment
 

@@ -19,8 +19,9 @@ from tiny_worker import Model, Piece, starts
 
 from caa_interp.errors import InputError, MissingDependencyError, ModelError
 from caa_interp.study import executors, ray_workers
-from caa_interp.study.executors import InProcess, Processes
-from caa_interp.study.ray_workers import Actor, RayWorkers, connect
+from caa_interp.study.executors import InProcess, Served
+from caa_interp.study.processes import Processes
+from caa_interp.study.ray_workers import RayWorkers, connect
 
 MODEL = Model()
 
@@ -111,7 +112,7 @@ def test_a_start_that_ray_gives_up_on_is_tried_again_and_leaves_nothing_behind(m
 
 def test_workers_whose_models_differ_are_found_out():
     threads = torch.get_num_threads()
-    actor = Actor("tiny_worker", threads)
+    actor = Served("tiny_worker", threads)
     # What they agree in is not listed.
     with pytest.raises(ModelError, match=r"two workers differ in versions: 1 and \d+, so"):
         actor.work(Model("changing"), Piece("a"), {"id": "changing", "versions": 1})
@@ -231,7 +232,7 @@ def test_processes_do_not_outlive_the_one_that_started_them(tmp_path, sent):
     program = start(
         f"""
         import signal
-        from caa_interp.study.executors import Processes
+        from caa_interp.study.processes import Processes
         if __name__ == "__main__":
             signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background ignores it
             with Processes(2, worker="tiny_worker") as executor:
@@ -254,7 +255,7 @@ def test_too_many_workers_for_the_cluster(cluster):
         InputError, match=r"n_workers: 1 with 1 CPUs and 64 GPUs each; there is room for 0\. Take fewer"
     ):
         RayWorkers(gpus_per_worker=64, worker="tiny_worker")
-    assert RayWorkers(cpus_per_worker=2, worker="tiny_worker")._n_workers == 2
+    assert len(RayWorkers(cpus_per_worker=2, worker="tiny_worker")._slots) == 2
 
 
 @pytest.mark.slow
