@@ -42,36 +42,44 @@ class ShardStore:
 
     def get(self, key: str) -> bytes | None:
         """Content of a finished shard; None if there is none that is whole. A damaged file is removed."""
-        for place in (self.folder, self.cache):
-            for path in sorted(_place(place, key).glob(f"{key}-*.parquet")):
-                try:
-                    content = path.read_bytes()
-                    if place is self.cache:
-                        os.utime(path)  # the cache drops what was not used for longest
-                    if path.stem.rpartition("-")[2] != _digest(content):
-                        self._say(f"{path} is damaged. It is removed, and made again if there is no other copy.")
-                        path.unlink(missing_ok=True)
-                        continue
-                except OSError:
-                    if place is self.folder:
-                        raise
-                    continue  # the cache is shared: others may remove or protect its files
-                if place is self.cache:
-                    write_atomically(_place(self.folder, key) / path.name, content)
+        for path in self._files(self.folder, key):
+            content = path.read_bytes()
+            if self._is_whole(path, content):
                 return content
+        for path in self._files(self.cache, key):
+            try:
+                content = path.read_bytes()
+                if not self._is_whole(path, content):
+                    continue
+            except OSError:
+                continue  # the cache is shared: others may remove or protect its files
+            with contextlib.suppress(OSError):
+                os.utime(path)  # the cache drops what was not used for longest
+            write_atomically(self.folder / key[:2] / path.name, content)
+            return content
         return None
 
     def put(self, key: str, content: bytes) -> None:
         """Keep a finished shard; a cache that cannot be written is reported once, then left alone."""
-        name = f"{key}-{_digest(content)}.parquet"
-        write_atomically(_place(self.folder, key) / name, content)
+        place = Path(key[:2]) / f"{key}-{_digest(content)}.parquet"  # a folder with very many files is slow
+        write_atomically(self.folder / place, content)
         if self._cache_works:
             try:
-                if not any(_place(self.cache, key).glob(f"{key}-*.parquet")):
-                    write_atomically(_place(self.cache, key) / name, content)
+                if not self._files(self.cache, key):
+                    write_atomically(self.cache / place, content)
             except OSError as error:
                 self._cache_works = False
                 self._say(f"The cache {self.cache} cannot be written ({error}). The run continues without it.")
+
+    def _files(self, folder: Path, key: str) -> list[Path]:
+        return sorted((folder / key[:2]).glob(f"{key}-*.parquet"))
+
+    def _is_whole(self, path: Path, content: bytes) -> bool:
+        whole = path.stem.endswith(f"-{_digest(content)}")
+        if not whole:
+            self._say(f"{path} is damaged. It is removed, and made again if there is no other copy.")
+            path.unlink(missing_ok=True)
+        return whole
 
 
 def remove_unfinished(folder: Path, older_than: float = 0.0) -> None:
@@ -119,11 +127,6 @@ def cache_limit() -> int:
     if not 0 <= limit < float("inf"):
         raise InputError(f"{_LIMIT}: {given!r}; it must be a number of gigabytes of at least 0, such as 5.")
     return int(limit * 1e9)
-
-
-def _place(folder: Path, key: str) -> Path:
-    # A folder with very many files is slow to look through.
-    return folder / key[:2]
 
 
 def _digest(content: bytes) -> str:

@@ -20,7 +20,8 @@ from filelock import FileLock
 
 import caa_interp as caa
 from caa_interp.errors import InputError
-from caa_interp.study.config import ExperimentConfig
+from caa_interp.study import run as run_module, worker
+from caa_interp.study.config import ExperimentConfig, slug
 from caa_interp.study.executors import InProcess
 from caa_interp.study.run import run_experiment
 from caa_interp.study.store import cache_contents, clear_cache
@@ -246,6 +247,7 @@ def test_nothing_is_done_twice_in_a_run_or_in_another(study, tmp_path, own_cache
     clear_cache()
     run_experiment(study, tmp_path / "another", executor=executor, say=lambda line: None)
     assert len(executor.done) == n
+    assert len(executor.loaded) == 2  # once for each folder; what is finished is opened without the model
     assert len(manifest(tmp_path / "run")["sessions"]) == 2
     assert all(one["reused"] for one in manifest(tmp_path / "another")["shards"])
     assert_same_tables(tmp_path / "another", undisturbed[0])
@@ -281,7 +283,7 @@ def test_a_damaged_shard_is_done_again(study, tmp_path, own_cache, undisturbed):
         os.truncate(path, path.stat().st_size - 1)
     lines: list[str] = []
     run_experiment(study, folder, executor=executor, say=lines.append)
-    assert len(executor.done) == 1
+    assert (len(executor.done), len(executor.loaded)) == (1, 2)
     assert sum("is damaged" in line for line in lines) == 2
     assert_same_tables(folder, undisturbed[0])
 
@@ -508,6 +510,47 @@ def test_other_data_or_another_model_are_another_run(study, tmp_path, own_cache,
     after = manifest(tmp_path / "run")
     assert before["shards"] == after["shards"]  # what is in the folder is still told truly
     assert after["sessions"][-1]["finished"] is None
+
+
+@pytest.fixture
+def small(study, tiny_folder) -> ExperimentConfig:
+    """A study of one behavior at one layer, with little else."""
+    nothing = {"answers": {"prompts": 0}, "costs": {"passages": 0, "questions": 0, "prompts": 0}}
+    few = {"behaviors": ExperimentConfig.load(study).behaviors[:1], "layers": [2], "controls": {"shuffled": 0}}
+    return ExperimentConfig(models=[tiny_folder], format="text", multipliers=[0, 1], **few, **nothing)
+
+
+def test_one_model_at_two_precisions_is_one_study(small, tmp_path, own_cache, tiny_folder):
+    models = [{"name": tiny_folder, "dtype": dtype} for dtype in ("float32", "float64")]
+    config = ExperimentConfig(**small.model_dump(exclude={"models"}), models=models)
+    folder = run_experiment(config, tmp_path / "run", say=lambda line: None)
+    labels = ["tiny-llama@float32", "tiny-llama@float64"]
+    assert config.labels == tuple(labels)
+    for name, table in tables(folder).items():
+        assert list(table["model"].unique()) == labels, name
+    vectors = [caa.SteeringVector.load(folder / "vectors" / slug(label) / "likes.safetensors") for label in labels]
+    assert not torch.equal(vectors[0].values.double(), vectors[1].values.double())
+    assert [facts["dtype"] for facts in manifest(folder)["models"].values()] == ["float32", "float64"]
+
+
+def test_what_newer_code_makes_anew_is_said_and_nothing_older_stays_beside_it(small, tmp_path, own_cache, monkeypatch):
+    folder, lines = tmp_path / "run", []
+    run_experiment(small, folder, say=lines.append)
+    before = manifest(folder)["shards"]
+    assert not any("changed" in line for line in lines)
+    newer = {**worker.software(), "code": "0" * 64}
+    for module in (worker, run_module):
+        monkeypatch.setattr(module, "software", lambda: newer)
+    with monkeypatch.context() as patch:
+        patch.setattr(caa.SteeringVector, "save", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment(small, folder, say=lines.append)
+    assert "tiny-llama: code changed since this run was begun, so its work is done anew." in lines
+    assert [path.name for path in folder.glob("[!.]*")] == ["config.toml", "manifest.json", "shards"]
+    assert not {one["key"] for one in before} & {one["key"] for one in manifest(folder)["shards"]}
+    run_experiment(small, folder, say=lines.append)
+    assert (folder / "report.html").is_file()
+    assert [one["finished"] is None for one in manifest(folder)["sessions"]] == [False, True, False]
 
 
 def test_what_does_not_fit_is_told_before_anything_is_computed(study, tmp_path, own_cache):

@@ -78,6 +78,17 @@ def test_a_cache_that_cannot_be_written_is_said_once(tmp_path, said):
     assert "continues without it" in said[0]
 
 
+def test_a_cache_that_cannot_be_written_is_read(store, cache, tmp_path, said, monkeypatch):
+    store.put(KEY, b"content")
+
+    def refuse(*_, **__):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert ShardStore(tmp_path / "second", cache, said.append).get(KEY) == b"content"
+    assert said == []
+
+
 def test_a_run_folder_that_cannot_be_written_is_an_error(tmp_path, cache, said):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="file"):
