@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, MissingDependencyError
 from caa_interp.files import write_atomically
 from caa_interp.study.config import ExperimentConfig, ModelConfig
 
@@ -108,7 +108,10 @@ def revision_now(model: ModelConfig) -> str | None:
     from caa_interp.models.access import folder_digest
     from caa_interp.models.loading import EMBEDDED, embedded_file
 
-    path = embedded_file() if model.name == EMBEDDED else Path(model.name)
+    try:
+        path = embedded_file() if model.name == EMBEDDED else Path(model.name)
+    except MissingDependencyError:
+        return None  # machines that do the work may have it
     if path.suffix == ".gguf":
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

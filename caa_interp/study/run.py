@@ -30,6 +30,7 @@ from caa_interp.study.measures import vectors_of
 from caa_interp.study.page import write_page
 from caa_interp.study.store import ShardStore, cache_limit, clear_cache, remove_unfinished, shard_cache
 from caa_interp.study.tasks import (
+    Splits,
     Task,
     check_tasks,
     key,
@@ -145,6 +146,7 @@ class _Run:
         }
         run_folder.check_same_data(folder, self._before.get("data", {}), self._manifest["data"])
         self._models = dict(zip(config.labels, config.models, strict=True))
+        self._asked: dict[str, tuple[list[int], Splits]] = {}  # layers and pairs of each model
         self._described: set[str] = set()
         self._tables: dict[str, list[pd.DataFrame]] = {}
         self._vectors: dict[tuple[str, str], SteeringVector] = {}
@@ -156,8 +158,10 @@ class _Run:
         kept = {name: value for name, value in self._before.items() if name != "sessions"}
         run_folder.write_manifest(self._folder, self._manifest | kept)
         for label, model in self._models.items():
-            self._manifest["models"][label] = self._facts(label, model)
-            self._results(label, check_tasks(self._config, self._behaviors, self._layers_and_splits(label)[1]))
+            facts = self._manifest["models"][label] = self._facts(label, model)
+            layers = check_layers(self._config.layers, range(facts["n_layers"]), "the model")
+            self._asked[label] = layers, split_pairs(self._config, self._behaviors, layers)
+            self._results(label, check_tasks(self._config, self._behaviors, self._asked[label][1]))
         if not self._before.get("shards"):
             run_folder.write_manifest(self._folder, {**self._manifest, "shards": []})
         for label in self._models:
@@ -198,16 +202,11 @@ class _Run:
         self._described.add(label)
         return facts
 
-    def _layers_and_splits(self, label: str) -> tuple[list[int], Any]:
-        n_layers = self._manifest["models"][label]["n_layers"]
-        layers = check_layers(self._config.layers, range(n_layers), "the model")
-        return layers, split_pairs(self._config, self._behaviors, layers)
-
     def _measure(self, label: str) -> None:
         """Do all tasks of one model, and put their results together."""
         config, behaviors = self._config, self._behaviors
         n_layers = self._manifest["models"][label]["n_layers"]
-        layers, splits = self._layers_and_splits(label)
+        layers, splits = self._asked[label]
         vectors: dict[str, dict[str, SteeringVector]] = {}
         layer: dict[str, int] = {}
         rows: dict[tuple[str, str], list[pd.DataFrame]] = {}

@@ -18,7 +18,7 @@ from caa_interp.plotting.reliability import plot_reliability
 from caa_interp.plotting.side_effects import plot_side_effects
 from caa_interp.plotting.similarity import plot_cosine_similarity
 from caa_interp.plotting.sweep import plot_sweep
-from caa_interp.plotting.theme import escape
+from caa_interp.plotting.theme import escape, factor
 from caa_interp.report.page import Section
 from caa_interp.study.findings import THRESHOLDS, estimate, warnings
 from caa_interp.vectors.vector import SteeringVector
@@ -262,7 +262,7 @@ def answers(results: Results) -> list[Section]:
         table = table.assign(answer=table["answer"].str.strip() + cut)
         wide = table.pivot(index=["item", "sample", "prompt"], columns="multiplier", values="answer")
         multipliers = sorted(table["multiplier"].unique())
-        wide.columns = pd.Index([f"multiplier {_factor(one)}" if one else "unsteered" for one in multipliers])
+        wide.columns = pd.Index([f"multiplier {factor(one, '+g')}" if one else "unsteered" for one in multipliers])
         sections.append(Section(behavior, f"At layer {layer}.", table=wide.reset_index("prompt"), level=3))
     return sections
 
@@ -281,7 +281,7 @@ def costs(results: Results) -> list[Section]:
         own = list(summaries.get(behavior, {}).values())
         multipliers = sorted(set(own[0]["multiplier"]) - {0.0}) if own else []
         for multiplier in sorted({*multipliers[:1], *multipliers[-1:]}):
-            row = {"behavior": behavior, "layer": layer, "multiplier": _factor(multiplier)}
+            row = {"behavior": behavior, "layer": layer, "multiplier": factor(multiplier, "+g")}
             for summary in own:
                 at = _row(summary, "multiplier", multiplier)
                 row |= {_COST_NAMES[name]: estimate(at, shown_column(at, name)) for name in COSTS if name in at}
@@ -320,7 +320,3 @@ def side_effects(results: Results) -> list[Section]:
             "Intervals are bootstrap intervals over pairs, each cell by itself.",
         )
     ]
-
-
-def _factor(multiplier: float) -> str:
-    return f"{multiplier:+g}".replace("-", "\N{MINUS SIGN}")
