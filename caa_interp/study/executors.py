@@ -23,6 +23,7 @@ WORKER = "caa_interp.study.worker"
 # A task that has killed its worker this many times is considered the cause.
 ATTEMPTS = 4
 AGAIN = object()
+STARTING = "starting a worker"
 
 
 class Executor(Protocol):
@@ -136,7 +137,7 @@ class Spread(ABC):
         busy: dict[Future[Any], tuple[Slot, str, tuple[Any, ...] | None, int]] = {}
         try:
             if n_left:  # a worker that is not ready, or waits for its place in a cluster, is given no task
-                busy |= {slot.start(): (slot, "starting a worker", None, ATTEMPTS) for slot in self._slots}
+                busy |= {slot.start(): (slot, STARTING, None, 1) for slot in self._slots}
             while n_left:
                 finished, _ = wait(busy, return_when=FIRST_COMPLETED)
                 for done in finished:

@@ -12,8 +12,8 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from typing import Any
 
-from caa_interp.errors import check_count
-from caa_interp.study.executors import AGAIN, ATTEMPTS, WORKER, Served, Spread, died
+from caa_interp.errors import ModelError, check_count
+from caa_interp.study.executors import AGAIN, ATTEMPTS, STARTING, WORKER, Served, Spread, died
 
 
 class Processes(Spread):
@@ -49,6 +49,11 @@ class Processes(Spread):
     def _result(self, slot: _Process, done: Future[Any], label: str, attempt: int) -> Any:
         if not isinstance(done.exception(), BrokenProcessPool):
             return done.result()
+        if label == STARTING:
+            raise ModelError(
+                "Processes: a process could not be started; what it printed says why. In a script, call this below "
+                '`if __name__ == "__main__":`, because each process reads the script.'
+            ) from done.exception()
         if attempt == ATTEMPTS:
             raise died(label) from done.exception()
         slot.stop()

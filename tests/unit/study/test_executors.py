@@ -250,6 +250,21 @@ def test_processes_do_not_outlive_the_one_that_started_them(tmp_path, sent):
     wait_until(lambda: not marked(mark), 30)
 
 
+def test_a_script_that_would_start_processes_without_end_is_told_what_to_do(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from caa_interp.study.processes import Processes\n"
+        "from tiny_worker import Model\n"
+        "Processes(1, worker='tiny_worker').describe(Model())\n"
+    )
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, script], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=120
+    )
+    assert "Processes: a process could not be started" in done.stderr
+    assert 'if __name__ == "__main__":' in done.stderr.splitlines()[-1]
+
+
 def test_too_many_workers_for_the_cluster(cluster):
     with pytest.raises(
         InputError, match=r"n_workers: 1 with 1 CPUs and 64 GPUs each; there is room for 0\. Take fewer"
