@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -23,37 +24,70 @@ def cache_folder() -> Path:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name beside its place, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file under a temporary name beside its place, then rename it; a power cut leaves the old or the new."""
+    _make_folder(path.parent)
     handle, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())  # a name never stands for less than its content, also after a power cut
+            os.fsync(file.fileno())
         os.chmod(partial, 0o644)
         os.replace(partial, path)
     except BaseException:
         os.unlink(partial)
         raise
+    _keep(path.parent)
 
 
 @contextmanager
-def publish_folder(folder: Path) -> Iterator[Path]:
+def publish_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     """Give a temporary folder beside a folder's place, and rename it to that when the ``with`` block ends.
 
-    Raises :class:`OSError` if there is a folder by then that is not empty. Then, and when the block raises, nothing is
-    left behind.
+    A power cut leaves all of it or nothing. With ``replace``, an old folder is moved aside first, and removed once the
+    new one has its place: an interrupt between the two puts it back, and a kill leaves both, under hidden names.
+
+    Raises :class:`OSError` if there is a folder by then that is not empty, without ``replace``. Then, and when the
+    block raises, nothing is left behind.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder.parent)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    old = partial.with_name(f"{partial.name}-old")
     try:
         yield partial
         partial.chmod(0o755)
+        for path in (*partial.rglob("*"), partial):
+            _keep(path)
+        if replace and folder.exists():
+            folder.rename(old)
         partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        _keep(folder.parent)
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        for leftover in (old, partial):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _make_folder(folder: Path) -> None:
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        _keep(one.parent)
+
+
+def _keep(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        # Some systems cannot open a folder, and some file systems cannot sync one.
+        if not path.is_dir() or error.errno not in (errno.EACCES, errno.EBADF, errno.EINVAL, errno.EISDIR):
+            raise
 
 
 def fingerprint(value: Any) -> str:

@@ -3,6 +3,7 @@
 import errno
 import os
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
@@ -32,6 +33,115 @@ def test_a_folder_that_fails_halfway_leaves_nothing(tmp_path, error):
         (partial / "weights").write_text("half")
         raise error
     assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture
+def steps(monkeypatch, tmp_path):
+    """What is brought to the disk (``"sync"``, inode) and renamed (``"rename"``, new name), in this order."""
+    found = []
+    for name in ("rename", "replace"):
+
+        def renamed(old, new, real=getattr(os, name), **options):
+            found.append(("rename", os.fspath(new)))
+            real(old, new, **options)
+
+        monkeypatch.setattr(os, name, renamed)
+    monkeypatch.setattr(os, "fsync", lambda handle: found.append(("sync", os.fstat(handle).st_ino)))
+    return found
+
+
+def test_a_name_never_stands_for_less_than_its_content_after_a_power_cut(tmp_path, steps):
+    folder = tmp_path / "new" / "model"
+    with publish_folder(folder) as partial:
+        (partial / "deep").mkdir()
+        (partial / "deep" / "weights").write_text("w")
+    at = steps.index(("rename", str(folder)))
+    inside = {folder.stat().st_ino} | {path.stat().st_ino for path in folder.rglob("*")}
+    assert inside <= {inode for what, inode in steps[:at] if what == "sync"}
+    assert steps[at + 1 :] == [("sync", folder.parent.stat().st_ino)]  # the new name itself is kept
+    assert ("sync", tmp_path.stat().st_ino) in steps  # as is that of a folder that was made for it
+
+    steps.clear()
+    path = tmp_path / "deep" / "a.json"
+    write_atomically(path, b"content")
+    inodes = [tmp_path, path, path.parent]
+    assert [value for what, value in steps if what == "sync"] == [one.stat().st_ino for one in inodes]
+    assert steps[2] == ("rename", str(path))
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.EIO])
+def test_only_a_file_system_that_cannot_keep_names_is_excused(tmp_path, monkeypatch, error):
+    fsync = os.fsync
+
+    def refuse(handle):
+        if os.path.isdir(f"/proc/self/fd/{handle}"):
+            raise OSError(error, os.strerror(error))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    if error == errno.EINVAL:
+        write_atomically(tmp_path / "a", b"content")
+        assert (tmp_path / "a").read_bytes() == b"content"
+    else:
+        with pytest.raises(OSError, match="Input/output error"):
+            write_atomically(tmp_path / "a", b"content")
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """``interrupted(call, look, n, after)``: stop a call at its nth change of the disk; whether it got that far.
+
+    ``look`` is called at every change, as if the process had been killed there.
+    """
+
+    def run(call, look, n, after):
+        left = iter(range(n, -1, -1))
+
+        def changed(*arguments, real, **options):
+            look()
+            last = next(left, -1) == 0
+            if last and not after:
+                raise KeyboardInterrupt
+            real(*arguments, **options)
+            look()
+            if last:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            for name in ("rename", "replace", "unlink", "rmdir", "chmod"):
+                patch.setattr(os, name, partial(changed, real=getattr(os, name)))
+            try:
+                call()
+            except KeyboardInterrupt:
+                return True
+        return False
+
+    return run
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_folder_that_is_replaced_is_there_at_every_interrupt_and_on_disk_at_every_kill(tmp_path, interrupted, after):
+    whole = [{"a": f"{n}", "b": f"{n}"} for n in range(2)]
+    holder = tmp_path / "0"
+
+    def write(number):
+        with publish_folder(holder / "model", replace=True) as new:
+            for name, text in whole[number].items():
+                (new / name).write_text(text)
+
+    def look():
+        assert any(contents(folder) in whole for folder in holder.iterdir())
+
+    n, got_there = 0, True
+    while got_there:
+        holder = tmp_path / f"{n}"
+        write(0)
+        got_there = interrupted(lambda: write(1), look, n, after)
+        assert contents(holder / "model") in whole
+        n += 1
+    assert n > 4
+    assert os.listdir(holder) == ["model"]
+    assert contents(holder / "model") == whole[1]
 
 
 def test_a_folder_that_is_there_by_then_stays_as_it_is(tmp_path):
