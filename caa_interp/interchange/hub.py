@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pandas as pd
 
 from caa_interp.behaviors.behavior import Behavior
 from caa_interp.errors import InputError, warn
+from caa_interp.files import publish_folder
 from caa_interp.interchange.hub_errors import check_repo_id, hub_errors
 from caa_interp.interchange.model_card import model_card
 from caa_interp.vectors.vector import SteeringVector, one_vector
@@ -46,7 +46,7 @@ def save_for_hub(
         The vector.
     folder
         Folder to write; it appears whole or not at all. An existing folder is replaced if it holds only files that
-        this function writes.
+        this function writes, and is removed only when the new one is in its place.
     repo_id
         ``"owner/name"``: the repository that the card's example loads; default: a placeholder.
     reliability
@@ -77,24 +77,13 @@ def save_for_hub(
         raise InputError(f"figure: {type(figure).__name__}; give a Plotly figure, such as a plot_* function returns.")
     folder = Path(folder)
     _check_folder(folder)
-    tables: dict[str, Any] = {"reliability": reliability, "effects": effects}
-    card = model_card(vector, repo_id=repo_id, behavior=behavior, **tables)  # reports a wrong table before drawing
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-        new, old = Path(temporary) / "new", Path(temporary) / "old"
-        new.mkdir()
-        if figure is not None:
-            card = model_card(vector, repo_id=repo_id, behavior=behavior, figure=_draw(figure, new), **tables)
+    with publish_folder(folder, replace=True) as new:
+        drawn = None if figure is None else _draw(figure, new)
+        card = model_card(
+            vector, repo_id=repo_id, reliability=reliability, effects=effects, figure=drawn, behavior=behavior
+        )
         (new / CARD).write_text(card, encoding="utf-8", newline="\n")
         vector.save(new / VECTOR)
-        if folder.exists():
-            folder.rename(old)
-        try:
-            new.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
     return folder
 
 
@@ -117,7 +106,8 @@ def push_to_hub(
         ``"owner/name"``. A repository that does not exist is created; in an existing one, the vector, the card and
         the figure are replaced, and all other files stay.
     private
-        Whether a new repository is private; default: public.
+        Whether a new repository is private (default: public). An existing one stays what it is, and must be private
+        if this is true.
     token
         Access token with write permission; default: the one of ``hf auth login`` or ``HF_TOKEN``.
     revision
@@ -160,7 +150,13 @@ def push_to_hub(
     with hub_errors(repo_id, revision):
         api = HfApi(token=token)
         api.create_repo(repo_id, private=private, exist_ok=True)
-        existing = {file.rfilename for file in api.model_info(repo_id, revision=revision).siblings or []}
+        there = api.model_info(repo_id, revision=revision)
+        if private and not there.private:
+            raise InputError(
+                f"private: {repo_id!r} is there already, and is public. Nothing was sent. Make it private in its "
+                "settings on the hub, or name another repository."
+            )
+        existing = {file.rfilename for file in there.siblings or []}
         # The new card does not name an earlier figure of the other kind.
         stale = ({PICTURE, DRAWING} & existing) - names
         added = [CommitOperationAdd(name, folder / name) for name in sorted(names)]

@@ -146,7 +146,10 @@ class Answers(BaseHTTPRequestHandler):
         commit = self.known(repo_id, revision or "main")
         if commit is not None:
             siblings = [{"rfilename": name} for name in sorted(commit["files"])]
-            self.answer(200, {"id": repo_id, "sha": commit["oid"], "siblings": siblings, "tags": []})
+            private = self.server.repositories[repo_id]["visibility"] == "private"
+            self.answer(
+                200, {"id": repo_id, "sha": commit["oid"], "siblings": siblings, "tags": [], "private": private}
+            )
 
     def preupload(self, repo_id, revision):
         commit = self.known(repo_id, revision)
@@ -338,6 +341,20 @@ def test_private_repositories_and_tokens(hub, monkeypatch):
     ):
         from_hub("you/other")
     assert {token for _, path, token in hub.requests if "create" in path} == {f"Bearer {WRITER}"}
+
+
+def test_what_is_to_be_private_is_not_sent_to_a_public_repository(hub):
+    push(vector(), "you/v")
+    hub.requests.clear()
+    with pytest.raises(caa.InputError, match=r"private: 'you/v' is there already, and is public.*Nothing was sent"):
+        push(vector(2.0), "you/v", private=True)
+    assert not [path for _, path, _ in hub.requests if "commit" in path or "upload" in path]
+    assert len(hub.repositories["you/v"]["commits"]) == 2
+    push(vector(), "you/secret", private=True)
+    push(vector(2.0), "you/secret", private=True)
+    push(vector(3.0), "you/secret")  # stays private
+    assert hub.repositories["you/secret"]["visibility"] == "private"
+    assert len(hub.repositories["you/secret"]["commits"]) == 4
 
 
 def test_folders_in_a_repository(hub):

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 
 import numpy as np
@@ -346,17 +347,18 @@ def test_a_failure_leaves_the_old_folder_and_nothing_beside_it(tmp_path, monkeyp
     assert torch.equal(from_hub(tmp_path / "v").values, vector().values)
 
 
-def test_the_old_folder_comes_back_if_the_new_one_cannot_be_put_there(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [OSError("not now"), KeyboardInterrupt()])
+def test_the_old_folder_comes_back_if_the_new_one_cannot_be_put_there(tmp_path, monkeypatch, error):
     save_for_hub(vector(), tmp_path / "v")
-    rename = type(tmp_path).rename
+    rename, at_place = os.rename, os.fspath(tmp_path / "v")
 
-    def fail(path, target):
-        if path.name == "new":
-            raise OSError("not now")
-        return rename(path, target)
+    def fail(old, new):
+        rename(old, new)
+        if os.fspath(old) == at_place:  # between the two renames
+            raise error
 
-    monkeypatch.setattr(type(tmp_path), "rename", fail)
-    with pytest.raises(OSError, match="not now"):
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(type(error)):
         save_for_hub(-vector(), tmp_path / "v")
     assert [path.name for path in tmp_path.iterdir()] == ["v"]
     assert torch.equal(from_hub(tmp_path / "v").values, vector().values)
