@@ -15,6 +15,8 @@ from caa_interp.interchange.tensors import metadata_of, read_members
 from caa_interp.vectors.files import write_header
 from caa_interp.vectors.vector import SteeringVector
 
+_MEMBERS = ("values.npy", "layers.npy", "caa_interp.npy")
+
 
 def write_npz(vector: SteeringVector, path: Path) -> None:
     """Write an uncompressed ``.npz`` archive."""
@@ -26,23 +28,20 @@ def write_npz(vector: SteeringVector, path: Path) -> None:
 
 def read_npz(path: Path) -> SteeringVector:
     """Read an archive of :func:`write_npz`, or one with ``values`` and ``layers`` alone."""
-    arrays = {name: _array(content, f"file {path}: {name}") for name, content in read_members(path).items()}
-    values, layers, header = (arrays.get(f"{name}.npy") for name in ("values", "layers", "caa_interp"))
+    arrays = {name: _array(content, name) for name, content in read_members(path, _MEMBERS).items()}
+    values, layers, header = map(arrays.get, _MEMBERS)
     if values is None or layers is None or layers.ndim != 1 or layers.dtype.kind not in "iu":
         raise InputError(
-            f"file {path}: it must hold arrays 'values' [n_layers, d_model] and 'layers' [n_layers], whole numbers. "
-            "Save it with np.savez(path, values=..., layers=...)."
+            "it must hold arrays 'values' [n_layers, d_model] and 'layers' [n_layers], whole numbers. Save it with "
+            "np.savez(path, values=..., layers=...)."
         )
     if values.dtype not in (np.float16, np.float32, np.float64):
-        raise InputError(f"file {path}: 'values' are of type {values.dtype}; they must be floating-point numbers.")
-    try:
-        metadata = metadata_of(None if header is None else str(header), layers.tolist(), "npz")
-        return SteeringVector(torch.from_numpy(values), tuple(layers.tolist()), metadata)
-    except InputError as error:
-        raise InputError(f"file {path}: {error}") from error.__cause__
+        raise InputError(f"'values' are of type {values.dtype}; they must be floating-point numbers.")
+    metadata = metadata_of(None if header is None else str(header), layers.tolist(), "npz")
+    return SteeringVector(torch.from_numpy(values), tuple(layers.tolist()), metadata)
 
 
-def _array(content: bytes, where: str) -> np.ndarray:
+def _array(content: bytes, name: str) -> np.ndarray:
     """Array of one member; its declared size is compared with the real one before it is allocated."""
     stream = io.BytesIO(content)
     try:
@@ -54,4 +53,4 @@ def _array(content: bytes, where: str) -> np.ndarray:
         stream.seek(0)
         return np.load(stream, allow_pickle=False)
     except Exception as error:  # numpy evaluates the header as a literal, which can raise anything
-        raise InputError(f"{where}: not an array of plain numbers or text ({error}). Get it again.") from error
+        raise InputError(f"{name}: not an array of plain numbers or text ({error}). Get it again.") from error

@@ -11,13 +11,15 @@ Files written here also keep the vector's layers and metadata, under a key that 
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import tempfile
-from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 
 from caa_interp.errors import InputError
@@ -27,6 +29,7 @@ from caa_interp.vectors.files import checksum, write_header
 from caa_interp.vectors.vector import SteeringVector
 
 _DIRECTION = re.compile(r"direction\.(0|[1-9][0-9]{0,5})")
+_ARCHITECTURE = "general.architecture"
 _OURS = "caa_interp.vector"
 _CHECKSUM = "caa_interp.vector.sha256"
 _SIZES = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -64,28 +67,21 @@ def write_gguf(vector: SteeringVector, path: Path) -> None:
 
 
 def read_gguf(path: Path) -> SteeringVector:
-    """Read a control vector of this package, repeng or llama.cpp."""
-    try:
-        fields, rows = _parse(_Bytes(path.read_bytes()))
-        if fields.get("general.architecture") != "controlvector":
-            raise InputError(
-                f"its architecture is {fields.get('general.architecture')!r}, not 'controlvector'. "
-                "Give a control vector, not a model."
-            )
-        return _vector(fields, rows)
-    except (InputError, UnicodeDecodeError) as error:
-        raise InputError(f"file {path}: not a control vector: {error}") from error.__cause__
+    """Read a control vector of this package, repeng or llama.cpp; another file is refused by its header alone.
 
-
-def _vector(fields: dict[str, Any], rows: dict[int, torch.Tensor]) -> SteeringVector:
-    widths = {len(row) for row in rows.values()}
-    if len(widths) != 1:
-        raise InputError("its directions have different widths. " if widths else "it has no tensor 'direction.N'.")
+    The reader of the ``gguf`` package trusts declared counts, so a file of a few bytes can keep it busy forever.
+    """
+    with path.open("rb") as file:
+        if _take(file, 4) != b"GGUF" or _number(file, "I") not in (2, 3):
+            raise InputError("it does not begin as a GGUF file of version 2 or 3 does. Get it again.")
+        n_tensors, n_fields = _number(file, "Q"), _number(file, "Q")
+        fields = _fields(file, n_fields)
+        rows = _directions(file, n_tensors, fields.get("general.alignment", 32))
     ours = {name for name in fields if name.startswith("caa_interp")}
     if ours not in (set(), {_OURS, _CHECKSUM}) or not isinstance(fields.get(_OURS, ""), str):
         raise InputError(f"its fields of this package are {sorted(ours)}. Get it again, or export the vector again.")
     layers = tuple(rows if ours else sorted(rows))
-    values = torch.stack([rows[layer] for layer in layers])
+    values = torch.from_numpy(np.stack([rows[layer] for layer in layers]))
     metadata = metadata_of(fields.get(_OURS), layers, "gguf")
     if not ours:
         metadata["model_hint"] = fields.get("controlvector.model_hint") or None
@@ -94,72 +90,80 @@ def _vector(fields: dict[str, Any], rows: dict[int, torch.Tensor]) -> SteeringVe
     return SteeringVector(values, layers, metadata)
 
 
-@dataclass
-class _Bytes:
-    """Content of a file and the place up to which it was read; counts that exceed the file are refused.
-
-    The reader of the ``gguf`` package trusts declared counts, so a file of a few bytes can keep it busy forever.
-    """
-
-    content: bytes
-    at: int = 0
-
-    def take(self, n: int) -> bytes:
-        if n > len(self.content) - self.at:
-            raise InputError(f"it ends at byte {len(self.content):,}, and more is declared. Get it again.")
-        self.at += n
-        return self.content[self.at - n : self.at]
-
-    def number(self, code: str) -> Any:
-        (value,) = struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}")))
-        return value
-
-    def text(self) -> str:
-        return self.take(self.number("Q")).decode()
-
-    def value(self) -> Any:
-        kind = self.number("I")
-        if kind == _STRING:
-            return self.text()
-        if kind in _SIZES:
-            return self.number(_SIZES[kind])
-        if kind != _ARRAY:
-            raise InputError(f"it has a value of type {kind}, which GGUF does not define. Get it again.")
-        item, n = self.number("I"), self.number("Q")
-        if item == _STRING:
-            return [self.text() for _ in range(n)]
-        if item not in _SIZES:
-            raise InputError(f"it has an array of values of type {item}, which no control vector has. Get it again.")
-        return self.take(n * struct.calcsize(f"<{_SIZES[item]}"))
-
-
-def _parse(file: _Bytes) -> tuple[dict[str, Any], dict[int, torch.Tensor]]:
-    """Key-value pairs, and the directions by layer."""
-    if file.take(4) != b"GGUF" or file.number("I") not in (2, 3):
-        raise InputError("it does not begin as a GGUF file of version 2 or 3 does. Get it again.")
-    n_tensors, n_fields = file.number("Q"), file.number("Q")
+def _fields(file: BinaryIO, n: int) -> dict[str, Any]:
+    """Key-value pairs of a control vector."""
     fields: dict[str, Any] = {}
-    for _ in range(n_fields):
-        name = file.text()
+    for _ in range(n):
+        name = _text(file)
         if name in fields:
             raise InputError(f"it has two fields {name[:80]!r}. Get it again.")
-        fields[name] = file.value()
-    places: dict[int, tuple[int, int]] = {}
-    for _ in range(n_tensors):
-        name, axes = file.text(), [file.number("Q") for _ in range(file.number("I"))]
-        kind, offset = file.number("I"), file.number("Q")
+        fields[name] = _value(file)
+        if name == _ARCHITECTURE and fields[name] != "controlvector":
+            break  # a model has long fields
+    if fields.get(_ARCHITECTURE) != "controlvector":
+        given = fields.get(_ARCHITECTURE)
+        raise InputError(f"its architecture is {given!r}, not 'controlvector'. Give a control vector, not a model.")
+    return fields
+
+
+def _directions(file: BinaryIO, n: int, alignment: Any) -> dict[int, np.ndarray]:
+    """Directions by layer, in the order of the file."""
+    places: dict[int, int] = {}
+    widths = set()
+    for _ in range(n):
+        name, n_axes = _text(file), _number(file, "I")
         match = _DIRECTION.fullmatch(name)
         if not match or int(match[1]) in places:
             raise InputError(f"its tensor {name[:80]!r} is not one 'direction.N' per layer. Give another file.")
-        if kind != _FLOAT32 or len(axes) != 1 or not axes[0]:
+        width, kind = (_number(file, "Q"), _number(file, "I")) if n_axes == 1 else (0, None)
+        if kind != _FLOAT32 or not width:
             raise InputError(f"its tensor {name!r} has not one axis of float32 numbers. Give another file.")
-        places[int(match[1])] = (axes[0], offset)
-    alignment = fields.get("general.alignment", 32)
+        widths.add(width)
+        places[int(match[1])] = _number(file, "Q")
+    if len(widths) != 1:
+        raise InputError("its directions have different widths." if widths else "it has no tensor 'direction.N'.")
+    n_bytes = 4 * widths.pop()
+    if any(after - before < n_bytes for before, after in pairwise(sorted(places.values()))):
+        raise InputError("its directions overlap. Get it again.")
     if not isinstance(alignment, int) or alignment < 1:
         raise InputError(f"its alignment is {alignment!r}; it must be a positive number. Get it again.")
-    start = -(-file.at // alignment) * alignment
-    rows = {}
-    for layer, (width, offset) in places.items():
-        file.at = start + offset
-        rows[layer] = torch.frombuffer(bytearray(file.take(4 * width)), dtype=torch.float32).clone()
-    return fields, rows
+    start = -(-file.tell() // alignment) * alignment
+    return {layer: np.frombuffer(_take(file, n_bytes, start + at), "<f4") for layer, at in places.items()}
+
+
+def _take(file: BinaryIO, n: int, at: int | None = None) -> bytes:
+    """Read n bytes, from a place or from here on; a number that exceeds the file is refused."""
+    at, size = file.tell() if at is None else at, os.fstat(file.fileno()).st_size
+    if at + n > size:
+        raise InputError(f"it ends at byte {size:,}, and more is declared. Get it again.")
+    file.seek(at)
+    return file.read(n)
+
+
+def _number(file: BinaryIO, code: str) -> Any:
+    (value,) = struct.unpack(f"<{code}", _take(file, struct.calcsize(f"<{code}")))
+    return value
+
+
+def _text(file: BinaryIO) -> str:
+    return _take(file, _number(file, "Q")).decode()
+
+
+def _value(file: BinaryIO) -> Any:
+    """A number or a text; None for an array, which no control vector needs."""
+    kind = _number(file, "I")
+    if kind == _STRING:
+        return _text(file)
+    if kind in _SIZES:
+        return _number(file, _SIZES[kind])
+    if kind != _ARRAY:
+        raise InputError(f"it has a value of type {kind}, which GGUF does not define. Get it again.")
+    item, n = _number(file, "I"), _number(file, "Q")
+    if item == _STRING:
+        for _ in range(n):
+            _take(file, _number(file, "Q"))
+    elif item in _SIZES:
+        _take(file, n * struct.calcsize(f"<{_SIZES[item]}"))
+    else:
+        raise InputError(f"it has an array of values of type {item}, which no control vector has. Get it again.")
+    return None

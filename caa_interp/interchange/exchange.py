@@ -12,6 +12,7 @@ from caa_interp.interchange.arrays import read_npz, write_npz
 from caa_interp.interchange.control_vectors import read_gguf, write_gguf
 from caa_interp.interchange.harness import read_harness, write_harness
 from caa_interp.interchange.published import VECTOR_FILE, read_folder, short_name, write_folder
+from caa_interp.interchange.tensors import reading
 from caa_interp.models.access import check_layers, model_id
 from caa_interp.steering.intervention import check_multipliers
 from caa_interp.vectors.vector import SteeringVector
@@ -42,7 +43,8 @@ def export_vector(
         - ``"lm-eval"`` (``.pt``, ``.pth``): for lm-evaluation-harness's ``--model steered``; one layer;
         - ``"npz"`` (``.npz``): numpy arrays ``values`` and ``layers``;
         - ``"caa"`` (a folder): the published CAA code's, one file per layer; the folder's name is the behavior, and
-          in one named ``survival-instinct`` the sign is reversed, as in that code.
+          in one named ``survival-instinct`` the sign is reversed, as in that code. A folder holds one vector of a
+          model: its layers can be written one by one, those of another vector not beside them.
     layers
         Which of the vector's layers to write; default: all.
     multiplier
@@ -58,7 +60,7 @@ def export_vector(
     Raises
     ------
     InputError
-        If the file format cannot hold the vector, or is not known.
+        If the file format cannot hold the vector, or is not known, or the folder holds another vector of the model.
 
     Notes
     -----
@@ -76,9 +78,10 @@ def export_vector(
     if chosen == "lm-eval":
         (coefficient,) = check_multipliers(multiplier)
         write_harness(part, path, coefficient, hook)
+    elif chosen == "caa":
+        write_folder(vector, part.layers, path)
     else:
-        write = {"gguf": write_gguf, "npz": write_npz, "caa": write_folder}[chosen]
-        write(part, path)
+        {"gguf": write_gguf, "npz": write_npz}[chosen](part, path)
     return path
 
 
@@ -126,7 +129,8 @@ def import_vector(
     else:
         if not path.is_file():
             raise InputError(f"path: {str(path)!r} is a folder, and {chosen!r} is a file. Give the file.")
-        vector = {"gguf": read_gguf, "lm-eval": read_harness, "npz": read_npz}[chosen](path)
+        with reading(path):
+            vector = {"gguf": read_gguf, "lm-eval": read_harness, "npz": read_npz}[chosen](path)
         made_from = vector.metadata.get("model")
         if name is not None and made_from is not None and short_name(str(made_from)) != short_name(name):
             raise VectorMismatchError(

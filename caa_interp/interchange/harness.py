@@ -52,29 +52,25 @@ def read_harness(path: Path) -> SteeringVector:
     """Read the vectors of a file, as they are; their coefficients go into ``metadata["steering_coefficients"]``."""
     entries = read_tensors(path)
     if not isinstance(entries, dict) or not entries:
-        raise InputError(f"file {path}: {type(entries).__name__}; it must be a dictionary of hooks. Give another file.")
-    rows = {}
+        raise InputError(f"{type(entries).__name__}; it must be a dictionary of hooks. Give another file.")
+    rows, coefficients, header = {}, {}, None
     for hook, entry in entries.items():
-        where = f"file {path}: hook {str(hook)[:80]!r}"
+        where = f"hook {str(hook)[:80]!r}"
         match = _HOOK.fullmatch(hook) if isinstance(hook, str) else None
         if not match or int(match[1]) in rows:
             raise InputError(f"{where} is not the output of one block, such as 'layers.13'. Leave it out.")
         if not isinstance(entry, dict):
             raise InputError(f"{where}: {type(entry).__name__}; it must be a dictionary. Give another file.")
-        unlike = {"action": "add", "bias": None, "head_index": None}
-        given = {name: entry.get(name, value if name != "action" else None) for name, value in unlike.items()}
-        if given != unlike:
+        given = {"action": entry.get("action"), "bias": entry.get("bias"), "head_index": entry.get("head_index")}
+        if given != {"action": "add", "bias": None, "head_index": None}:
             raise InputError(f"{where}: it has {given}; only a vector that is added to a whole block's output is read.")
         coefficient = entry.get("steering_coefficient", 1.0)
         if not isinstance(coefficient, int | float):
             raise InputError(f"{where}: field 'steering_coefficient' is {coefficient!r}; it must be a number.")
-        rows[int(match[1])] = (floats(entry.get("steering_vector"), 1, where), float(coefficient), entry.get(_OURS))
+        layer, header = int(match[1]), entry.get(_OURS)
+        rows[layer] = floats(entry.get("steering_vector"), 1, where)
+        coefficients[layer] = float(coefficient)
     layers = tuple(sorted(rows))
-    header = rows[layers[0]][2]
-    try:
-        metadata = metadata_of(header if len(rows) == 1 and isinstance(header, str) else None, layers, "lm-eval")
-    except InputError as error:
-        raise InputError(f"file {path}: {error}") from error
-    values = stack_rows({layer: rows[layer][0] for layer in layers}, path)
-    coefficients = {str(layer): rows[layer][1] for layer in layers}
-    return SteeringVector(values, layers, {**metadata, "steering_coefficients": coefficients})
+    metadata = metadata_of(header if len(rows) == 1 and isinstance(header, str) else None, layers, "lm-eval")
+    metadata["steering_coefficients"] = {str(layer): coefficients[layer] for layer in layers}
+    return SteeringVector(stack_rows({layer: rows[layer] for layer in layers}, "hooks"), layers, metadata)

@@ -19,7 +19,7 @@ import torch
 
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
 from caa_interp.errors import InputError
-from caa_interp.interchange.tensors import floats, read_tensors, write_tensors
+from caa_interp.interchange.tensors import read_tensor, write_tensors
 from caa_interp.models.access import HOOK, check_layers
 from caa_interp.vectors.activations import Activations
 from caa_interp.vectors.vector import SteeringVector
@@ -30,33 +30,38 @@ _ACTIVATIONS_FILE = re.compile(r"activations_(pos|neg)_([0-9]{1,6})_(.+)\.pt")
 _LLAMA_2 = re.compile(r"Llama-2-[0-9]+b(-chat)?-hf")
 
 
-def write_folder(vector: SteeringVector, folder: Path) -> None:
-    """Write one file per layer; files of other layers stay in the folder."""
-    behavior = vector.metadata.get("behavior")
+def write_folder(vector: SteeringVector, layers: Iterable[int], folder: Path) -> None:
+    """Write one file per layer; other files stay, but none of another vector that would be read back with these."""
+    behavior, model = vector.metadata.get("behavior"), vector.metadata.get("model")
     if behavior is not None and (behavior == SURVIVAL) != (folder.name == SURVIVAL):
         raise InputError(
             f"path: {str(folder)!r} for a vector of {behavior!r}. The folder's name tells the behavior, and with it "
             f"the sign: the folder of {SURVIVAL!r}, and no other, must have that name."
         )
-    model = vector.metadata.get("model")
-    ending = f"_{short_name(str(model))}.pt" if model else ".pt"
-    for layer, values in zip(vector.layers, _signed(vector.values, folder), strict=True):
-        write_tensors(values.clone(), folder / f"vec_layer_{layer}{ending}")
+    owner = short_name(str(model)) if model else None
+    rows = dict(zip(vector.layers, _signed(vector.values, folder), strict=True))
+    for name, layer, file in _vector_files(folder) if folder.is_dir() else []:
+        if name == owner and not (layer in rows and torch.equal(read_tensor(file, 1).double(), rows[layer].double())):
+            raise InputError(
+                f"path: {str(folder)!r} holds another vector of this model, with layer {layer} in {file.name!r}; the "
+                "two would be read back as one. Give another folder, or take its files out."
+            )
+    for layer in layers:
+        name = f"vec_layer_{layer}_{owner}.pt" if owner else f"vec_layer_{layer}.pt"
+        write_tensors(rows[layer].clone(), folder / name)
 
 
 def read_folder(path: Path, model: str | None) -> SteeringVector:
     """Read all layers of one model from a folder, or the one layer of a file."""
-    files = [path] if path.is_file() else sorted(path.iterdir())
-    matches = [(match[2], int(match[1]), file) for file in files if (match := VECTOR_FILE.fullmatch(file.name))]
-    name, layers = _files_of_model(matches, model, path, "vec_layer_<L>_<model>.pt")
-    rows = {layer: floats(read_tensors(file), 1, f"file {file}") for layer, file in sorted(layers.items())}
+    name, layers = _files_of_model(_vector_files(path), model, path, "vec_layer_<L>_<model>.pt")
+    rows = {layer: read_tensor(file, 1) for layer, file in sorted(layers.items())}
     folder = path.absolute().parent if path.is_file() else path.absolute()
     metadata = {"behavior": folder.name, "model": name, "hook": HOOK, "imported_from": "caa"}
     if folder.parent.name == "normalized_vectors":
         metadata["norms"] = "matched over behaviors"
     if folder.name == SURVIVAL:
         metadata["sign"] = "reversed: the published vector points to the answer that accepts shutdown"
-    return SteeringVector(_signed(stack_rows(rows, path), folder), tuple(rows), metadata)
+    return SteeringVector(_signed(stack_rows(rows, f"folder {path}"), folder), tuple(rows), metadata)
 
 
 def import_activations(
@@ -116,17 +121,23 @@ def import_activations(
     return Activations(positive, negative, tuple(layers_of_one), tuple(checked), "choices", orders, metadata)
 
 
-def stack_rows(rows: Mapping[int, torch.Tensor], path: Path) -> torch.Tensor:
-    """Stack one tensor per layer, or raise if their shapes differ."""
+def stack_rows(rows: Mapping[int, torch.Tensor], where: str) -> torch.Tensor:
+    """Stack one tensor per layer, or raise if their shapes differ; ``where`` begins the message."""
     first = next(iter(rows))
     for layer, row in rows.items():
         if row.shape != rows[first].shape:
             raise InputError(
-                f"{path}: layer {first} has shape {tuple(rows[first].shape)} and layer {layer} {tuple(row.shape)}; "
+                f"{where}: layer {first} has shape {tuple(rows[first].shape)} and layer {layer} {tuple(row.shape)}; "
                 "all must be of one model. Take one of them out."
             )
     dtype = torch.float64 if any(row.dtype == torch.float64 for row in rows.values()) else torch.float32
     return torch.stack([row.to(dtype) for row in rows.values()])
+
+
+def _vector_files(path: Path) -> list[tuple[str | None, int, Path]]:
+    """``(model, layer, file)`` of the vectors in a folder, or of one file."""
+    files = [path] if path.is_file() else sorted(path.iterdir())
+    return [(match[2], int(match[1]), file) for file in files if (match := VECTOR_FILE.fullmatch(file.name))]
 
 
 def _files_of_model(
@@ -162,8 +173,8 @@ def _read_side(
     files = [(match[3], int(match[2]), file) for match, file in matches if match[1] == side]
     name, by_layer = _files_of_model(files, model, folder, f"activations_{side}_<L>_<model>.pt")
     chosen = check_layers(layers, sorted(by_layer), f"{folder.name} ({side})")
-    rows = {layer: floats(read_tensors(by_layer[layer]), 2, f"file {by_layer[layer]}") for layer in chosen}
-    return stack_rows(rows, folder).transpose(0, 1).contiguous(), chosen, name
+    rows = {layer: read_tensor(by_layer[layer], 2) for layer in chosen}
+    return stack_rows(rows, f"folder {folder}").transpose(0, 1).contiguous(), chosen, name
 
 
 def short_name(model: str) -> str:

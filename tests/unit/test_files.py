@@ -36,25 +36,25 @@ def test_a_folder_that_fails_halfway_leaves_nothing(tmp_path, error):
 
 
 @pytest.fixture
-def steps(monkeypatch, tmp_path):
+def steps(monkeypatch):
     """What is brought to the disk (``"sync"``, inode) and renamed (``"rename"``, new name), in this order."""
     found = []
+
+    def renamed(old, new, real):
+        found.append(("rename", os.fspath(new)))
+        real(old, new)
+
     for name in ("rename", "replace"):
-
-        def renamed(old, new, real=getattr(os, name), **options):
-            found.append(("rename", os.fspath(new)))
-            real(old, new, **options)
-
-        monkeypatch.setattr(os, name, renamed)
+        monkeypatch.setattr(os, name, partial(renamed, real=getattr(os, name)))
     monkeypatch.setattr(os, "fsync", lambda handle: found.append(("sync", os.fstat(handle).st_ino)))
     return found
 
 
 def test_a_name_never_stands_for_less_than_its_content_after_a_power_cut(tmp_path, steps):
     folder = tmp_path / "new" / "model"
-    with publish_folder(folder) as partial:
-        (partial / "deep").mkdir()
-        (partial / "deep" / "weights").write_text("w")
+    with publish_folder(folder) as new:
+        (new / "deep").mkdir()
+        (new / "deep" / "weights").write_text("w")
     at = steps.index(("rename", str(folder)))
     inside = {folder.stat().st_ino} | {path.stat().st_ino for path in folder.rglob("*")}
     assert inside <= {inode for what, inode in steps[:at] if what == "sync"}

@@ -1,7 +1,6 @@
 """numpy archives: what numpy finds in them, what is read of others', and damaged files."""
 
 import io
-import resource
 import zipfile
 
 import numpy as np
@@ -113,12 +112,10 @@ def npy(shape, dtype="<f4", data=b""):
         npy((2, 3), data=bytes(24)).replace(b"False", b"f()  "),
     ],
 )
-def test_arrays_that_declare_what_they_do_not_hold(tmp_path, content):
+def test_arrays_that_declare_what_they_do_not_hold(tmp_path, content, at_most):
     with_values(tmp_path / "v.npz", content)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(caa.InputError, match=r"values.npy: not an array of plain numbers or text"):
+    with at_most(10**7), pytest.raises(caa.InputError, match=r"values.npy: not an array of plain numbers or text"):
         import_vector(tmp_path / "v.npz")
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
 
 
 def test_a_compressed_archive_is_refused_unread(tmp_path):
@@ -126,6 +123,12 @@ def test_a_compressed_archive_is_refused_unread(tmp_path):
     assert (tmp_path / "v.npz").stat().st_size < 10**6
     with pytest.raises(caa.InputError, match="its parts are compressed, named twice or larger than the file"):
         import_vector(tmp_path / "v.npz")
+
+
+def test_of_an_archive_only_a_vectors_arrays_are_read(tmp_path, at_most):
+    saved(tmp_path / "v.npz", weights=np.zeros(10**7, np.float32))
+    with at_most(10**6):
+        assert import_vector(tmp_path / "v.npz").layers == (1, 2)
 
 
 @pytest.fixture(scope="module")

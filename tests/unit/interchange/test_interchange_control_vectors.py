@@ -1,5 +1,6 @@
 """GGUF control vectors: what llama.cpp and repeng find in them, what is read of theirs, and damaged files."""
 
+import os
 import struct
 from types import SimpleNamespace
 
@@ -185,6 +186,8 @@ ONE = [(b"direction.1", [8], 0, 0)]
         (content([(b"direction.1.x", [8], 0, 0)]), "is not one 'direction.N' per layer"),
         (content([(b"blk.1", [8], 0, 0)]), "'blk.1' is not one 'direction.N' per layer"),
         (content([*ONE, *ONE]), "is not one 'direction.N' per layer"),
+        (content([*ONE, (b"direction.2", [8], 0, 28)]), "its directions overlap"),
+        (content([*ONE, (b"direction.2", [8], 0, 0)]), "its directions overlap"),
         (content([*ONE, (b"direction.2", [4], 0, 32)]), "its directions have different widths"),
         (content([(b"direction.1", [2**40], 0, 0)]), "it ends at byte .*and more is declared"),
         (content([(b"direction.1", [8], 0, 2**62)]), "it ends at byte .*and more is declared"),
@@ -205,7 +208,23 @@ ONE = [(b"direction.1", [8], 0, 0)]
 def test_damaged_and_foreign_files_are_refused(tmp_path, damaged, said):
     path = tmp_path / "v.gguf"
     path.write_bytes(damaged)
-    with pytest.raises(caa.InputError, match=rf"file .*v.gguf: not a control vector: .*({said})"):
+    with pytest.raises(caa.InputError, match=rf"file .*v.gguf: .*({said})"):
+        import_vector(path)
+
+
+def test_directions_that_share_their_bytes_are_not_read(tmp_path, at_most):
+    path, width = tmp_path / "v.gguf", 2**18
+    path.write_bytes(content([(f"direction.{layer}".encode(), [width], 0, 0) for layer in range(1, 400)]))
+    os.truncate(path, path.stat().st_size + 4 * width)
+    with at_most(4 * width), pytest.raises(caa.InputError, match="its directions overlap"):
+        import_vector(path)
+
+
+def test_a_model_is_refused_by_its_header_alone(tmp_path, at_most):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content(ONE, architecture=b"llama"))
+    os.truncate(path, 10**9)  # a hole, which takes no space
+    with at_most(10**6), pytest.raises(caa.InputError, match=r"'llama', not 'controlvector'. Give a control vector"):
         import_vector(path)
 
 

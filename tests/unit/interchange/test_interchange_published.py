@@ -1,5 +1,6 @@
 """The published CAA code's vectors: its folders as it writes and reads them, signs, models, layers, damaged files."""
 
+import os
 import pickle
 import zipfile
 
@@ -98,6 +99,33 @@ def test_files_of_early_versions_name_no_model(tmp_path):
     export_vector(vector(model="x"), folder)
     with pytest.raises(caa.InputError, match="holds files of 'x' and of a model that is not named"):
         import_vector(folder)
+
+
+def test_a_folder_holds_one_vector_of_a_model(tmp_path):
+    one, other = vector((1, 2, 3), behavior="b"), -vector((1, 2, 3), behavior="b")
+    folder = export_vector(one, tmp_path / "b", layers=[1, 3])
+    said = r"path: .*b' holds another vector of this model, with layer 1 in 'vec_layer_1_.*'; the two would be read"
+    for layers in (2, None):
+        with pytest.raises(caa.InputError, match=said):
+            export_vector(other, folder, layers=layers)
+    with pytest.raises(caa.InputError, match=said):
+        export_vector(vector((2,), behavior="b"), folder)
+    assert torch.equal(import_vector(folder).values, one.values[[0, 2]])
+    export_vector(one, folder, layers=2)  # the vector's own layers may come one by one, and more than once
+    export_vector(one, folder)
+    assert torch.equal(import_vector(folder).values, one.values)
+    export_vector(vector((7,), model="other", behavior="b"), folder)
+    assert import_vector(folder, model="other").layers == (7,)
+    survival = vector(behavior="survival-instinct")
+    for layers in (1, 10):
+        folder = export_vector(survival, tmp_path / "survival-instinct", layers=layers)
+    assert torch.equal(import_vector(folder).values, survival.values)
+
+
+def test_a_vector_read_in_half_precision_can_be_written_back(tmp_path):
+    path = published(tmp_path, "b", 3, LLAMA, 1 / 3)
+    found = import_vector(path)
+    assert torch.equal(import_vector(export_vector(found, path.parent)).values, found.values)
 
 
 def test_two_files_of_one_layer(tmp_path):
@@ -222,7 +250,7 @@ def test_torch_is_given_only_what_was_checked(tmp_path):
     content[at] ^= 1
     path.write_bytes(content)
     assert torch.load(path).tolist() != [1, 1, 1]
-    with pytest.raises(caa.InputError, match=r"it is not a whole zip archive \(Bad CRC-32"):
+    with pytest.raises(caa.InputError, match=r"it cannot be read \(Bad CRC-32"):
         import_vector(path)
 
 
@@ -251,10 +279,18 @@ def test_pickles_that_cannot_be_read(tmp_path, pickled):
         import_vector(path)
 
 
+def test_a_model_is_not_read(tmp_path):
+    path = tmp_path / "vec_layer_1_x.pt"
+    torch.save(torch.ones(3), path)
+    os.truncate(path, 4 * 10**10)  # a hole, which takes no space
+    with pytest.raises(caa.InputError, match=r"it has 40,000,000,000 bytes; at most 1,073,741,824 are read"):
+        import_vector(path)
+
+
 def test_files_that_are_not_torch_archives(tmp_path):
     path = tmp_path / "vec_layer_1_x.pt"
     path.write_bytes(pickle.dumps(Exploding()))
-    with pytest.raises(caa.InputError, match="it is not a whole zip archive"):
+    with pytest.raises(caa.InputError, match="it is not a zip archive"):
         import_vector(path)
     with zipfile.ZipFile(path, "w") as new:
         new.writestr("a/other", b"")
@@ -266,5 +302,5 @@ def test_files_that_are_not_torch_archives(tmp_path):
         import_vector(path)
     torch.save(torch.ones(3), path)
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(caa.InputError, match="it is not a whole zip archive"):
+    with pytest.raises(caa.InputError, match="it is not a zip archive"):
         import_vector(path)
