@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -26,36 +27,25 @@ _EFFECTS = {
     "logit_difference_change": "its change from multiplier 0",
 }
 _OF_THIS = "Give the table of this vector."
-_NO_CONTROLS = "No controls were given: any direction of this norm might do as much."
-_CONTROLS = (
-    "Controls have the vector's norm; theirs are the lowest and the highest mean among them. An effect within that "
-    "range need not be the vector's own."
-)
 
 
-def reliability_text(vector: SteeringVector, given: pd.DataFrame) -> str:
-    """Result of :func:`caa_interp.reliability` as Markdown; it must be of the vector's layers."""
+def reliability_table(vector: SteeringVector, given: pd.DataFrame) -> str:
+    """Result of :func:`caa_interp.reliability` as a Markdown table; it must be of the vector's layers."""
     statistics = {f"{name}{end}" for name in _RELIABILITY for end in ("", "_low", "_high")}
     check_table(given, {"layer", "n", "relative_norm", *statistics}, "caa_interp.reliability", "reliability")
     _check_layers(vector, given, "reliability")
-    rows = []
-    for row in given.to_dict("records"):
-        intervals = (_interval(row, name) for name in _RELIABILITY)
-        rows.append([_plain(row["layer"]), _plain(row["n"]), *intervals, number(row["relative_norm"])])
-    return (
-        f"From the activations alone, without steering{_confidence(given)}.\n\n"
-        + table(["layer", "pairs", *_RELIABILITY.values(), "norm / norm of activations"], rows)
-        + "\n\nAgreement: mean cosine of a pair's difference with the mean of the other pairs' (0 if unrelated). "
-        "Cosine of two halves: of the vectors that two random halves of the pairs give, with the range over splits. "
-        "Separation and accuracy: of the two sides along the vector of the other pairs (chance is 0 and 0.5). High "
-        "values say that the pairs share a direction, not that it is the behavior."
-    )
+    rows = [
+        [_plain(row["layer"]), _plain(row["n"]), *_intervals(row, _RELIABILITY), number(row["relative_norm"])]
+        for row in given.to_dict("records")
+    ]
+    return table(["layer", "pairs", *_RELIABILITY.values(), "norm / norm of activations"], rows)
 
 
-def effects_text(vector: SteeringVector, given: pd.DataFrame) -> str:
-    """Result of :func:`caa_interp.steerability` or :func:`caa_interp.summarize` as Markdown.
+def effects_table(vector: SteeringVector, given: pd.DataFrame) -> tuple[str, bool]:
+    """Result of :func:`caa_interp.steerability` or :func:`caa_interp.summarize` as a Markdown table.
 
-    Shows the rows of this vector, at least one, and the range of the means of each kind of control; nothing else.
+    Shows the rows of this vector, at least one, and the range of the means of each kind of control; nothing else. Also
+    returns whether there are controls.
     """
     source = "caa_interp.steerability or caa_interp.summarize"
     check_table(given, {"vector", "kind", "layer", "n"}, source, "effects")
@@ -72,24 +62,15 @@ def effects_text(vector: SteeringVector, given: pd.DataFrame) -> str:
     _check_layers(vector, own, "effects")
     by = ["layer", "multiplier"] if "multiplier" in rows else ["layer"]
     lines = [
-        [shown(vector.name), *(_plain(row[key]) for key in [*by, "n"]), *(_interval(row, name) for name in measures)]
+        [shown(vector.name), *(_plain(row[key]) for key in [*by, "n"]), *_intervals(row, measures)]
         for row in own.to_dict("records")
     ]
     controls = rows[~rows["kind"].isin(["vector", "unsteered"])]
-    for kind, of_kind in controls.groupby("kind", sort=False):
-        for condition, group in of_kind.groupby(by, sort=False):
-            ranges = (f"{number(group[name].min())} to {number(group[name].max())}" for name in measures)
-            name = counted(group["vector"].nunique(), f"{kind} vector")
-            lines.append([name, *map(_plain, condition), _plain(group["n"].max()), *ranges])
-    per_token = "format" in given and (given["format"] == "text").any()
-    note = " Logit differences are of log-probabilities per token." if per_token else ""
-    return (
-        f"Means over items{_confidence(given)}. Only the author knows whether these items also made the vector or "
-        f"chose the layer.{note}\n\n"
-        + table(["vector", *by, "items", *measures.values()], lines)
-        + "\n\n"
-        + (_CONTROLS if len(controls) else _NO_CONTROLS)
-    )
+    for (kind, *condition), group in controls.groupby(["kind", *by], sort=False):
+        ranges = (f"{number(group[name].min())} to {number(group[name].max())}" for name in measures)
+        name = counted(group["vector"].nunique(), f"{kind} vector")
+        lines.append([name, *map(_plain, condition), _plain(group["n"].max()), *ranges])
+    return table(["vector", *by, "items", *measures.values()], lines), len(controls) > 0
 
 
 def _check_layers(vector: SteeringVector, given: pd.DataFrame, name: str) -> None:
@@ -98,14 +79,9 @@ def _check_layers(vector: SteeringVector, given: pd.DataFrame, name: str) -> Non
         raise InputError(f"{name}: its layers are {layers}, and the vector's {list(vector.layers)}. {_OF_THIS}")
 
 
-def _interval(row: dict[Any, Any], name: str) -> str:
-    return interval_text(row[name], row[f"{name}_low"], row[f"{name}_high"], ".3g") or "undefined"
+def _intervals(row: dict[Any, Any], names: Iterable[str]) -> list[str]:
+    return [interval_text(row[name], row[f"{name}_low"], row[f"{name}_high"], ".3g") or "undefined" for name in names]
 
 
 def _plain(value: Any) -> str:
     return f"{float(value):g}"
-
-
-def _confidence(given: pd.DataFrame) -> str:
-    known = f" of confidence {given['confidence'].iloc[0]:g}" if "confidence" in given else ""
-    return f", with intervals{known}"

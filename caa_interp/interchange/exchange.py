@@ -11,7 +11,7 @@ from caa_interp.errors import InputError, VectorMismatchError, check_choice
 from caa_interp.interchange.arrays import read_npz, write_npz
 from caa_interp.interchange.control_vectors import read_gguf, write_gguf
 from caa_interp.interchange.harness import read_harness, write_harness
-from caa_interp.interchange.published import VECTOR_FILE, read_folder, short_name, write_folder
+from caa_interp.interchange.published import VECTORS, layer_file, read_folder, short_name, write_folder
 from caa_interp.interchange.tensors import reading
 from caa_interp.models.access import check_layers, model_id
 from caa_interp.steering.intervention import check_multipliers
@@ -154,7 +154,7 @@ def _format(path: Path, given: FileFormat | None) -> FileFormat:
     if given is not None:
         check_choice("format", given, get_args(FileFormat))
         return given
-    if path.is_dir() or VECTOR_FILE.fullmatch(path.name):
+    if path.is_dir() or layer_file(path.name, VECTORS):
         return "caa"
     if path.suffix not in _ENDINGS:
         own = " That of this package is written by vector.save and read by SteeringVector.load."

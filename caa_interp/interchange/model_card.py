@@ -1,6 +1,7 @@
 """The model card of a steering vector on the Hugging Face hub: what it is, how far to trust it, how to use it.
 
-Text from metadata, behaviors and tables is shown as text: nothing in it becomes markup, a link or YAML.
+Its words are in ``model_card.md.j2``. Text from metadata, behaviors and tables is shown as text: nothing in it
+becomes markup, a link or YAML.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ import json
 import re
 
 import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from caa_interp.behaviors.behavior import Behavior
 from caa_interp.errors import InputError
-from caa_interp.interchange.card_tables import effects_text, reliability_text
+from caa_interp.interchange.card_tables import effects_table, reliability_table
 from caa_interp.interchange.hub_errors import check_repo_id
 from caa_interp.interchange.markdown import code, counted, line, number, shown
 from caa_interp.vectors.vector import SteeringVector
@@ -39,17 +41,6 @@ _MADE = {
     "n_pairs": "number of pairs",
     "versions": "packages",
 }
-_NO_EFFECTS = "Not given: nothing here says that the vector changes what the model does."
-_CITATION = """```bibtex
-@inproceedings{rimsky2024steering,
-  title = {Steering Llama 2 via Contrastive Activation Addition},
-  author = {Rimsky, Nina and Gabrieli, Nick and Schulz, Julian and Tong, Meg and Hubinger, Evan and
-            Turner, Alexander Matt},
-  booktitle = {Proceedings of the 62nd Annual Meeting of the Association for Computational Linguistics},
-  year = {2024},
-  url = {https://arxiv.org/abs/2312.06681}
-}
-```"""
 
 
 def model_card(
@@ -66,41 +57,47 @@ def model_card(
     Arguments and errors as in :func:`caa_interp.interchange.save_for_hub`, except that ``figure`` is the name of the
     figure's file beside the card, ``figure.png`` or ``figure.json``.
     """
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub import ModelCardData
 
     license = behavior.license.strip() if behavior is not None else ""
-    description = behavior.description.strip() if behavior is not None else ""
-    base_model = _base_model(vector)
-    data = ModelCardData(
+    base_model, name = _base_model(vector), vector.metadata.get("model")
+    front = ModelCardData(
         library_name="caa_interp",
         tags=list(TAGS),
         base_model=base_model,
         base_model_relation="adapter" if base_model else None,
         license=(license.lower() if license.lower() in LICENSES else "other") if license else None,
     )
-    sections = {
-        "The behavior": shown(description) if description else "Not described by the author of this vector.",
-        "How it was made": _how_made(vector),
-        "Use": _use(vector, repo_id, _layer(vector, effects)),
-        "What a multiplier means": _unit(vector),
-        "Reliability": "Not given." if reliability is None else reliability_text(vector, reliability),
-        "Effects": _NO_EFFECTS if effects is None else effects_text(vector, effects),
-        **({} if figure is None else {"Figure": _figure(figure)}),
-        "Limits": _limits(vector),
-        "License": (f"The author of the texts states: {shown(license)}. " if license else "")
-        + "A vector is computed from a model and from texts; the licenses of both may bind its use.",
-        "Citation": _CITATION,
-    }
-    body = "\n\n".join(
-        [
-            f"# {shown(vector.name)}: a steering vector",
-            f"A direction in the residual stream of {_model(vector)}, made by Contrastive Activation Addition with "
-            f"`caa_interp`: {counted(len(vector.layers), 'layer')}, width {vector.d_model}. Added while the model "
-            "runs, it moves the model towards the behavior; with a negative multiplier, away from it.",
-            *(f"## {heading}\n\n{text}" for heading, text in sections.items()),
-        ]
+    effects_shown, with_controls = (None, False) if effects is None else effects_table(vector, effects)
+    least, most = number(float(vector.norms.min())), number(float(vector.norms.max()))
+    environment = Environment(
+        loader=PackageLoader("caa_interp.interchange", ""),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
+    environment.filters["shown"] = shown
+    return environment.get_template("model_card.md.j2").render(
+        front=front.to_yaml(),
+        vector=vector,
+        n_layers=counted(len(vector.layers), "layer"),
+        norm=least if least == most else f"{least} to {most} over its layers",
+        model="a model that its metadata does not name" if name is None else code(name),
+        model_name=None if name is None else line(name),
+        facts=_facts(vector),
+        description=behavior.description.strip() if behavior is not None else "",
+        license=license,
+        repo_id=repo_id,
+        layer=_layer(vector, effects),
+        reliability=None if reliability is None else reliability_table(vector, reliability),
+        reliability_confidence=_confidence(reliability),
+        effects=effects_shown,
+        effects_confidence=_confidence(effects),
+        per_token=effects is not None and "format" in effects and bool((effects["format"] == "text").any()),
+        controls=with_controls,
+        figure=figure,
+    )
 
 
 def _base_model(vector: SteeringVector) -> str | None:
@@ -116,81 +113,28 @@ def _base_model(vector: SteeringVector) -> str | None:
     return name
 
 
-def _model(vector: SteeringVector) -> str:
-    given = vector.metadata.get("model")
-    return "a model that its metadata does not name" if given is None else code(given)
-
-
-def _how_made(vector: SteeringVector) -> str:
-    lines = [
-        "From pairs of answers to the same question, one that shows the behavior and one that does not: at each "
-        "layer, the estimator's result over the activations of both after that block.",
-        "",
-        f"- layers (0-based block indices): {', '.join(map(str, vector.layers))}",
-    ]
+def _facts(vector: SteeringVector) -> list[tuple[str, str]]:
+    """Title and Markdown of each entry of the metadata, the known ones first."""
     others = {key: str(key) for key in vector.metadata if key not in {"behavior", *_MADE}}
+    facts = []
     for key, title in {**_MADE, **others}.items():
         value = vector.metadata.get(key)
         text = code(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
         if value is None:
             text = "none" if key == "system_prompt" and key in vector.metadata else "not known"
-        lines.append(f"- {shown(title)}: {text}")
-    return "\n".join(lines)
+        facts.append((title, text))
+    return facts
 
 
-def _use(vector: SteeringVector, repo_id: str | None, layer: int | None) -> str:
-    model = line(vector.metadata.get("model") or "the model it was made from")
-    where = f"layer={'LAYER' if layer is None else layer}"
-    # The best of several layers would be chosen on the very items that it is tested on.
-    advice = "\n\nChoose LAYER on pairs of your own, see `caa.choose_layer`." if layer is None else ""
-    return f"""```python
-import caa_interp as caa
-
-model = caa.load_model({model!r})
-vector = caa.interchange.from_hub({repo_id or "owner/name"!r}, model=model)
-table = caa.generate(model, ["A question"], vector=vector, {where}, multipliers=(-1, 0, 1))
-```{advice}
-
-For llama.cpp, repeng, lm-evaluation-harness and numpy, `caa.export_vector` writes it in their formats. Any other
-tool needs `vector.safetensors` alone: the tensor `values` is `[n_layers, d_model]`, and the JSON text `caa_interp` in
-the file's metadata holds `layers`, the block of each row. Choose one row, and add the multiplier times that row to
-the output of its block, at every position from the last token of the prompt on, generated tokens included."""
-
-
-def _unit(vector: SteeringVector) -> str:
-    norms = vector.norms.tolist()
-    least, most = number(min(norms)), number(max(norms))
-    norm = least if least == most else f"{least} to {most} over its layers"
-    return (
-        f"Multiplier 1 adds the vector as it is. It is not normalized: its norm is {norm}. "
-        "The same multiplier has another effect at another layer, and with another vector."
-    )
-
-
-def _figure(name: str) -> str:
-    if name.endswith(".png"):
-        return f"![The figure that the author gave]({name})"
-    return (
-        f"[`{name}`]({name}) is the figure as Plotly JSON, since no PNG could be drawn where this card was written. "
-        f"`plotly.io.read_json({name!r})` shows it."
-    )
-
-
-def _limits(vector: SteeringVector) -> str:
-    known = vector.metadata.get("model") is not None
-    guard = "refuses a model of another name" if known else "cannot tell which model that is, so it is for you to know"
-    return f"""- It belongs to {_model(vector)} alone.
-  In another one, fine-tuned ones and other revisions included, the same numbers may be another direction.
-  `caa_interp` {guard}.
-- It is what its pairs have in common. That can be length, tone or an answer letter as well as the behavior.
-- Effects, where given, are means over items of one kind. Single items can move the other way; other questions, other
-  languages and longer answers may not move at all.
-- What else it changes (other behaviors, knowledge, fluency) is not shown here. Large multipliers break the text.
-- It moves a tendency. It neither proves nor prevents anything, and is no safeguard."""
+def _confidence(given: pd.DataFrame | None) -> str:
+    return f" of confidence {given['confidence'].iloc[0]:g}" if given is not None and "confidence" in given else ""
 
 
 def _layer(vector: SteeringVector, effects: pd.DataFrame | None) -> int | None:
-    """Layer for the example, where the vector or the table of its effects has only one."""
+    """Layer for the example, where the vector or the table of its effects has only one.
+
+    The best of several layers would be chosen on the very items that it is tested on.
+    """
     layers = set(vector.layers)
     if effects is not None and {"layer", "vector"} <= set(effects):
         layers &= set(effects.loc[effects["vector"] == vector.name, "layer"])

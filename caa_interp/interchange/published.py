@@ -25,8 +25,7 @@ from caa_interp.vectors.activations import Activations
 from caa_interp.vectors.vector import SteeringVector
 
 SURVIVAL = "survival-instinct"
-VECTOR_FILE = re.compile(r"vec_layer_([0-9]{1,6})(?:_(.+))?\.pt")
-_ACTIVATIONS_FILE = re.compile(r"activations_(pos|neg)_([0-9]{1,6})_(.+)\.pt")
+VECTORS, _POSITIVE, _NEGATIVE = "vec_layer", "activations_pos", "activations_neg"  # how names of files begin
 _LLAMA_2 = re.compile(r"Llama-2-[0-9]+b(-chat)?-hf")
 
 
@@ -40,28 +39,27 @@ def write_folder(vector: SteeringVector, layers: Iterable[int], folder: Path) ->
         )
     owner = short_name(str(model)) if model else None
     rows = dict(zip(vector.layers, _signed(vector.values, folder), strict=True))
-    for name, layer, file in _vector_files(folder) if folder.is_dir() else []:
+    for name, layer, file in _files(folder, VECTORS) if folder.is_dir() else []:
         if name == owner and not (layer in rows and torch.equal(read_tensor(file, 1).double(), rows[layer].double())):
             raise InputError(
                 f"path: {str(folder)!r} holds another vector of this model, with layer {layer} in {file.name!r}; the "
                 "two would be read back as one. Give another folder, or take its files out."
             )
     for layer in layers:
-        name = f"vec_layer_{layer}_{owner}.pt" if owner else f"vec_layer_{layer}.pt"
-        write_tensors(rows[layer].clone(), folder / name)
+        ending = f"_{owner}.pt" if owner else ".pt"
+        write_tensors(rows[layer].clone(), folder / f"{VECTORS}_{layer}{ending}")
 
 
 def read_folder(path: Path, model: str | None) -> SteeringVector:
     """Read all layers of one model from a folder, or the one layer of a file."""
-    name, layers = _files_of_model(_vector_files(path), model, path, "vec_layer_<L>_<model>.pt")
-    rows = {layer: read_tensor(file, 1) for layer, file in sorted(layers.items())}
+    values, layers, name = _read_layers(path, VECTORS, 1, model, None)
     folder = path.absolute().parent if path.is_file() else path.absolute()
     metadata = {"behavior": folder.name, "model": name, "hook": HOOK, "imported_from": "caa"}
     if folder.parent.name == "normalized_vectors":
         metadata["norms"] = "matched over behaviors"
     if folder.name == SURVIVAL:
         metadata["sign"] = "reversed: the published vector points to the answer that accepts shutdown"
-    return SteeringVector(_signed(stack_rows(rows, f"folder {path}"), folder), tuple(rows), metadata)
+    return SteeringVector(_signed(values, folder), tuple(layers), metadata)
 
 
 def import_activations(
@@ -103,7 +101,7 @@ def import_activations(
             "pairs: they must be the published items, letters included. Read them with read_pairs(..., compat='caa')."
         )
     (positive, layers_of_one, name), (negative, layers_of_other, _) = (
-        _read_side(folder, side, model, layers) for side in ("pos", "neg")
+        _read_layers(folder, kind, 2, model, layers) for kind in (_POSITIVE, _NEGATIVE)
     )
     if layers_of_one != layers_of_other:
         raise InputError(
@@ -111,13 +109,14 @@ def import_activations(
             "Name layers that both have."
         )
     for values in (positive, negative):
-        if len(values) != len(checked):
+        if values.shape[1] != len(checked):
             raise InputError(
-                f"pairs: there are {len(checked)}, but the files in {str(folder)!r} have {len(values)} rows. "
+                f"pairs: there are {len(checked)}, but the files in {str(folder)!r} have {values.shape[1]} rows. "
                 "Give the items that these activations were read from."
             )
     orders = tuple(pair.order for pair in checked if isinstance(pair, PublishedPair))
     metadata = {"model": name, "hook": HOOK}
+    positive, negative = (values.transpose(0, 1).contiguous() for values in (positive, negative))
     return Activations(positive, negative, tuple(layers_of_one), tuple(checked), "choices", orders, metadata)
 
 
@@ -134,24 +133,39 @@ def stack_rows(rows: Mapping[int, torch.Tensor], where: str) -> torch.Tensor:
     return torch.stack([row.to(dtype) for row in rows.values()])
 
 
-def _vector_files(path: Path) -> list[tuple[str | None, int, Path]]:
-    """``(model, layer, file)`` of the vectors in a folder, or of one file."""
+def layer_file(name: str, kind: str) -> re.Match[str] | None:
+    """Layer and model, if any, in the name of a file whose name begins with a kind."""
+    return re.fullmatch(rf"{kind}_([0-9]{{1,6}})(?:_(.+))?\.pt", name)
+
+
+def _files(path: Path, kind: str) -> list[tuple[str | None, int, Path]]:
+    """``(model, layer, file)`` of the files of a kind in a folder, or of one file."""
     files = [path] if path.is_file() else sorted(path.iterdir())
-    return [(match[2], int(match[1]), file) for file in files if (match := VECTOR_FILE.fullmatch(file.name))]
+    return [(match[2], int(match[1]), file) for file in files if (match := layer_file(file.name, kind))]
 
 
-def _files_of_model(
-    files: Sequence[tuple[str | None, int, Path]], model: str | None, path: Path, pattern: str
-) -> tuple[str | None, dict[int, Path]]:
-    """Full name, if known, and ``{layer: file}`` of one model; ``files`` are ``(model, layer, file)``, None for any."""
-    if not files:
-        raise InputError(f"path: {str(path)!r} holds no file named {pattern}. Give the folder of one behavior.")
+def _read_layers(
+    path: Path, kind: str, n_axes: int, model: str | None, layers: int | Sequence[int] | None
+) -> tuple[torch.Tensor, list[int], str | None]:
+    """Values ``[n_layers, ...]`` of one model in a folder or a file, their layers, and the model's full name."""
+    name, files = _files_of_model(path, kind, model)
+    chosen = check_layers(layers, sorted(files), f"{path.name} ({kind})")
+    rows = {layer: read_tensor(files[layer], n_axes) for layer in chosen}
+    return stack_rows(rows, f"folder {path}"), chosen, name
+
+
+def _files_of_model(path: Path, kind: str, model: str | None) -> tuple[str | None, dict[int, Path]]:
+    """Full name, if known, and ``{layer: file}`` of one model."""
     by_model: dict[str | None, dict[int, Path]] = {}
-    for owner, layer, file in files:
+    for owner, layer, file in _files(path, kind):
         layers = by_model.setdefault(owner, {})
         if layer in layers:
             raise InputError(f"path: {layers[layer].name!r} and {file.name!r} are both layer {layer}. Take one out.")
         layers[layer] = file
+    if not by_model:
+        raise InputError(
+            f"path: {str(path)!r} holds no file named {kind}_<L>_<model>.pt. Give the folder of one behavior."
+        )
     named = sorted(name for name in by_model if name)
     wanted = short_name(model) if model else next(iter(by_model)) if len(by_model) == 1 else ""
     if wanted not in by_model and None in by_model and not named:
@@ -163,18 +177,6 @@ def _files_of_model(
         )
     full = f"meta-llama/{wanted}" if wanted and _LLAMA_2.fullmatch(wanted) else wanted
     return model or full, by_model[wanted]
-
-
-def _read_side(
-    folder: Path, side: str, model: str | None, layers: int | Sequence[int] | None
-) -> tuple[torch.Tensor, list[int], str | None]:
-    """Values ``[n_pairs, n_layers, d_model]``, their layers, and the model's name."""
-    matches = [(match, file) for file in sorted(folder.iterdir()) if (match := _ACTIVATIONS_FILE.fullmatch(file.name))]
-    files = [(match[3], int(match[2]), file) for match, file in matches if match[1] == side]
-    name, by_layer = _files_of_model(files, model, folder, f"activations_{side}_<L>_<model>.pt")
-    chosen = check_layers(layers, sorted(by_layer), f"{folder.name} ({side})")
-    rows = {layer: read_tensor(by_layer[layer], 2) for layer in chosen}
-    return stack_rows(rows, f"folder {folder}").transpose(0, 1).contiguous(), chosen, name
 
 
 def short_name(model: str) -> str:

@@ -65,7 +65,7 @@ def test_what_is_refused(tmp_path):
         import_activations(folder, [caa.ContrastPair("Yes?", "Yes", "No")] * 3)
     with pytest.raises(caa.InputError, match=r"folder: .* is not a folder. Give one such as activations/sycophancy"):
         import_activations(folder / "activations_pos_1_x.pt", PAIRS)
-    with pytest.raises(caa.InputError, match=r"layer 2: b \(pos\) has layers 1 to 1"):
+    with pytest.raises(caa.InputError, match=r"layer 2: b \(activations_pos\) has layers 1 to 1"):
         import_activations(folder, PAIRS, layers=2)
     with pytest.raises(caa.InputError, match=r"holds no file named activations_pos_<L>_<model>.pt"):
         import_activations(tmp_path, PAIRS)
