@@ -20,11 +20,9 @@ def git(folder, *arguments):
 
 @pytest.fixture
 def repository(tmp_path):
-    """A checkout of one commit, with a package in a folder whose name a shell would stumble over."""
+    """A checkout of one commit, in a folder whose name a shell would stumble over."""
     root = tmp_path / "it's $(a) repository"
-    package = root / "package"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("")
+    root.mkdir()
     (root / "README.md").write_text("one\n")
     (root / ".gitignore").write_text(".venv\n")
     git(root, "init", "--quiet")
@@ -35,7 +33,7 @@ def repository(tmp_path):
 
 def test_the_environment_tells_what_runs_and_the_commit_of_its_code():
     found = environment()
-    commit, dirty = checkout(Path(module.__file__).parents[1])
+    commit, dirty = checkout(Path(module.__file__).parents[2])
     assert found == {**devices.environment(), "commit": commit, "dirty": dirty}
     assert json.loads(json.dumps(found)) == found
 
@@ -43,48 +41,44 @@ def test_the_environment_tells_what_runs_and_the_commit_of_its_code():
 def test_commit_and_changes_of_a_checkout(repository):
     commit = git(repository, "rev-parse", "HEAD")
     assert len(commit) == 40
-    assert checkout(repository / "package") == (commit, False)
+    assert checkout(repository) == (commit, False)
     (repository / "results.txt").write_text("of a run, unknown to git")
-    assert checkout(repository / "package") == (commit, False)
+    assert checkout(repository) == (commit, False)
     (repository / "README.md").write_text("two\n")
-    assert checkout(repository / "package") == (commit, True)
+    assert checkout(repository) == (commit, True)
 
 
 def test_a_package_installed_into_a_folder_within_a_checkout_is_not_of_that_checkout(repository):
-    installed = repository / ".venv" / "site-packages" / "package"
+    installed = repository / ".venv" / "site-packages"
     installed.mkdir(parents=True)
-    (installed / "__init__.py").write_text("")
     assert checkout(installed) == (None, None)
 
 
 def test_the_current_folder_and_the_variables_of_git_have_no_say(repository, tmp_path, monkeypatch):
-    elsewhere = tmp_path / "site-packages" / "package"
-    elsewhere.mkdir(parents=True)
-    (elsewhere / "__init__.py").write_text("")
+    elsewhere = tmp_path / "site-packages"
+    elsewhere.mkdir()
     commit = git(repository, "rev-parse", "HEAD")
     other = tmp_path / "other"
     other.mkdir()
     git(other, "init", "--quiet")
-    monkeypatch.chdir(repository / "package")
+    monkeypatch.chdir(repository)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", "/")
     assert checkout(elsewhere) == (None, None)
     monkeypatch.setenv("GIT_DIR", str(repository / ".git"))
     monkeypatch.setenv("GIT_WORK_TREE", str(repository))
     assert checkout(elsewhere) == (None, None)
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
-    assert checkout(repository / "package") == (commit, False)
+    assert checkout(repository) == (commit, False)
 
 
 def test_no_commit_yet_no_folder_and_no_git(repository, tmp_path, monkeypatch):
     fresh = tmp_path / "fresh"
     fresh.mkdir()
-    (fresh / "__init__.py").write_text("")
     git(fresh, "init", "--quiet")
-    git(fresh, "add", "-A")
     assert checkout(fresh) == (None, None)
     assert checkout(tmp_path / "nowhere") == (None, None)
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
-    assert checkout(repository / "package") == (None, None)
+    assert checkout(repository) == (None, None)
 
 
 def test_a_git_that_does_not_answer_is_given_up(repository, tmp_path, monkeypatch):
@@ -94,12 +88,12 @@ def test_a_git_that_does_not_answer_is_given_up(repository, tmp_path, monkeypatc
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", f"{slow.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(module, "GIT_SECONDS", 0.2)
-    assert checkout(repository / "package") == (None, None)
+    assert checkout(repository) == (None, None)
 
 
 def test_looking_takes_no_lock_and_writes_nothing(repository):
     index = repository / ".git" / "index"
     os.utime(repository / "README.md", (1, 1))
     before = index.read_bytes()
-    assert checkout(repository / "package")[1] is False
+    assert checkout(repository)[1] is False
     assert index.read_bytes() == before
