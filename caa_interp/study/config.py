@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
 import tomllib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import tomli_w
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 
-from caa_interp.behaviors.behavior import load_behavior
+from caa_interp.behaviors.behavior import Behavior, load_behavior, read_text
 from caa_interp.errors import InputError
+from caa_interp.files import fingerprint
 from caa_interp.prompts.rendering import Format
 from caa_interp.study.fields import (
     MOST,
     Answers,
-    AnyText,
     Behaviors,
     Controls,
     Costs,
@@ -33,18 +31,20 @@ from caa_interp.study.fields import (
     Seed,
     SideEffects,
     Spelled,
+    SystemPrompt,
     Text,
+    check_distinct,
     packaged,
+    shared,
     slug,
+    with_zero,
 )
-from caa_interp.study.problems import explained, flat, shown
+from caa_interp.study.problems import explained, shown
 
 __all__ = ["Answers", "Controls", "Costs", "ExperimentConfig", "ModelConfig", "PromptConfig", "SideEffects", "slug"]
 
-_TOLD_APART_BY = ("revision", "dtype", "backend", "device")
-MAX_BYTES = 64 * 1024
-# tomllib takes time and memory by the square of a dotted key's length: 64 KiB of `a.a.a` would take a minute.
-_LONG_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){64}""")
+# tomllib takes time and memory by the square of a dotted key's length: 1 GB for 32 KiB of `a.a.a`, 4 GB for 64 KiB.
+MAX_BYTES = 32 * 1024
 
 
 class ExperimentConfig(Part):
@@ -66,49 +66,12 @@ class ExperimentConfig(Part):
     --------
     As a TOML file, for :meth:`load`; every field may be left out::
 
-        name = "Two behaviors"
         behaviors = ["sycophancy", "my-behavior.json"]
-        format = "text"
-        estimator = "mean_difference"
         layers = [10, 12, 14]
-        operator = "add"
-        positions = "from_last_prompt_token"
-        multipliers = [-2, -1, 0, 1, 2]
-        system_prompt = "Be brief."
-        n_validation = 20
-        n_train = 96
-        n_test = 50
-        seed = 0
-
-        [prompt]
-        style = "chat-template"
-        template_arguments = {enable_thinking = false}
-
-        [[models]]
-        name = "smollm2-135m-instruct"
-        dtype = "float32"
-
-        [controls]
-        random = 4
-        orthogonal = 0
-        shuffled = 4
+        models = ["smollm2-135m-instruct"]
 
         [answers]
         prompts = 6
-        multipliers = [-4, 0, 4]
-        max_new_tokens = 60
-        temperature = 0.7
-        n = 2
-        top_p = 0.9
-        seed = 0
-
-        [costs]
-        passages = 12
-        questions = 24
-        prompts = 6
-
-        [side_effects]
-        pairs = 12
 
     From Python:
 
@@ -132,9 +95,9 @@ class ExperimentConfig(Part):
     """As :func:`caa_interp.steering.operator_named` reads it, such as ``"Cap(high=3.0)"``. Default: ``"add"``."""
     positions: Spelled = "from_last_prompt_token"
     """As :func:`caa_interp.steering.positions_named` reads it. Default: ``"from_last_prompt_token"``, the paper's."""
-    multipliers: Multipliers = (-2.0, -1.0, 0.0, 1.0, 2.0)
+    multipliers: Annotated[Multipliers, AfterValidator(with_zero)] = (-2.0, -1.0, 0.0, 1.0, 2.0)
     """Numbers from -1e6 to 1e6, each once: 0, and at least one other. Default: -2, -1, 0, 1, 2."""
-    system_prompt: AnyText | None = None
+    system_prompt: SystemPrompt | None = None
     """Put before every question. Default, and the same as ``""``: none."""
     n_validation: CountFrom1 = 20
     """Train pairs on which the layer is chosen, at least 1; unused where ``layers`` has only one. Default: 20."""
@@ -157,55 +120,40 @@ class ExperimentConfig(Part):
     side_effects: SideEffects = SideEffects()
     """Table of :class:`SideEffects`."""
 
-    @field_validator("behaviors")
-    @classmethod
-    def _distinct_behaviors(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        _distinct([load_behavior(value).name for value in values])
-        return values
-
-    @field_validator("multipliers")
-    @classmethod
-    def _with_zero(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if 0 not in values or len(values) < 2:
-            raise InputError(f"{shown(values)}; they must hold 0, the unsteered model, and at least one other.")
-        return values
-
-    @field_validator("system_prompt")
-    @classmethod
-    def _none_if_empty(cls, value: str | None) -> str | None:
-        return value or None
-
     @field_validator("n_validation", "n_train", "n_test")
     @classmethod
     def _enough_pairs(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value is None:
-            return value
+            return None
         field = str(info.field_name)
         apart = _set_apart({**info.data, field: value})
-        for behavior in map(load_behavior, info.data.get("behaviors", ())):
+        for behavior in _loaded(info):
             n_train, n_test = len(behavior.train), len(behavior.test)
-            used, most, why = {
-                "n_validation": (apart, n_train - 1, f"{n_train} train pairs, and one must be left for the vector"),
-                "n_train": (value, n_train - apart, f"{n_train} train pairs, of which validation takes {apart}"),
-                "n_test": (value, n_test, f"{n_test} test pairs"),
+            used, most = {
+                "n_validation": (apart, n_train - 1),
+                "n_train": (value, n_train - apart),
+                "n_test": (value, n_test),
             }[field]
             if used > most:
-                raise InputError(f"{value}; it must be at most {max(0, most)}: {shown(behavior.name)} has {why}.")
+                raise InputError(
+                    f"{value}; it must be at most {most}: {shown(behavior.name)} has {n_train} train pairs, of which "
+                    f"validation takes {apart} and the vector at least 1, and {n_test} test pairs."
+                )
         return value
 
     @field_validator("models")
     @classmethod
-    def _distinct_models(cls, values: tuple[ModelConfig, ...], info: ValidationInfo) -> tuple[ModelConfig, ...]:
-        _distinct(_labels(values))
+    def _distinct_and_addressed(cls, values: tuple[ModelConfig, ...], info: ValidationInfo) -> tuple[ModelConfig, ...]:
+        check_distinct(_labels(values))
         prompt = {"prompt": info.data.get("prompt")}
         return tuple(value if value.prompt else value.model_copy(update=prompt) for value in values)
 
     @field_validator("controls")
     @classmethod
     def _enough_to_shuffle(cls, value: Controls, info: ValidationInfo) -> Controls:
-        for behavior in map(load_behavior, info.data.get("behaviors", ()) if value.shuffled else ()):
+        for behavior in _loaded(info) if value.shuffled else ():
             left = len(behavior.train) - _set_apart(info.data)
-            if min(left, info.data.get("n_train") or left) == 1:
+            if min(left, info.data.get("n_train") or left) < 2:
                 raise InputError(
                     f"shuffled is {value.shuffled}, but one pair makes the vector of {shown(behavior.name)}, and "
                     "labels are shuffled between at least 2. Give it more train pairs, or shuffled = 0."
@@ -215,13 +163,14 @@ class ExperimentConfig(Part):
     @field_validator("answers")
     @classmethod
     def _answers_of_the_study(cls, value: Answers, info: ValidationInfo) -> Answers:
-        value = value if value.seed is not None else value.model_copy(update={"seed": info.data.get("seed")})
-        if value.multipliers is not None or "multipliers" not in info.data:
-            return value
-        doses = info.data["multipliers"]
-        # Doses may all lie on one side of 0, and then two of these are one.
-        twice = dict.fromkeys([max(2 * min(doses), -MOST), 0.0, min(2 * max(doses), MOST)])
-        return value.model_copy(update={"multipliers": tuple(twice)})
+        filled: dict[str, Any] = {}
+        if value.seed is None:
+            filled["seed"] = info.data.get("seed")
+        if value.multipliers is None and (doses := info.data.get("multipliers")):
+            # Doses may all lie on one side of 0, and then two of these are one.
+            strong = max(2 * min(doses), -MOST), 0.0, min(2 * max(doses), MOST)
+            filled["multipliers"] = tuple(dict.fromkeys(strong))
+        return value.model_copy(update=filled)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -230,17 +179,21 @@ class ExperimentConfig(Part):
         Parameters
         ----------
         path
-            At most 64 KiB. Relative paths in it start at its folder.
+            At most 32 KiB. Relative paths in it start at its folder.
 
         Raises
         ------
         InputError
-            One for everything that is wrong, as above; for broken TOML with line and column.
+            One for everything that is wrong, as above; for broken TOML with its place.
         """
-        path = Path(path)
-        fields = {"name": path.stem, **_read(path)}
+        return cls._checked(Path(path), _read(Path(path)))
+
+    @classmethod
+    def _checked(cls, path: Path, fields: Mapping[str, Any], moved: Mapping[str, str] | None = None) -> Self:
+        """Study of the fields in a file; ``moved`` tells where models that it names by a path are by now."""
+        context = {"folder": path.absolute().parent, "moved": moved or {}}
         try:
-            return cls.model_validate(fields, context={"folder": path.absolute().parent})
+            return cls.model_validate({"name": path.stem, **fields}, context=context)
         except ValidationError as error:
             raise explained(cls, error, f"config file {path}") from None
 
@@ -253,73 +206,76 @@ class ExperimentConfig(Part):
         """What each model is called in tables and files: its id, ``@`` and what tells it from another of that id."""
         return _labels(self.models)
 
-    def differences(self, other: ExperimentConfig) -> list[str]:
-        """Name each field in which two studies differ, with this one's value and the other's.
+    @property
+    def data(self) -> dict[str, str]:
+        """Digest of the pairs and questions of each behavior, by its name."""
+        behaviors = map(load_behavior, self.behaviors)
+        return {one.name: fingerprint([one.train, one.test, one.open_ended]) for one in behaviors}
+
+    def differences(self, path: Path) -> list[str]:
+        """Name each field in which the study that :meth:`to_toml` wrote into a file differs from this one.
+
+        Files may have been moved since: local models are the same if their ``id`` is, and behaviors are left out. What
+        they hold is told by their revisions, and by :attr:`data`.
 
         Returns
         -------
         list of str
-            Such as ``"controls.random: 4 and 8"``; empty if the studies are equal.
+            Such as ``"controls.random: 4 and 8"``, the file's value first; empty if the studies are equal.
+
+        Raises
+        ------
+        InputError
+            If the file holds no study.
         """
-        mine, others = dict(flat(self)), dict(flat(other))
+        moved = {os.path.basename(model.name): model.name for model in self.models if os.path.isabs(model.name)}
+        kept = self._checked(path, {**_read(path), "behaviors": self.behaviors}, moved)
+        before, now = _flat(kept), _flat(self)
         return [
-            f"{name}: {shown(mine.get(name))} and {shown(others.get(name))}"
-            for name in mine | others
-            if mine.get(name) != others.get(name)
+            f"{name}: {shown(before.get(name))} and {shown(now.get(name))}"
+            for name in before | now
+            if before.get(name) != now.get(name)
         ]
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """Fields of a TOML file; :class:`InputError` if it is none."""
+    what = f"config file {path}"
+    text = read_text(path, what)
+    if len(text.encode()) > MAX_BYTES:
+        raise InputError(f"{what}: more than {MAX_BYTES:,} bytes, which is no study. Check that it is the right file.")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise InputError(f"{what}: not valid: lists or tables nested too deep. A study needs two levels.") from None
+    except ValueError as error:  # also of a number with thousands of digits
+        raise InputError(f"{what}: not valid TOML: {error}. Correct it there.") from None
+
+
+def _flat(study: ExperimentConfig) -> dict[Any, Any]:
+    """Fields that hold no others, by their dotted names."""
+    import pandas as pd
+
+    fields = study.model_dump()
+    fields |= {f"models[{number}]": model for number, model in enumerate(fields.pop("models"))}
+    return pd.json_normalize(fields).iloc[0].to_dict()
+
+
 def _labels(models: Sequence[ModelConfig]) -> tuple[str, ...]:
+    settings = {"revision", "dtype", "backend", "device"}
+    given = [model.model_dump(include=settings, exclude_defaults=True).values() for model in models]
     ids = [model.id for model in models]
-    groups: dict[str, list[ModelConfig]] = {}
-    for name, model in zip(ids, models, strict=True):
-        groups.setdefault(slug(name).lower(), []).append(model)
-    tells = {  # fields that tell models of one id apart
-        name: [field for field in _TOLD_APART_BY if len({getattr(one, field) for one in same}) > 1]
-        for name, same in groups.items()
-    }
     return tuple(
-        "@".join([name, *filter(None, (getattr(model, field) for field in tells[slug(name).lower()]))])
-        for name, model in zip(ids, models, strict=True)
+        "@".join([name, *values]) if several else name
+        for name, values, several in zip(ids, given, shared(ids), strict=True)
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Read a TOML file of at most 64 KiB; for broken TOML, :class:`InputError` names line and column."""
-    what = f"config file {path}"
-    if not os.path.isfile(path):
-        raise InputError(f"{what}: there is no such file. Check the path.")
-    with path.open("rb") as stream:
-        content = stream.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise InputError(f"{what}: more than {MAX_BYTES:,} bytes, which is no study. Check that it is the right file.")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{what}: not UTF-8 at byte {error.start}. Save it as UTF-8.") from None
-    if long := _LONG_KEY.search(text):
-        line = text.count("\n", 0, long.start()) + 1
-        raise InputError(f"{what}: not valid: a key of 64 parts or more (at line {line}). Correct it there.")
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        lines = text.split("\n")
-        why = str(error).replace("end of document", f"line {len(lines)}, column {len(lines[-1]) + 1}")
-        raise InputError(f"{what}: not valid TOML: {why}. Correct it there.") from None
-    except RecursionError:
-        raise InputError(f"{what}: not valid: lists or tables nested too deep. A study needs two levels.") from None
-    except ValueError as error:
-        raise InputError(f"{what}: not valid: a number with too many digits ({error}). Correct it.") from None
+def _loaded(info: ValidationInfo) -> list[Behavior]:
+    """Behaviors of a study that is being checked; none if something is wrong with them."""
+    return [load_behavior(one) for one in info.data.get("behaviors", ())]
 
 
 def _set_apart(fields: Mapping[str, Any]) -> int:
     """Return how many train pairs choose the layer: 0 if there is only one layer."""
     return 0 if len(fields.get("layers") or ()) == 1 else int(fields.get("n_validation", 0))
-
-
-def _distinct(names: Sequence[str]) -> None:
-    """Raise :class:`InputError` if two names would be one in tables, or on a disk that ignores case."""
-    counts = Counter(slug(name).lower() for name in names)
-    same = [name for name in names if counts[slug(name).lower()] > 1]
-    if same:
-        raise InputError(f"{shown(tuple(same))} would be one in tables and files; give each a name of its own.")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import compress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,18 +17,18 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    StringConstraints,
     ValidationError,
     ValidationInfo,
     field_validator,
 )
 
 from caa_interp.behaviors.behavior import load_behavior, load_behaviors
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, is_number
 from caa_interp.models.loading import EMBEDDED, Backend
 from caa_interp.prompts.format import Style
 from caa_interp.study.problems import explained, nearest, shown
 
-MOST_ITEMS = 1000
 MOST = 1e6
 
 
@@ -43,24 +43,16 @@ def packaged() -> tuple[str, ...]:
     return tuple(load_behaviors())
 
 
-def _as_tuple(value: Any) -> Any:
-    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        return value
-    if len(value) > MOST_ITEMS:
-        raise InputError(f"{len(value):,} of them; at most {MOST_ITEMS:,} are taken.")
-    return tuple(value)
+def shared(names: Sequence[str]) -> list[bool]:
+    """Whether each name would be one with another in tables, or on a disk that ignores case."""
+    slugs = [slug(name).lower() for name in names]
+    return [slugs.count(one) > 1 for one in slugs]
 
 
-def _writable(value: str) -> str:
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise InputError(f"{shown(value)}; it must be a text that UTF-8 can write.")
-    return value
-
-
-def _not_empty(value: str) -> str:
-    if not value.strip():
-        raise InputError(f"{shown(value)}; it must be a text that is not empty.")
-    return value
+def check_distinct(names: Sequence[str]) -> None:
+    """Raise :class:`InputError` if two of these names would be one."""
+    if same := tuple(compress(names, shared(names))):
+        raise InputError(f"{shown(same)} would be one in tables and files; give each a name of its own.")
 
 
 def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -69,23 +61,29 @@ def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-def _absolute(path: str, info: ValidationInfo) -> str:
+def with_zero(multipliers: tuple[float, ...]) -> tuple[float, ...]:
+    """Check the multipliers of a study."""
+    if 0 not in multipliers or len(multipliers) < 2:
+        raise InputError(f"{shown(multipliers)}; they must hold 0, the unsteered model, and at least one other.")
+    return multipliers
+
+
+def _absolute(name: str, info: ValidationInfo) -> str:
     """Path from the folder of the config file, or from the current one."""
-    folder = info.context["folder"] if info.context else Path.cwd()
-    return _writable(str(folder / os.path.expanduser(path)))
+    context = info.context or {}
+    path = str(Path(context.get("folder", Path.cwd()), os.path.expanduser(name)))
+    path.encode()  # fails if no config could hold it
+    moved = context.get("moved", {})  # where a run's models are by now
+    return str(moved.get(os.path.basename(path), path)) if os.path.isabs(name) else path
 
 
 def _behavior(name: str, info: ValidationInfo) -> str:
     if not name.endswith(".json"):
-        known = packaged()
-        if name not in known:
-            raise InputError(
-                f"{shown(name)}; it must be one of {', '.join(known)}, or a .json file{nearest(name, known) or '.'}"
-            )
+        if name not in packaged():
+            hint = nearest(name, packaged()) or "."
+            raise InputError(f"{shown(name)}; it must be one of {', '.join(packaged())}, or a .json file{hint}")
         return name
     path = _absolute(name, info)
-    if not os.path.isfile(path):
-        raise InputError(f"{shown(name)}; there is no file {path}.")
     behavior = load_behavior(path)
     for part in ("name", "train", "test"):
         if not getattr(behavior, part):
@@ -93,26 +91,25 @@ def _behavior(name: str, info: ValidationInfo) -> str:
     return path
 
 
+def _distinct_behaviors(values: tuple[str, ...]) -> tuple[str, ...]:
+    check_distinct([load_behavior(value).name for value in values])
+    return values
+
+
 def _model(name: str, info: ValidationInfo) -> str:
     """Check what can be known without loading; names of the Hugging Face hub are left as they are."""
     if name == EMBEDDED:
         return name
     path = _absolute(name, info)
-    if name.endswith(".gguf"):
-        if not os.path.isfile(path):
-            raise InputError(f"{shown(name)}; there is no file {path}.")
+    is_path = os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") > 1
+    if is_path or name.endswith(".gguf") or os.path.isdir(path):
+        needed = path if name.endswith(".gguf") else os.path.join(path, "config.json")
+        if not os.path.isfile(needed):
+            raise InputError(f"{shown(name)}; there is no file {needed}. Give a .gguf file, or a folder of a model.")
         return path
-    if os.path.isdir(path):
-        if not os.path.isfile(os.path.join(path, "config.json")):
-            raise InputError(f"{shown(name)}; the folder {path} has no config.json, so it holds no model.")
-        return path
-    if os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") > 1:
-        raise InputError(f"{shown(name)}; there is no folder {path}.")
-    if "/" not in name and (hint := nearest(name, [EMBEDDED], 0.7)):
-        raise InputError(
-            f"{shown(name)}; it must be {EMBEDDED!r}, a folder, a .gguf file or a Hugging Face name such as "
-            f"'owner/name'{hint}"
-        )
+    if "/" not in name and (hint := nearest(name, [EMBEDDED])):
+        allowed = f"{EMBEDDED!r}, a folder, a .gguf file or a Hugging Face name such as 'owner/name'"
+        raise InputError(f"{shown(name)}; it must be {allowed}{hint}")
     return name
 
 
@@ -122,14 +119,9 @@ def _spelled(text: str, info: ValidationInfo) -> str:
     from caa_interp.steering.positions import name_of_positions, positions_named
     from caa_interp.vectors.estimators import estimator_named
 
-    try:
-        if info.field_name == "positions":
-            return name_of_positions(positions_named(text))
-        if info.field_name == "operator":
-            return name_of(operator_named(text))
-        return estimator_named(text).__name__
-    except InputError as error:
-        raise InputError(str(error).removeprefix(f"{info.field_name}: ")) from None
+    if info.field_name == "positions":
+        return name_of_positions(positions_named(text))
+    return name_of(operator_named(text)) if info.field_name == "operator" else estimator_named(text).__name__
 
 
 def _arguments(value: Any) -> tuple[tuple[str, Any], ...]:
@@ -137,18 +129,19 @@ def _arguments(value: Any) -> tuple[tuple[str, Any], ...]:
     if not isinstance(value, Mapping):
         raise InputError(f"{shown(value)}; it must be a table.")
     for name, one in value.items():
-        text = isinstance(one, str) and _writable(one) == one
-        if not text and not (isinstance(one, bool | int | float) and math.isfinite(one)):
+        if not (isinstance(one, bool | str) or is_number(one)):
             raise InputError(f"{shown(name)} is {shown(one)}; it must be true, false, a finite number or a text.")
-    return tuple((_writable(str(name)), one) for name, one in value.items())
+        f"{name}{one}".encode()  # fails if no config could hold it
+    return tuple((str(name), one) for name, one in value.items())
 
 
 # Anything larger is a typo.
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 CountFrom1 = Annotated[int, Field(ge=1, le=1_000_000)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what NumPy's generators take
-AnyText = Annotated[str, AfterValidator(_writable)]
-Text = Annotated[str, AfterValidator(_writable), AfterValidator(_not_empty)]
+# With a constraint, pydantic also refuses what UTF-8 cannot write.
+SystemPrompt = Annotated[str, StringConstraints(min_length=0), AfterValidator(lambda text: text or None)]
+Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 _PathAsText = BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)
 ModelName = Annotated[Text, _PathAsText, AfterValidator(_model)]
 BehaviorName = Annotated[Text, _PathAsText, AfterValidator(_behavior)]
@@ -156,13 +149,12 @@ Spelled = Annotated[Text, AfterValidator(_spelled)]
 TemplateArguments = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(_arguments), PlainSerializer(dict)]
 
 # Lists are kept as tuples; a set has no order that would stay the same.
-AsTuple = BeforeValidator(_as_tuple)
-Some = Field(min_length=1)
-_Once = AfterValidator(_each_once)
+AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list | range) else value)
+Some = Field(min_length=1, max_length=1000)
 Multiplier = Annotated[float, Field(ge=-MOST, le=MOST)]
-Multipliers = Annotated[tuple[Multiplier, ...], AsTuple, Some, _Once]
-Layers = Annotated[tuple[Count, ...], AsTuple, Some, _Once]
-Behaviors = Annotated[tuple[BehaviorName, ...], AsTuple, Some]
+Multipliers = Annotated[tuple[Multiplier, ...], AsTuple, Some, AfterValidator(_each_once)]
+Layers = Annotated[tuple[Count, ...], AsTuple, Some, AfterValidator(_each_once)]
+Behaviors = Annotated[tuple[BehaviorName, ...], AsTuple, Some, AfterValidator(_distinct_behaviors)]
 
 
 class Part(BaseModel):
@@ -297,8 +289,5 @@ class SideEffects(Part):
     """Number of each behavior's test pairs, scored under every vector; 0: no matrix. Default: 12."""
 
 
-def _as_table(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str | Path) else value
-
-
-Models = Annotated[tuple[Annotated[ModelConfig, BeforeValidator(_as_table)], ...], AsTuple, Some]
+_NameAsTable = BeforeValidator(lambda value: {"name": value} if isinstance(value, str | Path) else value)
+Models = Annotated[tuple[Annotated[ModelConfig, _NameAsTable], ...], AsTuple, Some]

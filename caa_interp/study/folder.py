@@ -20,16 +20,16 @@ from caa_interp.study.config import ExperimentConfig, ModelConfig
 
 def check_same_study(config: ExperimentConfig, folder: Path) -> None:
     """Raise :class:`InputError` if a folder holds another study, or something that is not a run."""
+    check_same_data(folder, read_manifest(folder, lambda line: None).get("data", {}), config.data)
     path = folder / "config.toml"
     if path.is_file():
         try:
-            kept = ExperimentConfig.load(path)
+            different = config.differences(path)
         except InputError as error:
             raise InputError(
                 f"folder: the study that {folder} holds cannot be read; if it is this one, delete {path}: the shards "
                 f"stay. {error}"
             ) from error
-        different = kept.differences(config)
         if different:
             raise InputError(
                 f"folder: {folder} holds a run of another study ({'; '.join(different)}). Name another folder; what "
@@ -42,11 +42,12 @@ def check_same_study(config: ExperimentConfig, folder: Path) -> None:
 
 
 def check_same_data(folder: Path, before: Mapping[str, str], after: Mapping[str, str]) -> None:
-    """Raise :class:`InputError` if the digest of a behavior differs from that of an earlier session."""
-    changed = [name for name, digest in after.items() if before.get(name, digest) != digest]
-    if changed:
+    """Raise :class:`InputError` if the behaviors or their digests differ from those of an earlier session, if any."""
+    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    if before and changed:
         raise InputError(
-            f"folder: {folder} holds a run on other data: {', '.join(changed)} changed since. Name another folder."
+            f"folder: {folder} holds a run on other data: {', '.join(changed)} changed since, or is in one of the two "
+            "only. Name another folder."
         )
 
 

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
@@ -188,6 +189,16 @@ def test_studies_can_be_loaded(page, tmp_path):
 
     (tmp_path / "study.toml").write_text(fenced(page, "toml"), encoding="utf-8")
     assert ExperimentConfig.load(tmp_path / "study.toml").format == "text"
+
+
+def test_the_example_of_the_study_sets_every_field():
+    from caa_interp.study import config
+
+    given = tomllib.loads(fenced("study-configuration.md", "toml"))
+    assert given.keys() == config.ExperimentConfig.model_fields.keys()
+    for name in ("prompt", "controls", "answers", "costs", "side_effects"):
+        part = config.ExperimentConfig.model_fields[name].annotation
+        assert given[name].keys() == part.model_fields.keys()
 
 
 def test_the_page_of_the_study_has_every_field_with_its_default():
