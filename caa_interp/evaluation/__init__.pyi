@@ -14,10 +14,7 @@ from .cost import (
     perplexity as perplexity,
     side_effects as side_effects,
 )
-from .dose_response import (
-    dose_response as dose_response,
-    validation_split as validation_split,
-)
+from .dose_response import dose_response as dose_response
 from .finetuning import fine_tune as fine_tune
 from .judge_requests import Judge as Judge
 from .judges import (
@@ -29,6 +26,7 @@ from .judging import (
     estimate_cost as estimate_cost,
     judge_answers as judge_answers,
 )
+from .splits import validation_split as validation_split
 from .strength import (
     calibrate as calibrate,
     compare_at_equal_divergence as compare_at_equal_divergence,

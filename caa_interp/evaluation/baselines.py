@@ -20,7 +20,7 @@ import pandas as pd
 from caa_interp.behaviors.behavior import Behavior
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
 from caa_interp.errors import InputError, check_choice, check_count
-from caa_interp.evaluation.dose_response import some_of
+from caa_interp.evaluation.splits import some_of
 from caa_interp.evaluation.summary import NO_BASELINE
 from caa_interp.evaluation.sweep import scoring_format, sweep
 from caa_interp.progress import track

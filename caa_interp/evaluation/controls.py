@@ -22,8 +22,33 @@ import torch
 
 from caa_interp.errors import InputError, VectorMismatchError, check_count
 from caa_interp.vectors.activations import Activations
+from caa_interp.vectors.estimators import Estimator, mean_difference
 from caa_interp.vectors.extraction import vector_from_activations
 from caa_interp.vectors.vector import SteeringVector, with_norms
+
+
+def vector_with_controls(
+    activations: Activations,
+    behavior: str,
+    *,
+    estimator: Estimator = mean_difference,
+    n_random: int = 0,
+    n_orthogonal: int = 0,
+    n_shuffled: int = 0,
+    seed: int = 0,
+) -> dict[str, SteeringVector]:
+    """Make the vector of a behavior, named by it, and so many controls of each kind."""
+    vector = vector_from_activations(activations, estimator=estimator, behavior=behavior)
+    vectors = {behavior: vector}
+    if n_random:
+        vectors |= random_vectors(vector, n_random, seed=seed)
+    if n_orthogonal:
+        vectors |= orthogonal_vectors(vector, n_orthogonal, seed=seed)
+    if n_shuffled:
+        vectors |= shuffled_vectors(activations, n_shuffled, seed=seed)
+    if vectors[behavior] is not vector:
+        raise InputError(f"behaviors: {behavior!r} is also the name of one of its controls. Give it another name.")
+    return vectors
 
 
 def random_vectors(vector: SteeringVector, n: int = 20, *, seed: int = 0) -> dict[str, SteeringVector]:

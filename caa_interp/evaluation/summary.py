@@ -233,6 +233,11 @@ def choose_layer(table: pd.DataFrame, vector: str | None = None) -> int:
     return int(mean.index[int(mean.argmax())])
 
 
+def outermost(multipliers: Sequence[float]) -> tuple[float, float]:
+    """The multipliers of validation pairs: a layer is chosen by the response between the smallest and the largest."""
+    return min(multipliers), max(multipliers)
+
+
 def choose_condition(table: pd.DataFrame, vector: str | None = None) -> tuple[int, float]:
     """Layer and multiplier that move the logit difference most towards the positive answer.
 

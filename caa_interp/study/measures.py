@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,12 @@ import torch
 from caa_interp.analysis.projection import project
 from caa_interp.analysis.reliability import reliability
 from caa_interp.behaviors.pairs import ContrastPair
-from caa_interp.errors import InputError
-from caa_interp.evaluation.controls import orthogonal_vectors, random_vectors, shuffled_vectors
+from caa_interp.evaluation.controls import vector_with_controls
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format
 from caa_interp.steering.generation import encode_prompt
 from caa_interp.vectors.activations import collect_activations
 from caa_interp.vectors.estimators import Estimator
-from caa_interp.vectors.extraction import vector_from_activations
 from caa_interp.vectors.vector import SteeringVector
 
 
@@ -53,24 +51,15 @@ def make_vectors(
     *,
     behavior: str,
     pairs: Sequence[ContrastPair],
+    controls: Mapping[str, int],
     estimator: Estimator,
-    n_random: int,
-    n_orthogonal: int,
-    n_shuffled: int,
     seed: int,
     **asked: Any,
 ) -> pd.DataFrame:
     """Make a vector and its controls: a row for each and layer; the vector's own also hold how reliable it is there."""
     activations = collect_activations(model, pairs, **asked)
-    vector = vector_from_activations(activations, estimator=estimator, behavior=behavior)
-    vectors = {behavior: vector}
-    for control, n in ((random_vectors, n_random), (orthogonal_vectors, n_orthogonal)):
-        if n:
-            vectors |= control(vector, n, seed=seed)
-    if n_shuffled:
-        vectors |= shuffled_vectors(activations, n_shuffled, seed=seed)
-    if vectors[behavior] is not vector:
-        raise InputError(f"behaviors: {behavior!r} is also the name of one of its controls. Give it another name.")
+    numbers = {f"n_{kind}": n for kind, n in controls.items()}
+    vectors = vector_with_controls(activations, behavior, estimator=estimator, seed=seed, **numbers)
     rows = [
         {"vector": name, "layer": layer, "values": one.at(layer).numpy(), "metadata": json.dumps(dict(one.metadata))}
         for name, one in vectors.items()

@@ -9,14 +9,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from caa_interp.behaviors.behavior import Behavior
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.behaviors.questions import load_prose, load_questions
-from caa_interp.evaluation.dose_response import split_behavior
+from caa_interp.evaluation.splits import split_behavior
+from caa_interp.evaluation.summary import outermost
 from caa_interp.files import fingerprint
 from caa_interp.study.config import ExperimentConfig
 from caa_interp.vectors.vector import SteeringVector
@@ -52,6 +54,17 @@ def key(task: Task, facts: Mapping[str, Any]) -> str:
     return fingerprint([task.kind, facts, task.arguments])
 
 
+def cost(task: Task) -> int:
+    """About how many sequences the model reads: each item under each vector, at each layer and multiplier."""
+    asked = task.arguments
+    items = [asked.get(name, ()) for name in ("pairs", "prompts", "passages", "questions")]
+    items += asked.get("behaviors", {}).values()
+    # Without multipliers nothing is steered, and one reading serves all layers.
+    varied = ("vector", "layers", "multipliers") if "multipliers" in asked else ()
+    conditions = prod(len(asked[name]) for name in varied if isinstance(asked.get(name), Sized))
+    return max(1, sum(map(len, items))) * conditions
+
+
 def split_pairs(config: ExperimentConfig, behaviors: Mapping[str, Behavior], layers: Sequence[int]) -> Splits:
     """Split each behavior's pairs; with one layer, none are set apart to choose it."""
     given = config.n_train, config.n_validation, config.n_test, config.seed
@@ -79,7 +92,7 @@ def vector_tasks(config: ExperimentConfig, splits: Splits, layers: Sequence[int]
     asked = {
         "layers": layers,
         "estimator": config.estimator,
-        **{f"n_{kind}": n for kind, n in config.controls.model_dump().items()},
+        "controls": config.controls.model_dump(),
         "seed": config.seed,
         **_asked(config),
     }
@@ -91,12 +104,12 @@ def vector_tasks(config: ExperimentConfig, splits: Splits, layers: Sequence[int]
 
 def score_tasks(config: ExperimentConfig, splits: Splits, layers: Sequence[int], vectors: Vectors) -> list[Task]:
     """Tasks that score pairs at each layer."""
-    # A layer is chosen by its response between the ends; the multipliers between them say nothing about that.
-    ends = (min(config.multipliers), max(config.multipliers))
     tasks: list[Task] = []
     for name, (_, validation, test) in splits.items():
         steered = {"vector": {name: vectors[name][name]}, "layers": layers, **_applied(config)}
-        tasks += _scores(config, "validation", name, validation, {**steered, "multipliers": ends})
+        tasks += _scores(
+            config, "validation", name, validation, {**steered, "multipliers": outermost(config.multipliers)}
+        )
         tasks += _scores(config, "sweep", name, test, {**steered, "multipliers": config.multipliers})
     return tasks
 
@@ -153,8 +166,8 @@ def planned_tasks(
     config: ExperimentConfig, behaviors: Mapping[str, Behavior], splits: Splits, layers: Sequence[int], n_layers: int
 ) -> list[Task]:
     """All tasks but those of :func:`check_tasks`, as far as they are known beforehand: without vectors."""
-    controls = dict.fromkeys(kind for kind, n in config.controls.model_dump().items() if n)
-    vectors: Any = {name: {name: None, **controls} for name in splits}
+    controls = [f"{kind} {number}" for kind, n in config.controls.model_dump().items() for number in range(n)]
+    vectors: Any = {name: dict.fromkeys([name, *controls]) for name in splits}
     return [
         *vector_tasks(config, splits, layers),
         *score_tasks(config, splits, layers, vectors),

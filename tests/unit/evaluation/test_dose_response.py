@@ -9,7 +9,8 @@ import pytest
 
 import caa_interp as caa
 from caa_interp.evaluation.controls import shuffled_vectors
-from caa_interp.evaluation.dose_response import dose_response, validation_split
+from caa_interp.evaluation.dose_response import dose_response
+from caa_interp.evaluation.splits import validation_split
 from caa_interp.plotting.dose_response import plot_dose_response, plot_dose_responses
 from caa_interp.plotting.theme import BEHAVIOR_STYLES
 

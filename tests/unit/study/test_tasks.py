@@ -12,6 +12,7 @@ from caa_interp.study.tasks import (
     ITEMS_PER_TASK,
     Task,
     check_tasks,
+    cost,
     key,
     planned_tasks,
     remaining_tasks,
@@ -33,7 +34,7 @@ class Stages:
         config = ExperimentConfig(behaviors=NAMES, layers=layers, **fields)
         behaviors = {name: caa.load_behavior(name) for name in NAMES}
         self.splits = split_pairs(config, behaviors, layers)
-        names = [f"{kind} 0" for kind, n in config.controls.model_dump().items() if n]
+        names = [f"{kind} {one}" for kind, n in config.controls.model_dump().items() for one in range(n)]
         vector = caa.SteeringVector(torch.ones(3, 4), LAYERS)
         vectors = {name: dict.fromkeys([name, *names], vector) for name in NAMES}
         self.checks = check_tasks(config, behaviors, self.splits)
@@ -68,6 +69,29 @@ def test_the_number_of_tasks_is_known_beforehand():
         stages = Stages(**fields)
         done = [*stages.vectors, *stages.scores, *stages.rest]
         assert [task.label for task in stages.planned] == [task.label for task in done]
+        assert list(map(cost, stages.planned)) == list(map(cost, done))
+
+
+def test_a_task_costs_as_many_sequences_as_the_model_reads():
+    fields = {"n_train": 30, "n_validation": 12, "n_test": 25, "controls": {"random": 1, "shuffled": 1}}
+    stages = Stages(**fields, costs={"passages": 5, "questions": 7, "prompts": 4}, side_effects={"pairs": 3})
+    costs: dict[str, list[int]] = {}
+    for task in [*stages.vectors, *stages.scores, *stages.rest]:
+        if task.behavior == NAMES[0]:
+            costs.setdefault(task.table, []).append(cost(task))
+    assert costs == {
+        "vectors": [30],  # all layers at once
+        "validation": [10 * 3 * 2, 2 * 3 * 2],  # three layers, the outermost multipliers
+        "sweep": [10 * 3 * 5, 10 * 3 * 5, 5 * 3 * 5],
+        "dose_response": [2 * 10 * 5, 2 * 10 * 5, 2 * 5 * 5],  # two controls at one layer
+        "answers": [6 * 3],
+        "logit_lens": [1],
+        "projection": [25],
+        "perplexity": [5 * 5],
+        "divergence": [4 * 5],
+        "capability": [7 * 5],
+        "side_effects": [3 * 2 * 3],  # two vectors
+    }
 
 
 def test_a_layer_is_chosen_between_the_ends_and_measured_at_all_doses():
