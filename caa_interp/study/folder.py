@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import platform
@@ -13,9 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from caa_interp.errors import InputError, MissingDependencyError
+import pandas as pd
+
+from caa_interp.errors import InputError
 from caa_interp.files import write_atomically
-from caa_interp.study.config import ExperimentConfig, ModelConfig
+from caa_interp.study.config import ExperimentConfig, slug
+from caa_interp.vectors.vector import SteeringVector
 
 
 def check_same_study(config: ExperimentConfig, folder: Path) -> None:
@@ -96,32 +98,42 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     write_atomically(folder / "manifest.json", text.encode("utf-8"))
 
 
-def remove_results(folder: Path) -> None:
-    """Remove page, figures, tables and vectors, which can all be put together again from shards."""
-    (folder / "report.html").unlink(missing_ok=True)
-    for name in ("figures", "tables", "vectors"):
-        if (folder / name).is_dir():
-            shutil.rmtree(folder / name)
+def publish(
+    folder: Path,
+    before: Mapping[str, Any],
+    manifest: dict[str, Any],
+    tables: Mapping[str, pd.DataFrame],
+    vectors: Mapping[tuple[str, str], SteeringVector],
+) -> None:
+    """Write tables by name and vectors by model and behavior, so that all in the folder belongs together at any moment.
 
-
-def revision_now(model: ModelConfig) -> str | None:
-    """Revision of a model as loading it would tell, found without that; None if only loading tells."""
-    from caa_interp.models.access import folder_digest
-    from caa_interp.models.loading import EMBEDDED, embedded_file
-
-    try:
-        path = embedded_file() if model.name == EMBEDDED else Path(model.name)
-    except MissingDependencyError:
-        return None  # machines that do the work may have it
-    if path.suffix == ".gguf":
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    if path.is_dir():
-        return folder_digest(path)
-    from huggingface_hub import try_to_load_from_cache
-
-    kept = try_to_load_from_cache(model.name, "config.json", revision=model.revision)
-    return Path(kept).parent.name if isinstance(kept, str) else None  # its folder is named by the commit
+    ``before`` is what the manifest told of the results that are there, ``manifest`` what it tells of these.
+    """
+    shards = manifest["shards"]
+    manifest |= {
+        "seconds": sum(one["seconds"] for one in shards),
+        "peak_memory_bytes": max(one["peak_memory_bytes"] for one in shards),
+        "paths": {
+            kind: sorted({one["path"] for one in shards if one["kind"] == kind and one["path"]})
+            for kind in sorted({one["kind"] for one in shards if one["path"]})
+        },
+    }
+    if {one["key"] for one in before.get("shards", [])} != {one["key"] for one in shards}:
+        # Nothing that was made of other results may stand beside these. All of it can be put together again.
+        (folder / "report.html").unlink(missing_ok=True)
+        for name in ("figures", "tables", "vectors"):
+            if (folder / name).is_dir():
+                shutil.rmtree(folder / name)
+    write_manifest(folder, manifest)
+    for (label, behavior), vector in vectors.items():
+        vector.save(folder / "vectors" / slug(label) / f"{slug(behavior)}.safetensors")
+    for name, table in tables.items():
+        write_atomically(folder / "tables" / f"{name}.parquet", table.to_parquet(index=False))
+    for path in (folder / "tables").glob("*.parquet"):
+        if path.stem not in tables:  # of other versions of this package, say
+            path.unlink()
+    manifest["sessions"][-1]["finished"] = now()
+    write_manifest(folder, manifest)
 
 
 def now() -> str:

@@ -40,6 +40,10 @@ class ShardStore:
         self.folder, self.cache, self._say = folder, cache, say
         self._cache_works = True
 
+    def __len__(self) -> int:
+        """Number of shards of the run."""
+        return len(list(self.folder.glob("*/*.parquet")))
+
     def get(self, key: str) -> bytes | None:
         """Content of a finished shard; None if there is none that is whole. A damaged file is removed."""
         for path in self._files(self.folder, key):

@@ -28,8 +28,10 @@ from transformers import (
 from transformers.utils import logging
 
 import caa_interp as caa
+from caa_interp.errors import MissingDependencyError
 from caa_interp.models import gguf
 from caa_interp.models.access import folder_digest, model_id, model_revision, n_layers, weight_processing
+from caa_interp.models.loading import EMBEDDED, depth_of, revision_of
 from caa_interp.models.wrapping import plain_copy, wrap
 from tests.conftest import random_llama, small_tokenizer
 
@@ -572,6 +574,37 @@ def test_bos_stands_in_front_where_the_gguf_file_says_so(tmp_path, monkeypatch, 
         assert model.to_tokens("The sea", prepend_bos=False).tolist() == [plain]
 
 
+# Known without loading
+
+
+def test_depth_and_revision_of_a_folder_are_those_of_the_loaded_model(tiny_folder, tiny_llama, monkeypatch):
+    monkeypatch.delattr("caa_interp.models.loading._load_bridge")
+    assert depth_of(str(tiny_folder)) == n_layers(tiny_llama)
+    assert revision_of(str(tiny_folder)) == model_revision(tiny_llama)
+    with pytest.raises(caa.errors.ModelError, match="there is no such folder"):
+        depth_of("./none")
+
+
+def test_the_revision_of_a_model_in_the_hubs_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / "models--owner--name"
+    for branch, commit in (("main", "a" * 40), ("v2", "b" * 40)):
+        for path, text in ((folder / "snapshots" / commit / "config.json", "{}"), (folder / "refs" / branch, commit)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    assert revision_of("owner/name") == "a" * 40
+    assert revision_of("owner/name", "v2") == revision_of("owner/name", "b" * 40) == "b" * 40
+    assert revision_of("owner/other") is None
+
+
+def test_the_revision_of_an_embedded_model_that_is_not_here(monkeypatch):
+    def missing():
+        raise MissingDependencyError("the package that carries it is not installed.")
+
+    monkeypatch.setattr("caa_interp.models.loading.embedded_file", missing)
+    assert revision_of(EMBEDDED) is None
+
+
 @pytest.fixture
 def file(tmp_path, monkeypatch):
     """File with the name of a GGUF file; what is converted goes to ``tmp_path / "cache"``."""
@@ -610,6 +643,7 @@ def test_a_conversion_is_kept_under_the_hash_of_its_file(file, tmp_path, monkeyp
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
     assert gguf.converted(file) == (folder, digest)
     assert len(folders) == 1
+    assert revision_of(str(file)) == digest
     file.write_bytes(b"GGUF of another model")
     assert gguf.converted(file)[0] != folder
     assert len(folders) == 2

@@ -20,7 +20,7 @@ from filelock import FileLock
 
 import caa_interp as caa
 from caa_interp.errors import InputError
-from caa_interp.study import run as run_module, worker
+from caa_interp.study import run as run_module, tasks as tasks_module, worker
 from caa_interp.study.config import ExperimentConfig, slug
 from caa_interp.study.executors import InProcess
 from caa_interp.study.run import run_experiment
@@ -562,6 +562,31 @@ def test_what_does_not_fit_is_told_before_anything_is_computed(study, tmp_path, 
     with pytest.raises(InputError, match="layer 9: the model has layers 0 to 3"):
         run_experiment(ExperimentConfig(**deep), tmp_path / "deep", executor=executor, say=lambda line: None)
     assert executor.done == []
+
+
+def test_what_another_version_asks_besides_is_done_on_the_same_model_only(small, tmp_path, own_cache, monkeypatch):
+    executor, folder = Counting(), tmp_path / "run"
+    run_experiment(small, folder, executor=executor, say=lambda line: None)
+    before = manifest(folder)["shards"]
+    monkeypatch.setattr(tasks_module, "ITEMS_PER_TASK", 4)
+    with monkeypatch.context() as patch:
+        elsewhere = {**manifest(folder)["models"]["tiny-llama"], "device": "another"}
+        patch.setattr(executor, "describe", lambda model: elsewhere)
+        with pytest.raises(InputError, match=r"had model '.*tiny-llama' on another device or of another precision"):
+            run_experiment(small, folder, executor=executor, say=lambda line: None)
+    assert manifest(folder)["shards"] == before
+    executor.done.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(caa.SteeringVector, "save", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment(small, folder, executor=executor, say=lambda line: None)
+    # Results of other pieces of work are not beside these, though the model's facts are the same.
+    assert [path.name for path in folder.glob("[!.]*")] == ["config.toml", "manifest.json", "shards"]
+    n_done = len(executor.done)
+    assert n_done == 4  # the sweep and that of the controls, of 6 pairs in two parts
+    run_experiment(small, folder, executor=executor, say=lambda line: None)
+    assert len(executor.done) == n_done
+    assert (folder / "report.html").is_file()
 
 
 def test_tables_of_another_version_do_not_stay(study, tmp_path, own_cache):
