@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 def demo(
-    folder: Annotated[Path, typer.Option(help="Folder for the vector, the tables and the page.")] = Path("demo"),
+    folder: Annotated[Path, typer.Option(help="Folder of the run; what is finished there is kept.")] = Path("demo"),
     model: Model = EMBEDDED,
     behavior: Annotated[
         str, typer.Option(help="Name of a behavior, or a .json file.", autocompletion=complete_behavior)
     ] = "optimism",
 ) -> None:
-    """Steer a real chat model, from contrast pairs to a page of figures.
+    """Run a small study on a real chat model, from contrast pairs to a page of figures.
 
     Example: caa-interp demo --folder demo
     """
     from caa_interp.study.demo import run_demo
 
-    run_demo(folder, model_name=model, behavior_name=behavior, say=typer.echo)
+    run_demo(folder, model=model, behavior=behavior, say=typer.echo)
 
 
 def run(

@@ -226,7 +226,7 @@ def test_demo_hands_on_its_options(monkeypatch):
     monkeypatch.setattr("caa_interp.study.demo.run_demo", lambda *a, **o: asked.append((*map(str, a), o)))
     assert run("demo", "--folder", "d", "--model", "m", "--behavior", "refusal").exit_code == 0
     ((folder, options),) = asked
-    assert (folder, options["model_name"], options["behavior_name"]) == ("d", "m", "refusal")
+    assert (folder, options["model"], options["behavior"]) == ("d", "m", "refusal")
 
 
 @pytest.mark.parametrize(
