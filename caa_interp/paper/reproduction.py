@@ -12,10 +12,8 @@ What a cell may differ by is derived, not chosen: see :func:`caa_interp.paper.ta
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +21,20 @@ import pandas as pd
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import summarize
-from caa_interp.evaluation.sweep import sweep
-from caa_interp.files import fingerprint, write_atomically
-from caa_interp.models import load_model
-from caa_interp.models.access import check_layers, model_id, model_revision, n_layers
+from caa_interp.files import write_atomically
+from caa_interp.models.access import check_layers
 from caa_interp.paper import published as paper
 from caa_interp.paper.sets import PublishedSet, read_published_sets
 from caa_interp.paper.table import compare, printable
 from caa_interp.plotting.reproduction import plot_layer_sweep, plot_reproduction
+from caa_interp.progress import counting
 from caa_interp.report.page import Section, write_report
-from caa_interp.vectors.extraction import extract_vector
+from caa_interp.study.config import Controls, ExperimentConfig, ModelConfig
+from caa_interp.study.engine import Engine
+from caa_interp.study.executors import InProcess
+from caa_interp.study.measures import vectors_of
+from caa_interp.study.store import ShardStore, shard_cache
+from caa_interp.study.tasks import Splits, cost, score_tasks, vector_tasks
 from caa_interp.vectors.vector import SteeringVector, match_norms
 
 NOT_MEASURED = (
@@ -57,8 +59,9 @@ def reproduce(
     Parameters
     ----------
     folder
-        Where ``vectors/`` (raw, of all layers), ``tables/`` and ``report.html`` are written. A vector or sweep that
-        exists and was made from the same model, data and settings is used again.
+        Where ``vectors/`` (raw, of all layers), ``tables/``, ``report.html`` and ``shards/`` are written. What is
+        finished there or in the cache, from the same model, data, settings, code and libraries, is used again, so that
+        a run that was killed goes on.
     data
         As in :func:`caa_interp.paper.read_published_sets`.
     model_name, dtype
@@ -72,7 +75,7 @@ def reproduce(
     progress
         Show progress bars.
     say
-        Called with each line of progress and with the table.
+        Called with what a person should know: the table, its notes, and where the page is.
 
     Returns
     -------
@@ -87,39 +90,29 @@ def reproduce(
     folder = Path(folder)
     sets = read_published_sets(data, behaviors)
     _check_table_layer(paper.published_model(model_name), layers)
-    say(f"Loading {model_name}")
-    model = load_model(model_name, dtype=dtype)
-    published = paper.published_model(model_id(model))
-    _check_table_layer(published, layers)
-    depth, width = n_layers(model), int(model.cfg.d_model)
-    if published and (depth, width) != (published.n_layers, published.d_model):
-        raise InputError(
-            f"model: it is called {model_id(model)!r} but has {depth} layers of width {width}; {published.name} has "
-            f"{published.n_layers} of width {published.d_model}. Give that model, or rename the folder of this one."
-        )
-    swept = check_layers(layers, range(depth), "the model")
-    # For other models, the layer at the same relative depth as layer 13 of Llama 2 7B Chat; no score is looked at.
-    reference = published or paper.LLAMA_2_7B_CHAT
-    layer = min(swept, key=lambda layer: abs(layer - reference.layer / reference.n_layers * depth))
-    made_from = {
-        "model": model_id(model),
-        "model_revision": model_revision(model),
-        "dtype": str(model.cfg.dtype).removeprefix("torch."),
-        "caa-interp": version("caa-interp"),
-    }
-    run = _Run(folder, model, made_from, progress, say)
-    vectors = match_norms({name: run.vector(one) for name, one in sets.items()})
-    tables = {name: run.sweep(sets[name], vector, swept) for name, vector in vectors.items()}
-    table = pd.concat(tables, names=["behavior"]).reset_index("behavior").reset_index(drop=True)
+    config = ExperimentConfig(
+        models=(ModelConfig(name=model_name, dtype=dtype),),  # type: ignore[arg-type]
+        multipliers=paper.MULTIPLIERS,
+        controls=Controls(random=0, shuffled=0),
+    )
+    with closing(InProcess()) as executor:
+        say(f"Loading {model_name}")
+        facts = executor.describe(config.models[0])
+        published = paper.published_model(facts["id"])
+        swept, layer = _layers(facts, published, layers)
+        engine = Engine(executor, ShardStore(folder / "shards", shard_cache(), say), config.models[0], facts)
+        raw, table = _measure(config, engine, sets, swept, progress)
+    for name, vector in raw.items():
+        vector.save(folder / "vectors" / f"{name}.safetensors")
     summary = summarize(table)
     comparison = compare(summary, layer, published)
-    for name, result in {"summary": summary, "comparison": comparison}.items():
+    for name, result in {"sweep": table, "summary": summary, "comparison": comparison}.items():
         write_atomically(folder / "tables" / f"{name}.parquet", result.to_parquet(index=False))
     notes = _notes(comparison, sets, published)
     say("\n" + printable(comparison).to_string(index=False) + "\n")
     for note in notes:
         say(note)
-    page = _write_page(folder, model_id(model), summary, comparison, sets, notes)
+    page = _write_page(folder, summary, comparison, sets, notes)
     say(f"The page: {page.resolve()}")
     return comparison
 
@@ -131,61 +124,36 @@ def _check_table_layer(published: paper.PublishedModel | None, layers: Sequence[
         )
 
 
-@dataclass(frozen=True)
-class _Run:
-    """One model and the folder where its vectors and sweeps are kept."""
+def _layers(
+    facts: Mapping[str, Any], published: paper.PublishedModel | None, layers: Sequence[int] | None
+) -> tuple[list[int], int]:
+    """Layers to sweep, and that of the table."""
+    _check_table_layer(published, layers)
+    depth, width = facts["n_layers"], facts["d_model"]
+    if published and (depth, width) != (published.n_layers, published.d_model):
+        raise InputError(
+            f"model: it is called {facts['id']!r} but has {depth} layers of width {width}; {published.name} has "
+            f"{published.n_layers} of width {published.d_model}. Give that model, or rename the folder of this one."
+        )
+    swept = check_layers(layers, range(depth), "the model")
+    # For other models, the layer at the same relative depth as layer 13 of Llama 2 7B Chat; no score is looked at.
+    reference = published or paper.LLAMA_2_7B_CHAT
+    return swept, min(swept, key=lambda layer: abs(layer - reference.layer / reference.n_layers * depth))
 
-    folder: Path
-    model: Any
-    made_from: Mapping[str, Any]
-    progress: bool
-    say: Callable[[str], None]
 
-    def vector(self, one: PublishedSet) -> SteeringVector:
-        """The raw vector of one behavior at all layers, from its file if that fits."""
-        path = self.folder / "vectors" / f"{one.name}.safetensors"
-        expected = {**self.made_from, "items": fingerprint(one.generate)}
-        if path.is_file():
-            vector = SteeringVector.load(path)
-            if self._fits(path, vector.metadata.get("made_from"), expected):
-                return vector
-        self.say(f"{one.name}: vector from {len(one.generate)} items")
-        vector = extract_vector(self.model, one.generate, behavior=one.name, progress=self.progress)
-        vector = replace(vector, metadata={**vector.metadata, "made_from": expected})
-        vector.save(path)
-        return vector
-
-    def sweep(self, one: PublishedSet, vector: SteeringVector, layers: list[int]) -> pd.DataFrame:
-        """The sweep over one behavior's test items, from its file if that fits."""
-        path = self.folder / "tables" / f"sweep-{one.name}.parquet"
-        expected = {
-            **self.made_from,
-            "items": fingerprint(one.test),
-            "vector": fingerprint(vector.values),
-            "layers": layers,
-            "multipliers": list(paper.MULTIPLIERS),
-        }
-        if path.is_file():
-            try:
-                table = pd.read_parquet(path)
-            except (OSError, ValueError) as error:
-                raise InputError(f"table file {path}: not readable ({error}). Remove it to make it again.") from error
-            made_from = json.loads(table["made_from"].iloc[0]) if "made_from" in table else None
-            if self._fits(path, made_from, expected):
-                return table
-        self.say(f"{one.name}: {len(one.test)} test items at {len(layers)} layers")
-        table = sweep(
-            self.model, vector, one.test, layers=layers, multipliers=paper.MULTIPLIERS, progress=self.progress
-        ).assign(made_from=json.dumps(expected))
-        write_atomically(path, table.to_parquet(index=False))
-        return table
-
-    def _fits(self, path: Path, made_from: Any, expected: Mapping[str, Any]) -> bool:
-        known = made_from if isinstance(made_from, dict) else {}
-        differing = ", ".join(key for key, value in expected.items() if known.get(key) != value)
-        said = f"made from something else ({differing}), so it is made again" if differing else "reused"
-        self.say(f"{path.name}: {said}")
-        return not differing
+def _measure(
+    config: ExperimentConfig, engine: Engine, sets: Mapping[str, PublishedSet], layers: Sequence[int], progress: bool
+) -> tuple[dict[str, SteeringVector], pd.DataFrame]:
+    """The raw vector of each behavior at all layers, and the scores of its test items at some."""
+    splits: Splits = {name: (list(one.generate), [], list(one.test)) for name, one in sets.items()}
+    extraction = vector_tasks(config, splits, range(engine.facts["n_layers"]))
+    unknown: Any = {name: {name: None} for name in sets}
+    n = sum(map(cost, [*extraction, *score_tasks(config, splits, layers, unknown)]))
+    with counting(n, "Reproducing", progress, unit="sequence") as bar:
+        raw = {task.behavior: vectors_of(table)[task.behavior] for task, table in engine.do(extraction, bar)}
+        matched = {name: {name: vector} for name, vector in match_norms(raw).items()}
+        scores = engine.do(score_tasks(config, splits, layers, matched), bar)
+    return raw, pd.concat([table.assign(behavior=task.behavior) for task, table in scores], ignore_index=True)
 
 
 def _notes(
@@ -224,7 +192,6 @@ def _notes(
 
 def _write_page(
     folder: Path,
-    model: str,
     summary: pd.DataFrame,
     comparison: pd.DataFrame,
     sets: Mapping[str, PublishedSet],

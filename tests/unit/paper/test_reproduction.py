@@ -1,12 +1,16 @@
 """The paper's numbers, its question sets in a folder, and measuring its tables again."""
 
 import json
+import shutil
+from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import caa_interp as caa
@@ -16,6 +20,7 @@ from caa_interp.paper.reproduction import reproduce
 from caa_interp.paper.sets import N_TEST, check_behaviors, read_published_sets
 from caa_interp.paper.table import compare, printable
 from caa_interp.plotting.reproduction import plot_layer_sweep, plot_reproduction
+from caa_interp.study import worker
 
 # Behavior, then -1, 0 and +1 for 7B at layer 13 and for 13B at layer 14.
 FACTS = """
@@ -64,25 +69,14 @@ def data(tmp_path):
 
 
 @pytest.fixture
-def calls(monkeypatch, tiny_llama):
-    """Loads, extractions and sweeps, counted; the model is the small random Llama."""
-    counted = {"load_model": 0, "extract_vector": 0, "sweep": 0}
-
-    def counting(name, function):
-        def counted_function(*arguments, **options):
-            counted[name] += 1
-            return function(*arguments, **options)
-
-        return counted_function
-
-    functions = {
-        "load_model": lambda *_, **__: tiny_llama,
-        "extract_vector": caa.extract_vector,
-        "sweep": caa.sweep,
-    }
-    for name, function in functions.items():
-        monkeypatch.setattr(reproduction, name, counting(name, function))
-    return counted
+def done(monkeypatch, tmp_path):
+    """What is really done, "load" or a kind of task; nothing is kept from other tests."""
+    monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "cache"))
+    kinds: list[str] = []
+    describe, work = worker.describe, worker.work
+    monkeypatch.setattr(worker, "describe", lambda model: kinds.append("load") or describe(model))
+    monkeypatch.setattr(worker, "work", lambda model, task: kinds.append(task.kind) or work(model, task))
+    return kinds
 
 
 @pytest.fixture
@@ -173,7 +167,7 @@ def test_one_file_a_behavior_is_split(tmp_path, suffix, n, n_test):
     assert read_published_sets(tmp_path, ["refusal"])["refusal"] == one
 
 
-def test_all_missing_files_are_named_at_once_before_anything_is_loaded(data, calls):
+def test_all_missing_files_are_named_at_once_before_anything_is_loaded(data, done):
     (data / "datasets" / "test" / "refusal" / "test_dataset_ab.json").unlink()
     with pytest.raises(caa.InputError) as caught:
         reproduce(data / "out", data, behaviors=[*TWO, "sycophancy"])
@@ -187,7 +181,7 @@ def test_all_missing_files_are_named_at_once_before_anything_is_loaded(data, cal
         assert path in message
     assert "git clone https://github.com/nrimsky/CAA" in message
     assert "or name only behaviors whose files are there" in message
-    assert calls["load_model"] == 0
+    assert done == []
 
 
 def test_missing_files_of_a_flat_folder(tmp_path):
@@ -309,15 +303,16 @@ def test_the_printed_table_of_another_model():
 # The whole run
 
 
-def test_it_measures_what_the_parts_measure(tmp_path, data, calls, tiny_llama):
+def test_it_measures_what_the_parts_measure(tmp_path, data, done, tiny_folder, tiny_llama):
     lines: list[str] = []
-    found = reproduce(tmp_path / "out", data, model_name="x", behaviors=TWO, layers=[1, 3], say=lines.append)
+    options = {"model_name": str(tiny_folder), "behaviors": TWO, "layers": [1, 3]}
+    found = reproduce(tmp_path / "out", data, **options, say=lines.append)
     sets = read_published_sets(data, TWO)
     raw = {name: caa.extract_vector(tiny_llama, one.generate) for name, one in sets.items()}
     for name, one in sets.items():
         kept = caa.SteeringVector.load(tmp_path / "out" / "vectors" / f"{name}.safetensors")
         assert kept.layers == (0, 1, 2, 3)
-        assert kept.values.equal(raw[name].values)
+        torch.testing.assert_close(kept.values, raw[name].values)
         mean_norm = (raw["refusal"].values[1].norm() + raw["survival-instinct"].values[1].norm()) / 2
         matched = replace(raw[name], values=raw[name].values * (mean_norm / raw[name].values[1].norm()))
         own = found[found["behavior"] == name].set_index("multiplier")
@@ -340,57 +335,75 @@ def test_it_measures_what_the_parts_measure(tmp_path, data, calls, tiny_llama):
     assert "tiny-llama" in page
 
 
-def test_nothing_is_computed_twice(tmp_path, data, calls):
-    def measure(**options):
-        before, lines = dict(calls), []
-        options = {"model_name": "x", "behaviors": TWO, "layers": [1], "say": lines.append, **options}
+def test_nothing_is_computed_twice(tmp_path, data, done, tiny_folder):
+    def measure(layers):
+        done.clear()
+        options = {"model_name": str(tiny_folder), "behaviors": TWO, "layers": layers, "say": lambda _: None}
         found = reproduce(tmp_path / "out", data, **options)
-        return found, calls["extract_vector"] - before["extract_vector"], calls["sweep"] - before["sweep"], lines
+        return found, Counter(done)["vectors"], Counter(done)["sweep"]
 
-    first, extractions, sweeps, _ = measure()
-    assert (extractions, sweeps) == (2, 2)
-    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/sweep-*")}
-    again, extractions, sweeps, lines = measure()
-    assert (extractions, sweeps) == (0, 0)
-    assert lines.count("refusal.safetensors: reused") == 1
+    first, *counts = measure([1])
+    assert counts == [2, 2]
+    (tmp_path / "out" / "tables" / "sweep.parquet").write_bytes(b"none")  # put together again from what is kept
+    again, *counts = measure([1])
+    assert counts == [0, 0]
     pd.testing.assert_frame_equal(first, again)
-    assert {path: path.stat().st_mtime_ns for path in written} == written
+    assert len(pd.read_parquet(tmp_path / "out" / "tables" / "sweep.parquet")) == 2 * 4 * 3
     # Another choice of layers needs no new vectors.
-    _, extractions, sweeps, lines = measure(layers=[1, 2])
-    assert (extractions, sweeps) == (0, 2)
-    assert "sweep-refusal.parquet: made from something else (layers), so it is made again" in lines
+    assert measure([1, 2])[1:] == (0, 2)
     # Other test items are scored alone; other generate items move the norms of all.
     test = data / "datasets" / "test" / "refusal" / "test_dataset_ab.json"
     test.write_text(json.dumps(items("refusal", 5, first=9)))
-    assert measure(layers=[1, 2])[1:3] == (0, 1)
+    assert measure([1, 2])[1:] == (0, 1)
     generate = data / "datasets" / "generate" / "refusal" / "generate_dataset.json"
     generate.write_text(json.dumps(items("refusal", 4)))
-    _, extractions, sweeps, lines = measure(layers=[1, 2])
-    assert (extractions, sweeps) == (1, 2)
-    assert "refusal.safetensors: made from something else (items), so it is made again" in lines
+    assert measure([1, 2])[1:] == (1, 2)
 
 
-def test_another_model_of_the_same_name_makes_everything_again(tmp_path, data, calls, monkeypatch):
-    options = {"model_name": "x", "behaviors": ["refusal"], "layers": [1], "say": lambda _: None}
-    reproduce(tmp_path / "out", data, **options)
-    reproduce(tmp_path / "out", data, **options)
-    assert (calls["extract_vector"], calls["sweep"]) == (1, 1)
-    monkeypatch.setattr(reproduction, "model_revision", lambda model: "another")
-    reproduce(tmp_path / "out", data, **options)
-    assert (calls["extract_vector"], calls["sweep"]) == (2, 2)
+def test_another_model_of_the_same_name_or_other_code_make_everything_again(
+    tmp_path, data, done, tiny_folder, monkeypatch
+):
+    model = tmp_path / "tiny-llama"
+    shutil.copytree(tiny_folder, model)
+    options = {"model_name": str(model), "behaviors": ["refusal"], "layers": [1], "say": lambda _: None}
+    measure = partial(reproduce, tmp_path / "out", data, **options)
+    measure()
+    measure()
+    assert done == ["load", "vectors", "sweep", "load"]
+    settings = model / "config.json"
+    settings.write_text(settings.read_text() + "\n")
+    measure()
+    assert done[4:] == ["load", "vectors", "sweep"]
+    newer = {**worker.software(), "code": "0" * 64}
+    monkeypatch.setattr(worker, "software", lambda: newer)
+    measure()
+    assert done[7:] == ["load", "vectors", "sweep"]
 
 
-def test_a_file_that_is_no_table_is_named(tmp_path, data, calls):
-    broken = tmp_path / "out" / "tables" / "sweep-refusal.parquet"
-    broken.parent.mkdir(parents=True)
-    broken.write_bytes(b"none")
-    with pytest.raises(caa.InputError, match=r"table file .*sweep-refusal\.parquet: not readable .*Remove it"):
-        reproduce(tmp_path / "out", data, model_name="x", behaviors=["refusal"], say=lambda _: None)
+def test_a_run_that_is_killed_goes_on(tmp_path, data, done, tiny_folder, monkeypatch):
+    options = {"model_name": str(tiny_folder), "behaviors": TWO, "layers": [1], "say": lambda _: None}
+    whole = reproduce(tmp_path / "whole", data, **options)
+    monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "another cache"))
+    work = worker.work
+
+    def interrupted(model, task):
+        if done[-3:] == ["vectors", "vectors", "sweep"]:
+            raise KeyboardInterrupt
+        return work(model, task)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "work", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            reproduce(tmp_path / "out", data, **options)
+    assert not (tmp_path / "out" / "tables").exists()
+    done.clear()
+    pd.testing.assert_frame_equal(reproduce(tmp_path / "out", data, **options), whole)
+    assert done == ["load", "sweep"]
 
 
-def test_with_published_numbers(tmp_path, calls, published):
+def test_with_published_numbers(tmp_path, done, tiny_folder, published):
     data, lines = write_sets(tmp_path / "all", paper.BEHAVIORS, 2, 2), []
-    found = reproduce(tmp_path / "out", data, model_name="x", say=lines.append)
+    found = reproduce(tmp_path / "out", data, model_name=str(tiny_folder), say=lines.append)
     assert found["layer"].eq(2).all()
     assert found["paper"].eq(0.5).all()
     assert found["within"].notna().all()
@@ -403,31 +416,32 @@ def test_with_published_numbers(tmp_path, calls, published):
     assert len(pd.read_parquet(tmp_path / "out" / "tables" / "summary.parquet")) == 7 * 4 * 3
 
 
-def test_some_behaviors_say_that_the_unit_is_another(tmp_path, data, calls, published):
+def test_some_behaviors_say_that_the_unit_is_another(tmp_path, data, done, tiny_folder, published):
     lines: list[str] = []
-    reproduce(tmp_path / "out", data, model_name="x", behaviors=TWO, layers=[2], say=lines.append)
+    reproduce(tmp_path / "out", data, model_name=str(tiny_folder), behaviors=TWO, layers=[2], say=lines.append)
     assert any("Norms are matched over 2 of the paper's 7 behaviors" in line for line in lines)
 
 
-def test_the_papers_layer_must_be_swept(data, calls):
+def test_the_papers_layer_must_be_swept(data, done):
     message = r"layers: \[12, 14\]; the paper's table of meta-llama/Llama-2-7b-chat-hf is at layer 13\. Add it\."
     with pytest.raises(caa.InputError, match=message):
         reproduce(data / "out", data, behaviors=TWO, layers=[12, 14])
-    assert calls["load_model"] == 0
+    assert done == []
 
 
-def test_a_model_of_another_shape_under_the_papers_name(data, calls, monkeypatch):
+def test_a_model_of_another_shape_under_the_papers_name(data, done, tiny_folder, monkeypatch):
     monkeypatch.setattr(paper, "MODELS", (replace(TINY, n_layers=32, d_model=4096),))
     message = r"model: it is called 'tiny-llama' but has 4 layers of width 64; someone/tiny-llama has 32 of width 4096"
     with pytest.raises(caa.InputError, match=message):
-        reproduce(data / "out", data, model_name="x", behaviors=TWO, say=lambda _: None)
-    assert calls["extract_vector"] == 0
+        reproduce(data / "out", data, model_name=str(tiny_folder), behaviors=TWO, say=lambda _: None)
+    assert done == ["load"]
 
 
-def test_a_layer_that_the_model_does_not_have(data, calls):
+def test_a_layer_that_the_model_does_not_have(data, done, tiny_folder):
+    options = {"model_name": str(tiny_folder), "behaviors": TWO, "layers": [4]}
     with pytest.raises(caa.InputError, match="layer 4: the model has layers 0 to 3"):
-        reproduce(data / "out", data, model_name="x", behaviors=TWO, layers=[4], say=lambda _: None)
-    assert calls["extract_vector"] == 0
+        reproduce(data / "out", data, **options, say=lambda _: None)
+    assert done == ["load"]
 
 
 # The command
@@ -460,21 +474,21 @@ def test_the_command_explains_itself():
     [((2.0, 2.0, 2.0), True, 3), ((2.0, 2.0, 2.0), False, 0), (None, True, 0)],
     ids=["outside", "not strict", "no published numbers"],
 )
-def test_strict_ends_with_code_3(tmp_path, data, calls, monkeypatch, numbers, strict, code):
+def test_strict_ends_with_code_3(tmp_path, data, done, tiny_folder, monkeypatch, numbers, strict, code):
     if numbers:
         monkeypatch.setattr(paper, "MODELS", (replace(TINY, choices=dict.fromkeys(paper.BEHAVIORS, numbers)),))
-    options = ["--data", data, "--model", "x", "--behaviors", "refusal, survival-instinct", "--layers", "1,2"]
+    options = ["--data", data, "--model", tiny_folder, "--behaviors", "refusal, survival-instinct", "--layers", "1,2"]
     result = run(tmp_path / "out", *options, *["--strict"] * strict)
     assert result.exit_code == code, result.output
     assert ("NO" in result.stdout) == (numbers is not None)
     assert "The page: " in result.stdout
 
 
-def test_a_cell_that_is_not_judged_is_not_strict(tmp_path, data, calls, monkeypatch):
+def test_a_cell_that_is_not_judged_is_not_strict(tmp_path, data, done, tiny_folder, monkeypatch):
     choices = dict.fromkeys(paper.BEHAVIORS, (2.0, 0.5, 2.0))
     monkeypatch.setattr(paper, "MODELS", (replace(TINY, choices=choices),))
     monkeypatch.setattr(reproduction, "compare", lambda summary, *rest: compare(widened(summary), *rest))
-    result = run(tmp_path / "out", "--data", data, "--model", "x", "--behaviors", "refusal", "--strict")
+    result = run(tmp_path / "out", "--data", data, "--model", tiny_folder, "--behaviors", "refusal", "--strict")
     assert result.exit_code == 0, result.output
 
 
