@@ -19,19 +19,11 @@ from caa_interp.study.worker import decode
 
 @dataclass
 class Engine:
-    """Does tasks with one model, each once.
+    """Does tasks with one model, each once; results are kept in ``store``.
 
-    Parameters
-    ----------
-    executor, store
-        Where tasks are done, and where their results are kept.
-    model, facts
-        The model, and what its results depend on, as :meth:`Executor.describe` tells it.
-    described
-        Whether ``facts`` were told by this executor. Those of an earlier session are compared with the model before a
-        task is done.
-    made
-        Grows by a record of each task: its key, kind and label, what it took, and whether it was there already.
+    ``facts`` is what the results depend on, as :meth:`Executor.describe` tells it. Those of an earlier session, which
+    this executor has not ``described``, are compared with the model before a task is done. ``made`` grows by a record
+    of each task: its key, kind and label, what it took, and whether it was there already.
     """
 
     executor: Executor
@@ -42,12 +34,9 @@ class Engine:
     made: list[dict[str, Any]] = field(default_factory=list)
 
     def do(self, tasks: Sequence[Task], bar: Any = None) -> list[tuple[Task, pd.DataFrame]]:
-        """Tables of tasks, in their order; ``bar`` counts their :func:`cost`.
+        """Tables of tasks, in their order; ``bar`` counts their :func:`~caa_interp.study.tasks.cost`.
 
-        Raises
-        ------
-        InputError
-            If something is missing, and the model is not as an earlier session described it.
+        Raises :class:`InputError` if something is missing, and the model is not as an earlier session described it.
         """
         keys = [key(task, self.facts) for task in tasks]
         kept = {one: content for one in dict.fromkeys(keys) if (content := self.store.get(one)) is not None}

@@ -533,6 +533,10 @@ def test_one_model_at_two_precisions_is_one_study(small, tmp_path, own_cache, ti
     assert [facts["dtype"] for facts in manifest(folder)["models"].values()] == ["float32", "float64"]
 
 
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
 def test_what_newer_code_makes_anew_is_said_and_nothing_older_stays_beside_it(small, tmp_path, own_cache, monkeypatch):
     folder, lines = tmp_path / "run", []
     run_experiment(small, folder, say=lines.append)
@@ -542,7 +546,7 @@ def test_what_newer_code_makes_anew_is_said_and_nothing_older_stays_beside_it(sm
     for module in (worker, run_module):
         monkeypatch.setattr(module, "software", lambda: newer)
     with monkeypatch.context() as patch:
-        patch.setattr(caa.SteeringVector, "save", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(caa.SteeringVector, "save", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run_experiment(small, folder, say=lines.append)
     assert "tiny-llama: code changed since this run was begun, so its work is done anew." in lines
@@ -577,7 +581,7 @@ def test_what_another_version_asks_besides_is_done_on_the_same_model_only(small,
     assert manifest(folder)["shards"] == before
     executor.done.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(caa.SteeringVector, "save", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(caa.SteeringVector, "save", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run_experiment(small, folder, executor=executor, say=lambda line: None)
     # Results of other pieces of work are not beside these, though the model's facts are the same.
