@@ -152,7 +152,7 @@ def steerability(_: Study) -> go.Figure:
     measured = table[table["pairs"].isin(["packaged", "published"])]
     compared = table[table["pairs"].str.endswith("first 24") & (table["kind"] != "vector")]
     drawn = pd.concat([measured, compared.assign(pairs=compared["pairs"].str.removesuffix(", first 24"))])
-    return caa.plot_steerability(drawn.assign(pairs=drawn["pairs"] + " test pairs"))
+    return caa.plot_steerability(drawn.assign(format=FORMAT, pairs=drawn["pairs"] + " test pairs"))
 
 
 def logit_lens(study: Study) -> go.Figure:

@@ -2,7 +2,8 @@
 
 Vectors or interventions and held-out pairs go in; a table with one row per item and condition comes out
 (:mod:`sweep`, :mod:`cost`, :mod:`baselines`, :mod:`judging`), and one summary gives it means with intervals
-(:mod:`summary`). What stands beside a vector comes from :mod:`controls`. :mod:`dose_response` puts it all together.
+(:mod:`summary`). Beside the vectors of :mod:`controls` a vector has a verdict (:mod:`verdicts`). :mod:`dose_response`
+puts it all together.
 Begin reading at :mod:`caa_interp.evaluation.sweep`.
 """
 

@@ -39,3 +39,4 @@ from .summary import (
     summarize as summarize,
 )
 from .sweep import sweep as sweep
+from .verdicts import verdicts as verdicts

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
+from caa_interp.evaluation.summary import quantity
+from caa_interp.evaluation.verdicts import verdicts
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import marks, panels
 
 _SOURCE = "caa_interp.steerability"
-_CONTROLS = {"random": "random vectors", "orthogonal": "orthogonal vectors", "shuffled": "shuffled labels"}
-_COLUMNS = ("vector", "kind", "slope", "slope_low", "slope_high", "share_against", "n")
+_CONTROLS = {
+    "random": "random vectors",
+    "orthogonal": "orthogonal vectors",
+    "shuffled": "shuffled labels",
+    "other": "vectors of other behaviors",
+}
+_COLUMNS = ("vector", "kind", "layer", "slope", "slope_low", "slope_high", "share_against", "n")
 
 
 def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of each vector does") -> go.Figure:
@@ -31,12 +36,11 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
     Returns
     -------
     plotly.graph_objects.Figure
-        Each row ends with the share of items that move in the opposite direction and a verdict: *steers* (the interval
-        lies above zero, and the slope above that of every control), *within controls* (no farther from zero than
-        some control), *no clear effect* (the interval includes zero), or *opposite*.
+        Each row ends with its verdict (:func:`caa_interp.evaluation.verdicts`), the share of items that move in the
+        opposite direction, and their number.
     """
     theme.check_table(table, _COLUMNS, _SOURCE)
-    is_control = table["kind"].isin(_CONTROLS)
+    is_control = table["kind"] != "vector"
     if is_control.all():
         raise InputError("table: it holds controls alone; sweep over a steering vector beside them.")
     about = "behavior" if "behavior" in table else "vector"
@@ -51,13 +55,14 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
     order = list(drawn.loc[drawn["panel"] == titles[0], "row"])
     order = [name for name in dict.fromkeys(drawn["row"]) if name not in order] + order
     place_of = {name: place for place, name in enumerate(order)}
-    known = theme.confidence(table)
+    kinds = [_CONTROLS.get(kind, kind) for kind in dict.fromkeys(rows.loc[is_control, "kind"])]
+    ticks_of = f"; gray ticks: {', '.join(kinds)}" if kinds else ""
+    name, unit = quantity(table, "logit_difference")
     fig = theme.figure(
         theme.escape(title),
-        f"points: mean slope over held-out pairs with its {known} interval; gray ticks: "
-        + ", ".join(f"{_CONTROLS[kind]}" for kind in dict.fromkeys(rows.loc[is_control, "kind"])),
+        f"points: mean slope over held-out pairs with its {theme.confidence(table)} interval{theme.escape(ticks_of)}",
         height=170 + 34 * len(order),
-        width=560 + 440 * (len(titles) - 1),
+        width=560 + 440 * (len(titles) - 1) if len(titles) > 1 else None,
         showlegend=False,
     )
     places = panels(
@@ -66,10 +71,11 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
         shared_yaxes=True,
         horizontal_spacing=0.42 / len(titles) if len(titles) > 1 else 0,
     )
-    for name, place in zip(titles, places, strict=True):
-        one = drawn[drawn["panel"] == name]
-        controls = rows[is_control & (rows["panel"] == name)]
-        ticks = one[["of", "row"]].merge(controls.drop(columns="row"), on="of")
+    for panel, place in zip(titles, places, strict=True):
+        of_panel = rows[rows["panel"] == panel]
+        own = verdicts(of_panel)
+        controls = of_panel.loc[of_panel["kind"] != "vector", ["of", "vector", "slope"]]
+        ticks = own[["of", "row"]].merge(controls, on="of")
         fig.add_scatter(
             x=ticks["slope"],
             y=ticks["row"].map(place_of),
@@ -79,17 +85,14 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
             hovertemplate="%{customdata}: %{x:.4f}<extra></extra>",
             **place,
         )
-        fig.add_trace(
-            marks(one, "slope", one["row"].map(place_of), "row", marker={"size": 10, "color": theme.POSITIVE}), **place
-        )
-        bounds = controls.groupby("of")["slope"].agg(lambda slopes: slopes.abs().max())
-        for row in one.to_dict("records"):
-            counted = f"{100 * row['share_against']:.0f} % opposite, n = {row['n']}"
+        heights = own["row"].map(place_of)
+        fig.add_trace(marks(own, "slope", heights, "row", marker={"size": 10, "color": theme.POSITIVE}), **place)
+        for height, verdict, share, n in zip(heights, own["verdict"], own["share_against"], own["n"], strict=True):
             fig.add_annotation(
                 x=1.02,
-                y=place_of[row["row"]],
+                y=height,
                 xref="x domain",
-                text=f"{_verdict(row, bounds.get(row['of'], 0.0))}<br><sup>{counted}</sup>",
+                text=f"{verdict}<br><span style='font-size:10px'>{100 * share:.0f} % opposite, n = {n}</span>",
                 showarrow=False,
                 xanchor="left",
                 align="left",
@@ -97,19 +100,11 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
                 **place,
             )
         fig.add_vline(0, line={"color": theme.NEUTRAL, "width": 1}, **place)
-        fig.update_xaxes(title_text="slope (nats per token and unit)", title_font_size=13, nticks=5, **place)
+        about_axis = theme.with_unit(f"slope of the {name}", f"{unit} per multiplier")
+        fig.update_xaxes(title_text=about_axis, title_font_size=13, nticks=5, **place)
     fig.update_yaxes(
         tickvals=list(place_of.values()),
         ticktext=[theme.escape(name) for name in order],
         range=[-0.6, len(order) - 0.4],
     )
     return fig.update_layout(margin={"r": 150})
-
-
-def _verdict(row: dict[str, Any], bound: float) -> str:
-    """What a row's interval and the largest slope of its controls, in either direction, say."""
-    if row["slope_high"] < 0:
-        return "opposite"
-    if row["slope_low"] <= 0:
-        return "no clear effect"
-    return "steers" if row["slope"] > bound else "within controls"

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from caa_interp.analysis.similarity import cosine_similarity
-from caa_interp.evaluation.summary import COSTS, shown_column, steerability, summarize
+from caa_interp.evaluation.summary import shown_column, steerability, summarize
+from caa_interp.evaluation.verdicts import VERDICTS, verdicts
 from caa_interp.plotting.cost import plot_cost
 from caa_interp.plotting.dose_response import plot_dose_responses
 from caa_interp.plotting.layer_choice import plot_layer_choice
@@ -17,26 +18,20 @@ from caa_interp.plotting.projection import plot_projection
 from caa_interp.plotting.reliability import plot_reliability
 from caa_interp.plotting.side_effects import plot_side_effects
 from caa_interp.plotting.similarity import plot_cosine_similarity
+from caa_interp.plotting.steerability import plot_steerability
 from caa_interp.plotting.sweep import plot_sweep
 from caa_interp.plotting.theme import escape, factor
 from caa_interp.report.page import Section
-from caa_interp.study.findings import THRESHOLDS, estimate, warnings
+from caa_interp.study.findings import WARNINGS, estimates, findings_table, spaced, warnings
 from caa_interp.vectors.vector import SteeringVector
 
 N_DRAWN = 200  # pairs of a behavior whose activations are drawn; more would cover one another, and make a heavy page
-_COST_NAMES = {
-    "nats_per_token": "surprise at prose (nats per token)",
-    "divergence": "divergence from unsteered (KL, nats per token)",
-    "correct": "share of right answers",
+_COSTS = {
+    "perplexity": ("nats_per_token", "surprise at prose (nats per token)"),
+    "divergence": ("divergence", "divergence from unsteered (KL, nats per token)"),
+    "capability": ("correct", "share of right answers"),
 }
-_RELIABILITY_NAMES = {
-    "agreement": "agreement",
-    "split_half": "split halves",
-    "separation": "separation d'",
-    "probe_accuracy": "probe accuracy",
-    "letter_share": "letter share",
-    "length_correlation": "length correlation",
-}
+_RELIABILITY = ("agreement", "split_half", "separation", "probe_accuracy", "letter_share", "length_correlation")
 
 
 @dataclass(frozen=True)
@@ -47,33 +42,19 @@ class Results:
     vectors: Mapping[str, SteeringVector]
 
     @property
-    def chosen(self) -> dict[str, int]:
-        """The chosen layer of each behavior, in the order of the study."""
-        layers = self.tables["layers"]
-        return {str(name): int(layer) for name, layer in zip(layers["behavior"], layers["layer"], strict=True)}
+    def chosen(self) -> pd.DataFrame:
+        """The chosen ``layer`` of each ``behavior``, in the order of the study."""
+        return self.tables["layers"][["behavior", "layer"]]
 
-    def each(self, name: str) -> Iterator[tuple[str, int, pd.DataFrame]]:
-        """Each behavior with rows in a table, its chosen layer, and these rows."""
-        for behavior, layer in self.chosen.items():
-            rows = rows_of(self.tables[name], "behavior", behavior) if name in self.tables else pd.DataFrame()
-            if len(rows):
-                yield behavior, layer, rows
-
-
-def rows_of(table: pd.DataFrame, column: str, value: object) -> pd.DataFrame:
-    """Rows of a table that have a value in a column."""
-    return table[table[column] == value].reset_index(drop=True)
-
-
-def _row(table: pd.DataFrame, column: str, value: object) -> dict[str, Any]:
-    """The one row of a table that has a value in a column."""
-    (row,) = table[table[column] == value].to_dict("records")
-    return {str(name): cell for name, cell in row.items()}
+    def each(self, name: str) -> Iterator[tuple[Any, pd.DataFrame]]:
+        """Each behavior with its rows of a table; none if the table is not in the study."""
+        if name in self.tables:
+            yield from self.tables[name].groupby("behavior", sort=False)
 
 
 def responses(results: Results) -> list[Section]:
-    """How scores respond: to the multiplier beside controls, to the layer, and on which pairs it was chosen."""
-    return _response(results) + _sweeps(results) + _layer_choice(results)
+    """How scores respond: the verdicts, the multiplier beside controls, the layers, and how one was chosen."""
+    return [*_findings(results), *_response(results), *_sweeps(results), *_layer_choice(results)]
 
 
 def vectors(results: Results) -> list[Section]:
@@ -81,131 +62,115 @@ def vectors(results: Results) -> list[Section]:
     return _reliability(results) + _similarity(results)
 
 
-def _response(results: Results) -> list[Section]:
+def _findings(results: Results) -> list[Section]:
+    """The verdict on each vector, as a figure and as a table."""
+    effects = results.tables["effects"]
+    caption = "Right of each row: the verdict, the share of pairs that move the opposite way, and the number of pairs."
+    meaning = (
+        "The slope is the mean over held-out pairs of how much the score rises for each unit of the multiplier, with "
+        "a bootstrap interval over pairs. Controls are vectors of the same norm: their lowest slope to the highest, "
+        "and how many they are. Opposite is the share of pairs whose slope is negative, with Wilson's 95 % "
+        "interval.\n\n"
+        "Each interval holds for one behavior by itself: of twenty vectors without any effect, about one would be "
+        "expected to exclude 0 by chance."
+    )
+    words = pd.DataFrame(VERDICTS.items(), columns=["verdict", "meaning"])
     return [
-        Section(
-            "Response to the multiplier",
-            "Each behavior's vector is added at its chosen layer, from the last token of the prompt on. A response "
-            "that is the vector's own leaves the gray bands and has opposite signs on the two sides of 0.",
-            plot_dose_responses(results.tables["dose_response"]),
-            caption="Change from the unsteered model, paired over pairs. Upright bars are bootstrap intervals over "
-            "pairs, each for its own multiplier; a gray band goes from the lowest mean of a kind of control to the "
-            "highest.",
-        )
+        Section("Findings", "", plot_steerability(effects), findings_table(verdicts(effects)), caption=caption),
+        Section("What a verdict means", meaning, table=words, level=3),
     ]
+
+
+def _response(results: Results) -> list[Section]:
+    """The response to the multiplier beside that of controls."""
+    text = (
+        "Each behavior's vector is added at its chosen layer, from the last token of the prompt on. A response "
+        "that is the vector's own leaves the gray bands and has opposite signs on the two sides of 0."
+    )
+    caption = (
+        "Upright bars are bootstrap intervals over pairs, each for its own multiplier; a gray band goes from the "
+        "lowest mean of a kind of control to the highest."
+    )
+    figure = plot_dose_responses(results.tables["dose_response"])
+    return [Section("Response to the multiplier", text, figure, caption=caption)]
 
 
 def _sweeps(results: Results) -> list[Section]:
     """A map of layers and multipliers for each behavior."""
     text = (
         "The vector of every layer is added after that layer, with every multiplier, and scored on the held-out "
-        "pairs. The layer was not chosen on these maps."
+        "pairs: mean changes from the unsteered model, blue towards the behavior. The layer was not chosen on these "
+        "maps."
     )
-    caption = (
-        "Mean change from the unsteered model, whose own mean is given as unsteered; blue is towards the behavior. A "
-        "map shows no intervals: those of the chosen layer, {layer}, are in the figure before."
-    )
-    return [Section("Layers and multipliers", text)] + [
-        Section(
-            behavior,
-            "",
-            plot_sweep(summarize(table), vector=behavior),
-            caption=caption.format(layer=layer),
-            level=3,
-            half=True,
-        )
-        for behavior, layer, table in results.each("sweep")
-    ]
+    sections = [Section("Layers and multipliers", text)]
+    layer = results.chosen.set_index("behavior")["layer"]
+    for behavior, table in results.each("sweep"):
+        figure = plot_sweep(summarize(table), vector=behavior)
+        caption = f"A map shows no intervals: those of the chosen layer, {layer[behavior]}, are in the figure before."
+        sections.append(Section(behavior, "", figure, caption=caption, level=3, half=True))
+    return sections
 
 
 def _layer_choice(results: Results) -> list[Section]:
     """Slopes by layer on validation pairs, and whether they hold on held-out pairs."""
     if "validation" not in results.tables:
         return []
-    swept = results.tables["sweep"]
+    chosen, swept, validation = results.chosen, results.tables["sweep"], results.tables["validation"]
     # Slopes over other multipliers are other slopes.
-    same = swept["multiplier"].isin(results.tables["validation"]["multiplier"].unique())
-    slopes = {"validation": steerability(results.tables["validation"]), "held-out": steerability(swept[same])}
-    rows = []
-    for behavior, layer in results.chosen.items():
-        own = {pairs: rows_of(table, "behavior", behavior) for pairs, table in slopes.items()}
-        estimates = {
-            f"slope on {pairs} pairs (95 % interval)": estimate(_row(table, "layer", layer), "slope")
-            for pairs, table in own.items()
-        }
-        steepest = own["held-out"]["layer"].iloc[own["held-out"]["slope"].argmax()]
-        rows.append(
-            {
-                "behavior": behavior,
-                "chosen layer": layer,
-                **estimates,
-                "steepest layer of held-out pairs": int(steepest),
-            }
-        )
-    return [
-        Section(
-            "How the layer was chosen",
-            "For each behavior, the layer with the steepest mean response between the outermost multipliers on "
-            "validation pairs: train pairs that the vector is not made from. Where it is the steepest by chance, its "
-            "slope is smaller on the held-out pairs, here over the same multipliers.",
-            plot_layer_choice(slopes["validation"], slopes["held-out"], results.chosen),
-            pd.DataFrame(rows),
-            caption="Intervals are bootstrap intervals over pairs.",
-        )
-    ]
+    same = swept["multiplier"].isin(validation["multiplier"].unique())
+    slopes = {"validation": steerability(validation), "held-out": steerability(swept[same])}
+    texts = {
+        f"slope on {pairs} pairs (95 % interval)": estimates(chosen.merge(table), "slope")
+        for pairs, table in slopes.items()
+    }
+    text = (
+        "For each behavior, the layer with the steepest mean response between the outermost multipliers on validation "
+        "pairs: train pairs that the vector is not made from. Where it is the steepest by chance, its slope is "
+        "smaller on the held-out pairs, here over the same multipliers."
+    )
+    figure = plot_layer_choice(slopes["validation"], slopes["held-out"], dict(chosen.itertuples(index=False)))
+    table = chosen.rename(columns={"layer": "chosen layer"}).assign(**texts)
+    caption = "Intervals are bootstrap intervals over pairs."
+    return [Section("How the layer was chosen", text, figure, table, caption=caption)]
 
 
 def _reliability(results: Results) -> list[Section]:
     """How far the vectors can be trusted, with warnings."""
-    points = warnings(results.tables["reliability"], results.tables["layers"])
-    rows = []
-    for behavior, layer, table in results.each("reliability"):
-        row = _row(table, "layer", layer)
-        estimates = {
-            label: estimate(row, name, ".2f") for name, label in _RELIABILITY_NAMES.items() if row[name] == row[name]
-        }
-        vector = results.vectors.get(behavior)
-        norm = float(vector.at(layer).norm()) if vector is not None else row["norm"]
-        norms = {"norm of the vector": f"{norm:.3g}", "share of activation norm": f"{row['relative_norm']:.3g}"}
-        rows.append({"behavior": behavior, "layer": layer, "pairs": int(row["n"]), **estimates, **norms})
+    rows = results.chosen.merge(results.tables["reliability"]).rename(columns={"n": "pairs"})
+    points = warnings(rows)
+    texts = {spaced(name): estimates(rows, name, ".2f") for name in _RELIABILITY if rows[name].notna().any()}
+    norm = [float(results.vectors[name].at(layer).norm()) for name, layer in results.chosen.itertuples(index=False)]
+    norms: dict[str, Any] = {"norm of the vector": norm, "share of activation norm": rows["relative_norm"]}
+    table = rows[["behavior", "layer", "pairs"]].assign(**texts, **norms)
+    text = (
+        "A mean difference exists for any set of pairs. These statistics of the train pairs' activations tell "
+        "whether the pairs share a direction, and whether it is one of letters or lengths.\n\n"
+        + ("Warnings at the chosen layers:" if points else "There is no warning at any chosen layer.")
+    )
+    figure = plot_reliability(dict(results.each("reliability")))
+    caption = "The table shows the chosen layers, with the same intervals."
+    reasons = pd.DataFrame({"warning": map(spaced, WARNINGS), "reason": WARNINGS.values()})
     return [
-        Section(
-            "Reliability of the vectors",
-            "A mean difference exists for any set of pairs. These statistics of the train pairs' activations tell "
-            "whether the pairs share a direction, and whether it is one of letters or lengths.\n\n"
-            + ("Warnings at the chosen layers:" if points else "There is no warning at any chosen layer."),
-            plot_reliability({behavior: table for behavior, _, table in results.each("reliability")}),
-            pd.DataFrame(rows).fillna(""),
-            points=points,
-            caption="The table shows the chosen layers, with the same intervals.",
-        ),
-        Section(
-            "What a warning is given for",
-            "",
-            table=pd.DataFrame(THRESHOLDS, columns=["statistic", "threshold", "reason"]),
-            level=3,
-        ),
+        Section("Reliability of the vectors", text, figure, table, points=points, caption=caption),
+        Section("What a warning is given for", "", table=reasons, level=3),
     ]
 
 
 def _similarity(results: Results) -> list[Section]:
     """Cosines of the vectors, between behaviors and between layers."""
-    vectors = {name: results.vectors[name] for name in results.chosen if name in results.vectors}
-    sections = []
-    if len(vectors) > 1:
-        table = cosine_similarity(vectors, between="vectors")
-        slider = ", which the slider chooses" if table["first_layer"].nunique() > 1 and len(vectors) > 2 else ""
-        caption = (
-            f"At each layer on its own{slider}. A cosine is of two given vectors, so it has no n; the gray range is "
-            "that of random directions and not a sampling interval."
-        )
-        sections.append(Section("Between behaviors", "", plot_cosine_similarity(table), caption=caption, level=3))
-    if vectors and max(len(vector.layers) for vector in vectors.values()) > 1:
-        slider = "; the slider chooses the behavior" if len(vectors) > 1 else ""
-        figure = plot_cosine_similarity(cosine_similarity(vectors, between="layers"))
-        caption = f"Every two layers of the same behavior's vector{slider}."
-        sections.append(Section("Across layers", "", figure, caption=caption, level=3))
     text = "Whether vectors point the same way, whatever their lengths: 1 the same direction, 0 none in common."
+    sections = []
+    if len(results.vectors) > 1:
+        figure = plot_cosine_similarity(cosine_similarity(results.vectors, between="vectors"))
+        caption = (
+            "At each layer on its own; where there are several, a slider chooses one. A cosine is of two given "
+            "vectors, so it has no n; the gray range is that of random directions and not a sampling interval."
+        )
+        sections.append(Section("Between behaviors", "", figure, caption=caption, level=3))
+    if max(len(vector.layers) for vector in results.vectors.values()) > 1:
+        figure = plot_cosine_similarity(cosine_similarity(results.vectors, between="layers"))
+        caption = "Every two layers of the same behavior's vector; where there are several, the slider chooses one."
+        sections.append(Section("Across layers", "", figure, caption=caption, level=3))
     return [Section("Cosine similarity of the vectors", text), *sections] if sections else []
 
 
@@ -216,7 +181,7 @@ def projections(results: Results) -> list[Section]:
         "hold what differs most between the answers, which need not be the behavior."
     )
     sections = [Section("Activations", text)] if "projection" in results.tables else []
-    for behavior, _, table in results.each("projection"):
+    for behavior, table in results.each("projection"):
         items = table["item"].drop_duplicates()
         caption = (
             "Each panel is one layer with components of its own, fitted to the answers it shows. One mark is the "
@@ -232,22 +197,16 @@ def projections(results: Results) -> list[Section]:
 
 def logit_lens(results: Results) -> list[Section]:
     """The tokens that each vector writes towards and away from."""
-    rows = []
-    for behavior, layer, table in results.each("logit_lens"):
-        ranked = rows_of(table, "layer", layer).sort_values("rank")
-        tokens = {side: " · ".join(rows_of(ranked, "side", side)["token"]) for side in ("promoted", "suppressed")}
-        rows.append({"behavior": behavior, "layer": layer, **tokens})
-    if not rows:
+    if "logit_lens" not in results.tables:
         return []
-    return [
-        Section(
-            "Vectors as tokens (logit lens)",
-            "The tokens that each vector promotes and suppresses most, read through the final norm and the "
-            "unembedding as if it were the whole state; the most extreme first. ␣ is a space. Later blocks change "
-            "what an early layer's vector writes, so at early layers this says little.",
-            table=pd.DataFrame(rows),
-        )
-    ]
+    ranked = results.chosen.merge(results.tables["logit_lens"]).sort_values("rank")
+    tokens = ranked.groupby(["behavior", "side"])["token"].agg(" · ".join).unstack()
+    text = (
+        "The tokens that each vector promotes and suppresses most, read through the final norm and the unembedding "
+        "as if it were the whole state; the most extreme first. ␣ is a space. Later blocks change what an early "
+        "layer's vector writes, so at early layers this says little."
+    )
+    return [Section("Vectors as tokens (logit lens)", text, table=results.chosen.join(tokens, on="behavior"))]
 
 
 def answers(results: Results) -> list[Section]:
@@ -257,52 +216,40 @@ def answers(results: Results) -> list[Section]:
         "at the study's greatest length."
     )
     sections = [Section("Steered answers", text)] if "answers" in results.tables else []
-    for behavior, layer, table in results.each("answers"):
+    for behavior, table in results.each("answers"):
         cut = table["finished"].map({True: "", False: " […]"})
         table = table.assign(answer=table["answer"].str.strip() + cut)
         wide = table.pivot(index=["item", "sample", "prompt"], columns="multiplier", values="answer")
-        multipliers = sorted(table["multiplier"].unique())
-        wide.columns = pd.Index([f"multiplier {factor(one, '+g')}" if one else "unsteered" for one in multipliers])
-        sections.append(Section(behavior, f"At layer {layer}.", table=wide.reset_index("prompt"), level=3))
+        wide = wide.rename(columns=lambda one: f"multiplier {factor(one, '+g')}" if one else "unsteered")
+        text = f"At layer {table['layer'].iloc[0]}."
+        sections.append(Section(behavior, text, table=wide.reset_index("prompt"), level=3))
     return sections
 
 
 def costs(results: Results) -> list[Section]:
     """What steering costs: a table of all behaviors, and a figure for each layer that was chosen."""
-    kinds = ("perplexity", "divergence", "capability")
-    summaries: dict[str, dict[str, pd.DataFrame]] = {}
-    for kind in kinds:
-        for behavior, _, table in results.each(kind):
-            summaries.setdefault(behavior, {})[kind] = summarize(table)
+    summaries = {name: summarize(results.tables[name]) for name in _COSTS if name in results.tables}
     if not summaries:
         return []
-    rows = []
-    for behavior, layer in results.chosen.items():
-        own = list(summaries.get(behavior, {}).values())
-        multipliers = sorted(set(own[0]["multiplier"]) - {0.0}) if own else []
-        for multiplier in sorted({*multipliers[:1], *multipliers[-1:]}):
-            row = {"behavior": behavior, "layer": layer, "multiplier": factor(multiplier, "+g")}
-            for summary in own:
-                at = _row(summary, "multiplier", multiplier)
-                row |= {_COST_NAMES[name]: estimate(at, shown_column(at, name)) for name in COSTS if name in at}
-            rows.append(row)
+    columns = []
+    for (measure, label), summary in ((_COSTS[name], summary) for name, summary in summaries.items()):
+        steered = summary.loc[summary["multiplier"] != 0, "multiplier"]
+        rows = summary[summary["multiplier"].isin([steered.min(), steered.max()])]
+        index = pd.MultiIndex.from_frame(rows[["behavior", "layer", "multiplier"]])
+        columns.append(pd.Series(estimates(rows, shown_column(rows, measure)), index, name=label))
+    table = pd.concat(columns, axis=1).fillna("").reset_index()
+    table["multiplier"] = [factor(one, "+g") for one in table["multiplier"]]
     text = (
         "What else changes when the vector is added at the chosen layer: how surprising the model finds neutral "
         "prose, how far its words move from those that it would have answered unsteered, and how many two-option "
         "questions it answers right. The table shows the outermost multipliers, as changes from unsteered, with "
         "95 % intervals."
     )
-    sections = [Section("What steering costs", text, table=pd.DataFrame(rows).fillna(""))]
-    for layer in sorted(set(results.chosen.values())):
-        behaviors = [behavior for behavior, at_layer in results.chosen.items() if at_layer == layer]
-        parts = [[summaries[name][kind] for name in behaviors if kind in summaries.get(name, {})] for kind in kinds]
-        if any(parts):
-            figure = plot_cost(*(pd.concat(part) for part in parts if part))
-            caption = (
-                f"{', '.join(behaviors)}. Upright bars are bootstrap intervals over items: passages, prompts and "
-                "questions."
-            )
-            sections.append(Section(f"Layer {layer}", "", figure, caption=caption, level=3))
+    sections = [Section("What steering costs", text, table=table)]
+    for layer, rows in results.chosen.groupby("layer"):
+        parts = [part for summary in summaries.values() if len(part := summary[summary["layer"] == layer])]
+        caption = f"{', '.join(rows['behavior'])}. Upright bars are bootstrap intervals over items."
+        sections.append(Section(f"Layer {layer}", "", plot_cost(*parts), caption=caption, level=3))
     return sections
 
 
@@ -310,13 +257,12 @@ def side_effects(results: Results) -> list[Section]:
     """Every behavior under every vector."""
     if "side_effects" not in results.tables:
         return []
-    return [
-        Section(
-            "Side effects",
-            "Each behavior's vector steers, and every behavior is measured. Off the diagonal a vector moves what it "
-            "was not made for.",
-            plot_side_effects(results.tables["side_effects"]),
-            caption="Mean slope over held-out pairs of the measured behavior, each vector at its own chosen layer. "
-            "Intervals are bootstrap intervals over pairs, each cell by itself.",
-        )
-    ]
+    text = (
+        "Each behavior's vector steers, and every behavior is measured. Off the diagonal a vector moves what it was "
+        "not made for."
+    )
+    caption = (
+        "Mean slope over held-out pairs of the measured behavior, each vector at its own chosen layer. Intervals are "
+        "bootstrap intervals over pairs, each cell by itself."
+    )
+    return [Section("Side effects", text, plot_side_effects(results.tables["side_effects"]), caption=caption)]

@@ -15,6 +15,8 @@ def row(vector, slope, half=0.01, kind="vector", against=0.1, **more):
         "slope_high": slope + half,
         "share_against": against,
         "n": 50,
+        "layer": 3,
+        "format": "text",
         **more,
     }
 
@@ -28,6 +30,7 @@ TABLE = pd.DataFrame(
         row("shuffled 0", 0.003, kind="shuffled", behavior="strong"),
         row("none", 0.005, behavior="none"),
         row("back", -0.04, behavior="back"),
+        row("random 0", 0.001, kind="random", behavior="back"),
     ]
 )
 
@@ -56,11 +59,11 @@ def test_rows_are_sorted_and_hold_their_slopes_and_intervals():
 def test_controls_stand_in_the_rows_of_their_behavior():
     fig = caa.plot_steerability(TABLE)
     ticks = fig.data[0]
-    assert sorted(zip(ticks.y, ticks.x, strict=True)) == [(2, -0.03), (3, 0.002), (3, 0.003)]
+    assert sorted(zip(ticks.y, ticks.x, strict=True)) == [(0, 0.001), (2, -0.03), (3, 0.002), (3, 0.003)]
     assert "random vectors, shuffled labels" in fig.layout.title.text
 
 
-def test_the_verdict_follows_from_interval_and_controls():
+def test_each_row_ends_with_its_verdict():
     assert verdicts(caa.plot_steerability(TABLE)) == {
         "strong": "steers",
         "weak": "within controls",
