@@ -61,7 +61,7 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
     fig = theme.figure(
         theme.escape(title),
         f"points: mean slope over held-out pairs with its {theme.confidence(table)} interval{theme.escape(ticks_of)}",
-        height=170 + 34 * len(order),
+        height=180 + 37 * len(order),
         width=560 + 440 * (len(titles) - 1) if len(titles) > 1 else None,
         showlegend=False,
     )
@@ -107,4 +107,4 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
         ticktext=[theme.escape(name) for name in order],
         range=[-0.6, len(order) - 0.4],
     )
-    return fig.update_layout(margin={"r": 150})
+    return fig.update_layout(margin={"r": 140})
