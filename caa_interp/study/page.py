@@ -70,8 +70,8 @@ def _read(folder: Path, name: str) -> Any:
     path = folder / name
     if not path.is_file():
         raise InputError(
-            f"run folder {folder}: it has no {name}. Give the folder of a finished run; to finish one, run the study "
-            "again in its folder."
+            f"run folder {folder}: it has no {name}. Give the folder of a run. If it is not finished, run the study "
+            "again in it."
         )
     try:
         if path.suffix == ".parquet":

@@ -383,7 +383,7 @@ def test_characters_that_hide_or_turn_text_around_are_shown(hostile):
 
 
 def test_a_folder_that_is_no_run(tmp_path):
-    with pytest.raises(caa.InputError, match=r"has no config\.toml. Give the folder of a finished run"):
+    with pytest.raises(caa.InputError, match=r"has no config\.toml. Give the folder of a run"):
         write_page(tmp_path)
 
 
@@ -397,7 +397,7 @@ def test_a_damaged_text(copy, name):
 def test_a_run_that_is_not_finished(copy):
     (copy / "tables" / "effects.parquet").unlink()
     before = (copy / "report.html").read_bytes()
-    with pytest.raises(caa.InputError, match=r"no tables/effects\.parquet\. .* to finish one, run the study again"):
+    with pytest.raises(caa.InputError, match=r"no tables/effects\.parquet\. .* not finished, run the study again"):
         write_page(copy)
     assert (copy / "report.html").read_bytes() == before
 
