@@ -247,9 +247,10 @@ def costs(results: Results) -> list[Section]:
     )
     sections = [Section("What steering costs", text, table=table)]
     for layer, rows in results.chosen.groupby("layer"):
-        parts = [part for summary in summaries.values() if len(part := summary[summary["layer"] == layer])]
-        caption = f"{', '.join(rows['behavior'])}. Upright bars are bootstrap intervals over items."
-        sections.append(Section(f"Layer {layer}", "", plot_cost(*parts), caption=caption, level=3))
+        # A behavior without open-ended questions has no divergence.
+        if parts := [part for summary in summaries.values() if len(part := summary[summary["layer"] == layer])]:
+            caption = f"{', '.join(rows['behavior'])}. Upright bars are bootstrap intervals over items."
+            sections.append(Section(f"Layer {layer}", "", plot_cost(*parts), caption=caption, level=3))
     return sections
 
 

@@ -275,6 +275,19 @@ def test_costs_are_changes_at_the_outermost_multipliers(page, run):
     ]
 
 
+def test_a_layer_without_measured_costs_has_no_figure_of_them(copy):
+    tables = copy / "tables"
+    for name in ("perplexity", "capability"):
+        (tables / f"{name}.parquet").unlink()
+    own = pd.read_parquet(tables / "divergence.parquet")
+    own[own["behavior"] != "refusal"].to_parquet(tables / "divergence.parquet")
+    layers = pd.read_parquet(tables / "layers.parquet")
+    layers.assign(layer=layers["layer"].where(layers["behavior"] != "refusal", 1)).to_parquet(tables / "layers.parquet")
+    page = Page(write_page(copy))
+    assert {row[0] for row in page.rows["what-steering-costs"][1:]} == {"optimism", "findings"}
+    assert [one for one in page.texts["h3"] if one.startswith("Layer ")] == ["Layer 3"]
+
+
 def test_reliability_shows_norms_of_the_saved_vectors(page, run):
     header, first, *_ = page.rows["reliability-of-the-vectors"]
     vector = caa.SteeringVector.load(run / "vectors" / "tiny" / "optimism.safetensors")
