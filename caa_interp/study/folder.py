@@ -22,7 +22,13 @@ from caa_interp.vectors.vector import SteeringVector
 
 def check_same_study(config: ExperimentConfig, folder: Path) -> None:
     """Raise :class:`InputError` if a folder holds another study, or something that is not a run."""
-    check_same_data(folder, read_manifest(folder, lambda line: None).get("data", {}), config.data)
+    data, before = config.data, read_manifest(folder, lambda line: None).get("data", {})
+    changed = [name for name in {**before, **data} if before.get(name) != data.get(name)]
+    if before and changed:
+        raise InputError(
+            f"folder: {folder} holds a run on other data: {', '.join(changed)} changed since, or is in one of the two "
+            "only. Name another folder."
+        )
     path = folder / "config.toml"
     if path.is_file():
         try:
@@ -41,16 +47,6 @@ def check_same_study(config: ExperimentConfig, folder: Path) -> None:
         raise InputError(f"folder: {str(folder)!r} is a file. Name a folder.")
     elif folder.is_dir() and not (folder / "shards").is_dir() and any(folder.glob("[!.]*")):
         raise InputError(f"folder: {folder} is not empty, and holds no run. Name a new folder.")
-
-
-def check_same_data(folder: Path, before: Mapping[str, str], after: Mapping[str, str]) -> None:
-    """Raise :class:`InputError` if the behaviors or their digests differ from those of an earlier session, if any."""
-    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    if before and changed:
-        raise InputError(
-            f"folder: {folder} holds a run on other data: {', '.join(changed)} changed since, or is in one of the two "
-            "only. Name another folder."
-        )
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ import pandas as pd
 from caa_interp.behaviors.behavior import Behavior, load_behavior
 from caa_interp.errors import InputError, ModelError
 from caa_interp.evaluation.summary import choose_layer, steerability
-from caa_interp.files import fingerprint, write_atomically
+from caa_interp.files import write_atomically
 from caa_interp.models.access import check_layers
 from caa_interp.models.loading import revision_of
 from caa_interp.progress import counting
@@ -131,12 +131,10 @@ def _run(
 ) -> None:
     """Do all models, then write what was found."""
     before = run_folder.read_manifest(folder, say)
-    data = {name: fingerprint([one.train, one.test, one.open_ended]) for name, one in behaviors.items()}
-    run_folder.check_same_data(folder, before.get("data", {}), data)
     manifest: dict[str, Any] = {
         **environment(),
         "models": {},
-        "data": data,
+        "data": config.data,
         "seed": config.seed,
         # One entry each time that the study was started or continued; one that was killed never finished.
         "sessions": [*before.pop("sessions", []), {"started": run_folder.now(), "finished": None}],
