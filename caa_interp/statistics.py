@@ -26,49 +26,27 @@ def bootstrap_mean(
     values: np.ndarray,
     generator: np.random.Generator,
     confidence: float = 0.95,
+    *,
+    simultaneous: bool = False,
     n_resamples: int = N_RESAMPLES,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over items of ``values`` ``[n_items, ...]`` with an expanded percentile bootstrap interval.
+    """Mean over items of ``values`` ``[n_items, ...]`` with a symmetric bootstrap-t interval (Hall 1988, JRSS B 50).
 
-    Items are resampled as a whole, so that conditions measured on the same items stay paired. The percentiles
-    are widened as for Student's t, since plain ones are too narrow for few items (Hesterberg 2015, section 3.3).
     ``confidence`` is between 0 and 1. Returns mean, low and high, ``[...]`` each: with one item, low and high are NaN;
     with none, all are.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    n_items = len(values)
-    mean = values.mean(axis=0) if n_items else np.full(values.shape[1:], np.nan)
-    if n_items < 2:
-        return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-    counts = generator.multinomial(n_items, np.full(n_items, 1 / n_items), size=n_resamples)
-    resampled = np.tensordot(counts / n_items, values, axes=1)
-    tail = (1 - confidence) / 2
-    widened = stats.norm.cdf(stats.t.ppf(tail, n_items - 1) * np.sqrt(n_items / (n_items - 1)))
-    low, high = np.quantile(resampled, [widened, 1 - widened], axis=0)
-    return mean, low, high
 
-
-def simultaneous_mean(
-    values: np.ndarray,
-    generator: np.random.Generator,
-    confidence: float = 0.95,
-    n_resamples: int = N_RESAMPLES,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over items with intervals that hold for all conditions at once.
-
-    Arguments and result are as in :func:`bootstrap_mean`; the other axes of ``values`` are the conditions.
-
-    The bootstrap distribution of the largest t statistic (single-step max-t, Westfall and Young 1993, chapter 2;
-    studentized as in Romano and Wolf 2005, Econometrica 73). Correlated conditions cost less than with Bonferroni's
-    correction.
-
-    1. Resample items as a whole. In every resample divide each condition's deviation from its mean by the standard
-       error in that resample.
-    2. Take the largest absolute value over conditions, and its ``confidence`` quantile over resamples.
+    1. Resample items as a whole, so that conditions measured on the same items stay paired. In every resample divide
+       each condition's deviation from its mean by the standard error in that resample.
+    2. Take the ``confidence`` quantile of the absolute value over resamples, but no less than Student's t, which is
+       exact for normal values and which the resamples of two or three items cannot reach.
     3. The interval of a condition is its mean plus and minus that many of its own standard errors.
 
-    Conditions in which all items agree have an interval of width 0 and do not widen the others. With fewer than ten
-    items, many conditions cannot be covered at once.
+    With ``simultaneous``, the intervals hold for all conditions at once: step 2 takes the largest value over
+    conditions (single-step max-t, Westfall and Young 1993, chapter 2; studentized as in Romano and Wolf 2005,
+    Econometrica 73). Correlated conditions cost less than with Bonferroni's correction. With fewer than ten items,
+    many conditions cannot be covered at once.
+
+    A condition in which all items agree has an interval of width 0, and does not widen the others.
     """
     values = np.asarray(values, dtype=np.float64)
     n_items = len(values)
@@ -85,8 +63,10 @@ def simultaneous_mean(
     # A resample without the one item that stands out has hardly any spread. Unless that is bounded from below, a
     # single such condition widens the intervals of all.
     t = np.abs(deviations) / np.sqrt(np.maximum(variances, LEAST_SPREAD**2))
-    largest = np.quantile(t.max(axis=1), confidence)
-    reach = np.where(differ, largest * spread, 0)
+    largest = np.quantile(t.max(axis=1, keepdims=True) if simultaneous else t, confidence, axis=0)
+    students = stats.t.ppf((1 + confidence) / 2, n_items - 1) / np.sqrt(n_items - 1)
+    errors = np.broadcast_to(np.maximum(largest, students), t.shape[1:]).reshape(mean.shape)
+    reach = np.where(differ, errors, 0) * spread
     return mean, mean - reach, mean + reach
 
 
@@ -125,17 +105,21 @@ def jackknife_interval(estimate: float, left_out: np.ndarray, confidence: float 
     return estimate - reach, estimate + reach
 
 
-def wilson_interval(share: float, n_items: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Score interval (low, high; 0 to 1) of a ``share`` (0 to 1) of ``n_items`` independent trials (Wilson 1927).
+def wilson_interval(
+    share: float | np.ndarray, n_items: int | np.ndarray, confidence: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score interval (low, high; 0 to 1) of each ``share`` (0 to 1) of ``n_items`` independent trials (Wilson 1927).
 
     Unlike a bootstrap it keeps a width where all trials agree. Unlike :func:`scipy.stats.binomtest` it takes any
-    share, such as that of pairs of which one answer in two is right. ``n_items`` is at least 1; a NaN share gives NaN.
+    share, such as that of pairs of which one answer in two is right, and arrays. NaN with fewer than two items, or
+    for a NaN share.
     """
-    z = float(stats.norm.ppf((1 + confidence) / 2))
-    center = (share + z**2 / (2 * n_items)) / (1 + z**2 / n_items)
-    reach = z / (1 + z**2 / n_items) * float(np.sqrt(share * (1 - share) / n_items + z**2 / (4 * n_items**2)))
+    n = np.where(np.asarray(n_items) > 1, n_items, np.nan)
+    z = stats.norm.ppf((1 + confidence) / 2)
+    center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     low, high = np.clip([center - reach, center + reach], 0, 1)
-    return float(low), float(high)
+    return low, high
 
 
 def number_text(value: float, form: str = "+.3f") -> str:

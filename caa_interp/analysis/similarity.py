@@ -55,7 +55,7 @@ def cosine_similarity(
 
     Notes
     -----
-    ``chance`` is for one comparison: of the 28 pairs of eight unrelated vectors, about one lies beyond it. It assumes
+    ``chance`` is for one comparison: of the 28 pairs of eight unrelated vectors, one or two lie beyond it. It assumes
     that all directions are equally likely. Activations favor a few directions, so a cosine beyond ``chance`` need not
     mean that two behaviors are related. Cosines between models have a meaning only if one model was trained from the
     other, as a chat model from its base model.

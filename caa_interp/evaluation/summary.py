@@ -17,14 +17,21 @@ from caa_interp.statistics import (
     bootstrap_mean,
     check_confidence,
     rank_correlations,
-    simultaneous_mean,
     slopes,
     wilson_interval,
 )
 
 SCORES = ("p_positive", "logit_difference")
 COSTS = ("nats_per_token", "divergence", "correct")
-MEASURES = (*SCORES, *COSTS, "score")
+# The range of each, in which its interval lies.
+MEASURES = {
+    "p_positive": (0.0, 1.0),
+    "logit_difference": (-np.inf, np.inf),
+    "nats_per_token": (0.0, np.inf),
+    "divergence": (0.0, np.inf),
+    "correct": (0.0, 1.0),
+    "score": (0.0, 10.0),
+}
 # What a series of multipliers has in common, as far as a table has these columns.
 SERIES = (
     *("behavior", "baseline", "judge", "vector", "kind", "source_layer", "layer"),
@@ -51,9 +58,9 @@ def summarize(
     confidence, seed
         Confidence of the intervals, between 0 and 1; seed of the bootstrap.
     simultaneous
-        Whether the intervals of a column hold for all rows at once with this confidence (max-t bootstrap, see
-        :func:`caa_interp.statistics.simultaneous_mean`), as is needed to pick conditions out of many. Default: each
-        row's holds by itself. Fewer rows give narrower intervals, so leave out conditions that you do not need.
+        Whether the intervals of a column hold for all rows at once with this confidence, as is needed to pick
+        conditions out of many. Default: each row's holds by itself. Fewer rows give narrower intervals, so leave out
+        conditions that you do not need.
 
     Returns
     -------
@@ -78,9 +85,13 @@ def summarize(
 
     Notes
     -----
+    Intervals are those of :func:`caa_interp.statistics.bootstrap_mean`, cut off at the ends of a measure's range; that
+    of ``correct``, a share, is :func:`caa_interp.statistics.wilson_interval`. One item gives no interval: its ends are
+    NaN. Where all items of a row agree (as where steering changes no answer), that of the bootstrap has width 0.
+
     Conditions with the same items are resampled together, so that they stay paired. With k different sets of items,
     such as those of k behaviors, simultaneous intervals have confidence to the power of 1/k within each (Sidak 1967,
-    Journal of the American Statistical Association 62).
+    Journal of the American Statistical Association 62); with k rows, Wilson's in each.
     """
     measures, conditions = _check(table, confidence, seed)
     # A CSV file keeps no empty text: unsteered rows come back without operator and positions.
@@ -94,12 +105,17 @@ def summarize(
     for measure in measures:
         values = table[measure].astype(float).groupby([*(table[name] for name in keys), number], dropna=False).mean()
         wide = values.unstack(level=-1).reindex(columns=range(len(result)))
-        shown = {measure: wide}
+        least, most = MEASURES[measure]
+        shown = {measure: (wide, least, most)}
         if (unsteered >= 0).any():
-            shown[f"{measure}_change"] = wide - wide.reindex(columns=unsteered).to_numpy()  # no column is called -1
-        for name, rows in shown.items():
+            change = wide - wide.reindex(columns=unsteered).to_numpy()  # no column is called -1
+            shown[f"{measure}_change"] = (change, least - most, most - least)
+        for name, (rows, *ends) in shown.items():
             of_items = rows.groupby(level=items, dropna=False).mean().to_numpy()
             mean, low, high, n = _estimates(of_items, confidence, simultaneous, seed)
+            if name == "correct":
+                low, high = wilson_interval(mean, n, confidence ** (1 / len(n)) if simultaneous else confidence)
+            low, high = np.clip([low, high], *ends)
             estimates |= {name: mean, f"{name}_low": low, f"{name}_high": high, f"{name}_n": n}
         counts.append(estimates[f"{measure}_n"])
     result = result.assign(**estimates, n=np.max(counts, axis=0))
@@ -182,11 +198,12 @@ def steerability(table: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0
     for measure in ("slope", "rank_correlation"):
         wide = per_item[measure].groupby([*items, number], dropna=False).first().unstack(level=-1).to_numpy()
         mean, low, high, n = _estimates(wide, confidence, False, seed)
+        if measure == "rank_correlation":
+            low, high = np.clip([low, high], -1, 1)
         result = result.assign(**{measure: mean, f"{measure}_low": low, f"{measure}_high": high})
     shares = (per_item["slope"] < 0).astype(float).where(per_item["slope"].notna()).groupby(number).mean().to_numpy()
-    counted = zip(shares.tolist(), n.tolist(), strict=True)
-    ends = np.array([wilson_interval(share, max(of, 1), confidence) for share, of in counted])
-    result = result.assign(share_against=shares, share_against_low=ends[:, 0], share_against_high=ends[:, 1])
+    low, high = wilson_interval(shares, n, confidence)
+    result = result.assign(share_against=shares, share_against_low=low, share_against_high=high)
     return result.assign(n=n, confidence=confidence)
 
 
@@ -335,10 +352,10 @@ def _estimates(values: np.ndarray, confidence: float, simultaneous: bool, seed: 
         together.setdefault(there[:, column].tobytes(), []).append(column)
     sets = [(there[:, columns[0]], columns) for columns in together.values()]
     within = confidence ** (1 / max(1, sum(own.sum() > 1 for own, _ in sets))) if simultaneous else confidence
-    interval = simultaneous_mean if simultaneous else bootstrap_mean
     found = np.empty((3, values.shape[1]))
     for own, columns in sets:
-        found[:, columns] = interval(values[np.ix_(own, columns)], np.random.default_rng(seed), within)
+        generator = np.random.default_rng(seed)
+        found[:, columns] = bootstrap_mean(values[np.ix_(own, columns)], generator, within, simultaneous=simultaneous)
     return [*found, there.sum(axis=0)]
 
 

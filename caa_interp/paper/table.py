@@ -34,9 +34,10 @@ def compare(summary: pd.DataFrame, layer: int, published: paper.PublishedModel |
 
     Notes
     -----
-    The tolerance of a cell is 0.005, half a unit of the paper's last decimal, plus half the width of the measured
-    interval: the sampling error of a mean over so many items. About one cell in 20 lies outside by chance if both are
-    draws from one population; with the paper's own items and model most should agree to the second decimal.
+    The tolerance of a cell is 0.005, half a unit of the paper's last decimal, plus the square root of 2 times the
+    longer side of the measured interval (which is cut off at 0 and 1): the sampling error of the difference of two
+    means over so many items each. If the two are draws from one population, about one cell in 20 lies outside by
+    chance. With the paper's own items and model most should agree to the second decimal.
 
     Steered cells are judged only if all of the paper's behaviors are there: else norms are matched to another mean.
     """
@@ -55,7 +56,8 @@ def compare(summary: pd.DataFrame, layer: int, published: paper.PublishedModel |
     cells["measured"] = rows["p_positive"]
     cells["low"], cells["high"] = rows["p_positive_low"], rows["p_positive_high"]
     cells["difference"] = cells["measured"] - cells["paper"]
-    tolerance = paper.ROUNDING + (cells["high"] - cells["low"]) / 2
+    reach = np.maximum(cells["high"] - cells["measured"], cells["measured"] - cells["low"])
+    tolerance = paper.ROUNDING + np.sqrt(2) * reach
     cells["tolerance"] = tolerance.where(cells["paper"].notna())
     judged = cells["tolerance"].notna() & ((cells["multiplier"] == 0) | unit_is_the_papers)
     within = (cells["difference"].abs() <= cells["tolerance"] + 1e-9).astype("boolean")

@@ -1,6 +1,7 @@
 """Intervals cover as often as they say, and slopes are least squares."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ from caa_interp.statistics import (
     bootstrap_mean,
     jackknife_interval,
     rank_correlations,
-    simultaneous_mean,
     slopes,
     wilson_interval,
 )
+
+together = partial(bootstrap_mean, simultaneous=True)
 
 
 @pytest.mark.parametrize(("n_items", "confidence"), [(8, 0.95), (30, 0.95), (30, 0.8), (50, 0.5)])
@@ -176,7 +178,7 @@ def test_without_an_effect_intervals_hold_zero_at_their_rate(n_items, n_conditio
     # Conditions of an item go together, so that they count for less than their number; skewed means are off a little.
     assert abs(single - 0.95) < 3 * error + (0.02 if draw is skewed else 0)
     assert all_of_them < 0.85
-    _, all_of_them = coverage(simultaneous_mean, data)
+    _, all_of_them = coverage(together, data)
     assert abs(all_of_them - 0.95) < 3 * error + 0.01
 
 
@@ -189,7 +191,7 @@ def test_planted_effects_are_found_and_power_grows_with_the_number_of_items():
         found = []
         for number in range(100):
             values = planted + no_effect(generator, n_items, 20, 0.3, normal)
-            _, low, high = simultaneous_mean(values, np.random.default_rng(number), n_resamples=400)
+            _, low, high = together(values, np.random.default_rng(number), n_resamples=400)
             found.append(np.sign((low > 0) * 1.0 - (high < 0) * 1.0))
         found = np.array(found)
         power.append((found == np.sign(planted))[:, planted != 0].mean())
@@ -202,7 +204,7 @@ def test_planted_effects_are_found_and_power_grows_with_the_number_of_items():
 
 def test_simultaneous_intervals_are_those_of_the_literal_max_t():
     values = np.random.default_rng(0).exponential(size=(12, 3))
-    mean, low, high = simultaneous_mean(values, np.random.default_rng(5), 0.9, n_resamples=200)
+    mean, low, high = together(values, np.random.default_rng(5), 0.9, n_resamples=200)
     counts = np.random.default_rng(5).multinomial(12, np.full(12, 1 / 12), size=200)
     largest = []
     for drawn in counts:
@@ -217,7 +219,7 @@ def test_one_condition_has_about_students_interval():
     from scipy import stats
 
     values = np.random.default_rng(0).normal(size=40)
-    mean, low, high = simultaneous_mean(values, np.random.default_rng(1), n_resamples=20_000)
+    mean, low, high = together(values, np.random.default_rng(1), n_resamples=20_000)
     expected = stats.t.interval(0.95, 39, loc=values.mean(), scale=stats.sem(values))
     assert (low, high) == pytest.approx(expected, abs=0.05 * (expected[1] - expected[0]))
     assert low < mean < high
@@ -225,15 +227,15 @@ def test_one_condition_has_about_students_interval():
 
 def test_the_same_condition_many_times_costs_nothing():
     values = np.random.default_rng(0).normal(size=(30, 1))
-    alone, repeated = (simultaneous_mean(v, np.random.default_rng(1)) for v in (values, np.tile(values, 50)))
+    alone, repeated = (together(v, np.random.default_rng(1)) for v in (values, np.tile(values, 50)))
     np.testing.assert_allclose(np.array(repeated), np.tile(np.array(alone), 50))
 
 
 def test_conditions_without_spread_or_value_do_not_widen_the_others():
     values = np.random.default_rng(0).normal(size=(30, 2))
-    alone = np.array(simultaneous_mean(values, np.random.default_rng(1)))
+    alone = np.array(together(values, np.random.default_rng(1)))
     idle = np.column_stack([values, np.full(30, 0.1), np.zeros(30), np.full(30, np.nan)])
-    beside = np.array(simultaneous_mean(idle, np.random.default_rng(1)))
+    beside = np.array(together(idle, np.random.default_rng(1)))
     np.testing.assert_allclose(beside[:, :2], alone)
     np.testing.assert_allclose(beside[:, 2:], np.tile([0.1, 0.0, np.nan], (3, 1)))
 
@@ -244,16 +246,16 @@ def test_one_condition_with_an_outlier_does_not_make_the_others_useless():
     spoilt = np.column_stack([values, 1e-9 * generator.normal(size=50) + (np.arange(50) == 0)])
     widths = []
     for given in (values, spoilt):
-        _, low, high = simultaneous_mean(given, np.random.default_rng(1))
+        _, low, high = together(given, np.random.default_rng(1))
         widths.append((high - low)[:2])
     assert (widths[1] < 2 * widths[0]).all()
 
 
 def test_simultaneous_intervals_of_one_item_or_none():
-    mean, low, high = simultaneous_mean(np.array([[1.0, 2.0]]), np.random.default_rng(0))
+    mean, low, high = together(np.array([[1.0, 2.0]]), np.random.default_rng(0))
     np.testing.assert_array_equal(mean, [1.0, 2.0])
     assert np.isnan([low, high]).all()
-    assert np.isnan(simultaneous_mean(np.zeros((0, 2)), np.random.default_rng(0))).all()
+    assert np.isnan(together(np.zeros((0, 2)), np.random.default_rng(0))).all()
 
 
 # Rank correlations

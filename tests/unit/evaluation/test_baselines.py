@@ -212,10 +212,14 @@ def test_changes_are_from_the_model_as_it_is_paired_over_items():
     for (baseline, multiplier), row in summary.iterrows():
         scores = np.array(SCORES[baseline][multiplier])
         change = scores - np.array(SCORES["none"][0.0])
-        for measure, factor in (("logit_difference", 1.0), ("p_positive", 0.1)):
-            for name, values in ((measure, scores), (f"{measure}_change", change)):
-                mean, low, high = bootstrap_mean(factor * values, np.random.default_rng(0))
-                assert row[[name, f"{name}_low", f"{name}_high"]].tolist() == pytest.approx([mean, low, high])
+        for measure, factor, least, most in (("logit_difference", 1.0, -np.inf, np.inf), ("p_positive", 0.1, 0, 1)):
+            for name, values, ends in (
+                (measure, scores, (least, most)),
+                (f"{measure}_change", change, (least - most, most - least)),
+            ):
+                mean, *interval = bootstrap_mean(factor * values, np.random.default_rng(0))
+                expected = [mean, *np.clip(interval, *ends)]
+                assert row[[name, f"{name}_low", f"{name}_high"]].tolist() == pytest.approx(expected)
     assert summary.loc[("prompt <b>", 1.0), "logit_difference_change"] == pytest.approx(8 / 3)
     assert summary.loc[("none", 0.0), "logit_difference_change_high"] == 0
 

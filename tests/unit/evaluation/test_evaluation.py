@@ -9,7 +9,7 @@ import pytest
 
 import caa_interp as caa
 from caa_interp.evaluation.summary import choose_condition, item_slopes
-from caa_interp.statistics import simultaneous_mean
+from caa_interp.statistics import bootstrap_mean
 from tests.oracles import definition
 
 MULTIPLIERS = (-1.0, 0.0, 1.5)
@@ -436,7 +436,7 @@ def test_simultaneous_intervals_of_a_summary_are_those_of_its_columns():
         assert set(zip(summary["confidence"], summary["simultaneous"], strict=True)) == {(0.9, simultaneous)}
     wide = table.pivot(index="item", columns=["vector", "multiplier"], values="logit_difference")
     change = wide.loc[:, wide.columns] - wide.loc[:, [(vector, 0.0) for vector, _ in wide.columns]].to_numpy()
-    _, low, high = simultaneous_mean(change.to_numpy(), np.random.default_rng(0), 0.9)
+    _, low, high = bootstrap_mean(change.to_numpy(), np.random.default_rng(0), 0.9, simultaneous=True)
     np.testing.assert_allclose(joint["logit_difference_change_low"], low)
     np.testing.assert_allclose(joint["logit_difference_change_high"], high)
     np.testing.assert_allclose(joint["logit_difference_change"], single["logit_difference_change"])

@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 import caa_interp as caa
 from caa_interp.evaluation.summary import MEASURES, quantity
-from caa_interp.statistics import bootstrap_mean
+from caa_interp.statistics import bootstrap_mean, wilson_interval
 
 
 def scored(items, multiplier=1.0, **columns):
@@ -126,19 +126,21 @@ def test_baselines_of_several_vectors_are_compared_with_the_bare_model():
     }
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    st.dictionaries(
-        st.tuples(st.sampled_from("ab"), st.sampled_from([0.0, 1.0, 2.0]), st.integers(0, 4), st.sampled_from("AB")),
-        st.one_of(st.floats(-5, 5, width=16), st.just(np.nan)),
-        min_size=1,
-    ),
-    st.sampled_from(MEASURES),
+KEYS = ["vector", "multiplier", "item", "order"]
+# Values of (vector, multiplier, item, order), of which any may be NaN or have no row.
+gaps = st.dictionaries(
+    st.tuples(st.sampled_from("ab"), st.sampled_from([0.0, 1.0, 2.0]), st.integers(0, 4), st.sampled_from("AB")),
+    st.one_of(st.floats(0, 1, width=16), st.just(np.nan)),
+    min_size=1,
 )
+
+
+@settings(max_examples=60, deadline=None)
+@given(gaps, st.sampled_from(sorted(MEASURES)))
 def test_a_summary_is_that_of_its_definition(values, measure):
     """Condition by condition, item by item, in plain Python."""
     rows = [(*key, value) for key, value in values.items()]
-    table = pd.DataFrame(rows, columns=["vector", "multiplier", "item", "order", measure]).assign(layer=0)
+    table = pd.DataFrame(rows, columns=[*KEYS, measure]).assign(layer=0)
 
     def items(vector, multiplier, compared=None):
         """Means over the orders that have a value (in both), of the value or of its change."""
@@ -154,19 +156,76 @@ def test_a_summary_is_that_of_its_definition(values, measure):
             found += [sum(there) / len(there)] if there else []
         return found
 
-    def expected(numbers):
-        return [*bootstrap_mean(np.array(numbers), np.random.default_rng(0)), len(numbers)]
+    def expected(numbers, least, most, is_share=False):
+        mean, *ends = bootstrap_mean(np.array(numbers), np.random.default_rng(0))
+        ends = wilson_interval(mean, len(numbers)) if is_share else np.clip(ends, least, most)
+        return [mean, *ends, len(numbers)]
 
+    least, most = MEASURES[measure]
     summary = caa.summarize(table)
     assert len(summary) == len({key[:2] for key in values})
     for row in summary.to_dict("records"):
         own = items(row["vector"], row["multiplier"])
         found = [row[f"{measure}{end}"] for end in ("", "_low", "_high", "_n")]
-        np.testing.assert_allclose(found, expected(own), atol=1e-12)
+        np.testing.assert_allclose(found, expected(own, least, most, measure == "correct"), atol=1e-12)
         assert row["n"] == len(own)
         if f"{measure}_change" in row:
             changes = items(row["vector"], row["multiplier"], compared=0.0)
             found = [row[f"{measure}_change{end}"] for end in ("", "_low", "_high", "_n")]
-            np.testing.assert_allclose(found, expected(changes), atol=1e-12)
+            np.testing.assert_allclose(found, expected(changes, least - most, most - least), atol=1e-12)
     has_unsteered = any(multiplier == 0 for _, multiplier, _, _ in values)
     assert (f"{measure}_change" in summary) == has_unsteered
+
+
+places = st.tuples(st.integers(0, 1), st.integers(0, 2), st.integers(0, 4), st.integers(0, 1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 99), st.sets(places, max_size=20))
+def test_slopes_are_those_of_the_items_that_have_all_multipliers(seed, missing):
+    scores = np.random.default_rng(seed).normal(size=(2, 3, 5, 2))  # vector, multiplier, item, order
+    for place in missing:
+        scores[place] = np.nan
+    table = pd.DataFrame(np.argwhere(np.ones(scores.shape)), columns=KEYS)
+    table = table.assign(logit_difference=scores.ravel(), p_positive=0.5, layer=0)
+    # What is missing is NaN in one order, and has no row in the other.
+    table = table[table["logit_difference"].notna() | (table["order"] == 0)].replace({"vector": {0: "a", 1: "b"}})
+    whole = ~np.isnan(scores).any(axis=1)
+    for row, own, there in zip(caa.steerability(table).to_dict("records"), scores, whole, strict=True):
+        items = [own[:, item, there[item]].mean(axis=1) for item in range(5) if there[item].any()]
+        slopes = np.array([np.polyfit([0, 1, 2], item, 1)[0] for item in items])
+        found = [row["slope"], row["slope_low"], row["slope_high"], row["n"]]
+        np.testing.assert_allclose(found, [*bootstrap_mean(slopes, np.random.default_rng(0)), len(slopes)])
+        share = np.mean(slopes < 0) if len(slopes) else np.nan
+        found = [row[f"share_against{end}"] for end in ("", "_low", "_high")]
+        np.testing.assert_allclose(found, [share, *wilson_interval(share, len(slopes))])
+
+
+@pytest.mark.parametrize(("measure", "ends"), [("p_positive", (0, 1)), ("divergence", (0, np.inf)), ("score", (0, 10))])
+def test_an_interval_stays_in_the_range_of_its_measure(measure, ends):
+    values = np.array([0.0, 0.0, 0.001, 1.0])
+    for scores in (values, ends[1] - values if np.isfinite(ends[1]) else values):
+        table = scored(dict(enumerate(scores))).drop(columns=["logit_difference", "p_positive"])
+        row = caa.summarize(table.assign(**{measure: scores})).iloc[0]
+        assert ends[0] <= row[f"{measure}_low"] < row[measure] < row[f"{measure}_high"] <= ends[1]
+
+
+def test_right_answers_alone_do_not_make_a_share_certain():
+    table = scored(dict.fromkeys(range(5), 1.0)).assign(correct=1.0)
+    single, joint = (
+        caa.summarize(pd.concat([table, table.assign(multiplier=2.0)]), simultaneous=simultaneous)
+        for simultaneous in (False, True)
+    )
+    assert single["correct_low"].tolist() == pytest.approx([wilson_interval(1.0, 5)[0]] * 2)
+    assert (joint["correct_low"] < single["correct_low"]).all()
+    assert (single["correct_high"] == 1).all()
+
+
+def test_one_item_gives_no_interval():
+    table = pd.concat([scored({0: 1.0}, m).assign(correct=m, divergence=m, score=m) for m in (0.0, 1.0)])
+    for summary in (caa.summarize(table), caa.summarize(table, simultaneous=True), caa.steerability(table)):
+        assert (summary["n"] == 1).all()
+        ends = summary.filter(regex="_(low|high)$")
+        assert len(ends.columns) >= 6
+        assert ends.isna().all(axis=None)
+        assert summary[[name.removesuffix("_low") for name in ends if name.endswith("_low")]].notna().all(axis=None)

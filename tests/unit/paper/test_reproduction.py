@@ -1,6 +1,7 @@
 """The paper's numbers, its question sets in a folder, and measuring its tables again."""
 
 import json
+import math
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -226,30 +227,45 @@ def test_a_malformed_file_names_its_behavior(data):
 
 
 def test_a_cell_is_compared():
-    found = compare(summary_of(lambda name, place: exact(name, place) + 0.02 * place, 0.03), 13, paper.LLAMA_2_7B_CHAT)
+    found = compare(summary_of(lambda name, place: exact(name, place) + 0.03 * place, 0.03), 13, paper.LLAMA_2_7B_CHAT)
     assert list(found)[:5] == ["behavior", "layer", "multiplier", "n", "paper"]
     assert list(found)[5:] == ["measured", "low", "high", "difference", "tolerance", "within"]
     assert len(found) == 21
     cell = found[(found["behavior"] == "refusal") & (found["multiplier"] == 1)].iloc[0]
     assert cell["paper"] == 0.89
-    assert cell["measured"] == pytest.approx(0.93)
-    assert cell["difference"] == pytest.approx(0.04)
-    # Half a unit of the second decimal, and half of an interval from 0.90 to 0.96.
-    assert cell["tolerance"] == pytest.approx(0.005 + 0.03)
+    assert cell["measured"] == pytest.approx(0.95)
+    assert cell["difference"] == pytest.approx(0.06)
+    # Half a unit of the second decimal, and half of an interval from 0.92 to 0.98 for each of two means.
+    assert cell["tolerance"] == pytest.approx(0.005 + 0.03 * math.sqrt(2))
     assert found["within"].tolist() == [True, True, False] * 7
 
 
-@pytest.mark.parametrize(("difference", "within"), [(0.105, True), (-0.105, True), (0.106, False), (-0.106, False)])
+@pytest.mark.parametrize(("difference", "within"), [(0.146, True), (-0.146, True), (0.147, False), (-0.147, False)])
 def test_the_edge_of_the_tolerance(difference, within):
     found = compare(summary_of(lambda *cell: exact(*cell) + difference, 0.1), 13, paper.LLAMA_2_7B_CHAT)
     assert found["within"].eq(within).all()
 
 
-def test_the_tolerance_follows_the_interval_not_its_middle():
+@pytest.mark.parametrize(("end", "further"), [("high", 0.1), ("low", -0.1)])
+def test_the_tolerance_is_that_of_the_longer_side(end, further):
     summary = summary_of(exact, 0.1)
-    summary["p_positive_high"] += 0.1
+    summary[f"p_positive_{end}"] += further
     found = compare(summary, 13, paper.LLAMA_2_7B_CHAT)
-    assert found["tolerance"].tolist() == pytest.approx([0.155] * 21)
+    assert found["tolerance"].tolist() == pytest.approx([0.005 + 0.2 * math.sqrt(2)] * 21)
+
+
+def test_one_cell_in_twenty_of_two_draws_lies_outside():
+    generator = np.random.default_rng(0)
+    axes = [paper.BEHAVIORS, paper.MULTIPLIERS, range(50)]
+    table = pd.MultiIndex.from_product(axes, names=["behavior", "multiplier", "item"]).to_frame(index=False)
+    within = []
+    for _ in range(12):
+        theirs, ours = generator.beta(3, 2, size=(2, 7, 3, 50))
+        choices = dict(zip(paper.BEHAVIORS, theirs.mean(axis=-1).round(2).tolist(), strict=True))
+        summary = caa.summarize(table.assign(layer=13, p_positive=ours.ravel()))
+        within += compare(summary, 13, replace(paper.LLAMA_2_7B_CHAT, choices=choices))["within"].tolist()
+    # A little less for the rounding of the paper's numbers.
+    assert 0.01 < 1 - np.mean(within) < 0.05 + 2 * math.sqrt(0.05 * 0.95 / len(within))
 
 
 def test_steered_cells_of_some_behaviors_are_not_judged():
@@ -288,7 +304,7 @@ def test_the_printed_table():
     lines = printable(found).to_string(index=False).splitlines()
     columns = "behavior layer multiplier paper measured (95 % interval) difference tolerance within tolerance?"
     assert lines[0].split() == columns.split()
-    assert " ".join(lines[1].split()) == ("coordinate-other-ais 13 -1 0.15 -0.050 (-0.150 to 0.050) -0.200 0.105 NO")
+    assert " ".join(lines[1].split()) == ("coordinate-other-ais 13 -1 0.15 -0.050 (-0.150 to 0.050) -0.200 0.146 NO")
     assert lines[2].split()[2:4] == ["0", "0.30"]
     assert lines[3].split()[2:4] == ["+1", "0.75"]
     assert len(lines) == 22
