@@ -106,11 +106,11 @@ def summarize(
         values = table[measure].astype(float).groupby([*(table[name] for name in keys), number], dropna=False).mean()
         wide = values.unstack(level=-1).reindex(columns=range(len(result)))
         least, most = MEASURES[measure]
-        shown = {measure: (wide, least, most)}
+        shown = {measure: (wide, (least, most))}
         if (unsteered >= 0).any():
             change = wide - wide.reindex(columns=unsteered).to_numpy()  # no column is called -1
-            shown[f"{measure}_change"] = (change, least - most, most - least)
-        for name, (rows, *ends) in shown.items():
+            shown[f"{measure}_change"] = (change, (least - most, most - least))
+        for name, (rows, ends) in shown.items():
             of_items = rows.groupby(level=items, dropna=False).mean().to_numpy()
             mean, low, high, n = _estimates(of_items, confidence, simultaneous, seed)
             if name == "correct":

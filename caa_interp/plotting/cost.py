@@ -47,7 +47,7 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
     fig = theme.figure(
         theme.escape(title),
         f"layer {layer}; mean over n = {theme.counts(n for rows in shown.values() for n in rows['n'])} items, "
-        f"{theme.confidence(next(iter(shown.values())))} intervals",
+        f"{theme.interval(next(iter(shown.values())))}",
         height=430,
         width=130 + 330 * len(shown),
         margin={"l": 90, "t": 90, "b": 120 if len(looks) > 1 else 80},

@@ -49,7 +49,7 @@ def plot_dose_response(
         raise InputError(f"table: it holds behaviors {names}; give the rows of one, or use plot_dose_responses.")
     layer = theme.one_layer(summary["layer"], layer)
     rows = summary[summary["layer"] == layer]
-    subtitle = f"layer {layer}, mean over {theme.counts(rows['n'])} pairs, {_interval(summary)}"
+    subtitle = f"layer {layer}, mean over {theme.counts(rows['n'])} pairs, {theme.interval(rows)}"
     fig = theme.figure("Response to the multiplier", subtitle, showlegend=True, legend=theme.LEGEND_BELOW)
     fig.add_traces(_traces(rows, measure, control))
     fig.update_xaxes(title={"text": theme.MULTIPLIER, "font": {"size": 14}})
@@ -78,7 +78,7 @@ def plot_dose_responses(
     n_rows, n_bands = shape(len(rows))[0], summary.loc[summary["kind"].isin(kinds), "kind"].nunique()
     fig = theme.figure(
         "Response to the multiplier",
-        f"mean over {theme.counts(summary['n'])} held-out pairs of each behavior, {_interval(summary)}",
+        f"mean over {theme.counts(summary['n'])} held-out pairs of each behavior, {theme.interval(summary)}",
         height=180 + 215 * n_rows + _ENTRY * n_bands,
         margin={"l": 100, "r": 16, "t": 110, "b": 75 + _ENTRY * n_bands},
         legend=theme.LEGEND_BELOW,
@@ -151,8 +151,3 @@ def _band(rows: pd.DataFrame, shown: str, place: int, name: str) -> go.Scatter:
 def _axis_title(summary: pd.DataFrame, measure: str) -> str:
     change = "change in " if shown_column(summary, measure) != measure else ""
     return change + theme.with_unit(*quantity(summary, measure))
-
-
-def _interval(summary: pd.DataFrame) -> str:
-    joint = "simultaneous" in summary and summary["simultaneous"].iloc[0]
-    return f"{theme.confidence(summary)} {'simultaneous ' if joint else ''}interval"

@@ -67,12 +67,18 @@ def line(
 
 
 def band(x: Iterable[float], low: Iterable[float], high: Iterable[float], color: str, **options: Any) -> go.Scatter:
-    """Area between two lines."""
-    x, low, high = list(x), list(low), list(high)
+    """Area between two lines, one polygon for each stretch in which both are defined."""
+    rows = pd.DataFrame({"x": list(x), "low": list(low), "high": list(high)})
+    there = rows.notna().all(axis=1)
+    outline: list[tuple[float | None, float | None]] = []
+    for _, part in rows[there].groupby((~there).cumsum()[there]):
+        back = part[::-1]
+        outline += [(None, None)] if outline else []
+        outline += [*zip(part["x"], part["high"], strict=True), *zip(back["x"], back["low"], strict=True)]
     return go.Scatter(
         {
-            "x": [*x, *x[::-1]],
-            "y": [*high, *low[::-1]],
+            "x": [at for at, _ in outline],
+            "y": [height for _, height in outline],
             "fill": "toself",
             "fillcolor": color,
             "mode": "lines",

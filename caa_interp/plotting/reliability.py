@@ -51,12 +51,12 @@ def plot_reliability(
         theme.check_table(one, {"layer", "n", "confidence", *(name for name, *_ in _PANELS)}, _SOURCE)
     panels_of = [panel for panel in _PANELS if any(one[panel[0]].notna().any() for one in tables.values())]
     several = len(tables) > 1
-    known = theme.confidence(next(iter(tables.values())))
     full = len(panels_of) % _N_COLUMNS == 0
     fig = theme.figure(
         theme.escape(title),
         f"n = {theme.counts(n for one in tables.values() for n in one['n'])} pairs, each compared with the "
-        f"others; bands: {known} intervals, or {known} of splits for split halves; dotted: nothing in common",
+        f"others; bands: {theme.interval(pd.concat(tables.values()))}, or as many of the splits in halves; "
+        "dotted: nothing in common",
         height=640 if several and full else 580,
         width=1000,
         showlegend=several,
@@ -71,10 +71,10 @@ def plot_reliability(
     ordered = {label: one.sort_values("layer") for label, one in tables.items()}
     for index, ((name, _, unit, nothing), place) in enumerate(zip(panels_of, places, strict=True)):
         for label, one in ordered.items():
-            for part in _defined(one, name):
+            if f"{name}_low" in one:
                 color = theme.faded(looks[label].color, 0.06 if several else 0.18)
-                ends = (part[f"{name}_low"], part[f"{name}_high"])
-                fig.add_trace(band(part["layer"], *ends, color, legendgroup=label), **place)
+                ends = (one[f"{name}_low"], one[f"{name}_high"])
+                fig.add_trace(band(one["layer"], *ends, color, legendgroup=label), **place)
         for label, one in ordered.items():
             style, extra = looks[label], theme.escape(label)
             fig.add_scatter(
@@ -97,12 +97,3 @@ def plot_reliability(
         if index + _N_COLUMNS >= len(panels_of):
             fig.update_xaxes(title_text=theme.LAYER, title_standoff=4, **place)
     return fig.update_xaxes(**_SMALL).update_yaxes(**_SMALL)
-
-
-def _defined(table: pd.DataFrame, name: str) -> list[pd.DataFrame]:
-    """Stretches of layers that have an interval: a polygon cannot hold a gap."""
-    ends = [f"{name}_low", f"{name}_high"]
-    if not set(ends) <= set(table):
-        return []
-    there = table[ends].notna().all(axis=1)
-    return [part for _, part in table[there].groupby((~there).cumsum()[there])]

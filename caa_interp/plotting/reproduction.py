@@ -36,7 +36,7 @@ def plot_reproduction(comparison: pd.DataFrame) -> go.Figure:
     published = comparison["paper"].notna()
     fig = theme.figure(
         f"Multiple-choice table at layer {comparison['layer'].iloc[0]}",
-        f"mean over {theme.counts(comparison['n'])} test items, 95 % interval"
+        f"mean over {theme.counts(comparison['n'])} test items, {theme.interval(comparison)}"
         + ("" if published.any() else "; no published numbers for this model"),
         height=190 + 74 * len(behaviors),
         margin={"b": 110},
@@ -89,7 +89,7 @@ def plot_layer_sweep(summary: pd.DataFrame, comparison: pd.DataFrame, *, behavio
         raise InputError(f"behavior: {behavior!r} is not in the table; it holds {list(summary['behavior'].unique())}.")
     fig = theme.figure(
         f"{theme.escape(behavior)}: layer sweep",
-        f"mean over {theme.counts(rows['n'])} test items, 95 % interval",
+        f"mean over {theme.counts(rows['n'])} test items, {theme.interval(rows)}",
         height=430,
         margin={"b": 105},
         legend=theme.LEGEND_BELOW,

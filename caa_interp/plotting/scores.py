@@ -51,7 +51,7 @@ def _label(column: str, value: object) -> str:
 
 
 def _subtitle(summary: pd.DataFrame, fixed: str, n_series: int) -> str:
-    parts = [f"mean over n = {theme.counts(summary['n'])} prompts, {theme.confidence(summary)} bootstrap interval"]
+    parts = [f"mean over n = {theme.counts(summary['n'])} prompts, {theme.interval(summary)}"]
     unread = int(summary["n_unparseable"].sum())
     if unread:
         parts.append(f"{unread} replies without a score left out")

@@ -21,7 +21,8 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
     Returns
     -------
     plotly.graph_objects.Figure
-        One row per vector, one column per measured behavior; a slope whose interval includes zero is in parentheses.
+        One row per vector, one column per measured behavior; a slope whose interval does not exclude zero, or that has
+        none, is in parentheses.
     """
     theme.check_table(table, ["behavior", "vector", "layer"], "caa_interp.evaluation.side_effects")
     effects = table if "slope_low" in table else steerability(table)
@@ -44,8 +45,8 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
     at = f"layer {layers.iloc[0]}; " if layers.nunique() == 1 else ""
     fig = theme.figure(
         theme.escape(title),
-        f"{at}n = {theme.counts(effects['n'])} pairs per column; in parentheses: the "
-        f"{theme.confidence(effects)} interval includes zero",
+        f"{at}n = {theme.counts(effects['n'])} pairs per column; {theme.interval(effects)}; "
+        "in parentheses: it does not exclude zero",
         height=max(440, 190 + 46 * len(rows)),  # the least that the title of the color bar needs
         width=max(560, 330 + 86 * len(columns)),
         margin={"l": 20, "r": 20, "t": 90, "b": 20},

@@ -60,7 +60,7 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
     name, unit = quantity(table, "logit_difference")
     fig = theme.figure(
         theme.escape(title),
-        f"points: mean slope over held-out pairs with its {theme.confidence(table)} interval{theme.escape(ticks_of)}",
+        f"points: mean slope over held-out pairs, {theme.interval(drawn)}{theme.escape(ticks_of)}",
         height=180 + 37 * len(order),
         width=560 + 440 * (len(titles) - 1) if len(titles) > 1 else None,
         showlegend=False,

@@ -131,9 +131,13 @@ def intervals(rows: pd.DataFrame, name: str) -> list[str]:
     return [interval_text(*row) for row in zip(*(rows[f"{name}{end}"] for end in ("", "_low", "_high")), strict=True)]
 
 
-def confidence(table: pd.DataFrame) -> str:
-    """Confidence of a table's intervals, in percent."""
-    return f"{100 * (table['confidence'].iloc[0] if 'confidence' in table else 0.95):g} %"
+def interval(table: pd.DataFrame) -> str:
+    """What the intervals of a table are, such as ``"95 % interval"``, or that it has none."""
+    if (table["n"] < 2).all():
+        return "one item gives no interval"
+    confidence = table["confidence"].iloc[0] if "confidence" in table else 0.95
+    joint = "simultaneous" in table and table["simultaneous"].iloc[0]
+    return f"{100 * confidence:g} % {'simultaneous ' if joint else ''}interval"
 
 
 def counts(numbers: Iterable[float]) -> str:

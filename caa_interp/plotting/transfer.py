@@ -6,11 +6,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
-from caa_interp.evaluation.summary import SCORES, quantity, steerability
+from caa_interp.evaluation.summary import quantity, steerability
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import line, signed_map, thinned
-
-_COLUMNS = ("item", "order", "vector", "source_layer", "layer", "multiplier", *SCORES)
 
 
 def plot_transfer(table: pd.DataFrame) -> go.Figure:
@@ -19,7 +17,8 @@ def plot_transfer(table: pd.DataFrame) -> go.Figure:
     Parameters
     ----------
     table
-        Result of :func:`caa_interp.analysis.transfer`, with at least two multipliers.
+        Result of :func:`caa_interp.analysis.transfer`, with at least two multipliers, or its
+        :func:`caa_interp.steerability`.
 
     Returns
     -------
@@ -29,8 +28,8 @@ def plot_transfer(table: pd.DataFrame) -> go.Figure:
         cells whose 95 % interval excludes zero, each by itself: of 100 cells without any effect, about 5 get one.
         With one source layer: a line over the layers, with intervals; with one layer: a line over the source layers.
     """
-    theme.check_table(table, _COLUMNS, "caa_interp.analysis.transfer")
-    rows = steerability(table)
+    theme.check_table(table, ("vector", "source_layer", "layer"), "caa_interp.analysis.transfer")
+    rows = table if "slope_low" in table else steerability(table)
     if rows["vector"].nunique() > 1:
         raise InputError(f"table: it holds vectors {list(rows['vector'].unique())}; give the rows of one.")
     measure, unit = quantity(rows, "logit_difference")
@@ -52,8 +51,7 @@ def _map(rows: pd.DataFrame, title: str, axis_title: str) -> go.Figure:
     cell = max(14, min(48, 460 // max(wide.shape)))
     fig = theme.figure(
         title,
-        f"mean over {theme.counts(rows['n'])} pairs; dot: {theme.confidence(rows)} interval without 0; "
-        "frame: its own layer",
+        f"mean over {theme.counts(rows['n'])} pairs, {theme.interval(rows)}; dot: it excludes 0; frame: its own layer",
         width=70 + max(340, cell * wide.shape[1]) + 150,
         height=78 + max(240, cell * wide.shape[0]) + 62,
         margin={"r": 150},
@@ -84,7 +82,7 @@ def _line(rows: pd.DataFrame, along: str, title: str, axis_title: str) -> go.Fig
     """Slope over the layers of one kind, with intervals."""
     rows = rows.sort_values(along)
     own = rows["layer"] == rows["source_layer"]
-    subtitle = f"mean over {theme.counts(rows['n'])} pairs, {theme.confidence(rows)} interval"
+    subtitle = f"mean over {theme.counts(rows['n'])} pairs, {theme.interval(rows)}"
     fig = theme.figure(title, subtitle + ("; square: its own layer" if own.any() else ""), height=460)
     marker = {
         "size": [11 if one else 7 for one in own],

@@ -422,7 +422,7 @@ def test_the_figure_names_statistics_units_n_and_confidence():
     fig = caa.plot_reliability(table(confidence=0.8), title="Mine")
     assert fig.layout.title.text.startswith("Mine<br>")
     assert "n = 9 pairs" in fig.layout.title.text
-    assert "80 % intervals" in fig.layout.title.text
+    assert "80 % interval, or" in fig.layout.title.text
     titles = [one.text for one in fig.layout.annotations]
     assert titles[:2] == ["agreement of pairs", "split halves"]
     assert "answer letter" not in titles
@@ -473,8 +473,10 @@ def test_a_missing_value_is_a_gap():
     line = lines(fig)[0]
     assert np.isnan(line.y[1])
     assert not line.connectgaps
-    first, second = bands(fig)[:2]
-    assert (list(first.x), list(second.x)) == ([3, 3], [5, 6, 6, 5])
+    first = bands(fig)[0]
+    assert list(first.x) == [3, 3, None, 5, 6, 6, 5]
+    np.testing.assert_allclose(first.y[:2], shown.loc[0, ["agreement_high", "agreement_low"]].astype(float))
+    assert first.y[2] is None
 
 
 def test_one_layer_is_a_point_and_not_an_invisible_line():

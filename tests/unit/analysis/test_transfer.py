@@ -148,6 +148,14 @@ def test_the_map_marks_slopes_that_are_not_0_and_frames_a_layer_s_own():
     assert frames == [(-0.5, 0.5, -0.5, 0.5), (1.5, 2.5, 0.5, 1.5)]
 
 
+def test_a_summary_is_drawn_as_it_is():
+    summary = caa.steerability(transfer_table(), confidence=0.5, seed=3)
+    fig = caa.plotting.plot_transfer(summary)
+    assert fig.data[0].text == caa.plotting.plot_transfer(transfer_table()).data[0].text
+    assert "50 % interval" in fig.layout.title.text
+    assert fig.data[0].z.tolist() == caa.plotting.plot_transfer(transfer_table()).data[0].z.tolist()
+
+
 def test_the_map_names_units_and_n():
     fig = caa.plotting.plot_transfer(transfer_table(n=5))
     assert fig.layout.title.text.startswith("refusal: the vector of one layer at other layers<br>")

@@ -124,7 +124,7 @@ def test_the_figure_shows_the_means_and_intervals_of_the_summary():
         np.testing.assert_allclose(line.y, summary["score"])
         np.testing.assert_allclose(line.y + line.error_y.array, summary["score_high"])
         np.testing.assert_allclose(line.y - line.error_y.arrayminus, summary["score_low"])
-        assert "90 % bootstrap interval" in fig.layout.title.text
+        assert "90 % interval" in fig.layout.title.text
 
 
 def test_the_figure_says_what_it_shows():

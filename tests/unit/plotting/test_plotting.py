@@ -6,6 +6,9 @@ import pytest
 import torch
 
 import caa_interp as caa
+from caa_interp.paper.table import compare
+from caa_interp.plotting.layer_choice import plot_layer_choice
+from caa_interp.plotting.reproduction import plot_layer_sweep, plot_reproduction
 from caa_interp.plotting.theme import BEHAVIOR_STYLES, NEGATIVE, PALETTE, POSITIVE, faded, styles
 
 LAYERS = (1, 2, 10)
@@ -207,6 +210,48 @@ def test_one_item_has_no_interval_of_width_0():
     (line,) = caa.plot_dose_response(sweep_table(layers=(2,), n=1)).data
     assert np.isnan(line.error_y.array).all()
     assert np.isnan(line.error_y.arrayminus).all()
+
+
+def one_item():
+    """A table that serves every figure of the response."""
+    table = sweep_table(n=1, multipliers=(-1.0, 0.0, 1.0), slope=lambda name, layer: 1.0).assign(
+        behavior="sycophancy", source_layer=1
+    )
+    costs = {"divergence": 0.1, "correct": 1.0, "score": 3.0}
+    return table[table["order"] == "AB"].assign(**costs)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda table: caa.plot_dose_response(table, layer=2),
+        lambda table: caa.plot_dose_responses(table[table["layer"] == 2]),
+        lambda table: caa.plot_baselines(table[table["layer"] == 2].assign(baseline="none")),
+        lambda table: caa.plot_cost(table.drop(columns="score"), layer=2),
+        lambda table: caa.plot_scores(table[table["layer"] == 2].assign(judge="strong")),
+        lambda table: caa.plot_steerability(caa.steerability(table[table["layer"] == 2])),
+        lambda table: caa.plotting.plot_side_effects(table[table["layer"] == 2]),
+        lambda table: caa.plotting.plot_transfer(table),
+        lambda table: plot_layer_choice(*[caa.steerability(table)] * 2, {"sycophancy": 2}),
+        lambda table: plot_layer_sweep(
+            caa.summarize(table), compare(caa.summarize(table), 2, None), behavior="sycophancy"
+        ),
+        lambda table: plot_reproduction(compare(caa.summarize(table), 2, None)),
+    ],
+)
+@pytest.mark.parametrize("n", [1, 2])
+def test_figures_of_one_item_say_that_it_gives_no_interval(draw, n):
+    table = pd.concat([one_item().assign(item=item) for item in range(n)])
+    fig = draw(table)
+    assert ("one item gives no interval" in fig.layout.title.text) == (n == 1)
+    assert ("95 % interval" in fig.layout.title.text) == (n > 1)
+    lines = [one for one in fig.data if one.type == "scatter"]
+    bars = [bar.array for one in lines for bar in (one.error_x, one.error_y) if bar.array is not None]
+    assert all(np.isnan(bar).all() == (n == 1) for bar in bars)
+    bands = [one for one in lines if one.fill == "toself"]
+    assert all((len(one.x) == 0) == (n == 1) for one in bands)
+    maps = [one for one in fig.data if one.type == "heatmap"]
+    assert bars or bands or all(("(" in one.text[0][0]) == (n == 1) for one in maps)
 
 
 def test_vectors_differ_in_symbol_and_dash_beside_color():

@@ -21,7 +21,8 @@ def costs(measure: str, vectors=("optimism", "random 0"), layers=(3,)) -> pd.Dat
 
 def test_each_measure_has_a_panel_with_paired_changes():
     prose, moved = costs("nats_per_token"), costs("divergence")
-    fig = caa.plot_cost(prose, moved, costs("correct"))
+    right = costs("correct").assign(correct=lambda table: table["correct"] > 5)
+    fig = caa.plot_cost(prose, moved, right)
     assert len(fig.data) == 3 * 2
     titles = [fig.layout[axis].title.text for axis in ("yaxis", "yaxis2", "yaxis3")]
     assert titles[0].startswith("change in surprise")

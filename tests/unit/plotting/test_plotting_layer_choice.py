@@ -27,7 +27,7 @@ def test_lines_bands_and_marks():
     assert list(bands[0].y) == pytest.approx([3.2, 4.2, 5.2, 4.9, 3.9, 2.9])
     assert [shape.x0 for shape in fig.layout.shapes] == [5, 3]
     assert "n = 8 validation pairs and 50 held-out pairs" in fig.layout.title.text
-    assert "90 % intervals" in fig.layout.title.text
+    assert "90 % interval, each" in fig.layout.title.text
     assert [note.text for note in fig.layout.annotations][:2] == ["a", "&lt;b&gt;"]
     assert "nats per token per multiplier" in fig.layout.annotations[-1].text
     assert [trace.name for trace in fig.data if trace.showlegend is not False] == [

@@ -56,6 +56,11 @@ def test_rows_are_sorted_and_hold_their_slopes_and_intervals():
     assert list(fig.data[1].error_x.array) == pytest.approx([0.01] * 4)
 
 
+def test_one_item_decides_nothing():
+    (verdict,) = verdicts(caa.plot_steerability(pd.DataFrame([row("alone", 0.05, half=float("nan"), n=1)]))).values()
+    assert verdict == "no interval"
+
+
 def test_controls_stand_in_the_rows_of_their_behavior():
     fig = caa.plot_steerability(TABLE)
     ticks = fig.data[0]
