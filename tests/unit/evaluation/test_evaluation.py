@@ -145,8 +145,9 @@ def test_summarize_takes_the_mean_over_orders_then_items():
     for measure in ("p_positive", "logit_difference"):
         assert (summary[f"{measure}_low"] <= summary[measure]).all()
         assert (summary[f"{measure}_high"] >= summary[measure]).all()
-    assert summary.loc[1.0, "logit_difference_low"] == pytest.approx(0.0)
-    assert summary.loc[1.0, "logit_difference_high"] == pytest.approx(3.0)
+    # Items have 3 and 0; Student's t of two items is 12.706.
+    assert summary.loc[1.0, "logit_difference_low"] == pytest.approx(1.5 - 12.706 * 1.5, abs=1e-3)
+    assert summary.loc[1.0, "logit_difference_high"] == pytest.approx(1.5 + 12.706 * 1.5, abs=1e-3)
 
 
 def test_items_that_agree_leave_no_interval():
@@ -211,9 +212,10 @@ def test_every_condition_keeps_its_own_values():
 
 def test_the_same_seed_gives_the_same_interval():
     generator = np.random.default_rng(0)
-    table = made_up([(item, "", 0, 1.0, value) for item, value in enumerate(generator.normal(size=20))])
+    table = made_up([(item, "", 0, 1.0, value) for item, value in enumerate(generator.exponential(size=20))])
     pd.testing.assert_frame_equal(caa.summarize(table), caa.summarize(table))
-    assert caa.summarize(table, seed=1)["p_positive_low"].tolist() != caa.summarize(table)["p_positive_low"].tolist()
+    ends = [caa.summarize(table, seed=seed)["logit_difference_low"].item() for seed in (0, 1)]
+    assert ends[0] != ends[1]  # skewed: more than Student's t, which has no seed
     narrow, wide = (caa.summarize(table, confidence=c).iloc[0] for c in (0.5, 0.99))
     assert narrow["p_positive_low"] > wide["p_positive_low"]
     assert narrow["p_positive_high"] < wide["p_positive_high"]
