@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -39,40 +39,48 @@ def run(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of processes; default: this one alone, or all that --ray has room for."),
+        typer.Option(
+            min=1, help="Number of processes, here or with --ray; default: this one, or what --ray has room for."
+        ),
     ] = None,
     ray: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="A running Ray cluster, such as auto; spreads the work there."),
     ] = None,
-    cpus_per_worker: Annotated[int | None, typer.Option(min=1, help="CPUs of each worker; default: 1.")] = None,
-    gpus_per_worker: Annotated[float | None, typer.Option(min=0, help="GPUs of each worker; default: none.")] = None,
+    cpus_per_worker: Annotated[int | None, typer.Option(min=1, help="CPUs of each, with --ray; default: 1.")] = None,
+    gpus_per_worker: Annotated[float | None, typer.Option(min=0, help="GPUs of each, with --ray; default: 0.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Only check the file, and print what would be done.")] = False,
 ) -> None:
     """Run the study of a config file, or continue it: vectors, tables, figures and a page.
 
-    Ctrl-C stops it, and the same command continues it. With --workers or --ray several processes share the work.
+    Ctrl-C stops it, and the same command continues it. With --workers several processes of this machine share the work,
+    and its GPUs; with --ray, those of a cluster.
 
     Example: caa-interp run study.toml --folder runs/study
     """
     per_worker = {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
     given = {name: value for name, value in per_worker.items() if value is not None}
-    spread = workers is not None or ray is not None
-    if given and not spread:
+    if given and ray is None:
         names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise typer.BadParameter(f"{names}: there are no workers. Add --workers or --ray, or leave it out.")
+        raise typer.BadParameter(f"{names}: only for workers of a Ray cluster. Add --ray, or leave it out.")
     from caa_interp.study.config import ExperimentConfig
 
     study = ExperimentConfig.load(config)
     if check:
         _print_plan(study)
         return
+    from caa_interp.study.processes import Processes
     from caa_interp.study.ray_workers import RayWorkers
     from caa_interp.study.run import run_experiment
 
-    where = folder or Path("runs") / config.stem
-    with RayWorkers(workers, address=ray, **given) if spread else nullcontext() as executor:  # type: ignore[arg-type]
-        run_experiment(study, where, executor=executor, progress=True, say=typer.echo)
+    executor: Any = nullcontext()
+    if ray is not None:
+        executor = RayWorkers(workers, address=ray, **given)  # type: ignore[arg-type]
+    elif workers is not None:
+        executor = Processes(workers)
+    with executor as spread:
+        where = folder or Path("runs") / config.stem
+        run_experiment(study, where, executor=spread, progress=True, say=typer.echo)
 
 
 def _print_plan(study: ExperimentConfig) -> None:

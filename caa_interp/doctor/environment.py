@@ -20,7 +20,7 @@ EXTRAS = {
     "judge": (("openai",), "judging answers through an API"),
     "finetune": (("peft", "accelerate"), "fine-tuning as a baseline"),
     "notebooks": (("ipywidgets",), "progress bars and the explorer in notebooks"),
-    "ray": (("ray",), "studies on several machines or GPUs"),
+    "ray": (("ray",), "studies on several machines"),
 }
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from caa_interp.errors import InputError, ModelError
@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 WORKER = "caa_interp.study.worker"
 # A task that has killed its worker this many times is considered the cause.
 ATTEMPTS = 4
-AGAIN = object()
 STARTING = "starting a worker"
+_CAUSES = (
+    "What it printed may say why. If it needs more memory than there is, take fewer workers, a smaller dtype, or "
+    'machines with more memory. A script makes Processes below `if __name__ == "__main__":`, because each process reads '
+    "the script."
+)
 
 
 class Executor(Protocol):
@@ -76,14 +80,17 @@ class InProcess:
         return importlib.import_module(self._worker)
 
 
-class Spread(ABC):
-    """Does tasks in several workers, each in a process of its own: one at a time, so that a death has one reason."""
+class Workers(ABC):
+    """Does tasks in ``n`` processes: one at a time in each, so that a death has one reason.
 
-    _slots: Sequence[Slot] = ()
-    _closed = False
+    A subclass says how such a process is started, called and stopped.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, n: int, worker: str) -> None:
+        self._worker = worker
+        self._slots: list[Any] = [None] * n  # workers that are up; None where one is still to be started
         self._facts: dict[ModelConfig, dict[str, Any]] = {}
+        self._closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -99,7 +106,7 @@ class Spread(ABC):
         CAAError
             If the model cannot be loaded.
         """
-        ((_, facts),) = self._do("describe", [(f"loading {model.name}", (model,))])
+        ((_, facts),) = self._do(describe, [f"loading {model.name}"], [(self._worker, model)])
         self._facts[model] = facts
         return facts
 
@@ -115,103 +122,104 @@ class Spread(ABC):
             An error of a task in its worker is raised here, and the others are given up.
         """
         facts = self._facts.get(model)
-        for (_, task, _), content in self._do("work", [(task.label, (model, task, facts)) for task in tasks]):
-            yield task, content
+        calls = [(self._worker, model, task, facts) for task in tasks]
+        for number, content in self._do(work, [task.label for task in tasks], calls):
+            yield tasks[number], content
 
     def close(self) -> None:
         """Stop the workers."""
         self._closed = True
-        for slot in self._slots:
-            slot.stop()
+        for slot in range(len(self._slots)):
+            self._vacate(slot)
 
     @abstractmethod
-    def _result(self, slot: Any, done: Future[Any], label: str, attempt: int) -> Any:
-        """Result of a call that ended, or :data:`AGAIN` if its worker died and it is worth another attempt."""
+    def _start(self, slot: int) -> Any:
+        """Start a worker."""
 
-    def _do(self, name: str, calls: Sequence[tuple[str, tuple[Any, ...]]]) -> Iterator[tuple[tuple[Any, ...], Any]]:
-        """Call a method of :class:`Served` with each tuple of arguments; ``calls`` have a label for people in front."""
+    @abstractmethod
+    def _call(self, worker: Any, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Call a function in a worker."""
+
+    @abstractmethod
+    def _stop(self, worker: Any) -> None:
+        """Kill a worker, whatever it is doing; it may be dead already."""
+
+    def _result(self, done: Future[Any], label: str) -> Any:
+        """Result of a call; raises BrokenExecutor if its worker died, else what the call raised."""
+        return done.result()
+
+    def _vacate(self, slot: int) -> None:
+        worker, self._slots[slot] = self._slots[slot], None
+        if worker is not None:
+            self._stop(worker)
+
+    def _do(
+        self, function: Callable[..., Any], labels: Sequence[str], calls: Sequence[tuple[Any, ...]]
+    ) -> Iterator[tuple[int, Any]]:
+        """Call a function with each tuple of arguments; yields the number of each call with its result."""
         if self._closed:
             raise InputError(f"executor: it is closed. Make a new {type(self).__name__}().")
-        waiting = deque((*call, 1) for call in calls)
-        n_left = len(waiting)
-        busy: dict[Future[Any], tuple[Slot, str, tuple[Any, ...] | None, int]] = {}
+        waiting, deaths, n_left = deque(range(len(calls))), Counter[int | None](), len(calls)
+        busy: dict[Future[Any], tuple[int, int | None]] = {}  # slot, and number of its call; None: it is starting
+        free, arrived = list(range(len(self._slots))), list[tuple[int, Any]]()
         try:
-            if n_left:  # a worker that is not ready, or waits for its place in a cluster, is given no task
-                busy |= {slot.start(): (slot, STARTING, None, 1) for slot in self._slots}
             while n_left:
-                finished, _ = wait(busy, return_when=FIRST_COMPLETED)
-                for done in finished:
-                    slot, label, arguments, attempt = busy[done]
-                    result = self._result(slot, done, label, attempt)
-                    del busy[done]
-                    if result is AGAIN and arguments is not None:
-                        waiting.appendleft((label, arguments, attempt + 1))
-                    if waiting:
-                        following = waiting.popleft()
-                        busy[slot.call(name, following[1])] = slot, *following
-                    if result is not AGAIN and arguments is not None:
-                        n_left -= 1
-                        yield arguments, result
+                for slot in free:
+                    if self._slots[slot] is None:  # a worker that is not up, or waits for its place, is given no task
+                        self._slots[slot] = self._start(slot)
+                        busy[self._call(self._slots[slot], ready)] = slot, None
+                    elif waiting:
+                        number = waiting.popleft()
+                        busy[self._call(self._slots[slot], function, *calls[number])] = slot, number
+                yield from arrived  # only now, so that the worker is not kept waiting
+                n_left -= len(arrived)
+                if n_left:
+                    done = next(iter(wait(busy, return_when=FIRST_COMPLETED).done))
+                    slot, called = busy.pop(done)
+                    free, arrived = [slot], []
+                    label = STARTING if called is None else labels[called]
+                    try:
+                        result = self._result(done, label)
+                    except BrokenExecutor as error:
+                        self._vacate(slot)
+                        deaths[called] += 1
+                        if deaths[called] == ATTEMPTS:
+                            told = (
+                                f"{label}: the worker died each of the {ATTEMPTS} times that this was tried. {_CAUSES}"
+                            )
+                            raise ModelError(told) from error
+                        if called is not None:
+                            waiting.append(called)  # after the others: it may be the cause
+                    else:
+                        if called is None:
+                            deaths[None] = 0
+                        else:
+                            arrived = [(called, result)]
         except KeyboardInterrupt:
             self.close()
             raise
         finally:
-            for slot, *_ in busy.values() if n_left else ():  # of a run that broke off
-                slot.stop()
+            for slot, _ in busy.values():  # of a run that broke off, or starting although not needed any more
+                self._vacate(slot)
 
 
-class Slot(Protocol):
-    """Place of one worker: its process is started when it is first needed, and again after a stop."""
-
-    def start(self) -> Future[Any]:
-        """Start the process if there is none; done when it is up."""
-        ...
-
-    def call(self, name: str, arguments: tuple[Any, ...]) -> Future[Any]:
-        """Call a method of its :class:`Served`."""
-        ...
-
-    def stop(self) -> None:
-        """Kill the process, whatever it is doing."""
-        ...
+def ready() -> None:
+    """Return when a worker is up."""
 
 
-class Served:
-    """A worker within its process."""
-
-    def __init__(self, worker: str, n_threads: int) -> None:
-        import torch
-
-        torch.set_num_threads(n_threads)
-        self._worker = importlib.import_module(worker)
-        self._compared: ModelConfig | None = None
-
-    def ready(self) -> None:
-        """Return when the process is up."""
-
-    def describe(self, model: ModelConfig) -> dict[str, Any]:
-        """Load a model and describe it."""
-        return self._worker.describe(model)
-
-    def work(self, model: ModelConfig, task: Task, facts: Mapping[str, Any] | None) -> bytes:
-        """Do a task with a model that must be the one of ``facts``."""
-        if facts is not None and self._compared != model:
-            own = self._worker.describe(model)
-            different = [
-                f"{name}: {facts.get(name)!r} and {one!r}" for name, one in own.items() if one != facts.get(name)
-            ]
-            if different:
-                raise ModelError(
-                    f"executor: two workers differ in {'; '.join(different)}, so their results cannot be combined. "
-                    "Use machines of one kind, with the same versions and the same model files."
-                )
-            self._compared = model
-        return self._worker.work(model, task)
+def describe(worker: str, model: ModelConfig) -> dict[str, Any]:
+    """Load a model in a worker and describe it."""
+    return importlib.import_module(worker).describe(model)
 
 
-def died(label: str) -> ModelError:
-    """Error of a task that has killed its worker again and again."""
-    return ModelError(
-        f"{label}: the worker died each of the {ATTEMPTS} times that this was tried. If it needs more memory than "
-        "there is, take fewer workers, a smaller dtype, or machines with more memory."
-    )
+def work(worker: str, model: ModelConfig, task: Task, facts: Mapping[str, Any] | None) -> bytes:
+    """Do a task in a worker, with a model that must be the one of ``facts``."""
+    if facts is not None:
+        own = describe(worker, model)
+        different = [f"{name}: {facts.get(name)!r} and {one!r}" for name, one in own.items() if one != facts.get(name)]
+        if different:
+            raise ModelError(
+                f"executor: two workers differ in {'; '.join(different)}, so their results cannot be combined. "
+                "Use machines of one kind, with the same versions and the same model files."
+            )
+    return importlib.import_module(worker).work(model, task)

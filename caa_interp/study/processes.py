@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import signal
 import threading
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from functools import cache
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
 
-from caa_interp.errors import ModelError, check_count
-from caa_interp.study.executors import AGAIN, ATTEMPTS, STARTING, WORKER, Served, Spread, died
+from caa_interp.errors import check_count
+from caa_interp.study.executors import WORKER, Workers
 
 
-class Processes(Spread):
+class Processes(Workers):
     """Does tasks in several processes on this machine.
 
-    A process that dies is started again and repeats its task. Tables equal those made in one process with as many
-    threads to the last bit. If there are GPUs, all processes use the one that the study's models name; for a GPU each,
-    take :class:`caa_interp.study.RayWorkers`.
+    A process that dies is replaced, and its task is tried again, up to four times in all. Tables equal those made in
+    one process with as many threads to the last bit.
+
+    If there are several GPUs, each process sees one of them: processes share GPUs only if there are more processes.
+    Models then name no GPU but ``"cuda"``, which is the default.
 
     Parameters
     ----------
@@ -29,6 +30,11 @@ class Processes(Spread):
         Number of processes, at least 1. Each loads the model, and has an equal share of this process's torch threads.
     worker
         As in :class:`InProcess`.
+
+    Raises
+    ------
+    InputError
+        If ``n`` is out of range.
 
     Examples
     --------
@@ -40,77 +46,53 @@ class Processes(Spread):
 
     def __init__(self, n: int, *, worker: str = WORKER) -> None:
         check_count("n", n)
-        super().__init__()
+        super().__init__(n, worker)
         import torch
 
-        n_threads = max(1, torch.get_num_threads() // n)
-        self._slots = [_Process(worker, n_threads) for _ in range(n)]
+        self._n_threads = max(1, torch.get_num_threads() // n)
+        n_gpus = torch.cuda.device_count()
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(n_gpus)))
+        self._gpus = visible.split(",")[:n_gpus]
 
-    def _result(self, slot: _Process, done: Future[Any], label: str, attempt: int) -> Any:
-        if not isinstance(done.exception(), BrokenProcessPool):
-            return done.result()
-        if label == STARTING:
-            raise ModelError(
-                "Processes: a process could not be started; what it printed says why. In a script, call this below "
-                '`if __name__ == "__main__":`, because each process reads the script.'
-            ) from done.exception()
-        if attempt == ATTEMPTS:
-            raise died(label) from done.exception()
-        slot.stop()
-        return AGAIN
+    def _start(self, slot: int) -> _Process:
+        gpu = self._gpus[slot % len(self._gpus)] if len(self._gpus) > 1 else None
+        end, held = multiprocessing.Pipe(duplex=False)
+        # A pool of one, so that it is known which task a process that dies was at.
+        given = (end, self._n_threads, gpu)
+        return _Process(ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, given), held)
 
+    def _call(self, worker: _Process, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        try:
+            return worker.pool.submit(function, *arguments)
+        except BrokenExecutor as error:  # it died since its last call
+            failed: Future[Any] = Future()
+            failed.set_exception(error)
+            return failed
 
-class _Process:
-    """A :class:`Slot`: a pool of one process, so that it is known which task a process that dies was at."""
-
-    def __init__(self, worker: str, n_threads: int) -> None:
-        self._given = worker, n_threads
-        self._pool: ProcessPoolExecutor | None = None
-        self._id: Future[int] | None = None
-
-    def start(self) -> Future[int]:
-        if self._pool is None or self._id is None:
-            self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, self._given)
-            self._id = self._pool.submit(os.getpid)
-        return self._id
-
-    def call(self, name: str, arguments: tuple[Any, ...]) -> Future[Any]:
-        self.start()
-        assert self._pool is not None
-        return self._pool.submit(_call, name, arguments)
-
-    def stop(self) -> None:
-        if self._pool is None:
-            return
-        with contextlib.suppress(BrokenProcessPool, ProcessLookupError):
-            os.kill(self.start().result(), signal.SIGKILL)
-        self._pool.shutdown(cancel_futures=True)
-        self._pool = self._id = None
+    def _stop(self, worker: _Process) -> None:
+        worker.held.close()
+        worker.pool.shutdown(cancel_futures=True)
 
 
-_given: tuple[str, int] = (WORKER, 1)
+class _Process(NamedTuple):
+    """A pool of one process, and what that process lives on: it ends once this is closed, or its holder is gone."""
+
+    pool: ProcessPoolExecutor
+    held: Connection
 
 
-@cache
-def _served() -> Served:
-    return Served(*_given)
-
-
-def _begin(worker: str, n_threads: int) -> None:
+def _begin(end: Connection, n_threads: int, gpu: str | None) -> None:
     """Prepare a process: Ctrl-C is its parent's business, and it does not outlive its parent."""
-    global _given
-    _given = worker, n_threads
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(end,), daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(n_threads)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    import torch
+
+    torch.set_num_threads(n_threads)
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
+def _end_with(end: Connection) -> None:
+    end.poll(None)  # nothing is ever sent
     os._exit(1)
-
-
-def _call(name: str, arguments: tuple[Any, ...]) -> Any:
-    return getattr(_served(), name)(*arguments)

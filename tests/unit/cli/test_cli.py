@@ -187,7 +187,7 @@ def test_an_error_of_the_package_is_one_line_and_code_1(tmp_path, monkeypatch, c
         (("generate", "Hi", "--layer", "1"), "there is no vector. Give a .safetensors file."),
         (("generate", "v.safetensors", "w.safetensors", "Hi", "--layer", "1,2,3"), "--layer: 3 values for 2 vectors."),
         (("generate", "v.safetensors", "Hi", "--layer", "1", "--multiplier", "1,2"), "--multiplier: 2 values for 1"),
-        (("run", "s.toml", "--gpus-per-worker", "1"), "--gpus-per-worker: there are no workers."),
+        (("run", "s.toml", "--gpus-per-worker", "1"), "--gpus-per-worker: only for workers of a Ray cluster."),
         (("cache", "clear", "everything"), "'everything' is not one of 'shards', 'models', 'judge', 'published'"),
     ],
 )

@@ -64,12 +64,12 @@ pairs = 0
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What is handed to the runner and to Ray's workers; neither does anything."""
+    """What is handed to the runner and to workers; neither does anything."""
     made = SimpleNamespace(runs=[], workers=[], closed=0)
 
     class Workers:
         def __init__(self, *arguments, **options):
-            made.workers.append((arguments, options))
+            made.workers.append((type(self).__name__, *arguments, options))
 
         def __enter__(self):
             return self
@@ -77,7 +77,8 @@ def calls(monkeypatch):
         def __exit__(self, *_):
             made.closed += 1
 
-    monkeypatch.setattr("caa_interp.study.ray_workers.RayWorkers", Workers)
+    monkeypatch.setattr("caa_interp.study.processes.Processes", type("Processes", (Workers,), {}))
+    monkeypatch.setattr("caa_interp.study.ray_workers.RayWorkers", type("RayWorkers", (Workers,), {}))
     monkeypatch.setattr("caa_interp.study.run.run_experiment", lambda *a, **o: made.runs.append((*a, o)))
     made.kind = Workers
     return made
@@ -101,11 +102,11 @@ def test_run_is_given_the_study_and_a_folder_of_its_name(study, calls):
 @pytest.mark.parametrize(
     ("arguments", "handed_on"),
     [
-        (("--workers", "2"), ((2,), {"address": None})),
-        (("--ray", "auto"), ((None,), {"address": "auto"})),
+        (("--workers", "2"), ("Processes", 2, {})),
+        (("--ray", "auto"), ("RayWorkers", None, {"address": "auto"})),
         (
             ("--workers", "3", "--ray", "host:6379", "--cpus-per-worker", "4", "--gpus-per-worker", "0.5"),
-            ((3,), {"address": "host:6379", "cpus_per_worker": 4, "gpus_per_worker": 0.5}),
+            ("RayWorkers", 3, {"address": "host:6379", "cpus_per_worker": 4, "gpus_per_worker": 0.5}),
         ),
     ],
 )
