@@ -25,8 +25,8 @@ ATTEMPTS = 4
 STARTING = "starting a worker"
 _CAUSES = (
     "What it printed may say why. If it needs more memory than there is, take fewer workers, a smaller dtype, or "
-    'machines with more memory. A script makes Processes below `if __name__ == "__main__":`, because each process reads '
-    "the script."
+    "machines with more memory. If this is a script, make Processes below "
+    '`if __name__ == "__main__":`, because each process reads the script.'
 )
 
 
