@@ -35,17 +35,25 @@ def write_page(folder: str | Path) -> Path:
     config, manifest = _read(folder, "config.toml"), _read(folder, "manifest.json")
     names = sorted({path.stem for path in (folder / "tables").glob("*.parquet")} | NEEDED)
     tables = {name: _read(folder, f"tables/{name}.parquet") for name in names}
+    try:
+        record = json.loads(manifest)
+        made, seed = _made(record), int(record["seed"])
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"run folder {folder}: manifest.json is of another version, or damaged ({error!r}). Run the study again; "
+            "what is finished is kept."
+        ) from error
     models = list(dict.fromkeys(tables["layers"]["model"]))
     several = len(models) > 1
     lead = [studied(tables["layers"], tables["effects"])]
     sections: list[Section] = []
     for model in models:
-        results = _results(folder, model, tables)
+        results = _results(folder, model, tables, seed)
         lead.append(f"{model}: " * several + conclusions(verdicts(results.tables["effects"])))
-        made = [section for kind in KINDS.values() for section in kind.section(results)]
+        own = [section for kind in KINDS.values() for section in kind.section(results)]
         if several:
-            made = [Section(model, ""), *(replace(one, level=one.level + 1) for one in made)]
-        sections += made
+            own = [Section(model, ""), *(replace(one, level=one.level + 1) for one in own)]
+        sections += own
     parts = {
         "controls": (tables["effects"]["kind"] != "vector").any(),
         "a choice of the layer": "validation" in tables,
@@ -55,7 +63,7 @@ def write_page(folder: str | Path) -> Path:
         lead.append(f"Not part of this study: {', '.join(absent)}.")
     sections += [
         Section("Configuration", "The whole study: run again with this file, it gives these results.", code=config),
-        Section("How it was made", "", table=_made(json.loads(manifest))),
+        Section("How it was made", "", table=made),
         Section("Manifest", "The whole record of the run, piece by piece.", code=manifest, folded=True, level=3),
     ]
     for name, section in zip(anchors(sections), sections, strict=True):
@@ -85,7 +93,7 @@ def _read(folder: Path, name: str) -> Any:
         ) from error
 
 
-def _results(folder: Path, model: str, tables: Mapping[str, pd.DataFrame]) -> Results:
+def _results(folder: Path, model: str, tables: Mapping[str, pd.DataFrame], seed: int) -> Results:
     """What a run holds of one model."""
     own = {name: table[table["model"] == model].reset_index(drop=True) for name, table in tables.items()}
     behaviors = own["layers"]["behavior"]
@@ -93,6 +101,7 @@ def _results(folder: Path, model: str, tables: Mapping[str, pd.DataFrame]) -> Re
     return Results(
         {name: table for name, table in own.items() if len(table)},
         {name: SteeringVector.load(path) for name, path in files.items()},
+        seed,
     )
 
 

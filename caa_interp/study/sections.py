@@ -40,6 +40,7 @@ class Results:
 
     tables: Mapping[str, pd.DataFrame]
     vectors: Mapping[str, SteeringVector]
+    seed: int
 
     @property
     def chosen(self) -> pd.DataFrame:
@@ -91,7 +92,7 @@ def _response(results: Results) -> list[Section]:
         "Upright bars are bootstrap intervals over pairs, each for its own multiplier; a gray band goes from the "
         "lowest mean of a kind of control to the highest."
     )
-    figure = plot_dose_responses(results.tables["dose_response"])
+    figure = plot_dose_responses(summarize(results.tables["dose_response"], seed=results.seed))
     return [Section("Response to the multiplier", text, figure, caption=caption)]
 
 
@@ -105,7 +106,7 @@ def _sweeps(results: Results) -> list[Section]:
     sections = [Section("Layers and multipliers", text)]
     layer = results.chosen.set_index("behavior")["layer"]
     for behavior, table in results.each("sweep"):
-        figure = plot_sweep(summarize(table), vector=behavior)
+        figure = plot_sweep(summarize(table, seed=results.seed), vector=behavior)
         caption = f"A map shows no intervals: those of the chosen layer, {layer[behavior]}, are in the figure before."
         sections.append(Section(behavior, "", figure, caption=caption, level=3, half=True))
     return sections
@@ -118,7 +119,8 @@ def _layer_choice(results: Results) -> list[Section]:
     chosen, swept, validation = results.chosen, results.tables["sweep"], results.tables["validation"]
     # Slopes over other multipliers are other slopes.
     same = swept["multiplier"].isin(validation["multiplier"].unique())
-    slopes = {"validation": steerability(validation), "held-out": steerability(swept[same])}
+    scores = {"validation": validation, "held-out": swept[same]}
+    slopes = {pairs: steerability(table, seed=results.seed) for pairs, table in scores.items()}
     texts = {
         f"slope on {pairs} pairs (95 % interval)": estimates(chosen.merge(table), "slope")
         for pairs, table in slopes.items()
@@ -228,7 +230,7 @@ def answers(results: Results) -> list[Section]:
 
 def costs(results: Results) -> list[Section]:
     """What steering costs: a table of all behaviors, and a figure for each layer that was chosen."""
-    summaries = {name: summarize(results.tables[name]) for name in _COSTS if name in results.tables}
+    summaries = {name: summarize(results.tables[name], seed=results.seed) for name in _COSTS if name in results.tables}
     if not summaries:
         return []
     columns = []
@@ -266,4 +268,11 @@ def side_effects(results: Results) -> list[Section]:
         "Mean slope over held-out pairs of the measured behavior, each vector at its own chosen layer. Intervals are "
         "bootstrap intervals over pairs, each cell by itself."
     )
-    return [Section("Side effects", text, plot_side_effects(results.tables["side_effects"]), caption=caption)]
+    return [
+        Section(
+            "Side effects",
+            text,
+            plot_side_effects(steerability(results.tables["side_effects"], seed=results.seed)),
+            caption=caption,
+        )
+    ]

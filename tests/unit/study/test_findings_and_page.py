@@ -6,6 +6,7 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import plotly.io
 import pytest
@@ -419,6 +420,21 @@ def test_a_damaged_table(copy):
     (copy / "tables" / "answers.parquet").write_bytes(b"PAR1 not")
     with pytest.raises(caa.InputError, match=r"answers\.parquet cannot be read .* what is finished is kept"):
         write_page(copy)
+
+
+def test_a_manifest_of_another_version(copy):
+    (copy / "manifest.json").write_text('{"seed": 0}')
+    with pytest.raises(caa.InputError, match=r"manifest\.json is of another version.*'shards'.* Run the study again"):
+        write_page(copy)
+
+
+def test_every_interval_has_the_seed_of_the_study(copy, monkeypatch):
+    manifest, seeds = json.loads((copy / "manifest.json").read_text()), []
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"seed": 7}))
+    own = np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: (seeds.append(seed), own(seed))[1])
+    write_page(copy)
+    assert set(seeds) == {7}
 
 
 def test_the_page_is_the_same_when_written_again(copy):
