@@ -107,13 +107,13 @@ def study(tmp_path, tiny_folder):
         n_validation = 4
         [controls]
         random = 1
-        shuffled = 1
+        shuffled = 0
         [answers]
         max_new_tokens = 3
         [costs]
-        passages = 1
-        questions = 2
-        prompts = 1
+        passages = 0
+        questions = 0
+        prompts = 0
         """,
         encoding="utf-8",
     )

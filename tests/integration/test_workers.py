@@ -1,7 +1,6 @@
 """A study by two workers, one of them killed while at it, has the tables of the study done in one process."""
 
 import json
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,8 +10,6 @@ from threadpoolctl import threadpool_limits
 from caa_interp.study.processes import Processes
 from caa_interp.study.ray_workers import RayWorkers
 from caa_interp.study.run import run_experiment
-
-pytest.importorskip("ray")
 
 WORKER = "tests.integration.killed_worker"
 TOPICS = ["rain", "the sea", "a garden", "the day", "an answer", "the weather", "a text", "you"]
@@ -52,19 +49,17 @@ def study(tmp_path, tiny_folder):
     return path
 
 
-def ray_workers(patch):
-    pytest.importorskip("ray")
-    patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # where workers find their module
-    return RayWorkers(2, worker=WORKER)
+def ray_workers(request):
+    return RayWorkers(2, address=request.getfixturevalue("ray_address"), worker=WORKER)
 
 
-def processes(patch):
+def processes(request):
     return Processes(2, worker=WORKER)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [ray_workers, processes])
-def test_two_workers_one_killed_make_the_tables_of_one_process(study, tmp_path, monkeypatch, workers):
+def test_two_workers_one_killed_make_the_tables_of_one_process(study, tmp_path, monkeypatch, request, workers):
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -72,7 +67,7 @@ def test_two_workers_one_killed_make_the_tables_of_one_process(study, tmp_path, 
         with threadpool_limits(1):
             here = run_experiment(study, tmp_path / "here", say=lambda line: None)
         monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "cache of workers"))
-        with workers(monkeypatch) as executor:
+        with workers(request) as executor:
             there = run_experiment(study, tmp_path / "there", executor=executor, say=lambda line: None)
     finally:
         torch.set_num_threads(n_threads)
