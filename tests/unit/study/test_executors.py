@@ -191,6 +191,24 @@ def test_processes_share_the_threads_of_this_one(two, monkeypatch):
             Processes(wrong)
 
 
+def test_each_process_has_a_gpu_of_its_own_if_there_are_several(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    folder, gate = tmp_path / "starts", tmp_path / "gate"
+    folder.mkdir()
+    with Processes(2, worker="tiny_worker") as executor:
+        with ThreadPoolExecutor(1) as pool:
+            tasks = [Piece(str(n), "wait", (folder, gate)) for n in range(2)]
+            arrived = pool.submit(list, executor.run(MODEL, tasks))
+            wait_until(lambda: len(starts(folder)) == 2, 60)  # both processes are up
+            gate.touch()
+            arrived.result()
+        n = max(1, torch.get_num_threads() // 2)
+        asked = [Piece(str(n), "setting", ("CUDA_VISIBLE_DEVICES",)) for n in range(2)]  # one each
+        seen = {content.decode() for _, content in executor.run(MODEL, asked)}
+    assert seen == {f"{n} ['3']", f"{n} ['5']"}
+
+
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_processes_do_not_outlive_the_one_that_started_them(tmp_path, sent):
     folder = tmp_path / "starts"
