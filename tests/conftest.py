@@ -35,13 +35,6 @@ SENTENCES = [
 ]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process runs all that the embedded model is needed for, so that it is loaded once."""
-    for item in items:
-        if "embedded" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("embedded"))
-
-
 def small_tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level BPE with BOS, EOS and padding tokens; it puts BOS in front, and has no chat template."""
     tokenizer = Tokenizer(models.BPE())

@@ -1,9 +1,7 @@
 """A study that is killed, starved of disk, damaged, doubled: its tables are those of an undisturbed one."""
 
-import contextlib
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -385,16 +383,6 @@ class Studies:
         self.start(folder, cache)
         return self.wait()
 
-    def kill(self, folder: Path, cache: Path, after_shards: int, seconds: float) -> bool:
-        """Kill a run so long after so many shards are finished; False if it was quicker."""
-        process = self.start(folder, cache)
-        while len(list(folder.glob("shards/*/*.parquet"))) < after_shards:
-            time.sleep(0.001)
-        time.sleep(seconds)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
-        return self.wait() == -signal.SIGKILL
-
     def close(self) -> str:
         return self._server.communicate()[1]
 
@@ -404,19 +392,6 @@ def studies(study):
     started = Studies(study)
     yield started
     started.close()
-
-
-@pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_run_that_is_killed_ends_as_if_nothing_had_happened(studies, undisturbed, tmp_path, times):
-    whole = undisturbed[0]
-    n_shards = len(list(whole.glob("shards/*/*.parquet")))
-    moments, n_killed, number = random.Random(0), 0, 0
-    while n_killed < times:
-        folder, cache, number = tmp_path / f"run-{number}", tmp_path / f"cache-{number}", number + 1
-        n_killed += studies.kill(folder, cache, moments.randint(0, n_shards), moments.uniform(0, 0.2))
-        assert studies.run(folder, cache) == 0
-        assert_same_tables(folder, whole)
-        assert [path.name for path in folder.rglob(".*")] == [".lock"]
 
 
 def test_a_run_that_is_killed_again_and_again_gets_to_its_end(studies, undisturbed, tmp_path):
