@@ -23,7 +23,7 @@ texts  = caa.generate(model, behavior.open_ended, vector=vector, layer={layer}, 
 def demo_config(model: str = EMBEDDED, behavior: str = "optimism") -> ExperimentConfig:
     """The study of :func:`run_demo`: some minutes on two cores with the embedded model."""
     depth, pairs, given = depth_of(model), load_behavior(behavior), ModelConfig(name=model)
-    step = max(1, depth // 6)
+    step, n_validation = max(1, depth // 6), min(10, len(pairs.train) - 1)
     return ExperimentConfig(
         name=f"Steering {given.id}: {pairs.name}",
         models=(given,),
@@ -31,7 +31,8 @@ def demo_config(model: str = EMBEDDED, behavior: str = "optimism") -> Experiment
         format="text",
         layers=tuple(range(step, depth, step)) or None,  # spread over the depth
         multipliers=MULTIPLIERS,
-        n_validation=min(10, len(pairs.train) - 1),
+        n_validation=n_validation,
+        n_train=min(80, len(pairs.train) - n_validation),
         n_test=min(40, len(pairs.test)),
         controls=Controls(random=5, shuffled=0),
         answers=Answers(prompts=6, multipliers=ANSWERED),
@@ -45,7 +46,8 @@ def run_demo(
 ) -> Path:
     """Run the study of :func:`demo_config` into a folder, or continue it, and say which three calls it stands for."""
     run_experiment(demo_config(model, behavior), folder, progress=True, say=say)
-    layer = pd.read_parquet(Path(folder) / "tables" / "layers.parquet")["layer"].item()
-    calls = THREE_CALLS.format(layer=layer, multipliers=MULTIPLIERS, answered=ANSWERED)
-    say(f"The three calls behind it, where `train` is what `caa.evaluation.validation_split` leaves:\n\n{calls}")
+    chosen = pd.read_parquet(Path(folder) / "tables" / "layers.parquet").iloc[0]
+    calls = THREE_CALLS.format(layer=chosen["layer"], multipliers=MULTIPLIERS, answered=ANSWERED)
+    train = f"`train` is {chosen['n_train']} of the pairs that `caa.evaluation.validation_split` leaves"
+    say(f"The three calls behind it, where {train}:\n\n{calls}")
     return Path(folder)

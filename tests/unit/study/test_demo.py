@@ -32,7 +32,7 @@ def test_the_demo_of_the_embedded_model_reads_few_sequences(monkeypatch):
     config = demo_config()
     behaviors = {"optimism": caa.load_behavior("optimism")}
     splits = split_pairs(config, behaviors, config.layers)
-    assert [len(part) for part in splits["optimism"]] == [190, 10, 40]
+    assert [len(part) for part in splits["optimism"]] == [80, 10, 40]
     assert config.layers == (5, 10, 15, 20, 25)
     assert set(config.answers.multipliers) < set(config.multipliers)
     tasks = planned_tasks(config, behaviors, splits, config.layers, 30)
@@ -63,7 +63,7 @@ def test_a_demo_ends_with_its_page_and_three_calls_and_is_opened_again(
     assert tables["dose_response"]["vector"].nunique() == 1 + 5
     # What is printed runs as it stands, and gives what is in the folder.
     told, calls = lines[-1].split("\n\n")
-    assert "`train` is what `caa.evaluation.validation_split` leaves" in told
+    assert "`train` is 1 of the pairs that `caa.evaluation.validation_split` leaves" in told
     behavior = caa.load_behavior(liking)
     train, _ = caa.evaluation.validation_split(behavior.train, 4)
     names = {"caa": caa, "model": tiny_llama, "behavior": behavior, "train": train}
