@@ -33,7 +33,7 @@ def demo_config(model: str = EMBEDDED, behavior: str = "optimism") -> Experiment
         multipliers=MULTIPLIERS,
         n_validation=n_validation,
         n_train=min(80, len(pairs.train) - n_validation),
-        n_test=min(40, len(pairs.test)),
+        n_test=min(24, len(pairs.test)),
         controls=Controls(random=5, shuffled=0),
         answers=Answers(prompts=6, multipliers=ANSWERED),
         costs=Costs(passages=0, questions=0, prompts=0),
