@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -98,6 +99,7 @@ def check_token_tree(subject: Subject) -> Verdict:
     """Scores of a sweep equal those of one hooked pass per answer, layer and multiplier."""
     paths: set[str] = set()
     differences, n_cells = [], 0
+    one_pass = functools.cache(subject.log_probs)
     for format in FORMATS:
         table = sweep(
             subject.model,
@@ -114,7 +116,7 @@ def check_token_tree(subject: Subject) -> Verdict:
         for cell in cells:
             expected = []
             for tokens in [rendering.asked] if format == "choices" else [rendering.positive, rendering.negative]:
-                log_probs = subject.log_probs(tokens, cell.layer, cell.multiplier, rendering.start)
+                log_probs = one_pass(tokens, cell.layer if cell.multiplier else 0, cell.multiplier, rendering.start)
                 if format == "choices":
                     expected += [float(log_probs[-1, letter]) for letter in rendering.letters]
                 else:

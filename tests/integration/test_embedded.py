@@ -27,53 +27,53 @@ def hugging_face(embedded: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def held_out(
-    embedded: Any, optimism: caa.Behavior, activations: caa.Activations, vector: caa.SteeringVector
+    embedded: Any, test_pairs: list[caa.ContrastPair], activations: caa.Activations, vector: caa.SteeringVector
 ) -> pd.DataFrame:
-    """Vector and controls on every other test pair, at one layer."""
+    """Vector and controls on the test pairs, at one layer."""
     vectors = {
-        "optimism": vector,
+        "cheerful": vector,
         **caa.shuffled_vectors(activations, N_SHUFFLED),
         **caa.evaluation.orthogonal_vectors(vector, 1),
     }
-    return caa.sweep(embedded, vectors, optimism.test[::2], format="text", layers=LAYER, multipliers=(-1.0, 0.0, 1.0))
+    return caa.sweep(embedded, vectors, test_pairs, format="text", layers=LAYER, multipliers=(-1.0, 0.0, 1.0))
 
 
 def test_effect_rises_with_the_multiplier_on_held_out_pairs(held_out: pd.DataFrame) -> None:
     summary = caa.summarize(held_out)
-    summary = summary[summary["vector"] == "optimism"].sort_values("multiplier")
+    summary = summary[summary["vector"] == "cheerful"].sort_values("multiplier")
     assert summary["logit_difference"].is_monotonic_increasing
     assert summary["logit_difference"].is_unique
-    assert summary["n"].eq(25).all()
+    assert summary["n"].eq(12).all()
 
 
 def test_the_vector_steers_and_shuffled_labels_do_not(held_out: pd.DataFrame) -> None:
     slopes = item_slopes(held_out).pivot(index="item", columns="vector", values="slope")
     shuffled = slopes[[f"shuffled {number}" for number in range(N_SHUFFLED)]]
-    _, low, _ = bootstrap_mean(slopes["optimism"].to_numpy(), np.random.default_rng(0))
+    _, low, _ = bootstrap_mean(slopes["cheerful"].to_numpy(), np.random.default_rng(0))
     assert low > 0
     # One control is one direction, and may do something of either sign; shuffling the labels as such does nothing.
     mean, low, high = bootstrap_mean(shuffled.to_numpy().mean(axis=1), np.random.default_rng(0))
     assert low < 0 < high
-    assert slopes["optimism"].mean() > 2 * abs(mean)
+    assert slopes["cheerful"].mean() > 2 * abs(mean)
 
 
 def test_no_control_reaches_the_vector(held_out: pd.DataFrame) -> None:
     slopes = caa.steerability(held_out).set_index("vector")
-    controls = slopes.drop("optimism")
+    controls = slopes.drop("cheerful")
     assert len(controls) == N_SHUFFLED + 1
-    assert (slopes.loc["optimism", "slope"] > controls["slope"].abs()).all()
-    assert (slopes.loc["optimism", "rank_correlation"] > controls["rank_correlation"]).all()
+    assert (slopes.loc["cheerful", "slope"] > controls["slope"].abs()).all()
+    assert (slopes.loc["cheerful", "rank_correlation"] > controls["rank_correlation"]).all()
 
 
 def test_slope_is_larger_than_that_of_20_random_vectors(
-    embedded: Any, optimism: caa.Behavior, vector: caa.SteeringVector
+    embedded: Any, test_pairs: list[caa.ContrastPair], vector: caa.SteeringVector
 ) -> None:
-    vectors = {"optimism": vector, **caa.random_vectors(vector, 20, seed=0)}
-    table = caa.sweep(embedded, vectors, optimism.test[::5], format="text", layers=LAYER, multipliers=(0.0, 2.0))
+    vectors = {"cheerful": vector, **caa.random_vectors(vector, 20, seed=0)}
+    table = caa.sweep(embedded, vectors, test_pairs[::2], format="text", layers=LAYER, multipliers=(0.0, 2.0))
     slopes = caa.steerability(table).set_index("vector")["slope"]
-    controls = slopes.drop("optimism")
+    controls = slopes.drop("cheerful")
     assert len(controls) == 20
-    assert (slopes["optimism"] > controls).all()
+    assert (slopes["cheerful"] > controls).all()
 
 
 def test_the_tree_was_used(held_out: pd.DataFrame) -> None:
@@ -81,8 +81,10 @@ def test_the_tree_was_used(held_out: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("format", ["choices", "text"])
-def test_vectors_equal_the_definition(embedded: Any, hugging_face: Any, optimism: caa.Behavior, format: str) -> None:
-    pairs = optimism.train[:3]
+def test_vectors_equal_the_definition(
+    embedded: Any, hugging_face: Any, train_pairs: list[caa.ContrastPair], format: str
+) -> None:
+    pairs = train_pairs[:3]
     expected = definition.steering_vectors(hugging_face, embedded.tokenizer, pairs, format)
     found = caa.extract_vector(embedded, pairs, format=format).values
     assert ((found - expected.to(found)).norm(dim=1) < 1e-4 * found.norm(dim=1)).all()
@@ -99,9 +101,9 @@ def test_multiplier_zero_is_the_unsteered_model_exactly(embedded: Any, vector: c
 
 @pytest.mark.parametrize("format", ["choices", "text"])
 def test_sweep_equals_plain_forward_passes(
-    embedded: Any, hugging_face: Any, optimism: caa.Behavior, vector: caa.SteeringVector, format: str
+    embedded: Any, hugging_face: Any, test_pairs: list[caa.ContrastPair], vector: caa.SteeringVector, format: str
 ) -> None:
-    pair, multipliers = optimism.test[0], (0.0, 1.5)
+    pair, multipliers = test_pairs[0], (0.0, 1.5)
     table = caa.sweep(embedded, vector, [pair], format=format, layers=[0, 12, 29], multipliers=multipliers)
     for (layer, multiplier), rows in table.groupby(["layer", "multiplier"]):
         addition = multiplier * vector.at(layer)

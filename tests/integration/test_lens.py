@@ -6,47 +6,28 @@ import pandas as pd
 
 import caa_interp as caa
 
+# What a reader might call so, wherever it stands in the vocabulary.
 CHEERFUL = {
-    *(
-        "good",
-        "great",
-        "glad",
-        "wonderful",
-        "excellent",
-        "better",
-        "positive",
-        "success",
-        "successful",
-        "thanks",
-        "thank",
-    ),
-    *(
-        "healthier",
-        "healthy",
-        "benefit",
-        "benefits",
-        "beneficial",
-        "improved",
-        "opportunity",
-        "enjoyed",
-        "safer",
-        "happy",
-    ),
+    *("advantage", "advantages", "appreciation", "beneficial", "benefit", "benefits", "better", "enjoy", "enjoyable"),
+    *("enjoyed", "enriched", "excellent", "glad", "good", "great", "happy", "healthful", "healthier", "healthy"),
+    *("ideal", "improved", "opportunity", "optimal", "perks", "positive", "positives", "safer", "success"),
+    *("successful", "thank", "thanks", "welcoming", "wonderful"),
 }
 GLOOMY = {
-    *("worse", "worsens", "inability", "unable", "hinders", "hindering", "interferes", "impairs", "plagues", "failed"),
-    *("difficult", "adversely", "exacerbate", "exacerbating", "insurmountable", "undermines", "restricts", "wrath"),
+    *("blamed", "difficult", "failed", "failing", "futile", "gloomy", "harming", "hindering", "hinders", "inability"),
+    *("ineffective", "insurmountable", "irreversible", "lack", "lacks", "meaningless", "painful", "refuses", "ugly"),
+    *("unable", "unacceptable", "undermines", "useless", "wasting", "worse", "worsens", "wrath"),
 }
 
 
-def test_optimism_promotes_cheerful_words_and_suppresses_gloomy_ones(embedded: Any, vector: caa.SteeringVector) -> None:
+def test_cheerful_words_are_promoted_and_gloomy_ones_suppressed(embedded: Any, vector: caa.SteeringVector) -> None:
     """In the last third of the layers; earlier ones say little, which the docstring of logit_lens says too."""
     table = caa.logit_lens(embedded, vector, layers=[25, 28], top_k=20)
     words = table["token"].str.strip("␣").str.lower()
     found = pd.DataFrame({"side": table["side"], "cheerful": words.isin(CHEERFUL), "gloomy": words.isin(GLOOMY)})
     counts = found.groupby("side").sum()
     assert counts.loc["promoted", "cheerful"] >= 6
-    assert counts.loc["suppressed", "gloomy"] >= 6
+    assert counts.loc["suppressed", "gloomy"] >= 12
     assert counts.loc["promoted", "gloomy"] == counts.loc["suppressed", "cheerful"] == 0
 
 
@@ -61,12 +42,10 @@ def test_the_last_block_decodes_to_the_token_that_steered_generation_writes(
 
 
 def test_held_out_cheerful_answers_lie_along_the_vector_more_than_gloomy_ones(
-    embedded: Any, optimism: caa.Behavior, vector: caa.SteeringVector
+    embedded: Any, test_pairs: list[caa.ContrastPair], vector: caa.SteeringVector
 ) -> None:
     def cosine(pair: caa.ContrastPair, answer: str) -> float:
         table = caa.token_similarity(embedded, pair.question, vector, layers=16, answer=answer)
         return float(table.loc[table["part"] == "answer", "cosine"].mean())
 
-    pairs = optimism.test[:10]
-    differences = [cosine(pair, pair.positive) - cosine(pair, pair.negative) for pair in pairs]
-    assert sum(difference > 0 for difference in differences) >= 8
+    assert all(cosine(pair, pair.positive) > cosine(pair, pair.negative) for pair in test_pairs[:6])

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from caa_interp import cli
 from caa_interp.cli import available
-from caa_interp.doctor import Check
+from caa_interp.doctor import Check, environment
 
 LLAMA = "meta-llama/Llama-2-7b-chat-hf"
 
@@ -117,13 +117,15 @@ def test_models_prints_a_table(caches):
 
 
 def test_doctor_shows_what_is_installed_and_that_all_is_well(monkeypatch, tiny_llama):
+    monkeypatch.delitem(environment.EXTRAS, "ray")  # takes seconds to import, and so does the next one
+    monkeypatch.delitem(environment.EXTRAS, "finetune")
     asked = []
     monkeypatch.setattr("caa_interp.models.load_model", lambda name, **_: asked.append(name) or tiny_llama)
     result = run("doctor", "--model", "some/model")
     assert (result.exit_code, asked) == (0, ["some/model"])
-    environment, checks = result.stdout.split("\n\n")
-    assert environment.splitlines()[0].split() == ["caa_interp", version("caa-interp")]
-    assert any(line.split() == ["packages:", "torch", version("torch")] for line in environment.splitlines())
+    installed, checks = result.stdout.split("\n\n")
+    assert installed.splitlines()[0].split() == ["caa_interp", version("caa-interp")]
+    assert any(line.split() == ["packages:", "torch", version("torch")] for line in installed.splitlines())
     assert {line.split()[0] for line in checks.splitlines()} == {"passed", "-"}
     assert "multiplier 0" in checks
 

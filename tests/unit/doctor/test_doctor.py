@@ -51,8 +51,11 @@ activations, context, edits, writing, intervention, passes = (
 )
 
 
-def examine(model) -> dict[str, Check]:
-    return {check.name: check for check in self_test(model)}
+def examine(model, *names: str) -> dict[str, Check]:
+    """All checks, or those of some names."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "CHECKS", {name: run.CHECKS[name] for name in names or run.CHECKS})
+        return {check.name: check for check in self_test(model)}
 
 
 def failed(checks: dict[str, Check]) -> set[str]:
@@ -134,7 +137,7 @@ def test_architectures(loaded):  # noqa: F811
 def test_a_bridge_that_disagrees_with_hugging_face(tmp_path):
     """Falcon with ALiBi has another attention in Hugging Face's default implementation than in TransformerLens's."""
     model = caa.load_model(save_tiny(tmp_path / "model", "falcon with alibi"), device="cpu")
-    check = examine(model)["residual stream"]
+    check = examine(model, "residual stream")["residual stream"]
     assert check.passed is False
     assert re.search(
         r"after 4 blocks differs .* by at most 0\.\d+ of its norm, at layer \d \(tolerated: 0.001\)", check.detail
@@ -150,13 +153,13 @@ def test_a_stream_that_is_shifted_by_a_layer(model, monkeypatch):
         return {name: found[later[name]] for name in names}
 
     monkeypatch.setattr(Subject, "residuals", one_off)
-    assert examine(model)["residual stream"].passed is False
+    assert examine(model, "residual stream")["residual stream"].passed is False
 
 
 def test_weights_that_were_changed_are_not_compared(model):
     with torch.no_grad():
         model.original_model.get_input_embeddings().weight.mul_(1.5)
-    check = examine(model)["residual stream"]
+    check = examine(model, "residual stream")["residual stream"]
     assert check.passed is None
     assert "model.embed_tokens.weight differs" in check.detail
 
@@ -201,7 +204,7 @@ def test_passes_that_differ_from_one_another(model, monkeypatch):
         return type(model).forward(model, *args, **kwargs) * (1 + 0.01 * (next(calls) % 2))
 
     monkeypatch.setattr(model, "forward", forward)
-    assert "evaluation mode" in failed(examine(model))
+    assert "evaluation mode" in failed(examine(model, "evaluation mode"))
 
 
 @pytest.fixture
@@ -221,7 +224,7 @@ def test_a_model_that_rounding_changes(half):
 
 def test_precision_is_not_compared_without_room_for_a_copy(half, monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
-    precision = examine(half)["precision"]
+    precision = examine(half, "precision")["precision"]
     assert precision.passed is None
     assert re.search(r"to compare bfloat16 with float32 takes \d\.\d+ GiB, and 0\.00 GiB are free", precision.detail)
 
@@ -231,7 +234,7 @@ def test_precision_is_not_compared_with_weights_that_were_changed(half, monkeypa
         raise caa.errors.ModelError("model 'x': its weights cannot be copied.")
 
     monkeypatch.setattr("caa_interp.doctor.passes.plain_copy", refuse)
-    precision = examine(half)["precision"]
+    precision = examine(half, "precision")["precision"]
     assert precision.passed is None
     assert precision.detail.endswith(
         "no float32 copy to compare bfloat16 with; model 'x': its weights cannot be copied."
