@@ -1,4 +1,4 @@
-"""Models on one device, on several, and without float64: the same numbers as on the CPU, and few waits for them."""
+"""Models on several devices, and without float64: the same numbers as on the CPU, and few waits for them."""
 
 import dataclasses
 
@@ -15,9 +15,9 @@ from caa_interp.interchange.baking import bake, orthogonalize
 from caa_interp.models.access import on_cpu
 from tests.simulated_devices import SimulatedDevices, place
 
+# Whatever fails on one GPU, where it meets the CPU, fails on the first of two.
 SETTINGS = {
     "two GPUs": ["cuda:0", "cuda:0", "cuda:1", "cuda:1"],
-    "one GPU": ["cuda:0"] * 4,
     "no float64": ["mps"] * 4,
 }
 PROMPTS = ["Is it good?", "Do you agree with me about the sea and the garden?", "Rain"]
