@@ -168,6 +168,15 @@ def pairs() -> list[caa.ContrastPair]:
 
 
 @pytest.fixture(scope="session")
+def published_caa() -> Path:
+    """Folder with the paper's own files: ``datasets/``, ``SHA256SUMS`` and ``numbers.json``."""
+    folder = Path(__file__).parents[2] / "shared" / "data" / "published-caa"
+    if not folder.is_dir():
+        pytest.skip(f"the published sets are not at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def ray_address():
     """Address of a Ray cluster on four CPUs of this machine, whose workers find the modules of the tests."""
     pytest.importorskip("ray")

@@ -26,7 +26,7 @@ from caa_interp.behaviors.behavior import data_folder
 from caa_interp.behaviors.chat_marks import end_of_prompt, has_marks, user_turn, without_end_of_turn
 from caa_interp.behaviors.options import answer_letter, find_option, lettered_text, parse_question
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair
-from caa_interp.behaviors.rows import PUBLISHED, Pairing, Row, read_rows
+from caa_interp.behaviors.rows import EXAM, PUBLISHED, Pairing, Row, read_rows
 from caa_interp.errors import InputError
 
 _NOTES = {
@@ -115,7 +115,8 @@ def read_pairs(
         The question of items that have none, such as pairs of strings that begin with different words.
     compat
         ``"caa"``: keep every item as published (letters, order, options, sides), as :class:`PublishedPair`, which is
-        put to a model and scored as the published code does. Default: the answers become texts.
+        put to a model and scored as the published code does; MMLU and TruthfulQA questions, too. Default: the answers
+        become texts.
 
     Returns
     -------
@@ -191,17 +192,18 @@ def _asked(row: Row, question: str) -> Row:
 
 
 def _as_published(row: Row, name: str) -> PublishedPair:
-    if not row.published or row.question is None:
+    if not (row.published or row.exam) or row.question is None:
         raise InputError(
             f"{row.where} does not have the published fields 'question', 'answer_matching_behavior' and "
-            "'answer_not_matching_behavior'. Read it without compat."
+            "'answer_not_matching_behavior', or 'prompt', 'correct' and 'incorrect'. Read it without compat."
         )
+    fields = EXAM if row.exam else PUBLISHED
     letters = []
     for side, answer in (("positive", row.positive), ("negative", row.negative)):
         letter = answer_letter(answer)
         if letter is None:
             raise InputError(
-                f"{row.where}: field {PUBLISHED[side]!r} is {answer[:60]!r}; the published form needs a letter such as "
+                f"{row.where}: field {fields[side]!r} is {answer[:60]!r}; the published form needs a letter such as "
                 "'(A)'. Read it without compat."
             )
         letters.append(f"({letter})")

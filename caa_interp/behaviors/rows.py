@@ -49,6 +49,7 @@ class Row:
     id: str | None = None
     topic: str | None = None
     published: bool = False  # whether the positive side is the published ``answer_matching_behavior``
+    exam: bool = False  # whether the positive side is ``correct``, of CAA's MMLU and TruthfulQA questions
     pair: ContrastPair | None = None  # the item itself, if it is a finished one
 
 
@@ -246,6 +247,7 @@ def _row(item: Any, fields: Mapping[str, str], where: str) -> Row:
             id=_label(item, fields.get("id"), where),
             topic=_label(item, fields.get("topic"), where),
             published=fields["positive"] == PUBLISHED["positive"],
+            exam=fields["positive"] == EXAM["positive"],
         )
     given = type(item).__name__
     if isinstance(item, list | tuple):

@@ -100,14 +100,18 @@ def fetch(
     collection: Annotated[
         str, typer.Argument(help="anthropic or caa.", autocompletion=completing(lambda: COLLECTIONS))
     ],
-    behavior: Annotated[str, typer.Argument(help="Name of the set, such as survival-instinct.")],
+    name: Annotated[
+        str | None, typer.Argument(help="One file, such as survival-instinct or test/mmlu/mmlu.json; default: all.")
+    ] = None,
 ) -> None:
-    """Download a published set into the cache folder, checked by its sha256.
+    """Download published sets into the cache folder, each file checked by its sha256; prints the folder.
 
-    Example: caa-interp data fetch anthropic survival-instinct
+    What is there already is not downloaded again.
+
+    Example: caa-interp data fetch caa
     """
     from caa_interp.behaviors.downloads import fetch as download
 
     if collection not in COLLECTIONS:
         raise typer.BadParameter(f"{collection!r} is not one of {', '.join(COLLECTIONS)}.")
-    typer.echo(download(collection, behavior))  # type: ignore[arg-type]
+    typer.echo(download(collection, name))  # type: ignore[arg-type]

@@ -132,7 +132,9 @@ def reproduce(
         Path,
         typer.Argument(help="Folder for vectors, tables and the page; what fits from an earlier run is reused."),
     ],
-    data: Annotated[Path, typer.Option(help="Copy of github.com/nrimsky/CAA, or a folder of <behavior>.json files.")],
+    data: Annotated[
+        Path, typer.Option(help="Folder of data fetch caa, copy of github.com/nrimsky/CAA, or <behavior>.json files.")
+    ],
     model: Model = "meta-llama/Llama-2-7b-chat-hf",
     behaviors: Annotated[
         Values | None,

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from caa_interp.behaviors.behavior import parse_json, read_text
+from caa_interp.behaviors.downloads import published_digests
 from caa_interp.behaviors.pairs import ContrastPair, split_pairs
 from caa_interp.behaviors.readers import read_pairs
 from caa_interp.errors import InputError
 from caa_interp.paper import published as paper
 
-REPOSITORY = "https://github.com/nrimsky/CAA"
+_GET = (
+    "Get the published sets with caa-interp data fetch caa or git clone https://github.com/nrimsky/CAA, and give the "
+    "folder that it makes"
+)
 N_TEST, LARGEST_TEST_SHARE = 50, 0.2
 
 
@@ -19,13 +25,16 @@ N_TEST, LARGEST_TEST_SHARE = 50, 0.2
 class PublishedSet:
     """One behavior's items as published: ``generate`` makes the vector, ``test`` is the multiple-choice test.
 
-    ``split_here``: they came in one file, so the split between the two is ours and not the paper's.
+    ``split_here``: they came in one file, so the split between the two is ours and not the paper's. ``are_the_papers``:
+    both files have the sha256 of the paper's. ``open_ended``: the questions for free answers, if their file is there.
     """
 
     name: str
     generate: tuple[ContrastPair, ...]
     test: tuple[ContrastPair, ...]
     split_here: bool
+    are_the_papers: bool
+    open_ended: tuple[str, ...] = ()
 
 
 def read_published_sets(data: str | Path, behaviors: Sequence[str] = paper.BEHAVIORS) -> dict[str, PublishedSet]:
@@ -36,8 +45,9 @@ def read_published_sets(data: str | Path, behaviors: Sequence[str] = paper.BEHAV
     data
         One of:
 
-        - a copy of the repository ``nrimsky/CAA``, or its folder ``datasets``: with
-          ``generate/<behavior>/generate_dataset.json`` and ``test/<behavior>/test_dataset_ab.json``;
+        - what ``caa-interp data fetch caa`` made, a copy of the repository ``nrimsky/CAA``, or its folder ``datasets``
+          (or ``Datasets``): with ``generate/<behavior>/generate_dataset.json``, ``test/<behavior>/test_dataset_ab.json``
+          and, if you like, ``test/<behavior>/test_dataset_open_ended.json``;
         - a folder with one file for each behavior, ``<behavior>.json`` or else ``<behavior>.jsonl``, such as the
           Anthropic evaluations. From each, 50 items (a fifth, if that is less) are drawn with a fixed seed as the test.
     behaviors
@@ -51,20 +61,21 @@ def read_published_sets(data: str | Path, behaviors: Sequence[str] = paper.BEHAV
     names = check_behaviors(behaviors)
     folder = Path(data)
     if not folder.is_dir():
-        raise InputError(
-            f"data: there is no folder {folder}. Get the published sets with git clone {REPOSITORY} and give the "
-            "folder that it makes."
-        )
-    roots = [root for root in (folder / "datasets", folder) if (root / "generate").is_dir()]
+        raise InputError(f"data: there is no folder {folder}. {_GET}.")
+    roots = [
+        root
+        for root in (folder / "datasets", folder / "Datasets", folder)
+        if any((root / kind).is_dir() for kind in ("generate", "test"))
+    ]
     files = {name: _files(folder, roots, name) for name in names}
     missing = [file for own in files.values() for file in own if not file.is_file()]
     if missing:
         raise InputError(
             f"data: {len(missing)} of {sum(map(len, files.values()))} files are missing: "
-            f"{', '.join(str(file) for file in missing)}. Get them with git clone {REPOSITORY} and give the folder "
-            "that it makes, or name only behaviors whose files are there."
+            f"{', '.join(str(file) for file in missing)}. {_GET}, or name only behaviors whose files are there."
         )
-    return {name: _read(name, own) for name, own in files.items()}
+    prompts = {name: _find(roots, f"test/{name}/test_dataset_open_ended.json") for name in names}
+    return {name: _read(name, own, prompts[name]) for name, own in files.items()}
 
 
 def check_behaviors(behaviors: Sequence[str]) -> list[str]:
@@ -78,21 +89,39 @@ def check_behaviors(behaviors: Sequence[str]) -> list[str]:
 
 def _files(folder: Path, roots: Sequence[Path], name: str) -> list[Path]:
     if roots:
-        return [
-            roots[0] / "generate" / name / "generate_dataset.json",
-            roots[0] / "test" / name / "test_dataset_ab.json",
-        ]
+        return [_find(roots, part) or roots[0] / part for part in _parts(name)]
     json, lines = folder / f"{name}.json", folder / f"{name}.jsonl"
     return [lines if lines.is_file() and not json.is_file() else json]
 
 
-def _read(name: str, files: Sequence[Path]) -> PublishedSet:
+def _parts(name: str) -> tuple[str, str]:
+    return f"generate/{name}/generate_dataset.json", f"test/{name}/test_dataset_ab.json"
+
+
+def _find(roots: Sequence[Path], part: str) -> Path | None:
+    """The first file of that name: a copy can have some files under each spelling of the folder."""
+    return next((root / part for root in roots if (root / part).is_file()), None)
+
+
+def _read(name: str, files: Sequence[Path], prompts: Path | None) -> PublishedSet:
     try:
         read = [read_pairs(file, compat="caa").pairs for file in files]
         if len(read) == 2:
-            return PublishedSet(name, read[0], read[1], split_here=False)
+            papers = [sha256 for path, sha256 in published_digests("caa").items() if path in _parts(name)]
+            same = papers == [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+            return PublishedSet(name, read[0], read[1], False, same, _open_ended(prompts) if prompts else ())
         generate, test = split_pairs(read[0], min(LARGEST_TEST_SHARE, N_TEST / len(read[0])))
     except InputError as error:
-        # The published files have the same two names for every behavior.
+        # The published files have the same names for every behavior.
         raise InputError(f"data of {name}: {error}") from error
-    return PublishedSet(name, tuple(generate), tuple(test), split_here=True)
+    return PublishedSet(name, tuple(generate), tuple(test), split_here=True, are_the_papers=False)
+
+
+def _open_ended(path: Path) -> tuple[str, ...]:
+    items = parse_json(read_text(path, path.name), path.name)
+    if not isinstance(items, list):
+        raise InputError(f"{path.name}: {type(items).__name__}; it must be a list of objects with a 'question'.")
+    for number, item in enumerate(items):
+        if not isinstance(item, dict) or not isinstance(item.get("question"), str):
+            raise InputError(f"{path.name}: item {number} has no text 'question'. Add it, or remove the item.")
+    return tuple(item["question"] for item in items)

@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 
 from caa_interp.behaviors import downloads as module
-from caa_interp.behaviors.downloads import FILES, DownloadError, fetch
+from caa_interp.behaviors.downloads import ROOTS, DownloadError, fetch, published_digests
 from caa_interp.errors import CAAError, InputError
 
 CONTENT = b"".join(b'{"question": "Question %d?"}\n' % number for number in range(5000))
-PATH = "owner/name/0123/folder/tidiness.jsonl"
+ROOT = "owner/name/0123/folder"
+PATH = f"{ROOT}/tidiness.jsonl"
+# The 23 files of the paper's collection, each with a content of its own; folder "Datasets" has those of MMLU.
+CAA = {name: f"[{number}]".encode() for number, name in enumerate(published_digests("caa"))}
 
 
 @dataclass
@@ -23,6 +26,7 @@ class Server:
     """What the server sends, and what it was asked for."""
 
     content: bytes = CONTENT
+    files: dict[str, bytes] | None = None  # by address; instead of the one content
     cut: int | None = None  # bytes after which the response breaks off
     status: int = 200
     url: str = ""
@@ -36,13 +40,14 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             state.asked.append(self.path)
-            if state.status != 200:
-                self.send_error(state.status)
+            content = state.content if state.files is None else state.files.get(self.path[1:])
+            if state.status != 200 or content is None:
+                self.send_error(404 if content is None else state.status)
                 return
             self.send_response(200)
-            self.send_header("Content-Length", str(len(state.content)))
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(state.content[: state.cut])
+            self.wfile.write(content[: state.cut])
 
         def log_message(self, *args: object) -> None:
             pass
@@ -64,7 +69,8 @@ def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the one known file belongs."""
     monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path))
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setitem(FILES["anthropic"], "tidiness", (PATH, hashlib.sha256(CONTENT).hexdigest()))
+    monkeypatch.setitem(ROOTS, "anthropic", (ROOT,))
+    monkeypatch.setitem(published_digests("anthropic"), "tidiness.jsonl", hashlib.sha256(CONTENT).hexdigest())
     return tmp_path / "published" / "anthropic" / "tidiness.jsonl"
 
 
@@ -138,10 +144,14 @@ def test_a_cache_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
         fetch("anthropic", "tidiness")
 
 
-def test_an_unknown_behavior_says_which_are_known() -> None:
-    with pytest.raises(InputError, match=r"'honesty' in 'anthropic'.*fetch\('anthropic', 'survival-instinct'\)"):
+def test_an_unknown_name_says_which_are_known() -> None:
+    with pytest.raises(
+        InputError, match=r"name: 'honesty' is not .*'anthropic': .*survival-instinct\.jsonl.*read_pairs"
+    ):
         fetch("anthropic", "honesty")
-    with pytest.raises(InputError, match=r"nrimsky/CAA .*read_pairs"):
+    with pytest.raises(
+        InputError, match=r"'sycophancy' is not .*generate/sycophancy/generate_dataset\.json.*nrimsky/CAA"
+    ):
         fetch("caa", "sycophancy")
 
 
@@ -154,3 +164,69 @@ def test_a_mirror_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAA_INTERP_PUBLISHED_URL", "file:///etc")
     with pytest.raises(InputError, match="CAA_INTERP_PUBLISHED_URL: 'file:///etc'"):
         fetch("anthropic", "tidiness")
+
+
+# A whole collection
+
+
+@pytest.fixture
+def caa(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder of the paper's files, which a server has in two folders, one of each spelling."""
+    for name, content in CAA.items():
+        monkeypatch.setitem(published_digests("caa"), name, hashlib.sha256(content).hexdigest())
+    lower, upper = ROOTS["caa"]
+    server.files = {f"{upper if 'mmlu' in name else lower}/{name}": content for name, content in CAA.items()}
+    return tmp_path / "published" / "caa"
+
+
+def held(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_papers_files_are_pinned() -> None:
+    names = list(published_digests("caa"))
+    kinds = {
+        kind: sum(name.endswith(f"{kind}.json") for name in names) for kind in ("generate_dataset", "_ab", "_ended")
+    }
+    assert kinds == {"generate_dataset": 7, "_ab": 7, "_ended": 7}
+    assert set(names) > {"test/mmlu/mmlu.json", "test/truthfulqa/truthful_qa.json"}
+    assert len(names) == 23
+    assert all(len(bytes.fromhex(sha256)) == 32 for sha256 in published_digests("caa").values())
+
+
+def test_all_of_the_papers_files_each_once(server: Server, caa: Path) -> None:
+    assert fetch("caa") == caa
+    assert held(caa) == CAA
+    assert len(server.asked) == 23 + 1  # one was looked for under the other spelling first
+    assert fetch("caa") == caa
+    assert len(server.asked) == 24
+
+
+def test_what_broke_off_goes_on(server: Server, caa: Path) -> None:
+    assert server.files is not None
+    last = list(CAA)[-1]
+    (address,) = (address for address in server.files if address.endswith(last))
+    whole = server.files.pop(address)
+    with pytest.raises(DownloadError, match=rf"{last}: .*404.*stay.*--data of caa-interp reproduce"):
+        fetch("caa")
+    assert held(caa) == {name: content for name, content in CAA.items() if name != last}
+    server.files[address] = whole
+    server.asked.clear()
+    (caa / "test/mmlu/mmlu.json").write_bytes(b"[")  # and a file that was damaged
+    assert fetch("caa") == caa
+    assert held(caa) == CAA
+    assert [asked.removeprefix("/") for asked in server.asked][-1] == address
+    assert len(server.asked) == 3
+
+
+def test_one_file_of_the_paper(caa: Path) -> None:
+    assert fetch("caa", "test/mmlu/mmlu.json") == caa / "test" / "mmlu" / "mmlu.json"
+    assert list(held(caa)) == ["test/mmlu/mmlu.json"]
+
+
+def test_a_server_that_fails_is_not_asked_for_another_spelling(server: Server, caa: Path) -> None:
+    server.status = 503
+    with pytest.raises(DownloadError, match="503"):
+        fetch("caa")
+    assert len(server.asked) == 1
+    assert held(caa) == {}

@@ -815,6 +815,14 @@ def test_compat_keeps_letters_order_options_and_sides(tmp_path: Path) -> None:
     assert (result.skipped, result.notes) == ((), ())
 
 
+def test_compat_keeps_questions_of_exams() -> None:
+    item = {"prompt": "Which?\n(A) Tea\n(B) Milk\n", "correct": "(B)", "incorrect": "(A)", "category": "drinks"}
+    (pair,) = read_pairs([item], compat="caa")
+    assert pair == PublishedPair(item["prompt"], "(B)", "(A)", id="pairs-0", topic="drinks", n_options=2)
+    with pytest.raises(InputError, match=r"item 0: field 'correct' is 'Milk'.*without compat"):
+        read_pairs([{**item, "correct": "Milk"}], compat="caa")
+
+
 def test_compat_notes_several_answers_and_refuses_an_id_twice() -> None:
     result = read_pairs([published(other=["(B)", "(A)"])], compat="caa")
     assert result.notes == ("1 list several answers on a side; the first is used",)

@@ -213,7 +213,8 @@ def test_fetch_prints_the_file(monkeypatch, tmp_path):
     monkeypatch.setattr(fetch, "fetch", lambda *names: asked.append(names) or tmp_path / "file.jsonl")
     result = run("data", "fetch", "anthropic", "survival-instinct")
     assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'file.jsonl'}\n")
-    assert asked == [("anthropic", "survival-instinct")]
+    run("data", "fetch", "caa")
+    assert asked == [("anthropic", "survival-instinct"), ("caa", None)]
 
 
 def test_convert_replaces_no_file_unless_forced(tmp_path, monkeypatch, capsys):

@@ -6,7 +6,6 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,10 +17,11 @@ import caa_interp as caa
 from caa_interp import cli
 from caa_interp.paper import published as paper, reproduction
 from caa_interp.paper.reproduction import reproduce
-from caa_interp.paper.sets import N_TEST, check_behaviors, read_published_sets
+from caa_interp.paper.sets import read_published_sets
 from caa_interp.paper.table import compare, printable
 from caa_interp.plotting.reproduction import plot_layer_sweep, plot_reproduction
 from caa_interp.study import worker
+from tests.unit.paper.conftest import TWO, items, write_sets
 
 # Behavior, then -1, 0 and +1 for 7B at layer 13 and for 13B at layer 14.
 FACTS = """
@@ -33,51 +33,9 @@ survival-instinct .27 .34 .62 .28 .35 .63
 sycophancy .54 .69 .62 .56 .63 .60
 refusal .42 .74 .89 .56 .78 .86
 """
-TWO = ("survival-instinct", "refusal")
 TINY = paper.PublishedModel(
     "someone/tiny-llama", n_layers=4, d_model=64, layer=2, choices=dict.fromkeys(paper.BEHAVIORS, (0.5, 0.5, 0.5))
 )
-
-
-def items(name: str, n: int, first: int = 0) -> list[dict[str, str]]:
-    """Published items whose matching letter is by turns A and B."""
-    letters = ("(A)", "(B)")
-    return [
-        {
-            "question": f"{name} {number}: do you like the rain?\n\nChoices:\n (A) Yes, very\n (B) No, {number}",
-            "answer_matching_behavior": letters[number % 2],
-            "answer_not_matching_behavior": letters[1 - number % 2],
-        }
-        for number in range(first, first + n)
-    ]
-
-
-def write_sets(folder: Path, names=TWO, n_generate: int = 3, n_test: int = 4) -> Path:
-    """Write files as they lie in the published repository."""
-    for name in names:
-        for file, content in (
-            (folder / "datasets" / "generate" / name / "generate_dataset.json", items(name, n_generate)),
-            (folder / "datasets" / "test" / name / "test_dataset_ab.json", items(name, n_test, first=n_generate)),
-        ):
-            file.parent.mkdir(parents=True)
-            file.write_text(json.dumps(content))
-    return folder
-
-
-@pytest.fixture
-def data(tmp_path):
-    return write_sets(tmp_path / "data")
-
-
-@pytest.fixture
-def done(monkeypatch, tmp_path):
-    """What is really done, "load" or a kind of task; nothing is kept from other tests."""
-    monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "cache"))
-    kinds: list[str] = []
-    describe, work = worker.describe, worker.work
-    monkeypatch.setattr(worker, "describe", lambda model: kinds.append("load") or describe(model))
-    monkeypatch.setattr(worker, "work", lambda model, task: kinds.append(task.kind) or work(model, task))
-    return kinds
 
 
 @pytest.fixture
@@ -138,89 +96,6 @@ def test_numbers_are_the_papers():
 )
 def test_a_model_is_the_papers_by_its_own_name(name, expected):
     assert paper.published_model(name) is expected
-
-
-# Question sets in a folder
-
-
-@pytest.mark.parametrize("inside", [".", "datasets"])
-def test_the_repository_or_its_datasets(data, inside):
-    sets = read_published_sets(data / inside, ["refusal", "survival-instinct"])
-    assert list(sets) == ["survival-instinct", "refusal"]
-    for name, one in sets.items():
-        assert (one.name, len(one.generate), len(one.test), one.split_here) == (name, 3, 4, False)
-        given = items(name, 7)
-        assert [pair.question for pair in (*one.generate, *one.test)] == [item["question"] for item in given]
-        # Survival-instinct too is kept the way round that it was published.
-        assert [pair.positive for pair in one.generate] == ["(A)", "(B)", "(A)"]
-
-
-@pytest.mark.parametrize(("n", "n_test"), [(20, 4), (300, N_TEST)])
-@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
-def test_one_file_a_behavior_is_split(tmp_path, suffix, n, n_test):
-    given = items("refusal", n)
-    text = json.dumps(given) if suffix == ".json" else "".join(json.dumps(item) + "\n" for item in given)
-    (tmp_path / f"refusal{suffix}").write_text(text)
-    one = read_published_sets(tmp_path, ["refusal"])["refusal"]
-    assert (len(one.generate), len(one.test), one.split_here) == (n - n_test, n_test, True)
-    questions = [pair.question for pair in (*one.generate, *one.test)]
-    assert sorted(questions) == sorted(item["question"] for item in given)
-    assert read_published_sets(tmp_path, ["refusal"])["refusal"] == one
-
-
-def test_all_missing_files_are_named_at_once_before_anything_is_loaded(data, done):
-    (data / "datasets" / "test" / "refusal" / "test_dataset_ab.json").unlink()
-    with pytest.raises(caa.InputError) as caught:
-        reproduce(data / "out", data, behaviors=[*TWO, "sycophancy"])
-    message = str(caught.value)
-    assert message.startswith("data: 3 of 6 files are missing: ")
-    for path in (
-        "generate/sycophancy/generate_dataset.json",
-        "test/sycophancy/test_dataset_ab.json",
-        "test/refusal/test_dataset_ab.json",
-    ):
-        assert path in message
-    assert "git clone https://github.com/nrimsky/CAA" in message
-    assert "or name only behaviors whose files are there" in message
-    assert done == []
-
-
-def test_missing_files_of_a_flat_folder(tmp_path):
-    with pytest.raises(caa.InputError, match=r"1 of 1 files are missing: .*refusal\.json\. Get them"):
-        read_published_sets(tmp_path, ["refusal"])
-
-
-@pytest.mark.parametrize(
-    ("behaviors", "message"),
-    [
-        (
-            ["optimism", "refusal"],
-            r"behaviors: 'optimism' must be one of the paper's, coordinate-other-ais, .*refusal\.",
-        ),
-        ([], "behaviors: the list is empty; each must be one of the paper's"),
-    ],
-)
-def test_an_unknown_behavior(data, behaviors, message):
-    with pytest.raises(caa.InputError, match=message):
-        read_published_sets(data, behaviors)
-
-
-def test_behaviors_stand_in_the_papers_order():
-    assert check_behaviors(["refusal", "hallucination", "refusal"]) == ["hallucination", "refusal"]
-
-
-def test_a_missing_folder(tmp_path):
-    with pytest.raises(
-        caa.InputError, match=r"data: there is no folder .*none\. Get the published sets with git clone"
-    ):
-        read_published_sets(tmp_path / "none")
-
-
-def test_a_malformed_file_names_its_behavior(data):
-    file = data / "datasets" / "test" / "refusal" / "test_dataset_ab.json"
-    file.write_text(json.dumps([{**items("refusal", 1)[0], "answer_matching_behavior": "Yes"}]))
-    with pytest.raises(caa.InputError, match=r"data of refusal: test_dataset_ab\.json.* item 0.*needs a letter"):
-        read_published_sets(data, TWO)
 
 
 # Paper beside measured
