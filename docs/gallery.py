@@ -242,6 +242,12 @@ def transfer(study: Study) -> go.Figure:
     return caa.plotting.plot_transfer(table)
 
 
+def layer_sweeps(_: Study) -> go.Figure:
+    """The paper's own sweep of Llama 2 7B Chat."""
+    rows = "group == 'layer_sweep' and model == 'meta-llama/Llama-2-7b-chat-hf'"
+    return caa.plotting.plot_layer_sweeps(caa.paper.numbers().query(rows))
+
+
 def vector_map(study: Study) -> go.Figure:
     """All behaviors through the layers."""
     return caa.plotting.plot_vector_map(caa.analysis.project_vectors(study.vectors, layers=range(5, 30)))
@@ -268,6 +274,7 @@ PICTURES: dict[str, Callable[[Study], go.Figure]] = {
         side_effects,
         cost,
         transfer,
+        layer_sweeps,
         logit_lens,
         steered_lens,
         token_similarity,

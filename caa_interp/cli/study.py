@@ -142,7 +142,9 @@ def reproduce(
     ] = None,
     layers: LayersOption = None,
     dtype: Dtype = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit code 3 if a cell is outside its tolerance.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit code 3 if what is claimed of the cells does not hold.")
+    ] = False,
 ) -> None:
     """Measure the paper's multiple-choice tables and layer sweeps, and print them beside the published numbers.
 
@@ -150,8 +152,9 @@ def reproduce(
     """
     from caa_interp.paper import published as paper
     from caa_interp.paper.reproduction import reproduce as measure_again
+    from caa_interp.paper.table import claims
 
     asked = {"behaviors": behaviors or paper.BEHAVIORS, "layers": layers, "dtype": dtype}
     comparison = measure_again(folder, data, model_name=model, progress=True, say=typer.echo, **asked)  # type: ignore[arg-type]
-    if strict and not comparison["within"].fillna(True).all():
+    if strict and not all(claim.holds for claim in claims(comparison)):
         raise typer.Exit(3)

@@ -1,3 +1,4 @@
+from .published_numbers import numbers as numbers
 from .reproduction import reproduce as reproduce
 from .sets import read_published_sets as read_published_sets
 from .table import compare as compare

@@ -7,7 +7,7 @@
    p(matching) / (p(A) + p(B)).
 4. The table is read off at the paper's layer.
 
-What a cell may differ by is derived, not chosen: see :func:`caa_interp.paper.table.compare`.
+What a cell may differ by depends on whether the items are the paper's own: see :func:`caa_interp.paper.compare`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from caa_interp.files import write_atomically
 from caa_interp.models.access import check_layers
 from caa_interp.paper import published as paper
 from caa_interp.paper.sets import PublishedSet, read_published_sets
-from caa_interp.paper.table import compare, printable
+from caa_interp.paper.table import claims, compare, printable
 from caa_interp.plotting.reproduction import plot_layer_sweep, plot_reproduction
 from caa_interp.progress import counting
 from caa_interp.report.page import Section, write_report
@@ -105,14 +105,14 @@ def reproduce(
     for name, vector in raw.items():
         vector.save(folder / "vectors" / f"{name}.safetensors")
     summary = summarize(table)
-    comparison = compare(summary, layer, published)
+    comparison = compare(summary, layer, published, same_items=all(one.are_the_papers for one in sets.values()))
     for name, result in {"sweep": table, "summary": summary, "comparison": comparison}.items():
         write_atomically(folder / "tables" / f"{name}.parquet", result.to_parquet(index=False))
     notes = _notes(comparison, sets, published)
     say("\n" + printable(comparison).to_string(index=False) + "\n")
     for note in notes:
         say(note)
-    page = _write_page(folder, summary, comparison, sets, notes)
+    page = _write_page(folder, summary, comparison, sets, notes, published)
     say(f"The page: {page.resolve()}")
     return comparison
 
@@ -164,14 +164,7 @@ def _notes(
     if published is None:
         notes.append("There are no published numbers for this model, so nothing is compared.")
     else:
-        known = comparison.dropna(subset="paper")
-        same = int((known["measured"].round(2) - known["paper"]).abs().lt(1e-9).sum())
-        judged = known.dropna(subset="within")
-        notes.append(
-            f"{int(judged['within'].sum())} of {len(judged)} judged cells are within tolerance; {same} of "
-            f"{len(known)} equal the paper's to two decimals. Tolerance: {paper.ROUNDING} for the paper's rounding "
-            "plus half the measured 95 % interval, the sampling error of a mean over items."
-        )
+        notes += [f"{claim.text}: {'yes' if claim.holds else 'NO'}." for claim in claims(comparison)]
         if set(sets) != set(paper.BEHAVIORS):
             notes.append(
                 f"Norms are matched over {len(sets)} of the paper's {len(paper.BEHAVIORS)} behaviors, so a unit of "
@@ -196,6 +189,7 @@ def _write_page(
     comparison: pd.DataFrame,
     sets: Mapping[str, PublishedSet],
     notes: Sequence[str],
+    published: paper.PublishedModel | None,
 ) -> Path:
     layer = int(comparison["layer"].iloc[0])
     compared = "paper against measured" if comparison["paper"].notna().any() else "measured"
@@ -213,7 +207,7 @@ def _write_page(
             f"Layer sweep: {name}",
             f"The vector of each layer, from {len(one.generate)} items, is added after that layer and scored on "
             f"{len(one.test)} test items.",
-            plot_layer_sweep(summary, comparison, behavior=name),
+            plot_layer_sweep(summary, published.scores() if published else None, behavior=name),
         )
         for name, one in sets.items()
     ]

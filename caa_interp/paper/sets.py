@@ -46,8 +46,8 @@ def read_published_sets(data: str | Path, behaviors: Sequence[str] = paper.BEHAV
         One of:
 
         - what ``caa-interp data fetch caa`` made, a copy of the repository ``nrimsky/CAA``, or its folder ``datasets``
-          (or ``Datasets``): with ``generate/<behavior>/generate_dataset.json``, ``test/<behavior>/test_dataset_ab.json``
-          and, if you like, ``test/<behavior>/test_dataset_open_ended.json``;
+          or ``Datasets``: with ``generate/<behavior>/generate_dataset.json`` and
+          ``test/<behavior>/test_dataset_ab.json``, and perhaps ``test/<behavior>/test_dataset_open_ended.json``;
         - a folder with one file for each behavior, ``<behavior>.json`` or else ``<behavior>.jsonl``, such as the
           Anthropic evaluations. From each, 50 items (a fifth, if that is less) are drawn with a fixed seed as the test.
     behaviors

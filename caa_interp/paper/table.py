@@ -1,43 +1,67 @@
-"""Measured means beside the paper's published ones, with a tolerance for each cell."""
+"""Measured means beside the paper's published ones, and what is claimed about them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from caa_interp.errors import InputError
 from caa_interp.paper import published as paper
 from caa_interp.statistics import interval_text
 
+CONFIDENCE = 0.95
+SAME, OTHER = "same items and model", "other items"
+# An independent rerun by others at 7B, on the paper's items: two decimals the same where unsteered; where steered, this
+# far off at most and on average.
+UNSTEERED, STEERED_MOST, STEERED_MEAN = 0.01, 0.10, 0.03
 
-def compare(summary: pd.DataFrame, layer: int, published: paper.PublishedModel | None) -> pd.DataFrame:
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence about measured and published numbers, and whether it holds."""
+
+    text: str
+    holds: bool
+
+
+def compare(
+    summary: pd.DataFrame, layer: int, published: paper.PublishedModel | None, *, same_items: bool
+) -> pd.DataFrame:
     """Put the measured means of one layer beside the published ones.
 
     Parameters
     ----------
     summary
-        Result of :func:`caa_interp.summarize` for one or more of the paper's behaviors, with a column ``behavior``
-        and norms matched over these behaviors.
+        Result of :func:`caa_interp.summarize` with ``confidence=0.95`` for one or more of the paper's behaviors, with a
+        column ``behavior`` and norms matched over these behaviors.
     layer
         Layer of the table.
     published
         The paper's model, or None if the model is another.
+    same_items
+        Whether the items are the paper's own, by which vectors are made and scores are taken.
 
     Returns
     -------
     pandas.DataFrame
         One row per behavior and multiplier: ``behavior``, ``layer``, ``multiplier``, ``n`` (items), ``paper``,
-        ``measured`` with ``low`` and ``high`` (95 % interval), ``difference`` (measured - paper), ``tolerance`` and
-        ``within`` (True, False, or missing where there is nothing to judge).
+        ``measured`` with ``low`` and ``high`` (95 % interval), ``difference`` (measured - paper), ``basis``,
+        ``tolerance`` and ``within`` (True, False, or missing where there is nothing to judge).
 
     Notes
     -----
-    The tolerance of a cell is 0.005, half a unit of the paper's last decimal, plus the square root of 2 times the
-    longer side of the measured interval (which is cut off at 0 and 1): the sampling error of the difference of two
-    means over so many items each. If the two are draws from one population, about one cell in 20 lies outside by
-    chance. With the paper's own items and model most should agree to the second decimal.
+    ``basis`` says what can make two numbers differ, and so what a tolerance is:
+
+    - ``"same items and model"``: rounding and number types. An independent rerun by others had the same two decimals
+      where unsteered, and was .10 off at most where steered: the tolerances are .01 and .10. No cell should be outside.
+    - ``"other items"``: the sampling error of both sides. With n items, it is sqrt(1 + n / 50) times the longer side of
+      the measured interval (which is cut off at 0 and 1), since the paper's means are over 50 items. Of two draws from
+      one population, one cell in 20 lies outside by chance. The tolerance is wide, and to be within it is no agreement.
+      The sampling error of the vectors is not in it.
 
     Steered cells are judged only if all of the paper's behaviors are there: else norms are matched to another mean.
     """
@@ -46,23 +70,69 @@ def compare(summary: pd.DataFrame, layer: int, published: paper.PublishedModel |
         raise InputError(f"layer: {layer} is not in the table; it holds {sorted(summary['layer'].unique().tolist())}.")
     unit_is_the_papers = set(rows["behavior"]) == set(paper.BEHAVIORS)
     cells = rows[["behavior", "layer", "multiplier", "n"]].copy()
-    printed = {
-        (name, multiplier): mean
-        for name, means in (published.choices if published else {}).items()
-        for multiplier, mean in zip(paper.MULTIPLIERS, means, strict=True)
-    }
-    keys = zip(rows["behavior"], rows["multiplier"], strict=True)
+    printed: dict[Any, float] = {}
+    if published is not None:
+        scores = published.scores().query("group == 'ab'")
+        printed = scores.set_index(["behavior", "layer", "multiplier"])["value"].to_dict()
+    keys = cells[["behavior", "layer", "multiplier"]].itertuples(index=False, name=None)
     cells["paper"] = [printed.get(key, np.nan) for key in keys]
     cells["measured"] = rows["p_positive"]
     cells["low"], cells["high"] = rows["p_positive_low"], rows["p_positive_high"]
     cells["difference"] = cells["measured"] - cells["paper"]
     reach = np.maximum(cells["high"] - cells["measured"], cells["measured"] - cells["low"])
-    tolerance = paper.ROUNDING + np.sqrt(2) * reach
+    steered = cells["multiplier"] != 0
+    if same_items:
+        tolerance = pd.Series(np.where(steered, STEERED_MOST, UNSTEERED))
+    else:
+        tolerance = reach * np.sqrt(1 + cells["n"] / cells["behavior"].map(lambda name: paper.SIZES[name][1]))
+    cells["basis"] = SAME if same_items else OTHER
     cells["tolerance"] = tolerance.where(cells["paper"].notna())
-    judged = cells["tolerance"].notna() & ((cells["multiplier"] == 0) | unit_is_the_papers)
+    judged = cells["tolerance"].notna() & (~steered | unit_is_the_papers)
     within = (cells["difference"].abs() <= cells["tolerance"] + 1e-9).astype("boolean")
     cells["within"] = within.where(judged)
     return cells
+
+
+def claims(comparison: pd.DataFrame) -> list[Claim]:
+    """What is claimed of the judged cells of a comparison; nothing, if there are none.
+
+    With the paper's own items and model, as much as an independent rerun reached. With other items, only that chance
+    explains the differences: no cell is further off than happens to the furthest of that many in one run in 20
+    (Bonferroni; the cells of a behavior share their items).
+    """
+    judged = comparison.dropna(subset="within")
+    if judged.empty:
+        return []
+    n, outside = len(judged), int((~judged["within"].astype(bool)).sum())
+    off, steered = judged["difference"].abs(), judged["multiplier"] != 0
+    if judged["basis"].iloc[0] == OTHER:
+        level = (1 - CONFIDENCE) / 2
+        further = stats.norm.isf(level / n) / stats.norm.isf(level)
+        return [
+            Claim(
+                f"The items are not the paper's own, so cells may differ by the sampling error of both sides, "
+                f"{judged['tolerance'].min():.2f} to {judged['tolerance'].max():.2f}; to be within it is no agreement. "
+                f"Outside: {2 * level * n:.2g} of {n} cells expected by chance, {outside} seen. No cell is further off "
+                "than chance would have it in one run in 20",
+                bool((off <= further * judged["tolerance"] + 1e-9).all()),
+            )
+        ]
+    found = [
+        Claim(
+            "The items and the model are the paper's own, so only rounding and number types differ. Outside: 0 of "
+            f"{n} cells expected, {outside} seen. Unsteered cells are within {UNSTEERED} of the paper's",
+            bool(judged.loc[~steered, "within"].all()),
+        )
+    ]
+    if steered.any():
+        most, mean = off[steered].max(), off[steered].mean()
+        near = Claim(
+            f"Steered cells are as near as those of an independent rerun, {STEERED_MOST} off at most and "
+            f"{STEERED_MEAN} on average: here {most:.3f} and {mean:.3f}",
+            bool(judged.loc[steered, "within"].all() and mean <= STEERED_MEAN),
+        )
+        found.append(near)
+    return found
 
 
 def printable(comparison: pd.DataFrame) -> pd.DataFrame:
@@ -72,19 +142,17 @@ def printable(comparison: pd.DataFrame) -> pd.DataFrame:
             "behavior": comparison["behavior"],
             "layer": comparison["layer"].astype(str),
             "multiplier": [f"{m:+g}" if m else "0" for m in comparison["multiplier"]],
-            "paper": _texts(comparison["paper"], ".2f"),
+            "paper": _texts(comparison["paper"], ".3f"),
             "measured (95 % interval)": [
                 interval_text(*row, form=".3f")
                 for row in zip(comparison["measured"], comparison["low"], comparison["high"], strict=True)
             ],
             "difference": _texts(comparison["difference"], "+.3f"),
-            "tolerance": _texts(comparison["tolerance"], ".3f"),
-            "within tolerance?": comparison["within"].map({True: "yes", False: "NO"}).astype(object).fillna(""),
+            f"tolerance ({comparison['basis'].iloc[0]})": _texts(comparison["tolerance"], ".3f"),
+            "within?": comparison["within"].map({True: "yes", False: "NO"}).astype(object).fillna(""),
         }
     )
-    if comparison["paper"].isna().all():
-        return shown.drop(columns=["paper", "difference", "tolerance", "within tolerance?"])
-    return shown
+    return shown if comparison["paper"].notna().any() else shown.iloc[:, [0, 1, 2, 4]]
 
 
 def _texts(values: pd.Series[Any], form: str) -> list[str]:

@@ -15,6 +15,7 @@ from .projection import (
     plot_vector_map as plot_vector_map,
 )
 from .reliability import plot_reliability as plot_reliability
+from .reproduction import plot_layer_sweeps as plot_layer_sweeps
 from .scores import plot_scores as plot_scores
 from .side_effects import plot_side_effects as plot_side_effects
 from .similarity import plot_cosine_similarity as plot_cosine_similarity

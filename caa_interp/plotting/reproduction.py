@@ -7,10 +7,11 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import band, key, line, marks
+from caa_interp.plotting.grid import band, key, line, marks, panels
 
 COMPARED = ("behavior", "layer", "multiplier", "n", "paper", "measured", "low", "high", "within")
 _SWEPT = ("behavior", "layer", "multiplier", "n", "p_positive", "p_positive_low", "p_positive_high")
+_PUBLISHED = ("model", "behavior", "layer", "multiplier", "value")
 _LOOKS = {
     -1.0: theme.Style(theme.NEGATIVE, "triangle-down", "dash"),
     0.0: theme.Style(theme.NEUTRAL, "circle", "dot"),
@@ -76,14 +77,57 @@ def plot_reproduction(comparison: pd.DataFrame) -> go.Figure:
     return fig
 
 
-def plot_layer_sweep(summary: pd.DataFrame, comparison: pd.DataFrame, *, behavior: str) -> go.Figure:
-    """Scores of one behavior over the layers, one line per multiplier, with the published ones at their layer.
+def plot_layer_sweeps(table: pd.DataFrame) -> go.Figure:
+    """The paper's figure 3: scores of all behaviors over the layers, one panel per multiplier.
 
-    ``summary`` is a result of :func:`caa_interp.summarize` with a column ``behavior``; ``comparison`` one of
-    :func:`caa_interp.paper.reproduce`.
+    Parameters
+    ----------
+    table
+        Rows of :func:`caa_interp.paper.numbers` of one model and one group of layers, such as ``"layer_sweep"``.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        One line per behavior, in the same colors in all panels. The paper's means have no intervals.
+    """
+    theme.check_table(table, _PUBLISHED, "caa_interp.paper.numbers")
+    theme.check_once(table, ("behavior", "layer", "multiplier"), "one group and model of caa_interp.paper.numbers")
+    behaviors, multipliers = list(table["behavior"].unique()), sorted(table["multiplier"].unique())
+    fig = theme.figure(
+        f"{theme.escape(table['model'].iloc[0].rsplit('/', 1)[-1])}: the paper's layer sweep",
+        "mean over test items, as published (without intervals)",
+        height=520,
+        margin={"b": 140},
+        legend=theme.LEGEND_BELOW,
+        showlegend=True,
+    )
+    places = panels(fig, [_name(m) for m in multipliers], x_title=theme.LAYER, y_title=_SCORE, shared_yaxes=True)
+    for name, look in zip(behaviors, theme.styles(behaviors).values(), strict=True):
+        for multiplier, place in zip(multipliers, places, strict=True):
+            rows = table[(table["behavior"] == name) & (table["multiplier"] == multiplier)].sort_values("layer")
+            fig.add_scatter(
+                x=rows["layer"],
+                y=rows["value"],
+                mode="lines+markers",
+                line={"color": look.color, "width": 2},
+                marker={"symbol": look.symbol, "size": 6},
+                name=theme.escape(name),
+                legendgroup=name,
+                showlegend=place is places[0],
+                hovertemplate=f"{theme.escape(name)}, layer %{{x}}: %{{y:.3f}}<extra></extra>",
+                **place,
+            )
+    fig.update_yaxes(range=[-0.02, 1.02])
+    return fig
+
+
+def plot_layer_sweep(summary: pd.DataFrame, published: pd.DataFrame | None, *, behavior: str) -> go.Figure:
+    """Scores of one behavior over the layers, one line per multiplier, with the published ones as open marks.
+
+    ``summary`` is a result of :func:`caa_interp.summarize` with a column ``behavior``; ``published``, rows of
+    :func:`caa_interp.paper.numbers` of its model, or None if there are none.
     """
     theme.check_table(summary, _SWEPT, "caa_interp.summarize")
-    theme.check_table(comparison, COMPARED, "caa_interp.paper.reproduce")
     rows = summary[summary["behavior"] == behavior].sort_values("layer")
     if rows.empty:
         raise InputError(f"behavior: {behavior!r} is not in the table; it holds {list(summary['behavior'].unique())}.")
@@ -102,19 +146,22 @@ def plot_layer_sweep(summary: pd.DataFrame, comparison: pd.DataFrame, *, behavio
     for look, name, own in groups:
         marker = {"symbol": look.symbol, "size": 7}
         fig.add_trace(line(own, "layer", "p_positive", look, name, marker=marker, error_y=None))
-    published = comparison[(comparison["behavior"] == behavior) & comparison["paper"].notna()]
-    for layer, multiplier, value in published[["layer", "multiplier", "paper"]].to_numpy():
-        fig.add_scatter(
-            x=[layer],
-            y=[value],
-            mode="markers",
-            marker={**_PAPER, "color": _look(multiplier).color, "symbol": f"{_look(multiplier).symbol}-open"},
-            showlegend=False,
-            hovertemplate=f"paper, {_name(multiplier)}: %{{y:.2f}}<extra></extra>",
-        )
-    if len(published):
-        name = f"open: paper, layer {published['layer'].iloc[0]}"
-        fig.add_trace(key(name, {**_PAPER, "symbol": "circle-open"}))
+    if published is not None:
+        theme.check_table(published, _PUBLISHED, "caa_interp.paper.numbers")
+        known = published[(published["behavior"] == behavior) & published["layer"].isin(rows["layer"])]
+        known = known.drop_duplicates(["layer", "multiplier"]).sort_values("layer")
+        for multiplier in sorted(known["multiplier"].unique()):
+            own, look = known[known["multiplier"] == multiplier], _look(multiplier)
+            fig.add_scatter(
+                x=own["layer"],
+                y=own["value"],
+                mode="markers",
+                marker={**_PAPER, "color": look.color, "symbol": f"{look.symbol}-open"},
+                showlegend=False,
+                hovertemplate=f"paper, {_name(multiplier)}: %{{y:.3f}}<extra></extra>",
+            )
+        if len(known):
+            fig.add_trace(key("open: paper", {**_PAPER, "symbol": "circle-open"}))
     ticks = sorted(rows["layer"].unique())
     fig.update_xaxes(title_text=theme.LAYER, tickvals=ticks if len(ticks) < 12 else None)
     fig.update_yaxes(title_text=_SCORE, range=[-0.02, 1.02])

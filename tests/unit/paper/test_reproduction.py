@@ -18,30 +18,31 @@ from caa_interp import cli
 from caa_interp.paper import published as paper, reproduction
 from caa_interp.paper.reproduction import reproduce
 from caa_interp.paper.sets import read_published_sets
-from caa_interp.paper.table import compare, printable
+from caa_interp.paper.table import STEERED_MEAN, STEERED_MOST, claims, compare, printable
 from caa_interp.plotting.reproduction import plot_layer_sweep, plot_reproduction
 from caa_interp.study import worker
 from tests.unit.paper.conftest import TWO, items, write_sets
 
-# Behavior, then -1, 0 and +1 for 7B at layer 13 and for 13B at layer 14.
-FACTS = """
-coordinate-other-ais .15 .30 .75 .20 .22 .39
-corrigible-neutral-HHH .20 .64 .91 .45 .57 .83
-hallucination .39 .81 .90 .42 .54 .78
-myopic-reward .40 .75 .73 .44 .49 .66
-survival-instinct .27 .34 .62 .28 .35 .63
-sycophancy .54 .69 .62 .56 .63 .60
-refusal .42 .74 .89 .56 .78 .86
-"""
-TINY = paper.PublishedModel(
-    "someone/tiny-llama", n_layers=4, d_model=64, layer=2, choices=dict.fromkeys(paper.BEHAVIORS, (0.5, 0.5, 0.5))
-)
+TINY = paper.PublishedModel("someone/tiny-llama", n_layers=4, d_model=64, layer=2)
+PAPER = paper.LLAMA_2_7B_CHAT.scores().query("group == 'ab'").set_index(["behavior", "multiplier"])["value"]
+
+
+def made_up(values=(0.5, 0.5, 0.5)):
+    """The paper's numbers, and a table of the small random Llama at -1, 0 and 1."""
+    own = caa.paper.numbers().query("group == 'ab' and layer == 13 and system_prompt == ''")
+    own = own[own["multiplier"].isin(paper.MULTIPLIERS)]
+    own = own.assign(
+        model=TINY.name, layer=TINY.layer, value=own["multiplier"].map(dict(zip((-1, 0, 1), values, strict=True)))
+    )
+    return pd.concat([caa.paper.numbers(), own], ignore_index=True)
 
 
 @pytest.fixture
 def published(monkeypatch):
     """Let the paper have numbers for the small random Llama."""
     monkeypatch.setattr(paper, "MODELS", (*paper.MODELS, TINY))
+    table = made_up()
+    monkeypatch.setattr("caa_interp.paper.published_numbers.numbers", lambda: table)
     return TINY
 
 
@@ -65,24 +66,11 @@ def summary_of(means, half_width=0.1, behaviors=paper.BEHAVIORS, layer=13, n=50)
 
 
 def exact(name, place):
-    return paper.LLAMA_2_7B_CHAT.choices[name][place]
+    return PAPER[name, paper.MULTIPLIERS[place]]
 
 
-# The paper's numbers
-
-
-def test_numbers_are_the_papers():
-    rows = [line.split() for line in FACTS.split("\n") if line]
-    assert [row[0] for row in rows] == list(paper.BEHAVIORS) == list(paper.SIZES)
-    for name, *values in rows:
-        numbers = tuple(map(float, values))
-        assert paper.LLAMA_2_7B_CHAT.choices[name] == numbers[:3]
-        assert paper.LLAMA_2_13B_CHAT.choices[name] == numbers[3:]
-    assert [model.layer for model in paper.MODELS] == [13, 14]
-    assert all(list(model.choices) == list(paper.BEHAVIORS) for model in paper.MODELS)
-    assert list(paper.SIZES.values()) == [
-        (360, 50), (290, 50), (1000, 50), (950, 50), (903, 50), (1000, 50), (408, 50),
-    ]  # fmt: skip
+def compared(summary, layer=13, same_items=False, model=paper.LLAMA_2_7B_CHAT):
+    return compare(summary, layer, model, same_items=same_items)
 
 
 @pytest.mark.parametrize(
@@ -102,93 +90,172 @@ def test_a_model_is_the_papers_by_its_own_name(name, expected):
 
 
 def test_a_cell_is_compared():
-    found = compare(summary_of(lambda name, place: exact(name, place) + 0.03 * place, 0.03), 13, paper.LLAMA_2_7B_CHAT)
+    found = compared(summary_of(lambda name, place: exact(name, place) + 0.03 * place, 0.03))
     assert list(found)[:5] == ["behavior", "layer", "multiplier", "n", "paper"]
-    assert list(found)[5:] == ["measured", "low", "high", "difference", "tolerance", "within"]
+    assert list(found)[5:] == ["measured", "low", "high", "difference", "basis", "tolerance", "within"]
     assert len(found) == 21
     cell = found[(found["behavior"] == "refusal") & (found["multiplier"] == 1)].iloc[0]
-    assert cell["paper"] == 0.89
-    assert cell["measured"] == pytest.approx(0.95)
+    assert cell["paper"] == pytest.approx(0.89, abs=0.005)
     assert cell["difference"] == pytest.approx(0.06)
-    # Half a unit of the second decimal, and half of an interval from 0.92 to 0.98 for each of two means.
-    assert cell["tolerance"] == pytest.approx(0.005 + 0.03 * math.sqrt(2))
+    # Half of an interval of 0.06 for each of two means over 50 items.
+    assert cell["tolerance"] == pytest.approx(0.03 * math.sqrt(2))
     assert found["within"].tolist() == [True, True, False] * 7
 
 
-@pytest.mark.parametrize(("difference", "within"), [(0.146, True), (-0.146, True), (0.147, False), (-0.147, False)])
+@pytest.mark.parametrize(("difference", "within"), [(0.141, True), (-0.141, True), (0.142, False), (-0.142, False)])
 def test_the_edge_of_the_tolerance(difference, within):
-    found = compare(summary_of(lambda *cell: exact(*cell) + difference, 0.1), 13, paper.LLAMA_2_7B_CHAT)
+    found = compared(summary_of(lambda *cell: exact(*cell) + difference, 0.1))
     assert found["within"].eq(within).all()
+    assert set(found["basis"]) == {"other items"}
 
 
 @pytest.mark.parametrize(("end", "further"), [("high", 0.1), ("low", -0.1)])
 def test_the_tolerance_is_that_of_the_longer_side(end, further):
     summary = summary_of(exact, 0.1)
     summary[f"p_positive_{end}"] += further
-    found = compare(summary, 13, paper.LLAMA_2_7B_CHAT)
-    assert found["tolerance"].tolist() == pytest.approx([0.005 + 0.2 * math.sqrt(2)] * 21)
+    assert compared(summary)["tolerance"].tolist() == pytest.approx([0.2 * math.sqrt(2)] * 21)
 
 
-def test_one_cell_in_twenty_of_two_draws_lies_outside():
+def test_the_papers_50_items_err_as_much_whatever_our_number():
+    # With 200 items our mean's interval is half as long as the paper's.
+    assert compared(summary_of(exact, 0.05, n=200))["tolerance"].tolist() == pytest.approx([0.05 * math.sqrt(5)] * 21)
+
+
+def test_one_cell_in_twenty_of_two_draws_lies_outside_and_the_claim_nearly_always_holds(monkeypatch):
+    """Two draws of 50 items from one population; a behavior's cells are of the same items, so they move together."""
     generator = np.random.default_rng(0)
     axes = [paper.BEHAVIORS, paper.MULTIPLIERS, range(50)]
     table = pd.MultiIndex.from_product(axes, names=["behavior", "multiplier", "item"]).to_frame(index=False)
-    within = []
-    for _ in range(12):
-        theirs, ours = generator.beta(3, 2, size=(2, 7, 3, 50))
-        choices = dict(zip(paper.BEHAVIORS, theirs.mean(axis=-1).round(2).tolist(), strict=True))
-        summary = caa.summarize(table.assign(layer=13, p_positive=ours.ravel()))
-        within += compare(summary, 13, replace(paper.LLAMA_2_7B_CHAT, choices=choices))["within"].tolist()
-    # A little less for the rounding of the paper's numbers.
-    assert 0.01 < 1 - np.mean(within) < 0.05 + 2 * math.sqrt(0.05 * 0.95 / len(within))
+    outside, claimed, stated = [], [], []
+    for _ in range(60):
+        items = generator.beta(3, 2, size=(2, 7, 1, 50)) + 0.2 * generator.normal(size=(2, 7, 3, 50))
+        theirs, ours = np.clip(items, 0, 1)
+        rows = caa.paper.numbers().query("group == 'ab' and layer == 13 and system_prompt == ''")
+        rows = rows[rows["multiplier"].isin(paper.MULTIPLIERS)]
+        published = rows.assign(value=theirs.mean(axis=-1).ravel())
+        monkeypatch.setattr(paper.PublishedModel, "scores", lambda self, rows=published: rows)
+        found = compared(caa.summarize(table.assign(layer=13, p_positive=ours.ravel())))
+        outside.append((~found["within"].astype(bool)).sum())
+        (claim,) = claims(found)
+        claimed.append(claim.holds)
+        stated.append(claim.text)
+    assert all("1.1 of 21 cells expected by chance" in text for text in stated)
+    spread = np.std(outside, ddof=1) / math.sqrt(len(outside))
+    assert abs(np.mean(outside) - 21 * 0.05) < 3 * spread
+    assert spread < 0.3
+    assert np.mean(claimed) > 0.95 - 2 * math.sqrt(0.05 * 0.95 / len(claimed))
 
 
-def test_steered_cells_of_some_behaviors_are_not_judged():
-    found = compare(summary_of(exact, behaviors=TWO), 13, paper.LLAMA_2_7B_CHAT)
+def test_a_planted_disagreement_of_other_items_is_found():
+    found = compared(summary_of(lambda name, place: exact(name, place) - 0.25 * (name == "sycophancy" and place == 2)))
+    assert found.loc[~found["within"].astype(bool), ["behavior", "multiplier"]].to_numpy().tolist() == [
+        ["sycophancy", 1]
+    ]
+    (claim,) = claims(found)
+    assert not claim.holds
+    assert "1.1 of 21 cells expected by chance, 1 seen" in claim.text
+    assert "0.14 to 0.14; to be within it is no agreement" in claim.text
+    # One cell that is only just outside is what chance brings.
+    found = compared(summary_of(lambda name, place: exact(name, place) - 0.15 * (name == "sycophancy" and place == 2)))
+    assert (found["within"].tolist().count(False), claims(found)[0].holds) == (1, True)
+
+
+def moved(name, place, sizes):
+    """The paper's mean, moved by the size of the multiplier's place, up and down by turns."""
+    return exact(name, place) + sizes[place] * (-1) ** paper.BEHAVIORS.index(name)
+
+
+def test_the_same_items_and_model_are_held_to_what_a_rerun_reached():
+    found = compared(summary_of(lambda *cell: moved(*cell, (0.03, 0.009, 0.02)), 0.3), same_items=True)
+    assert set(found["basis"]) == {"same items and model"}
+    assert found["tolerance"].tolist() == [0.10, 0.01, 0.10] * 7
+    assert found["within"].all()
+    unsteered, steered = claims(found)
+    assert unsteered.holds
+    assert steered.holds
+    assert "0 of 21 cells expected, 0 seen" in unsteered.text
+    assert "here 0.030 and 0.025" in steered.text
+
+
+@pytest.mark.parametrize(
+    ("sizes", "outside", "holds"),
+    [
+        ((0, 0.011, 0), 7, [False, True]),
+        ((0, 0, 0.101), 7, [True, False]),
+        ((0.05, 0, 0.05), 0, [True, False]),  # each near enough, but too far on average
+    ],
+)
+def test_a_planted_disagreement_of_the_same_items_is_found(sizes, outside, holds):
+    found = compared(summary_of(lambda *cell: moved(*cell, sizes), 0.3), same_items=True)
+    assert [claim.holds for claim in claims(found)] == holds
+    assert f"0 of 21 cells expected, {outside} seen" in claims(found)[0].text
+
+
+def test_an_independent_rerun_is_as_near_as_an_independent_rerun():
+    """By others, at 7B, printed with two decimals; two behaviors are not in it."""
+    rerun = {
+        "coordinate-other-ais": (0.16, 0.30, 0.72),
+        "corrigible-neutral-HHH": (0.19, 0.64, 0.90),
+        "hallucination": (0.49, 0.81, 0.87),
+        "myopic-reward": (0.42, 0.75, 0.76),
+        "refusal": (0.47, 0.74, 0.88),
+    }
+    found = compared(summary_of(lambda name, place: rerun.get(name, [np.nan] * 3)[place]), same_items=True)
+    found = found.dropna(subset="measured")
+    assert [claim.holds for claim in claims(found)] == [True, True]
+    off = found.loc[found["multiplier"] != 0, "difference"].abs()
+    assert (off.mean().round(2), off.max().round(2)) == (STEERED_MEAN, STEERED_MOST)
+
+
+@pytest.mark.parametrize("same_items", [True, False])
+def test_steered_cells_of_some_behaviors_are_not_judged(same_items):
+    found = compared(summary_of(exact, behaviors=TWO), same_items=same_items)
     assert found["paper"].notna().all()
     assert found["within"].isna().tolist() == [True, False, True] * 2
+    (claim,) = claims(found)
+    assert claim.holds
+    assert "of 2 cells expected" in claim.text
 
 
-def test_a_missing_number_is_blank():
-    choices = {name: numbers for name, numbers in exact_choices().items() if name != "refusal"}
-    found = compare(summary_of(exact), 13, replace(paper.LLAMA_2_7B_CHAT, choices=choices))
+def test_a_missing_number_is_blank(monkeypatch):
+    rows = paper.LLAMA_2_7B_CHAT.scores().query("behavior != 'refusal'")
+    monkeypatch.setattr(paper.PublishedModel, "scores", lambda self: rows)
+    found = compared(summary_of(lambda name, place: 0.5))
     blank = found["behavior"] == "refusal"
     assert found.loc[blank, ["paper", "difference", "tolerance", "within"]].isna().all(axis=None)
     assert found.loc[~blank, ["paper", "difference", "tolerance", "within"]].notna().all(axis=None)
     shown = printable(found)
-    assert (shown.loc[blank, ["paper", "difference", "tolerance", "within tolerance?"]] == "").all(axis=None)
-
-
-def exact_choices():
-    return dict(paper.LLAMA_2_7B_CHAT.choices)
+    assert (shown.loc[blank, ["paper", "difference", "tolerance (other items)", "within?"]] == "").all(axis=None)
 
 
 def test_one_item_has_no_interval_so_nothing_is_judged():
-    found = compare(summary_of(exact, np.nan, n=1), 13, paper.LLAMA_2_7B_CHAT)
+    found = compared(summary_of(exact, np.nan, n=1))
     assert found["within"].isna().all()
-    assert printable(found)["measured (95 % interval)"].iloc[0] == "0.150 (no interval)"
+    assert claims(found) == []
+    assert printable(found)["measured (95 % interval)"].iloc[0] == "0.151 (no interval)"
 
 
 def test_a_layer_that_is_not_there():
     with pytest.raises(caa.InputError, match=r"layer: 14 is not in the table; it holds \[13\]\."):
-        compare(summary_of(exact), 14, paper.LLAMA_2_7B_CHAT)
+        compared(summary_of(exact), 14)
 
 
 def test_the_printed_table():
-    found = compare(summary_of(lambda *cell: exact(*cell) - 0.2), 13, paper.LLAMA_2_7B_CHAT)
+    found = compared(summary_of(lambda *cell: exact(*cell) - 0.2))
     lines = printable(found).to_string(index=False).splitlines()
-    columns = "behavior layer multiplier paper measured (95 % interval) difference tolerance within tolerance?"
+    columns = "behavior layer multiplier paper measured (95 % interval) difference tolerance (other items) within?"
     assert lines[0].split() == columns.split()
-    assert " ".join(lines[1].split()) == ("coordinate-other-ais 13 -1 0.15 -0.050 (-0.150 to 0.050) -0.200 0.146 NO")
-    assert lines[2].split()[2:4] == ["0", "0.30"]
-    assert lines[3].split()[2:4] == ["+1", "0.75"]
+    assert " ".join(lines[1].split()) == ("coordinate-other-ais 13 -1 0.151 -0.049 (-0.149 to 0.051) -0.200 0.141 NO")
+    assert lines[2].split()[2:4] == ["0", "0.300"]
+    assert lines[3].split()[2:4] == ["+1", "0.753"]
     assert len(lines) == 22
+    assert "tolerance (same items and model)" in printable(compared(summary_of(exact), same_items=True))
 
 
 def test_the_printed_table_of_another_model():
-    shown = printable(compare(summary_of(exact, 0.125), 13, None))
+    shown = printable(compared(summary_of(exact, 0.125), model=None))
     assert list(shown) == ["behavior", "layer", "multiplier", "measured (95 % interval)"]
-    assert shown.iloc[0].tolist() == ["coordinate-other-ais", "13", "-1", "0.150 (0.025 to 0.275)"]
+    assert shown.iloc[0].tolist() == ["coordinate-other-ais", "13", "-1", "0.151 (0.026 to 0.276)"]
 
 
 # The whole run
@@ -221,7 +288,7 @@ def test_it_measures_what_the_parts_measure(tmp_path, data, done, tiny_folder, t
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out" / "tables" / "comparison.parquet"), found)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "There are no published numbers for this model" in page
-    assert "within tolerance?" not in page
+    assert "tolerance (" not in page
     assert page.count("<h2") == 3
     assert "tiny-llama" in page
 
@@ -298,12 +365,14 @@ def test_with_published_numbers(tmp_path, done, tiny_folder, published):
     assert found["layer"].eq(2).all()
     assert found["paper"].eq(0.5).all()
     assert found["within"].notna().all()
-    n_within = int(found["within"].sum())
-    assert any(line.startswith(f"{n_within} of 21 judged cells are within tolerance; ") for line in lines)
+    n_outside = 21 - int(found["within"].sum())
+    said = f"1.1 of 21 cells expected by chance, {n_outside} seen"
+    assert any(said in line for line in lines)
     assert not any("so a unit of multiplier" in line for line in lines)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Multiple-choice table at layer 2: paper against measured" in page
-    assert "within tolerance?" in page
+    assert said in page
+    assert "tolerance (other items)" in page
     assert len(pd.read_parquet(tmp_path / "out" / "tables" / "summary.parquet")) == 7 * 4 * 3
 
 
@@ -362,29 +431,25 @@ def test_the_command_explains_itself():
 
 @pytest.mark.parametrize(
     ("numbers", "strict", "code"),
-    [((2.0, 2.0, 2.0), True, 3), ((2.0, 2.0, 2.0), False, 0), (None, True, 0)],
-    ids=["outside", "not strict", "no published numbers"],
+    [((2.0, 2.0, 2.0), True, 3), ((2.0, 2.0, 2.0), False, 0), ((2.0, 0.5, 2.0), True, 0), (None, True, 0)],
+    ids=["outside", "not strict", "steered cells of two behaviors, which are not judged", "no published numbers"],
 )
 def test_strict_ends_with_code_3(tmp_path, data, done, tiny_folder, monkeypatch, numbers, strict, code):
     if numbers:
-        monkeypatch.setattr(paper, "MODELS", (replace(TINY, choices=dict.fromkeys(paper.BEHAVIORS, numbers)),))
+        table = made_up(numbers)
+        monkeypatch.setattr(paper, "MODELS", (TINY,))
+        monkeypatch.setattr("caa_interp.paper.published_numbers.numbers", lambda: table)
+        monkeypatch.setattr(reproduction, "compare", lambda summary, *a, **k: compare(widened(summary), *a, **k))
     options = ["--data", data, "--model", tiny_folder, "--behaviors", "refusal, survival-instinct", "--layers", "1,2"]
     result = run(tmp_path / "out", *options, *["--strict"] * strict)
     assert result.exit_code == code, result.output
-    assert ("NO" in result.stdout) == (numbers is not None)
+    assert (": NO." in result.stdout) == (numbers == (2.0, 2.0, 2.0))
     assert "The page: " in result.stdout
 
 
-def test_a_cell_that_is_not_judged_is_not_strict(tmp_path, data, done, tiny_folder, monkeypatch):
-    choices = dict.fromkeys(paper.BEHAVIORS, (2.0, 0.5, 2.0))
-    monkeypatch.setattr(paper, "MODELS", (replace(TINY, choices=choices),))
-    monkeypatch.setattr(reproduction, "compare", lambda summary, *rest: compare(widened(summary), *rest))
-    result = run(tmp_path / "out", "--data", data, "--model", tiny_folder, "--behaviors", "refusal", "--strict")
-    assert result.exit_code == 0, result.output
-
-
 def widened(summary):
-    return summary.assign(p_positive_low=0.0, p_positive_high=2.0)
+    """With intervals that include 0.5, but not 2."""
+    return summary.assign(p_positive_low=summary["p_positive"] - 0.5, p_positive_high=summary["p_positive"] + 0.5)
 
 
 def test_layers_that_are_no_numbers(tmp_path, data):
@@ -397,7 +462,7 @@ def test_layers_that_are_no_numbers(tmp_path, data):
 
 
 def test_the_figure_of_the_table_shows_every_cell_once():
-    found = compare(summary_of(exact), 13, paper.LLAMA_2_7B_CHAT)
+    found = compared(summary_of(exact))
     found.loc[0, "within"] = False
     figure = plot_reproduction(found)
     named = {trace.name: trace for trace in figure.data}
@@ -408,36 +473,60 @@ def test_the_figure_of_the_table_shows_every_cell_once():
     # Each behavior's marks lie in its own band, and paper and measurement of a cell on one line.
     assert [round(y) for y in named["unsteered"].y] == [0, -1, -2, -3, -4, -5, -6]
     assert list(named["paper"].y[::3]) == list(named["multiplier -1"].y)
-    assert (list(named["outside its tolerance"].x), list(named["outside its tolerance"].y)) == ([0.15], [0.24])
+    assert (list(named["outside its tolerance"].x), list(named["outside its tolerance"].y)) == (
+        [exact("coordinate-other-ais", 0)],
+        [0.24],
+    )
     assert list(figure.layout.yaxis.ticktext) == list(paper.BEHAVIORS)
     assert "mean over 50 test items" in figure.layout.title.text
 
 
 def test_the_figure_without_published_numbers_says_so():
-    figure = plot_reproduction(compare(summary_of(exact), 13, None))
+    figure = plot_reproduction(compared(summary_of(exact), model=None))
     assert [trace.name for trace in figure.data] == ["multiplier -1", "unsteered", "multiplier +1"]
     assert "no published numbers for this model" in figure.layout.title.text
 
 
 def test_the_figure_of_a_layer_sweep():
     summary = pd.concat([summary_of(exact, layer=layer) for layer in (14, 12, 13)], ignore_index=True)
-    figure = plot_layer_sweep(summary, compare(summary, 13, paper.LLAMA_2_7B_CHAT), behavior="sycophancy")
+    published = paper.LLAMA_2_7B_CHAT.scores()
+    figure = plot_layer_sweep(summary, published, behavior="sycophancy")
     lines = {trace.name: trace for trace in figure.data if trace.mode == "lines+markers"}
     assert list(lines) == ["multiplier -1", "unsteered", "multiplier +1"]
     assert list(lines["multiplier -1"].x) == [12, 13, 14]
-    assert list(lines["multiplier -1"].y) == [0.54] * 3
+    assert list(lines["multiplier -1"].y) == [exact("sycophancy", 0)] * 3
     marks = [trace for trace in figure.data if trace.mode == "markers" and trace.x[0] is not None]
-    assert [(trace.x[0], trace.y[0]) for trace in marks] == [(13, 0.54), (13, 0.69), (13, 0.62)]
+    assert [list(trace.x) for trace in marks] == [[12, 13, 14], [13], [12, 13, 14]]  # it has no unsteered sweep
+    assert [trace.y[list(trace.x).index(13)] for trace in marks] == [exact("sycophancy", place) for place in range(3)]
+    assert (
+        marks[0].y[0]
+        == published.query("behavior == 'sycophancy' and multiplier == -1 and layer == 12")["value"].item()
+    )
     assert len({trace.marker.symbol for trace in marks}) == 3
-    without = plot_layer_sweep(summary, compare(summary, 13, None), behavior="sycophancy")
+    without = plot_layer_sweep(summary, None, behavior="sycophancy")
     assert not [trace for trace in without.data if trace.mode == "markers"]
+
+
+def test_the_papers_figure_3_from_its_numbers():
+    table = caa.paper.numbers().query("group == 'layer_sweep' and model == 'meta-llama/Llama-2-7b-chat-hf'")
+    figure = caa.plotting.plot_layer_sweeps(table)
+    assert [title.text for title in figure.layout.annotations[:2]] == ["multiplier -1", "multiplier +1"]
+    assert len(figure.data) == 14
+    for trace, (name, multiplier) in zip(figure.data, [(b, m) for b in paper.BEHAVIORS for m in (-1, 1)], strict=True):
+        own = table.query("behavior == @name and multiplier == @multiplier").sort_values("layer")
+        assert (trace.name, list(trace.x), list(trace.y)) == (name, list(range(32)), own["value"].tolist())
+        assert trace.xaxis == ("x" if multiplier == -1 else "x2")
+    colors = {trace.name: trace.line.color for trace in figure.data}
+    assert len(set(colors.values())) == 7
+    with pytest.raises(caa.InputError, match=r"one group and model of caa_interp\.paper\.numbers"):
+        caa.plotting.plot_layer_sweeps(caa.paper.numbers())
 
 
 def test_figures_refuse_what_they_cannot_show():
     summary = summary_of(exact)
-    found = compare(summary, 13, None)
+    found = compared(summary, model=None)
     with pytest.raises(caa.InputError, match=r"behavior: 'optimism' is not in the table; it holds \['coord"):
-        plot_layer_sweep(summary, found, behavior="optimism")
+        plot_layer_sweep(summary, None, behavior="optimism")
     with pytest.raises(caa.InputError, match=r"table: multiplier 2; the paper's table has -1, 0, 1\."):
         plot_reproduction(found.replace({"multiplier": {1.0: 2.0}}))
     with pytest.raises(
