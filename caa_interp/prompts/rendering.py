@@ -86,16 +86,12 @@ def _rendering(
 
 
 def _published(form: PromptFormat, pair: PublishedPair, system: str | None, what: str) -> Rendering:
-    """As in the paper's code: the system prompt before ``[INST]``, base models steered at every position.
-
-    The code takes off what white space is around a question, which some of MMLU's and TruthfulQA's have.
-    """
-    question = pair.question.strip()
+    """As in the paper's code: the system prompt before ``[INST]``, base models steered at every position."""
 
     def tokens(answer: str) -> tuple[int, ...]:
         if form.style == "llama-2-chat" and system:
-            return form.ids([f"<<SYS>>\n{system}\n<</SYS>>\n\n{form.text(question, answer)}"], what)
-        return form.tokens(question, answer, system, what).tokens
+            return form.ids([f"<<SYS>>\n{system}\n<</SYS>>\n\n{form.text(pair.question, answer)}"], what)
+        return form.tokens(pair.question, answer, system, what).tokens
 
     prompt, positive, negative = tokens(""), tokens(pair.positive), tokens(pair.negative)
     n_prompt = min(common_prefix(prompt, positive), common_prefix(prompt, negative))
