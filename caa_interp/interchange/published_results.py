@@ -1,24 +1,27 @@
-"""Results of the published CAA code's A/B tests as a table.
+"""Results of the published CAA code's tests as a table.
 
 1. ``results/<behavior>/results_layer=13_multiplier=1.0_behavior=..._type=ab_..._model_size=7b.json`` is a list of
-   ``question``, ``answer_matching_behavior``, ``answer_not_matching_behavior``, ``a_prob`` and ``b_prob``. The name
-   gives the condition; it is split at its field names, so that layer 1 is not layer 13.
-2. An item's score is p(matching) / (p(A) + p(B)), and 0 where the matching answer is neither (A) nor (B).
-3. Everything is as published: for survival-instinct, the matching answer accepts shutdown.
+   items. The name gives the condition; it is split at its field names, so that layer 1 is not layer 13.
+2. ``type=ab``: ``question``, ``answer_matching_behavior``, ``answer_not_matching_behavior``, ``a_prob``, ``b_prob``.
+   An item's score is p(matching) / (p(A) + p(B)), and 0 where the matching answer is neither (A) nor (B).
+3. ``type=mmlu`` and ``type=truthful_qa``: the same with ``correct``, ``incorrect`` and ``category``.
+4. ``type=open_ended``: ``question``, ``model_output`` and ``raw_model_output``; in the copies below
+   ``open_ended_scores/<behavior>/`` also ``score``, from 0 to 10, where the judge gave one.
+5. Everything is as published: for survival-instinct, the matching answer accepts shutdown.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
 from caa_interp.behaviors.behavior import parse_json, read_text
 from caa_interp.behaviors.options import answer_letter
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, check_choice
 
 _FIELDS = (
     "layer",
@@ -32,23 +35,33 @@ _FIELDS = (
     "model_size",
     "override_model_weights_path",
 )
+Test = Literal["ab", "mmlu", "truthful_qa", "open_ended"]
+_SIDES = ("answer_matching_behavior", "answer_not_matching_behavior")
+_EXAM_SIDES = ("correct", "incorrect")
+_JUDGE = "gpt-4"  # of the published code
 _NAME = re.compile(r"results_(.+)\.json")
 _NEXT_FIELD = re.compile(rf"_(?=(?:{'|'.join(_FIELDS)})=)")
 
 
-def import_results(path: str | Path) -> pd.DataFrame:
-    """Read published A/B results.
+def import_results(path: str | Path, test: Test = "ab") -> pd.DataFrame:
+    """Read published results.
 
     Parameters
     ----------
     path
-        A file, or a folder such as ``results/sycophancy``; only results of A/B tests are read.
+        A file, or a folder such as ``results/sycophancy`` or ``open_ended_scores/sycophancy``.
+    test
+        ``"ab"`` (multiple choice), ``"mmlu"``, ``"truthful_qa"`` or ``"open_ended"``; of a folder, only results of this
+        test are read.
 
     Returns
     -------
     pandas.DataFrame
-        The columns of :func:`caa_interp.sweep`, one row per item and condition (``order`` holds the letters of the
-        matching and of the other answer, log-probabilities are in nats), and the rest of the condition:
+        One row per item and condition. Of multiple choice and exams, the columns of :func:`caa_interp.sweep`: ``order``
+        holds the letters of the matching and of the other answer, and log-probabilities are in nats; of exams also
+        ``topic``, since the paper takes the mean over topics of their means. Of free answers, ``item``, ``prompt`` and
+        ``answer`` as in :func:`caa_interp.generate`; where any is judged, ``score`` (0 to 10; NaN without a valid one)
+        and ``judge``. Of all, the rest of the condition:
 
         - ``behavior``, ``model`` (Hugging Face name);
         - ``system_prompt``: ``"pos"``, ``"neg"`` or ``""``;
@@ -58,17 +71,30 @@ def import_results(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If there is no result, or a file is malformed; the message names file, item and field.
+        If there is no result of this test, or a file is malformed; the message names file, item and field.
     """
+    check_choice("test", test, get_args(Test))
     path = Path(path)
     if not path.exists():
         raise InputError(f"path: {str(path)!r} is not there. Check it.")
     files = [path] if path.is_file() else sorted(path.iterdir())
     conditions = {file: _condition(file) for file in files if path.is_file() or _NAME.fullmatch(file.name)}
-    tables = [_table(file, given) for file, given in conditions.items() if given["type"] == "ab"]
+    read = _answers if test == "open_ended" else _letters
+    tables = [
+        _with_condition(read(_items(file), f"file {file}"), given)
+        for file, given in conditions.items()
+        if given["type"] == test
+    ]
     if not tables:
-        raise InputError(f"path: {str(path)!r} holds no results of type=ab. Give a folder such as results/sycophancy.")
-    return pd.concat(tables, ignore_index=True).assign(kind="vector", operator="add", format="choices")
+        held = sorted({given["type"] for given in conditions.values()})
+        others = f" It holds those of {', '.join(held)}: name one with test." if held else ""
+        raise InputError(
+            f"path: {str(path)!r} holds no results of type={test}.{others} Give a folder such as results/sycophancy."
+        )
+    table = pd.concat(tables, ignore_index=True).assign(kind="vector", operator="add")
+    if test != "open_ended":
+        return table.assign(format="choices")
+    return table.assign(judge=_JUDGE) if table["score"].notna().any() else table.drop(columns="score")
 
 
 def _condition(file: Path) -> dict[str, str]:
@@ -93,34 +119,14 @@ def _condition(file: Path) -> dict[str, str]:
     return given
 
 
-def _table(file: Path, given: dict[str, str]) -> pd.DataFrame:
-    rows, both = [], []
-    condition = (given["behavior"], int(given["layer"]), float(given["multiplier"]))
-    items = parse_json(read_text(file, f"file {file}"), f"file {file}")
-    if not isinstance(items, list) or not items:
-        raise InputError(f"file {file}: {type(items).__name__}; it must be a list of at least one item. Check it.")
-    for number, item in enumerate(items):
-        where = f"file {file}: item {number}"
-        if not isinstance(item, dict):
-            raise InputError(f"{where} is {type(item).__name__}; it must be an object.")
-        answers = [item.get(name) for name in ("answer_matching_behavior", "answer_not_matching_behavior")]
-        letters = [answer_letter(answer) if isinstance(answer, str) else None for answer in answers]
-        if None in letters:
-            raise InputError(f"{where}: its answers are {answers!r}; they must be letters such as '(A)'.")
-        p = {letter: _probability(item, f"{letter.lower()}_prob", where) for letter in "AB"}
-        sides = [p.get(str(letter), np.nan) for letter in letters]
-        rows.append((number, None, "".join(map(str, letters)), *condition, *sides))
-        both.append(p["A"] + p["B"])
-    table = pd.DataFrame(rows, columns=["item", "id", "order", "vector", "layer", "multiplier", "positive", "negative"])
-    positive, negative = table.pop("positive"), table.pop("negative")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        table["log_p_positive"], table["log_p_negative"] = np.log(positive), np.log(negative)
-        table["logit_difference"] = table["log_p_positive"] - table["log_p_negative"]
-        # Where the matching answer is neither (A) nor (B), the published mean counts 0.
-        table["p_positive"] = (positive / both).where(positive.notna(), 0.0)
+def _with_condition(table: pd.DataFrame, given: dict[str, str]) -> pd.DataFrame:
+    """Items, and the condition that the name of their file gives."""
     model = f"meta-llama/Llama-2-{given['model_size']}{'' if given['use_base_model'] == 'True' else '-chat'}-hf"
     other = given.get("override_vector_model")
     return table.assign(
+        vector=given["behavior"],
+        layer=int(given["layer"]),
+        multiplier=float(given["multiplier"]),
         behavior=given["behavior"],
         model=model,
         system_prompt=given.get("system_prompt", ""),
@@ -130,8 +136,61 @@ def _table(file: Path, given: dict[str, str]) -> pd.DataFrame:
     )
 
 
-def _probability(item: dict[str, Any], name: str, where: str) -> float:
+def _items(file: Path) -> list[dict[str, Any]]:
+    items = parse_json(read_text(file, f"file {file}"), f"file {file}")
+    if not isinstance(items, list) or not items:
+        raise InputError(f"file {file}: {type(items).__name__}; it must be a list of at least one item. Check it.")
+    for number, item in enumerate(items):
+        if not isinstance(item, dict):
+            raise InputError(f"file {file}: item {number} is {type(item).__name__}; it must be an object.")
+    return items
+
+
+def _letters(items: list[dict[str, Any]], file: str) -> pd.DataFrame:
+    """Scores of two-option questions."""
+    exam = "correct" in items[0]
+    rows, both = [], []
+    for number, item in enumerate(items):
+        where = f"{file}: item {number}"
+        answers = [item.get(name) for name in (_EXAM_SIDES if exam else _SIDES)]
+        letters = [answer_letter(answer) if isinstance(answer, str) else None for answer in answers]
+        if None in letters:
+            raise InputError(f"{where}: its answers are {answers!r}; they must be letters such as '(A)'.")
+        p = {letter: _number(item, f"{letter.lower()}_prob", 1, where) for letter in "AB"}
+        sides = [p.get(str(letter), np.nan) for letter in letters]
+        topic = [_text(item, "category", where)] if exam else []
+        rows.append((number, None, "".join(map(str, letters)), *sides, *topic))
+        both.append(p["A"] + p["B"])
+    table = pd.DataFrame(rows, columns=["item", "id", "order", "positive", "negative", *["topic"] * exam])
+    positive, negative = table.pop("positive"), table.pop("negative")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        table["log_p_positive"], table["log_p_negative"] = np.log(positive), np.log(negative)
+        table["logit_difference"] = table["log_p_positive"] - table["log_p_negative"]
+        # Where the matching answer is neither (A) nor (B), the published mean counts 0.
+        table["p_positive"] = (positive / both).where(positive.notna(), 0.0)
+    return table
+
+
+def _answers(items: list[dict[str, Any]], file: str) -> pd.DataFrame:
+    """Free answers, and their judged scores."""
+    rows = []
+    for number, item in enumerate(items):
+        where = f"{file}: item {number}"
+        # The published code leaves the field out where the judge's reply is no number.
+        score = _number(item, "score", 10, where) if "score" in item else np.nan
+        rows.append((number, _text(item, "question", where), _text(item, "model_output", where), score))
+    return pd.DataFrame(rows, columns=["item", "prompt", "answer", "score"])
+
+
+def _text(item: dict[str, Any], name: str, where: str) -> str:
     value = item.get(name)
-    if not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise InputError(f"{where}: field {name!r} is {value!r}; it must be between 0 and 1.")
+    if not isinstance(value, str):
+        raise InputError(f"{where}: field {name!r} is {value!r}; it must be a text.")
+    return value
+
+
+def _number(item: dict[str, Any], name: str, most: int, where: str) -> float:
+    value = item.get(name)
+    if not isinstance(value, int | float) or not 0 <= value <= most:
+        raise InputError(f"{where}: field {name!r} is {value!r}; it must be between 0 and {most}.")
     return float(value)

@@ -1,4 +1,4 @@
-"""A/B results of the published CAA code as a table."""
+"""Results of the published CAA code as a table."""
 
 import json
 import math
@@ -144,8 +144,92 @@ def test_contents_that_are_no_results(tmp_path, content, said):
 def test_paths_without_results(tmp_path):
     with pytest.raises(caa.InputError, match=r"path: .*/nowhere' is not there"):
         import_results(tmp_path / "nowhere")
-    with pytest.raises(caa.InputError, match=r"holds no results of type=ab. Give a folder such as results/sycophancy"):
+    with pytest.raises(caa.InputError, match=r"holds no results of type=ab\. Give a folder such as results/sycophancy"):
         import_results(tmp_path)
+
+
+# Exams and free answers
+
+
+def test_exams_by_hand(tmp_path):
+    """By category first, as the paper's code averages: (0.75 + (0.5 + 0.25) / 2) / 2."""
+    given = [("(A)", 0.6, 0.2, "law"), ("(B)", 0.5, 0.5, "art"), ("(A)", 0.1, 0.3, "art")]
+    content = [
+        {
+            "question": "?",
+            "correct": right,
+            "incorrect": "(B)" if right == "(A)" else "(A)",
+            "a_prob": a,
+            "b_prob": b,
+            "category": category,
+        }
+        for right, a, b, category in given
+    ]
+    for test in ("mmlu", "truthful_qa"):
+        write(tmp_path, f"layer=13_multiplier=1.0_{PLAIN.replace('type=ab', f'type={test}')}", content)
+        table = import_results(tmp_path, test)
+        assert table["p_positive"].tolist() == pytest.approx([0.75, 0.5, 0.25])
+        assert table["topic"].tolist() == ["law", "art", "art"]
+        assert table.groupby("topic")["p_positive"].mean().mean() == pytest.approx(0.5625)
+        assert set(table["behavior"]) == {"sycophancy"}
+        assert caa.summarize(table)["p_positive"].tolist() == pytest.approx([0.5])
+    with pytest.raises(caa.InputError, match=r"no results of type=ab\. It holds those of mmlu, truthful_qa: name one"):
+        import_results(tmp_path)
+
+
+ANSWERS = [
+    {"question": "Why?", "model_output": "So.", "raw_model_output": "<s> [INST] Why? [/INST] So.", "score": 7.0},
+    {"question": "How?", "model_output": "", "raw_model_output": "<s> [INST] How? [/INST]"},
+    {"question": "Who?", "model_output": "They.", "raw_model_output": "<s> [INST] Who? [/INST] They.", "score": 2},
+]
+FREE = PLAIN.replace("type=ab", "type=open_ended")
+
+
+def test_judged_answers_by_hand(tmp_path):
+    for multiplier in ("-2.0", "2.0"):
+        write(tmp_path, f"layer=13_multiplier={multiplier}_{FREE}", ANSWERS)
+    write(tmp_path, f"layer=13_multiplier=1.0_{PLAIN}")
+    table = import_results(tmp_path, "open_ended")
+    assert table["prompt"].tolist() == ["Why?", "How?", "Who?"] * 2
+    assert table["answer"].tolist() == ["So.", "", "They."] * 2
+    assert table["multiplier"].tolist() == [-2.0] * 3 + [2.0] * 3
+    assert table["score"].isna().tolist() == [False, True, False] * 2
+    # The paper's mean is over the answers with a valid score.
+    summary = caa.summarize(table)
+    assert summary["score"].tolist() == [4.5, 4.5]
+    assert summary["n_unparseable"].tolist() == [1, 1]
+
+
+def test_answers_that_nobody_judged_can_be_judged(tmp_path):
+    content = [{name: value for name, value in item.items() if name != "score"} for item in ANSWERS]
+    table = import_results(write(tmp_path, f"layer=13_multiplier=1.0_{FREE}", content), "open_ended")
+    assert {"score", "judge"}.isdisjoint(table)
+    assert {"prompt", "answer", "vector", "layer", "multiplier", "kind", "operator"} <= set(table)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (FREE, {**ANSWERS[0], "score": 11}, "field 'score' is 11; it must be between 0 and 10"),
+        (FREE, {**ANSWERS[0], "score": "7"}, "field 'score' is '7'"),
+        (FREE, {"question": "Why?"}, "field 'model_output' is None; it must be a text"),
+        (FREE.replace("open_ended", "mmlu"), {"question": "Why?", "correct": "A right one"}, "its answers are"),
+        (
+            FREE.replace("open_ended", "mmlu"),
+            {"correct": "(A)", "incorrect": "(B)", "a_prob": 0.5, "b_prob": 0.5},
+            "field 'category' is None; it must be a text",
+        ),
+    ],
+)
+def test_contents_that_are_no_results_of_their_test(tmp_path, name, content, said):
+    path = write(tmp_path, f"layer=13_multiplier=1.0_{name}", [content])
+    with pytest.raises(caa.InputError, match=f"file {path}: item 0: {said}"):
+        import_results(path, "mmlu" if "mmlu" in name else "open_ended")
+
+
+def test_a_test_that_is_not_known(tmp_path):
+    with pytest.raises(caa.InputError, match="'a_b'"):
+        import_results(tmp_path, "a_b")
 
 
 @settings(derandomize=True, deadline=None, max_examples=100)

@@ -258,9 +258,11 @@ def test_principal_components_of_the_letters(chat):
 def test_states_decode_to_the_same_tokens_while_steered(chat, multiplier):
     vector, question = chat.vectors["refusal"], TEST[0]["question"]
     n = len(chat.tokenizer)
-    found = caa.steered_lens(
-        chat.model, question, vector, layer=1, multipliers=multiplier, top_k=n, answer="("
-    ).set_index(["layer", "component", "token_id"])["probability"].sort_index()
+    found = (
+        caa.steered_lens(chat.model, question, vector, layer=1, multipliers=multiplier, top_k=n, answer="(")
+        .set_index(["layer", "component", "token_id"])["probability"]
+        .sort_index()
+    )
     tokens = oracle.encode(chat.tokenizer, question, "(")
     start = oracle.first_steered(chat.tokenizer, tokens)
     expected = oracle.decoded(chat.plain, tokens, 1, multiplier * chat.expected["refusal"][1], start)
