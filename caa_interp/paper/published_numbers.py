@@ -41,8 +41,9 @@ def numbers() -> pd.DataFrame:
     Examples
     --------
     >>> table = caa.paper.numbers()
-    >>> asked = "group == 'ab' and behavior == 'refusal' and system_prompt == '' and multiplier in (-1, 0, 1)"
-    >>> table.query(asked)[["model", "layer", "multiplier", "value"]].round(3).to_string(index=False)  # doctest: +SKIP
+    >>> rows = "group == 'ab' and layer == 13 and behavior == 'refusal' and system_prompt == ''"
+    >>> table.query(rows).set_index("multiplier")["value"].round(2).to_dict()
+    {-1.0: 0.42, -0.5: 0.57, 0.0: 0.74, 0.5: 0.84, 1.0: 0.89}
     """
     return _numbers().copy()
 

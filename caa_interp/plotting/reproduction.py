@@ -156,7 +156,7 @@ def plot_layer_sweep(summary: pd.DataFrame, published: pd.DataFrame | None, *, b
                 x=own["layer"],
                 y=own["value"],
                 mode="markers",
-                marker={**_PAPER, "color": look.color, "symbol": f"{look.symbol}-open"},
+                marker={**_PAPER, "color": look.color, "symbol": f"{look.symbol}-open", "size": 8},
                 showlegend=False,
                 hovertemplate=f"paper, {_name(multiplier)}: %{{y:.3f}}<extra></extra>",
             )

@@ -1,5 +1,6 @@
 """The paper's numbers: its own tables always, and every digit where the file they were taken from is."""
 
+import doctest
 import json
 
 import pytest
@@ -76,6 +77,11 @@ def test_groups_agree_where_they_meet(table):
         both = rows.index.intersection(known.index)
         assert len(both) == {"layer_sweep": 2 * (7 + 5), "layer_13_vector": 2 * 7}[group]
         assert (rows[both] == known[both]).all()
+
+
+def test_the_example_is_right():
+    (example,) = doctest.DocTestFinder(recurse=False).find(caa.paper.numbers, globs={"caa": caa})
+    assert doctest.DocTestRunner().run(example) == (0, 3)
 
 
 def test_a_caller_cannot_change_the_numbers(table):
