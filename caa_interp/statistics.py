@@ -14,6 +14,7 @@ from caa_interp.errors import InputError
 
 N_RESAMPLES = 2000
 LEAST_SPREAD = 0.25  # of a resample, as a share of the sample's
+N_SPLITS = 1000
 
 
 def check_confidence(confidence: object) -> None:
@@ -103,6 +104,19 @@ def jackknife_interval(estimate: float, left_out: np.ndarray, confidence: float 
     error = np.sqrt((n_items - 1) * values.var())
     reach = float(stats.t.ppf((1 + confidence) / 2, n_items - 1) * error)
     return estimate - reach, estimate + reach
+
+
+def split_half_cosines(products: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Cosines ``[1000]`` (-1 to 1) of the sums of two random halves of items.
+
+    ``products`` ``[n_items, n_items]`` holds the inner products of the items' vectors. The halves depend on ``seed``
+    and the number of items alone; an odd item more is in the second half. NaN with fewer than two items.
+    """
+    n_items = len(products)
+    halves = np.random.default_rng(seed).random((N_SPLITS, n_items)).argsort(1) < n_items // 2
+    one, other = (((part @ products) * part).sum(1) for part in (halves, ~halves))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (halves @ products.sum(1) - one) / np.sqrt(one * other)
 
 
 def wilson_interval(

@@ -17,13 +17,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError
 from caa_interp.models.access import check_layers
-from caa_interp.statistics import check_confidence, jackknife_interval, wilson_interval
+from caa_interp.statistics import check_confidence, jackknife_interval, split_half_cosines, wilson_interval
 from caa_interp.vectors.activations import Activations
 
-N_SPLITS = 1000
 _WITH_INTERVAL = (
     "agreement",
     "pairwise_cosine",
@@ -111,11 +109,9 @@ def reliability(
         )
     chosen = check_layers(layers, activations.layers, "the activations")
     check_confidence(confidence)
-    numbers: dict[ContrastPair, int] = {}
-    pair_of_row = torch.tensor([numbers.setdefault(pair, len(numbers)) for pair in activations.pairs])
-    pairs = list(numbers)
+    pair_of_row = torch.tensor(activations.pair_numbers)
+    pairs = list(dict.fromkeys(activations.pairs))
     lengths = np.array([len(pair.positive) - len(pair.negative) for pair in pairs], dtype=np.float64)
-    halves = np.random.default_rng(seed).random((N_SPLITS, len(pairs))).argsort(1) < len(pairs) // 2
     rows = []
     for layer in chosen:
         sides = [
@@ -124,7 +120,7 @@ def reliability(
         positive, negative = (_means(side, pair_of_row, len(pairs)) for side in sides)
         letter = _letter(sides[0] - sides[1], pair_of_row, len(pairs), activations.orders)
         with np.errstate(divide="ignore", invalid="ignore"):
-            row = _measure(positive, negative, lengths, letter, halves, confidence)
+            row = _measure(positive, negative, lengths, letter, confidence, seed)
         rows.append({"layer": layer, "n": len(pairs), **row})
     return pd.DataFrame(rows).assign(confidence=confidence, format=activations.format, model=activations.model)
 
@@ -151,8 +147,8 @@ def _measure(
     negative: np.ndarray,
     lengths: np.ndarray,
     letter: np.ndarray | None,
-    halves: np.ndarray,
     confidence: float,
+    seed: int,
 ) -> dict[str, float]:
     """Statistics and intervals of one layer, from both sides ``[n, d_model]``; 0 / 0 gives NaN on purpose."""
     n = len(positive)
@@ -180,7 +176,7 @@ def _measure(
     # The positive side is at center + along / 2, the negative one at center - along / 2; 0 is halfway.
     accuracy = 0.5 + (np.sign(center + along / 2) - np.sign(center - along / 2))[0].mean() / 4
     intervals["probe_accuracy"] = (accuracy, *wilson_interval(accuracy, n, confidence))
-    cosines = _split_cosines(gram, halves)
+    cosines = split_half_cosines(gram, seed)
     intervals["split_half"] = (cosines.mean(), *np.quantile(cosines, [(1 - confidence) / 2, (1 + confidence) / 2]))
     row = {
         f"{name}{end}": float(value)
@@ -219,12 +215,6 @@ def _letter_statistics(
     of_letter, of_pair = kept @ cross.T, kept @ gram
     total = _variance(of_pair, kept) + _mean(of_letter**2, kept)
     return {"letter_cosine": (-1, 1, cosine), "letter_share": (0, 1, _mean(of_letter, kept) ** 2 / total)}
-
-
-def _split_cosines(gram: np.ndarray, halves: np.ndarray) -> np.ndarray:
-    """Cosines ``[n_splits]`` of the vectors of the pairs in ``halves`` ``[n_splits, n]`` and of the others."""
-    one, total = _quadratic(gram, halves), halves @ gram.sum(1)
-    return (total - one) / np.sqrt(one * _quadratic(gram, ~halves))
 
 
 def _quadratic(products: np.ndarray, kept: np.ndarray) -> np.ndarray:

@@ -124,8 +124,7 @@ def shuffled_vectors(activations: Activations, n: int = 20, *, seed: int = 0) ->
         raise InputError(
             f"activations: they hold {len(distinct)} different pair; shuffling labels needs at least 2. Collect more."
         )
-    number = {pair: index for index, pair in enumerate(distinct)}
-    rows = torch.tensor([number[pair] for pair in activations.pairs])
+    rows = torch.tensor(activations.pair_numbers)
     differences = activations.positive.double() - activations.negative.double()
     vector = vector_from_activations(activations)
 

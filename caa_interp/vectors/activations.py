@@ -123,6 +123,12 @@ class Activations:
             numbers.append(numbers[-1] + (not second) if numbers else 0)
         return tuple(numbers)
 
+    @property
+    def pair_numbers(self) -> tuple[int, ...]:
+        """0-based number of each row's pair among the different pairs; rows of equal pairs share one."""
+        numbers: dict[ContrastPair, int] = {}
+        return tuple(numbers.setdefault(pair, len(numbers)) for pair in self.pairs)
+
     def save(self, path: str | Path) -> Path:
         """Write a ``.safetensors`` file; an existing file is replaced only once the new one is complete."""
         pairs = [vars(pair) for pair in self.pairs]
