@@ -1,8 +1,10 @@
+from .data_curve import data_curve as data_curve
 from .decomposition import (
     SparseAutoencoder as SparseAutoencoder,
     decompose as decompose,
     load_sae as load_sae,
 )
+from .influence import influence as influence
 from .lens import (
     logit_lens as logit_lens,
     steered_lens as steered_lens,

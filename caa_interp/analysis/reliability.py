@@ -17,10 +17,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from caa_interp.errors import InputError
 from caa_interp.models.access import check_layers
 from caa_interp.statistics import check_confidence, jackknife_interval, split_half_cosines, wilson_interval
-from caa_interp.vectors.activations import Activations
+from caa_interp.vectors.activations import Activations, check_activations
 
 _WITH_INTERVAL = (
     "agreement",
@@ -103,11 +102,7 @@ def reliability(
     High values say that the pairs share a direction, which may be that of a letter, a length or a tone instead of the
     behavior (Tan et al. 2024, arXiv:2407.12404; Braun et al. 2025, arXiv:2505.22637).
     """
-    if not isinstance(activations, Activations):
-        raise InputError(
-            f"activations: {type(activations).__name__}; give the result of caa_interp.collect_activations."
-        )
-    chosen = check_layers(layers, activations.layers, "the activations")
+    chosen = check_layers(layers, check_activations(activations).layers, "the activations")
     check_confidence(confidence)
     pair_of_row = torch.tensor(activations.pair_numbers)
     pairs = list(dict.fromkeys(activations.pairs))

@@ -144,6 +144,15 @@ class Activations:
             return cls(positive, negative, layers, pairs, form, tuple(orders), metadata)
 
 
+def check_activations(activations: Any) -> Activations:
+    """Return ``activations`` if they are some, or raise :class:`InputError`."""
+    if not isinstance(activations, Activations):
+        raise InputError(
+            f"activations: {type(activations).__name__}; give the result of caa_interp.collect_activations."
+        )
+    return activations
+
+
 def collect_activations(
     model: Any,
     pairs: Iterable[ContrastPair],

@@ -11,11 +11,16 @@ from typing import Any
 import torch
 
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
-from caa_interp.errors import InputError
 from caa_interp.models.access import check_layers, check_model, n_layers
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format, check_format
-from caa_interp.vectors.activations import Activations, collect_activations, iterate_activations, origin
+from caa_interp.vectors.activations import (
+    Activations,
+    check_activations,
+    collect_activations,
+    iterate_activations,
+    origin,
+)
 from caa_interp.vectors.estimators import Estimator, mean_difference
 from caa_interp.vectors.vector import SteeringVector
 
@@ -114,10 +119,7 @@ def vector_from_activations(
     SteeringVector
         With the metadata of the activations, the estimator and the number of pairs.
     """
-    if not isinstance(activations, Activations):
-        raise InputError(
-            f"activations: {type(activations).__name__}; give the result of collect_activations(model, pairs)."
-        )
+    check_activations(activations)
     values = estimator(activations.positive, activations.negative)
     n_pairs = len(set(activations.items))
     metadata = _metadata(behavior, activations.metadata, activations.format, estimator, n_pairs)

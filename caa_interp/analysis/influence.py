@@ -1,0 +1,112 @@
+"""Which pairs pull a steering vector elsewhere: the vector without each of them.
+
+1. Make the vector of all pairs, and that of all pairs but one, for each pair in turn.
+2. Compare the two, and project the pair's own difference on the vector that it had no part in.
+
+For the mean difference step 1 is a subtraction; any other estimator is fitted again without each pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+
+from caa_interp.errors import InputError
+from caa_interp.models.access import check_layers
+from caa_interp.progress import track
+from caa_interp.vectors.activations import Activations, check_activations
+from caa_interp.vectors.estimators import Estimator, mean_difference
+
+_TEXTS = ("id", "topic", "question", "positive", "negative")
+
+
+def influence(
+    activations: Activations,
+    *,
+    layers: int | Sequence[int] | None = None,
+    estimator: Estimator = mean_difference,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Measure what each pair does to the steering vector, by leaving it out.
+
+    Parameters
+    ----------
+    activations
+        Result of :func:`caa_interp.collect_activations`, of at least two different pairs. Rows of equal pairs, and
+        both letter orders of a pair, are left out together.
+    layers
+        0-based block indices; default: all of the activations'.
+    estimator
+        As in :func:`caa_interp.extract_vector`. With the default the cost grows with the number of pairs; any other is
+        fitted once per pair.
+    progress
+        Show a progress bar where an estimator is fitted once per pair.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per layer and pair, at each layer the lowest ``projection`` first:
+
+        - ``layer``, ``rank`` (from 1 at each layer), ``pair`` (0-based number among the different pairs), ``id``,
+          ``topic``, ``question``, ``positive``, ``negative``;
+        - ``projection``: dot product of the pair's own difference (positive minus negative) and the vector of the
+          other pairs, divided by that vector's squared norm. 1 is as much along it as the vector itself, 0 is nothing,
+          and a negative pair points the other way;
+        - ``cosine`` (-1 to 1): cosine of the vectors without and with the pair;
+        - ``norm_change`` (from -1): norm of the vector without the pair, divided by its norm with all pairs, minus 1;
+        - ``n``: number of different pairs; ``estimator``, ``format``, ``model``.
+
+        NaN where a vector is zero.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two different pairs, or a layer is not among the activations'.
+
+    Notes
+    -----
+    With n pairs alike, each moves the vector by about 1 / n of a difference: a low ``cosine`` is low beside the other
+    pairs, not by itself. A negative ``projection`` does not show that a pair is mislabeled: its answers may differ in
+    something else, or its question may be read in another way. Read it. Pairs that are left out because of this table
+    no longer tell how well the others agree; measure the effect on held-out pairs.
+    """
+    chosen = check_layers(layers, check_activations(activations).layers, "the activations")
+    pairs = list(dict.fromkeys(activations.pairs))
+    if len(pairs) < 2:
+        raise InputError(
+            f"activations: they hold {len(pairs)} different pair; leaving one out needs at least 2. Collect more."
+        )
+    places = [activations.layers.index(layer) for layer in chosen]
+    positive, negative = (side[:, places].double() for side in (activations.positive, activations.negative))
+    of_pair = torch.tensor(activations.pair_numbers) == torch.arange(len(pairs))[:, None]
+    sums = torch.einsum("pr,rld->pld", of_pair.double(), positive - negative)
+    sizes = of_pair.sum(1)[:, None, None]
+    whole = estimator(positive, negative)
+    if estimator is mean_difference:
+        without = (sums.sum(0) - sums) / (len(positive) - sizes)
+    else:
+        kept = track(~of_pair, "Leaving out pairs", progress, total=len(pairs))
+        without = torch.stack([estimator(positive[rows], negative[rows]) for rows in kept])
+    own, norm = sums / sizes, without.norm(dim=2)
+    measured = {
+        "projection": (own * without).sum(2) / norm**2,
+        "cosine": ((without * whole).sum(2) / (norm * whole.norm(dim=1))).clamp(-1, 1),
+        "norm_change": norm / whole.norm(dim=1) - 1,
+    }
+    texts = pd.DataFrame([{name: getattr(pair, name) for name in _TEXTS} for pair in pairs])
+    texts.insert(0, "pair", range(len(pairs)))
+    tables = []
+    for place, layer in enumerate(chosen):
+        table = texts.assign(**{name: values[:, place].numpy() for name, values in measured.items()})
+        table = table.sort_values("projection", kind="stable")
+        table.insert(0, "layer", layer)
+        table.insert(1, "rank", range(1, len(pairs) + 1))
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True).assign(
+        n=len(pairs),
+        estimator=getattr(estimator, "__name__", str(estimator)),
+        format=activations.format,
+        model=activations.model,
+    )
