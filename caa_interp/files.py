@@ -1,4 +1,4 @@
-"""The cache folder, atomic writes, and digests of contents."""
+"""The cache folder, atomic writes, tables in parts, and digests of contents."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from platformdirs import user_cache_path
+
+from caa_interp.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def cache_folder() -> Path:
@@ -67,6 +72,75 @@ def publish_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
             old.rename(folder)
         for leftover in (old, partial):
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+class TableParts:
+    """A table in a folder of Parquet files, written part by part, which Parquet readers read as one.
+
+    Parameters
+    ----------
+    folder
+        The folder; made when the first part is written.
+    made_by
+        All that determines the numbers, by name; JSON types only. Every part knows it.
+
+    Raises
+    ------
+    InputError
+        If the folder holds a part that something else determined, or one that cannot be read. The message names what.
+    """
+
+    def __init__(self, folder: Path, made_by: Mapping[str, Any]) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"output: {folder} is a file; parts are written into a folder. Name another one.")
+        self.folder, self.made_by = folder, json.loads(json.dumps(made_by))
+        for path in sorted(folder.glob("part-*.parquet")):
+            then = self._read(path).attrs["made_by"]
+            if differing := [name for name in {**then, **self.made_by} if then.get(name) != self.made_by.get(name)]:
+                name = differing[0]
+                raise InputError(
+                    f"output: {folder} was computed with {name} {then.get(name)!r}, and this is "
+                    f"{self.made_by.get(name)!r}. Name another folder, or remove this one to compute it anew."
+                )
+
+    def get(self, number: int, contents: Sequence[Any]) -> pd.DataFrame | None:
+        """Return a finished part; None if there is none, or one of the first of ``contents`` alone, which grew.
+
+        Raises :class:`InputError` if it is one of other contents.
+        """
+        path = self._path(number)
+        if not path.exists():
+            return None
+        table = self._read(path)
+        about, table.attrs = table.attrs, {}
+        if about["digest"] != fingerprint(contents[: about["n"]]):
+            raise InputError(
+                f"output: {path} holds other texts than those at its place now. Name another folder, or remove this "
+                "one to compute it anew."
+            )
+        return table if about["n"] == len(contents) else None
+
+    def put(self, number: int, contents: Sequence[Any], table: pd.DataFrame) -> None:
+        """Write a finished part."""
+        table = table.copy(deep=False)
+        table.attrs = {"made_by": self.made_by, "n": len(contents), "digest": fingerprint(contents)}
+        write_atomically(self._path(number), table.to_parquet(index=False))
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"part-{number:06}.parquet"
+
+    def _read(self, path: Path) -> pd.DataFrame:
+        import pandas as pd
+
+        try:
+            table = pd.read_parquet(path)
+            if not {"made_by", "n", "digest"} <= set(table.attrs):
+                raise ValueError("it does not say what made it")
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"output: {path} is no part written here ({error}). Remove it, or name another folder."
+            ) from error
+        return table
 
 
 def _make_folder(folder: Path) -> None:

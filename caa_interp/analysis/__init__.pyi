@@ -9,6 +9,7 @@ from .lens import (
     logit_lens as logit_lens,
     steered_lens as steered_lens,
 )
+from .monitor import monitor as monitor
 from .projection import (
     project as project,
     project_vectors as project_vectors,

@@ -1,15 +1,18 @@
 from .baselines import plot_baselines as plot_baselines
 from .cost import plot_cost as plot_cost
+from .data_curve import plot_data_curve as plot_data_curve
 from .decomposition import plot_decomposition as plot_decomposition
 from .dose_response import (
     plot_dose_response as plot_dose_response,
     plot_dose_responses as plot_dose_responses,
 )
 from .export import save_figure as save_figure
+from .influence import plot_influence as plot_influence
 from .lens import (
     plot_logit_lens as plot_logit_lens,
     plot_steered_lens as plot_steered_lens,
 )
+from .monitor import plot_monitor as plot_monitor
 from .projection import (
     plot_projection as plot_projection,
     plot_vector_map as plot_vector_map,

@@ -176,7 +176,7 @@ class PromptFormat:
         InputError
             If the prompt is empty, a conversation is not one, or the chat template does not take it.
         """
-        turns = self._pieces(messages_of(prompt, system_prompt, "prompt"), answer, "prompt")
+        turns = self.pieces(messages_of(prompt, system_prompt, "prompt"), answer, "prompt")
         return f"{self.tokenizer.eos_token or ''}{self.tokenizer.bos_token or ''}".join(turns)
 
     def tokens(
@@ -197,9 +197,32 @@ class PromptFormat:
             As in :meth:`text`, and if the result is longer than the model's context.
         """
         messages = messages_of(prompt, system_prompt, what)
-        asked = self.ids(self._pieces(messages, "", what), what)
-        whole = self.ids(self._pieces(messages, answer, what), what) if answer else asked
+        asked = self.ids(self.pieces(messages, "", what), what)
+        whole = self.ids(self.pieces(messages, answer, what), what) if answer else asked
         return PromptTokens(whole, common_prefix(asked, whole) - 1)
+
+    def pieces(self, messages: Sequence[dict[str, str]], answer: str, what: str, today: str | None = None) -> list[str]:
+        """Return the text in pieces: Llama 2's form begins a new sequence with every turn of the user."""
+        system = messages[0]["content"] if messages[0]["role"] == "system" else ""
+        if self.template is not None:
+            if system and self.template.refusal:
+                raise InputError(
+                    f"system_prompt: the chat template of this model {self.template.refusal}. Leave it out, or put it "
+                    "into the question."
+                )
+            try:
+                return [self.template.render(messages, today=today) + answer]
+            except TemplateError as error:
+                raise InputError(f"{what}: the chat template of this model refuses it ({error}).") from error
+        answer = f" {answer}" if answer else ""
+        turns = [message["content"] for message in messages if message["role"] != "system"]
+        if system and self.style == "llama-2-chat":
+            turns[0] = f"<<SYS>>\n{system}\n<</SYS>>\n\n{turns[0]}"
+        *earlier, asked = zip(turns[::2], [*turns[1::2], answer], strict=True)
+        if self.style == "base":
+            blocks = "".join(f"Input: {turn}\nResponse: {reply}\n\n" for turn, reply in earlier)
+            return [(f"{system}\n\n" if system else "") + f"{blocks}Input: {asked[0]}\nResponse:{answer}"]
+        return [*(f"[INST] {turn} [/INST] {reply} " for turn, reply in earlier), f"[INST] {asked[0]} [/INST]{answer}"]
 
     def ids(self, pieces: Sequence[str], what: str) -> tuple[int, ...]:
         """Return the token ids of pieces of text, each but the last with EOS after it, each with its own BOS."""
@@ -236,34 +259,9 @@ class PromptFormat:
     def digest(self, system_prompt: str | None = None) -> str:
         """Return the sha256 of a fixed prompt's token ids; a date in it is always the same one."""
         messages = messages_of(PROBE["content"], system_prompt, "prompt")
-        (text,) = self._pieces(messages, "", "prompt", PINNED_DATE)
+        (text,) = self.pieces(messages, "", "prompt", PINNED_DATE)
         ids = self.tokenizer(text, add_special_tokens=self.template is None)["input_ids"]
         return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
-
-    def _pieces(
-        self, messages: Sequence[dict[str, str]], answer: str, what: str, today: str | None = None
-    ) -> list[str]:
-        """The text in pieces: Llama 2's form begins a new sequence with every turn of the user."""
-        system = messages[0]["content"] if messages[0]["role"] == "system" else ""
-        if self.template is not None:
-            if system and self.template.refusal:
-                raise InputError(
-                    f"system_prompt: the chat template of this model {self.template.refusal}. Leave it out, or put it "
-                    "into the question."
-                )
-            try:
-                return [self.template.render(messages, today=today) + answer]
-            except TemplateError as error:
-                raise InputError(f"{what}: the chat template of this model refuses it ({error}).") from error
-        answer = f" {answer}" if answer else ""
-        turns = [message["content"] for message in messages if message["role"] != "system"]
-        if system and self.style == "llama-2-chat":
-            turns[0] = f"<<SYS>>\n{system}\n<</SYS>>\n\n{turns[0]}"
-        *earlier, asked = zip(turns[::2], [*turns[1::2], answer], strict=True)
-        if self.style == "base":
-            blocks = "".join(f"Input: {turn}\nResponse: {reply}\n\n" for turn, reply in earlier)
-            return [(f"{system}\n\n" if system else "") + f"{blocks}Input: {asked[0]}\nResponse:{answer}"]
-        return [*(f"[INST] {turn} [/INST] {reply} " for turn, reply in earlier), f"[INST] {asked[0]} [/INST]{answer}"]
 
 
 def form_of(model: Any, prompt_format: PromptFormat | None) -> PromptFormat:

@@ -1,0 +1,104 @@
+"""Figure of how many pairs a steering vector needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from caa_interp.errors import InputError
+from caa_interp.evaluation.summary import quantity
+from caa_interp.plotting import theme
+from caa_interp.plotting.grid import band, panels
+
+_SOURCE = "caa_interp.analysis.data_curve"
+_MEASURES = ("slope", "cosine", "split_half")
+_COLUMNS = ("layer", "n_pairs", "n_draws", *_MEASURES, "slope_low", "slope_high", "chance", "enough", "n", "confidence")
+
+
+def plot_data_curve(
+    table: pd.DataFrame | Mapping[str, pd.DataFrame], *, title: str = "How many pairs the vector needs"
+) -> go.Figure:
+    """Effect, direction and reliability of vectors over the number of pairs, with the spread over draws.
+
+    Parameters
+    ----------
+    table, title
+        Result of :func:`caa_interp.analysis.data_curve`, or several by name (``{behavior: table}``); title of the
+        figure.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        One panel per measure. A large mark is the number of pairs that is enough; the dotted line is what pairs with
+        nothing in common would show.
+    """
+    tables = dict(table) if isinstance(table, Mapping) else {"": table}
+    if not tables:
+        raise InputError(f"table: the mapping is empty; give at least one result of {_SOURCE}.")
+    for one in tables.values():
+        theme.check_table(one, _COLUMNS, _SOURCE)
+        theme.check_once(one, ["n_pairs"], _SOURCE)
+    every = pd.concat(tables.values())
+    name, unit = quantity(every, "logit_difference")
+    titles = {"slope": "effect on held-out pairs", "cosine": "direction", "split_half": "split halves"}
+    units = {
+        "slope": theme.with_unit(f"slope of the {name}", f"{unit} per multiplier"),
+        "cosine": "cosine with the vector of all pairs",
+        "split_half": "cosine of the halves' vectors",
+    }
+    fig = theme.figure(
+        theme.escape(title),
+        f"vectors of equal norm; mean of {theme.counts(every.loc[every['n_draws'] > 1, 'n_draws'])} draws; bands: "
+        f"{100 * every['confidence'].iloc[0]:g} % of the draws; effect on n = {theme.counts(every['n'])} pairs<br>"
+        f"{_enough(tables)}; dotted: pairs with nothing in common",
+        height=470 if len(tables) > 1 else 430,
+        width=1000,
+        margin={"t": 124, "b": 110 if len(tables) > 1 else 70},
+        legend={"orientation": "h", "x": 0, "y": -0.27, "yanchor": "top"},
+    )
+    looks = theme.styles(tables)
+    for measure, place in zip(_MEASURES, panels(fig, list(titles.values()), horizontal_spacing=0.1), strict=True):
+        for label, one in tables.items():
+            rows, look = one.sort_values("n_pairs"), looks[label]
+            ends = (rows[f"{measure}_low"].fillna(rows[measure]), rows[f"{measure}_high"].fillna(rows[measure]))
+            shade = theme.faded(look.color, 0.1 if len(tables) > 1 else 0.18)
+            fig.add_trace(band(rows["n_pairs"], *ends, shade, legendgroup=label), **place)
+            if measure == "cosine":
+                dotted = {"color": theme.NEUTRAL, "width": 1, "dash": "dot"}
+                fig.add_scatter(
+                    x=rows["n_pairs"], y=rows["chance"], mode="lines", line=dotted, hoverinfo="skip",
+                    showlegend=False, **place,
+                )  # fmt: skip
+        for label, one in tables.items():
+            rows, look = one.sort_values("n_pairs"), looks[label]
+            is_enough = rows["n_pairs"].eq(rows["enough"]).fillna(False)
+            fig.add_scatter(
+                x=rows["n_pairs"],
+                y=rows[measure],
+                customdata=theme.intervals(rows, measure),
+                mode="lines+markers",
+                line={"color": look.color, "width": 2},
+                marker={"color": look.color, "symbol": look.symbol, "size": [13 if one else 7 for one in is_enough]},
+                name=theme.escape(label),
+                legendgroup=label,
+                showlegend=bool(label) and measure == "slope",
+                hovertemplate=f"%{{x}} pairs: %{{customdata}}<extra>{theme.escape(label)}</extra>",
+                **place,
+            )
+        if measure != "cosine":
+            fig.add_hline(0, line={"color": theme.NEUTRAL, "width": 1, "dash": "dot"}, **place)
+        fig.update_yaxes(title_text=units[measure], title_font_size=13, title_standoff=4, **place)
+    ticks = sorted(set(every["n_pairs"]))
+    return fig.update_xaxes(type="log", tickvals=ticks, ticktext=list(map(str, ticks)), title_text="number of pairs")
+
+
+def _enough(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Sentence on the number of pairs from which on the effect is that of all."""
+    found = {label: one["enough"].iloc[0] for label, one in tables.items()}
+    said = [
+        f"{theme.escape(label)}{': ' if label else ''}{'none is' if pd.isna(number) else f'{number} pairs are'} enough"
+        for label, number in found.items()
+    ]
+    return "; ".join(said) + " (within 10 % of the effect of all)"

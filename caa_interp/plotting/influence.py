@@ -1,0 +1,92 @@
+"""Figure of what each pair does to a steering vector."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from caa_interp.plotting import theme
+
+_SOURCE = "caa_interp.analysis.influence"
+_COLUMNS = ("layer", "rank", "question", "positive", "negative", "projection", "cosine", "norm_change", "n")
+_LONGEST = 88  # letters of a pair's text below the figure
+
+
+def plot_influence(
+    table: pd.DataFrame,
+    *,
+    layer: int | None = None,
+    n_labels: int = 5,
+    title: str = "What each pair does to the vector",
+) -> go.Figure:
+    """One dot per pair: how far it points along the vector of the others, and how far it turns that vector.
+
+    Parameters
+    ----------
+    table
+        Result of :func:`caa_interp.analysis.influence`.
+    layer
+        0-based block index to show, needed if the table holds several.
+    n_labels
+        Number of outermost pairs, farthest from the median dot in units of each axis's spread, that have their rank
+        beside them and their texts below.
+    title
+        Title of the figure.
+    """
+    theme.check_table(table, _COLUMNS, _SOURCE)
+    layer = theme.one_layer(table["layer"], layer)
+    rows = table[table["layer"] == layer].reset_index(drop=True)
+    theme.check_once(rows, ["rank"], _SOURCE)
+    rows = rows.assign(angle=np.degrees(np.arccos(rows["cosine"])))
+    places = rows[["projection", "angle"]]
+    spread = (places.quantile(0.75) - places.quantile(0.25)).replace(0, np.nan)
+    distance = ((places - places.median()) / spread).pow(2).sum(axis=1)
+    outer = distance.nlargest(n_labels).index.sort_values()
+    against = rows["projection"] < 0
+    fig = theme.figure(
+        theme.escape(title),
+        f"layer {layer}; n = {len(rows)} pairs, each compared with the vector of all others; {int(against.sum())} of "
+        "them point the other way",
+        height=470 + 19 * len(outer),
+        margin={"b": 84 + 19 * len(outer)},
+        showlegend=False,
+    )
+    hover = [
+        f"{rank}. {theme.escape(question)}<br>+ {theme.escape(positive)}<br>\N{MINUS SIGN} {theme.escape(negative)}"
+        for rank, question, positive, negative in zip(
+            *(rows[name] for name in ("rank", "question", "positive", "negative")), strict=True
+        )
+    ]
+    fig.add_scatter(
+        x=rows["projection"],
+        y=rows["angle"],
+        customdata=rows[["norm_change"]].assign(hover=hover),
+        mode="markers+text",
+        text=[str(rank) if place in outer else "" for place, rank in rows["rank"].items()],
+        textposition="top center",
+        textfont={"size": 12},
+        marker={
+            "color": np.where(against, theme.NEGATIVE, theme.POSITIVE),
+            "symbol": np.where(against, "x", "circle"),
+            "size": 8,
+            "opacity": 0.75,
+            "line": {"width": 0.5, "color": "white"},
+        },
+        hovertemplate="%{customdata[1]}<br>projection %{x:.2f}, turned by %{y:.2f}\N{DEGREE SIGN}, norm without it "
+        "%{customdata[0]:+.1%}<extra></extra>",
+    )
+    fig.add_vline(0, line={"color": theme.NEUTRAL, "width": 1})
+    fig.add_vline(1, line={"color": theme.NEUTRAL, "width": 1, "dash": "dot"})
+    for number, place in enumerate(outer):
+        row = rows.loc[place]
+        text = theme.cut(f"{row['question']} + {row['positive']} \N{MINUS SIGN} {row['negative']}", _LONGEST)
+        fig.add_annotation(
+            x=0, xref="paper", xanchor="left", y=0, yref="paper", yanchor="top", yshift=-66 - 19 * number,
+            text=f"{row['rank']}. {theme.escape(text)}", showarrow=False, font={"size": 12},
+        )  # fmt: skip
+    fig.update_xaxes(
+        title_text="projection on the vector of the others (1: as long as it; 0: nothing; below: against it)"
+    )
+    fig.update_xaxes(title_font_size=13)
+    return fig.update_yaxes(title_text="turn of the vector by the pair (degrees)", rangemode="tozero")

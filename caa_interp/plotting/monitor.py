@@ -1,0 +1,135 @@
+"""Figure of where texts and turns lie along vectors."""
+
+from __future__ import annotations
+
+from textwrap import wrap
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from caa_interp.plotting import theme
+from caa_interp.plotting.grid import line, panels, side_by_side
+from caa_interp.statistics import bootstrap_mean
+
+_SOURCE = "caa_interp.analysis.monitor"
+_COLUMNS = ("item", "turn", "role", "vector", "layer", "z", "n_tokens", "text", "model")
+_ROLES = {"user": "-open", "assistant": ""}  # ending of the mark
+_BINS, _HEIGHT = 60, 0.62  # of a distribution, as a share of the way from one row to the next
+_ROW, _TURNS = 96, 330  # pixels
+_LONGEST, _ACROSS = 52, 70  # letters of an example beside the figure, and of a line of hover text
+
+
+def plot_monitor(table: pd.DataFrame, *, n_examples: int = 5, title: str = "Texts along the vectors") -> go.Figure:
+    """Distribution of the z-scores of every vector with the outermost texts, and their mean by turn in conversations.
+
+    Parameters
+    ----------
+    table
+        Result of :func:`caa_interp.analysis.monitor`, or several of one kind in one table, such as those of two models.
+    n_examples
+        Number of most and of least aligned texts that are marked; hover over one to read it. The outermost two stand
+        below their distribution.
+    title
+        Title of the figure.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        One row per vector, and model if there are several. The band is one standard deviation of neutral prose to
+        either side of its mean.
+    """
+    theme.check_table(table, _COLUMNS, _SOURCE)
+    several = table["model"].nunique() > 1
+    label = table["vector"] + (", " + table["model"] if several else "")
+    rows = table.assign(label=label)
+    theme.check_once(rows, ["label", "layer", "item", "turn"], _SOURCE)
+    rows = rows.dropna(subset=["z"])
+    looks = theme.styles(label)
+    talks = bool((table["role"] != "").any())
+    heights = [_ROW * len(looks) + 30, *([_TURNS] if talks else [])]
+    fig = theme.figure(
+        theme.escape(title),
+        f"layer {', '.join(map(str, sorted(set(table['layer']))))}; n = "
+        f"{theme.counts(rows.groupby('label').size())} {'turns' if talks else 'texts'}; marks: the {n_examples} most "
+        "and least aligned; band: neutral prose, one standard deviation",
+        height=sum(heights) + 170 + (90 if talks else 0),
+        showlegend=talks,
+        legend=theme.LEGEND_BELOW,
+        margin={"l": 120, "b": 100 if talks else 62},
+    )
+    spacing = {"row_heights": heights, "vertical_spacing": 0.16} if talks else {}
+    places = panels(fig, [""] * len(heights), most=1, **spacing)
+    for number, (name, look) in enumerate(looks.items()):
+        _distribution(fig, rows[rows["label"] == name], look, len(looks) - 1 - number, n_examples, **places[0])
+    fig.add_vrect(-1, 1, line_width=0, fillcolor=theme.NEUTRAL, opacity=0.12, layer="below", **places[0])
+    fig.update_xaxes(title_text="z (standard deviations of neutral prose)", title_standoff=4, **places[0])
+    fig.update_yaxes(
+        tickvals=list(range(len(looks)))[::-1], ticktext=[theme.escape(name) for name in looks],
+        range=[-0.42, len(looks) - 0.25], showgrid=False, **places[0],
+    )  # fmt: skip
+    if talks:
+        _turns(fig, rows, looks, **places[1])
+    return fig
+
+
+def _distribution(
+    fig: go.Figure, rows: pd.DataFrame, look: theme.Style, base: float, n_examples: int, **place: int
+) -> None:
+    """Outline of a histogram on a line, with marks of the outermost texts on it and the ends written below."""
+    ordered = rows.sort_values("z", kind="stable")
+    outer = ordered.iloc[[at for at in range(len(rows)) if at < n_examples or at >= len(rows) - n_examples]]
+    if len(outer) < len(rows):
+        counted, edges = np.histogram(rows["z"], bins=min(_BINS, max(8, len(rows) // 5)))
+        fig.add_scatter(
+            x=np.repeat(edges, 2),
+            y=[base, *np.repeat(base + _HEIGHT * counted / counted.max(), 2), base],
+            mode="lines",
+            line={"color": look.color, "width": 1.5},
+            fill="toself",
+            fillcolor=theme.faded(look.color, 0.2),
+            hoverinfo="skip",
+            showlegend=False,
+            **place,
+        )
+    fig.add_scatter(
+        x=outer["z"],
+        y=[base] * len(outer),
+        mode="markers",
+        marker={"color": look.color, "symbol": look.symbol, "size": 8, "line": {"color": "white", "width": 0.5}},
+        customdata=list(map(_hover, outer.itertuples())),
+        hovertemplate="%{customdata}<extra></extra>",
+        showlegend=False,
+        **place,
+    )
+    for side, row, at in (("left", ordered.iloc[0], 0), ("right", ordered.iloc[-1], 1)):
+        text = theme.escape(theme.cut(" ".join(str(row["text"]).split()), _LONGEST))
+        fig.add_annotation(
+            x=at, xref="x domain", xanchor=side, y=base, yanchor="top", yshift=-7,
+            text=f"{theme.factor(row['z'], '.1f')}: {text}", showarrow=False, font={"size": 11}, **place,
+        )  # fmt: skip
+
+
+def _hover(row: Any) -> str:
+    """What a mark says: its number, and the beginning of its text in lines."""
+    lines = wrap(" ".join(str(row.text).split()), _ACROSS)
+    turn = f", turn {row.turn} ({row.role})" if row.role else ""
+    return f"item {row.item}{turn}: z {row.z:.2f}, {row.n_tokens} tokens<br>" + "<br>".join(map(theme.escape, lines))
+
+
+def _turns(fig: go.Figure, rows: pd.DataFrame, looks: dict[str, theme.Style], **place: int) -> None:
+    """Mean over conversations at every turn, one line per vector and role."""
+    spoken = rows[rows["role"].isin(_ROLES)]
+    series = list(spoken.groupby(["label", "role"], sort=False))
+    for shift, ((label, role), own) in zip(side_by_side(spoken["turn"], len(series)), series, strict=True):
+        found = [
+            (turn, *map(float, bootstrap_mean(some["z"].to_numpy(), np.random.default_rng(0))), len(some))
+            for turn, some in own.groupby("turn")
+        ]
+        means = pd.DataFrame(found, columns=["turn", "z", "z_low", "z_high", "n"])
+        look = looks[label]._replace(symbol=looks[label].symbol + _ROLES[role])
+        fig.add_trace(line(means, "turn", "z", look, f"{label}, {role}", shift=shift), **place)
+    fig.add_hline(0, line={"color": theme.NEUTRAL, "width": 1, "dash": "dot"}, **place)
+    fig.update_xaxes(title_text="turn of the conversation", title_standoff=4, tickformat="d", **place)
+    fig.update_yaxes(title_text="z, mean over conversations", **place)
