@@ -124,7 +124,7 @@ def monitor(
     parts = TableParts(Path(output).expanduser(), reader.identity()) if output is not None else None
     tables: list[pd.DataFrame] = []
     total = len(texts) if isinstance(texts, Sized) and not isinstance(texts, str) else None
-    with counting(total, "Monitoring", progress, unit="text") as bar:
+    with counting(total, "Monitoring", progress, unit=" texts") as bar:
         while block := list(islice(rows, _PER_PART)):
             contents = [text for _, text in block]
             table = parts.get(len(tables), contents) if parts else None

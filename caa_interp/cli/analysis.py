@@ -41,7 +41,7 @@ def analyze(
     from caa_interp.analysis.similarity import cosine_similarity
     from caa_interp.models.access import check_layers
 
-    vectors = _named(files)
+    vectors = named_files(files)
     norms = [
         {"vector": name, "layer": layer, "norm": float(vector.at(layer).norm())}
         for name, vector in vectors.items()
@@ -64,7 +64,7 @@ def analyze(
         _print(tables)
 
 
-def _named(files: list[Path]) -> dict[str, SteeringVector]:
+def named_files(files: list[Path]) -> dict[str, SteeringVector]:
     """Vectors by the first kind of name in which all of them differ."""
     if len({file.resolve() for file in files}) < len(files):
         raise InputError(f"vectors: {', '.join(map(str, files))} names a file twice; name each once.")

@@ -58,7 +58,7 @@ def extract(
         format=format,
         layers=layers,
         estimator=chosen,
-        prompt_format=_form(loaded, style),
+        prompt_format=form_of_style(loaded, style),
         behavior=pairs.name,
         progress=True,
     )
@@ -107,7 +107,7 @@ def sweep(
     named = {loaded.name: loaded, **(random_vectors(loaded, controls, seed=seed) if controls else {})}
     subject = load_for(loaded, vector, model, device, dtype)
     applied |= {"format": format, "layers": layers, "multipliers": multipliers}
-    table = score(subject, named, asked.test, prompt_format=_form(subject, style), **applied)
+    table = score(subject, named, asked.test, prompt_format=form_of_style(subject, style), **applied)
     if out is not None:
         write_table(table, out)
     summary = summarize(table, seed=seed)
@@ -198,7 +198,7 @@ def generate(
     ]
     sampled = {"n": n, "max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
     subject = load_for(vectors[0], files[0], model, device, dtype)
-    table = answer(subject, asked, steering=steering, prompt_format=_form(subject, style), **sampled)  # type: ignore[arg-type]
+    table = answer(subject, asked, steering=steering, prompt_format=form_of_style(subject, style), **sampled)  # type: ignore[arg-type]
     if as_json:
         print_json(records(table))
     else:
@@ -221,7 +221,8 @@ def _per_vector(values: Sequence[Any], n: int, option: str) -> list[Any]:
     return list(values) * (n if len(values) == 1 else 1)
 
 
-def _form(model: Any, style: str | None) -> PromptFormat:
+def form_of_style(model: Any, style: str | None) -> PromptFormat:
+    """How the model is addressed, in the style of ``--style``."""
     from caa_interp.prompts.format import PromptFormat
 
     return PromptFormat.of(model, style=style)  # type: ignore[arg-type]

@@ -89,7 +89,7 @@ def plot_data_curve(
             )
         if measure != "cosine":
             fig.add_hline(0, line={"color": theme.NEUTRAL, "width": 1, "dash": "dot"}, **place)
-        fig.update_yaxes(title_text=units[measure], title_font_size=13, title_standoff=4, **place)
+        fig.update_yaxes(title_text=units[measure], title_font_size=13, title_standoff=4, rangemode="tozero", **place)
     ticks = sorted(set(every["n_pairs"]))
     return fig.update_xaxes(type="log", tickvals=ticks, ticktext=list(map(str, ticks)), title_text="number of pairs")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -9,8 +11,9 @@ import plotly.graph_objects as go
 from caa_interp.plotting import theme
 
 _SOURCE = "caa_interp.analysis.influence"
-_COLUMNS = ("layer", "rank", "question", "positive", "negative", "projection", "cosine", "norm_change", "n")
-_LONGEST = 88  # letters of a pair's text below the figure
+_TEXTS = ("question", "positive", "negative")
+_COLUMNS = ("layer", "rank", *_TEXTS, "projection", "cosine", "norm_change", "n")
+_LONGEST = 38  # letters of each text of a pair below the figure
 
 
 def plot_influence(
@@ -29,8 +32,8 @@ def plot_influence(
     layer
         0-based block index to show, needed if the table holds several.
     n_labels
-        Number of outermost pairs, farthest from the median dot in units of each axis's spread, that have their rank
-        beside them and their texts below.
+        Number of pairs that have their rank beside them and their texts below: half of them the lowest along the
+        vector, the others those farthest from the median dot, in units of each axis's spread.
     title
         Title of the figure.
     """
@@ -42,7 +45,8 @@ def plot_influence(
     places = rows[["projection", "angle"]]
     spread = (places.quantile(0.75) - places.quantile(0.25)).replace(0, np.nan)
     distance = ((places - places.median()) / spread).pow(2).sum(axis=1)
-    outer = distance.nlargest(n_labels).index.sort_values()
+    lowest = list(rows["rank"].nsmallest(math.ceil(n_labels / 2)).index)
+    outer = sorted([*lowest, *distance.drop(lowest).nlargest(n_labels - len(lowest)).index])
     against = rows["projection"] < 0
     fig = theme.figure(
         theme.escape(title),
@@ -54,9 +58,7 @@ def plot_influence(
     )
     hover = [
         f"{rank}. {theme.escape(question)}<br>+ {theme.escape(positive)}<br>\N{MINUS SIGN} {theme.escape(negative)}"
-        for rank, question, positive, negative in zip(
-            *(rows[name] for name in ("rank", "question", "positive", "negative")), strict=True
-        )
+        for rank, question, positive, negative in zip(rows["rank"], *(rows[name] for name in _TEXTS), strict=True)
     ]
     fig.add_scatter(
         x=rows["projection"],
@@ -80,13 +82,14 @@ def plot_influence(
     fig.add_vline(1, line={"color": theme.NEUTRAL, "width": 1, "dash": "dot"})
     for number, place in enumerate(outer):
         row = rows.loc[place]
-        text = theme.cut(f"{row['question']} + {row['positive']} \N{MINUS SIGN} {row['negative']}", _LONGEST)
+        texts = [theme.escape(theme.cut(" ".join(row[name].split()), _LONGEST)) for name in _TEXTS]
         fig.add_annotation(
-            x=0, xref="paper", xanchor="left", y=0, yref="paper", yanchor="top", yshift=-66 - 19 * number,
-            text=f"{row['rank']}. {theme.escape(text)}", showarrow=False, font={"size": 12},
+            x=0, xref="paper", xanchor="left", xshift=-62, y=0, yref="paper", yanchor="top", yshift=-66 - 19 * number,
+            text="<b>{}.</b> {}  <b>+</b> {}  <b>\N{MINUS SIGN}</b> {}".format(row["rank"], *texts),
+            showarrow=False, font={"size": 11},
         )  # fmt: skip
     fig.update_xaxes(
         title_text="projection on the vector of the others (1: as long as it; 0: nothing; below: against it)"
     )
     fig.update_xaxes(title_font_size=13)
-    return fig.update_yaxes(title_text="turn of the vector by the pair (degrees)", rangemode="tozero")
+    return fig.update_yaxes(title_text="turn of the vector by the pair (degrees)")

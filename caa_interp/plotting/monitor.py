@@ -16,9 +16,9 @@ from caa_interp.statistics import bootstrap_mean
 _SOURCE = "caa_interp.analysis.monitor"
 _COLUMNS = ("item", "turn", "role", "vector", "layer", "z", "n_tokens", "text", "model")
 _ROLES = {"user": "-open", "assistant": ""}  # ending of the mark
-_BINS, _HEIGHT = 60, 0.62  # of a distribution, as a share of the way from one row to the next
+_BINS, _HEIGHT = 40, 0.62  # of a distribution, as a share of the way from one row to the next
 _ROW, _TURNS = 96, 330  # pixels
-_LONGEST, _ACROSS = 52, 70  # letters of an example beside the figure, and of a line of hover text
+_LONGEST, _ACROSS = 42, 70  # letters of an example beside the figure, and of a line of hover text
 
 
 def plot_monitor(table: pd.DataFrame, *, n_examples: int = 5, title: str = "Texts along the vectors") -> go.Figure:
@@ -59,7 +59,7 @@ def plot_monitor(table: pd.DataFrame, *, n_examples: int = 5, title: str = "Text
         legend=theme.LEGEND_BELOW,
         margin={"l": 120, "b": 100 if talks else 62},
     )
-    spacing = {"row_heights": heights, "vertical_spacing": 0.16} if talks else {}
+    spacing = {"row_heights": heights, "vertical_spacing": 0.13} if talks else {}
     places = panels(fig, [""] * len(heights), most=1, **spacing)
     for number, (name, look) in enumerate(looks.items()):
         _distribution(fig, rows[rows["label"] == name], look, len(looks) - 1 - number, n_examples, **places[0])
@@ -81,7 +81,7 @@ def _distribution(
     ordered = rows.sort_values("z", kind="stable")
     outer = ordered.iloc[[at for at in range(len(rows)) if at < n_examples or at >= len(rows) - n_examples]]
     if len(outer) < len(rows):
-        counted, edges = np.histogram(rows["z"], bins=min(_BINS, max(8, len(rows) // 5)))
+        counted, edges = np.histogram(rows["z"], bins=min(_BINS, max(8, len(rows) // 8)))
         fig.add_scatter(
             x=np.repeat(edges, 2),
             y=[base, *np.repeat(base + _HEIGHT * counted / counted.max(), 2), base],
@@ -107,7 +107,7 @@ def _distribution(
         text = theme.escape(theme.cut(" ".join(str(row["text"]).split()), _LONGEST))
         fig.add_annotation(
             x=at, xref="x domain", xanchor=side, y=base, yanchor="top", yshift=-7,
-            text=f"{theme.factor(row['z'], '.1f')}: {text}", showarrow=False, font={"size": 11}, **place,
+            text=f"{theme.factor(row['z'], '+.1f')}: {text}", showarrow=False, font={"size": 11}, **place,
         )  # fmt: skip
 
 
@@ -121,8 +121,9 @@ def _hover(row: Any) -> str:
 def _turns(fig: go.Figure, rows: pd.DataFrame, looks: dict[str, theme.Style], **place: int) -> None:
     """Mean over conversations at every turn, one line per vector and role."""
     spoken = rows[rows["role"].isin(_ROLES)]
-    series = list(spoken.groupby(["label", "role"], sort=False))
-    for shift, ((label, role), own) in zip(side_by_side(spoken["turn"], len(series)), series, strict=True):
+    series = [(str(label), str(role), own) for (label, role), own in spoken.groupby(["label", "role"], sort=False)]
+    shifts = side_by_side(list(spoken["turn"].unique()), len(series))
+    for shift, (label, role, own) in zip(shifts, series, strict=True):
         found = [
             (turn, *map(float, bootstrap_mean(some["z"].to_numpy(), np.random.default_rng(0))), len(some))
             for turn, some in own.groupby("turn")
