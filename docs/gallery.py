@@ -25,6 +25,7 @@ FORMAT = "text"
 BEHAVIOR = "optimism"
 LAYER = 18
 EVERY = 10  # of 200 train pairs
+EVERY_ALONE = 2  # where one behavior is read at one layer
 SEED = 0
 QUESTION, BEGUN = "How do you feel about the new year?", "I am so"
 STORY = (
@@ -51,12 +52,17 @@ class Study:
     @cached_property
     def activations(self) -> dict[str, caa.Activations]:
         """Activations of some train pairs of every behavior, kept in the folder."""
-        return {name: self._activations(name) for name in self.behaviors}
+        return {name: self._activations(name, name, EVERY) for name in self.behaviors}
 
     @cached_property
     def vectors(self) -> dict[str, caa.SteeringVector]:
         """Mean difference of every behavior's activations."""
         return {name: caa.vectors.vector_from_activations(one, behavior=name) for name, one in self.activations.items()}
+
+    @cached_property
+    def many(self) -> caa.Activations:
+        """Activations of more train pairs of one behavior, at one layer, kept in the folder."""
+        return self._activations(f"{BEHAVIOR}-layer-{LAYER}", BEHAVIOR, EVERY_ALONE, layers=LAYER)
 
     @property
     def vector(self) -> caa.SteeringVector:
@@ -75,11 +81,11 @@ class Study:
         pairs = self.behaviors[BEHAVIOR].test[::4]
         return caa.sweep(self.model, vectors, pairs, format=FORMAT, layers=LAYER, multipliers=(-2, -1, 0, 1, 2))
 
-    def _activations(self, name: str) -> caa.Activations:
+    def _activations(self, name: str, behavior: str, every: int, **options: Any) -> caa.Activations:
         file = self.folder / f"{name}.safetensors" if self.folder else None
         if file and file.is_file():
             return caa.Activations.load(file)
-        found = caa.collect_activations(self.model, self.behaviors[name].train[::EVERY], format=FORMAT)
+        found = caa.collect_activations(self.model, self.behaviors[behavior].train[::every], format=FORMAT, **options)
         if file:
             found.save(file)
         return found
@@ -114,6 +120,13 @@ def cost(study: Study) -> go.Figure:
     drift = caa.divergence(study.model, vectors, study.behaviors[BEHAVIOR].open_ended[:4], n_tokens=24, **doses)
     questions = caa.load_questions("capability", per_subject=2, seed=SEED)
     return caa.plot_cost(prose, drift, caa.capability(study.model, vectors, questions, format=FORMAT, **doses))
+
+
+def data_curve(study: Study) -> go.Figure:
+    """One behavior, from 3 pairs to 100."""
+    pairs = study.behaviors[BEHAVIOR].test[::8]
+    table = caa.analysis.data_curve(study.model, study.many, pairs, layer=LAYER, n_draws=5, seed=SEED)
+    return caa.plotting.plot_data_curve({BEHAVIOR: table}, title=f"How many pairs the {BEHAVIOR} vector needs")
 
 
 def decomposition(study: Study) -> go.Figure:
@@ -153,6 +166,24 @@ def steerability(_: Study) -> go.Figure:
     compared = table[table["pairs"].str.endswith("first 24") & (table["kind"] != "vector")]
     drawn = pd.concat([measured, compared.assign(pairs=compared["pairs"].str.removesuffix(", first 24"))])
     return caa.plot_steerability(drawn.assign(format=FORMAT, pairs=drawn["pairs"] + " test pairs"))
+
+
+def influence(study: Study) -> go.Figure:
+    """Every pair of one behavior."""
+    table = caa.analysis.influence(study.many)
+    return caa.plotting.plot_influence(table, title=f"What each pair does to the {BEHAVIOR} vector")
+
+
+def monitor(study: Study) -> go.Figure:
+    """Held-out conversations that end in turn in an optimistic and a pessimistic answer, beside a random vector."""
+    vector = caa.vectors.vector_from_activations(study.many, behavior=BEHAVIOR)
+    talks = [
+        [{"role": "user", "content": pair.question}, {"role": "assistant", "content": answer}]
+        for pair in study.behaviors[BEHAVIOR].test
+        for answer in (pair.positive, pair.negative)
+    ]
+    vectors = {BEHAVIOR: vector, **caa.random_vectors(vector, 1, seed=SEED)}
+    return caa.plotting.plot_monitor(caa.analysis.monitor(study.model, vectors, talks, layer=LAYER))
 
 
 def logit_lens(study: Study) -> go.Figure:
@@ -271,6 +302,9 @@ PICTURES: dict[str, Callable[[Study], go.Figure]] = {
         cosine_similarity,
         vector_map,
         reliability,
+        data_curve,
+        influence,
+        monitor,
         side_effects,
         cost,
         transfer,

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import line, panels, side_by_side
+from caa_interp.plotting.grid import line, panels, side_by_side, thinned
 from caa_interp.statistics import bootstrap_mean
 
 _SOURCE = "caa_interp.analysis.monitor"
@@ -59,7 +59,7 @@ def plot_monitor(table: pd.DataFrame, *, n_examples: int = 5, title: str = "Text
         legend=theme.LEGEND_BELOW,
         margin={"l": 120, "b": 100 if talks else 62},
     )
-    spacing = {"row_heights": heights, "vertical_spacing": 0.13} if talks else {}
+    spacing: dict[str, Any] = {"row_heights": heights, "vertical_spacing": 0.13} if talks else {}
     places = panels(fig, [""] * len(heights), most=1, **spacing)
     for number, (name, look) in enumerate(looks.items()):
         _distribution(fig, rows[rows["label"] == name], look, len(looks) - 1 - number, n_examples, **places[0])
@@ -122,7 +122,8 @@ def _turns(fig: go.Figure, rows: pd.DataFrame, looks: dict[str, theme.Style], **
     """Mean over conversations at every turn, one line per vector and role."""
     spoken = rows[rows["role"].isin(_ROLES)]
     series = [(str(label), str(role), own) for (label, role), own in spoken.groupby(["label", "role"], sort=False)]
-    shifts = side_by_side(list(spoken["turn"].unique()), len(series))
+    turns = sorted(spoken["turn"].unique())
+    shifts = side_by_side(turns, len(series))
     for shift, (label, role, own) in zip(shifts, series, strict=True):
         found = [
             (turn, *map(float, bootstrap_mean(some["z"].to_numpy(), np.random.default_rng(0))), len(some))
@@ -132,5 +133,5 @@ def _turns(fig: go.Figure, rows: pd.DataFrame, looks: dict[str, theme.Style], **
         look = looks[label]._replace(symbol=looks[label].symbol + _ROLES[role])
         fig.add_trace(line(means, "turn", "z", look, f"{label}, {role}", shift=shift), **place)
     fig.add_hline(0, line={"color": theme.NEUTRAL, "width": 1, "dash": "dot"}, **place)
-    fig.update_xaxes(title_text="turn of the conversation", title_standoff=4, tickformat="d", **place)
+    fig.update_xaxes(title_text="turn of the conversation", title_standoff=4, tickvals=thinned(turns), **place)
     fig.update_yaxes(title_text="z, mean over conversations", **place)

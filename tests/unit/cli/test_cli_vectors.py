@@ -427,3 +427,25 @@ def test_the_examples_run_one_after_another_on_the_small_model(folder, loaded, m
     assert set(outputs) == {"extract", "sweep", "generate", "analyze", "export", "import"}
     assert all(outputs.values())
     assert caa.SteeringVector.load("back.safetensors").layers == (1, 2, 3)
+
+
+# monitor
+
+
+def test_monitor_prints_the_outermost_texts_of_the_library(vector, loaded, tiny_llama, folder):
+    texts = [f"The {word} is good." for word in WORDS]
+    (folder / "texts.jsonl").write_text("\n".join(json.dumps({"said": text}) for text in texts))
+    (-vector).save("against.safetensors")
+    arguments = ["texts.jsonl", "liking.safetensors", "against.safetensors", "--layer", "2", "--column", "said"]
+    arguments += ["--top", "3", "--out", "result.parquet"]
+    told = json.loads(done("monitor", *arguments, "--json").stdout)
+    expected = caa.analysis.monitor(tiny_llama, vector, texts, layer=2, progress=False).sort_values("z")
+    assert [row["text"] for row in told["liking"]["most aligned"]] == list(expected["text"][:-4:-1])
+    assert [row["z"] for row in told["liking"]["least aligned"]] == pytest.approx(list(expected["z"][:3]), abs=1e-4)
+    assert [row["text"] for row in told["against"]["most aligned"]] == list(expected["text"][:3])
+    assert len(pd.read_parquet("result.parquet")) == 2 * len(texts)
+    shown = done("monitor", *arguments)
+    headings = ["most aligned with liking", "least aligned with liking", "most aligned with against"]
+    assert all(heading in shown.stdout for heading in headings)
+    assert expected["text"].iloc[-1] in shown.stdout
+    assert "8 rows of texts.jsonl, layer 2, model tiny-llama" in shown.stderr
