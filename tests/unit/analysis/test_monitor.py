@@ -139,6 +139,14 @@ def test_a_turn_that_repeats_words_of_the_template_is_read_at_its_own_place(chat
     )
 
 
+def test_a_template_that_drops_a_turn_is_refused(chat_llama, monkeypatch):
+    dropping = CHAT.replace("message['content']", "(message['content'] if loop.last else 'gone')")
+    monkeypatch.setattr(chat_llama.tokenizer, "chat_template", dropping)
+    read(chat_llama, [TALK[:1]])
+    with pytest.raises(caa.InputError, match=r"texts\[1\]: the chat template of this model does not show every turn"):
+        read(chat_llama, [TEXTS[0], TALK])
+
+
 def test_batched_is_single(tiny_llama):
     mixed = [TEXTS[0], TALK, *TEXTS[1:], TALK[:3]]
     together = read(tiny_llama, mixed)
