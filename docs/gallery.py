@@ -175,12 +175,17 @@ def influence(study: Study) -> go.Figure:
 
 
 def monitor(study: Study) -> go.Figure:
-    """Held-out conversations that end in turn in an optimistic and a pessimistic answer, beside a random vector."""
+    """Held-out conversations whose first answer is optimistic and whose second is not, beside a random vector."""
     vector = caa.vectors.vector_from_activations(study.many, behavior=BEHAVIOR)
+    test = study.behaviors[BEHAVIOR].test
     talks = [
-        [{"role": "user", "content": pair.question}, {"role": "assistant", "content": answer}]
-        for pair in study.behaviors[BEHAVIOR].test
-        for answer in (pair.positive, pair.negative)
+        [
+            {"role": "user", "content": first.question},
+            {"role": "assistant", "content": first.positive},
+            {"role": "user", "content": second.question},
+            {"role": "assistant", "content": second.negative},
+        ]
+        for first, second in zip(test[::2], test[1::2], strict=True)
     ]
     vectors = {BEHAVIOR: vector, **caa.random_vectors(vector, 1, seed=SEED)}
     return caa.plotting.plot_monitor(caa.analysis.monitor(study.model, vectors, talks, layer=LAYER))

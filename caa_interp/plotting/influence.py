@@ -50,8 +50,8 @@ def plot_influence(
     against = rows["projection"] < 0
     fig = theme.figure(
         theme.escape(title),
-        f"layer {layer}; n = {len(rows)} pairs, each compared with the vector of all others; {int(against.sum())} of "
-        "them point the other way",
+        f"layer {layer}; n = {len(rows)} pairs, each compared with the vector of all others; {int(against.sum())} "
+        "against it",
         height=470 + 19 * len(outer),
         margin={"b": 84 + 19 * len(outer)},
         showlegend=False,

@@ -273,9 +273,14 @@ def form_of(model: Any, prompt_format: PromptFormat | None) -> PromptFormat:
 
 
 def token_ids(tokenizer: Any, text: str, what: str, **options: Any) -> list[int]:
-    """Token ids of a text; :class:`InputError` if it holds half a character, which is all that tokenizers refuse."""
+    """Token ids of a text; errors as in :func:`encoded`."""
+    return list(encoded(tokenizer, text, what, **options)["input_ids"])
+
+
+def encoded(tokenizer: Any, text: str, what: str, **options: Any) -> Mapping[str, Any]:
+    """A tokenizer's result; :class:`InputError` if the text holds half a character, all that tokenizers refuse."""
     try:
-        return list(tokenizer(text, **options)["input_ids"])
+        return tokenizer(text, **options)
     except (TypeError, UnicodeEncodeError) as error:
         raise InputError(
             f"{what}: it holds half a character, a lone surrogate, {text!r:.100}. Leave it out."

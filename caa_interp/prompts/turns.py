@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from caa_interp.errors import InputError
 from caa_interp.prompts.conversation import Message, messages_of
-from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.format import PromptFormat, encoded
 
 # Stand for the turns, in characters that no text has.
 _MARK = re.compile("\ue000(\\d+)\ue001")
@@ -40,17 +40,18 @@ def read_turns(form: PromptFormat, conversation: Sequence[Message], what: str) -
         form.pieces(some[:-1] if answered else some, some[-1]["content"] if answered else "", what)
         for some in (messages, marks)
     )
+    filled = [_filled(pattern, messages) for pattern in marked]
+    if [text for text, _ in filled] != pieces or sum(len(places) for _, places in filled) < len(messages):
+        raise InputError(
+            f"{what}: the chat template of this model does not show every turn as it is given, such as thoughts of "
+            "earlier turns. Leave out what it drops, or read the turns as plain texts."
+        )
     ids: list[int] = []
     positions: dict[int, tuple[int, ...]] = {}
-    for piece, pattern in zip(pieces, marked, strict=True):
-        text, places = _filled(pattern, messages)
-        if text != piece:
-            raise InputError(
-                f"{what}: the chat template of this model does not show every turn as it is given, such as thoughts of "
-                "earlier turns. Leave out what it drops, or read the turns as plain texts."
-            )
+    for piece, places in filled:
         ids += [form.tokenizer.eos_token_id] if ids else []
-        found = form.tokenizer(piece, add_special_tokens=form.template is None, return_offsets_mapping=True)
+        options = {"add_special_tokens": form.template is None, "return_offsets_mapping": True}
+        found = encoded(form.tokenizer, piece, what, **options)
         for number, (begin, end) in places.items():
             positions[number] = tuple(
                 len(ids) + at
@@ -58,7 +59,7 @@ def read_turns(form: PromptFormat, conversation: Sequence[Message], what: str) -
                 if max(first, begin) < min(after, end)
             )
         ids += found["input_ids"]
-    turns = [Turn(**message, positions=positions.get(number, ())) for number, message in enumerate(messages)]
+    turns = [Turn(**message, positions=positions[number]) for number, message in enumerate(messages)]
     return tuple(ids), turns
 
 

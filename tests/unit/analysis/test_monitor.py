@@ -241,6 +241,8 @@ def test_a_source_is_not_read_ahead(tiny_llama, monkeypatch):
             r"texts\[0\]\[0\]: .* a turn must have the keys 'role' and 'content'",
         ),
         ([[{"role": "user", "content": " "}]], r"texts\[0\]\[0\]: the content of this turn is ' '"),
+        (["half \ud83d"], r"texts\[0\]: it holds half a character"),
+        ([[{"role": "user", "content": "half \ud83d"}]], r"texts\[0\]: it holds half a character"),
         ([TALK[1:2]], r"texts\[0\]: \[\] is not a text; give a non-empty string, or a conversation"),
         ([], "texts: there are none; give at least one"),
     ],
