@@ -2,7 +2,7 @@
 
     python docs/gallery.py [--activations FOLDER] [PICTURE ...]
 
-Without names it draws all, in about ten minutes on two CPU cores. Activations, which take two of them, are kept in
+Without names it draws all, in about fifteen minutes on two CPU cores. Activations, which take two of them, are kept in
 the folder, if one is given.
 """
 
@@ -25,7 +25,7 @@ FORMAT = "text"
 BEHAVIOR = "optimism"
 LAYER = 18
 EVERY = 10  # of 200 train pairs
-EVERY_ALONE = 2  # where one behavior is read at one layer
+EVERY_ALONE, LAYER_ALONE = 2, 15  # where one behavior is read at one layer
 SEED = 0
 QUESTION, BEGUN = "How do you feel about the new year?", "I am so"
 STORY = (
@@ -62,7 +62,7 @@ class Study:
     @cached_property
     def many(self) -> caa.Activations:
         """Activations of more train pairs of one behavior, at one layer, kept in the folder."""
-        return self._activations(f"{BEHAVIOR}-layer-{LAYER}", BEHAVIOR, EVERY_ALONE, layers=LAYER)
+        return self._activations(f"{BEHAVIOR}-layer-{LAYER_ALONE}", BEHAVIOR, EVERY_ALONE, layers=LAYER_ALONE)
 
     @property
     def vector(self) -> caa.SteeringVector:
@@ -124,8 +124,8 @@ def cost(study: Study) -> go.Figure:
 
 def data_curve(study: Study) -> go.Figure:
     """One behavior, from 3 pairs to 100."""
-    pairs = study.behaviors[BEHAVIOR].test[::8]
-    table = caa.analysis.data_curve(study.model, study.many, pairs, layer=LAYER, n_draws=5, seed=SEED)
+    pairs = study.behaviors[BEHAVIOR].test[::6]
+    table = caa.analysis.data_curve(study.model, study.many, pairs, layer=LAYER_ALONE, n_draws=5, seed=SEED)
     return caa.plotting.plot_data_curve({BEHAVIOR: table}, title=f"How many pairs the {BEHAVIOR} vector needs")
 
 
@@ -188,7 +188,7 @@ def monitor(study: Study) -> go.Figure:
         for first, second in zip(test[::2], test[1::2], strict=True)
     ]
     vectors = {BEHAVIOR: vector, **caa.random_vectors(vector, 1, seed=SEED)}
-    return caa.plotting.plot_monitor(caa.analysis.monitor(study.model, vectors, talks, layer=LAYER))
+    return caa.plotting.plot_monitor(caa.analysis.monitor(study.model, vectors, talks, layer=LAYER_ALONE))
 
 
 def logit_lens(study: Study) -> go.Figure:

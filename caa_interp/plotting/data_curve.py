@@ -68,9 +68,14 @@ def plot_data_curve(
             if measure == "cosine":
                 dotted = {"color": theme.NEUTRAL, "width": 1, "dash": "dot"}
                 fig.add_scatter(
-                    x=rows["n_pairs"], y=rows["chance"], mode="lines", line=dotted, hoverinfo="skip",
-                    showlegend=False, **place,
-                )  # fmt: skip
+                    x=rows["n_pairs"],
+                    y=rows["chance"],
+                    mode="lines",
+                    line=dotted,
+                    hoverinfo="skip",
+                    showlegend=False,
+                    **place,
+                )
         for label, one in tables.items():
             rows, look = one.sort_values("n_pairs"), looks[label]
             is_enough = rows["n_pairs"].eq(rows["enough"]).fillna(False)
@@ -83,7 +88,7 @@ def plot_data_curve(
                 marker={"color": look.color, "symbol": look.symbol, "size": [13 if one else 7 for one in is_enough]},
                 name=theme.escape(label),
                 legendgroup=label,
-                showlegend=bool(label) and measure == "slope",
+                showlegend=len(tables) > 1 and measure == "slope",
                 hovertemplate=f"%{{x}} pairs: %{{customdata}}<extra>{theme.escape(label)}</extra>",
                 **place,
             )

@@ -84,10 +84,18 @@ def plot_influence(
         row = rows.loc[place]
         texts = [theme.escape(theme.cut(" ".join(row[name].split()), _LONGEST)) for name in _TEXTS]
         fig.add_annotation(
-            x=0, xref="paper", xanchor="left", xshift=-62, y=0, yref="paper", yanchor="top", yshift=-66 - 19 * number,
+            x=0,
+            xref="paper",
+            xanchor="left",
+            xshift=-62,
+            y=0,
+            yref="paper",
+            yanchor="top",
+            yshift=-66 - 19 * number,
             text="<b>{}.</b> {}  <b>+</b> {}  <b>\N{MINUS SIGN}</b> {}".format(row["rank"], *texts),
-            showarrow=False, font={"size": 11},
-        )  # fmt: skip
+            showarrow=False,
+            font={"size": 11},
+        )
     fig.update_xaxes(
         title_text="projection on the vector of the others (1: as long as it; 0: nothing; below: against it)"
     )

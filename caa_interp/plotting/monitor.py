@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from caa_interp.errors import InputError
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import line, panels, side_by_side, thinned
 from caa_interp.statistics import bootstrap_mean
@@ -46,7 +47,11 @@ def plot_monitor(table: pd.DataFrame, *, n_examples: int = 5, title: str = "Text
     rows = table.assign(label=label)
     theme.check_once(rows, ["label", "layer", "item", "turn"], _SOURCE)
     rows = rows.dropna(subset=["z"])
-    looks = theme.styles(label)
+    if rows.empty:
+        raise InputError(
+            f"table: no row has a z, since no token was read; give a result of {_SOURCE} that holds texts."
+        )
+    looks = theme.styles(rows["label"])
     talks = bool((table["role"] != "").any())
     heights = [_ROW * len(looks) + 30, *([_TURNS] if talks else [])]
     fig = theme.figure(
@@ -66,9 +71,12 @@ def plot_monitor(table: pd.DataFrame, *, n_examples: int = 5, title: str = "Text
     fig.add_vrect(-1, 1, line_width=0, fillcolor=theme.NEUTRAL, opacity=0.12, layer="below", **places[0])
     fig.update_xaxes(title_text="z (standard deviations of neutral prose)", title_standoff=4, **places[0])
     fig.update_yaxes(
-        tickvals=list(range(len(looks)))[::-1], ticktext=[theme.escape(name) for name in looks],
-        range=[-0.42, len(looks) - 0.25], showgrid=False, **places[0],
-    )  # fmt: skip
+        tickvals=list(range(len(looks)))[::-1],
+        ticktext=[theme.escape(name) for name in looks],
+        range=[-0.42, len(looks) - 0.25],
+        showgrid=False,
+        **places[0],
+    )
     if talks:
         _turns(fig, rows, looks, **places[1])
     return fig
@@ -106,9 +114,17 @@ def _distribution(
     for side, row, at in (("left", ordered.iloc[0], 0), ("right", ordered.iloc[-1], 1)):
         text = theme.escape(theme.cut(" ".join(str(row["text"]).split()), _LONGEST))
         fig.add_annotation(
-            x=at, xref="x domain", xanchor=side, y=base, yanchor="top", yshift=-7,
-            text=f"{theme.factor(row['z'], '+.1f')}: {text}", showarrow=False, font={"size": 11}, **place,
-        )  # fmt: skip
+            x=at,
+            xref="x domain",
+            xanchor=side,
+            y=base,
+            yanchor="top",
+            yshift=-7,
+            text=f"{theme.factor(row['z'], '+.1f')}: {text}",
+            showarrow=False,
+            font={"size": 11},
+            **place,
+        )
 
 
 def _hover(row: Any) -> str:
@@ -134,4 +150,4 @@ def _turns(fig: go.Figure, rows: pd.DataFrame, looks: dict[str, theme.Style], **
         fig.add_trace(line(means, "turn", "z", look, f"{label}, {role}", shift=shift), **place)
     fig.add_hline(0, line={"color": theme.NEUTRAL, "width": 1, "dash": "dot"}, **place)
     fig.update_xaxes(title_text="turn of the conversation", title_standoff=4, tickvals=thinned(turns), **place)
-    fig.update_yaxes(title_text="z, mean over conversations", **place)
+    fig.update_yaxes(title_text="z, mean over conversations<br>(95 % interval)", title_font_size=13, **place)

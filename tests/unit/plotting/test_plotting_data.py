@@ -164,6 +164,11 @@ def test_two_models_stand_beside_each_other():
         caa.plotting.plot_monitor(pd.concat([texts(), texts()]))
 
 
+def test_texts_of_which_nothing_was_read_cannot_be_drawn():
+    with pytest.raises(caa.InputError, match="table: no row has a z, since no token was read"):
+        caa.plotting.plot_monitor(texts().assign(z=np.nan))
+
+
 @pytest.mark.parametrize("name", ["data_curve", "influence", "monitor"])
 def test_other_tables_are_refused(name):
     with pytest.raises(caa.InputError, match=f"are missing; give the result of caa_interp.analysis.{name}"):
