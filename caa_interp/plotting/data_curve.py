@@ -106,4 +106,4 @@ def _enough(tables: Mapping[str, pd.DataFrame]) -> str:
         f"{theme.escape(label)}{': ' if label else ''}{'none is' if pd.isna(number) else f'{number} pairs are'} enough"
         for label, number in found.items()
     ]
-    return "; ".join(said) + " (within 10 % of the effect of all)"
+    return "; ".join(said) + " (large mark; within 10 % of the effect of all)"

@@ -51,7 +51,7 @@ def plot_monitor(table: pd.DataFrame, *, n_examples: int = 5, title: str = "Text
         raise InputError(
             f"table: no row has a z, since no token was read; give a result of {_SOURCE} that holds texts."
         )
-    looks = theme.styles(rows["label"])
+    looks = {name: look for name, look in theme.styles(label).items() if name in set(rows["label"])}
     talks = bool((table["role"] != "").any())
     heights = [_ROW * len(looks) + 30, *([_TURNS] if talks else [])]
     fig = theme.figure(

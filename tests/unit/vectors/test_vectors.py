@@ -708,7 +708,7 @@ def test_several_vectors_are_a_mapping_with_names():
 
 @pytest.mark.parametrize("given", [torch.ones(2, 3), vector(), [1]])
 def test_what_are_no_activations(given):
-    with pytest.raises(caa.InputError, match=r"activations: \w+; give the result of collect_activations\(model, pairs"):
+    with pytest.raises(caa.InputError, match=r"activations: \w+; give the result of caa_interp.collect_activations"):
         caa.vectors.vector_from_activations(given)
 
 
