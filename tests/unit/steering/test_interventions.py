@@ -66,42 +66,46 @@ def edit_of(one: caa.Intervention, operator, rule):
     return (one.layer, one.vector.at(one.layer), one.multiplier, operator, rule)
 
 
-@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("rule", POSITIONS, ids=str)
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_scores_are_those_of_the_slow_definition(tiny_llama, plain_llama, sequence, operator, rule, way):
+def test_scores_are_those_of_the_slow_definition(tiny_llama, plain_llama, sequence, operator, rule):
     tokens, n_prompt = sequence
     (ours, literal) = OPERATORS[operator]
     one = caa.Intervention(vector(), 1, 0.8, ours, POSITIONS[rule])
-    found = logits_of(way, tiny_llama, tokens, n_prompt, one)
     wanted = expected(plain_llama, tokens, n_prompt, [edit_of(one, literal, rule)])
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
+    for way in WAYS:
+        found = logits_of(way, tiny_llama, tokens, n_prompt, one)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4, msg=lambda text, way=way: f"{way}: {text}")
     unsteered = expected(plain_llama, tokens, n_prompt, [])
     assert float((wanted - unsteered).abs().max()) > 1e-3
 
 
 @pytest.mark.parametrize("rule", POSITIONS, ids=str)
-@pytest.mark.parametrize("operator", OPERATORS)
-def test_answers_are_those_of_the_slow_definition(tiny_llama, plain_llama, sequence, operator, rule):
+def test_answers_are_those_of_the_slow_definition(tiny_llama, plain_llama, sequence, rule):
     prompt = sequence[0][: sequence[1]]
-    (ours, literal) = OPERATORS[operator]
-    one = caa.Intervention(vector(1, 8.0), 2, 1.0, ours, POSITIONS[rule])
-    answers = caa.generate(tiny_llama, [PROMPT, "The sea"], steering=[None, one], max_new_tokens=6, progress=False)
+    asked = {
+        name: caa.Intervention(vector(1, 8.0), 2, 1.0, ours, POSITIONS[rule]) for name, (ours, _) in OPERATORS.items()
+    }
+    answers = caa.generate(
+        tiny_llama, [PROMPT, "The sea"], steering={"unsteered": None, **asked}, max_new_tokens=6, progress=False
+    )
+    mine = answers[answers["item"] == 0].set_index("vector")
     form = caa.PromptFormat.of(tiny_llama)
-    wanted = oracle.greedy(plain_llama, prompt, [edit_of(one, literal, rule)], 6, form.end_ids)
-    mine = answers[(answers["item"] == 0) & (answers["kind"] == "vector")].iloc[0]
-    assert mine["answer"] == tiny_llama.tokenizer.decode(wanted, skip_special_tokens=True).strip()
-    assert mine["n_tokens"] == len(wanted)
+    for name, one in asked.items():
+        wanted = oracle.greedy(plain_llama, prompt, [edit_of(one, OPERATORS[name][1], rule)], 6, form.end_ids)
+        assert mine.loc[name, "answer"] == tiny_llama.tokenizer.decode(wanted, skip_special_tokens=True).strip(), name
+        assert mine.loc[name, "n_tokens"] == len(wanted), name
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("rule", POSITIONS, ids=str)
-@pytest.mark.parametrize("operator", OPERATORS)
-def test_multiplier_zero_is_the_unsteered_model_exactly(tiny_llama, sequence, operator, rule, way):
+def test_multiplier_zero_is_the_unsteered_model_exactly(tiny_llama, sequence, way):
     tokens, n_prompt = sequence
-    one = caa.Intervention(vector(), 1, 0.0, OPERATORS[operator][0], POSITIONS[rule])
-    found = logits_of(way, tiny_llama, tokens, n_prompt, one)
-    assert torch.equal(found, logits_of(way, tiny_llama, tokens, n_prompt, None))
+    unsteered = logits_of(way, tiny_llama, tokens, n_prompt, None)
+    for operator, (ours, _) in OPERATORS.items():
+        for rule, positions in POSITIONS.items():
+            one = caa.Intervention(vector(), 1, 0.0, ours, positions)
+            found = logits_of(way, tiny_llama, tokens, n_prompt, one)
+            assert torch.equal(found, unsteered), (operator, rule)
 
 
 @pytest.mark.parametrize("layers", [(1, 1), (0, 2), (2, 0)])
