@@ -183,7 +183,7 @@ def ray_address():
     root = Path(__file__).parents[1]
     paths = os.pathsep.join(map(str, [root, root / "tests" / "unit" / "study"]))
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # sockets need a short path
-        for _ in range(3):  # Ray waits half a minute for itself, which a busy machine may exceed
+        for _ in range(6):  # Ray waits half a minute for itself, which a busy machine may exceed
             head, address = start_ray(Path(folder), {**os.environ, "PYTHONPATH": paths})
             if head.poll() is None:
                 break
