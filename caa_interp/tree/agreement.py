@@ -90,6 +90,9 @@ def _difference(one: TreeResult, at: int, other: TreeResult, index: int) -> floa
         for ours, theirs in ((one.log_probs, other.log_probs), (one.divergences, other.divergences))
         if len(ours[at])
     ]
+    # Weighted by probability: tokens that the model hardly ever writes have the largest rounding errors.
+    ours, theirs = one.distributions[at], other.distributions[index]
+    found += [float((ours[1] * (ours[0] - theirs[0]).abs()).sum())] if len(ours) else []
     here, there = one.residual[at], other.residual[index]
     if len(here):
         found.append(float(((here - there).norm(dim=-1) / here.norm(dim=-1).clamp(min=1e-9)).max()))

@@ -30,6 +30,8 @@ class Branch:
         Positions over which the residual stream is averaged at every layer that :func:`run_tree` is asked for.
     compared
         Positions after which the distribution of the next token is compared with that of the unedited sequence.
+    averaged
+        Positions over which the distribution of the next token is averaged.
     label
         What an error about this branch calls it, such as its item and condition.
     """
@@ -39,6 +41,7 @@ class Branch:
     targets: tuple[tuple[int, int], ...] = ()
     reads: tuple[int, ...] = ()
     compared: tuple[int, ...] = ()
+    averaged: tuple[int, ...] = ()
     label: str = field(default="", compare=False)
 
     @cached_property
@@ -69,6 +72,9 @@ class TreeResult:
         ``[n_branches, n_layers, d_model]``, the mean over each branch's ``reads``; zeros where there are none.
     divergences
         One tensor ``[n_compared]`` a branch: KL(unedited || edited) of the next token, in nats; type as ``log_probs``.
+    distributions
+        One tensor ``[2, d_vocab]`` a branch, the means over its ``averaged`` of every token's log-probability (nats)
+        and probability (0 to 1) as the next one; ``[0, d_vocab]`` where there are none. Type as ``log_probs``.
     path
         ``"tree"``, or ``"plain"`` where the model does not take a tree mask.
     """
@@ -76,4 +82,5 @@ class TreeResult:
     log_probs: list[torch.Tensor]
     residual: torch.Tensor
     divergences: list[torch.Tensor]
+    distributions: list[torch.Tensor]
     path: Path

@@ -38,16 +38,16 @@ def run_plain(model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> 
     for begin, end in pairwise(starts):
         chosen = order[begin:end]
         batch = [branches[index] for index in chosen]
-        log_probs, residual, steered = _run_batch(model, batch, layers)
+        log_probs, residual, steered, averaged = _run_batch(model, batch, layers)
         divergences = [torch.zeros(len(branch.compared), dtype=residual[0].dtype) for branch in batch]
         if any(branch.compared and branch.applied for branch in batch):
-            _, _, unsteered = _run_batch(model, [replace(branch, edits=()) for branch in batch], layers)
+            _, _, unsteered, _ = _run_batch(model, [replace(branch, edits=()) for branch in batch], layers)
             divergences = on_cpu(
                 [(here.exp() * (here - there)).sum(1) for here, there in zip(unsteered, steered, strict=True)]
             )
-        found |= dict(zip(chosen, zip(log_probs, residual, divergences, strict=True), strict=True))
-    answers, means, compared = zip(*(found[index] for index in range(len(branches))), strict=True)
-    return TreeResult(list(answers), torch.stack(means), list(compared), "plain")
+        found |= dict(zip(chosen, zip(log_probs, residual, divergences, averaged, strict=True), strict=True))
+    answers, means, compared, distributions = zip(*(found[index] for index in range(len(branches))), strict=True)
+    return TreeResult(list(answers), torch.stack(means), list(compared), list(distributions), "plain")
 
 
 def _branches_at_once(model: Any, branches: Sequence[Branch], longest: int) -> int:
@@ -61,14 +61,14 @@ def _branches_at_once(model: Any, branches: Sequence[Branch], longest: int) -> i
 
 def _asked(branch: Branch) -> list[int]:
     """Positions after which a branch asks for the next token."""
-    return [*branch.compared, *(at for at, _ in branch.targets)]
+    return [*branch.compared, *branch.averaged, *(at for at, _ in branch.targets)]
 
 
 @torch.no_grad()
 def _run_batch(
     model: Any, branches: Sequence[Branch], layers: Sequence[int]
-) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
-    """Log-probabilities of the targets, mean residual streams, and whole distributions after ``compared``."""
+) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+    """Log-probabilities of the targets, mean residual streams, distributions after ``compared``, and their means."""
     decoder = Decoder(model, max(len(branch.tokens) for branch in branches))
     prefix = shared_length(branches) if decoder.cached else 0
     lengths = [len(branch.tokens) - prefix for branch in branches]
@@ -103,14 +103,16 @@ def _run_batch(
     logits = _finer(model, logits, last[0][:, -keep:])
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     begin = prefix + max(lengths) - keep  # position of the first logits
-    log_probs, compared = [], []
+    log_probs, compared, means = [], [], []
     for row, branch in enumerate(branches):
         ids = torch.tensor([token for _, token in branch.targets], dtype=torch.long, device=logits.device)
         log_probs.append(target_log_probs(logits[row, [at - begin for at, _ in branch.targets]], ids))
         compared.append(logits[row, [at - begin for at in branch.compared]].to(dtype).log_softmax(-1))
+        averaged = logits[row, [at - begin for at in branch.averaged]].to(dtype).log_softmax(-1)
+        means.append(torch.stack([averaged.mean(0), averaged.exp().mean(0)]) if branch.averaged else averaged)
     for place, values in zip(places, on_cpu(read_there), strict=True):
         found[place] = values.double().mean(0)
-    return on_cpu(log_probs), list(found.to(dtype)), compared
+    return on_cpu(log_probs), list(found.to(dtype)), compared, on_cpu(means)
 
 
 def _finer(model: Any, logits: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:

@@ -59,7 +59,11 @@ def shared_length(branches: Sequence[Branch]) -> int:
     # The first and the last in lexical order differ no later than any other two.
     first, last = min(branch.tokens for branch in branches), max(branch.tokens for branch in branches)
     untouched = min(
-        min(branch.start, len(branch.tokens) - 1, *branch.reads, *branch.compared, *(at for at, _ in branch.targets))
+        min(
+            *(branch.start, len(branch.tokens) - 1),
+            *(*branch.reads, *branch.compared, *branch.averaged),
+            *(at for at, _ in branch.targets),
+        )
         for branch in branches
     )
     return min(common_prefix(first, last), untouched)

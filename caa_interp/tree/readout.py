@@ -59,6 +59,34 @@ def divergences_of(
     return _put_back(found, order)
 
 
+def distributions_of(
+    model: Any, residual: torch.Tensor, rows: np.ndarray, owners: np.ndarray, shares: np.ndarray
+) -> torch.Tensor:
+    """Sum of the next token's log-probabilities and probabilities over rows of the last residual stream, by owner.
+
+    ``rows``, ``owners`` (numbers, in rising order) and ``shares`` (how much of each row) are ``[n]``; the result is
+    ``[n_owners, 2, d_vocab]``.
+    """
+    dtype = torch.float64 if residual.dtype == torch.float64 else torch.float32
+    used, index = np.unique(owners, return_inverse=True)
+    shape = (len(used), 2, int(model.cfg.d_vocab))
+    totals = torch.zeros(shape, dtype=dtype, device=residual.device)
+    size, part = (max(1, n_bytes // (4 * int(model.cfg.d_vocab))) for n_bytes in (_LOGITS_BYTES, _SOFTMAX_BYTES))
+    for begin in range(0, len(rows), size):
+        with torch.no_grad():
+            logits = unembed(model, residual[torch.as_tensor(rows[begin : begin + size], device=residual.device)])
+        for first, some in zip(range(begin, len(rows), part), logits.split(part), strict=False):
+            mine = index[first : first + len(some)]
+            at = slice(mine[0], mine[-1] + 1)
+            weights = np.zeros((at.stop - at.start, len(some)))
+            weights[mine - at.start, np.arange(len(some))] = shares[first : first + len(some)]
+            by_owner = torch.as_tensor(weights, dtype=dtype, device=some.device)
+            log_probs = some.to(dtype).log_softmax(1)
+            totals[at, 0] += (by_owner @ log_probs).to(totals)
+            totals[at, 1] += (by_owner @ log_probs.exp_()).to(totals)
+    return totals
+
+
 def _put_back(found: list[torch.Tensor], order: np.ndarray) -> torch.Tensor:
     """Join values that were computed in ``order``, and return them in the order in which they were asked for."""
     values = torch.cat(found)

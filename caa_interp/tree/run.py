@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import input_device, lock_of, n_layers, not_numbers, on_cpu, steered
+from caa_interp.models.access import float_type, input_device, lock_of, n_layers, not_numbers, on_cpu, steered
 from caa_interp.models.attention import rotary_boundary, takes_tree_masks
 from caa_interp.models.blocks import Trunk
 from caa_interp.models.memory import rows_that_fit
@@ -22,7 +22,7 @@ from caa_interp.tree.passes import Part, run_base, run_variants
 from caa_interp.tree.plain import run_plain
 from caa_interp.tree.plan import Plan, deal, make_plan
 from caa_interp.tree.prefix import Prefix
-from caa_interp.tree.readout import divergences_of, log_probs_of
+from caa_interp.tree.readout import distributions_of, divergences_of, log_probs_of
 
 # Lanes with fewer rows than this spend more on copies of the shared keys and values than they save.
 _LANE_ROWS = 64
@@ -31,6 +31,8 @@ _LANE_ROWS = 64
 _VALUES_ON_CPU, _ROWS_ON_CPU, _ROWS_ON_GPU = 2**19, 1024, 8192
 # Trees are drawn up to this many at a time.
 _TREES_AT_ONCE = 16
+# Their whole distributions take no more than this, if it is more than one tree.
+_DISTRIBUTIONS_BYTES = 2**28
 _SHARE_OF_FREE_MEMORY = 0.25
 
 
@@ -83,7 +85,9 @@ def run_trees(
 def _n_beside(model: Any, branches: Sequence[Branch]) -> int:
     """Number of trees such as this one that are drawn at a time."""
     n_steered = sum(len(branch.tokens) - branch.start for branch in branches)
-    return _TREES_AT_ONCE if not n_steered else max(2, min(_TREES_AT_ONCE, _rows_at_once(model) // n_steered))
+    n = _TREES_AT_ONCE if not n_steered else max(2, min(_TREES_AT_ONCE, _rows_at_once(model) // n_steered))
+    row_bytes = 2 * 4 * int(model.cfg.d_vocab) * sum(bool(branch.averaged) for branch in branches)
+    return max(1, min(n, _DISTRIBUTIONS_BYTES // max(1, row_bytes)))
 
 
 def _rows_at_once(model: Any) -> int:
@@ -137,10 +141,16 @@ class _Job:
         self.read_layers = set(layers) if len(self.weights) else set()
         self.join_layers = {variant.join for variant in self.plan.variants}
         self.compared = self.plan.places([branch.compared for branch in branches])
-        asked = len(self.tokens) + len(self.compared.branch)
+        self.averaged = self.plan.places([branch.averaged for branch in branches])
+        self.shares = 1 / np.array([max(1, len(branch.averaged)) for branch in branches])[self.averaged.branch]
+        asked = len(self.tokens) + len(self.compared.branch) + len(self.averaged.branch)
         self.stop = n_layers(model) if asked else max(self.read_layers | self.join_layers, default=0) + 1
         self.log_probs = torch.empty(len(self.tokens), dtype=torch.float64)
         self.divergences = torch.zeros(len(self.compared.branch), dtype=torch.float64)
+        # For each branch, its row among those that average.
+        self.place = np.cumsum([bool(branch.averaged) for branch in branches]) - 1
+        dtype = torch.float64 if float_type(model) == torch.float64 else torch.float32
+        self.distributions = torch.zeros(int(self.place[-1]) + 1, 2, int(model.cfg.d_vocab), dtype=dtype)
         self.means = torch.zeros(len(branches), len(layers), int(model.cfg.d_model), dtype=torch.float64)
         self.found: list[tuple[torch.Tensor, Callable[[torch.Tensor], Any]]] = []
 
@@ -163,13 +173,24 @@ class _Job:
             values = divergences_of(self.model, residual, rows[mine], unsteered, twins)
             self.found.append((values, lambda moved: self.divergences.index_copy_(0, at, moved)))
 
+    def average(self, residual: torch.Tensor, mine: np.ndarray, rows: np.ndarray) -> None:
+        if mine.any():
+            owners = self.place[self.averaged.branch[mine]]
+            at = torch.as_tensor(np.unique(owners))
+            values = distributions_of(self.model, residual, rows[mine], owners, self.shares[mine])
+            self.found.append(
+                (values, lambda moved: self.distributions.index_add_(0, at, moved.to(self.distributions)))
+            )
+
     def take_unsteered(self, trunk: Trunk, place: int, n_before: int, stop: int) -> None:
         """Answer from the unsteered rows; the tree has index ``place`` in the trunk's batch."""
         self.n_before, reads, targets = n_before, self.reads, self.targets
         for layer in self.read_layers:
             unsteered = (reads.variant < 0) | (layer < self.joins)
             self.read(layer, trunk.residual[layer][place], unsteered, reads.twin - n_before)
-        self.answer(trunk.residual[stop - 1][place], targets.variant < 0, targets.twin - n_before)
+        last, averaged = trunk.residual[stop - 1][place], self.averaged
+        self.answer(last, targets.variant < 0, targets.twin - n_before)
+        self.average(last, averaged.variant < 0, averaged.twin - n_before)
 
     def take_steered(self, layer: int, residual: torch.Tensor, variants: slice, unsteered: torch.Tensor | None) -> None:
         """Answer from the steered rows of some variants; after the last block, with the ``unsteered`` rows there."""
@@ -183,6 +204,7 @@ class _Job:
             self.read(layer, residual, mine, offsets[reads.variant] + reads.row)
         if unsteered is not None:
             self.answer(residual, inside[targets.variant], offsets[targets.variant] + targets.row)
+            self.average(residual, inside[self.averaged.variant], offsets[self.averaged.variant] + self.averaged.row)
             rows = offsets[compared.variant] + compared.row
             self.compare(residual, inside[compared.variant], rows, unsteered)
 
@@ -195,7 +217,9 @@ class _Job:
                 (self.divergences, [len(branch.compared) for branch in self.branches]),
             )
         )
-        return TreeResult(log_probs, self.means.to(dtype), divergences, "tree")
+        sizes = [2 * bool(branch.averaged) for branch in self.branches]
+        distributions = list(torch.split(self.distributions.flatten(0, 1).to(dtype), sizes))
+        return TreeResult(log_probs, self.means.to(dtype), divergences, distributions, "tree")
 
 
 def _run_trees(
@@ -243,12 +267,15 @@ def _rows_that_fit(model: Any, n_keys: int) -> int:
 def _check_numbers(model: Any, branches: Sequence[Branch], result: TreeResult, layers: Sequence[int]) -> None:
     """Raise :class:`ModelError` if a branch has an answer that is not a number; it names the branch that made it so."""
     if not any(
-        bool(torch.cat(some).isnan().any()) for some in (result.log_probs, result.divergences, [result.residual])
+        bool(torch.cat(some).isnan().any())
+        for some in (result.log_probs, result.divergences, result.distributions, [result.residual])
     ):
         return
     bad = [
         branch
-        for branch, *answers in zip(branches, result.log_probs, result.divergences, result.residual, strict=True)
+        for branch, *answers in zip(
+            branches, result.log_probs, result.divergences, result.distributions, result.residual, strict=True
+        )
         if any(bool(answer.isnan().any()) for answer in answers)
     ]
     if len(branches) > 1:

@@ -1,15 +1,17 @@
 """The token tree gives what plain forward passes give, whatever its branches share, edit and read."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
 
 import caa_interp as caa
 import caa_interp.tree.agreement as tree_agreement
+import caa_interp.tree.readout as tree_readout
 import caa_interp.tree.run as tree_run
 from caa_interp.errors import InputError, ModelError
-from caa_interp.tree import Branch, TreeResult, run_tree, run_trees
+from caa_interp.tree import Branch, run_tree, run_trees
 from caa_interp.tree.plan import Variant, deal
 from caa_interp.tree.prefix import Prefix
 from tests.conftest import edit_from
@@ -238,7 +240,8 @@ def wrong_tree(monkeypatch, change):
 
     def wrong(*arguments):
         results = right(*arguments)
-        return [TreeResult(*change(one.log_probs, one.residual), one.divergences, one.path) for one in results]
+        changed = [change(one.log_probs, one.residual) for one in results]
+        return [replace(one, log_probs=a, residual=b) for one, (a, b) in zip(results, changed, strict=True)]
 
     monkeypatch.setattr(tree_run, "_run_trees", wrong)
 
@@ -418,36 +421,80 @@ def test_a_prefix_is_kept_cut_or_read_anew_as_trees_go_on(tiny_llama):
     assert first.fitted_to(tiny_llama, [behind(other, 0)]).tokens == ()
 
 
+def log_probs(model, tokens, edits=()):
+    """Of every next token, ``[n_tokens, d_vocab]``, from one plain forward pass."""
+    hooks = []
+    for edit in edits:
+
+        def hook(activation, hook, edit=edit):
+            activation[:, edit.spans[0][0] :] += edit.vector.to(activation)
+            return activation
+
+        hooks.append((f"blocks.{edit.layer}.hook_resid_post", hook))
+    with torch.no_grad():
+        return model.run_with_hooks(torch.tensor([tokens]), fwd_hooks=hooks)[0].double().log_softmax(-1)
+
+
 def test_divergences_are_those_of_whole_distributions(model):
     """Against KL(unedited || edited), summed over the vocabulary of two plain forward passes."""
     tokens = (*TRUNK, 80, 81, 82, 83)
     edits = [(), (edit_from(1, direction(1), 7),), (edit_from(0, direction(2), 9), edit_from(3, direction(3), 9))]
     compared = [(8, 11), (7, 9, 10), (8, 9, 11)]
     branches = [Branch(tokens, edit, compared=at) for edit, at in zip(edits, compared, strict=True)]
-    ids = torch.tensor([tokens])
-
-    def distribution(applied):
-        hooks = []
-        for edit in applied:
-
-            def hook(activation, hook, edit=edit):
-                activation[:, edit.spans[0][0] :] += edit.vector.to(activation)
-                return activation
-
-            hooks.append((f"blocks.{edit.layer}.hook_resid_post", hook))
-        with torch.no_grad():
-            return model.run_with_hooks(ids, fwd_hooks=hooks)[0].double().log_softmax(-1)
-
-    here = distribution(())
+    here = log_probs(model, tokens)
     tolerance = 1e-9 if next(model.parameters()).dtype == torch.float64 else 1e-4
     for path in ("tree", "plain"):
         result = run_tree(model, branches, path=path)
         for edit, at, found in zip(edits, compared, result.divergences, strict=True):
-            expected = (here.exp() * (here - distribution(edit))).sum(-1)[list(at)]
+            expected = (here.exp() * (here - log_probs(model, tokens, edit))).sum(-1)[list(at)]
             torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=tolerance)
         assert torch.equal(result.divergences[0], torch.zeros_like(result.divergences[0]))
         assert float(result.divergences[1].min()) > 0.01
         assert float(result.divergences[2][0]) == pytest.approx(0, abs=tolerance)  # before the steering
+
+
+@pytest.mark.parametrize("n_rows", [1, 3, 10**6])
+def test_distributions_are_the_means_of_plain_ones(model, monkeypatch, n_rows):
+    """However many rows are unembedded at a time: branches of several rows, of one, of none, and steered in part."""
+    row_bytes = 4 * int(model.cfg.d_vocab)
+    monkeypatch.setattr(tree_readout, "_LOGITS_BYTES", 2 * n_rows * row_bytes)
+    monkeypatch.setattr(tree_readout, "_SOFTMAX_BYTES", n_rows * row_bytes)
+    first, second = (*TRUNK, 80, 81, 82, 83), (*TRUNK, 80, 91)
+    late, early = (edit_from(2, direction(1), 9),), (edit_from(0, direction(2), 7), edit_from(3, direction(3), 9))
+    asked = [(first, (), (7, 11, 8)), (second, late, (7, 8, 9)), (first, early, (9,)), (second, early, ())]
+    asked += [(first, late, (8, 9, 10, 11)), (second, early, (7, 8))]
+    branches = [Branch(tokens, edits, averaged=at) for tokens, edits, at in asked]
+    tolerance = 1e-9 if next(model.parameters()).dtype == torch.float64 else 1e-4
+    for path in ("tree", "plain"):
+        result = run_tree(model, branches, path=path)
+        for (tokens, edits, at), found in zip(asked, result.distributions, strict=True):
+            assert found.shape == (2 * bool(at), model.cfg.d_vocab)
+            if at:
+                rows = log_probs(model, tokens, edits)[list(at)]
+                expected = torch.stack([rows.mean(0), rows.exp().mean(0)])
+                torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_a_tree_whose_distributions_are_wrong_is_noticed(tiny_llama, monkeypatch):
+    """Also where nothing else is asked."""
+    right = tree_run._run_trees
+
+    def wrong(*arguments):
+        return [replace(one, distributions=[each + 0.1 for each in one.distributions]) for one in right(*arguments)]
+
+    branches = [Branch((*TRUNK, 80, 81), averaged=(7, 8))]
+    assert run_tree(tiny_llama, branches).path == "tree"
+    tree_agreement._trust.clear()
+    monkeypatch.setattr(tree_run, "_run_trees", wrong)
+    with pytest.warns(UserWarning, match="does not agree with plain forward passes"):
+        assert run_tree(tiny_llama, branches).path == "plain"
+
+
+def test_a_distribution_that_overflows_is_an_error(tiny_llama):
+    edits = (edit_from(1, direction(1, 1e39), 7),)
+    for path in ("tree", "plain"):
+        with pytest.raises(ModelError, match="far too strong: what the model computes is not a number"):
+            run_tree(tiny_llama, [Branch((*TRUNK, 80), edits, averaged=(8,), label="far too strong")], path=path)
 
 
 def test_a_condition_that_overflows_is_named_and_spoils_no_other(tiny_llama):
@@ -478,7 +525,7 @@ def test_a_longer_tree_is_compared_again(tiny_llama, monkeypatch):
         results = right(model, trees, layers, prefix)
         off = [0.1 * (len(branches[0].tokens) > 20) for branches in trees]
         return [
-            TreeResult([answers + wrong for answers in one.log_probs], one.residual, one.divergences, one.path)
+            replace(one, log_probs=[answers + wrong for answers in one.log_probs])
             for wrong, one in zip(off, results, strict=True)
         ]
 
