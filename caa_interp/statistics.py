@@ -71,6 +71,34 @@ def bootstrap_mean(
     return mean, mean - reach, mean + reach
 
 
+class RunningMean:
+    """Mean of items that are seen one after the other, with Student's t intervals (Welford 1962, Technometrics 4).
+
+    ``mean`` and ``squares``, the sum of squared deviations from it, have the ``shape`` of an item, in float64; ``n`` is
+    the number of items. Memory does not grow with it.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.n, self.mean, self.squares = 0, np.zeros(shape), np.zeros(shape)
+
+    def add(self, values: np.ndarray) -> None:
+        """Take in one more item."""
+        self.n += 1
+        deviation = values - self.mean
+        self.mean += deviation / self.n
+        self.squares += deviation * (values - self.mean)
+
+    def reach(self, confidence: float = 0.95, n_together: int = 1) -> np.ndarray:
+        """Half the width of each interval around ``mean``; NaN with fewer than two items.
+
+        With ``n_together``, so many intervals hold at once, by Bonferroni's correction.
+        """
+        if self.n < 2:
+            return np.full_like(self.mean, np.nan)
+        t = float(stats.t.isf((1 - confidence) / (2 * n_together), self.n - 1))
+        return t * np.sqrt(self.squares / (self.n * (self.n - 1)))
+
+
 def slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Least-squares slope of every row of ``y`` ``[..., n]`` over ``x`` ``[n]``, in units of y per unit of x."""
     x = np.asarray(x, dtype=np.float64)

@@ -5,6 +5,7 @@ from .decomposition import (
     load_sae as load_sae,
 )
 from .influence import influence as influence
+from .effect import effect_lens as effect_lens
 from .lens import (
     logit_lens as logit_lens,
     steered_lens as steered_lens,

@@ -106,6 +106,11 @@ def token_texts(tokenizer: Any, ids: Iterable[int]) -> list[str]:
     return texts
 
 
+def is_word(text: str) -> bool:
+    """Whether a token, written as by :func:`token_texts`, begins a word and is nothing but three letters or more."""
+    return len(text) > 3 and text.startswith(SPACE) and text[1:].isalpha()
+
+
 def visible(content: bytes) -> str:
     """Write UTF-8 bytes as in :func:`token_texts`."""
 
