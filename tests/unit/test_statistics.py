@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from caa_interp.statistics import (
+    RunningMean,
     bootstrap_mean,
     jackknife_interval,
     rank_correlations,
@@ -37,6 +38,30 @@ def test_the_interval_is_that_of_students_t_for_normal_values():
     expected = stats.t.interval(0.95, 39, loc=values.mean(), scale=stats.sem(values))
     assert mean == pytest.approx(values.mean())
     assert (low, high) == pytest.approx(expected, abs=0.05 * (expected[1] - expected[0]))
+
+
+@pytest.mark.parametrize("n_items", [2, 3, 50])
+def test_a_running_mean_has_the_interval_of_all_its_items(n_items):
+    from scipy import stats
+
+    # Far from zero, where a sum of squares minus a squared sum has lost its digits.
+    values = 1e6 + np.random.default_rng(0).normal(size=(n_items, 3, 2))
+    running = RunningMean((3, 2))
+    for one in values:
+        running.add(one)
+    low, high = stats.t.interval(0.9, n_items - 1, loc=values.mean(0), scale=stats.sem(values))
+    assert running.n == n_items
+    np.testing.assert_allclose(running.mean, values.mean(0), rtol=1e-15)
+    np.testing.assert_allclose(running.reach(0.9), (high - low) / 2, rtol=1e-6)
+    low, high = stats.t.interval(1 - 0.1 / 6, n_items - 1, loc=values.mean(0), scale=stats.sem(values))
+    np.testing.assert_allclose(running.reach(0.9, n_together=6), (high - low) / 2, rtol=1e-6)
+
+
+def test_a_running_mean_of_one_item_has_no_interval():
+    running = RunningMean((2,))
+    running.add(np.array([1.0, 2.0]))
+    assert running.mean.tolist() == [1, 2]
+    assert np.isnan(running.reach()).all()
 
 
 def test_conditions_of_the_same_items_stay_paired():
