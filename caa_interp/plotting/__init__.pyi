@@ -6,6 +6,7 @@ from .dose_response import (
     plot_dose_response as plot_dose_response,
     plot_dose_responses as plot_dose_responses,
 )
+from .effect import plot_effect_lens as plot_effect_lens
 from .export import save_figure as save_figure
 from .influence import plot_influence as plot_influence
 from .lens import (

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import panels
+from caa_interp.plotting.token_grid import cell_width, short, token_grids
 
 Side = Literal["both", "promoted", "suppressed"]
 Measure = Literal["probability", "logit"]
 _OUTLINE = theme.NEGATIVE
-_LONGEST = 10  # letters of a token that a cell shows
-_SUBTITLE_LINE = "</sup><br><sup style='color:#52606d'>"
 _COMPONENTS = {
     "attention output": "attention<br>output",
     "mid residual": "mid<br>residual",
@@ -51,10 +48,10 @@ def plot_logit_lens(table: pd.DataFrame, *, side: Side = "both") -> go.Figure:
     rows = table[table["side"].isin(sides)]
     theme.check_once(rows, ["layer", "side", "rank"], "caa_interp.logit_lens")
     cells = rows.rename(columns={"logit": "value"})
-    cells = cells.assign(shown=rows["token"].map(_short), hover=rows["token"].map(theme.escape))
+    cells = cells.assign(shown=rows["token"].map(short), hover=rows["token"].map(theme.escape))
     limit = float(rows["logit"].abs().max()) or 1.0
     n_pairs = table["n_pairs"].iloc[0]
-    fig = _grids(
+    fig = token_grids(
         f"{_name(table)} as tokens",
         f"{'' if pd.isna(n_pairs) else f'vector of {n_pairs} pairs, '}through final norm and unembedding (length "
         "removed); ␣ is a space",
@@ -62,7 +59,7 @@ def plot_logit_lens(table: pd.DataFrame, *, side: Side = "both") -> go.Figure:
         [f"layer %{{y}}, {name}, rank %{{x}}<br>%{{customdata}}: %{{z:+.2f}}<extra></extra>" for name in sides],
         ("rank", {rank: str(rank) for rank in sorted(rows["rank"].unique())}),
         theme.color_axis(theme.DIVERGING, -limit, limit, _UNITS["logit"]),
-        cell=_cell_width(rows["token"]),
+        cell=cell_width(rows["token"]),
     )
     return fig.update_xaxes(title_text="rank")
 
@@ -97,19 +94,19 @@ def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") 
     unsteered = cells.loc[cells["multiplier"] == 0, ["layer", "component", "token"]]
     cells = cells.merge(unsteered.rename(columns={"token": "unsteered"}), how="left", on=["layer", "component"])
     changed = cells["unsteered"].notna() & (cells["token"] != cells["unsteered"])
-    plain = cells["token"].map(_short)
+    plain = cells["token"].map(short)
     cells["shown"] = plain.where(~changed, "<b>" + plain + "</b>")
     multipliers, layers = sorted(cells["multiplier"].unique()), sorted(cells["layer"].unique())
     components = {name: label for name, label in _COMPONENTS.items() if name in set(cells["component"])}
     highest = 1.0 if measure == "probability" else float(cells["value"].max()) or 1.0
-    fig = _grids(
+    fig = token_grids(
         "",
         "",
         {f"multiplier {m:g}" if m else "unsteered": cells[cells["multiplier"] == m] for m in multipliers},
         [f"multiplier {m:g}, layer %{{y}}, %{{x}}<br>%{{customdata}}<extra></extra>" for m in multipliers],
         ("component", components),
         theme.color_axis(theme.SEQUENTIAL, 0, highest, _UNITS[measure]),
-        cell=max(_cell_width(cells["token"]), 70),
+        cell=max(cell_width(cells["token"]), 70),
     )
     for column, multiplier in enumerate(multipliers, start=1):
         steered_layer = table.loc[table["multiplier"] == multiplier, "steered_layer"].iloc[0]
@@ -123,81 +120,9 @@ def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") 
     notes += ["outlined: where the vector is added"] if fig.layout.shapes else []
     notes += [] if "mid residual" in components else ["no mid residual: attention and MLP are parallel"]
     title = f"{_name(table[table['multiplier'] != 0] if any(multipliers) else table)}: inside the steered model"
-    subtitle = f"states {read_at}through final norm and unembedding" + _SUBTITLE_LINE + "; ".join(notes)
+    subtitle = f"states {read_at}through final norm and unembedding" + theme.SUBTITLE_LINE + "; ".join(notes)
     return fig.update_layout(title=theme.figure(title, subtitle).layout.title)
-
-
-def _grids(
-    title: str,
-    subtitle: str,
-    panels_of: Mapping[str, pd.DataFrame],
-    hovers: Sequence[str],
-    across: tuple[str, Mapping[Any, str]],
-    coloraxis: dict[str, Any],
-    cell: int,
-) -> go.Figure:
-    """Panels of layers by columns, with a token in every cell, ``cell`` pixels wide.
-
-    ``panels_of`` has each panel's rows by its title (columns layer, value, shown and hover, and the one named in
-    ``across``, with the labels of its values); ``hovers`` has the panels' hover templates. Tokens are a trace of their
-    own, since a heatmap's own text is too faint on colors of middle lightness.
-    """
-    name, labels = across
-    layers = sorted(set().union(*(rows["layer"] for rows in panels_of.values())))
-    fig = theme.figure(
-        title,
-        subtitle,
-        coloraxis=coloraxis,
-        width=max(760, len(panels_of) * len(labels) * cell + 200),
-        height=max(360, 170 + 23 * len(layers)),
-        margin={"t": 104, "b": 66},
-    )
-    places = panels(fig, list(panels_of), most=len(panels_of), shared_yaxes=True, horizontal_spacing=0.02)
-    for place, rows, hover in zip(places, panels_of.values(), hovers, strict=True):
-        z, shown, customdata = (
-            rows.pivot(index="layer", columns=name, values=column).reindex(index=layers, columns=list(labels))
-            for column in ("value", "shown", "hover")
-        )
-        fig.add_heatmap(
-            z=z.to_numpy(),
-            x=list(labels.values()),
-            y=[str(layer) for layer in layers],
-            customdata=customdata.fillna(""),
-            coloraxis="coloraxis",
-            hovertemplate=hover,
-            xgap=1,
-            ygap=1,
-            **place,
-        )
-        fig.add_scatter(
-            x=list(labels.values()) * len(layers),
-            y=[str(layer) for layer in layers for _ in labels],
-            text=shown.fillna("").to_numpy().ravel(),
-            mode="text",
-            textfont={
-                "family": theme.MONOSPACE,
-                "size": 11,
-                "color": theme.letter_colors(z.to_numpy().ravel() / coloraxis["cmax"]),
-            },
-            hoverinfo="skip",
-            showlegend=False,
-            **place,
-        )
-    fig.update_annotations(font_size=14)
-    bare = {"type": "category", "ticks": "", "showline": False, "showgrid": False}
-    fig.update_xaxes(range=[-0.5, len(labels) - 0.5], **bare)
-    fig.update_yaxes(range=[-0.5, len(layers) - 0.5], ticklabelstandoff=5, **bare)
-    return fig.update_yaxes(title_text=theme.LAYER, col=1)
 
 
 def _name(table: pd.DataFrame) -> str:
     return theme.escape(table["vector"].iloc[0])
-
-
-def _cell_width(tokens: pd.Series[str]) -> int:
-    """Pixels that the longest shown token takes."""
-    return 8 + 7 * max(5, min(_LONGEST, int(tokens.str.len().max())))
-
-
-def _short(token: str) -> str:
-    return theme.escape(theme.cut(token, _LONGEST))

@@ -47,6 +47,8 @@ DIVERGING = [[0.0, "#B34700"], [0.25, "#F0A36B"], [0.5, "#F7F7F5"], [0.75, "#6FB
 # For magnitudes: from light to dark without a turn, so that a print in gray keeps the order.
 SEQUENTIAL = [[0.0, "#F7F7F5"], [0.25, "#C6DDEE"], [0.5, "#6FB1DB"], [0.75, "#1F7DB8"], [1.0, "#053659"]]
 
+# Between two lines of a subtitle.
+SUBTITLE_LINE = "</sup><br><sup style='color:#52606d'>"
 MONOSPACE = "'DejaVu Sans Mono', Menlo, Consolas, monospace"
 DARK = "#101418"
 MULTIPLIER, LAYER = "multiplier (times the raw vector)", "layer (block index)"

@@ -1,0 +1,170 @@
+"""Figures of effect lenses: what a vector makes the model say more, and less."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from caa_interp.errors import InputError
+from caa_interp.plotting import theme
+from caa_interp.plotting.grid import panels
+from caa_interp.plotting.token_grid import cell_width, short, token_grids
+
+_SOURCE = "caa_interp.analysis.effect_lens"
+_COLUMNS = (
+    "vector",
+    "kind",
+    "layer",
+    "side",
+    "rank",
+    "token",
+    "effect",
+    "probability",
+    "ranked_by",
+    "n",
+    "at",
+    "format",
+)
+_UNITS = {
+    "effect": ("change of log-probability", "nats per unit of multiplier, from the vocabulary's mean"),
+    "probability_change": ("change of probability", "per unit of multiplier"),
+}
+_LONGEST = 16  # letters of a token beside its bar
+_SIDES = {"raised": ("expected more", theme.POSITIVE), "lowered": ("expected less", theme.NEGATIVE)}
+_READ_AT = {"answer": "at all tokens of", "first": "at the first token of", "later": "after the first token of"}
+
+
+def plot_effect_lens(table: pd.DataFrame) -> go.Figure:
+    """Tokens that a vector makes the model expect more, and less: bars for one layer, a grid for several.
+
+    Parameters
+    ----------
+    table
+        Result of :func:`caa_interp.analysis.effect_lens`, or several of these in one table with a column ``behavior``.
+        Controls stand in the rows of their behavior. Several layers are drawn for one vector only.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        One layer: a row for each vector, the effect of each token with its interval. The gray band reaches to the
+        largest effect of any control. Several layers: layers as rows and ranks as columns, colored by the effect;
+        bold where it is larger than that of every control at that layer.
+    """
+    theme.check_table(table, _COLUMNS, _SOURCE)
+    if (table["kind"] != "vector").all():
+        raise InputError("table: it holds controls alone; read a steering vector beside them.")
+    rows = table.assign(of=table.get("behavior", ""), value=table[table["ranked_by"].iloc[0]])
+    theme.check_once(rows, ["of", "vector", "layer", "side", "rank"], _SOURCE)
+    own = rows[rows["kind"] == "vector"]
+    reach = rows[rows["kind"] != "vector"].groupby(["of", "layer", "side"])["value"].agg(lambda some: some.abs().max())
+    rows = own.merge(reach.rename("control"), how="left", on=["of", "layer", "side"])
+    names = rows.groupby(["of", "vector"], sort=False).ngroups
+    if rows["layer"].nunique() == 1 or names > 1:
+        return _bars(rows, table)
+    return _grid(rows, table)
+
+
+def _bars(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
+    """Two columns of bars, a row of panels for each vector at its layer."""
+    vectors = list(rows.groupby(["of", "vector"], sort=False))
+    for (_, name), some in vectors:
+        if some["layer"].nunique() > 1:
+            raise InputError(f"table: it holds several vectors, and several layers of {name!r}. Select one of them.")
+    n_ranks = int(rows["rank"].max())
+    fig = theme.figure(
+        "What the vectors make the model say" if len(vectors) > 1 else f"What {_name(rows)} makes the model say",
+        _subtitle(table, "gray: up to the largest effect"),
+        height=150 + len(vectors) * (64 + 21 * n_ranks),
+        margin={"t": 112, "l": 20, "b": 66},
+        showlegend=False,
+    )
+    titles = [
+        f"{_name(some) + ', ' if len(vectors) > 1 else ''}{words}, layer {some['layer'].iloc[0]}"
+        for _, some in vectors
+        for words, _ in _SIDES.values()
+    ]
+    places = panels(
+        fig,
+        titles,
+        most=2,
+        horizontal_spacing=0.2,
+        vertical_spacing=72 / (len(vectors) * (64 + 21 * n_ranks)),
+    )
+    name, unit = _UNITS[measure := rows["ranked_by"].iloc[0]]
+    for number, place in enumerate(places):
+        some, side = vectors[number // 2][1], list(_SIDES)[number % 2]
+        part = some[some["side"] == side]
+        sign = 1 if side == "raised" else -1
+        if part["control"].notna().any():
+            band = {"fillcolor": theme.faded(theme.NEUTRAL, 0.25), "line_width": 0, "layer": "below"}
+            ends = {"x0": 0, "x1": sign * part["control"].iloc[0], "y0": 0.4, "y1": n_ranks + 0.6}
+            fig.add_shape(type="rect", **ends, **band, **place)
+        known = (
+            part["token"].map(theme.escape),
+            theme.intervals(part, measure),
+            part["probability"].map("{:.2g}".format),
+        )
+        fig.add_bar(
+            x=part["value"],
+            y=part["rank"],
+            orientation="h",
+            width=0.62,
+            marker_color=_SIDES[side][1],
+            error_x=theme.error_bars(part, measure) | {"color": theme.DARK, "thickness": 1.2, "width": 3},
+            customdata=list(zip(*known, strict=True)),
+            hovertemplate="%{customdata[0]}: %{customdata[1]}<br>unsteered probability %{customdata[2]}<extra></extra>",
+            **place,
+        )
+        longest = some[["value", f"{measure}_low", f"{measure}_high", "control"]].abs().max(axis=None)
+        is_last = number >= len(places) - 2
+        title = theme.with_unit(name, unit) if is_last else None
+        fig.update_xaxes(title_text=title, title_font_size=13, range=[0, 1.04 * sign * longest], nticks=5, **place)
+        fig.update_yaxes(
+            tickvals=part["rank"],
+            ticktext=part["token"].map(lambda token: theme.escape(theme.cut(token, _LONGEST))),
+            tickfont={"family": theme.MONOSPACE, "size": 12},
+            range=[n_ranks + 0.6, 0.4],
+            ticks="",
+            showgrid=False,
+            **place,
+        )
+    return fig
+
+
+def _grid(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
+    """Two grids of tokens, layers by ranks."""
+    token = rows["token"].map(short)
+    beyond = rows["value"].abs() > rows["control"]  # false without controls
+    cells = rows.assign(shown=token.where(~beyond, "<b>" + token + "</b>"), hover=rows["token"].map(theme.escape))
+    limit = float(rows["value"].abs().max()) or 1.0
+    measure = rows["ranked_by"].iloc[0]
+    name, unit = _UNITS[measure]
+    fig = token_grids(
+        f"What {_name(rows)} makes the model say, by layer",
+        _subtitle(table, "bold: beyond the largest effect at that layer"),
+        {words: cells[cells["side"] == side] for side, (words, _) in _SIDES.items()},
+        [
+            f"layer %{{y}}, {words}, rank %{{x}}<br>%{{customdata}}: %{{z:+.3g}}<extra></extra>"
+            for words, _ in _SIDES.values()
+        ],
+        ("rank", {rank: str(rank) for rank in sorted(rows["rank"].unique())}),
+        theme.color_axis(theme.DIVERGING, -limit, limit, f"{name},<br>{unit.replace(', ', ',<br>')}"),
+        cell=cell_width(rows["token"]),
+    )
+    return fig.update_xaxes(title_text="rank")
+
+
+def _name(rows: pd.DataFrame) -> str:
+    return theme.escape(rows["vector"].iloc[0])
+
+
+def _subtitle(table: pd.DataFrame, controls_are: str) -> str:
+    """How it was read, and below that, what the controls look like if there are any."""
+    answers = "own answers to" if table["format"].iloc[0] == "own answers" else "both answers of"
+    texts = "prompts" if table["format"].iloc[0] == "own answers" else "pairs"
+    read = f"{_READ_AT[table['at'].iloc[0]]} {answers} {theme.counts(table['n'])} {texts}; {theme.interval(table)}"
+    controls = table.loc[table["kind"] != "vector", ["kind", "vector"]].drop_duplicates()
+    if controls.empty:
+        return read
+    numbers = ", ".join(f"{number} {kind}" for kind, number in controls["kind"].value_counts(sort=False).items())
+    return read + theme.SUBTITLE_LINE + theme.escape(f"{controls_are} of {numbers} vectors of the same norm")

@@ -1,0 +1,87 @@
+"""Grids with a token in every cell, as figures of lenses have them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from caa_interp.plotting import theme
+from caa_interp.plotting.grid import panels
+
+LONGEST = 10  # letters of a token that a cell shows
+
+
+def token_grids(
+    title: str,
+    subtitle: str,
+    panels_of: Mapping[str, pd.DataFrame],
+    hovers: Sequence[str],
+    across: tuple[str, Mapping[Any, str]],
+    coloraxis: dict[str, Any],
+    cell: int,
+) -> go.Figure:
+    """Panels of layers by columns, with a token in every cell, ``cell`` pixels wide.
+
+    ``panels_of`` has each panel's rows by its title (columns layer, value, shown and hover, and the one named in
+    ``across``, with the labels of its values); ``hovers`` has the panels' hover templates. Tokens are a trace of their
+    own, since a heatmap's own text is too faint on colors of middle lightness.
+    """
+    name, labels = across
+    layers = sorted(set().union(*(rows["layer"] for rows in panels_of.values())))
+    fig = theme.figure(
+        title,
+        subtitle,
+        coloraxis=coloraxis,
+        width=max(760, len(panels_of) * len(labels) * cell + 200),
+        height=max(360, 170 + 23 * len(layers)),
+        margin={"t": 104, "b": 66},
+    )
+    places = panels(fig, list(panels_of), most=len(panels_of), shared_yaxes=True, horizontal_spacing=0.02)
+    for place, rows, hover in zip(places, panels_of.values(), hovers, strict=True):
+        z, shown, customdata = (
+            rows.pivot(index="layer", columns=name, values=column).reindex(index=layers, columns=list(labels))
+            for column in ("value", "shown", "hover")
+        )
+        fig.add_heatmap(
+            z=z.to_numpy(),
+            x=list(labels.values()),
+            y=[str(layer) for layer in layers],
+            customdata=customdata.fillna(""),
+            coloraxis="coloraxis",
+            hovertemplate=hover,
+            xgap=1,
+            ygap=1,
+            **place,
+        )
+        fig.add_scatter(
+            x=list(labels.values()) * len(layers),
+            y=[str(layer) for layer in layers for _ in labels],
+            text=shown.fillna("").to_numpy().ravel(),
+            mode="text",
+            textfont={
+                "family": theme.MONOSPACE,
+                "size": 11,
+                "color": theme.letter_colors(z.to_numpy().ravel() / coloraxis["cmax"]),
+            },
+            hoverinfo="skip",
+            showlegend=False,
+            **place,
+        )
+    fig.update_annotations(font_size=14)
+    bare = {"type": "category", "ticks": "", "showline": False, "showgrid": False}
+    fig.update_xaxes(range=[-0.5, len(labels) - 0.5], **bare)
+    fig.update_yaxes(range=[-0.5, len(layers) - 0.5], ticklabelstandoff=5, **bare)
+    return fig.update_yaxes(title_text=theme.LAYER, col=1)
+
+
+def cell_width(tokens: pd.Series[str]) -> int:
+    """Pixels that the longest shown token takes."""
+    return 8 + 7 * max(5, min(LONGEST, int(tokens.str.len().max())))
+
+
+def short(token: str) -> str:
+    """A token as a cell shows it: cut, and escaped for Plotly."""
+    return theme.escape(theme.cut(token, LONGEST))
