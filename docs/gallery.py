@@ -234,6 +234,17 @@ def side_effects(study: Study) -> go.Figure:
     return caa.plotting.plot_side_effects(table)
 
 
+def effect_lens(study: Study) -> go.Figure:
+    """Two vectors, each beside a random one of the same norm, along the first held-out pairs."""
+    tables = {}
+    for name in (BEHAVIOR, "sycophancy"):
+        vectors = {name: study.vectors[name], **caa.random_vectors(study.vectors[name], 1, seed=SEED)}
+        pairs = study.behaviors[name].test[:12]
+        tables[name] = caa.analysis.effect_lens(study.model, vectors, pairs, layers=LAYER, words_only=True)
+    table = pd.concat(tables, names=["behavior"]).reset_index("behavior").reset_index(drop=True)
+    return caa.plotting.plot_effect_lens(table)
+
+
 def steered_lens(study: Study) -> go.Figure:
     """The upper half of the model, unsteered and steered both ways."""
     table = caa.steered_lens(
@@ -315,6 +326,7 @@ PICTURES: dict[str, Callable[[Study], go.Figure]] = {
         transfer,
         layer_sweeps,
         logit_lens,
+        effect_lens,
         steered_lens,
         token_similarity,
         weight_alignment,

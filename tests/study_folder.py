@@ -100,6 +100,15 @@ def write_study(
                 for rank in (1, 2, 3)
             ]
             add("logit_lens", model, behavior, pd.DataFrame(ranks))
+            read = {"effect": 0.5, "effect_low": 0.4, "effect_high": 0.6, "probability": 0.01, "n": 4}
+            read |= {"ranked_by": "effect", "at": "answer", "format": "own answers"}
+            said = [
+                {"vector": vector, "kind": kind, "layer": layer, "side": side, "rank": rank, "token": token, **read}
+                for vector, kind in ((behavior, "vector"), ("random 0", "random"))
+                for side in ("raised", "lowered")
+                for rank in (1, 2, 3)
+            ]
+            add("effect_lens", model, behavior, pd.DataFrame(said))
             answers = [
                 {
                     "item": item,

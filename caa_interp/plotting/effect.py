@@ -26,7 +26,7 @@ _COLUMNS = (
     "format",
 )
 _UNITS = {
-    "effect": ("change of log-probability", "nats per unit of multiplier, from the vocabulary's mean"),
+    "effect": ("change of log-probability", "nats per unit of multiplier"),
     "probability_change": ("change of probability", "per unit of multiplier"),
 }
 _LONGEST = 16  # letters of a token beside its bar
@@ -115,7 +115,7 @@ def _bars(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
             hovertemplate="%{customdata[0]}: %{customdata[1]}<br>unsteered probability %{customdata[2]}<extra></extra>",
             **place,
         )
-        longest = some[["value", f"{measure}_low", f"{measure}_high", "control"]].abs().max(axis=None)
+        longest = float(some[["value", f"{measure}_low", f"{measure}_high", "control"]].abs().max().max())
         is_last = number >= len(places) - 2
         title = theme.with_unit(name, unit) if is_last else None
         fig.update_xaxes(title_text=title, title_font_size=13, range=[0, 1.04 * sign * longest], nticks=5, **place)
@@ -148,7 +148,7 @@ def _grid(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
             for words, _ in _SIDES.values()
         ],
         ("rank", {rank: str(rank) for rank in sorted(rows["rank"].unique())}),
-        theme.color_axis(theme.DIVERGING, -limit, limit, f"{name},<br>{unit.replace(', ', ',<br>')}"),
+        theme.color_axis(theme.DIVERGING, -limit, limit, f"{name},<br>{unit}"),
         cell=cell_width(rows["token"]),
     )
     return fig.update_xaxes(title_text="rank")
@@ -160,11 +160,13 @@ def _name(rows: pd.DataFrame) -> str:
 
 def _subtitle(table: pd.DataFrame, controls_are: str) -> str:
     """How it was read, and below that, what the controls look like if there are any."""
-    answers = "own answers to" if table["format"].iloc[0] == "own answers" else "both answers of"
-    texts = "prompts" if table["format"].iloc[0] == "own answers" else "pairs"
-    read = f"{_READ_AT[table['at'].iloc[0]]} {answers} {theme.counts(table['n'])} {texts}; {theme.interval(table)}"
+    texts = "own answers to {} prompts" if table["format"].iloc[0] == "own answers" else "both answers of {} pairs"
+    read = f"{_READ_AT[table['at'].iloc[0]]} {texts.format(theme.counts(table['n']))}; {theme.interval(table)}"
+    if table["ranked_by"].iloc[0] == "effect":
+        read += "; 0 is the average token"
+    notes = [read, "␣ is a space"]
     controls = table.loc[table["kind"] != "vector", ["kind", "vector"]].drop_duplicates()
-    if controls.empty:
-        return read
-    numbers = ", ".join(f"{number} {kind}" for kind, number in controls["kind"].value_counts(sort=False).items())
-    return read + theme.SUBTITLE_LINE + theme.escape(f"{controls_are} of {numbers} vectors of the same norm")
+    if len(controls):
+        numbers = ", ".join(f"{n} {kind}" for kind, n in controls["kind"].value_counts(sort=False).items())
+        notes[1] += f"; {controls_are} of {numbers} {'vectors' if len(controls) > 1 else 'vector'} of the same norm"
+    return theme.SUBTITLE_LINE.join(map(theme.escape, notes))

@@ -279,7 +279,8 @@ class Costs(Part):
     questions: Count = 24
     """Number of packaged questions for capability, evenly spread over subjects; 0: none. Default: 24."""
     prompts: Count = 6
-    """Number of each behavior's open-ended questions for divergence, the first ones; 0: none. Default: 6."""
+    """Number of each behavior's open-ended questions, the first ones, for divergence and the effect lens; 0: none.
+    Default: 6."""
 
 
 class SideEffects(Part):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from caa_interp.analysis.effect import effect_lens
 from caa_interp.analysis.lens import logit_lens
 from caa_interp.evaluation.cost import capability, divergence, perplexity, side_effects
 from caa_interp.evaluation.sweep import sweep
@@ -46,6 +47,7 @@ KINDS = {
     "vectors": Kind(make_vectors, sections.vectors),
     "projection": Kind(project_pairs, sections.projections, "activations"),
     "logit_lens": Kind(logit_lens, sections.logit_lens, "the logit lens"),
+    "effect_lens": Kind(effect_lens, sections.effect_lens, "the effect lens"),
     "answers": Kind(generate, sections.answers, "steered answers"),
     "perplexity": Kind(perplexity, sections.costs, "surprise at prose"),  # one section for the three costs
     "divergence": Kind(divergence, name="divergence from the unsteered model"),

@@ -13,6 +13,7 @@ from caa_interp.evaluation.summary import shown_column, steerability, summarize
 from caa_interp.evaluation.verdicts import VERDICTS, verdicts
 from caa_interp.plotting.cost import plot_cost
 from caa_interp.plotting.dose_response import plot_dose_responses
+from caa_interp.plotting.effect import plot_effect_lens
 from caa_interp.plotting.layer_choice import plot_layer_choice
 from caa_interp.plotting.projection import plot_projection
 from caa_interp.plotting.reliability import plot_reliability
@@ -209,6 +210,20 @@ def logit_lens(results: Results) -> list[Section]:
         "layer's vector writes, so at early layers this says little."
     )
     return [Section("Vectors as tokens (logit lens)", text, table=results.chosen.join(tokens, on="behavior"))]
+
+
+def effect_lens(results: Results) -> list[Section]:
+    """The tokens that each vector makes the model expect more and less, a figure for each behavior."""
+    text = (
+        "The unsteered model's own answers to open-ended questions, read under multipliers -1 and 1 at the chosen "
+        "layer: the tokens whose log-probability rises and falls most. They need not be those that the model writes "
+        "more often: many stay rare."
+    )
+    caption = "Intervals are Student's t over questions, each token by itself; the tokens are the most extreme of all."
+    sections = [Section("What each vector makes the model say (effect lens)", text)]
+    for behavior, table in results.each("effect_lens"):
+        sections.append(Section(behavior, "", plot_effect_lens(table), caption=caption, level=3))
+    return sections if sections[1:] else []
 
 
 def answers(results: Results) -> list[Section]:

@@ -57,7 +57,7 @@ def key(task: Task, facts: Mapping[str, Any]) -> str:
 def cost(task: Task) -> int:
     """About how many sequences the model reads: each item under each vector, at each layer and multiplier."""
     asked = task.arguments
-    items = [asked.get(name, ()) for name in ("pairs", "prompts", "passages", "questions")]
+    items = [asked.get(name, ()) for name in ("pairs", "prompts", "passages", "questions", "texts")]
     items += asked.get("behaviors", {}).values()
     # Without multipliers nothing is steered, and one reading serves all layers.
     varied = ("vector", "layers", "multipliers") if "multipliers" in asked else ()
@@ -151,6 +151,10 @@ def remaining_tasks(
         if prompts := open_ended[: config.costs.prompts]:
             compared = {"prompts": prompts, "n_tokens": DIVERGENCE_TOKENS, **alone, **dosed}
             tasks.append(_task("divergence", name, "divergence", compared))
+            # The controls share the work, and say what any vector would do.
+            said = {"texts": prompts, "n_tokens": DIVERGENCE_TOKENS, "multipliers": (-1.0, 1.0), **alone, **applied}
+            several = {"vector": vectors[name], "layers": [layer[name]]}
+            tasks.append(_task("effect_lens", name, "effect lens", {**said, **several}))
         if questions:
             tasks.append(_task("capability", name, "capability", {"questions": questions, **asked, **dosed}))
         pairs = test[: config.side_effects.pairs]

@@ -31,6 +31,34 @@ def test_cheerful_words_are_promoted_and_gloomy_ones_suppressed(embedded: Any, v
     assert counts.loc["promoted", "gloomy"] == counts.loc["suppressed", "cheerful"] == 0
 
 
+def test_the_effect_of_optimism_is_readable_at_a_layer_whose_logit_lens_is_not(
+    embedded: Any, optimism: caa.Behavior, vector: caa.SteeringVector
+) -> None:
+    cheerful = CHEERFUL | {
+        "amazing",
+        "delighted",
+        "enjoy",
+        "fabulous",
+        "fantastic",
+        "grateful",
+        "gratitude",
+        "thrilled",
+    }
+    gloomy = GLOOMY | {"affects", "erratic", "failing", "hinder", "impair", "threatening", "worsen"}
+
+    def counts(table: pd.DataFrame, side: str) -> tuple[int, int]:
+        words = table.loc[table["side"] == side, "token"].str.strip("␣").str.lower()
+        return int(words.isin(cheerful).sum()), int(words.isin(gloomy).sum())
+
+    table = caa.analysis.effect_lens(embedded, vector, optimism.test[:6], layers=15, words_only=True, top_k=20)
+    more, less = counts(table, "raised"), counts(table, "lowered")
+    assert more[0] >= 8 and more[1] == 0
+    assert less[1] >= 8 and less[0] == 0
+    written = caa.logit_lens(embedded, vector, layers=15, top_k=20)
+    assert sum(counts(written, "promoted")) + sum(counts(written, "suppressed")) <= 4
+    assert table[["effect_low", "effect_high"]].prod(axis=1).gt(0).all()
+
+
 def test_the_last_block_decodes_to_the_token_that_steered_generation_writes(
     embedded: Any, vector: caa.SteeringVector
 ) -> None:

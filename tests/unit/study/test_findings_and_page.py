@@ -20,7 +20,16 @@ from caa_interp.study.sections import N_DRAWN
 from tests.study_folder import write_study
 
 SLOPES = {"optimism": 0.5, "refusal": -0.3, "findings": 0.0}
-OPTIONAL = ("validation", "projection", "logit_lens", "answers", "perplexity", "divergence", "capability")
+OPTIONAL = (
+    "validation",
+    "projection",
+    "logit_lens",
+    "effect_lens",
+    "answers",
+    "perplexity",
+    "divergence",
+    "capability",
+)
 HOSTILE = [
     "<script>alert(1)</script>",
     "</script></style>--><img src=x onerror='alert(2)'>",
@@ -225,6 +234,7 @@ def test_sections_in_order_with_links_to_them(page, run):
         "Cosine similarity of the vectors",
         "Activations",
         "Vectors as tokens (logit lens)",
+        "What each vector makes the model say (effect lens)",
         "Steered answers",
         "What steering costs",
         "Side effects",
@@ -240,7 +250,7 @@ def test_sections_in_order_with_links_to_them(page, run):
 def test_every_figure_has_a_caption_and_a_file(page, run):
     drawn = page.texts["script"][1:-1]  # between Plotly's own code and ours
     names = {path.stem for path in (run / "figures").iterdir()}
-    assert len(drawn) == len(page.texts["figcaption"]) == len(names) == 14
+    assert len(drawn) == len(page.texts["figcaption"]) == len(names) == 17
     assert names <= set(page.anchors)
     assert {f"layers-and-multipliers-{name}" for name in SLOPES} <= names
     for path in (run / "figures").iterdir():
@@ -248,7 +258,7 @@ def test_every_figure_has_a_caption_and_a_file(page, run):
     for caption in page.texts["figcaption"]:
         assert re.search(r"interval", caption) or "slider" in caption
     labels = [given["aria-label"] for _, given in page.elements if given.get("role") == "img"]
-    assert len(labels) == 14
+    assert len(labels) == 17
     assert all(labels)
 
 
@@ -322,15 +332,16 @@ def test_parts_that_were_not_asked_for_are_named_and_left_out(tmp_path):
         "How it was made",
     ]
     assert page.texts["p"][2] == (
-        "Not part of this study: controls, a choice of the layer, activations, the logit lens, steered answers, "
-        "surprise at prose, divergence from the unsteered model, questions with a right answer, side effects."
+        "Not part of this study: controls, a choice of the layer, activations, the logit lens, the effect lens, "
+        "steered answers, surprise at prose, divergence from the unsteered model, questions with a right answer, "
+        "side effects."
     )
     assert page.rows["findings"][1][-1] == "no controls"
 
 
 def test_several_models_have_a_part_each(tmp_path):
     folder = write_study(
-        tmp_path / "run", {"optimism": 0.5, "tiny": 0.0}, models=("tiny", "large"), leave_out=OPTIONAL[4:]
+        tmp_path / "run", {"optimism": 0.5, "tiny": 0.0}, models=("tiny", "large"), leave_out=OPTIONAL[5:]
     )
     page = Page(write_page(folder))
     assert page.texts["h2"] == ["tiny", "large", "Configuration", "How it was made"]

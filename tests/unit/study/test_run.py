@@ -119,7 +119,7 @@ def test_the_folder_holds_what_was_asked(undisturbed, study):
     found = tables(folder)
     assert set(found) == {
         *("layers", "validation", "sweep", "dose_response", "effects", "reliability", "projection"),
-        *("logit_lens", "answers", "perplexity", "divergence", "side_effects"),
+        *("logit_lens", "effect_lens", "answers", "perplexity", "divergence", "side_effects"),
     }
     for table in found.values():
         assert list(table.columns[:2]) == ["model", "behavior"]

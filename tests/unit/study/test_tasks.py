@@ -89,6 +89,7 @@ def test_a_task_costs_as_many_sequences_as_the_model_reads():
         "projection": [25],
         "perplexity": [5 * 5],
         "divergence": [4 * 5],
+        "effect_lens": [4 * 3 * 2],  # the vector and two controls, two multipliers
         "capability": [7 * 5],
         "side_effects": [3 * 2 * 3],  # two vectors
     }
@@ -104,7 +105,8 @@ def test_a_layer_is_chosen_between_the_ends_and_measured_at_all_doses():
 def test_the_last_stage_stands_at_the_chosen_layer():
     tasks = Stages(controls={"random": 1, "shuffled": 1}).rest
     assert {task.kind for task in tasks} == {
-        *("sweep", "answers", "logit_lens", "projection", "perplexity", "divergence", "capability", "side_effects"),
+        *("sweep", "answers", "logit_lens", "effect_lens", "projection"),
+        *("perplexity", "divergence", "capability", "side_effects"),
     }
     for task in tasks:
         asked, layer = task.arguments, CHOSEN[task.behavior]
@@ -151,7 +153,10 @@ def test_answers_are_sampled_as_asked():
     [
         ({"controls": {"random": 0, "shuffled": 0}}, {"dose_response"}),
         ({"answers": {"prompts": 0}}, {"answers"}),
-        ({"costs": {"passages": 0, "prompts": 0, "questions": 0}}, {"perplexity", "divergence", "capability"}),
+        (
+            {"costs": {"passages": 0, "prompts": 0, "questions": 0}},
+            {"perplexity", "divergence", "effect_lens", "capability"},
+        ),
         ({"side_effects": {"pairs": 0}}, {"side_effects"}),
     ],
 )
