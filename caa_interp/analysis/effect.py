@@ -20,17 +20,15 @@ middle layers, where vectors steer best, :func:`caa_interp.logit_lens` shows fra
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 import torch
 
-from caa_interp.behaviors.pairs import ContrastPair, check_pairs
+from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError, check_choice, check_count
-from caa_interp.evaluation.cost import own_answers
-from caa_interp.evaluation.sweep import scoring_format
+from caa_interp.evaluation.answers import AnswerTokens, At, answers_along
 from caa_interp.models.access import model_id
 from caa_interp.models.readout import is_word, special_ids, token_texts
 from caa_interp.progress import track
@@ -48,14 +46,12 @@ from caa_interp.steering.intervention import (
     warn_of_idle,
 )
 from caa_interp.steering.operators import add
-from caa_interp.steering.positions import Positions, end_of_thinking
+from caa_interp.steering.positions import Positions
 from caa_interp.tree.branches import Branch, TreeResult
 from caa_interp.tree.edits import Operator
 from caa_interp.tree.run import run_trees
 from caa_interp.vectors.vector import SteeringVector
 
-At = Literal["answer", "first", "later"]
-_CHOSEN = {"answer": slice(None), "first": slice(1), "later": slice(1, None)}
 # Conditions whose running means take more than this are read in several rounds, each over all texts.
 _BYTES, _BYTES_PER_TOKEN = 2**30, 200
 _COLUMNS = (
@@ -64,19 +60,6 @@ _COLUMNS = (
     *("probability", "probability_change", "probability_change_low", "probability_change_high"),
     *("n", "spread", "n_half", "n_excluding_zero", "at", "ranked_by", "format", "model", "prompt_digest", "path"),
 )
-
-
-@dataclass(frozen=True)
-class _Sequence:
-    """What the model reads, the positions at which the next token is asked for, and what steering has to know.
-
-    ``n_prompt`` and ``thinking_end`` are those of :func:`caa_interp.steering.positions.resolve`.
-    """
-
-    tokens: tuple[int, ...]
-    places: tuple[int, ...]
-    n_prompt: int
-    thinking_end: float | None
 
 
 def effect_lens(
@@ -181,7 +164,7 @@ def effect_lens(
     check_count("top_k", top_k)
     if top_k > len(ranked):
         raise InputError(f"top_k: {top_k}; of this model's tokens {len(ranked)} can be ranked. Give at most so many.")
-    items, form_of_texts = _items(model, form, texts, asked, format, system_prompt, at, n_tokens)
+    items, form_of_texts = answers_along(model, form, texts, asked, format, system_prompt, at, n_tokens)
     d_vocab = int(model.cfg.d_vocab)
     at_once = max(1, _BYTES // (_BYTES_PER_TOKEN * d_vocab))
     frames = []
@@ -239,52 +222,9 @@ def _rankable(model: Any, form: PromptFormat, words_only: bool) -> np.ndarray:
     return np.setdiff1d(np.arange(n_known), sorted(special_ids(form.tokenizer) - form.end_ids))
 
 
-def _items(
-    model: Any,
-    form: PromptFormat,
-    texts: Any,
-    asked: Sequence[Condition],
-    format: Format | None,
-    system_prompt: str | None,
-    at: At,
-    n_tokens: int,
-) -> tuple[list[list[_Sequence]], str]:
-    """Sequences of each item, those of a pair or one answer, and what the column ``format`` says of them."""
-    is_list = isinstance(texts, Iterable) and not isinstance(texts, str | Mapping)
-    given = list(texts) if is_list else []
-    if not given:
-        what = "an empty list" if is_list else type(texts).__name__
-        raise InputError(f"texts: {what}; give a list of contrast pairs, such as behavior.test, or of prompts.")
-    whole: list[list[tuple[tuple[int, ...], int, int, float | None]]] = []
-    if any(isinstance(one, ContrastPair) for one in given):
-        chosen: str = (form_of_pairs := scoring_format(format, asked))
-        for number, pair in enumerate(check_pairs(given, "texts")):
-            whole.append([])
-            for one in form.render(pair, form_of_pairs, system_prompt, what=f"texts[{number}]"):
-                for tokens in (one.positive, one.negative):
-                    thinking_end = end_of_thinking(form, tokens, one.n_prompt)
-                    whole[-1].append((tokens, one.n_prompt, one.start + 1, thinking_end))
-    else:
-        if format is not None:
-            raise InputError(f"format: {format!r}; prompts have none, only contrast pairs have. Leave it out.")
-        chosen = "own answers"
-        answers = own_answers(model, form, given, n_tokens, system_prompt)
-        whole = [[(tokens, n_prompt, n_prompt, thinking_end)] for tokens, n_prompt, thinking_end in answers]
-    items = []
-    for number, sequences in enumerate(whole):
-        found = []
-        for tokens, n_prompt, n_steered_after, thinking_end in sequences:
-            if places := tuple(range(n_prompt - 1, len(tokens) - 1))[_CHOSEN[at]]:
-                found.append(_Sequence(tokens[: places[-1] + 1], places, n_steered_after, thinking_end))
-        if not found:
-            raise InputError(f"at: 'later', but the answers of texts[{number}] have one token. Leave them out.")
-        items.append(list(dict.fromkeys(found)))  # the first token of both answers has one place
-    return items, chosen
-
-
 def _read(
     model: Any,
-    items: Sequence[Sequence[_Sequence]],
+    items: Sequence[Sequence[AnswerTokens]],
     asked: Sequence[Condition],
     doses: Sequence[float],
     outer: Sequence[Intervention],
@@ -310,7 +250,7 @@ def _read(
 
 def _branches(
     number: int,
-    item: Sequence[_Sequence],
+    item: Sequence[AnswerTokens],
     asked: Sequence[Condition],
     doses: Sequence[float],
     outer: Sequence[Intervention],
@@ -333,7 +273,7 @@ def _branches(
 
 
 def _of_item(
-    item: Sequence[_Sequence], result: TreeResult, n_conditions: int, steps: Sequence[float], at_zero: float
+    item: Sequence[AnswerTokens], result: TreeResult, n_conditions: int, steps: Sequence[float], at_zero: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Changes of one item, ``[n_conditions, 2, d_vocab]``, and its unsteered probability ``[d_vocab]``, float64."""
     d_vocab = result.distributions[0].shape[-1]

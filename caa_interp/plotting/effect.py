@@ -73,7 +73,7 @@ def _bars(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
     n_ranks = int(rows["rank"].max())
     fig = theme.figure(
         "What the vectors make the model say" if len(vectors) > 1 else f"What {_name(rows)} makes the model say",
-        _subtitle(table, "gray: up to the largest effect"),
+        _subtitle(table, "gray: up to the largest effect", theme.interval(table)),
         height=150 + len(vectors) * (64 + 21 * n_ranks),
         margin={"t": 112, "l": 20, "b": 66},
         showlegend=False,
@@ -158,10 +158,11 @@ def _name(rows: pd.DataFrame) -> str:
     return theme.escape(rows["vector"].iloc[0])
 
 
-def _subtitle(table: pd.DataFrame, controls_are: str) -> str:
+def _subtitle(table: pd.DataFrame, controls_are: str, bars_are: str = "") -> str:
     """How it was read, and below that, what the controls look like if there are any."""
     texts = "own answers to {} prompts" if table["format"].iloc[0] == "own answers" else "both answers of {} pairs"
-    read = f"{_READ_AT[table['at'].iloc[0]]} {texts.format(theme.counts(table['n']))}; {theme.interval(table)}"
+    read = f"{_READ_AT[table['at'].iloc[0]]} {texts.format(theme.counts(table['n']))}"
+    read += f"; {bars_are}" if bars_are else ""
     if table["ranked_by"].iloc[0] == "effect":
         read += "; 0 is the average token"
     notes = [read, "␣ is a space"]

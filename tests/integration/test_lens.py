@@ -52,8 +52,8 @@ def test_the_effect_of_optimism_is_readable_at_a_layer_whose_logit_lens_is_not(
 
     table = caa.analysis.effect_lens(embedded, vector, optimism.test[:6], layers=15, words_only=True, top_k=20)
     more, less = counts(table, "raised"), counts(table, "lowered")
-    assert more[0] >= 8 and more[1] == 0
-    assert less[1] >= 8 and less[0] == 0
+    assert (more[0] >= 8, more[1]) == (True, 0)
+    assert (less[0], less[1] >= 8) == (0, True)
     written = caa.logit_lens(embedded, vector, layers=15, top_k=20)
     assert sum(counts(written, "promoted")) + sum(counts(written, "suppressed")) <= 4
     assert table[["effect_low", "effect_high"]].prod(axis=1).gt(0).all()
