@@ -11,12 +11,14 @@ CHEERFUL = {
     *("advantage", "advantages", "appreciation", "beneficial", "benefit", "benefits", "better", "enjoy", "enjoyable"),
     *("enjoyed", "enriched", "excellent", "glad", "good", "great", "happy", "healthful", "healthier", "healthy"),
     *("ideal", "improved", "opportunity", "optimal", "perks", "positive", "positives", "safer", "success"),
-    *("successful", "thank", "thanks", "welcoming", "wonderful"),
+    *("successful", "thank", "thanks", "welcoming", "wonderful", "appreciated", "bonus", "celebrates", "celebrating"),
+    *("enjoying", "festive", "impressed", "pleased", "relaxed"),
 }
 GLOOMY = {
     *("blamed", "difficult", "failed", "failing", "futile", "gloomy", "harming", "hindering", "hinders", "inability"),
     *("ineffective", "insurmountable", "irreversible", "lack", "lacks", "meaningless", "painful", "refuses", "ugly"),
-    *("unable", "unacceptable", "undermines", "useless", "wasting", "worse", "worsens", "wrath"),
+    *("unable", "unacceptable", "undermines", "useless", "wasting", "worse", "worsens", "wrath", "cruel", "deceit"),
+    *("disgrace", "endanger", "ruin", "starvation", "suicidal", "worsen", "worthless"),
 }
 
 
@@ -31,32 +33,21 @@ def test_cheerful_words_are_promoted_and_gloomy_ones_suppressed(embedded: Any, v
     assert counts.loc["promoted", "gloomy"] == counts.loc["suppressed", "cheerful"] == 0
 
 
-def test_the_effect_of_optimism_is_readable_at_a_layer_whose_logit_lens_is_not(
-    embedded: Any, optimism: caa.Behavior, vector: caa.SteeringVector
+def test_an_effect_is_readable_at_a_layer_whose_logit_lens_is_not(
+    embedded: Any, test_pairs: list[caa.ContrastPair], vector: caa.SteeringVector
 ) -> None:
-    cheerful = CHEERFUL | {
-        "amazing",
-        "delighted",
-        "enjoy",
-        "fabulous",
-        "fantastic",
-        "grateful",
-        "gratitude",
-        "thrilled",
-    }
-    gloomy = GLOOMY | {"affects", "erratic", "failing", "hinder", "impair", "threatening", "worsen"}
-
-    def counts(table: pd.DataFrame, side: str) -> tuple[int, int]:
+    def counts(table: pd.DataFrame, side: str) -> list[int]:
         words = table.loc[table["side"] == side, "token"].str.strip("␣").str.lower()
-        return int(words.isin(cheerful).sum()), int(words.isin(gloomy).sum())
+        return [int(words.isin(some).sum()) for some in (CHEERFUL, GLOOMY)]
 
-    table = caa.analysis.effect_lens(embedded, vector, optimism.test[:6], layers=15, words_only=True, top_k=20)
-    more, less = counts(table, "raised"), counts(table, "lowered")
-    assert (more[0] >= 8, more[1]) == (True, 0)
-    assert (less[0], less[1] >= 8) == (0, True)
-    written = caa.logit_lens(embedded, vector, layers=15, top_k=20)
-    assert sum(counts(written, "promoted")) + sum(counts(written, "suppressed")) <= 4
-    assert table[["effect_low", "effect_high"]].prod(axis=1).gt(0).all()
+    effect = caa.analysis.effect_lens(embedded, vector, test_pairs[:6], layers=15, words_only=True, top_k=20)
+    cheerful, gloomy = counts(effect, "raised")
+    assert (cheerful >= 10, gloomy) == (True, 0)
+    cheerful, gloomy = counts(effect, "lowered")
+    assert (cheerful, gloomy >= 10) == (0, True)
+    assert (effect["effect_low"] * effect["effect_high"] > 0).all()
+    logits = caa.logit_lens(embedded, vector, layers=15, top_k=20)
+    assert max(*counts(logits, "promoted"), *counts(logits, "suppressed")) <= 2
 
 
 def test_the_last_block_decodes_to_the_token_that_steered_generation_writes(
