@@ -4,8 +4,8 @@ from .decomposition import (
     decompose as decompose,
     load_sae as load_sae,
 )
-from .influence import influence as influence
 from .effect import effect_lens as effect_lens
+from .influence import influence as influence
 from .lens import (
     logit_lens as logit_lens,
     steered_lens as steered_lens,
