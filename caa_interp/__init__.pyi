@@ -17,6 +17,7 @@ from . import (
     tree as tree,
     vectors as vectors,
 )
+from .analysis.effect import effect_lens as effect_lens
 from .analysis.lens import (
     logit_lens as logit_lens,
     steered_lens as steered_lens,
@@ -36,10 +37,7 @@ from .behaviors.questions import (
     load_questions as load_questions,
 )
 from .behaviors.readers import read_pairs as read_pairs
-from .errors import (
-    CAAError as CAAError,
-    InputError as InputError,
-)
+from .errors import InputError as InputError
 from .evaluation.baselines import baselines as baselines
 from .evaluation.controls import (
     random_vectors as random_vectors,
@@ -70,6 +68,7 @@ from .plotting.dose_response import (
     plot_dose_response as plot_dose_response,
     plot_dose_responses as plot_dose_responses,
 )
+from .plotting.effect import plot_effect_lens as plot_effect_lens
 from .plotting.export import save_figure as save_figure
 from .plotting.lens import (
     plot_logit_lens as plot_logit_lens,
@@ -83,7 +82,6 @@ from .plotting.steerability import plot_steerability as plot_steerability
 from .plotting.sweep import plot_sweep as plot_sweep
 from .plotting.tokens import plot_token_similarity as plot_token_similarity
 from .prompts.format import PromptFormat as PromptFormat
-from .report.page import write_report as write_report
 from .steering.context import steer as steer
 from .steering.generation import generate as generate
 from .steering.intervention import Intervention as Intervention

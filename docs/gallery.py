@@ -240,9 +240,9 @@ def effect_lens(study: Study) -> go.Figure:
     for name in (BEHAVIOR, "sycophancy"):
         vectors = {name: study.vectors[name], **caa.random_vectors(study.vectors[name], 1, seed=SEED)}
         pairs = study.behaviors[name].test[:12]
-        tables[name] = caa.analysis.effect_lens(study.model, vectors, pairs, layers=LAYER, words_only=True)
+        tables[name] = caa.effect_lens(study.model, vectors, pairs, layers=LAYER, words_only=True)
     table = pd.concat(tables, names=["behavior"]).reset_index("behavior").reset_index(drop=True)
-    return caa.plotting.plot_effect_lens(table)
+    return caa.plot_effect_lens(table)
 
 
 def steered_lens(study: Study) -> go.Figure:

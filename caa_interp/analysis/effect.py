@@ -149,7 +149,7 @@ def effect_lens(
 
     Examples
     --------
-    >>> table = caa.analysis.effect_lens(model, vector, behavior.test[:2], layers=15, words_only=True, top_k=3)
+    >>> table = caa.effect_lens(model, vector, behavior.test[:2], layers=15, words_only=True, top_k=3)
     >>> sorted(set(table["side"])), sorted(set(table["rank"]))
     (['lowered', 'raised'], [1, 2, 3])
     """

@@ -10,7 +10,7 @@ from caa_interp.plotting import theme
 from caa_interp.plotting.grid import panels
 from caa_interp.plotting.token_grid import cell_width, short, token_grids
 
-_SOURCE = "caa_interp.analysis.effect_lens"
+_SOURCE = "caa_interp.effect_lens"
 _COLUMNS = (
     "vector",
     "kind",
@@ -40,7 +40,7 @@ def plot_effect_lens(table: pd.DataFrame) -> go.Figure:
     Parameters
     ----------
     table
-        Result of :func:`caa_interp.analysis.effect_lens`, or several of these in one table with a column ``behavior``.
+        Result of :func:`caa_interp.effect_lens`, or several of these in one table with a column ``behavior``.
         Controls stand in the rows of their behavior. Several layers are drawn for one vector only.
 
     Returns

@@ -40,7 +40,7 @@ def test_an_effect_is_readable_at_a_layer_whose_logit_lens_is_not(
         words = table.loc[table["side"] == side, "token"].str.strip("␣").str.lower()
         return [int(words.isin(some).sum()) for some in (CHEERFUL, GLOOMY)]
 
-    effect = caa.analysis.effect_lens(embedded, vector, test_pairs[:6], layers=15, words_only=True, top_k=20)
+    effect = caa.effect_lens(embedded, vector, test_pairs[:6], layers=15, words_only=True, top_k=20)
     cheerful, gloomy = counts(effect, "raised")
     assert (cheerful >= 10, gloomy) == (True, 0)
     cheerful, gloomy = counts(effect, "lowered")

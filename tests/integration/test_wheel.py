@@ -144,7 +144,7 @@ def test_the_wheel_works_where_nothing_else_of_the_checkout_is(wheel, tmp_path):
         "import caa_interp as caa; from caa_interp.report.page import Section\n"
         "print(caa.__file__)\n"
         "print(len(caa.load_behaviors()), len(caa.load_questions('capability')), len(caa.load_prose()))\n"
-        "print(caa.write_report('page.html', 'Page', [Section('One', 'Text')]).stat().st_size > 1000)"
+        "print(caa.report.write_report('page.html', 'Page', [Section('One', 'Text')]).stat().st_size > 1000)"
     )
     told = run(sys.executable, "-P", "-c", code, cwd=elsewhere, PYTHONPATH=str(place)).split("\n")
     assert Path(told[0]).is_relative_to(place)

@@ -12,7 +12,7 @@ from caa_interp.behaviors.behavior import FORMAT
 def message(error, call, *given, **options) -> str:
     with pytest.raises(error) as caught:
         call(*given, **options)
-    assert isinstance(caught.value, caa.CAAError)
+    assert isinstance(caught.value, caa.errors.CAAError)
     return str(caught.value)
 
 

@@ -95,7 +95,7 @@ def test_behaviors_come_without_torch():
     ],
 )
 def test_every_error_is_a_caa_error_and_what_python_calls_it(error, also):
-    assert issubclass(error, caa.CAAError)
+    assert issubclass(error, caa.errors.CAAError)
     assert issubclass(error, also)
 
 

@@ -215,7 +215,7 @@ def test_lenses_and_tokens(spread, tiny_llama, vector):
     assert_same(lambda model: caa.logit_lens(model, vector), spread, tiny_llama)
     assert_same(lambda model: caa.steered_lens(model, PROMPTS[0], vector, layer=1), spread, tiny_llama)
     options = {"layers": 1, "n_tokens": 4, "top_k": 5}
-    assert_same(lambda model: caa.analysis.effect_lens(model, vector, PROMPTS, **options), spread, tiny_llama)
+    assert_same(lambda model: caa.effect_lens(model, vector, PROMPTS, **options), spread, tiny_llama)
     assert_same(lambda model: caa.token_similarity(model, PROMPTS[0], vector), spread, tiny_llama)
 
 

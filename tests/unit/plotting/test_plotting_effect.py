@@ -117,7 +117,7 @@ def test_tokens_are_shown_as_they_are():
 
 
 def test_what_cannot_be_drawn_is_refused():
-    with pytest.raises(caa.InputError, match=r"columns \['side'\] are missing.*caa_interp.analysis.effect_lens"):
+    with pytest.raises(caa.InputError, match=r"columns \['side'\] are missing.*caa_interp.effect_lens"):
         plot_effect_lens(made().drop(columns="side"))
     with pytest.raises(caa.InputError, match="it holds controls alone; read a steering vector beside them"):
         plot_effect_lens(made(vectors=()))
