@@ -62,6 +62,17 @@ def test_steered_lens(both, vector, answer):
     pd.testing.assert_frame_equal(found, expected, rtol=1e-3, atol=1e-4)
 
 
+def test_effect_lens(both, vector):
+    found, expected = (caa.effect_lens(model, vector, [PROMPT, "Do you agree?"], n_tokens=5) for model in both)
+    assert set(found["path"]) == {"tree"}
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_monitor(both, vector):
+    found, expected = (caa.analysis.monitor(model, {"one": vector}, [PROMPT, ANSWER], layer=1) for model in both)
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("answer", [None, ANSWER])
 def test_token_similarity(both, vector, answer):
     found, expected = (caa.token_similarity(model, PROMPT, vector, answer=answer) for model in both)
