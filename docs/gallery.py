@@ -174,6 +174,20 @@ def influence(study: Study) -> go.Figure:
     return caa.plotting.plot_influence(table, title=f"What each pair does to the {BEHAVIOR} vector")
 
 
+def predicted_steerability(study: Study) -> go.Figure:
+    """All behaviors at every third layer, each with the vector of its few pairs, on every fifth held-out pair."""
+    layers = range(5, 30, 3)
+    reliabilities = {name: caa.reliability(one, layers=layers) for name, one in study.activations.items()}
+    effects = {
+        name: caa.steerability(
+            caa.sweep(study.model, study.vectors[name], behavior.test[::5], layers=layers, multipliers=(-1, 1))
+        )
+        for name, behavior in study.behaviors.items()
+    }
+    table = caa.analysis.predict_steerability(reliabilities, effects)
+    return caa.plotting.plot_predicted_steerability(table)
+
+
 def monitor(study: Study) -> go.Figure:
     """Held-out conversations whose first answer is optimistic and whose second is not, beside a random vector."""
     vector = caa.vectors.vector_from_activations(study.many, behavior=BEHAVIOR)
@@ -320,6 +334,7 @@ PICTURES: dict[str, Callable[[Study], go.Figure]] = {
         reliability,
         data_curve,
         influence,
+        predicted_steerability,
         monitor,
         side_effects,
         cost,

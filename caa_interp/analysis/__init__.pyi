@@ -11,6 +11,7 @@ from .lens import (
     steered_lens as steered_lens,
 )
 from .monitor import monitor as monitor
+from .prediction import predict_steerability as predict_steerability
 from .projection import (
     project as project,
     project_vectors as project_vectors,

@@ -14,6 +14,7 @@ from .lens import (
     plot_steered_lens as plot_steered_lens,
 )
 from .monitor import plot_monitor as plot_monitor
+from .prediction import plot_predicted_steerability as plot_predicted_steerability
 from .projection import (
     plot_projection as plot_projection,
     plot_vector_map as plot_vector_map,

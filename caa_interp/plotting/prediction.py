@@ -1,0 +1,59 @@
+"""Figure of effects that were predicted before they were measured."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from caa_interp.plotting import theme
+
+_SOURCE = "caa_interp.analysis.predict_steerability"
+_COLUMNS = ("behavior", "layer", "slope", "slope_low", "slope_high", "n", "predicted", "rank_correlation", "skill")
+
+
+def plot_predicted_steerability(table: pd.DataFrame) -> go.Figure:
+    """Measured over predicted slopes: a point per behavior and layer, and a line where both are equal.
+
+    Parameters
+    ----------
+    table
+        Result of :func:`caa_interp.analysis.predict_steerability`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        The legend has each behavior's rank correlation over layers; the subtitle has the skill of all predictions.
+    """
+    theme.check_table(table, _COLUMNS, _SOURCE)
+    theme.check_once(table, ("behavior", "layer"), _SOURCE)
+    looks = theme.styles(dict.fromkeys(table["behavior"]))
+    n_others = table["behavior"].nunique() - 1
+    fig = theme.figure(
+        "Can the effect be told from the activations?",
+        f"each behavior predicted from the other {n_others}; a point per layer, n = {theme.counts(table['n'])} "
+        f"held-out pairs{theme.SUBTITLE_LINE}skill beyond the others' mean at the same layer: "
+        f"{table['skill'].iloc[0]:.2f} (1 is perfect, 0 is none); dashed: equal",
+        width=760,
+        height=560,
+    )
+    for name, style in looks.items():
+        rows = table[table["behavior"] == name]
+        correlation = rows["rank_correlation"].iloc[0]
+        label = "" if pd.isna(correlation) else f" ({correlation:+.2f})".replace("-", "\u2212")
+        fig.add_scatter(
+            x=rows["predicted"],
+            y=rows["slope"],
+            error_y=theme.error_bars(rows, "slope") | {"thickness": 1, "width": 0},
+            customdata=rows[["layer", "n"]],
+            mode="markers",
+            marker={"color": style.color, "symbol": style.symbol, "size": 8},
+            name=theme.escape(name) + label,
+            hovertemplate="layer %{customdata[0]}: predicted %{x:.4f}, measured %{y:.4f} (n = %{customdata[1]})"
+            f"<extra>{theme.escape(name)}</extra>",
+        )
+    ends = [float(f(f(table["predicted"]), f(table["slope"]))) for f in (min, max)]
+    line = {"color": theme.NEUTRAL, "width": 1, "dash": "dash"}
+    fig.add_shape(type="line", x0=ends[0], x1=ends[1], y0=ends[0], y1=ends[1], line=line, layer="below")
+    fig.update_xaxes(title_text="predicted slope (nats per multiplier)")
+    fig.update_yaxes(title_text="measured slope (nats per multiplier)")
+    return fig.update_layout(legend_title_text="rank correlation over layers")
