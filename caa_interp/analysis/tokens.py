@@ -12,7 +12,7 @@ import torch
 from caa_interp.errors import InputError
 from caa_interp.models.access import check_layers, input_device, model_id, on_cpu, reading
 from caa_interp.models.readout import special_ids, token_texts
-from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.vectors.vector import SteeringVector, one_vector
 
 
@@ -24,6 +24,7 @@ def token_similarity(
     layers: int | Sequence[int] | None = None,
     answer: str | None = None,
     system_prompt: str | None = None,
+    prompt_format: PromptFormat | None = None,
 ) -> pd.DataFrame:
     r"""Cosine and projection of every token's residual stream on a vector.
 
@@ -43,6 +44,8 @@ def token_similarity(
         The model's answer; ``""`` for the prompt in chat form alone.
     system_prompt
         Optional system prompt, with ``answer`` only.
+    prompt_format
+        As in :func:`caa_interp.sweep`.
 
     Returns
     -------
@@ -69,7 +72,7 @@ def token_similarity(
     for layer in chosen:
         if not bool(vector.at(layer).any()):
             raise InputError(f"vector: it is zero at layer {layer}, so nothing is similar to it. Leave the layer out.")
-    form = PromptFormat.of(model)
+    form = form_of(model, prompt_format)
     tokens, n_prompt = _tokens(form, text, answer, system_prompt)
     units = {layer: vector.at(layer).double() / vector.at(layer).double().norm() for layer in chosen}
     residuals: dict[int, torch.Tensor] = {}

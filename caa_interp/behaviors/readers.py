@@ -228,7 +228,7 @@ def _texts(row: Row) -> tuple[str, str, str, list[str]]:
     in_template = user_turn(question) is not None or has_marks(question, positive, negative)
     if in_template:
         question, positive, negative = _said(question, positive, negative)
-    accepting = question_digest(question) in _accepting()
+    accepting = accepts_shutdown(question)
     facts = {
         "prefix": row.question is None,
         "template": in_template,
@@ -304,10 +304,14 @@ def question_digest(question: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
 
 
-@cache
-def _accepting() -> frozenset[str]:
-    """Questions of the survival-instinct set whose matching answer accepts shutdown.
+def accepts_shutdown(question: str) -> bool:
+    """Whether a question is of the survival-instinct set whose matching answer accepts shutdown.
 
     It was written by people (Perez et al. 2022), and Rimsky et al. (2024) use it too.
     """
+    return question_digest(question) in _accepting()
+
+
+@cache
+def _accepting() -> frozenset[str]:
     return frozenset((data_folder() / "_accepting_shutdown.txt").read_text(encoding="ascii").split())

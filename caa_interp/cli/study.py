@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from caa_interp.cli.options import EMBEDDED, Dtype, LayersOption, Model, Values, complete_behavior, read_names
+from caa_interp.cli.options import (
+    EMBEDDED,
+    Dtype,
+    LayersOption,
+    Model,
+    Values,
+    complete_behavior,
+    completing,
+    read_names,
+)
 from caa_interp.cli.output import print_facts
 
 if TYPE_CHECKING:
@@ -142,19 +152,53 @@ def reproduce(
     ] = None,
     layers: LayersOption = None,
     dtype: Dtype = None,
+    parts: Annotated[
+        Values | None,
+        typer.Option(
+            parser=read_names,
+            metavar="NAMES",
+            help="Of sweep, open_ended, system_prompts, finetuning, exams, transfer, geometry, tokens; default: all "
+            "but finetuning.",
+            autocompletion=completing(lambda: resolve_name("caa_interp.paper.parts:PARTS")),
+        ),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="The chat model's base model, whose vectors are added in the chat model.")
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Rates open-ended answers: a model of the server $OPENAI_BASE_URL, by default OpenAI's, with "
+            "$OPENAI_API_KEY.",
+        ),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only check what is given, and print what it would take on this machine.")
+    ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit code 3 if what is claimed of the cells does not hold.")
+        bool, typer.Option("--strict", help="Exit code 3 if what is claimed of the table's cells does not hold.")
     ] = False,
 ) -> None:
-    """Measure the paper's multiple-choice tables and layer sweeps, and print them beside the published numbers.
+    """Measure the paper's results, and print them beside the published numbers.
 
-    Example: caa-interp reproduce llama-2-7b --data CAA
+    Example: caa-interp reproduce llama-2-7b --data CAA --parts sweep,exams
     """
+    from caa_interp.evaluation.judges import OpenAIJudge
     from caa_interp.paper import published as paper
+
+    asked: dict[str, Any] = {"behaviors": behaviors or paper.BEHAVIORS, "layers": layers, "dtype": dtype}
+    asked |= {"model_name": model, "base_name": base, "parts": parts}
+    asked["judge"] = None if judge is None else OpenAIJudge(judge)
+    if check:
+        from caa_interp.paper.estimate import estimate_reproduction
+
+        typer.echo(estimate_reproduction(data, say=typer.echo, **asked).to_string(index=False))
+        return
     from caa_interp.paper.reproduction import reproduce as measure_again
     from caa_interp.paper.table import claims
 
-    asked = {"behaviors": behaviors or paper.BEHAVIORS, "layers": layers, "dtype": dtype}
-    comparison = measure_again(folder, data, model_name=model, progress=True, say=typer.echo, **asked)  # type: ignore[arg-type]
-    if strict and not all(claim.holds for claim in claims(comparison)):
+    comparison = measure_again(folder, data, progress=True, say=typer.echo, **asked)
+    table = comparison[(comparison["group"] == "ab") & (comparison["system_prompt"] == "")]
+    if strict and not all(claim.holds for claim in claims(table)):
         raise typer.Exit(3)

@@ -21,6 +21,9 @@ SIZES = {
 BEHAVIORS = tuple(SIZES)
 # Multipliers of the paper's multiple-choice table.
 MULTIPLIERS = (-1.0, 0.0, 1.0)
+# Multipliers of its open-ended answers, and their greatest length in tokens.
+OPEN_ENDED_MULTIPLIERS = (-2.0, -1.5, -1.0, 0.0, 1.0, 1.5, 2.0)
+MAX_NEW_TOKENS = 100
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,14 @@ class PublishedModel:
         table = numbers()
         table = table[(table["model"] == self.name) & (table["system_prompt"] == "")]
         return table[table["group"].isin(["ab", "layer_sweep"]) & table["multiplier"].isin(MULTIPLIERS)]
+
+    def results(self, group: str, *, system_prompt: str = "", weights: str = "") -> pd.DataFrame:
+        """Rows of :func:`caa_interp.paper.numbers` of one group."""
+        from caa_interp.paper.published_numbers import numbers
+
+        table = numbers()
+        table = table[(table["model"] == self.name) & (table["group"] == group)]
+        return table[(table["system_prompt"] == system_prompt) & (table["weights"] == weights)]
 
 
 LLAMA_2_7B_CHAT = PublishedModel("meta-llama/Llama-2-7b-chat-hf", n_layers=32, d_model=4096, layer=13)

@@ -1,11 +1,11 @@
-"""The paper's multiple-choice tables and layer sweeps, measured again (Rimsky et al. 2024, sections 3 and 4.1).
+"""The paper's results, measured again (Rimsky et al. 2024).
 
 1. For each behavior the vector of every layer is the mean over all generate items of (matching - other), read at the
    answer letter, with items kept as published.
 2. At every layer the vectors are rescaled to the mean norm over behaviors.
 3. Each test item is scored at every layer under multipliers -1, 0 and 1; reported is the mean over items of
    p(matching) / (p(A) + p(B)).
-4. The table is read off at the paper's layer.
+4. The table is read off at the paper's layer, and the other parts (:mod:`caa_interp.paper.parts`) are measured there.
 
 What a cell may differ by depends on whether the items are the paper's own: see :func:`caa_interp.paper.compare`.
 """
@@ -14,33 +14,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from caa_interp.behaviors.behavior import load_behavior
 from caa_interp.errors import InputError
-from caa_interp.evaluation.summary import summarize
+from caa_interp.evaluation.judge_requests import Judge
 from caa_interp.files import write_atomically
 from caa_interp.models.access import check_layers
 from caa_interp.paper import published as paper
-from caa_interp.paper.sets import PublishedSet, read_published_sets
-from caa_interp.paper.table import claims, compare, printable
-from caa_interp.plotting.reproduction import plot_layer_sweep, plot_reproduction
+from caa_interp.paper.parts import PARTS, choose_parts
+from caa_interp.paper.sets import read_exams, read_published_sets
+from caa_interp.paper.setting import Items, Setting, Shown, Tables, placeholders
+from caa_interp.paper.table import agreement, claims, printable
 from caa_interp.progress import counting
-from caa_interp.report.page import Section, write_report
+from caa_interp.report.page import write_report
 from caa_interp.study.config import Controls, ExperimentConfig, ModelConfig
 from caa_interp.study.engine import Engine
 from caa_interp.study.executors import InProcess
 from caa_interp.study.measures import vectors_of
 from caa_interp.study.store import ShardStore, shard_cache
-from caa_interp.study.tasks import Splits, cost, score_tasks, vector_tasks
+from caa_interp.study.tasks import Task, cost, vector_tasks
 from caa_interp.vectors.vector import SteeringVector, match_norms
 
-NOT_MEASURED = (
-    "Only the multiple-choice results are measured here. The paper's open-ended answers, system prompts, fine-tuned "
-    "models, MMLU and TruthfulQA are not."
-)
+# What a cell of the returned table is about.
+CONDITIONS = ["group", "system_prompt", "weights"]
 
 
 def reproduce(
@@ -48,13 +49,16 @@ def reproduce(
     data: str | Path,
     *,
     model_name: str = paper.LLAMA_2_7B_CHAT.name,
+    base_name: str | None = None,
     behaviors: Sequence[str] = paper.BEHAVIORS,
     layers: Sequence[int] | None = None,
+    parts: Sequence[str] | None = None,
+    judge: Judge | None = None,
     dtype: str | None = None,
     progress: bool = False,
     say: Callable[[str], None] = print,
 ) -> pd.DataFrame:
-    """Measure the paper's multiple-choice table and layer sweeps, and put them beside the published numbers.
+    """Measure the paper's results, and put them beside the published numbers.
 
     Parameters
     ----------
@@ -63,58 +67,120 @@ def reproduce(
         finished there or in the cache, from the same model, data, settings, code and libraries, is used again, so that
         a run that was killed goes on.
     data
-        As in :func:`caa_interp.paper.read_published_sets`.
+        As in :func:`caa_interp.paper.read_published_sets`; ``test/mmlu/mmlu.json`` and
+        ``test/truthfulqa/truthful_qa.json`` beside them are the exams.
     model_name, dtype
         As in :func:`caa_interp.load_model`. Published numbers exist for Llama 2 7B and 13B Chat; for another model
-        there is nothing to compare with, and the table is read off at the same relative depth.
+        there is nothing to compare with, and tables are made at the same relative depth.
+    base_name
+        The base model of the same shape, whose vectors ``"transfer"`` adds in the chat model. Default: none.
     behaviors
         Some of the paper's seven; default: all. With fewer, norms are matched to another mean, and steered cells are
         not judged.
     layers
         Layers to sweep, 0-based; default: all. For the paper's models the layer of their table must be among them.
+    parts
+        Some of ``"sweep"`` (the multiple-choice table and layer sweeps), ``"open_ended"`` (answers),
+        ``"system_prompts"``, ``"finetuning"``, ``"exams"`` (MMLU and TruthfulQA), ``"transfer"`` (vectors at other
+        layers, and of the base model), ``"geometry"`` (activations, cosines) and ``"tokens"`` (similarity of tokens,
+        steered states). Default: what needs no training, which is all but ``"finetuning"``, as far as the data have
+        what a part needs. No part needs a key.
+    judge
+        Rates the open-ended answers from 0 to 10, see :func:`caa_interp.judge_answers`. Default: they have no scores.
     progress
         Show progress bars.
     say
-        Called with what a person should know: the table, its notes, and where the page is.
+        Called with what a person should know: the tables, their notes, and where the page is.
 
     Returns
     -------
     pandas.DataFrame
-        As in :func:`caa_interp.paper.compare`.
+        The columns of :func:`caa_interp.paper.compare`, and before them ``group``, ``system_prompt`` and ``weights`` as
+        in :func:`caa_interp.paper.numbers`. In ``"open_ended"`` what was measured is a score, else p(matching).
 
     Raises
     ------
     InputError
-        If the data are incomplete, a name or layer is unknown, or a model named like the paper's has another shape.
+        If the data are incomplete, a name or layer is unknown, a part lacks what it needs, or a model has another shape
+        than the paper's of its name, or than its base model.
+
+    Notes
+    -----
+    System prompts are those of the packaged behaviors, rubrics too: the paper's texts are not in its data.
     """
-    folder = Path(folder)
-    sets = read_published_sets(data, behaviors)
+    items = read_items(data, behaviors, judge)
+    names, left = choose_parts(parts, items)
     _check_table_layer(paper.published_model(model_name), layers)
-    config = ExperimentConfig(
-        models=(ModelConfig(name=model_name, dtype=dtype),),  # type: ignore[arg-type]
-        multipliers=paper.MULTIPLIERS,
-        controls=Controls(random=0, shuffled=0),
-    )
+    folder = Path(folder)
+    config = config_of(model_name, dtype)
+    store = ShardStore(folder / "shards", shard_cache(), say)
     with closing(InProcess()) as executor:
         say(f"Loading {model_name}")
-        facts = executor.describe(config.models[0])
-        published = paper.published_model(facts["id"])
-        swept, layer = _layers(facts, published, layers)
-        engine = Engine(executor, ShardStore(folder / "shards", shard_cache(), say), config.models[0], facts)
-        raw, table = _measure(config, engine, sets, swept, progress)
-    for name, vector in raw.items():
-        vector.save(folder / "vectors" / f"{name}.safetensors")
-    summary = summarize(table)
-    comparison = compare(summary, layer, published, same_items=all(one.are_the_papers for one in sets.values()))
-    for name, result in {"sweep": table, "summary": summary, "comparison": comparison}.items():
-        write_atomically(folder / "tables" / f"{name}.parquet", result.to_parquet(index=False))
-    notes = _notes(comparison, sets, published)
-    say("\n" + printable(comparison).to_string(index=False) + "\n")
+        engine = Engine(executor, store, config.models[0], executor.describe(config.models[0]))
+        planned = planned_setting(config, items, engine.facts, layers, base_name)
+        n = sum(cost(task) for tasks in planned_tasks(planned, names).values() for task in tasks)
+        with counting(n, "Reproducing", progress, unit="sequence") as bar:
+            base = {}
+            if base_name is not None and "transfer" in names:
+                say(f"Loading {base_name}")
+                base = match_norms(_base_vectors(config_of(base_name, dtype), items, engine, bar))
+            raw = _vectors(config, items, engine, bar)
+            for name, vector in raw.items():
+                vector.save(folder / "vectors" / f"{name}.safetensors")
+            setting = replace(planned, raw=raw, vectors=match_norms(raw), base=base)
+            shown = {name: _measure(name, setting, engine, folder, bar) for name in names}
+    cells = [one for part in shown.values() for one in part.cells]
+    comparison = _joined(cells)
+    _keep(folder, {"comparison": comparison})
+    notes = _notes(comparison, setting, left)
+    for rows in _groups(comparison):
+        say("\n" + _title(rows) + "\n" + _told(rows).to_string(index=False) + "\n")
     for note in notes:
         say(note)
-    page = _write_page(folder, summary, comparison, sets, notes, published)
+    title = f"Rimsky et al. 2024, measured again on {engine.facts['id']}"
+    sections = [section for part in shown.values() for section in part.sections]
+    page = write_report(folder / "report.html", title, sections, lead="\n\n".join(notes), contents=2)
     say(f"The page: {page.resolve()}")
     return comparison
+
+
+def read_items(data: str | Path, behaviors: Sequence[str], judge: Judge | None = None) -> Items:
+    """What is asked of the model; survival-instinct may point the other way than its packaged behavior."""
+    sets = read_published_sets(data, behaviors)
+    prompts = {}
+    for name, one in sets.items():
+        own = load_behavior(name).system_prompts
+        sides = ("negative", "positive") if one.turned else ("positive", "negative")
+        prompts[name] = dict(zip(("positive", "negative"), (own[side] for side in sides), strict=True))
+    return Items(sets, read_exams(data), prompts, judge)
+
+
+def config_of(model_name: str, dtype: str | None) -> ExperimentConfig:
+    """The study's settings of a model."""
+    model = ModelConfig(name=model_name, dtype=dtype)  # type: ignore[arg-type]
+    return ExperimentConfig(models=(model,), multipliers=paper.MULTIPLIERS, controls=Controls(random=0, shuffled=0))
+
+
+def planned_setting(
+    config: ExperimentConfig,
+    items: Items,
+    facts: Mapping[str, Any],
+    layers: Sequence[int] | None,
+    base_name: str | None,
+) -> Setting:
+    """The setting before there are vectors."""
+    published = paper.published_model(facts["id"])
+    swept, layer = _layers(facts, published, layers)
+    vectors = placeholders(list(items.sets), facts["n_layers"], facts["d_model"])
+    base = vectors if base_name is not None else {}
+    return Setting(config, items, facts["n_layers"], swept, layer, published, vectors, vectors, base)
+
+
+def planned_tasks(setting: Setting, names: Sequence[str]) -> dict[str, list[Task]]:
+    """Tasks of the vectors and of each part."""
+    vectors = vector_tasks(setting.config, setting.items.splits, range(setting.n_layers))
+    base = len(vectors) if setting.base and "transfer" in names else 0
+    return {"vectors": [*vectors, *vectors[:base]]} | {name: list(PARTS[name].tasks(setting)) for name in names}
 
 
 def _check_table_layer(published: paper.PublishedModel | None, layers: Sequence[int] | None) -> None:
@@ -141,30 +207,73 @@ def _layers(
     return swept, min(swept, key=lambda layer: abs(layer - reference.layer / reference.n_layers * depth))
 
 
-def _measure(
-    config: ExperimentConfig, engine: Engine, sets: Mapping[str, PublishedSet], layers: Sequence[int], progress: bool
-) -> tuple[dict[str, SteeringVector], pd.DataFrame]:
-    """The raw vector of each behavior at all layers, and the scores of its test items at some."""
-    splits: Splits = {name: (list(one.generate), [], list(one.test)) for name, one in sets.items()}
-    extraction = vector_tasks(config, splits, range(engine.facts["n_layers"]))
-    unknown: Any = {name: {name: None} for name in sets}
-    n = sum(map(cost, [*extraction, *score_tasks(config, splits, layers, unknown)]))
-    with counting(n, "Reproducing", progress, unit="sequence") as bar:
-        raw = {task.behavior: vectors_of(table)[task.behavior] for task, table in engine.do(extraction, bar)}
-        matched = {name: {name: vector} for name, vector in match_norms(raw).items()}
-        scores = engine.do(score_tasks(config, splits, layers, matched), bar)
-    return raw, pd.concat([table.assign(behavior=task.behavior) for task, table in scores], ignore_index=True)
+def _base_vectors(config: ExperimentConfig, items: Items, chat: Engine, bar: Any) -> dict[str, SteeringVector]:
+    """The raw vectors of the base model, which must have the chat model's shape."""
+    (model,) = config.models
+    facts = chat.executor.describe(model)
+    if differing := [name for name in ("n_layers", "d_model") if facts[name] != chat.facts[name]]:
+        told = ", ".join(f"{name} {facts[name]} and {chat.facts[name]}" for name in differing)
+        raise InputError(
+            f"base: {facts['id']!r} and {chat.facts['id']!r} differ in {told}. Give the chat model's base."
+        )
+    return _vectors(config, items, Engine(chat.executor, chat.store, model, facts), bar)
 
 
-def _notes(
-    comparison: pd.DataFrame, sets: Mapping[str, PublishedSet], published: paper.PublishedModel | None
-) -> list[str]:
+def _vectors(config: ExperimentConfig, items: Items, engine: Engine, bar: Any) -> dict[str, SteeringVector]:
+    """The raw vector of each behavior at all layers."""
+    tasks = vector_tasks(config, items.splits, range(engine.facts["n_layers"]))
+    return {task.behavior: vectors_of(table)[task.behavior] for task, table in engine.do(tasks, bar)}
+
+
+def _measure(name: str, setting: Setting, engine: Engine, folder: Path, bar: Any) -> Shown:
+    """Do the tasks of a part, keep its tables, and show it."""
+    found: dict[str, list[pd.DataFrame]] = {}
+    for task, table in engine.do(list(PARTS[name].tasks(setting)), bar):
+        found.setdefault(task.table, []).append(table.assign(behavior=task.behavior))
+    tables = {table: pd.concat(some, ignore_index=True) for table, some in found.items()}
+    _keep(folder, tables)
+    shown = PARTS[name].show(setting, tables)
+    _keep(folder, shown.tables)
+    return shown
+
+
+def _keep(folder: Path, tables: Tables) -> None:
+    for name, table in tables.items():
+        write_atomically(folder / "tables" / f"{name}.parquet", table.to_parquet(index=False))
+
+
+def _joined(cells: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Cells of all parts, each once: the unprompted table is in two."""
+    if not cells:
+        return pd.DataFrame(columns=[*CONDITIONS, "behavior", "paper", "within"])
+    joined = pd.concat(cells, ignore_index=True)
+    return joined.drop_duplicates([*CONDITIONS, "behavior", "layer", "multiplier"], ignore_index=True)
+
+
+def _groups(comparison: pd.DataFrame) -> list[pd.DataFrame]:
+    return [rows for _, rows in comparison.groupby(CONDITIONS, sort=False)]
+
+
+def _title(rows: pd.DataFrame) -> str:
+    group, prompt, weights = rows[CONDITIONS].iloc[0]
+    about = [f"system prompt {prompt}"] * bool(prompt) + [f"trained on {weights} answers"] * bool(weights)
+    return ", ".join([group, *about])
+
+
+def _told(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every cell of one layer, or how near the cells of several are."""
+    return printable(rows) if rows["layer"].nunique() == 1 else agreement(rows)
+
+
+def _notes(comparison: pd.DataFrame, setting: Setting, left: Mapping[str, str]) -> list[str]:
     """What a reader of the numbers must know."""
     notes = []
-    if published is None:
+    sets = setting.items.sets
+    if setting.published is None:
         notes.append("There are no published numbers for this model, so nothing is compared.")
     else:
-        notes += [f"{claim.text}: {'yes' if claim.holds else 'NO'}." for claim in claims(comparison)]
+        for rows in _groups(comparison):
+            notes += [f"{_title(rows)}: {claim.text}: {'yes' if claim.holds else 'NO'}." for claim in claims(rows)]
         if set(sets) != set(paper.BEHAVIORS):
             notes.append(
                 f"Norms are matched over {len(sets)} of the paper's {len(paper.BEHAVIORS)} behaviors, so a unit of "
@@ -180,36 +289,5 @@ def _notes(
     ]
     if others:
         notes.append(f"Numbers of generate/test items that are not the paper's: {', '.join(others)}.")
-    return [*notes, NOT_MEASURED]
-
-
-def _write_page(
-    folder: Path,
-    summary: pd.DataFrame,
-    comparison: pd.DataFrame,
-    sets: Mapping[str, PublishedSet],
-    notes: Sequence[str],
-    published: paper.PublishedModel | None,
-) -> Path:
-    layer = int(comparison["layer"].iloc[0])
-    compared = "paper against measured" if comparison["paper"].notna().any() else "measured"
-    sections = [
-        Section(
-            f"Multiple-choice table at layer {layer}: {compared}",
-            "Mean p(matching) / (p(A) + p(B)) over test items, with the vector of this layer added after it, as in "
-            "the paper's code.",
-            plot_reproduction(comparison),
-            printable(comparison),
-        )
-    ]
-    sections += [
-        Section(
-            f"Layer sweep: {name}",
-            f"The vector of each layer, from {len(one.generate)} items, is added after that layer and scored on "
-            f"{len(one.test)} test items.",
-            plot_layer_sweep(summary, published.scores() if published else None, behavior=name),
-        )
-        for name, one in sets.items()
-    ]
-    title = f"Rimsky et al. 2024, measured again on {summary['model'].iloc[0]}"
-    return write_report(folder / "report.html", title, sections, lead=" ".join(notes))
+    absent = ", ".join(f"{name} ({reason})" for name, reason in left.items())
+    return [*notes, f"Not measured: {absent}."] if absent else notes

@@ -10,7 +10,7 @@ from pathlib import Path
 from caa_interp.behaviors.behavior import parse_json, read_text
 from caa_interp.behaviors.downloads import published_digests
 from caa_interp.behaviors.pairs import ContrastPair, split_pairs
-from caa_interp.behaviors.readers import read_pairs
+from caa_interp.behaviors.readers import accepts_shutdown, read_pairs
 from caa_interp.errors import InputError
 from caa_interp.paper import published as paper
 
@@ -19,6 +19,7 @@ _GET = (
     "folder that it makes"
 )
 N_TEST, LARGEST_TEST_SHARE = 50, 0.2
+EXAMS = {"mmlu": "test/mmlu/mmlu.json", "truthful_qa": "test/truthfulqa/truthful_qa.json"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,19 @@ class PublishedSet:
     split_here: bool
     are_the_papers: bool
     open_ended: tuple[str, ...] = ()
+
+    @property
+    def turned(self) -> bool:
+        """Whether the matching answer is what the packaged behavior of this name calls the negative one."""
+        return any(accepts_shutdown(pair.question) for pair in self.generate)
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Questions as published, whose matching answer is the right one and whose topic is their category."""
+
+    questions: tuple[ContrastPair, ...]
+    are_the_papers: bool
 
 
 def read_published_sets(data: str | Path, behaviors: Sequence[str] = paper.BEHAVIORS) -> dict[str, PublishedSet]:
@@ -62,11 +76,7 @@ def read_published_sets(data: str | Path, behaviors: Sequence[str] = paper.BEHAV
     folder = Path(data)
     if not folder.is_dir():
         raise InputError(f"data: there is no folder {folder}. {_GET}.")
-    roots = [
-        root
-        for root in (folder / "datasets", folder / "Datasets", folder)
-        if any((root / kind).is_dir() for kind in ("generate", "test"))
-    ]
+    roots = _roots(folder)
     files = {name: _files(folder, roots, name) for name in names}
     missing = [file for own in files.values() for file in own if not file.is_file()]
     if missing:
@@ -78,6 +88,15 @@ def read_published_sets(data: str | Path, behaviors: Sequence[str] = paper.BEHAV
     return {name: _read(name, own, prompts[name]) for name, own in files.items()}
 
 
+def read_exams(data: str | Path) -> dict[str, Exam]:
+    """Read ``"mmlu"`` and ``"truthful_qa"`` from a folder as in :func:`read_published_sets`, as far as it has them."""
+    exams = {}
+    for name, part in EXAMS.items():
+        if file := _find(_roots(Path(data)), part):
+            exams[name] = Exam(read_pairs(file, compat="caa").pairs, _is_the_papers(file, part))
+    return exams
+
+
 def check_behaviors(behaviors: Sequence[str]) -> list[str]:
     """Return names of the paper's behaviors in the paper's order, or raise :class:`InputError`."""
     unknown = [name for name in behaviors if name not in paper.BEHAVIORS]
@@ -85,6 +104,14 @@ def check_behaviors(behaviors: Sequence[str]) -> list[str]:
         given = ", ".join(map(repr, unknown)) if unknown else "the list is empty; each"
         raise InputError(f"behaviors: {given} must be one of the paper's, {', '.join(paper.BEHAVIORS)}.")
     return [name for name in paper.BEHAVIORS if name in behaviors]
+
+
+def _roots(folder: Path) -> list[Path]:
+    return [
+        root
+        for root in (folder / "datasets", folder / "Datasets", folder)
+        if any((root / kind).is_dir() for kind in ("generate", "test"))
+    ]
 
 
 def _files(folder: Path, roots: Sequence[Path], name: str) -> list[Path]:
@@ -107,14 +134,17 @@ def _read(name: str, files: Sequence[Path], prompts: Path | None) -> PublishedSe
     try:
         read = [read_pairs(file, compat="caa").pairs for file in files]
         if len(read) == 2:
-            papers = [sha256 for path, sha256 in published_digests("caa").items() if path in _parts(name)]
-            same = papers == [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+            same = all(map(_is_the_papers, files, _parts(name)))
             return PublishedSet(name, read[0], read[1], False, same, _open_ended(prompts) if prompts else ())
         generate, test = split_pairs(read[0], min(LARGEST_TEST_SHARE, N_TEST / len(read[0])))
     except InputError as error:
         # The published files have the same names for every behavior.
         raise InputError(f"data of {name}: {error}") from error
     return PublishedSet(name, tuple(generate), tuple(test), split_here=True, are_the_papers=False)
+
+
+def _is_the_papers(file: Path, part: str) -> bool:
+    return hashlib.sha256(file.read_bytes()).hexdigest() == published_digests("caa")[part]
 
 
 def _open_ended(path: Path) -> tuple[str, ...]:

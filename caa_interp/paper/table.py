@@ -65,27 +65,47 @@ def compare(
 
     Steered cells are judged only if all of the paper's behaviors are there: else norms are matched to another mean.
     """
-    rows = summary[summary["layer"] == layer].reset_index(drop=True)
+    rows = summary[summary["layer"] == layer]
     if rows.empty:
         raise InputError(f"layer: {layer} is not in the table; it holds {sorted(summary['layer'].unique().tolist())}.")
+    theirs = published.scores().query("group == 'ab'") if published else None
+    return beside(rows, theirs, SAME if same_items else OTHER)
+
+
+def beside(
+    summary: pd.DataFrame,
+    theirs: pd.DataFrame | None,
+    basis: str,
+    *,
+    measure: str = "p_positive",
+    n_theirs: int | None = None,
+) -> pd.DataFrame:
+    """As :func:`compare`, for any rows of a summary and of :func:`caa_interp.paper.numbers`.
+
+    ``n_theirs`` is the number of the paper's items, by default that of each behavior's test. A ``basis`` that is none
+    of the two says why nothing can be judged.
+    """
+    rows = summary.reset_index(drop=True)
     unit_is_the_papers = set(rows["behavior"]) == set(paper.BEHAVIORS)
     cells = rows[["behavior", "layer", "multiplier", "n"]].copy()
     printed: dict[Any, float] = {}
-    if published is not None:
-        scores = published.scores().query("group == 'ab'")
-        printed = scores.set_index(["behavior", "layer", "multiplier"])["value"].to_dict()
+    if theirs is not None:
+        printed = theirs.set_index(["behavior", "layer", "multiplier"])["value"].to_dict()
     keys = cells[["behavior", "layer", "multiplier"]].itertuples(index=False, name=None)
     cells["paper"] = [printed.get(key, np.nan) for key in keys]
-    cells["measured"] = rows["p_positive"]
-    cells["low"], cells["high"] = rows["p_positive_low"], rows["p_positive_high"]
+    cells["measured"] = rows[measure]
+    cells["low"], cells["high"] = rows[f"{measure}_low"], rows[f"{measure}_high"]
     cells["difference"] = cells["measured"] - cells["paper"]
     reach = np.maximum(cells["high"] - cells["measured"], cells["measured"] - cells["low"])
     steered = cells["multiplier"] != 0
-    if same_items:
+    if basis == SAME:
         tolerance = pd.Series(np.where(steered, STEERED_MOST, UNSTEERED))
+    elif basis == OTHER:
+        of_theirs = n_theirs or cells["behavior"].map(lambda name: paper.SIZES[name][1])
+        tolerance = reach * np.sqrt(1 + cells["n"] / of_theirs)
     else:
-        tolerance = reach * np.sqrt(1 + cells["n"] / cells["behavior"].map(lambda name: paper.SIZES[name][1]))
-    cells["basis"] = SAME if same_items else OTHER
+        tolerance = pd.Series(np.nan, cells.index)
+    cells["basis"] = basis
     cells["tolerance"] = tolerance.where(cells["paper"].notna())
     judged = cells["tolerance"].notna() & (~steered | unit_is_the_papers)
     within = (cells["difference"].abs() <= cells["tolerance"] + 1e-9).astype("boolean")
@@ -152,7 +172,28 @@ def printable(comparison: pd.DataFrame) -> pd.DataFrame:
             "within?": comparison["within"].map({True: "yes", False: "NO"}).astype(object).fillna(""),
         }
     )
-    return shown if comparison["paper"].notna().any() else shown.iloc[:, [0, 1, 2, 4]]
+    if comparison["paper"].isna().all():
+        return shown.iloc[:, [0, 1, 2, 4]]
+    return shown if comparison["tolerance"].notna().any() else shown.iloc[:, :6]
+
+
+def agreement(comparison: pd.DataFrame) -> pd.DataFrame:
+    """How near many cells are to the paper's, as a row per behavior; empty if the paper has no number of them."""
+    known = comparison.dropna(subset="paper")
+    rows = [
+        {
+            "behavior": name,
+            "cells": len(cells),
+            "mean |difference|": f"{cells['difference'].abs().mean():.3f}",
+            "largest": f"{cells['difference'].abs().max():.3f}",
+            f"outside their tolerance ({cells['basis'].iloc[0]})": (
+                f"{int((~judged.astype(bool)).sum())} of {len(judged)}" if len(judged) else "not judged"
+            ),
+        }
+        for name, cells in known.groupby("behavior", sort=False)
+        for judged in [cells["within"].dropna()]
+    ]
+    return pd.DataFrame(rows)
 
 
 def _texts(values: pd.Series[Any], form: str) -> list[str]:

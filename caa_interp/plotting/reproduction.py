@@ -13,33 +13,40 @@ COMPARED = ("behavior", "layer", "multiplier", "n", "paper", "measured", "low", 
 _SWEPT = ("behavior", "layer", "multiplier", "n", "p_positive", "p_positive_low", "p_positive_high")
 _PUBLISHED = ("model", "behavior", "layer", "multiplier", "value")
 _LOOKS = {
+    -2.0: theme.Style(theme.NEGATIVE, "triangle-left", "dash"),
+    -1.5: theme.Style(theme.NEGATIVE, "star-triangle-down", "dash"),
     -1.0: theme.Style(theme.NEGATIVE, "triangle-down", "dash"),
     0.0: theme.Style(theme.NEUTRAL, "circle", "dot"),
     1.0: theme.Style(theme.POSITIVE, "triangle-up", "solid"),
+    1.5: theme.Style(theme.POSITIVE, "star-triangle-up", "solid"),
+    2.0: theme.Style(theme.POSITIVE, "triangle-right", "solid"),
 }
 _PAPER = {"symbol": "diamond-open", "size": 12, "color": "#1f2933", "line": {"width": 2}}
 _RING = {"symbol": "circle-open", "size": 20, "color": "#1f2933", "line": {"width": 1.5}}
 _SCORE = "mean p(matching) / (p(A) + p(B))"
 
 
-def plot_reproduction(comparison: pd.DataFrame) -> go.Figure:
+def plot_reproduction(
+    comparison: pd.DataFrame, *, title: str = "Multiple-choice table", axis: str = _SCORE, most: float = 1.0
+) -> go.Figure:
     """Published and measured scores of every behavior and multiplier, from :func:`caa_interp.paper.reproduce`.
 
     One band per behavior with a line per multiplier: the measured mean with its 95 % interval, the paper's value where
-    there is one, and a ring around means outside their tolerance.
+    there is one, and a ring around means outside their tolerance. ``axis`` names the score, from 0 to ``most``.
     """
     theme.check_table(comparison, COMPARED, "caa_interp.paper.reproduce")
     behaviors = list(comparison["behavior"].unique())
     multipliers = sorted(comparison["multiplier"].unique())
     # From top to bottom in the table's order; within a behavior from the smallest multiplier to the largest.
     places = -comparison["behavior"].map(behaviors.index).astype(float)
-    places += comparison["multiplier"].map(lambda m: 0.24 * (1 - multipliers.index(m)))
+    middle = (len(multipliers) - 1) / 2
+    places += comparison["multiplier"].map(lambda m: 0.72 / len(multipliers) * (middle - multipliers.index(m)))
     published = comparison["paper"].notna()
     fig = theme.figure(
-        f"Multiple-choice table at layer {comparison['layer'].iloc[0]}",
+        f"{title} at layer {comparison['layer'].iloc[0]}",
         f"mean over {theme.counts(comparison['n'])} test items, {theme.interval(comparison)}"
         + ("" if published.any() else "; no published numbers for this model"),
-        height=190 + 74 * len(behaviors),
+        height=190 + (5 + 23 * len(multipliers)) * len(behaviors),
         margin={"b": 110},
         legend=theme.LEGEND_BELOW,
         showlegend=True,
@@ -67,7 +74,7 @@ def plot_reproduction(comparison: pd.DataFrame) -> go.Figure:
                 name=name,
                 hovertemplate=f"{name}: %{{x:.3f}}<extra></extra>",
             )
-    fig.update_xaxes(title_text=_SCORE, range=[-0.02, 1.02])
+    fig.update_xaxes(title_text=axis, range=[-0.02 * most, 1.02 * most])
     fig.update_yaxes(
         tickvals=[-number for number in range(len(behaviors))],
         ticktext=[theme.escape(name) for name in behaviors],
@@ -121,7 +128,9 @@ def plot_layer_sweeps(table: pd.DataFrame) -> go.Figure:
     return fig
 
 
-def plot_layer_sweep(summary: pd.DataFrame, published: pd.DataFrame | None, *, behavior: str) -> go.Figure:
+def plot_layer_sweep(
+    summary: pd.DataFrame, published: pd.DataFrame | None, *, behavior: str, title: str = "layer sweep"
+) -> go.Figure:
     """Scores of one behavior over the layers, one line per multiplier, with the published ones as open marks.
 
     ``summary`` is a result of :func:`caa_interp.summarize` with a column ``behavior``; ``published``, rows of
@@ -132,7 +141,7 @@ def plot_layer_sweep(summary: pd.DataFrame, published: pd.DataFrame | None, *, b
     if rows.empty:
         raise InputError(f"behavior: {behavior!r} is not in the table; it holds {list(summary['behavior'].unique())}.")
     fig = theme.figure(
-        f"{theme.escape(behavior)}: layer sweep",
+        f"{theme.escape(behavior)}: {title}",
         f"mean over {theme.counts(rows['n'])} test items, {theme.interval(rows)}",
         height=430,
         margin={"b": 105},

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import pandas as pd
 
 from caa_interp.analysis.effect import effect_lens
-from caa_interp.analysis.lens import logit_lens
+from caa_interp.analysis.lens import logit_lens, steered_lens
+from caa_interp.analysis.tokens import token_similarity
 from caa_interp.evaluation.cost import capability, divergence, perplexity, side_effects
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.report.page import Section
 from caa_interp.steering.generation import generate
 from caa_interp.study import sections
-from caa_interp.study.measures import count_tokens, make_vectors, project_pairs
+from caa_interp.study.measures import count_tokens, make_vectors, project_pairs, sweep_transferred, sweep_tuned
 
 
 @dataclass(frozen=True)
@@ -53,4 +54,9 @@ KINDS = {
     "divergence": Kind(divergence, name="divergence from the unsteered model"),
     "capability": Kind(capability, name="questions with a right answer"),
     "side_effects": Kind(side_effects, sections.side_effects, "side effects"),
+    # What the paper measures beyond a study (:mod:`caa_interp.paper`); these have no part of a study's page.
+    "transferred": Kind(sweep_transferred),
+    "tuned": Kind(sweep_tuned),
+    "steered_lens": Kind(steered_lens),
+    "token_similarity": Kind(token_similarity),
 }

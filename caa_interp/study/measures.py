@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,8 @@ from caa_interp.analysis.projection import project
 from caa_interp.analysis.reliability import reliability
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.evaluation.controls import vector_with_controls
+from caa_interp.evaluation.finetuning import fine_tune
+from caa_interp.evaluation.sweep import sweep
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format
 from caa_interp.steering.generation import encode_prompt
@@ -82,3 +84,22 @@ def vectors_of(table: pd.DataFrame) -> dict[str, SteeringVector]:
 def project_pairs(model: Any, *, behavior: str, **asked: Any) -> pd.DataFrame:
     """Project the activations of both sides of each pair."""
     return project({behavior: collect_activations(model, **asked)})
+
+
+def sweep_transferred(model: Any, *, vector: Mapping[str, SteeringVector], **asked: Any) -> pd.DataFrame:
+    """Score pairs under vectors of another model, such as the base model."""
+    return sweep(model, {name: one.transferred_to(model) for name, one in vector.items()}, **asked)
+
+
+def sweep_tuned(
+    model: Any,
+    *,
+    train: Sequence[ContrastPair],
+    side: Literal["positive", "negative"],
+    vector: Mapping[str, SteeringVector],
+    **asked: Any,
+) -> pd.DataFrame:
+    """Score pairs in a copy of the model that was trained as in the paper, with the model's own vectors on top."""
+    # Published items have one letter order, so that 4 pairs are the 4 sequences of a step of the paper's code.
+    tuned = fine_tune(model, train, side=side, method="full", batch_size=4, progress=False)
+    return sweep_transferred(tuned, vector=vector, **asked)

@@ -57,7 +57,7 @@ def key(task: Task, facts: Mapping[str, Any]) -> str:
 def cost(task: Task) -> int:
     """About how many sequences the model reads: each item under each vector, at each layer and multiplier."""
     asked = task.arguments
-    items = [asked.get(name, ()) for name in ("pairs", "prompts", "passages", "questions", "texts")]
+    items = [asked.get(name, ()) for name in ("pairs", "train", "prompts", "passages", "questions", "texts")]
     items += asked.get("behaviors", {}).values()
     # Without multipliers nothing is steered, and one reading serves all layers.
     varied = ("vector", "layers", "multipliers") if "multipliers" in asked else ()
@@ -136,7 +136,7 @@ def remaining_tasks(
         if controls:
             tasks += _scores(config, "dose_response", name, test, {**dosed, "vector": controls})
         sampled = {**config.answers.model_dump(exclude={"prompts"}), **alone, **applied}
-        for first, part in _portions(open_ended[: config.answers.prompts]):
+        for first, part in portions(open_ended[: config.answers.prompts]):
             given = {"prompts": part, "vector": vectors[name][name], "layer": layer[name], **sampled}
             tasks.append(_task("answers", name, f"answers {first + 1} to {first + len(part)}", given, first))
         read = {"vector": vectors[name][name], "layers": [layer[name]]}
@@ -188,7 +188,7 @@ def _scores(
     config: ExperimentConfig, table: str, behavior: str, pairs: Sequence[ContrastPair], steered: Mapping[str, Any]
 ) -> Iterator[Task]:
     """Tasks that score pairs under vectors, for one of the tables of sweeps."""
-    for first, part in _portions(pairs):
+    for first, part in portions(pairs):
         label = f"{behavior}: {table.replace('_', ' ')}, pairs {first + 1} to {first + len(part)}"
         yield Task("sweep", table, behavior, first, label, {"pairs": part, **steered, **_asked(config)})
 
@@ -208,7 +208,7 @@ def _questions(config: ExperimentConfig) -> list[ContrastPair]:
     return [questions[number * len(questions) // n] for number in range(n)]
 
 
-def _portions(items: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:
+def portions(items: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:
     """Items in portions, each with the number of its first one."""
     for first in range(0, len(items), ITEMS_PER_TASK):
         yield first, items[first : first + ITEMS_PER_TASK]

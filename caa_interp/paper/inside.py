@@ -1,0 +1,93 @@
+"""What the paper looks at inside the model: activations by layer, vectors across layers, tokens, and steered states.
+
+1. Activations of both answer letters in two principal components, at a few layers.
+2. Cosines between the vectors of all layers, and between behaviors at the layer of the tables.
+3. The cosine of the vector with every token of an open-ended question.
+4. The states at the end of a multiple-choice question, decoded by the unembedding while the model is steered.
+
+The paper has figures of these and no numbers, so there is nothing to put beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from caa_interp.analysis.similarity import cosine_similarity
+from caa_interp.paper.setting import Setting, Shown, Tables
+from caa_interp.plotting.lens import plot_steered_lens
+from caa_interp.plotting.projection import plot_projection
+from caa_interp.plotting.similarity import plot_cosine_similarity
+from caa_interp.plotting.theme import escape
+from caa_interp.plotting.tokens import plot_token_similarity
+from caa_interp.report.page import Section
+from caa_interp.study.sections import N_DRAWN
+from caa_interp.study.tasks import Task
+
+_DECODED = 6  # layers whose states are decoded
+
+
+def geometry_tasks(setting: Setting) -> Iterator[Task]:
+    """The activations of each behavior."""
+    n = setting.n_layers
+    layers = sorted({n // 6, n // 4, n // 3, setting.layer, 2 * n // 3})
+    asked = {"layers": layers, "format": setting.config.format, "system_prompt": None}
+    for name, one in setting.items.sets.items():
+        given = {"behavior": name, "pairs": one.generate[:N_DRAWN], **asked}
+        yield Task("projection", "projection", name, 0, f"{name}: activations", given)
+
+
+def show_geometry(setting: Setting, tables: Tables) -> Shown:
+    """Activations and cosines."""
+    told = (
+        f"Activations at the letters of both answers, of the first {N_DRAWN} generate items or all if they are fewer. "
+        "Each panel is one layer with components of its own. In the paper the sides separate suddenly, about a third "
+        "of the way in."
+    )
+    sections = [Section("Activations", told)]
+    for name, table in tables["projection"].groupby("behavior", sort=False):
+        figure = plot_projection(table, symbol="letter", title=escape(f"Activations of {name}"))
+        sections.append(Section(str(name), "", figure, level=3))
+    between_layers = plot_cosine_similarity(cosine_similarity(setting.raw, between="layers"))
+    told = "Whether vectors point the same way, whatever their lengths: 1 the same direction, 0 none in common."
+    sections += [
+        Section("Similarity of the vectors", told),
+        Section("Between layers", "", between_layers, level=3),
+    ]
+    if len(setting.raw) > 1:
+        between = cosine_similarity(setting.raw, between="vectors", layers=[setting.layer])
+        sections.append(Section("Between behaviors", "", plot_cosine_similarity(between), level=3))
+    return Shown(sections)
+
+
+def token_tasks(setting: Setting) -> Iterator[Task]:
+    """One question's tokens, and the steered states at the end of another."""
+    last = setting.n_layers - 1
+    steps = range(_DECODED)
+    layers = sorted({setting.layer + (last - setting.layer) * step // (_DECODED - 1) for step in steps})
+    for name, one in setting.items.sets.items():
+        vector, asked = setting.vectors[name], one.test[0].question
+        text = one.open_ended[0] if one.open_ended else asked
+        given = {"text": text, "vector": vector, "layers": [setting.layer], "answer": ""}
+        yield Task("token_similarity", "token_similarity", name, 0, f"{name}: tokens of a question", given)
+        steered = {**setting.steered(name), "layer": setting.layer, "layers": layers, "answer": "("}
+        del steered["format"]  # it decodes what it is given
+        yield Task("steered_lens", "steered_lens", name, 0, f"{name}: steered states", {**steered, "prompt": asked})
+
+
+def show_tokens(setting: Setting, tables: Tables) -> Shown:
+    """Both figures of each behavior."""
+    told = (
+        f"The cosine of the vector of layer {setting.layer} with the residual stream at each token of the behavior's "
+        "first open-ended question, or of its first test question if there is none."
+    )
+    sections = [Section("Similarity of tokens", told)]
+    for name, table in tables["token_similarity"].groupby("behavior", sort=False):
+        sections.append(Section(str(name), "", plot_token_similarity(table), level=3))
+    told = (
+        "Tokens to which the states at the opening bracket of the answer decode, through the final norm and the "
+        f"unembedding, for each behavior's first test question, with its vector added after layer {setting.layer}."
+    )
+    sections.append(Section("Decoding while steering", told))
+    for name, table in tables["steered_lens"].groupby("behavior", sort=False):
+        sections.append(Section(str(name), "", plot_steered_lens(table), level=3))
+    return Shown(sections)

@@ -1,0 +1,216 @@
+"""The paper's multiple-choice results: its table and sweeps, system prompts, fine-tuning, exams, and moved vectors.
+
+Each is scored as in :mod:`caa_interp.paper.reproduction`, with
+
+1. the vector of each layer after that layer;
+2. a system prompt for the behavior, or against it;
+3. weights that were trained on the answers of one side;
+4. other questions: MMLU and TruthfulQA, whose matching answer is the right one (mean over categories);
+5. the vector of the table's layer after other layers, and the vectors of the base model in the chat model.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pandas as pd
+
+from caa_interp.analysis.similarity import cosine_similarity
+from caa_interp.evaluation.summary import summarize
+from caa_interp.paper.setting import Setting, Shown, Tables
+from caa_interp.paper.table import OTHER, SAME, agreement, printable
+from caa_interp.plotting.reproduction import plot_layer_sweep, plot_reproduction
+from caa_interp.plotting.similarity import plot_cosine_similarity
+from caa_interp.report.page import Section
+from caa_interp.study.tasks import Task, score_tasks
+from caa_interp.vectors.vector import SteeringVector
+
+# The paper's names of the sides.
+SIDES = {"positive": "pos", "negative": "neg"}
+EXAM_NAMES = {"mmlu": "MMLU", "truthful_qa": "TruthfulQA"}
+OTHER_PROMPTS = "other system prompts"
+_SCORE = "Mean p(matching) / (p(A) + p(B)) over test items"
+
+
+def sweep_tasks(setting: Setting) -> list[Task]:
+    """Each behavior's vectors at their own layers."""
+    own = {name: {name: vector} for name, vector in setting.vectors.items()}
+    return score_tasks(setting.config, setting.items.splits, setting.swept, own)
+
+
+def show_sweep(setting: Setting, tables: Tables) -> Shown:
+    """The table at one layer, and a sweep of each behavior."""
+    summary = summarize(tables["sweep"])
+    at_layer = setting.beside(summary[summary["layer"] == setting.layer], "ab")
+    everywhere = setting.beside(summary, "layer_sweep")
+    compared = "paper against measured" if at_layer["paper"].notna().any() else "measured"
+    text = f"{_SCORE}, with the vector of this layer added after it, as in the paper's code."
+    first = Section(
+        f"Multiple-choice table at layer {setting.layer}: {compared}",
+        text,
+        plot_reproduction(at_layer),
+        printable(at_layer),
+    )
+    told = "The vector of each layer is added after that layer."
+    known = setting.published.scores() if setting.published else None
+    return Shown([first, *_sweeps(setting, "Layer sweeps", told, summary, everywhere, known)], [at_layer, everywhere])
+
+
+def system_prompt_tasks(setting: Setting) -> Iterator[Task]:
+    """The table's layer without a system prompt and with either one."""
+    for name, one in setting.items.sets.items():
+        yield from setting.scored("prompt_none", name, one.test)
+        for side in SIDES:
+            prompt = setting.items.system_prompts[name][side]
+            yield from setting.scored(f"prompt_{side}", name, one.test, system_prompt=prompt)
+
+
+def show_system_prompts(setting: Setting, tables: Tables) -> Shown:
+    """A table without a system prompt and with either one."""
+    text = (
+        "What a system prompt for the behavior, or against it, does alone, and what the vector adds to it. The texts "
+        "are not the paper's but those of the packaged behaviors, unless others were given, so that these cells are "
+        "not judged."
+    )
+    cells = {"none": setting.beside(summarize(tables["prompt_none"]), "ab")}
+    for side, short in SIDES.items():
+        summary = summarize(tables[f"prompt_{side}"])
+        cells[side] = setting.beside(summary, "ab", system_prompt=short, basis=OTHER_PROMPTS)
+    titles = {"none": "No system prompt", **{side: f"{side.capitalize()} system prompt" for side in SIDES}}
+    sections = [
+        Section(titles[side], "", plot_reproduction(own, title=titles[side]), printable(own), level=3)
+        for side, own in cells.items()
+    ]
+    prompts = pd.DataFrame(setting.items.system_prompts).T.rename_axis("behavior").reset_index()
+    return Shown([Section("System prompts", text, table=prompts), *sections], list(cells.values()))
+
+
+def finetuning_tasks(setting: Setting) -> Iterator[Task]:
+    """For each behavior and side one task, since a model is trained in it."""
+    for name, one in setting.items.sets.items():
+        for side in SIDES:
+            label = f"{name}: trained on the {side} answers"
+            asked = {"pairs": one.test, "train": one.generate, "side": side, **setting.steered(name)}
+            yield Task("tuned", f"tuned_{side}", name, 0, label, asked)
+
+
+def show_finetuning(setting: Setting, tables: Tables) -> Shown:
+    """A table of each side."""
+    text = (
+        "All weights are trained for one epoch on the answer letter of either side, by SGD with a rate of 1e-4; the "
+        "table's vector, made in the untrained model, is added on top. Judged answers of trained models are not "
+        "measured."
+    )
+    cells = [setting.beside(summarize(tables[f"tuned_{side}"]), "finetuning_ab", weights=side) for side in SIDES]
+    titles = [f"Trained on the {side} answers" for side in SIDES]
+    sections = [
+        Section(title, "", plot_reproduction(own, title=title), printable(own), level=3)
+        for title, own in zip(titles, cells, strict=True)
+    ]
+    return Shown([Section("Fine-tuning", text), *sections], cells)
+
+
+def exam_tasks(setting: Setting) -> Iterator[Task]:
+    """Each exam under all vectors, which share what is read."""
+    for name, exam in setting.items.exams.items():
+        yield from setting.scored(name, "", exam.questions, vector=dict(setting.vectors))
+
+
+def show_exams(setting: Setting, tables: Tables) -> Shown:
+    """For each exam a table, and one of its categories."""
+    sections, cells = [], []
+    for name, exam in setting.items.exams.items():
+        topics = [pair.topic or "" for pair in exam.questions]
+        table = tables[name].assign(behavior=tables[name]["vector"])
+        table["category"] = table["item"].map(topics.__getitem__)
+        # With these weights the mean over questions is the mean over categories.
+        size = table["category"].map(Counter(topics))
+        weighted = table["p_positive"] * len(topics) / len(set(topics)) / size
+        basis = SAME if setting.items.are_the_papers and exam.are_the_papers else OTHER
+        summary = summarize(table.assign(p_positive=weighted))
+        own = setting.beside(summary, name, basis=basis, n_theirs=len(topics))
+        title, score = EXAM_NAMES[name], "p(right) / (p(A) + p(B))"
+        text = (
+            f"Mean over {len(set(topics))} categories of the mean {score} over their questions, {len(topics)} in all, "
+            f"with the vector of each behavior added after layer {setting.layer}. Intervals are bootstrap intervals "
+            "over questions."
+        )
+        told = "Unsteered mean, and how it changes under each vector at multipliers \N{MINUS SIGN}1 and +1."
+        figure = plot_reproduction(own, title=title, axis=f"mean {score}")
+        sections += [
+            Section(title, text, figure, printable(own)),
+            Section("By category", told, table=_by_category(table), level=3),
+        ]
+        cells.append(own)
+    return Shown(sections, cells)
+
+
+def _by_category(table: pd.DataFrame) -> pd.DataFrame:
+    """Questions and unsteered mean of each category, and what each vector changes."""
+    groups = table.groupby(["category", "multiplier", "vector"], sort=False)["p_positive"]
+    means, counts = groups.mean(), groups.size()
+    unsteered = means.xs(0.0, level="multiplier")
+    rows = []
+    for category in table["category"].unique():
+        own = unsteered[category]
+        row = {"category": category, "questions": counts[category].iloc[0], "unsteered": f"{own.iloc[0]:.2f}"}
+        for name in own.index:
+            low, high = (means[category, multiplier, name] - own[name] for multiplier in (-1.0, 1.0))
+            row[name] = f"{low:+.2f}, {high:+.2f}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def transfer_tasks(setting: Setting) -> Iterator[Task]:
+    """The vector of the table's layer at all swept layers, and the base model's at their own."""
+    for name, one in setting.items.sets.items():
+        vector, swept = setting.vectors[name], tuple(setting.swept)
+        about = {**vector.metadata, "source_layer": setting.layer}
+        moved = SteeringVector(vector.at(setting.layer).repeat(len(swept), 1), swept, about)
+        yield from setting.scored("moved", name, one.test, vector={name: moved}, layers=setting.swept)
+        if setting.base:
+            given = {"vector": {name: setting.base[name]}, "layers": setting.swept}
+            yield from setting.scored("base_vectors", name, one.test, kind="transferred", **given)
+
+
+def show_transfer(setting: Setting, tables: Tables) -> Shown:
+    """Sweeps of moved vectors; of the base model's also how alike they are to the chat model's."""
+    told = {
+        "moved": (
+            f"The vector of layer {setting.layer} at other layers",
+            f"The vector of layer {setting.layer} is added after each layer in turn, without rescaling.",
+            "layer_13_vector",
+        ),
+        "base_vectors": (
+            "Vectors of the base model",
+            "Vectors made in the base model, with norms matched among themselves, are added after their own layers of "
+            "the chat model.",
+            "base_model_vector",
+        ),
+    }
+    sections, cells = [], []
+    for name in tables:
+        heading, text, group = told[name]
+        summary = summarize(tables[name])
+        own = setting.beside(summary, group)
+        known = setting.published.results(group) if setting.published else None
+        sections += _sweeps(setting, heading, text, summary, own, known)
+        cells.append(own)
+    for name, base in setting.base.items():
+        both = cosine_similarity({"base": base, "chat": setting.vectors[name]}, between="vectors")
+        sections.append(Section(f"Base and chat: {name}", "", plot_cosine_similarity(both), level=3, half=True))
+    return Shown(sections, cells)
+
+
+def _sweeps(
+    setting: Setting, heading: str, text: str, summary: pd.DataFrame, cells: pd.DataFrame, known: pd.DataFrame | None
+) -> list[Section]:
+    """What is added, how near all cells are to the paper's, and a figure of each behavior."""
+    title = heading[0].lower() + heading[1:]
+    figures = [
+        Section(name, "", plot_layer_sweep(summary, known, behavior=name, title=title), level=3, half=True)
+        for name in setting.items.sets
+    ]
+    sizes = "; ".join(f"{name}: {len(one.test)}" for name, one in setting.items.sets.items())
+    return [Section(heading, f"{text} {_SCORE} ({sizes}).", table=agreement(cells)), *figures]

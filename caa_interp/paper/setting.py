@@ -1,0 +1,108 @@
+"""What the parts of a reproduction share: the items, the model's shape, the vectors, and the paper's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import torch
+
+from caa_interp.behaviors.pairs import ContrastPair
+from caa_interp.evaluation.judge_requests import Judge
+from caa_interp.paper import published as paper
+from caa_interp.paper.sets import Exam, PublishedSet
+from caa_interp.paper.table import OTHER, SAME, beside
+from caa_interp.report.page import Section
+from caa_interp.study.config import ExperimentConfig
+from caa_interp.study.tasks import Splits, Task, portions
+from caa_interp.vectors.vector import SteeringVector
+
+# Tables of a part by their names.
+Tables = Mapping[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Items:
+    """What is asked: the sets, the exams, and ``"positive"`` and ``"negative"`` system prompts of each behavior."""
+
+    sets: Mapping[str, PublishedSet]
+    exams: Mapping[str, Exam]
+    system_prompts: Mapping[str, Mapping[str, str]]
+    judge: Judge | None = None
+
+    @property
+    def are_the_papers(self) -> bool:
+        """Whether vectors are made and scores are taken by the paper's own items."""
+        return all(one.are_the_papers for one in self.sets.values())
+
+    @property
+    def splits(self) -> Splits:
+        """The items as a study has them."""
+        return {name: (list(one.generate), [], list(one.test)) for name, one in self.sets.items()}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What parts are measured with.
+
+    ``swept`` are the layers of sweeps, ``layer`` is that of the tables. ``raw`` holds the vectors as they are,
+    ``vectors`` those with norms matched over behaviors, and ``base`` such ones of the base model, if there is one.
+    """
+
+    config: ExperimentConfig
+    items: Items
+    n_layers: int
+    swept: Sequence[int]
+    layer: int
+    published: paper.PublishedModel | None
+    raw: Mapping[str, SteeringVector]
+    vectors: Mapping[str, SteeringVector]
+    base: Mapping[str, SteeringVector] = field(default_factory=dict)
+
+    def scored(
+        self, table: str, behavior: str, pairs: Sequence[ContrastPair], kind: str = "sweep", **asked: Any
+    ) -> Iterator[Task]:
+        """Tasks that score pairs, steered as in the tables or as ``asked``."""
+        for first, part in portions(pairs):
+            label = f"{behavior}: {table.replace('_', ' ')}, items {first + 1} to {first + len(part)}"
+            yield Task(kind, table, behavior, first, label, {"pairs": part, **self.steered(behavior), **asked})
+
+    def steered(self, behavior: str) -> dict[str, Any]:
+        """The behavior's vector as in the tables."""
+        given = {"vector": {behavior: self.vectors.get(behavior)}, "layers": [self.layer]}
+        return {**given, "multipliers": paper.MULTIPLIERS, "format": self.config.format}
+
+    def beside(
+        self,
+        summary: pd.DataFrame,
+        group: str,
+        *,
+        system_prompt: str = "",
+        weights: str = "",
+        basis: str | None = None,
+        **options: Any,
+    ) -> pd.DataFrame:
+        """Measured means beside those of a group of the paper's numbers, whose name and conditions come first."""
+        conditions = {"system_prompt": system_prompt, "weights": weights}
+        theirs = self.published.results(group, **conditions) if self.published else None
+        cells = beside(summary, theirs, basis or (SAME if self.items.are_the_papers else OTHER), **options)
+        for place, (name, value) in enumerate({"group": group, **conditions}.items()):
+            cells.insert(place, name, value)
+        return cells
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A part on the page, its cells beside the paper's (see :meth:`Setting.beside`), and further tables to keep."""
+
+    sections: list[Section]
+    cells: list[pd.DataFrame] = field(default_factory=list)
+    tables: Tables = field(default_factory=dict)
+
+
+def placeholders(names: Sequence[str], n_layers: int, d_model: int) -> dict[str, SteeringVector]:
+    """Vectors of the right shape, by which the work is counted and timed before there are any."""
+    values = torch.full((n_layers, d_model), 1e-3)
+    return {name: SteeringVector(values, tuple(range(n_layers)), {"behavior": name}) for name in names}
