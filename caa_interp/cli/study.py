@@ -165,6 +165,13 @@ def reproduce(
     base: Annotated[
         str | None, typer.Option(help="The chat model's base model, whose vectors are added in the chat model.")
     ] = None,
+    system_prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help='JSON, {behavior: {"positive": text, "negative": text}}; default: those of the packaged behaviors.',
+        ),
+    ] = None,
     judge: Annotated[
         str | None,
         typer.Option(
@@ -188,7 +195,7 @@ def reproduce(
     from caa_interp.paper import published as paper
 
     asked: dict[str, Any] = {"behaviors": behaviors or paper.BEHAVIORS, "layers": layers, "dtype": dtype}
-    asked |= {"model_name": model, "base_name": base, "parts": parts}
+    asked |= {"model_name": model, "base_name": base, "parts": parts, "system_prompts": system_prompts}
     asked["judge"] = None if judge is None else OpenAIJudge(judge)
     if check:
         from caa_interp.paper.estimate import estimate_reproduction

@@ -1,3 +1,4 @@
+from .estimate import estimate_reproduction as estimate_reproduction
 from .published_numbers import numbers as numbers
 from .reproduction import reproduce as reproduce
 from .sets import read_published_sets as read_published_sets

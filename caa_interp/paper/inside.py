@@ -29,7 +29,7 @@ _DECODED = 6  # layers whose states are decoded
 def geometry_tasks(setting: Setting) -> Iterator[Task]:
     """The activations of each behavior."""
     n = setting.n_layers
-    layers = sorted({n // 6, n // 4, n // 3, setting.layer, 2 * n // 3})
+    layers = sorted({n // 6, n // 4, n // 3, setting.layer, n // 2, 2 * n // 3})
     asked = {"layers": layers, "format": setting.config.format, "system_prompt": None}
     for name, one in setting.items.sets.items():
         given = {"behavior": name, "pairs": one.generate[:N_DRAWN], **asked}

@@ -54,7 +54,7 @@ def show_sweep(setting: Setting, tables: Tables) -> Shown:
     )
     told = "The vector of each layer is added after that layer."
     known = setting.published.scores() if setting.published else None
-    return Shown([first, *_sweeps(setting, "Layer sweeps", told, summary, everywhere, known)], [at_layer, everywhere])
+    return Shown([first, *_sweeps(setting, "Layer sweep", told, summary, everywhere, known)], [at_layer, everywhere])
 
 
 def system_prompt_tasks(setting: Setting) -> Iterator[Task]:
@@ -70,8 +70,7 @@ def show_system_prompts(setting: Setting, tables: Tables) -> Shown:
     """A table without a system prompt and with either one."""
     text = (
         "What a system prompt for the behavior, or against it, does alone, and what the vector adds to it. The texts "
-        "are not the paper's but those of the packaged behaviors, unless others were given, so that these cells are "
-        "not judged."
+        "below need not be the paper's, which its data do not hold, so that no agreement is claimed of these cells."
     )
     cells = {"none": setting.beside(summarize(tables["prompt_none"]), "ab")}
     for side, short in SIDES.items():
@@ -204,13 +203,19 @@ def show_transfer(setting: Setting, tables: Tables) -> Shown:
 
 
 def _sweeps(
-    setting: Setting, heading: str, text: str, summary: pd.DataFrame, cells: pd.DataFrame, known: pd.DataFrame | None
+    setting: Setting,
+    heading: str,
+    text: str,
+    summary: pd.DataFrame,
+    cells: pd.DataFrame,
+    known: pd.DataFrame | None,
 ) -> list[Section]:
     """What is added, how near all cells are to the paper's, and a figure of each behavior."""
     title = heading[0].lower() + heading[1:]
+    near = agreement(cells)
     figures = [
         Section(name, "", plot_layer_sweep(summary, known, behavior=name, title=title), level=3, half=True)
         for name in setting.items.sets
     ]
     sizes = "; ".join(f"{name}: {len(one.test)}" for name, one in setting.items.sets.items())
-    return [Section(heading, f"{text} {_SCORE} ({sizes}).", table=agreement(cells)), *figures]
+    return [Section(heading, f"{text} {_SCORE} ({sizes}).", table=near if len(near) else None), *figures]

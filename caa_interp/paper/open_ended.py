@@ -34,10 +34,12 @@ def answer_tasks(setting: Setting) -> Iterator[Task]:
 def show_answers(setting: Setting, tables: Tables) -> Shown:
     """Judged means, and the answers to the first questions."""
     table = tables["answers"]
-    shown = answers(Results({"answers": table[table["item"] < N_SHOWN]}, {}, 0))
+    outermost = table["multiplier"].isin([-2.0, 0.0, 2.0])
+    _, *shown = answers(Results({"answers": table[outermost & (table["item"] < N_SHOWN)]}, {}, 0))
     text = (
         f"Answers to open-ended questions, with the vector added after layer {setting.layer}. All are in "
-        f"tables/answers.parquet, the first {N_SHOWN} of each behavior below."
+        f"tables/answers.parquet; below are those to the first {N_SHOWN} questions of each behavior, unsteered and at "
+        f"the outermost multipliers. […] marks one that was cut at {paper.MAX_NEW_TOKENS} tokens."
     )
     judge = setting.items.judge
     if judge is None:

@@ -20,8 +20,9 @@ from typing import Any
 
 import pandas as pd
 
-from caa_interp.behaviors.behavior import load_behavior
+from caa_interp.behaviors.behavior import load_behavior, parse_json, read_text
 from caa_interp.errors import InputError
+from caa_interp.evaluation.baselines import SIDES
 from caa_interp.evaluation.judge_requests import Judge
 from caa_interp.files import write_atomically
 from caa_interp.models.access import check_layers
@@ -53,6 +54,7 @@ def reproduce(
     behaviors: Sequence[str] = paper.BEHAVIORS,
     layers: Sequence[int] | None = None,
     parts: Sequence[str] | None = None,
+    system_prompts: str | Path | None = None,
     judge: Judge | None = None,
     dtype: str | None = None,
     progress: bool = False,
@@ -85,6 +87,9 @@ def reproduce(
         layers, and of the base model), ``"geometry"`` (activations, cosines) and ``"tokens"`` (similarity of tokens,
         steered states). Default: what needs no training, which is all but ``"finetuning"``, as far as the data have
         what a part needs. No part needs a key.
+    system_prompts
+        JSON file ``{behavior: {"positive": text, "negative": text}}``, of any of the behaviors. Default: the packaged
+        behaviors' own, since the paper's texts are not in its data. Their cells are not judged.
     judge
         Rates the open-ended answers from 0 to 10, see :func:`caa_interp.judge_answers`. Default: they have no scores.
     progress
@@ -106,11 +111,12 @@ def reproduce(
 
     Notes
     -----
-    System prompts are those of the packaged behaviors, rubrics too: the paper's texts are not in its data.
+    Rubrics are those of the packaged behaviors, and turned around where a set's matching answer is their negative one,
+    as for the paper's survival-instinct; packaged system prompts are, too.
     """
-    items = read_items(data, behaviors, judge)
+    items = read_items(data, behaviors, judge, system_prompts)
     names, left = choose_parts(parts, items)
-    _check_table_layer(paper.published_model(model_name), layers)
+    check_table_layer(paper.published_model(model_name), layers)
     folder = Path(folder)
     config = config_of(model_name, dtype)
     store = ShardStore(folder / "shards", shard_cache(), say)
@@ -134,7 +140,8 @@ def reproduce(
     _keep(folder, {"comparison": comparison})
     notes = _notes(comparison, setting, left)
     for rows in _groups(comparison):
-        say("\n" + _title(rows) + "\n" + _told(rows).to_string(index=False) + "\n")
+        if len(told := _told(rows)):
+            say(f"\n{_title(rows)}\n{told.to_string(index=False)}\n")
     for note in notes:
         say(note)
     title = f"Rimsky et al. 2024, measured again on {engine.facts['id']}"
@@ -144,15 +151,31 @@ def reproduce(
     return comparison
 
 
-def read_items(data: str | Path, behaviors: Sequence[str], judge: Judge | None = None) -> Items:
-    """What is asked of the model; survival-instinct may point the other way than its packaged behavior."""
+def read_items(
+    data: str | Path, behaviors: Sequence[str], judge: Judge | None = None, system_prompts: str | Path | None = None
+) -> Items:
+    """What is asked of the model."""
     sets = read_published_sets(data, behaviors)
-    prompts = {}
+    prompts: dict[str, Mapping[str, str]] = {}
     for name, one in sets.items():
         own = load_behavior(name).system_prompts
-        sides = ("negative", "positive") if one.turned else ("positive", "negative")
-        prompts[name] = dict(zip(("positive", "negative"), (own[side] for side in sides), strict=True))
+        prompts[name] = {"positive": own["negative"], "negative": own["positive"]} if one.turned else own
+    if system_prompts is not None:
+        prompts |= _read_prompts(Path(system_prompts), list(sets))
     return Items(sets, read_exams(data), prompts, judge)
+
+
+def _read_prompts(path: Path, behaviors: Sequence[str]) -> dict[str, Mapping[str, str]]:
+    what = f"system_prompts: {path}"
+    given = parse_json(read_text(path, what), what)
+    for name, own in given.items() if isinstance(given, dict) else [(None, given)]:
+        texts = [own.get(side) for side in SIDES] if isinstance(own, dict) else []
+        if name not in behaviors or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise InputError(
+                f"{what}: {name or own!r}; the file must be an object that holds, for one or more of "
+                f"{', '.join(behaviors)}, an object with texts 'positive' and 'negative'."
+            )
+    return given
 
 
 def config_of(model_name: str, dtype: str | None) -> ExperimentConfig:
@@ -183,7 +206,8 @@ def planned_tasks(setting: Setting, names: Sequence[str]) -> dict[str, list[Task
     return {"vectors": [*vectors, *vectors[:base]]} | {name: list(PARTS[name].tasks(setting)) for name in names}
 
 
-def _check_table_layer(published: paper.PublishedModel | None, layers: Sequence[int] | None) -> None:
+def check_table_layer(published: paper.PublishedModel | None, layers: Sequence[int] | None) -> None:
+    """Raise :class:`InputError` unless the layer of the paper's table is among those to sweep."""
     if published and layers is not None and published.layer not in layers:
         raise InputError(
             f"layers: {list(layers)}; the paper's table of {published.name} is at layer {published.layer}. Add it."
@@ -194,7 +218,7 @@ def _layers(
     facts: Mapping[str, Any], published: paper.PublishedModel | None, layers: Sequence[int] | None
 ) -> tuple[list[int], int]:
     """Layers to sweep, and that of the table."""
-    _check_table_layer(published, layers)
+    check_table_layer(published, layers)
     depth, width = facts["n_layers"], facts["d_model"]
     if published and (depth, width) != (published.n_layers, published.d_model):
         raise InputError(
