@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 import caa_interp as caa
 from caa_interp import cli
-from caa_interp.paper import published as paper, reproduction
+from caa_interp.paper import published as paper, setting
 from caa_interp.paper.reproduction import reproduce
 from caa_interp.paper.sets import read_published_sets
-from caa_interp.paper.table import STEERED_MEAN, STEERED_MOST, claims, compare, printable
+from caa_interp.paper.table import STEERED_MEAN, STEERED_MOST, beside, claims, compare, printable
 from caa_interp.plotting.reproduction import plot_layer_sweep, plot_reproduction
 from caa_interp.study import worker
 from tests.unit.paper.conftest import TWO, items, write_sets
@@ -263,8 +263,9 @@ def test_the_printed_table_of_another_model():
 
 def test_it_measures_what_the_parts_measure(tmp_path, data, done, tiny_folder, tiny_llama):
     lines: list[str] = []
-    options = {"model_name": str(tiny_folder), "behaviors": TWO, "layers": [1, 3]}
-    found = reproduce(tmp_path / "out", data, **options, say=lines.append)
+    options = {"model_name": str(tiny_folder), "behaviors": TWO, "layers": [1, 3], "parts": ["sweep"]}
+    whole = reproduce(tmp_path / "out", data, **options, say=lines.append)
+    found = whole[whole["group"] == "ab"]
     sets = read_published_sets(data, TWO)
     raw = {name: caa.extract_vector(tiny_llama, one.generate) for name, one in sets.items()}
     for name, one in sets.items():
@@ -279,25 +280,24 @@ def test_it_measures_what_the_parts_measure(tmp_path, data, done, tiny_folder, t
         for multiplier in paper.MULTIPLIERS:
             table = caa.sweep(tiny_llama, matched, one.test, layers=1, multipliers=[multiplier])
             assert own.loc[multiplier, "measured"] == pytest.approx(table["p_positive"].mean(), abs=1e-5)
-    assert found["n"].eq(4).all()
-    assert found["paper"].isna().all()
+    assert whole["n"].eq(4).all()
+    assert whole["paper"].isna().all()
+    assert whole["group"].value_counts().to_dict() == {"ab": 2 * 3, "layer_sweep": 2 * 2 * 3}
     assert "There are no published numbers for this model, so nothing is compared." in lines
     assert any("survival-instinct 3/4 (paper: 903/50), refusal 3/4 (paper: 408/50)" in line for line in lines)
-    summary = pd.read_parquet(tmp_path / "out" / "tables" / "summary.parquet")
-    assert len(summary) == 2 * 2 * 3
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out" / "tables" / "comparison.parquet"), found)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out" / "tables" / "comparison.parquet"), whole)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "There are no published numbers for this model" in page
     assert "tolerance (" not in page
-    assert page.count("<h2") == 3
+    assert (page.count("<h2"), page.count("<h3")) == (2, 2)
     assert "tiny-llama" in page
 
 
 def test_nothing_is_computed_twice(tmp_path, data, done, tiny_folder):
     def measure(layers):
         done.clear()
-        options = {"model_name": str(tiny_folder), "behaviors": TWO, "layers": layers, "say": lambda _: None}
-        found = reproduce(tmp_path / "out", data, **options)
+        options = {"model_name": str(tiny_folder), "behaviors": TWO, "layers": layers, "parts": ["sweep"]}
+        found = reproduce(tmp_path / "out", data, **options, say=lambda _: None)
         return found, Counter(done)["vectors"], Counter(done)["sweep"]
 
     first, *counts = measure([1])
@@ -323,8 +323,8 @@ def test_another_model_of_the_same_name_or_other_code_make_everything_again(
 ):
     model = tmp_path / "tiny-llama"
     shutil.copytree(tiny_folder, model)
-    options = {"model_name": str(model), "behaviors": ["refusal"], "layers": [1], "say": lambda _: None}
-    measure = partial(reproduce, tmp_path / "out", data, **options)
+    options = {"model_name": str(model), "behaviors": ["refusal"], "layers": [1], "parts": ["sweep"]}
+    measure = partial(reproduce, tmp_path / "out", data, **options, say=lambda _: None)
     measure()
     measure()
     assert done == ["load", "vectors", "sweep", "load"]
@@ -339,7 +339,8 @@ def test_another_model_of_the_same_name_or_other_code_make_everything_again(
 
 
 def test_a_run_that_is_killed_goes_on(tmp_path, data, done, tiny_folder, monkeypatch):
-    options = {"model_name": str(tiny_folder), "behaviors": TWO, "layers": [1], "say": lambda _: None}
+    options = {"model_name": str(tiny_folder), "behaviors": TWO, "layers": [1], "parts": ["sweep"]}
+    options["say"] = lambda _: None
     whole = reproduce(tmp_path / "whole", data, **options)
     monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "another cache"))
     work = worker.work
@@ -361,7 +362,8 @@ def test_a_run_that_is_killed_goes_on(tmp_path, data, done, tiny_folder, monkeyp
 
 def test_with_published_numbers(tmp_path, done, tiny_folder, published):
     data, lines = write_sets(tmp_path / "all", paper.BEHAVIORS, 2, 2), []
-    found = reproduce(tmp_path / "out", data, model_name=str(tiny_folder), say=lines.append)
+    whole = reproduce(tmp_path / "out", data, model_name=str(tiny_folder), parts=["sweep"], say=lines.append)
+    found = whole[whole["group"] == "ab"]
     assert found["layer"].eq(2).all()
     assert found["paper"].eq(0.5).all()
     assert found["within"].notna().all()
@@ -373,12 +375,15 @@ def test_with_published_numbers(tmp_path, done, tiny_folder, published):
     assert "Multiple-choice table at layer 2: paper against measured" in page
     assert said in page
     assert "tolerance (other items)" in page
-    assert len(pd.read_parquet(tmp_path / "out" / "tables" / "summary.parquet")) == 7 * 4 * 3
+    swept = whole[whole["group"] == "layer_sweep"]
+    assert len(swept) == 7 * 4 * 3
+    assert swept["paper"].isna().all()
 
 
 def test_some_behaviors_say_that_the_unit_is_another(tmp_path, data, done, tiny_folder, published):
     lines: list[str] = []
-    reproduce(tmp_path / "out", data, model_name=str(tiny_folder), behaviors=TWO, layers=[2], say=lines.append)
+    options = {"model_name": str(tiny_folder), "behaviors": TWO, "layers": [2], "parts": ["sweep"]}
+    reproduce(tmp_path / "out", data, **options, say=lines.append)
     assert any("Norms are matched over 2 of the paper's 7 behaviors" in line for line in lines)
 
 
@@ -424,6 +429,11 @@ def test_the_command_explains_itself():
         "--layers",
         "--dtype",
         "--strict",
+        "--parts",
+        "--base",
+        "--judge",
+        "--system-prompts",
+        "--check",
         "Example: caa-interp reproduce",
     ):
         assert word in shown
@@ -439,8 +449,9 @@ def test_strict_ends_with_code_3(tmp_path, data, done, tiny_folder, monkeypatch,
         table = made_up(numbers)
         monkeypatch.setattr(paper, "MODELS", (TINY,))
         monkeypatch.setattr("caa_interp.paper.published_numbers.numbers", lambda: table)
-        monkeypatch.setattr(reproduction, "compare", lambda summary, *a, **k: compare(widened(summary), *a, **k))
+        monkeypatch.setattr(setting, "beside", lambda summary, *a, **k: beside(widened(summary), *a, **k))
     options = ["--data", data, "--model", tiny_folder, "--behaviors", "refusal, survival-instinct", "--layers", "1,2"]
+    options += ["--parts", "sweep"]
     result = run(tmp_path / "out", *options, *["--strict"] * strict)
     assert result.exit_code == code, result.output
     assert (": NO." in result.stdout) == (numbers == (2.0, 2.0, 2.0))
@@ -527,8 +538,8 @@ def test_figures_refuse_what_they_cannot_show():
     found = compared(summary, model=None)
     with pytest.raises(caa.InputError, match=r"behavior: 'optimism' is not in the table; it holds \['coord"):
         plot_layer_sweep(summary, None, behavior="optimism")
-    with pytest.raises(caa.InputError, match=r"table: multiplier 2; the paper's table has -1, 0, 1\."):
-        plot_reproduction(found.replace({"multiplier": {1.0: 2.0}}))
+    with pytest.raises(caa.InputError, match=r"table: multiplier 3; the paper's table has -2, -1.5, -1, 0, 1, 1.5, 2\."):
+        plot_reproduction(found.replace({"multiplier": {1.0: 3.0}}))
     with pytest.raises(
         caa.InputError, match=r"columns \['paper'\] are missing; give the result of caa_interp\.paper\.reproduce"
     ):
