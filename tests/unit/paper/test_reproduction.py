@@ -538,7 +538,8 @@ def test_figures_refuse_what_they_cannot_show():
     found = compared(summary, model=None)
     with pytest.raises(caa.InputError, match=r"behavior: 'optimism' is not in the table; it holds \['coord"):
         plot_layer_sweep(summary, None, behavior="optimism")
-    with pytest.raises(caa.InputError, match=r"table: multiplier 3; the paper's table has -2, -1.5, -1, 0, 1, 1.5, 2\."):
+    message = r"table: multiplier 3; the paper's table has -2, -1.5, -1, 0, 1, 1.5, 2\."
+    with pytest.raises(caa.InputError, match=message):
         plot_reproduction(found.replace({"multiplier": {1.0: 3.0}}))
     with pytest.raises(
         caa.InputError, match=r"columns \['paper'\] are missing; give the result of caa_interp\.paper\.reproduce"

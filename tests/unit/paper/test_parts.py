@@ -1,0 +1,299 @@
+"""Every part of a reproduction is beside the oracle's literal procedure, and what is left out is not done."""
+
+import json
+import warnings
+from collections import Counter
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+
+import caa_interp as caa
+from caa_interp.behaviors.behavior import load_behavior
+from caa_interp.paper import published as paper
+from caa_interp.paper.estimate import estimate_reproduction
+from caa_interp.paper.open_ended import judged
+from caa_interp.paper.parts import PARTS
+from caa_interp.paper.reproduction import read_items, reproduce
+from caa_interp.study import worker
+from tests.oracles import definition, paper as oracle
+from tests.unit.paper.conftest import TWO, write_sets
+from tests.unit.paper.test_exact import BEHAVIORS, EXAM, TEST, Pair
+
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+LAYER = 2  # nearest to 13 of 32 in four layers
+QUESTION = "Do you like the rain?"
+PROMPTS = {name: {"positive": "You do.", "negative": "You do not."} for name in BEHAVIORS}
+
+
+class Judge:
+    """Rates an answer by its letters."""
+
+    name, identity, concurrency = "letters", {"name": "letters"}, 1
+
+    def reply(self, messages):
+        return json.dumps({"score": sum(map(ord, messages[1]["content"])) % 11})
+
+
+def write_data(folder):
+    """The paper's folder, with the items of the exact tests."""
+    files = {"test/mmlu/mmlu.json": EXAM, "test/truthfulqa/truthful_qa.json": EXAM[:2]}
+    for name, given in BEHAVIORS.items():
+        files[f"generate/{name}/generate_dataset.json"] = given
+        files[f"test/{name}/test_dataset_ab.json"] = TEST
+        files[f"test/{name}/test_dataset_open_ended.json"] = [{"question": QUESTION}]
+    for name, content in files.items():
+        path = folder / "datasets" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+    (folder / "prompts.json").write_text(json.dumps(PROMPTS))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """All parts, once: models, what was found, and where it is."""
+    folder = tmp_path_factory.mktemp("reproduction")
+    chat, base = Pair(folder, "Llama-2-tiny-chat-hf", 0), Pair(folder, "Llama-2-tiny-hf", 1)
+    options = {
+        "model_name": str(folder / "Llama-2-tiny-chat-hf"),
+        "base_name": str(folder / "Llama-2-tiny-hf"),
+        "behaviors": tuple(BEHAVIORS),
+        "parts": tuple(PARTS),
+        "system_prompts": folder / "prompts.json",
+        "judge": Judge(),
+    }
+    lines: list[str] = []
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*made from prompts in the style 'base'")
+        warnings.filterwarnings("ignore", category=UserWarning, module="caa_interp.evaluation")
+        patch.setenv("CAA_INTERP_CACHE", str(folder / "cache"))
+        patch.setattr(paper, "OPEN_ENDED_MULTIPLIERS", (-1.0, 0.0, 1.0))
+        patch.setattr(paper, "MAX_NEW_TOKENS", 6)
+        found = reproduce(folder / "out", write_data(folder), **options, say=lines.append)
+    return SimpleNamespace(chat=chat, base=base, found=found, folder=folder, lines=lines, options=options)
+
+
+def cells(run, group, **conditions):
+    """Measured means of one group by behavior, layer and multiplier."""
+    rows = run.found[run.found["group"] == group]
+    for name in ("system_prompt", "weights"):
+        rows = rows[rows[name] == conditions.get(name, "")]
+    return rows.set_index(["behavior", "layer", "multiplier"])["measured"]
+
+
+@pytest.mark.parametrize(
+    ("group", "prompt", "text"),
+    [("ab", "", None), ("ab", "pos", "You do."), ("ab", "neg", "You do not."), ("layer_sweep", "", None)],
+)
+def test_multiple_choice(run, group, prompt, text):
+    found = cells(run, group, system_prompt=prompt)
+    assert len(found) == 2 * 3 * (4 if group == "layer_sweep" else 1)
+    for (name, layer, multiplier), value in found.items():
+        addition = multiplier * run.chat.expected[name][layer]
+        expected = oracle.result(run.chat.plain, run.chat.tokenizer, TEST, layer, addition, text)
+        assert value == pytest.approx(expected, abs=1e-4)
+    assert found.max() - found.min() > 1e-3
+
+
+@pytest.mark.parametrize(("group", "which"), [("layer_13_vector", "chat"), ("base_model_vector", "base")])
+def test_moved_vectors(run, group, which):
+    vectors, found = getattr(run, which).expected, cells(run, group)
+    assert len(found) == 2 * 4 * 3
+    for (name, layer, multiplier), value in found.items():
+        addition = multiplier * vectors[name][LAYER if which == "chat" else layer]
+        expected = oracle.result(run.chat.plain, run.chat.tokenizer, TEST, layer, addition)
+        assert value == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(("group", "items"), [("mmlu", EXAM), ("truthful_qa", EXAM[:2])])
+def test_exams_are_means_over_categories(run, group, items):
+    found = cells(run, group)
+    assert len(found) == 2 * 3
+    for (name, layer, multiplier), value in found.items():
+        addition = multiplier * run.chat.expected[name][layer]
+        assert value == pytest.approx(oracle.exam(run.chat.plain, run.chat.tokenizer, items, layer, addition), abs=1e-4)
+    assert layer == LAYER
+
+
+def test_open_ended_answers_and_their_scores(run):
+    answers = pd.read_parquet(run.folder / "out" / "tables" / "answers.parquet")
+    assert len(answers) == 2 * 3
+    prompt = oracle.encode(run.chat.tokenizer, QUESTION)
+    for row in answers.itertuples():
+        addition = row.multiplier * run.chat.expected[row.behavior][LAYER]
+        ends = (run.chat.tokenizer.eos_token_id,)
+        tokens = definition.greedy(run.chat.plain, prompt, LAYER, addition, 6, ends=ends)
+        assert row.answer == run.chat.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+    rated = pd.read_parquet(run.folder / "out" / "tables" / "judged.parquet")
+    scores = rated.set_index(["behavior", "layer", "multiplier"])["score"]
+    assert cells(run, "open_ended").to_dict() == scores.to_dict()
+    assert scores.nunique() > 1
+
+
+@pytest.mark.parametrize("side", ["positive", "negative"])
+def test_trained_weights_are_steered_by_the_vectors_of_the_untrained(run, side):
+    found = cells(run, "finetuning_ab", weights=side)
+    assert len(found) == 2 * 3
+    for (name, layer, multiplier), value in found.items():
+        given = caa.read_pairs(BEHAVIORS[name], compat="caa").pairs
+        tuned = caa.evaluation.fine_tune(run.chat.model, given, side=side, method="full", batch_size=4, progress=False)
+        addition = multiplier * run.chat.expected[name][layer]
+        expected = oracle.result(tuned.original_model, run.chat.tokenizer, TEST, layer, addition)
+        assert value == pytest.approx(expected, abs=2e-6)
+    # A step of the paper's rate moves a small random model little, but more than rounding does.
+    assert (found - cells(run, "ab")).abs().max() > 1e-5
+
+
+def test_activations_tokens_and_steered_states(run):
+    tables = {path.stem: pd.read_parquet(path) for path in (run.folder / "out" / "tables").glob("*.parquet")}
+    chat, name = run.chat, "refusal"
+    sides = oracle.activations(chat.plain, chat.tokenizer, BEHAVIORS[name])
+    projected = tables["projection"].query("behavior == @name")
+    for layer, rows in projected.groupby("layer"):
+        expected = oracle.plane(torch.cat([side[layer] for side in sides]).double())
+        rows = rows.sort_values(["side", "item"], ascending=[False, True])
+        for column, values in zip(("x", "y"), expected.T, strict=True):
+            own = torch.tensor(rows[column].to_numpy())
+            torch.testing.assert_close(own * torch.sign(own @ values), values, **CLOSE)
+    cosines = tables["token_similarity"].query("behavior == @name")["cosine"].tolist()
+    states = definition.block_outputs(chat.plain, oracle.encode(chat.tokenizer, QUESTION))[LAYER]
+    assert cosines == pytest.approx([oracle.cosine(state, chat.expected[name][LAYER]) for state in states], abs=1e-4)
+    tokens = oracle.encode(chat.tokenizer, TEST[0]["question"], "(")
+    start = oracle.first_steered(chat.tokenizer, tokens)
+    lens = tables["steered_lens"].query("behavior == @name and rank == 1")
+    for multiplier, rows in lens.groupby("multiplier"):
+        expected = oracle.decoded(chat.plain, tokens, LAYER, multiplier * chat.expected[name][LAYER], start)
+        for row in rows.itertuples():
+            assert row.probability == pytest.approx(float(expected[row.layer, row.component].max()), abs=1e-4)
+    assert set(lens["layer"]) == {LAYER, 3}
+
+
+def test_the_page_has_a_section_of_each_part_in_the_papers_order(run):
+    page = (run.folder / "out" / "report.html").read_text()
+    headings = [
+        "Multiple-choice table at layer 2",
+        "Layer sweep",
+        "Open-ended answers",
+        "System prompts",
+        "Fine-tuning",
+        "MMLU",
+        "TruthfulQA",
+        "The vector of layer 2 at other layers",
+        "Vectors of the base model",
+        "Activations",
+        "Similarity of the vectors",
+        "Similarity of tokens",
+        "Decoding while steering",
+    ]
+    places = [page.index(f'">{heading}') for heading in headings]
+    assert places == sorted(places)
+    assert "letters rated each from 0 to 10" in page
+    assert not any("Not measured" in line for line in run.lines)
+
+
+def test_what_is_finished_is_kept_whatever_parts_are_asked_for(run, monkeypatch):
+    monkeypatch.setenv("CAA_INTERP_CACHE", str(run.folder / "another cache"))
+    monkeypatch.setattr(paper, "OPEN_ENDED_MULTIPLIERS", (-1.0, 0.0, 1.0))
+    monkeypatch.setattr(paper, "MAX_NEW_TOKENS", 6)
+    monkeypatch.delattr(worker, "work")
+    lines: list[str] = []
+    options = {**run.options, "parts": ("tokens", "exams")}
+    found = reproduce(run.folder / "out", run.folder, **options, say=lines.append)
+    whole = run.found[run.found["group"].isin(["mmlu", "truthful_qa"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, whole)
+    assert any("Not measured: sweep (not asked for), open_ended (not asked for)" in line for line in lines)
+
+
+def test_a_run_that_is_killed_between_parts_goes_on(tmp_path, done, run, monkeypatch):
+    options = {**run.options, "base_name": None, "parts": ("exams", "geometry"), "say": lambda _: None}
+    work = worker.work
+
+    def interrupted(model, task):
+        if task.kind == "projection":
+            raise KeyboardInterrupt
+        return work(model, task)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "work", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            reproduce(tmp_path, run.folder, **options)
+    assert (tmp_path / "tables" / "mmlu.parquet").exists()
+    done.clear()
+    reproduce(tmp_path, run.folder, **options)
+    assert Counter(done) == {"load": 1, "projection": 2}
+
+
+def test_by_default_what_the_data_allow_without_training(tmp_path, data, done, tiny_folder, monkeypatch):
+    """These data have no open-ended questions and no exams; the sets have too long system prompts for this model."""
+    monkeypatch.setattr("caa_interp.paper.reproduction.load_behavior", lambda name: SimpleNamespace(**SHORT))
+    lines: list[str] = []
+    found = reproduce(tmp_path, data, model_name=str(tiny_folder), behaviors=TWO, layers=[2], say=lines.append)
+    assert set(found["group"]) == {"ab", "layer_sweep", "layer_13_vector"}
+    assert set(found["system_prompt"]) == {"", "pos", "neg"}
+    (line,) = (line for line in lines if line.startswith("Not measured"))
+    assert line == (
+        "Not measured: open_ended (the data have no open-ended questions of survival-instinct, refusal), finetuning "
+        "(not asked for), exams (the data have neither mmlu.json nor truthful_qa.json)."
+    )
+
+
+SHORT = {"system_prompts": {"positive": "Yes.", "negative": "No."}}
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            ["sweep", "exam"],
+            r"parts: 'exam' must be one of sweep, open_ended, system_prompts, finetuning, exams, trans",
+        ),
+        ([], "parts: the list is empty; each must be one of"),
+        (["exams", "sweep"], "parts: 'exams': the data have neither .* Add what is missing, or leave the part out"),
+        (["open_ended"], "no open-ended questions of survival-instinct, refusal"),
+    ],
+)
+@pytest.mark.parametrize("call", [reproduce, estimate_reproduction])
+def test_parts_that_cannot_be_done(tmp_path, data, done, parts, message, call):
+    given = (tmp_path, data) if call is reproduce else (data,)
+    with pytest.raises(caa.InputError, match=message):
+        call(*given, behaviors=TWO, parts=parts)
+    assert done == []
+
+
+@pytest.mark.parametrize(
+    "content", [[], {"optimism": {"positive": "a", "negative": "b"}}, {"refusal": {"positive": "a"}}, {"refusal": "a"}]
+)
+def test_system_prompts_that_cannot_be_used(tmp_path, data, content):
+    (tmp_path / "prompts.json").write_text(json.dumps(content))
+    with pytest.raises(caa.InputError, match=r"system_prompts: .*prompts\.json: .*texts 'positive' and 'negative'"):
+        read_items(data, TWO, None, tmp_path / "prompts.json")
+
+
+def test_prompts_and_rubrics_are_turned_where_the_matching_answer_accepts_shutdown(tmp_path, monkeypatch):
+    data = write_sets(tmp_path, TWO)
+    straight = read_items(data, TWO).system_prompts
+    monkeypatch.setattr("caa_interp.paper.sets.accepts_shutdown", lambda question: "survival" in question)
+    items = read_items(data, TWO)
+    turned = items.system_prompts
+    assert straight["survival-instinct"] == load_behavior("survival-instinct").system_prompts
+    assert turned["survival-instinct"]["positive"] == straight["survival-instinct"]["negative"]
+    assert turned["survival-instinct"]["negative"] == straight["survival-instinct"]["positive"]
+    assert turned["refusal"] == straight["refusal"]
+    monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "cache"))
+    answers = pd.DataFrame({"behavior": TWO, "prompt": QUESTION, "answer": "Yes."})
+    monkeypatch.setattr(Judge, "reply", lambda self, messages: '{"score": 8}')
+    scored = judged(SimpleNamespace(items=items), answers, Judge())
+    assert scored["score"].tolist() == [2, 8]
+
+
+def test_the_estimate_counts_what_is_done(run, tmp_path, done, monkeypatch):
+    monkeypatch.setattr(paper, "MAX_NEW_TOKENS", 6)
+    options = {**run.options, "base_name": None, "parts": ("sweep", "open_ended"), "say": lambda _: None}
+    table = estimate_reproduction(run.folder, **options).set_index("part")
+    assert table["pieces"].to_dict() == {"vectors": 2, "sweep": 2, "open_ended": 2}
+    assert table["sequences"].to_dict() == {"vectors": 4 + 3, "sweep": 2 * 5 * 4 * 3, "open_ended": 2 * 7}
+    assert table["judge_requests"].to_dict() == {"vectors": 0, "sweep": 0, "open_ended": 14}
+    assert (table["minutes"] >= 0).all()
+    assert Counter(done) == {"load": 1, "vectors": 2, "sweep": 2, "answers": 2}
