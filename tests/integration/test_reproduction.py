@@ -62,10 +62,11 @@ def test_the_command_on_the_embedded_model(data, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "out"
     monkeypatch.setattr("caa_interp.paper.reproduction.shard_cache", lambda: tmp_path / "cache")
     options = [folder, "--data", data, "--model", "smollm2-135m-instruct", "--behaviors", ",".join(NAMES)]
+    options += ["--parts", "sweep"]
     code, printed = run(monkeypatch, capsys, *options, "--layers", "10,16", "--strict")
     assert code == 0
     assert "There are no published numbers for this model, so nothing is compared." in printed
-    comparison = pd.read_parquet(folder / "tables" / "comparison.parquet")
+    comparison = pd.read_parquet(folder / "tables" / "comparison.parquet").query("group == 'ab'")
     assert comparison["layer"].eq(10).all()
     assert len(comparison) == 6
     assert comparison["paper"].isna().all()
@@ -82,6 +83,7 @@ def test_the_command_on_the_embedded_model(data, tmp_path, monkeypatch, capsys):
     code, again = run(monkeypatch, capsys, *options, "--layers", "10,16")
     assert code == 0
     table = printed[printed.index("behavior layer") : printed.index("There are no published")]
+    assert "Not measured: open_ended (not asked for)" in printed
     assert table in again
     if CHROMIUM is not None:
         drawn, console = browse(folder / "report.html", tmp_path / "profile")
