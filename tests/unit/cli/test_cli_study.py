@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import caa_interp as caa
 from caa_interp import cli
+from caa_interp.paper.parts import PARTS
 
 WORDS = ("rain", "sea", "garden", "day", "weather", "text", "answer", "choice")
 
@@ -240,10 +241,14 @@ def test_reproduce_hands_on_its_options_and_is_strict_when_asked(monkeypatch, wi
 
     def reproduce(*arguments, **options):
         asked.append((*map(str, arguments), options))
-        return pd.DataFrame({"within": pd.array(within, dtype="boolean")})
+        # The exam's cell is outside, and not of the table of which something is claimed.
+        cells = {"group": ["ab", "ab", "mmlu"], "multiplier": [0.0, 1.0, 0.0], "within": [*within, False]}
+        told = {"system_prompt": "", "weights": "", "basis": "same items and model", "difference": 0.0}
+        return pd.DataFrame(cells).assign(**told).astype({"within": "boolean"})
 
     monkeypatch.setattr("caa_interp.paper.reproduction.reproduce", reproduce)
     options = ["--data", "CAA", "--behaviors", "refusal, sycophancy", "--layers", "10-12", *["--strict"] * strict]
+    options += ["--parts", "sweep,exams", "--base", "b", "--system-prompts", "p.json"]
     assert run("reproduce", "out", *options).exit_code == code
     ((folder, data, handed),) = asked
     assert (folder, data, handed["behaviors"], handed["layers"]) == (
@@ -252,3 +257,24 @@ def test_reproduce_hands_on_its_options_and_is_strict_when_asked(monkeypatch, wi
         ("refusal", "sycophancy"),
         (10, 11, 12),
     )
+    assert (handed["parts"], handed["base_name"], str(handed["system_prompts"])) == (("sweep", "exams"), "b", "p.json")
+    assert handed["judge"] is None
+
+
+def test_reproduce_check_prints_the_estimate_and_measures_nothing(monkeypatch):
+    monkeypatch.delattr("caa_interp.paper.reproduction.reproduce")
+    table = pd.DataFrame({"part": ["sweep"], "minutes": [12.5]})
+    asked = []
+    monkeypatch.setattr(
+        "caa_interp.paper.estimate.estimate_reproduction", lambda *a, **o: asked.append((*map(str, a), o)) or table
+    )
+    result = run("reproduce", "out", "--data", "CAA", "--parts", "sweep", "--check")
+    assert result.exit_code == 0
+    assert result.stdout.split() == ["part", "minutes", "sweep", "12.5"]
+    ((data, handed),) = asked
+    assert (data, handed["parts"]) == ("CAA", ("sweep",))
+
+
+def test_reproduce_names_its_parts():
+    shown = " ".join(run("reproduce", "--help").stdout.replace("│", " ").split())
+    assert f"Of {', '.join(PARTS)}; default" in shown
