@@ -18,7 +18,7 @@ from caa_interp import cli
 from caa_interp.paper import published as paper, setting
 from caa_interp.paper.reproduction import reproduce
 from caa_interp.paper.sets import read_published_sets
-from caa_interp.paper.table import STEERED_MEAN, STEERED_MOST, beside, claims, compare, printable
+from caa_interp.paper.table import STEERED_MEAN, STEERED_MOST, agreement, beside, claims, compare, printable
 from caa_interp.plotting.reproduction import plot_layer_sweep, plot_reproduction
 from caa_interp.study import worker
 from tests.unit.paper.conftest import TWO, items, write_sets
@@ -226,6 +226,31 @@ def test_a_missing_number_is_blank(monkeypatch):
     assert found.loc[~blank, ["paper", "difference", "tolerance", "within"]].notna().all(axis=None)
     shown = printable(found)
     assert (shown.loc[blank, ["paper", "difference", "tolerance (other items)", "within?"]] == "").all(axis=None)
+
+
+def test_cells_of_all_layers_are_told_as_a_row_per_behavior_and_claimed_without_unsteered_ones():
+    theirs = paper.LLAMA_2_7B_CHAT.results("layer_sweep")
+    summary = theirs[["behavior", "layer", "multiplier"]].assign(n=50, p_positive=theirs["value"] + 0.02)
+    summary.loc[summary["behavior"].eq("refusal") & summary["layer"].eq(3), "p_positive"] += 0.1
+    summary = summary.assign(p_positive_low=summary["p_positive"] - 0.1, p_positive_high=summary["p_positive"] + 0.1)
+    found = beside(summary, theirs, "same items and model")
+    (claim,) = claims(found)
+    assert not claim.holds
+    assert "0 of 448 cells expected, 2 seen. Steered cells" in claim.text
+    assert "Unsteered" not in claim.text
+    told = agreement(found).set_index("behavior")
+    assert told["cells"].eq(64).all()
+    assert told.loc["refusal"].tolist() == [64, "0.023", "0.120", "2 of 64"]
+    assert told.loc["sycophancy"].tolist() == [64, "0.020", "0.020", "0 of 64"]
+
+
+def test_cells_for_which_something_else_was_asked_are_beside_the_papers_and_not_judged():
+    found = beside(summary_of(exact), paper.LLAMA_2_7B_CHAT.results("ab"), "other system prompts")
+    assert found["difference"].abs().max() < 1e-9
+    assert found[["tolerance", "within"]].isna().all(axis=None)
+    assert claims(found) == []
+    assert list(printable(found))[-1] == "difference"
+    assert agreement(found)["outside their tolerance (other system prompts)"].eq("not judged").all()
 
 
 def test_one_item_has_no_interval_so_nothing_is_judged():
