@@ -17,7 +17,8 @@ import pandas as pd
 from caa_interp.evaluation.judge_requests import Judge
 from caa_interp.paper import published as paper
 from caa_interp.paper.parts import choose_parts
-from caa_interp.paper.reproduction import check_table_layer, config_of, planned_setting, planned_tasks, read_items
+from caa_interp.paper.reproduction import check_table_layer, config_of, planned_setting, planned_tasks
+from caa_interp.paper.setting import read_items
 from caa_interp.study.config import ModelConfig
 from caa_interp.study.executors import Executor, InProcess
 from caa_interp.study.tasks import Task, cost

@@ -20,16 +20,13 @@ from typing import Any
 
 import pandas as pd
 
-from caa_interp.behaviors.behavior import load_behavior, parse_json, read_text
 from caa_interp.errors import InputError
-from caa_interp.evaluation.baselines import SIDES
 from caa_interp.evaluation.judge_requests import Judge
 from caa_interp.files import write_atomically
 from caa_interp.models.access import check_layers
 from caa_interp.paper import published as paper
 from caa_interp.paper.parts import PARTS, choose_parts
-from caa_interp.paper.sets import read_exams, read_published_sets
-from caa_interp.paper.setting import Items, Setting, Shown, Tables, placeholders
+from caa_interp.paper.setting import Items, Setting, Tables, placeholders, read_items
 from caa_interp.paper.table import agreement, claims, printable
 from caa_interp.progress import counting
 from caa_interp.report.page import write_report
@@ -134,7 +131,11 @@ def reproduce(
             for name, vector in raw.items():
                 vector.save(folder / "vectors" / f"{name}.safetensors")
             setting = replace(planned, raw=raw, vectors=match_norms(raw), base=base)
-            shown = {name: _measure(name, setting, engine, folder, bar) for name in names}
+            tables = {name: _measure(name, setting, engine, folder, bar) for name in names}
+    # Only now, since a judge may fail.
+    shown = {name: PARTS[name].show(setting, tables[name]) for name in names}
+    for part in shown.values():
+        _keep(folder, part.tables)
     cells = [one for part in shown.values() for one in part.cells]
     comparison = _joined(cells)
     _keep(folder, {"comparison": comparison})
@@ -149,33 +150,6 @@ def reproduce(
     page = write_report(folder / "report.html", title, sections, lead="\n\n".join(notes), contents=2)
     say(f"The page: {page.resolve()}")
     return comparison
-
-
-def read_items(
-    data: str | Path, behaviors: Sequence[str], judge: Judge | None = None, system_prompts: str | Path | None = None
-) -> Items:
-    """What is asked of the model."""
-    sets = read_published_sets(data, behaviors)
-    prompts: dict[str, Mapping[str, str]] = {}
-    for name, one in sets.items():
-        own = load_behavior(name).system_prompts
-        prompts[name] = {"positive": own["negative"], "negative": own["positive"]} if one.turned else own
-    if system_prompts is not None:
-        prompts |= _read_prompts(Path(system_prompts), list(sets))
-    return Items(sets, read_exams(data), prompts, judge)
-
-
-def _read_prompts(path: Path, behaviors: Sequence[str]) -> dict[str, Mapping[str, str]]:
-    what = f"system_prompts: {path}"
-    given = parse_json(read_text(path, what), what)
-    for name, own in given.items() if isinstance(given, dict) else [(None, given)]:
-        texts = [own.get(side) for side in SIDES] if isinstance(own, dict) else []
-        if name not in behaviors or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-            raise InputError(
-                f"{what}: {name or own!r}; the file must be an object that holds, for one or more of "
-                f"{', '.join(behaviors)}, an object with texts 'positive' and 'negative'."
-            )
-    return given
 
 
 def config_of(model_name: str, dtype: str | None) -> ExperimentConfig:
@@ -249,16 +223,14 @@ def _vectors(config: ExperimentConfig, items: Items, engine: Engine, bar: Any) -
     return {task.behavior: vectors_of(table)[task.behavior] for task, table in engine.do(tasks, bar)}
 
 
-def _measure(name: str, setting: Setting, engine: Engine, folder: Path, bar: Any) -> Shown:
-    """Do the tasks of a part, keep its tables, and show it."""
+def _measure(name: str, setting: Setting, engine: Engine, folder: Path, bar: Any) -> Tables:
+    """Do the tasks of a part, and keep its tables."""
     found: dict[str, list[pd.DataFrame]] = {}
     for task, table in engine.do(list(PARTS[name].tasks(setting)), bar):
         found.setdefault(task.table, []).append(table.assign(behavior=task.behavior))
     tables = {table: pd.concat(some, ignore_index=True) for table, some in found.items()}
     _keep(folder, tables)
-    shown = PARTS[name].show(setting, tables)
-    _keep(folder, shown.tables)
-    return shown
+    return tables
 
 
 def _keep(folder: Path, tables: Tables) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
+from caa_interp.behaviors.behavior import load_behavior, parse_json, read_text
 from caa_interp.behaviors.pairs import ContrastPair
+from caa_interp.errors import InputError
+from caa_interp.evaluation.baselines import SIDES
 from caa_interp.evaluation.judge_requests import Judge
 from caa_interp.paper import published as paper
-from caa_interp.paper.sets import Exam, PublishedSet
+from caa_interp.paper.sets import Exam, PublishedSet, read_exams, read_published_sets
 from caa_interp.paper.table import OTHER, SAME, beside
 from caa_interp.report.page import Section
 from caa_interp.study.config import ExperimentConfig
@@ -41,6 +45,33 @@ class Items:
     def splits(self) -> Splits:
         """The items as a study has them."""
         return {name: (list(one.generate), [], list(one.test)) for name, one in self.sets.items()}
+
+
+def read_items(
+    data: str | Path, behaviors: Sequence[str], judge: Judge | None = None, system_prompts: str | Path | None = None
+) -> Items:
+    """What is asked of the model."""
+    sets = read_published_sets(data, behaviors)
+    prompts: dict[str, Mapping[str, str]] = {}
+    for name, one in sets.items():
+        own = load_behavior(name).system_prompts
+        prompts[name] = {"positive": own["negative"], "negative": own["positive"]} if one.turned else own
+    if system_prompts is not None:
+        prompts |= _read_prompts(Path(system_prompts), list(sets))
+    return Items(sets, read_exams(data), prompts, judge)
+
+
+def _read_prompts(path: Path, behaviors: Sequence[str]) -> dict[str, Mapping[str, str]]:
+    what = f"system_prompts: {path}"
+    given = parse_json(read_text(path, what), what)
+    for name, own in given.items() if isinstance(given, dict) else [(None, given)]:
+        texts = [own.get(side) for side in SIDES] if isinstance(own, dict) else []
+        if name not in behaviors or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise InputError(
+                f"{what}: {name or own!r}; the file must be an object that holds, for one or more of "
+                f"{', '.join(behaviors)}, an object with texts 'positive' and 'negative'."
+            )
+    return given
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from caa_interp.paper import published as paper
 from caa_interp.paper.estimate import estimate_reproduction
 from caa_interp.paper.open_ended import judged
 from caa_interp.paper.parts import PARTS
-from caa_interp.paper.reproduction import read_items, reproduce
+from caa_interp.paper.reproduction import reproduce
+from caa_interp.paper.setting import read_items
 from caa_interp.study import worker
 from tests.oracles import definition, paper as oracle
 from tests.unit.paper.conftest import TWO, write_sets
@@ -227,7 +228,7 @@ def test_a_run_that_is_killed_between_parts_goes_on(tmp_path, done, run, monkeyp
 
 def test_by_default_what_the_data_allow_without_training(tmp_path, data, done, tiny_folder, monkeypatch):
     """These data have no open-ended questions and no exams; the sets have too long system prompts for this model."""
-    monkeypatch.setattr("caa_interp.paper.reproduction.load_behavior", lambda name: SimpleNamespace(**SHORT))
+    monkeypatch.setattr("caa_interp.paper.setting.load_behavior", lambda name: SimpleNamespace(**SHORT))
     lines: list[str] = []
     found = reproduce(tmp_path, data, model_name=str(tiny_folder), behaviors=TWO, layers=[2], say=lines.append)
     assert set(found["group"]) == {"ab", "layer_sweep", "layer_13_vector"}
