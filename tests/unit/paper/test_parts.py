@@ -226,6 +226,22 @@ def test_a_run_that_is_killed_between_parts_goes_on(tmp_path, done, run, monkeyp
     assert Counter(done) == {"load": 1, "projection": 2}
 
 
+def unreachable(self, messages):
+    raise caa.errors.ModelError("no reply")
+
+
+def test_a_judge_that_fails_is_asked_when_all_else_is_kept(tmp_path, run, monkeypatch):
+    monkeypatch.setenv("CAA_INTERP_CACHE", str(run.folder / "cache"))
+    monkeypatch.setattr(paper, "OPEN_ENDED_MULTIPLIERS", (-1.0, 0.0, 1.0))
+    monkeypatch.setattr(paper, "MAX_NEW_TOKENS", 6)
+    monkeypatch.setattr(Judge, "identity", {"name": "another"})
+    monkeypatch.setattr(Judge, "reply", unreachable)
+    options = {**run.options, "parts": ("open_ended", "exams"), "say": lambda _: None}
+    with pytest.raises(caa.errors.ModelError, match="judge 'letters': 0 of"):
+        reproduce(tmp_path, run.folder, **options)
+    assert {path.stem for path in (tmp_path / "tables").iterdir()} == {"answers", "mmlu", "truthful_qa"}
+
+
 def test_by_default_what_the_data_allow_without_training(tmp_path, data, done, tiny_folder, monkeypatch):
     """These data have no open-ended questions and no exams; the sets have too long system prompts for this model."""
     monkeypatch.setattr("caa_interp.paper.setting.load_behavior", lambda name: SimpleNamespace(**SHORT))
