@@ -99,6 +99,26 @@ class RunningMean:
         return t * np.sqrt(self.squares / (self.n * (self.n - 1)))
 
 
+def estimates(
+    values: np.ndarray, confidence: float = 0.95, simultaneous: bool = False, seed: int = 0
+) -> list[np.ndarray]:
+    """Mean, low, high and number of items of every column of ``values`` ``[n_items, n_conditions]``, NaN left out.
+
+    The intervals are those of :func:`bootstrap_mean`.
+    """
+    there = ~np.isnan(values)
+    together: dict[bytes, list[int]] = {}
+    for column in range(values.shape[1]):
+        together.setdefault(there[:, column].tobytes(), []).append(column)
+    sets = [(there[:, columns[0]], columns) for columns in together.values()]
+    within = confidence ** (1 / max(1, sum(own.sum() > 1 for own, _ in sets))) if simultaneous else confidence
+    found = np.empty((3, values.shape[1]))
+    for own, columns in sets:
+        generator = np.random.default_rng(seed)
+        found[:, columns] = bootstrap_mean(values[np.ix_(own, columns)], generator, within, simultaneous=simultaneous)
+    return [*found, there.sum(axis=0)]
+
+
 def slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Least-squares slope of every row of ``y`` ``[..., n]`` over ``x`` ``[n]``, in units of y per unit of x."""
     x = np.asarray(x, dtype=np.float64)

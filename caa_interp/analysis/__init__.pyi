@@ -1,3 +1,4 @@
+from .attribution import effect_attribution as effect_attribution
 from .data_curve import data_curve as data_curve
 from .decomposition import (
     SparseAutoencoder as SparseAutoencoder,

@@ -14,8 +14,8 @@ import pandas as pd
 
 from caa_interp.errors import InputError, check_choice, check_count, check_table
 from caa_interp.statistics import (
-    bootstrap_mean,
     check_confidence,
+    estimates,
     rank_correlations,
     slopes,
     wilson_interval,
@@ -112,7 +112,7 @@ def summarize(
             shown[f"{measure}_change"] = (change, (least - most, most - least))
         for name, (rows, ends) in shown.items():
             of_items = rows.groupby(level=items, dropna=False).mean().to_numpy()
-            mean, low, high, n = _estimates(of_items, confidence, simultaneous, seed)
+            mean, low, high, n = estimates(of_items, confidence, simultaneous, seed)
             if name == "correct":
                 low, high = wilson_interval(mean, n, confidence ** (1 / len(n)) if simultaneous else confidence)
             low, high = np.clip([low, high], *ends)
@@ -197,7 +197,7 @@ def steerability(table: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0
     items = [per_item[name] for name in ("behavior", "item") if name in per_item]
     for measure in ("slope", "rank_correlation"):
         wide = per_item[measure].groupby([*items, number], dropna=False).first().unstack(level=-1).to_numpy()
-        mean, low, high, n = _estimates(wide, confidence, False, seed)
+        mean, low, high, n = estimates(wide, confidence, False, seed)
         if measure == "rank_correlation":
             low, high = np.clip([low, high], -1, 1)
         result = result.assign(**{measure: mean, f"{measure}_low": low, f"{measure}_high": high})
@@ -342,21 +342,6 @@ def by_series(table: pd.DataFrame) -> list[pd.DataFrame]:
             rows = pd.concat([rows, table[alike].assign(multiplier=0.0, **rows[series].iloc[0])])
         parts.append(rows)
     return parts
-
-
-def _estimates(values: np.ndarray, confidence: float, simultaneous: bool, seed: int) -> list[np.ndarray]:
-    """Mean, low, high and number of items of every column of ``values`` ``[n_items, n_conditions]``, NaN left out."""
-    there = ~np.isnan(values)
-    together: dict[bytes, list[int]] = {}
-    for column in range(values.shape[1]):
-        together.setdefault(there[:, column].tobytes(), []).append(column)
-    sets = [(there[:, columns[0]], columns) for columns in together.values()]
-    within = confidence ** (1 / max(1, sum(own.sum() > 1 for own, _ in sets))) if simultaneous else confidence
-    found = np.empty((3, values.shape[1]))
-    for own, columns in sets:
-        generator = np.random.default_rng(seed)
-        found[:, columns] = bootstrap_mean(values[np.ix_(own, columns)], generator, within, simultaneous=simultaneous)
-    return [*found, there.sum(axis=0)]
 
 
 def _of_one_vector(table: pd.DataFrame, vector: str | None) -> pd.DataFrame:

@@ -97,7 +97,7 @@ def sweep(
     described = pd.DataFrame([{"item": 0, "id": "", "order": "", **condition.columns} for condition in asked])
     frames = []
     with ambient(model) as outer:
-        longest = max(len(tokens) for some in rendered for one in some for tokens in _sequences(one, format))
+        longest = max(len(one.tokens) for some in rendered for rendering in some for one in rendering.scored(format))
         warn_of_idle([outer, *(condition.interventions for condition in asked)], longest)
         trees = (
             [
@@ -151,26 +151,14 @@ def _condition_branches(
     outer: Sequence[Intervention],
 ) -> list[Branch]:
     """Branches of one rendering: one per condition for choices, one per condition and answer for text."""
-    n_prompt, n_asked = rendering.n_prompt, len(rendering.asked)
-    sequences = _sequences(rendering, format)
-    targets = [
-        tuple((at - 1, tokens[at]) for at in range(n_prompt, len(tokens)))
-        for tokens in (rendering.positive, rendering.negative)
-    ]
-    if format == "choices":
-        targets = [tuple((n_asked - 1, letter) for letter in rendering.letters)]
-    thinking = [end_of_thinking(form, tokens, n_prompt) for tokens in sequences]
+    scored = rendering.scored(format)
+    thinking = [end_of_thinking(form, one.tokens, rendering.n_prompt) for one in scored]
     branches = []
     for condition in asked:
         # Branches that hold the same edits share their computation.
         edits = {end: condition.edits(rendering.start + 1, end, outer) for end in thinking}
         branches += [
-            Branch(tokens, edits[end], wanted, label=f"{item}, {condition}")
-            for tokens, end, wanted in zip(sequences, thinking, targets, strict=True)
+            Branch(one.tokens, edits[end], one.targets, label=f"{item}, {condition}")
+            for one, end in zip(scored, thinking, strict=True)
         ]
     return branches
-
-
-def _sequences(rendering: Rendering, format: Format) -> list[tuple[int, ...]]:
-    """What the model reads: the prompt with the answer's beginning for choices, else all but each answer's end."""
-    return [rendering.asked] if format == "choices" else [rendering.positive[:-1], rendering.negative[:-1]]

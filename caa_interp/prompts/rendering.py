@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair
 from caa_interp.errors import InputError, check_choice
@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 
 Format = Literal["choices", "text"]
 FORMATS: tuple[Format, ...] = ("choices", "text")
+
+
+class Scored(NamedTuple):
+    """One sequence that is read to score a rendering, without what nothing follows.
+
+    ``targets`` are pairs (position, token id after it). The score is the sum over all sequences of their
+    log-probabilities times ``weights``, ``[n_targets]``: positive answer minus negative, each the mean per token.
+    """
+
+    tokens: tuple[int, ...]
+    targets: tuple[tuple[int, int], ...]
+    weights: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,16 @@ class Rendering:
     start: int
     asked: tuple[int, ...] = ()
     letters: tuple[int, ...] = ()
+
+    def scored(self, format: Format) -> list[Scored]:
+        """Sequences to score: one with both letters for choices, else one for each answer, the positive one first."""
+        if format == "choices":
+            return [Scored(self.asked, tuple((len(self.asked) - 1, letter) for letter in self.letters), (1.0, -1.0))]
+        found = []
+        for tokens, sign in ((self.positive, 1.0), (self.negative, -1.0)):
+            targets = tuple((at - 1, tokens[at]) for at in range(self.n_prompt, len(tokens)))
+            found.append(Scored(tokens[:-1], targets, (sign / len(targets),) * len(targets)))
+        return found
 
 
 def render_pair(
