@@ -99,7 +99,7 @@ class RunningMean:
         return t * np.sqrt(self.squares / (self.n * (self.n - 1)))
 
 
-def estimates(
+def bootstrap_means(
     values: np.ndarray, confidence: float = 0.95, simultaneous: bool = False, seed: int = 0
 ) -> list[np.ndarray]:
     """Mean, low, high and number of items of every column of ``values`` ``[n_items, n_conditions]``, NaN left out.

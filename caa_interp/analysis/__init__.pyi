@@ -17,6 +17,7 @@ from .projection import (
     project as project,
     project_vectors as project_vectors,
 )
+from .pulses import position_map as position_map
 from .reliability import reliability as reliability
 from .similarity import cosine_similarity as cosine_similarity
 from .tokens import token_similarity as token_similarity

@@ -38,18 +38,19 @@ from caa_interp.models.memory import cache_bytes, rows_that_fit
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format, Scored
-from caa_interp.statistics import estimates
+from caa_interp.statistics import bootstrap_means
 from caa_interp.steering.context import ambient
 from caa_interp.steering.intervention import conditions, one_layer
-from caa_interp.steering.positions import end_of_thinking
 from caa_interp.tree.edits import Edit, EditedBatch, editing
 from caa_interp.tree.readout import log_probs_of
 from caa_interp.vectors.vector import SteeringVector, named_vectors
 
 Per = Literal["component", "head"]
-_POINTS = 8
+# Gets an activation ``[n_rows, n_new, ...]``, and may return another to stand there.
+_Hook = Callable[[torch.Tensor], torch.Tensor | None]
+_POINTS = 6
 _ROWS_AT_ONCE, _SHARE_OF_FREE_MEMORY = 32, 0.1
-_HEADS_DIFFER = 0.02  # from what their attention writes, as a share: more than rounding in half precision
+_MISSING = 0.02  # share of a change that the parts may lack: more than rounding in half precision
 _MEASURES = ("contribution", "restored", "effect")
 _COLUMNS = (
     *("vector", "kind", "steered_layer", "multiplier", "layer", "component"),
@@ -155,14 +156,13 @@ def effect_attribution(
         for values, renderings in zip(found, track(rendered, "Attributing", progress), strict=True):
             for rendering in renderings:
                 for scored in rendering.scored(format):
-                    end = end_of_thinking(form, scored.tokens, rendering.n_prompt)
-                    unsteered = tuple(one.edit(rendering.start + 1, end) for one in outer)
-                    edits = [unsteered, *(condition.edits(rendering.start + 1, end, outer) for condition in asked)]
+                    unsteered = tuple(one.edit(rendering.start + 1) for one in outer)
+                    edits = [unsteered, *(condition.edits(rendering.start + 1, outer=outer) for condition in asked)]
                     values += _split(model, scored, edits, layer, parts, patch) / (multiplier * len(renderings))
-    numbers = [some.reshape(found.shape[1:]) for some in estimates(found.reshape(len(found), -1))[:3]]
+    numbers = [some.reshape(found.shape[1:]) for some in bootstrap_means(found.reshape(len(found), -1))[:3]]
     frames = []
-    for condition, *values in zip(asked, *numbers, strict=True):
-        named = zip(("", "_low", "_high"), values, strict=True)
+    for condition, *each in zip(asked, *numbers, strict=True):
+        named = zip(("", "_low", "_high"), each, strict=True)
         frame = pd.DataFrame(
             {f"{name}{end}": row for end, some in named for name, row in zip(_MEASURES, some, strict=True)}
         )
@@ -201,10 +201,12 @@ def _split(
 ) -> np.ndarray:
     """Contribution, restored and effect of one sequence, ``[n_vectors, 3, n_parts + 2]``; first edits: unsteered."""
     begin = min(edit.first(len(scored.tokens)) for some in edits for edit in some)
-    stream, attentions = hook_name(layer), {f"blocks.{part.layer}.hook_attn_out" for part in parts}
+    stream = hook_name(layer)
     kept: dict[str, torch.Tensor] = {}
-    hooks = {name: partial(kept.__setitem__, name) for name in {stream, *attentions, *(part.hook for part in parts)}}
-    states = _run(model, scored, begin, edits, hooks)
+    keeping: dict[str, _Hook] = {
+        name: partial(kept.__setitem__, name) for name in {stream, *(one.hook for one in parts)}
+    }
+    states = _run(model, scored, begin, edits, keeping)
     scores = _scores(model, scored, begin, states)
     found = np.full((len(edits) - 1, 3, len(parts) + 2), np.nan)
     found[:, 2] = (scores[1:] - scores[0])[:, None]
@@ -212,8 +214,9 @@ def _split(
         gradient = _mean_gradient(model, scored, begin, states[0], states[number])
         change = {name: some[number].double() - some[0].double() for name, some in kept.items()}
         written = [_written(model, part, change) for part in parts]
-        _check_heads(model, parts, written, change)
-        sums = [float((one.cpu() * gradient).sum()) for one in (change[stream], *written)]
+        added = [one.cpu() for one in (change[stream], *written)]
+        _check_sum(model, added, (states[number].double() - states[0].double()).cpu())
+        sums = [float((one * gradient).sum()) for one in added]
         values[0] = [*sums, values[2, 0] - sum(sums)]
     rows = [(number, index) for number in range(1, len(edits)) for index in range(len(parts))] if patch else []
     size = min(_ROWS_AT_ONCE, rows_that_fit(model, len(scored.tokens) * cache_bytes(model), _SHARE_OF_FREE_MEMORY))
@@ -222,8 +225,8 @@ def _split(
         at = defaultdict(list)
         for row, (_, index) in enumerate(some):
             at[parts[index].hook].append((row, parts[index].head))
-        hooks = {name: partial(_restored, kept[name][0], places) for name, places in at.items()}
-        patched = _scores(model, scored, begin, _run(model, scored, begin, [edits[n] for n, _ in some], hooks))
+        restoring: dict[str, _Hook] = {name: partial(_restored, kept[name][0], places) for name, places in at.items()}
+        patched = _scores(model, scored, begin, _run(model, scored, begin, [edits[n] for n, _ in some], restoring))
         for (number, index), score in zip(some, patched, strict=True):
             found[number - 1, 1, index + 1] = scores[number] - score
     return found
@@ -235,12 +238,9 @@ def _run(
     scored: Scored,
     begin: int,
     rows: Sequence[Sequence[Edit]],
-    hooks: Mapping[str, Callable[[torch.Tensor], torch.Tensor | None]],
+    hooks: Mapping[str, _Hook],
 ) -> torch.Tensor:
-    """Last residual stream ``[n_rows, n_new, d_model]`` from position ``begin`` on, of one sequence under edits.
-
-    Each hook gets what its point holds at these positions, and may return something else to stand there.
-    """
+    """Last residual stream ``[n_rows, n_new, d_model]`` of one sequence under edits, from position ``begin`` on."""
     tokens = torch.tensor(scored.tokens).repeat(len(rows), 1)
     decoder = Decoder(model, tokens.shape[1])
     start = begin if decoder.cached else 0
@@ -250,7 +250,7 @@ def _run(
     batch = EditedBatch(rows)
     batch.place(np.tile(np.arange(start, tokens.shape[1]), (len(rows), 1)))
 
-    def at_new(hook_at: Callable[[torch.Tensor], torch.Tensor | None]) -> Callable[..., torch.Tensor | None]:
+    def at_new(hook_at: _Hook) -> Callable[..., torch.Tensor | None]:
         def act(activation: torch.Tensor, hook: Any) -> torch.Tensor | None:
             changed = hook_at(activation[:, begin - start :].clone())
             return None if changed is None else torch.cat([activation[:, : begin - start], changed], dim=1)
@@ -301,25 +301,19 @@ def _mean_gradient(
     return mean
 
 
+def _check_sum(model: Any, added: Sequence[torch.Tensor], change: torch.Tensor) -> None:
+    """Raise :class:`ModelError` if the parts do not sum to the ``change`` of the last state, ``[n_new, d_model]``."""
+    share = float((torch.stack(list(added)).sum(0) - change).norm() / change.norm().clamp(min=1e-30))
+    if share > _MISSING:
+        raise ModelError(
+            f"model {model_id(model)!r}: the parts lack {share:.0%} of the change of its last state: a norm follows "
+            "the heads of its attention, its blocks have other parts, or an open steer context acts on later layers. "
+            "Use per='component', another model, or leave the context."
+        )
+
+
 def _written(model: Any, part: _Part, change: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Change of what a part writes to the residual stream, ``[n_new, d_model]``."""
     if part.head is None:
         return change[part.hook]
     return change[part.hook][:, part.head] @ model.blocks[part.layer].attn.W_O[part.head].detach().double()
-
-
-def _check_heads(
-    model: Any, parts: Sequence[_Part], written: Sequence[torch.Tensor], change: Mapping[str, torch.Tensor]
-) -> None:
-    """Raise :class:`ModelError` if attention is not the sum of its heads, as where a norm follows it (Gemma 2)."""
-    sums: dict[int, torch.Tensor] = {}
-    for part, one in zip(parts, written, strict=True):
-        if part.head is not None:
-            sums[part.layer] = sums[part.layer] + one if part.layer in sums else one
-    for layer, together in sums.items():
-        whole = change[f"blocks.{layer}.hook_attn_out"]
-        if float((together - whole).norm()) > _HEADS_DIFFER * float(whole.norm()):
-            raise ModelError(
-                f"model {model_id(model)!r}: attention of block {layer} does not write the sum of its heads, so they "
-                "cannot be told apart. Use per='component'."
-            )

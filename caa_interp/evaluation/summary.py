@@ -14,8 +14,8 @@ import pandas as pd
 
 from caa_interp.errors import InputError, check_choice, check_count, check_table
 from caa_interp.statistics import (
+    bootstrap_means,
     check_confidence,
-    estimates,
     rank_correlations,
     slopes,
     wilson_interval,
@@ -112,7 +112,7 @@ def summarize(
             shown[f"{measure}_change"] = (change, (least - most, most - least))
         for name, (rows, ends) in shown.items():
             of_items = rows.groupby(level=items, dropna=False).mean().to_numpy()
-            mean, low, high, n = estimates(of_items, confidence, simultaneous, seed)
+            mean, low, high, n = bootstrap_means(of_items, confidence, simultaneous, seed)
             if name == "correct":
                 low, high = wilson_interval(mean, n, confidence ** (1 / len(n)) if simultaneous else confidence)
             low, high = np.clip([low, high], *ends)
@@ -197,7 +197,7 @@ def steerability(table: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0
     items = [per_item[name] for name in ("behavior", "item") if name in per_item]
     for measure in ("slope", "rank_correlation"):
         wide = per_item[measure].groupby([*items, number], dropna=False).first().unstack(level=-1).to_numpy()
-        mean, low, high, n = estimates(wide, confidence, False, seed)
+        mean, low, high, n = bootstrap_means(wide, confidence, False, seed)
         if measure == "rank_correlation":
             low, high = np.clip([low, high], -1, 1)
         result = result.assign(**{measure: mean, f"{measure}_low": low, f"{measure}_high": high})
