@@ -37,12 +37,11 @@ def attributed(model, vector, pairs, **options) -> pd.DataFrame:
 def parts_of(table) -> list[tuple[int, str, int | None]]:
     """Parts as the oracle has them."""
     rows = table[~table["component"].isin(["direct", "remainder"])]
-    return [
-        (int(layer), "attention", int(name.removeprefix("head ")))
-        if name.startswith("head")
-        else (int(layer), name, None)
-        for layer, name in zip(rows["layer"], rows["component"], strict=True)
-    ]
+    named = [(*name.split(), None) if name.startswith("head") else (name, None) for name in rows["component"]]
+    parts = []
+    for layer, (name, head, *_) in zip(rows["layer"], named, strict=True):
+        parts.append((int(layer), "attention" if name == "head" else name, None if head is None else int(head)))
+    return parts
 
 
 def assert_is(table, pairs, model, plain, vector, multiplier=1.0, **options):
@@ -162,7 +161,7 @@ def test_models_that_take_no_tree_or_have_norms_after_their_parts(tmp_path, pair
 
 def test_parts_that_cannot_be_told_apart_are_refused(tmp_path, pairs):
     gemma = caa.load_model(save_tiny(tmp_path / "gemma", "gemma 2"), device="cpu")
-    with pytest.raises(caa.errors.ModelError, match="the parts lack .* a norm follows the heads .* per='component'"):
+    with pytest.raises(caa.errors.ModelError, match=r"the parts lack .* a norm follows the heads .* per='component'"):
         attributed(gemma, VECTOR, pairs, per="head")
     mamba = caa.load_model(save_tiny(tmp_path / "mamba", "mamba"), device="cpu")
     with pytest.raises(caa.errors.ModelError, match=r"it has no 'blocks.2.hook_attn_out', .* Use a model whose blocks"):

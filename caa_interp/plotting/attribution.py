@@ -1,0 +1,91 @@
+"""Figure of the parts of the model through which a vector acts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from caa_interp.errors import InputError
+from caa_interp.plotting import theme
+from caa_interp.plotting.grid import band, key, mark_zero, panels
+from caa_interp.statistics import interval_text
+
+_SOURCE = "caa_interp.analysis.effect_attribution"
+_COLUMNS = ("vector", "kind", "steered_layer", "layer", "component", "contribution", "restored", "effect", "n")
+_UNIT = "nats per token and unit"
+_MEASURES = {"contribution": "contribution", "restored": "goes away when set back"}
+
+
+def plot_effect_attribution(table: pd.DataFrame) -> go.Figure:
+    """Contributions of the direct path, and of attention and MLP by layer; of heads as maps.
+
+    Parameters
+    ----------
+    table
+        Result of :func:`caa_interp.analysis.effect_attribution`, of one vector and its controls.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Bars are contributions, diamonds how much of the effect goes away when the part is set back, both with
+        intervals; the gray band is the range of the controls' contributions. For heads, a map of layers by heads for
+        each of the two; a dot marks what is larger than that of every head and MLP of every control.
+    """
+    theme.check_table(table, _COLUMNS, _SOURCE)
+    theme.check_once(table, ["vector", "layer", "component"], _SOURCE)
+    own, controls = table[table["kind"] == "vector"], table[table["kind"] != "vector"]
+    if own["vector"].nunique() != 1:
+        raise InputError(f"table: it holds the vectors {list(own['vector'].unique())}; select one, and its controls.")
+    per_head = own["component"].str.startswith("head").any()
+    first = own.iloc[0]
+    effect = interval_text(*(first[f"effect{end}"] for end in ("", "_low", "_high")))
+    subtitle = f"effect {effect} {_UNIT}; steered after layer {first['steered_layer']}; n = {first['n']} pairs, "
+    numbers = [f"{n} {kind}" for kind, n in controls.groupby("kind")["vector"].nunique().items()]
+    if numbers:
+        note = "dot: beyond every part of" if per_head else "gray: range of"
+        subtitle += f"{theme.interval(own)}{theme.SUBTITLE_LINE}{note} {', '.join(numbers)} vectors of the same norm"
+    fig = theme.figure(
+        f"Through which parts {theme.escape(first['vector'])} acts",
+        subtitle if numbers else subtitle + theme.interval(own),
+        height=180 + 22 * own["layer"].nunique() if per_head else 440,
+        margin={"t": 128, "b": 96},
+        legend=theme.LEGEND_BELOW,
+    )
+    (_draw_maps if per_head else _draw_bars)(fig, own, controls)
+    return fig
+
+
+def _draw_bars(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> None:
+    """One panel for each kind of part, which share their heights."""
+    kinds = [kind for kind in ("direct", "attention", "MLP") if kind in set(own["component"])]
+    shares = [0.1, 0.45, 0.45][: len(kinds)]
+    places = panels(fig, kinds, most=3, column_widths=shares, shared_yaxes=True, horizontal_spacing=0.03)
+    for kind, place in zip(kinds, places, strict=True):
+        rows, named = own[own["component"] == kind], {"showlegend": kind == "direct"}
+        reach = controls[controls["component"] == kind].groupby("layer")["contribution"].agg(["min", "max"])
+        steps = [layer + side for layer in reach.index for side in (-0.5, 0.5)]
+        fill = theme.faded(theme.NEUTRAL, 0.3)
+        fig.add_trace(band(steps, *(np.repeat(reach[end], 2) for end in ("min", "max")), fill), **place)
+        for measure, look in (
+            ("contribution", {"type": "bar", "marker_color": theme.POSITIVE, "width": 0.6}),
+            ("restored", {"mode": "markers", "marker": {"symbol": "diamond", "size": 8, "color": theme.NEGATIVE}}),
+        ):
+            there = rows[rows[measure].notna()]
+            trace = {
+                "x": there["layer"].astype(int),
+                "y": there[measure],
+                "error_y": theme.error_bars(there, measure) | {"width": 2, "thickness": 1.2},
+                "customdata": theme.intervals(there, measure),
+                "hovertemplate": f"{kind}, layer %{{x}}, {_MEASURES[measure]}: %{{customdata}}<extra></extra>",
+                "name": _MEASURES[measure],
+                "legendgroup": measure,
+                "showlegend": kind == "MLP" or len(kinds) == 1,
+            }
+            if len(there):
+                fig.add_trace(trace | look, **place)
+        fig.update_xaxes(title_text=theme.LAYER if kind != "direct" else None, showgrid=False, **place)
+    direct = own.loc[own["component"] == "direct", "layer"]
+    fig.update_xaxes(tickvals=direct, row=1, col=1)
+    fig.update_yaxes(title_text=theme.with_unit("change of score", _UNIT), row=1, col=1)
+    mark_zero(fig)
