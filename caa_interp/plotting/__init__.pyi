@@ -1,3 +1,4 @@
+from .attribution import plot_effect_attribution as plot_effect_attribution
 from .baselines import plot_baselines as plot_baselines
 from .cost import plot_cost as plot_cost
 from .data_curve import plot_data_curve as plot_data_curve
@@ -19,6 +20,7 @@ from .projection import (
     plot_projection as plot_projection,
     plot_vector_map as plot_vector_map,
 )
+from .pulses import plot_position_map as plot_position_map
 from .reliability import plot_reliability as plot_reliability
 from .reproduction import plot_layer_sweeps as plot_layer_sweeps
 from .scores import plot_scores as plot_scores

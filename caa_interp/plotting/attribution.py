@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import band, key, mark_zero, panels
+from caa_interp.plotting.grid import band, mark_zero, panels
 from caa_interp.statistics import interval_text
 
 _SOURCE = "caa_interp.analysis.effect_attribution"
@@ -41,13 +41,13 @@ def plot_effect_attribution(table: pd.DataFrame) -> go.Figure:
     first = own.iloc[0]
     effect = interval_text(*(first[f"effect{end}"] for end in ("", "_low", "_high")))
     subtitle = f"effect {effect} {_UNIT}; steered after layer {first['steered_layer']}; n = {first['n']} pairs, "
-    numbers = [f"{n} {kind}" for kind, n in controls.groupby("kind")["vector"].nunique().items()]
-    if numbers:
+    subtitle += theme.interval(own)
+    if len(controls):
         note = "dot: beyond every part of" if per_head else "gray: range of"
-        subtitle += f"{theme.interval(own)}{theme.SUBTITLE_LINE}{note} {', '.join(numbers)} vectors of the same norm"
+        subtitle += f"{theme.SUBTITLE_LINE}{note} {theme.controls(controls)}"
     fig = theme.figure(
         f"Through which parts {theme.escape(first['vector'])} acts",
-        subtitle if numbers else subtitle + theme.interval(own),
+        subtitle,
         height=180 + 22 * own["layer"].nunique() if per_head else 440,
         margin={"t": 128, "b": 96},
         legend=theme.LEGEND_BELOW,
@@ -62,7 +62,7 @@ def _draw_bars(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> Non
     shares = [0.1, 0.45, 0.45][: len(kinds)]
     places = panels(fig, kinds, most=3, column_widths=shares, shared_yaxes=True, horizontal_spacing=0.03)
     for kind, place in zip(kinds, places, strict=True):
-        rows, named = own[own["component"] == kind], {"showlegend": kind == "direct"}
+        rows = own[own["component"] == kind]
         reach = controls[controls["component"] == kind].groupby("layer")["contribution"].agg(["min", "max"])
         steps = [layer + side for layer in reach.index for side in (-0.5, 0.5)]
         fill = theme.faded(theme.NEUTRAL, 0.3)
@@ -89,3 +89,40 @@ def _draw_bars(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> Non
     fig.update_xaxes(tickvals=direct, row=1, col=1)
     fig.update_yaxes(title_text=theme.with_unit("change of score", _UNIT), row=1, col=1)
     mark_zero(fig)
+
+
+def _draw_maps(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> None:
+    """Layers by heads, with the MLP as the last column; one panel for each measure that there is."""
+    rows = own[own["component"].str.startswith("head") | (own["component"] == "MLP")]
+    measures = [measure for measure in _MEASURES if rows[measure].notna().any()]
+    limit = float(rows[measures].abs().max(axis=None)) or 1.0
+    scale = theme.color_axis(theme.DIVERGING, -limit, limit, _UNIT.replace(" per", "<br>per"))
+    fig.update_layout(coloraxis=scale)
+    places = panels(fig, [_MEASURES[one] for one in measures], most=2, shared_yaxes=True, horizontal_spacing=0.04)
+    own_parts = controls["component"].isin(rows["component"])
+    for measure, place in zip(measures, places, strict=True):
+        columns = list(dict.fromkeys(rows["component"].str.removeprefix("head ")))
+        named = rows.assign(column=rows["component"].str.removeprefix("head "), text=theme.intervals(rows, measure))
+        wide, text = (named.pivot(index="layer", columns="column", values=one)[columns] for one in (measure, "text"))
+        fig.add_heatmap(
+            z=wide.to_numpy(),
+            x=columns,
+            y=[str(layer) for layer in wide.index],
+            customdata=text.to_numpy(),
+            coloraxis="coloraxis",
+            hovertemplate="layer %{y}, %{x}: %{customdata}<extra></extra>",
+            **place,
+        )
+        beyond = named[named[measure].abs() > controls.loc[own_parts, measure].abs().max()]
+        fig.add_scatter(
+            x=beyond["column"],
+            y=beyond["layer"].astype(str),
+            mode="markers",
+            marker={"color": theme.DARK, "size": 5},
+            hoverinfo="skip",
+            showlegend=False,
+            **place,
+        )
+    fig.update_xaxes(title_text="head", type="category", showgrid=False)
+    fig.update_yaxes(title_text=theme.LAYER, col=1)
+    fig.update_yaxes(type="category", showgrid=False)

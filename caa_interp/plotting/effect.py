@@ -166,8 +166,7 @@ def _subtitle(table: pd.DataFrame, controls_are: str, bars_are: str = "") -> str
     if table["ranked_by"].iloc[0] == "effect":
         read += "; 0 is the average token"
     notes = [read, "␣ is a space"]
-    controls = table.loc[table["kind"] != "vector", ["kind", "vector"]].drop_duplicates()
+    controls = table[table["kind"] != "vector"]
     if len(controls):
-        numbers = ", ".join(f"{n} {kind}" for kind, n in controls["kind"].value_counts(sort=False).items())
-        notes[1] += f"; {controls_are} of {numbers} {'vectors' if len(controls) > 1 else 'vector'} of the same norm"
+        notes[1] += f"; {controls_are} of {theme.controls(controls)}"
     return theme.SUBTITLE_LINE.join(map(theme.escape, notes))

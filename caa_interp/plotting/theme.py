@@ -148,6 +148,13 @@ def counts(numbers: Iterable[float]) -> str:
     return str(ordered[0]) if len(ordered) == 1 else f"{ordered[0]} to {ordered[-1]}"
 
 
+def controls(rows: pd.DataFrame) -> str:
+    """How many controls of each kind there are in rows of controls, such as ``"2 random vectors of the same norm"``."""
+    kinds = rows.groupby("kind", sort=False)["vector"].nunique()
+    named = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
+    return f"{named} {'vectors' if kinds.sum() > 1 else 'vector'} of the same norm"
+
+
 def factor(multiplier: float, form: str = "g") -> str:
     """A multiplier as text, with a minus sign."""
     return format(multiplier, form if multiplier else "g").replace("-", "\N{MINUS SIGN}")

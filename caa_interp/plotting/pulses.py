@@ -1,0 +1,101 @@
+"""Figure of where and for how long a vector acts."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from caa_interp.errors import InputError
+from caa_interp.plotting import theme
+from caa_interp.plotting.grid import Place, band, line, mark_zero, panels
+
+_SOURCE = "caa_interp.analysis.position_map"
+_COLUMNS = ("vector", "kind", "steered_layer", "multiplier", "measure", "steered", "distance", "layer", "value", "n")
+_UNITS = {
+    "effect": ("effect of the steered positions", "nats per token and unit"),
+    "divergence": ("KL from unsteered, pulse", "nats"),
+    "projection": ("state along the vector, pulse", "share of what was added"),
+}
+# Words of the table and what an axis has room for, in turn.
+_SHORT = (
+    *(("from the last prompt token on", "all"), ("last prompt token alone", "prompt")),
+    *(("from answer token ", ""), ("answer token ", ""), (" alone", "")),
+)
+
+
+def plot_position_map(table: pd.DataFrame) -> go.Figure:
+    """Effects of steering single positions as bars, and what is left of a pulse as lines over the distance.
+
+    Parameters
+    ----------
+    table
+        Result of :func:`caa_interp.analysis.position_map`, of one vector and its controls.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Three panels with intervals: the effect of all positions, of the last prompt token, of each token of the answer,
+        and of all later ones; the divergence; the projection at up to three layers, of which the controls are those
+        of the last. The gray bands are the range of the controls.
+    """
+    theme.check_table(table, _COLUMNS, _SOURCE)
+    theme.check_once(table, ["vector", "measure", "steered", "distance", "layer"], _SOURCE)
+    own, controls = table[table["kind"] == "vector"], table[table["kind"] != "vector"]
+    if own["vector"].nunique() != 1:
+        raise InputError(f"table: it holds the vectors {list(own['vector'].unique())}; select one, and its controls.")
+    first = own.iloc[0]
+    subtitle = f"multiplier {first['multiplier']:g} after layer {first['steered_layer']}; "
+    subtitle += f"n = {theme.counts(own.loc[own['n'] > 0, 'n'])} pairs, {theme.interval(own)}"
+    if len(controls):
+        subtitle += f"; gray: range of {theme.controls(controls)}"
+    fig = theme.figure(
+        f"Where and for how long {theme.escape(first['vector'])} acts",
+        subtitle,
+        width=1000,
+        height=430,
+        margin={"t": 110, "b": 100},
+        legend=theme.LEGEND_BELOW,
+    )
+    places = panels(fig, [name for name, _ in _UNITS.values()], most=3, horizontal_spacing=0.08)
+    for (measure, (_, unit)), place in zip(_UNITS.items(), places, strict=True):
+        rows, others = (some[some["measure"] == measure] for some in (own, controls))
+        (_draw_bars if measure == "effect" else _draw_lines)(fig, rows, others, place)
+        fig.update_yaxes(title_text=unit, **place)
+    mark_zero(fig)
+    return fig
+
+
+def _draw_bars(fig: go.Figure, rows: pd.DataFrame, controls: pd.DataFrame, place: Place) -> None:
+    rows = rows[rows["n"] > 0]
+    reach = controls.groupby("steered")["value"].agg(["min", "max"]).reindex(rows["steered"]).dropna()
+    at = pd.Series(range(len(rows)), index=rows["steered"])
+    steps = [at[name] + side for name in reach.index for side in (-0.5, 0.5)]
+    lows, highs = (reach[end].repeat(2) for end in ("min", "max"))
+    fig.add_trace(band(steps, lows, highs, theme.faded(theme.NEUTRAL, 0.3)), **place)
+    fig.add_bar(
+        x=at,
+        y=rows["value"],
+        error_y=theme.error_bars(rows, "value"),
+        marker_color=theme.POSITIVE,
+        width=0.6,
+        customdata=list(zip(rows["steered"], theme.intervals(rows, "value"), rows["n"], strict=True)),
+        hovertemplate="%{customdata[0]}: %{customdata[1]}, n = %{customdata[2]}<extra></extra>",
+        showlegend=False,
+        **place,
+    )
+    labels = rows["steered"]
+    for text, short in _SHORT:
+        labels = labels.str.replace(text, short)
+    fig.update_xaxes(title_text="steered token of the answer", tickvals=at, ticktext=labels, showgrid=False, **place)
+
+
+def _draw_lines(fig: go.Figure, rows: pd.DataFrame, controls: pd.DataFrame, place: Place) -> None:
+    last = controls[controls["layer"].isna() | (controls["layer"] == controls["layer"].max())]
+    reach = last.groupby("distance")["value"].agg(["min", "max"])
+    fig.add_trace(band(reach.index, reach["min"], reach["max"], theme.faded(theme.NEUTRAL, 0.3)), **place)
+    rows = rows[rows["n"] > 0].astype({"distance": int})
+    groups = [*rows.groupby("layer", dropna=False)]
+    for (layer, some), color, symbol, dash in zip(groups, theme.PALETTE, theme.SYMBOLS, theme.DASHES, strict=False):
+        look, is_state = theme.Style(color, symbol, dash), layer is not pd.NA
+        fig.add_trace(line(some, "distance", "value", look, f"after layer {layer}", showlegend=is_state), **place)
+    fig.update_xaxes(title_text="tokens after the last of the prompt", **place)
