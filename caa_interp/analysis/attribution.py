@@ -212,10 +212,10 @@ def _split(
     found[:, 2] = (scores[1:] - scores[0])[:, None]
     for number, values in enumerate(found, start=1):
         gradient = _mean_gradient(model, scored, begin, states[0], states[number])
-        change = {name: some[number].double() - some[0].double() for name, some in kept.items()}
+        change = {name: some[number].cpu().double() - some[0].cpu().double() for name, some in kept.items()}
         written = [_written(model, part, change) for part in parts]
-        added = [one.cpu() for one in (change[stream], *written)]
-        _check_sum(model, added, (states[number].double() - states[0].double()).cpu())
+        added = [change[stream], *written]
+        _check_sum(model, added, states[number].cpu().double() - states[0].cpu().double())
         sums = [float((one * gradient).sum()) for one in added]
         values[0] = [*sums, values[2, 0] - sum(sums)]
     rows = [(number, index) for number in range(1, len(edits)) for index in range(len(parts))] if patch else []
@@ -282,7 +282,7 @@ def _scores(model: Any, scored: Scored, begin: int, states: torch.Tensor) -> np.
     at, tokens = np.array(scored.targets).T
     rows = (np.arange(len(states))[:, None] * states.shape[1] + at - begin).ravel()
     log_probs = log_probs_of(model, states.flatten(0, 1), rows, np.tile(tokens, len(states)))
-    return log_probs.double().cpu().numpy().reshape(len(states), -1) @ np.array(scored.weights)
+    return log_probs.cpu().double().numpy().reshape(len(states), -1) @ np.array(scored.weights)
 
 
 def _mean_gradient(
@@ -297,7 +297,7 @@ def _mean_gradient(
             logits = unembed(model, state)
             chosen = logits.log_softmax(-1)[(at - begin).to(logits.device), tokens.to(logits.device)]
             score = chosen @ torch.tensor(scored.weights, dtype=chosen.dtype, device=chosen.device)
-        mean += share / 2 * torch.autograd.grad(score, state)[0].double().cpu()
+        mean += share / 2 * torch.autograd.grad(score, state)[0].cpu().double()
     return mean
 
 
@@ -316,4 +316,4 @@ def _written(model: Any, part: _Part, change: Mapping[str, torch.Tensor]) -> tor
     """Change of what a part writes to the residual stream, ``[n_new, d_model]``."""
     if part.head is None:
         return change[part.hook]
-    return change[part.hook][:, part.head] @ model.blocks[part.layer].attn.W_O[part.head].detach().double()
+    return change[part.hook][:, part.head] @ model.blocks[part.layer].attn.W_O[part.head].detach().cpu().double()

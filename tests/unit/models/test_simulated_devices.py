@@ -10,6 +10,7 @@ import caa_interp as caa
 import caa_interp.tree.agreement as tree_agreement
 import caa_interp.tree.readout as readout
 import caa_interp.tree.run as tree_run
+from caa_interp.analysis import attribution, effect_attribution, position_map
 from caa_interp.evaluation.judges import _fingerprint
 from caa_interp.interchange.baking import bake, orthogonalize
 from caa_interp.models.access import on_cpu
@@ -217,6 +218,15 @@ def test_lenses_and_tokens(spread, tiny_llama, vector):
     options = {"layers": 1, "n_tokens": 4, "top_k": 5}
     assert_same(lambda model: caa.effect_lens(model, vector, PROMPTS, **options), spread, tiny_llama)
     assert_same(lambda model: caa.token_similarity(model, PROMPTS[0], vector), spread, tiny_llama)
+
+
+@pytest.mark.parametrize("per", ["component", "head"])
+def test_parts_and_positions(spread, tiny_llama, vector, pairs, per, monkeypatch):
+    # Simulated devices have no gradients; any other readout passes through the same devices.
+    monkeypatch.setattr(attribution, "_mean_gradient", lambda *given: given[-1].cpu().double())
+    options = {"layer": 1, "format": "text", "progress": False}
+    assert_same(lambda model: effect_attribution(model, vector, pairs[:2], per=per, **options), spread, tiny_llama)
+    assert_same(lambda model: position_map(model, vector, pairs[:2], n_tokens=3, **options), spread, tiny_llama)
 
 
 def test_costs(spread, tiny_llama, vector):
