@@ -273,6 +273,21 @@ def steered_lens(study: Study) -> go.Figure:
     return caa.plot_steered_lens(table)
 
 
+def effect_attribution(study: Study) -> go.Figure:
+    """The first held-out pairs; random vectors are not set back part by part, which takes most of the time."""
+    pairs, controls = study.behaviors[BEHAVIOR].test[:8], caa.random_vectors(study.vector, 2, seed=SEED)
+    parts = caa.analysis.effect_attribution(study.model, study.vector, pairs, layer=LAYER)
+    of_controls = caa.analysis.effect_attribution(study.model, controls, pairs, layer=LAYER, patch=False)
+    return caa.plotting.plot_effect_attribution(pd.concat([parts, of_controls]))
+
+
+def position_map(study: Study) -> go.Figure:
+    """The first held-out pairs, beside random vectors."""
+    vectors = {BEHAVIOR: study.vector, **caa.random_vectors(study.vector, 2, seed=SEED)}
+    table = caa.analysis.position_map(study.model, vectors, study.behaviors[BEHAVIOR].test[:8], layer=LAYER)
+    return caa.plotting.plot_position_map(table)
+
+
 def sweep(study: Study) -> go.Figure:
     """Every other layer."""
     table = caa.sweep(
@@ -343,6 +358,8 @@ PICTURES: dict[str, Callable[[Study], go.Figure]] = {
         logit_lens,
         effect_lens,
         steered_lens,
+        effect_attribution,
+        position_map,
         token_similarity,
         weight_alignment,
         decomposition,

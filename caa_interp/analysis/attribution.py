@@ -122,12 +122,13 @@ def effect_attribution(
     VectorMismatchError
         If a vector was not made for this model.
     ModelError
-        If the model's blocks do not show attention and MLP, or its attention is not a sum over heads.
+        If the model's blocks do not show attention and MLP, or the parts are not all that is added to the residual
+        stream, as with heads of attention that are followed by a norm.
 
     Notes
     -----
-    The remainder holds the error of the integral and rounding; where a block writes more than attention and MLP (a
-    recurrent part), it holds that too. Compare it with the effect before you read anything else.
+    The remainder is the error of the integral and of rounding. In half precision it is larger, since the gradient is
+    rounded too. Compare it with the effect before you read anything else.
 
     Examples
     --------

@@ -14,6 +14,7 @@ from caa_interp.statistics import interval_text
 _SOURCE = "caa_interp.analysis.effect_attribution"
 _COLUMNS = ("vector", "kind", "steered_layer", "layer", "component", "contribution", "restored", "effect", "n")
 _UNIT = "nats per token and unit"
+_APART = 0.13  # how far the two dots of a part are moved to its sides, in layers
 _MEASURES = {"contribution": "contribution", "restored": "goes away when set back"}
 
 
@@ -28,7 +29,7 @@ def plot_effect_attribution(table: pd.DataFrame) -> go.Figure:
     Returns
     -------
     plotly.graph_objects.Figure
-        Bars are contributions, diamonds how much of the effect goes away when the part is set back, both with
+        Circles are contributions, diamonds how much of the effect goes away when the part is set back, both with
         intervals; the gray band is the range of the controls' contributions. For heads, a map of layers by heads for
         each of the two; a dot marks what is larger than that of every head and MLP of every control.
     """
@@ -49,14 +50,14 @@ def plot_effect_attribution(table: pd.DataFrame) -> go.Figure:
         f"Through which parts {theme.escape(first['vector'])} acts",
         subtitle,
         height=180 + 22 * own["layer"].nunique() if per_head else 440,
-        margin={"t": 128, "b": 96},
+        margin={"t": 114, "b": 96},
         legend=theme.LEGEND_BELOW,
     )
-    (_draw_maps if per_head else _draw_bars)(fig, own, controls)
+    (_draw_maps if per_head else _draw_layers)(fig, own, controls)
     return fig
 
 
-def _draw_bars(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> None:
+def _draw_layers(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> None:
     """One panel for each kind of part, which share their heights."""
     kinds = [kind for kind in ("direct", "attention", "MLP") if kind in set(own["component"])]
     shares = [0.1, 0.45, 0.45][: len(kinds)]
@@ -65,25 +66,25 @@ def _draw_bars(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> Non
         rows = own[own["component"] == kind]
         reach = controls[controls["component"] == kind].groupby("layer")["contribution"].agg(["min", "max"])
         steps = [layer + side for layer in reach.index for side in (-0.5, 0.5)]
-        fill = theme.faded(theme.NEUTRAL, 0.3)
-        fig.add_trace(band(steps, *(np.repeat(reach[end], 2) for end in ("min", "max")), fill), **place)
-        for measure, look in (
-            ("contribution", {"type": "bar", "marker_color": theme.POSITIVE, "width": 0.6}),
-            ("restored", {"mode": "markers", "marker": {"symbol": "diamond", "size": 8, "color": theme.NEGATIVE}}),
-        ):
+        low, high = (np.repeat(reach[end], 2) for end in ("min", "max"))
+        fig.add_trace(band(steps, low, high, theme.faded(theme.NEUTRAL, 0.3)), **place)
+        for number, (measure, name) in enumerate(_MEASURES.items()):
             there = rows[rows[measure].notna()]
-            trace = {
-                "x": there["layer"].astype(int),
-                "y": there[measure],
-                "error_y": theme.error_bars(there, measure) | {"width": 2, "thickness": 1.2},
-                "customdata": theme.intervals(there, measure),
-                "hovertemplate": f"{kind}, layer %{{x}}, {_MEASURES[measure]}: %{{customdata}}<extra></extra>",
-                "name": _MEASURES[measure],
-                "legendgroup": measure,
-                "showlegend": kind == "MLP" or len(kinds) == 1,
-            }
-            if len(there):
-                fig.add_trace(trace | look, **place)
+            if there.empty:
+                continue
+            color, symbol = theme.PALETTE[number], theme.SYMBOLS[2 * number]
+            fig.add_scatter(
+                x=there["layer"].astype(int) + (0 if kind == "direct" else _APART * (2 * number - 1)),
+                y=there[measure],
+                error_y=theme.error_bars(there, measure) | {"width": 2},
+                mode="markers",
+                marker={"color": color, "symbol": symbol, "size": 8},
+                customdata=list(zip(there["layer"], theme.intervals(there, measure), strict=True)),
+                hovertemplate=f"{kind}, layer %{{customdata[0]}}, {name}: %{{customdata[1]}}<extra></extra>",
+                name=name,
+                showlegend=kind == kinds[-1],
+                **place,
+            )
         fig.update_xaxes(title_text=theme.LAYER if kind != "direct" else None, showgrid=False, **place)
     direct = own.loc[own["component"] == "direct", "layer"]
     fig.update_xaxes(tickvals=direct, row=1, col=1)
@@ -95,7 +96,7 @@ def _draw_maps(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> Non
     """Layers by heads, with the MLP as the last column; one panel for each measure that there is."""
     rows = own[own["component"].str.startswith("head") | (own["component"] == "MLP")]
     measures = [measure for measure in _MEASURES if rows[measure].notna().any()]
-    limit = float(rows[measures].abs().max(axis=None)) or 1.0
+    limit = float(rows[measures].abs().max().max()) or 1.0
     scale = theme.color_axis(theme.DIVERGING, -limit, limit, _UNIT.replace(" per", "<br>per"))
     fig.update_layout(coloraxis=scale)
     places = panels(fig, [_MEASURES[one] for one in measures], most=2, shared_yaxes=True, horizontal_spacing=0.04)

@@ -18,13 +18,13 @@ _UNITS = {
 }
 # Words of the table and what an axis has room for, in turn.
 _SHORT = (
-    *(("from the last prompt token on", "all"), ("last prompt token alone", "prompt")),
-    *(("from answer token ", ""), ("answer token ", ""), (" alone", "")),
+    *(("from the last prompt token on", "all"), ("last prompt token alone", "0")),
+    *(("from answer token ", ""), ("answer token ", ""), (" alone", ""), (" on", "+")),
 )
 
 
 def plot_position_map(table: pd.DataFrame) -> go.Figure:
-    """Effects of steering single positions as bars, and what is left of a pulse as lines over the distance.
+    """Effects of steering single positions as dots, and what is left of a pulse as lines over the distance.
 
     Parameters
     ----------
@@ -53,31 +53,31 @@ def plot_position_map(table: pd.DataFrame) -> go.Figure:
         subtitle,
         width=1000,
         height=430,
-        margin={"t": 110, "b": 100},
+        margin={"t": 96, "b": 110},
         legend=theme.LEGEND_BELOW,
     )
-    places = panels(fig, [name for name, _ in _UNITS.values()], most=3, horizontal_spacing=0.08)
+    places = panels(fig, [name for name, _ in _UNITS.values()], most=3, horizontal_spacing=0.1)
     for (measure, (_, unit)), place in zip(_UNITS.items(), places, strict=True):
         rows, others = (some[some["measure"] == measure] for some in (own, controls))
-        (_draw_bars if measure == "effect" else _draw_lines)(fig, rows, others, place)
+        (_draw_places if measure == "effect" else _draw_lines)(fig, rows, others, place)
         fig.update_yaxes(title_text=unit, **place)
     mark_zero(fig)
     return fig
 
 
-def _draw_bars(fig: go.Figure, rows: pd.DataFrame, controls: pd.DataFrame, place: Place) -> None:
+def _draw_places(fig: go.Figure, rows: pd.DataFrame, controls: pd.DataFrame, place: Place) -> None:
     rows = rows[rows["n"] > 0]
     reach = controls.groupby("steered")["value"].agg(["min", "max"]).reindex(rows["steered"]).dropna()
     at = pd.Series(range(len(rows)), index=rows["steered"])
     steps = [at[name] + side for name in reach.index for side in (-0.5, 0.5)]
     lows, highs = (reach[end].repeat(2) for end in ("min", "max"))
     fig.add_trace(band(steps, lows, highs, theme.faded(theme.NEUTRAL, 0.3)), **place)
-    fig.add_bar(
+    fig.add_scatter(
         x=at,
         y=rows["value"],
         error_y=theme.error_bars(rows, "value"),
-        marker_color=theme.POSITIVE,
-        width=0.6,
+        mode="markers",
+        marker={"size": 9, "color": theme.PALETTE[0]},
         customdata=list(zip(rows["steered"], theme.intervals(rows, "value"), rows["n"], strict=True)),
         hovertemplate="%{customdata[0]}: %{customdata[1]}, n = %{customdata[2]}<extra></extra>",
         showlegend=False,
@@ -86,7 +86,8 @@ def _draw_bars(fig: go.Figure, rows: pd.DataFrame, controls: pd.DataFrame, place
     labels = rows["steered"]
     for text, short in _SHORT:
         labels = labels.str.replace(text, short)
-    fig.update_xaxes(title_text="steered token of the answer", tickvals=at, ticktext=labels, showgrid=False, **place)
+    title = "steered token of the answer<br>(0: the last of the prompt)"
+    fig.update_xaxes(title_text=title, tickvals=at, ticktext=labels, tickangle=0, showgrid=False, **place)
 
 
 def _draw_lines(fig: go.Figure, rows: pd.DataFrame, controls: pd.DataFrame, place: Place) -> None:
@@ -98,4 +99,4 @@ def _draw_lines(fig: go.Figure, rows: pd.DataFrame, controls: pd.DataFrame, plac
     for (layer, some), color, symbol, dash in zip(groups, theme.PALETTE, theme.SYMBOLS, theme.DASHES, strict=False):
         look, is_state = theme.Style(color, symbol, dash), layer is not pd.NA
         fig.add_trace(line(some, "distance", "value", look, f"after layer {layer}", showlegend=is_state), **place)
-    fig.update_xaxes(title_text="tokens after the last of the prompt", **place)
+    fig.update_xaxes(title_text="distance in tokens after the<br>last of the prompt", **place)

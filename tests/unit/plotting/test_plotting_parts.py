@@ -34,17 +34,18 @@ def traces(fig, kind, panel="x"):
     return [one for one in fig.data if isinstance(one, kind) and one.xaxis == panel]
 
 
-def test_bars_are_contributions_and_diamonds_what_goes_away():
+def test_circles_are_contributions_and_diamonds_what_goes_away():
     fig = plot_effect_attribution(attribution())
     assert [note.text for note in fig.layout.annotations] == ["direct", "attention", "MLP"]
     for panel, layers, values in (("x", [5], [1]), ("x2", [6, 7], [2, 4]), ("x3", [6, 7], [3, 5])):
-        (bars,) = traces(fig, go.Bar, panel)
-        assert list(bars.x) == layers
-        np.testing.assert_allclose(bars.y, values)
-        np.testing.assert_allclose(bars.error_y.array, 0.25)
-        np.testing.assert_allclose(bars.error_y.arrayminus, 0.5)
-        marks = [one for one in traces(fig, go.Scatter, panel) if one.mode == "markers"]
-        assert [list(one.y) for one in marks] == ([] if panel == "x" else [[-value for value in values]])
+        drawn = [one for one in dots_of(fig) if one.xaxis == panel]
+        assert [one.marker.symbol for one in drawn] == ["circle", "diamond"][: 1 if panel == "x" else 2]
+        for one, sign in zip(drawn, (1, -1), strict=False):
+            assert [layer for layer, _ in one.customdata] == np.round(one.x).tolist() == layers
+            np.testing.assert_allclose(one.y, sign * np.array(values))
+            np.testing.assert_allclose(one.error_y.array, 0.25)
+            np.testing.assert_allclose(one.error_y.arrayminus, 0.5)
+    assert [one.name for one in fig.data if one.showlegend] == ["contribution", "goes away when set back"]
     text = fig.layout.title.text
     assert "Through which parts optimism acts" in text
     assert "effect +21.000 (+20.500 to +21.250) nats per token and unit; steered after layer 5; n = 12 pairs" in text
@@ -63,15 +64,15 @@ def test_the_gray_band_is_the_range_of_the_controls():
     assert "1 random vector of the same norm" in plot_effect_attribution(attribution(controls=1)).layout.title.text
 
 
-def test_after_the_last_block_there_is_one_bar():
+def test_after_the_last_block_there_is_one_dot():
     table = attribution()
     fig = plot_effect_attribution(table[table["component"].isin(["direct", "remainder"])])
-    assert [list(one.y) for one in fig.data if isinstance(one, go.Bar)] == [[1]]
+    assert [(list(one.y), one.showlegend) for one in dots_of(fig)] == [([1], True)]
 
 
 def test_without_patching_there_are_no_diamonds():
     fig = plot_effect_attribution(attribution(restored=False))
-    assert not dots_of(fig)
+    assert {one.marker.symbol for one in dots_of(fig)} == {"circle"}
 
 
 def test_heads_are_maps_with_the_mlp_as_the_last_column():
@@ -116,11 +117,12 @@ def positions(controls=2, layers=(6, 8), n=12, name="optimism") -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True).assign(steered_layer=5, multiplier=1.0, n=n)
 
 
-def test_positions_are_bars_and_a_pulse_is_lines():
+def test_positions_are_dots_and_a_pulse_is_lines():
     fig = plot_position_map(positions())
-    (bars,) = traces(fig, go.Bar)
-    np.testing.assert_allclose(bars.y, [1, 2, 3, 4])
-    assert list(fig.layout.xaxis.ticktext) == ["all", "prompt", "1", "2 on"]
+    (dots,) = [one for one in traces(fig, go.Scatter) if one.mode == "markers"]
+    np.testing.assert_allclose(dots.y, [1, 2, 3, 4])
+    np.testing.assert_allclose(dots.error_y.arrayminus, 0.5)
+    assert list(fig.layout.xaxis.ticktext) == ["all", "0", "1", "2+"]
     for panel, expected in (("x2", [[5, 6]]), ("x3", [[7, 8], [9, 10]])):
         lines = [one for one in traces(fig, go.Scatter, panel) if one.fill != "toself"]
         assert [list(one.x) for one in lines] == [[0, 1]] * len(expected)
@@ -148,8 +150,8 @@ def test_places_that_no_answer_has_are_left_out():
     absent = table["steered"] == "from answer token 2 on"
     table.loc[absent, ["value", "value_low", "value_high"]], table.loc[absent, "n"] = np.nan, 0
     fig = plot_position_map(table)
-    assert list(fig.layout.xaxis.ticktext) == ["all", "prompt", "1"]
-    assert len(traces(fig, go.Bar)[0].y) == 3
+    assert list(fig.layout.xaxis.ticktext) == ["all", "0", "1"]
+    assert len(dots_of(fig)[0].y) == 3
 
 
 @pytest.mark.parametrize(
