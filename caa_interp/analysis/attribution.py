@@ -29,9 +29,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
+from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError, ModelError, check_choice
-from caa_interp.evaluation.sweep import scoring_format
+from caa_interp.evaluation.sweep import scored_renderings, scoring_format
 from caa_interp.models.access import hook_name, model_id, n_layers, unembed
 from caa_interp.models.decoding import Decoder
 from caa_interp.models.memory import cache_bytes, rows_that_fit
@@ -50,7 +50,7 @@ Per = Literal["component", "head"]
 _Hook = Callable[[torch.Tensor], torch.Tensor | None]
 _POINTS = 6
 _ROWS_AT_ONCE, _SHARE_OF_FREE_MEMORY = 32, 0.1
-_MISSING = 0.02  # share of a change that the parts may lack: more than rounding in half precision
+_MISSING = 0.02  # share of a change that the parts may lack, beside rounding
 _MEASURES = ("contribution", "restored", "effect")
 _COLUMNS = (
     *("vector", "kind", "steered_layer", "multiplier", "layer", "component"),
@@ -143,14 +143,8 @@ def effect_attribution(
     if not multiplier:
         raise InputError("multiplier: 0; it adds nothing, so there is no effect to split. Give another number.")
     check_choice("per", per, get_args(Per))
-    checked = check_pairs(pairs)
-    for pair in checked:
-        if isinstance(pair, PublishedPair) and not pair.scored:
-            raise InputError(
-                f"pairs: {pair.id!r} has no score, its matching answer is neither (A) nor (B). Leave it out."
-            )
     format = scoring_format(format, asked)
-    rendered = [form.render(pair, format, system_prompt, what=f"pairs[{n}]") for n, pair in enumerate(checked)]
+    rendered = scored_renderings(form, pairs, format, system_prompt)
     parts = _parts(model, layer, per)
     found = np.zeros((len(rendered), len(asked), 3, len(parts) + 2))
     with ambient(model) as outer:
@@ -216,7 +210,7 @@ def _split(
         change = {name: some[number].cpu().double() - some[0].cpu().double() for name, some in kept.items()}
         written = [_written(model, part, change) for part in parts]
         added = [change[stream], *written]
-        _check_sum(model, added, states[number].cpu().double() - states[0].cpu().double())
+        _check_sum(model, added, states[0], states[number])
         sums = [float((one * gradient).sum()) for one in added]
         values[0] = [*sums, values[2, 0] - sum(sums)]
     rows = [(number, index) for number in range(1, len(edits)) for index in range(len(parts))] if patch else []
@@ -302,13 +296,15 @@ def _mean_gradient(
     return mean
 
 
-def _check_sum(model: Any, added: Sequence[torch.Tensor], change: torch.Tensor) -> None:
-    """Raise :class:`ModelError` if the parts do not sum to the ``change`` of the last state, ``[n_new, d_model]``."""
-    share = float((torch.stack(list(added)).sum(0) - change).norm() / change.norm().clamp(min=1e-30))
-    if share > _MISSING:
+def _check_sum(model: Any, added: Sequence[torch.Tensor], unsteered: torch.Tensor, steered: torch.Tensor) -> None:
+    """Raise :class:`ModelError` if the parts do not sum to the change of the last state, ``[n_new, d_model]``."""
+    change = steered.cpu().double() - unsteered.cpu().double()
+    missing = float((torch.stack(list(added)).sum(0) - change).norm())
+    rounding = torch.finfo(steered.dtype).eps * float(steered.norm())
+    if missing > _MISSING * float(change.norm()) + 4 * rounding:
         raise ModelError(
-            f"model {model_id(model)!r}: the parts lack {share:.0%} of the change of its last state: a norm follows "
-            "the heads of its attention, its blocks have other parts, or an open steer context acts on later layers. "
+            f"model {model_id(model)!r}: the parts do not sum to the change of its last state: a norm follows the "
+            "heads of its attention, its blocks have other parts, or an open steer context acts on later layers. "
             "Use per='component', another model, or leave the context."
         )
 

@@ -22,9 +22,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from caa_interp.behaviors.pairs import ContrastPair, check_pairs
+from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError, check_count
-from caa_interp.evaluation.sweep import scoring_format
+from caa_interp.evaluation.sweep import scored_renderings, scoring_format
 from caa_interp.models.access import model_id, n_layers
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat, form_of
@@ -121,9 +121,7 @@ def position_map(
     first = min(layer + 1, last)
     layers = sorted({first, (first + last) // 2, last})
     format = scoring_format(format, asked)
-    rendered = [
-        form.render(pair, format, system_prompt, what=f"pairs[{n}]") for n, pair in enumerate(check_pairs(pairs))
-    ]
+    rendered = scored_renderings(form, pairs, format, system_prompt)
     found, paths = [], set()
     with ambient(model) as outer:
         trees = [_branches(some, format, asked, n_tokens, outer) for some in rendered]

@@ -142,6 +142,20 @@ def scoring_format(format: Format | None, asked: Sequence[Condition]) -> Format:
     return format
 
 
+def scored_renderings(
+    form: PromptFormat, pairs: Iterable[ContrastPair], format: Format, system_prompt: str | None
+) -> list[list[Rendering]]:
+    """Renderings of pairs, all of which have a score, or raise :class:`InputError`."""
+    rendered = []
+    for number, pair in enumerate(check_pairs(pairs)):
+        if isinstance(pair, PublishedPair) and not pair.scored:
+            raise InputError(
+                f"pairs[{number}]: its matching answer is neither (A) nor (B), so it has no score. Leave it out."
+            )
+        rendered.append(form.render(pair, format, system_prompt, what=f"pairs[{number}]"))
+    return rendered
+
+
 def _condition_branches(
     item: str,
     form: PromptFormat,

@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM
 
 import caa_interp as caa
 from caa_interp.analysis import effect_attribution
+from caa_interp.behaviors.pairs import PublishedPair
 from caa_interp.statistics import bootstrap_mean
 from tests.oracles import attribution as oracle
 from tests.tiny_models import save_tiny
@@ -20,6 +21,7 @@ def random_vector(size: float = 3.0, seed: int = 0, **metadata) -> caa.SteeringV
 
 
 VECTOR = random_vector()
+UNSCORED = PublishedPair("Is it good?\n (A) Yes\n (B) No\n (C) Maybe", "(C)", "(A)", n_options=3)
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt-2", "pythia"])
@@ -159,9 +161,20 @@ def test_models_that_take_no_tree_or_have_norms_after_their_parts(tmp_path, pair
     assert abs(table["contribution"].iloc[-1]) < 1e-4 < table["contribution"].abs().max()
 
 
+def test_half_precision_rounds_and_no_more(tiny_folder, tiny_llama, pairs):
+    half = caa.load_model(tiny_folder, device="cpu", dtype="bfloat16")
+    for per in ("component", "head"):
+        found, expected = (attributed(model, 4 * VECTOR, pairs, per=per) for model in (half, tiny_llama))
+        for name in ("contribution", "restored", "effect"):
+            np.testing.assert_allclose(found[name], expected[name], atol=0.1 * expected[name].abs().max())
+        assert abs(found["contribution"].iloc[-1]) > abs(expected["contribution"].iloc[-1])
+
+
 def test_parts_that_cannot_be_told_apart_are_refused(tmp_path, pairs):
     gemma = caa.load_model(save_tiny(tmp_path / "gemma", "gemma 2"), device="cpu")
-    with pytest.raises(caa.errors.ModelError, match=r"the parts lack .* a norm follows the heads .* per='component'"):
+    with pytest.raises(
+        caa.errors.ModelError, match=r"the parts do not sum .* a norm follows the heads .* per='component'"
+    ):
         attributed(gemma, VECTOR, pairs, per="head")
     mamba = caa.load_model(save_tiny(tmp_path / "mamba", "mamba"), device="cpu")
     with pytest.raises(caa.errors.ModelError, match=r"it has no 'blocks.2.hook_attn_out', .* Use a model whose blocks"):
@@ -180,6 +193,7 @@ def test_parts_that_cannot_be_told_apart_are_refused(tmp_path, pairs):
         ({"vector": {}}, "vector: the mapping is empty"),
         ({"vector": [VECTOR]}, "vector: list; several vectors have names"),
         ({"pairs": []}, "pairs: "),
+        ({"pairs": [UNSCORED], "format": "choices"}, r"pairs\[0\]: its matching answer is neither \(A\) nor \(B\)"),
     ],
 )
 def test_what_cannot_be_split_is_refused_before_any_work(tiny_llama, pairs, monkeypatch, options, message):

@@ -8,10 +8,12 @@ import torch
 import caa_interp as caa
 import caa_interp.tree.run as tree_run
 from caa_interp.analysis import position_map
+from caa_interp.behaviors.pairs import PublishedPair
 from caa_interp.statistics import bootstrap_mean
 from tests.oracles import attribution as oracle
 
 N_TOKENS = 6
+UNSCORED = PublishedPair("Is it good?\n (A) Yes\n (B) No\n (C) Maybe", "(C)", "(A)", n_options=3)
 VALUES = torch.randn(4, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 VECTOR = caa.SteeringVector(
     3 * VALUES / VALUES.norm(dim=1, keepdim=True), (0, 1, 2, 3), {"behavior": "cheer", "format": "text"}
@@ -114,6 +116,7 @@ def test_a_place_is_the_same_however_many_are_asked_for(tiny_llama_64, pairs):
         ({"format": "letters"}, "format: 'letters' is not one of"),
         ({"vector": {}}, "vector: the mapping is empty"),
         ({"pairs": []}, "pairs: "),
+        ({"pairs": [UNSCORED], "format": "choices"}, r"pairs\[0\]: its matching answer is neither \(A\) nor \(B\)"),
     ],
 )
 def test_what_cannot_be_mapped_is_refused_before_any_work(tiny_llama, pairs, monkeypatch, options, message):
