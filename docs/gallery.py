@@ -283,8 +283,8 @@ def effect_attribution(study: Study) -> go.Figure:
 
 def position_map(study: Study) -> go.Figure:
     """The first held-out pairs, beside random vectors."""
-    vectors = {BEHAVIOR: study.vector, **caa.random_vectors(study.vector, 2, seed=SEED)}
-    table = caa.analysis.position_map(study.model, vectors, study.behaviors[BEHAVIOR].test[:8], layer=LAYER)
+    vectors = {BEHAVIOR: study.vector, **caa.random_vectors(study.vector, 3, seed=SEED)}
+    table = caa.analysis.position_map(study.model, vectors, study.behaviors[BEHAVIOR].test[:12], layer=LAYER)
     return caa.plotting.plot_position_map(table)
 
 
