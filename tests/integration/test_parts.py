@@ -25,7 +25,8 @@ def test_parts_sum_to_the_effect_that_a_sweep_scores(
     table = caa.analysis.effect_attribution(
         embedded, vector, test_pairs[:4], layer=26, multiplier=MULTIPLIER, per=per, patch=False, progress=False
     )
-    assert table["effect"].iloc[0] == pytest.approx(effects[26], abs=1e-4) != pytest.approx(0, abs=1e-2)
+    assert effects[26] > 1e-2
+    assert table["effect"].iloc[0] == pytest.approx(effects[26], abs=1e-4)
     parts = table[table["component"] != "remainder"]
     assert parts["contribution"].sum() == pytest.approx(effects[26], abs=1e-4)
     assert len(parts) == 1 + 3 * (2 if per == "component" else 10)
@@ -43,6 +44,6 @@ def test_a_cheerful_vector_acts_all_along_the_answer(
     pulse: pd.DataFrame = table[table["measure"] == "projection"].pivot(
         index="distance", columns="layer", values="value"
     )
-    # Most of it stays where it was added, and a little is carried on.
-    assert (pulse.loc[0] > 2 * pulse.loc[1]).all()
-    assert (pulse.loc[1:] > 0).all(axis=None)
+    # It stays where it was added, and attention carries a little of it on.
+    assert (pulse.loc[0] > 0.5).all()
+    assert 0 < pulse.loc[1:, 29].min() < pulse.loc[1:, 29].max() < 0.5 * pulse.loc[0, 29]
