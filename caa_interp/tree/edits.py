@@ -146,7 +146,7 @@ class EditedBatch:
 def editing(model: Any, layers: Iterable[int], edited: Callable[[int, torch.Tensor], torch.Tensor]) -> Iterator[None]:
     """Replace the residual stream after each of ``layers`` by ``edited(layer, residual)`` while the context is open.
 
-    These are the only hooks of this package that edit the stream; they are removed at the end, also when the body raises.
+    No other hooks of this package edit the stream. They are removed at the end, also when the body raises.
     """
 
     def writing(layer: int) -> Callable[..., torch.Tensor]:
