@@ -31,7 +31,7 @@ def plot_effect_attribution(table: pd.DataFrame) -> go.Figure:
     plotly.graph_objects.Figure
         Circles are contributions, diamonds how much of the effect goes away when the part is set back, both with
         intervals; the gray band is the range of the controls' contributions. For heads, a map of layers by heads for
-        each of the two; a dot marks what is larger than that of every head and MLP of every control.
+        each of the two; a dot marks a head or MLP beyond those of all controls.
     """
     theme.check_table(table, _COLUMNS, _SOURCE)
     theme.check_once(table, ["vector", "layer", "component"], _SOURCE)
@@ -44,7 +44,7 @@ def plot_effect_attribution(table: pd.DataFrame) -> go.Figure:
     subtitle = f"effect {effect} {_UNIT}; steered after layer {first['steered_layer']}; n = {first['n']} pairs, "
     subtitle += theme.interval(own)
     if len(controls):
-        note = "dot: beyond every part of" if per_head else "gray: range of"
+        note = "dot: beyond all heads, or all MLPs, of" if per_head else "gray: range of"
         subtitle += f"{theme.SUBTITLE_LINE}{note} {theme.controls(controls)}"
     fig = theme.figure(
         f"Through which parts {theme.escape(first['vector'])} acts",
@@ -100,7 +100,7 @@ def _draw_maps(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> Non
     scale = theme.color_axis(theme.DIVERGING, -limit, limit, _UNIT.replace(" per", "<br>per"))
     fig.update_layout(coloraxis=scale)
     places = panels(fig, [_MEASURES[one] for one in measures], most=2, shared_yaxes=True, horizontal_spacing=0.04)
-    own_parts = controls["component"].isin(rows["component"])
+    controls = controls[controls["component"].isin(rows["component"])]
     for measure, place in zip(measures, places, strict=True):
         columns = list(dict.fromkeys(rows["component"].str.removeprefix("head ")))
         named = rows.assign(column=rows["component"].str.removeprefix("head "), text=theme.intervals(rows, measure))
@@ -114,7 +114,8 @@ def _draw_maps(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> Non
             hovertemplate="layer %{y}, %{x}: %{customdata}<extra></extra>",
             **place,
         )
-        beyond = named[named[measure].abs() > controls.loc[own_parts, measure].abs().max()]
+        reach = controls.groupby(controls["component"] == "MLP")[measure].agg(lambda some: some.abs().max())
+        beyond = named[named[measure].abs() > (named["component"] == "MLP").map(reach)]
         fig.add_scatter(
             x=beyond["column"],
             y=beyond["layer"].astype(str),

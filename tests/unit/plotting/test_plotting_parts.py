@@ -83,15 +83,15 @@ def test_heads_are_maps_with_the_mlp_as_the_last_column():
     np.testing.assert_allclose(first.z, [[2, 3, 4], [5, 6, 7]])
     np.testing.assert_allclose(second.z, [[-2, -3, -4], [-5, -6, -7]])
     assert fig.layout.coloraxis.cmax == -fig.layout.coloraxis.cmin == 7
-    # The largest of any control is 0.2 * 7.
+    # The largest of the controls are 0.2 * 6 for heads and 0.2 * 7 for MLPs.
     dots = dots_of(fig)[0]
     assert list(zip(dots.x, dots.y, strict=True)) == [(x, y) for y in ("6", "7") for x in ("0", "1", "MLP")]
     table = attribution("head")
-    table.loc[table["kind"] == "random", "contribution"] *= 20 / 7
+    table.loc[table["kind"] == "random", "contribution"] *= 3  # 3.6 and 4.2
     few = plot_effect_attribution(table)
     dots = dots_of(few)[0]
     assert list(zip(dots.x, dots.y, strict=True)) == [("0", "7"), ("1", "7"), ("MLP", "7")]
-    assert "dot: beyond every part of 2 random vectors of the same norm" in fig.layout.title.text
+    assert "dot: beyond all heads, or all MLPs, of 2 random vectors of the same norm" in fig.layout.title.text
     alone = plot_effect_attribution(attribution("head", controls=0, restored=False))
     assert len([one for one in alone.data if isinstance(one, go.Heatmap)]) == 1
     assert len(dots_of(alone)[0].x) == 0
