@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError, MissingDependencyError
 from caa_interp.vectors.vector import SteeringVector, named_vectors
 
@@ -17,12 +18,15 @@ def explore(
     model: Any,
     vectors: SteeringVector | Mapping[str, SteeringVector],
     prompt: str = "I have an exam tomorrow. How will it go?",
+    pairs: Iterable[ContrastPair] | None = None,
 ) -> Explorer:
     """Explore steering vectors by hand: the last line of a notebook cell.
 
-    Choose a vector, a layer and a multiplier (-8 to 8), write a prompt, and watch the steered answer appear token by
-    token next to the unsteered one. Figures show the similarity of the steered answer's tokens to the vector, and the
-    tokens that the vector itself promotes and suppresses.
+    Choose a vector, a layer and a multiplier (-8 to 8), write a prompt, and watch the answers under a strip of
+    multipliers appear token by token next to the unsteered one. A second vector can be added to the first. Words that
+    the unsteered answer does not have are underlined, and every token is colored by what the steering does to its
+    log-probability where it stands, or by its similarity to the vector; hover it for the likeliest tokens before and
+    after. Below stand the words that the vector makes the model expect more and less, and its logit lens.
 
     Parameters
     ----------
@@ -32,16 +36,21 @@ def explore(
         A steering vector, or several by name, made from this model.
     prompt
         The first prompt; put into the model's chat form.
+    pairs
+        Held-out contrast pairs over which the effect lens of the chosen vector and layer is averaged; a few, such as
+        ``behavior.test[:4]``, as it is read whenever the layer changes. Default: the model's own answer to the prompt.
 
     Returns
     -------
     Explorer
-        A widget. Its ``answers``, ``similarity`` and ``lens`` are the tables behind it.
+        A widget. Its ``answers``, ``tokens``, ``effect``, ``lens`` and ``history`` are the tables behind it, and
+        ``explorer.save("answers.html")`` keeps what is on the page.
 
     Raises
     ------
     InputError
-        If there is no vector, if the prompt is not a text, or if no event loop runs, as outside a notebook.
+        If there is no vector, if the prompt is not a text, if ``pairs`` holds something else, or if no event loop runs,
+        as outside a notebook.
     VectorMismatchError
         If a vector was not made for this model.
     MissingDependencyError
@@ -49,7 +58,8 @@ def explore(
 
     Notes
     -----
-    Answers are greedy and have up to 100 tokens. A new choice starts a new answer; a new prompt waits for the button.
+    Answers are greedy and have up to 100 tokens. A new choice starts new answers, unless they were written before; a
+    new prompt waits for the button. The strip scales everything that is added, so its factor 0 is the unsteered model.
     A model that is steered in one thread is steered in all, so the explorer waits while a cell runs.
     """
     vectors = named_vectors(vectors)
@@ -57,6 +67,7 @@ def explore(
         vector.check_fits(model)
     if not isinstance(prompt, str):
         raise InputError(f"prompt: {prompt!r} is not a text; give a string.")
+    checked = None if pairs is None else check_pairs(pairs)
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError as error:
@@ -69,4 +80,4 @@ def explore(
         raise MissingDependencyError(
             "explore: ipywidgets is not installed. Install it: pip install 'caa-interp[notebooks]'"
         ) from error
-    return Explorer(model, vectors, prompt, loop)
+    return Explorer(model, vectors, prompt, checked, loop)

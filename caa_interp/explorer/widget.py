@@ -1,4 +1,4 @@
-"""The explorer's widget: controls at the top, then both answers side by side, then the figures.
+"""The explorer's widget: controls at the top, then the answers side by side, then what the vector says in words.
 
 The model runs only on the event loop on which the explorer was made, one token at a time. Clicks that a front end
 delivers in another thread, as JupyterLab may, are handed to that loop.
@@ -7,127 +7,196 @@ delivers in another thread, as JupyterLab may, are handed to that loop.
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
-from ipywidgets import HTML, Button, Dropdown, FloatSlider, HBox, Layout, Output, SelectionSlider, Textarea, VBox
+from ipywidgets import (
+    HTML,
+    Button,
+    Dropdown,
+    FloatSlider,
+    GridBox,
+    HBox,
+    Layout,
+    SelectionSlider,
+    Textarea,
+    ToggleButton,
+    ToggleButtons,
+    VBox,
+)
 
-from caa_interp.analysis.lens import logit_lens
-from caa_interp.analysis.tokens import token_similarity
-from caa_interp.plotting.lens import plot_logit_lens
-from caa_interp.plotting.theme import NEGATIVE, NEUTRAL, POSITIVE
-from caa_interp.plotting.tokens import plot_token_similarity
-from caa_interp.steering.generation import Answer, stream_answer
-from caa_interp.steering.intervention import Intervention
+from caa_interp.behaviors.pairs import ContrastPair
+from caa_interp.errors import InputError
+from caa_interp.explorer import markup
+from caa_interp.explorer.trials import Added, Choice, Session, Trial
+from caa_interp.files import write_atomically
 from caa_interp.vectors.vector import SteeringVector
 
 STRONGEST = 8.0
-N_LENS_TOKENS = 5
-N_NEIGHBORS = 2
-CURSOR = "▍"
-
-_STYLE = """<style>
-.caa-cards { display: grid; grid-template-columns: 1fr 1fr; gap: 10px; margin: 4px 2px; min-height: 200px }
-.caa-card { padding: 10px 14px; border: 1px solid #d3dae1; border-top: 3px solid; border-radius: 3px;
-  background: white; color: #1f2933; font: 14px/1.5 Helvetica, Arial, 'DejaVu Sans', sans-serif }
-.caa-note { color: #52606d; font-size: 12.5px }
-.caa-text { margin: 6px 0; white-space: pre-wrap; overflow-wrap: anywhere }
-.caa-status { margin: 4px 2px; line-height: 1.4; color: var(--jp-ui-font-color2, #52606d); overflow-wrap: anywhere }
-.caa-failure { color: #b00020; white-space: pre-wrap }
-</style>"""
+STRIPS = {"0, 1": (0.0, 1.0), "-1, 0, 1": (-1.0, 0.0, 1.0), "-2 to 2": (-2.0, -1.0, 0.0, 1.0, 2.0)}
+NONE = "(none)"
+_WIDE = {"flex": "1 1 0", "width": "auto"}
 
 
-@dataclass(frozen=True)
-class Choice:
-    """Settings of an answer."""
+class Adding(HBox):  # type: ignore[misc]  # ipywidgets is untyped
+    """Controls of one vector that is added: ``vector``, ``layer`` and ``multiplier``; the vector may be none."""
 
-    vector: str
-    layer: int
-    multiplier: float
-    prompt: str
+    def __init__(self, vectors: Mapping[str, SteeringVector], description: str, *, optional: bool) -> None:
+        self._vectors = vectors
+        names = [*([(NONE, None)] if optional else []), *((name, name) for name in vectors)]
+        layers = next(iter(vectors.values())).layers
+        shown = {"continuous_update": False, "layout": Layout(**_WIDE)}
+        self.vector = Dropdown(options=names, description=description, layout=Layout(**_WIDE))
+        self.layer = SelectionSlider(options=layers, value=layers[len(layers) // 2], description="Layer", **shown)
+        limits = {"min": -STRONGEST, "max": STRONGEST, "step": 0.25}
+        self.multiplier = FloatSlider(1.0, readout_format="+.2f", description="Multiplier", **limits, **shown)
+        self.controls = (self.vector, self.layer, self.multiplier)
+        super().__init__(self.controls, layout=Layout(align_items="center"))
+        self.vector.observe(self._offer_layers, names="value")
+
+    @property
+    def added(self) -> list[Added]:
+        """What is chosen; nothing if the vector is none."""
+        vector = self.vector.value
+        return [] if vector is None else [Added(vector, self.layer.value, self.multiplier.value)]
+
+    def put(self, added: Sequence[Added]) -> None:
+        """Set the controls to what was chosen before."""
+        self.vector.value = added[0].vector if added else None
+        if added:
+            self.layer.value, self.multiplier.value = added[0].layer, added[0].multiplier
+
+    def _offer_layers(self, event: Any) -> None:
+        """Offer the layers of the chosen vector, and select the one closest to the current layer."""
+        if self.vector.value is None:
+            return
+        layers, present = self._vectors[self.vector.value].layers, self.layer.value
+        if layers != self.layer.options:
+            self.layer.options = layers
+            self.layer.value = min(layers, key=lambda layer: abs(layer - present))
 
 
-class Explorer(VBox):  # type: ignore[misc]  # ipywidgets is untyped
+class Explorer(VBox):  # type: ignore[misc]
     """Widget that :func:`caa_interp.explore` makes, with the event loop on which the model runs.
 
     Attributes
     ----------
-    vector, layer, multiplier, prompt, generate, stop
+    vector, layer, multiplier, strip, prompt, generate, stop, earlier, color
         The controls, which are widgets themselves: ``explorer.multiplier.value = 2`` has the effect of moving it.
-    lens
-        Table of :func:`caa_interp.logit_lens` for the current vector, at its layer and those next to it.
-    similarity
-        Table of :func:`caa_interp.token_similarity` for the steered answer; None until it is complete.
+    second
+        Controls ``vector``, ``layer`` and ``multiplier`` of a vector that is added to the first one.
+    lens, effect
+        Tables of :func:`caa_interp.logit_lens` and :func:`caa_interp.analysis.effect_lens` for the chosen vectors at
+        their layers; ``effect`` is None until the answers are complete.
     """
 
     def __init__(
-        self, model: Any, vectors: Mapping[str, SteeringVector], prompt: str, loop: asyncio.AbstractEventLoop
+        self,
+        model: Any,
+        vectors: Mapping[str, SteeringVector],
+        prompt: str,
+        pairs: Sequence[ContrastPair] | None,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._model, self._vectors, self._loop = model, dict(vectors), loop
+        self._session, self._loop = Session(model, vectors, pairs), loop
         self._task: asyncio.Task[None] | None = None
-        self._written: dict[str, Answer] = {}
-        self._unsteered_prompt: str | None = None  # prompt of the complete unsteered answer
-        self.similarity: pd.DataFrame | None = None
+        self._cards: dict[Trial, VBox] = {}
+        self._pins: dict[Trial, ToggleButton] = {}
+        self._tried: dict[Choice, None] = {}
+        self._busy = False
+        self.effect: pd.DataFrame | None = None
 
-        layers = next(iter(self._vectors.values())).layers
-        wide = Layout(flex="1 1 0", width="auto")
-        self.vector = Dropdown(options=list(self._vectors), description="Vector", layout=wide)
-        self.layer = SelectionSlider(
-            options=layers, value=layers[len(layers) // 2], description="Layer", continuous_update=False, layout=wide
-        )
-        self.multiplier = FloatSlider(
-            value=1.0,
-            min=-STRONGEST,
-            max=STRONGEST,
-            step=0.25,
-            readout_format="+.2f",
-            description="Multiplier",
-            continuous_update=False,
-            layout=wide,
-        )
-        self.prompt = Textarea(value=prompt, description="Prompt", rows=3, layout=wide)
+        self._first = Adding(vectors, "Vector", optional=False)
+        self.vector, self.layer, self.multiplier = self._first.controls
+        self.second = Adding(vectors, "and", optional=True)
+        self.strip = Dropdown(options=STRIPS, value=STRIPS["-1, 0, 1"], description="Times")
+        self.color = ToggleButtons(options=list(markup.MEASURES), description="Color")
+        self.color.style.button_width = "84px"
+        self.earlier = Dropdown(options=[], description="Earlier", layout=Layout(**_WIDE))
+        self.prompt = Textarea(value=prompt, description="Prompt", rows=3, layout=Layout(**_WIDE))
         self.generate = Button(description="Generate", button_style="primary", icon="play")
         self.stop = Button(description="Stop", icon="stop", disabled=True)
-        self.status = HTML()
-        self._cards = HTML()
-        self._figures = {name: Output(layout=Layout(overflow="auto")) for name in ("similarity", "lens")}
-        self._choice = self._chosen()
-        self._show_answers(writing=False)
-        self._show_lens()
+        self.status, self._legend, self._words = HTML(), HTML(), HTML()
+        columns = "repeat(auto-fit, minmax(230px, 1fr))"
+        self._strip = GridBox(layout=Layout(grid_template_columns=columns, grid_gap="10px", overflow="visible"))
         buttons = VBox([HBox([self.generate, self.stop]), self.status], layout=Layout(width="316px"))
-        choices = HBox([self.vector, self.layer, self.multiplier], layout=Layout(align_items="center"))
-        super().__init__([HTML(_STYLE), choices, HBox([self.prompt, buttons]), self._cards, *self._figures.values()])
-        self.vector.observe(self._offer_layers, names="value")
-        for control in (self.vector, self.layer, self.multiplier):
+        more = HBox([self.strip, self.color, self.earlier])
+        asked = [self._first, self.second, HBox([self.prompt, buttons]), more]
+        super().__init__([HTML(markup.STYLE), *asked, self._legend, self._strip, self._words])
+        self._choice = self._chosen()
+        self._show()
+        self._show_words()
+        for control in (*self._first.controls, *self.second.controls, self.strip):
             control.observe(self._hand_over(self._begin), names="value")
+        self.color.observe(self._hand_over(self._show), names="value")
+        self.earlier.observe(self._hand_over(self._go_back), names="value")
         self.generate.on_click(self._hand_over(self._begin))
         self.stop.on_click(self._hand_over(self._stop))
 
     @property
     def running(self) -> bool:
-        """Whether an answer is being written."""
+        """Whether answers are being written or read."""
         return self._task is not None and not self._task.done()
 
     @property
     def answers(self) -> pd.DataFrame:
-        """Current answers: vector, prompt, layer, multiplier, answer, n_tokens, finished; unsteered first."""
-        choice, multipliers = self._choice, {"unsteered": 0.0, "steered": self._choice.multiplier}
-        rows = [
-            (choice.vector, choice.prompt, choice.layer, multiplier, answer.text, len(answer.tokens), answer.finished)
-            for side, multiplier in multipliers.items()
-            if (answer := self._written.get(side))
+        """Answers on the page: prompt, steering, vector, layer, multiplier, answer, n_tokens, finished.
+
+        ``steering`` says all that is added; vector, layer and multiplier are those of the first one.
+        """
+        return self._session.table(self._shown())
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """All answers that are complete, as in ``answers``, in the order in which they were asked for."""
+        return self._session.table(trial for trial in self._session.records if self._session.is_written(trial))
+
+    @property
+    def tokens(self) -> pd.DataFrame:
+        """Tokens of the complete answers on the page, one row each.
+
+        The answer (``prompt``, ``steering``), ``position``, ``token``, ``token_id``; ``log_prob`` and
+        ``log_prob_unsteered`` of the token where it stands (nats), and their difference ``change``; ``cosine`` of the
+        unsteered residual stream with the first vector at its layer; ``likeliest`` and ``likeliest_unsteered``, the
+        five likeliest tokens in its place with their probabilities, a line each.
+        """
+        read = {trial: record.tokens for trial in self._shown() if (record := self._session.records.get(trial))}
+        tables = [
+            table.assign(prompt=trial.prompt, steering=str(trial)) for trial, table in read.items() if table is not None
         ]
-        columns = ["vector", "prompt", "layer", "multiplier", "answer", "n_tokens", "finished"]
-        return pd.DataFrame(rows, columns=columns)
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+    def save(self, path: str | Path) -> Path:
+        """Save what is on the page, and a list of all complete answers, as one HTML file that needs no other.
+
+        Parameters
+        ----------
+        path
+            File to write; must end in ``.html``.
+
+        Returns
+        -------
+        pathlib.Path
+            The file.
+        """
+        path = Path(path)
+        if path.suffix != ".html":
+            raise InputError(f"path: {str(path)!r} must end in '.html'.")
+        cards = [self._card_of(trial) for trial in self._shown()]
+        measure = markup.MEASURES[self.color.value]
+        whole = markup.page(self._choice.prompt, cards, self._words.value, measure, self.history)
+        write_atomically(path, whole.encode("utf-8", errors="backslashreplace"))
+        return path
 
     def _chosen(self) -> Choice:
-        return Choice(self.vector.value, self.layer.value, self.multiplier.value, self.prompt.value)
+        return Choice(self.prompt.value, (*self._first.added, *self.second.added), self.strip.value)
+
+    def _shown(self) -> list[Trial]:
+        """Answers on the page: the strip, then pinned ones of other strips."""
+        return list(dict.fromkeys([*self._choice.trials, *(trial for trial, pin in self._pins.items() if pin.value)]))
 
     def _hand_over(self, action: Callable[[], None]) -> Callable[[Any], None]:
         """Make a callback that runs ``action`` on the model's loop, from whatever thread."""
@@ -137,12 +206,12 @@ class Explorer(VBox):  # type: ignore[misc]  # ipywidgets is untyped
 
         return receive
 
-    def _offer_layers(self, event: Any) -> None:
-        """Offer the layers of the chosen vector, and select the one closest to the current layer."""
-        layers, present = self._vectors[self.vector.value].layers, self.layer.value
-        if layers != self.layer.options:
-            self.layer.options = layers
-            self.layer.value = min(layers, key=lambda layer: abs(layer - present))
+    def _go_back(self) -> None:
+        """Choose what was tried before."""
+        if (choice := self.earlier.value) is not None:
+            self.prompt.value, self.strip.value = choice.prompt, choice.factors
+            self._first.put(choice.added[:1])
+            self.second.put(choice.added[1:])
 
     def _begin(self) -> None:
         self._interrupt()
@@ -158,42 +227,34 @@ class Explorer(VBox):  # type: ignore[misc]  # ipywidgets is untyped
             self._task.cancel()
 
     async def _answer(self) -> None:
-        """Write both answers, one token of each per turn of the loop, until done or canceled."""
+        """Write and read the answers that are missing, one token per turn of the loop, until done or canceled."""
         try:
-            self._choice = self._chosen()
-            self.similarity, self._figures["similarity"].outputs = None, ()
+            self._choice, self.effect, self._busy = self._chosen(), None, True
+            trials = self._choice.trials
             self.stop.disabled = False
-            self._say("Reading the prompt …")
-            self._show_lens()
-            for _ in self._write():
-                self._show_answers(writing=True)
-                self._say(f"{len(self._written['steered'].tokens)} tokens …")
+            self._say("")
+            self._show()
+            self._show_words()
+            for trial in self._session.write(trials):
+                self._fill(trial)
+                self._say(f"{len(self._session.records[trial].answer.tokens)} tokens …")
                 await asyncio.sleep(0)
-            self._show_similarity()
+            for trial in trials:
+                self._session.read(trial)
+                self._fill(trial)
+                await asyncio.sleep(0)
+            self._tried[self._choice] = None
+            self._list_tried()
+            self.effect = self._session.effect(self._choice)
+            self._show_words()
             self._rest("")
         except Exception as error:
             # Only the loop calls this, so show the error on the page.
             self._rest(f"{type(error).__name__}: {error}", failed=True)
 
-    def _write(self) -> Iterator[None]:
-        """Write the next token of both answers at every step; keep the unsteered answer if the prompt is the same."""
-        choice = self._choice
-        multipliers = {"steered": choice.multiplier}
-        if choice.prompt != self._unsteered_prompt:
-            multipliers["unsteered"], self._unsteered_prompt = 0.0, None
-        self._written = {side: answer for side, answer in self._written.items() if side not in multipliers}
-        vector = self._vectors[choice.vector]
-        streams = [
-            stream_answer(self._model, choice.prompt, Intervention(vector, choice.layer, multiplier))
-            for multiplier in multipliers.values()
-        ]
-        for answers in zip_longest(*streams):
-            self._written |= {side: a for side, a in zip(multipliers, answers, strict=True) if a is not None}
-            yield
-        self._unsteered_prompt = choice.prompt
-
     def _rest(self, message: str, *, failed: bool = False) -> None:
-        self._show_answers(writing=False)
+        self._busy = False
+        self._show()
         self._say(message, failed=failed)
         self.stop.disabled = True
 
@@ -201,49 +262,36 @@ class Explorer(VBox):  # type: ignore[misc]  # ipywidgets is untyped
         kind = "caa-status caa-failure" if failed else "caa-status"
         self.status.value = f"<div class='{kind}' role='status'>{escape(message)}</div>"
 
-    def _show_answers(self, *, writing: bool) -> None:
-        choice = self._choice
-        sign = POSITIVE if choice.multiplier > 0 else NEGATIVE if choice.multiplier < 0 else NEUTRAL
-        steered = f"{choice.vector}, layer {choice.layer}, multiplier {choice.multiplier:+g}"
-        sides = (("unsteered", "Unsteered", NEUTRAL), ("steered", steered, sign))
-        cards = [_card(heading, color, self._written.get(side), writing) for side, heading, color in sides]
-        self._cards.value = f"<div class='caa-cards'>{''.join(cards)}</div>"
+    def _list_tried(self) -> None:
+        """Offer everything that was tried, by what it was."""
+        names = [(f"{' + '.join(map(str, choice.added))}: {choice.prompt:.40}", choice) for choice in self._tried]
+        self.earlier.options = names
+        self.earlier.value = self._choice
 
-    def _show_lens(self) -> None:
-        vector, layer = self._vectors[self._choice.vector], self._choice.layer
-        place = vector.layers.index(layer)
-        around = vector.layers[max(0, place - N_NEIGHBORS) : place + N_NEIGHBORS + 1]
-        lens = logit_lens(self._model, vector, layers=around, top_k=N_LENS_TOKENS)
-        self.lens = lens.assign(vector=self._choice.vector)
-        figure = plot_logit_lens(self.lens)
-        figure.update_yaxes(tickvals=around, ticktext=[f"<b>{n}</b>" if n == layer else str(n) for n in around])
-        _draw(self._figures["lens"], figure)
+    def _show(self) -> None:
+        """Put the answers on the page."""
+        shown = self._shown()
+        for trial in shown:
+            if trial not in self._cards:
+                pin = self._pins[trial] = ToggleButton(
+                    description="Pin", icon="thumb-tack", layout=Layout(width="84px")
+                )
+                pin.observe(self._hand_over(self._show), names="value")
+                self._cards[trial] = VBox([HTML(), pin], layout=Layout(overflow="visible"))
+            self._fill(trial)
+        self._legend.value = markup.legend(markup.MEASURES[self.color.value])
+        self._strip.children = [self._cards[trial] for trial in shown]
 
-    def _show_similarity(self) -> None:
-        choice, text = self._choice, self._written["steered"].text
-        if text:
-            vector = self._vectors[choice.vector]
-            table = token_similarity(self._model, choice.prompt, vector, layers=choice.layer, answer=text)
-            self.similarity = table[table["part"] == "answer"].assign(vector=choice.vector)
-            _draw(self._figures["similarity"], plot_token_similarity(self.similarity))
+    def _fill(self, trial: Trial) -> None:
+        self._cards[trial].children[0].value = self._card_of(trial)
 
+    def _card_of(self, trial: Trial) -> str:
+        session = self._session
+        reference = session.records[trial.unsteered].answer.text if session.is_written(trial.unsteered) else None
+        busy = self._busy and not session.is_written(trial)
+        measure = markup.MEASURES[self.color.value]
+        return markup.card(trial, session.records.get(trial), measure, self._choice.prompt, reference, busy)
 
-def _card(heading: str, color: str, answer: Answer | None, writing: bool) -> str:
-    """HTML of one answer; all that a model or a user wrote is escaped."""
-    text, note = "", ""
-    if answer is not None:
-        text = escape(answer.text)
-        note = f"{len(answer.tokens)} tokens, {'' if answer.finished else 'not '}ended by the model"
-    return (
-        f"<div class='caa-card' style='border-top-color: {color}'><div class='caa-note'>{escape(heading)}</div>"
-        f"<div class='caa-text'>{text}{CURSOR if writing else ''}</div>"
-        f"<div class='caa-note'>{'' if writing else note}</div></div>"
-    )
-
-
-def _draw(output: Output, figure: go.Figure) -> None:
-    """Show a figure with the front end's own Plotly renderer, which needs no network."""
-    figure.update_layout(width=None, autosize=True)
-    data = {"application/vnd.plotly.v1+json": json.loads(figure.to_json()) | {"config": {"displaylogo": False}}}
-    output.layout.min_height = f"{figure.layout.height}px"  # keeps the place until the next figure
-    output.outputs = ({"output_type": "display_data", "data": data, "metadata": {}},)
+    def _show_words(self) -> None:
+        self.lens = self._session.lens(self._choice)
+        self._words.value = markup.words(self.lens, self.effect)
