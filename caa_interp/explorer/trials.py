@@ -30,7 +30,6 @@ from caa_interp.vectors.vector import SteeringVector
 
 N_WORDS = 8
 N_LIKELIEST = 5
-ANSWER_COLUMNS = ("prompt", "steering", "vector", "layer", "multiplier", "answer", "n_tokens", "finished")
 
 
 class Added(NamedTuple):
@@ -49,11 +48,6 @@ class Trial(NamedTuple):
 
     prompt: str
     added: tuple[Added, ...] = ()
-
-    @property
-    def unsteered(self) -> Trial:
-        """The unsteered answer to the same prompt."""
-        return Trial(self.prompt)
 
     def __str__(self) -> str:
         return " + ".join(map(str, self.added)) or "Unsteered"
@@ -75,18 +69,9 @@ class Choice(NamedTuple):
 
 @dataclass
 class Record:
-    """An answer so far.
+    """An answer so far, where in its text each token ends, and whether it is complete.
 
-    Attributes
-    ----------
-    answer
-        Its text and tokens.
-    ends
-        Where in the text each token ends.
-    written
-        Whether it is complete.
-    tokens
-        Once it is read, a row per token, see :attr:`caa_interp.explorer.widget.Explorer.tokens`.
+    Once it is read, ``tokens`` has a row per token, see :attr:`caa_interp.explorer.widget.Explorer.tokens`.
     """
 
     answer: Answer = field(default_factory=lambda: Answer("", (), False))
@@ -170,7 +155,7 @@ class Session:
 
     def effect(self, choice: Choice) -> pd.DataFrame:
         """Effect lens of every chosen vector at its layer, over the pairs or the prompt's own answer."""
-        texts = self.pairs or [choice.prompt]
+        texts: Any = self.pairs or [choice.prompt]
         keys = dict.fromkeys((one.vector, one.layer, None if self.pairs else choice.prompt) for one in choice.added)
         for key in keys.keys() - self._effects.keys():
             vector = {key[0]: self.vectors[key[0]]}
@@ -187,7 +172,8 @@ class Session:
                 first = trial.added[0] if trial.added else ("unsteered", None, 0.0)
                 answer = record.answer
                 rows.append((trial.prompt, str(trial), *first, answer.text, len(answer.tokens), answer.finished))
-        return pd.DataFrame(rows, columns=list(ANSWER_COLUMNS)).astype({"layer": "Int64"})
+        columns = ["prompt", "steering", "vector", "layer", "multiplier", "answer", "n_tokens", "finished"]
+        return pd.DataFrame(rows, columns=columns).astype({"layer": "Int64"})
 
     def _interventions(self, trial: Trial) -> list[Intervention]:
         return [Intervention(self.vectors[one.vector], one.layer, one.multiplier) for one in trial.added]

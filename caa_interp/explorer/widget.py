@@ -12,21 +12,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import ipywidgets as ui
 import pandas as pd
-from ipywidgets import (
-    HTML,
-    Button,
-    Dropdown,
-    FloatSlider,
-    GridBox,
-    HBox,
-    Layout,
-    SelectionSlider,
-    Textarea,
-    ToggleButton,
-    ToggleButtons,
-    VBox,
-)
 
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError
@@ -41,20 +28,20 @@ NONE = "(none)"
 _WIDE = {"flex": "1 1 0", "width": "auto"}
 
 
-class Adding(HBox):  # type: ignore[misc]  # ipywidgets is untyped
+class Adding(ui.HBox):  # type: ignore[misc]  # ipywidgets is untyped
     """Controls of one vector that is added: ``vector``, ``layer`` and ``multiplier``; the vector may be none."""
 
     def __init__(self, vectors: Mapping[str, SteeringVector], description: str, *, optional: bool) -> None:
         self._vectors = vectors
         names = [*([(NONE, None)] if optional else []), *((name, name) for name in vectors)]
         layers = next(iter(vectors.values())).layers
-        shown = {"continuous_update": False, "layout": Layout(**_WIDE)}
-        self.vector = Dropdown(options=names, description=description, layout=Layout(**_WIDE))
-        self.layer = SelectionSlider(options=layers, value=layers[len(layers) // 2], description="Layer", **shown)
+        shown = {"continuous_update": False, "layout": ui.Layout(**_WIDE)}
+        self.vector = ui.Dropdown(options=names, description=description, layout=ui.Layout(**_WIDE))
+        self.layer = ui.SelectionSlider(options=layers, value=layers[len(layers) // 2], description="Layer", **shown)
         limits = {"min": -STRONGEST, "max": STRONGEST, "step": 0.25}
-        self.multiplier = FloatSlider(1.0, readout_format="+.2f", description="Multiplier", **limits, **shown)
+        self.multiplier = ui.FloatSlider(1.0, readout_format="+.2f", description="Multiplier", **limits, **shown)
         self.controls = (self.vector, self.layer, self.multiplier)
-        super().__init__(self.controls, layout=Layout(align_items="center"))
+        super().__init__(self.controls, layout=ui.Layout(align_items="center"))
         self.vector.observe(self._offer_layers, names="value")
 
     @property
@@ -79,7 +66,7 @@ class Adding(HBox):  # type: ignore[misc]  # ipywidgets is untyped
             self.layer.value = min(layers, key=lambda layer: abs(layer - present))
 
 
-class Explorer(VBox):  # type: ignore[misc]
+class Explorer(ui.VBox):  # type: ignore[misc]
     """Widget that :func:`caa_interp.explore` makes, with the event loop on which the model runs.
 
     Attributes
@@ -89,7 +76,7 @@ class Explorer(VBox):  # type: ignore[misc]
     second
         Controls ``vector``, ``layer`` and ``multiplier`` of a vector that is added to the first one.
     lens, effect
-        Tables of :func:`caa_interp.logit_lens` and :func:`caa_interp.analysis.effect_lens` for the chosen vectors at
+        Tables of :func:`caa_interp.logit_lens` and :func:`caa_interp.effect_lens` for the chosen vectors at
         their layers; ``effect`` is None until the answers are complete.
     """
 
@@ -103,8 +90,8 @@ class Explorer(VBox):  # type: ignore[misc]
     ) -> None:
         self._session, self._loop = Session(model, vectors, pairs), loop
         self._task: asyncio.Task[None] | None = None
-        self._cards: dict[Trial, VBox] = {}
-        self._pins: dict[Trial, ToggleButton] = {}
+        self._cards: dict[Trial, ui.VBox] = {}
+        self._pins: dict[Trial, ui.ToggleButton] = {}
         self._tried: dict[Choice, None] = {}
         self._busy = False
         self.effect: pd.DataFrame | None = None
@@ -112,20 +99,20 @@ class Explorer(VBox):  # type: ignore[misc]
         self._first = Adding(vectors, "Vector", optional=False)
         self.vector, self.layer, self.multiplier = self._first.controls
         self.second = Adding(vectors, "and", optional=True)
-        self.strip = Dropdown(options=STRIPS, value=STRIPS["-1, 0, 1"], description="Times")
-        self.color = ToggleButtons(options=list(markup.MEASURES), description="Color")
+        self.strip = ui.Dropdown(options=STRIPS, value=STRIPS["-1, 0, 1"], description="Times")
+        self.color = ui.ToggleButtons(options=list(markup.MEASURES), description="Color")
         self.color.style.button_width = "84px"
-        self.earlier = Dropdown(options=[], description="Earlier", layout=Layout(**_WIDE))
-        self.prompt = Textarea(value=prompt, description="Prompt", rows=3, layout=Layout(**_WIDE))
-        self.generate = Button(description="Generate", button_style="primary", icon="play")
-        self.stop = Button(description="Stop", icon="stop", disabled=True)
-        self.status, self._legend, self._words = HTML(), HTML(), HTML()
+        self.earlier = ui.Dropdown(options=[], description="Earlier", layout=ui.Layout(**_WIDE))
+        self.prompt = ui.Textarea(value=prompt, description="Prompt", rows=3, layout=ui.Layout(**_WIDE))
+        self.generate = ui.Button(description="Generate", button_style="primary", icon="play")
+        self.stop = ui.Button(description="Stop", icon="stop", disabled=True)
+        self.status, self._legend, self._words = ui.HTML(), ui.HTML(), ui.HTML()
         columns = "repeat(auto-fit, minmax(230px, 1fr))"
-        self._strip = GridBox(layout=Layout(grid_template_columns=columns, grid_gap="10px", overflow="visible"))
-        buttons = VBox([HBox([self.generate, self.stop]), self.status], layout=Layout(width="316px"))
-        more = HBox([self.strip, self.color, self.earlier])
-        asked = [self._first, self.second, HBox([self.prompt, buttons]), more]
-        super().__init__([HTML(markup.STYLE), *asked, self._legend, self._strip, self._words])
+        self._strip = ui.GridBox(layout=ui.Layout(grid_template_columns=columns, grid_gap="10px", overflow="visible"))
+        buttons = ui.VBox([ui.HBox([self.generate, self.stop]), self.status], layout=ui.Layout(width="316px"))
+        more = ui.HBox([self.strip, self.color, self.earlier])
+        asked = [self._first, self.second, ui.HBox([self.prompt, buttons]), more]
+        super().__init__([ui.HTML(markup.STYLE), *asked, self._legend, self._strip, self._words])
         self._choice = self._chosen()
         self._show()
         self._show_words()
@@ -208,7 +195,8 @@ class Explorer(VBox):  # type: ignore[misc]
 
     def _go_back(self) -> None:
         """Choose what was tried before."""
-        if (choice := self.earlier.value) is not None:
+        choice = self.earlier.value
+        if choice not in (None, self._choice):  # which the list is set to when an answer is complete
             self.prompt.value, self.strip.value = choice.prompt, choice.factors
             self._first.put(choice.added[:1])
             self.second.put(choice.added[1:])
@@ -273,11 +261,11 @@ class Explorer(VBox):  # type: ignore[misc]
         shown = self._shown()
         for trial in shown:
             if trial not in self._cards:
-                pin = self._pins[trial] = ToggleButton(
-                    description="Pin", icon="thumb-tack", layout=Layout(width="84px")
+                pin = self._pins[trial] = ui.ToggleButton(
+                    description="Pin", icon="thumb-tack", layout=ui.Layout(width="84px")
                 )
                 pin.observe(self._hand_over(self._show), names="value")
-                self._cards[trial] = VBox([HTML(), pin], layout=Layout(overflow="visible"))
+                self._cards[trial] = ui.VBox([ui.HTML(), pin], layout=ui.Layout(overflow="visible"))
             self._fill(trial)
         self._legend.value = markup.legend(markup.MEASURES[self.color.value])
         self._strip.children = [self._cards[trial] for trial in shown]
@@ -286,9 +274,9 @@ class Explorer(VBox):  # type: ignore[misc]
         self._cards[trial].children[0].value = self._card_of(trial)
 
     def _card_of(self, trial: Trial) -> str:
-        session = self._session
-        reference = session.records[trial.unsteered].answer.text if session.is_written(trial.unsteered) else None
-        busy = self._busy and not session.is_written(trial)
+        session, unsteered = self._session, Trial(trial.prompt)
+        reference = session.records[unsteered].answer.text if session.is_written(unsteered) else None
+        busy = self._busy and trial in self._choice.trials and not session.is_written(trial)
         measure = markup.MEASURES[self.color.value]
         return markup.card(trial, session.records.get(trial), measure, self._choice.prompt, reference, busy)
 

@@ -37,14 +37,15 @@ vectors = {}
 for name in ("optimism", "sycophancy"):
     pairs = caa.load_behavior(name).train[::6]
     vectors[name] = caa.extract_vector(model, pairs, format="text", behavior=name)""",
-    "explorer = caa.explore(model, vectors)\nexplorer",
+    'explorer = caa.explore(model, vectors, pairs=caa.load_behavior("optimism").test[::10])\nexplorer',
     "print(explorer.answers.to_json(orient='records'))",
 ]
-# Keeps every state of both answers' texts that the page ever shows.
+# Keeps every state of the answers' texts that the page ever shows.
 WATCH = """() => {
-  window.seen = [[], []];
+  window.seen = [];
   const note = () => document.querySelectorAll(".caa-text").forEach((text, place) => {
-    if (window.seen[place].at(-1) !== text.textContent) window.seen[place].push(text.textContent);
+    const states = window.seen[place] ??= [];
+    if (states.at(-1) !== text.textContent) states.push(text.textContent);
   });
   new MutationObserver(note).observe(document.body, {subtree: true, childList: true, characterData: true});
 }"""
@@ -142,47 +143,63 @@ def run_cell(page: Any, number: int) -> Any:
 def test_answers_appear_token_by_token(page: Any) -> None:
     run_cell(page, 0)
     cell = run_cell(page, 1)
-    unsteered, steered = (cell.locator(".caa-card").nth(place) for place in (0, 1))
-    steered.wait_for()
+    cards = cell.locator(".caa-card")
+    cards.nth(2).wait_for()
     page.evaluate(WATCH)
 
-    # A choice begins an answer; the button begins it anew.
-    multiplier = cell.locator(".widget-slider", has_text="Multiplier").locator(".widget-readout")
-    multiplier.fill("4")
-    multiplier.press("Enter")
-    page.wait_for_function("seen[1].length > 3")
-    page.evaluate("seen = [[], []]")
+    def choose(multiplier: str) -> None:
+        readout = cell.locator(".widget-slider", has_text="Multiplier").first.locator(".widget-readout")
+        readout.fill(multiplier)
+        readout.press("Enter")
+
+    # A choice begins a strip of answers; the button begins it anew.
+    choose("3")
+    page.wait_for_function("seen[2]?.length > 3")
+    page.evaluate("seen = []")
     cell.get_by_role("button", name="Generate").click()
-    cell.get_by_text("tokens, ").nth(1).wait_for()
-    cell.locator(".js-plotly-plot").nth(1).wait_for()
+    cell.get_by_text("tokens, ").nth(2).wait_for()
+    cell.get_by_text("effect on 5 pairs: more").wait_for()
     seen = page.evaluate("seen")
-    for card, states in zip((unsteered, steered), seen, strict=True):
+    assert len(seen) == 3
+    for card, states in zip(cards.all(), seen, strict=True):
         whole = card.locator(".caa-text").text_content()
         assert states[-1] == whole
-        assert len(states) > N_TOKENS / 2
+        assert len(states) > N_TOKENS / 4
         assert all(whole.startswith(state.removesuffix("▍")) for state in states)
-    assert "multiplier +4" in steered.text_content()
+    assert "multiplier +3" in cards.nth(2).text_content()
 
+    # Hovering a token shows what the model expects in its place.
     page.locator(".jp-Notebook .jp-CodeCell").nth(1).evaluate("cell => cell.scrollIntoView()")
+    token = cards.nth(2).locator(".caa-token").nth(3)
+    token.hover()
+    read = token.evaluate("token => getComputedStyle(token, '::after').content")
+    assert "unsteered" in read
     page.wait_for_timeout(1000)
     page.screenshot(path=PICTURE)
 
-    # Stop, in the middle of another answer; the unsteered one stays.
-    multiplier.fill("-6")
-    multiplier.press("Enter")
-    page.wait_for_function("seen[1].at(-1).endsWith('▍') && seen[1].at(-1).length > 20")
+    # A pinned answer stays. Stop, in the middle of other answers; the unsteered one is the same.
+    cell.get_by_role("button", name="Pin").nth(2).click()
+    choose("-6")
+    page.wait_for_function("seen[2].at(-1).endsWith('▍') && seen[2].at(-1).length > 20")
     cell.get_by_role("button", name="Stop").click()
     cell.get_by_text("Stopped.").wait_for()
-    stopped = steered.locator(".caa-text").text_content()
+    stopped = cards.nth(2).locator(".caa-text").text_content()
     page.wait_for_timeout(1500)
-    assert steered.locator(".caa-text").text_content() == stopped
-    assert unsteered.locator(".caa-text").text_content() == seen[0][-1]
+    texts = [card.locator(".caa-text").text_content() for card in cards.all()]
+    assert texts[1:] == [seen[1][-1], stopped, seen[2][-1]]
 
     # The kernel holds what the page shows.
     printed = run_cell(page, 2).locator(".jp-OutputArea-output pre")
     rows = json.loads(printed.text_content())
-    assert [row["answer"] for row in rows] == [seen[0][-1], stopped]
-    assert [row["multiplier"] for row in rows] == [0, -6]
+    assert [row["answer"] for row in rows] == texts
+    assert [row["multiplier"] for row in rows] == [6, 0, -6, 3]
+
+    # What was written before is there at once.
+    begin = time.perf_counter()
+    choose("3")
+    page.wait_for_function("document.querySelectorAll('.caa-card').length == 3")
+    assert time.perf_counter() - begin < 2
+    assert [card.locator(".caa-text").text_content() for card in cards.all()] == [states[-1] for states in seen]
 
     # A failure is told.
     cell.get_by_role("textbox", name="Prompt").fill(" ")
