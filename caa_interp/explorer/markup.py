@@ -18,15 +18,16 @@ from caa_interp.plotting import theme
 CURSOR = "▍"
 STYLE = f"""<style>
 .caa-cards {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: 10px }}
-.caa-card {{ position: relative; padding: 10px 12px; border: 1px solid #d3dae1; border-top: 3px solid; border-radius: 3px;
-  background: white; color: #1f2933; font: 14px/1.6 Helvetica, Arial, 'DejaVu Sans', sans-serif; min-height: 150px }}
+.caa-card {{ position: relative; padding: 10px 12px; border: 1px solid #d3dae1; border-top: 3px solid;
+  border-radius: 3px; background: white; color: #1f2933; font: 14px/1.6 Helvetica, Arial, 'DejaVu Sans', sans-serif;
+  min-height: 150px }}
 .caa-note {{ color: #52606d; font-size: 12.5px; line-height: 1.4 }}
 .caa-text {{ margin: 6px 0; white-space: pre-wrap; overflow-wrap: anywhere }}
 .caa-token {{ border-radius: 2px }}
 .caa-new {{ text-decoration: underline; text-underline-offset: 3px }}
 .caa-token:hover {{ outline: 1px solid #1f2933 }}
-.caa-token:hover::after {{ content: attr(data-read); position: absolute; left: 12px; margin-top: 1.8em;
-  z-index: 9; padding: 6px 9px; border-radius: 3px; background: #1f2933; color: white; font: 12px/1.45 {theme.MONOSPACE};
+.caa-token:hover::after {{ content: attr(data-read); position: absolute; left: 12px; margin-top: 1.8em; z-index: 9;
+  padding: 6px 9px; border-radius: 3px; background: #1f2933; color: white; font: 12px/1.45 {theme.MONOSPACE};
   white-space: pre; pointer-events: none }}
 .caa-words {{ border-collapse: collapse; margin: 8px 24px 8px 2px; color: #1f2933; background: white;
   font: 13px/1.5 Helvetica, Arial, 'DejaVu Sans', sans-serif; display: inline-block; vertical-align: top }}
@@ -61,7 +62,7 @@ def card(trial: Trial, record: Record | None, measure: Measure, prompt: str, ref
     The prompt is named if it is another than ``prompt``.
     """
     text, note = "", ""
-    if record is not None:
+    if record is not None and (record.written or record.ends):
         text = _text(record, measure, reference)
         answer = record.answer
         note = f"{len(answer.tokens)} tokens, {'' if answer.finished else 'not '}ended by the model"
@@ -105,7 +106,9 @@ def _read(row: Any) -> str:
         return "\n".join([row.token, *unsteered])
     columns = [("unsteered", "steered"), *zip(unsteered, steered, strict=True)]
     width = max(len(here) for here, _ in columns) + 2
-    return "\n".join([f"{row.token}  {row.change:+.2f} nats", *(f"{here:<{width}}{there}" for here, there in columns)])
+    return "\n".join(
+        [f"{row.token}  {round(row.change, 2) + 0:+.2f} nats", *(f"{here:<{width}}{there}" for here, there in columns)]
+    )
 
 
 def words(lens: pd.DataFrame, effect: pd.DataFrame | None) -> str:

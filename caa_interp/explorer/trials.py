@@ -94,8 +94,8 @@ class Session:
     def write(self, trials: Iterable[Trial]) -> Iterator[Trial]:
         """Write what is not complete from its beginning, a token of each answer in turn; yields whose it was."""
         missing = [trial for trial in trials if not self.is_written(trial)]
-        self.records |= {trial: Record() for trial in missing}
         streams = {trial: stream_answer(self.model, trial.prompt, self._interventions(trial)) for trial in missing}
+        self.records |= {trial: Record() for trial in missing}
         while streams:
             for trial, stream in list(streams.items()):
                 record = self.records[trial]
@@ -168,7 +168,7 @@ class Session:
         """Answers so far; layer and multiplier are those of the first vector that is added."""
         rows = []
         for trial in trials:
-            if (record := self.records.get(trial)) and (record.written or record.answer.tokens):
+            if (record := self.records.get(trial)) and (record.written or record.ends):
                 first = trial.added[0] if trial.added else ("unsteered", None, 0.0)
                 answer = record.answer
                 rows.append((trial.prompt, str(trial), *first, answer.text, len(answer.tokens), answer.finished))

@@ -24,7 +24,6 @@ from caa_interp.vectors.vector import SteeringVector
 
 STRONGEST = 8.0
 STRIPS = {"0, 1": (0.0, 1.0), "-1, 0, 1": (-1.0, 0.0, 1.0), "-2 to 2": (-2.0, -1.0, 0.0, 1.0, 2.0)}
-NONE = "(none)"
 _WIDE = {"flex": "1 1 0", "width": "auto"}
 
 
@@ -33,7 +32,7 @@ class Adding(ui.HBox):  # type: ignore[misc]  # ipywidgets is untyped
 
     def __init__(self, vectors: Mapping[str, SteeringVector], description: str, *, optional: bool) -> None:
         self._vectors = vectors
-        names = [*([(NONE, None)] if optional else []), *((name, name) for name in vectors)]
+        names = [*([("(none)", "")] if optional else []), *((name, name) for name in vectors)]
         layers = next(iter(vectors.values())).layers
         shown = {"continuous_update": False, "layout": ui.Layout(**_WIDE)}
         self.vector = ui.Dropdown(options=names, description=description, layout=ui.Layout(**_WIDE))
@@ -48,17 +47,17 @@ class Adding(ui.HBox):  # type: ignore[misc]  # ipywidgets is untyped
     def added(self) -> list[Added]:
         """What is chosen; nothing if the vector is none."""
         vector = self.vector.value
-        return [] if vector is None else [Added(vector, self.layer.value, self.multiplier.value)]
+        return [Added(vector, self.layer.value, self.multiplier.value)] if vector else []
 
     def put(self, added: Sequence[Added]) -> None:
         """Set the controls to what was chosen before."""
-        self.vector.value = added[0].vector if added else None
+        self.vector.value = added[0].vector if added else ""
         if added:
             self.layer.value, self.multiplier.value = added[0].layer, added[0].multiplier
 
     def _offer_layers(self, event: Any) -> None:
         """Offer the layers of the chosen vector, and select the one closest to the current layer."""
-        if self.vector.value is None:
+        if not self.vector.value:
             return
         layers, present = self._vectors[self.vector.value].layers, self.layer.value
         if layers != self.layer.options:
@@ -100,8 +99,7 @@ class Explorer(ui.VBox):  # type: ignore[misc]
         self.vector, self.layer, self.multiplier = self._first.controls
         self.second = Adding(vectors, "and", optional=True)
         self.strip = ui.Dropdown(options=STRIPS, value=STRIPS["-1, 0, 1"], description="Times")
-        self.color = ui.ToggleButtons(options=list(markup.MEASURES), description="Color")
-        self.color.style.button_width = "84px"
+        self.color = ui.Dropdown(options=list(markup.MEASURES), description="Color")
         self.earlier = ui.Dropdown(options=[], description="Earlier", layout=ui.Layout(**_WIDE))
         self.prompt = ui.Textarea(value=prompt, description="Prompt", rows=3, layout=ui.Layout(**_WIDE))
         self.generate = ui.Button(description="Generate", button_style="primary", icon="play")
