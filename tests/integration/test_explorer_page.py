@@ -137,6 +137,9 @@ def run_cell(page: Any, number: int) -> Any:
         cell.locator(".jp-InputArea-editor").click()
         page.keyboard.press("Control+Enter")
         page.wait_for_timeout(2000)
+        # On a busy machine it asks for the kernel, as the cell came before the session was ready.
+        if (select := page.locator(".jp-Dialog button", has_text="Select")).is_visible():
+            select.click()
     return cell
 
 
