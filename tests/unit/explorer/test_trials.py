@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import caa_interp as caa
-from caa_interp.explorer.trials import Added, Choice, Session, Trial
+from caa_interp.explorer.trials import Added, Choice, Record, Session, Trial
 from caa_interp.models.access import hook_name
 from caa_interp.models.readout import token_texts
 from caa_interp.steering.generation import Answer
@@ -23,13 +23,18 @@ def vectors():
     }
 
 
+def record(tokens=(40, 260, 71, 300)):
+    """A complete answer that is not yet read."""
+    return Record(Answer("four tokens", tokens, False), [3, 5, 8, 11], written=True)
+
+
 def test_an_answer_is_read_as_by_plain_steered_passes(tiny_llama, vectors):
     added = (Added("a", 1, 2.0), Added("b", 2, -1.5))
     trial, session = Trial(PROMPT, added), Session(tiny_llama, vectors)
     form = caa.PromptFormat.of(tiny_llama)
     prompt = form.tokens(PROMPT).tokens
     answer = (40, 260, 71, 300)
-    session.records[trial] = record(Answer("four tokens", answer, False))
+    session.records[trial] = record(answer)
     session.read(trial)
     table = session.records[trial].tokens
 
@@ -56,15 +61,9 @@ def test_an_answer_is_read_as_by_plain_steered_passes(tiny_llama, vectors):
     assert table["position"].tolist() == [len(prompt) + n for n in range(4)]
 
 
-def record(answer):
-    from caa_interp.explorer.trials import Record
-
-    return Record(answer, [3, 5, 8, 11], written=True)
-
-
 def test_an_unsteered_answer_is_changed_by_nothing(tiny_llama, vectors):
     session, trial = Session(tiny_llama, vectors), Trial(PROMPT)
-    session.records[trial] = record(Answer("four tokens", (40, 260, 71, 300), False))
+    session.records[trial] = record()
     session.read(trial)
     table = session.records[trial].tokens
     assert (table["change"] == 0).all()
@@ -73,11 +72,11 @@ def test_an_unsteered_answer_is_changed_by_nothing(tiny_llama, vectors):
 
 
 def test_open_contexts_count_on_both_sides(tiny_llama, vectors):
-    trial, answer = Trial(PROMPT, (Added("a", 1, 2.0),)), Answer("four tokens", (40, 260, 71, 300), False)
+    trial = Trial(PROMPT, (Added("a", 1, 2.0),))
     found = []
     for outer in (None, caa.Intervention(vectors["b"], 0, 3.0)):
         session = Session(tiny_llama, vectors)
-        session.records[trial] = record(answer)
+        session.records[trial] = record()
         with caa.steer(tiny_llama, outer):
             session.read(trial)
         found.append(session.records[trial].tokens)
