@@ -117,7 +117,7 @@ class Session:
     def read(self, trial: Trial) -> None:
         """Read a complete answer, unsteered and steered, in one tree."""
         record = self.records[trial]
-        if record.tokens is not None or not record.answer.tokens:
+        if not record.answer.tokens:
             return
         form = PromptFormat.of(self.model)
         prompt = form.tokens(trial.prompt, "", None, "prompt").tokens

@@ -226,9 +226,10 @@ class Explorer(ui.VBox):  # type: ignore[misc]
                 self._say(f"{len(self._session.records[trial].answer.tokens)} tokens …")
                 await asyncio.sleep(0)
             for trial in trials:
-                self._session.read(trial)
-                self._fill(trial)
-                await asyncio.sleep(0)
+                if self._session.records[trial].tokens is None:
+                    self._session.read(trial)
+                    self._fill(trial)
+                    await asyncio.sleep(0)
             self._tried[self._choice] = None
             self._list_tried()
             self.effect = self._session.effect(self._choice)
