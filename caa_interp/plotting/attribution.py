@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import band, mark_zero, panels
+from caa_interp.plotting.grid import control_band, mark_zero, panels
 from caa_interp.statistics import interval_text
 
 _SOURCE = "caa_interp.analysis.effect_attribution"
@@ -41,11 +41,11 @@ def plot_effect_attribution(table: pd.DataFrame) -> go.Figure:
     per_head = own["component"].str.startswith("head").any()
     first = own.iloc[0]
     effect = interval_text(*(first[f"effect{end}"] for end in ("", "_low", "_high")))
-    subtitle = f"effect {effect} {_UNIT}; steered after layer {first['steered_layer']}; n = {first['n']} pairs, "
-    subtitle += theme.interval(own)
+    subtitle = f"effect {effect} {_UNIT}{theme.SUBTITLE_LINE}"
+    subtitle += f"steered after layer {first['steered_layer']}; n = {first['n']} pairs, {theme.interval(own)}"
     if len(controls):
         note = "dot: beyond all heads, or all MLPs, of" if per_head else "gray: range of"
-        subtitle += f"{theme.SUBTITLE_LINE}{note} {theme.controls(controls)}"
+        subtitle += f"; {note} {theme.controls(controls)}"
     fig = theme.figure(
         f"Through which parts {theme.escape(first['vector'])} acts",
         subtitle,
@@ -67,7 +67,7 @@ def _draw_layers(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> N
         reach = controls[controls["component"] == kind].groupby("layer")["contribution"].agg(["min", "max"])
         steps = [layer + side for layer in reach.index for side in (-0.5, 0.5)]
         low, high = (np.repeat(reach[end], 2) for end in ("min", "max"))
-        fig.add_trace(band(steps, low, high, theme.faded(theme.NEUTRAL, 0.3)), **place)
+        fig.add_trace(control_band(steps, low, high), **place)
         for number, (measure, name) in enumerate(_MEASURES.items()):
             there = rows[rows[measure].notna()]
             if there.empty:

@@ -90,6 +90,12 @@ def band(x: Iterable[float], low: Iterable[float], high: Iterable[float], color:
     )
 
 
+def control_band(x: Iterable[float], low: Iterable[float], high: Iterable[float]) -> go.Scatter:
+    """Range of controls, in gray; a single control is a line."""
+    color = theme.faded(theme.NEUTRAL, 0.3)
+    return band(x, low, high, color, line={"width": 2, "color": color})
+
+
 def marks(rows: pd.DataFrame, mean: str, y: Iterable[float], names: str, **options: Any) -> go.Scatter:
     """Means with their intervals as level bars at the heights ``y``; the column ``names`` is for the hover text."""
     bars = {**theme.error_bars(rows, mean), **options.pop("error_x", {})}

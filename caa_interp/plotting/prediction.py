@@ -56,4 +56,4 @@ def plot_predicted_steerability(table: pd.DataFrame) -> go.Figure:
     fig.add_shape(type="line", x0=ends[0], x1=ends[1], y0=ends[0], y1=ends[1], line=line, layer="below")
     fig.update_xaxes(title_text="predicted slope (nats per multiplier)")
     fig.update_yaxes(title_text="measured slope (nats per multiplier)")
-    return fig.update_layout(legend_title_text="rank correlation over layers")
+    return fig.update_layout(legend_title={"text": "rank correlation over layers", "font_size": 13})

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import Place, band, line, mark_zero, panels
+from caa_interp.plotting.grid import Place, control_band, line, mark_zero, panels
 
 _SOURCE = "caa_interp.analysis.position_map"
 _COLUMNS = ("vector", "kind", "steered_layer", "multiplier", "measure", "steered", "distance", "layer", "value", "n")
@@ -71,7 +71,7 @@ def _draw_places(fig: go.Figure, rows: pd.DataFrame, controls: pd.DataFrame, pla
     at = pd.Series(range(len(rows)), index=rows["steered"])
     steps = [at[name] + side for name in reach.index for side in (-0.5, 0.5)]
     lows, highs = (reach[end].repeat(2) for end in ("min", "max"))
-    fig.add_trace(band(steps, lows, highs, theme.faded(theme.NEUTRAL, 0.3)), **place)
+    fig.add_trace(control_band(steps, lows, highs), **place)
     fig.add_scatter(
         x=at,
         y=rows["value"],
@@ -93,7 +93,7 @@ def _draw_places(fig: go.Figure, rows: pd.DataFrame, controls: pd.DataFrame, pla
 def _draw_lines(fig: go.Figure, rows: pd.DataFrame, controls: pd.DataFrame, place: Place) -> None:
     last = controls[controls["layer"].isna() | (controls["layer"] == controls["layer"].max())]
     reach = last.groupby("distance")["value"].agg(["min", "max"])
-    fig.add_trace(band(reach.index, reach["min"], reach["max"], theme.faded(theme.NEUTRAL, 0.3)), **place)
+    fig.add_trace(control_band(reach.index, reach["min"], reach["max"]), **place)
     rows = rows[rows["n"] > 0].astype({"distance": int})
     groups = [*rows.groupby("layer", dropna=False)]
     for (layer, some), color, symbol, dash in zip(groups, theme.PALETTE, theme.SYMBOLS, theme.DASHES, strict=False):
