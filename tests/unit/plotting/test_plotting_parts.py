@@ -48,8 +48,8 @@ def test_circles_are_contributions_and_diamonds_what_goes_away():
     assert [one.name for one in fig.data if one.showlegend] == ["contribution", "goes away when set back"]
     text = fig.layout.title.text
     assert "Through which parts optimism acts" in text
-    assert "effect +21.000 (+20.500 to +21.250) nats per token and unit; steered after layer 5; n = 12 pairs" in text
-    assert "95 % interval" in text
+    assert "effect +21.000 (+20.500 to +21.250) nats per token and unit" in text
+    assert "steered after layer 5; n = 12 pairs, 95 % interval; gray: range of 2 random vectors" in text
 
 
 def test_the_gray_band_is_the_range_of_the_controls():
@@ -172,3 +172,10 @@ def test_what_cannot_be_drawn_is_refused(plot, made, column, source):
     assert "&lt;b&gt;&amp;&#36;x&#36;" in plot(table).layout.title.text
     with pytest.raises(caa.InputError, match=r"vectors \[\]; select one"):
         plot(table[table["kind"] != "vector"])
+
+
+def test_a_single_control_is_a_line():
+    for fig in (plot_effect_attribution(attribution(controls=1)), plot_position_map(positions(controls=1))):
+        bands = [one for one in fig.data if one.fill == "toself" and len(one.x)]
+        assert bands
+        assert all(one.line.width > 0 and one.line.color == one.fillcolor for one in bands)
