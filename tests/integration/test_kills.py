@@ -151,7 +151,7 @@ def assert_consistent(folder: Path, whole: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("kind", "times"),
     [
-        ("here", 5),
+        ("here", 3),
         pytest.param("here", 100, marks=pytest.mark.slow),
         pytest.param("processes", 100, marks=pytest.mark.slow),
         pytest.param("ray", 100, marks=pytest.mark.slow),
