@@ -112,7 +112,8 @@ def _run_batch(
         means.append(torch.stack([averaged.mean(0), averaged.exp().mean(0)]) if branch.averaged else averaged)
     for place, values in zip(places, on_cpu(read_there), strict=True):
         found[place] = values.double().mean(0)
-    return on_cpu(log_probs), list(found.to(dtype)), compared, on_cpu(means)
+    moved = on_cpu([*log_probs, *means])  # both in one wait
+    return moved[: len(branches)], list(found.to(dtype)), compared, moved[len(branches) :]
 
 
 def _finer(model: Any, logits: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:

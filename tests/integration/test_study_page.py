@@ -68,7 +68,7 @@ def opened(request, browser, study) -> Iterator[Opened]:
 def test_every_figure_is_drawn_and_nothing_is_complained_of(opened):
     page = opened.drawn()
     n_figures = page.evaluate("document.querySelectorAll('figure').length")
-    assert n_figures == page.evaluate("document.querySelectorAll('.js-plotly-plot').length") == 16
+    assert n_figures == page.evaluate("document.querySelectorAll('.js-plotly-plot').length") == 20
     page.hover(".plotly-graph-div .nsewdrag")
     assert [one for one in opened.told if not one.startswith("data:")] == []
     assert page.title() == "made up"
@@ -104,7 +104,7 @@ def test_contents_lead_to_sections_by_keyboard(opened):
 
 def test_figures_are_named_for_those_who_do_not_see_them(opened):
     names = opened.page.evaluate("[...document.querySelectorAll('[role=img]')].map((one) => one.ariaLabel)")
-    assert len(names) == 16
+    assert len(names) == 20
     assert all(names)
     assert opened.page.get_attribute("html", "lang") == "en"
 
@@ -119,7 +119,7 @@ def test_paper_has_every_figure_whole_even_if_printed_at_once(browser, study, tm
       return [...document.querySelectorAll(".plotly-graph-div")].map((one) =>
         one.querySelector(".main-svg")?.getBoundingClientRect().width);
     }""")
-    assert len(widths) == 16
+    assert len(widths) == 20
     assert None not in widths
     assert max(widths) <= PAPER
     assert page.evaluate("""() => {

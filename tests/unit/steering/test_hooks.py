@@ -13,6 +13,8 @@ WRITERS = {
     "tree/edits.py",
     # The self-test steers once more by hooks of its own, to hold all else against them.
     "doctor/subject.py",
+    # Sets back what one component adds to the stream, to see what of an effect goes away.
+    "analysis/attribution.py",
 }
 # Which argument is the hook.
 REGISTERING = {"register_forward_hook": 0, "register_forward_pre_hook": 0, "add_hook": 1, "add_perma_hook": 1}

@@ -432,7 +432,7 @@ def test_two_runs_at_once_cannot_disturb_each_other(study, tmp_path, own_cache):
     assert first.wait() == 0
     assert "another run is writing to" in second.close()
     assert first.close() == ""
-    assert len(tables(tmp_path / "run")) == 12
+    assert len(tables(tmp_path / "run")) == 13
 
 
 def test_the_cache_is_cut_to_its_limit_after_a_run(study, tmp_path, own_cache, monkeypatch):
