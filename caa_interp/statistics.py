@@ -154,15 +154,22 @@ def jackknife_interval(estimate: float, left_out: np.ndarray, confidence: float 
     return estimate - reach, estimate + reach
 
 
-def split_half_cosines(products: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Cosines ``[1000]`` (-1 to 1) of the sums of two random halves of items.
+def sums_within(products: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Sum ``[n_sets]`` of the ``products`` ``[n, n]`` of every two items in each set, ``kept`` ``[n_sets, n]``."""
+    return ((kept @ products) * kept).sum(1)
 
-    ``products`` ``[n_items, n_items]`` holds the inner products of the items' vectors. The halves depend on ``seed``
-    and the number of items alone; an odd item more is in the second half. NaN with fewer than two items.
+
+def random_halves(n_items: int, seed: int = 0) -> np.ndarray:
+    """Which items are in the first of two random halves, ``[1000, n_items]``; an odd item more is in the second."""
+    return np.random.default_rng(seed).random((N_SPLITS, n_items)).argsort(1) < n_items // 2
+
+
+def split_half_cosines(products: np.ndarray, halves: np.ndarray) -> np.ndarray:
+    """Cosines ``[n_splits]`` (-1 to 1) of the sums of the items in ``halves`` ``[n_splits, n]`` and of the others.
+
+    ``products`` ``[n, n]`` holds the inner products of the items' vectors. NaN with fewer than two items.
     """
-    n_items = len(products)
-    halves = np.random.default_rng(seed).random((N_SPLITS, n_items)).argsort(1) < n_items // 2
-    one, other = (((part @ products) * part).sum(1) for part in (halves, ~halves))
+    one, other = (sums_within(products, part) for part in (halves, ~halves))
     with np.errstate(divide="ignore", invalid="ignore"):
         return (halves @ products.sum(1) - one) / np.sqrt(one * other)
 

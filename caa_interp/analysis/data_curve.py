@@ -25,7 +25,7 @@ from caa_interp.errors import InputError, check_count
 from caa_interp.evaluation.summary import item_slopes, steerability
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.models.access import check_layers
-from caa_interp.statistics import check_confidence, split_half_cosines
+from caa_interp.statistics import check_confidence, random_halves, split_half_cosines
 from caa_interp.steering.intervention import check_multipliers
 from caa_interp.vectors.activations import Activations, check_activations
 from caa_interp.vectors.estimators import Estimator, mean_difference
@@ -167,6 +167,7 @@ def _draws(
     for draw in range(n_draws):
         order = generator.permutation(len(means))
         sets |= {f"{size} pairs, draw {draw}": order[:size] for size in sizes}
+    halves = {size: random_halves(size, seed) for size in (*sizes, len(means))}
     whole = vector_from_activations(at_layer, estimator=estimator)
     found, vectors = [], {}
     for name, chosen in sets.items():
@@ -177,7 +178,7 @@ def _draws(
                 "name": name,
                 "n_pairs": len(chosen),
                 "cosine": float(torch.cosine_similarity(vector.values.double(), whole.values.double())),
-                "split_half": split_half_cosines(products[np.ix_(chosen, chosen)], seed).mean(),
+                "split_half": split_half_cosines(products[np.ix_(chosen, chosen)], halves[len(chosen)]).mean(),
                 "norm": float(vector.norms),
             }
         )

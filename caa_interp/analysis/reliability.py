@@ -18,7 +18,14 @@ import pandas as pd
 import torch
 
 from caa_interp.models.access import check_layers
-from caa_interp.statistics import check_confidence, jackknife_interval, split_half_cosines, wilson_interval
+from caa_interp.statistics import (
+    check_confidence,
+    jackknife_interval,
+    random_halves,
+    split_half_cosines,
+    sums_within,
+    wilson_interval,
+)
 from caa_interp.vectors.activations import Activations, check_activations
 
 _WITH_INTERVAL = (
@@ -107,6 +114,7 @@ def reliability(
     pair_of_row = torch.tensor(activations.pair_numbers)
     pairs = list(dict.fromkeys(activations.pairs))
     lengths = np.array([len(pair.positive) - len(pair.negative) for pair in pairs], dtype=np.float64)
+    halves = random_halves(len(pairs), seed)
     rows = []
     for layer in chosen:
         sides = [
@@ -115,7 +123,7 @@ def reliability(
         positive, negative = (_means(side, pair_of_row, len(pairs)) for side in sides)
         letter = _letter(sides[0] - sides[1], pair_of_row, len(pairs), activations.orders)
         with np.errstate(divide="ignore", invalid="ignore"):
-            row = _measure(positive, negative, lengths, letter, confidence, seed)
+            row = _measure(positive, negative, lengths, letter, halves, confidence)
         rows.append({"layer": layer, "n": len(pairs), **row})
     return pd.DataFrame(rows).assign(confidence=confidence, format=activations.format, model=activations.model)
 
@@ -142,8 +150,8 @@ def _measure(
     negative: np.ndarray,
     lengths: np.ndarray,
     letter: np.ndarray | None,
+    halves: np.ndarray,
     confidence: float,
-    seed: int,
 ) -> dict[str, float]:
     """Statistics and intervals of one layer, from both sides ``[n, d_model]``; 0 / 0 gives NaN on purpose."""
     n = len(positive)
@@ -158,7 +166,7 @@ def _measure(
     # The range of each statistic, and its values with all pairs and without each one.
     jackknifed = {
         "agreement": (-1, 1, _mean(along / np.sqrt(own), kept)),
-        "pairwise_cosine": (-1, 1, (_quadratic(unit, kept) - kept @ np.diag(unit)) / (size * (size - 1))),
+        "pairwise_cosine": (-1, 1, (sums_within(unit, kept) - kept @ np.diag(unit)) / (size * (size - 1))),
         "separation": (-np.inf, np.inf, _mean(along, kept) / np.sqrt(spread)),
         "variance_share": (0, 1, _mean(along**2, kept) / _mean(own, kept)),
         "length_correlation": (-1, 1, _correlation(along, lengths, kept)),
@@ -171,7 +179,7 @@ def _measure(
     # The positive side is at center + along / 2, the negative one at center - along / 2; 0 is halfway.
     accuracy = 0.5 + (np.sign(center + along / 2) - np.sign(center - along / 2))[0].mean() / 4
     intervals["probe_accuracy"] = (accuracy, *wilson_interval(accuracy, n, confidence))
-    cosines = split_half_cosines(gram, seed)
+    cosines = split_half_cosines(gram, halves)
     intervals["split_half"] = (cosines.mean(), *np.quantile(cosines, [(1 - confidence) / 2, (1 + confidence) / 2]))
     row = {
         f"{name}{end}": float(value)
@@ -191,9 +199,9 @@ def _held_out(gram: np.ndarray, cross: np.ndarray, kept: np.ndarray) -> tuple[np
     midpoint, the latter from the other pairs' mean midpoint; only entries in ``kept`` have a meaning.
     """
     sums = kept @ gram
-    length = np.sqrt(np.maximum(_quadratic(gram, kept)[:, None] - 2 * sums + np.diag(gram), 0))
+    length = np.sqrt(np.maximum(sums_within(gram, kept)[:, None] - 2 * sums + np.diag(gram), 0))
     toward, own = kept @ cross.T - np.diag(cross), kept @ cross
-    others = (_quadratic(cross, kept)[:, None] - toward - own) / (kept.sum(1)[:, None] - 1)
+    others = (sums_within(cross, kept)[:, None] - toward - own) / (kept.sum(1)[:, None] - 1)
     return (sums - np.diag(gram)) / length, (toward - others) / length
 
 
@@ -205,16 +213,11 @@ def _letter_statistics(
         undefined = np.full(len(kept), np.nan)
         return {"letter_cosine": (-1, 1, undefined), "letter_share": (0, 1, undefined)}
     cross = letter @ difference.T
-    cosine = _quadratic(cross, kept) / np.sqrt(_quadratic(letter @ letter.T, kept) * _quadratic(gram, kept))
+    cosine = sums_within(cross, kept) / np.sqrt(sums_within(letter @ letter.T, kept) * sums_within(gram, kept))
     # Along the vector the two orders of a pair lie at pair + letter and pair - letter.
     of_letter, of_pair = kept @ cross.T, kept @ gram
     total = _variance(of_pair, kept) + _mean(of_letter**2, kept)
     return {"letter_cosine": (-1, 1, cosine), "letter_share": (0, 1, _mean(of_letter, kept) ** 2 / total)}
-
-
-def _quadratic(products: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Sum ``[n_sets]`` of the products of every two pairs in each set."""
-    return ((kept @ products) * kept).sum(1)
 
 
 def _mean(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
