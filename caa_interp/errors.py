@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 
@@ -40,6 +41,12 @@ def is_number(value: Any) -> bool:
         return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
     except OverflowError:
         return False
+
+
+def check_ending(path: Path, ending: str) -> None:
+    """Raise :class:`InputError` unless the name of a file to write ends as its format does, such as in ``".html"``."""
+    if path.suffix != ending:
+        raise InputError(f"path: {str(path)!r} must end in {ending!r}.")
 
 
 def check_choice(name: str, given: object, allowed: Iterable[object]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, check_ending
 from caa_interp.files import write_atomically
 
 FORMAT = "caa_interp/behavior/1"
@@ -64,8 +64,7 @@ class Behavior:
             one id, or pairs are kept as published.
         """
         path = Path(path)
-        if path.suffix != ".json":
-            raise InputError(f"path: {str(path)!r} must end in '.json'.")
+        check_ending(path, ".json")
         items = {}
         for name, pairs in (("train", self.train), ("test", self.test)):
             checked = check_pairs(pairs) if pairs else []

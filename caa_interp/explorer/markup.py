@@ -16,8 +16,10 @@ from caa_interp.explorer.trials import Record, Trial
 from caa_interp.plotting import theme
 
 CURSOR = "▍"
+# Cards side by side, as many as there is room for.
+COLUMNS = "repeat(auto-fit, minmax(230px, 1fr))"
 STYLE = f"""<style>
-.caa-cards {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: 10px }}
+.caa-cards {{ display: grid; grid-template-columns: {COLUMNS}; gap: 10px }}
 .caa-card {{ position: relative; padding: 10px 12px; border: 1px solid #d3dae1; border-top: 3px solid;
   border-radius: 3px; background: white; color: #1f2933; font: 14px/1.6 Helvetica, Arial, 'DejaVu Sans', sans-serif;
   min-height: 150px }}

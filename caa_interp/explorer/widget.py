@@ -16,7 +16,7 @@ import ipywidgets as ui
 import pandas as pd
 
 from caa_interp.behaviors.pairs import ContrastPair
-from caa_interp.errors import InputError
+from caa_interp.errors import check_ending
 from caa_interp.explorer import markup
 from caa_interp.explorer.trials import Added, Choice, Session, Trial
 from caa_interp.files import write_atomically
@@ -105,8 +105,8 @@ class Explorer(ui.VBox):  # type: ignore[misc]
         self.generate = ui.Button(description="Generate", button_style="primary", icon="play")
         self.stop = ui.Button(description="Stop", icon="stop", disabled=True)
         self.status, self._legend, self._words = ui.HTML(), ui.HTML(), ui.HTML()
-        columns = "repeat(auto-fit, minmax(230px, 1fr))"
-        self._strip = ui.GridBox(layout=ui.Layout(grid_template_columns=columns, grid_gap="10px", overflow="visible"))
+        grid = {"grid_template_columns": markup.COLUMNS, "grid_gap": "10px"}
+        self._strip = ui.GridBox(layout=ui.Layout(overflow="visible", **grid))
         buttons = ui.VBox([ui.HBox([self.generate, self.stop]), self.status], layout=ui.Layout(width="316px"))
         more = ui.HBox([self.strip, self.color, self.earlier])
         asked = [self._first, self.second, ui.HBox([self.prompt, buttons]), more]
@@ -168,8 +168,7 @@ class Explorer(ui.VBox):  # type: ignore[misc]
             The file.
         """
         path = Path(path)
-        if path.suffix != ".html":
-            raise InputError(f"path: {str(path)!r} must end in '.html'.")
+        check_ending(path, ".html")
         cards = [self._card_of(trial) for trial in self._shown()]
         measure = markup.MEASURES[self.color.value]
         whole = markup.page(self._choice.prompt, cards, self._words.value, measure, self.history)

@@ -40,19 +40,19 @@ class PublishedModel:
 
     def scores(self) -> pd.DataFrame:
         """Rows of :func:`caa_interp.paper.numbers` without a system prompt: the table at ``layer``, and the sweep."""
-        from caa_interp.paper.published_numbers import numbers
-
-        table = numbers()
-        table = table[(table["model"] == self.name) & (table["system_prompt"] == "")]
+        table = self._numbers("")
         return table[table["group"].isin(["ab", "layer_sweep"]) & table["multiplier"].isin(MULTIPLIERS)]
 
     def results(self, group: str, *, system_prompt: str = "", weights: str = "") -> pd.DataFrame:
         """Rows of :func:`caa_interp.paper.numbers` of one group."""
+        table = self._numbers(system_prompt)
+        return table[(table["group"] == group) & (table["weights"] == weights)]
+
+    def _numbers(self, system_prompt: str) -> pd.DataFrame:
         from caa_interp.paper.published_numbers import numbers
 
         table = numbers()
-        table = table[(table["model"] == self.name) & (table["group"] == group)]
-        return table[(table["system_prompt"] == system_prompt) & (table["weights"] == weights)]
+        return table[(table["model"] == self.name) & (table["system_prompt"] == system_prompt)]
 
 
 LLAMA_2_7B_CHAT = PublishedModel("meta-llama/Llama-2-7b-chat-hf", n_layers=32, d_model=4096, layer=13)

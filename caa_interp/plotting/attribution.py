@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.errors import InputError
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import control_band, mark_zero, panels
 from caa_interp.statistics import interval_text
@@ -35,9 +34,7 @@ def plot_effect_attribution(table: pd.DataFrame) -> go.Figure:
     """
     theme.check_table(table, _COLUMNS, _SOURCE)
     theme.check_once(table, ["vector", "layer", "component"], _SOURCE)
-    own, controls = table[table["kind"] == "vector"], table[table["kind"] != "vector"]
-    if own["vector"].nunique() != 1:
-        raise InputError(f"table: it holds the vectors {list(own['vector'].unique())}; select one, and its controls.")
+    own, controls = theme.vector_and_controls(table)
     per_head = own["component"].str.startswith("head").any()
     first = own.iloc[0]
     effect = interval_text(*(first[f"effect{end}"] for end in ("", "_low", "_high")))

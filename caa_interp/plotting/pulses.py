@@ -5,7 +5,6 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.errors import InputError
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import Place, control_band, line, mark_zero, panels
 
@@ -40,9 +39,7 @@ def plot_position_map(table: pd.DataFrame) -> go.Figure:
     """
     theme.check_table(table, _COLUMNS, _SOURCE)
     theme.check_once(table, ["vector", "measure", "steered", "distance", "layer"], _SOURCE)
-    own, controls = table[table["kind"] == "vector"], table[table["kind"] != "vector"]
-    if own["vector"].nunique() != 1:
-        raise InputError(f"table: it holds the vectors {list(own['vector'].unique())}; select one, and its controls.")
+    own, controls = theme.vector_and_controls(table)
     first = own.iloc[0]
     subtitle = f"multiplier {first['multiplier']:g} after layer {first['steered_layer']}; "
     subtitle += f"n = {theme.counts(own.loc[own['n'] > 0, 'n'])} pairs, {theme.interval(own)}"

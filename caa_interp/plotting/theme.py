@@ -148,6 +148,14 @@ def counts(numbers: Iterable[float]) -> str:
     return str(ordered[0]) if len(ordered) == 1 else f"{ordered[0]} to {ordered[-1]}"
 
 
+def vector_and_controls(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of the one vector of a table, and those of its controls; raise :class:`InputError` if it holds several."""
+    own, others = table[table["kind"] == "vector"], table[table["kind"] != "vector"]
+    if own["vector"].nunique() != 1:
+        raise InputError(f"table: it holds the vectors {list(own['vector'].unique())}; select one, and its controls.")
+    return own, others
+
+
 def controls(rows: pd.DataFrame) -> str:
     """How many controls of each kind there are in rows of controls, such as ``"2 random vectors of the same norm"``."""
     kinds = rows.groupby("kind", sort=False)["vector"].nunique()

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from plotly.io import to_json
 from plotly.offline import get_plotlyjs
 
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, check_ending
 from caa_interp.files import write_atomically
 
 # Characters that are invisible, or that reverse the text after them: shown instead of obeyed.
@@ -77,8 +77,7 @@ def write_report(
         The file.
     """
     path = Path(path)
-    if path.suffix != ".html":
-        raise InputError(f"path: {str(path)!r} must end in '.html'.")
+    check_ending(path, ".html")
     if not sections:
         raise InputError("sections: the list is empty; give at least one.")
     for section in sections:

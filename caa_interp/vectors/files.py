@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, check_ending
 from caa_interp.files import write_atomically
 
 if TYPE_CHECKING:
@@ -98,8 +98,7 @@ def save(path: str | Path, kind: Kind, tensors: tuple[torch.Tensor, ...], *field
     from safetensors.torch import save as to_bytes
 
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise InputError(f"path: {str(path)!r} must end in '.safetensors'.")
+    check_ending(path, ".safetensors")
     header = write_header(kind, *fields)
     kept = {"caa_interp": header, "sha256": checksum(header, *tensors)}
     write_atomically(path, to_bytes(dict(zip(_TENSORS[kind], tensors, strict=True)), metadata=kept))
