@@ -26,6 +26,7 @@ from .judging import (
     estimate_cost as estimate_cost,
     judge_answers as judge_answers,
 )
+from .learned import learned_vector as learned_vector
 from .splits import validation_split as validation_split
 from .strength import (
     calibrate as calibrate,

@@ -9,5 +9,6 @@ from .operators import (
     add as add,
     add_keeping_norm as add_keeping_norm,
     operator_named as operator_named,
+    slerp as slerp,
 )
 from .positions import FirstAnswerTokens as FirstAnswerTokens, positions_named as positions_named

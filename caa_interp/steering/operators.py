@@ -9,6 +9,7 @@ vector u = v / |v|, in units of the residual stream. Multiplier 0 is the unsteer
 =====================  ==============================================================================
 ``add``                x + m v (Rimsky et al. 2024, section 3)
 ``add_keeping_norm``   (x + m v) |x| / |x + m v|
+``slerp``              x turned toward v by an arc of length m |v|, at most as far as v itself
 ``ablate``             x - m (x . u) u: directional ablation (Arditi et al. 2024, section 2.4)
 ``ProjectTo(value)``   x + m (value - x . u) u
 ``Cap(low=, high=)``   x + m (clip(x . u, low, high) - x . u) u: activation capping
@@ -49,6 +50,25 @@ def add_keeping_norm(residual: torch.Tensor, vector: torch.Tensor, multiplier: t
     moved = residual + multiplier * vector
     norms = moved.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(moved.dtype).tiny)
     return moved * (residual.norm(dim=-1, keepdim=True) / norms)
+
+
+def slerp(residual: torch.Tensor, vector: torch.Tensor, multiplier: torch.Tensor | float) -> torch.Tensor:
+    """Turn the residual stream toward the vector along a great circle, keeping its norm; arguments as in :func:`add`.
+
+    The arc is as long as the step that :func:`add` takes, the multiplier times the vector's norm, and ends at the
+    vector's direction; with a negative multiplier it leads away from it, and ends at the opposite direction.
+    """
+    tiny = torch.finfo(residual.dtype).tiny
+    unit, along = _along(residual, vector)
+    norm = residual.norm(dim=-1, keepdim=True).clamp(min=tiny)
+    own = residual / norm
+    tangent = unit - along / norm * own
+    sine = tangent.norm(dim=-1, keepdim=True)
+    between = torch.atan2(sine, along / norm)
+    arc = multiplier * vector.norm(dim=-1, keepdim=True) / norm
+    arc = arc.minimum(between).maximum(between - math.pi)
+    turned = norm * (arc.cos() * own + arc.sin() * tangent / sine.clamp(min=tiny))
+    return torch.where(sine > 0, turned, residual)
 
 
 def ablate(residual: torch.Tensor, vector: torch.Tensor, multiplier: torch.Tensor | float) -> torch.Tensor:
@@ -132,7 +152,12 @@ class AddIf:
         return torch.where(chosen, residual + multiplier * vector, residual)
 
 
-OPERATORS: dict[str, Operator] = {"add": add, "add_keeping_norm": add_keeping_norm, "ablate": ablate}
+OPERATORS: dict[str, Operator] = {
+    "add": add,
+    "add_keeping_norm": add_keeping_norm,
+    "slerp": slerp,
+    "ablate": ablate,
+}
 WITH_PARAMETERS: dict[str, Any] = {"ProjectTo": ProjectTo, "Cap": Cap, "AddIf": AddIf}
 
 

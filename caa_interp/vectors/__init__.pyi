@@ -12,6 +12,7 @@ from .extraction import (
     extract_vector as extract_vector,
     vector_from_activations as vector_from_activations,
 )
+from .heads import head_vector as head_vector
 from .vector import (
     SteeringVector as SteeringVector,
     match_norms as match_norms,

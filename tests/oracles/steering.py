@@ -17,6 +17,10 @@ def changed(x, v, m, operator):
         return x + m * v
     if name == "add_keeping_norm":
         return (x + m * v) * x.norm() / (x + m * v).norm()
+    if name == "slerp":
+        angle = math.acos(along / float(x.norm()))
+        arc = max(min(m * float(v.norm() / x.norm()), angle), angle - math.pi)
+        return x.norm() * (math.sin(angle - arc) * x / x.norm() + math.sin(arc) * u) / math.sin(angle)
     if name == "ablate":
         return x - m * along * u
     if name == "project to":

@@ -8,7 +8,7 @@ import torch
 
 import caa_interp as caa
 from caa_interp.steering.intervention import condition_of, conditions
-from caa_interp.steering.operators import AddIf, Cap, ProjectTo, ablate, add, add_keeping_norm
+from caa_interp.steering.operators import AddIf, Cap, ProjectTo, ablate, add, add_keeping_norm, slerp
 from caa_interp.steering.positions import RULES, FirstAnswerTokens
 from caa_interp.tree import Branch, run_tree
 from tests.oracles import steering as oracle
@@ -18,6 +18,7 @@ ANSWER = " I think so, yes"
 OPERATORS = {
     "add": (add, ("add",)),
     "add_keeping_norm": (add_keeping_norm, ("add_keeping_norm",)),
+    "slerp": (slerp, ("slerp",)),
     "ablate": (ablate, ("ablate",)),
     "project to": (ProjectTo(1.5), ("project to", 1.5)),
     "cap": (Cap(low=-0.2, high=0.3), ("cap", -0.2, 0.3)),

@@ -16,6 +16,7 @@ from tests.conftest import edit_from
 OPERATORS = [
     caa.add,
     caa.steering.add_keeping_norm,
+    caa.steering.slerp,
     caa.ablate,
     caa.steering.ProjectTo(1.5),
     caa.Cap(low=-0.5, high=0.25),
@@ -76,6 +77,25 @@ def test_add_keeping_norm_turns_without_stretching():
     torch.testing.assert_close(found.norm(dim=-1), residual.norm(dim=-1))
     cosine = torch.nn.functional.cosine_similarity(found, residual + 2 * vector)
     torch.testing.assert_close(cosine, torch.ones(4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("multiplier", [0.02, -0.02, 0.5, 100.0, -100.0])
+def test_slerp_turns_by_the_arc_and_never_past_the_vector(multiplier):
+    residual, vector = drawn(4, 16), drawn(16, seed=1)
+    found = caa.steering.slerp(residual, vector, multiplier)
+    norm = residual.norm(dim=-1)
+    torch.testing.assert_close(found.norm(dim=-1), norm)
+
+    def angle(first, second):
+        return torch.nn.functional.cosine_similarity(first, second).acos()
+
+    between = angle(residual, vector.expand_as(residual))
+    whole = between if multiplier > 0 else math.pi - between
+    torch.testing.assert_close(
+        angle(found, residual), torch.minimum(abs(multiplier) * vector.norm() / norm, whole), atol=1e-6, rtol=1e-6
+    )
+    left = angle(found, math.copysign(1, multiplier) * vector.expand_as(residual))
+    torch.testing.assert_close(left, whole - angle(found, residual), atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1.0, -30.0])

@@ -1,0 +1,196 @@
+"""A vector that is trained to be preferred: what the best addition at one layer does, as an upper bound.
+
+1. Start from a steering vector v, such as the mean difference.
+2. Under d v, with d = 1 and d = -1, read both answers of some pairs. The gain is how far the difference of their
+   log-probabilities moves from the unsteered model, in the direction d.
+3. Minimize -log sigmoid(beta * gain) over pairs and both directions (Cao et al. 2024, "Personalized Steering of Large
+   Language Models: Versatile Steering Vectors Through Bi-directional Preference Optimization", section 3).
+
+Here the log-probabilities are those that :func:`caa_interp.sweep` scores, per token, where theirs are sums over the
+answer, so that beta is larger (Meng et al. 2024, "SimPO", on the length of answers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from caa_interp.behaviors.pairs import ContrastPair
+from caa_interp.errors import InputError, check_count, is_number
+from caa_interp.evaluation.sweep import scored_renderings, scoring_format
+from caa_interp.models.access import check_model, input_device, n_layers, not_numbers, reading, unembed
+from caa_interp.progress import track
+from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.rendering import Format, Scored
+from caa_interp.steering.intervention import conditions, one_layer
+from caa_interp.steering.operators import add
+from caa_interp.steering.positions import resolve
+from caa_interp.tree.edits import Edit, EditedBatch, editing
+from caa_interp.vectors.vector import SteeringVector
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """A sequence whose score, times its ``share``, is a part of its pair's; ``start`` is the first steered position."""
+
+    scored: Scored
+    start: int
+    share: float
+
+
+def learned_vector(
+    model: Any,
+    vector: SteeringVector,
+    pairs: Iterable[ContrastPair],
+    *,
+    layer: int | None = None,
+    format: Format | None = None,
+    epochs: int = 3,
+    batch_size: int = 4,
+    learning_rate: float = 0.1,
+    beta: float = 5.0,
+    system_prompt: str | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> SteeringVector:
+    """Train a steering vector at one layer on the preference for the positive answers, in both directions.
+
+    No mean of activations is likely to do better at this layer on pairs like these, so it says how much of what an
+    addition can do a steering vector does. Compare the two on held-out pairs, at equal cost
+    (:func:`caa_interp.evaluation.compare_at_equal_divergence`).
+
+    Parameters
+    ----------
+    model
+        A TransformerLens model, see :func:`caa_interp.load_model`. Its weights stay as they are.
+    vector
+        Where training starts; its size sets that of the steps, and its metadata are kept.
+    pairs, system_prompt
+        Pairs to train on, usually those of ``vector``, and an optional system prompt for all of them.
+    layer
+        0-based index of the block after which the vector is added; needed if ``vector`` has several layers.
+    format
+        ``"choices"`` or ``"text"``; default: the form that ``vector`` was made in.
+    epochs, batch_size
+        How often every pair is read (default 3), and pairs per step (default 4).
+    learning_rate
+        Step of AdamW in units of the root mean square of ``vector`` at the layer; it falls to zero along a cosine.
+        Default 0.1.
+    beta
+        Slope of the loss per nat per token. Default 5.
+    seed
+        Seed of the order of pairs.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    SteeringVector
+        At the one layer, from the last prompt token on, like any other.
+
+    Raises
+    ------
+    InputError
+        If an argument is not one of those above, or ``vector`` is zero at the layer.
+    VectorMismatchError
+        If ``vector`` was not made for this model.
+    """
+    check_model(model)
+    for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
+        check_count(name, value)
+    check_count("seed", seed, least=0)
+    for name, number in {"learning_rate": learning_rate, "beta": beta}.items():
+        if not (is_number(number) and number > 0):
+            raise InputError(f"{name}: {number!r}; it must be a positive number.")
+    layer = one_layer(vector, layer)
+    form = PromptFormat.of(model)
+    format = scoring_format(format, conditions(model, vector, layer, [1.0], form=form))
+    sequences = [
+        [_Sequence(scored, one.start, 1 / len(renderings)) for one in renderings for scored in one.scored(format)]
+        for renderings in scored_renderings(form, pairs, format, system_prompt)
+    ]
+    values = vector.at(layer).clone().float()
+    size = float(values.square().mean().sqrt())
+    if size == 0:
+        raise InputError(f"vector: it is zero at layer {layer}, so steps have no size. Start from another vector.")
+    values.requires_grad_()
+    steps = epochs * -(-len(sequences) // batch_size)
+    optimizer = torch.optim.AdamW([values], lr=learning_rate * size, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    generator = torch.Generator().manual_seed(seed)
+    order = [
+        some for _ in range(epochs) for some in torch.randperm(len(sequences), generator=generator).split(batch_size)
+    ]
+    with _frozen(model):
+        with torch.no_grad():
+            parts = torch.arange(len(sequences)).split(batch_size)
+            unsteered = torch.cat([_scores(model, [sequences[n] for n in part], layer, values, 0.0) for part in parts])
+        for batch in track(order, "Learning", progress):
+            optimizer.zero_grad()
+            loss = _loss(model, [sequences[n] for n in batch], unsteered[batch], layer, values, beta)
+            if not bool(loss.isfinite()):
+                raise not_numbers(model, f"vector learned at layer {layer}")
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    made = {"estimator": "learned by preference", "n_pairs": len(sequences), "format": format, "seed": seed}
+    return SteeringVector(values.detach()[None], (layer,), {**vector.metadata, **made})
+
+
+def _loss(
+    model: Any,
+    pairs: Sequence[Sequence[_Sequence]],
+    unsteered: torch.Tensor,
+    layer: int,
+    values: torch.Tensor,
+    beta: float,
+) -> torch.Tensor:
+    """Mean over pairs and directions d of -log sigmoid(beta * d * (score under d v - score of the unsteered model))."""
+    gains = torch.stack([d * (_scores(model, pairs, layer, values, d) - unsteered) for d in (1.0, -1.0)])
+    return -torch.nn.functional.logsigmoid(beta * gains).mean()
+
+
+def _scores(
+    model: Any, pairs: Sequence[Sequence[_Sequence]], layer: int, values: torch.Tensor, multiplier: float
+) -> torch.Tensor:
+    """Score of each pair, ``[n_pairs]``: the difference of its answers' log-probabilities per token."""
+    rows = [(index, one) for index, some in enumerate(pairs) for one in some]
+    tokens = torch.zeros(len(rows), max(len(one.scored.tokens) for _, one in rows), dtype=torch.long)
+    edits = []
+    for row, (_, one) in enumerate(rows):
+        tokens[row, : len(one.scored.tokens)] = torch.tensor(one.scored.tokens)
+        edits.append([Edit(layer, values, multiplier, add, resolve("from_last_prompt_token", one.start + 1))])
+    batch = EditedBatch(edits)
+    batch.place(np.tile(np.arange(tokens.shape[1]), (len(rows), 1)))  # padded on the right, which nothing sees
+    states: list[torch.Tensor] = []
+    with (
+        editing(model, [layer], batch.apply),
+        reading(model, [n_layers(model) - 1], lambda _, residual: states.append(residual)),
+    ):
+        model(tokens.to(input_device(model)))
+    scores = torch.zeros(len(pairs), dtype=torch.float64)
+    for state, (index, one) in zip(states[0], rows, strict=True):
+        at, targets = torch.tensor(one.scored.targets).T
+        log_probs = unembed(model, state[at.to(state.device)]).log_softmax(-1)
+        chosen = log_probs.gather(1, targets.to(log_probs.device)[:, None])[:, 0].cpu().double()
+        score = one.share * (chosen @ torch.tensor(one.scored.weights, dtype=torch.float64))
+        scores = scores.index_add(0, torch.tensor([index]), score[None])
+    return scores
+
+
+@contextmanager
+def _frozen(model: Any) -> Iterator[None]:
+    """Take gradients of no weights meanwhile, which would keep every block's states."""
+    weights = [one for one in model.parameters() if one.requires_grad]
+    for one in weights:
+        one.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for one in weights:
+            one.requires_grad_(True)
