@@ -5,6 +5,7 @@
    llama.cpp's loader keeps ``direction.N`` at place N - 1 is undone when it is applied.)
 3. llama.cpp refuses a file with ``direction.0``: it never edits block 0.
 4. Both add the direction at EVERY position; the paper and ``steer`` begin at the last token of the prompt.
+5. Some architectures of llama.cpp do not add it, or refuse the file (:data:`_BROKEN`).
 
 Files written here also keep the vector's layers and metadata, under a key that the others ignore.
 """
@@ -22,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, warn
 from caa_interp.files import write_atomically
 from caa_interp.interchange.tensors import metadata_of
 from caa_interp.vectors.files import checksum, write_header
@@ -34,6 +35,16 @@ _OURS = "caa_interp.vector"
 _CHECKSUM = "caa_interp.vector.sha256"
 _SIZES = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY, _FLOAT32 = 8, 9, 0
+# What llama.cpp does with control vectors for some models, by a part of the model's name (pull request 20653, issue
+# 16908 of ggml-org/llama.cpp).
+_IGNORED = "builds of llama.cpp from before March 2026 ignore control vectors for this model"
+_BROKEN = {
+    "qwen3.5": _IGNORED,
+    "qwen3-next": _IGNORED,
+    "qwen3-coder-next": _IGNORED,
+    "qwen3-vl": "llama.cpp refuses control vectors of this model's width",
+    "plamo-2": "llama.cpp does not add control vectors in this model",
+}
 
 
 def write_gguf(vector: SteeringVector, path: Path) -> None:
@@ -49,11 +60,14 @@ def write_gguf(vector: SteeringVector, path: Path) -> None:
     values = vector.values.float().contiguous()
     if not bool(values.isfinite().all()):
         raise InputError("vector: an entry is larger than float32 can hold. Rescale the vector.")
+    model = str(vector.metadata.get("model") or "")
+    if said := next((said for name, said in _BROKEN.items() if name in model.lower()), None):
+        warn(f"model {model!r}: {said}. Check that answers change before you use the file.")
     header = write_header("vector", vector.layers, vector.metadata)
     with tempfile.TemporaryDirectory() as folder:
         partial = Path(folder) / "vector.gguf"
         writer = gguf.GGUFWriter(partial, "controlvector")
-        writer.add_string("controlvector.model_hint", str(vector.metadata.get("model") or ""))
+        writer.add_string("controlvector.model_hint", model)
         writer.add_uint32("controlvector.layer_count", len(vector.layers))
         writer.add_string(_OURS, header)
         writer.add_string(_CHECKSUM, checksum(header, values))

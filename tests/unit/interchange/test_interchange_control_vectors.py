@@ -2,6 +2,7 @@
 
 import os
 import struct
+import warnings
 from types import SimpleNamespace
 
 import gguf
@@ -273,3 +274,13 @@ def test_bytes_that_change_give_the_vector_or_an_input_error(tmp_path_factory, w
         return
     assert torch.equal(found.values, vector().values)
     assert found.layers == vector().layers
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen3.5-9B", "Qwen/Qwen3-Next-80B-A3B-Instruct", "Qwen/Qwen3-VL-8B-Instruct"])
+def test_models_whose_control_vectors_llama_cpp_ignores_are_named(tmp_path, model):
+    one = vector(model=model)
+    with pytest.warns(UserWarning, match=f"{model}.*llama.cpp"):
+        export_vector(one, tmp_path / "v.gguf")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        export_vector(vector(model="Qwen/Qwen3-8B"), tmp_path / "w.gguf")
