@@ -16,7 +16,7 @@ def test_the_examples_run_as_they_are_printed(tmp_path, monkeypatch, embedded):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("caa_interp.models.load_model", lambda *_, **__: embedded)
     outputs = {}
-    for name in ("extract", "sweep", "generate", "analyze", "export", "import"):
+    for name in ("extract", "sweep", "generate", "analyze", "effect-lens", "export", "import"):
         command = typer.main.get_command(cli.app).commands[name]
         example = re.search(r"^Example: caa-interp (.*)$", command.help, re.MULTILINE)[1]
         result = CliRunner().invoke(cli.app, shlex.split(example), env={"COLUMNS": "200", "NO_COLOR": "1"})

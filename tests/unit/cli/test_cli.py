@@ -23,7 +23,7 @@ COMMANDS = {
     for sub, command in getattr(outer, "commands", {None: outer}).items()
 }
 NAMES = {
-    *("demo", "run", "extract", "sweep", "generate", "analyze", "monitor", "report"),
+    *("demo", "run", "extract", "sweep", "generate", "analyze", "effect-lens", "monitor", "report"),
     *("data", "cache", "export", "import", "doctor", "models", "reproduce"),
 }
 HEAVY = ("torch", "pandas", "numpy", "transformers", "transformer_lens", "ray", "huggingface_hub")

@@ -429,6 +429,23 @@ def test_the_examples_run_one_after_another_on_the_small_model(folder, loaded, m
     assert caa.SteeringVector.load("back.safetensors").layers == (1, 2, 3)
 
 
+# effect-lens
+
+
+def test_effect_lens_shows_the_tokens_of_the_library(vector, loaded, tiny_llama, folder):
+    arguments = ["liking.safetensors", "liking.json", "--layers", "1,2", "--controls", "1", "--seed", "3"]
+    told = pd.DataFrame(json.loads(done("effect-lens", *arguments, "--json").stdout))
+    vectors = {"liking": vector, **caa.random_vectors(vector, 1, seed=3)}
+    test = caa.load_behavior("liking.json").test
+    expected = caa.effect_lens(tiny_llama, vectors, test, layers=[1, 2], progress=False)
+    pd.testing.assert_frame_equal(told, expected, check_dtype=False, check_exact=False, rtol=1e-9)
+    shown = done("effect-lens", *arguments, "--figure", "lens.html").stdout
+    rows = [line for line in shown.splitlines() if line.lstrip().startswith("1")]
+    first = expected[expected["layer"] == 1].iloc[0]
+    assert f"{first['token']} {first['effect']:+.2f}" in rows[0]
+    assert "plotly" in (folder / "lens.html").read_text(encoding="utf-8").lower()
+
+
 # monitor
 
 
