@@ -3,18 +3,21 @@
 1. Perplexity of neutral prose, and how far the next-token distributions move on it.
 2. The same distance on what the unsteered model itself would answer: KL(unsteered || steered), in nats per token.
    At equal distance vectors, layers and operators can be compared, whatever the lengths of their vectors
-   (:mod:`caa_interp.evaluation.strength`).
+   (:mod:`caa_interp.evaluation.strength`). The tail is the mean over the worst 5 % of each answer's tokens: a few
+   broken words hardly move the mean of a long answer.
 3. Capability: two-option questions with a right answer (Rimsky et al. 2024, section 5, on MMLU).
 4. Side effects: steer one behavior, measure the others.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
+import torch
 
 from caa_interp.behaviors.behavior import Behavior
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
@@ -34,6 +37,8 @@ from caa_interp.tree.branches import Branch
 from caa_interp.tree.edits import Operator
 from caa_interp.tree.run import run_trees
 from caa_interp.vectors.vector import SteeringVector
+
+_TAIL = 20  # one token in so many is in the tail of an answer
 
 # Tokens of a prompt and what follows it, the length of the prompt, and where the thinking ends (:func:`resolve`).
 Known = tuple[tuple[int, ...], int, float | None]
@@ -70,7 +75,8 @@ def perplexity(
     pandas.DataFrame
         One row per passage, vector, layer and multiplier: ``item``, ``vector``, ``layer``, ``multiplier``,
         ``n_tokens`` (that are predicted), ``nats_per_token`` (mean negative log-probability; perplexity is its
-        exponential) and ``divergence`` (mean of KL(unsteered || steered) over the same places, nats per token).
+        exponential), ``divergence`` and ``divergence_tail`` (KL(unsteered || steered) over the same places, as in
+        :func:`caa_interp.divergence`).
     """
     if isinstance(passages, str) or not len(passages):
         raise InputError(f"passages: {passages!r}; give a non-empty list of texts.")
@@ -120,7 +126,8 @@ def divergence(
     -------
     pandas.DataFrame
         One row per prompt, vector, layer and multiplier: ``item``, ``prompt``, ``vector``, ``layer``, ``multiplier``,
-        ``n_tokens`` and ``divergence`` (mean of KL(unsteered || steered) over the answer, nats per token).
+        ``n_tokens``, ``divergence`` (mean of KL(unsteered || steered) over the answer, nats per token) and
+        ``divergence_tail`` (the same over the 5 % of the answer's tokens with the largest, at least one).
     """
     form = form_of(model, prompt_format)
     asked = conditions(model, vector, layers, multipliers, operator, positions, form)
@@ -251,8 +258,14 @@ def measured(model: Any, asked: Sequence[Condition], sequences: Sequence[Known],
                 n_tokens=[len(answers) for answers in result.log_probs],
                 log_p=[float(answers.double().mean()) for answers in result.log_probs],
                 divergence=[float(each.double().mean()) for each in result.divergences],
+                divergence_tail=[_tail(each) for each in result.divergences],
                 model=model_id(model),
                 path=result.path,
             )
             frames.append(frame)
     return pd.concat(frames, ignore_index=True)
+
+
+def _tail(divergences: torch.Tensor) -> float:
+    """Mean of the largest 5 % of ``[n_tokens]``, rounded up."""
+    return float(divergences.double().topk(math.ceil(len(divergences) / _TAIL)).values.mean())

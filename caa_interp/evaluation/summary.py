@@ -29,6 +29,7 @@ MEASURES = {
     "logit_difference": (-np.inf, np.inf),
     "nats_per_token": (0.0, np.inf),
     "divergence": (0.0, np.inf),
+    "divergence_tail": (0.0, np.inf),
     "correct": (0.0, 1.0),
     "score": (0.0, 10.0),
 }
@@ -70,8 +71,8 @@ def summarize(
         - the columns that tell conditions apart, as far as the table has them: ``behavior``, ``baseline``, ``judge``,
           ``vector``, ``kind``, ``source_layer``, ``layer``, ``multiplier``, ``operator``, ``positions``,
           ``format``, ``model``;
-        - for each of ``p_positive``, ``logit_difference``, ``nats_per_token``, ``divergence``, ``correct`` and
-          ``score`` that the table has: its mean over the condition's own items that have a value, with ``_low``,
+        - for each of ``p_positive``, ``logit_difference``, ``nats_per_token``, ``divergence``, ``divergence_tail``,
+          ``correct`` and ``score`` that the table has: its mean over the condition's own items that have a value, with ``_low``,
           ``_high`` and their number, ``_n``;
         - where some condition is unsteered, the change from it (``p_positive_change`` and so on), paired over the
           ``_n`` items and letter orders that have a value in both. Unsteered is multiplier 0 of the same

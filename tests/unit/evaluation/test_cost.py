@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import caa_interp as caa
-from caa_interp.evaluation.cost import own_answers
+from caa_interp.evaluation.cost import _tail, own_answers
 from caa_interp.prompts.format import PromptFormat
 from tests.oracles import steering as oracle
 
@@ -39,7 +39,7 @@ def test_perplexity_and_divergence_equal_plain_forward_passes(tiny_llama, vector
     table = caa.perplexity(tiny_llama, vector, PASSAGES, layers=[1, 3], multipliers=(-2.0, 0.0, 2.0))
     assert list(table.columns) == [
         *("item", "vector", "kind", "layer", "multiplier", "operator", "positions", "n_tokens"),
-        *("nats_per_token", "divergence", "model", "path"),
+        *("nats_per_token", "divergence", "divergence_tail", "model", "path"),
     ]
     assert len(table) == 2 * 2 * 3
     for row in table.itertuples():
@@ -49,10 +49,12 @@ def test_perplexity_and_divergence_equal_plain_forward_passes(tiny_llama, vector
             for m in (0.0, row.multiplier)
         )
         said = -there.gather(1, torch.tensor(tokens[2:])[:, None]).mean()
-        moved = (here.exp() * (here - there)).sum(1).mean()
+        moved = (here.exp() * (here - there)).sum(1)
         assert row.n_tokens == len(tokens) - 2
         assert row.nats_per_token == pytest.approx(float(said), abs=1e-4)
-        assert row.divergence == pytest.approx(float(moved), abs=1e-4)
+        assert row.divergence == pytest.approx(float(moved.mean()), abs=1e-4)
+        worst = sorted(moved.tolist(), reverse=True)[: -(-len(moved) // 20)]
+        assert row.divergence_tail == pytest.approx(sum(worst) / len(worst), abs=1e-4)
     assert (table.loc[table["multiplier"] == 0, "divergence"] == 0).all()
     assert (table.loc[table["multiplier"] != 0, "divergence"] > 1e-3).all()
 
@@ -103,6 +105,22 @@ def test_a_calibrated_multiplier_gives_the_divergence(tiny_llama, vector, target
     # Twice the vector needs half the multiplier.
     half = caa.evaluation.calibrate(tiny_llama, 2 * vector, PROMPTS, layer=1, target=target, **options)
     assert half == pytest.approx(multiplier / 2, rel=0.03)
+
+
+@pytest.mark.parametrize(("n", "n_worst"), [(1, 1), (20, 1), (21, 2), (40, 2), (41, 3)])
+def test_the_tail_is_the_worst_five_percent_rounded_up(n, n_worst):
+    values = torch.randperm(n, generator=torch.Generator().manual_seed(0)).float()
+    assert _tail(values) == pytest.approx(sum(range(n - n_worst, n)) / n_worst)
+
+
+def test_the_tail_can_be_calibrated(tiny_llama, vector):
+    options = {"n_tokens": 24}
+    multiplier = caa.evaluation.calibrate(
+        tiny_llama, vector, PROMPTS, layer=1, target=0.3, measure="divergence_tail", **options
+    )
+    table = caa.divergence(tiny_llama, vector, PROMPTS, layers=1, multipliers=(multiplier,), **options)
+    assert table["divergence_tail"].mean() == pytest.approx(0.3, rel=0.021)
+    assert table["divergence"].mean() < 0.25
 
 
 def test_a_divergence_that_is_out_of_reach(tiny_llama, vector):
@@ -170,6 +188,10 @@ def test_side_effects_are_sweeps_of_every_behavior_with_every_vector(tiny_llama,
         (
             lambda m, v: caa.evaluation.calibrate(m, v, PROMPTS, layer=1, target=0.0),
             "target: 0.0; it must be a positive",
+        ),
+        (
+            lambda m, v: caa.evaluation.calibrate(m, v, PROMPTS, layer=1, measure="tail"),
+            "measure: 'tail' is not one of 'divergence', 'divergence_tail'",
         ),
         (lambda m, v: caa.evaluation.calibrate(m, v, PROMPTS, layer=7), "layer 7: the vector has layers 0 to 3"),
         (
