@@ -1,7 +1,7 @@
 """``python -m benchmarks.coverage``: how often 95 % intervals contain the true value, in simulation.
 
 1. Draw many sets of items from a population whose true value is known.
-2. Take the interval of each set, by the functions that summaries call (:mod:`caa_interp.statistics`).
+2. Take the interval of each set, by the functions that summaries and comparisons at equal cost call.
 3. Count those that contain the true value.
 
 All sets are resampled alike, which is fast and leaves every set's own interval as it is.
@@ -9,11 +9,13 @@ All sets are resampled alike, which is fast and leaves every set's own interval 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from caa_interp.evaluation.frontier import crossing
 from caa_interp.statistics import bootstrap_mean, jackknife_interval, rank_correlations, slopes, wilson_interval
 
 CONFIDENCE = 0.95
@@ -97,6 +99,22 @@ def all_means(draw: Draw, generator: np.random.Generator, n_items: int, n_sets: 
     return np.array(found)
 
 
+def effects_at_cost(draw: Draw, generator: np.random.Generator, n_items: int, n_sets: int) -> np.ndarray:
+    """Items respond each by a slope of its own, and prompts cost each its own share of the squared multiplier.
+
+    As many prompts as items; a tenth of the sets, since these are resampled singly.
+    """
+    doses, found = np.array([0.0, 1.0, 2.0, 4.0]), []
+    for _ in range(n_sets // 10):
+        effects = (1 + 0.8 * draw(generator, (n_items, 1))) * doses + generator.normal(0, 0.3, (n_items, 4)) * (
+            doses > 0
+        )
+        costs = (1 + 0.6 * draw(generator, (n_items, 1))) * doses**2 * generator.normal(1, 0.1, (n_items, 4)) / 20
+        _, _, low, high = crossing(effects, costs, doses, 0.1, generator, CONFIDENCE)
+        found.append(holds(low, high, math.sqrt(2)))
+    return np.array(found)
+
+
 def holds(low: np.ndarray, high: np.ndarray, truth: float) -> np.ndarray:
     return (low <= truth + 1e-9) & (truth - 1e-9 <= high)  # their ends are rounded
 
@@ -116,6 +134,8 @@ ROWS: dict[tuple[str, str], tuple[Callable[..., np.ndarray], Any]] = {
     ("share", "0.95"): (shares, 0.95),
     ("reliability", "normal"): (mean_products, normal),
     ("reliability", "skewed"): (mean_products, skewed),
+    ("effect at equal cost", "normal"): (effects_at_cost, normal),
+    ("effect at equal cost", "skewed"): (effects_at_cost, skewed),
     (f"all of {N_CONDITIONS} changes", "normal"): (all_means, normal),
     (f"all of {N_CONDITIONS} changes", "skewed"): (all_means, skewed),
 }

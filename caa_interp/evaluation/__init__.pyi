@@ -16,6 +16,10 @@ from .cost import (
 )
 from .dose_response import dose_response as dose_response
 from .finetuning import fine_tune as fine_tune
+from .frontier import (
+    at_equal_cost as at_equal_cost,
+    frontier as frontier,
+)
 from .judge_requests import Judge as Judge
 from .judges import (
     LocalJudge as LocalJudge,

@@ -72,8 +72,8 @@ def summarize(
           ``vector``, ``kind``, ``source_layer``, ``layer``, ``multiplier``, ``operator``, ``positions``,
           ``format``, ``model``;
         - for each of ``p_positive``, ``logit_difference``, ``nats_per_token``, ``divergence``, ``divergence_tail``,
-          ``correct`` and ``score`` that the table has: its mean over the condition's own items that have a value, with ``_low``,
-          ``_high`` and their number, ``_n``;
+          ``correct`` and ``score`` that the table has: its mean over the condition's own items that have a value, with
+          ``_low``, ``_high`` and their number, ``_n``;
         - where some condition is unsteered, the change from it (``p_positive_change`` and so on), paired over the
           ``_n`` items and letter orders that have a value in both. Unsteered is multiplier 0 of the same
           vector and layer, else the rows whose ``kind`` is ``"unsteered"``; in a table of baselines, that of the
@@ -94,31 +94,18 @@ def summarize(
     such as those of k behaviors, simultaneous intervals have confidence to the power of 1/k within each (Sidak 1967,
     Journal of the American Statistical Association 62); with k rows, Wilson's in each.
     """
-    measures, conditions = _check(table, confidence, seed)
-    # A CSV file keeps no empty text: unsteered rows come back without operator and positions.
-    table = table.reset_index(drop=True).fillna({"operator": "", "positions": ""})
-    number, result = _conditions(table, conditions)
-    items = [name for name in ("behavior", "item") if name in table]
-    keys = [*items, "order"] if "order" in table else items
-    unsteered = _unsteered(result)
+    check_confidence(confidence)
+    check_count("seed", seed, least=0)
+    table, number, result, values = items_of(table)
+    measures = [name for name in MEASURES if name in values]
     estimates: dict[str, np.ndarray] = {}
-    counts = []
-    for measure in measures:
-        values = table[measure].astype(float).groupby([*(table[name] for name in keys), number], dropna=False).mean()
-        wide = values.unstack(level=-1).reindex(columns=range(len(result)))
-        least, most = MEASURES[measure]
-        shown = {measure: (wide, (least, most))}
-        if (unsteered >= 0).any():
-            change = wide - wide.reindex(columns=unsteered).to_numpy()  # no column is called -1
-            shown[f"{measure}_change"] = (change, (least - most, most - least))
-        for name, (rows, ends) in shown.items():
-            of_items = rows.groupby(level=items, dropna=False).mean().to_numpy()
-            mean, low, high, n = bootstrap_means(of_items, confidence, simultaneous, seed)
-            if name == "correct":
-                low, high = wilson_interval(mean, n, confidence ** (1 / len(n)) if simultaneous else confidence)
-            low, high = np.clip([low, high], *ends)
-            estimates |= {name: mean, f"{name}_low": low, f"{name}_high": high, f"{name}_n": n}
-        counts.append(estimates[f"{measure}_n"])
+    for name, of_items in values.items():
+        mean, low, high, n = bootstrap_means(of_items, confidence, simultaneous, seed)
+        if name == "correct":
+            low, high = wilson_interval(mean, n, confidence ** (1 / len(n)) if simultaneous else confidence)
+        low, high = np.clip([low, high], *range_of(name))
+        estimates |= {name: mean, f"{name}_low": low, f"{name}_high": high, f"{name}_n": n}
+    counts = [estimates[f"{measure}_n"] for measure in measures]
     result = result.assign(**estimates, n=np.max(counts, axis=0))
     if "score" in measures:
         result["n_unparseable"] = table["score"].isna().groupby(number).sum().to_numpy()
@@ -128,6 +115,39 @@ def summarize(
         by_order = by_order.reindex(index=range(len(result)), columns=["AB", "BA"])
         result["position_bias"] = (by_order["AB"] - by_order["BA"]).to_numpy()
     return result.assign(confidence=confidence, simultaneous=simultaneous)
+
+
+def items_of(
+    table: pd.DataFrame,
+) -> tuple[pd.DataFrame, pd.Series[int], pd.DataFrame, dict[str, np.ndarray]]:
+    """Take a table of items apart.
+
+    Returns the table as it is read, the number of each row's condition, the conditions, and by name the values
+    ``[n_items, n_conditions]`` of each measure and, where a condition is unsteered, of its change, such as
+    ``p_positive_change``. Letter orders are averaged, and what is missing is NaN.
+    """
+    measures, names = _check(table)
+    # A CSV file keeps no empty text: unsteered rows come back without operator and positions.
+    table = table.reset_index(drop=True).fillna({"operator": "", "positions": ""})
+    number, conditions = _conditions(table, names)
+    items = [name for name in ("behavior", "item") if name in table]
+    keys = [*items, "order"] if "order" in table else items
+    unsteered = _unsteered(conditions)
+    found: dict[str, np.ndarray] = {}
+    for measure in measures:
+        values = table[measure].astype(float).groupby([*(table[name] for name in keys), number], dropna=False).mean()
+        wide = values.unstack(level=-1).reindex(columns=range(len(conditions)))
+        shown = {measure: wide}
+        if (unsteered >= 0).any():
+            shown[f"{measure}_change"] = wide - wide.reindex(columns=unsteered).to_numpy()  # no column is called -1
+        found |= {name: rows.groupby(level=items, dropna=False).mean().to_numpy() for name, rows in shown.items()}
+    return table, number, conditions, found
+
+
+def range_of(name: str) -> tuple[float, float]:
+    """Range of a measure or of its change."""
+    least, most = MEASURES[name.removesuffix("_change")]
+    return (least - most, most - least) if name.endswith("_change") else (least, most)
 
 
 def summarized(table: pd.DataFrame, measure: str) -> pd.DataFrame:

@@ -1,14 +1,18 @@
 """What steering costs: against whole distributions of plain forward passes, and calibration against itself."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import caa_interp as caa
 from caa_interp.evaluation.cost import _tail, own_answers
+from caa_interp.models.wrapping import wrap
 from caa_interp.prompts.format import PromptFormat
+from tests.conftest import random_llama
 from tests.oracles import steering as oracle
 
 PASSAGES = [
@@ -92,6 +96,38 @@ def test_divergence_is_measured_along_the_models_own_answers(tiny_llama, vector)
         assert row["prompt"] == prompt
         assert row["n_tokens"] == len(tokens) - n_prompt
         assert row["divergence"] == pytest.approx(float((here.exp() * (here - there)).sum(1).mean()), abs=1e-4)
+
+
+def test_baselines_are_measured_along_the_same_answers(tiny_llama, vector):
+    tuned = wrap(random_llama(tiny_llama.tokenizer, seed=1), tiny_llama.tokenizer, "tuned")
+    given = {"asked": "Say that it is good.", "idle": "", "tuned": tuned}
+    table = caa.divergence(
+        tiny_llama, vector, PROMPTS, layers=1, multipliers=(0.0, 3.0), n_tokens=6, baselines=given, progress=False
+    )
+    assert table["baseline"].unique().tolist() == ["none", *given]
+    alone = caa.divergence(tiny_llama, vector, PROMPTS, layers=1, multipliers=(0.0, 3.0), n_tokens=6, progress=False)
+    pd.testing.assert_frame_equal(table[table["baseline"] == "none"].drop(columns="baseline"), alone)
+    form = PromptFormat.of(tiny_llama)
+    for row in table[table["baseline"] != "none"].itertuples():
+        tokens, n_prompt, _ = own_answers(tiny_llama, form, PROMPTS, 6, None)[row.item]
+        model, prompt = (tuned, None) if row.baseline == "tuned" else (tiny_llama, given[row.baseline])
+        asked = form.tokens(PROMPTS[row.item], "", prompt or None).tokens
+        here = plain_logits(tiny_llama, tokens, 1, 0 * vector.at(1), 0)[n_prompt - 1 : -1]
+        whole = (*asked, *tokens[n_prompt:])
+        there = plain_logits(model, whole, 1, row.multiplier * vector.at(1), len(asked) - 1)[len(asked) - 1 : -1]
+        each = (here.exp() * (here - there)).sum(1)
+        assert row.divergence == pytest.approx(float(each.mean()), abs=1e-4)
+        assert row.divergence_tail == pytest.approx(float(each.max()), abs=1e-4)
+        assert row.n_tokens == len(each)
+    assert (table.loc[(table["baseline"] == "tuned"), "model"] == "tuned").all()
+    assert table.loc[(table["baseline"] == "asked") & (table["multiplier"] == 0), "divergence"].min() > 1e-3
+
+
+def test_a_baseline_of_another_tokenizer_is_refused(tiny_llama, vector):
+    other = SimpleNamespace(cfg=tiny_llama.cfg, tokenizer=SimpleNamespace(get_vocab=dict))
+    for given, message in (({"other": other}, "its tokenizer is not the model's"), ({"none": "Yes."}, "'none' is the")):
+        with pytest.raises(caa.InputError, match=message):
+            caa.divergence(tiny_llama, vector, PROMPTS, layers=1, baselines=given)
 
 
 @pytest.mark.parametrize("target", [0.01, 0.2])
