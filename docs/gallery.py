@@ -122,6 +122,25 @@ def cost(study: Study) -> go.Figure:
     return caa.plot_cost(prose, drift, caa.capability(study.model, vectors, questions, format=FORMAT, **doses))
 
 
+def frontier(study: Study) -> go.Figure:
+    """A vector and a system prompt, beside random vectors, over their distance from the model's own answers."""
+    behavior = study.behaviors[BEHAVIOR]
+    vectors = {BEHAVIOR: study.vector, **caa.random_vectors(study.vector, 3, seed=SEED)}
+    pairs, prompts, multipliers = behavior.test[::5], behavior.open_ended[:6], (-8, -4, -2, 0, 2, 4, 8)
+    doses = {"layers": LAYER, "multipliers": multipliers}
+    asked = {"positive system prompt": behavior.system_prompts["positive"]}
+    effects = [caa.sweep(study.model, vectors, pairs, format=FORMAT, **doses).assign(baseline="none")]
+    costs = [caa.divergence(study.model, vectors, prompts, n_tokens=24, **doses).assign(baseline="none")]
+    alone = {BEHAVIOR: study.vector}
+    for name, prompt in asked.items():
+        doses = {"layers": LAYER, "multipliers": (0,)}
+        scored = caa.sweep(study.model, alone, pairs, format=FORMAT, system_prompt=prompt, **doses)
+        effects.append(scored.assign(baseline=name))
+    moved = caa.divergence(study.model, alone, prompts, n_tokens=24, baselines=asked, **doses)
+    costs.append(moved[moved["baseline"] != "none"])
+    return caa.plotting.plot_frontier(caa.evaluation.frontier(pd.concat(effects), pd.concat(costs)))
+
+
 def data_curve(study: Study) -> go.Figure:
     """One behavior, from 3 pairs to 100."""
     pairs = study.behaviors[BEHAVIOR].test[::6]
@@ -353,6 +372,7 @@ PICTURES: dict[str, Callable[[Study], go.Figure]] = {
         monitor,
         side_effects,
         cost,
+        frontier,
         transfer,
         layer_sweeps,
         logit_lens,

@@ -253,7 +253,7 @@ def _joined(
     keys = [name for name in CONDITIONS if name in left and name in right]
     if right.duplicated(keys).any():
         raise InputError(
-            f"costs: several of its conditions agree in {keys}, the columns that both tables have. Give the rows of one."
+            f"costs: several of its conditions agree in {keys}, the columns that both tables have. Give one's rows."
         )
     table = left.assign(_left=range(len(left))).merge(right[keys].assign(_right=range(len(right))), on=keys)
     if not (table["multiplier"] != 0).any():
@@ -261,13 +261,9 @@ def _joined(
             f"costs: no steered condition is in both tables; they are joined by {keys}. Measure both under the same "
             "vectors, layers and multipliers."
         )
+    of_items, of_prompts = (values[column] for column, values in needed.values())
     sign = -1 if cost_measure == "correct" else 1
-    columns = [table.pop(name).to_numpy() for name in ("_left", "_right")]
-    return (
-        table,
-        needed["effects"][1][needed["effects"][0]][:, columns[0]],
-        sign * paid[needed["costs"][0]][:, columns[1]],
-    )
+    return table, of_items[:, table.pop("_left")], sign * of_prompts[:, table.pop("_right")]
 
 
 def _same(table: pd.DataFrame, names: tuple[str, ...]) -> pd.Series[int]:

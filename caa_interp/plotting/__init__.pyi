@@ -9,6 +9,7 @@ from .dose_response import (
 )
 from .effect import plot_effect_lens as plot_effect_lens
 from .export import save_figure as save_figure
+from .frontier import plot_frontier as plot_frontier
 from .influence import plot_influence as plot_influence
 from .lens import (
     plot_logit_lens as plot_logit_lens,

@@ -1,0 +1,143 @@
+"""Figure of effect over cost: a line per path, from no steering outwards."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from caa_interp.evaluation.summary import NO_BASELINE, SERIES, UNSTEERED, quantity
+from caa_interp.plotting import theme
+from caa_interp.plotting.grid import key, mark_zero, panels, shape
+
+_COSTS = {
+    "divergence": "divergence from unsteered",
+    "divergence_tail": "divergence at the worst 5 % of tokens",
+    "nats_per_token": "increase in surprise at prose",
+    "correct": "loss of right answers",
+}
+_NEEDED = ("vector", "kind", "multiplier", "effect", "effect_low", "cost", "cost_low", "dominated", "measure")
+
+
+def plot_frontier(table: pd.DataFrame, *, title: str = "Effect and cost of steering") -> go.Figure:
+    """Effect over cost, with intervals of both: one line per path, one panel per behavior.
+
+    The cost has a square-root axis: there a small step goes straight, since its divergence grows with its square.
+    Controls are gray, without intervals; what is dominated is hollow, and single points have their names.
+
+    Parameters
+    ----------
+    table, title
+        Result of :func:`caa_interp.evaluation.frontier`, and the figure's title.
+    """
+    theme.check_table(table, _NEEDED, "caa_interp.evaluation.frontier")
+    if "behavior" not in table:
+        table = table.assign(behavior="")
+    steered = table["kind"] == "vector"
+    paths = _paths(table[steered | (table["kind"] == UNSTEERED)])
+    looks = theme.styles(paths)
+    behaviors = list(table["behavior"].unique())
+    n_rows, _ = shape(len(behaviors), 2)
+    controls = table[~steered & (table["kind"] != UNSTEERED)]
+    hollow = " Hollow: another does as much for less." if table["dominated"].any() else ""
+    drawn_beside = f"<br>Gray: {theme.controls(controls)}, without intervals." if len(controls) else ""
+    fig = theme.figure(
+        theme.escape(title),
+        f"mean over n = {theme.counts(table['n'])} scored items, cost over n = {theme.counts(table['n_cost'])} texts, "
+        f"{theme.interval(table)}{drawn_beside}{hollow}",
+        height=220 + 330 * n_rows,
+        width=700 if len(behaviors) == 1 else 1000,
+        margin={"t": 110, "b": 110},
+        legend=theme.LEGEND_BELOW,
+    )
+    titles = [theme.escape(name) if len(behaviors) > 1 else "" for name in behaviors]
+    places = panels(fig, titles, most=2, vertical_spacing=0.34 / n_rows, horizontal_spacing=0.12)
+    for place, behavior in zip(places, behaviors, strict=True):
+        rows = table[table["behavior"] == behavior]
+        for _, beside in controls[controls["behavior"] == behavior].groupby("vector", sort=False):
+            fig.add_trace(_path(beside, theme.Style(theme.NEUTRAL, "circle", "solid"), "", intervals=False), **place)
+        for name, index in paths.items():
+            if len(own := rows.loc[index.intersection(rows.index)]):
+                fig.add_trace(_path(own, looks[name], name), **place)
+        _name_axes(fig, rows, place)
+    for name, look in looks.items():
+        if len(paths[name]) > 1:  # a single point has its name beside it
+            fig.add_trace(key(theme.escape(name), {"color": look.color, "symbol": look.symbol, "size": 9}))
+    return fig
+
+
+def _paths(rows: pd.DataFrame) -> dict[str, pd.Index[int]]:
+    """Rows of each path, by its baseline or its vector and by what else tells it from other paths."""
+    left_out = ("behavior", "kind", *(("model",) if "baseline" in rows else ()))
+    shared = [name for name in SERIES if name in rows and name not in left_out]
+    varied = [name for name in shared if name not in ("vector", "baseline") and rows[name].nunique() > 1]
+    found = {}
+    for _, path in rows.groupby(shared, sort=False, dropna=False):
+        first = path.iloc[0].dropna()
+        vector, baseline = str(first["vector"]), str(first.get("baseline", NO_BASELINE))
+        if baseline != NO_BASELINE and not path["multiplier"].any():
+            found[baseline] = path.index
+            continue
+        name = vector if baseline == NO_BASELINE else f"{baseline}, with {vector}"
+        more = [f"layer {first[one]:g}" if one == "layer" else str(first[one]) for one in varied if first.get(one)]
+        found[", ".join([name, *more])] = path.index
+    return found
+
+
+def _path(rows: pd.DataFrame, look: theme.Style, name: str, intervals: bool = True) -> go.Scatter:
+    """One path, from its smallest multiplier to its largest, on the square root of the cost."""
+    rows = rows.sort_values("multiplier")
+    roots = {end: np.sqrt(rows[f"cost{end}"].clip(lower=0)) for end in ("", "_low", "_high")}
+    bars = {"color": theme.faded(look.color, 0.5), "width": 0, "thickness": 1.5}
+    alone = len(rows) == 1
+    labels = [theme.escape(name)] if alone else [theme.factor(one) if one else "" for one in rows["multiplier"]]
+    across = {"type": "data", "array": roots["_high"] - roots[""], "arrayminus": roots[""] - roots["_low"]}
+    shown = {"error_x": {**across, **bars}, "error_y": {**theme.error_bars(rows, "effect"), **bars}}
+    texts = [theme.intervals(rows, one) for one in ("effect", "cost")]
+    return go.Scatter(
+        {
+            "x": roots[""],
+            "y": rows["effect"],
+            **(shown if intervals else {}),
+            "mode": ("markers" if alone else "lines+markers") + ("+text" if intervals else ""),
+            "line": {
+                "color": look.color if intervals else theme.faded(look.color, 0.5),
+                "width": 2 if intervals else 1,
+            },
+            "marker": {
+                "size": 9 if intervals else 5,
+                "symbol": [look.symbol + ("-open" if one else "") for one in rows["dominated"]],
+                "color": look.color,
+            },
+            "text": labels,
+            "textposition": "top right",
+            "textfont": {"size": 11, "color": look.color},
+            "name": theme.escape(name),
+            "customdata": list(zip(rows["vector"].map(theme.escape), rows["multiplier"], *texts, strict=True)),
+            "hovertemplate": "%{customdata[1]} times %{customdata[0]}<br>effect %{customdata[2]}<br>"
+            "cost %{customdata[3]}<extra></extra>",
+            "showlegend": False,
+        }
+    )
+
+
+def _name_axes(fig: go.Figure, rows: pd.DataFrame, place: dict[str, int]) -> None:
+    """Titles and ticks; the cost's ticks are at 1 and 3 times powers of ten."""
+    measure, cost = rows["measure"].iloc[0], rows["cost_measure"].iloc[0]
+    name, unit = ("judged score", "0 to 10") if measure == "score" else quantity(rows, measure)
+    largest = max(float(np.nanmax(rows[["cost", "cost_high"]].to_numpy())), 1e-6)
+    top = math.floor(math.log10(largest))
+    ticks = [0.0, *(one * 10.0**power for power in range(top - 2, top + 1) for one in (1, 3))]
+    shown = [tick for tick in ticks if tick <= largest and (tick == 0 or tick >= largest / 120)]
+    unit_of_cost = f"{rows['cost_unit'].iloc[0]}, square-root axis"
+    fig.update_xaxes(
+        title_text=theme.with_unit(_COSTS[cost], f"KL, {unit_of_cost}" if cost.startswith("div") else unit_of_cost),
+        tickvals=np.sqrt(shown),
+        ticktext=[f"{tick:g}" for tick in shown],
+        range=[-0.03 * math.sqrt(largest), 1.06 * math.sqrt(largest)],
+        **place,
+    )
+    fig.update_yaxes(title_text=f"change in {theme.with_unit(name, unit)}", **place)
+    mark_zero(fig)

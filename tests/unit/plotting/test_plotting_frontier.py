@@ -1,0 +1,74 @@
+"""The figure of effect over cost shows the numbers of its table, at their places."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import caa_interp as caa
+
+
+def rows(vector="optimism", kind="vector", gain=1.0, price=0.1, multipliers=(-1.0, 0.0, 2.0), **more) -> pd.DataFrame:
+    table = pd.DataFrame({"multiplier": multipliers}).assign(vector=vector, kind=kind, layer=3, operator="add")
+    table["effect"], table["cost"] = gain * table["multiplier"], price * table["multiplier"] ** 2
+    for name, reach in (("effect", 0.2), ("cost", 0.05)):
+        table[f"{name}_low"], table[f"{name}_high"] = table[name] - reach, table[name] + reach
+    table = table.assign(n=12, n_cost=6, dominated=False, measure="logit_difference", cost_measure="divergence")
+    return table.assign(cost_unit="nats per token", confidence=0.9, format="text", **more)
+
+
+def test_points_stand_at_the_root_of_their_cost():
+    own = rows().sample(frac=1, random_state=0)
+    fig = caa.plotting.plot_frontier(pd.concat([own, rows("random 0", "random", gain=0.0)], ignore_index=True))
+    control, line, legend = fig.data
+    np.testing.assert_allclose(line.x, np.sqrt([0.1, 0.0, 0.4]))
+    np.testing.assert_allclose(line.y, [-1.0, 0.0, 2.0])
+    np.testing.assert_allclose(line.y + line.error_y.array, [-0.8, 0.2, 2.2])
+    np.testing.assert_allclose((line.x + line.error_x.array) ** 2, [0.15, 0.05, 0.45])
+    np.testing.assert_allclose((line.x - line.error_x.arrayminus) ** 2, [0.05, 0.0, 0.35])
+    assert [*line.text] == ["\N{MINUS SIGN}1", "", "2"]
+    assert legend.name == "optimism"
+    # A random vector has no effect at any cost.
+    assert [*control.y] == [0.0, 0.0, 0.0]
+    assert max(control.x) > 0
+    assert control.error_y.array is None
+    assert control.marker.color == "#6B7280"
+    assert "12 scored items, cost over n = 6 texts, 90 % interval" in fig.layout.title.text
+    for at, text in zip(fig.layout.xaxis.tickvals, fig.layout.xaxis.ticktext, strict=True):
+        assert at == pytest.approx(math.sqrt(float(text)))
+
+
+def test_what_is_dominated_is_hollow():
+    table = rows().assign(dominated=[True, False, False])
+    fig = caa.plotting.plot_frontier(table)
+    assert [one.endswith("-open") for one in fig.data[0].marker.symbol] == [True, False, False]
+    assert "Hollow" in fig.layout.title.text
+    assert "Hollow" not in caa.plotting.plot_frontier(rows()).layout.title.text
+
+
+def test_single_points_have_names_and_paths_what_tells_them_apart():
+    prompt = rows(multipliers=(0.0,), baseline="positive system prompt").assign(effect=1.5)
+    table = pd.concat(
+        [rows(baseline="none"), rows(baseline="none", price=0.2).assign(layer=5), prompt], ignore_index=True
+    )
+    fig = caa.plotting.plot_frontier(table)
+    first, second, point, *legend = fig.data
+    assert [one.name for one in (first, second)] == ["optimism, layer 3", "optimism, layer 5"]
+    assert point.mode == "markers+text"
+    assert [*point.text] == ["positive system prompt"]
+    assert [one.name for one in legend] == [first.name, second.name]
+
+
+def test_behaviors_have_panels_of_their_own():
+    table = pd.concat([rows(behavior="optimism"), rows("refusal", gain=2.0, behavior="refusal")], ignore_index=True)
+    fig = caa.plotting.plot_frontier(table)
+    assert [(one.name, one.xaxis) for one in fig.data[:2]] == [("optimism", "x"), ("refusal", "x2")]
+    assert [one.text for one in fig.layout.annotations] == ["optimism", "refusal"]
+
+
+def test_another_table_is_refused():
+    with pytest.raises(
+        caa.InputError, match=r"columns .*dominated.* missing; give the result of caa_interp.evaluation"
+    ):
+        caa.plotting.plot_frontier(rows().drop(columns="dominated"))
