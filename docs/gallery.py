@@ -126,19 +126,17 @@ def frontier(study: Study) -> go.Figure:
     """A vector and a system prompt, beside random vectors, over their distance from the model's own answers."""
     behavior = study.behaviors[BEHAVIOR]
     vectors = {BEHAVIOR: study.vector, **caa.random_vectors(study.vector, 3, seed=SEED)}
-    pairs, prompts, multipliers = behavior.test[::5], behavior.open_ended[:6], (-8, -4, -2, 0, 2, 4, 8)
-    doses = {"layers": LAYER, "multipliers": multipliers}
-    asked = {"positive system prompt": behavior.system_prompts["positive"]}
-    effects = [caa.sweep(study.model, vectors, pairs, format=FORMAT, **doses).assign(baseline="none")]
-    costs = [caa.divergence(study.model, vectors, prompts, n_tokens=24, **doses).assign(baseline="none")]
-    alone = {BEHAVIOR: study.vector}
-    for name, prompt in asked.items():
-        doses = {"layers": LAYER, "multipliers": (0,)}
-        scored = caa.sweep(study.model, alone, pairs, format=FORMAT, system_prompt=prompt, **doses)
-        effects.append(scored.assign(baseline=name))
-    moved = caa.divergence(study.model, alone, prompts, n_tokens=24, baselines=asked, **doses)
-    costs.append(moved[moved["baseline"] != "none"])
-    return caa.plotting.plot_frontier(caa.evaluation.frontier(pd.concat(effects), pd.concat(costs)))
+    pairs, prompts, name = behavior.test[::5], behavior.open_ended[:6], "positive system prompt"
+    doses = {"layers": LAYER, "multipliers": (-8, -4, -2, 0, 2, 4, 8)}
+    alone = {"layers": LAYER, "multipliers": (0,)}
+    asked = behavior.system_prompts["positive"]
+    steered = caa.sweep(study.model, vectors, pairs, format=FORMAT, **doses)
+    prompted = caa.sweep(study.model, study.vector, pairs, format=FORMAT, system_prompt=asked, **alone)
+    drift = caa.divergence(study.model, vectors, prompts, n_tokens=24, **doses)
+    moved = caa.divergence(study.model, study.vector, prompts, n_tokens=24, baselines={name: asked}, **alone)
+    effects = pd.concat([steered.assign(baseline="none"), prompted.assign(baseline=name)])
+    costs = pd.concat([drift.assign(baseline="none"), moved[moved["baseline"] == name]])
+    return caa.plotting.plot_frontier(caa.evaluation.frontier(effects, costs))
 
 
 def data_curve(study: Study) -> go.Figure:
@@ -267,6 +265,17 @@ def side_effects(study: Study) -> go.Figure:
     return caa.plotting.plot_side_effects(table)
 
 
+def interference(study: Study) -> go.Figure:
+    """Three vectors, two at a time, with a few questions that have a right answer."""
+    names = (BEHAVIOR, "refusal", "sycophancy")
+    measured = {name: study.behaviors[name].test[::8] for name in names}
+    measured["questions"] = caa.load_questions("capability", per_subject=1, seed=SEED)[::2]
+    prompts = study.behaviors["hallucination"].open_ended[:3]
+    vectors = {name: study.vectors[name] for name in names}
+    table = caa.evaluation.interference(study.model, vectors, measured, prompts, layers=LAYER, n_tokens=16)
+    return caa.plotting.plot_interference(table)
+
+
 def effect_lens(study: Study) -> go.Figure:
     """Two vectors, each beside a random one of the same norm, along the first held-out pairs."""
     tables = {}
@@ -371,6 +380,7 @@ PICTURES: dict[str, Callable[[Study], go.Figure]] = {
         predicted_steerability,
         monitor,
         side_effects,
+        interference,
         cost,
         frontier,
         transfer,

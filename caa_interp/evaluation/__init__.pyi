@@ -20,6 +20,7 @@ from .frontier import (
     at_equal_cost as at_equal_cost,
     frontier as frontier,
 )
+from .interference import interference as interference
 from .judge_requests import Judge as Judge
 from .judges import (
     LocalJudge as LocalJudge,

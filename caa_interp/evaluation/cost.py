@@ -210,27 +210,37 @@ def side_effects(
         one that steers. :func:`caa_interp.steerability` of it is the matrix of effects with intervals.
     """
     conditions(model, vectors, None, multipliers)
-    if not behaviors:
-        raise InputError("behaviors: the mapping is empty; give at least one behavior.")
     if len(set(multipliers)) < 2:
         raise InputError(f"multipliers: {list(multipliers)}; an effect needs at least two. Give two or more.")
-    if n_pairs is not None:
-        check_count("n_pairs", n_pairs)
-    chosen = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(vectors, layers)
-    if missing := [name for name in vectors if name not in chosen]:
-        raise InputError(f"layers: there is none for {missing[0]!r}. Give one for each of {list(vectors)}.")
+    chosen, pairs = crossed(vectors, behaviors, layers, n_pairs)
     single = {
         name: replace(vector, values=vector.at(chosen[name])[None], layers=(int(chosen[name]),))
         for name, vector in vectors.items()
-    }
-    pairs = {
-        name: check_pairs(one.test if isinstance(one, Behavior) else one, f"behaviors[{name!r}]")[:n_pairs]
-        for name, one in behaviors.items()
     }
     tables = {}
     for name, scored in track(pairs.items(), "Measuring", progress, total=len(pairs)):
         tables[name] = sweep(model, single, scored, multipliers=multipliers, progress=False, **options)
     return pd.concat(tables, names=["behavior"]).reset_index("behavior").reset_index(drop=True)
+
+
+def crossed(
+    vectors: Mapping[str, SteeringVector],
+    behaviors: Mapping[str, Behavior | Sequence[ContrastPair]],
+    layers: int | Mapping[str, int],
+    n_pairs: int | None,
+) -> tuple[dict[str, int], dict[str, list[ContrastPair]]]:
+    """Layer of each vector, and the pairs of each behavior, the first ``n_pairs``; arguments as in side_effects."""
+    if not behaviors:
+        raise InputError("behaviors: the mapping is empty; give at least one behavior.")
+    if n_pairs is not None:
+        check_count("n_pairs", n_pairs)
+    chosen = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(vectors, layers)
+    if missing := [name for name in vectors if name not in chosen]:
+        raise InputError(f"layers: there is none for {missing[0]!r}. Give one for each of {list(vectors)}.")
+    return chosen, {
+        name: check_pairs(one.test if isinstance(one, Behavior) else one, f"behaviors[{name!r}]")[:n_pairs]
+        for name, one in behaviors.items()
+    }
 
 
 def own_answers(

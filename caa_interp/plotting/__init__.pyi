@@ -11,6 +11,7 @@ from .effect import plot_effect_lens as plot_effect_lens
 from .export import save_figure as save_figure
 from .frontier import plot_frontier as plot_frontier
 from .influence import plot_influence as plot_influence
+from .interference import plot_interference as plot_interference
 from .lens import (
     plot_logit_lens as plot_logit_lens,
     plot_steered_lens as plot_steered_lens,

@@ -1,0 +1,148 @@
+"""Two vectors at once: what each still does beside the other, at the same distance from the unsteered model.
+
+1. Find each vector's multiplier at which it moves the model a given distance from its own answers.
+2. Add two of them, each at its multiplier, and scale the two together until both move it that far.
+3. The same with each vector's part along the other taken out, and with the sum of the raw vectors as one.
+4. Score both behaviors under each of these.
+
+Together they pay what one of them paid alone. So where they do not disturb each other, each keeps about 1/√2 of its
+effect: the divergence of small steps that are independent adds up, and grows with the square of each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import pandas as pd
+import torch
+
+from caa_interp.behaviors.behavior import Behavior
+from caa_interp.behaviors.pairs import ContrastPair
+from caa_interp.errors import InputError
+from caa_interp.evaluation.cost import crossed, own_answers
+from caa_interp.evaluation.strength import OutOfReachError, calibrated, check_target, scaled
+from caa_interp.evaluation.sweep import sweep
+from caa_interp.progress import track
+from caa_interp.prompts.conversation import Prompt
+from caa_interp.prompts.format import PromptFormat, form_of
+from caa_interp.prompts.rendering import Format
+from caa_interp.steering.intervention import Intervention, conditions
+from caa_interp.steering.positions import Positions
+from caa_interp.vectors.vector import SteeringVector
+
+ALONE, UNSTEERED, BOTH = "alone", "unsteered", "both"
+
+
+def interference(
+    model: Any,
+    vectors: Mapping[str, SteeringVector],
+    behaviors: Mapping[str, Behavior | Sequence[ContrastPair]],
+    prompts: Sequence[Prompt],
+    *,
+    layers: int | Mapping[str, int],
+    target: float = 0.1,
+    n_pairs: int | None = None,
+    format: Format | None = None,
+    positions: Positions = "from_last_prompt_token",
+    n_tokens: int = 32,
+    system_prompt: str | None = None,
+    prompt_format: PromptFormat | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Score behaviors under one vector and under every two, all at the same divergence from the unsteered model.
+
+    Parameters
+    ----------
+    model, format, positions, system_prompt, prompt_format, progress
+        As in :func:`caa_interp.sweep`; the vectors are added.
+    vectors
+        At least two steering vectors by the names of their behaviors.
+    behaviors
+        Behaviors by name, whose ``test`` pairs are scored, or the pairs themselves. One that has a vector is scored
+        under that vector and each two with it; any other, such as ``{"questions": load_questions("capability")}``,
+        under all.
+    prompts, n_tokens
+        Prompts on whose answers, of at most ``n_tokens`` tokens, the divergence is measured; see
+        :func:`caa_interp.evaluation.calibrate`.
+    layers, n_pairs
+        As in :func:`caa_interp.evaluation.side_effects`.
+    target
+        Mean divergence of every condition, in nats per token; above 0.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The tables of :func:`caa_interp.sweep`, one row per item and condition, for :func:`caa_interp.summarize` and
+        :func:`caa_interp.plotting.plot_interference`, with ``behavior`` (the measured one) and
+
+        - ``first``, ``second``: names of the vectors, the same if there is one, empty for none;
+        - ``combination``: ``"unsteered"``, ``"alone"``, ``"both"`` (both are added, in the proportion in which each
+          alone reaches the target), ``"orthogonalized"`` (each without its part along the other, in the same
+          proportion) or ``"merged"`` (the sum of both as they are, added as one vector at the first one's layer);
+        - ``second_multiplier``: multiplier of the second vector where there are two; ``multiplier`` is the first's;
+        - ``target``, as given.
+
+        What reaches the target at no multiplier, such as the orthogonalized vectors of two that are parallel, has no
+        rows.
+    """
+    check_target(target)
+    if not isinstance(vectors, Mapping) or len(vectors) < 2 or UNSTEERED in vectors:
+        raise InputError(f"vectors: give a mapping of at least two vectors by name, none of them {UNSTEERED!r}.")
+    chosen, pairs = crossed(vectors, behaviors, layers, n_pairs)
+    form = form_of(model, prompt_format)
+    alone = {name: Intervention(one, chosen[name], positions=positions) for name, one in vectors.items()}
+    conditions(model, alone, form=form)
+    sequences = own_answers(model, form, prompts, n_tokens, system_prompt)
+    asked: dict[str, list[Intervention]] = {UNSTEERED: []}
+    about = [{"vector": UNSTEERED, "first": "", "second": "", "combination": UNSTEERED, "second_multiplier": math.nan}]
+
+    def ask(name: str, first: str, second: str, combination: str, several: Sequence[Intervention]) -> None:
+        with contextlib.suppress(OutOfReachError):
+            asked[name] = scaled(several, calibrated(model, several, sequences, target))
+            other = asked[name][1].multiplier if len(several) > 1 else math.nan
+            told = {"first": first, "second": second, "combination": combination, "second_multiplier": other}
+            about.append({"vector": name, **told})
+
+    for name in vectors:
+        ask(name, name, name, ALONE, [alone[name]])
+    others = [name for name in pairs if name not in vectors]
+    for first, second in track(list(combinations(vectors, 2)), "Calibrating", progress):
+        if first in asked and second in asked and (others or {first, second} & set(pairs)):
+            for combination, several in _combined(asked[first][0], asked[second][0]).items():
+                name = f"{first} + {second}" + (f", {combination}" if combination != BOTH else "")
+                ask(name, first, second, combination, several)
+    told = pd.DataFrame(about)
+    tables = {}
+    for name, scored in track(pairs.items(), "Measuring", progress):
+        own = told[(told["first"] == name) | (told["second"] == name) | (name in others) | (told["first"] == "")]
+        given = {one: asked[one] or None for one in own["vector"]}
+        options: dict[str, Any] = {"format": format, "system_prompt": system_prompt, "prompt_format": prompt_format}
+        tables[name] = own.merge(sweep(model, given, scored, progress=False, **options), on="vector")
+    return pd.concat(tables, names=["behavior"]).reset_index("behavior").reset_index(drop=True).assign(target=target)
+
+
+def _combined(one: Intervention, other: Intervention) -> dict[str, list[Intervention]]:
+    """Two calibrated interventions together, in each way."""
+    both = one.vector.at(one.layer) + other.vector.at(one.layer).to(one.vector.values)
+    return {
+        BOTH: [one, other],
+        "orthogonalized": [_without(one, other.vector), _without(other, one.vector)],
+        "merged": [replace(one, vector=_at_one_layer(one, both), multiplier=1.0)],
+    }
+
+
+def _without(one: Intervention, vector: SteeringVector) -> Intervention:
+    """The intervention with its vector's part along another taken out."""
+    own, along = (each.at(one.layer).double() for each in (one.vector, vector))
+    rest = own - along * (own @ along) / (along @ along).clamp(min=torch.finfo(along.dtype).tiny)
+    # What is left of a parallel vector is rounding, which a large multiplier would make a direction.
+    return replace(one, vector=_at_one_layer(one, rest * (rest.norm() > 1e-5 * own.norm())))
+
+
+def _at_one_layer(one: Intervention, values: torch.Tensor) -> SteeringVector:
+    return replace(one.vector, values=values[None].to(one.vector.values), layers=(one.layer,))

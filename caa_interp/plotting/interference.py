@@ -1,0 +1,83 @@
+"""Figure of two vectors at once: what each does alone, and beside each other one at the same divergence."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from caa_interp.evaluation.summary import UNSTEERED, quantity, summarize
+from caa_interp.plotting import theme
+from caa_interp.plotting.grid import panels, shape, signed_map
+
+_TITLES = {"both": "both added", "orthogonalized": "orthogonalized", "merged": "merged into one"}
+
+
+def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the same divergence") -> go.Figure:
+    """Maps of the effect on each behavior, alone on the diagonal and beside each other vector: one per combination.
+
+    Behaviors without a vector, such as questions, have a map of their own, of both vectors added.
+
+    Parameters
+    ----------
+    table, title
+        Result of :func:`caa_interp.evaluation.interference`, and the figure's title.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        One row per measured behavior, one column per other vector: the mean change from unsteered, in parentheses if
+        its interval does not exclude zero, and below it the share of the effect alone. Maps of behaviors without a
+        vector have one row and one column per vector.
+    """
+    theme.check_table(table, ["behavior", "first", "second", "combination", "target"], "evaluation.interference")
+    about = table[["vector", "first", "second", "combination"]].drop_duplicates()
+    summary = summarize(table).merge(about, on="vector")
+    summary = summary[summary["combination"] != UNSTEERED]
+    names = list(dict.fromkeys([*about["first"], *about["second"]]))
+    names = [name for name in names if name]
+    maps = [(_TITLES[one], _cells(summary, names, one)) for one in _TITLES if one in set(summary["combination"])]
+    others = [name for name in summary["behavior"].unique() if name not in names]
+    maps += [(theme.escape(f"{name}, both added"), _cells(summary, names, "both", name)) for name in others]
+    limit = max((float(wide.abs().max().max()) for _, (wide, _) in maps), default=0.0) or 1.0
+    n_rows, n_columns = shape(len(maps), 2)
+    side = 110 + 62 * len(names)
+    fig = theme.figure(
+        theme.escape(title),
+        f"change from unsteered where every condition moves the model {table['target'].iloc[0]:g} nats per token<br>"
+        f"n = {theme.counts(summary['n'])} pairs per cell; {theme.interval(summary)}; "
+        "in parentheses: it does not exclude zero<br>diagonal: alone; percent: of the effect alone",
+        height=150 + (side + 60) * n_rows,
+        width=max(760, 150 + (side + 100) * n_columns),
+        margin={"t": 130, "b": 20, "l": 20, "r": 20},
+    )
+    places = panels(fig, [name for name, _ in maps], most=2, horizontal_spacing=0.2, vertical_spacing=0.3 / n_rows)
+    of, unit = quantity(summary, "logit_difference")
+    for number, (place, (_, (wide, text))) in enumerate(zip(places, maps, strict=True)):
+        drawn = {"text": text, "texttemplate": "%{text}", "xgap": 2, "ygap": 2, "zmin": -limit, "zmax": limit}
+        drawn |= {"hovertemplate": "%{y}, with %{x}: %{text}<extra></extra>", "showscale": not number}
+        fig.add_trace(signed_map(wide, theme.with_unit(f"change in {of}", unit), **drawn), **place)
+        own = number < len(maps) - len(others)
+        fig.update_xaxes(title_text="beside the vector of" if own else "", tickangle=-35, showgrid=False, **place)
+        fig.update_yaxes(title_text="measured" if own else "", autorange="reversed", showgrid=False, **place)
+    return fig
+
+
+def _cells(
+    summary: pd.DataFrame, names: list[str], combination: str, measured: str | None = None
+) -> tuple[pd.DataFrame, list[list[str]]]:
+    """Effects on each of ``names`` beside each other, or on one behavior under every two; and the text of the cells."""
+    found = summary[summary["combination"].isin(["alone", combination])].to_dict("records")
+    rows = {(one["behavior"], frozenset((one["first"], one["second"]))): one for one in found}
+    change = "logit_difference_change"
+    wide, text = pd.DataFrame(float("nan"), index=names, columns=names), pd.DataFrame("", index=names, columns=names)
+    for name in names:
+        alone = rows.get((measured or name, frozenset((name,))))
+        for other in names:
+            if row := rows.get((measured or name, frozenset((name, other)))):
+                wide.loc[name, other] = effect = row[change]
+                clear = row[f"{change}_low"] > 0 or row[f"{change}_high"] < 0
+                shown = f"{effect:+.2f}" if clear else f"({effect:+.2f})"
+                if not measured and name != other and alone and alone[change]:
+                    shown += f"<br>{effect / alone[change]:.0%}"
+                text.loc[name, other] = shown
+    return wide, text.to_numpy().tolist()

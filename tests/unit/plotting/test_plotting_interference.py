@@ -1,0 +1,69 @@
+"""The maps of interference show the numbers of their table, at their places."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import caa_interp as caa
+
+ROWS = {
+    "unsteered": ("", "", "unsteered"),
+    "a": ("a", "a", "alone"),
+    "b": ("b", "b", "alone"),
+    "a + b": ("a", "b", "both"),
+    "a + b, merged": ("a", "b", "merged"),
+}
+# Mean change of each behavior under each vector; None where it is not measured.
+EFFECTS = {
+    "a": {"a": 2.0, "a + b": 1.0, "a + b, merged": 1.5},
+    "b": {"b": 4.0, "a + b": 0.0, "a + b, merged": 3.0},
+    "questions": {"a": -0.5, "b": -1.0, "a + b": -2.0, "a + b, merged": -2.5},
+}
+
+
+def table(n_items=6) -> pd.DataFrame:
+    generator, rows = np.random.default_rng(0), []
+    noise = generator.normal(0, 0.1, n_items)
+    noise -= noise.mean()
+    for behavior, effects in EFFECTS.items():
+        for vector, effect in {"unsteered": 0.0, **effects}.items():
+            first, second, combination = ROWS[vector]
+            about = {"behavior": behavior, "vector": vector, "first": first, "second": second}
+            about |= {"combination": combination, "kind": "unsteered" if not first else "vector", "layer": 3}
+            for item in range(n_items):
+                score = item + (effect + noise[item] if first else 0.0)
+                rows.append({**about, "item": item, "multiplier": 1.0 if first else 0.0, "logit_difference": score})
+    return pd.DataFrame(rows).assign(p_positive=0.5, format="text", model="m", operator="add", target=0.1)
+
+
+def test_cells_hold_the_effect_on_the_row_beside_the_column():
+    fig = caa.plotting.plot_interference(table())
+    assert [one.text for one in fig.layout.annotations] == ["both added", "merged into one", "questions, both added"]
+    both, merged, questions = fig.data
+    np.testing.assert_allclose(both.z, [[2.0, 1.0], [0.0, 4.0]], atol=1e-12)
+    np.testing.assert_allclose(merged.z, [[2.0, 1.5], [3.0, 4.0]])
+    np.testing.assert_allclose(questions.z, [[-0.5, -2.0], [-2.0, -1.0]])
+    assert list(both.x) == list(both.y) == ["a", "b"]
+    assert [list(row) for row in merged.text] == [["+2.00", "+1.50<br>75%"], ["+3.00<br>75%", "+4.00"]]
+    assert both.text[1][0].startswith("(")
+    # One scale for all maps.
+    for one in fig.data:
+        assert (one.zmin, one.zmax) == pytest.approx((-4.0, 4.0))
+    assert [one.showscale for one in fig.data] == [True, False, False]
+    assert "0.1 nats per token" in fig.layout.title.text
+
+
+def test_what_was_not_reached_is_empty():
+    rows = table()
+    fig = caa.plotting.plot_interference(rows[(rows["vector"] != "a + b") & (rows["behavior"] != "questions")])
+    (merged,) = fig.data
+    assert np.isfinite(np.asarray(merged.z, dtype=float)).all()
+    rows = rows[(rows["behavior"] != "b") & (rows["combination"] != "merged")]
+    both = caa.plotting.plot_interference(rows).data[0]
+    assert [list(row) for row in both.text][1] == ["", ""]
+    assert np.isnan(np.asarray(both.z, dtype=float)[1]).all()
+
+
+def test_another_table_is_refused():
+    with pytest.raises(caa.InputError, match=r"columns .*combination.* missing"):
+        caa.plotting.plot_interference(table().drop(columns="combination"))
