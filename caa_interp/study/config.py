@@ -22,6 +22,7 @@ from caa_interp.study.fields import (
     Controls,
     Costs,
     CountFrom1,
+    Interference,
     Layers,
     ModelConfig,
     Models,
@@ -41,7 +42,17 @@ from caa_interp.study.fields import (
 )
 from caa_interp.study.problems import explained, shown
 
-__all__ = ["Answers", "Controls", "Costs", "ExperimentConfig", "ModelConfig", "PromptConfig", "SideEffects", "slug"]
+__all__ = [
+    "Answers",
+    "Controls",
+    "Costs",
+    "ExperimentConfig",
+    "Interference",
+    "ModelConfig",
+    "PromptConfig",
+    "SideEffects",
+    "slug",
+]
 
 # tomllib takes time and memory by the square of a dotted key's length: 1 GB for 32 KiB of `a.a.a`, 4 GB for 64 KiB.
 MAX_BYTES = 32 * 1024
@@ -119,6 +130,8 @@ class ExperimentConfig(Part):
     """Table of :class:`Costs`."""
     side_effects: SideEffects = SideEffects()
     """Table of :class:`SideEffects`."""
+    interference: Interference = Interference()
+    """Table of :class:`Interference`."""
 
     @field_validator("n_validation", "n_train", "n_test")
     @classmethod

@@ -290,5 +290,16 @@ class SideEffects(Part):
     """Number of each behavior's test pairs, scored under every vector; 0: no matrix. Default: 12."""
 
 
+class Interference(Part):
+    """What two vectors do to each other, at the same total divergence."""
+
+    pairs: Count = 0
+    """Number of each behavior's test pairs, scored under its vector beside each other one; 0: no matrix. Default: 0."""
+    prompts: CountFrom1 = 6
+    """Number of open-ended questions, in turn of each behavior, on which the divergence is measured. Default: 6."""
+    target: Annotated[float, Field(gt=0, le=100)] = 0.1
+    """Divergence of every condition, in nats per token, above 0. Default: 0.1."""
+
+
 _NameAsTable = BeforeValidator(lambda value: {"name": value} if isinstance(value, str | Path) else value)
 Models = Annotated[tuple[Annotated[ModelConfig, _NameAsTable], ...], AsTuple, Some]

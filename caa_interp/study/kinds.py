@@ -15,6 +15,7 @@ from caa_interp.analysis.effect import effect_lens
 from caa_interp.analysis.lens import logit_lens, steered_lens
 from caa_interp.analysis.tokens import token_similarity
 from caa_interp.evaluation.cost import capability, divergence, perplexity, side_effects
+from caa_interp.evaluation.interference import interference
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.report.page import Section
 from caa_interp.steering.generation import generate
@@ -51,9 +52,10 @@ KINDS = {
     "effect_lens": Kind(effect_lens, sections.effect_lens, "the effect lens"),
     "answers": Kind(generate, sections.answers, "steered answers"),
     "perplexity": Kind(perplexity, sections.costs, "surprise at prose"),  # one section for the three costs
-    "divergence": Kind(divergence, name="divergence from the unsteered model"),
+    "divergence": Kind(divergence, sections.frontiers, "divergence from the unsteered model"),
     "capability": Kind(capability, name="questions with a right answer"),
     "side_effects": Kind(side_effects, sections.side_effects, "side effects"),
+    "interference": Kind(interference, sections.interference, "interference of vectors"),
     # What the paper measures beyond a study (:mod:`caa_interp.paper`); these have no part of a study's page.
     "transferred": Kind(sweep_transferred),
     "tuned": Kind(sweep_tuned),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,11 +10,14 @@ from typing import Any
 import pandas as pd
 
 from caa_interp.analysis.similarity import cosine_similarity
+from caa_interp.evaluation.frontier import at_equal_cost, frontier
 from caa_interp.evaluation.summary import shown_column, steerability, summarize
 from caa_interp.evaluation.verdicts import VERDICTS, verdicts
 from caa_interp.plotting.cost import plot_cost
 from caa_interp.plotting.dose_response import plot_dose_responses
 from caa_interp.plotting.effect import plot_effect_lens
+from caa_interp.plotting.frontier import plot_frontier
+from caa_interp.plotting.interference import plot_interference
 from caa_interp.plotting.layer_choice import plot_layer_choice
 from caa_interp.plotting.projection import plot_projection
 from caa_interp.plotting.reliability import plot_reliability
@@ -215,9 +219,9 @@ def logit_lens(results: Results) -> list[Section]:
 def effect_lens(results: Results) -> list[Section]:
     """The tokens that each vector makes the model expect more and less, a figure for each behavior."""
     text = (
-        "The unsteered model's own answers to open-ended questions, read under multipliers -1 and 1 at the chosen "
-        "layer: the tokens whose log-probability rises and falls most. They need not be those that the model writes "
-        "more often: many stay rare."
+        "The unsteered model's own answers to open-ended questions, read under multipliers -1 and 1 (0 and 1 for an "
+        "operator that is complete at 1) at the chosen layer: the tokens whose log-probability rises and falls most. "
+        "They need not be those that the model writes more often: many stay rare."
     )
     caption = "Intervals are Student's t over questions, each token by itself; the tokens are the most extreme of all."
     sections = [Section("What each vector makes the model say (effect lens)", text)]
@@ -269,6 +273,51 @@ def costs(results: Results) -> list[Section]:
             caption = f"{', '.join(rows['behavior'])}. Upright bars are bootstrap intervals over items."
             sections.append(Section(f"Layer {layer}", "", plot_cost(*parts), caption=caption, level=3))
     return sections
+
+
+def frontiers(results: Results) -> list[Section]:
+    """Effect over cost, a panel for each behavior, and the effects at the same cost."""
+    if "divergence" not in results.tables:
+        return []
+    effects, costs = (results.tables[name] for name in ("dose_response", "divergence"))
+    table = frontier(effects, costs, seed=results.seed)
+    sections = [
+        Section(
+            "Effect and cost",
+            "The effect on held-out pairs over the distance from the unsteered model's own answers. A longer vector or "
+            "a larger multiplier moves along its line; what counts is how high the line goes for what it costs.",
+            plot_frontier(table),
+            caption="Bars are bootstrap intervals over pairs and over questions; numbers are multipliers.",
+        )
+    ]
+    largest = table[table["multiplier"] > 0].groupby("behavior")["cost"].max().min()
+    if largest > 0:
+        digit = 10.0 ** (math.floor(math.log10(largest)) - 1)
+        cost = math.floor(largest / digit) * digit
+        found = at_equal_cost(effects, costs, cost=cost, seed=results.seed)
+        found = found[found["reached"] & (found["side"] == "positive")]
+        shown = found[["behavior", "layer"]].assign(
+            multiplier=[f"{one:.2g}" for one in found["multiplier"]],
+            **{"effect (95 % interval)": estimates(found, "effect")},
+        )
+        text = (
+            f"The effect where each vector costs {cost:.2g} nats per token, the largest cost that all of them reach, "
+            "interpolated between the multipliers that were measured."
+        )
+        sections.append(Section("At equal cost", text, table=shown, level=3))
+    return sections
+
+
+def interference(results: Results) -> list[Section]:
+    """Every behavior under its vector beside each other one."""
+    if "interference" not in results.tables:
+        return []
+    text = (
+        "Two vectors at once, scaled until together they move the model as far as one did alone. Vectors that do not "
+        "disturb each other each keep about 71 % (1/√2) of the effect alone; less is interference, more is help."
+    )
+    caption = "Mean change over held-out pairs, with bootstrap intervals over pairs, each cell by itself."
+    return [Section("Two vectors at once", text, plot_interference(results.tables["interference"]), caption=caption)]
 
 
 def side_effects(results: Results) -> list[Section]:

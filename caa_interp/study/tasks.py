@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from math import prod
 from typing import Any
 
@@ -20,6 +21,7 @@ from caa_interp.behaviors.questions import load_prose, load_questions
 from caa_interp.evaluation.splits import split_behavior
 from caa_interp.evaluation.summary import outermost
 from caa_interp.files import fingerprint
+from caa_interp.steering.operators import grows, operator_named
 from caa_interp.study.config import ExperimentConfig
 from caa_interp.vectors.vector import SteeringVector
 
@@ -27,6 +29,8 @@ from caa_interp.vectors.vector import SteeringVector
 ITEMS_PER_TASK = 10
 # Number of tokens of each unsteered answer that are compared.
 DIVERGENCE_TOKENS = 32
+# About how many divergences the calibration of a vector and its pairs takes.
+_CALIBRATION = 20
 
 # Train, validation and test pairs of each behavior; its vector and controls, by name.
 Splits = Mapping[str, tuple[list[ContrastPair], list[ContrastPair], list[ContrastPair]]]
@@ -62,6 +66,8 @@ def cost(task: Task) -> int:
     # Without multipliers nothing is steered, and one reading serves all layers.
     varied = ("vector", "layers", "multipliers") if "multipliers" in asked else ()
     conditions = prod(len(asked[name]) for name in varied if isinstance(asked.get(name), Sized))
+    if "target" in asked:
+        conditions = _CALIBRATION * len(asked["vectors"])
     return max(1, sum(map(len, items))) * conditions
 
 
@@ -73,13 +79,14 @@ def split_pairs(config: ExperimentConfig, behaviors: Mapping[str, Behavior], lay
 
 def check_tasks(config: ExperimentConfig, behaviors: Mapping[str, Behavior], splits: Splits) -> list[Task]:
     """Tasks that fail if a pair, a prompt or a question does not fit the model."""
-    answers, costs = config.answers, config.costs
-    n_tokens = [answers.max_new_tokens] * bool(answers.prompts) + [DIVERGENCE_TOKENS] * bool(costs.prompts)
+    answers = config.answers
+    compared = max(config.costs.prompts, config.interference.prompts if config.interference.pairs else 0)
+    n_tokens = [answers.max_new_tokens] * bool(answers.prompts) + [DIVERGENCE_TOKENS] * bool(compared)
     tasks = []
     for name, parts in splits.items():
         asked = {
             "pairs": [pair for part in parts for pair in part] + _questions(config),
-            "prompts": behaviors[name].open_ended[: max(answers.prompts, costs.prompts)],
+            "prompts": behaviors[name].open_ended[: max(answers.prompts, compared)],
             "max_new_tokens": max(n_tokens, default=1),
             **_asked(config),
         }
@@ -152,7 +159,9 @@ def remaining_tasks(
             compared = {"prompts": prompts, "n_tokens": DIVERGENCE_TOKENS, **alone, **dosed}
             tasks.append(_task("divergence", name, "divergence", compared))
             # The controls share the work, and say what any vector would do.
-            said = {"texts": prompts, "n_tokens": DIVERGENCE_TOKENS, "multipliers": (-1.0, 1.0), **alone, **applied}
+            # What is complete at multiplier 1 has no opposite.
+            ends = (-1.0, 1.0) if grows(operator_named(config.operator)) else (0.0, 1.0)
+            said = {"texts": prompts, "n_tokens": DIVERGENCE_TOKENS, "multipliers": ends, **alone, **applied}
             several = {"vector": vectors[name], "layers": [layer[name]]}
             tasks.append(_task("effect_lens", name, "effect lens", {**said, **several}))
         if questions:
@@ -163,6 +172,13 @@ def remaining_tasks(
             doses = sorted({min(multipliers), 0.0, max(multipliers)})
             under = {**own, "behaviors": {name: pairs}, "multipliers": doses, **applied, **asked}
             tasks.append(_task("side_effects", name, "under every vector", under))
+        both = config.interference
+        prompts = _in_turn([behaviors[other].open_ended for other in splits])[: both.prompts]
+        if (pairs := test[: both.pairs]) and len(splits) > 1 and prompts:
+            own = {"vectors": {other: vectors[other][other] for other in splits}, "layers": dict(layer)}
+            at = {"target": both.target, "prompts": prompts, "n_tokens": DIVERGENCE_TOKENS}
+            beside = {**own, **at, "behaviors": {name: pairs}, "positions": config.positions, **asked}
+            tasks.append(_task("interference", name, "beside every other vector", beside))
     return tasks
 
 
@@ -206,6 +222,11 @@ def _questions(config: ExperimentConfig) -> list[ContrastPair]:
     questions = load_questions("capability")
     n = min(config.costs.questions, len(questions))
     return [questions[number * len(questions) // n] for number in range(n)]
+
+
+def _in_turn(lists: Sequence[Sequence[str]]) -> list[str]:
+    """The first of each list, then the second of each, and so on."""
+    return [one for one in chain.from_iterable(zip_longest(*lists)) if one is not None]
 
 
 def portions(items: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:

@@ -24,6 +24,7 @@ from caa_interp.study.config import (
     Controls,
     Costs,
     ExperimentConfig,
+    Interference,
     ModelConfig,
     PromptConfig,
     SideEffects,
@@ -91,6 +92,7 @@ def test_defaults_are_those_of_the_agreed_study(tmp_path):
     assert found.answers == Answers(prompts=6, multipliers=(-4, 0, 4), max_new_tokens=60, seed=0)
     assert found.costs == Costs(passages=12, questions=24, prompts=6)
     assert found.side_effects == SideEffects(pairs=12)
+    assert found.interference == Interference(pairs=0, prompts=6, target=0.1)
 
 
 def test_a_model_is_loaded_with_its_own_defaults_unless_told_otherwise():
@@ -106,7 +108,7 @@ def test_a_model_is_loaded_with_its_own_defaults_unless_told_otherwise():
 
 
 def test_every_field_says_what_it_is_and_its_default():
-    for part in (ExperimentConfig, PromptConfig, ModelConfig, Controls, Answers, Costs, SideEffects):
+    for part in (ExperimentConfig, PromptConfig, ModelConfig, Controls, Answers, Costs, SideEffects, Interference):
         for name, field in part.model_fields.items():
             told = field.description or ""
             assert any(word in told for word in ("Default", "default", ":class:")), f"{part.__name__}.{name}"
@@ -258,7 +260,8 @@ def test_a_value_that_is_not_allowed(folder, fields, said):
 def test_a_field_of_another_table_is_pointed_to(folder):
     said = problems(study, folder, max_new_tokens=5, prompts=3, zzz=1)
     assert "max_new_tokens: there is no such field; did you mean 'answers.max_new_tokens'?" in said[1]
-    assert "prompts: there is no such field; did you mean 'answers.prompts' or 'costs.prompts'?" in said[2]
+    fields = "'answers.prompts' or 'costs.prompts' or 'interference.prompts'"
+    assert f"prompts: there is no such field; did you mean {fields}?" in said[2]
     assert said[3].startswith("zzz: there is no such field. Allowed here: name, behaviors,")
 
 
@@ -592,6 +595,7 @@ studies = st.fixed_dictionaries(
         "answers": st.fixed_dictionaries({}, optional={"prompts": counts, "multipliers": doses}),
         "costs": st.fixed_dictionaries({}, optional=dict.fromkeys(["passages", "questions", "prompts"], counts)),
         "side_effects": st.fixed_dictionaries({}, optional={"pairs": counts}),
+        "interference": st.fixed_dictionaries({}, optional={"pairs": counts, "target": st.floats(1e-3, 10)}),
     },
 )
 
@@ -618,7 +622,7 @@ def test_all_that_is_not_none_is_written(folder):
     assert written.keys() == ExperimentConfig.model_fields.keys() - left_out
     rest = {"backend": "auto", "prompt": {"template_arguments": {}}}
     assert written["models"] == [{"name": "a/b", **rest}, {"name": "c/d", **rest}]
-    for name in ("controls", "answers", "costs", "side_effects"):
+    for name in ("controls", "answers", "costs", "side_effects", "interference"):
         assert written[name].keys() == getattr(parts, name.title().replace("_", "")).model_fields.keys()
     full = study(folder, layers=[1, 2], system_prompt="\x7f", n_train=4, n_test=2)
     assert tomllib.loads(full.to_toml()).keys() == ExperimentConfig.model_fields.keys()

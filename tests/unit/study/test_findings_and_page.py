@@ -237,6 +237,7 @@ def test_sections_in_order_with_links_to_them(page, run):
         "What each vector makes the model say (effect lens)",
         "Steered answers",
         "What steering costs",
+        "Effect and cost",
         "Side effects",
         "Configuration",
         "How it was made",
@@ -250,7 +251,7 @@ def test_sections_in_order_with_links_to_them(page, run):
 def test_every_figure_has_a_caption_and_a_file(page, run):
     drawn = page.texts["script"][1:-1]  # between Plotly's own code and ours
     names = {path.stem for path in (run / "figures").iterdir()}
-    assert len(drawn) == len(page.texts["figcaption"]) == len(names) == 17
+    assert len(drawn) == len(page.texts["figcaption"]) == len(names) == 18
     assert names <= set(page.anchors)
     assert {f"layers-and-multipliers-{name}" for name in SLOPES} <= names
     for path in (run / "figures").iterdir():
@@ -258,7 +259,7 @@ def test_every_figure_has_a_caption_and_a_file(page, run):
     for caption in page.texts["figcaption"]:
         assert re.search(r"interval", caption) or "slider" in caption
     labels = [given["aria-label"] for _, given in page.elements if given.get("role") == "img"]
-    assert len(labels) == 17
+    assert len(labels) == 18
     assert all(labels)
 
 
@@ -284,6 +285,40 @@ def test_costs_are_changes_at_the_outermost_multipliers(page, run):
         "divergence from unsteered (KL, nats per token)",
         "share of right answers",
     ]
+
+
+def test_effects_are_compared_at_the_largest_cost_that_all_reach(page, run):
+    header, *rows = page.rows["effect-and-cost-at-equal-cost"]
+    assert list(map(typed, header)) == ["behavior", "layer", "multiplier", "effect (95 % interval)"]
+    assert [row[0] for row in rows] == list(SLOPES)
+    costs = pd.read_parquet(run / "tables" / "divergence.parquet")
+    largest = costs[costs["multiplier"] == 2].groupby("behavior")["divergence"].mean().min()
+    (told,) = (text for text in page.texts["p"] if text.startswith("The effect where each vector costs"))
+    cost = float(told.split()[6])
+    assert 0.9 * largest < cost <= largest
+    effects = caa.evaluation.at_equal_cost(pd.read_parquet(run / "tables" / "dose_response.parquet"), costs, cost=cost)
+    effects = effects[effects["side"] == "positive"].set_index("behavior")["effect"]
+    for row in rows:
+        assert row[3].startswith(number_text(effects[row[0]]))
+
+
+def test_interference_has_a_part_where_it_was_measured(copy):
+    swept = pd.read_parquet(copy / "tables" / "sweep.parquet")
+    rows = swept[swept["layer"] == swept["layer"].max()].query("multiplier in [0, 1]")
+    alone = rows["multiplier"] == 1
+    rows = rows.assign(
+        vector=rows["vector"].where(alone, "unsteered"),
+        kind=rows["kind"].where(alone, "unsteered"),
+        first=rows["vector"].where(alone, ""),
+        second=rows["vector"].where(alone, ""),
+        combination=alone.map({True: "alone", False: "unsteered"}),
+        target=0.1,
+    )
+    beside = rows[alone].assign(vector="both", first="optimism", second="refusal", combination="both")
+    pd.concat([rows, beside]).to_parquet(copy / "tables" / "interference.parquet")
+    page = Page(write_page(copy))
+    assert "Two vectors at once" in page.texts["h2"]
+    assert not any("interference of vectors" in text for text in page.texts["p"])
 
 
 def test_a_layer_without_measured_costs_has_no_figure_of_them(copy):
@@ -334,7 +369,7 @@ def test_parts_that_were_not_asked_for_are_named_and_left_out(tmp_path):
     assert page.texts["p"][2] == (
         "Not part of this study: controls, a choice of the layer, activations, the logit lens, the effect lens, "
         "steered answers, surprise at prose, divergence from the unsteered model, questions with a right answer, "
-        "side effects."
+        "side effects, interference of vectors."
     )
     assert page.rows["findings"][1][-1] == "no controls"
 

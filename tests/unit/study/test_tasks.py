@@ -95,6 +95,31 @@ def test_a_task_costs_as_many_sequences_as_the_model_reads():
     }
 
 
+def test_interference_is_measured_where_it_is_asked_for():
+    stages = Stages(interference={"pairs": 5, "prompts": 3, "target": 0.2}, costs={"prompts": 0})
+    tasks = [task for task in stages.rest if task.kind == "interference"]
+    assert [list(task.arguments["behaviors"]) for task in tasks] == [[name] for name in NAMES]
+    for task in tasks:
+        asked = task.arguments
+        assert list(asked["vectors"]) == list(NAMES)
+        assert (asked["layers"], asked["target"]) == (CHOSEN, 0.2)
+        assert [len(pairs) for pairs in asked["behaviors"].values()] == [5]
+        questions = [caa.load_behavior(name).open_ended for name in NAMES]
+        assert asked["prompts"] == [questions[0][0], questions[1][0], questions[0][1]]
+        assert cost(task) == (5 + 3) * 2 * 20
+    assert [task.label for task in stages.planned if task.kind == "interference"] == [task.label for task in tasks]
+    assert len(stages.checks[0].arguments["prompts"]) == 6  # those of the answers
+    assert not any(task.kind == "interference" for task in Stages().rest)
+
+
+@pytest.mark.parametrize(
+    ("operator", "doses"), [("add", (-1.0, 1.0)), ("ablate", (0.0, 1.0)), ("Cap(high=3.0)", (0.0, 1.0))]
+)
+def test_the_effect_lens_reads_what_is_complete_at_1_from_nothing(operator, doses):
+    tasks = [task for task in Stages(operator=operator).rest if task.kind == "effect_lens"]
+    assert {task.arguments["multipliers"] for task in tasks} == {doses}
+
+
 def test_a_layer_is_chosen_between_the_ends_and_measured_at_all_doses():
     asked = {task.table: task.arguments for task in Stages(multipliers=(-3, -1, 0, 2)).scores}
     assert asked["validation"]["multipliers"] == (-3, 2)
