@@ -299,7 +299,7 @@ def test_effects_are_compared_at_the_largest_cost_that_all_reach(page, run):
     effects = caa.evaluation.at_equal_cost(pd.read_parquet(run / "tables" / "dose_response.parquet"), costs, cost=cost)
     effects = effects[effects["side"] == "positive"].set_index("behavior")["effect"]
     for row in rows:
-        assert row[3].startswith(number_text(effects[row[0]]))
+        assert typed(row[3]).startswith(number_text(effects[row[0]]))
 
 
 def test_interference_has_a_part_where_it_was_measured(copy):
