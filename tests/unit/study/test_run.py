@@ -77,6 +77,9 @@ def study(tmp_path_factory, tiny_folder) -> Path:
         questions = 0
         [side_effects]
         pairs = 3
+        [interference]
+        pairs = 2
+        prompts = 2
         """,
         encoding="utf-8",
     )
@@ -120,6 +123,7 @@ def test_the_folder_holds_what_was_asked(undisturbed, study):
     assert set(found) == {
         *("layers", "validation", "sweep", "dose_response", "effects", "reliability", "projection"),
         *("logit_lens", "effect_lens", "answers", "perplexity", "divergence", "side_effects"),
+        "interference",
     }
     for table in found.values():
         assert list(table.columns[:2]) == ["model", "behavior"]
