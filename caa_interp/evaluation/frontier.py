@@ -11,6 +11,7 @@ multipliers the effect is taken as linear in the square root of the cost.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Literal, get_args
 
 import numpy as np
@@ -77,21 +78,17 @@ def frontier(
     dominated themselves. Domination compares means; where intervals overlap it may be chance. No steering has effect 0
     at cost 0, and so dominates whatever costs something and moves nothing.
     """
-    check_confidence(confidence)
-    check_count("seed", seed, least=0)
-    table, *both = _joined(effects, costs, measure, cost_measure)
+    table, *both = _joined(effects, costs, measure, cost_measure, confidence, seed)
     names = ("effect", "n", f"{measure}_change"), ("cost", "n_cost", _COSTS[cost_measure][0])
     for values, (name, n, limits) in zip(both, names, strict=True):
         mean, low, high, count = bootstrap_means(values, confidence, seed=seed)
         low, high = np.clip([low, high], *range_of(limits))
         table = table.assign(**{name: mean, f"{name}_low": low, f"{name}_high": high, n: count.astype(int)})
     table["dominated"] = False
-    alike = _same(table, ("behavior", "judge", "format", *(() if "baseline" in table else ("model",))))
-    for _, rows in table.groupby(alike, sort=False):
+    alike = ["measure", "behavior", "judge", "format", *([] if "baseline" in table else ["model"])]
+    for _, rows in table.groupby([name for name in alike if name in table], dropna=False):
         table.loc[rows.index, "dominated"] = _dominated(rows)
-    return table.assign(
-        measure=measure, cost_measure=cost_measure, cost_unit=_COSTS[cost_measure][1], confidence=confidence
-    )
+    return table
 
 
 def at_equal_cost(
@@ -135,43 +132,32 @@ def at_equal_cost(
     multipliers be close around the cost. Where a resample does not reach it, its last stretch is continued. To reach
     the cost exactly, see :func:`caa_interp.evaluation.compare_at_equal_divergence`.
     """
-    check_confidence(confidence)
-    check_count("seed", seed, least=0)
     if not is_number(cost) or cost <= 0:
         raise InputError(f"cost: {cost!r}; it must be a number above 0, such as 0.1.")
-    table, gained, paid = _joined(effects, costs, measure, cost_measure)
-    rows = []
-    single = ~table["operator"].str.contains(" + ", regex=False) if "operator" in table else table["vector"].notna()
-    for _, path in table[single].groupby(_same(table[single], SERIES), sort=False):
-        for side, sign in (("positive", 1), ("negative", -1)):
-            own = path[path["multiplier"] * sign >= 0].sort_values("multiplier", key=abs)
-            if not (own["multiplier"] * sign > 0).any():
-                continue
-            items, prompts = (values[:, own.index] for values in (gained, paid))
-            doses = own["multiplier"].to_numpy()
-            if doses[0] and own.get("baseline", pd.Series([NO_BASELINE])).iloc[0] == NO_BASELINE:
-                # No steering has no effect and no cost, whether it was measured or not.
-                items, prompts = (np.pad(values, ((0, 0), (1, 0))) for values in (items, prompts))
-                doses = np.append(0.0, doses)
-            items, prompts = (values[~np.isnan(values).any(axis=1)] for values in (items, prompts))
-            found = crossing(items, prompts, doses, cost, np.random.default_rng(seed), confidence)
-            ends = np.clip(found[2:], *range_of(f"{measure}_change"))
-            shared = own[[name for name in SERIES if name in own]].iloc[0]
-            rows.append(
-                {
-                    **shared,
-                    "side": side,
-                    "reached": not np.isnan(found[1]),
-                    **dict(zip(("multiplier", "effect"), found[:2], strict=True)),
-                    **dict(zip(("effect_low", "effect_high"), ends, strict=True)),
-                    "n": len(items),
-                    "n_cost": len(prompts),
-                }
-            )
+    table, gained, paid = _joined(effects, costs, measure, cost_measure, confidence, seed)
+    if "operator" in table:
+        table = table[~table["operator"].str.contains(" + ", regex=False)]
+    path, rows = [name for name in SERIES if name in table], []
+    about = [*path, "measure", "cost_measure", "cost_unit", "confidence"]
+    for (_, points), (side, sign) in product(
+        table.groupby(path, sort=False, dropna=False), (("positive", 1), ("negative", -1))
+    ):
+        own = points[points["multiplier"] * sign >= 0].sort_values("multiplier", key=abs)
+        if own.empty or not own["multiplier"].iloc[-1]:
+            continue
+        doses, items, prompts = own["multiplier"].to_numpy(), gained[:, own.index], paid[:, own.index]
+        if doses[0] and own.iloc[0].get("baseline", NO_BASELINE) == NO_BASELINE:
+            # No steering has no effect and no cost, whether it was measured or not.
+            doses, items, prompts = np.append(0.0, doses), *(np.pad(one, ((0, 0), (1, 0))) for one in (items, prompts))
+        items, prompts = (values[~np.isnan(values).any(axis=1)] for values in (items, prompts))
+        dose, *ends = crossing(items, prompts, doses, cost, np.random.default_rng(seed), confidence)
+        effect = np.clip(ends, *range_of(f"{measure}_change"))
+        numbers = {"side": side, "reached": not np.isnan(dose), "multiplier": dose, "n": len(items)}
+        numbers |= dict(zip(("effect", "effect_low", "effect_high"), effect, strict=True))
+        rows.append({**own.iloc[0][about], **numbers, "n_cost": len(prompts), "cost": cost})
     if not rows:
         raise InputError("effects: no single intervention has a multiplier other than 0 in both tables. Measure some.")
-    about = {"cost": cost, "measure": measure, "cost_measure": cost_measure, "cost_unit": _COSTS[cost_measure][1]}
-    return pd.DataFrame(rows).assign(**about, confidence=confidence)
+    return pd.DataFrame(rows)
 
 
 def crossing(
@@ -188,90 +174,75 @@ def crossing(
     ``[n_points]``, in rising strength. The standard error, of the sample and of each resample, is the delta method's.
     """
     n, m = len(effects), len(costs)
-    if min(n, m) == 0 or effects.shape[1] < 2:
-        return np.nan, np.nan, np.nan, np.nan
+    nowhere = (np.nan,) * 4
+    if not n or not m:
+        return nowhere
     # The first row is the sample itself.
-    draws = [
+    shares = [
         np.vstack([np.full(size, 1 / size), generator.multinomial(size, np.full(size, 1 / size), N_RESAMPLES) / size])
         for size in (n, m)
     ]
-    means, roots = draws[0] @ effects, np.sqrt(np.maximum(draws[1] @ costs, 0))
-    goal = np.sqrt(cost)
-    beyond = roots[:, 1:] >= goal
-    if roots[0, 0] >= goal or not beyond[0].any():
-        return np.nan, np.nan, np.nan, np.nan
-    end = 1 + np.where(beyond.any(axis=1), beyond.argmax(axis=1), roots[:, 1:].argmax(axis=1))
+    means, roots = shares[0] @ effects, np.sqrt(np.maximum(shares[1] @ costs, 0))
+    beyond = roots >= np.sqrt(cost)
+    if beyond[0, 0] or not beyond[0].any():
+        return nowhere
+    end = np.maximum(1, np.where(beyond.any(axis=1), beyond.argmax(axis=1), roots.argmax(axis=1)))
     every = np.arange(len(end))
+    (before, after), (low, high) = ((values[every, end - 1], values[every, end]) for values in (means, roots))
     with np.errstate(divide="ignore", invalid="ignore"):
-        width = roots[every, end] - roots[every, end - 1]
-        share = (goal - roots[every, end - 1]) / width
-        slope = (means[every, end] - means[every, end - 1]) / width
-        found = means[every, end - 1] + slope * (goal - roots[every, end - 1])
-        # How much each item and each prompt moves the result; where the path begins, at no cost, none does.
-        weights = [np.stack([1 - share, share])]
-        steep = np.stack([np.where(at > 0, 0.5 / at, 0) for at in (roots[every, end - 1], roots[every, end])])
-        weights.append(-slope * weights[0] * steep)
-        variances = 0.0 * found
-        parts = []
-        for values, drawn, (before, after) in zip((effects, costs), draws, weights, strict=True):
-            moved = before[:, None] * values.T[end - 1] + after[:, None] * values.T[end]
-            spread = (drawn * moved**2).sum(axis=1) - (drawn * moved).sum(axis=1) ** 2
-            parts.append(np.maximum(spread, 0) / (len(values) - 1))
-            variances = variances + parts[-1]
-        errors = np.sqrt(variances)
+        share, slope = (np.sqrt(cost) - low) / (high - low), (after - before) / (high - low)
+        found = before + share * (after - before)
+        # How much each item, and each prompt, moves the result; at the start, which costs nothing, no prompt does.
+        of_items = (1 - share)[:, None] * effects.T[end - 1] + share[:, None] * effects.T[end]
+        steep = [-slope * part * np.where(root > 0, 0.5 / root, 0) for part, root in ((1 - share, low), (share, high))]
+        of_prompts = steep[0][:, None] * costs.T[end - 1] + steep[1][:, None] * costs.T[end]
+        variances = np.stack([_variance(*one) for one in zip((of_items, of_prompts), shares, strict=True)])
+        errors = np.sqrt(variances.sum(axis=0))
         t = np.abs(found[1:] - found[0]) / np.maximum(errors[1:], LEAST_SPREAD * errors[0])
         # Welch's degrees of freedom, since items and prompts are two samples.
-        freedom = variances[0] ** 2 / (parts[0][0] ** 2 / (n - 1) + parts[1][0] ** 2 / (m - 1))
+        freedom = variances[:, 0].sum() ** 2 / (variances[:, 0] ** 2 / (n - 1, m - 1)).sum()
+    reach = errors[0]  # 0 where all agree, NaN with one item or one prompt
+    if reach > 0:
+        reach *= max(np.nanquantile(t, confidence), stats.t.ppf((1 + confidence) / 2, freedom))
     dose = multipliers[end[0] - 1] + share[0] * (multipliers[end[0]] - multipliers[end[0] - 1])
-    if min(n, m) < 2:
-        return dose, found[0], np.nan, np.nan
-    reach = 0.0
-    if errors[0] > 0:
-        least = stats.t.ppf((1 + confidence) / 2, freedom)
-        reach = max(np.nanquantile(t, confidence), least) * errors[0]
     return dose, found[0], found[0] - reach, found[0] + reach
 
 
+def _variance(values: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Squared standard error of the mean of each resample, of ``values`` and ``shares`` ``[n_resamples, n]``."""
+    spread = (shares * values**2).sum(axis=1) - (shares * values).sum(axis=1) ** 2
+    return np.maximum(spread, 0) / (values.shape[1] - 1)
+
+
 def _joined(
-    effects: pd.DataFrame, costs: pd.DataFrame, measure: str, cost_measure: str
+    effects: pd.DataFrame, costs: pd.DataFrame, measure: str, cost_measure: str, confidence: float, seed: int
 ) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     """Conditions of both tables, with the effects ``[n_items, n]`` and the costs ``[n_prompts, n]`` of each."""
     check_choice("measure", measure, get_args(Effect))
     check_choice("cost_measure", cost_measure, _COSTS)
+    check_confidence(confidence)
+    check_count("seed", seed, least=0)
+    column, unit = _COSTS[cost_measure]
     (_, _, left, gained), (_, _, right, paid) = items_of(effects), items_of(costs)
-    needed = {"effects": (f"{measure}_change", gained), "costs": (_COSTS[cost_measure][0], paid)}
-    for name, (column, values) in needed.items():
-        if column not in values:
-            what = column.removesuffix("_change")
-            raise InputError(
-                f"{name}: it has no column {what!r}"
-                + (", or no unsteered rows from which it could have changed" if column != what else "")
-                + ". Measure it, with multiplier 0 among the conditions."
-            )
+    for name, values, wanted in (("effects", gained, f"{measure}_change"), ("costs", paid, column)):
+        if wanted not in values:
+            what = wanted.removesuffix("_change")
+            change = "" if wanted == what else ", or no unsteered rows from which it could have changed"
+            raise InputError(f"{name}: it has no column {what!r}{change}. Measure it, with multiplier 0 as well.")
     if ("baseline" in left) != ("baseline" in right):
         left, right = (one if "baseline" in one else one.assign(baseline=NO_BASELINE) for one in (left, right))
     keys = [name for name in CONDITIONS if name in left and name in right]
     if right.duplicated(keys).any():
-        raise InputError(
-            f"costs: several of its conditions agree in {keys}, the columns that both tables have. Give one's rows."
-        )
+        raise InputError(f"costs: several conditions agree in {keys}, the columns that both tables have. Give one's.")
     table = left.assign(_left=range(len(left))).merge(right[keys].assign(_right=range(len(right))), on=keys)
-    if not (table["multiplier"] != 0).any():
+    if not table["multiplier"].any():
         raise InputError(
             f"costs: no steered condition is in both tables; they are joined by {keys}. Measure both under the same "
             "vectors, layers and multipliers."
         )
-    of_items, of_prompts = (values[column] for column, values in needed.values())
-    sign = -1 if cost_measure == "correct" else 1
-    return table, of_items[:, table.pop("_left")], sign * of_prompts[:, table.pop("_right")]
-
-
-def _same(table: pd.DataFrame, names: tuple[str, ...]) -> pd.Series[int]:
-    """Number of the rows that agree in those of the columns that the table has."""
-    there = [name for name in names if name in table]
-    if not there:
-        return pd.Series(0, index=table.index)
-    return table.groupby(there, sort=False, dropna=False).ngroup()
+    of_items, of_prompts = gained[f"{measure}_change"][:, table.pop("_left")], paid[column][:, table.pop("_right")]
+    table = table.assign(measure=measure, cost_measure=cost_measure, cost_unit=unit, confidence=confidence)
+    return table, of_items, -of_prompts if cost_measure == "correct" else of_prompts
 
 
 def _dominated(rows: pd.DataFrame) -> np.ndarray:

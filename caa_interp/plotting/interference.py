@@ -40,25 +40,27 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
     maps += [(theme.escape(f"{name}, both added"), _cells(summary, names, "both", name)) for name in others]
     limit = max((float(wide.abs().max().max()) for _, (wide, _) in maps), default=0.0) or 1.0
     n_rows, n_columns = shape(len(maps), 2)
-    side = 110 + 62 * len(names)
+    side, gap = 110 + 62 * len(names), 170  # pixels; the gap holds slanted names and the next map's title
     fig = theme.figure(
         theme.escape(title),
         f"change from unsteered where every condition moves the model {table['target'].iloc[0]:g} nats per token<br>"
         f"n = {theme.counts(summary['n'])} pairs per cell; {theme.interval(summary)}; "
-        "in parentheses: it does not exclude zero<br>diagonal: alone; percent: of the effect alone",
-        height=150 + (side + 60) * n_rows,
-        width=max(760, 150 + (side + 100) * n_columns),
-        margin={"t": 130, "b": 20, "l": 20, "r": 20},
+        "in parentheses: it does not exclude zero<br>row: what is measured; column: the vector beside its own; "
+        "diagonal: alone; percent: of the effect alone",
+        height=150 + gap + side * n_rows + gap * (n_rows - 1),
+        width=max(760, 320 + (side + 30) * n_columns),
+        margin={"t": 150, "b": gap, "l": 20, "r": 20},
     )
-    places = panels(fig, [name for name, _ in maps], most=2, horizontal_spacing=0.2, vertical_spacing=0.3 / n_rows)
+    spacing = gap / (side * n_rows + gap * (n_rows - 1))
+    apart = {"horizontal_spacing": 0.06, "vertical_spacing": spacing, "shared_yaxes": True}
+    places = panels(fig, [name for name, _ in maps], most=2, **apart)
     of, unit = quantity(summary, "logit_difference")
     for number, (place, (_, (wide, text))) in enumerate(zip(places, maps, strict=True)):
         drawn = {"text": text, "texttemplate": "%{text}", "xgap": 2, "ygap": 2, "zmin": -limit, "zmax": limit}
         drawn |= {"hovertemplate": "%{y}, with %{x}: %{text}<extra></extra>", "showscale": not number}
         fig.add_trace(signed_map(wide, theme.with_unit(f"change in {of}", unit), **drawn), **place)
-        own = number < len(maps) - len(others)
-        fig.update_xaxes(title_text="beside the vector of" if own else "", tickangle=-35, showgrid=False, **place)
-        fig.update_yaxes(title_text="measured" if own else "", autorange="reversed", showgrid=False, **place)
+        fig.update_xaxes(tickangle=-35, showgrid=False, **place)
+        fig.update_yaxes(autorange="reversed", showgrid=False, **place)
     return fig
 
 

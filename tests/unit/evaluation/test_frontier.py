@@ -120,6 +120,15 @@ def test_the_first_crossing_counts():
     np.testing.assert_allclose(found, [0.75] * 4)
 
 
+def test_one_item_or_one_prompt_gives_no_interval():
+    many, one = np.outer([1.0, 2.0, 4.0], np.arange(3)), np.arange(3.0)[None]
+    for effects, costs in ((one, many**2), (many, one**2)):
+        _, effect, low, high = crossing(effects, costs, np.arange(3.0), 0.5, np.random.default_rng(0))
+        assert math.isfinite(effect)
+        assert math.isnan(low)
+        assert math.isnan(high)
+
+
 def test_the_interval_holds_items_and_prompts():
     """With one kind of spread alone, it is that kind's; both together are wider."""
     many = {"n_items": 60, "n_prompts": 60}
@@ -187,7 +196,7 @@ def test_real_tables_join(tiny_llama, pairs):
         ({"costs": lambda t: t.assign(layer=4)}, "costs: no steered condition is in both tables; they are joined by"),
         (
             {"costs": lambda t: pd.concat([t.assign(source_layer=n) for n in (1, 2)])},
-            "costs: several of its conditions",
+            "costs: several conditions agree",
         ),
         ({"cost": 0}, "cost: 0; it must be a number above 0"),
         ({"measure": "kl"}, "measure: 'kl' is not one of"),
