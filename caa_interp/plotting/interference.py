@@ -52,8 +52,8 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
         margin={"t": 150, "b": gap, "l": 20, "r": 20},
     )
     spacing = gap / (side * n_rows + gap * (n_rows - 1))
-    apart = {"horizontal_spacing": 0.06, "vertical_spacing": spacing, "shared_yaxes": True}
-    places = panels(fig, [name for name, _ in maps], most=2, **apart)
+    named = [name for name, _ in maps]
+    places = panels(fig, named, most=2, horizontal_spacing=0.06, vertical_spacing=spacing, shared_yaxes=True)
     of, unit = quantity(summary, "logit_difference")
     for number, (place, (_, (wide, text))) in enumerate(zip(places, maps, strict=True)):
         drawn = {"text": text, "texttemplate": "%{text}", "xgap": 2, "ygap": 2, "zmin": -limit, "zmax": limit}
