@@ -26,7 +26,7 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
     -------
     plotly.graph_objects.Figure
         One row per measured behavior, one column per other vector: the mean change from unsteered, in parentheses if
-        its interval does not exclude zero, and below it the share of the effect alone. Maps of behaviors without a
+        its interval does not exclude zero, and below it the share of the effect alone, if that excludes zero. Maps of behaviors without a
         vector have one row and one column per vector.
     """
     theme.check_table(table, ["behavior", "first", "second", "combination", "target"], "evaluation.interference")
@@ -40,7 +40,7 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
     maps += [(theme.escape(f"{name}, both added"), _cells(summary, names, "both", name)) for name in others]
     limit = max((float(wide.abs().max().max()) for _, (wide, _) in maps), default=0.0) or 1.0
     n_rows, n_columns = shape(len(maps), 2)
-    side, gap = 110 + 62 * len(names), 170  # pixels; the gap holds slanted names and the next map's title
+    side, gap = 110 + 62 * len(names), 150  # pixels; the gap holds slanted names and the next map's title
     fig = theme.figure(
         theme.escape(title),
         f"change from unsteered where every condition moves the model {table['target'].iloc[0]:g} nats per token<br>"
@@ -71,15 +71,16 @@ def _cells(
     found = summary[summary["combination"].isin(["alone", combination])].to_dict("records")
     rows = {(one["behavior"], frozenset((one["first"], one["second"]))): one for one in found}
     change = "logit_difference_change"
+    for row in found:
+        row["clear"] = row[f"{change}_low"] > 0 or row[f"{change}_high"] < 0
     wide, text = pd.DataFrame(float("nan"), index=names, columns=names), pd.DataFrame("", index=names, columns=names)
     for name in names:
         alone = rows.get((measured or name, frozenset((name,))))
         for other in names:
             if row := rows.get((measured or name, frozenset((name, other)))):
                 wide.loc[name, other] = effect = row[change]
-                clear = row[f"{change}_low"] > 0 or row[f"{change}_high"] < 0
-                shown = f"{effect:+.2f}" if clear else f"({effect:+.2f})"
-                if not measured and name != other and alone and alone[change]:
+                shown = f"{effect:+.2f}" if row["clear"] else f"({effect:+.2f})"
+                if not measured and name != other and alone and alone["clear"]:
                     shown += f"<br>{effect / alone[change]:.0%}"
                 text.loc[name, other] = shown
     return wide, text.to_numpy().tolist()

@@ -9,7 +9,9 @@ import pytest
 
 import caa_interp as caa
 from caa_interp.evaluation.frontier import crossing
+from caa_interp.models.wrapping import wrap
 from caa_interp.statistics import bootstrap_mean
+from tests.conftest import random_llama
 
 DOSES = (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
 # How much each vector moves per unit, and costs per squared unit; the last one is a control.
@@ -180,6 +182,24 @@ def test_real_tables_join(tiny_llama, pairs):
     change = caa.summarize(effects)["logit_difference_change"]
     np.testing.assert_allclose(table["effect"], change)
     np.testing.assert_allclose(table["cost"], caa.summarize(costs)["divergence"])
+
+
+def test_prompts_and_tuned_models_have_a_place_in_the_plane(tiny_llama, pairs):
+    prompts = {"positive": "Say that it is good."}
+    behavior = caa.Behavior("weather", "", train=pairs, test=pairs, system_prompts=prompts)
+    vector = caa.extract_vector(tiny_llama, pairs, format="text", layers=[1], behavior="weather")
+    tuned = {"tuning": wrap(random_llama(tiny_llama.tokenizer, seed=1), tiny_llama.tokenizer, "tuned")}
+    doses = {"multipliers": (0.0, 2.0), "progress": False}
+    effects = caa.baselines(tiny_llama, vector, behavior, n_shots=0, tuned=tuned, format="text", **doses)
+    asked = dict(effects[["baseline", "system_prompt"]].drop_duplicates().to_numpy()) | tuned
+    del asked["none"]
+    costs = caa.divergence(tiny_llama, vector, ["Is it good?"], n_tokens=4, baselines=asked, **doses)
+    table = caa.evaluation.frontier(effects, costs)
+    assert table["baseline"].unique().tolist() == ["none", "positive system prompt", "tuning"]
+    assert len(table) == 3 * 2
+    assert (table["cost"] > 0).tolist() == [False, True, True, True, True, True]
+    names = {line.name for line in caa.plotting.plot_frontier(table).data}
+    assert names >= {"weather", "positive system prompt, with weather", "tuning, with weather"}
 
 
 @pytest.mark.parametrize(
