@@ -26,8 +26,8 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
     -------
     plotly.graph_objects.Figure
         One row per measured behavior, one column per other vector: the mean change from unsteered, in parentheses if
-        its interval does not exclude zero, and below it the share of the effect alone, if that excludes zero. Maps of behaviors without a
-        vector have one row and one column per vector.
+        its interval does not exclude zero, and below it the share of the effect alone, if that one does. Maps of
+        behaviors without a vector have one row and one column per vector.
     """
     theme.check_table(table, ["behavior", "first", "second", "combination", "target"], "evaluation.interference")
     about = table[["vector", "first", "second", "combination"]].drop_duplicates()
@@ -71,8 +71,8 @@ def _cells(
     found = summary[summary["combination"].isin(["alone", combination])].to_dict("records")
     rows = {(one["behavior"], frozenset((one["first"], one["second"]))): one for one in found}
     change = "logit_difference_change"
-    for row in found:
-        row["clear"] = row[f"{change}_low"] > 0 or row[f"{change}_high"] < 0
+    for one in found:
+        one["clear"] = one[f"{change}_low"] > 0 or one[f"{change}_high"] < 0
     wide, text = pd.DataFrame(float("nan"), index=names, columns=names), pd.DataFrame("", index=names, columns=names)
     for name in names:
         alone = rows.get((measured or name, frozenset((name,))))
