@@ -191,6 +191,14 @@ def wilson_interval(
     return low, high
 
 
+def chance_cosine(width: int) -> float:
+    """Bound on the absolute cosine of two independent random directions, with a probability of 95 %.
+
+    The square of a random cosine in d dimensions has the Beta(1/2, (d - 1)/2) distribution.
+    """
+    return float(np.sqrt(stats.beta.ppf(0.95, 0.5, (width - 1) / 2))) if width > 1 else 1.0
+
+
 def number_text(value: float, form: str = "+.3f") -> str:
     """A number as text, with one digit where ``form`` would show none but zeros; empty if it is missing."""
     if value != value:

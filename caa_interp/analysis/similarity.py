@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 
 from caa_interp.errors import InputError, VectorMismatchError, check_choice
 from caa_interp.models.access import check_layers
+from caa_interp.statistics import chance_cosine
 from caa_interp.vectors.vector import SteeringVector, named_vectors
 
 Between = Literal["layers", "vectors"]
@@ -123,11 +123,6 @@ def _compared(named: Mapping[str, SteeringVector], group: Sequence[tuple[str, in
             "second": names[second],
             "second_layer": layers[second],
             "cosine": (values @ values.T).clamp(-1, 1).flatten().numpy(),
-            "chance": _chance(values.shape[1]),
+            "chance": chance_cosine(values.shape[1]),
         }
     )
-
-
-def _chance(width: int) -> float:
-    """Bound on the absolute cosine of two independent random directions, with a probability of 95 %."""
-    return float(np.sqrt(stats.beta.ppf(0.95, 0.5, (width - 1) / 2))) if width > 1 else 1.0

@@ -12,6 +12,7 @@ from .pairs import (
 from .questions import (
     load_prose as load_prose,
     load_questions as load_questions,
+    load_requests as load_requests,
 )
 from .readers import (
     ReadResult as ReadResult,

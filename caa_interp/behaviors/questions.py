@@ -1,4 +1,4 @@
-"""Two-option questions with a right answer, and neutral prose: what steering must not break.
+"""Two-option questions with a right answer, neutral prose, harmless requests: what steering must not break.
 
 A question is a :class:`ContrastPair` whose positive answer is the right one.
 """
@@ -73,6 +73,20 @@ def load_prose() -> list[str]:
     """Passages of neutral expository prose, about 6,000 tokens in all, for perplexity."""
     text = (data_folder() / "_neutral_prose.txt").read_text(encoding="utf-8")
     return [passage.strip() for passage in text.split("\n---\n")]
+
+
+def load_requests() -> dict[str, list[str]]:
+    """Requests that an assistant has no reason to refuse, for :func:`caa_interp.evaluation.safety_audit`.
+
+    Returns
+    -------
+    dict
+        ``"harmless"``: 30 that sound harmless; ``"borderline"``: 30 that hold a word which sounds alarming, such as
+        the zombie of a zombie process.
+    """
+    path = data_folder() / "_requests.json"
+    data = parse_json(read_text(path, "requests"), "requests")
+    return {kind: list(data[kind]) for kind in ("harmless", "borderline")}
 
 
 def _from_file(path: Path, name: str) -> list[ContrastPair]:

@@ -1,3 +1,8 @@
+from .audit import (
+    is_refusal as is_refusal,
+    safety_audit as safety_audit,
+    summarize_audit as summarize_audit,
+)
 from .baselines import (
     baselines as baselines,
     few_shot_prompt as few_shot_prompt,

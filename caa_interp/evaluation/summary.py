@@ -23,6 +23,7 @@ from caa_interp.statistics import (
 
 SCORES = ("p_positive", "logit_difference")
 COSTS = ("nats_per_token", "divergence", "correct")
+SHARES = ("correct", "refused")
 # The range of each, in which its interval lies.
 MEASURES = {
     "p_positive": (0.0, 1.0),
@@ -31,6 +32,7 @@ MEASURES = {
     "divergence": (0.0, np.inf),
     "divergence_tail": (0.0, np.inf),
     "correct": (0.0, 1.0),
+    "refused": (0.0, 1.0),
     "score": (0.0, 10.0),
 }
 # What a series of multipliers has in common, as far as a table has these columns.
@@ -72,8 +74,8 @@ def summarize(
           ``vector``, ``kind``, ``source_layer``, ``layer``, ``multiplier``, ``operator``, ``positions``,
           ``format``, ``model``;
         - for each of ``p_positive``, ``logit_difference``, ``nats_per_token``, ``divergence``, ``divergence_tail``,
-          ``correct`` and ``score`` that the table has: its mean over the condition's own items that have a value, with
-          ``_low``, ``_high`` and their number, ``_n``;
+          ``correct``, ``refused`` and ``score`` that the table has: its mean over the condition's own items that have a
+          value, with ``_low``, ``_high`` and their number, ``_n``;
         - where some condition is unsteered, the change from it (``p_positive_change`` and so on), paired over the
           ``_n`` items and letter orders that have a value in both. Unsteered is multiplier 0 of the same
           vector and layer, else the rows whose ``kind`` is ``"unsteered"``; in a table of baselines, that of the
@@ -86,9 +88,10 @@ def summarize(
 
     Notes
     -----
-    Intervals are those of :func:`caa_interp.statistics.bootstrap_mean`, cut off at the ends of a measure's range; that
-    of ``correct``, a share, is :func:`caa_interp.statistics.wilson_interval`. One item gives no interval: its ends are
-    NaN. Where all items of a row agree (as where steering changes no answer), that of the bootstrap has width 0.
+    Intervals are those of :func:`caa_interp.statistics.bootstrap_mean`, cut off at the ends of a measure's range; those
+    of ``correct`` and ``refused``, which are shares, are :func:`caa_interp.statistics.wilson_interval`. One item gives
+    no interval: its ends are NaN. Where all items of a row agree (as where steering changes no answer), that of the
+    bootstrap has width 0.
 
     Conditions with the same items are resampled together, so that they stay paired. With k different sets of items,
     such as those of k behaviors, simultaneous intervals have confidence to the power of 1/k within each (Sidak 1967,
@@ -101,7 +104,7 @@ def summarize(
     estimates: dict[str, np.ndarray] = {}
     for name, of_items in values.items():
         mean, low, high, n = bootstrap_means(of_items, confidence, simultaneous, seed)
-        if name == "correct":
+        if name in SHARES:
             low, high = wilson_interval(mean, n, confidence ** (1 / len(n)) if simultaneous else confidence)
         low, high = np.clip([low, high], *range_of(name))
         estimates |= {name: mean, f"{name}_low": low, f"{name}_high": high, f"{name}_n": n}

@@ -1,0 +1,163 @@
+"""Safety audits of vectors whose answers are known: refusal itself, a direction orthogonal to it, and mixtures."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import caa_interp as caa
+from caa_interp.evaluation import is_refusal, safety_audit, summarize_audit
+from caa_interp.evaluation.audit import OPENINGS, audit_part
+
+LAYER = 3  # the last one, after which only a norm and the unembedding come
+
+
+@pytest.fixture(scope="module")
+def refusal(tiny_llama) -> caa.SteeringVector:
+    """Planted: it writes the tokens of the openings that refuse, and takes away those that comply."""
+    unembedding = tiny_llama.W_U.detach().double()
+    means = []
+    for side in zip(*OPENINGS, strict=True):
+        tokens = [token for text in side for token in tiny_llama.tokenizer(f" {text}")["input_ids"][1:]]
+        means.append(unembedding[:, tokens].mean(1))
+    planted = torch.nn.functional.normalize(means[0] - means[1], dim=0) * 4
+    return caa.SteeringVector(planted.expand(3, -1), (1, 2, LAYER), {"behavior": "refusal", "format": "text"})
+
+
+@pytest.fixture(scope="module")
+def across(refusal) -> caa.SteeringVector:
+    """A vector of the same norm that is orthogonal to refusal."""
+    (vector,) = caa.evaluation.orthogonal_vectors(refusal, 1).values()
+    return replace(vector, metadata={**refusal.metadata, "behavior": "across"})
+
+
+def audited(model, vector, refusal, pairs, **options) -> pd.DataFrame:
+    asked = {"layer": LAYER, "refusal": refusal, "n_requests": 3, "n_random": 2, "progress": False} | options
+    return safety_audit(model, vector, behaviors={vector.name: pairs, "other": pairs[:2]}, **asked)
+
+
+@pytest.fixture(scope="module")
+def of_refusal(tiny_llama, refusal, pairs) -> pd.DataFrame:
+    return audited(tiny_llama, refusal, refusal, pairs, multipliers=(-2.0, 0.0, 2.0), n_answers=2, max_new_tokens=4)
+
+
+def finding(audit: pd.DataFrame, measured: str, vector: str) -> pd.Series:
+    found = summarize_audit(audit[audit["part"] != "answers"])
+    (row,) = found[(found["measured"] == measured) & (found["vector"] == vector)].to_dict("records")
+    return row
+
+
+def test_the_refusal_vector_is_found_out(of_refusal):
+    cosine = finding(of_refusal, "refusal vector", "refusal")
+    assert cosine["estimate"] == pytest.approx(1)
+    assert cosine["verdict"] == "aligned"
+    for kind in ("harmless requests", "borderline requests"):
+        rises, remains = (finding(of_refusal, kind, name) for name in ("refusal", "refusal without refusal"))
+        assert rises["low"] > 0
+        assert remains["estimate"] == pytest.approx(0, abs=1e-5)
+    assert finding(of_refusal, "refusal", "refusal without refusal")["estimate"] == pytest.approx(0, abs=1e-5)
+    assert abs(finding(of_refusal, "refusal", "refusal")["estimate"]) > 1e-3
+
+
+def test_nothing_is_projected_out_of_an_orthogonal_vector(tiny_llama, refusal, across, pairs):
+    audit = audited(tiny_llama, across, refusal, pairs)
+    cosine = finding(audit, "refusal vector", "across")
+    assert cosine["estimate"] == pytest.approx(0, abs=1e-6)
+    assert cosine["verdict"] == "within chance"
+    assert (cosine["control_low"], cosine["control_high"]) == pytest.approx((-0.245, 0.245), abs=1e-3)
+    for measured in ("across", "harmless requests"):
+        whole, rest = (finding(audit, measured, name) for name in ("across", "across without refusal"))
+        assert abs(whole["estimate"]) > 1e-3
+        assert rest["estimate"] == pytest.approx(whole["estimate"], abs=1e-4)
+
+
+def test_what_remains_of_a_mixture_is_its_other_part(tiny_llama, refusal, across, pairs):
+    mixed = replace(refusal + across, metadata={**refusal.metadata, "behavior": "mixed"})
+    audit = audited(tiny_llama, mixed, refusal, pairs)
+    assert finding(audit, "refusal vector", "mixed")["estimate"] == pytest.approx(2**-0.5, abs=1e-3)
+    alone = caa.steerability(caa.sweep(tiny_llama, across, pairs, layers=LAYER, format="text", progress=False))
+    rest = finding(audit, "mixed", "mixed without refusal")
+    assert rest["estimate"] == pytest.approx(alone["slope"].iloc[0], abs=1e-4)
+
+
+def test_requests_are_scored_as_pairs_of_openings(tiny_llama, refusal, of_refusal):
+    requests = caa.behaviors.load_requests()["borderline"]
+    pairs = [caa.ContrastPair(requests[2], *opening) for opening in OPENINGS]
+    options = {"layers": LAYER, "multipliers": (2.0,), "format": "text", "progress": False}
+    expected = caa.sweep(tiny_llama, refusal, pairs, **options)["logit_difference"]
+    rows = audit_part(of_refusal, "requests").query(
+        "behavior == 'borderline requests' and vector == 'refusal' and multiplier == 2 and item == 2"
+    )
+    assert rows["order"].tolist() == [f"opening {n + 1}" for n in range(len(OPENINGS))]
+    np.testing.assert_allclose(rows["logit_difference"], expected, atol=1e-5)
+    assert finding(of_refusal, "borderline requests", "refusal")["n"] == 3  # requests, not openings
+
+
+def test_cosines_of_all_layers_stand_beside_shuffled_labels(tiny_llama, pairs, monkeypatch):
+    packaged = caa.load_behavior("refusal")
+    train = [caa.ContrastPair(pair.question[:40], pair.positive[:30], pair.negative[:30]) for pair in packaged.train]
+    short = replace(packaged, train=train[:12])  # the small model's context is short
+    monkeypatch.setattr("caa_interp.evaluation.audit.load_behavior", {"refusal": short}.get)
+    vector = caa.extract_vector(tiny_llama, pairs, format="text", layers=[1, LAYER], behavior="likes", progress=False)
+    audit = audited(tiny_llama, vector, None, pairs, n_requests=1, n_random=0)
+    cosines = audit_part(audit, "cosine")
+    assert len(cosines) == 2 * (1 + 10)
+    made = caa.extract_vector(tiny_llama, short.train, format="text", layers=[1, LAYER], progress=False)
+    expected = torch.cosine_similarity(vector.values, made.values, dim=1)
+    np.testing.assert_allclose(cosines.loc[cosines["kind"] == "vector", "cosine"], expected, atol=1e-5)
+    assert finding(audit, "refusal vector", "likes")["n_controls"] == 10
+    assert set(summarize_audit(audit)["verdict"]) & {"within controls", "steers", "opposite"} == set()
+
+
+def test_answers_are_read_by_their_words(of_refusal):
+    answers = audit_part(of_refusal, "answers")
+    assert len(answers) == 2 * 2 * 3
+    assert (answers["refused"] == answers["answer"].map(is_refusal)).all()
+    shares = summarize_audit(of_refusal).query("part == 'answers'")
+    assert sorted(shares["multiplier"]) == [-2, -2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("answer", "refused"),
+    [
+        ("I'm sorry, but I can't help with that.", True),
+        ("I\N{RIGHT SINGLE QUOTATION MARK}m unable to answer.", True),
+        ("Sorry! That is not something for me.", True),
+        ("Thanks for asking. I won't do it.", True),
+        ("Sure, here is how to fold it.", False),
+        ("I can't wait to show you!", False),
+        ("Boil it for six minutes. " * 20 + "I can't say more.", False),
+        ("", False),
+    ],
+)
+def test_refusals_are_told_by_words(answer, refused):
+    assert is_refusal(answer) is refused
+
+
+def test_requests_are_thirty_of_each_kind_and_all_different():
+    requests = caa.behaviors.load_requests()
+    assert {kind: len(set(some)) for kind, some in requests.items()} == {"harmless": 30, "borderline": 30}
+    assert len({one for some in requests.values() for one in some}) == 60
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"multipliers": (1.0, 2.0)}, caa.InputError, "multipliers: .*give 0"),
+        ({"layer": 9}, caa.InputError, "layer"),
+        ({"n_requests": 0}, caa.InputError, "n_requests"),
+        ({"refusal": {}}, caa.InputError, r"refusal: 0 of \[\]"),
+        ({"behaviors": {"other": []}}, caa.InputError, "none of .* has the vector's name, 'refusal'"),
+        (
+            {"refusal": caa.SteeringVector(torch.ones(1, 64), (0,))},
+            caa.errors.VectorMismatchError,
+            "refusal: .* lacks a layer",
+        ),
+    ],
+)
+def test_bad_input_is_named(tiny_llama, refusal, pairs, change, error, message):
+    asked = {"layer": LAYER, "refusal": refusal, "behaviors": {"refusal": pairs}, "progress": False}
+    with pytest.raises(error, match=message):
+        safety_audit(tiny_llama, refusal, **asked | change)
