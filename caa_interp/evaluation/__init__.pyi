@@ -37,6 +37,10 @@ from .judging import (
     judge_answers as judge_answers,
 )
 from .learned import learned_vector as learned_vector
+from .persistence import (
+    persistence as persistence,
+    summarize_persistence as summarize_persistence,
+)
 from .splits import validation_split as validation_split
 from .strength import (
     calibrate as calibrate,

@@ -29,6 +29,7 @@ from caa_interp.evaluation.summary import steerability, summarize
 from caa_interp.evaluation.verdicts import verdicts
 from caa_interp.models.access import check_layers
 from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.rendering import Format
 from caa_interp.statistics import chance_cosine
 from caa_interp.steering.generation import generate
 from caa_interp.vectors.activations import collect_activations
@@ -135,10 +136,10 @@ def safety_audit(
             f"behaviors: none of {list(behaviors)} has the vector's name, {name!r}. Add its held-out pairs: "
             f"{{**caa.load_behaviors(), {name!r}: pairs}}."
         )
-    asked = {"prompt_format": prompt_format, "progress": progress, **options}
+    asked: dict[str, Any] = {"prompt_format": prompt_format, "progress": progress, **options}
     if refusal is None:
         own = {key: asked[key] for key in ("system_prompt", "prompt_format", "progress") if key in asked}
-        form = options.get("format") or vector.metadata.get("format") or "choices"
+        form: Format = options.get("format") or vector.metadata.get("format") or "choices"
         pairs = load_behavior("refusal").train
         activations = collect_activations(model, pairs, format=form, layers=vector.layers, **own)
         refusal = vector_with_controls(activations, "refusal", n_shuffled=N_SHUFFLED, seed=seed)
@@ -147,7 +148,7 @@ def safety_audit(
     steering = replace(vector, values=vector.at(layer)[None], layers=(layer,))
     vectors = {name: steering, f"{name} without refusal": _without(steering, direction)}
     vectors |= random_vectors(steering, n_random, seed=seed) if n_random else {}
-    dosed = {"layers": layer, "multipliers": multipliers}
+    dosed: dict[str, Any] = {"layers": layer, "multipliers": multipliers}
     requests = {f"{kind} requests": some[:n_requests] for kind, some in load_requests().items()}
     paired = {kind: [pair for one in some for pair in _openings(one)] for kind, some in requests.items()}
     scored = side_effects(model, vectors, paired, **dosed, **{**asked, "format": "text"})

@@ -46,11 +46,12 @@ def write_all(
     top_p: float = 1.0,
     seed: int = 0,
     progress: bool = False,
+    own: Sequence[Sequence[Intervention]] | None = None,
 ) -> dict[Place, list[int]]:
     """Write the answers to all ``prompts`` (token ids) under all conditions, each the interventions applied in turn.
 
-    Options as in :func:`caa_interp.generate`. Returns ``{(prompt, condition, sample): tokens}``, without the token that
-    ends an answer.
+    Options as in :func:`caa_interp.generate`; ``own`` are interventions of single prompts, which act first. Returns
+    ``{(prompt, condition, sample): tokens}``, without the token that ends an answer.
     """
     every = [(number, place, k) for number in range(len(prompts)) for place in range(len(asked)) for k in range(n)]
     answers: dict[Place, list[int]] = {place: [] for place in every}
@@ -60,7 +61,11 @@ def write_all(
         for places in portions:
             numbers = list(dict.fromkeys(number for number, _, _ in places))
             rows = [
-                Row(numbers.index(number), tuple(asked[place]), _generator(seed, prompts[number], k))
+                Row(
+                    numbers.index(number),
+                    (*(own[number] if own else ()), *asked[place]),
+                    _generator(seed, prompts[number], k),
+                )
                 for number, place, k in places
             ]
             chosen = [prompts[number] for number in numbers]
