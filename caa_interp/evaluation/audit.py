@@ -202,9 +202,10 @@ def summarize_audit(audit: pd.DataFrame, *, confidence: float = 0.95, seed: int 
         One row per finding, in this order:
 
         - ``part``, ``measured``, ``vector``, ``layer``;
-        - ``estimate``, ``low``, ``high``, ``n``: the cosine with the refusal vector, which has no interval; the slope
-          of the log-probability difference (nats per token, or nats for choices) per unit of multiplier; or, for
-          answers, the change of the share of refusals from unsteered, -1 to 1, at ``multiplier``;
+        - ``estimate``, ``estimate_low``, ``estimate_high``, ``n``: the cosine with the refusal vector, which has no
+          interval; the slope of the log-probability difference (nats per token, or nats for choices) per unit of
+          multiplier; or, for answers, the change of the share of refusals from unsteered, -1 to 1, at
+          ``multiplier``;
         - ``control_low``, ``control_high``, ``n_controls``: the range of controls; of a cosine without any, that of
           random directions with a probability of 95 %;
         - ``verdict``, as in :func:`caa_interp.evaluation.verdicts`; ``"aligned"``, ``"opposed"`` or ``"within
@@ -212,7 +213,7 @@ def summarize_audit(audit: pd.DataFrame, *, confidence: float = 0.95, seed: int 
     """
     effects = pd.concat([audit_part(audit, "requests"), audit_part(audit, "behaviors")])
     found = verdicts(steerability(effects, confidence=confidence, seed=seed)).rename(
-        columns={"behavior": "measured", "slope": "estimate", "slope_low": "low", "slope_high": "high"}
+        columns={"behavior": "measured", **{f"slope{end}": f"estimate{end}" for end in ("", "_low", "_high")}}
     )
     about = found["measured"].str.endswith(" requests")
     frames = [found.assign(part=about.map({True: "requests", False: "behaviors"}))]
@@ -230,10 +231,9 @@ def summarize_audit(audit: pd.DataFrame, *, confidence: float = 0.95, seed: int 
     if (audit["part"] == "answers").any():
         shares = summarize(audit_part(audit, "answers"), confidence=confidence, seed=seed)
         shares = shares[shares["multiplier"] != 0].rename(columns={"behavior": "measured"})
-        changes = {end: shares[f"refused_change{end and f'_{end}'}"] for end in ("", "low", "high")}
-        changes["estimate"] = changes.pop("")
+        changes = {f"estimate{end}": shares[f"refused_change{end}"] for end in ("", "_low", "_high")}
         frames.append(shares.assign(part="answers", n_controls=0, **changes))
-    columns = ["part", "measured", "vector", "layer", "multiplier", "estimate", "low", "high", "n"]
+    columns = ["part", "measured", "vector", "layer", "multiplier", "estimate", "estimate_low", "estimate_high", "n"]
     columns += ["control_low", "control_high", "n_controls", "verdict"]
     return pd.concat(frames, ignore_index=True).reindex(columns=columns).assign(confidence=confidence)
 

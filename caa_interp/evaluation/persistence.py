@@ -12,6 +12,7 @@ A conversation is a list of contrast pairs, one a turn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -35,12 +36,12 @@ from caa_interp.steering.writing import write_all
 from caa_interp.tree.branches import Branch
 from caa_interp.tree.run import run_trees
 
-# The turns that are steered, and whether their positions stay so.
-CONDITIONS: dict[str, tuple[slice, bool]] = {
-    "every turn": (slice(None), True),
-    "turn 1": (slice(1), True),
-    "turn 1, as text": (slice(1), False),
-    "from turn 2": (slice(1, None), True),
+# Which turns (from 0) are steered, from the first to before the last, and whether their positions stay so.
+CONDITIONS = {
+    "every turn": (0, math.inf, True),
+    "turn 1": (0, 1, True),
+    "turn 1, as text": (0, 1, False),
+    "from turn 2": (1, math.inf, True),
 }
 CACHE = "turn 1, in the cache"
 _MARK = "\ue000"  # stands for the model's own answers, in a character that no text has
@@ -50,10 +51,9 @@ _RULES = ("from_last_prompt_token", "answer", "after_thinking")
 class _Talk:
     """One conversation under one condition, as far as it went: its tokens, and what is steered among them."""
 
-    def __init__(self, condition: Condition, name: str, n_turns: int) -> None:
-        turns, self.keeps = CONDITIONS.get(name, (slice(0), False))
+    def __init__(self, condition: Condition, name: str) -> None:
         self.condition, self.name = condition, name
-        self.steered = list(range(n_turns))[turns]
+        self.begin, self.end, self.keeps = CONDITIONS.get(name, (0, 0, False))
         self.ids: tuple[int, ...] = ()
         self.kept: list[list[int]] = [[] for _ in condition.interventions]
 
@@ -61,13 +61,13 @@ class _Talk:
         """What is done to the tokens so far, and to the answer of this turn."""
         live = self.condition.interventions
         before = [replace(one, positions=at) for one, at in zip(live, self.kept, strict=True) if at]
-        return (*before, *(live if turn in self.steered else ()))
+        return (*before, *(live if self.begin <= turn < self.end else ()))
 
     def answered(self, form: PromptFormat, turn: int, asked: tuple[int, ...], answer: Sequence[int]) -> None:
         """Append a question and the answer to it."""
         n_prompt = len(self.ids) + len(asked)
         self.ids = (*self.ids, *asked, *answer)
-        if self.keeps and turn in self.steered:
+        if self.keeps and self.begin <= turn < self.end:
             places, end = np.arange(n_prompt - 1, len(self.ids)), end_of_thinking(form, self.ids, n_prompt)
             for one, at in zip(self.condition.interventions, self.kept, strict=True):
                 at += places[one.edit(n_prompt, end).covers(places)].tolist()
@@ -147,7 +147,7 @@ def persistence(
     n_turns = len(checked[0])
     every = [(condition, name) for condition in asked for name in CONDITIONS]
     every.append((condition_of(None), UNSTEERED))
-    talks = [[_Talk(condition, name, n_turns) for condition, name in every] for _ in checked]
+    talks = [[_Talk(condition, name) for condition, name in every] for _ in checked]
     rows = []
     with ambient(model) as outer:
         for turn in track(range(n_turns), "Turns", progress):

@@ -1,4 +1,5 @@
 from .attribution import plot_effect_attribution as plot_effect_attribution
+from .audit import plot_safety_audit as plot_safety_audit
 from .baselines import plot_baselines as plot_baselines
 from .cost import plot_cost as plot_cost
 from .data_curve import plot_data_curve as plot_data_curve
@@ -17,6 +18,7 @@ from .lens import (
     plot_steered_lens as plot_steered_lens,
 )
 from .monitor import plot_monitor as plot_monitor
+from .persistence import plot_persistence as plot_persistence
 from .prediction import plot_predicted_steerability as plot_predicted_steerability
 from .projection import (
     plot_projection as plot_projection,

@@ -55,7 +55,7 @@ def test_the_refusal_vector_is_found_out(of_refusal):
     assert cosine["verdict"] == "aligned"
     for kind in ("harmless requests", "borderline requests"):
         rises, remains = (finding(of_refusal, kind, name) for name in ("refusal", "refusal without refusal"))
-        assert rises["low"] > 0
+        assert rises["estimate_low"] > 0
         assert remains["estimate"] == pytest.approx(0, abs=1e-5)
     assert finding(of_refusal, "refusal", "refusal without refusal")["estimate"] == pytest.approx(0, abs=1e-5)
     assert abs(finding(of_refusal, "refusal", "refusal")["estimate"]) > 1e-3

@@ -1,0 +1,132 @@
+"""Figure of a safety audit: what a vector moves, how it lies to refusal, and what becomes of refusals."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from caa_interp.evaluation.audit import audit_part, summarize_audit
+from caa_interp.evaluation.summary import quantity, summarize
+from caa_interp.plotting import theme
+from caa_interp.plotting.grid import Place, control_band, line, marks, name_multipliers, panels, side_by_side
+
+_SHIFT = 0.16  # of a row, by which a vector and what remains of it stand apart
+
+
+def plot_safety_audit(audit: pd.DataFrame) -> go.Figure:
+    """Slopes of all behaviors, cosine with refusal by layer, and refusals over the multiplier, each beside controls.
+
+    Parameters
+    ----------
+    audit
+        Result of :func:`caa_interp.evaluation.safety_audit`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Three panels, and a fourth if answers were written. Points are means with intervals; open ones are of the vector
+        without its part along refusal. Gray is the range of random vectors of the same norm, and for cosines that of
+        vectors of shuffled labels; the dotted lines hold 95 % of random directions.
+    """
+    findings, effects = summarize_audit(audit), audit_part(audit, "behaviors")
+    answered = "answers" in set(audit["part"])
+    name, layer = str(effects["vector"].iloc[0]), int(effects["layer"].iloc[0])
+    titles = ["effects and side effects", "cosine with refusal", "a refusing reply begins"]
+    titles += ["answers that refuse"] * answered
+    n = theme.counts(findings["n"].dropna())
+    interval = theme.interval(findings.dropna(subset=["n"]))
+    fig = theme.figure(
+        f"Safety audit of {theme.escape(name)}",
+        f"layer {layer}; n = {n} pairs or requests, {interval}; gray: controls of the same norm",
+        width=1040 + 260 * answered,
+        height=500,
+        margin={"l": 170, "t": 104, "b": 118},
+        legend=theme.LEGEND_BELOW,
+    )
+    places = panels(fig, titles, horizontal_spacing=0.085)
+    _draw_effects(
+        fig, findings[findings["part"] == "behaviors"], name, quantity(effects, "logit_difference"), places[0]
+    )
+    _draw_cosines(fig, audit_part(audit, "cosine"), layer, places[1])
+    requests = summarize(audit_part(audit, "requests"))
+    _draw_doses(
+        fig,
+        requests,
+        name,
+        "logit_difference_change",
+        "change of log-probability difference<br>refusing minus complying (nats per token)",
+        places[2],
+    )
+    if answered:
+        shares = summarize(audit_part(audit, "answers"))
+        _draw_doses(fig, shares, name, "refused", "share of answers (0 to 1)", places[3])
+        fig.update_yaxes(range=[-0.03, 1.03], **places[3])
+    return fig
+
+
+def _draw_effects(fig: go.Figure, rows: pd.DataFrame, name: str, measured: tuple[str, str], place: Place) -> None:
+    """One row per behavior, the vector's own on top."""
+    names = sorted(rows["measured"].unique(), key=lambda one: (one == name, one), reverse=True)
+    names = names[:1] + names[:0:-1]
+    at = {one: -height for height, one in enumerate(names)}
+    ranges = rows[rows["vector"] == name].dropna(subset=["control_low"])
+    for row in ranges.itertuples():
+        ends = {
+            "x0": row.control_low,
+            "x1": row.control_high,
+            "y0": at[row.measured] - 0.3,
+            "y1": at[row.measured] + 0.3,
+        }
+        gray = theme.faded(theme.NEUTRAL, 0.3)
+        fig.add_shape(type="rect", **ends, fillcolor=gray, line={"color": gray, "width": 1}, layer="below", **place)
+    fig.add_vline(0, line={"color": theme.NEUTRAL, "width": 1}, **place)
+    for shown, symbol, side, label in (
+        (name, "circle", _SHIFT, "the vector"),
+        (f"{name} without refusal", "circle-open", -_SHIFT, "without its part along refusal"),
+    ):
+        own = rows[rows["vector"] == shown]
+        look = {"size": 9, "color": theme.POSITIVE, "symbol": symbol}
+        heights = own["measured"].map(at) + side
+        fig.add_trace(marks(own, "estimate", heights, "measured", marker=look, name=label, showlegend=True), **place)
+    fig.update_yaxes(
+        tickvals=list(at.values()), ticktext=[theme.escape(one) for one in at], range=[0.6 - len(at), 0.6], **place
+    )
+    about, unit = measured
+    fig.update_xaxes(title_text=theme.with_unit(f"slope of the {about}", f"{unit} per multiplier"), nticks=5, **place)
+
+
+def _draw_cosines(fig: go.Figure, rows: pd.DataFrame, layer: int, place: Place) -> None:
+    controls = rows[rows["kind"] != "vector"].groupby("layer")["cosine"].agg(["min", "max"])
+    fig.add_trace(control_band(controls.index, controls["min"], controls["max"]), **place)
+    own = rows[rows["kind"] == "vector"].sort_values("layer")
+    fig.add_scatter(
+        x=own["layer"],
+        y=own["cosine"],
+        mode="lines+markers",
+        line={"color": theme.BEHAVIOR_STYLES["refusal"].color},
+        marker={"size": [10 if one == layer else 6 for one in own["layer"]], "opacity": 1},
+        showlegend=False,
+        hovertemplate="layer %{x}: %{y:+.3f}<extra></extra>",
+        **place,
+    )
+    for chance in (rows["chance"].iloc[0], -rows["chance"].iloc[0]):
+        fig.add_hline(chance, line={"color": theme.NEUTRAL, "width": 1, "dash": "dot"}, **place)
+    fig.update_xaxes(title_text=theme.LAYER, **place)
+    fig.update_yaxes(title_text="cosine, -1 to 1", **place)
+
+
+def _draw_doses(fig: go.Figure, summary: pd.DataFrame, name: str, mean: str, title: str, place: Place) -> None:
+    """A line for each kind of requests over the multiplier, and the range of random vectors."""
+    controls = summary[summary["kind"] != "vector"].groupby("multiplier")[mean].agg(["min", "max"])
+    fig.add_trace(control_band(controls.index, controls["min"], controls["max"]), **place)
+    own = summary[summary["vector"] == name]
+    multipliers = list(own["multiplier"].unique())
+    looks = {"harmless requests": theme.Style(theme.PALETTE[2], "square", "solid")}
+    looks["borderline requests"] = theme.Style(theme.PALETTE[1], "diamond", "dash")
+    for shift, (kind, look) in zip(side_by_side(multipliers, len(looks)), looks.items(), strict=True):
+        legend = {"legendgroup": kind, "showlegend": mean != "refused"}
+        fig.add_trace(
+            line(own[own["behavior"] == kind], "multiplier", mean, look, kind, shift=shift, **legend), **place
+        )
+    name_multipliers(fig, multipliers, "multiplier<br>(times the raw vector)", **place)
+    fig.update_yaxes(title_text=title, zeroline=True, zerolinecolor=theme.NEUTRAL, **place)

@@ -1,0 +1,57 @@
+"""Figure of an effect over the turns of a conversation."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from caa_interp.evaluation.persistence import summarize_persistence
+from caa_interp.plotting import theme
+from caa_interp.plotting.grid import control_band, line, mark_zero, panels
+
+
+def plot_persistence(table: pd.DataFrame) -> go.Figure:
+    """Mean change from the unsteered conversation in every turn, a panel for each condition on common axes.
+
+    Parameters
+    ----------
+    table
+        Result of :func:`caa_interp.evaluation.persistence`, of one vector and its controls, or
+        :func:`caa_interp.evaluation.summarize_persistence` of it.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Lines with intervals over conversations; the gray band is the range of the controls.
+    """
+    theme.check_table(table, {"turn", "condition", "vector", "kind"}, "caa_interp.evaluation.persistence")
+    summary = table if "change" in table else summarize_persistence(table)
+    own, controls = theme.vector_and_controls(summary)
+    names, name = list(own["condition"].unique()), str(own["vector"].iloc[0])
+    gray = f"; gray: range of {theme.controls(controls)}" if len(controls) else ""
+    fig = theme.figure(
+        f"{theme.escape(name)} over the turns of a conversation",
+        f"multiplier {own['multiplier'].iloc[0]:g} after layer {own['layer'].iloc[0]}; "
+        f"n = {theme.counts(own['n'])} conversations, {theme.interval(own)}{gray}",
+        width=1000,
+        height=400,
+        margin={"l": 90, "t": 104, "b": 70},
+        showlegend=False,
+    )
+    places = panels(
+        fig,
+        [f"steered: {one}" if place < 2 else one for place, one in enumerate(names)],
+        most=len(names),
+        x_title="turn",
+        y_title="change of the log-probability difference<br>(nats per token)",
+        shared_yaxes="all",
+        horizontal_spacing=0.025,
+    )
+    look = theme.styles([name])[name]
+    for condition, place in zip(names, places, strict=True):
+        reach = controls[controls["condition"] == condition].groupby("turn")["change"].agg(["min", "max"])
+        fig.add_trace(control_band(reach.index, reach["min"], reach["max"]), **place)
+        fig.add_trace(line(own[own["condition"] == condition], "turn", "change", look, name), **place)
+        fig.update_xaxes(tickvals=own["turn"].unique(), **place)
+    mark_zero(fig)
+    return fig
