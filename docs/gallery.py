@@ -276,6 +276,35 @@ def interference(study: Study) -> go.Figure:
     return caa.plotting.plot_interference(table)
 
 
+def safety_audit(study: Study) -> go.Figure:
+    """One vector on a few pairs of every behavior and a few requests; answers take most of the time."""
+    refusal = study.activations["refusal"]
+    compared = {"refusal": study.vectors["refusal"], **caa.shuffled_vectors(refusal, 10, seed=SEED)}
+    table = caa.evaluation.safety_audit(
+        study.model,
+        study.vectors["sycophancy"],
+        layer=LAYER,
+        multipliers=(-4, 0, 4),
+        refusal=compared,
+        n_pairs=4,
+        n_requests=6,
+        n_random=2,
+        seed=SEED,
+    )
+    return caa.plotting.plot_safety_audit(table)
+
+
+def persistence(study: Study) -> go.Figure:
+    """Six conversations of three turns, in which every pair takes every turn, beside a random vector."""
+    vector = caa.vectors.vector_from_activations(study.many, behavior=BEHAVIOR)
+    pairs = study.behaviors[BEHAVIOR].test[:6]
+    talks = [[*pairs[n:], *pairs[:n]][:3] for n in range(len(pairs))]
+    vectors = {BEHAVIOR: vector, **caa.random_vectors(vector, 1, seed=SEED)}
+    steering = {name: caa.Intervention(one, LAYER_ALONE, 4) for name, one in vectors.items()}
+    table = caa.evaluation.persistence(study.model, steering, talks, max_new_tokens=30)
+    return caa.plotting.plot_persistence(table)
+
+
 def effect_lens(study: Study) -> go.Figure:
     """Two vectors, each beside a random one of the same norm, along the first held-out pairs."""
     tables = {}
@@ -381,6 +410,8 @@ PICTURES: dict[str, Callable[[Study], go.Figure]] = {
         monitor,
         side_effects,
         interference,
+        safety_audit,
+        persistence,
         cost,
         frontier,
         transfer,

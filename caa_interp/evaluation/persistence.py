@@ -218,8 +218,12 @@ def summarize_persistence(table: pd.DataFrame, *, confidence: float = 0.95, seed
     changes = pd.concat([changes, cache], axis=1)
     mean, low, high, n = bootstrap_means(changes.to_numpy(), confidence, False, seed)
     result = changes.columns.to_frame(index=False)
-    result = result.assign(change=mean, change_low=low, change_high=high, n=n, confidence=confidence)
-    order = {name: place for place, name in enumerate([*table["vector"].unique(), *CONDITIONS, CACHE])}
+    result = result.astype({"layer": int}).assign(
+        change=mean, change_low=low, change_high=high, n=n, confidence=confidence
+    )
+    listed = [*table["vector"].unique(), *CONDITIONS]
+    listed.insert(listed.index("turn 1, as text") + 1, CACHE)
+    order = {name: place for place, name in enumerate(listed)}
     return result.sort_values(
         ["vector", "layer", "multiplier", "condition", "turn"], key=lambda one: one.map(lambda x: order.get(x, x))
     ).reset_index(drop=True)

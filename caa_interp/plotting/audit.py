@@ -31,32 +31,26 @@ def plot_safety_audit(audit: pd.DataFrame) -> go.Figure:
     findings, effects = summarize_audit(audit), audit_part(audit, "behaviors")
     answered = "answers" in set(audit["part"])
     name, layer = str(effects["vector"].iloc[0]), int(effects["layer"].iloc[0])
-    titles = ["effects and side effects", "cosine with refusal", "a refusing reply begins"]
+    titles = ["effects and side effects", "cosine with refusal", "openings that refuse"]
     titles += ["answers that refuse"] * answered
     n = theme.counts(findings["n"].dropna())
     interval = theme.interval(findings.dropna(subset=["n"]))
     fig = theme.figure(
         f"Safety audit of {theme.escape(name)}",
         f"layer {layer}; n = {n} pairs or requests, {interval}; gray: controls of the same norm",
-        width=1040 + 260 * answered,
+        width=1040 + 300 * answered,
         height=500,
         margin={"l": 170, "t": 104, "b": 118},
         legend=theme.LEGEND_BELOW,
     )
-    places = panels(fig, titles, horizontal_spacing=0.085)
+    places = panels(fig, titles, horizontal_spacing=0.12 if answered else 0.11)
     _draw_effects(
         fig, findings[findings["part"] == "behaviors"], name, quantity(effects, "logit_difference"), places[0]
     )
     _draw_cosines(fig, audit_part(audit, "cosine"), layer, places[1])
     requests = summarize(audit_part(audit, "requests"))
-    _draw_doses(
-        fig,
-        requests,
-        name,
-        "logit_difference_change",
-        "change of log-probability difference<br>refusing minus complying (nats per token)",
-        places[2],
-    )
+    change = "refusing minus complying<br>(change, nats per token)"
+    _draw_doses(fig, requests, name, "logit_difference_change", change, places[2])
     if answered:
         shares = summarize(audit_part(audit, "answers"))
         _draw_doses(fig, shares, name, "refused", "share of answers (0 to 1)", places[3])

@@ -32,7 +32,7 @@ def plot_persistence(table: pd.DataFrame) -> go.Figure:
     fig = theme.figure(
         f"{theme.escape(name)} over the turns of a conversation",
         f"multiplier {own['multiplier'].iloc[0]:g} after layer {own['layer'].iloc[0]}; "
-        f"n = {theme.counts(own['n'])} conversations, {theme.interval(own)}{gray}",
+        f"n = {theme.counts(own['n'])} conversations, {theme.interval(own)}{gray}; panels: what is steered",
         width=1000,
         height=400,
         margin={"l": 90, "t": 104, "b": 70},
@@ -40,10 +40,10 @@ def plot_persistence(table: pd.DataFrame) -> go.Figure:
     )
     places = panels(
         fig,
-        [f"steered: {one}" if place < 2 else one for place, one in enumerate(names)],
+        names,
         most=len(names),
         x_title="turn",
-        y_title="change of the log-probability difference<br>(nats per token)",
+        y_title="change from unsteered<br>(nats per token)",
         shared_yaxes="all",
         horizontal_spacing=0.025,
     )
