@@ -26,6 +26,12 @@ _EFFECTS = {
     "logit_difference": "logit difference, nats",
     "logit_difference_change": "its change from multiplier 0",
 }
+_AUDIT = {
+    "cosine": "cosine with the {}",
+    "requests": "{}: slope towards openings that refuse, nats per token",
+    "behaviors": "{}: slope",
+    "answers": "{}: change of the share of refusals at multiplier {:g}",
+}
 _OF_THIS = "Give the table of this vector."
 
 
@@ -71,6 +77,25 @@ def effects_table(vector: SteeringVector, given: pd.DataFrame) -> tuple[str, boo
         name = counted(group["vector"].nunique(), f"{kind} vector")
         lines.append([name, *map(_plain, condition), _plain(group["n"].max()), *ranges])
     return table(["vector", *by, "items", *measures.values()], lines), len(controls) > 0
+
+
+def audit_table(vector: SteeringVector, given: pd.DataFrame) -> str:
+    """Result of :func:`caa_interp.evaluation.summarize_audit` as a Markdown table; it must be of this vector."""
+    needed = {"part", "measured", "vector", "layer", "multiplier", "estimate", "estimate_low", "estimate_high", "n"}
+    needed |= {"control_low", "control_high", "n_controls", "verdict"}
+    check_table(given, needed, "caa_interp.evaluation.summarize_audit", "audit")
+    if vector.name not in set(given["vector"]):
+        raise InputError(f"audit: it is of {given['vector'].iloc[0]!r}, and the vector is {vector.name!r}. {_OF_THIS}")
+    _check_layers(vector, given, "audit")
+    rows = []
+    for row in given.to_dict("records"):
+        what = _AUDIT[row["part"]].format(shown(row["measured"]), row["multiplier"])
+        controls = f"{number(row['control_low'])} to {number(row['control_high'])}" if row["n_controls"] else "none"
+        (interval,) = _intervals(row, ["estimate"])
+        estimate = number(row["estimate"]) if row["part"] == "cosine" else interval
+        verdict = row["verdict"] if isinstance(row["verdict"], str) else ""
+        rows.append([what, shown(row["vector"]), estimate, _plain(row["n"]) if row["n"] > 0 else "", controls, verdict])
+    return table(["measured", "vector", "estimate", "items", "controls", "in a word"], rows)
 
 
 def _check_layers(vector: SteeringVector, given: pd.DataFrame, name: str) -> None:

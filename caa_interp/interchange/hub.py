@@ -35,6 +35,7 @@ def save_for_hub(
     repo_id: str | None = None,
     reliability: pd.DataFrame | None = None,
     effects: pd.DataFrame | None = None,
+    audit: pd.DataFrame | None = None,
     figure: Any = None,
     behavior: Behavior | None = None,
 ) -> Path:
@@ -54,6 +55,8 @@ def save_for_hub(
     effects
         Result of :func:`caa_interp.steerability` or :func:`caa_interp.summarize`, controls included; of several
         behaviors, only the vector's own is shown.
+    audit
+        Result of :func:`caa_interp.evaluation.summarize_audit`, for the card.
     figure
         Plotly figure, for the card. It is drawn as PNG; where kaleido or its browser is missing, it is written as
         Plotly JSON, with a warning.
@@ -79,9 +82,8 @@ def save_for_hub(
     _check_folder(folder)
     with publish_folder(folder, replace=True) as new:
         drawn = None if figure is None else _draw(figure, new)
-        card = model_card(
-            vector, repo_id=repo_id, reliability=reliability, effects=effects, figure=drawn, behavior=behavior
-        )
+        tables = {"reliability": reliability, "effects": effects, "audit": audit}
+        card = model_card(vector, repo_id=repo_id, **tables, figure=drawn, behavior=behavior)
         (new / CARD).write_text(card, encoding="utf-8", newline="\n")
         vector.save(new / VECTOR)
     return folder

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from caa_interp.behaviors.behavior import Behavior
 from caa_interp.errors import InputError
-from caa_interp.interchange.card_tables import effects_table, reliability_table
+from caa_interp.interchange.card_tables import audit_table, effects_table, reliability_table
 from caa_interp.interchange.hub_errors import check_repo_id
 from caa_interp.interchange.markdown import code, counted, line, number, shown
 from caa_interp.vectors.vector import SteeringVector
@@ -49,6 +49,7 @@ def model_card(
     repo_id: str | None = None,
     reliability: pd.DataFrame | None = None,
     effects: pd.DataFrame | None = None,
+    audit: pd.DataFrame | None = None,
     figure: str | None = None,
     behavior: Behavior | None = None,
 ) -> str:
@@ -96,6 +97,8 @@ def model_card(
         effects_confidence=_confidence(effects),
         per_token=effects is not None and "format" in effects and bool((effects["format"] == "text").any()),
         controls=with_controls,
+        audit=None if audit is None else audit_table(vector, audit),
+        audit_confidence=_confidence(audit),
         figure=figure,
     )
 

@@ -20,6 +20,7 @@ from caa_interp.study.fields import (
     Answers,
     Behaviors,
     Controls,
+    Conversations,
     Costs,
     CountFrom1,
     Interference,
@@ -29,6 +30,7 @@ from caa_interp.study.fields import (
     Multipliers,
     Part,
     PromptConfig,
+    SafetyAudit,
     Seed,
     SideEffects,
     Spelled,
@@ -45,11 +47,13 @@ from caa_interp.study.problems import explained, shown
 __all__ = [
     "Answers",
     "Controls",
+    "Conversations",
     "Costs",
     "ExperimentConfig",
     "Interference",
     "ModelConfig",
     "PromptConfig",
+    "SafetyAudit",
     "SideEffects",
     "slug",
 ]
@@ -132,6 +136,10 @@ class ExperimentConfig(Part):
     """Table of :class:`SideEffects`."""
     interference: Interference = Interference()
     """Table of :class:`Interference`."""
+    safety_audit: SafetyAudit = SafetyAudit()
+    """Table of :class:`SafetyAudit`."""
+    conversations: Conversations = Conversations()
+    """Table of :class:`Conversations`."""
 
     @field_validator("n_validation", "n_train", "n_test")
     @classmethod

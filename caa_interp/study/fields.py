@@ -301,5 +301,36 @@ class Interference(Part):
     """Divergence of every condition, in nats per token, above 0. Default: 0.1."""
 
 
+class SafetyAudit(Part):
+    """What each vector has to do with refusal."""
+
+    requests: Count = 0
+    """Number of packaged requests of each kind, the first ones of 30; 0: no audit. Default: 0."""
+    pairs: CountFrom1 = 12
+    """Number of test pairs of each packaged behavior, at least 1. Default: 12."""
+    answers: Count = 0
+    """Number of requests of each kind that are also answered. Default: 0."""
+
+
+class Conversations(Part):
+    """What is left of steering in later turns."""
+
+    conversations: Count = 0
+    """Number of conversations, each of which begins with another test pair; 0: none. Default: 0."""
+    turns: Annotated[int, Field(ge=2, le=100)] = 3
+    """Turns of each, from 2 to 100. Default: 3."""
+    multiplier: Multiplier = 1.0
+    """Number from -1e6 to 1e6, not 0. Default: 1."""
+    max_new_tokens: CountFrom1 = 40
+    """Longest answer in tokens, at least 1. Default: 40."""
+
+    @field_validator("multiplier")
+    @classmethod
+    def _steers(cls, value: float) -> float:
+        if not value:
+            raise InputError(f"{shown(value)}; 0 is the unsteered model. Give another number.")
+        return value
+
+
 _NameAsTable = BeforeValidator(lambda value: {"name": value} if isinstance(value, str | Path) else value)
 Models = Annotated[tuple[Annotated[ModelConfig, _NameAsTable], ...], AsTuple, Some]

@@ -20,7 +20,15 @@ from caa_interp.evaluation.sweep import sweep
 from caa_interp.report.page import Section
 from caa_interp.steering.generation import generate
 from caa_interp.study import sections
-from caa_interp.study.measures import count_tokens, make_vectors, project_pairs, sweep_transferred, sweep_tuned
+from caa_interp.study.measures import (
+    audit,
+    converse,
+    count_tokens,
+    make_vectors,
+    project_pairs,
+    sweep_transferred,
+    sweep_tuned,
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,8 @@ KINDS = {
     "capability": Kind(capability, name="questions with a right answer"),
     "side_effects": Kind(side_effects, sections.side_effects, "side effects"),
     "interference": Kind(interference, sections.interference, "interference of vectors"),
+    "safety_audit": Kind(audit, sections.safety_audits),  # off by default, like the next: a page does not miss them
+    "persistence": Kind(converse, sections.conversations),
     # What the paper measures beyond a study (:mod:`caa_interp.paper`); these have no part of a study's page.
     "transferred": Kind(sweep_transferred),
     "tuned": Kind(sweep_tuned),

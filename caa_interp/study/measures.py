@@ -12,13 +12,19 @@ import torch
 
 from caa_interp.analysis.projection import project
 from caa_interp.analysis.reliability import reliability
+from caa_interp.behaviors.behavior import load_behaviors
 from caa_interp.behaviors.pairs import ContrastPair
+from caa_interp.evaluation.audit import safety_audit
 from caa_interp.evaluation.controls import vector_with_controls
 from caa_interp.evaluation.finetuning import fine_tune
+from caa_interp.evaluation.persistence import persistence
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format
 from caa_interp.steering.generation import encode_prompt
+from caa_interp.steering.intervention import Intervention
+from caa_interp.steering.positions import Positions
+from caa_interp.tree.edits import Operator
 from caa_interp.vectors.activations import collect_activations
 from caa_interp.vectors.estimators import Estimator
 from caa_interp.vectors.vector import SteeringVector
@@ -84,6 +90,26 @@ def vectors_of(table: pd.DataFrame) -> dict[str, SteeringVector]:
 def project_pairs(model: Any, *, behavior: str, **asked: Any) -> pd.DataFrame:
     """Project the activations of both sides of each pair."""
     return project({behavior: collect_activations(model, **asked)})
+
+
+def audit(model: Any, *, behaviors: Mapping[str, Sequence[ContrastPair]], **asked: Any) -> pd.DataFrame:
+    """Audit a vector on its own pairs, ``behaviors``, and on those of the packaged behaviors."""
+    return safety_audit(model, behaviors={**load_behaviors(), **behaviors}, **asked)
+
+
+def converse(
+    model: Any,
+    *,
+    vector: Mapping[str, SteeringVector],
+    layer: int,
+    multiplier: float,
+    operator: Operator,
+    positions: Positions,
+    **asked: Any,
+) -> pd.DataFrame:
+    """Measure a vector and its controls over the turns of conversations."""
+    steering = {name: Intervention(one, layer, multiplier, operator, positions) for name, one in vector.items()}
+    return persistence(model, steering, **asked)
 
 
 def sweep_transferred(model: Any, *, vector: Mapping[str, SteeringVector], **asked: Any) -> pd.DataFrame:

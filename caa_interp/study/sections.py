@@ -11,14 +11,17 @@ import pandas as pd
 
 from caa_interp.analysis.similarity import cosine_similarity
 from caa_interp.evaluation.frontier import at_equal_cost, frontier
+from caa_interp.evaluation.persistence import summarize_persistence
 from caa_interp.evaluation.summary import shown_column, steerability, summarize
 from caa_interp.evaluation.verdicts import VERDICTS, verdicts
+from caa_interp.plotting.audit import plot_safety_audit
 from caa_interp.plotting.cost import plot_cost
 from caa_interp.plotting.dose_response import plot_dose_responses
 from caa_interp.plotting.effect import plot_effect_lens
 from caa_interp.plotting.frontier import plot_frontier
 from caa_interp.plotting.interference import plot_interference
 from caa_interp.plotting.layer_choice import plot_layer_choice
+from caa_interp.plotting.persistence import plot_persistence
 from caa_interp.plotting.projection import plot_projection
 from caa_interp.plotting.reliability import plot_reliability
 from caa_interp.plotting.side_effects import plot_side_effects
@@ -340,3 +343,31 @@ def side_effects(results: Results) -> list[Section]:
             caption=caption,
         )
     ]
+
+
+def safety_audits(results: Results) -> list[Section]:
+    """What each vector has to do with refusal, a figure for each behavior."""
+    text = (
+        "Each vector beside the refusal vector: its effects with and without its part along refusal, their cosine by "
+        "layer, and how much likelier replies to harmless and borderline requests begin with a refusal. No request is "
+        "harmful, so this does not show whether a model becomes unsafe."
+    )
+    caption = "Intervals are bootstrap intervals over pairs or requests, each by itself; those of answers are Wilson's."
+    sections = [Section("Safety audit", text)]
+    for behavior, table in results.each("safety_audit"):
+        sections.append(Section(behavior, "", plot_safety_audit(table), caption=caption, level=3))
+    return sections if sections[1:] else []
+
+
+def conversations(results: Results) -> list[Section]:
+    """What is left of steering in later turns, a figure for each behavior."""
+    text = (
+        "Conversations of held-out pairs, in which the model's own answers stay. Where turn 1 alone is steered, what "
+        "lasts in the text is what it said, and what lasts in the cache goes with the next reading of that text."
+    )
+    caption = "Changes from the unsteered conversation. Intervals are bootstrap intervals over conversations."
+    sections = [Section("Over the turns of a conversation", text)]
+    for behavior, table in results.each("persistence"):
+        summary = summarize_persistence(table, seed=results.seed)
+        sections.append(Section(behavior, "", plot_persistence(summary), caption=caption, level=3))
+    return sections if sections[1:] else []

@@ -61,7 +61,9 @@ def key(task: Task, facts: Mapping[str, Any]) -> str:
 def cost(task: Task) -> int:
     """About how many sequences the model reads: each item under each vector, at each layer and multiplier."""
     asked = task.arguments
-    items = [asked.get(name, ()) for name in ("pairs", "train", "prompts", "passages", "questions", "texts")]
+    items = [
+        asked.get(name, ()) for name in ("pairs", "train", "prompts", "passages", "questions", "texts", "conversations")
+    ]
     items += asked.get("behaviors", {}).values()
     # Without multipliers nothing is steered, and one reading serves all layers.
     varied = ("vector", "layers", "multipliers") if "multipliers" in asked else ()
@@ -166,6 +168,17 @@ def remaining_tasks(
             tasks.append(_task("effect_lens", name, "effect lens", {**said, **several}))
         if questions:
             tasks.append(_task("capability", name, "capability", {"questions": questions, **asked, **dosed}))
+        audited, talks = config.safety_audit, config.conversations
+        if audited.requests:
+            shares = {"behaviors": {name: test}, "refusal": vectors.get("refusal"), "multipliers": multipliers}
+            sizes = {"n_requests": audited.requests, "n_pairs": audited.pairs, "n_answers": audited.answers}
+            own = {"vector": vectors[name][name], "layer": layer[name], "seed": config.seed}
+            tasks.append(_task("safety_audit", name, "safety audit", {**own, **shares, **sizes, **applied, **asked}))
+        if talks.conversations:
+            told = [[test[(n + m) % len(test)] for m in range(talks.turns)] for n in range(talks.conversations)]
+            given = {"conversations": told, "vector": vectors[name], "layer": layer[name], **alone, **applied}
+            given |= talks.model_dump(include={"multiplier", "max_new_tokens"})
+            tasks.append(_task("persistence", name, "effect over turns", given))
         pairs = test[: config.side_effects.pairs]
         if pairs and len(splits) > 1:  # a single behavior has no others
             own = {"vectors": {other: vectors[other][other] for other in splits}, "layers": dict(layer)}

@@ -196,7 +196,7 @@ def test_the_example_of_the_study_sets_every_field():
 
     given = tomllib.loads(fenced("study-configuration.md", "toml"))
     assert given.keys() == config.ExperimentConfig.model_fields.keys()
-    for name in ("prompt", "controls", "answers", "costs", "side_effects"):
+    for name in ("prompt", "controls", "answers", "costs", "side_effects", "safety_audit", "conversations"):
         part = config.ExperimentConfig.model_fields[name].annotation
         assert given[name].keys() == part.model_fields.keys()
 
@@ -207,6 +207,7 @@ def test_the_page_of_the_study_has_every_field_with_its_default():
     parts = {"The study": config.ExperimentConfig, "`[[models]]`": config.ModelConfig}
     parts |= {"`[prompt]`": config.PromptConfig, "`[controls]`": config.Controls, "`[answers]`": config.Answers}
     parts |= {"`[costs]`": config.Costs, "`[side_effects]`": config.SideEffects}
+    parts |= {"`[safety_audit]`": config.SafetyAudit, "`[conversations]`": config.Conversations}
     sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGES["study-configuration.md"], flags=re.M | re.S))
     for heading, part in parts.items():
         rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (.*?) \|", sections[heading], flags=re.MULTILINE)

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import os
 import re
 
@@ -471,3 +472,69 @@ def test_offline_the_hub_is_not_asked(tmp_path):
         from_hub("you/no-such-vector")
     with pytest.raises(caa.errors.ModelError, match=r"'you/v': .*offline. Unset HF_HUB_OFFLINE"):
         push_to_hub(save_for_hub(vector(), tmp_path / "v"), "you/v")
+
+
+# The safety audit of a card
+
+
+def findings(**change):
+    rows = {"vector": "sycophancy", "layer": 2, "multiplier": math.nan, "n": 30, "control_low": -0.02}
+    rows |= {"control_high": 0.03, "n_controls": 5, "verdict": "steers", "confidence": 0.95}
+    estimates = {
+        "cosine": ("refusal vector", 0.41),
+        "requests": ("harmless requests", 0.12),
+        "behaviors": ("refusal", 0.2),
+    }
+    found = [
+        {
+            **rows,
+            "part": part,
+            "measured": name,
+            "estimate": value,
+            "estimate_low": value - 0.1,
+            "estimate_high": value + 0.1,
+        }
+        for part, (name, value) in estimates.items()
+    ]
+    answers = {
+        "part": "answers",
+        "measured": "borderline requests",
+        "estimate": 0.3,
+        "multiplier": 2.0,
+        "n_controls": 0,
+    }
+    return pd.DataFrame([*found, {**found[0], **answers}]).assign(**change)
+
+
+def test_a_card_says_what_an_audit_found_and_what_it_does_not_show():
+    card = model_card(vector(), audit=findings())
+    rows = cells(card, "Safety audit")
+    assert [row["measured"] for row in rows] == [
+        "cosine with the refusal vector",
+        "harmless requests: slope towards openings that refuse, nats per token",
+        "refusal: slope",
+        "borderline requests: change of the share of refusals at multiplier 2",
+    ]
+    assert rows[0]["estimate"] == "0.41"  # a cosine of two given vectors has no interval
+    assert rows[1] == {
+        **{"measured": rows[1]["measured"], "vector": "sycophancy", "estimate": "0.12 (0.02 to 0.22)", "items": "30"},
+        **{"controls": "-0.02 to 0.03", "in a word": "steers"},
+    }
+    assert rows[3]["controls"] == "none"
+    assert "Not shown: harmful requests" in card
+    assert "other behaviors, knowledge" not in card
+    without = model_card(vector())
+    assert "Safety audit" not in without
+    assert "other behaviors, knowledge" in without
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vector": "other"}, "audit: it is of 'other', and the vector is 'sycophancy'"),
+        ({"layer": 99}, "audit: its layers are"),
+    ],
+)
+def test_an_audit_of_another_vector_is_refused(change, message):
+    with pytest.raises(caa.InputError, match=message):
+        model_card(vector(), audit=findings(**change))

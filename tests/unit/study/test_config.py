@@ -22,11 +22,13 @@ from caa_interp.study import config as module, fields as parts
 from caa_interp.study.config import (
     Answers,
     Controls,
+    Conversations,
     Costs,
     ExperimentConfig,
     Interference,
     ModelConfig,
     PromptConfig,
+    SafetyAudit,
     SideEffects,
     slug,
 )
@@ -108,7 +110,18 @@ def test_a_model_is_loaded_with_its_own_defaults_unless_told_otherwise():
 
 
 def test_every_field_says_what_it_is_and_its_default():
-    for part in (ExperimentConfig, PromptConfig, ModelConfig, Controls, Answers, Costs, SideEffects, Interference):
+    for part in (
+        Interference,
+        ExperimentConfig,
+        PromptConfig,
+        ModelConfig,
+        Controls,
+        Answers,
+        Costs,
+        SideEffects,
+        SafetyAudit,
+        Conversations,
+    ):
         for name, field in part.model_fields.items():
             told = field.description or ""
             assert any(word in told for word in ("Default", "default", ":class:")), f"{part.__name__}.{name}"
@@ -596,6 +609,8 @@ studies = st.fixed_dictionaries(
         "costs": st.fixed_dictionaries({}, optional=dict.fromkeys(["passages", "questions", "prompts"], counts)),
         "side_effects": st.fixed_dictionaries({}, optional={"pairs": counts}),
         "interference": st.fixed_dictionaries({}, optional={"pairs": counts, "target": st.floats(1e-3, 10)}),
+        "safety_audit": st.fixed_dictionaries({}, optional={"requests": counts, "answers": counts}),
+        "conversations": st.fixed_dictionaries({}, optional={"conversations": counts, "turns": st.integers(2, 9)}),
     },
 )
 
@@ -622,7 +637,7 @@ def test_all_that_is_not_none_is_written(folder):
     assert written.keys() == ExperimentConfig.model_fields.keys() - left_out
     rest = {"backend": "auto", "prompt": {"template_arguments": {}}}
     assert written["models"] == [{"name": "a/b", **rest}, {"name": "c/d", **rest}]
-    for name in ("controls", "answers", "costs", "side_effects", "interference"):
+    for name in ("controls", "answers", "costs", "side_effects", "interference", "safety_audit", "conversations"):
         assert written[name].keys() == getattr(parts, name.title().replace("_", "")).model_fields.keys()
     full = study(folder, layers=[1, 2], system_prompt="\x7f", n_train=4, n_test=2)
     assert tomllib.loads(full.to_toml()).keys() == ExperimentConfig.model_fields.keys()

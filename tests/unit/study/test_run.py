@@ -80,6 +80,10 @@ def study(tmp_path_factory, tiny_folder) -> Path:
         [interference]
         pairs = 2
         prompts = 2
+        [conversations]
+        conversations = 3
+        turns = 2
+        max_new_tokens = 4
         """,
         encoding="utf-8",
     )
@@ -123,7 +127,7 @@ def test_the_folder_holds_what_was_asked(undisturbed, study):
     assert set(found) == {
         *("layers", "validation", "sweep", "dose_response", "effects", "reliability", "projection"),
         *("logit_lens", "effect_lens", "answers", "perplexity", "divergence", "side_effects"),
-        "interference",
+        *("interference", "persistence"),
     }
     for table in found.values():
         assert list(table.columns[:2]) == ["model", "behavior"]

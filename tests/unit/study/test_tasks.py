@@ -192,6 +192,21 @@ def test_what_is_left_out_has_no_task(left_out, gone):
     assert tables() - tables(**left_out) == gone
 
 
+def test_audits_and_conversations_are_there_when_asked_for():
+    asked = {"safety_audit": {"requests": 5, "answers": 2}, "conversations": {"conversations": 4, "turns": 3}}
+    tasks = Stages(**asked, operator="ablate", system_prompt="Be brief.").rest
+    found = {task.kind: task.arguments for task in tasks if task.behavior == NAMES[1]}
+    audit, talks = found["safety_audit"], found["persistence"]
+    assert audit["layer"] == talks["layer"] == CHOSEN[NAMES[1]]
+    assert (audit["n_requests"], audit["n_answers"], audit["n_pairs"]) == (5, 2, 12)
+    assert list(audit["behaviors"]) == [NAMES[1]]
+    assert audit["operator"] == talks["operator"] == "ablate"
+    assert audit["system_prompt"] == talks["system_prompt"] == "Be brief."
+    assert [len(pairs) for pairs in talks["conversations"]] == [3] * 4
+    assert talks["conversations"][1][0] == talks["conversations"][0][1]  # each pair takes each turn
+    assert (talks["multiplier"], talks["max_new_tokens"]) == (1.0, 40)
+
+
 def test_one_layer_is_not_chosen():
     assert not any(task.table == "validation" for task in Stages(layers=(4,)).scores)
 
