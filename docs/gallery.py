@@ -295,12 +295,12 @@ def safety_audit(study: Study) -> go.Figure:
 
 
 def persistence(study: Study) -> go.Figure:
-    """Six conversations of three turns, in which every pair takes every turn, beside a random vector."""
-    pairs = study.behaviors[BEHAVIOR].test[:6]
+    """Four conversations of three turns, in which every pair takes every turn, beside a random vector."""
+    pairs = study.behaviors[BEHAVIOR].test[:4]
     talks = [[*pairs[n:], *pairs[:n]][:3] for n in range(len(pairs))]
     vectors = {BEHAVIOR: study.vector, **caa.random_vectors(study.vector, 1, seed=SEED)}
     steering = {name: caa.Intervention(one, LAYER, 4) for name, one in vectors.items()}
-    table = caa.evaluation.persistence(study.model, steering, talks, max_new_tokens=30)
+    table = caa.evaluation.persistence(study.model, steering, talks, max_new_tokens=16)
     return caa.plotting.plot_persistence(table)
 
 
