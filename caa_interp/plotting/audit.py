@@ -43,7 +43,7 @@ def plot_safety_audit(audit: pd.DataFrame) -> go.Figure:
         margin={"l": 170, "t": 104, "b": 118},
         legend=theme.LEGEND_BELOW,
     )
-    places = panels(fig, titles, horizontal_spacing=0.12 if answered else 0.11)
+    places = panels(fig, titles, horizontal_spacing=0.12 if answered else 0.13)
     _draw_effects(
         fig, findings[findings["part"] == "behaviors"], name, quantity(effects, "logit_difference"), places[0]
     )
