@@ -70,6 +70,10 @@ def write_study(
             vector.save(folder / "vectors" / slug(model) / f"{slug(behavior)}.safetensors")
             counts = {"n_train": [40], "n_validation": [8], "n_test": [n_pairs]}
             add("layers", model, behavior, pd.DataFrame({"layer": [layer]} | counts))
+            pairs = [
+                {"question": f"{number}?", "positive": f"Yes, {number}.", "negative": "No."} for number in range(3)
+            ]
+            add("examples", model, behavior, pd.DataFrame(pairs))
             add("validation", model, behavior, scored({behavior: slope}, layers, 8))
             swept = scored({behavior: slope}, layers)
             add("sweep", model, behavior, swept)

@@ -90,7 +90,7 @@ def data_curve(
         - ``slope``: mean over draws of the slope of :func:`caa_interp.steerability`, in nats per multiplier of a
           vector with the norm of the vector of all pairs;
         - ``cosine`` (-1 to 1): mean cosine with the vector of all pairs; ``chance``: about what it would be if the
-          pairs had nothing in common, sqrt(n_pairs / number of all), since the subset is part of the whole;
+          pairs were unrelated, sqrt(n_pairs / number of all), since the subset is part of the whole;
         - ``split_half`` (-1 to 1): mean of that of :func:`caa_interp.reliability`; NaN for one pair;
         - ``norm``: mean norm of the vectors before it was made equal;
         - ``enough``: the smallest of the numbers of pairs from which on the mean ``slope`` is within 10 % of that of

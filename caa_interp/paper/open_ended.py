@@ -15,7 +15,8 @@ from caa_interp.paper.setting import Setting, Shown, Tables
 from caa_interp.paper.table import printable
 from caa_interp.plotting.reproduction import plot_reproduction
 from caa_interp.report.page import Section
-from caa_interp.study.sections import Results, answers
+from caa_interp.study.results import Results
+from caa_interp.study.sections import answers
 from caa_interp.study.tasks import Task, portions
 
 OTHER_JUDGE = "another judge and rubric"

@@ -11,7 +11,7 @@ from caa_interp.plotting import theme
 from caa_interp.plotting.grid import line, name_multipliers, panels, side_by_side
 
 _NAMES = {
-    "nats_per_token": ("surprise at prose", "nats per token"),
+    "nats_per_token": ("loss on neutral prose", "nats per token"),
     "divergence": ("divergence from unsteered", "KL, nats per token"),
     "correct": ("share of right answers", "0 to 1"),
 }
@@ -61,7 +61,7 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
         for shift, (name, own) in zip(side_by_side(multipliers, len(groups)), groups.items(), strict=True):
             legend = {"legendgroup": name, "showlegend": place["col"] == 1 and len(looks) > 1}
             fig.add_trace(line(own, "multiplier", mean, looks[name], name, shift=shift, **legend), **place)
-        name_multipliers(fig, multipliers, "multiplier<br>(times the raw vector)", **place)
+        name_multipliers(fig, multipliers, "multiplier<br>(of the raw vector)", **place)
         fig.update_yaxes(
             title_text=f"{'' if mean == measure else 'change in '}{theme.with_unit(*_NAMES[measure])}",
             rangemode="tozero" if measure == "divergence" else "normal",

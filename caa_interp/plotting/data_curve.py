@@ -31,8 +31,8 @@ def plot_data_curve(
     Returns
     -------
     plotly.graph_objects.Figure
-        One panel per measure. A large mark is the number of pairs that is enough; the dotted line is what pairs with
-        nothing in common would show.
+        One panel per measure. A large mark is the number of pairs that is enough; the dotted line is the value
+        for unrelated pairs.
     """
     tables = dict(table) if isinstance(table, Mapping) else {"": table}
     if not tables:
@@ -52,7 +52,7 @@ def plot_data_curve(
         theme.escape(title),
         f"vectors of equal norm; mean of {theme.counts(every.loc[every['n_draws'] > 1, 'n_draws'])} draws; bands: "
         f"{100 * every['confidence'].iloc[0]:g} % of the draws; effect on n = {theme.counts(every['n'])} pairs<br>"
-        f"{_enough(tables)}; dotted: pairs with nothing in common",
+        f"{_enough(tables)}; dotted: unrelated pairs",
         height=470 if len(tables) > 1 else 430,
         width=1000,
         margin={"t": 124, "b": 110 if len(tables) > 1 else 70},

@@ -116,7 +116,7 @@ def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") 
             fig.add_shape(type="rect", line={"color": _OUTLINE, "width": 2.5}, row=1, col=column, **edges)
     read_at = f"at the token {theme.escape(table['read_at'].iloc[0])} "
     notes = ["␣ is a space"]
-    notes += ["bold: not the unsteered token"] if changed.any() else []
+    notes += ["bold: differs from unsteered"] if changed.any() else []
     notes += ["outlined: where the vector is added"] if fig.layout.shapes else []
     notes += [] if "mid residual" in components else ["no mid residual: attention and MLP are parallel"]
     title = f"{_name(table[table['multiplier'] != 0] if any(multipliers) else table)}: inside the steered model"

@@ -13,7 +13,7 @@ from caa_interp.plotting.grid import band, panels
 from caa_interp.statistics import number_text
 
 _SOURCE = "caa_interp.reliability"
-# Column, title of the panel, unit, and what pairs with nothing in common would show.
+# Column, title of the panel, unit, and its value for unrelated pairs.
 _PANELS = (
     ("agreement", "agreement of pairs", "cosine with other pairs", 0.0),
     ("split_half", "split halves", "cosine of their vectors", 0.0),
@@ -42,7 +42,7 @@ def plot_reliability(
     -------
     plotly.graph_objects.Figure
         One panel per statistic that some table holds; the letter's only where the orders were kept apart. The dotted
-        line is what pairs with nothing in common would show. Tables differ in color and symbol.
+        line is the value for unrelated pairs. Tables differ in color and symbol.
     """
     tables = dict(table) if isinstance(table, Mapping) else {"": table}
     if not tables:
@@ -56,7 +56,7 @@ def plot_reliability(
         theme.escape(title),
         f"n = {theme.counts(n for one in tables.values() for n in one['n'])} pairs, each compared with the "
         f"others; bands: {theme.interval(pd.concat(tables.values()))}, or as many of the splits in halves; "
-        "dotted: nothing in common",
+        "dotted: unrelated pairs",
         height=640 if several and full else 580,
         width=1000,
         showlegend=several,

@@ -51,7 +51,7 @@ SEQUENTIAL = [[0.0, "#F7F7F5"], [0.25, "#C6DDEE"], [0.5, "#6FB1DB"], [0.75, "#1F
 SUBTITLE_LINE = "</sup><br><sup style='color:#52606d'>"
 MONOSPACE = "'DejaVu Sans Mono', Menlo, Consolas, monospace"
 DARK = "#101418"
-MULTIPLIER, LAYER = "multiplier (times the raw vector)", "layer (block index)"
+MULTIPLIER, LAYER = "multiplier (of the raw vector)", "layer (block index)"
 # The legend stands below, where it covers nothing; on a narrow figure it takes a line for each entry.
 LEGEND_BELOW = {"orientation": "h", "x": 0, "xref": "container", "y": 0, "yref": "container", "yanchor": "bottom"}
 

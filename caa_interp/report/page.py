@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import unescape
 from numbers import Real
@@ -15,6 +16,7 @@ import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.io import to_json
+from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
 from caa_interp.errors import InputError, check_ending
@@ -32,13 +34,37 @@ _LONG = 60  # letters from which on a cell is running text
 
 
 @dataclass(frozen=True)
+class Row:
+    """What is shown for one row of a map: a figure, what it says, and for each column texts with their headings."""
+
+    figure: go.Figure
+    finding: str
+    texts: Mapping[str, Sequence[tuple[str, str]]]
+
+
+@dataclass(frozen=True)
+class Views:
+    """What stands beside a map: that of one cell, which is chosen by a click, in two menus or by the page's address.
+
+    The map is a heatmap whose ticks, as numbers, are the names of ``rows`` and of their columns. The map's last trace
+    marks the chosen cell, at first ``start``. ``menus`` names rows and columns, as ``("layer", "multiplier")``. The
+    figures of all rows share the layout of the first one shown.
+    """
+
+    menus: tuple[str, str]
+    start: tuple[str, str]
+    rows: Mapping[str, Row]
+
+
+@dataclass(frozen=True)
 class Section:
     """One section of a report; all of its text is plain and escaped.
 
-    A blank line in ``text`` starts a new paragraph, and ``points`` are a list below it. A figure's title becomes the
-    first words of its caption, and ``caption`` the rest; every cell of a table is shown as text. ``level`` is 2 for a
-    section, 3 and 4 for parts of the one before. ``folded`` code is hidden until asked for; two ``half`` sections in a
-    row share a wide window.
+    A blank line in ``text`` starts a new paragraph, and ``points`` are a list below it. Figures are numbered; a
+    figure's caption is its ``finding`` (a sentence without its period), the figure's own title and ``caption``. Every
+    cell of a table is shown as text. ``data`` is what the figure or the table is made of, and can be saved as CSV.
+    ``level`` is 2 for a section, 3 and 4 for parts of the one before. ``folded`` code or a folded table is hidden until
+    asked for; two ``half`` sections in a row share a wide window.
     """
 
     heading: str
@@ -51,10 +77,20 @@ class Section:
     level: int = 2
     folded: bool = False
     half: bool = False
+    finding: str = ""
+    data: pd.DataFrame | None = None
+    views: Views | None = None
 
 
 def write_report(
-    path: str | Path, title: str, sections: Sequence[Section], *, lead: str = "", contents: int = 0
+    path: str | Path,
+    title: str,
+    sections: Sequence[Section],
+    *,
+    subtitle: str = "",
+    lead: str = "",
+    points: Sequence[str] = (),
+    contents: int = 0,
 ) -> Path:
     """Write a page that needs no other file and no network.
 
@@ -66,8 +102,10 @@ def write_report(
         Title of the page.
     sections
         At least one section, in order.
-    lead
-        Text below the title; a blank line starts a new paragraph.
+    subtitle
+        One line below the title.
+    lead, points
+        Text below the title; a blank line starts a new paragraph. A list below it.
     contents
         Level down to which sections are listed in a table of contents; default 0: no table of contents.
 
@@ -92,9 +130,13 @@ def write_report(
         finalize=_visible,
     )
     shown = [_shown(section, anchor) for section, anchor in zip(sections, anchors(sections), strict=True)]
+    for number, figure in enumerate((one["figure"] for one in shown if one["figure"]), start=1):
+        figure["number"] = number
     page = environment.get_template("report.html.j2").render(
         title=title,
+        subtitle=subtitle,
         lead=_paragraphs(lead),
+        points=points,
         plotly_js=Markup(get_plotlyjs()),  # Plotly's own code, once for all figures
         sections=shown,
         contents=[one for one in shown if one["level"] <= contents],
@@ -135,9 +177,13 @@ def _shown(section: Section, anchor: str) -> dict[str, Any]:
         "code": section.code,
         "folded": section.folded,
         "half": section.half,
-        "figure": _figure(section) if section.figure is not None else None,
+        "figure": _figure(section.figure, section.finding) if section.figure is not None else None,
+        "caption": section.caption,
+        "views": _views(section.views) if section.views is not None else None,
+        "csv": _csv(section.data) if section.data is not None else None,
         "columns": [str(name) for name in table.columns],
-        "rows": [[_cell(value) for value in row] for row in table.itertuples(index=False)],
+        "rows": (rows := [[_cell(value) for value in row] for row in table.itertuples(index=False)]),
+        "cards": any(cell["class"] == "long" for row in rows for cell in row),
     }
 
 
@@ -145,9 +191,35 @@ def _paragraphs(text: str) -> list[str]:
     return [paragraph for paragraph in re.split(r"\n\s*\n", str(text)) if paragraph]
 
 
-def _figure(section: Section) -> dict[str, Any]:
-    """A figure's data, caption and least size; its title moves to the caption, unless a slider changes it."""
-    spec = section.figure.to_dict()  # type: ignore[union-attr]
+def _csv(table: pd.DataFrame) -> Markup:
+    """Address that holds a table as CSV."""
+    content = table.to_csv(index=False).encode("utf-8", errors="backslashreplace")
+    return Markup(f"data:text/csv;charset=utf-8;base64,{b64encode(content).decode()}")
+
+
+def _views(views: Views) -> dict[str, Any]:
+    """The figure that is shown first, the menus, and all that can be chosen as JSON."""
+    row, column = views.start
+    rows = {
+        name: {"data": one.figure.to_dict()["data"], "finding": _visible(one.finding), "cells": _visible_texts(one)}
+        for name, one in views.rows.items()
+    }
+    # What would be said of the first figure alone does not stay: the finding says it, and changes.
+    figure = _figure(views.rows[row].figure, views.rows[row].finding) | {"title": "", "subtitle": ""}
+    return {
+        "figure": figure,
+        "menus": list(zip(views.menus, (views.rows, views.rows[row].texts), views.start, strict=True)),
+        "json": Markup(to_json_plotly({"start": [row, column], "rows": rows}, engine="json")),
+    }
+
+
+def _visible_texts(row: Row) -> dict[str, Any]:
+    return {column: [list(map(_visible, pair)) for pair in texts] for column, texts in row.texts.items()}
+
+
+def _figure(figure: go.Figure, finding: str) -> dict[str, Any]:
+    """A figure's data, title and least size; its title moves to the caption, unless a slider changes it."""
+    spec = figure.to_dict()
     layout = spec["layout"]
     moved = {} if layout.get("sliders") else layout.pop("title", {})
     title, _, subtitle = (moved.get("text") or "").partition("<br>")
@@ -162,9 +234,10 @@ def _figure(section: Section) -> dict[str, Any]:
     return {
         # Plotly's JSON escapes what could end the script element around it.
         "json": Markup(to_json(spec, validate=False, engine="json")),
+        "number": 0,
+        "finding": finding,
         "title": _plain(title),
         "subtitle": _plain(subtitle),
-        "caption": section.caption,
         "least": int(fixed or max(_LEAST, _BESIDE_PANELS + _PANEL * len(panels))),
         "fixed": fixed is not None,
         "height": int(height),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
 import pandas as pd
 
-from caa_interp.evaluation.summary import quantity
-from caa_interp.evaluation.verdicts import VERDICTS
-from caa_interp.plotting.theme import counts
+from caa_interp.evaluation.summary import COSTS, quantity, shown_column
+from caa_interp.plotting.theme import counts, factor
 from caa_interp.statistics import interval_text, number_text
 
 # What a warning is given for, and why.
@@ -41,26 +44,141 @@ def studied(layers: pd.DataFrame, effects: pd.DataFrame) -> str:
     )
 
 
-def conclusions(found: pd.DataFrame) -> str:
-    """One paragraph on the vectors of one model, from their :func:`caa_interp.evaluation.verdicts`: steepest first."""
-    found = found.sort_values("slope", ascending=False)
-    found["estimate"] = found["behavior"] + " " + estimates(found, "slope")
-    by_verdict = {verdict: rows["estimate"] for verdict, rows in found.groupby("verdict")}
-    sentences = [
-        f"{verdict.capitalize()} ({len(by_verdict[verdict])} of {len(found)}): {'; '.join(by_verdict[verdict])}."
-        for verdict in VERDICTS
-        if verdict in by_verdict
-    ]
-    if found["n_controls"].any():
-        least, most = number_text(found["control_low"].min()), number_text(found["control_high"].max())
-        sentences.append(typeset(f"The slopes of the controls lie between {least} and {most}."))
-    largest = found[["control_low", "control_high"]].abs().max(axis=1)
-    reaches = (found["verdict"] == "steers") & (found["slope_low"] <= largest)
-    if reaches.any():
-        sentences.append(
-            f"The interval of {_listed(found.loc[reaches, 'behavior'])} reaches into the range of its controls."
+def findings(found: pd.DataFrame) -> list[str]:
+    """What each vector does, a sentence for each row of :func:`caa_interp.evaluation.verdicts`."""
+    return [_finding(row, _per_unit(found)) for row in _records(found)]
+
+
+def _finding(row: dict[str, Any], unit: str) -> str:
+    largest = max(abs(row["control_low"]), abs(row["control_high"]))
+    controls = f"controls at most {number_text(largest, '.3f')}" if row["n_controls"] else "no controls at this layer"
+    if row["verdict"] in ("steers", "opposite") and min(abs(row["slope_low"]), abs(row["slope_high"])) <= largest:
+        controls += ", within the interval"
+    responds = "responds" if row["slope"] > 0 else "moves the opposite way"
+    does = {
+        "within controls": f"{responds}, but no more than controls do,",
+        "no clear effect": "shows no clear effect",
+        "no interval": "rests on one pair",
+    }.get(row["verdict"], responds)
+    return f"{_capital(row['behavior'])} {does} at layer {row['layer']}: {_estimate(row, 'slope', unit)}; {controls}"
+
+
+def overall(found: pd.DataFrame) -> str:
+    """How many of a model's vectors steer, and which."""
+    if len(found) == 1:
+        return findings(found)[0]
+    steer = found[found["verdict"] == "steers"].sort_values("slope", ascending=False)["behavior"]
+    if steer.empty:
+        return f"None of {len(found)} behaviors responds to its vector beyond every control"
+    verb = "responds to its vector" if len(steer) == 1 else "respond to their vectors"
+    return f"{len(steer)} of {len(found)} behaviors {verb} beyond every control: {_listed(steer)}"
+
+
+def largest_change(summary: pd.DataFrame, among: str = "") -> str:
+    """The largest change from unsteered in a summary of scores; empty if there is none."""
+    if (shown := shown_column(summary, "logit_difference")) == "logit_difference":
+        return ""
+    row = _records(summary.iloc[[int(summary[shown].abs().argmax())]])[0]
+    at = f"layer {row['layer']} and multiplier {factor(row['multiplier'], '+g')}"
+    change = _estimate(row, shown, quantity(summary, "logit_difference")[1])
+    return f"{_capital(row['vector'])} changes most at {at}{among}: {change}"
+
+
+def chosen_again(chosen: pd.DataFrame, held_out: pd.DataFrame) -> str:
+    """For how many behaviors the chosen layer is the steepest on held-out pairs too."""
+    best = held_out.loc[held_out.groupby("behavior")["slope"].idxmax(), ["behavior", "layer"]]
+    n = len(chosen.merge(best))
+    return f"The chosen layer is also the steepest one on held-out pairs for {n} of {len(chosen)} behaviors"
+
+
+def agreement(rows: pd.DataFrame, n_warned: int) -> str:
+    """How well pairs agree at the chosen layers, and how many vectors have a warning."""
+    at = f"The agreement of pairs at the chosen layers is {_range(rows['agreement'])}"
+    return f"{at}; {n_warned} of {len(rows)} vectors {'has' if n_warned == 1 else 'have'} a warning"
+
+
+def cosines(table: pd.DataFrame) -> str:
+    """Which of several vectors are most alike or most opposed, or how alike neighboring layers are."""
+    apart = table[table["first"] != table["second"]].dropna(subset="cosine")
+    if len(apart):
+        row = apart.iloc[int(apart["cosine"].abs().argmax())]
+        which = (
+            f"The cosine farthest from 0 is that of {row['first']} and {row['second']} at layer {row['first_layer']}"
         )
-    return " ".join(sentences)
+        return f"{which}: {typeset(number_text(row['cosine'], '.2f'))}"
+    after = table["first_layer"].map(dict(pairwise(sorted(set(table["first_layer"])))))
+    return f"Cosines between neighboring layers: {_range(table.loc[table['second_layer'] == after, 'cosine'])}"
+
+
+def components(behavior: str, table: pd.DataFrame) -> str:
+    """How much of the variance a projection shows at its last layer."""
+    row = table.iloc[int(table["layer"].argmax())]
+    share = 100 * (row["x_share"] + row["y_share"])
+    return f"{_capital(behavior)}: two dimensions hold {share:.0f} % of the variance at layer {row['layer']}"
+
+
+def said(behavior: str, table: pd.DataFrame) -> str:
+    """The tokens that a vector raises and lowers most."""
+    first = table[(table["kind"] == "vector") & (table["rank"] == 1)].drop_duplicates("side")
+    unit = "nats" if table["ranked_by"].iloc[0] == "effect" else ""
+    parts = [
+        f"{row['token']} is {row['side']} most, {_estimate(row, row['ranked_by'], unit)}" for row in _records(first)
+    ]
+    return f"{_capital(behavior)}: {'; '.join(parts)}"
+
+
+def cost_range(summaries: Sequence[pd.DataFrame]) -> str:
+    """How much the first of several costs changes at the largest multiplier."""
+    summary = summaries[0]
+    measure = next(name for name in COSTS if name in summary)
+    rows = summary[summary["multiplier"] == summary["multiplier"].max()]
+    name = {"nats_per_token": "loss on prose", "divergence": "divergence", "correct": "share of right answers"}[measure]
+    changes = rows[shown_column(rows, measure)]
+    return (
+        f"At multiplier {factor(rows['multiplier'].iloc[0], '+g')}, the change in {name} is {_range(changes, '+.3f')}"
+    )
+
+
+def largest_effect(found: pd.DataFrame, cost: str) -> str:
+    """The largest of the effects at one cost."""
+    row = _records(found.iloc[[int(found["effect"].argmax())]])[0]
+    effect = f"{typeset(interval_text(row['effect'], row['effect_low'], row['effect_high']))} nats"
+    return f"At a cost of {cost} nats per token, {row['behavior']} has the largest effect: {effect}"
+
+
+def side_effect(slopes: pd.DataFrame) -> str:
+    """The largest slope of a behavior under a vector of another; empty if there is no other."""
+    others = slopes[slopes["vector"] != slopes["behavior"]]
+    if others.empty:
+        return ""
+    row = _records(others.iloc[[int(others["slope"].abs().argmax())]])[0]
+    moved = f"The largest slope off the diagonal is that of {row['behavior']} under the vector of {row['vector']}"
+    return f"{moved}: {_estimate(row, 'slope', _per_unit(slopes))}"
+
+
+def _estimate(row: Mapping[str, Any], name: str, unit: str) -> str:
+    """A mean with unit, interval and number of items."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    interval = f"95\N{NO-BREAK SPACE}% CI {number_text(low)} to {number_text(high)}" if low == low else "no interval"
+    return f"{typeset(number_text(row[name]))} {unit}, {typeset(interval)}, n = {row['n']}".replace(" ,", ",")
+
+
+def _range(values: pd.Series[float], form: str = ".2f") -> str:
+    low, high = (number_text(one, form) for one in (values.min(), values.max()))
+    return typeset(low if low == high else f"{low} to {high}")
+
+
+def _per_unit(slopes: pd.DataFrame) -> str:
+    _, unit = quantity(slopes, "logit_difference")
+    return f"{unit} and unit" if "per" in unit else f"{unit} per unit"
+
+
+def _records(table: pd.DataFrame) -> list[dict[Any, Any]]:
+    return table.to_dict("records")
+
+
+def _capital(name: str) -> str:
+    return name[:1].upper() + name[1:]
 
 
 def findings_table(found: pd.DataFrame) -> pd.DataFrame:

@@ -29,6 +29,7 @@ from caa_interp.study.measures import (
     sweep_transferred,
     sweep_tuned,
 )
+from caa_interp.study.results import Results
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Kind:
     """
 
     run: Callable[..., pd.DataFrame]
-    section: Callable[[sections.Results], list[Section]] = lambda _: []
+    section: Callable[[Results], list[Section]] = lambda _: []
     name: str = ""
 
 
@@ -59,7 +60,7 @@ KINDS = {
     "logit_lens": Kind(logit_lens, sections.logit_lens, "the logit lens"),
     "effect_lens": Kind(effect_lens, sections.effect_lens, "the effect lens"),
     "answers": Kind(generate, sections.answers, "steered answers"),
-    "perplexity": Kind(perplexity, sections.costs, "surprise at prose"),  # one section for the three costs
+    "perplexity": Kind(perplexity, sections.costs, "neutral prose"),  # one section for the three costs
     "divergence": Kind(divergence, sections.frontiers, "divergence from the unsteered model"),
     "capability": Kind(capability, name="questions with a right answer"),
     "side_effects": Kind(side_effects, sections.side_effects, "side effects"),

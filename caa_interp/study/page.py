@@ -6,7 +6,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from caa_interp.evaluation.verdicts import verdicts
 from caa_interp.files import write_atomically
 from caa_interp.report.page import Section, anchors, write_report
 from caa_interp.study.config import slug
-from caa_interp.study.findings import conclusions, studied
+from caa_interp.study.findings import findings, overall, studied
 from caa_interp.study.kinds import KINDS
-from caa_interp.study.sections import Results
+from caa_interp.study.maps import one_scale
+from caa_interp.study.results import Results
 from caa_interp.vectors.vector import SteeringVector
 
 NEEDED = {"layers", "effects", "sweep", "dose_response", "reliability"}
@@ -47,9 +48,13 @@ def write_page(folder: str | Path) -> Path:
     several = len(models) > 1
     lead = [studied(tables["layers"], tables["effects"])]
     sections: list[Section] = []
+    points: list[str] = []
     for model in models:
         results = _results(folder, model, tables, seed)
-        lead.append(f"{model}: " * several + conclusions(verdicts(results.tables["effects"])))
+        found = verdicts(results.tables["effects"]).sort_values("slope", ascending=False)
+        if several or len(found) > 1:
+            lead.append(f"{model}: " * several + f"{overall(found)}.")
+        points += [f"{model}: " * several + one for one in _found(results, found)]
         own = [section for kind in KINDS.values() for section in kind.section(results)]
         if several:
             own = [Section(model, ""), *(replace(one, level=one.level + 1) for one in own)]
@@ -66,11 +71,13 @@ def write_page(folder: str | Path) -> Path:
         Section("How it was made", "", table=made),
         Section("Manifest", "The whole record of the run, piece by piece.", code=manifest, folded=True, level=3),
     ]
+    one_scale(sections)
     for name, section in zip(anchors(sections), sections, strict=True):
         if section.figure is not None:
             write_atomically(folder / "figures" / f"{name}.json", section.figure.to_json(engine="json").encode("utf-8"))
     title, page = str(tomllib.loads(config).get("name", "study")), folder / "report.html"
-    return write_report(page, title, sections, lead="\n\n".join(lead), contents=3 if several else 2)
+    first: dict[str, Any] = {"subtitle": _subtitle(record, tables), "lead": "\n\n".join(lead), "points": points}
+    return write_report(page, title, sections, **first, contents=3 if several else 2)
 
 
 def _read(folder: Path, name: str) -> Any:
@@ -103,6 +110,25 @@ def _results(folder: Path, model: str, tables: Mapping[str, pd.DataFrame], seed:
         {name: SteeringVector.load(path) for name, path in files.items()},
         seed,
     )
+
+
+def _subtitle(record: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> str:
+    """Model, date and size of a study in one line."""
+    swept, last = tables["sweep"], record["sessions"][-1]
+    date = datetime.fromisoformat(last["finished"] or last["started"])
+    sizes = {"behavior": swept["behavior"], "layer": swept["layer"], "multiplier": swept["multiplier"]}
+    run = [f"{n} {name}{'' if n == 1 else 's'}" for name, values in sizes.items() for n in [values.nunique()]]
+    return f"{', '.join(record['models'])} · {date.day} {date:%B %Y} · {', '.join(run)}"
+
+
+def _found(results: Results, found: pd.DataFrame) -> list[str]:
+    """What each vector does and at what price, in one line."""
+    most = results.tables["sweep"]["multiplier"].max()
+    lines = []
+    for behavior, finding in zip(found["behavior"], findings(found), strict=True):
+        at, *price = results.price(behavior, most) or [""]
+        lines.append(f"{finding}. Price at {at}: {'; '.join(price)}." if price else f"{finding}.")
+    return lines
 
 
 def _made(manifest: Mapping[str, Any]) -> pd.DataFrame:

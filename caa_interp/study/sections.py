@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -12,7 +10,7 @@ import pandas as pd
 from caa_interp.analysis.similarity import cosine_similarity
 from caa_interp.evaluation.frontier import at_equal_cost, frontier
 from caa_interp.evaluation.persistence import summarize_persistence
-from caa_interp.evaluation.summary import shown_column, steerability, summarize
+from caa_interp.evaluation.summary import steerability
 from caa_interp.evaluation.verdicts import VERDICTS, verdicts
 from caa_interp.plotting.audit import plot_safety_audit
 from caa_interp.plotting.cost import plot_cost
@@ -27,43 +25,35 @@ from caa_interp.plotting.reliability import plot_reliability
 from caa_interp.plotting.side_effects import plot_side_effects
 from caa_interp.plotting.similarity import plot_cosine_similarity
 from caa_interp.plotting.steerability import plot_steerability
-from caa_interp.plotting.sweep import plot_sweep
 from caa_interp.plotting.theme import escape, factor
 from caa_interp.report.page import Section
-from caa_interp.study.findings import WARNINGS, estimates, findings_table, spaced, warnings
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.study.findings import (
+    WARNINGS,
+    agreement,
+    chosen_again,
+    components,
+    cosines,
+    cost_range,
+    estimates,
+    findings_table,
+    largest_change,
+    largest_effect,
+    overall,
+    said,
+    side_effect,
+    spaced,
+    warnings,
+)
+from caa_interp.study.maps import maps
+from caa_interp.study.results import Results
 
 N_DRAWN = 200  # pairs of a behavior whose activations are drawn; more would cover one another, and make a heavy page
-_COSTS = {
-    "perplexity": ("nats_per_token", "surprise at prose (nats per token)"),
-    "divergence": ("divergence", "divergence from unsteered (KL, nats per token)"),
-    "capability": ("correct", "share of right answers"),
-}
 _RELIABILITY = ("agreement", "split_half", "separation", "probe_accuracy", "letter_share", "length_correlation")
-
-
-@dataclass(frozen=True)
-class Results:
-    """A run's nonempty tables by name, with one model's rows, and this model's vectors by behavior."""
-
-    tables: Mapping[str, pd.DataFrame]
-    vectors: Mapping[str, SteeringVector]
-    seed: int
-
-    @property
-    def chosen(self) -> pd.DataFrame:
-        """The chosen ``layer`` of each ``behavior``, in the order of the study."""
-        return self.tables["layers"][["behavior", "layer"]]
-
-    def each(self, name: str) -> Iterator[tuple[Any, pd.DataFrame]]:
-        """Each behavior with its rows of a table; none if the table is not in the study."""
-        if name in self.tables:
-            yield from self.tables[name].groupby("behavior", sort=False)
 
 
 def responses(results: Results) -> list[Section]:
     """How scores respond: the verdicts, the multiplier beside controls, the layers, and how one was chosen."""
-    return [*_findings(results), *_response(results), *_sweeps(results), *_layer_choice(results)]
+    return [*_findings(results), *_examples(results), *_response(results), *maps(results), *_layer_choice(results)]
 
 
 def vectors(results: Results) -> list[Section]:
@@ -84,10 +74,22 @@ def _findings(results: Results) -> list[Section]:
         "expected to exclude 0 by chance."
     )
     words = pd.DataFrame(VERDICTS.items(), columns=["verdict", "meaning"])
+    found = verdicts(effects)
+    shown: dict[str, Any] = {"caption": caption, "finding": overall(found), "data": effects}
     return [
-        Section("Findings", "", plot_steerability(effects), findings_table(verdicts(effects)), caption=caption),
+        Section("Findings", "", plot_steerability(effects), findings_table(found), **shown),
         Section("What a verdict means", meaning, table=words, level=3),
     ]
+
+
+def _examples(results: Results) -> list[Section]:
+    """Some pairs of each behavior, to see what it is about."""
+    text = "The first held-out pairs of each behavior: the answer that shows it, and the one that does not."
+    sections = [Section("Example pairs", text)] if "examples" in results.tables else []
+    for behavior, table in results.each("examples"):
+        pairs = table[["question", "positive", "negative"]]
+        sections.append(Section(behavior, "", table=pairs, folded=True, level=3))
+    return sections
 
 
 def _response(results: Results) -> list[Section]:
@@ -100,24 +102,9 @@ def _response(results: Results) -> list[Section]:
         "Upright bars are bootstrap intervals over pairs, each for its own multiplier; a gray band goes from the "
         "lowest mean of a kind of control to the highest."
     )
-    figure = plot_dose_responses(summarize(results.tables["dose_response"], seed=results.seed))
-    return [Section("Response to the multiplier", text, figure, caption=caption)]
-
-
-def _sweeps(results: Results) -> list[Section]:
-    """A map of layers and multipliers for each behavior."""
-    text = (
-        "The vector of every layer is added after that layer, with every multiplier, and scored on the held-out "
-        "pairs: mean changes from the unsteered model, blue towards the behavior. The layer was not chosen on these "
-        "maps."
-    )
-    sections = [Section("Layers and multipliers", text)]
-    layer = results.chosen.set_index("behavior")["layer"]
-    for behavior, table in results.each("sweep"):
-        figure = plot_sweep(summarize(table, seed=results.seed), vector=behavior)
-        caption = f"A map shows no intervals: those of the chosen layer, {layer[behavior]}, are in the figure before."
-        sections.append(Section(behavior, "", figure, caption=caption, level=3, half=True))
-    return sections
+    summary = results.responses
+    shown: dict[str, Any] = {"finding": largest_change(summary[summary["kind"] == "vector"]), "data": summary}
+    return [Section("Response to the multiplier", text, plot_dose_responses(summary), caption=caption, **shown)]
 
 
 def _layer_choice(results: Results) -> list[Section]:
@@ -141,7 +128,9 @@ def _layer_choice(results: Results) -> list[Section]:
     figure = plot_layer_choice(slopes["validation"], slopes["held-out"], dict(chosen.itertuples(index=False)))
     table = chosen.rename(columns={"layer": "chosen layer"}).assign(**texts)
     caption = "Intervals are bootstrap intervals over pairs."
-    return [Section("How the layer was chosen", text, figure, table, caption=caption)]
+    data = pd.concat([table.assign(pairs=pairs) for pairs, table in slopes.items()])
+    finding = chosen_again(chosen, slopes["held-out"])
+    return [Section("How the layer was chosen", text, figure, table, caption=caption, finding=finding, data=data)]
 
 
 def _reliability(results: Results) -> list[Section]:
@@ -160,27 +149,31 @@ def _reliability(results: Results) -> list[Section]:
     figure = plot_reliability(dict(results.each("reliability")))
     caption = "The table shows the chosen layers, with the same intervals."
     reasons = pd.DataFrame({"warning": map(spaced, WARNINGS), "reason": WARNINGS.values()})
+    shown: dict[str, Any] = {"caption": caption, "finding": agreement(rows, len(points))}
+    shown["data"] = results.tables["reliability"]
     return [
-        Section("Reliability of the vectors", text, figure, table, points=points, caption=caption),
+        Section("Reliability of the vectors", text, figure, table, points=points, **shown),
         Section("What a warning is given for", "", table=reasons, level=3),
     ]
 
 
 def _similarity(results: Results) -> list[Section]:
     """Cosines of the vectors, between behaviors and between layers."""
-    text = "Whether vectors point the same way, whatever their lengths: 1 the same direction, 0 none in common."
+    text = "Whether vectors point the same way, whatever their lengths: 1 the same direction, 0 unrelated."
     sections = []
     if len(results.vectors) > 1:
-        figure = plot_cosine_similarity(cosine_similarity(results.vectors, between="vectors"))
+        table = cosine_similarity(results.vectors, between="vectors")
+        shown: dict[str, Any] = {"finding": cosines(table), "data": table, "level": 3}
         caption = (
             "At each layer on its own; where there are several, a slider chooses one. A cosine is of two given "
             "vectors, so it has no n; the gray range is that of random directions and not a sampling interval."
         )
-        sections.append(Section("Between behaviors", "", figure, caption=caption, level=3))
+        sections.append(Section("Between behaviors", "", plot_cosine_similarity(table), caption=caption, **shown))
     if max(len(vector.layers) for vector in results.vectors.values()) > 1:
-        figure = plot_cosine_similarity(cosine_similarity(results.vectors, between="layers"))
+        table = cosine_similarity(results.vectors, between="layers")
+        shown = {"finding": cosines(table), "data": table, "level": 3}
         caption = "Every two layers of the same behavior's vector; where there are several, the slider chooses one."
-        sections.append(Section("Across layers", "", figure, caption=caption, level=3))
+        sections.append(Section("Across layers", "", plot_cosine_similarity(table), caption=caption, **shown))
     return [Section("Cosine similarity of the vectors", text), *sections] if sections else []
 
 
@@ -201,7 +194,8 @@ def projections(results: Results) -> list[Section]:
             caption += f" The components are fitted to {len(items)} pairs, of which the first {N_DRAWN} are drawn."
         drawn = table[table["item"].isin(items[:N_DRAWN])]
         figure = plot_projection(drawn, title=escape(f"Activations of held-out answers: {behavior}"))
-        sections.append(Section(behavior, "", figure, caption=caption, level=3))
+        shown: dict[str, Any] = {"finding": components(behavior, table), "data": drawn, "level": 3}
+        sections.append(Section(behavior, "", figure, caption=caption, **shown))
     return sections
 
 
@@ -216,7 +210,8 @@ def logit_lens(results: Results) -> list[Section]:
         "as if it were the whole state; the most extreme first. ␣ is a space. Later blocks change what an early "
         "layer's vector writes, so at early layers this says little."
     )
-    return [Section("Vectors as tokens (logit lens)", text, table=results.chosen.join(tokens, on="behavior"))]
+    table = results.chosen.join(tokens, on="behavior")
+    return [Section("Vectors as tokens (logit lens)", text, table=table, data=results.tables["logit_lens"])]
 
 
 def effect_lens(results: Results) -> list[Section]:
@@ -229,7 +224,8 @@ def effect_lens(results: Results) -> list[Section]:
     caption = "Intervals are Student's t over questions, each token by itself; the tokens are the most extreme of all."
     sections = [Section("What each vector makes the model say (effect lens)", text)]
     for behavior, table in results.each("effect_lens"):
-        sections.append(Section(behavior, "", plot_effect_lens(table), caption=caption, level=3))
+        shown: dict[str, Any] = {"finding": said(behavior, table), "data": table, "level": 3}
+        sections.append(Section(behavior, "", plot_effect_lens(table), caption=caption, **shown))
     return sections if sections[1:] else []
 
 
@@ -242,39 +238,37 @@ def answers(results: Results) -> list[Section]:
     sections = [Section("Steered answers", text)] if "answers" in results.tables else []
     for behavior, table in results.each("answers"):
         cut = table["finished"].map({True: "", False: " […]"})
-        table = table.assign(answer=table["answer"].str.strip() + cut)
-        wide = table.pivot(index=["item", "sample", "prompt"], columns="multiplier", values="answer")
+        wide = table.assign(answer=table["answer"].str.strip() + cut)
+        wide = wide.pivot(index=["item", "sample", "prompt"], columns="multiplier", values="answer")
         wide = wide.rename(columns=lambda one: f"multiplier {factor(one, '+g')}" if one else "unsteered")
         text = f"At layer {table['layer'].iloc[0]}."
-        sections.append(Section(behavior, text, table=wide.reset_index("prompt"), level=3))
+        sections.append(Section(behavior, text, table=wide.reset_index("prompt"), data=table, level=3))
     return sections
 
 
 def costs(results: Results) -> list[Section]:
     """What steering costs: a table of all behaviors, and a figure for each layer that was chosen."""
-    summaries = {name: summarize(results.tables[name], seed=results.seed) for name in _COSTS if name in results.tables}
-    if not summaries:
+    if results.costs.empty:
         return []
-    columns = []
-    for (measure, label), summary in ((_COSTS[name], summary) for name, summary in summaries.items()):
-        steered = summary.loc[summary["multiplier"] != 0, "multiplier"]
-        rows = summary[summary["multiplier"].isin([steered.min(), steered.max()])]
-        index = pd.MultiIndex.from_frame(rows[["behavior", "layer", "multiplier"]])
-        columns.append(pd.Series(estimates(rows, shown_column(rows, measure)), index, name=label))
-    table = pd.concat(columns, axis=1).fillna("").reset_index()
-    table["multiplier"] = [factor(one, "+g") for one in table["multiplier"]]
+    table = results.costs
+    by_behavior = table.groupby("behavior")["multiplier"]
+    table = table[table["multiplier"].isin([*by_behavior.min(), *by_behavior.max()])]
+    table = table.assign(multiplier=[factor(one, "+g") for one in table["multiplier"]])
     text = (
-        "What else changes when the vector is added at the chosen layer: how surprising the model finds neutral "
-        "prose, how far its words move from those that it would have answered unsteered, and how many two-option "
-        "questions it answers right. The table shows the outermost multipliers, as changes from unsteered, with "
-        "95 % intervals."
+        "What else changes when the vector is added at the chosen layer: how likely the model finds neutral prose, how "
+        "far its distributions move from the unsteered ones, on prose and on the answers that it would have given "
+        "unsteered, and how many two-option questions it answers right. The table shows the outermost multipliers, "
+        "as changes from unsteered, with 95 % intervals."
     )
-    sections = [Section("What steering costs", text, table=table)]
+    sections = [Section("What steering costs", text, table=table, data=table)]
     for layer, rows in results.chosen.groupby("layer"):
-        # A behavior without open-ended questions has no divergence.
-        if parts := [part for summary in summaries.values() if len(part := summary[summary["layer"] == layer])]:
+        parts = [part for one in results.cost_summaries.values() if len(part := one[one["layer"] == layer])]
+        # A behavior without open-ended questions has no divergence on its answers; that on prose is another quantity.
+        parts = [part.drop(columns="divergence") if "nats_per_token" in part else part for part in parts]
+        if parts:
+            shown: dict[str, Any] = {"finding": cost_range(parts), "data": pd.concat(parts), "level": 3}
             caption = f"{', '.join(rows['behavior'])}. Upright bars are bootstrap intervals over items."
-            sections.append(Section(f"Layer {layer}", "", plot_cost(*parts), caption=caption, level=3))
+            sections.append(Section(f"Layer {layer}", "", plot_cost(*parts), caption=caption, **shown))
     return sections
 
 
@@ -284,15 +278,11 @@ def frontiers(results: Results) -> list[Section]:
         return []
     effects, costs = (results.tables[name] for name in ("dose_response", "divergence"))
     table = frontier(effects, costs, seed=results.seed)
-    sections = [
-        Section(
-            "Effect and cost",
-            "The effect on held-out pairs over the distance from the unsteered model's own answers. A longer vector or "
-            "a larger multiplier moves along its line; what counts is how high the line goes for what it costs.",
-            plot_frontier(table),
-            caption="Bars are bootstrap intervals over pairs and over questions; numbers are multipliers.",
-        )
-    ]
+    text = (
+        "The effect on held-out pairs over the distance from the unsteered model's own answers. A longer vector or a "
+        "larger multiplier moves along its line; what counts is how high the line goes for what it costs."
+    )
+    finding, equal = "", []
     largest = table[table["multiplier"] > 0].groupby("behavior")["cost"].max().min()
     if largest > 0:
         digit = 10.0 ** (math.floor(math.log10(largest)) - 1)
@@ -303,12 +293,15 @@ def frontiers(results: Results) -> list[Section]:
             multiplier=[f"{one:.2g}" for one in found["multiplier"]],
             **{"effect (95 % interval)": estimates(found, "effect")},
         )
-        text = (
+        about = (
             f"The effect where each vector costs {cost:.2g} nats per token, the largest cost that all of them reach, "
             "interpolated between the multipliers that were measured."
         )
-        sections.append(Section("At equal cost", text, table=shown, level=3))
-    return sections
+        finding = largest_effect(found, f"{cost:.2g}")
+        equal = [Section("At equal cost", about, table=shown, data=found, level=3)]
+    caption = "Bars are bootstrap intervals over pairs and over questions; numbers are multipliers."
+    options: dict[str, Any] = {"caption": caption, "finding": finding, "data": table}
+    return [Section("Effect and cost", text, plot_frontier(table), **options), *equal]
 
 
 def interference(results: Results) -> list[Section]:
@@ -320,7 +313,8 @@ def interference(results: Results) -> list[Section]:
         "disturb each other each keep about 71 % (1/√2) of the effect alone; less is interference, more is help."
     )
     caption = "Mean change over held-out pairs, with bootstrap intervals over pairs, each cell by itself."
-    return [Section("Two vectors at once", text, plot_interference(results.tables["interference"]), caption=caption)]
+    table = results.tables["interference"]
+    return [Section("Two vectors at once", text, plot_interference(table), caption=caption, data=table)]
 
 
 def side_effects(results: Results) -> list[Section]:
@@ -335,14 +329,9 @@ def side_effects(results: Results) -> list[Section]:
         "Mean slope over held-out pairs of the measured behavior, each vector at its own chosen layer. Intervals are "
         "bootstrap intervals over pairs, each cell by itself."
     )
-    return [
-        Section(
-            "Side effects",
-            text,
-            plot_side_effects(steerability(results.tables["side_effects"], seed=results.seed)),
-            caption=caption,
-        )
-    ]
+    slopes = steerability(results.tables["side_effects"], seed=results.seed)
+    shown: dict[str, Any] = {"finding": side_effect(slopes), "data": slopes}
+    return [Section("Side effects", text, plot_side_effects(slopes), caption=caption, **shown)]
 
 
 def safety_audits(results: Results) -> list[Section]:

@@ -315,7 +315,7 @@ def test_figures_name_units_n_intervals_and_kind():
     text = plot_dose_responses(several(n=(4, 6))).layout
     assert "mean over 4 to 6 held-out pairs of each behavior, 95 % interval" in text.title.text
     shown = [one.text for one in text.annotations]
-    assert "multiplier (times the raw vector)" in shown
+    assert "multiplier (of the raw vector)" in shown
     assert "change in log-probability difference<br>(nats per token)" in shown
     joint = caa.summarize(several(), simultaneous=True, confidence=0.9)
     assert "90 % simultaneous interval" in plot_dose_responses(joint).layout.title.text

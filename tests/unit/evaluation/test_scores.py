@@ -132,7 +132,7 @@ def test_the_figure_says_what_it_shows():
     low, high = fig.layout.yaxis.range
     assert -1 < low < 0
     assert 10 < high < 11
-    assert fig.layout.xaxis.title.text == "multiplier (times the raw vector)"
+    assert fig.layout.xaxis.title.text == "multiplier (of the raw vector)"
     assert fig.layout.yaxis.title.text == "judge's score (0 to 10)"
     assert not fig.layout.showlegend
     assert plot_scores(judged(behavior="refusal")).data[0].line.color == BEHAVIOR_STYLES["refusal"].color

@@ -97,7 +97,7 @@ def test_sweep_names_units_n_and_the_baseline():
     title, x, y = titles(fig)
     assert title.startswith("sycophancy: effect by layer and multiplier<br>")
     assert "mean over 7 pairs; unsteered: 2.50" in title
-    assert x == "multiplier (times the raw vector)"
+    assert x == "multiplier (of the raw vector)"
     assert y == "layer (block index)"
     assert fig.data[0].colorbar.title.text == "change from unsteered<br>log-odds of the positive letter<br>(nats)"
     text = sweep_table().assign(format="text")
@@ -172,7 +172,7 @@ def test_one_layer_needs_no_name():
 def test_dose_response_names_units_n_layer_and_confidence():
     title, x, y = titles(caa.plot_dose_response(sweep_table(n=4), layer=10))
     assert "layer 10, mean over 4 pairs, 95 % interval" in title
-    assert x == "multiplier (times the raw vector)"
+    assert x == "multiplier (of the raw vector)"
     assert y == "change in log-odds of the positive letter<br>(nats)"
     summary = caa.summarize(sweep_table(), confidence=0.8)
     title, _, y = titles(caa.plot_dose_response(summary, layer=1, measure="p_positive"))

@@ -25,7 +25,7 @@ def test_each_measure_has_a_panel_with_paired_changes():
     fig = caa.plot_cost(prose, moved, right)
     assert len(fig.data) == 3 * 2
     titles = [fig.layout[axis].title.text for axis in ("yaxis", "yaxis2", "yaxis3")]
-    assert titles[0].startswith("change in surprise")
+    assert titles[0].startswith("change in loss")
     assert titles[1].startswith("divergence")
     assert titles[2].startswith("change in share of right answers")
     summary = caa.summarize(prose)
@@ -44,7 +44,7 @@ def test_each_measure_has_a_panel_with_paired_changes():
 def test_without_multiplier_zero_the_values_themselves_are_shown():
     table = costs("nats_per_token").query("multiplier != 0")
     fig = caa.plot_cost(table)
-    assert fig.layout.yaxis.title.text.startswith("surprise")
+    assert fig.layout.yaxis.title.text.startswith("loss")
     mean = table[(table["vector"] == "optimism") & (table["multiplier"] == 2)]["nats_per_token"].mean()
     assert fig.data[0].y[-1] == pytest.approx(mean)
 
@@ -79,7 +79,7 @@ def test_the_matrix_of_side_effects():
     (heatmap,) = fig.data
     assert list(heatmap.y) == list(heatmap.x) == ["a", "b"]
     np.testing.assert_allclose(heatmap.z, [[0.5, 0.2], [-0.05, np.nan]])
-    # An interval that holds zero is in parentheses, and what was not measured stays empty.
+    # An interval that includes zero is in parentheses, and what was not measured stays empty.
     assert [list(row) for row in heatmap.text] == [["+0.50", "+0.20"], ["(-0.05)", ""]]
     assert -heatmap.zmin == heatmap.zmax == 0.5
     assert "n = 12 pairs" in fig.layout.title.text

@@ -195,7 +195,7 @@ def test_a_figures_title_becomes_its_caption(tmp_path):
     given = fig.to_dict()
     html = write_report(tmp_path / "p.html", "t", [Section("h", "", fig, caption="Bars are wide.")]).read_text("utf-8")
     page = Page(html)
-    assert page.texts["strong"] == ["A <b> title"]
+    assert page.texts["strong"] == ["Figure 1. A <b> title"]
     assert page.texts["figcaption"] == [" (n = 3; 95 % intervals). Bars are wide."]
     assert fig.to_dict() == given
     layout = json.loads(page.texts["script"][1])["layout"]
@@ -209,7 +209,8 @@ def test_a_title_that_a_slider_changes_stays_in_the_figure(tmp_path):
     fig.update_layout(sliders=[{"steps": [{"method": "update", "args": [{}, {"title.text": "second"}]}]}])
     page = Page(write_report(tmp_path / "p.html", "t", [Section("h", "", fig)]).read_text("utf-8"))
     assert json.loads(page.texts["script"][1])["layout"]["title"]["text"] == "first"
-    assert page.count("figcaption") == 0
+    assert page.texts["strong"] == ["Figure 1. "]
+    assert page.texts["figcaption"] == [""]
 
 
 @pytest.mark.parametrize(("width", "columns", "style"), [(700, 4, "width: 700px"), (None, 4, "min-width: 890px")])
@@ -250,7 +251,7 @@ def test_what_is_no_text_is_shown_by_its_number(tmp_path):
     path = write_report(tmp_path / "p.html", text, [Section(text, text, figure(text), table)])
     page = Page(path.read_text(encoding="utf-8"))
     for tag in ("title", "h1", "h2", "p", "td", "strong"):
-        assert page.texts[tag][-1] == "a\\ud800b␀c\\u202ed"
+        assert page.texts[tag][-1].removeprefix("Figure 1. ") == "a\\ud800b␀c\\u202ed"
     assert json.loads(page.texts["script"][1])["data"][0]["name"] == text
 
 

@@ -1,5 +1,7 @@
 """The page of a study: its sentences follow from its tables, and all that the run holds is on it."""
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -16,6 +18,7 @@ from caa_interp.evaluation.verdicts import VERDICTS
 from caa_interp.statistics import number_text
 from caa_interp.study import findings as words
 from caa_interp.study.page import write_page
+from caa_interp.study.results import nearest
 from caa_interp.study.sections import N_DRAWN
 from tests.study_folder import write_study
 
@@ -107,7 +110,15 @@ def copy(run, tmp_path) -> Path:
 
 def found(**changes) -> dict:
     """A row as caa_interp.evaluation.verdicts gives it."""
-    usual = {"behavior": "optimism", "layer": 3, "slope": 0.5, "slope_low": 0.4, "slope_high": 0.6}
+    usual = {
+        "behavior": "optimism",
+        "format": "text",
+        "n": 12,
+        "layer": 3,
+        "slope": 0.5,
+        "slope_low": 0.4,
+        "slope_high": 0.6,
+    }
     return {**usual, "control_low": -0.2, "control_high": 0.1, "n_controls": 2, "verdict": "steers", **changes}
 
 
@@ -116,33 +127,75 @@ def typed(text: str) -> str:
     return text.replace("\N{NO-BREAK SPACE}", " ").replace("\N{MINUS SIGN}", "-")
 
 
-def test_sentences_of_several_behaviors():
-    rows = [
-        found(),
-        found(behavior="refusal", slope_low=-0.1, control_low=-0.7, verdict="no clear effect"),
-        found(behavior="corrigible-neutral", slope=0.9, slope_low=0.15, slope_high=1.25),
-        found(behavior="harm", slope=-0.5, slope_low=-0.6, slope_high=-0.4, verdict="opposite"),
-        found(behavior="weak", control_low=-0.3, control_high=0.5, verdict="within controls"),
-    ]
-    assert typed(words.conclusions(pd.DataFrame(rows))) == (
-        "Steers (2 of 5): corrigible-neutral +0.900 (+0.150 to +1.250); optimism +0.500 (+0.400 to +0.600). "
-        "Opposite (1 of 5): harm -0.500 (-0.600 to -0.400). Within controls (1 of 5): weak +0.500 (+0.400 to +0.600). "
-        "No clear effect (1 of 5): refusal +0.500 (-0.100 to +0.600). The slopes of the controls lie between -0.700 "
-        "and +0.500. The interval of corrigible-neutral reaches into the range of its controls."
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "Optimism responds at layer 3: +0.500 nats per token and unit, 95 % CI +0.400 to +0.600, n = 12; {}"),
+        (
+            {"slope": -0.5, "slope_low": -0.6, "slope_high": -0.4, "verdict": "opposite"},
+            "Optimism moves the opposite way at layer 3: -0.500 nats per token and unit, 95 % CI -0.600 to -0.400, "
+            "n = 12; {}",
+        ),
+        (
+            {"control_high": 0.55, "verdict": "within controls"},
+            "Optimism responds, but no more than controls do, at layer 3: +0.500 nats per token and unit, "
+            "95 % CI +0.400 to +0.600, n = 12; controls at most 0.550",
+        ),
+        (
+            {"slope_low": -0.1, "verdict": "no clear effect"},
+            "Optimism shows no clear effect at layer 3: +0.500 nats per token and unit, 95 % CI -0.100 to +0.600, "
+            "n = 12; {}",
+        ),
+        (
+            {"slope_low": np.nan, "slope_high": np.nan, "n": 1, "verdict": "no interval"},
+            "Optimism rests on one pair at layer 3: +0.500 nats per token and unit, no interval, n = 1; {}",
+        ),
+        (
+            {"control_low": np.nan, "control_high": np.nan, "n_controls": 0, "verdict": "no controls"},
+            "Optimism responds at layer 3: +0.500 nats per token and unit, 95 % CI +0.400 to +0.600, n = 12; "
+            "no controls at this layer",
+        ),
+        (
+            {"slope_low": 0.15},
+            "Optimism responds at layer 3: +0.500 nats per token and unit, 95 % CI +0.150 to +0.600, n = 12; {}, "
+            "within the interval",
+        ),
+        (
+            {"behavior": "corrigible-neutral", "format": "choices"},
+            "Corrigible-neutral responds at layer 3: +0.500 nats per unit, 95 % CI +0.400 to +0.600, n = 12; {}",
+        ),
+    ],
+)
+def test_each_vector_has_an_honest_sentence(changes, told):
+    (sentence,) = words.findings(pd.DataFrame([found(**changes)]))
+    assert typed(sentence) == told.format("controls at most 0.200")
+    assert sentence.count("-") == sentence.count("corrigible-") + sentence.count("Corrigible-")  # names keep hyphens
+
+
+def test_every_verdict_has_a_sentence_of_its_own():
+    rows = pd.DataFrame([found(verdict=verdict) for verdict in VERDICTS])
+    said = [sentence.partition(" at layer")[0] for sentence in words.findings(rows)]
+    assert len({*said} - {"Optimism responds"}) == 3
+
+
+def test_all_behaviors_in_one_sentence():
+    rows = [found(), found(behavior="calm", slope=0.7), found(behavior="harm", verdict="within controls")]
+    said = words.overall(pd.DataFrame(rows))
+    assert said == "2 of 3 behaviors respond to their vectors beyond every control: calm and optimism"
+    assert words.overall(pd.DataFrame(rows[1:])) == (
+        "1 of 2 behaviors responds to its vector beyond every control: calm"
     )
-    assert "corrigible-neutral" in words.conclusions(pd.DataFrame(rows))  # a name keeps its hyphen
+    none = "None of 2 behaviors responds to its vector beyond every control"
+    assert words.overall(pd.DataFrame([rows[2], rows[2]])) == none
+    assert words.overall(pd.DataFrame(rows[:1])) == words.findings(pd.DataFrame(rows[:1]))[0]
 
 
-@pytest.mark.parametrize("verdict", VERDICTS)
-def test_every_verdict_has_its_sentence(verdict):
-    told = words.conclusions(pd.DataFrame([found(verdict=verdict)]))
-    assert told.startswith(f"{verdict.capitalize()} (1 of 1): optimism +0.500")
-
-
-def test_without_controls_none_are_told_of():
-    none = {"control_low": float("nan"), "control_high": float("nan"), "n_controls": 0, "verdict": "no controls"}
-    told = typed(words.conclusions(pd.DataFrame([found(**none)])))
-    assert told == "No controls (1 of 1): optimism +0.500 (+0.400 to +0.600)."
+@pytest.mark.parametrize(
+    ("wanted", "found"), [(2.0, 4.0), (-0.5, -4.0), (0.0, 0.0), (5.0, 4.0)], ids=["weaker", "negative", "zero", "more"]
+)
+def test_the_nearest_multiplier_has_the_same_sign(wanted, found):
+    assert nearest([-4.0, 0.0, 4.0], wanted) == found
+    assert nearest([-4.0, 0.0], 3.0) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -181,7 +234,8 @@ def test_numbers(value, shown):
 
 
 def test_lead_says_what_was_studied_and_found(page, run):
-    lead = [typed(text) for text in page.texts["p"][:2]]
+    subtitle, *lead = map(typed, page.texts["p"][:3])
+    assert subtitle == "tiny · 24 November 2026 · 3 behaviors, 2 layers, 5 multipliers"
     assert lead[0] == (
         "Studied: optimism, refusal and findings, on tiny. For each behavior a steering vector was made from 40 "
         "contrast pairs, its layer was chosen on 8 others, and its effect was measured on 12 held-out pairs, beside "
@@ -191,12 +245,20 @@ def test_lead_says_what_was_studied_and_found(page, run):
     effects = pd.read_parquet(run / "tables" / "effects.parquet")
     own = effects[effects["vector"] == "optimism"].iloc[0]
     controls = effects.loc[effects["kind"] != "vector", "slope"]
-    assert lead[1].startswith(
-        f"Steers (1 of 3): optimism {own.slope:+.3f} ({own.slope_low:+.3f} to {own.slope_high:+.3f}). "
-        "Opposite (1 of 3): refusal -0.3"
+    assert lead[1] == "1 of 3 behaviors responds to its vector beyond every control: optimism."
+    lines = list(map(typed, page.texts["li"][:3]))
+    largest = max(abs(controls[effects["behavior"] == "optimism"]))
+    assert lines[0].startswith(
+        f"Optimism responds at layer 3: {own.slope:+.3f} nats per token and unit, 95 % CI {own.slope_low:+.3f} to "
+        f"{own.slope_high:+.3f}, n = 12; controls at most {largest:.3f}. Price at multiplier +2: loss on neutral "
+        "prose +0."
     )
-    assert re.search(r"No clear effect \(1 of 3\): findings [^.]*\.\d+", lead[1])
-    assert lead[1].endswith(f"The slopes of the controls lie between {controls.min():+.3f} and {controls.max():+.3f}.")
+    assert lines[1].startswith("Findings shows no clear effect at layer 3")
+    assert lines[2].startswith("Refusal moves the opposite way at layer 3: -0.3")
+    # One line per behavior, and in it each cost as the table has it.
+    costs = {(row[0], row[2]): row[3:] for row in page.rows["what-steering-costs"][1:]}
+    for cell in costs["optimism", "+2"]:
+        assert typed(cell) in lines[0]
 
 
 def test_the_findings_are_a_figure_and_a_table_with_the_same_verdicts(page, run):
@@ -220,13 +282,14 @@ def test_the_findings_are_a_figure_and_a_table_with_the_same_verdicts(page, run)
     drawn = {names[note.y]: note.text.split("<br>")[0] for note in fig.layout.annotations}
     assert drawn == {row[0]: row[-1] for row in rows}
     first = next(given["aria-label"] for _, given in page.elements if given.get("role") == "img")
-    assert first == fig.layout.title.text.split("<br>")[0]
+    assert first == "1 of 3 behaviors responds to its vector beyond every control: optimism"
     assert dict(page.rows["findings-what-a-verdict-means"][1:]) == VERDICTS
 
 
 def test_sections_in_order_with_links_to_them(page, run):
     assert page.texts["h2"] == [
         "Findings",
+        "Example pairs",
         "Response to the multiplier",
         "Layers and multipliers",
         "How the layer was chosen",
@@ -242,8 +305,8 @@ def test_sections_in_order_with_links_to_them(page, run):
         "Configuration",
         "How it was made",
     ]
-    assert page.texts["a"] == page.texts["h2"]
-    assert set(page.links) <= {f"#{anchor}" for anchor in page.anchors}
+    assert page.texts["a"][: len(page.texts["h2"])] == page.texts["h2"]
+    assert {link for link in page.links if not link.startswith("data:")} <= {f"#{anchor}" for anchor in page.anchors}
     assert len(set(page.anchors)) == len(page.anchors)
     assert page.texts["title"] == page.texts["h1"] == ["made up"]
 
@@ -251,16 +314,81 @@ def test_sections_in_order_with_links_to_them(page, run):
 def test_every_figure_has_a_caption_and_a_file(page, run):
     drawn = page.texts["script"][1:-1]  # between Plotly's own code and ours
     names = {path.stem for path in (run / "figures").iterdir()}
-    assert len(drawn) == len(page.texts["figcaption"]) == len(names) == 18
+    # Each map has a second figure beside it, and what that shows for other cells.
+    assert len(names) == 18
+    assert len(page.texts["figcaption"]) == 18 + len(SLOPES)
+    assert len(drawn) == 18 + 2 * len(SLOPES)
     assert names <= set(page.anchors)
     assert {f"layers-and-multipliers-{name}" for name in SLOPES} <= names
     for path in (run / "figures").iterdir():
         assert plotly.io.read_json(path).layout.title.text
-    for caption in page.texts["figcaption"]:
+    titles = [text for text in page.texts["strong"] if text.startswith("Figure")]
+    assert [text.partition(". ")[0] for text in titles] == [f"Figure {number}" for number in range(1, 19)]
+    captions = [text for text in page.texts["figcaption"] if text]
+    assert len(captions) == 18
+    for title, caption in zip(titles, captions, strict=True):
         assert re.search(r"interval", caption) or "slider" in caption
+        assert re.search(r"\d", title.partition(". ")[2]), "a title says what was found"
     labels = [given["aria-label"] for _, given in page.elements if given.get("role") == "img"]
-    assert len(labels) == 18
+    assert len(labels) == 18 + len(SLOPES)
     assert all(labels)
+
+
+def test_a_table_is_saved_as_it_is(page, run):
+    given = {one["download"]: one["href"] for _, one in page.elements if "download" in one}
+    assert {f"{path.stem}.csv" for path in (run / "figures").iterdir()} <= set(given)
+
+    def saved(name: str) -> pd.DataFrame:
+        content = given[f"{name}.csv"].partition("base64,")[2]
+        return pd.read_csv(io.BytesIO(base64.b64decode(content)))
+
+    for name, table in {"findings": "effects", "reliability-of-the-vectors": "reliability"}.items():
+        pd.testing.assert_frame_equal(
+            saved(name), pd.read_parquet(run / "tables" / f"{table}.parquet"), check_dtype=False
+        )
+    swept = pd.read_parquet(run / "tables" / "sweep.parquet")
+    expected = caa.summarize(swept[swept["behavior"] == "refusal"])
+    map_of = saved("layers-and-multipliers-refusal")
+    assert map_of["logit_difference_change"].tolist() == expected["logit_difference_change"].tolist()
+    answers = saved("steered-answers-optimism")
+    assert answers["answer"].tolist() == [f"An answer. ({m:+g})" for _ in range(2) for m in (-4, 0, 4)]
+
+
+def test_maps_share_a_scale(run):
+    maps = [plotly.io.read_json(run / "figures" / f"layers-and-multipliers-{name}.json").data[0] for name in SLOPES]
+    swept = caa.summarize(pd.read_parquet(run / "tables" / "sweep.parquet"))
+    largest = swept["logit_difference_change"].abs().max()
+    assert {(one.zmin, one.zmax) for one in maps} == {(-largest, largest)}
+
+
+def test_what_stands_beside_a_cell(page, run):
+    views = [json.loads(text) for text in page.texts["script"] if text.startswith('{"start"')]
+    assert len(views) == len(SLOPES)
+    optimism = views[0]
+    assert optimism["start"] == ["3", "2"]
+    assert set(optimism["rows"]) == {"1", "3"}
+    assert optimism["rows"]["3"]["finding"].startswith("Optimism responds at layer 3: +0.5")
+    assert optimism["rows"]["1"]["finding"].endswith("no controls at this layer")
+    here, elsewhere = (dict(optimism["rows"][layer]["cells"]["1"]) for layer in ("3", "1"))
+    summary = caa.summarize(pd.read_parquet(run / "tables" / "sweep.parquet").query("behavior == 'optimism'"))
+    (row,) = summary.query("layer == 1 and multiplier == 1").to_dict("records")
+    assert typed(elsewhere.pop("Score, change from unsteered")).startswith(number_text(row["logit_difference_change"]))
+    assert set(elsewhere.values()) == {"The study holds these at layer 3 only, the chosen one."}
+    assert set(elsewhere) < set(here)
+    told = here["Steered answers, at the nearest multiplier"]
+    assert told.startswith("Question 0?\nunsteered: An answer. (+0)\nmultiplier +4: An answer. (+4)\n\nQuestion 1?")
+    assert told.endswith("(+4) […]")
+    costs = here["Costs, at the nearest multiplier, as changes from unsteered"].split("\n")
+    assert costs[0] == "multiplier +1"
+    assert len(costs) == 5
+    unsteered = dict(optimism["rows"]["3"]["cells"]["0"])
+    assert "unsteered: An answer. (+0)" in unsteered["Steered answers, at the nearest multiplier"]
+    assert not any(name.startswith("Costs") for name in unsteered)
+
+
+def test_examples_are_folded(page):
+    assert page.rows["example-pairs-optimism"][:2] == [["question", "positive", "negative"], ["0?", "Yes, 0.", "No."]]
+    assert page.texts["summary"] == ["Show"] * (len(SLOPES) + 1)  # and the manifest
 
 
 def test_answers_stand_side_by_side_unsteered_in_the_middle(page):
@@ -279,10 +407,11 @@ def test_costs_are_changes_at_the_outermost_multipliers(page, run):
     # Divergence is that along the model's own answers, not that on prose.
     own = pd.read_parquet(run / "tables" / "divergence.parquet")
     own = own[(own["behavior"] == "optimism") & (own["multiplier"] == 2)]
-    assert rows[1][4].startswith(number_text(own["divergence"].mean()))
+    assert rows[1][5].startswith(number_text(own["divergence"].mean()))
     assert header[3:] == [
-        "surprise at prose (nats per token)",
-        "divergence from unsteered (KL, nats per token)",
+        "loss on neutral prose (nats per token)",
+        "divergence on neutral prose (KL, nats per token)",
+        "divergence on own answers (KL, nats per token)",
         "share of right answers",
     ]
 
@@ -319,6 +448,18 @@ def test_interference_has_a_part_where_it_was_measured(copy):
     page = Page(write_page(copy))
     assert "Two vectors at once" in page.texts["h2"]
     assert not any("interference of vectors" in text for text in page.texts["p"])
+
+
+def test_without_open_ended_questions_prose_keeps_its_own_column(copy):
+    (copy / "tables" / "divergence.parquet").unlink()
+    page = Page(write_page(copy))
+    header, first, *_ = page.rows["what-steering-costs"]
+    assert "divergence on own answers (KL, nats per token)" not in header
+    assert all(first)
+    fig = plotly.io.read_json(copy / "figures" / "what-steering-costs-layer-3.json")
+    axes = [fig.layout.yaxis.title.text, fig.layout.yaxis2.title.text]
+    assert not any("divergence" in axis for axis in axes)
+    assert "yaxis3" not in fig.layout
 
 
 def test_a_layer_without_measured_costs_has_no_figure_of_them(copy):
@@ -360,6 +501,7 @@ def test_parts_that_were_not_asked_for_are_named_and_left_out(tmp_path):
     page = Page(write_page(folder))
     assert page.texts["h2"] == [
         "Findings",
+        "Example pairs",
         "Response to the multiplier",
         "Layers and multipliers",
         "Reliability of the vectors",
@@ -368,7 +510,7 @@ def test_parts_that_were_not_asked_for_are_named_and_left_out(tmp_path):
     ]
     assert page.texts["p"][2] == (
         "Not part of this study: controls, a choice of the layer, activations, the logit lens, the effect lens, "
-        "steered answers, surprise at prose, divergence from the unsteered model, questions with a right answer, "
+        "steered answers, neutral prose, divergence from the unsteered model, questions with a right answer, "
         "side effects, interference of vectors."
     )
     assert page.rows["findings"][1][-1] == "no controls"
@@ -386,7 +528,12 @@ def test_several_models_have_a_part_each(tmp_path):
         assert (folder / "figures" / f"{model}-findings.json").is_file()
     assert len(set(page.anchors)) == len(page.anchors)
     assert {"tiny-steered-answers-tiny", "large-steered-answers-tiny"} <= set(page.anchors)
-    assert [text.split(" (")[0] for text in page.texts["p"][1:3]] == ["tiny: Steers", "large: Steers"]
+    told = "1 of 2 behaviors responds to its vector beyond every control: optimism."
+    assert page.texts["p"][2:4] == [f"tiny: {told}", f"large: {told}"]
+    assert [text.partition(" at")[0] for text in page.texts["li"][:4]] == [
+        *("tiny: Optimism responds", "tiny: Tiny shows no clear effect"),
+        *("large: Optimism responds", "large: Tiny shows no clear effect"),
+    ]
     assert "#large-side-effects" in page.links
     assert (folder / "figures" / "large-side-effects.json").is_file()
 

@@ -127,7 +127,7 @@ def test_the_folder_holds_what_was_asked(undisturbed, study):
     assert set(found) == {
         *("layers", "validation", "sweep", "dose_response", "effects", "reliability", "projection"),
         *("logit_lens", "effect_lens", "answers", "perplexity", "divergence", "side_effects"),
-        *("interference", "persistence"),
+        *("interference", "persistence", "examples"),
     }
     for table in found.values():
         assert list(table.columns[:2]) == ["model", "behavior"]
@@ -440,7 +440,7 @@ def test_two_runs_at_once_cannot_disturb_each_other(study, tmp_path, own_cache):
     assert first.wait() == 0
     assert "another run is writing to" in second.close()
     assert first.close() == ""
-    assert len(tables(tmp_path / "run")) == 13
+    assert len(tables(tmp_path / "run")) == 15
 
 
 def test_the_cache_is_cut_to_its_limit_after_a_run(study, tmp_path, own_cache, monkeypatch):

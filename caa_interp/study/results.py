@@ -1,0 +1,87 @@
+"""What a run holds of one model, as the sections of its page take it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from caa_interp.evaluation.summary import shown_column, summarize
+from caa_interp.plotting.theme import factor
+from caa_interp.study.findings import estimates
+from caa_interp.vectors.vector import SteeringVector
+
+# Each cost in words: its table, and the measure in it.
+_COSTS = {
+    "loss on neutral prose (nats per token)": ("perplexity", "nats_per_token"),
+    "divergence on neutral prose (KL, nats per token)": ("perplexity", "divergence"),
+    "divergence on own answers (KL, nats per token)": ("divergence", "divergence"),
+    "share of right answers": ("capability", "correct"),
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """A run's nonempty tables by name, with one model's rows, and this model's vectors by behavior."""
+
+    tables: Mapping[str, pd.DataFrame]
+    vectors: Mapping[str, SteeringVector]
+    seed: int
+
+    @property
+    def chosen(self) -> pd.DataFrame:
+        """The chosen ``layer`` of each ``behavior``, in the order of the study."""
+        return self.tables["layers"][["behavior", "layer"]]
+
+    @cached_property
+    def responses(self) -> pd.DataFrame:
+        """Summary of the scores of each behavior's vector and controls at its layer."""
+        return summarize(self.tables["dose_response"], seed=self.seed)
+
+    @cached_property
+    def cost_summaries(self) -> dict[str, pd.DataFrame]:
+        """Summary of each table of costs."""
+        names = {name for name, _ in _COSTS.values()} & set(self.tables)
+        return {name: summarize(self.tables[name], seed=self.seed) for name in sorted(names)}
+
+    @cached_property
+    def costs(self) -> pd.DataFrame:
+        """Changes from unsteered with intervals, as texts: a column per cost, empty where it was not measured."""
+        columns = []
+        for label, (name, measure) in _COSTS.items():
+            if name in self.cost_summaries:
+                summary = self.cost_summaries[name]
+                rows = summary[summary["multiplier"] != 0]
+                index = pd.MultiIndex.from_frame(rows[["behavior", "layer", "multiplier"]])
+                columns.append(pd.Series(estimates(rows, shown_column(rows, measure)), index, name=label))
+        return pd.concat(columns, axis=1).fillna("").reset_index() if columns else pd.DataFrame()
+
+    def each(self, name: str) -> Iterator[tuple[Any, pd.DataFrame]]:
+        """Each behavior with its rows of a table; none if the table is not in the study."""
+        if name in self.tables:
+            yield from self.tables[name].groupby("behavior", sort=False)
+
+    def price(self, behavior: str, multiplier: float) -> list[str]:
+        """What a behavior's vector costs at the nearest multiplier of that sign at which it was measured, in words."""
+        own = self.costs[self.costs["behavior"] == behavior] if len(self.costs) else self.costs
+        if own.empty or multiplier == 0:
+            return []
+        at = nearest(own["multiplier"], multiplier)
+        row = own[own["multiplier"] == at].iloc[0]
+        texts = [_with_unit(label, row[label]) for label in _COSTS if label in own and row[label]]
+        return [f"multiplier {factor(at, '+g')}", *texts] if texts else []
+
+
+def nearest(multipliers: Iterable[float], wanted: float) -> float:
+    """The nearest multiplier of the same sign, else the nearest one."""
+    return min(multipliers, key=lambda one: (np.sign(one) != np.sign(wanted), abs(one - wanted)))
+
+
+def _with_unit(label: str, estimate: str) -> str:
+    """An estimate between its name and its unit, from a label such as ``"loss (nats)"``."""
+    name, _, unit = label.removesuffix(")").partition(" (")
+    return f"{name} {estimate} {unit.removeprefix('KL, ')}".strip()
