@@ -46,13 +46,13 @@ def browser() -> Iterator[Any]:
 class Opened:
     """A page, and what it complained of or asked the network for."""
 
-    def __init__(self, browser: Any, path: Path, window: dict[str, int]) -> None:
+    def __init__(self, browser: Any, path: Path, window: dict[str, int], fragment: str = "") -> None:
         self.page = browser.new_page(viewport=window)
         self.told: list[str] = []
         self.page.on("console", lambda message: self.told.append(message.text))
         self.page.on("pageerror", lambda error: self.told.append(str(error)))
         self.page.on("request", lambda request: self.told.append(request.url) if "file:" not in request.url else None)
-        self.page.goto(path.as_uri())
+        self.page.goto(path.as_uri() + fragment)
 
     def drawn(self) -> Any:
         self.page.wait_for_function(DRAWN, timeout=60_000)
@@ -188,9 +188,7 @@ def test_a_cell_leads_to_what_is_known_of_it_and_the_address_leads_there_again(o
     assert other["chosen"] == other["mark"] == ["3", "0"]
     assert page.evaluate("location.hash") == f"#{OPTIMISM}=1_-1&{OTHER}=3_0"
 
-    anew = Opened(browser, study, page.viewport_size)
-    anew.page.goto(page.url)
-    anew.page.reload()
+    anew = Opened(browser, study, page.viewport_size, page.evaluate("location.hash"))
     anew.drawn().wait_for_timeout(200)
     assert [state_of(anew.page, name)["chosen"] for name in (OPTIMISM, OTHER)] == [["1", "-1"], ["3", "0"]]
     assert {**state_of(anew.page, OPTIMISM), "drawn": ""} == {**then, "drawn": ""}
@@ -207,9 +205,7 @@ def test_a_cell_leads_to_what_is_known_of_it_and_the_address_leads_there_again(o
 
 @pytest.mark.parametrize("address", ["#findings", f"#{OPTIMISM}=9_9", f"#{OPTIMISM}=constructor_x", "#%zz=1_2", "#=&&"])
 def test_an_address_of_no_cell_opens_the_page_as_it_is(browser, study, address):
-    opened = Opened(browser, study, DESK)
-    opened.page.goto(study.as_uri() + address)
-    opened.page.reload()
+    opened = Opened(browser, study, DESK, address)
     assert state_of(opened.drawn(), OPTIMISM)["chosen"] == ["3", "2"]
     assert opened.told == []
     opened.page.close()
