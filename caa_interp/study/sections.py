@@ -344,7 +344,7 @@ def safety_audits(results: Results) -> list[Section]:
     caption = "Intervals are bootstrap intervals over pairs or requests, each by itself; those of answers are Wilson's."
     sections = [Section("Safety audit", text)]
     for behavior, table in results.each("safety_audit"):
-        sections.append(Section(behavior, "", plot_safety_audit(table), caption=caption, level=3))
+        sections.append(Section(behavior, "", plot_safety_audit(table), caption=caption, level=3, data=table))
     return sections if sections[1:] else []
 
 
@@ -358,5 +358,5 @@ def conversations(results: Results) -> list[Section]:
     sections = [Section("Over the turns of a conversation", text)]
     for behavior, table in results.each("persistence"):
         summary = summarize_persistence(table, seed=results.seed)
-        sections.append(Section(behavior, "", plot_persistence(summary), caption=caption, level=3))
+        sections.append(Section(behavior, "", plot_persistence(summary), caption=caption, level=3, data=summary))
     return sections if sections[1:] else []
