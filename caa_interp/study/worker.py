@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import io
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import torch
 
 from caa_interp.files import files_digest
@@ -135,5 +135,9 @@ def _peak_memory() -> int:
     """Most bytes that this process has held so far: on the GPU if it used one, else in main memory."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return int(torch.cuda.max_memory_allocated())
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(most if sys.platform == "darwin" else most * 1024)

@@ -1,5 +1,6 @@
 """Public names, what importing them costs, and the family of exceptions."""
 
+import ast
 import subprocess
 import sys
 from importlib import import_module
@@ -115,3 +116,13 @@ def test_a_warning_points_to_the_line_that_called_the_package(tiny_llama, pairs)
 
 def test_the_version_is_that_of_the_distribution():
     assert caa.__version__ == version("caa-interp")
+
+
+def test_what_only_some_systems_have_is_imported_where_it_is_used():
+    """Windows has no ``resource``, so no module of the package may need it to be imported."""
+    elsewhere = {"resource", "fcntl", "termios", "pwd", "grp", "msvcrt", "winreg"}
+    for path in sorted(Path(caa.__file__).parent.rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            assert not elsewhere & set(names), path
