@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
-from caa_interp.evaluation.summary import by_series, quantity, shown_column, summarized
+from caa_interp.evaluation.summary import by_series, item_slopes, quantity, shown_column, steerability, summarized
+from caa_interp.evaluation.verdicts import verdicts
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import band, line, mark_zero, panels, shape
+from caa_interp.plotting.grid import CONTROLS, control_bands, line, mark_zero, panels, shape
 from caa_interp.plotting.theme import Measure
 
-# Kinds of controls, see caa_interp.evaluation.controls.
-CONTROLS = ("random", "orthogonal", "shuffled", "other")
-# Distinct without color: plain, dotted, hatched, crossed; by their edges where a band is too narrow for that.
-_FILLS, _EDGES = ("", ".", "/", "x"), ("solid", "dot", "dash", "dashdot")
-_ENTRY = 21
+if TYPE_CHECKING:
+    from caa_interp.behaviors.pairs import ContrastPair
+
+_ENTRY = 21  # pixels of a line of the legend
 
 
 def plot_dose_response(
@@ -26,8 +27,9 @@ def plot_dose_response(
     layer: int | None = None,
     measure: Measure = "logit_difference",
     control: str | Sequence[str] = CONTROLS,
+    pairs: Sequence[ContrastPair] | None = None,
 ) -> go.Figure:
-    """Mean score over the multiplier at one layer, with intervals, beside controls.
+    """Mean score over the multiplier at one layer, with intervals, beside controls and every single pair.
 
     Where the table holds multiplier 0 or unsteered rows, the change from these is shown, paired over items.
     Conditions of several interventions, with no single multiplier, are left out.
@@ -35,13 +37,23 @@ def plot_dose_response(
     Parameters
     ----------
     table
-        Result of :func:`caa_interp.sweep` or :func:`caa_interp.summarize`.
+        Result of :func:`caa_interp.sweep` or :func:`caa_interp.summarize`. A summary has no single pairs, so that
+        their lines, the slopes and the verdicts are missing.
     layer
         Layer to show; needed if the table holds several.
     measure
         ``"logit_difference"`` (nats) or ``"p_positive"`` (0 to 1).
     control
         Kinds of control (column ``kind``), each drawn as one gray band from the lowest mean to the highest.
+    pairs
+        The pairs that were scored, in the order of the table's ``item``: hover over a pair's line to read it.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        One line per vector, and a thin one for every pair if there is one vector. Below the title stands each
+        vector's slope with its interval (:func:`caa_interp.steerability`) and its verdict
+        (:func:`caa_interp.evaluation.verdicts`).
     """
     summary = _responses(table, measure, "caa_interp.sweep")
     if "behavior" in summary and summary["behavior"].nunique() > 1:
@@ -49,16 +61,36 @@ def plot_dose_response(
         raise InputError(f"table: it holds behaviors {names}; give the rows of one, or use plot_dose_responses.")
     layer = theme.one_layer(summary["layer"], layer)
     rows = summary[summary["layer"] == layer]
-    subtitle = f"layer {layer}, mean over {theme.counts(rows['n'])} pairs, {theme.interval(rows)}"
-    fig = theme.figure("Response to the multiplier", subtitle, showlegend=True, legend=theme.LEGEND_BELOW)
-    fig.add_traces(_traces(rows, measure, control))
+    kinds = [control] if isinstance(control, str) else list(control)
+    items = _of_items(table)
+    items = items[items["layer"] == layer]
+    said = _said(items, quantity(rows, "logit_difference")[1])
+    notes = [
+        f"layer {layer}, mean over {theme.counts(rows['n'])} pairs, {theme.interval(rows)}",
+        *(f"{theme.escape(name)}: slope {slope}; {verdict}" for (_, name), (slope, verdict) in said.items()),
+    ]
+    fig = theme.figure(
+        "Response to the multiplier",
+        theme.SUBTITLE_LINE.join(notes),
+        showlegend=True,
+        legend=theme.LEGEND_BELOW,
+        margin={"t": 78 + 18 * len(said)},
+    )
+    own = items[~items["kind"].isin(kinds)] if len(items) else items
+    if len(own) and own["vector"].nunique() == 1:
+        fig.add_trace(_each_pair(own, measure, shown_column(rows, measure), pairs))
+    fig.add_traces(_traces(rows, measure, kinds))
     fig.update_xaxes(title={"text": theme.MULTIPLIER, "font": {"size": 14}})
     fig.update_yaxes(title={"text": _axis_title(rows, measure), "font": {"size": 14}})
-    return fig.update_layout(height=430 + _ENTRY * len(fig.data))
+    return fig.update_layout(height=430 + 18 * len(said) + _ENTRY * len(fig.data))
 
 
 def plot_dose_responses(
-    table: pd.DataFrame, *, measure: Measure = "logit_difference", control: str | Sequence[str] = CONTROLS
+    table: pd.DataFrame,
+    *,
+    measure: Measure = "logit_difference",
+    control: str | Sequence[str] = CONTROLS,
+    effects: pd.DataFrame | None = None,
 ) -> go.Figure:
     """Response to the multiplier of every behavior, one panel each on common axes, as in :func:`plot_dose_response`.
 
@@ -68,30 +100,35 @@ def plot_dose_responses(
         Result of :func:`caa_interp.dose_response`, or :func:`caa_interp.summarize` of it.
     measure, control
         As in :func:`plot_dose_response`.
+    effects
+        Result of :func:`caa_interp.steerability` of the same table, for the slope and verdict above each panel;
+        default: computed here, unless the table is a summary.
     """
     summary = _responses(table, measure, "caa_interp.dose_response", "behavior")
     rows = {str(name): own for name, own in summary.groupby("behavior", sort=False)}
     several = [name for name, own in rows.items() if own["layer"].nunique() > 1]
     if several:
         raise InputError(f"table: it holds several layers of {several}; give the rows of one layer for each behavior.")
-    kinds = [control] if isinstance(control, str) else control
+    kinds = [control] if isinstance(control, str) else list(control)
+    said = _said(_of_items(table) if effects is None else effects, "")
     n_rows, n_bands = shape(len(rows))[0], summary.loc[summary["kind"].isin(kinds), "kind"].nunique()
+    slopes = f"; slope in {quantity(summary, 'logit_difference')[1]} per multiplier" if said else ""
     fig = theme.figure(
         "Response to the multiplier",
-        f"mean over {theme.counts(summary['n'])} held-out pairs of each behavior, {theme.interval(summary)}",
-        height=180 + 215 * n_rows + _ENTRY * n_bands,
-        margin={"l": 100, "r": 16, "t": 110, "b": 75 + _ENTRY * n_bands},
+        f"mean over {theme.counts(summary['n'])} held-out pairs of each behavior, {theme.interval(summary)}{slopes}",
+        height=180 + 225 * n_rows + _ENTRY * n_bands,
+        margin={"l": 100, "r": 16, "t": 130, "b": 75 + _ENTRY * n_bands},
         legend=theme.LEGEND_BELOW,
     )
     places = panels(
         fig,
-        [f"{theme.escape(name)}<br><sup>layer {own['layer'].iloc[0]:g}</sup>" for name, own in rows.items()],
+        [_title(name, own, said) for name, own in rows.items()],
         x_title=theme.MULTIPLIER,
         y_title=_axis_title(summary, measure),
         shared_xaxes="all",
         shared_yaxes="all",
         horizontal_spacing=0.02,
-        vertical_spacing=0.26 / n_rows,
+        vertical_spacing=0.3 / n_rows,
     )
     named: set[str] = set()
     for place, (behavior, own) in zip(places, rows.items(), strict=True):
@@ -110,42 +147,78 @@ def _responses(table: pd.DataFrame, measure: str, source: str, *columns: str) ->
     return pd.concat(by_series(summarized(table, measure)))
 
 
+def _of_items(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a table of items, as far as they make a slope; none of a summary."""
+    series = by_series(table) if "item" in table else []
+    return pd.concat([rows for rows in series if rows["multiplier"].nunique() > 1] or [table.iloc[:0]])
+
+
+def _said(rows: pd.DataFrame, unit: str) -> dict[tuple[str, str], tuple[str, str]]:
+    """Slope and verdict of every vector, in words, by its behavior (empty if there is none) and name."""
+    if rows.empty:
+        return {}
+    found = verdicts(rows if "slope_low" in rows else steerability(rows))
+    slopes = (f"{one} {unit} per multiplier" if unit else one for one in theme.intervals(found, "slope"))
+    keys = zip(found.get("behavior", [""] * len(found)), found["vector"], strict=True)
+    return dict(zip(keys, zip(slopes, found["verdict"], strict=True), strict=True))
+
+
+def _title(behavior: str, rows: pd.DataFrame, said: Mapping[tuple[str, str], tuple[str, str]]) -> str:
+    """Title of a panel: the behavior and its layer; where it has one vector, its verdict and slope."""
+    found = [words for (name, _), words in said.items() if name == behavior]
+    notes = [f"layer {rows['layer'].iloc[0]:g}"]
+    if len(found) == 1:
+        slope, verdict = found[0]
+        notes = [f"{notes[0]}: {verdict}", slope]
+    return "<br>".join([theme.escape(behavior), *map(theme.small, notes)])
+
+
+def _each_pair(rows: pd.DataFrame, measure: str, shown: str, pairs: Sequence[ContrastPair] | None) -> go.Scatter:
+    """A thin line for every pair of a vector: its score at every multiplier, over its letter orders."""
+    orders = ["order"] if "order" in rows else []
+    wide = rows.set_index(["item", *orders, "multiplier"])[measure].unstack()
+    wide = (wide if shown == measure else wide.sub(wide[0.0], axis=0)).groupby(level="item").mean()
+    if pairs is not None and len(pairs) <= wide.index.max():
+        raise InputError(
+            f"pairs: {len(pairs)} pairs, but the table has an item {wide.index.max()}. Give all that were scored."
+        )
+    slope_of = item_slopes(rows).set_index("item")["slope"]
+    unit = quantity(rows, "logit_difference")[1]
+    points: list[tuple[float | None, float | None, str]] = []
+    for (item, values), slope in zip(wide.iterrows(), theme.numbers(slope_of.reindex(wide.index)), strict=True):
+        text = f"pair {item}: slope {slope or 'unknown'} {unit} per multiplier"
+        if pairs is not None:
+            text = "<br>".join([text, *theme.pair_text(pairs[int(str(item))])])
+        points += [*((x, y, text) for x, y in values.items()), (None, None, text)]
+    x, y, texts = zip(*points, strict=True)
+    return go.Scatter(
+        {
+            "x": x,
+            "y": y,
+            "mode": "lines",
+            "line": {"color": theme.faded(theme.NEUTRAL, 0.45), "width": 0.75},
+            "customdata": texts,
+            "hovertemplate": "%{customdata}<extra></extra>",
+            "name": f"each of {len(wide)} pairs",
+        }
+    )
+
+
 def _traces(
-    rows: pd.DataFrame, measure: str, control: str | Sequence[str], among: pd.DataFrame | None = None
+    rows: pd.DataFrame, measure: str, kinds: Sequence[str], among: pd.DataFrame | None = None
 ) -> list[go.Scatter]:
-    """A band for the controls of each kind, and a line for each other vector, in their looks ``among`` all."""
-    kinds = [control] if isinstance(control, str) else list(control)
+    """A band for the controls of each kind, and a solid line for each other vector, in their looks ``among`` all."""
     among = rows if among is None else among
     shown = shown_column(rows, measure)
     is_control, is_any = rows["kind"].isin(kinds), among["kind"].isin(kinds)
     per_behavior = among[is_any].groupby([*({"behavior"} & set(among)), "kind"])["vector"].nunique()
-    most = per_behavior.groupby("kind").max()
+    most = per_behavior.groupby("kind").max().to_dict()
     looks = theme.styles([*among.get("behavior", ()), *among.loc[~is_any, "vector"]])
-    bands = [
-        _band(own, shown, place, f"{most[kind]} {theme.escape(kind)} vector{'' if most[kind] == 1 else 's'}")
-        for place, kind in enumerate(kinds)
-        if len(own := rows[rows["kind"] == kind])
-    ]
+    bands = control_bands(rows, "multiplier", shown, kinds, most)
     vectors = rows[~is_control].groupby("vector", sort=False)
-    return bands + [line(own, "multiplier", shown, looks[str(name)], str(name)) for name, own in vectors]
-
-
-def _band(rows: pd.DataFrame, shown: str, place: int, name: str) -> go.Scatter:
-    """One gray band from the lowest to the highest mean of the controls of one kind."""
-    ends = rows.groupby("multiplier")[shown].agg(["min", "max"])
-    fill, edge = _FILLS[place % len(_FILLS)], _EDGES[place % len(_EDGES)]
-    # A hatched band is clear between its marks, so that bands that overlap can both be seen.
-    pattern = {"shape": fill, "fgcolor": theme.NEUTRAL, "bgcolor": "rgba(0,0,0,0)", "size": 5, "solidity": 0.25}
-    return band(
-        ends.index,
-        ends["min"],
-        ends["max"],
-        theme.faded(theme.NEUTRAL, 0.3),
-        fillpattern=pattern if fill else None,
-        line={"width": 1, "color": theme.faded(theme.NEUTRAL, 0.8), "dash": edge},
-        name=f"{name} of the same norm",
-        showlegend=True,
-    )
+    return bands + [
+        line(own, "multiplier", shown, looks[str(name)]._replace(dash="solid"), str(name)) for name, own in vectors
+    ]
 
 
 def _axis_title(summary: pd.DataFrame, measure: str) -> str:

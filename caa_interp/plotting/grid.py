@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +13,10 @@ import plotly.graph_objects as go
 from caa_interp.plotting import theme
 
 Place = dict[str, int]
+# Kinds of controls, see caa_interp.evaluation.controls.
+CONTROLS = ("random", "orthogonal", "shuffled", "other")
+# Distinct without color: plain, dotted, hatched, crossed; by their edges where a band is too narrow for that.
+_FILLS, _EDGES = ("", ".", "/", "x"), ("solid", "dot", "dash", "dashdot")
 _MOST_TICKS = 16
 # Lines stand side by side, so that intervals do not cover one another: this far apart, and all of them over at most
 # this much, as shares of the way from one multiplier to the next.
@@ -94,6 +98,41 @@ def control_band(x: Iterable[float], low: Iterable[float], high: Iterable[float]
     """Range of controls, in gray; a single control is a line."""
     color = theme.faded(theme.NEUTRAL, 0.3)
     return band(x, low, high, color, line={"width": 2, "color": color})
+
+
+def control_bands(
+    rows: pd.DataFrame, along: str, mean: str, kinds: Sequence[str] = CONTROLS, most: Mapping[str, int] | None = None
+) -> list[go.Scatter]:
+    """A gray band for the controls of each kind, from the lowest mean to the highest at each place ``along``.
+
+    The legend says how many there are, or, where panels share it, the ``most`` in any of them.
+    """
+    bands = []
+    for place, kind in enumerate(kinds):
+        own = rows[rows["kind"] == kind]
+        if own[mean].isna().all():
+            continue
+        n = (most or {}).get(kind, own["vector"].nunique())
+        ends = own.groupby(along)[mean].agg(["min", "max"])
+        fill, edge = _FILLS[place % len(_FILLS)], _EDGES[place % len(_EDGES)]
+        # A hatched band is clear between its marks, so that bands that overlap can both be seen.
+        pattern = {"shape": fill, "fgcolor": theme.NEUTRAL, "bgcolor": "rgba(0,0,0,0)", "size": 5, "solidity": 0.25}
+        bands.append(
+            band(
+                ends.index,
+                ends["min"],
+                ends["max"],
+                theme.faded(theme.NEUTRAL, 0.3),
+                fillpattern=pattern if fill else None,
+                line={"width": 1, "color": theme.faded(theme.NEUTRAL, 0.8), "dash": edge},
+                name=f"{n} {theme.escape(kind)} vector{'' if n == 1 else 's'} of the same norm",
+                showlegend=True,
+                hoverinfo=None,
+                hoveron="points",
+                hovertemplate=f"{along} %{{x}}: lowest or highest mean of the controls %{{y}}<extra></extra>",
+            )
+        )
+    return bands
 
 
 def marks(rows: pd.DataFrame, mean: str, y: Iterable[float], names: str, **options: Any) -> go.Scatter:

@@ -56,10 +56,7 @@ def plot_influence(
         margin={"b": 84 + 19 * len(outer)},
         showlegend=False,
     )
-    hover = [
-        f"{rank}. {theme.escape(question)}<br>+ {theme.escape(positive)}<br>\N{MINUS SIGN} {theme.escape(negative)}"
-        for rank, question, positive, negative in zip(rows["rank"], *(rows[name] for name in _TEXTS), strict=True)
-    ]
+    hover = [f"{row.rank}. {'<br>'.join(theme.pair_text(row))}" for row in rows.itertuples()]
     fig.add_scatter(
         x=rows["projection"],
         y=rows["angle"],

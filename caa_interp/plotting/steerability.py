@@ -79,10 +79,10 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
         fig.add_scatter(
             x=ticks["slope"],
             y=ticks["row"].map(place_of),
-            customdata=ticks["vector"].map(theme.escape),
+            customdata=list(zip(ticks["vector"].map(theme.escape), theme.numbers(ticks["slope"]), strict=True)),
             mode="markers",
             marker={"symbol": "line-ns", "size": 15, "line": {"color": theme.faded(theme.NEUTRAL, 0.55), "width": 1.5}},
-            hovertemplate="%{customdata}: %{x:.4f}<extra></extra>",
+            hovertemplate=f"%{{customdata[0]}}: %{{customdata[1]}} {unit} per multiplier<extra></extra>",
             **place,
         )
         heights = own["row"].map(place_of)
@@ -92,7 +92,7 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
                 x=1.02,
                 y=height,
                 xref="x domain",
-                text=f"{verdict}<br><span style='font-size:10px'>{100 * share:.0f} % opposite, n = {n}</span>",
+                text=f"{verdict}<br>{theme.small(f'{100 * share:.0f} % opposite, n = {n}')}",
                 showarrow=False,
                 xanchor="left",
                 align="left",

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape as escape_html
-from typing import Literal, NamedTuple
+from textwrap import wrap
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError, check_choice as check_choice, check_table as check_table
-from caa_interp.statistics import interval_text
+from caa_interp.statistics import interval_text, number_text
 
 Measure = Literal["logit_difference", "p_positive"]
 
@@ -47,6 +48,9 @@ DIVERGING = [[0.0, "#B34700"], [0.25, "#F0A36B"], [0.5, "#F7F7F5"], [0.75, "#6FB
 # For magnitudes: from light to dark without a turn, so that a print in gray keeps the order.
 SEQUENTIAL = [[0.0, "#F7F7F5"], [0.25, "#C6DDEE"], [0.5, "#6FB1DB"], [0.75, "#1F7DB8"], [1.0, "#053659"]]
 
+# The smallest letters, in pixels: 6.3 points in print, see caa_interp.plotting.export.
+SMALLEST = 11
+_ACROSS = 70  # letters of a line of hover text
 # Between two lines of a subtitle.
 SUBTITLE_LINE = "</sup><br><sup style='color:#52606d'>"
 MONOSPACE = "'DejaVu Sans Mono', Menlo, Consolas, monospace"
@@ -130,7 +134,18 @@ def error_bars(rows: pd.DataFrame, name: str) -> dict[str, object]:
 
 def intervals(rows: pd.DataFrame, name: str) -> list[str]:
     """Each row's mean and interval as the hover text has it."""
-    return [interval_text(*row) for row in zip(*(rows[f"{name}{end}"] for end in ("", "_low", "_high")), strict=True)]
+    ends = (rows[f"{name}{end}"] for end in ("", "_low", "_high"))
+    return [with_minus(interval_text(*row)) for row in zip(*ends, strict=True)]
+
+
+def numbers(values: Iterable[float], form: str = "+.3f") -> list[str]:
+    """Numbers as the hover text has them: Plotly's own formats write a hyphen for a minus sign."""
+    return [with_minus(number_text(value, form)) for value in values]
+
+
+def with_minus(text: str) -> str:
+    """Text of numbers whose hyphens are minus signs."""
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def interval(table: pd.DataFrame) -> str:
@@ -165,7 +180,12 @@ def controls(rows: pd.DataFrame) -> str:
 
 def factor(multiplier: float, form: str = "g") -> str:
     """A multiplier as text, with a minus sign."""
-    return format(multiplier, form if multiplier else "g").replace("-", "\N{MINUS SIGN}")
+    return with_minus(format(multiplier, form if multiplier else "g"))
+
+
+def small(text: str) -> str:
+    """Markup of text in the smallest letters that can be read in print."""
+    return f"<span style='font-size:{SMALLEST}px'>{text}</span>"
 
 
 def with_unit(name: str, unit: str) -> str:
@@ -196,6 +216,12 @@ def scale_bar(title: str) -> dict[str, object]:
 def escape(text: object) -> str:
     """Text as Plotly must be given it to show it as it is: no markup (``<b>``), no formula between dollar signs."""
     return escape_html(str(text), quote=False).replace("$", "&#36;")
+
+
+def pair_text(pair: Any) -> list[str]:
+    """Lines of hover text for a pair's question and both answers (attributes or columns of these names)."""
+    marked = (("", pair.question), ("+ ", pair.positive), ("\N{MINUS SIGN} ", pair.negative))
+    return [mark + "<br>".join(map(escape, wrap(" ".join(text.split()), _ACROSS))) for mark, text in marked]
 
 
 def check_once(table: pd.DataFrame, key: Sequence[str], source: str) -> None:

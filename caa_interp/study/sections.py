@@ -104,7 +104,8 @@ def _response(results: Results) -> list[Section]:
     )
     summary = results.responses
     shown: dict[str, Any] = {"finding": largest_change(summary[summary["kind"] == "vector"]), "data": summary}
-    return [Section("Response to the multiplier", text, plot_dose_responses(summary), caption=caption, **shown)]
+    figure = plot_dose_responses(summary, effects=results.tables["effects"])
+    return [Section("Response to the multiplier", text, figure, caption=caption, **shown)]
 
 
 def _layer_choice(results: Results) -> list[Section]:

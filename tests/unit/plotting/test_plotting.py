@@ -1,5 +1,7 @@
 """Figures show the numbers of their tables, their units, n and intervals; nothing more."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -140,7 +142,7 @@ def test_dose_response_shows_the_change_at_its_layer_with_its_interval():
     table["logit_difference"] += table["item"] * table["multiplier"]
     summary = caa.summarize(table)
     rows = summary[summary["layer"] == 2]
-    (line,) = caa.plot_dose_response(table, layer=2).data
+    line = trace(caa.plot_dose_response(table, layer=2), "sycophancy")
     assert list(line.x) == list(MULTIPLIERS)
     np.testing.assert_allclose(line.y, [-4, 0, 8], atol=1e-12)
     np.testing.assert_allclose(line.y + line.error_y.array, rows["logit_difference_change_high"])
@@ -153,14 +155,15 @@ def test_dose_response_shows_the_change_at_its_layer_with_its_interval():
 
 def test_dose_response_takes_a_sweep_or_its_summary():
     table = sweep_table()
-    one, other = caa.plot_dose_response(table, layer=2), caa.plot_dose_response(caa.summarize(table), layer=2)
-    assert one == other
+    of_items, *one = caa.plot_dose_response(table, layer=2).data
+    assert of_items.name == "each of 3 pairs"
+    assert one == list(caa.plot_dose_response(caa.summarize(table), layer=2).data)
     assert caa.plot_sweep(table).to_dict() == caa.plot_sweep(caa.summarize(table)).to_dict()
 
 
 def test_without_multiplier_0_the_score_itself_is_shown():
     fig = caa.plot_dose_response(sweep_table(layers=(2,), multipliers=(-1.0, 2.0)))
-    np.testing.assert_allclose(fig.data[0].y, [0.5 - 2, 0.5 + 4], atol=1e-12)
+    np.testing.assert_allclose(trace(fig, "sycophancy").y, [0.5 - 2, 0.5 + 4], atol=1e-12)
     assert titles(fig)[2] == "log-odds of the positive letter<br>(nats)"
 
 
@@ -184,8 +187,8 @@ def test_controls_are_one_band_from_the_lowest_to_the_highest():
     slopes = {"refusal": 5, "random 0": 0.5, "random 1": -0.5, "random 2": 0.1}
     table = sweep_table(slopes, layers=(3,), slope=lambda name, _: slopes[name])
     fig = caa.plot_dose_response(table)
-    assert [one.name for one in fig.data] == ["3 random vectors of the same norm", "refusal"]
-    band = fig.data[0]
+    assert [one.name for one in fig.data] == ["each of 3 pairs", "3 random vectors of the same norm", "refusal"]
+    band = fig.data[1]
     assert band.fill == "toself"
     assert list(band.x) == [-1, 0, 2, 2, 0, -1]
     np.testing.assert_allclose(band.y, [0.5, 0, 1.0, -1.0, 0, -0.5], atol=1e-12)
@@ -207,7 +210,7 @@ def test_a_missing_value_is_a_gap_in_the_line():
 
 
 def test_one_item_has_no_interval_of_width_0():
-    (line,) = caa.plot_dose_response(sweep_table(layers=(2,), n=1)).data
+    line = trace(caa.plot_dose_response(sweep_table(layers=(2,), n=1)), "sycophancy")
     assert np.isnan(line.error_y.array).all()
     assert np.isnan(line.error_y.arrayminus).all()
 
@@ -252,24 +255,72 @@ def test_figures_of_one_item_say_that_it_gives_no_interval(draw, n):
     assert bars or bands or all(("(" in one.text[0][0]) == (n == 1) for one in maps)
 
 
-def test_vectors_differ_in_symbol_and_dash_beside_color():
+def test_vectors_are_solid_lines_that_differ_in_symbol_beside_color():
     fig = caa.plot_dose_response(sweep_table(("refusal", "optimism", "mine"), layers=(2,)))
-    for field in ("line.color", "line.dash", "marker.symbol"):
+    for field in ("line.color", "marker.symbol"):
         assert len({one[field] for one in fig.data}) == 3
     refusal = trace(fig, "refusal")
-    assert (refusal.line.color, refusal.marker.symbol, refusal.line.dash) == BEHAVIOR_STYLES["refusal"]
+    assert (refusal.line.color, refusal.marker.symbol) == BEHAVIOR_STYLES["refusal"][:2]
+    assert {one.line.dash for one in fig.data} == {"solid"}
+
+
+def test_every_pair_is_a_thin_line_with_its_texts_and_slope():
+    table = sweep_table(layers=(2,))
+    table["logit_difference"] += table["item"] * table["multiplier"]
+    pairs = [caa.ContrastPair(f"<q{item}>", f"yes {item}", f"no {item}") for item in range(3)]
+    lines = caa.plot_dose_response(table, pairs=pairs).data[0]
+    drawn = list(zip(lines.x, lines.y, lines.customdata, strict=True))
+    assert [x for x, *_ in drawn] == [-1, 0, 2, None] * 3
+    np.testing.assert_allclose([y for _, y, _ in drawn if y is not None], [-2, 0, 4, -3, 0, 6, -4, 0, 8], atol=1e-12)
+    assert drawn[4][2] == "pair 1: slope +3.000 nats per multiplier<br>&lt;q1&gt;<br>+ yes 1<br>\N{MINUS SIGN} no 1"
+    with pytest.raises(caa.InputError, match=r"pairs: 2 pairs, but the table has an item 2. Give all that were scored"):
+        caa.plot_dose_response(table, pairs=pairs[:2])
+
+
+def test_pairs_without_a_common_vector_are_not_drawn():
+    fig = caa.plot_dose_response(sweep_table(("refusal", "mine"), layers=(2,)))
+    assert [one.name for one in fig.data] == ["refusal", "mine"]
+
+
+def test_slopes_intervals_and_verdicts_stand_in_the_title():
+    slopes = {"refusal": -5, "random 0": 0.5}
+    table = sweep_table(slopes, layers=(3,), slope=lambda name, _: slopes[name])
+    title = caa.plot_dose_response(table).layout.title.text
+    minus = "\N{MINUS SIGN}5.000"
+    assert f"refusal: slope {minus} ({minus} to {minus}) nats per multiplier; opposite" in title
+    assert "slope" not in caa.plot_dose_response(caa.summarize(table)).layout.title.text
+
+
+@pytest.mark.parametrize("given", ["items", "effects", "neither"])
+def test_slopes_and_verdicts_stand_above_their_panels(given):
+    slopes = {"refusal": 5, "optimism": -0.1, "random 0": 0.5}
+    parts = [
+        sweep_table((name, "random 0"), layers=(3,), slope=lambda one, _: slopes[one]).assign(behavior=name)
+        for name in ("refusal", "optimism")
+    ]
+    table = pd.concat(parts)
+    effects = caa.steerability(table) if given == "effects" else None
+    fig = caa.plot_dose_responses(table if given == "items" else caa.summarize(table), effects=effects)
+    texts = [re.sub("<(?!br)[^>]*>", "", note.text) for note in fig.layout.annotations[:2]]
+    if given == "neither":
+        assert texts == ["refusal<br>layer 3", "optimism<br>layer 3"]
+    else:
+        assert texts[0] == "refusal<br>layer 3: steers<br>+5.000 (+5.000 to +5.000)"
+        assert texts[1].startswith("optimism<br>layer 3: within controls<br>\N{MINUS SIGN}0.100")
 
 
 def test_names_are_shown_as_they_are():
     table = sweep_table(("<b>bold", "&"), layers=(2,))
     table["kind"] = table["vector"].map({"<b>bold": "vector", "&": "random &"})
     assert caa.plot_sweep(table).layout.title.text.startswith("&lt;b&gt;bold: effect")
-    names = [one.name for one in caa.plot_dose_response(table, control="random &").data]
+    names = [one.name for one in caa.plot_dose_response(caa.summarize(table), control="random &").data]
     assert names == ["1 random &amp; vector of the same norm", "&lt;b&gt;bold"]
 
 
 def test_the_legend_of_a_dose_response_has_room_below():
-    few, many = (caa.plot_dose_response(sweep_table(map(str, range(n)), layers=(2,)), control="x") for n in (1, 8))
+    few, many = (
+        caa.plot_dose_response(caa.summarize(sweep_table(map(str, range(n)), layers=(2,))), control="x") for n in (1, 8)
+    )
     assert few.layout.legend.yref == "container"
     assert many.layout.height - few.layout.height == 7 * 21
 
