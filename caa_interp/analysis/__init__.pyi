@@ -19,6 +19,7 @@ from .projection import (
 )
 from .pulses import position_map as position_map
 from .reliability import reliability as reliability
+from .separation import separation as separation
 from .similarity import cosine_similarity as cosine_similarity
 from .tokens import token_similarity as token_similarity
 from .transfer import transfer as transfer

@@ -13,6 +13,7 @@ from .export import save_figure as save_figure
 from .frontier import plot_frontier as plot_frontier
 from .influence import plot_influence as plot_influence
 from .interference import plot_interference as plot_interference
+from .layer_profile import plot_layer_profile as plot_layer_profile
 from .lens import (
     plot_logit_lens as plot_logit_lens,
     plot_steered_lens as plot_steered_lens,
@@ -28,6 +29,7 @@ from .pulses import plot_position_map as plot_position_map
 from .reliability import plot_reliability as plot_reliability
 from .reproduction import plot_layer_sweeps as plot_layer_sweeps
 from .scores import plot_scores as plot_scores
+from .separation import plot_separation as plot_separation
 from .side_effects import plot_side_effects as plot_side_effects
 from .similarity import plot_cosine_similarity as plot_cosine_similarity
 from .steerability import plot_steerability as plot_steerability

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -184,7 +184,7 @@ def _each_pair(rows: pd.DataFrame, measure: str, shown: str, pairs: Sequence[Con
         )
     slope_of = item_slopes(rows).set_index("item")["slope"]
     unit = quantity(rows, "logit_difference")[1]
-    points: list[tuple[float | None, float | None, str]] = []
+    points: list[tuple[Any, Any, str]] = []
     for (item, values), slope in zip(wide.iterrows(), theme.numbers(slope_of.reindex(wide.index)), strict=True):
         text = f"pair {item}: slope {slope or 'unknown'} {unit} per multiplier"
         if pairs is not None:

@@ -176,11 +176,28 @@ def _laid_out(fig: go.Figure, inches: float) -> go.Figure:
     added = round(1.3 * size) * (wrapped.count("<br>") - text.count("<br>"))
     margin = copy.layout.margin.t if copy.layout.margin.t is not None else (template.margin.t or 100)
     copy.update_layout(width=width, height=height + added, margin_t=margin + added, autosize=False)
+    legend = copy.layout.legend
+    if legend.yref == "container" and copy.layout.margin.b is not None:
+        names = [one.name for one in copy.data if one.name and one.showlegend is not False]
+        letters = legend.font.size or template.font.size or 14
+        # What the legend takes beyond the room that it was given, at the width for which figures are made.
+        lines = [_legend_lines(names, at, letters) for at in (width, round(COLUMN_INCHES[2] * PX_PER_INCH))]
+        below = round(1.5 * letters) * max(0, lines[0] - lines[1])
+        copy.update_layout(height=copy.layout.height + below, margin_b=copy.layout.margin.b + below)
     if text:
         left = {"xref": "container", "x": edge / width, "xanchor": "left"}
-        top = {"yref": "container", "y": 1 - edge / height, "yanchor": "top", "pad": {"t": size}}
+        top = {"yref": "container", "y": 1 - edge / copy.layout.height, "yanchor": "top", "pad": {"t": size}}
         copy.update_layout(title={"text": wrapped, **left, **top})
     return copy
+
+
+def _legend_lines(names: list[str], width: float, letters: float) -> int:
+    """Lines that the entries of a level legend take, by a letter's usual width."""
+    lines, used = 1, 0.0
+    for name in names:
+        length = 45 + 0.55 * letters * len(unescape(name))
+        lines, used = (lines + 1, length) if used and used + length > width else (lines, used + length)
+    return lines
 
 
 def _wrapped(markup: str, ems: float) -> str:

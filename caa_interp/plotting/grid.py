@@ -101,7 +101,7 @@ def control_band(x: Iterable[float], low: Iterable[float], high: Iterable[float]
 
 
 def control_bands(
-    rows: pd.DataFrame, along: str, mean: str, kinds: Sequence[str] = CONTROLS, most: Mapping[str, int] | None = None
+    rows: pd.DataFrame, along: str, mean: str, kinds: Sequence[str] = CONTROLS, most: Mapping[Any, int] | None = None
 ) -> list[go.Scatter]:
     """A gray band for the controls of each kind, from the lowest mean to the highest at each place ``along``.
 
@@ -156,9 +156,9 @@ def key(name: str | None, marker: dict[str, Any], **options: Any) -> go.Scatter:
     return go.Scatter({"x": [None], "y": [None], "mode": "markers", "marker": marker, "name": name, **options})
 
 
-def signed_map(wide: pd.DataFrame, title: str, **options: Any) -> go.Heatmap:
-    """Map of a table whose colors are centered on zero and reach to its largest value, with the color bar's title."""
-    limit = float(wide.abs().max().max()) or 1.0
+def signed_map(wide: pd.DataFrame, title: str, *, limit: float | None = None, **options: Any) -> go.Heatmap:
+    """Map of a table whose colors are centered on zero, with the color bar's title; it reaches to its largest value."""
+    limit = limit or float(wide.abs().max().max()) or 1.0
     return go.Heatmap(
         {
             "z": wide.to_numpy(),
@@ -168,9 +168,35 @@ def signed_map(wide: pd.DataFrame, title: str, **options: Any) -> go.Heatmap:
             "zmax": limit,
             "colorscale": theme.DIVERGING,
             "colorbar": {"title": {"text": title, "side": "right"}},
+            "hoverongaps": False,
             **options,
         }
     )
+
+
+def cell_marks(chosen: pd.DataFrame, **options: Any) -> go.Scatter:
+    """Dots on the cells of a map that are true in ``chosen``, which has the map's axes; they show on any color."""
+    places = [(row, column) for row in chosen.index for column in chosen.columns if chosen.loc[row, column]]
+    return go.Scatter(
+        {
+            "x": [column for _, column in places],
+            "y": [row for row, _ in places],
+            "mode": "markers",
+            "marker": {"color": "white", "size": 5, "line": {"color": theme.DARK, "width": 1}},
+            "hoverinfo": "skip",
+            "showlegend": False,
+            **options,
+        }
+    )
+
+
+def missing(wide: pd.DataFrame) -> tuple[go.Scatter, str]:
+    """Crosses on the cells of a map that have no value, and what its subtitle says of them."""
+    blank = wide.isna()
+    n = int(blank.to_numpy().sum())
+    cross = {"symbol": "x-thin", "size": 7, "line": {"color": theme.NEUTRAL, "width": 1.2}}
+    crosses = cell_marks(blank, marker=cross, hoverinfo=None, hovertemplate="not measured<extra></extra>")
+    return crosses, f"; crosses: {n} not measured" if n else ""
 
 
 def side_by_side(multipliers: Sequence[float], n: int) -> list[float]:

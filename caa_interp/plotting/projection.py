@@ -35,25 +35,34 @@ _APART = (0.025, 0.04)  # least distance of labels in a map of vectors, as share
 def plot_projection(
     table: pd.DataFrame,
     *,
-    color: Color = "side",
+    color: Color | None = None,
     symbol: Symbol = "side",
     title: str = "Activations of contrast pairs",
 ) -> go.Figure:
-    """Scatter of projected activations, one panel per layer; held-out points are hollow.
+    """Scatter of projected activations, one panel per layer; a line joins both answers of a pair.
 
     Parameters
     ----------
     table
         Result of :func:`caa_interp.project`.
     color
-        What the color shows: ``"side"`` (default; positive or negative answer) or ``"behavior"``.
+        What the color shows: ``"side"`` (positive or negative answer) or ``"behavior"``; default: behaviors where there
+        are several, else sides.
     symbol
         What the mark shows: ``"side"`` (default), ``"behavior"``, ``"letter"`` (of the answer; for activations whose
         letter orders were kept apart) or ``"topic"`` (at most 12).
     title
         Title of the figure.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Held-out points are hollow. Principal components have equal units on both axes, and an arrow for each behavior
+        from the mean negative answer to the mean positive one: the mean-difference vector of the fitted pairs.
     """
     theme.check_table(table, _COLUMNS, "caa_interp.project")
+    if color is None:
+        color = "behavior" if table["behavior"].nunique() > 1 else "side"
     theme.check_choice("color", color, get_args(Color))
     theme.check_choice("symbol", symbol, get_args(Symbol))
     hues, marks = _labels(table, color, "color"), _labels(table, symbol, "symbol")
@@ -66,7 +75,7 @@ def plot_projection(
     layers = sorted(int(layer) for layer in table["layer"].unique())
     n_rows, n_columns = shape(len(layers), _COLUMNS_MOST)
     legend = _legend(hue_of, mark_of, color, symbol, held_out=bool(hollow.any()))
-    shared = table["fit"].iloc[0] == "shared"
+    shared, linear = table["fit"].iloc[0] == "shared", bool(table["x_share"].notna().all())
     inside = _ALONE if len(layers) == 1 else n_rows * _PANEL + (n_rows - 1) * _BETWEEN
     fig = theme.figure(title, _subtitle(table, layers), **_frame(inside, len(legend)))
     places = panels(
@@ -80,6 +89,7 @@ def plot_projection(
     for index, (layer, place) in enumerate(zip(layers, places, strict=True)):
         rows = drawn[drawn["layer"] == layer]
         size = 7 if len(rows) <= _MANY else 5
+        fig.add_trace(_joined(rows), **place)
         for value, some in rows.groupby("hue", sort=False):
             fig.add_scatter(
                 x=some["x"],
@@ -93,6 +103,9 @@ def plot_projection(
                 hovertemplate="%{hovertext}<extra></extra>",
                 **place,
             )
+        if linear:
+            _draw_vectors(fig, rows, hue_of if color == "behavior" else {}, **place)
+            fig.update_yaxes(scaleanchor=f"x{index + 1}" if index else "x", **place)
         _name_axes(fig, table, shared or len(layers) == 1, **place)
         if index + n_columns < len(layers):
             fig.update_xaxes(title=None, **place)
@@ -143,6 +156,39 @@ def plot_vector_map(table: pd.DataFrame, *, title: str = "Steering vectors throu
         )
     _name_axes(fig, table, with_shares=True)
     return fig
+
+
+def _joined(rows: pd.DataFrame) -> go.Scatter:
+    """A thin line between both answers of every pair, at each of its letter orders."""
+    ends = rows.set_index(["behavior", "split", "item", "order", "side"])[["x", "y"]].unstack()
+    x, y = (
+        ends[axis].reindex(columns=["positive", "negative"]).assign(gap=None).to_numpy().ravel().tolist()
+        for axis in ("x", "y")
+    )
+    line = {"color": theme.faded(theme.NEUTRAL, 0.35), "width": 0.75}
+    return go.Scatter({"x": x, "y": y, "mode": "lines", "line": line, "hoverinfo": "skip", "showlegend": False})
+
+
+def _draw_vectors(fig: go.Figure, rows: pd.DataFrame, colors: dict[str, str], **place: int) -> None:
+    """An arrow for each behavior, from the mean of its negative answers to that of its positive ones."""
+    for behavior, own in rows[rows["split"] == "fit"].groupby("behavior", sort=False):
+        color = colors.get(str(behavior), theme.DARK)
+        ends = own.groupby("side")[["x", "y"]].mean().reindex(["negative", "positive"])
+        if ends.notna().all(axis=None):
+            fig.add_scatter(
+                x=ends["x"],
+                y=ends["y"],
+                mode="lines+markers",
+                line={"color": color, "width": 2.5},
+                marker={
+                    **{"symbol": "arrow", "angleref": "previous", "size": [0, 13], "opacity": 1, "color": color},
+                    "line": {"color": theme.DARK, "width": 1},
+                },
+                showlegend=False,
+                legendgroup=behavior,
+                hovertemplate=f"mean-difference vector of the fitted pairs<extra>{theme.escape(behavior)}</extra>",
+                **place,
+            )
 
 
 def _frame(inside: float, n_entries: int) -> dict[str, Any]:
@@ -243,7 +289,8 @@ def _subtitle(table: pd.DataFrame, layers: list[int]) -> str:
     count = f"n = {fitted} pairs" + (f" of {n_behaviors} behaviors" if n_behaviors > 1 else "")
     if fitted < len(pairs):
         count += f" and {len(pairs) - fitted} held out"
-    unit = "units of the residual stream" if table["x_share"].notna().all() else "axes have no unit"
+    linear = table["x_share"].notna().all()
+    unit = "units of the residual stream; arrow: mean difference" if linear else "axes have no unit"
     return f"{_method(table)}, {fit}; {unit}<br>{count}"
 
 

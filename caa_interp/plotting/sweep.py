@@ -6,13 +6,19 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
-from caa_interp.evaluation.summary import by_series, quantity, summarized
+from caa_interp.evaluation.summary import by_series, quantity, shown_column, summarized
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import signed_map, thinned
+from caa_interp.plotting.grid import cell_marks, missing, name_multipliers, signed_map, thinned
 from caa_interp.plotting.theme import Measure
 
 
-def plot_sweep(table: pd.DataFrame, *, measure: Measure = "logit_difference", vector: str | None = None) -> go.Figure:
+def plot_sweep(
+    table: pd.DataFrame,
+    *,
+    measure: Measure = "logit_difference",
+    vector: str | None = None,
+    limit: float | None = None,
+) -> go.Figure:
     """Map of the mean score over layers and multipliers, as the change from the unsteered model.
 
     Conditions of several interventions, with no single layer and multiplier, are left out.
@@ -25,32 +31,64 @@ def plot_sweep(table: pd.DataFrame, *, measure: Measure = "logit_difference", ve
         ``"logit_difference"`` (nats) or ``"p_positive"`` (0 to 1).
     vector
         Name of the vector to show; default: the first.
+    limit
+        Value at which the colors end on both sides, larger than 0, to give several maps one scale; default: the
+        largest of the vector and of the controls in the table.
 
     Returns
     -------
     plotly.graph_objects.Figure
         Heatmap centered on zero, the unsteered model; without multiplier 0 or unsteered rows, the score itself
-        centered on indifference.
+        centered on indifference. Multipliers stand to scale. A dot marks cells whose change has an interval that
+        excludes zero, each by itself; a cross, cells that were not measured.
     """
+    if limit is not None and not limit > 0:
+        raise InputError(f"limit: {limit!r}; it must be larger than 0, such as the largest change of all your maps.")
     summary = pd.concat(by_series(summarized(table, measure)))
     names = list(summary["vector"].unique())
     if vector is not None and vector not in names:
         raise InputError(f"vector: {vector!r} is not in the table; it holds {names}.")
     name = str(vector if vector is not None else names[0])
     rows = summary[summary["vector"] == name]
+    if rows[measure].isna().all():
+        raise InputError(f"table: {name!r} has no value of {measure!r}; give a vector that was scored.")
     unit = theme.with_unit(*quantity(rows, measure))
     wide = rows.pivot(index="layer", columns="multiplier", values=measure)
     relative = 0.0 in wide.columns
-    middle = wide[0.0].iloc[0] if relative else (0.0 if measure == "logit_difference" else 0.5)
-    shown = (wide - middle).rename(index=str, columns="{:g}".format)
+    middle = wide[0.0].dropna().iloc[0] if relative else (0.0 if measure == "logit_difference" else 0.5)
+    shown = (wide - middle).rename(index=str)
+    reach = summary[summary.get("kind", "vector") != "vector"]
+    largest = pd.concat([shown.stack(), reach[measure] - middle]).abs().max()
+    certain, dots = pd.DataFrame(False, shown.index, shown.columns), ""
+    column = shown_column(rows, measure)
+    if column != measure:
+        excluded = (rows[f"{column}_low"] > 0) | (rows[f"{column}_high"] < 0)
+        certain = rows.assign(certain=excluded).pivot(index="layer", columns="multiplier", values="certain")
+        certain = certain.eq(True).rename(index=str)
+        dots = f"; dots: {theme.interval(rows)} excludes 0" if certain.any(axis=None) else ""
+    crosses, lacking = missing(shown)
     fig = theme.figure(
         f"{theme.escape(name)}: effect by layer and multiplier",
-        f"mean over {theme.counts(rows['n'])} pairs" + (f"; unsteered: {middle:.2f}" if relative else ""),
-        height=max(420, 90 + 17 * len(shown)),
+        f"mean over {theme.counts(rows['n'])} pairs"
+        + (f"; unsteered: {theme.factor(middle, '.2f')}" if relative else "")
+        + dots
+        + lacking,
+        height=min(900, max(420, 90 + 17 * len(shown))),
     )
-    hover = "layer %{y}, multiplier %{x}: %{z:+.3f}<extra></extra>"
+    known = rows.assign(text=theme.intervals(rows, column)).pivot(index="layer", columns="multiplier", values="text")
     what = "change from unsteered" if relative else "from indifference"
-    fig.add_trace(signed_map(shown, f"{what}<br>{unit}", hovertemplate=hover))
-    fig.update_xaxes(title_text=theme.MULTIPLIER, type="category", showgrid=False)
+    fig.add_trace(
+        signed_map(
+            shown,
+            f"{what}<br>{unit}",
+            limit=limit or largest,
+            x=list(shown.columns),
+            customdata=known.to_numpy(),
+            hovertemplate="layer %{y}, multiplier %{x}: %{customdata}<extra></extra>",
+        )
+    )
+    fig.add_traces([cell_marks(certain), crosses])
+    name_multipliers(fig, shown.columns)
+    fig.update_xaxes(showgrid=False)
     fig.update_yaxes(title_text=theme.LAYER, type="category", tickvals=thinned(list(shown.index)), showgrid=False)
     return fig

@@ -57,7 +57,11 @@ MONOSPACE = "'DejaVu Sans Mono', Menlo, Consolas, monospace"
 DARK = "#101418"
 MULTIPLIER, LAYER = "multiplier (of the raw vector)", "layer (block index)"
 # The legend stands below, where it covers nothing; on a narrow figure it takes a line for each entry.
-LEGEND_BELOW = {"orientation": "h", "x": 0, "xref": "container", "y": 0, "yref": "container", "yanchor": "bottom"}
+LEGEND_BELOW = {
+    "orientation": "h",
+    **{"x": 0, "xref": "container", "y": 0, "yref": "container", "yanchor": "bottom"},
+    "tracegroupgap": 0,
+}
 
 _AXIS = {
     "showline": True,
@@ -132,10 +136,10 @@ def error_bars(rows: pd.DataFrame, name: str) -> dict[str, object]:
     }
 
 
-def intervals(rows: pd.DataFrame, name: str) -> list[str]:
+def intervals(rows: pd.DataFrame, name: str, form: str = "+.3f") -> list[str]:
     """Each row's mean and interval as the hover text has it."""
     ends = (rows[f"{name}{end}"] for end in ("", "_low", "_high"))
-    return [with_minus(interval_text(*row)) for row in zip(*ends, strict=True)]
+    return [with_minus(interval_text(*row, form)) for row in zip(*ends, strict=True)]
 
 
 def numbers(values: Iterable[float], form: str = "+.3f") -> list[str]:

@@ -28,7 +28,7 @@ def maps(results: Results) -> list[Section]:
     for behavior, table in results.each("sweep"):
         summary = summarize(table, seed=results.seed)
         finding = largest_change(summary, f" (of {len(summary)} cells)")
-        caption = "A map shows no intervals: those of a layer are in its response. A square marks the chosen cell."
+        caption = "A dot says that a cell's interval excludes 0. A square marks the chosen cell."
         figure, views = plot_sweep(summary, vector=behavior), _views(results, behavior, table, summary)
         layer, multiplier = views.start
         (cells,) = figure.select_traces({"type": "heatmap"})

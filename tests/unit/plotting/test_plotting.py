@@ -46,23 +46,23 @@ def trace(fig, name):
 
 
 def test_sweep_shows_the_change_from_the_unsteered_model():
-    (heatmap,) = caa.plot_sweep(sweep_table()).data
+    heatmap = caa.plot_sweep(sweep_table()).data[0]
     assert heatmap.type == "heatmap"
     assert list(heatmap.y) == [str(layer) for layer in LAYERS]
-    assert list(heatmap.x) == ["-1", "0", "2"]
+    assert list(heatmap.x) == list(MULTIPLIERS), "to scale"
     np.testing.assert_allclose(heatmap.z, [[-layer, 0, 2 * layer] for layer in LAYERS], atol=1e-12)
 
 
 def test_sweep_puts_every_cell_at_its_layer_and_multiplier_whatever_the_order_of_rows():
     table = sweep_table()
-    (one,), (other,) = (caa.plot_sweep(t).data for t in (table, table.sample(frac=1, random_state=1)))
+    one, other = (caa.plot_sweep(t).data[0] for t in (table, table.sample(frac=1, random_state=1)))
     np.testing.assert_allclose(one.z, other.z, atol=1e-12)
     assert (list(one.x), list(one.y)) == (list(other.x), list(other.y))
 
 
 def test_sweep_of_probabilities_shows_these():
     table = sweep_table()
-    (heatmap,) = caa.plot_sweep(table, measure="p_positive").data
+    heatmap = caa.plot_sweep(table, measure="p_positive").data[0]
     mean = table.groupby(["layer", "multiplier"])["p_positive"].mean().unstack()
     np.testing.assert_allclose(heatmap.z, mean.sub(mean[0.0], axis=0), atol=1e-12)
 
@@ -80,7 +80,7 @@ def test_without_multiplier_0_the_score_is_shown_from_indifference(measure, indi
 @pytest.mark.parametrize("measure", ["logit_difference", "p_positive"])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_colors_are_centered_on_zero(measure, sign):
-    (heatmap,) = caa.plot_sweep(sweep_table(slope=lambda name, layer: sign * layer), measure=measure).data
+    heatmap = caa.plot_sweep(sweep_table(slope=lambda name, layer: sign * layer), measure=measure).data[0]
     assert heatmap.zmin == -heatmap.zmax
     assert heatmap.zmax == pytest.approx(np.abs(heatmap.z).max())
     scale = dict(heatmap.colorscale)
@@ -88,8 +88,42 @@ def test_the_colors_are_centered_on_zero(measure, sign):
     assert scale[0.5] == "#F7F7F5"
 
 
+def test_several_maps_can_share_a_scale_and_none_is_narrower_than_its_controls():
+    slopes = {"refusal": 1.0, "random 0": -30.0}
+    table = sweep_table(slopes, slope=lambda name, _: slopes[name])
+    assert caa.plot_sweep(table).data[0].zmax == pytest.approx(60)
+    assert caa.plot_sweep(table, limit=7).data[0].zmin == -7
+    for limit in (0, -1, float("nan")):
+        with pytest.raises(caa.InputError, match=r"limit: .*; it must be larger than 0"):
+            caa.plot_sweep(table, limit=limit)
+
+
+def test_dots_are_on_cells_whose_interval_excludes_zero():
+    table = sweep_table(n=8)
+    table["logit_difference"] += (2 * table["item"] - 7) * table["multiplier"] * (table["layer"] < 10)
+    summary = caa.summarize(table)
+    low, high = summary["logit_difference_change_low"], summary["logit_difference_change_high"]
+    certain = summary[(low > 0) | (high < 0)]
+    fig = caa.plot_sweep(table)
+    dots = fig.data[1]
+    assert 0 < len(certain) < len(summary)
+    assert sorted(zip(dots.x, dots.y, strict=True)) == sorted(
+        zip(certain["multiplier"], certain["layer"].astype(str), strict=True)
+    )
+    assert "dots: 95 % interval excludes 0" in fig.layout.title.text
+
+
+def test_a_vector_without_any_value_is_no_empty_map():
+    table = sweep_table(("refusal", "mine"))
+    table.loc[table["vector"] == "mine", ["logit_difference", "p_positive"]] = np.nan
+    with pytest.raises(
+        caa.InputError, match="table: 'mine' has no value of 'logit_difference'; give a vector that was"
+    ):
+        caa.plot_sweep(table, vector="mine")
+
+
 def test_no_effect_at_all_still_has_a_range():
-    (heatmap,) = caa.plot_sweep(sweep_table(slope=lambda name, layer: 0)).data
+    heatmap = caa.plot_sweep(sweep_table(slope=lambda name, layer: 0)).data[0]
     assert (heatmap.zmin, heatmap.zmax) == (-1, 1)
     assert not np.any(heatmap.z)
 
@@ -116,10 +150,14 @@ def test_sweep_shows_the_vector_that_is_named():
     assert named.layout.title.text.startswith("optimism:")
 
 
-def test_a_missing_cell_of_a_sweep_stays_empty():
+def test_a_missing_cell_of_a_sweep_is_crossed_out_and_counted():
     table = sweep_table()
     table = table[(table["layer"] != 2) | (table["multiplier"] != 2.0)]
-    (heatmap,) = caa.plot_sweep(table).data
+    fig = caa.plot_sweep(table)
+    heatmap, _, crosses = fig.data
+    assert (list(crosses.x), list(crosses.y)) == ([2.0], ["2"])
+    assert "crosses: 1 not measured" in fig.layout.title.text
+    assert "crosses" not in caa.plot_sweep(sweep_table()).layout.title.text
     missing = np.isnan(heatmap.z)
     assert missing.sum() == 1
     assert missing[1, 2]
@@ -129,7 +167,7 @@ def test_a_missing_cell_of_a_sweep_stays_empty():
 def test_a_missing_value_of_a_summary_stays_empty():
     summary = caa.summarize(sweep_table())
     summary.loc[(summary["layer"] == 10) & (summary["multiplier"] == 2), "logit_difference"] = np.nan
-    (heatmap,) = caa.plot_sweep(summary).data
+    heatmap = caa.plot_sweep(summary).data[0]
     np.testing.assert_allclose(heatmap.z, [[-1, 0, 2], [-2, 0, 4], [-10, 0, np.nan]], atol=1e-12)
     assert (heatmap.zmin, heatmap.zmax) == pytest.approx((-10, 10))
 
@@ -158,7 +196,7 @@ def test_dose_response_takes_a_sweep_or_its_summary():
     of_items, *one = caa.plot_dose_response(table, layer=2).data
     assert of_items.name == "each of 3 pairs"
     assert one == list(caa.plot_dose_response(caa.summarize(table), layer=2).data)
-    assert caa.plot_sweep(table).to_dict() == caa.plot_sweep(caa.summarize(table)).to_dict()
+    assert caa.plot_sweep(table) == caa.plot_sweep(caa.summarize(table))
 
 
 def test_without_multiplier_0_the_score_itself_is_shown():
@@ -378,7 +416,7 @@ def shown_points(fig):
     return {
         (one.xaxis, x, y, one.marker.color, symbol)
         for one in fig.data
-        if one.x[0] is not None
+        if one.mode == "markers" and one.x[0] is not None
         for x, y, symbol in zip(one.x, one.y, one.marker.symbol, strict=True)
     }
 
@@ -418,8 +456,35 @@ def test_behaviors_have_their_colors_and_sides_their_marks():
         ("negative answers", "x"),
     ]
     assert "n = 6 pairs of 2 behaviors" in fig.layout.title.text
-    groups = {one.legendgroup for one in fig.data if one.showlegend is False}
+    groups = {one.legendgroup for one in fig.data if one.showlegend is False and one.mode == "markers"}
     assert groups == {"refusal", "mine"}, "a click on a behavior hides its points"
+
+
+def test_several_behaviors_are_told_apart_by_color_without_being_asked():
+    table = projection_table(behaviors=("refusal", "mine"))
+    assert caa.plot_projection(table) == caa.plot_projection(table, color="behavior")
+
+
+def test_a_line_joins_both_answers_of_a_pair_and_an_arrow_their_means():
+    table = projection_table((4,), splits=("fit", "held out"))
+    joined, arrow = [one for one in caa.plot_projection(table).data if "lines" in one.mode]
+    ends = list(zip(joined.x, joined.y, strict=True))
+    assert len(ends) == 6 * 3
+    for place in range(0, len(ends), 3):
+        positive, negative = (table[(table["x"] == x) & (table["y"] == y)].iloc[0] for x, y in ends[place : place + 2])
+        assert (positive["item"], positive["split"]) == (negative["item"], negative["split"])
+        assert (positive["side"], negative["side"]) == ("positive", "negative")
+        assert ends[place + 2] == (None, None)
+    means = table[table["split"] == "fit"].groupby("side")[["x", "y"]].mean().loc[["negative", "positive"]]
+    np.testing.assert_allclose(np.array([arrow.x, arrow.y]).T, means)
+    assert caa.plot_projection(table).layout.yaxis.scaleanchor == "x"
+
+
+def test_a_map_of_neighbors_has_no_arrow_and_no_common_unit():
+    table = projection_table((3,), method="umap", n_neighbors=15).assign(x_share=np.nan, y_share=np.nan)
+    fig = caa.plot_projection(table)
+    assert len([one for one in fig.data if "lines" in one.mode]) == 1
+    assert fig.layout.yaxis.scaleanchor is None
 
 
 def test_letters_are_those_of_the_side_in_its_order():
@@ -437,7 +502,7 @@ def test_letters_are_those_of_the_side_in_its_order():
 
 @pytest.mark.parametrize(("symbol", "n"), [("topic", 12), ("behavior", 1)])
 def test_topics_and_behaviors_can_be_marks(symbol, n):
-    fig = caa.plot_projection(projection_table((4,), n=n, behaviors=("refusal", "mine")), symbol=symbol)
+    fig = caa.plot_projection(projection_table((4,), n=n, behaviors=("refusal", "mine")), color="side", symbol=symbol)
     marks = [mark for _, _, mark in legend(fig)[2:]]
     assert len(marks) == len(set(marks)) == (12 if symbol == "topic" else 2)
     assert {point[-1] for point in shown_points(fig)} == set(marks)
@@ -456,7 +521,10 @@ def test_held_out_points_are_hollow(symbol):
 def test_projection_names_layers_shares_n_and_units():
     fig = caa.plot_projection(projection_table(), title="Clusters")
     assert fig.layout.title.text.startswith("Clusters<br>")
-    assert "fitted at each layer; units of the residual stream<br>n = 3 pairs" in fig.layout.title.text
+    assert (
+        "fitted at each layer; units of the residual stream; arrow: mean difference<br>n = 3 pairs"
+        in fig.layout.title.text
+    )
     assert [one.text for one in fig.layout.annotations] == ["layer 1 (5 %, 2 %)", "layer 10 (50 %, 20 %)"]
     assert fig.layout.xaxis.title.text == fig.layout.xaxis2.title.text == "component 1"
     assert (fig.layout.yaxis.title.text, fig.layout.yaxis2.title.text) == ("component 2", None)

@@ -1,0 +1,118 @@
+"""Figure of held-out answers along a vector: how far it sets their two sides apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from caa_interp.plotting import theme
+from caa_interp.plotting.grid import panels, shape
+
+_SOURCE = "caa_interp.analysis.separation"
+_COLUMNS = (
+    "vector",
+    "layer",
+    "pair",
+    "side",
+    "projection",
+    "d_prime",
+    "d_prime_low",
+    "d_prime_high",
+    "auc",
+    "auc_low",
+    "auc_high",
+    "n",
+)
+# Color and hatching; in gray the two sides still differ.
+_SIDES = {"positive": (theme.POSITIVE, ""), "negative": (theme.NEGATIVE, "/")}
+_COLUMNS_MOST, _BINS = 3, 24
+
+
+def plot_separation(table: pd.DataFrame, *, title: str | None = None) -> go.Figure:
+    """Histograms of both sides' answers along a vector, one panel per layer, with d' and AUC.
+
+    Parameters
+    ----------
+    table
+        Result of :func:`caa_interp.analysis.separation` of one vector.
+    title
+        Title of the figure; default: the vector's behavior.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Both sides have the same bins; 0 is halfway between their means. Below the bars stands a tick for every answer:
+        hover over it to read the pair.
+    """
+    theme.check_table(table, _COLUMNS, _SOURCE)
+    theme.check_once(table, ("layer", "pair", "side"), _SOURCE)
+    layers = sorted(table["layer"].unique())
+    n_rows, n_columns = shape(len(layers), _COLUMNS_MOST)
+    fig = theme.figure(
+        theme.escape(title or f"Answers along the vector of {table['vector'].iloc[0]}"),
+        f"n = {theme.counts(table['n'])} pairs; d' and AUC with {theme.interval(table)}",
+        height=200 + (270 if n_rows == 1 else 235 * n_rows),
+        barmode="overlay",
+        bargap=0,
+        margin={"t": 118, "b": 112},
+        legend=theme.LEGEND_BELOW,
+    )
+    firsts = table.drop_duplicates("layer").set_index("layer").loc[layers]
+    notes = (
+        [f"{label} {one}" for one in theme.intervals(firsts, name, ".2f")]
+        for name, label in (("d_prime", "d'"), ("auc", "AUC"))
+    )
+    places = panels(
+        fig,
+        ["<br>".join([f"layer {layer}", *map(theme.small, said)]) for layer, *said in zip(layers, *notes, strict=True)],
+        most=_COLUMNS_MOST,
+        x_title="projection on the vector<br>(units of the residual stream)",
+        y_title="answers",
+        horizontal_spacing=0.08 if n_columns > 1 else 0,
+        vertical_spacing=0.32 / n_rows if n_rows > 1 else 0,
+    )
+    for layer, place in zip(layers, places, strict=True):
+        rows = table[table["layer"] == layer]
+        edges = np.histogram_bin_edges(rows["projection"].dropna(), bins=min(_BINS, max(6, len(rows) // 6)))
+        counted = {side: np.histogram(rows.loc[rows["side"] == side, "projection"], edges)[0] for side in _SIDES}
+        step = max(int(counts.max()) for counts in counted.values()) / 16
+        for number, (side, (color, pattern)) in enumerate(_SIDES.items()):
+            own = rows[rows["side"] == side]
+            fig.add_bar(
+                x=(edges[1:] + edges[:-1]) / 2,
+                y=counted[side],
+                width=np.diff(edges),
+                marker={
+                    "color": theme.faded(color, 0.35),
+                    "line": {"color": color, "width": 1},
+                    "pattern": {"shape": pattern, "fgcolor": color, "solidity": 0.2},
+                },
+                name=f"{side} answers",
+                legendgroup=side,
+                showlegend=place is places[0],
+                hovertemplate=f"%{{y}} {side} answers around %{{x}}<extra></extra>",
+                **place,
+            )
+            fig.add_scatter(
+                x=own["projection"],
+                y=[-(number + 1) * step] * len(own),
+                mode="markers",
+                marker={"symbol": "line-ns", "size": 6, "line": {"color": color, "width": 1}},
+                customdata=_hover(own),
+                legendgroup=side,
+                showlegend=False,
+                hovertemplate="%{customdata}<extra></extra>",
+                **place,
+            )
+        fig.add_vline(0, line={"color": theme.NEUTRAL, "width": 1, "dash": "dot"}, **place)
+    return fig.update_yaxes(nticks=5)
+
+
+def _hover(rows: pd.DataFrame) -> list[str]:
+    """A pair's number, place and texts."""
+    places = theme.numbers(rows["projection"], "+.3g")
+    return [
+        f"pair {row.pair}, {row.side} answer: {place}<br>" + "<br>".join(theme.pair_text(row))
+        for row, place in zip(rows.itertuples(), places, strict=True)
+    ]

@@ -1,0 +1,91 @@
+"""The layer profile draws every slope at its layer, with its interval, its controls and the marked layer."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import caa_interp as caa
+
+LAYERS = (3, 1, 2)
+
+
+def effects(*behaviors, column="behavior", controls=("random",)):
+    """Slopes ``layer + place of the behavior``, 0.1 below and 0.2 above; controls -1 and 0.5 at every layer."""
+    rows = [
+        {"behavior": name, "vector": vector, "kind": kind, "layer": layer, "slope": slope(layer)}
+        for place, name in enumerate(behaviors)
+        for layer in LAYERS
+        for vector, kind, slope in (
+            (name, "vector", lambda layer, place=place: layer + place),
+            *((f"{kind} 0", kind, lambda _: -1) for kind in controls),
+            *((f"{kind} 1", kind, lambda _: 0.5) for kind in controls),
+        )
+    ]
+    table = pd.DataFrame(rows)
+    table = table.assign(slope_low=table["slope"] - 0.1, slope_high=table["slope"] + 0.2, n=6, format="text")
+    return table if column == "behavior" else table.drop(columns="behavior").drop_duplicates(["vector", "layer"])
+
+
+def lines(fig):
+    return {one.name: one for one in fig.data if one.mode == "lines+markers"}
+
+
+@pytest.mark.parametrize("column", ["behavior", "vector"])
+def test_lines_intervals_and_controls(column):
+    fig = caa.plotting.plot_layer_profile(effects("a", "<b>", column=column))
+    drawn = lines(fig)
+    assert list(drawn) == ["a", "&lt;b&gt;"]
+    for place, one in enumerate(drawn.values()):
+        assert (list(one.x), list(one.y)) == ([1, 2, 3], [1 + place, 2 + place, 3 + place])
+        assert one.line.dash == "solid"
+    controls, *bands = [one for one in fig.data if one.fill == "toself"]
+    assert list(controls.y) == [0.5] * 3 + [-1] * 3
+    assert controls.name == "2 random vectors of the same norm"
+    np.testing.assert_allclose(bands[0].y, [1.2, 2.2, 3.2, 2.9, 1.9, 0.9])
+    assert "6 pairs; colored bands: 95 % interval, each layer by itself" in fig.layout.title.text
+    assert "nats per token per multiplier" in fig.layout.annotations[1].text
+
+
+@pytest.mark.parametrize(("chosen", "layer", "word"), [(None, 3, "steepest"), ({"a": 2}, 2, "chosen")])
+def test_the_marked_layer(chosen, layer, word):
+    fig = caa.plotting.plot_layer_profile(effects("a"), chosen=chosen)
+    line = lines(fig)["a"]
+    largest = max(line.marker.size)
+    assert [x for x, size in zip(line.x, line.marker.size, strict=True) if size == largest] == [layer]
+    assert fig.data[-1].name == f"{word} layer"
+    assert f"large mark: {word} layer" in fig.layout.title.text
+
+
+def test_more_than_four_behaviors_have_a_panel_each_beside_their_own_controls():
+    table = effects(*"abcde", controls=("random", "shuffled"))
+    table.loc[(table["behavior"] == "c") & (table["vector"] == "random 0"), "slope"] = -9
+    fig = caa.plotting.plot_layer_profile(table)
+    drawn = lines(fig)
+    assert len({one.xaxis for one in drawn.values()}) == 5
+    bands = [one for one in fig.data if (one.name or "").startswith("2 random")]
+    assert [min(one.y) for one in bands] == [-1, -1, -9, -1, -1]
+    named = [one.name for one in fig.data if one.name and one.showlegend is not False]
+    assert named == ["2 random vectors of the same norm", "2 shuffled vectors of the same norm", "steepest layer"]
+
+
+def test_a_missing_slope_is_a_gap():
+    table = effects("a")
+    table.loc[(table["layer"] == 2) & (table["vector"] == "a"), ["slope", "slope_low", "slope_high"]] = np.nan
+    line = lines(caa.plotting.plot_layer_profile(table))["a"]
+    np.testing.assert_array_equal(line.y, [1, np.nan, 3])
+    assert not line.connectgaps
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "message"),
+    [
+        (effects("a")[lambda t: t["kind"] == "random"], {}, "table: it holds controls alone; sweep over a steering"),
+        (effects("a").drop(columns="slope"), {}, r"columns \['slope'\] are missing; give the result of caa_interp.st"),
+        (pd.concat([effects("a")] * 2), {}, "twice"),
+        (effects("a", "b"), {"chosen": {"a": 1}}, r"chosen: there is no layer for 'b'. Give one for each of \['a', 'b"),
+    ],
+    ids=["controls", "column", "twice", "chosen"],
+)
+def test_what_is_refused(table, options, message):
+    with pytest.raises(caa.InputError, match=message):
+        caa.plotting.plot_layer_profile(table, **options)
