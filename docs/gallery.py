@@ -156,7 +156,7 @@ def decomposition(study: Study) -> go.Figure:
 
 def dose_response(study: Study) -> go.Figure:
     """One behavior beside three kinds of controls."""
-    return caa.plot_dose_response(study.controlled)
+    return caa.plot_dose_response(study.controlled, pairs=study.behaviors[BEHAVIOR].test[::4])
 
 
 def dose_responses(study: Study) -> go.Figure:
@@ -237,8 +237,25 @@ def reliability(study: Study) -> go.Figure:
     """Three vectors whose pairs agree to different degrees."""
     names = ("refusal", BEHAVIOR, "myopic-reward")
     tables = {name: caa.reliability(study.activations[name], seed=SEED) for name in names}
-    # Seven panels need more than the width of a page's text.
-    return caa.plot_reliability(tables, title="Reliability of three vectors").update_layout(width=1000)
+    return caa.plot_reliability(tables, title="Reliability of three vectors")
+
+
+def separation(study: Study) -> go.Figure:
+    """Every fourth held-out pair of one behavior at three layers."""
+    pairs = study.behaviors[BEHAVIOR].test[::4]
+    held_out = caa.collect_activations(study.model, pairs, format=FORMAT, layers=(5, 15, 25))
+    return caa.plotting.plot_separation(caa.analysis.separation(held_out, study.vector))
+
+
+def layer_profile(study: Study) -> go.Figure:
+    """Three behaviors at every fourth layer, beside two random vectors each."""
+    tables = {}
+    for name in ("refusal", BEHAVIOR, "sycophancy"):
+        vectors = {name: study.vectors[name], **caa.random_vectors(study.vectors[name], 2, seed=SEED)}
+        pairs = study.behaviors[name].test[::6]
+        swept = caa.sweep(study.model, vectors, pairs, format=FORMAT, layers=range(1, 30, 4), multipliers=(-1, 1))
+        tables[name] = caa.steerability(swept)
+    return caa.plotting.plot_layer_profile(pd.concat(tables, names=["behavior"]).reset_index("behavior"))
 
 
 def scores(study: Study) -> go.Figure:
@@ -395,7 +412,9 @@ PICTURES: dict[str, Callable[[Study], go.Figure]] = {
     draw.__name__: draw
     for draw in (
         projection,
+        separation,
         sweep,
+        layer_profile,
         dose_response,
         dose_responses,
         steerability,

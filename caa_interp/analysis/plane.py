@@ -21,8 +21,8 @@ SETTINGS: dict[Method, dict[str, int]] = {
     "umap": {"n_neighbors": N_NEIGHBORS},
     "tsne": {"perplexity": PERPLEXITY},
 }
-# Three points make a plane; a perplexity must be less than the number of points.
-FEWEST: dict[Method, int] = {"pca": 3, "umap": 3, "tsne": PERPLEXITY + 1}
+# Three points make a plane; neighbors, and a perplexity, must be fewer than the points.
+FEWEST: dict[Method, int] = {"pca": 3, "umap": N_NEIGHBORS + 1, "tsne": PERPLEXITY + 1}
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def check_method(method: Method, n_points: int, what: str = "points") -> None:
     check_choice("method", method, FEWEST)
     fewest = FEWEST[method]
     if n_points < fewest:
-        other = ", or use method='pca'" if method == "tsne" else ""
+        other = ", or use method='pca'" if method != "pca" else ""
         raise InputError(f"{what}: {n_points} points; method {method!r} needs at least {fewest}. Give more{other}.")
 
 
@@ -74,8 +74,7 @@ def _umap(points: np.ndarray, seed: int) -> Plane:
         warnings.simplefilter("ignore", ImportWarning)
         from umap import UMAP
 
-    n_neighbors = min(N_NEIGHBORS, len(points) - 1)
-    fit = UMAP(n_neighbors=n_neighbors, init="pca", random_state=seed, n_jobs=1).fit(points)
+    fit = UMAP(n_neighbors=N_NEIGHBORS, init="pca", random_state=seed, n_jobs=1).fit(points)
     return Plane(fit.embedding_.astype(np.float64), (np.nan, np.nan), fit.transform)
 
 

@@ -44,7 +44,7 @@ def project(
         model in one format.
     method
         ``"pca"``: exact principal components, each with its largest entry positive. ``"umap"``: UMAP with 15
-        neighbors, or all if there are fewer. ``"tsne"``: t-SNE with perplexity 30, for more than 30 points. Both start
+        neighbors, for more than 15 points. ``"tsne"``: t-SNE with perplexity 30, for more than 30 points. Both start
         from the principal components (Kobak and Linderman 2021).
     layers
         0-based block indices; default: all of the activations'.

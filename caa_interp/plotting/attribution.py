@@ -8,7 +8,6 @@ import plotly.graph_objects as go
 
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import control_band, mark_zero, panels
-from caa_interp.statistics import interval_text
 
 _SOURCE = "caa_interp.analysis.effect_attribution"
 _COLUMNS = ("vector", "kind", "steered_layer", "layer", "component", "contribution", "restored", "effect", "n")
@@ -37,7 +36,7 @@ def plot_effect_attribution(table: pd.DataFrame) -> go.Figure:
     own, controls = theme.vector_and_controls(table)
     per_head = own["component"].str.startswith("head").any()
     first = own.iloc[0]
-    effect = interval_text(*(first[f"effect{end}"] for end in ("", "_low", "_high")))
+    effect = theme.intervals(own.iloc[:1], "effect")[0]
     subtitle = f"effect {effect} {_UNIT}{theme.SUBTITLE_LINE}"
     subtitle += f"steered after layer {first['steered_layer']}; n = {first['n']} pairs, {theme.interval(own)}"
     if len(controls):

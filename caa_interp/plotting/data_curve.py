@@ -54,7 +54,6 @@ def plot_data_curve(
         f"{100 * every['confidence'].iloc[0]:g} % of the draws; effect on n = {theme.counts(every['n'])} pairs<br>"
         f"{_enough(tables)}; dotted: unrelated pairs",
         height=470 if len(tables) > 1 else 430,
-        width=1000,
         margin={"t": 124, "b": 110 if len(tables) > 1 else 70},
         legend={"orientation": "h", "x": 0, "y": -0.27, "yanchor": "top"},
     )

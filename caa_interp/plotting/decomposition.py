@@ -59,12 +59,12 @@ def plot_decomposition(table: pd.DataFrame, *, title: str | None = None) -> go.F
             # In gray the two sides still differ.
             "pattern": {"shape": ["/" if negative else "" for negative in signs], "solidity": 0.25},
         },
-        text=[f"cos {cosine:+.2f}" for cosine in rows["cosine"]],
+        text=[f"cos {cosine}" for cosine in theme.numbers(rows["cosine"], "+.2f")],
         textposition="outside",
         textfont_size=11,
         cliponaxis=False,
-        customdata=names,
-        hovertemplate="feature %{customdata}: %{x:+.3f}<extra></extra>",
+        customdata=list(zip(names, theme.numbers(rows["coefficient"]), strict=True)),
+        hovertemplate="feature %{customdata[0]}: %{customdata[1]} units of the residual stream<extra></extra>",
         showlegend=False,
         **one,
     )

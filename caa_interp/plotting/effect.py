@@ -134,8 +134,9 @@ def _bars(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
 def _grid(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
     """Two grids of tokens, layers by ranks."""
     token = rows["token"].map(short)
+    known = rows["token"].map(theme.escape) + ": " + theme.intervals(rows, rows["ranked_by"].iloc[0])
     beyond = rows["value"].abs() > rows["control"]  # false without controls
-    cells = rows.assign(shown=token.where(~beyond, "<b>" + token + "</b>"), hover=rows["token"].map(theme.escape))
+    cells = rows.assign(shown=token.where(~beyond, "<b>" + token + "</b>"), hover=known)
     limit = float(rows["value"].abs().max()) or 1.0
     measure = rows["ranked_by"].iloc[0]
     name, unit = _UNITS[measure]
@@ -143,10 +144,7 @@ def _grid(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
         f"What {_name(rows)} makes the model say, by layer",
         _subtitle(table, "bold: beyond the largest effect at that layer"),
         {words: cells[cells["side"] == side] for side, (words, _) in _SIDES.items()},
-        [
-            f"layer %{{y}}, {words}, rank %{{x}}<br>%{{customdata}}: %{{z:+.3g}}<extra></extra>"
-            for words, _ in _SIDES.values()
-        ],
+        [f"layer %{{y}}, {words}, rank %{{x}}<br>%{{customdata}}<extra></extra>" for words, _ in _SIDES.values()],
         ("rank", {rank: str(rank) for rank in sorted(rows["rank"].unique())}),
         theme.color_axis(theme.DIVERGING, -limit, limit, f"{name},<br>{unit}"),
         cell=cell_width(rows["token"]),

@@ -6,11 +6,13 @@ import asyncio
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from html import escape as escape_html, unescape
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -23,6 +25,8 @@ COLUMN_INCHES = {1: 3.03, 2: 6.30}
 # Layout units per inch: the template's 14 px become 8 pt, and everything else keeps its proportion to the text.
 PX_PER_INCH = 126
 DOTS_PER_INCH = 300
+SMALLEST_POINTS = 6.0
+_NARROWEST = 70  # layout units of a panel that has room for its numbers
 DRAWN = (".pdf", ".png", ".svg")
 SUFFIXES = (*DRAWN, ".html", ".json")
 
@@ -69,7 +73,8 @@ def save_figure(
         Width of a PDF, SVG or PNG: 1 is a column of the ACL style (3.03 in, 7.7 cm), 2 its full width (6.30 in,
         16 cm). Include the file at its natural size.
     table
-        The figure's data, written beside the figure as ``<name>.csv`` and shown below it on a page.
+        The figure's data, written beside the figure as ``<file>.csv`` (``sweep.pdf.csv``, so that no other file is
+        overwritten) and shown below it on a page.
 
     Returns
     -------
@@ -79,7 +84,8 @@ def save_figure(
     Raises
     ------
     InputError
-        If an argument is not one of those above.
+        If an argument is not one of those above, or if text in print would be smaller than 6 points or panels too
+        narrow for their numbers.
     MissingDependencyError
         If a PDF, SVG or PNG is asked for and kaleido or the browser that it needs is missing.
 
@@ -88,7 +94,7 @@ def save_figure(
     A figure for print is laid out anew at 126 px per inch: text of 14 px on the screen is 8 pt, and margins, markers
     and lines keep their proportion to it. Titles too long for the width are wrapped; the height is the figure's own
     (``fig.layout.height / 126`` inches). A figure wider than the columns (382 or 794 px) is scaled down as a whole,
-    text included. Figures with several panels side by side need two columns.
+    as far as its text keeps 6 points. Figures with several panels side by side need two columns.
 
     Examples
     --------
@@ -111,7 +117,7 @@ def save_figure(
     else:
         content = _drawn(fig, suffix, COLUMN_INCHES[columns])
     if table is not None:
-        write_atomically(path.with_suffix(".csv"), table.to_csv(index=False).encode("utf-8"))
+        write_atomically(path.with_name(f"{path.name}.csv"), table.to_csv(index=False).encode("utf-8"))
     write_atomically(path, content)
     return path
 
@@ -167,6 +173,7 @@ def _laid_out(fig: go.Figure, inches: float) -> go.Figure:
     """Copy of a figure at the width of the columns, with its titles wrapped."""
     copy = go.Figure(fig)
     width = max(round(inches * PX_PER_INCH), copy.layout.width or 0)
+    _check_legible(copy, width, inches)
     height = copy.layout.height or min(450, round(0.75 * width))
     template = copy.layout.template.layout
     size = copy.layout.title.font.size or template.title.font.size or 17
@@ -187,8 +194,59 @@ def _laid_out(fig: go.Figure, inches: float) -> go.Figure:
     if text:
         left = {"xref": "container", "x": edge / width, "xanchor": "left"}
         top = {"yref": "container", "y": 1 - edge / copy.layout.height, "yanchor": "top", "pad": {"t": size}}
-        copy.update_layout(title={"text": wrapped, **left, **top})
+        copy.update_layout(title={"text": wrapped, "font": {"size": size}, **left, **top})
     return copy
+
+
+def _check_legible(fig: go.Figure, width: float, inches: float) -> None:
+    """Raise :class:`InputError` if text would be too small in print, or panels too narrow for their numbers."""
+    points = smallest_points(fig, inches, width)
+    spans = [axis.domain[1] - axis.domain[0] for axis in fig.select_xaxes() if axis.domain] or [1.0]
+    fixed = [getattr(fig.layout.margin, side) or 70 for side in ("l", "r")]
+    narrowest = median(spans) * (width - sum(fixed))
+    if points < SMALLEST_POINTS or narrowest < _NARROWEST:
+        what = (
+            f"text of {points:.1f} points"
+            if points < SMALLEST_POINTS
+            else f"panels {narrowest / PX_PER_INCH:.1f} in wide"
+        )
+        wider = (
+            "give columns=2" if inches < COLUMN_INCHES[2] else "draw fewer panels, or give it a smaller layout.width"
+        )
+        raise InputError(
+            f"fig: at {inches:.2f} in it would have {what}, which cannot be read in print (text needs at least "
+            f"{SMALLEST_POINTS:g} points, a panel {_NARROWEST / PX_PER_INCH:.1f} in); {wider}, or save it as .html."
+        )
+
+
+def smallest_points(fig: go.Figure, inches: float, width: float | None = None) -> float:
+    """Size of the smallest text of a figure, in points, when it is printed at this width."""
+    layout = fig.layout.template.layout
+    title = {"font": {"size": layout.title.font.size or 17}, **fig.layout.title.to_plotly_json()}
+    shown = {**fig.to_dict(), "layout": {**fig.layout.to_plotly_json(), "title": title}}
+    least = min(_sizes(shown, layout.font.size or 12))
+    return float(least * 72 * inches / (width or fig.layout.width))
+
+
+def _sizes(part: Any, size: float) -> Iterator[float]:
+    """Font sizes in pixels: those that are named, and those that the markup of texts makes of them."""
+    yield size
+    if isinstance(part, dict):
+        font = next((part[name] for name in ("font", "textfont") if isinstance(part.get(name), dict)), {})
+        here = font.get("size", size)
+        here = here if isinstance(here, int | float) else size
+        for name, value in part.items():
+            if name.endswith("font") and isinstance(value, dict) and isinstance(value.get("size"), int | float):
+                yield value["size"]
+            if name not in ("template", "sliders"):  # a slider is not printed
+                yield from _sizes(value, here)
+    elif isinstance(part, list | tuple):
+        for value in part:
+            yield from _sizes(value, size)
+    elif isinstance(part, str):
+        yield from (float(one) for one in re.findall(r"font-size:\s*([\d.]+)px", part))
+        if "<sup" in part or "<sub" in part:
+            yield 0.7 * size
 
 
 def _legend_lines(names: list[str], width: float, letters: float) -> int:

@@ -57,10 +57,11 @@ def plot_influence(
         showlegend=False,
     )
     hover = [f"{row.rank}. {'<br>'.join(theme.pair_text(row))}" for row in rows.itertuples()]
+    changes = [theme.with_minus(f"{one:+.1%}") for one in rows["norm_change"]]
     fig.add_scatter(
         x=rows["projection"],
         y=rows["angle"],
-        customdata=rows[["norm_change"]].assign(hover=hover),
+        customdata=list(zip(hover, theme.numbers(rows["projection"], ".2f"), changes, strict=True)),
         mode="markers+text",
         text=[str(rank) if place in outer else "" for place, rank in rows["rank"].items()],
         textposition="top center",
@@ -72,8 +73,8 @@ def plot_influence(
             "opacity": 0.75,
             "line": {"width": 0.5, "color": "white"},
         },
-        hovertemplate="%{customdata[1]}<br>projection %{x:.2f}, turned by %{y:.2f}\N{DEGREE SIGN}, norm without it "
-        "%{customdata[0]:+.1%}<extra></extra>",
+        hovertemplate="%{customdata[0]}<br>projection %{customdata[1]}, turned by %{y:.2f}\N{DEGREE SIGN}, "
+        "norm without it %{customdata[2]}<extra></extra>",
     )
     fig.add_vline(0, line={"color": theme.NEUTRAL, "width": 1})
     fig.add_vline(1, line={"color": theme.NEUTRAL, "width": 1, "dash": "dot"})

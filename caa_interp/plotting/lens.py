@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.plotting import theme
+from caa_interp.plotting.grid import shape
 from caa_interp.plotting.token_grid import cell_width, short, token_grids
 
 Side = Literal["both", "promoted", "suppressed"]
@@ -48,7 +49,8 @@ def plot_logit_lens(table: pd.DataFrame, *, side: Side = "both") -> go.Figure:
     rows = table[table["side"].isin(sides)]
     theme.check_once(rows, ["layer", "side", "rank"], "caa_interp.logit_lens")
     cells = rows.rename(columns={"logit": "value"})
-    cells = cells.assign(shown=rows["token"].map(short), hover=rows["token"].map(theme.escape))
+    known = rows["token"].map(theme.escape) + ": " + theme.numbers(rows["logit"], "+.2f")
+    cells = cells.assign(shown=rows["token"].map(short), hover=known)
     limit = float(rows["logit"].abs().max()) or 1.0
     n_pairs = table["n_pairs"].iloc[0]
     fig = token_grids(
@@ -56,7 +58,7 @@ def plot_logit_lens(table: pd.DataFrame, *, side: Side = "both") -> go.Figure:
         f"{'' if pd.isna(n_pairs) else f'vector of {n_pairs} pairs, '}through final norm and unembedding (length "
         "removed); ␣ is a space",
         {f"{name} tokens": cells[cells["side"] == name] for name in sides},
-        [f"layer %{{y}}, {name}, rank %{{x}}<br>%{{customdata}}: %{{z:+.2f}}<extra></extra>" for name in sides],
+        [f"layer %{{y}}, {name}, rank %{{x}}<br>%{{customdata}}<extra></extra>" for name in sides],
         ("rank", {rank: str(rank) for rank in sorted(rows["rank"].unique())}),
         theme.color_axis(theme.DIVERGING, -limit, limit, _UNITS["logit"]),
         cell=cell_width(rows["token"]),
@@ -102,18 +104,20 @@ def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") 
     fig = token_grids(
         "",
         "",
-        {f"multiplier {m:g}" if m else "unsteered": cells[cells["multiplier"] == m] for m in multipliers},
-        [f"multiplier {m:g}, layer %{{y}}, %{{x}}<br>%{{customdata}}<extra></extra>" for m in multipliers],
+        {f"multiplier {theme.factor(m)}" if m else "unsteered": cells[cells["multiplier"] == m] for m in multipliers},
+        [f"multiplier {theme.factor(m)}, layer %{{y}}, %{{x}}<br>%{{customdata}}<extra></extra>" for m in multipliers],
         ("component", components),
         theme.color_axis(theme.SEQUENTIAL, 0, highest, _UNITS[measure]),
         cell=max(cell_width(cells["token"]), 70),
     )
-    for column, multiplier in enumerate(multipliers, start=1):
+    n_columns = shape(len(multipliers), len({one.domain for one in fig.select_xaxes()}))[1]
+    for number, multiplier in enumerate(multipliers):
+        place = {"row": number // n_columns + 1, "col": number % n_columns + 1}
         steered_layer = table.loc[table["multiplier"] == multiplier, "steered_layer"].iloc[0]
         if multiplier and steered_layer in layers and "block output" in components:
             x, y = list(components).index("block output"), layers.index(steered_layer)
             edges = {"x0": x - 0.48, "x1": x + 0.48, "y0": y - 0.45, "y1": y + 0.45}
-            fig.add_shape(type="rect", line={"color": _OUTLINE, "width": 2.5}, row=1, col=column, **edges)
+            fig.add_shape(type="rect", line={"color": _OUTLINE, "width": 2.5}, **place, **edges)
     read_at = f"at the token {theme.escape(table['read_at'].iloc[0])} "
     notes = ["␣ is a space"]
     notes += ["bold: differs from unsteered"] if changed.any() else []

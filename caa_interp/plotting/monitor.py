@@ -131,7 +131,9 @@ def _hover(row: Any) -> str:
     """What a mark says: its number, and the beginning of its text in lines."""
     lines = wrap(" ".join(str(row.text).split()), _ACROSS)
     turn = f", turn {row.turn} ({row.role})" if row.role else ""
-    return f"item {row.item}{turn}: z {row.z:.2f}, {row.n_tokens} tokens<br>" + "<br>".join(map(theme.escape, lines))
+    return f"item {row.item}{turn}: z {theme.factor(row.z, '.2f')}, {row.n_tokens} tokens<br>" + "<br>".join(
+        map(theme.escape, lines)
+    )
 
 
 def _turns(fig: go.Figure, rows: pd.DataFrame, looks: dict[str, theme.Style], **place: int) -> None:

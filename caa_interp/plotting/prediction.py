@@ -32,23 +32,32 @@ def plot_predicted_steerability(table: pd.DataFrame) -> go.Figure:
         "Can the effect be told from the activations?",
         f"each behavior predicted from the other {n_others}; a point per layer, n = {theme.counts(table['n'])} "
         f"held-out pairs{theme.SUBTITLE_LINE}skill beyond the others' mean at the same layer: "
-        f"{table['skill'].iloc[0]:.2f} (1 is perfect, 0 is none); dashed: equal",
+        f"{theme.factor(table['skill'].iloc[0], '.2f')} (1 is perfect, 0 is none); dashed: equal",
         width=760,
         height=560,
     )
     for name, style in looks.items():
         rows = table[table["behavior"] == name]
         correlation = rows["rank_correlation"].iloc[0]
-        label = "" if pd.isna(correlation) else f" ({correlation:+.2f})".replace("-", "\u2212")
+        label = "" if pd.isna(correlation) else theme.with_minus(f" ({correlation:+.2f})")
         fig.add_scatter(
             x=rows["predicted"],
             y=rows["slope"],
             error_y=theme.error_bars(rows, "slope") | {"thickness": 1, "width": 0},
-            customdata=rows[["layer", "n"]],
+            customdata=list(
+                zip(
+                    rows["layer"],
+                    theme.numbers(rows["predicted"]),
+                    theme.intervals(rows, "slope"),
+                    rows["n"],
+                    strict=True,
+                )
+            ),
             mode="markers",
             marker={"color": style.color, "symbol": style.symbol, "size": 8},
             name=theme.escape(name) + label,
-            hovertemplate="layer %{customdata[0]}: predicted %{x:.4f}, measured %{y:.4f} (n = %{customdata[1]})"
+            hovertemplate="layer %{customdata[0]}: predicted %{customdata[1]}, measured %{customdata[2]} nats per "
+            "multiplier, n = %{customdata[3]}"
             f"<extra>{theme.escape(name)}</extra>",
         )
     ends = [float(f(f(table["predicted"]), f(table["slope"]))) for f in (min, max)]

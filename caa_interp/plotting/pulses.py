@@ -48,7 +48,6 @@ def plot_position_map(table: pd.DataFrame) -> go.Figure:
     fig = theme.figure(
         f"Where and for how long {theme.escape(first['vector'])} acts",
         subtitle,
-        width=1000,
         height=430,
         margin={"t": 96, "b": 110},
         legend=theme.LEGEND_BELOW,

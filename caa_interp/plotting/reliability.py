@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import band, panels
+from caa_interp.plotting.grid import band, panels, shape
 from caa_interp.statistics import number_text
 
 _SOURCE = "caa_interp.reliability"
@@ -24,7 +24,7 @@ _PANELS = (
     ("length_correlation", "answer length", "correlation", 0.0),
     ("letter_share", "answer letter", "share of variance along vector", 0.0),
 )
-_N_COLUMNS = 4
+_N_COLUMNS = 3
 _SMALL = {"title_font_size": 11, "tickfont_size": 11}
 
 
@@ -51,22 +51,19 @@ def plot_reliability(
         theme.check_table(one, {"layer", "n", "confidence", *(name for name, *_ in _PANELS)}, _SOURCE)
     panels_of = [panel for panel in _PANELS if any(one[panel[0]].notna().any() for one in tables.values())]
     several = len(tables) > 1
-    full = len(panels_of) % _N_COLUMNS == 0
+    n_rows = shape(len(panels_of), _N_COLUMNS)[0]
     fig = theme.figure(
         theme.escape(title),
         f"n = {theme.counts(n for one in tables.values() for n in one['n'])} pairs, each compared with the "
         f"others; bands: {theme.interval(pd.concat(tables.values()))}, or as many of the splits in halves; "
         "dotted: unrelated pairs",
-        height=640 if several and full else 580,
-        width=1000,
+        height=150 + 215 * n_rows + 30 * several,
+        margin={"t": 120, "b": 62 + 30 * several},
         showlegend=several,
-        # In the free place of the grid, or below it.
-        legend={"x": 0, "y": -0.16, "yanchor": "top", "orientation": "h", "font": {"size": 12}}
-        if full
-        else {"x": 0.79, "y": 0.4, "yanchor": "top", "font": {"size": 12}},
+        legend=theme.LEGEND_BELOW,
     )
     titles = [panel[1] for panel in panels_of]
-    places = panels(fig, titles, most=_N_COLUMNS, horizontal_spacing=0.085, vertical_spacing=0.2)
+    places = panels(fig, titles, most=_N_COLUMNS, horizontal_spacing=0.1, vertical_spacing=0.28 / n_rows)
     looks = theme.styles(tables)
     ordered = {label: one.sort_values("layer") for label, one in tables.items()}
     for index, ((name, _, unit, nothing), place) in enumerate(zip(panels_of, places, strict=True)):

@@ -186,4 +186,4 @@ def _look(multiplier: float) -> theme.Style:
 
 
 def _name(multiplier: float) -> str:
-    return f"multiplier {multiplier:+g}" if multiplier else "unsteered"
+    return f"multiplier {theme.factor(multiplier, '+g')}" if multiplier else "unsteered"

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from caa_interp.evaluation.summary import quantity, steerability
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import signed_map
+from caa_interp.plotting.grid import missing, signed_map
 
 
 def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, measure another") -> go.Figure:
@@ -33,36 +33,42 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
         for name in ("slope", "slope_low", "slope_high")
     )
     digits = _digits(float(wide.abs().max().max()))
-    text = [
-        [
-            "" if pd.isna(slope) else f"{slope:+z.{digits}f}" if a > 0 or b < 0 else f"({slope:+z.{digits}f})"
-            for slope, a, b in zip(*lines, strict=True)
-        ]
-        for lines in zip(wide.to_numpy(), low.to_numpy(), high.to_numpy(), strict=True)
-    ]
+    limit = float(wide.abs().max().max()) or 1.0
+    text = wide.astype(object)
+    for (row, column), slope in wide.stack().items():
+        shown = theme.with_minus(f"{slope:+z.{digits}f}")
+        excluded = low.loc[row, column] > 0 or high.loc[row, column] < 0
+        text.loc[row, column] = theme.on_map(shown if excluded else f"({shown})", slope / limit)
+    known = effects.assign(text=theme.intervals(effects, "slope"))
+    known = known.assign(text=known["text"] + ", n = " + known["n"].astype(str))
+    known = known.pivot(index="vector", columns="behavior", values="text").reindex(index=rows, columns=columns)
     name, unit = quantity(effects, "logit_difference")
     layers = effects.groupby("vector", sort=False)["layer"].first()
     at = f"layer {layers.iloc[0]}; " if layers.nunique() == 1 else ""
+    named = wide.rename(index=lambda row: row if at else f"{row} (layer {layers[row]})")
+    crosses, lacking = missing(named.rename(index=theme.escape, columns=theme.escape))
     fig = theme.figure(
         theme.escape(title),
         f"{at}n = {theme.counts(effects['n'])} pairs per column; {theme.interval(effects)}; "
-        "in parentheses: it does not exclude zero",
+        f"in parentheses: it does not exclude zero{lacking}",
         height=max(440, 190 + 46 * len(rows)),  # the least that the title of the color bar needs
-        width=max(560, 330 + 86 * len(columns)),
+        width=min(800, max(560, 330 + 86 * len(columns))),  # what is printed at two columns
         margin={"l": 20, "r": 20, "t": 90, "b": 20},
     )
-    named = wide.rename(index=lambda row: row if at else f"{row} (layer {layers[row]})")
     fig.add_trace(
         signed_map(
             named,
             theme.with_unit(f"slope of the {name}", f"{unit} per multiplier"),
-            text=text,
+            text=text.fillna("").to_numpy(),
+            customdata=known.to_numpy(),
             texttemplate="%{text}",
+            textfont={"size": 13 if len(columns) <= 6 else theme.SMALLEST},
             xgap=2,
             ygap=2,
-            hovertemplate="steer %{y}, measure %{x}: %{text}<extra></extra>",
+            hovertemplate="steer %{y}, measure %{x}: %{customdata}<extra></extra>",
         )
     )
+    fig.add_trace(crosses)
     fig.update_xaxes(title_text="measured behavior", tickangle=-35, showgrid=False)
     fig.update_yaxes(title_text="steered with", autorange="reversed", showgrid=False)
     return fig

@@ -15,6 +15,7 @@ from caa_interp.plotting.grid import signed_map
 _COLUMNS = ("first", "first_layer", "second", "second_layer", "cosine", "chance")
 # Up to this many rows a cell has room for its number.
 _NUMBERED = 12
+_GRAY = "#52606d"
 
 
 def plot_cosine_similarity(table: pd.DataFrame, *, layer: int | None = None) -> go.Figure:
@@ -82,7 +83,8 @@ def _line(table: pd.DataFrame) -> go.Figure:
         mode="lines+markers",
         line={"color": theme.PALETTE[0], "width": 2.5},
         marker={"size": 7},
-        hovertemplate="layer %{x}: %{y:.3f}<extra></extra>",
+        customdata=theme.numbers(rows["cosine"], ".3f"),
+        hovertemplate="layer %{x}: %{customdata}<extra></extra>",
     )
     lowest = min(-chance, float(rows["cosine"].dropna().min()) if rows["cosine"].notna().any() else 0.0)
     fig.update_xaxes(title_text=theme.LAYER)
@@ -112,8 +114,9 @@ def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_l
             colorbar={"title": title, "tickvals": [-1, -0.5, 0, 0.5, 1]},
             text=[[_number(value, chance[label]) for value in row] for row in matrix.to_numpy()],
             texttemplate="%{text}" if numbered else None,
-            textfont={"size": 13},
-            hovertemplate="%{y} and %{x}: %{z:.3f}<extra></extra>",
+            textfont={"size": 13 if n_cells <= 8 else theme.SMALLEST},
+            customdata=[theme.numbers(row, ".3f") for row in matrix.to_numpy()],
+            hovertemplate="%{y} and %{x}: %{customdata}<extra></extra>",
             visible=number == start,
         )
         fig.add_trace(drawn)
@@ -132,7 +135,7 @@ def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_l
         slider["currentvalue"] = {"prefix": "" if of_layers else "layer "}
         fig.update_layout(sliders=[slider])
         below += 90
-    side = max(340, n_cells * (58 if numbered else 15))
+    side = min(max(340, n_cells * (58 if numbered else 15)), 800 - left - 125)
     fig.update_layout(
         width=left + side + 125, height=78 + side + below, margin={"l": left, "r": 125, "t": 78, "b": below}
     )
@@ -151,8 +154,9 @@ def _number(value: float, chance: float) -> str:
     """A cosine as the text of a cell."""
     if math.isnan(value):
         return ""
-    shown = f"{round(value, 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")  # + 0.0 makes -0.0 a plain 0
-    return f"<span style='color:{theme.NEUTRAL}'>{shown}</span>" if abs(value) <= chance else f"<b>{shown}</b>"
+    shown = theme.with_minus(f"{round(value, 2) + 0.0:.2f}")  # + 0.0 makes -0.0 a plain 0
+    within = abs(value) <= chance
+    return f"<span style='color:{_GRAY}'>{shown}</span>" if within else theme.on_map(f"<b>{shown}</b>", value)
 
 
 def _slider(labels: Sequence[str], titles: Sequence[str], start: int, below: int) -> dict[str, object]:

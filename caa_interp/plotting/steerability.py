@@ -62,7 +62,7 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
         theme.escape(title),
         f"points: mean slope over held-out pairs, {theme.interval(drawn)}{theme.escape(ticks_of)}",
         height=180 + 37 * len(order),
-        width=560 + 440 * (len(titles) - 1) if len(titles) > 1 else None,
+        width=800 if len(titles) > 1 else None,
         showlegend=False,
     )
     places = panels(

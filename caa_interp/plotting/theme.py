@@ -43,8 +43,9 @@ BEHAVIOR_STYLES = dict(
     )
 )
 POSITIVE, NEGATIVE, NEUTRAL = "#0072B2", "#D55E00", "#6B7280"
-# Blue for positive, orange for negative, light in the middle; used only with a range centered on zero.
-DIVERGING = [[0.0, "#B34700"], [0.25, "#F0A36B"], [0.5, "#F7F7F5"], [0.75, "#6FB1DB"], [1.0, "#00568A"]]
+# Blue for positive, orange for negative, light in the middle; used only with a range centered on zero. Blue is the
+# darker one, so that a print in gray tells the ends apart.
+DIVERGING = [[0.0, "#C65A11"], [0.25, "#F2B183"], [0.5, "#F7F7F5"], [0.75, "#6AA9D6"], [1.0, "#003E6B"]]
 # For magnitudes: from light to dark without a turn, so that a print in gray keeps the order.
 SEQUENTIAL = [[0.0, "#F7F7F5"], [0.25, "#C6DDEE"], [0.5, "#6FB1DB"], [0.75, "#1F7DB8"], [1.0, "#053659"]]
 
@@ -87,6 +88,7 @@ TEMPLATE = go.layout.Template(
             "font": {"size": 17},
         },
         "colorway": PALETTE,
+        "coloraxis": {"colorbar": {"exponentformat": "none"}},
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
         "xaxis": _AXIS,
@@ -94,8 +96,9 @@ TEMPLATE = go.layout.Template(
         "legend": {"bgcolor": "rgba(255,255,255,0.7)"},
         "margin": {"l": 70, "r": 24, "t": 78, "b": 62},
         "hoverlabel": {"font": {"size": 13}},
+        "modebar": {"orientation": "v"},  # beside the figure, not over its title
     },
-    data={"heatmap": [{"colorbar": {"title": {"font": {"size": 14}}, "outlinewidth": 0}}]},
+    data={"heatmap": [{"colorbar": {"title": {"font": {"size": 14}}, "outlinewidth": 0, "exponentformat": "none"}}]},
 )
 
 
@@ -203,8 +206,13 @@ def cut(token: str, longest: int) -> str:
 
 
 def letter_colors(shares: np.ndarray) -> np.ndarray:
-    """Color of letters on a diverging color, -1 to 1: white where white has more contrast, later on orange."""
-    return np.where((shares > 0.75) | (shares < -0.88), "white", DARK)
+    """Color of letters on a diverging color, -1 to 1: black where black has more contrast. It is at least 4.5."""
+    return np.where(shares > 0.72, "#FFFFFF", "#000000")
+
+
+def on_map(text: str, share: float) -> str:
+    """Markup of the text in a cell of a signed map, whose value is a ``share`` of the scale's end, -1 to 1."""
+    return f"<span style='color:{letter_colors(np.array(share))}'>{text}</span>" if text else ""
 
 
 def color_axis(colors: list[list[object]], low: float, high: float, title: str) -> dict[str, object]:
@@ -214,7 +222,11 @@ def color_axis(colors: list[list[object]], low: float, high: float, title: str) 
 
 def scale_bar(title: str) -> dict[str, object]:
     """Slim color bar with its title above."""
-    return {"title": {"text": f"{title}<br>\u00a0", "side": "top", "font": {"size": 13}}, "thickness": 14}
+    return {
+        "title": {"text": f"{title}<br>\u00a0", "side": "top", "font": {"size": 13}},
+        "thickness": 14,
+        "exponentformat": "none",
+    }
 
 
 def escape(text: object) -> str:

@@ -9,9 +9,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import panels
+from caa_interp.plotting.grid import panels, shape
 
 LONGEST = 10  # letters of a token that a cell shows
+_WIDEST, _BETWEEN = 820, 64  # pixels: of a figure at two columns, where more panels flow on; between two rows
 
 
 def token_grids(
@@ -30,16 +31,21 @@ def token_grids(
     own, since a heatmap's own text is too faint on colors of middle lightness.
     """
     name, labels = across
+    most = max(1, min(len(panels_of), (_WIDEST - 200) // (len(labels) * cell)))
+    n_rows = shape(len(panels_of), most)[0]
     layers = sorted(set().union(*(rows["layer"] for rows in panels_of.values())))
     fig = theme.figure(
         title,
         subtitle,
         coloraxis=coloraxis,
-        width=max(760, len(panels_of) * len(labels) * cell + 200),
-        height=max(360, 170 + 23 * len(layers)),
+        width=max(760, most * len(labels) * cell + 200),
+        height=max(360, 170 + n_rows * 23 * len(layers) + (n_rows - 1) * _BETWEEN),
         margin={"t": 104, "b": 66},
     )
-    places = panels(fig, list(panels_of), most=len(panels_of), shared_yaxes=True, horizontal_spacing=0.02)
+    between = _BETWEEN / (n_rows * 23 * len(layers) + (n_rows - 1) * _BETWEEN) if n_rows > 1 else 0
+    places = panels(
+        fig, list(panels_of), most=most, shared_yaxes=True, horizontal_spacing=0.02, vertical_spacing=between
+    )
     for place, rows, hover in zip(places, panels_of.values(), hovers, strict=True):
         z, shown, customdata = (
             rows.pivot(index="layer", columns=name, values=column).reindex(index=layers, columns=list(labels))

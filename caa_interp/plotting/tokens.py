@@ -16,7 +16,8 @@ from caa_interp.plotting.grid import key
 
 Measure = Literal["cosine", "projection"]
 _MUTED, _MUTED_TEXT = "#E4E7EB", "#67717D"
-_LINE = 92  # letters a line
+_LINE = 66  # letters a line
+_TICKS = 36  # tokens that have room on the axis of a map
 _LONGEST = 60  # letters of a token that are shown
 _PADDING = 0.7  # letters of free space in a token's box
 _UNITS = {"cosine": "cosine with<br>the vector", "projection": "projection<br>(units of the<br>residual stream)"}
@@ -90,10 +91,12 @@ def _text(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.
             constraintext="none",
             textangle=0,
             textfont={"family": theme.MONOSPACE, "size": 13, "color": color},
-            customdata=part[["position", "cosine", "projection", "part"]],
+            customdata=part[["position", "part"]].assign(
+                cosine=theme.numbers(part["cosine"]), projection=theme.numbers(part["projection"], "+.3g")
+            ),
             hovertemplate=(
-                "%{hovertext}<br>position %{customdata[0]}, %{customdata[3]}<br>cosine %{customdata[1]:+.3f}<br>"
-                "projection %{customdata[2]:+.3g}<extra></extra>"
+                "%{hovertext}<br>position %{customdata[0]}, %{customdata[1]}<br>cosine %{customdata[2]}<br>"
+                "projection %{customdata[3]}<extra></extra>"
             ),
             showlegend=False,
         )
@@ -103,7 +106,7 @@ def _text(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.
     starts = rows.groupby("part")["line"].min() if rows["part"].nunique() > 1 else pd.Series(dtype=int)
     fig.update_layout(
         barmode="overlay",
-        width=1020,
+        width=800,
         height=max(300, 122 + 28 * n_lines),
         margin={"l": 78, "r": 165, "b": 24, "t": 76},
     )
@@ -131,14 +134,21 @@ def _map(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.F
         z=wide.to_numpy(),
         x=wide.columns,
         y=[str(layer) for layer in wide.index],
-        customdata=[[theme.escape(token) for token in tokens["token"]]] * len(wide),
-        hovertemplate="%{customdata}<br>position %{x}, layer %{y}: %{z:+.3g}<extra></extra>",
+        customdata=[
+            [
+                f"{theme.escape(token)}<br>position {position}, layer {layer}: {value}"
+                for token, position, value in cells
+            ]
+            for layer, values in zip(wide.index, wide.to_numpy(), strict=True)
+            for cells in [zip(tokens["token"], wide.columns, theme.numbers(values, "+.3g"), strict=True)]
+        ],
+        hovertemplate="%{customdata}<extra></extra>",
         zmin=-limit,
         zmax=limit,
         colorscale=theme.DIVERGING,
         colorbar=theme.scale_bar(_UNITS[measure]),
     )
-    step = -(-len(labels) // 120)
+    step = -(-len(labels) // _TICKS)
     fig.update_xaxes(
         title_text="token",
         tickvals=wide.columns[::step],
@@ -149,7 +159,7 @@ def _map(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.F
     )
     fig.update_yaxes(title_text=theme.LAYER, type="category", showgrid=False)
     fig.update_layout(
-        width=min(1900, max(620, 260 + 15 * len(labels))),
+        width=min(800, max(620, 260 + 15 * len(labels))),
         height=230 + 15 * len(wide) + 7 * int(tokens["token"].str.len().max()),
     )
     return fig

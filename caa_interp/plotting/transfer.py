@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import quantity, steerability
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import line, signed_map, thinned
+from caa_interp.plotting.grid import cell_marks, line, missing, signed_map, thinned
 
 
 def plot_transfer(table: pd.DataFrame) -> go.Figure:
@@ -46,12 +46,17 @@ def plot_transfer(table: pd.DataFrame) -> go.Figure:
 def _map(rows: pd.DataFrame, title: str, axis_title: str) -> go.Figure:
     """Source layers by the layers that they are applied at."""
     wide = rows.pivot(index="source_layer", columns="layer", values="slope")
-    rows = rows.set_index(["source_layer", "layer"])
-    certain = rows[(rows["slope_low"] > 0) | (rows["slope_high"] < 0)].index
+    rows = rows.assign(
+        certain=(rows["slope_low"] > 0) | (rows["slope_high"] < 0),
+        known=[f"{text}, n = {n}" for text, n in zip(theme.intervals(rows, "slope"), rows["n"], strict=True)],
+    )
+    certain, known = (rows.pivot(index="source_layer", columns="layer", values=one) for one in ("certain", "known"))
+    crosses, lacking = missing(wide.rename(index=str, columns=str))
     cell = max(14, min(48, 460 // max(wide.shape)))
     fig = theme.figure(
         title,
-        f"mean over {theme.counts(rows['n'])} pairs, {theme.interval(rows)}; dot: it excludes 0; frame: its own layer",
+        f"mean over {theme.counts(rows['n'])} pairs, {theme.interval(rows)}; dot: it excludes 0; frame: its own "
+        f"layer{lacking}",
         width=70 + max(340, cell * wide.shape[1]) + 150,
         height=78 + max(240, cell * wide.shape[0]) + 62,
         margin={"r": 150},
@@ -61,12 +66,11 @@ def _map(rows: pd.DataFrame, title: str, axis_title: str) -> go.Figure:
         signed_map(
             shown,
             axis_title,
-            text=[["•" if (source, layer) in certain else "" for layer in wide.columns] for source in wide.index],
-            texttemplate="%{text}",
-            textfont={"size": 13},
-            hovertemplate="vector of layer %{y} at layer %{x}: %{z:+.3f}<extra></extra>",
+            customdata=known.to_numpy(),
+            hovertemplate="vector of layer %{y} at layer %{x}: %{customdata}<extra></extra>",
         )
     )
+    fig.add_traces([cell_marks(certain.eq(True).rename(index=str, columns=str)), crosses])
     for row, source in enumerate(wide.index):
         if source in wide.columns:
             column = list(wide.columns).index(source)

@@ -244,10 +244,10 @@ def test_umap_repeats_to_the_bit_and_hangs_on_its_seed(umap, far):
     assert not np.allclose(other[["x", "y"]], umap[["x", "y"]])
 
 
-def test_umap_of_few_points():
-    table = caa.project(activations(2, (1,)), method="umap")
-    assert len(table) == 4
-    assert len(table[["x", "y"]].drop_duplicates()) == 4
+def test_umap_of_as_few_points_as_it_takes():
+    table = caa.project(activations(8, (1,)), method="umap")
+    assert len(table) == 16
+    assert len(table[["x", "y"]].drop_duplicates()) == 16
 
 
 def test_tsne_keeps_apart_what_is_far_apart_and_repeats(far):
@@ -335,9 +335,10 @@ def test_an_unknown_model_fits_every_model():
     assert len(caa.project({"a": activations(), "b": activations(model=None, seed=1)})) == 48
 
 
-@pytest.mark.parametrize("method", ["pca", "umap"])
-def test_one_pair_is_too_few(method):
-    with pytest.raises(caa.InputError, match=f"activations: 2 points; method '{method}' needs at least 3. Give more."):
+@pytest.mark.parametrize(("method", "least"), [("pca", 3), ("umap", 16)])
+def test_one_pair_is_too_few(method, least):
+    said = f"activations: 2 points; method '{method}' needs at least {least}. Give more"
+    with pytest.raises(caa.InputError, match=said):
         caa.project(activations(1), method=method)
 
 

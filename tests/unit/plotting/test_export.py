@@ -15,7 +15,7 @@ import pytest
 
 import caa_interp as caa
 from caa_interp.plotting import export
-from caa_interp.plotting.theme import DIVERGING, escape, figure
+from caa_interp.plotting.theme import DIVERGING, LEGEND_BELOW, escape, figure
 
 INCHES = {1: 3.03, 2: 6.30}
 
@@ -114,7 +114,7 @@ def test_the_cells_of_a_map_are_rectangles_in_their_colors_and_missing_ones_are_
     cells = re.findall(r'<rect (?=[^>]*stroke-width="0.3")[^>]*>', drawn[2, ".svg"].decode("utf-8"))
     found = [tuple(re.search(rf'\b{name}="([^"]*)"', cell)[1] for name in ("x", "y", "fill")) for cell in cells]
     upwards = sorted((-float(y), float(x), fill) for x, y, fill in found)
-    assert [fill for _, _, fill in upwards] == ["rgb(0,86,138)", "rgb(179,71,0)", "rgb(111,177,219)"]
+    assert [fill for _, _, fill in upwards] == ["rgb(0,62,107)", "rgb(198,90,17)", "rgb(106,169,214)"]
     assert upwards[0][1] < upwards[1][1] == upwards[2][1]
 
 
@@ -162,10 +162,39 @@ def test_wrapping_counts_letters_not_markup_and_keeps_every_word():
     assert export._wrapped("extraordinarily", 1) == "extraordinarily"
 
 
-def test_a_figure_that_is_wider_than_the_column_is_made_smaller_as_a_whole():
-    fig = chart().update_layout(width=1500)
-    assert export._laid_out(fig, INCHES[1]).layout.width == 1500
+def test_a_figure_that_is_wider_than_the_column_is_made_smaller_as_a_whole_as_far_as_it_can_be_read():
+    fig = chart().update_layout(width=860)  # its subtitle, of 11.9 px, becomes 6.3 points
+    assert export._laid_out(fig, INCHES[2]).layout.width == 860
+    assert export.smallest_points(export._laid_out(fig, INCHES[2]), INCHES[2]) == pytest.approx(6.28, abs=0.01)
     assert export._laid_out(chart().update_layout(width=100), INCHES[1]).layout.width == 382
+    with pytest.raises(
+        caa.InputError, match=r"fig: at 3.03 in it would have text of 3.0 points, .*; give columns=2, or"
+    ):
+        export._laid_out(fig, INCHES[1])
+    with pytest.raises(
+        caa.InputError, match=r"fig: at 6.30 in it would have text of 3.6 points, .*; draw fewer panels"
+    ):
+        export._laid_out(fig.update_layout(width=1500), INCHES[2])
+
+
+def test_panels_that_are_too_narrow_need_two_columns():
+    fig = figure("Four panels")
+    fig.set_subplots(rows=1, cols=4)
+    fig.add_scatter(x=[1], y=[1], row=1, col=4)
+    with pytest.raises(
+        caa.InputError, match=r"it would have panels 0.\d in wide, which cannot be read.*give columns=2"
+    ):
+        export._laid_out(fig, INCHES[1])
+    assert export._laid_out(fig, INCHES[2]).layout.width == 794
+
+
+def test_a_legend_that_needs_more_lines_in_one_column_gets_room():
+    fig = figure("Many", legend=LEGEND_BELOW, height=400, margin={"b": 80})
+    for number in range(6):
+        fig.add_scatter(x=[0, 1], y=[0, number], name=f"a long name {number}")
+    one, two = (export._laid_out(fig, INCHES[columns]).layout for columns in (1, 2))
+    assert one.margin.b - 80 == one.height - 400 >= 21
+    assert (two.margin.b, two.height) == (80, 400)
 
 
 def test_a_plain_plotly_figure_can_be_laid_out():
@@ -202,8 +231,14 @@ def test_json_is_plotlys_own_and_can_be_read_back(tmp_path):
 def test_numbers_are_written_beside_the_figure_without_loss(tmp_path, table):
     path = caa.save_figure(chart(), tmp_path / "new" / "figure.v1.json", table=table)
     assert path == tmp_path / "new" / "figure.v1.json"
-    assert sorted(file.name for file in path.parent.iterdir()) == ["figure.v1.csv", "figure.v1.json"]
-    pd.testing.assert_frame_equal(pd.read_csv(path.with_suffix(".csv")), table, check_exact=True)
+    assert sorted(file.name for file in path.parent.iterdir()) == ["figure.v1.json", "figure.v1.json.csv"]
+    pd.testing.assert_frame_equal(pd.read_csv(f"{path}.csv"), table, check_exact=True)
+
+
+def test_numbers_of_the_same_name_are_not_overwritten(tmp_path, table):
+    (tmp_path / "results.csv").write_text("mine")
+    caa.save_figure(chart(), tmp_path / "results.json", table=table)
+    assert (tmp_path / "results.csv").read_text() == "mine"
 
 
 def test_without_a_table_there_is_one_file(tmp_path):

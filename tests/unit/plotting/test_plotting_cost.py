@@ -1,5 +1,7 @@
 """Figures of costs and side effects show the numbers of their tables, at their places."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -41,6 +43,16 @@ def test_each_measure_has_a_panel_with_paired_changes():
     assert fig.data[0].marker.symbol != fig.data[1].marker.symbol
 
 
+def test_controls_are_a_gray_band_from_the_lowest_to_the_highest():
+    table = costs("divergence", ("optimism", "random 0", "random 1"))
+    table["kind"] = np.where(table["vector"] == "optimism", "vector", "random")
+    band, line = caa.plot_cost(table).data
+    means = table[table["kind"] == "random"].groupby(["multiplier", "vector"])["divergence"].mean().unstack()
+    assert band.name == "2 random vectors of the same norm"
+    np.testing.assert_allclose(band.y, [*means.max(axis=1), *means.min(axis=1)[::-1]])
+    assert (line.name, line.line.dash) == ("optimism", "solid")
+
+
 def test_without_multiplier_zero_the_values_themselves_are_shown():
     table = costs("nats_per_token").query("multiplier != 0")
     fig = caa.plot_cost(table)
@@ -76,11 +88,15 @@ def effects() -> pd.DataFrame:
 
 def test_the_matrix_of_side_effects():
     fig = caa.plotting.plot_side_effects(effects())
-    (heatmap,) = fig.data
+    heatmap, crosses = fig.data
     assert list(heatmap.y) == list(heatmap.x) == ["a", "b"]
     np.testing.assert_allclose(heatmap.z, [[0.5, 0.2], [-0.05, np.nan]])
-    # An interval that includes zero is in parentheses, and what was not measured stays empty.
-    assert [list(row) for row in heatmap.text] == [["+0.50", "+0.20"], ["(-0.05)", ""]]
+    # An interval that includes zero is in parentheses, and what was not measured is crossed out.
+    shown = [[re.sub("<[^>]*>", "", text) for text in row] for row in heatmap.text]
+    assert shown == [["+0.50", "+0.20"], ["(\N{MINUS SIGN}0.05)", ""]]
+    assert (list(crosses.x), list(crosses.y)) == (["b"], ["b"])
+    assert "crosses: 1 not measured" in fig.layout.title.text
+    assert heatmap.customdata[1][0] == "\N{MINUS SIGN}0.050 (\N{MINUS SIGN}0.200 to +0.100), n = 12"
     assert -heatmap.zmin == heatmap.zmax == 0.5
     assert "n = 12 pairs" in fig.layout.title.text
     assert "90 % interval" in fig.layout.title.text

@@ -1,0 +1,340 @@
+"""What holds for every figure that the package draws: it can be read in print, and says what it shows."""
+
+import json
+import re
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+import caa_interp as caa
+from caa_interp.plotting import theme
+from caa_interp.plotting.export import COLUMN_INCHES, _laid_out, smallest_points
+
+NAMES = sorted(name for name in caa.plotting.__all__ if name.startswith("plot_"))
+BEHAVIORS = ("refusal", "optimism")
+HELD_OUT = [caa.ContrastPair(f"Is {word} good?", "Yes, I like it.", "No.") for word in ("rain", "text")]
+DOSES = {"layers": 2, "multipliers": (-1, 0, 1)}
+
+
+class Tables:
+    """What the examples are drawn from: small tables of a tiny model, made when they are first needed."""
+
+    def __init__(self, model, pairs):
+        self.model, self.pairs = model, pairs
+
+    @cached_property
+    def activations(self):
+        return caa.collect_activations(self.model, self.pairs, format="text", progress=False)
+
+    @cached_property
+    def vector(self):
+        return caa.vectors.vector_from_activations(self.activations, behavior="refusal")
+
+    @cached_property
+    def vectors(self):
+        return {"refusal": self.vector, **caa.random_vectors(self.vector, 2)}
+
+    @cached_property
+    def sweep(self):
+        layers = {"layers": (1, 2), "multipliers": (-1, 0, 2)}
+        return caa.sweep(self.model, self.vectors, self.pairs, format="text", progress=False, **layers)
+
+    @cached_property
+    def at_a_layer(self):
+        return self.sweep[self.sweep["layer"] == 2]
+
+    @cached_property
+    def behaviors(self):
+        parts = [
+            self.sweep.assign(
+                behavior=name,
+                vector=self.sweep["vector"].replace("refusal", name),
+                logit_difference=(-1) ** place * self.sweep["logit_difference"],
+            )
+            for place, name in enumerate(BEHAVIORS)
+        ]
+        return pd.concat(parts)
+
+    def cost(self):
+        prose = caa.load_prose()[:2]
+        return caa.perplexity(self.model, self.vectors, prose, max_tokens=24, progress=False, **DOSES)
+
+    def judged(self):
+        return pd.DataFrame(
+            [
+                {
+                    "item": item,
+                    "layer": 2,
+                    "multiplier": m,
+                    "score": 5 + m + item,
+                    "vector": "refusal",
+                    "kind": "vector",
+                }
+                for item in range(3)
+                for m in (-1.0, 0.0, 1.0)
+            ]
+        )
+
+    def baselines(self):
+        rows = self.at_a_layer[self.at_a_layer["kind"] == "vector"]
+        return pd.concat([rows.assign(baseline=name) for name in ("none", "system prompt")])
+
+    def side_effects(self):
+        return pd.concat(
+            [
+                self.at_a_layer[self.at_a_layer["kind"] == "vector"].assign(behavior=one, vector=other)
+                for one in BEHAVIORS
+                for other in BEHAVIORS
+            ]
+        )
+
+    def predicted(self):
+        rows = [(name, layer, -0.02 * layer) for name in BEHAVIORS for layer in (1, 2)]
+        table = pd.DataFrame(rows, columns=["behavior", "layer", "slope"])
+        ends = {"slope_low": table["slope"] - 0.01, "slope_high": table["slope"] + 0.01, "predicted": table["slope"]}
+        return table.assign(**ends, n=3, rank_correlation=-0.5, skill=-0.1)
+
+    def effect(self, layers):
+        options = {"layers": layers, "progress": False}
+        return caa.effect_lens(self.model, self.vectors, self.pairs, top_k=4, **options)
+
+    def decomposed(self):
+        neurons = self.model.blocks[2].mlp.W_out.detach().cpu()
+        dictionary = caa.analysis.SparseAutoencoder(neurons, neurons.new_zeros(neurons.shape[1]))
+        return caa.analysis.decompose(self.vector, dictionary, layer=2, n_features=4)
+
+    def talks(self):
+        turns = [{"role": "user", "content": "Is it good?"}, {"role": "assistant", "content": "I like the sea."}]
+        return caa.analysis.monitor(self.model, self.vectors, [turns, turns[:1]], layer=2, progress=False)
+
+
+# Every figure, and more than one where a function draws in several forms.
+EXAMPLES = {
+    "plot_baselines": [lambda t: caa.plot_baselines(t.baselines())],
+    "plot_cosine_similarity": [
+        lambda t: caa.plot_cosine_similarity(caa.cosine_similarity(t.vectors, between="vectors"), layer=2),
+        lambda t: caa.plot_cosine_similarity(caa.cosine_similarity(t.vectors, between="layers")),
+        lambda t: caa.plot_cosine_similarity(
+            caa.cosine_similarity(dict(list(t.vectors.items())[:2]), between="vectors")
+        ),
+    ],
+    "plot_cost": [lambda t: caa.plot_cost(t.cost())],
+    "plot_data_curve": [
+        lambda t: caa.plotting.plot_data_curve(
+            caa.analysis.data_curve(t.model, t.activations, HELD_OUT, layer=2, sizes=(1, 2), n_draws=2, progress=False)
+        )
+    ],
+    "plot_decomposition": [lambda t: caa.plotting.plot_decomposition(t.decomposed())],
+    "plot_dose_response": [
+        lambda t: caa.plot_dose_response(t.at_a_layer, pairs=t.pairs),
+        lambda t: caa.plot_dose_response(t.at_a_layer, measure="p_positive", control="none"),
+    ],
+    "plot_dose_responses": [lambda t: caa.plot_dose_responses(t.behaviors[t.behaviors["layer"] == 2])],
+    "plot_effect_attribution": [
+        lambda t: caa.plotting.plot_effect_attribution(
+            caa.analysis.effect_attribution(t.model, t.vectors, t.pairs, layer=1, progress=False)
+        ),
+        lambda t: caa.plotting.plot_effect_attribution(
+            caa.analysis.effect_attribution(t.model, t.vector, t.pairs, layer=1, per="head", progress=False)
+        ),
+    ],
+    "plot_effect_lens": [
+        lambda t: caa.plot_effect_lens(t.effect(2)),
+        lambda t: caa.plot_effect_lens(t.effect((1, 2))),
+    ],
+    "plot_influence": [lambda t: caa.plotting.plot_influence(caa.analysis.influence(t.activations, layers=2))],
+    "plot_layer_profile": [
+        lambda t: caa.plotting.plot_layer_profile(caa.steerability(t.behaviors)),
+        lambda t: caa.plotting.plot_layer_profile(
+            pd.concat([caa.steerability(t.sweep).assign(behavior=name) for name in "abcdef"])
+        ),
+    ],
+    "plot_layer_sweeps": [
+        lambda t: caa.plotting.plot_layer_sweeps(
+            caa.paper.numbers().query("group == 'layer_sweep' and model == 'meta-llama/Llama-2-7b-chat-hf'")
+        )
+    ],
+    "plot_logit_lens": [lambda t: caa.plot_logit_lens(caa.logit_lens(t.model, t.vector, top_k=5))],
+    "plot_monitor": [lambda t: caa.plotting.plot_monitor(t.talks())],
+    "plot_position_map": [
+        lambda t: caa.plotting.plot_position_map(
+            caa.analysis.position_map(t.model, t.vectors, t.pairs, layer=1, progress=False)
+        )
+    ],
+    "plot_predicted_steerability": [lambda t: caa.plotting.plot_predicted_steerability(t.predicted())],
+    "plot_projection": [
+        lambda t: caa.plot_projection(caa.project(t.activations)),
+        lambda t: caa.plot_projection(caa.project(dict.fromkeys(BEHAVIORS, t.activations), layers=2)),
+    ],
+    "plot_reliability": [
+        lambda t: caa.plot_reliability(caa.reliability(t.activations)),
+        lambda t: caa.plot_reliability({name: caa.reliability(t.activations) for name in BEHAVIORS}),
+    ],
+    "plot_scores": [lambda t: caa.plot_scores(t.judged())],
+    "plot_separation": [lambda t: caa.plotting.plot_separation(caa.analysis.separation(t.activations, t.vector))],
+    "plot_side_effects": [lambda t: caa.plotting.plot_side_effects(t.side_effects())],
+    "plot_steerability": [lambda t: caa.plot_steerability(caa.steerability(t.behaviors[t.behaviors["layer"] == 2]))],
+    "plot_steered_lens": [
+        lambda t: caa.plot_steered_lens(
+            caa.steered_lens(t.model, "Is the weather good?", t.vector, layer=2, multipliers=(-1, 0, 1))
+        )
+    ],
+    "plot_sweep": [lambda t: caa.plot_sweep(t.sweep)],
+    "plot_token_similarity": [
+        lambda t: caa.plot_token_similarity(caa.token_similarity(t.model, "Is it good?", t.vector, layers=2)),
+        lambda t: caa.plot_token_similarity(caa.token_similarity(t.model, "Is it good?", t.vector)),
+    ],
+    "plot_transfer": [
+        lambda t: caa.plotting.plot_transfer(
+            caa.analysis.transfer(t.model, t.vector, t.pairs, multipliers=(-1, 1), format="text", progress=False)
+        ),
+        lambda t: caa.plotting.plot_transfer(
+            caa.analysis.transfer(
+                t.model, t.vector, t.pairs, source_layers=2, multipliers=(-1, 1), format="text", progress=False
+            )
+        ),
+    ],
+    "plot_vector_map": [lambda t: caa.plotting.plot_vector_map(caa.analysis.project_vectors(t.vectors))],
+    "plot_weight_alignment": [
+        lambda t: caa.plotting.plot_weight_alignment(caa.analysis.weight_alignment(t.model, t.vector, layer=2, top_k=3))
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def tables(tiny_llama, pairs):
+    return Tables(tiny_llama, pairs)
+
+
+@pytest.fixture(scope="module")
+def figures(tables):
+    """``name -> figures``, each drawn once."""
+    drawn = {}
+    return lambda name: drawn.setdefault(name, [draw(tables) for draw in EXAMPLES[name]])
+
+
+def texts(part, name=""):
+    """Every text of a figure that is shown, with the name of the field that holds it."""
+    if isinstance(part, dict):
+        for key, value in part.items():
+            if key not in ("template", "uid", "meta", "legendgroup", "bdata", "dtype"):
+                yield from texts(value, key)
+    elif isinstance(part, list | tuple):
+        for value in part:
+            yield from texts(value, name)
+    elif isinstance(part, str):
+        yield name, part
+
+
+def shown(fig):
+    return texts(json.loads(fig.to_json()))
+
+
+def lightness(color):
+    """Relative luminance, 0 to 1, of a color as the web has it (WCAG 2.1)."""
+    channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(color, other="#FFFFFF"):
+    light, dark = sorted((lightness(color), lightness(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_every_figure_has_an_example():
+    assert sorted(EXAMPLES) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_text_is_below_6_points_in_print(figures, name):
+    for fig in figures(name):
+        assert smallest_points(_laid_out(fig, COLUMN_INCHES[2]), COLUMN_INCHES[2]) >= 6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_trace_says_what_it_shows(figures, name):
+    """Lines and areas beside the data, which say nothing, are skipped, as are entries of the legend without points."""
+    for fig in figures(name):
+        data = [
+            one
+            for one in fig.data
+            if one.type != "scatter" or (one.x is not None and any(x is not None for x in one.x))
+        ]
+        silent = [one for one in data if not one.hovertemplate and one.hoverinfo != "skip"]
+        assert not silent, silent
+        assert any(one.hovertemplate for one in data)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_minus_signs_are_alike(figures, name):
+    """No number begins with a hyphen. Plotly's own formats write one: they are for numbers that are not below 0."""
+    for fig in figures(name):
+        for one in fig.data:
+            for field, column in re.findall(r"%\{(\w+)(?:\[(\d+)\])?:[^}]*\}", str(one.hovertemplate)):
+                rows = list(one[field])
+                values = np.array([row[int(column)] for row in rows] if column else rows, dtype=float)
+                assert not (values < 0).any(), (one.hovertemplate, field)
+        for field, text in shown(fig):
+            if field in ("text", "ticktext", "customdata", "name", "hovertext"):
+                assert not re.search(r"(?<![\w-])-\d", re.sub(r"<[^>]*>", " ", text)), (field, text)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_number_is_shortened_to_a_letter(figures, name):
+    for fig in figures(name):
+        axes = [axis for axis in fig.layout if re.fullmatch(r"[xy]axis\d*", axis)]
+        assert axes
+        assert theme.TEMPLATE.layout.xaxis.exponentformat == theme.TEMPLATE.layout.yaxis.exponentformat == "none"
+        assert {fig.layout[axis].exponentformat for axis in axes} <= {None, "none"}
+        bars = [fig.layout.coloraxis.colorbar] if fig.layout.coloraxis.cmin is not None else []
+        bars += [one.marker.colorbar for one in fig.data if one.type == "scatter" and one.marker.colorscale]
+        assert theme.TEMPLATE.data.heatmap[0].colorbar.exponentformat == "none"
+        assert all(bar.exponentformat == "none" for bar in bars)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_color_bars_have_titles(figures, name):
+    for fig in figures(name):
+        maps = [one for one in fig.data if one.type == "heatmap"]
+        own = [one for one in maps if one.coloraxis is None and one.showscale is not False]
+        assert all(one.colorbar.title.text for one in own)
+        if any(one.coloraxis for one in maps):
+            assert fig.layout.coloraxis.colorbar.title.text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_panel_is_blank(figures, name):
+    for fig in figures(name):
+        for number in range(1, len([axis for axis in fig.layout if axis.startswith("xaxis")]) + 1):
+            axis = f"x{number if number > 1 else ''}"
+            own = [one for one in fig.data if (one.xaxis or "x") == axis and one.hoverinfo != "skip"]
+            assert any(len(one.z if one.type == "heatmap" else one.x) for one in own), axis
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_text_stands_out(figures, name):
+    colors = {theme.TEMPLATE.layout.font.color, theme.NEUTRAL, theme.DARK}
+    for fig in figures(name):
+        for field, text in shown(fig):
+            # Letters on a map have its colors behind them, see below.
+            colors |= set(re.findall(r"color:(#\w{6})", text)) - {"#FFFFFF"} if field in ("text", "ticktext") else set()
+        colors |= {note.font.color for note in fig.layout.annotations if note.font.color}
+    assert {color: round(contrast(color), 1) for color in colors if contrast(color) < 4.5} == {}
+
+
+def test_letters_on_every_color_of_a_signed_map_stand_out():
+    from plotly.colors import sample_colorscale
+
+    for share in [place / 50 for place in range(-50, 51)]:
+        rgb = re.findall(r"\d+(?:\.\d+)?", sample_colorscale(theme.DIVERGING, [(share + 1) / 2])[0])
+        cell = "#" + "".join(f"{round(float(one)):02X}" for one in rgb)
+        letters = str(theme.letter_colors(pd.Series([share]).to_numpy())[0])
+        assert contrast("#FFFFFF" if letters == "white" else letters, cell) >= 4.5, share
+
+
+def test_examples_are_figures(figures):
+    assert all(isinstance(fig, go.Figure) for name in NAMES for fig in figures(name))
