@@ -19,7 +19,7 @@ _SOURCE = "caa_interp.perplexity, caa_interp.divergence or caa_interp.capability
 
 
 def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "What steering costs") -> go.Figure:
-    """Mean cost over the multiplier at one layer, with intervals: one panel per measure, one line per vector; controls as gray bands.
+    """Mean cost over the multiplier at one layer, with intervals: a panel per measure, beside controls as gray bands.
 
     Where a table holds multiplier 0 or unsteered rows, the change from these is shown, paired over items.
     Conditions of several interventions, with no single multiplier, are left out.

@@ -170,7 +170,7 @@ def _title(behavior: str, rows: pd.DataFrame, said: Mapping[tuple[str, str], tup
     if len(found) == 1:
         slope, verdict = found[0]
         notes = [f"{notes[0]}: {verdict}", slope]
-    return "<br>".join([theme.escape(behavior), *map(theme.small, notes)])
+    return "<br>".join([theme.label(behavior), *map(theme.small, notes)])
 
 
 def _each_pair(rows: pd.DataFrame, measure: str, shown: str, pairs: Sequence[ContrastPair] | None) -> go.Scatter:

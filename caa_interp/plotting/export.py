@@ -202,8 +202,9 @@ def _check_legible(fig: go.Figure, width: float, inches: float) -> None:
     """Raise :class:`InputError` if text would be too small in print, or panels too narrow for their numbers."""
     points = smallest_points(fig, inches, width)
     spans = [axis.domain[1] - axis.domain[0] for axis in fig.select_xaxes() if axis.domain] or [1.0]
-    fixed = [getattr(fig.layout.margin, side) or 70 for side in ("l", "r")]
-    narrowest = median(spans) * (width - sum(fixed))
+    labels = [unescape(str(text)) for text in fig.layout.yaxis.ticktext or ()]
+    left = max(fig.layout.margin.l or 70, 20 + 8 * max(map(len, labels), default=0))
+    narrowest = median(spans) * (width - left - (fig.layout.margin.r or 24))
     if points < SMALLEST_POINTS or narrowest < _NARROWEST:
         what = (
             f"text of {points:.1f} points"

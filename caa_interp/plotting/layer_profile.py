@@ -58,7 +58,7 @@ def plot_layer_profile(
     groups = [names] if len(names) <= _TOGETHER else [[name] for name in names]
     n_rows, n_columns = shape(len(groups))
     n_entries = (1 if len(groups) > 1 else len(names)) + table.loc[is_control, "kind"].nunique() + 1
-    below = 70 + _ENTRY * ((n_entries + 2) // 3)
+    below = 80 + _ENTRY * ((n_entries + 2) // 3)
     unit = quantity(table, "logit_difference")
     fig = theme.figure(
         theme.escape(title),
@@ -71,7 +71,7 @@ def plot_layer_profile(
     )
     places = panels(
         fig,
-        [theme.escape(group[0]) if len(groups) > 1 else "" for group in groups],
+        [theme.label(group[0]) if len(groups) > 1 else "" for group in groups],
         x_title=theme.LAYER,
         y_title=theme.with_unit(f"slope of the {unit[0]}", f"{unit[1]} per multiplier"),
         shared_xaxes="all",

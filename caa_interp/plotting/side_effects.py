@@ -9,6 +9,8 @@ from caa_interp.evaluation.summary import quantity, steerability
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import missing, signed_map
 
+_ROOMY = 6  # columns up to which a cell has room for large numbers
+
 
 def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, measure another") -> go.Figure:
     """Map of the mean slope of every measured behavior under every vector.
@@ -35,8 +37,9 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
     digits = _digits(float(wide.abs().max().max()))
     limit = float(wide.abs().max().max()) or 1.0
     text = wide.astype(object)
-    for (row, column), slope in wide.stack().items():
+    for (row, column), slope in wide.stack().dropna().items():
         shown = theme.with_minus(f"{slope:+z.{digits}f}")
+        shown = shown if len(columns) <= _ROOMY else shown.replace("0.", ".", 1)
         excluded = low.loc[row, column] > 0 or high.loc[row, column] < 0
         text.loc[row, column] = theme.on_map(shown if excluded else f"({shown})", slope / limit)
     known = effects.assign(text=theme.intervals(effects, "slope"))
@@ -62,15 +65,17 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
             text=text.fillna("").to_numpy(),
             customdata=known.to_numpy(),
             texttemplate="%{text}",
-            textfont={"size": 13 if len(columns) <= 6 else theme.SMALLEST},
+            textfont={"size": 13 if len(columns) <= _ROOMY else theme.SMALLEST},
             xgap=2,
             ygap=2,
             hovertemplate="steer %{y}, measure %{x}: %{customdata}<extra></extra>",
         )
     )
     fig.add_trace(crosses)
-    fig.update_xaxes(title_text="measured behavior", tickangle=-35, showgrid=False)
-    fig.update_yaxes(title_text="steered with", autorange="reversed", showgrid=False)
+    ticks = ((list(map(theme.escape, names)), list(names)) for names in (named.columns, named.index))
+    across, down = ({"tickvals": one, "ticktext": list(map(theme.label, names))} for one, names in ticks)
+    fig.update_xaxes(title_text="measured behavior", tickangle=-35, showgrid=False, **across)
+    fig.update_yaxes(title_text="steered with", autorange="reversed", showgrid=False, **down)
     return fig
 
 

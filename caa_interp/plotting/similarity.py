@@ -15,6 +15,7 @@ from caa_interp.plotting.grid import signed_map
 _COLUMNS = ("first", "first_layer", "second", "second_layer", "cosine", "chance")
 # Up to this many rows a cell has room for its number.
 _NUMBERED = 12
+_ROOMY = 8  # and up to this many for large ones
 _GRAY = "#52606d"
 
 
@@ -112,9 +113,9 @@ def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_l
             zmin=-1,
             zmax=1,
             colorbar={"title": title, "tickvals": [-1, -0.5, 0, 0.5, 1]},
-            text=[[_number(value, chance[label]) for value in row] for row in matrix.to_numpy()],
+            text=[[_number(value, chance[label], n_cells > _ROOMY) for value in row] for row in matrix.to_numpy()],
             texttemplate="%{text}" if numbered else None,
-            textfont={"size": 13 if n_cells <= 8 else theme.SMALLEST},
+            textfont={"size": 13 if n_cells <= _ROOMY else theme.SMALLEST},
             customdata=[theme.numbers(row, ".3f") for row in matrix.to_numpy()],
             hovertemplate="%{y} and %{x}: %{customdata}<extra></extra>",
             visible=number == start,
@@ -125,10 +126,12 @@ def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_l
         left, below = 70, 62
         axes |= {"title_text": theme.LAYER, "nticks": 16}
     else:
-        length = 8 * max(len(str(name)) for matrix in wide.values() for name in matrix.index)
+        names = [str(name) for name in next(iter(wide.values())).index]
+        length = 8 * min(24, max(map(len, names)))
+        ticks = {"tickvals": list(map(theme.escape, names)), "ticktext": list(map(theme.label, names))}
         left, below = 30 + length, 30 + round(0.72 * length)
-        fig.update_xaxes(dtick=1, tickangle=-45)
-        fig.update_yaxes(dtick=1, autorange="reversed")
+        fig.update_xaxes(tickangle=-45, **ticks)
+        fig.update_yaxes(autorange="reversed", **ticks)
     fig.update_xaxes(**axes).update_yaxes(**axes)
     if len(groups) > 1:
         slider = _slider(list(groups), [one.layout.title.text for one in headed], start, below)
@@ -150,11 +153,12 @@ def _matrix(rows: pd.DataFrame, of_layers: bool) -> pd.DataFrame:
     return rows.pivot(index="first", columns="second", values="cosine").reindex(index=names, columns=names)
 
 
-def _number(value: float, chance: float) -> str:
+def _number(value: float, chance: float, narrow: bool) -> str:
     """A cosine as the text of a cell."""
     if math.isnan(value):
         return ""
     shown = theme.with_minus(f"{round(value, 2) + 0.0:.2f}")  # + 0.0 makes -0.0 a plain 0
+    shown = shown.replace("0.", ".", 1) if narrow else shown
     within = abs(value) <= chance
     return f"<span style='color:{_GRAY}'>{shown}</span>" if within else theme.on_map(f"<b>{shown}</b>", value)
 

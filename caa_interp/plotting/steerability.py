@@ -69,7 +69,7 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
         fig,
         [theme.escape(one) for one in titles],
         shared_yaxes=True,
-        horizontal_spacing=0.42 / len(titles) if len(titles) > 1 else 0,
+        horizontal_spacing=0.62 / len(titles) if len(titles) > 1 else 0,
     )
     for panel, place in zip(titles, places, strict=True):
         of_panel = rows[rows["panel"] == panel]
@@ -104,7 +104,7 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
         fig.update_xaxes(title_text=about_axis, title_font_size=13, nticks=5, **place)
     fig.update_yaxes(
         tickvals=list(place_of.values()),
-        ticktext=[theme.escape(name) for name in order],
+        ticktext=[theme.label(name) for name in order],
         range=[-0.6, len(order) - 0.4],
     )
     return fig.update_layout(margin={"r": 140})

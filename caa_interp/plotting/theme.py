@@ -205,6 +205,13 @@ def cut(token: str, longest: int) -> str:
     return token if len(token) <= longest else token[: longest - 1] + "…"
 
 
+def label(name: object, longest: int = 24) -> str:
+    """A name as an axis or a panel has room for it, cut in the middle, since endings tell names apart."""
+    text = str(name)
+    half = (longest - 1) // 2
+    return escape(text if len(text) <= longest else f"{text[:half]}…{text[-half:]}")
+
+
 def letter_colors(shares: np.ndarray) -> np.ndarray:
     """Color of letters on a diverging color, -1 to 1: black where black has more contrast. It is at least 4.5."""
     return np.where(shares > 0.72, "#FFFFFF", "#000000")

@@ -89,6 +89,14 @@ def test_escaped_dollars_make_no_formula():
     assert theme.escape(7) == "7"
 
 
+def test_long_names_are_cut_in_the_middle_where_they_differ_least():
+    assert theme.label("corrigible-neutral-HHH") == "corrigible-neutral-HHH"
+    cut = [theme.label(f"a-very-long-behavior-name-that-goes-on-{number}") for number in range(12)]
+    assert len(set(cut)) == 12
+    assert max(map(len, cut)) <= 24
+    assert theme.label("<b>") == "&lt;b&gt;"
+
+
 def test_check_table_names_what_is_missing_and_where_it_comes_from():
     table = pd.DataFrame({"a": [1], "b": [2]})
     theme.check_table(table, ("b", "a"), "caa_interp.sweep")
