@@ -38,12 +38,12 @@ def plot_safety_audit(audit: pd.DataFrame) -> go.Figure:
     fig = theme.figure(
         f"Safety audit of {theme.escape(name)}",
         f"layer {layer}; n = {n} pairs or requests, {interval}; gray: controls of the same norm",
-        width=1040 + 300 * answered,
-        height=500,
+        width=880,
+        height=820,
         margin={"l": 170, "t": 104, "b": 118},
         legend=theme.LEGEND_BELOW,
     )
-    places = panels(fig, titles, horizontal_spacing=0.12 if answered else 0.13)
+    places = panels(fig, titles, most=2, horizontal_spacing=0.15, vertical_spacing=0.18)
     _draw_effects(
         fig, findings[findings["part"] == "behaviors"], name, quantity(effects, "logit_difference"), places[0]
     )
@@ -100,13 +100,14 @@ def _draw_cosines(fig: go.Figure, rows: pd.DataFrame, layer: int, place: Place) 
         line={"color": theme.BEHAVIOR_STYLES["refusal"].color},
         marker={"size": [10 if one == layer else 6 for one in own["layer"]], "opacity": 1},
         showlegend=False,
-        hovertemplate="layer %{x}: %{y:+.3f}<extra></extra>",
+        customdata=theme.numbers(own["cosine"]),
+        hovertemplate="layer %{x}: %{customdata}<extra></extra>",
         **place,
     )
     for chance in (rows["chance"].iloc[0], -rows["chance"].iloc[0]):
         fig.add_hline(chance, line={"color": theme.NEUTRAL, "width": 1, "dash": "dot"}, **place)
     fig.update_xaxes(title_text=theme.LAYER, **place)
-    fig.update_yaxes(title_text="cosine, -1 to 1", **place)
+    fig.update_yaxes(title_text="cosine, \N{MINUS SIGN}1 to 1", **place)
 
 
 def _draw_doses(fig: go.Figure, summary: pd.DataFrame, name: str, mean: str, title: str, place: Place) -> None:
@@ -122,5 +123,5 @@ def _draw_doses(fig: go.Figure, summary: pd.DataFrame, name: str, mean: str, tit
         fig.add_trace(
             line(own[own["behavior"] == kind], "multiplier", mean, look, kind, shift=shift, **legend), **place
         )
-    name_multipliers(fig, multipliers, "multiplier<br>(times the raw vector)", **place)
+    name_multipliers(fig, multipliers, "multiplier<br>(of the raw vector)", **place)
     fig.update_yaxes(title_text=title, zeroline=True, zerolinecolor=theme.NEUTRAL, **place)

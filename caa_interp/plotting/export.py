@@ -202,7 +202,8 @@ def _check_legible(fig: go.Figure, width: float, inches: float) -> None:
     """Raise :class:`InputError` if text would be too small in print, or panels too narrow for their numbers."""
     points = smallest_points(fig, inches, width)
     spans = [axis.domain[1] - axis.domain[0] for axis in fig.select_xaxes() if axis.domain] or [1.0]
-    labels = [unescape(str(text)) for text in fig.layout.yaxis.ticktext or ()]
+    ticks = fig.layout.yaxis.ticktext
+    labels = [] if ticks is None else [unescape(str(text)) for text in ticks]
     left = max(fig.layout.margin.l or 70, 20 + 8 * max(map(len, labels), default=0))
     narrowest = median(spans) * (width - left - (fig.layout.margin.r or 24))
     if points < SMALLEST_POINTS or narrowest < _NARROWEST:
@@ -233,7 +234,9 @@ def _sizes(part: Any, size: float) -> Iterator[float]:
     """Font sizes in pixels: those that are named, and those that the markup of texts makes of them."""
     yield size
     if isinstance(part, dict):
-        font = next((part[name] for name in ("font", "textfont") if isinstance(part.get(name), dict)), {})
+        font: dict[str, Any] = next(
+            (part[name] for name in ("font", "textfont") if isinstance(part.get(name), dict)), {}
+        )
         here = font.get("size", size)
         here = here if isinstance(here, int | float) else size
         for name, value in part.items():

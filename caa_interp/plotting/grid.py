@@ -40,7 +40,7 @@ def panels(
     n_rows, n_columns = shape(len(titles), most)
     common = {name: text for name, text in (("x_title", x_title), ("y_title", y_title)) if text}
     # Without axes where there is no panel.
-    cells = [{} if number < len(titles) else None for number in range(n_rows * n_columns)]
+    cells: list[dict[str, Any] | None] = [{} if number < len(titles) else None for number in range(n_rows * n_columns)]
     specs = [cells[start : start + n_columns] for start in range(0, len(cells), n_columns)]
     fig.set_subplots(
         rows=n_rows,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -56,7 +58,7 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
     places = panels(fig, named, most=2, horizontal_spacing=0.06, vertical_spacing=spacing, shared_yaxes=True)
     of, unit = quantity(summary, "logit_difference")
     for number, (place, (_, (wide, text))) in enumerate(zip(places, maps, strict=True)):
-        drawn = {"text": text, "texttemplate": "%{text}", "xgap": 2, "ygap": 2, "zmin": -limit, "zmax": limit}
+        drawn: dict[str, Any] = {"text": text, "texttemplate": "%{text}", "xgap": 2, "ygap": 2, "limit": limit}
         drawn |= {"hovertemplate": "%{y}, with %{x}: %{text}<extra></extra>", "showscale": not number}
         fig.add_trace(signed_map(wide, theme.with_unit(f"change in {of}", unit), **drawn), **place)
         fig.update_xaxes(tickangle=-35, showgrid=False, **place)
@@ -79,7 +81,7 @@ def _cells(
         for other in names:
             if row := rows.get((measured or name, frozenset((name, other)))):
                 wide.loc[name, other] = effect = row[change]
-                shown = f"{effect:+.2f}" if row["clear"] else f"({effect:+.2f})"
+                shown = theme.with_minus(f"{effect:+.2f}" if row["clear"] else f"({effect:+.2f})")
                 if not measured and name != other and alone and alone["clear"]:
                     shown += f"<br>{effect / alone[change]:.0%}"
                 text.loc[name, other] = shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -81,7 +82,7 @@ def plot_layer_profile(
     )
     looks = theme.styles(names)
     controls = table[is_control]
-    most = controls.groupby("kind")["vector"].nunique().to_dict()
+    most = {str(kind): n for kind, n in controls.groupby("kind")["vector"].nunique().items()}
     kinds = [*CONTROLS, *(kind for kind in most if kind not in CONTROLS)]
     named: set[str] = set()
     for group, place in zip(groups, places, strict=True):
@@ -117,5 +118,5 @@ def _draw(
         "opacity": 1,
         "line": {"color": theme.DARK, "width": [1.5 if one else 0 for one in at]},
     }
-    shown = {"marker": marker, "error_y": None, "legendgroup": name, "showlegend": in_legend}
+    shown: dict[str, Any] = {"marker": marker, "error_y": None, "legendgroup": name, "showlegend": in_legend}
     fig.add_trace(line(rows, "layer", "slope", look._replace(dash="solid"), name, **shown), **place)

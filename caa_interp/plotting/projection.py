@@ -162,7 +162,7 @@ def _joined(rows: pd.DataFrame) -> go.Scatter:
     """A thin line between both answers of every pair, at each of its letter orders."""
     ends = rows.set_index(["behavior", "split", "item", "order", "side"])[["x", "y"]].unstack()
     x, y = (
-        ends[axis].reindex(columns=["positive", "negative"]).assign(gap=None).to_numpy().ravel().tolist()
+        pd.DataFrame(ends[axis]).reindex(columns=["positive", "negative"]).assign(gap=None).to_numpy().ravel().tolist()
         for axis in ("x", "y")
     )
     line = {"color": theme.faded(theme.NEUTRAL, 0.35), "width": 0.75}

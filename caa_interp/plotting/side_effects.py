@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -37,7 +39,10 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
     digits = _digits(float(wide.abs().max().max()))
     limit = float(wide.abs().max().max()) or 1.0
     text = wide.astype(object)
-    for (row, column), slope in wide.stack().dropna().items():
+    for row, column in product(rows, columns):
+        slope = wide.loc[row, column]
+        if pd.isna(slope):
+            continue
         shown = theme.with_minus(f"{slope:+z.{digits}f}")
         shown = shown if len(columns) <= _ROOMY else shown.replace("0.", ".", 1)
         excluded = low.loc[row, column] > 0 or high.loc[row, column] < 0

@@ -88,7 +88,7 @@ def plot_sweep(
         )
     )
     fig.add_traces([cell_marks(certain), crosses])
-    name_multipliers(fig, shown.columns)
+    name_multipliers(fig, list(map(float, shown.columns)))
     fig.update_xaxes(showgrid=False)
     fig.update_yaxes(title_text=theme.LAYER, type="category", tickvals=thinned(list(shown.index)), showgrid=False)
     return fig

@@ -142,7 +142,7 @@ def error_bars(rows: pd.DataFrame, name: str) -> dict[str, object]:
 def intervals(rows: pd.DataFrame, name: str, form: str = "+.3f") -> list[str]:
     """Each row's mean and interval as the hover text has it."""
     ends = (rows[f"{name}{end}"] for end in ("", "_low", "_high"))
-    return [with_minus(interval_text(*row, form)) for row in zip(*ends, strict=True)]
+    return [with_minus(interval_text(mean, low, high, form)) for mean, low, high in zip(*ends, strict=True)]
 
 
 def numbers(values: Iterable[float], form: str = "+.3f") -> list[str]:

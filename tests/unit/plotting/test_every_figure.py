@@ -12,6 +12,7 @@ import pytest
 import caa_interp as caa
 from caa_interp.plotting import theme
 from caa_interp.plotting.export import COLUMN_INCHES, _laid_out, smallest_points
+from tests.unit.plotting import test_plotting_frontier, test_plotting_interference, test_plotting_safety
 
 NAMES = sorted(name for name in caa.plotting.__all__ if name.startswith("plot_"))
 BEHAVIORS = ("refusal", "optimism")
@@ -145,7 +146,13 @@ EXAMPLES = {
         lambda t: caa.plot_effect_lens(t.effect(2)),
         lambda t: caa.plot_effect_lens(t.effect((1, 2))),
     ],
+    "plot_frontier": [
+        lambda t: caa.plotting.plot_frontier(
+            pd.concat([test_plotting_frontier.rows(), test_plotting_frontier.rows("random 0", "random", gain=-0.1)])
+        )
+    ],
     "plot_influence": [lambda t: caa.plotting.plot_influence(caa.analysis.influence(t.activations, layers=2))],
+    "plot_interference": [lambda t: caa.plotting.plot_interference(test_plotting_interference.table())],
     "plot_layer_profile": [
         lambda t: caa.plotting.plot_layer_profile(caa.steerability(t.behaviors)),
         lambda t: caa.plotting.plot_layer_profile(
@@ -159,6 +166,7 @@ EXAMPLES = {
     ],
     "plot_logit_lens": [lambda t: caa.plot_logit_lens(caa.logit_lens(t.model, t.vector, top_k=5))],
     "plot_monitor": [lambda t: caa.plotting.plot_monitor(t.talks())],
+    "plot_persistence": [lambda t: caa.plotting.plot_persistence(test_plotting_safety.talks())],
     "plot_position_map": [
         lambda t: caa.plotting.plot_position_map(
             caa.analysis.position_map(t.model, t.vectors, t.pairs, layer=1, progress=False)
@@ -172,6 +180,10 @@ EXAMPLES = {
     "plot_reliability": [
         lambda t: caa.plot_reliability(caa.reliability(t.activations)),
         lambda t: caa.plot_reliability({name: caa.reliability(t.activations) for name in BEHAVIORS}),
+    ],
+    "plot_safety_audit": [
+        lambda t: caa.plotting.plot_safety_audit(test_plotting_safety.audit()),
+        lambda t: caa.plotting.plot_safety_audit(test_plotting_safety.audit(answers=True)),
     ],
     "plot_scores": [lambda t: caa.plot_scores(t.judged())],
     "plot_separation": [lambda t: caa.plotting.plot_separation(caa.analysis.separation(t.activations, t.vector))],
