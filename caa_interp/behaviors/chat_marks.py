@@ -26,10 +26,12 @@ _USER_TURNS = [re.compile(rf"\s*{_BEGIN}{begin}(.*?){end}{_THINKING}", re.DOTALL
 _OPENING = re.compile(f"(?:{'|'.join(end for _, end in _TURNS)}){_THINKING}")
 _END_OF_TURN = re.compile(r"(?:\s*(?:</s>|<eos>|<end_of_turn>|<\|[a-z_]+\|>))+\s*\Z")
 _MARK = re.compile(
-    r"\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<[|\uff5c][^|\uff5c\s]{1,40}[|\uff5c]>"
+    r"\[/?(?:INST|SYSTEM_PROMPT)\]|<</?SYS>>|<(?:start|end)_of_turn>|<[|\uff5c][^|\uff5c\s]{1,40}[|\uff5c]>"
     r"|\A\s*<(?:s|bos)>|</s>\s*\Z|^### (?:Instruction|Response|Human|Assistant|User):|\bASSISTANT:",
     re.MULTILINE,
 )
+# Within a text these may be HTML, and say nothing about a template; a tokenizer may read them as its own all the same.
+_READ_AS_MARK = re.compile(rf"{_MARK.pattern}|</?s>|<(?:bos|eos)>", re.MULTILINE)
 
 
 def user_turn(text: str) -> str | None:
@@ -50,6 +52,11 @@ def end_of_prompt(text: str) -> int:
 def without_end_of_turn(text: str) -> str:
     """An answer without the tokens that end it."""
     return _END_OF_TURN.sub("", text)
+
+
+def without_marks(text: str) -> str:
+    """A text whose marks of chat templates are broken up by a space, so that they open and end no turn."""
+    return _READ_AS_MARK.sub(lambda mark: re.sub(r"(\S)", r"\1 ", mark[0], count=1), text)
 
 
 def has_marks(*texts: str) -> bool:

@@ -54,4 +54,5 @@ from .summary import (
     summarize as summarize,
 )
 from .sweep import sweep as sweep
+from .text_quality import text_quality as text_quality
 from .verdicts import verdicts as verdicts

@@ -1,7 +1,8 @@
 """What a judge is, what it is told about an answer, how its reply is read, and the file that keeps it.
 
-An answer may try to talk its judge into a score. The fence around it carries a mark that the answer cannot know, and
-the judge is told that nothing inside is an instruction; a judge can be fooled all the same. Read some of the answers.
+An answer may try to talk its judge into a score. The fence around it carries a mark that the answer cannot know, what
+would open a turn in a chat template is broken up, and the judge is told that nothing inside is an instruction. A judge
+can be fooled all the same. Read some of the answers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from caa_interp.behaviors.chat_marks import without_marks
 from caa_interp.errors import ModelError, warn
 from caa_interp.files import write_atomically
 
@@ -72,6 +74,7 @@ def judge_messages(rubric: str, prompt: str, answer: str) -> list[dict[str, str]
 
     The fence's mark is made from the prompt and the answer themselves, so that no answer can contain it.
     """
+    prompt, answer = without_marks(prompt), without_marks(answer)
     mark = hashlib.sha256(json.dumps([prompt, answer]).encode()).hexdigest()[:8]
     return [
         {"role": "system", "content": _INSTRUCTIONS.format(rubric=rubric.strip())},

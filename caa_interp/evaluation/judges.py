@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from caa_interp.behaviors.chat_marks import without_marks
 from caa_interp.errors import InputError, MissingDependencyError, ModelError, check_count
 from caa_interp.evaluation.judge_requests import Messages, UnjudgedError
 from caa_interp.models.access import is_bridge, model_id, model_revision, steered
@@ -17,7 +18,6 @@ from caa_interp.prompts.rendering import common_prefix
 from caa_interp.tree import Branch, run_tree
 
 _CUE = '{"score":'
-_LLAMA_2_MARKERS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")  # plain text to its tokenizer
 
 
 class OpenAIJudge:
@@ -147,7 +147,9 @@ class LocalJudge:
     def __init__(self, model: Any) -> None:
         self._model = model
         self._format = PromptFormat.of(model)
-        self._markers = sorted({*self._format.tokenizer.all_special_tokens, *_LLAMA_2_MARKERS}, key=len, reverse=True)
+        # All added tokens: a template's marks are not always special ones.
+        added = {str(token) for token in self._format.tokenizer.added_tokens_decoder.values()}
+        self._markers = sorted({one for one in added if not one.isspace()}, key=len, reverse=True)
         self.name = model_id(model)
         self.identity: dict[str, Any] = {
             "model": self.name,
@@ -166,7 +168,7 @@ class LocalJudge:
         if self._model in steered:
             raise InputError("judge: its model is being steered. Judge outside the steer context.")
         # One message: some chat templates take no system prompt.
-        question = "\n\n".join(message["content"] for message in messages)
+        question = without_marks("\n\n".join(message["content"] for message in messages))
         for marker in self._markers:  # the material could leave its place by one
             question = question.replace(marker, f"{marker[0]} {marker[1:]}")
         try:

@@ -12,6 +12,7 @@ reply without a score is counted, not guessed; and every reply is kept on disk, 
 from __future__ import annotations
 
 import math
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -86,6 +87,11 @@ def judge_answers(
     outcomes: dict[Path, str | BaseException] = {}
     outcomes |= {path: reply for path, request in unique.items() if (reply := request.kept()) is not None}
     missing = [request for path, request in unique.items() if path not in outcomes]
+    if missing and not os.access(missing[0].path.parent, os.W_OK):
+        raise InputError(
+            f"cache: {missing[0].path.parent} cannot be written, and {len(missing)} replies are to be kept there. Name "
+            "another folder."
+        )
     outcomes |= track(_ask(judge, missing), "Judging", progress, total=len(missing))
     found = [(row, outcomes.get(request.path)) for row, request in zip(answers.index, requests, strict=True)]
     failed = [(row, outcome) for row, outcome in found if isinstance(outcome, BaseException)]
