@@ -100,7 +100,7 @@ def sweep(
     from caa_interp.evaluation.controls import random_vectors
     from caa_interp.evaluation.summary import quantity, summarize
     from caa_interp.evaluation.sweep import sweep as score
-    from caa_interp.plotting.theme import intervals
+    from caa_interp.statistics import interval_text
 
     applied = _applied(operator, positions)
     loaded, asked = read_vector(vector), load_behavior(behavior)
@@ -127,7 +127,8 @@ def sweep(
     titles = {"logit_difference": "difference", "logit_difference_change": "change", "p_positive": "p(positive)"}
     for measure, title in titles.items():
         if measure in summary:
-            shown[title] = intervals(summary, measure)
+            ends = (summary[f"{measure}{end}"] for end in ("", "_low", "_high"))
+            shown[title] = [interval_text(*row) for row in zip(*ends, strict=True)]
     print_table(shown)
 
 

@@ -432,7 +432,7 @@ def test_the_figure_shows_coefficients_and_errors(table):
     assert list(bars.marker.color) == colors
     assert [bool(shape) for shape in bars.marker.pattern.shape] == [color == NEGATIVE for color in colors]
     assert set(colors) == {POSITIVE, NEGATIVE}
-    assert list(bars.text) == [f"cos {cosine:+.2f}" for cosine in table["cosine"]]
+    assert list(bars.text) == [f"cos {cosine:+.2f}".replace("-", "\N{MINUS SIGN}") for cosine in table["cosine"]]
     np.testing.assert_allclose(vector.y, table["error"])
     np.testing.assert_allclose(random.y, table["random_error"])
     assert list(vector.x) == list(random.x) == [1, 2, 3, 4, 5, 6]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import caa_interp as caa
-from caa_interp.plotting.theme import DIVERGING, NEUTRAL
+from caa_interp.plotting.theme import DIVERGING
 
 COLUMNS = ["first", "first_layer", "second", "second_layer", "cosine", "chance"]
 
@@ -192,7 +192,7 @@ def shuffled(table):
 
 
 def sign_of_text(text):
-    return "gray" if NEUTRAL in text else "bold" if text.startswith("<b>") else text
+    return "bold" if "<b>" in text else "gray" if text else ""
 
 
 def test_one_vector_is_a_map_of_its_layers_in_their_order():

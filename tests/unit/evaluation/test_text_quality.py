@@ -17,10 +17,10 @@ PROSE = caa.load_prose()
 @pytest.mark.parametrize("cut", [0, 1])
 def test_loops_are_found_at_their_length(period, cut):
     phrase = [f"w{n}" for n in range(period)]
-    words = [*"this stands before".split(), *phrase * 4]
+    words = [*["this", "stands", "before"], *phrase * 4]
     words = words[: len(words) - cut] if period > 1 else words
     assert looping_words(words) == len(words) - 3
-    assert looping_words([*"this stands before".split(), *phrase * 2, "end"]) == 0
+    assert looping_words([*["this", "stands", "before"], *phrase * 2, "end"]) == 0
 
 
 def test_prose_has_no_loop_and_little_repetition():

@@ -51,12 +51,12 @@ def test_colors_are_signed_and_end_at_the_limit():
     changes = [3.0, 30.0, 0.0, -3.0, 1.0, -1.0]
     made = card(STEERED, record(list("abcdef"), changes), MEASURES["effect"], "How?", None, busy=False)
     colors = [tuple(map(int, re.findall(r"\d+", background))) for _, background, *_ in spans(made)]
-    assert colors[0] == colors[1] == (0, 86, 138)
+    assert colors[0] == colors[1] == (0, 62, 107)
     assert colors[2] == (247, 247, 245)
-    assert colors[3] == (179, 71, 0)
+    assert colors[3] == (198, 90, 17)
     assert colors[4][2] > colors[4][0]
     assert colors[5][2] < colors[5][0]
-    assert [letters for _, _, letters, *_ in spans(made)][:3] == ["white", "white", "#101418"]
+    assert [letters for _, _, letters, *_ in spans(made)][:3] == ["#FFFFFF", "#FFFFFF", "#000000"]
 
 
 def test_hovering_shows_both_sides_as_text():

@@ -502,13 +502,13 @@ def test_the_figure_of_the_table_shows_every_cell_once():
     found.loc[0, "within"] = False
     figure = plot_reproduction(found)
     named = {trace.name: trace for trace in figure.data}
-    assert list(named) == ["multiplier -1", "unsteered", "multiplier +1", "paper", "outside its tolerance"]
+    assert list(named) == ["multiplier \N{MINUS SIGN}1", "unsteered", "multiplier +1", "paper", "outside its tolerance"]
     assert list(named["multiplier +1"].x) == [exact(name, 2) for name in paper.BEHAVIORS]
     assert list(named["multiplier +1"].error_x.array) == pytest.approx([0.1] * 7)
     assert list(named["paper"].x) == found["paper"].tolist()
     # Each behavior's marks lie in its own band, and paper and measurement of a cell on one line.
     assert [round(y) for y in named["unsteered"].y] == [0, -1, -2, -3, -4, -5, -6]
-    assert list(named["paper"].y[::3]) == list(named["multiplier -1"].y)
+    assert list(named["paper"].y[::3]) == list(named["multiplier \N{MINUS SIGN}1"].y)
     assert (list(named["outside its tolerance"].x), list(named["outside its tolerance"].y)) == (
         [exact("coordinate-other-ais", 0)],
         [0.24],
@@ -519,7 +519,7 @@ def test_the_figure_of_the_table_shows_every_cell_once():
 
 def test_the_figure_without_published_numbers_says_so():
     figure = plot_reproduction(compared(summary_of(exact), model=None))
-    assert [trace.name for trace in figure.data] == ["multiplier -1", "unsteered", "multiplier +1"]
+    assert [trace.name for trace in figure.data] == ["multiplier \N{MINUS SIGN}1", "unsteered", "multiplier +1"]
     assert "no published numbers for this model" in figure.layout.title.text
 
 
@@ -528,9 +528,9 @@ def test_the_figure_of_a_layer_sweep():
     published = paper.LLAMA_2_7B_CHAT.scores()
     figure = plot_layer_sweep(summary, published, behavior="sycophancy")
     lines = {trace.name: trace for trace in figure.data if trace.mode == "lines+markers"}
-    assert list(lines) == ["multiplier -1", "unsteered", "multiplier +1"]
-    assert list(lines["multiplier -1"].x) == [12, 13, 14]
-    assert list(lines["multiplier -1"].y) == [exact("sycophancy", 0)] * 3
+    assert list(lines) == ["multiplier \N{MINUS SIGN}1", "unsteered", "multiplier +1"]
+    assert list(lines["multiplier \N{MINUS SIGN}1"].x) == [12, 13, 14]
+    assert list(lines["multiplier \N{MINUS SIGN}1"].y) == [exact("sycophancy", 0)] * 3
     marks = [trace for trace in figure.data if trace.mode == "markers" and trace.x[0] is not None]
     assert [list(trace.x) for trace in marks] == [[12, 13, 14], [13], [12, 13, 14]]  # it has no unsteered sweep
     assert [trace.y[list(trace.x).index(13)] for trace in marks] == [exact("sycophancy", place) for place in range(3)]
@@ -546,7 +546,7 @@ def test_the_figure_of_a_layer_sweep():
 def test_the_papers_figure_3_from_its_numbers():
     table = caa.paper.numbers().query("group == 'layer_sweep' and model == 'meta-llama/Llama-2-7b-chat-hf'")
     figure = caa.plotting.plot_layer_sweeps(table)
-    assert [title.text for title in figure.layout.annotations[:2]] == ["multiplier -1", "multiplier +1"]
+    assert [title.text for title in figure.layout.annotations[:2]] == ["multiplier \N{MINUS SIGN}1", "multiplier +1"]
     assert len(figure.data) == 14
     for trace, (name, multiplier) in zip(figure.data, [(b, m) for b in paper.BEHAVIORS for m in (-1, 1)], strict=True):
         own = table.query("behavior == @name and multiplier == @multiplier").sort_values("layer")

@@ -198,6 +198,7 @@ def test_what_was_chosen_is_what_is_done(study, tmp_path, own_cache, tiny_folder
         "layers": [2],
         "operator": "ProjectTo(value=2.0)",
         "positions": "all",
+        "conversations": {},  # these take positions of one turn
         "prompt": {"style": "llama-2-chat"},
         "answers": {"prompts": 1, "multipliers": [0, 1], "max_new_tokens": 3, "temperature": 1.0, "n": 2, "seed": 3},
     }
@@ -440,7 +441,7 @@ def test_two_runs_at_once_cannot_disturb_each_other(study, tmp_path, own_cache):
     assert first.wait() == 0
     assert "another run is writing to" in second.close()
     assert first.close() == ""
-    assert len(tables(tmp_path / "run")) == 15
+    assert len(tables(tmp_path / "run")) == 16
 
 
 def test_the_cache_is_cut_to_its_limit_after_a_run(study, tmp_path, own_cache, monkeypatch):
