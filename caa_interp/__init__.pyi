@@ -50,11 +50,11 @@ from .evaluation.cost import (
 )
 from .evaluation.dose_response import dose_response as dose_response
 from .evaluation.judging import judge_answers as judge_answers
-from .evaluation.summary import (
+from .evaluation.response import (
     choose_layer as choose_layer,
     steerability as steerability,
-    summarize as summarize,
 )
+from .evaluation.summary import summarize as summarize
 from .evaluation.sweep import sweep as sweep
 from .explorer.explore import explore as explore
 from .interchange.exchange import (

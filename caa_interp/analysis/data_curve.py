@@ -22,7 +22,7 @@ import torch
 
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError, check_count
-from caa_interp.evaluation.summary import item_slopes, steerability
+from caa_interp.evaluation.response import item_slopes, steerability
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.models.access import check_layers
 from caa_interp.statistics import check_confidence, random_halves, split_half_cosines

@@ -98,9 +98,8 @@ def sweep(
         check_target(out, (".parquet", ".csv"), force)
     from caa_interp.behaviors.behavior import load_behavior
     from caa_interp.evaluation.controls import random_vectors
-    from caa_interp.evaluation.summary import quantity, summarize
+    from caa_interp.evaluation.summary import interval_texts, quantity, summarize
     from caa_interp.evaluation.sweep import sweep as score
-    from caa_interp.statistics import interval_text
 
     applied = _applied(operator, positions)
     loaded, asked = read_vector(vector), load_behavior(behavior)
@@ -127,8 +126,7 @@ def sweep(
     titles = {"logit_difference": "difference", "logit_difference_change": "change", "p_positive": "p(positive)"}
     for measure, title in titles.items():
         if measure in summary:
-            ends = (summary[f"{measure}{end}"] for end in ("", "_low", "_high"))
-            shown[title] = [interval_text(*row) for row in zip(*ends, strict=True)]
+            shown[title] = interval_texts(summary, measure)
     print_table(shown)
 
 

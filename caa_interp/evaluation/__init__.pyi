@@ -41,18 +41,18 @@ from .persistence import (
     persistence as persistence,
     summarize_persistence as summarize_persistence,
 )
+from .response import (
+    choose_condition as choose_condition,
+    choose_layer as choose_layer,
+    steerability as steerability,
+)
 from .splits import validation_split as validation_split
 from .strength import (
     calibrate as calibrate,
     compare_at_equal_divergence as compare_at_equal_divergence,
     relative_multiplier as relative_multiplier,
 )
-from .summary import (
-    choose_condition as choose_condition,
-    choose_layer as choose_layer,
-    steerability as steerability,
-    summarize as summarize,
-)
+from .summary import summarize as summarize
 from .sweep import sweep as sweep
 from .text_quality import text_quality as text_quality
 from .verdicts import verdicts as verdicts

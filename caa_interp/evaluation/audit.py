@@ -25,7 +25,8 @@ from caa_interp.behaviors.questions import load_requests
 from caa_interp.errors import InputError, VectorMismatchError, check_count, check_table
 from caa_interp.evaluation.controls import random_vectors, vector_with_controls
 from caa_interp.evaluation.cost import side_effects
-from caa_interp.evaluation.summary import steerability, summarize
+from caa_interp.evaluation.response import steerability
+from caa_interp.evaluation.summary import summarize
 from caa_interp.evaluation.verdicts import verdicts
 from caa_interp.models.access import check_layers
 from caa_interp.prompts.format import PromptFormat
@@ -33,7 +34,7 @@ from caa_interp.prompts.rendering import Format
 from caa_interp.statistics import chance_cosine
 from caa_interp.steering.generation import generate
 from caa_interp.vectors.activations import collect_activations
-from caa_interp.vectors.vector import SteeringVector, one_vector
+from caa_interp.vectors.vector import SteeringVector, one_vector, without_part
 
 N_SHUFFLED = 10
 # What a reply may begin with when it refuses, and when it complies; the two of a row are about equally long.
@@ -277,8 +278,6 @@ def _cosines(vector: SteeringVector, compared: Mapping[str, SteeringVector]) -> 
 
 def _without(vector: SteeringVector, direction: SteeringVector) -> SteeringVector:
     """A vector of one layer minus its projection on another vector there."""
-    values = vector.values.double()
-    unit = torch.nn.functional.normalize(direction.at(vector.layers[0]).double(), dim=0)
-    rest = (values - (values @ unit)[:, None] * unit).to(vector.values)
+    rest = without_part(vector.values, direction.at(vector.layers[0])).to(vector.values)
     metadata = dict(vector.metadata, behavior=f"{vector.name} without refusal")
     return replace(vector, values=rest, metadata=metadata)

@@ -24,7 +24,7 @@ from caa_interp.errors import InputError, VectorMismatchError, check_count
 from caa_interp.vectors.activations import Activations
 from caa_interp.vectors.estimators import Estimator, mean_difference
 from caa_interp.vectors.extraction import vector_from_activations
-from caa_interp.vectors.vector import SteeringVector, with_norms
+from caa_interp.vectors.vector import SteeringVector, with_norms, without_part
 
 
 def vector_with_controls(
@@ -83,11 +83,9 @@ def orthogonal_vectors(vector: SteeringVector, n: int = 20, *, seed: int = 0) ->
     """
     if vector.d_model < 2:
         raise InputError("vector: its width is 1, where nothing is orthogonal to it; the least is 2.")
-    unit = torch.nn.functional.normalize(vector.values.double(), dim=1)
 
     def draw(generator: torch.Generator) -> torch.Tensor:
-        values = _directions(vector, generator)
-        return values - (values * unit).sum(dim=1, keepdim=True) * unit
+        return without_part(_directions(vector, generator), vector.values)
 
     # Many dimensions make a random direction nearly orthogonal already: drawn from the same numbers, the controls
     # of one seed would be those of random_vectors over again.

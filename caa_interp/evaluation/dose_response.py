@@ -21,8 +21,8 @@ import pandas as pd
 from caa_interp.behaviors.behavior import Behavior
 from caa_interp.errors import InputError, check_count
 from caa_interp.evaluation.controls import vector_with_controls
+from caa_interp.evaluation.response import choose_layer, outermost
 from caa_interp.evaluation.splits import split_behavior
-from caa_interp.evaluation.summary import choose_layer, outermost
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.models.access import check_layers, n_layers
 from caa_interp.progress import track

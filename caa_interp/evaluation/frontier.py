@@ -19,7 +19,7 @@ import pandas as pd
 from scipy import stats
 
 from caa_interp.errors import InputError, check_choice, check_count, is_number
-from caa_interp.evaluation.summary import CONDITIONS, NO_BASELINE, SERIES, UNSTEERED, items_of, range_of
+from caa_interp.evaluation.summary import CONDITIONS, NO_BASELINE, SERIES, UNSTEERED, are_several, items_of, range_of
 from caa_interp.statistics import LEAST_SPREAD, N_RESAMPLES, bootstrap_means, check_confidence
 
 Effect = Literal["logit_difference", "p_positive", "score"]
@@ -135,8 +135,7 @@ def at_equal_cost(
     if not is_number(cost) or cost <= 0:
         raise InputError(f"cost: {cost!r}; it must be a number above 0, such as 0.1.")
     table, gained, paid = _joined(effects, costs, measure, cost_measure, confidence, seed)
-    if "operator" in table:
-        table = table[~table["operator"].str.contains(" + ", regex=False)]
+    table = table[~are_several(table)]
     path, rows = [name for name in SERIES if name in table], []
     about = [*path, "measure", "cost_measure", "cost_unit", "confidence"]
     for (_, points), (side, sign) in product(

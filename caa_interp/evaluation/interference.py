@@ -33,7 +33,7 @@ from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format
 from caa_interp.steering.intervention import Intervention, conditions
 from caa_interp.steering.positions import Positions
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.vectors.vector import SteeringVector, without_part
 
 ALONE, UNSTEERED, BOTH = "alone", "unsteered", "both"
 
@@ -138,10 +138,8 @@ def _combined(one: Intervention, other: Intervention) -> dict[str, list[Interven
 
 def _without(one: Intervention, vector: SteeringVector) -> Intervention:
     """The intervention with its vector's part along another taken out."""
-    own, along = (each.at(one.layer).double() for each in (one.vector, vector))
-    rest = own - along * (own @ along) / (along @ along).clamp(min=torch.finfo(along.dtype).tiny)
-    # What is left of a parallel vector is rounding, which a large multiplier would make a direction.
-    return replace(one, vector=_at_one_layer(one, rest * (rest.norm() > 1e-5 * own.norm())))
+    rest = without_part(one.vector.at(one.layer), vector.at(one.layer))
+    return replace(one, vector=_at_one_layer(one, rest))
 
 
 def _at_one_layer(one: Intervention, values: torch.Tensor) -> SteeringVector:

@@ -123,5 +123,5 @@ def _draw_doses(fig: go.Figure, summary: pd.DataFrame, name: str, mean: str, tit
         fig.add_trace(
             line(own[own["behavior"] == kind], "multiplier", mean, look, kind, shift=shift, **legend), **place
         )
-    name_multipliers(fig, multipliers, "multiplier<br>(of the raw vector)", **place)
+    name_multipliers(fig, multipliers, theme.MULTIPLIER_WRAPPED, **place)
     fig.update_yaxes(title_text=title, zeroline=True, zerolinecolor=theme.NEUTRAL, **place)

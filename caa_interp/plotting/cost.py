@@ -68,7 +68,7 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
             named.add(name)
             drawn = line(own, "multiplier", mean, looks[name]._replace(dash="solid"), name, shift=shift, **legend)
             fig.add_trace(drawn, **place)
-        name_multipliers(fig, multipliers, "multiplier<br>(of the raw vector)", **place)
+        name_multipliers(fig, multipliers, theme.MULTIPLIER_WRAPPED, **place)
         fig.update_yaxes(
             title_text=f"{'' if mean == measure else 'change in '}{theme.with_unit(*_NAMES[measure])}",
             rangemode="tozero" if measure == "divergence" else "normal",

@@ -9,7 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
-from caa_interp.evaluation.summary import by_series, item_slopes, quantity, shown_column, steerability, summarized
+from caa_interp.evaluation.response import item_slopes, steerability
+from caa_interp.evaluation.summary import by_series, quantity, shown_column, summarized
 from caa_interp.evaluation.verdicts import verdicts
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import CONTROLS, control_bands, line, mark_zero, panels, shape

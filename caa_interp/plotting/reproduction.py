@@ -58,7 +58,7 @@ def plot_reproduction(
         rows = rows.rename(columns={"low": "measured_low", "high": "measured_high"})
         look = _look(multiplier)
         marker = {"color": look.color, "symbol": look.symbol, "size": 11}
-        drawn = {"error_x": {"thickness": 2}, "marker": marker, "name": _name(multiplier)}
+        drawn = {"error_x": {"thickness": 2}, "marker": marker, "name": theme.dose(multiplier)}
         fig.add_trace(marks(rows, "measured", places[rows.index], "behavior", **drawn))
     outside = comparison["within"].eq(False).fillna(False).astype(bool)
     for name, chosen, column, marker in (
@@ -108,7 +108,7 @@ def plot_layer_sweeps(table: pd.DataFrame) -> go.Figure:
         legend=theme.LEGEND_BELOW,
         showlegend=True,
     )
-    places = panels(fig, [_name(m) for m in multipliers], x_title=theme.LAYER, y_title=_SCORE, shared_yaxes=True)
+    places = panels(fig, [theme.dose(m) for m in multipliers], x_title=theme.LAYER, y_title=_SCORE, shared_yaxes=True)
     for name, look in zip(behaviors, theme.styles(behaviors).values(), strict=True):
         for multiplier, place in zip(multipliers, places, strict=True):
             rows = table[(table["behavior"] == name) & (table["multiplier"] == multiplier)].sort_values("layer")
@@ -148,7 +148,7 @@ def plot_layer_sweep(
         legend=theme.LEGEND_BELOW,
         showlegend=True,
     )
-    groups = [(_look(m), _name(m), rows[rows["multiplier"] == m]) for m in sorted(rows["multiplier"].unique())]
+    groups = [(_look(m), theme.dose(m), rows[rows["multiplier"] == m]) for m in sorted(rows["multiplier"].unique())]
     for look, _, own in groups:
         ends = (own["p_positive_low"], own["p_positive_high"])
         fig.add_trace(band(own["layer"], *ends, theme.faded(look.color, 0.12)))
@@ -167,7 +167,7 @@ def plot_layer_sweep(
                 mode="markers",
                 marker={**_PAPER, "color": look.color, "symbol": f"{look.symbol}-open", "size": 8},
                 showlegend=False,
-                hovertemplate=f"paper, {_name(multiplier)}: %{{y:.3f}}<extra></extra>",
+                hovertemplate=f"paper, {theme.dose(multiplier)}: %{{y:.3f}}<extra></extra>",
             )
         if len(known):
             fig.add_trace(key("open: paper", {**_PAPER, "symbol": "circle-open"}))
@@ -183,7 +183,3 @@ def _look(multiplier: float) -> theme.Style:
             f"table: multiplier {multiplier:g}; the paper's table has {', '.join(map('{:g}'.format, _LOOKS))}."
         )
     return _LOOKS[multiplier]
-
-
-def _name(multiplier: float) -> str:
-    return f"multiplier {theme.factor(multiplier, '+g')}" if multiplier else "unsteered"

@@ -7,7 +7,8 @@ from itertools import product
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.evaluation.summary import quantity, steerability
+from caa_interp.evaluation.response import steerability
+from caa_interp.evaluation.summary import quantity
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import missing, signed_map
 

@@ -12,7 +12,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError, check_choice as check_choice, check_table as check_table
-from caa_interp.statistics import interval_text, number_text
+from caa_interp.evaluation.summary import interval_texts
+from caa_interp.statistics import number_text
 
 Measure = Literal["logit_difference", "p_positive"]
 
@@ -57,6 +58,7 @@ SUBTITLE_LINE = "</sup><br><sup style='color:#52606d'>"
 MONOSPACE = "'DejaVu Sans Mono', Menlo, Consolas, monospace"
 DARK = "#101418"
 MULTIPLIER, LAYER = "multiplier (of the raw vector)", "layer (block index)"
+MULTIPLIER_WRAPPED = MULTIPLIER.replace(" (", "<br>(")  # for narrow panels
 # The legend stands below, where it covers nothing; on a narrow figure it takes a line for each entry.
 LEGEND_BELOW = {
     "orientation": "h",
@@ -141,8 +143,7 @@ def error_bars(rows: pd.DataFrame, name: str) -> dict[str, object]:
 
 def intervals(rows: pd.DataFrame, name: str, form: str = "+.3f") -> list[str]:
     """Each row's mean and interval as the hover text has it."""
-    ends = (rows[f"{name}{end}"] for end in ("", "_low", "_high"))
-    return [with_minus(interval_text(mean, low, high, form)) for mean, low, high in zip(*ends, strict=True)]
+    return list(map(with_minus, interval_texts(rows, name, form)))
 
 
 def numbers(values: Iterable[float], form: str = "+.3f") -> list[str]:
@@ -188,6 +189,11 @@ def controls(rows: pd.DataFrame) -> str:
 def factor(multiplier: float, form: str = "g") -> str:
     """A multiplier as text, with a minus sign."""
     return with_minus(format(multiplier, form if multiplier else "g"))
+
+
+def dose(multiplier: float) -> str:
+    """Name of a condition by its multiplier, such as "multiplier +2"."""
+    return f"multiplier {factor(multiplier, '+g')}" if multiplier else "unsteered"
 
 
 def small(text: str) -> str:

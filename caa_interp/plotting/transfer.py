@@ -6,7 +6,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
-from caa_interp.evaluation.summary import quantity, steerability
+from caa_interp.evaluation.response import steerability
+from caa_interp.evaluation.summary import quantity
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import cell_marks, line, missing, signed_map, thinned
 

@@ -63,6 +63,13 @@ class Rendering:
     asked: tuple[int, ...] = ()
     letters: tuple[int, ...] = ()
 
+    def read(self, format: Format) -> list[tuple[tuple[int, ...], range]]:
+        """Tokens of each side, the positive one first, as far as a vector is read from them, and at which positions."""
+        if format == "text":
+            return [(tokens, range(self.n_prompt, len(tokens))) for tokens in (self.positive, self.negative)]
+        end = self.n_shared + 1
+        return [(tokens[:end], range(self.n_shared, end)) for tokens in (self.positive, self.negative)]
+
     def scored(self, format: Format) -> list[Scored]:
         """Sequences to score: one with both letters for choices, else one for each answer, the positive one first."""
         if format == "choices":

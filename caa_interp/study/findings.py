@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from caa_interp.evaluation.summary import COSTS, quantity, shown_column
-from caa_interp.plotting.theme import counts, factor
+from caa_interp.evaluation.summary import COSTS, interval_texts, quantity, shown_column
+from caa_interp.plotting.theme import counts, factor, with_minus
 from caa_interp.statistics import interval_text, number_text
 
 # What a warning is given for, and why.
@@ -208,13 +208,12 @@ def spaced(name: str) -> str:
 
 def estimates(rows: pd.DataFrame, name: str, form: str = "+.3f") -> list[str]:
     """Each row's mean and interval as text, empty where there is none."""
-    columns = (rows[f"{name}{end}"] for end in ("", "_low", "_high"))
-    return [typeset(interval_text(mean, low, high, form)) for mean, low, high in zip(*columns, strict=True)]
+    return list(map(typeset, interval_texts(rows, name, form)))
 
 
 def typeset(text: str) -> str:
     """With a minus sign, and so that no range is broken at the end of a line."""
-    return text.replace("-", "\N{MINUS SIGN}").replace(" to ", "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}")
+    return with_minus(text).replace(" to ", "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}")
 
 
 def _listed(names: pd.Series[str]) -> str:

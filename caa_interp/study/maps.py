@@ -6,14 +6,15 @@ from typing import Any
 
 import pandas as pd
 
-from caa_interp.evaluation.summary import shown_column, steerability, summarize
+from caa_interp.evaluation.response import steerability
+from caa_interp.evaluation.summary import shown_column, summarize
 from caa_interp.evaluation.verdicts import verdicts
 from caa_interp.plotting import theme
 from caa_interp.plotting.dose_response import plot_dose_response
 from caa_interp.plotting.sweep import plot_sweep
 from caa_interp.report.page import Row, Section, Views
 from caa_interp.study.findings import estimates, findings, largest_change
-from caa_interp.study.results import Results, nearest
+from caa_interp.study.results import Results, nearest, shown_answers
 
 
 def maps(results: Results) -> list[Section]:
@@ -101,15 +102,11 @@ def _answers(table: pd.DataFrame | None, multiplier: float) -> str:
     if table is None:
         return ""
     at = nearest(table["multiplier"], multiplier)
-    table = table.assign(answer=table["answer"].str.strip() + table["finished"].map({True: "", False: " […]"}))
+    table = table.assign(answer=shown_answers(table))
     parts = []
     for _, rows in table.groupby(["item", "sample"]):
         answers = dict(zip(rows["multiplier"], rows["answer"], strict=True))
-        named = {
-            f"multiplier {theme.factor(one, '+g')}" if one else "unsteered": answers[one]
-            for one in (0.0, at)
-            if one in answers
-        }
+        named = {theme.dose(one): answers[one] for one in (0.0, at) if one in answers}
         parts.append("\n".join([rows["prompt"].iloc[0], *(f"{name}: {answer}" for name, answer in named.items())]))
     return "\n\n".join(parts)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from caa_interp.evaluation.summary import shown_column, summarize
-from caa_interp.plotting.theme import factor
+from caa_interp.plotting.theme import dose
 from caa_interp.study.findings import estimates
 from caa_interp.vectors.vector import SteeringVector
 
@@ -73,12 +73,17 @@ class Results:
         at = nearest(own["multiplier"], multiplier)
         row = own[own["multiplier"] == at].iloc[0]
         texts = [_with_unit(label, row[label]) for label in _COSTS if label in own and row[label]]
-        return [f"multiplier {factor(at, '+g')}", *texts] if texts else []
+        return [dose(at), *texts] if texts else []
 
 
 def nearest(multipliers: Iterable[float], wanted: float) -> float:
     """The nearest multiplier of the same sign, else the nearest one."""
     return min(multipliers, key=lambda one: (np.sign(one) != np.sign(wanted), abs(one - wanted)))
+
+
+def shown_answers(table: pd.DataFrame) -> pd.Series[str]:
+    """Answers without the space around them, with a mark on those that were cut."""
+    return table["answer"].str.strip() + table["finished"].map({True: "", False: " […]"})
 
 
 def _with_unit(label: str, estimate: str) -> str:

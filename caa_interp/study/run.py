@@ -21,7 +21,7 @@ import pandas as pd
 from caa_interp.behaviors.behavior import Behavior, load_behavior
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError, ModelError
-from caa_interp.evaluation.summary import choose_layer, steerability
+from caa_interp.evaluation.response import choose_layer, steerability
 from caa_interp.files import write_atomically
 from caa_interp.models.access import check_layers
 from caa_interp.models.loading import revision_of

@@ -10,7 +10,7 @@ import pandas as pd
 from caa_interp.analysis.similarity import cosine_similarity
 from caa_interp.evaluation.frontier import at_equal_cost, frontier
 from caa_interp.evaluation.persistence import summarize_persistence
-from caa_interp.evaluation.summary import steerability
+from caa_interp.evaluation.response import steerability
 from caa_interp.evaluation.verdicts import VERDICTS, verdicts
 from caa_interp.plotting.audit import plot_safety_audit
 from caa_interp.plotting.cost import plot_cost
@@ -25,7 +25,7 @@ from caa_interp.plotting.reliability import plot_reliability
 from caa_interp.plotting.side_effects import plot_side_effects
 from caa_interp.plotting.similarity import plot_cosine_similarity
 from caa_interp.plotting.steerability import plot_steerability
-from caa_interp.plotting.theme import escape, factor
+from caa_interp.plotting.theme import dose, escape, factor
 from caa_interp.report.page import Section
 from caa_interp.study.findings import (
     WARNINGS,
@@ -45,7 +45,7 @@ from caa_interp.study.findings import (
     warnings,
 )
 from caa_interp.study.maps import maps
-from caa_interp.study.results import Results
+from caa_interp.study.results import Results, shown_answers
 
 N_DRAWN = 200  # pairs of a behavior whose activations are drawn; more would cover one another, and make a heavy page
 _RELIABILITY = ("agreement", "split_half", "separation", "probe_accuracy", "letter_share", "length_correlation")
@@ -85,11 +85,11 @@ def _findings(results: Results) -> list[Section]:
 def _examples(results: Results) -> list[Section]:
     """Some pairs of each behavior, to see what it is about."""
     text = "The first held-out pairs of each behavior: the answer that shows it, and the one that does not."
-    sections = [Section("Example pairs", text)] if "examples" in results.tables else []
+    sections = []
     for behavior, table in results.each("examples"):
         pairs = table[["question", "positive", "negative"]]
         sections.append(Section(behavior, "", table=pairs, folded=True, level=3))
-    return sections
+    return _headed("Example pairs", text, sections)
 
 
 def _response(results: Results) -> list[Section]:
@@ -175,7 +175,7 @@ def _similarity(results: Results) -> list[Section]:
         shown = {"finding": cosines(table), "data": table, "level": 3}
         caption = "Every two layers of the same behavior's vector; where there are several, the slider chooses one."
         sections.append(Section("Across layers", "", plot_cosine_similarity(table), caption=caption, **shown))
-    return [Section("Cosine similarity of the vectors", text), *sections] if sections else []
+    return _headed("Cosine similarity of the vectors", text, sections)
 
 
 def projections(results: Results) -> list[Section]:
@@ -184,7 +184,7 @@ def projections(results: Results) -> list[Section]:
         "Held-out answers at an early layer, at a third of the depth and at the chosen layer. The first components "
         "hold what differs most between the answers, which need not be the behavior."
     )
-    sections = [Section("Activations", text)] if "projection" in results.tables else []
+    sections = []
     for behavior, table in results.each("projection"):
         items = table["item"].drop_duplicates()
         caption = (
@@ -197,7 +197,7 @@ def projections(results: Results) -> list[Section]:
         figure = plot_projection(drawn, title=escape(f"Activations of held-out answers: {behavior}"))
         shown: dict[str, Any] = {"finding": components(behavior, table), "data": drawn, "level": 3}
         sections.append(Section(behavior, "", figure, caption=caption, **shown))
-    return sections
+    return _headed("Activations", text, sections)
 
 
 def logit_lens(results: Results) -> list[Section]:
@@ -223,11 +223,11 @@ def effect_lens(results: Results) -> list[Section]:
         "They need not be those that the model writes more often: many stay rare."
     )
     caption = "Intervals are Student's t over questions, each token by itself; the tokens are the most extreme of all."
-    sections = [Section("What each vector makes the model say (effect lens)", text)]
+    sections = []
     for behavior, table in results.each("effect_lens"):
         shown: dict[str, Any] = {"finding": said(behavior, table), "data": table, "level": 3}
         sections.append(Section(behavior, "", plot_effect_lens(table), caption=caption, **shown))
-    return sections if sections[1:] else []
+    return _headed("What each vector makes the model say (effect lens)", text, sections)
 
 
 def answers(results: Results) -> list[Section]:
@@ -236,15 +236,14 @@ def answers(results: Results) -> list[Section]:
         "Answers to the behavior's first open-ended questions. Nothing was selected. […] marks an answer that was cut "
         "at the study's greatest length."
     )
-    sections = [Section("Steered answers", text)] if "answers" in results.tables else []
+    sections = []
     for behavior, table in results.each("answers"):
-        cut = table["finished"].map({True: "", False: " […]"})
-        wide = table.assign(answer=table["answer"].str.strip() + cut)
+        wide = table.assign(answer=shown_answers(table))
         wide = wide.pivot(index=["item", "sample", "prompt"], columns="multiplier", values="answer")
-        wide = wide.rename(columns=lambda one: f"multiplier {factor(one, '+g')}" if one else "unsteered")
-        text = f"At layer {table['layer'].iloc[0]}."
-        sections.append(Section(behavior, text, table=wide.reset_index("prompt"), data=table, level=3))
-    return sections
+        wide = wide.rename(columns=dose)
+        at = f"At layer {table['layer'].iloc[0]}."
+        sections.append(Section(behavior, at, table=wide.reset_index("prompt"), data=table, level=3))
+    return _headed("Steered answers", text, sections)
 
 
 def costs(results: Results) -> list[Section]:
@@ -343,10 +342,11 @@ def safety_audits(results: Results) -> list[Section]:
         "harmful, so this does not show whether a model becomes unsafe."
     )
     caption = "Intervals are bootstrap intervals over pairs or requests, each by itself; those of answers are Wilson's."
-    sections = [Section("Safety audit", text)]
-    for behavior, table in results.each("safety_audit"):
-        sections.append(Section(behavior, "", plot_safety_audit(table), caption=caption, level=3, data=table))
-    return sections if sections[1:] else []
+    audits = [
+        Section(behavior, "", plot_safety_audit(table), caption=caption, level=3, data=table)
+        for behavior, table in results.each("safety_audit")
+    ]
+    return _headed("Safety audit", text, audits)
 
 
 def conversations(results: Results) -> list[Section]:
@@ -356,8 +356,13 @@ def conversations(results: Results) -> list[Section]:
         "lasts in the text is what it said, and what lasts in the cache goes with the next reading of that text."
     )
     caption = "Changes from the unsteered conversation. Intervals are bootstrap intervals over conversations."
-    sections = [Section("Over the turns of a conversation", text)]
+    sections = []
     for behavior, table in results.each("persistence"):
         summary = summarize_persistence(table, seed=results.seed)
         sections.append(Section(behavior, "", plot_persistence(summary), caption=caption, level=3, data=summary))
-    return sections if sections[1:] else []
+    return _headed("Over the turns of a conversation", text, sections)
+
+
+def _headed(heading: str, text: str, parts: list[Section]) -> list[Section]:
+    """Parts of a section under its heading; nothing if there are none."""
+    return [Section(heading, text), *parts] if parts else []

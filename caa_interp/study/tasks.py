@@ -18,8 +18,8 @@ from typing import Any
 from caa_interp.behaviors.behavior import Behavior
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.behaviors.questions import load_prose, load_questions
+from caa_interp.evaluation.response import outermost
 from caa_interp.evaluation.splits import split_behavior
-from caa_interp.evaluation.summary import outermost
 from caa_interp.files import fingerprint
 from caa_interp.steering.operators import grows, operator_named
 from caa_interp.study.config import ExperimentConfig
@@ -160,10 +160,10 @@ def remaining_tasks(
         if prompts := open_ended[: config.costs.prompts]:
             compared = {"prompts": prompts, "n_tokens": DIVERGENCE_TOKENS, **alone, **dosed}
             tasks.append(_task("divergence", name, "divergence", compared))
-            # The controls share the work, and say what any vector would do.
             # What is complete at multiplier 1 has no opposite.
             ends = (-1.0, 1.0) if grows(operator_named(config.operator)) else (0.0, 1.0)
             said = {"texts": prompts, "n_tokens": DIVERGENCE_TOKENS, "multipliers": ends, **alone, **applied}
+            # The controls share the work, and say what any vector would do.
             several = {"vector": vectors[name], "layers": [layer[name]]}
             tasks.append(_task("effect_lens", name, "effect lens", {**said, **several}))
         if questions:

@@ -275,14 +275,12 @@ def _read(
 
 def _sides(rendering: Rendering, format: Format, asks: bool) -> list[Branch]:
     """Branches of the positive and the negative answer; with ``asks``, their letters are scored too."""
-    sides = (rendering.positive, rendering.negative)
-    if format == "text":
-        return [Branch(tokens, reads=tuple(range(rendering.n_prompt, len(tokens)))) for tokens in sides]
-    letter = rendering.n_shared
-    return [
-        Branch(tokens[: letter + 1], targets=((letter - 1, tokens[letter]),) if asks else (), reads=(letter,))
-        for tokens in sides
-    ]
+    branches = []
+    for tokens, places in rendering.read(format):
+        letter = places[0]
+        asked = ((letter - 1, tokens[letter]),) if asks and format == "choices" else ()
+        branches.append(Branch(tokens, targets=asked, reads=tuple(places)))
+    return branches
 
 
 def _is_order(order: Any) -> bool:

@@ -98,7 +98,7 @@ def extract_vector(
     for _, ((positive, negative),) in read:
         total = total + (positive.double() - negative.double())
         dtype = positive.dtype
-    metadata = _metadata(behavior, origin(model, system_prompt, prompt_format), format, estimator, len(checked))
+    metadata = vector_metadata(behavior, origin(model, system_prompt, prompt_format), format, estimator, len(checked))
     return SteeringVector((total / len(checked)).to(dtype), tuple(chosen), metadata)
 
 
@@ -122,13 +122,14 @@ def vector_from_activations(
     check_activations(activations)
     values = estimator(activations.positive, activations.negative)
     n_pairs = len(set(activations.items))
-    metadata = _metadata(behavior, activations.metadata, activations.format, estimator, n_pairs)
+    metadata = vector_metadata(behavior, activations.metadata, activations.format, estimator, n_pairs)
     return SteeringVector(values, activations.layers, metadata)
 
 
-def _metadata(
-    behavior: str | None, origin: Mapping[str, Any], format: Format, estimator: Estimator, n_pairs: int
+def vector_metadata(
+    behavior: str | None, origin: Mapping[str, Any], format: Format, estimator: Estimator | str, n_pairs: int
 ) -> dict[str, Any]:
+    """Metadata of a vector: what it was made from, and how."""
     return {
         "behavior": behavior,
         **origin,

@@ -23,6 +23,7 @@ from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format, check_format
 from caa_interp.vectors.activations import origin
+from caa_interp.vectors.extraction import vector_metadata
 from caa_interp.vectors.vector import SteeringVector
 
 _FOLDS = 5
@@ -80,15 +81,9 @@ def head_vector(
     for layer, head in chosen:
         written = model.blocks[layer].attn.W_O[head].detach().cpu().double()
         values[layers.index(layer)] += shifts[layer, head] @ written
-    metadata = {
-        "behavior": behavior,
-        **origin(model, system_prompt),
-        "format": format,
-        "position": "answer letter" if format == "choices" else "mean over the answer's tokens",
-        "estimator": "mean difference of attention heads",
-        "heads": [list(one) for one in chosen],
-        "n_pairs": len(checked),
-    }
+    made_from = origin(model, system_prompt)
+    metadata = vector_metadata(behavior, made_from, format, "mean difference of attention heads", len(checked))
+    metadata["heads"] = [list(one) for one in chosen]
     return SteeringVector(values.float(), tuple(layers), metadata)
 
 
@@ -106,15 +101,10 @@ def _outputs(
     rendered = [form.render(pair, format, system_prompt, what=f"pairs[{n}]") for n, pair in enumerate(pairs)]
     for renderings in track(rendered, "Reading heads", progress):
         sides = []
-        for tokens, begin in (
-            (tokens, one.n_prompt if format == "text" else one.n_shared)
-            for one in renderings
-            for tokens in (one.positive, one.negative)
-        ):
-            end = len(tokens) if format == "text" else begin + 1
-            ids = torch.tensor([tokens[:end]], device=input_device(model))
+        for tokens, places in (side for one in renderings for side in one.read(format)):
+            ids = torch.tensor([tokens], device=input_device(model))
             _, cache = model.run_with_cache(ids, names_filter=names, return_cache_object=False)
-            sides.append(torch.stack([cache[name][0, begin:].double().mean(0).cpu() for name in names]))
+            sides.append(torch.stack([cache[name][0, places[0] :].double().mean(0).cpu() for name in names]))
         read.append(torch.stack(sides).unflatten(0, (-1, 2)).mean(0))  # both letter orders of a pair
     return torch.stack(read).permute(2, 3, 0, 1, 4)
 

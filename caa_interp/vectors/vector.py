@@ -235,6 +235,16 @@ def with_norms(values: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
     return (values * (norms / lengths)[:, None]).to(values)
 
 
+def without_part(values: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+    """Take from each row of ``values``, ``[..., d_model]``, its projection on that of ``directions``; float64.
+
+    What is left of a parallel row is rounding, which a large multiplier would make a direction: it becomes 0.
+    """
+    values, units = values.double(), torch.nn.functional.normalize(directions.double(), dim=-1)
+    rest = values - (values * units).sum(dim=-1, keepdim=True) * units
+    return rest * (rest.norm(dim=-1, keepdim=True) > 1e-5 * values.norm(dim=-1, keepdim=True))
+
+
 def _as_float(number: Real) -> float:
     try:
         return float(number)

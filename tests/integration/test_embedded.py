@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import caa_interp as caa
-from caa_interp.evaluation.summary import item_slopes
+from caa_interp.evaluation.response import item_slopes
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.statistics import bootstrap_mean
 from tests.oracles import definition

@@ -9,7 +9,7 @@ import torch
 
 import caa_interp as caa
 from caa_interp.behaviors.pairs import PublishedPair
-from caa_interp.evaluation.summary import item_slopes
+from caa_interp.evaluation.response import item_slopes
 from caa_interp.prompts.format import PromptFormat
 from tests.oracles import definition
 

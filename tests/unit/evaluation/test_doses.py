@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import caa_interp as caa
-from caa_interp.evaluation.summary import choose_condition, item_slopes
+from caa_interp.evaluation.response import choose_condition, item_slopes
 from caa_interp.steering.intervention import as_interventions
 
 PROMPTS = ["Is the weather good?", "What do you think of the sea?"]

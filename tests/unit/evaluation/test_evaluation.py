@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import caa_interp as caa
-from caa_interp.evaluation.summary import choose_condition, item_slopes
+from caa_interp.evaluation.response import choose_condition, item_slopes
 from caa_interp.statistics import bootstrap_mean
 from tests.oracles import definition
 
