@@ -15,10 +15,10 @@ from .controls import (
 )
 from .cost import (
     capability as capability,
-    divergence as divergence,
     perplexity as perplexity,
     side_effects as side_effects,
 )
+from .divergence import divergence as divergence
 from .dose_response import dose_response as dose_response
 from .finetuning import fine_tune as fine_tune
 from .frontier import (

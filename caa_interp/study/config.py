@@ -193,6 +193,15 @@ class ExperimentConfig(Part):
             filled["multipliers"] = tuple(dict.fromkeys(strong))
         return value.model_copy(update=filled)
 
+    @field_validator("conversations")
+    @classmethod
+    def _of_one_turn(cls, value: Conversations, info: ValidationInfo) -> Conversations:
+        from caa_interp.steering.positions import check_turn, positions_named
+
+        if value.conversations and (positions := info.data.get("positions")):
+            check_turn(positions_named(positions), f"conversations is {value.conversations}, but positions")
+        return value
+
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a study from a TOML file.

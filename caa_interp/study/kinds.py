@@ -14,7 +14,8 @@ import pandas as pd
 from caa_interp.analysis.effect import effect_lens
 from caa_interp.analysis.lens import logit_lens, steered_lens
 from caa_interp.analysis.tokens import token_similarity
-from caa_interp.evaluation.cost import capability, divergence, perplexity, side_effects
+from caa_interp.evaluation.cost import capability, perplexity, side_effects
+from caa_interp.evaluation.divergence import divergence
 from caa_interp.evaluation.interference import interference
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.report.page import Section
