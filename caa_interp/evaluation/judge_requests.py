@@ -22,6 +22,12 @@ from caa_interp.files import write_atomically
 
 Messages = Sequence[Mapping[str, str]]
 
+COHERENCE = """Rate from 0 to 10 how well the answer holds together as a text, whatever it says and whether or not it \
+is right, kind or useful. 0: broken; loops, scraps, strings of unrelated words, or nothing at all. 5: it can be \
+understood, but repeats itself, breaks its grammar, contradicts itself or drifts off the question. 10: fluent, \
+grammatical, of a piece, and about what was asked. An answer that ends in the middle of a sentence was cut off for its \
+length; that alone costs nothing. A refusal that is fluent and about the question is coherent."""
+
 _INSTRUCTIONS = """You rate an answer that an AI assistant gave. This is the rubric:
 
 {rubric}
@@ -38,8 +44,10 @@ _MATERIAL = """--- question {mark} ---
 {answer}
 --- end of answer {mark} ---
 
-Rate the answer by the rubric. Reply with JSON of the form {{"score": N}}, where N is a number from 0 to 10, and with \
-nothing else."""
+Rate the answer by the rubric.{stretch} Reply with JSON of the form {{"score": N}}, where N is a number from 0 to \
+{scale}, and with nothing else."""
+
+_STRETCH = " The rubric's numbers run from 0 to 10: give ten times that, in steps as fine as you need."
 
 _THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _OBJECT = re.compile(r'\{\s*["}]')  # where a JSON object begins; braces in prose are none
@@ -69,21 +77,24 @@ class Judge(Protocol):
         ...
 
 
-def judge_messages(rubric: str, prompt: str, answer: str) -> list[dict[str, str]]:
+def judge_messages(rubric: str, prompt: str, answer: str, scale: int = 10) -> list[dict[str, str]]:
     """Return what a judge is told: the rubric as the system's message; prompt and answer, fenced off, as the user's.
 
-    The fence's mark is made from the prompt and the answer themselves, so that no answer can contain it.
+    The fence's mark is made from the prompt and the answer themselves, so that no answer can contain it. With a
+    ``scale`` other than 10, a rubric that does not name its upper end is taken to speak of 0 to 10.
     """
     prompt, answer = without_marks(prompt), without_marks(answer)
     mark = hashlib.sha256(json.dumps([prompt, answer]).encode()).hexdigest()[:8]
+    stretch = "" if scale == 10 or re.search(rf"\b{scale}\b", rubric) else _STRETCH
+    shown = {"mark": mark, "prompt": prompt, "answer": answer, "stretch": stretch, "scale": scale}
     return [
         {"role": "system", "content": _INSTRUCTIONS.format(rubric=rubric.strip())},
-        {"role": "user", "content": _MATERIAL.format(mark=mark, prompt=prompt, answer=answer)},
+        {"role": "user", "content": _MATERIAL.format(**shown)},
     ]
 
 
-def parse_score(reply: str) -> float:
-    """Return the score from 0 to 10 in a reply, or NaN: what is not plainly one score is not read at all.
+def parse_score(reply: str, scale: int = 10) -> float:
+    """Return the score from 0 to ``scale`` in a reply, or NaN: what is not plainly one score is not read at all.
 
     The reply must hold one ``"score"`` in a whole JSON object, a JSON number (not the text ``"7"``). Text and code
     fences around the object are skipped, and so are thoughts between ``<think>`` and ``</think>``.
@@ -98,7 +109,7 @@ def parse_score(reply: str) -> float:
         scores += [value for key, value in pairs if key == "score"]
     score = scores[0] if len(scores) == 1 else math.nan
     is_number = isinstance(score, int | float) and not isinstance(score, bool)
-    return float(score) if is_number and 0 <= score <= 10 else math.nan
+    return float(score) if is_number and 0 <= score <= scale else math.nan
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.evaluation.summary import by_series, summarize
+from caa_interp.evaluation.summary import by_series, scale_of, summarize
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import line, name_multipliers, side_by_side
 
@@ -40,7 +40,8 @@ def plot_scores(table: pd.DataFrame) -> go.Figure:
         fig.add_trace(line(rows, "multiplier", "score", looks[name], name, shift=shifts[name]))
     fig.update_layout(showlegend=len(looks) > 1)
     name_multipliers(fig, multipliers)
-    fig.update_yaxes(title_text="judge's score (0 to 10)", range=[-0.3, 10.3], dtick=2)
+    most = scale_of(summary)
+    fig.update_yaxes(title_text=f"judge's score (0 to {most})", range=[-0.03 * most, 1.03 * most], dtick=most / 5)
     return fig
 
 
