@@ -7,6 +7,7 @@ from .baselines import (
     baselines as baselines,
     few_shot_prompt as few_shot_prompt,
 )
+from .coherence import coherence_gate as coherence_gate
 from .controls import (
     orthogonal_vectors as orthogonal_vectors,
     random_vectors as random_vectors,

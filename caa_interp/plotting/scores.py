@@ -53,9 +53,10 @@ def _label(column: str, value: object) -> str:
 
 def _subtitle(summary: pd.DataFrame, fixed: str, n_series: int) -> str:
     parts = [f"mean over n = {theme.counts(summary['n'])} prompts, {theme.interval(summary)}"]
-    unread = int(summary["n_unparseable"].sum())
-    if unread:
-        parts.append(f"{unread} replies without a score left out")
+    left_out = {"n_unparseable": "replies without a score", "n_incoherent": "incoherent answers"}
+    for name, what in left_out.items():
+        if name in summary and (n := int(summary[name].sum())):
+            parts.append(f"{n} {what} left out")
     if n_series > 1:
         parts.append("lines set side by side")
     return f"{theme.escape(fixed)}<br>{'; '.join(parts)}" if fixed else "; ".join(parts)
