@@ -27,6 +27,7 @@ from .frontier import (
     frontier as frontier,
 )
 from .interference import interference as interference
+from .judge_agreement import judge_agreement as judge_agreement
 from .judge_requests import Judge as Judge
 from .judges import (
     LocalJudge as LocalJudge,

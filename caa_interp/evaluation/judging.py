@@ -16,15 +16,25 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from caa_interp.errors import CAAError, InputError, ModelError, check_choice, check_table, warn
-from caa_interp.evaluation.judge_requests import COHERENCE, Judge, Request, UnjudgedError, judge_messages, parse_score
+from caa_interp.evaluation.judge_requests import (
+    COHERENCE,
+    WORDINGS,
+    Judge,
+    Request,
+    UnjudgedError,
+    judge_messages,
+    parse_score,
+)
 from caa_interp.files import cache_folder
 from caa_interp.progress import track
 
@@ -50,6 +60,7 @@ def judge_answers(
     *,
     coherence: bool = False,
     scale: int = 10,
+    wordings: int = 1,
     cache: str | Path | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -72,6 +83,10 @@ def judge_answers(
     scale
         10 (default), as in the paper, or 100: the ratings' upper end. If the rubric does not name 100, its numbers are
         taken to run from 0 to 10, and the judge is told to give ten times that.
+    wordings
+        1 (default), or 2 or 3: in how many ways each answer is put before the judge. The rubric stays the same; what
+        is said around it, and the order of rubric, answer and form of the reply, differ. A rating is the mean of those
+        that could be read.
     cache
         Folder of the kept replies: one JSON file each, named by the sha256 of the judge's identity (model, server,
         parameters) and the messages. Default: ``judge`` in the package's cache folder.
@@ -86,7 +101,9 @@ def judge_answers(
         - ``score``: 0 to ``scale``; NaN, and a warning, where the reply does not hold one such number as ``"score"``
           in JSON;
         - ``reply``: the judge's words; ``judge``: its name; ``scale``: as given;
-        - with ``coherence``: ``coherence``, 0 to ``scale``, read in the same way from ``coherence_reply``.
+        - with ``coherence``: ``coherence``, 0 to ``scale``, read in the same way from ``coherence_reply``;
+        - with several ``wordings``: the rating under each, ``score_1``, ``score_2`` and so on, and ``score_spread``,
+          the largest minus the smallest of them; the same of ``coherence``. A reply has a line for each wording.
 
     Raises
     ------
@@ -96,8 +113,8 @@ def judge_answers(
         If the judge gave no reply to some answers. If it refuses one, as a content filter may, the
         others are still judged; after any other error, retries included, no more are asked for. Replies are kept.
     """
-    asked = _requests(answers, rubric, judge, coherence, scale, cache)
-    unique = {request.path: request for requests in asked.values() for request in requests}
+    asked = _requests(answers, rubric, judge, coherence, scale, wordings, cache)
+    unique = _unique(asked)
     outcomes: dict[Path, str | BaseException] = {}
     outcomes |= {path: reply for path, request in unique.items() if (reply := request.kept()) is not None}
     missing = [request for path, request in unique.items() if path not in outcomes]
@@ -107,8 +124,12 @@ def judge_answers(
             "another folder."
         )
     outcomes |= track(_ask(judge, missing), "Judging", progress, total=len(missing))
-    rows = [row for requests in asked.values() for row in zip(answers.index, requests, strict=True)]
-    found = [(row, outcomes.get(request.path)) for row, request in rows]
+    found = [
+        (row, outcomes.get(request.path))
+        for rows in asked.values()
+        for row, requests in zip(answers.index, rows, strict=True)
+        for request in requests
+    ]
     failed = [(row, outcome) for row, outcome in found if isinstance(outcome, BaseException)]
     if failed:
         # What ended the run, if anything did, rather than what failed before.
@@ -121,13 +142,12 @@ def judge_answers(
             f"kept, {n_failed} failed and {n_left} were not sent. In row {row!r}: {said} Call judge_answers again "
             "with the same arguments to ask for the rest only, or leave out rows that cannot be judged."
         ) from error
-    result, unread = answers, []
-    for measure, requests in asked.items():
-        replies = [str(outcomes[request.path]) for request in requests]
-        ratings = [parse_score(reply, scale) for reply in replies]
-        unread += [reply for reply, rating in zip(replies, ratings, strict=True) if math.isnan(rating)]
-        reply = "reply" if measure == "score" else f"{measure}_reply"
-        result = result.assign(**{measure: ratings}).assign(**{reply: replies}).assign(judge=judge.name, scale=scale)
+    result, unread = answers.assign(score=np.nan, reply="", judge=judge.name, scale=scale), []
+    for measure, rows in asked.items():
+        replies = pd.DataFrame([[outcomes[request.path] for request in requests] for requests in rows], answers.index)
+        ratings = replies.map(parse_score, scale=scale)
+        unread += replies.to_numpy()[ratings.isna().to_numpy()].tolist()
+        result = result.assign(**_rated(measure, replies, ratings))
     if unread:
         warn(
             f"judge {judge.name!r}: {len(unread)} of {len(found)} replies hold no single score from 0 to {scale} in "
@@ -146,6 +166,7 @@ def estimate_cost(
     reply_tokens: int = 8,
     coherence: bool = False,
     scale: int = 10,
+    wordings: int = 1,
     cache: str | Path | None = None,
 ) -> CostEstimate:
     """Estimate what :func:`judge_answers` will cost, before anything is asked.
@@ -156,7 +177,7 @@ def estimate_cost(
 
     Parameters
     ----------
-    answers, rubric, judge, coherence, scale, cache
+    answers, rubric, judge, coherence, scale, wordings, cache
         As in :func:`judge_answers`. What is kept in the cache costs nothing.
     price_in, price_out
         Price of a million tokens sent and received, in any one currency.
@@ -166,8 +187,8 @@ def estimate_cost(
     for name, value in (("price_in", price_in), ("price_out", price_out), ("reply_tokens", reply_tokens)):
         if not (math.isfinite(value) and value >= 0):
             raise InputError(f"{name}: {value}; it must be a number of at least 0.")
-    asked = _requests(answers, rubric, judge, coherence, scale, cache)
-    unique = {request.path: request for requests in asked.values() for request in requests}
+    asked = _requests(answers, rubric, judge, coherence, scale, wordings, cache)
+    unique = _unique(asked)
     missing = [request for request in unique.values() if request.kept() is None]
     texts = [message["content"] for request in missing for message in request.content["messages"]]
     tokens_in = sum(math.ceil(len(text.encode()) / 4) + 4 for text in texts)
@@ -177,9 +198,15 @@ def estimate_cost(
 
 
 def _requests(
-    answers: pd.DataFrame, rubric: str, judge: Judge, coherence: bool, scale: int, cache: str | Path | None
-) -> dict[str, list[Request]]:
-    """Check what was given, and return one request a row for each measure."""
+    answers: pd.DataFrame,
+    rubric: str,
+    judge: Judge,
+    coherence: bool,
+    scale: int,
+    wordings: int,
+    cache: str | Path | None,
+) -> dict[str, list[list[Request]]]:
+    """Check what was given, and return the requests of each row, one for each wording, for each measure."""
     check_table(answers, ("prompt", "answer"), "caa_interp.generate", "answers")
     for name in ("prompt", "answer"):
         for row, text in answers[name].items():
@@ -193,6 +220,7 @@ def _requests(
     if not isinstance(rubric, str) or not rubric.strip():
         raise InputError(f"rubric: {rubric!r}; give a text that says what 0 and 10 mean, such as a behavior's rubric.")
     check_choice("scale", scale, (10, 100))
+    check_choice("wordings", wordings, range(1, len(WORDINGS) + 1))
     if (own := getattr(judge, "scale", scale)) != scale:
         raise InputError(f"scale: {scale}; {type(judge).__name__} rates from 0 to {own}. Leave it out.")
     folder = Path(cache).expanduser() if cache is not None else cache_folder() / "judge"
@@ -202,9 +230,26 @@ def _requests(
         raise InputError(f"cache: {folder} cannot be made a folder ({error}). Name another one.") from error
     texts = list(zip(answers["prompt"], answers["answer"], strict=True))
     return {
-        measure: [Request.of(judge, judge_messages(asked, *text, scale), folder) for text in texts]
+        measure: [
+            [Request.of(judge, judge_messages(asked, *text, scale, way), folder) for way in WORDINGS[:wordings]]
+            for text in texts
+        ]
         for measure, asked in (("score", rubric), *([("coherence", COHERENCE)] if coherence else []))
     }
+
+
+def _unique(asked: Mapping[str, list[list[Request]]]) -> dict[Path, Request]:
+    return {one.path: one for rows in asked.values() for requests in rows for one in requests}
+
+
+def _rated(measure: str, replies: pd.DataFrame, ratings: pd.DataFrame) -> dict[str, pd.Series[Any]]:
+    """Columns of a measure, from replies and ratings with a column for each wording."""
+    columns: dict[str, pd.Series[Any]] = {measure: ratings.mean(axis=1)}
+    columns["reply" if measure == "score" else f"{measure}_reply"] = replies.agg("\n".join, axis=1)
+    if ratings.shape[1] > 1:
+        columns |= {f"{measure}_{number}": rated for number, (_, rated) in enumerate(ratings.items(), 1)}
+        columns[f"{measure}_spread"] = ratings.max(axis=1) - ratings.min(axis=1)
+    return columns
 
 
 def _ask(judge: Judge, requests: Sequence[Request]) -> Iterator[tuple[Path, str | BaseException]]:

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from caa_interp.errors import InputError, ModelError
-from caa_interp.evaluation.judge_requests import COHERENCE, Request, UnjudgedError, judge_messages
+from caa_interp.evaluation.judge_agreement import judge_agreement
+from caa_interp.evaluation.judge_requests import COHERENCE, WORDINGS, Request, UnjudgedError, judge_messages
 from caa_interp.evaluation.judging import estimate_cost, judge_answers
 from caa_interp.evaluation.summary import summarize
 from caa_interp.plotting.scores import plot_scores
@@ -67,6 +68,11 @@ def test_every_row_gets_the_score_and_the_reply_of_its_own_answer(tmp_path):
     assert (judged["judge"] == "scripted").all()
     assert list(judged.columns) == [*answers.columns, "score", "reply", "judge", "scale"]
     pd.testing.assert_frame_equal(judged[answers.columns], answers)
+
+
+def test_rows_need_no_index_of_their_own(tmp_path):
+    twice = pd.concat([table("a", "bb"), table("ccc", "dddd")])
+    assert judge_answers(twice, RUBRIC, Scripted(length), cache=tmp_path)["score"].tolist() == [1, 2, 3, 4]
 
 
 def test_equal_answers_to_one_prompt_are_asked_about_once(tmp_path):
@@ -167,6 +173,74 @@ def test_a_judge_of_one_scale_is_not_asked_on_another(tmp_path):
     judge.scale = 10
     with pytest.raises(InputError, match=r"scale: 100; Scripted rates from 0 to 10\. Leave it out"):
         judge_answers(table("a"), RUBRIC, judge, scale=100, cache=tmp_path)
+
+
+# Wordings
+
+
+@dataclass
+class Moody(Scripted):
+    """A judge whose score depends on how it is asked: the answer's length, one more, or two more and a half."""
+
+    def reply(self, messages):
+        wording = next(n for n, (system, _) in enumerate(WORDINGS) if messages[0]["content"][:20] == system[:20])
+        self.asked.append(str(wording))
+        return f'{{"score": {len(answer_in(messages[1]["content"])) + (0, 1, 2.5)[wording]}}}'
+
+
+def test_several_wordings_make_one_row_with_mean_and_spread(tmp_path):
+    first = judge_answers(table("a", "bbb"), RUBRIC, Moody(length), cache=tmp_path)
+    judge = Moody(length)
+    judged = judge_answers(table("a", "bbb"), RUBRIC, judge, wordings=3, cache=tmp_path)
+    assert sorted(judge.asked) == ["1", "1", "2", "2"]  # the default wording was kept
+    assert judged["score_1"].tolist() == first["score"].tolist() == [1, 3]
+    assert judged["score_2"].tolist() == [2, 4]
+    assert judged["score_3"].tolist() == [3.5, 5.5]
+    assert judged["score"].tolist() == pytest.approx([6.5 / 3, 12.5 / 3])
+    assert judged["score_spread"].tolist() == [2.5, 2.5]
+    assert judged.loc[1, "reply"].splitlines() == ['{"score": 3}', '{"score": 4}', '{"score": 5.5}']
+    (row,) = summarize(judged).to_dict("records")
+    assert (row["n"], row["n_unparseable"]) == (2, 0)  # prompts are counted, not wordings
+    agreed = judge_agreement(judged)
+    assert agreed["first"].tolist() == ["wording 1", "wording 1", "wording 2"]
+    assert agreed["second"].tolist() == ["wording 2", "wording 3", "wording 3"]
+    assert agreed["difference"].tolist() == [1, 2.5, 1.5]
+    assert (agreed["n_prompts"] == 2).all()
+
+
+def test_a_wording_whose_reply_cannot_be_read_is_left_out_of_the_mean(tmp_path):
+    judge = Moody(length)  # 9.5 to 11.5: the last one is no score
+    with pytest.warns(UserWarning, match=r"1 of 3 replies hold no single score .* such as '\{\"score\": 11.5\}'"):
+        judged = judge_answers(table("a" * 9), RUBRIC, judge, wordings=3, cache=tmp_path)
+    assert judged.loc[0, ["score", "score_1", "score_2", "score_spread"]].tolist() == [9.5, 9, 10, 1]
+    assert judged["score_3"].isna().all()
+
+
+def test_coherence_is_asked_in_as_many_wordings(tmp_path):
+    judge = Rubrics(length)
+    judge.reply = lambda messages: '{"score": 3}' if COHERENCE in "".join(one["content"] for one in messages) else "{}"
+    with pytest.warns(UserWarning, match="2 of 4 replies"):
+        judged = judge_answers(table("a"), RUBRIC, judge, coherence=True, wordings=2, cache=tmp_path)
+    assert judged.loc[0, ["coherence", "coherence_1", "coherence_2", "coherence_spread"]].tolist() == [3, 3, 3, 0]
+    assert judged["score"].isna().all()
+    assert (
+        estimate_cost(
+            table("b"), RUBRIC, judge, coherence=True, wordings=2, price_in=1, price_out=1, cache=tmp_path
+        ).n_calls
+        == 4
+    )
+
+
+@pytest.mark.parametrize("wording", WORDINGS)
+@pytest.mark.parametrize("scale", [10, 100])
+def test_every_wording_says_what_is_asked_and_keeps_the_fence(wording, scale):
+    system, user = judge_messages(RUBRIC, "Ask {me}.", "I {say}.", scale, wording)
+    both = system["content"] + user["content"]
+    assert both.count(RUBRIC) == both.count("Ask {me}.") == both.count('{"score": N}') == 1
+    assert f"from 0 to {scale}" in both
+    assert ("give ten times that" in both) == (scale == 100)
+    assert answer_in(user["content"]) == "I {say}."
+    assert "mark" in both.split("---")[0]  # what the fence is stands before it
 
 
 # What a judge is told
@@ -427,6 +501,7 @@ def test_other_scripts_are_counted_by_their_bytes(tmp_path):
         ({"rubric": "  "}, "rubric: '  '; give a text that says what 0 and 10 mean"),
         ({"rubric": None}, "rubric: None"),
         ({"scale": 5}, "scale: 5 is not one of 10, 100"),
+        ({"wordings": 4}, "wordings: 4 is not one of 1, 2, 3"),
         ({"judge": "gpt-4"}, r"judge: 'gpt-4'; give an OpenAIJudge\(model\)"),
     ],
 )
