@@ -28,6 +28,10 @@ from .frontier import (
 )
 from .interference import interference as interference
 from .judge_agreement import judge_agreement as judge_agreement
+from .judge_batches import (
+    read_judge_batch as read_judge_batch,
+    write_judge_batch as write_judge_batch,
+)
 from .judge_requests import Judge as Judge
 from .judges import (
     LocalJudge as LocalJudge,

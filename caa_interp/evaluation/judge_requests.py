@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import pandas as pd
+
 from caa_interp.behaviors.chat_marks import without_marks
-from caa_interp.errors import ModelError, warn
-from caa_interp.files import write_atomically
+from caa_interp.errors import InputError, ModelError, check_choice, check_table, warn
+from caa_interp.files import cache_folder, write_atomically
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -179,3 +181,49 @@ class Request:
         """Write the reply to its file."""
         entry = {"request": self.content, "reply": reply}
         write_atomically(self.path, json.dumps(entry, indent=1, ensure_ascii=False).encode())
+
+
+def requests_of(
+    answers: pd.DataFrame,
+    rubric: str,
+    judge: Judge,
+    coherence: bool,
+    scale: int,
+    wordings: int,
+    cache: str | Path | None,
+) -> dict[str, list[list[Request]]]:
+    """Check what was given, and return the requests of each row, one for each wording, for each measure."""
+    check_table(answers, ("prompt", "answer"), "caa_interp.generate", "answers")
+    for name in ("prompt", "answer"):
+        for row, text in answers[name].items():
+            if not isinstance(text, str):
+                raise InputError(
+                    f"answers: {name} of row {row!r} is {text!r}; it must be a text. If it got lost in a CSV file, "
+                    "read that with pd.read_csv(..., keep_default_na=False)."
+                )
+    if not all(hasattr(judge, name) for name in ("name", "identity", "concurrency", "reply")):
+        raise InputError(f"judge: {judge!r}; give an OpenAIJudge(model), a LocalJudge(model), or a Judge of your own.")
+    if not isinstance(rubric, str) or not rubric.strip():
+        raise InputError(f"rubric: {rubric!r}; give a text that says what 0 and 10 mean, such as a behavior's rubric.")
+    check_choice("scale", scale, (10, 100))
+    check_choice("wordings", wordings, range(1, len(WORDINGS) + 1))
+    if (own := getattr(judge, "scale", scale)) != scale:
+        raise InputError(f"scale: {scale}; {type(judge).__name__} rates from 0 to {own}. Leave it out.")
+    folder = Path(cache).expanduser() if cache is not None else cache_folder() / "judge"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cache: {folder} cannot be made a folder ({error}). Name another one.") from error
+    texts = list(zip(answers["prompt"], answers["answer"], strict=True))
+    return {
+        measure: [
+            [Request.of(judge, judge_messages(asked, *text, scale, way), folder) for way in WORDINGS[:wordings]]
+            for text in texts
+        ]
+        for measure, asked in (("score", rubric), *([("coherence", COHERENCE)] if coherence else []))
+    }
+
+
+def by_file(asked: Mapping[str, list[list[Request]]]) -> dict[Path, Request]:
+    """Each different request once, by the file that keeps its reply."""
+    return {one.path: one for rows in asked.values() for requests in rows for one in requests}

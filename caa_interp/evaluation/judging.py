@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,17 +25,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from caa_interp.errors import CAAError, InputError, ModelError, check_choice, check_table, warn
-from caa_interp.evaluation.judge_requests import (
-    COHERENCE,
-    WORDINGS,
-    Judge,
-    Request,
-    UnjudgedError,
-    judge_messages,
-    parse_score,
-)
-from caa_interp.files import cache_folder
+from caa_interp.errors import CAAError, InputError, ModelError, warn
+from caa_interp.evaluation.judge_requests import Judge, Request, UnjudgedError, by_file, parse_score, requests_of
 from caa_interp.progress import track
 
 
@@ -113,8 +104,8 @@ def judge_answers(
         If the judge gave no reply to some answers. If it refuses one, as a content filter may, the
         others are still judged; after any other error, retries included, no more are asked for. Replies are kept.
     """
-    asked = _requests(answers, rubric, judge, coherence, scale, wordings, cache)
-    unique = _unique(asked)
+    asked = requests_of(answers, rubric, judge, coherence, scale, wordings, cache)
+    unique = by_file(asked)
     outcomes: dict[Path, str | BaseException] = {}
     outcomes |= {path: reply for path, request in unique.items() if (reply := request.kept()) is not None}
     missing = [request for path, request in unique.items() if path not in outcomes]
@@ -187,59 +178,14 @@ def estimate_cost(
     for name, value in (("price_in", price_in), ("price_out", price_out), ("reply_tokens", reply_tokens)):
         if not (math.isfinite(value) and value >= 0):
             raise InputError(f"{name}: {value}; it must be a number of at least 0.")
-    asked = _requests(answers, rubric, judge, coherence, scale, wordings, cache)
-    unique = _unique(asked)
+    asked = requests_of(answers, rubric, judge, coherence, scale, wordings, cache)
+    unique = by_file(asked)
     missing = [request for request in unique.values() if request.kept() is None]
     texts = [message["content"] for request in missing for message in request.content["messages"]]
     tokens_in = sum(math.ceil(len(text.encode()) / 4) + 4 for text in texts)
     tokens_out = len(missing) * reply_tokens
     cost = (tokens_in * price_in + tokens_out * price_out) / 1e6
     return CostEstimate(len(missing), len(unique) - len(missing), tokens_in, tokens_out, cost)
-
-
-def _requests(
-    answers: pd.DataFrame,
-    rubric: str,
-    judge: Judge,
-    coherence: bool,
-    scale: int,
-    wordings: int,
-    cache: str | Path | None,
-) -> dict[str, list[list[Request]]]:
-    """Check what was given, and return the requests of each row, one for each wording, for each measure."""
-    check_table(answers, ("prompt", "answer"), "caa_interp.generate", "answers")
-    for name in ("prompt", "answer"):
-        for row, text in answers[name].items():
-            if not isinstance(text, str):
-                raise InputError(
-                    f"answers: {name} of row {row!r} is {text!r}; it must be a text. If it got lost in a CSV file, "
-                    "read that with pd.read_csv(..., keep_default_na=False)."
-                )
-    if not all(hasattr(judge, name) for name in ("name", "identity", "concurrency", "reply")):
-        raise InputError(f"judge: {judge!r}; give an OpenAIJudge(model), a LocalJudge(model), or a Judge of your own.")
-    if not isinstance(rubric, str) or not rubric.strip():
-        raise InputError(f"rubric: {rubric!r}; give a text that says what 0 and 10 mean, such as a behavior's rubric.")
-    check_choice("scale", scale, (10, 100))
-    check_choice("wordings", wordings, range(1, len(WORDINGS) + 1))
-    if (own := getattr(judge, "scale", scale)) != scale:
-        raise InputError(f"scale: {scale}; {type(judge).__name__} rates from 0 to {own}. Leave it out.")
-    folder = Path(cache).expanduser() if cache is not None else cache_folder() / "judge"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cache: {folder} cannot be made a folder ({error}). Name another one.") from error
-    texts = list(zip(answers["prompt"], answers["answer"], strict=True))
-    return {
-        measure: [
-            [Request.of(judge, judge_messages(asked, *text, scale, way), folder) for way in WORDINGS[:wordings]]
-            for text in texts
-        ]
-        for measure, asked in (("score", rubric), *([("coherence", COHERENCE)] if coherence else []))
-    }
-
-
-def _unique(asked: Mapping[str, list[list[Request]]]) -> dict[Path, Request]:
-    return {one.path: one for rows in asked.values() for requests in rows for one in requests}
 
 
 def _rated(measure: str, replies: pd.DataFrame, ratings: pd.DataFrame) -> dict[str, pd.Series[Any]]:
