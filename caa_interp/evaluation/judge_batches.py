@@ -115,9 +115,9 @@ def read_judge_batch(
             continue
         try:
             result = json.loads(line)
-            key, error, response = result["custom_id"], result.get("error"), result.get("response") or {}
-            if error or response.get("status_code") != 200:
-                failed[key] = str(error or response.get("body"))[:200]
+            key, fault, response = result["custom_id"], result.get("error"), result.get("response") or {}
+            if fault or response.get("status_code") != 200:
+                failed[key] = str(fault or response.get("body"))[:200]
             else:
                 replies[key] = _text(response["body"]["choices"][0])
         except (ValueError, RecursionError, KeyError, IndexError, TypeError, AttributeError) as error:
