@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.evaluation.summary import NO_BASELINE, SERIES, UNSTEERED, quantity
+from caa_interp.evaluation.summary import NO_BASELINE, SERIES, UNSTEERED, quantity, scale_of
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import key, mark_zero, panels, shape
 
@@ -17,6 +17,7 @@ _COSTS = {
     "divergence_tail": "divergence at the worst 5 % of tokens",
     "nats_per_token": "increase in surprise at prose",
     "correct": "loss of right answers",
+    "coherence": "loss of coherence",
 }
 _NEEDED = ("vector", "kind", "multiplier", "effect", "effect_low", "cost", "cost_low", "dominated", "measure")
 
@@ -126,7 +127,7 @@ def _path(rows: pd.DataFrame, look: theme.Style, name: str, intervals: bool = Tr
 def _name_axes(fig: go.Figure, rows: pd.DataFrame, place: dict[str, int]) -> None:
     """Titles and ticks; the cost's ticks are at 1 and 3 times powers of ten."""
     measure, cost = rows["measure"].iloc[0], rows["cost_measure"].iloc[0]
-    name, unit = ("judged score", "0 to 10") if measure == "score" else quantity(rows, measure)
+    name, unit = ("judged score", f"0 to {scale_of(rows)}") if measure == "score" else quantity(rows, measure)
     largest = max(float(np.nanmax(rows[["cost", "cost_high"]].to_numpy())), 1e-6)
     top = math.floor(math.log10(largest))
     ticks = [0.0, *(one * 10.0**power for power in range(top - 2, top + 1) for one in (1, 3))]
