@@ -113,7 +113,7 @@ def summarize(
     counts = [estimates[f"{measure}_n"] for measure in (["score"] if "score" in measures else measures)]
     result = result.assign(**estimates, n=np.max(counts, axis=0))
     if "score" in measures:
-        for name, counted in _left_out(table).items():
+        for name, counted in _counted(table).items():
             result[name] = counted.groupby(number).sum().to_numpy()
     if "order" in table and set(SCORES) <= set(measures):
         scored = table["logit_difference"].notna()
@@ -150,7 +150,7 @@ def items_of(
     return table, number, conditions, found
 
 
-def _left_out(table: pd.DataFrame) -> dict[str, pd.Series[bool]]:
+def _counted(table: pd.DataFrame) -> dict[str, pd.Series[bool]]:
     """By name of a count, whether each judged answer is counted."""
     found = {"n_unparseable": table[[name for name in RATINGS if name in table]].isna().any(axis=1)}
     if "incoherent" in table:
