@@ -8,11 +8,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.plotting import theme
+from caa_interp.plotting.grid import dots
 
-_COLUMNS = (
-    *("vector", "layer", "norm", "n_features", "rank", "feature", "coefficient", "cosine", "error"),
-    "random_error",
-)
+_FEATURES = ("rank", "feature", "coefficient", "cosine", "error", "random_error")
+_COLUMNS = ("vector", "layer", "norm", "n_features", *_FEATURES)
 
 
 def plot_decomposition(table: pd.DataFrame, *, title: str | None = None) -> go.Figure:
@@ -72,27 +71,15 @@ def plot_decomposition(table: pd.DataFrame, *, title: str | None = None) -> go.F
         ("error", "this vector", theme.POSITIVE, "solid", "circle"),
         ("random_error", "random directions (mean)", theme.NEUTRAL, "dash", "circle-open"),
     ):
-        fig.add_scatter(
-            x=rows["rank"],
-            y=rows[column],
-            mode="lines+markers",
-            line={"color": color, "dash": dash, "width": 2},
-            marker={"symbol": symbol, "size": 7},
-            name=name,
-            hovertemplate="%{x} features: %{y:.3f} is left<extra></extra>",
-            **other,
-        )
+        hover = [f"{rank} features: {left:.3f} is left" for rank, left in zip(rows["rank"], rows[column], strict=True)]
+        look = {"mode": "lines+markers", "line": {"color": color, "dash": dash, "width": 2}}
+        drawn = dots(rows["rank"], rows[column], {"symbol": symbol, "size": 7}, hover, name=name, **look)
+        fig.add_trace(drawn.update(showlegend=True), **other)
     reach = 1.45 * float(rows["coefficient"].abs().max())
     fig.update_xaxes(title_text="coefficient (units of the residual stream)", range=[-reach, reach], **one)
     fig.update_xaxes(zeroline=True, zerolinecolor="#9aa5b1", **one)
-    fig.update_yaxes(
-        title_text="feature",
-        tickvals=list(rows["rank"]),
-        ticktext=names,
-        range=[len(rows) + 0.6, 0.4],
-        showgrid=False,
-        **one,
-    )
+    down = {"tickvals": list(rows["rank"]), "ticktext": names, "range": [len(rows) + 0.6, 0.4]}
+    fig.update_yaxes(title_text="feature", showgrid=False, **down, **one)
     fig.update_xaxes(title_text="number of features", rangemode="tozero", dtick=math.ceil(len(rows) / 8), **other)
     fig.update_yaxes(title_text="left over (share of the norm)", range=[0, 1.03], **other)
     small = {"title_font_size": 13, "tickfont_size": 12}

@@ -102,9 +102,16 @@ def band(x: Iterable[float], low: Iterable[float], high: Iterable[float], color:
     )
 
 
-def control_band(x: Iterable[float], low: Iterable[float], high: Iterable[float]) -> go.Scatter:
-    """Range of controls, in gray; a single control is a line."""
+def control_range(rows: pd.DataFrame, along: str, value: str, half: float = 0.0) -> go.Scatter:
+    """Gray band from the lowest value of controls to the highest at each place ``along``, a single control a line.
+
+    It is level for ``half`` of the way to the next place, on both sides; 0: it goes straight from place to place.
+    """
+    reach = rows.groupby(along)[value].agg(["min", "max"])
+    sides = (-half, half) if half else (0.0,)
+    low, high = (reach[end].repeat(len(sides)) for end in ("min", "max"))
     color = theme.faded(theme.NEUTRAL, 0.3)
+    x = [place + side for place in reach.index for side in sides]
     return band(x, low, high, color, line={"width": 2, "color": color})
 
 
@@ -159,9 +166,36 @@ def marks(rows: pd.DataFrame, mean: str, y: Iterable[float], names: str, **optio
     )
 
 
+def dots(
+    x: Iterable[Any], y: Iterable[Any], marker: dict[str, Any], hover: Iterable[Any] | None = None, **options: Any
+) -> go.Scatter:
+    """Marks, each with its hover text if there are any; they are not in the legend."""
+    said = {"customdata": hover, "hovertemplate": "%{customdata}<extra></extra>"}
+    return go.Scatter(
+        {
+            "x": x,
+            "y": y,
+            "mode": "markers",
+            "marker": marker,
+            "showlegend": False,
+            **({"hoverinfo": "skip"} if hover is None else said),
+            **options,
+        }
+    )
+
+
 def key(name: str | None, marker: dict[str, Any], **options: Any) -> go.Scatter:
     """Trace without points, for an entry of the legend or a color bar."""
     return go.Scatter({"x": [None], "y": [None], "mode": "markers", "marker": marker, "name": name, **options})
+
+
+def name_once(fig: go.Figure) -> None:
+    """Leave one entry in the legend of each name that several panels have, which all of these answer to."""
+    named: set[str] = set()
+    for trace in fig.data:
+        if trace.name and trace.showlegend is not False:
+            trace.update(legendgroup=trace.name, showlegend=trace.name not in named)
+            named.add(trace.name)
 
 
 def signed_map(wide: pd.DataFrame, title: str, *, limit: float | None = None, **options: Any) -> go.Heatmap:

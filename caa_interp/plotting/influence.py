@@ -76,8 +76,8 @@ def plot_influence(
         hovertemplate="%{customdata[0]}<br>projection %{customdata[1]}, turned by %{y:.2f}\N{DEGREE SIGN}, "
         "norm without it %{customdata[2]}<extra></extra>",
     )
-    fig.add_vline(0, line={"color": theme.NEUTRAL, "width": 1})
-    fig.add_vline(1, line={"color": theme.NEUTRAL, "width": 1, "dash": "dot"})
+    fig.add_vline(0, line=theme.NOTHING)
+    fig.add_vline(1, line=theme.CHANCE)
     for number, place in enumerate(outer):
         row = rows.loc[place]
         texts = [theme.escape(theme.cut(" ".join(row[name].split()), _LONGEST)) for name in _TEXTS]
@@ -94,8 +94,6 @@ def plot_influence(
             showarrow=False,
             font={"size": 11},
         )
-    fig.update_xaxes(
-        title_text="projection on the vector of the others (1: as long as it; 0: nothing; below: against it)"
-    )
-    fig.update_xaxes(title_font_size=13)
+    title = "projection on the vector of the others (1: as long as it; 0: nothing; below: against it)"
+    fig.update_xaxes(title_text=title, title_font_size=13)
     return fig.update_yaxes(title_text="turn of the vector by the pair (degrees)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape as escape_html
 from textwrap import wrap
 from typing import Any, Literal, NamedTuple
@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError, check_choice as check_choice, check_table as check_table
-from caa_interp.evaluation.summary import interval_texts
+from caa_interp.evaluation.summary import interval_texts, quantity
 from caa_interp.statistics import number_text
 
 Measure = Literal["logit_difference", "p_positive"]
@@ -44,6 +44,9 @@ BEHAVIOR_STYLES = dict(
     )
 )
 POSITIVE, NEGATIVE, NEUTRAL = "#0072B2", "#D55E00", "#6B7280"
+# Lines of no effect, and of a value that is expected by chance.
+NOTHING = {"color": NEUTRAL, "width": 1}
+CHANCE = {**NOTHING, "dash": "dot"}
 # Blue for positive, orange for negative, light in the middle; used only with a range centered on zero. Blue is the
 # darker one, so that a print in gray tells the ends apart.
 DIVERGING = [[0.0, "#C65A11"], [0.25, "#F2B183"], [0.5, "#F7F7F5"], [0.75, "#6AA9D6"], [1.0, "#003E6B"]]
@@ -130,6 +133,11 @@ def faded(color: str, opacity: float) -> str:
     return f"rgba({red},{green},{blue},{opacity})"
 
 
+def ticks(places: Iterable[Any], names: Iterable[object]) -> dict[str, object]:
+    """Ticks of an axis with a name at each place."""
+    return {"tickvals": list(places), "ticktext": list(map(escape, names))}
+
+
 def error_bars(rows: pd.DataFrame, name: str) -> dict[str, object]:
     """Plotly's error bars from the columns ``<name>_low`` and ``<name>_high`` around ``<name>``."""
     return {
@@ -139,6 +147,11 @@ def error_bars(rows: pd.DataFrame, name: str) -> dict[str, object]:
         "arrayminus": rows[name] - rows[f"{name}_low"],
         "thickness": 1.5,
     }
+
+
+def excludes_zero(rows: pd.DataFrame, name: str) -> pd.Series[bool]:
+    """Whether each row's interval excludes zero; false where there is none."""
+    return (rows[f"{name}_low"] > 0) | (rows[f"{name}_high"] < 0)
 
 
 def intervals(rows: pd.DataFrame, name: str, form: str = "+.3f") -> list[str]:
@@ -171,6 +184,30 @@ def counts(numbers: Iterable[float]) -> str:
     return str(ordered[0]) if len(ordered) == 1 else f"{ordered[0]} to {ordered[-1]}"
 
 
+def tables_by_name(
+    table: pd.DataFrame | Mapping[str, pd.DataFrame], columns: Iterable[str], source: str
+) -> dict[str, pd.DataFrame]:
+    """Checked tables by name; a single one has an empty name."""
+    tables = dict(table) if isinstance(table, Mapping) else {"": table}
+    if not tables:
+        raise InputError(f"table: the mapping is empty; give at least one result of {source}.")
+    for one in tables.values():
+        check_table(one, columns, source)
+    return tables
+
+
+def check_steered(table: pd.DataFrame, verb: str = "sweep over") -> None:
+    """Raise :class:`InputError` if a table holds controls alone."""
+    if (table["kind"] != "vector").all():
+        raise InputError(f"table: it holds controls alone; {verb} a steering vector beside them.")
+
+
+def check_chosen(chosen: Mapping[str, int], names: Sequence[str]) -> None:
+    """Raise :class:`InputError` if there is no layer for one of the names."""
+    if lacking := [name for name in names if name not in chosen]:
+        raise InputError(f"chosen: there is no layer for {lacking[0]!r}. Give one for each of {names}.")
+
+
 def vector_and_controls(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of the one vector of a table, and those of its controls; raise :class:`InputError` if it holds several."""
     own, others = table[table["kind"] == "vector"], table[table["kind"] != "vector"]
@@ -199,6 +236,12 @@ def dose(multiplier: float) -> str:
 def small(text: str) -> str:
     """Markup of text in the smallest letters that can be read in print."""
     return f"<span style='font-size:{SMALLEST}px'>{text}</span>"
+
+
+def slope_title(table: pd.DataFrame) -> str:
+    """Title of an axis of slopes over the multiplier."""
+    name, unit = quantity(table, "logit_difference")
+    return with_unit(f"slope of the {name}", f"{unit} per multiplier")
 
 
 def with_unit(name: str, unit: str) -> str:
