@@ -141,6 +141,13 @@ def plot_dose_responses(
     return fig
 
 
+def response_traces(summary: pd.DataFrame) -> dict[int, list[go.Scatter]]:
+    """What :func:`plot_dose_response` draws of a summary at each of its layers."""
+    rows = _responses(summary, "logit_difference", "caa_interp.sweep")
+    own = {int(layer): rows[rows["layer"] == layer] for layer in rows["layer"].unique()}
+    return {layer: _traces(some, "logit_difference", CONTROLS) for layer, some in own.items()}
+
+
 def _responses(table: pd.DataFrame, measure: str, source: str, *columns: str) -> pd.DataFrame:
     theme.check_table(table, ("kind", *columns), source)
     return pd.concat(by_series(summarized(table, measure)))
