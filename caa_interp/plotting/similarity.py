@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import signed_map
+from caa_interp.plotting.grid import dots, mark_zero, signed_map
 
 _COLUMNS = ("first", "first_layer", "second", "second_layer", "cosine", "chance")
 # Up to this many rows a cell has room for its number.
@@ -77,22 +77,15 @@ def _line(table: pd.DataFrame) -> go.Figure:
         f"gray band: 95 % of pairs of random directions (±{chance:.3f})",
         height=440,
     )
+    known = theme.numbers(rows["cosine"], ".3f")
     fig.add_hrect(y0=-chance, y1=chance, fillcolor=theme.faded(theme.NEUTRAL, 0.3), line_width=0, layer="below")
-    fig.add_scatter(
-        x=rows["first_layer"],
-        y=rows["cosine"],
-        mode="lines+markers",
-        line={"color": theme.PALETTE[0], "width": 2.5},
-        marker={"size": 7},
-        customdata=theme.numbers(rows["cosine"], ".3f"),
-        hovertemplate="layer %{x}: %{customdata}<extra></extra>",
-    )
+    hover = [f"layer {layer}: {text}" for layer, text in zip(rows["first_layer"], known, strict=True)]
+    look = {"mode": "lines+markers", "line": {"color": theme.PALETTE[0], "width": 2.5}}
+    fig.add_trace(dots(rows["first_layer"], rows["cosine"], {"size": 7}, hover, **look))
     lowest = min(-chance, float(rows["cosine"].dropna().min()) if rows["cosine"].notna().any() else 0.0)
     fig.update_xaxes(title_text=theme.LAYER)
-    fig.update_yaxes(
-        title_text="cosine similarity", range=[lowest - 0.05, 1.05], zeroline=True, zerolinecolor=theme.NEUTRAL
-    )
-    return fig
+    mark_zero(fig)
+    return fig.update_yaxes(title_text="cosine similarity", range=[lowest - 0.05, 1.05])
 
 
 def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_layers: bool, start: int) -> go.Figure:

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import key
+from caa_interp.plotting.grid import key, signed_map
 
 Measure = Literal["cosine", "projection"]
 _MUTED, _MUTED_TEXT = "#E4E7EB", "#67717D"
@@ -130,24 +130,19 @@ def _map(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.F
         f"<span style='color:{_MUTED_TEXT}'>{theme.escape(token)}</span>" if special else theme.escape(token)
         for token, special in zip(tokens["token"], tokens["special"], strict=True)
     ]
-    fig.add_heatmap(
-        z=wide.to_numpy(),
+    known = rows["token"].map(theme.escape) + "<br>position " + rows["position"].astype(str)
+    known += ", layer " + rows["layer"].astype(str) + ": " + theme.numbers(rows[measure], "+.3g")
+    hover = rows.assign(known=known).pivot(index="layer", columns="position", values="known")
+    drawn = signed_map(
+        wide,
+        "",
+        limit=limit,
         x=wide.columns,
-        y=[str(layer) for layer in wide.index],
-        customdata=[
-            [
-                f"{theme.escape(token)}<br>position {position}, layer {layer}: {value}"
-                for token, position, value in cells
-            ]
-            for layer, values in zip(wide.index, wide.to_numpy(), strict=True)
-            for cells in [zip(tokens["token"], wide.columns, theme.numbers(values, "+.3g"), strict=True)]
-        ],
+        customdata=hover.to_numpy(),
         hovertemplate="%{customdata}<extra></extra>",
-        zmin=-limit,
-        zmax=limit,
-        colorscale=theme.DIVERGING,
         colorbar=theme.scale_bar(_UNITS[measure]),
     )
+    fig.add_trace(drawn)
     step = -(-len(labels) // _TICKS)
     fig.update_xaxes(
         title_text="token",
