@@ -44,9 +44,7 @@ def plot_effect_attribution(table: pd.DataFrame) -> go.Figure:
     fig = theme.figure(
         f"Through which parts {theme.escape(first['vector'])} acts",
         subtitle,
-        height=180 + 22 * own["layer"].nunique() if per_head else 440,
-        margin={"t": 114, "b": 96},
-        legend=theme.LEGEND_BELOW,
+        **theme.room(180 + 22 * own["layer"].nunique() if per_head else 440, t=114, legend=96),
     )
     (_draw_maps if per_head else _draw_layers)(fig, own, controls)
     return fig

@@ -39,9 +39,7 @@ def plot_safety_audit(audit: pd.DataFrame) -> go.Figure:
         f"Safety audit of {theme.escape(name)}",
         f"layer {layer}; n = {n} pairs or requests, {interval}; gray: controls of the same norm",
         width=880,
-        height=820,
-        margin={"l": 170, "t": 104, "b": 118},
-        legend=theme.LEGEND_BELOW,
+        **theme.room(820, l=170, t=104, legend=118),
     )
     places = panels(fig, titles, most=2, horizontal_spacing=0.15, vertical_spacing=0.18)
     _draw_effects(fig, findings[findings["part"] == "behaviors"], name, theme.slope_title(effects), places[0])

@@ -44,8 +44,7 @@ def plot_baselines(table: pd.DataFrame, *, measure: Measure = "logit_difference"
         f"{theme.escape(vectors[0])}: baselines, alone and steered",
         f"change from the bare model, paired by item<br>mean over {theme.counts(summary['n'])} held-out pairs, "
         f"{theme.interval(summary)}",
-        height=104 + step * len(baselines) + 104,
-        margin={"t": 104, "b": 104},
+        **theme.room(104 + step * len(baselines) + 104, t=104, b=104),
         legend={
             **theme.LEGEND_BELOW,
             "xref": "paper",

@@ -48,10 +48,8 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
         theme.escape(title),
         f"layer {layer}; mean over n = {theme.counts(n for rows in shown.values() for n in rows['n'])} items, "
         f"{theme.interval(next(iter(shown.values())))}",
-        height=430,
+        **theme.room(430, l=90, t=90, legend=130 if len(looks) > 1 else 80),
         width=min(800, 130 + 330 * len(shown)),
-        margin={"l": 90, "t": 90, "b": 130 if len(looks) > 1 else 80},
-        legend=theme.LEGEND_BELOW,
     )
     places = panels(fig, [""] * len(shown), horizontal_spacing=0.28 / len(shown))
     for place, (measure, rows) in zip(places, shown.items(), strict=True):

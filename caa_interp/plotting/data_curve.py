@@ -47,8 +47,7 @@ def plot_data_curve(
         f"vectors of equal norm; mean of {theme.counts(every.loc[every['n_draws'] > 1, 'n_draws'])} draws; bands: "
         f"{100 * every['confidence'].iloc[0]:g} % of the draws; effect on n = {theme.counts(every['n'])} pairs<br>"
         f"{_enough(tables)}; dotted: unrelated pairs",
-        height=470 if len(tables) > 1 else 430,
-        margin={"t": 124, "b": 110 if len(tables) > 1 else 70},
+        **theme.room(470 if len(tables) > 1 else 430, t=124, b=110 if len(tables) > 1 else 70),
         legend={"orientation": "h", "x": 0, "y": -0.27, "yanchor": "top"},
     )
     looks = theme.styles(tables)

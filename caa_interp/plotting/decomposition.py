@@ -43,8 +43,7 @@ def plot_decomposition(table: pd.DataFrame, *, title: str | None = None) -> go.F
         theme.escape(title),
         f"{len(rows)} of {known['n_features']} features, orthogonal matching pursuit; "
         f"{100 * rows['error'].iloc[-1]:.0f} % of the norm is left; norm of the vector: {known['norm']:.3g}",
-        height=190 + 28 * max(len(rows), 8),
-        margin={"l": 20, "t": 104},
+        **theme.room(190 + 28 * max(len(rows), 8), l=20, t=104),
     )
     fig.set_subplots(rows=1, cols=2, column_widths=[0.58, 0.42], horizontal_spacing=0.13)
     one, other = {"row": 1, "col": 1}, {"row": 1, "col": 2}

@@ -117,9 +117,7 @@ def plot_dose_responses(
     fig = theme.figure(
         "Response to the multiplier",
         f"mean over {theme.counts(summary['n'])} held-out pairs of each behavior, {theme.interval(summary)}{slopes}",
-        height=180 + 225 * n_rows + _ENTRY * n_bands,
-        margin={"l": 100, "r": 16, "t": 130, "b": 75 + _ENTRY * n_bands},
-        legend=theme.LEGEND_BELOW,
+        **theme.room(180 + 225 * n_rows + _ENTRY * n_bands, l=100, r=16, t=130, legend=75 + _ENTRY * n_bands),
     )
     places = panels(
         fig,

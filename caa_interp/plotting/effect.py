@@ -62,8 +62,7 @@ def _bars(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
     fig = theme.figure(
         "What the vectors make the model say" if len(vectors) > 1 else f"What {_name(rows)} makes the model say",
         _subtitle(table, "gray: up to the largest effect", theme.interval(table)),
-        height=150 + inner,
-        margin={"t": 112, "l": 20, "b": 66},
+        **theme.room(150 + inner, t=112, l=20, b=66),
         showlegend=False,
     )
     titles = [

@@ -47,10 +47,8 @@ def plot_frontier(table: pd.DataFrame, *, title: str = "Effect and cost of steer
         theme.escape(title),
         f"mean over n = {theme.counts(table['n'])} scored items, cost over n = {theme.counts(table['n_cost'])} texts, "
         f"{theme.interval(table)}{drawn_beside}{hollow}",
-        height=220 + 330 * n_rows,
+        **theme.room(220 + 330 * n_rows, t=110, legend=110),
         width=700 if len(behaviors) == 1 else 1000,
-        margin={"t": 110, "b": 110},
-        legend=theme.LEGEND_BELOW,
     )
     titles = [theme.escape(name) if len(behaviors) > 1 else "" for name in behaviors]
     places = panels(fig, titles, most=2, vertical_spacing=0.34 / n_rows, horizontal_spacing=0.12)

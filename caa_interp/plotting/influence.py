@@ -52,8 +52,7 @@ def plot_influence(
         theme.escape(title),
         f"layer {layer}; n = {len(rows)} pairs, each compared with the vector of all others; {int(against.sum())} "
         "against it",
-        height=470 + 19 * len(outer),
-        margin={"b": 84 + 19 * len(outer)},
+        **theme.room(470 + 19 * len(outer), b=84 + 19 * len(outer)),
         showlegend=False,
     )
     hover = [f"{row.rank}. {'<br>'.join(theme.pair_text(row))}" for row in rows.itertuples()]

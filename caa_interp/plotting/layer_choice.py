@@ -30,9 +30,7 @@ def plot_layer_choice(validation: pd.DataFrame, held_out: pd.DataFrame, chosen: 
         f"n = {theme.counts(validation['n'])} validation pairs and {theme.counts(held_out['n'])} held-out pairs "
         f"of each behavior; bands: {theme.interval(validation)}, each layer by itself; "
         "dashed upright line: chosen layer",
-        height=210 + 190 * n_rows,
-        margin={"l": 95, "r": 16, "t": 100, "b": 100},
-        legend=theme.LEGEND_BELOW,
+        **theme.room(210 + 190 * n_rows, l=95, r=16, t=100, legend=100),
     )
     places = panels(
         fig,

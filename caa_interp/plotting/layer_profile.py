@@ -70,9 +70,13 @@ def plot_layer_profile(
         theme.escape(title),
         f"mean slope over {theme.counts(own['n'])} pairs; colored bands: {theme.interval(own)}, each layer by itself; "
         f"large mark: {which} layer",
-        height=90 + below + (330 if len(groups) == 1 else 195 * n_rows),
-        margin={"l": 95, "r": 16, "t": 78 if len(groups) == 1 else 100, "b": below},
-        legend=theme.LEGEND_BELOW,
+        **theme.room(
+            90 + below + (330 if len(groups) == 1 else 195 * n_rows),
+            l=95,
+            r=16,
+            t=78 if len(groups) == 1 else 100,
+            legend=below,
+        ),
         showlegend=True,
     )
     places = panels(

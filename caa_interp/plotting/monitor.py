@@ -59,10 +59,8 @@ def plot_monitor(table: pd.DataFrame, *, n_examples: int = 5, title: str = "Text
         f"layer {', '.join(map(str, sorted(set(table['layer']))))}; n = "
         f"{theme.counts(rows.groupby('label').size())} {'turns' if talks else 'texts'}; marks: the {n_examples} most "
         "and least aligned; band: neutral prose, one standard deviation",
-        height=sum(heights) + 170 + (90 if talks else 0),
+        **theme.room(sum(heights) + 170 + (90 if talks else 0), l=120, legend=100 if talks else 62),
         showlegend=talks,
-        legend=theme.LEGEND_BELOW,
-        margin={"l": 120, "b": 100 if talks else 62},
     )
     spacing: dict[str, Any] = {"row_heights": heights, "vertical_spacing": 0.13} if talks else {}
     places = panels(fig, [""] * len(heights), most=1, **spacing)

@@ -34,8 +34,7 @@ def plot_persistence(table: pd.DataFrame) -> go.Figure:
         f"multiplier {own['multiplier'].iloc[0]:g} after layer {own['layer'].iloc[0]}; "
         f"n = {theme.counts(own['n'])} conversations, {theme.interval(own)}{gray}; panels: what is steered",
         width=880,
-        height=400,
-        margin={"l": 90, "t": 104, "b": 70},
+        **theme.room(400, l=90, t=104, b=70),
         showlegend=False,
     )
     places = panels(

@@ -48,9 +48,7 @@ def plot_position_map(table: pd.DataFrame) -> go.Figure:
     fig = theme.figure(
         f"Where and for how long {theme.escape(first['vector'])} acts",
         subtitle,
-        height=430,
-        margin={"t": 96, "b": 110},
-        legend=theme.LEGEND_BELOW,
+        **theme.room(430, t=96, legend=110),
     )
     places = panels(fig, [name for name, _ in _UNITS.values()], most=3, horizontal_spacing=0.1)
     for (measure, (_, unit)), place in zip(_UNITS.items(), places, strict=True):

@@ -52,10 +52,8 @@ def plot_reliability(
         f"n = {theme.counts(n for one in tables.values() for n in one['n'])} pairs, each compared with the "
         f"others; bands: {theme.interval(pd.concat(tables.values()))}, or as many of the splits in halves; "
         "dotted: unrelated pairs",
-        height=150 + 215 * n_rows + 30 * several,
-        margin={"t": 120, "b": 62 + 30 * several},
+        **theme.room(150 + 215 * n_rows + 30 * several, t=120, legend=62 + 30 * several),
         showlegend=several,
-        legend=theme.LEGEND_BELOW,
     )
     titles = [panel[1] for panel in panels_of]
     places = panels(fig, titles, most=_N_COLUMNS, horizontal_spacing=0.1, vertical_spacing=0.28 / n_rows)

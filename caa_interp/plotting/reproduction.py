@@ -21,7 +21,6 @@ _LOOKS = {
     1.5: theme.Style(theme.POSITIVE, "star-triangle-up", "solid"),
     2.0: theme.Style(theme.POSITIVE, "triangle-right", "solid"),
 }
-_BELOW = {"legend": theme.LEGEND_BELOW, "showlegend": True}
 _PAPER = {"symbol": "diamond-open", "size": 12, "color": "#1f2933", "line": {"width": 2}}
 _RING = {"symbol": "circle-open", "size": 20, "color": "#1f2933", "line": {"width": 1.5}}
 _SCORE = "mean p(matching) / (p(A) + p(B))"
@@ -47,9 +46,8 @@ def plot_reproduction(
         f"{title} at layer {comparison['layer'].iloc[0]}",
         f"mean over {theme.counts(comparison['n'])} test items, {theme.interval(comparison)}"
         + ("" if published.any() else "; no published numbers for this model"),
-        height=190 + (5 + 23 * len(multipliers)) * len(behaviors),
-        margin={"b": 110},
-        **_BELOW,
+        **theme.room(190 + (5 + 23 * len(multipliers)) * len(behaviors), legend=110),
+        showlegend=True,
     )
     for number in range(1, len(behaviors)):
         fig.add_hline(y=0.5 - number, line={"color": "#d9dee3", "width": 1})
@@ -93,9 +91,8 @@ def plot_layer_sweeps(table: pd.DataFrame) -> go.Figure:
     fig = theme.figure(
         f"{theme.escape(table['model'].iloc[0].rsplit('/', 1)[-1])}: the paper's layer sweep",
         "mean over test items, as published (without intervals)",
-        height=520,
-        margin={"b": 140},
-        **_BELOW,
+        **theme.room(520, legend=140),
+        showlegend=True,
     )
     places = panels(fig, [theme.dose(m) for m in multipliers], x_title=theme.LAYER, y_title=_SCORE, shared_yaxes=True)
     for name, look in zip(behaviors, theme.styles(behaviors).values(), strict=True):
@@ -125,9 +122,8 @@ def plot_layer_sweep(
     fig = theme.figure(
         f"{theme.escape(behavior)}: {title}",
         f"mean over {theme.counts(rows['n'])} test items, {theme.interval(rows)}",
-        height=430,
-        margin={"b": 105},
-        **_BELOW,
+        **theme.room(430, legend=105),
+        showlegend=True,
     )
     groups = [(_look(m), theme.dose(m), rows[rows["multiplier"] == m]) for m in sorted(rows["multiplier"].unique())]
     for look, _, own in groups:

@@ -40,11 +40,9 @@ def plot_separation(table: pd.DataFrame, *, title: str | None = None) -> go.Figu
     fig = theme.figure(
         theme.escape(title or f"Answers along the vector of {table['vector'].iloc[0]}"),
         f"n = {theme.counts(table['n'])} pairs; d' and AUC with {theme.interval(table)}",
-        height=200 + (270 if n_rows == 1 else 235 * n_rows),
+        **theme.room(200 + (270 if n_rows == 1 else 235 * n_rows), t=118, legend=112),
         barmode="overlay",
         bargap=0,
-        margin={"t": 118, "b": 112},
-        legend=theme.LEGEND_BELOW,
     )
     firsts = table.drop_duplicates("layer").set_index("layer").loc[layers]
     notes = (

@@ -51,9 +51,10 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
         theme.escape(title),
         f"{at}n = {theme.counts(effects['n'])} pairs per column; {theme.interval(effects)}; "
         f"in parentheses: it does not exclude zero{lacking}",
-        height=max(440, 190 + 46 * len(rows)),  # the least that the title of the color bar needs
+        **theme.room(
+            max(440, 190 + 46 * len(rows)), l=20, r=20, t=90, b=20
+        ),  # the least that the title of the color bar needs
         width=min(800, max(560, 330 + 86 * len(columns))),  # what is printed at two columns
-        margin={"l": 20, "r": 20, "t": 90, "b": 20},
     )
     fig.add_trace(
         signed_map(

@@ -113,6 +113,16 @@ def figure(title: str, subtitle: str = "", **layout: object) -> go.Figure:
     return go.Figure(layout=go.Layout(template=TEMPLATE, title={"text": text}, **layout))
 
 
+def room(height: float, *, legend: float = 0, **margin: float) -> dict[str, Any]:
+    """Layout of a figure so many pixels high, with the margins ``l``, ``r``, ``t`` and ``b`` that are given.
+
+    ``legend`` is the margin below for a legend that stands there; 0: there is none.
+    """
+    if not legend:
+        return {"height": height, "margin": margin}
+    return {"height": height, "margin": {**margin, "b": legend}, "legend": LEGEND_BELOW}
+
+
 def styles(names: Iterable[str]) -> dict[str, Style]:
     """A style for every name: a behavior's own, else the next free one; up to 64 names differ in color or symbol."""
     names = list(dict.fromkeys(names))

@@ -39,8 +39,7 @@ def token_grids(
         subtitle,
         coloraxis=coloraxis,
         width=max(760, most * len(labels) * cell + 200),
-        height=max(360, 170 + n_rows * 23 * len(layers) + (n_rows - 1) * _BETWEEN),
-        margin={"t": 104, "b": 66},
+        **theme.room(max(360, 170 + n_rows * 23 * len(layers) + (n_rows - 1) * _BETWEEN), t=104, b=66),
     )
     between = _BETWEEN / (n_rows * 23 * len(layers) + (n_rows - 1) * _BETWEEN) if n_rows > 1 else 0
     places = panels(

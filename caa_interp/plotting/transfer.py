@@ -60,8 +60,7 @@ def _map(rows: pd.DataFrame, title: str, axis_title: str) -> go.Figure:
         f"mean over {theme.counts(rows['n'])} pairs, {theme.interval(rows)}; dot: it excludes 0; frame: its own "
         f"layer{lacking}",
         width=70 + max(340, cell * wide.shape[1]) + 150,
-        height=78 + max(240, cell * wide.shape[0]) + 62,
-        margin={"r": 150},
+        **theme.room(78 + max(240, cell * wide.shape[0]) + 62, r=150),
     )
     hover = "vector of layer %{y} at layer %{x}: %{customdata}<extra></extra>"
     fig.add_trace(signed_map(shown, axis_title, customdata=known.to_numpy(), hovertemplate=hover))
