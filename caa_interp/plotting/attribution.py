@@ -89,15 +89,9 @@ def _draw_maps(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> Non
         columns = list(dict.fromkeys(rows["component"].str.removeprefix("head ")))
         named = rows.assign(column=rows["component"].str.removeprefix("head "), text=theme.intervals(rows, measure))
         wide, text = (named.pivot(index="layer", columns="column", values=one)[columns] for one in (measure, "text"))
-        fig.add_heatmap(
-            z=wide.to_numpy(),
-            x=columns,
-            y=[str(layer) for layer in wide.index],
-            customdata=text.to_numpy(),
-            coloraxis="coloraxis",
-            hovertemplate="layer %{y}, %{x}: %{customdata}<extra></extra>",
-            **place,
-        )
+        cells = {"z": wide.to_numpy(), "x": columns, "y": list(map(str, wide.index)), "customdata": text.to_numpy()}
+        hover = "layer %{y}, %{x}: %{customdata}<extra></extra>"
+        fig.add_heatmap(**cells, coloraxis="coloraxis", hovertemplate=hover, **place)
         reach = controls.groupby(controls["component"] == "MLP")[measure].agg(lambda some: some.abs().max())
         beyond = named[named[measure].abs() > (named["component"] == "MLP").map(reach)]
         small = {"color": theme.DARK, "size": 5}

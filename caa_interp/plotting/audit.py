@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from caa_interp.evaluation.audit import audit_part, summarize_audit
 from caa_interp.evaluation.summary import summarize
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import Place, control_range, line, marks, name_multipliers, panels, side_by_side
+from caa_interp.plotting.grid import Place, control_range, dots, line, marks, name_multipliers, panels, side_by_side
 
 _SHIFT = 0.16  # of a row, by which a vector and what remains of it stand apart
 
@@ -80,17 +80,11 @@ def _draw_effects(fig: go.Figure, rows: pd.DataFrame, name: str, title: str, pla
 def _draw_cosines(fig: go.Figure, rows: pd.DataFrame, layer: int, place: Place) -> None:
     fig.add_trace(control_range(rows[rows["kind"] != "vector"], "layer", "cosine"), **place)
     own = rows[rows["kind"] == "vector"].sort_values("layer")
-    fig.add_scatter(
-        x=own["layer"],
-        y=own["cosine"],
-        mode="lines+markers",
-        line={"color": theme.BEHAVIOR_STYLES["refusal"].color},
-        marker={"size": [10 if one == layer else 6 for one in own["layer"]], "opacity": 1},
-        showlegend=False,
-        customdata=theme.numbers(own["cosine"]),
-        hovertemplate="layer %{x}: %{customdata}<extra></extra>",
-        **place,
-    )
+    marker = {"size": [10 if one == layer else 6 for one in own["layer"]], "opacity": 1}
+    look = {"mode": "lines+markers", "line": {"color": theme.BEHAVIOR_STYLES["refusal"].color}}
+    known = zip(own["layer"], theme.numbers(own["cosine"]), strict=True)
+    hover = [f"layer {at}: {cosine}" for at, cosine in known]
+    fig.add_trace(dots(own["layer"], own["cosine"], marker, hover, **look), **place)
     for chance in (rows["chance"].iloc[0], -rows["chance"].iloc[0]):
         fig.add_hline(chance, line=theme.CHANCE, **place)
     fig.update_xaxes(title_text=theme.LAYER, **place)

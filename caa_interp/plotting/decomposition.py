@@ -48,24 +48,17 @@ def plot_decomposition(table: pd.DataFrame, *, title: str | None = None) -> go.F
     fig.set_subplots(rows=1, cols=2, column_widths=[0.58, 0.42], horizontal_spacing=0.13)
     one, other = {"row": 1, "col": 1}, {"row": 1, "col": 2}
     signs = rows["coefficient"] < 0
-    fig.add_bar(
-        x=rows["coefficient"],
-        y=rows["rank"],
-        orientation="h",
-        marker={
-            "color": [theme.NEGATIVE if negative else theme.POSITIVE for negative in signs],
-            # In gray the two sides still differ.
-            "pattern": {"shape": ["/" if negative else "" for negative in signs], "solidity": 0.25},
-        },
-        text=[f"cos {cosine}" for cosine in theme.numbers(rows["cosine"], "+.2f")],
-        textposition="outside",
-        textfont_size=11,
-        cliponaxis=False,
-        customdata=list(zip(names, theme.numbers(rows["coefficient"]), strict=True)),
-        hovertemplate="feature %{customdata[0]}: %{customdata[1]} units of the residual stream<extra></extra>",
-        showlegend=False,
-        **one,
-    )
+    # In gray the two sides still differ.
+    hatched = {"shape": ["/" if negative else "" for negative in signs], "solidity": 0.25}
+    look = {"color": [theme.NEGATIVE if negative else theme.POSITIVE for negative in signs], "pattern": hatched}
+    cosines = [f"cos {cosine}" for cosine in theme.numbers(rows["cosine"], "+.2f")]
+    written = {"text": cosines, "textposition": "outside", "textfont_size": 11, "cliponaxis": False}
+    said = {
+        "customdata": list(zip(names, theme.numbers(rows["coefficient"]), strict=True)),
+        "hovertemplate": "feature %{customdata[0]}: %{customdata[1]} units of the residual stream<extra></extra>",
+    }
+    bars = {"x": rows["coefficient"], "y": rows["rank"], "orientation": "h", "showlegend": False}
+    fig.add_bar(**bars, marker=look, **written, **said, **one)
     for column, name, color, dash, symbol in (
         ("error", "this vector", theme.POSITIVE, "solid", "circle"),
         ("random_error", "random directions (mean)", theme.NEUTRAL, "dash", "circle-open"),

@@ -82,11 +82,9 @@ def _bars(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
             fig.add_shape(type="rect", **ends, **band, **place)
         likely = part["probability"].map("{:.2g}".format)
         known = (part["token"].map(theme.escape), theme.intervals(part, measure), likely)
+        bars = {"x": part["value"], "y": part["rank"], "orientation": "h", "width": 0.62}
         fig.add_bar(
-            x=part["value"],
-            y=part["rank"],
-            orientation="h",
-            width=0.62,
+            **bars,
             marker_color=_SIDES[side][1],
             error_x=theme.error_bars(part, measure) | {"color": theme.DARK, "thickness": 1.2, "width": 3},
             customdata=list(zip(*known, strict=True)),
@@ -97,15 +95,9 @@ def _bars(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
         is_last = number >= len(places) - 2
         title = theme.with_unit(name, unit) if is_last else None
         fig.update_xaxes(title_text=title, title_font_size=13, range=[0, 1.04 * sign * longest], nticks=5, **place)
-        fig.update_yaxes(
-            tickvals=part["rank"],
-            ticktext=part["token"].map(lambda token: theme.escape(theme.cut(token, _LONGEST))),
-            tickfont={"family": theme.MONOSPACE, "size": 12},
-            range=[n_ranks + 0.6, 0.4],
-            ticks="",
-            showgrid=False,
-            **place,
-        )
+        named = theme.ticks(part["rank"], [theme.cut(token, _LONGEST) for token in part["token"]])
+        bare = {"range": [n_ranks + 0.6, 0.4], "ticks": "", "showgrid": False}
+        fig.update_yaxes(tickfont={"family": theme.MONOSPACE, "size": 12}, **named, **bare, **place)
     return fig
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -169,7 +170,7 @@ def marks(rows: pd.DataFrame, mean: str, y: Iterable[float], names: str, **optio
 def dots(
     x: Iterable[Any], y: Iterable[Any], marker: dict[str, Any], hover: Iterable[Any] | None = None, **options: Any
 ) -> go.Scatter:
-    """Marks, each with its hover text if there are any; they are not in the legend."""
+    """Points as marks, or as a line by ``options``, each with its hover text if there are any; not in the legend."""
     said = {"customdata": hover, "hovertemplate": "%{customdata}<extra></extra>"}
     return go.Scatter(
         {
@@ -216,20 +217,11 @@ def signed_map(wide: pd.DataFrame, title: str, *, limit: float | None = None, **
     )
 
 
-def cell_marks(chosen: pd.DataFrame, **options: Any) -> go.Scatter:
+def cell_marks(chosen: pd.DataFrame) -> go.Scatter:
     """Dots on the cells of a map that are true in ``chosen``, which has the map's axes; they show on any color."""
-    places = [(row, column) for row in chosen.index for column in chosen.columns if chosen.loc[row, column]]
-    return go.Scatter(
-        {
-            "x": [column for _, column in places],
-            "y": [row for row, _ in places],
-            "mode": "markers",
-            "marker": {"color": "white", "size": 5, "line": {"color": theme.DARK, "width": 1}},
-            "hoverinfo": "skip",
-            "showlegend": False,
-            **options,
-        }
-    )
+    rows, columns = np.nonzero(chosen.to_numpy(bool))
+    dot = {"color": "white", "size": 5, "line": {"color": theme.DARK, "width": 1}}
+    return dots(list(chosen.columns[columns]), list(chosen.index[rows]), dot)
 
 
 def missing(wide: pd.DataFrame) -> tuple[go.Scatter, str]:
@@ -237,7 +229,7 @@ def missing(wide: pd.DataFrame) -> tuple[go.Scatter, str]:
     blank = wide.isna()
     n = int(blank.to_numpy().sum())
     cross = {"symbol": "x-thin", "size": 7, "line": {"color": theme.NEUTRAL, "width": 1.2}}
-    crosses = cell_marks(blank, marker=cross, hoverinfo=None, hovertemplate="not measured<extra></extra>")
+    crosses = cell_marks(blank).update(marker=cross, hoverinfo="all", hovertemplate="not measured<extra></extra>")
     return crosses, f"; crosses: {n} not measured" if n else ""
 
 

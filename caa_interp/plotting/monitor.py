@@ -91,18 +91,9 @@ def _distribution(
     fig.add_trace(dots(outer["z"], [base] * len(outer), marker, list(map(_hover, outer.itertuples()))), **place)
     for side, row, at in (("left", ordered.iloc[0], 0), ("right", ordered.iloc[-1], 1)):
         text = theme.escape(theme.cut(" ".join(str(row["text"]).split()), _LONGEST))
-        fig.add_annotation(
-            x=at,
-            xref="x domain",
-            xanchor=side,
-            y=base,
-            yanchor="top",
-            yshift=-7,
-            text=f"{theme.factor(row['z'], '+.1f')}: {text}",
-            showarrow=False,
-            font={"size": 11},
-            **place,
-        )
+        told = f"{theme.factor(row['z'], '+.1f')}: {text}"
+        below = {"x": at, "xref": "x domain", "xanchor": side, "y": base, "yanchor": "top", "yshift": -7}
+        fig.add_annotation(text=told, showarrow=False, font={"size": 11}, **below, **place)
 
 
 def _hover(row: Any) -> str:

@@ -133,19 +133,14 @@ def plot_vector_map(table: pd.DataFrame, *, title: str = "Steering vectors throu
     for name in looks:
         rows, look = ordered[ordered["vector"] == name], looks[name]
         at = rows.index.isin(labelled)
-        fig.add_scatter(
-            x=rows["x"],
-            y=rows["y"],
-            mode="lines+markers+text",
-            line={"color": theme.faded(look.color, 0.5), "dash": look.dash, "width": 1.5},
-            marker={"color": look.color, "symbol": look.symbol, "size": [10 if one else 6 for one in at]},
-            text=[str(layer) if one else "" for layer, one in zip(rows["layer"], at, strict=True)],
-            textposition="top center",
-            textfont={"color": look.color, "size": 12, "shadow": "0 0 3px white, 0 0 3px white, 0 0 3px white"},
-            name=theme.escape(name),
-            customdata=rows[["layer", "norm"]],
-            hovertemplate="layer %{customdata[0]}, norm %{customdata[1]:.3g}<extra>" + theme.escape(name) + "</extra>",
-        )
+        marker = {"color": look.color, "symbol": look.symbol, "size": [10 if one else 6 for one in at]}
+        font = {"color": look.color, "size": 12, "shadow": "0 0 3px white, 0 0 3px white, 0 0 3px white"}
+        numbers = [str(layer) if one else "" for layer, one in zip(rows["layer"], at, strict=True)]
+        drawn = dots(rows["x"], rows["y"], marker, rows[["layer", "norm"]], name=theme.escape(name), showlegend=True)
+        drawn.update(mode="lines+markers+text", text=numbers, textposition="top center", textfont=font)
+        drawn.update(line={"color": theme.faded(look.color, 0.5), "dash": look.dash, "width": 1.5})
+        told = f"layer %{{customdata[0]}}, norm %{{customdata[1]:.3g}}<extra>{theme.escape(name)}</extra>"
+        fig.add_trace(drawn.update(hovertemplate=told))
     _name_axes(fig, table, with_shares=True)
     return fig
 

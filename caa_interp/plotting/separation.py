@@ -65,21 +65,12 @@ def plot_separation(table: pd.DataFrame, *, title: str | None = None) -> go.Figu
         step = max(int(counts.max()) for counts in counted.values()) / 16
         for number, (side, (color, pattern)) in enumerate(_SIDES.items()):
             own = rows[rows["side"] == side]
-            fig.add_bar(
-                x=(edges[1:] + edges[:-1]) / 2,
-                y=counted[side],
-                width=np.diff(edges),
-                marker={
-                    "color": theme.faded(color, 0.35),
-                    "line": {"color": color, "width": 1},
-                    "pattern": {"shape": pattern, "fgcolor": color, "solidity": 0.2},
-                },
-                name=f"{side} answers",
-                legendgroup=side,
-                showlegend=place is places[0],
-                hovertemplate=f"%{{y}} {side} answers around %{{x}}<extra></extra>",
-                **place,
-            )
+            hatched = {"shape": pattern, "fgcolor": color, "solidity": 0.2}
+            look = {"color": theme.faded(color, 0.35), "line": {"color": color, "width": 1}, "pattern": hatched}
+            entry = {"name": f"{side} answers", "legendgroup": side, "showlegend": place is places[0]}
+            hover = f"%{{y}} {side} answers around %{{x}}<extra></extra>"
+            bins = {"x": (edges[1:] + edges[:-1]) / 2, "y": counted[side], "width": np.diff(edges)}
+            fig.add_bar(**bins, marker=look, hovertemplate=hover, **entry, **place)
             tick = {"symbol": "line-ns", "size": 6, "line": {"color": color, "width": 1}}
             heights = [-(number + 1) * step] * len(own)
             fig.add_trace(dots(own["projection"], heights, tick, _hover(own), legendgroup=side), **place)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -56,20 +58,11 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
         ),  # the least that the title of the color bar needs
         width=min(800, max(560, 330 + 86 * len(columns))),  # what is printed at two columns
     )
-    fig.add_trace(
-        signed_map(
-            named,
-            theme.slope_title(effects),
-            text=text.fillna("").to_numpy(),
-            customdata=known.to_numpy(),
-            texttemplate="%{text}",
-            textfont={"size": 13 if len(columns) <= _ROOMY else theme.SMALLEST},
-            xgap=2,
-            ygap=2,
-            hovertemplate="steer %{y}, measure %{x}: %{customdata}<extra></extra>",
-        )
-    )
-    fig.add_trace(crosses)
+    font = {"size": 13 if len(columns) <= _ROOMY else theme.SMALLEST}
+    written: dict[str, Any] = {"text": text.fillna("").to_numpy(), "texttemplate": "%{text}", "textfont": font}
+    written |= {"customdata": known.to_numpy(), "xgap": 2, "ygap": 2}
+    written["hovertemplate"] = "steer %{y}, measure %{x}: %{customdata}<extra></extra>"
+    fig.add_traces([signed_map(named, theme.slope_title(effects), **written), crosses])
     ticks = ((list(map(theme.escape, names)), list(names)) for names in (named.columns, named.index))
     across, down = ({"tickvals": one, "ticktext": list(map(theme.label, names))} for one, names in ticks)
     fig.update_xaxes(title_text="measured behavior", tickangle=-35, showgrid=False, **across)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -99,21 +100,14 @@ def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_l
     headed = [theme.figure(titles[label], within[label]) for label in groups]
     fig = headed[start]
     title = {"text": "cosine<br>similarity", "side": "top", "font": {"size": 13}}
+    shown: dict[str, Any] = {"limit": 1, "colorbar": {"title": title, "tickvals": [-1, -0.5, 0, 0.5, 1]}}
+    font = {"size": 13 if n_cells <= _ROOMY else theme.SMALLEST}
+    shown |= {"texttemplate": "%{text}" if numbered else None, "textfont": font}
+    shown["hovertemplate"] = "%{y} and %{x}: %{customdata}<extra></extra>"
     for number, (label, matrix) in enumerate(wide.items()):
-        drawn = signed_map(
-            matrix,
-            "",
-            zmin=-1,
-            zmax=1,
-            colorbar={"title": title, "tickvals": [-1, -0.5, 0, 0.5, 1]},
-            text=[[_number(value, chance[label], n_cells > _ROOMY) for value in row] for row in matrix.to_numpy()],
-            texttemplate="%{text}" if numbered else None,
-            textfont={"size": 13 if n_cells <= _ROOMY else theme.SMALLEST},
-            customdata=[theme.numbers(row, ".3f") for row in matrix.to_numpy()],
-            hovertemplate="%{y} and %{x}: %{customdata}<extra></extra>",
-            visible=number == start,
-        )
-        fig.add_trace(drawn)
+        text = [[_number(value, chance[label], n_cells > _ROOMY) for value in row] for row in matrix.to_numpy()]
+        known = [theme.numbers(row, ".3f") for row in matrix.to_numpy()]
+        fig.add_trace(signed_map(matrix, "", text=text, customdata=known, visible=number == start, **shown))
     axes: dict[str, object] = {"type": "category", "showgrid": False}
     if of_layers:
         left, below = 70, 62

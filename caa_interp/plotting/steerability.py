@@ -73,22 +73,11 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
         heights = own["row"].map(place_of)
         fig.add_trace(marks(own, "slope", heights, "row", marker={"size": 10, "color": theme.POSITIVE}), **place)
         for height, verdict, share, n in zip(heights, own["verdict"], own["share_against"], own["n"], strict=True):
-            fig.add_annotation(
-                x=1.02,
-                y=height,
-                xref="x domain",
-                text=f"{verdict}<br>{theme.small(f'{100 * share:.0f} % opposite, n = {n}')}",
-                showarrow=False,
-                xanchor="left",
-                align="left",
-                font={"size": 12},
-                **place,
-            )
+            told = f"{verdict}<br>{theme.small(f'{100 * share:.0f} % opposite, n = {n}')}"
+            beside_row = {"x": 1.02, "xref": "x domain", "xanchor": "left", "align": "left", "y": height}
+            fig.add_annotation(text=told, showarrow=False, font={"size": 12}, **beside_row, **place)
         fig.add_vline(0, line=theme.NOTHING, **place)
         fig.update_xaxes(title_text=theme.slope_title(table), title_font_size=13, nticks=5, **place)
-    fig.update_yaxes(
-        tickvals=list(place_of.values()),
-        ticktext=[theme.label(name) for name in order],
-        range=[-0.6, len(order) - 0.4],
-    )
+    named = {"tickvals": list(place_of.values()), "ticktext": list(map(theme.label, order))}
+    fig.update_yaxes(range=[-0.6, len(order) - 0.4], **named)
     return fig.update_layout(margin={"r": 140})

@@ -33,16 +33,9 @@ class Style(NamedTuple):
 
 
 # The same behavior looks the same in every figure.
-BEHAVIOR_STYLES = dict(
-    zip(
-        (
-            *("sycophancy", "refusal", "corrigible-neutral-HHH", "hallucination", "optimism"),
-            *("coordinate-other-ais", "survival-instinct", "myopic-reward"),
-        ),
-        map(Style, PALETTE, SYMBOLS, DASHES),
-        strict=True,
-    )
-)
+_STYLES = list(map(Style, PALETTE, SYMBOLS, DASHES))
+_BEHAVIORS = ("sycophancy", "refusal", "corrigible-neutral-HHH", "hallucination", "optimism", "coordinate-other-ais")
+BEHAVIOR_STYLES = dict(zip((*_BEHAVIORS, "survival-instinct", "myopic-reward"), _STYLES, strict=True))
 POSITIVE, NEGATIVE, NEUTRAL = "#0072B2", "#D55E00", "#6B7280"
 # Lines of no effect, and of a value that is expected by chance.
 NOTHING = {"color": NEUTRAL, "width": 1}
@@ -127,12 +120,11 @@ def styles(names: Iterable[str]) -> dict[str, Style]:
     """A style for every name: a behavior's own, else the next free one; up to 64 names differ in color or symbol."""
     names = list(dict.fromkeys(names))
     taken = {BEHAVIOR_STYLES.get(name) for name in names}
-    every = list(map(Style, PALETTE, SYMBOLS, DASHES))
-    free = [index for index, style in enumerate(every) if style not in taken] or list(range(len(every)))
+    free = [index for index, style in enumerate(_STYLES) if style not in taken] or list(range(len(_STYLES)))
     chosen = {name: BEHAVIOR_STYLES[name] for name in names if name in BEHAVIOR_STYLES}
     for number, name in enumerate(name for name in names if name not in BEHAVIOR_STYLES):
         turn, place = divmod(number, len(free))
-        shifted = (free[place] + turn) % len(every)
+        shifted = (free[place] + turn) % len(_STYLES)
         chosen[name] = Style(PALETTE[free[place]], SYMBOLS[shifted], DASHES[shifted])
     return {name: chosen[name] for name in names}
 

@@ -68,19 +68,11 @@ def _draw_heads(
     wide = wide.reindex(range(wide.index.min(), wide.index.max() + 1))  # a layer that is missing is a blank row
     names = rows.drop_duplicates("index").set_index("index")["query_heads"]
     first = place["col"] == 1
-    fig.add_heatmap(
-        z=wide.to_numpy(),
-        x=list(names.reindex(wide.columns)),
-        y=list(wide.index),
-        zmin=extremes[0],
-        zmax=extremes[1],
-        colorscale=theme.SEQUENTIAL,
-        showscale=first,
-        colorbar={"title": {"text": "alignment |W v| / |W|", "side": "right"}, "len": 0.5, "y": 1, "yanchor": "top"},
-        hoverongaps=False,
-        hovertemplate="block %{y}, head %{x}: %{z:.3f}<extra></extra>",
-        **place,
-    )
+    cells = {"z": wide.to_numpy(), "x": list(names.reindex(wide.columns)), "y": list(wide.index)}
+    scale = {"zmin": extremes[0], "zmax": extremes[1], "colorscale": theme.SEQUENTIAL, "showscale": first}
+    bar = {"title": {"text": "alignment |W v| / |W|", "side": "right"}, "len": 0.5, "y": 1, "yanchor": "top"}
+    said = {"hoverongaps": False, "hovertemplate": "block %{y}, head %{x}: %{z:.3f}<extra></extra>"}
+    fig.add_heatmap(colorbar=bar, **cells, **scale, **said, **place)
     above = rows[rows["alignment"] > rows["chance"]]
     mark = {"color": "white", "size": 5, "line": {"color": "black", "width": 1}}
     entry: dict[str, Any] = {"name": "head above chance (95 %)", "legendgroup": "head", "showlegend": first}

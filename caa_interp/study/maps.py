@@ -12,6 +12,7 @@ from caa_interp.evaluation.summary import shown_column, summarize
 from caa_interp.evaluation.verdicts import verdicts
 from caa_interp.plotting import theme
 from caa_interp.plotting.dose_response import plot_dose_response, response_traces
+from caa_interp.plotting.grid import dots
 from caa_interp.plotting.sweep import plot_sweep
 from caa_interp.report.page import Row, Section, Views
 from caa_interp.study.findings import estimates, findings, largest_change
@@ -34,14 +35,9 @@ def maps(results: Results) -> list[Section]:
         figure, views = plot_sweep(summary, vector=behavior), _views(results, behavior, table, summary)
         layer, multiplier = views.start
         (cells,) = figure.select_traces({"type": "heatmap"})
-        figure.add_scatter(
-            x=[label for label in cells.x if float(label) == float(multiplier)],
-            y=[label for label in cells.y if float(label) == float(layer)],
-            mode="markers",
-            marker={"symbol": "square-open", "size": 20, "color": theme.DARK, "line": {"width": 2.5}},
-            hoverinfo="skip",
-            showlegend=False,
-        )
+        x = [label for label in cells.x if float(label) == float(multiplier)]
+        y = [label for label in cells.y if float(label) == float(layer)]
+        figure.add_trace(dots(x, y, {"symbol": "square-open", "size": 20, "color": theme.DARK, "line": {"width": 2.5}}))
         shown: dict[str, Any] = {"finding": finding, "data": summary, "views": views, "level": 3, "half": True}
         sections.append(Section(behavior, "", figure, caption=caption, **shown))
     return sections
