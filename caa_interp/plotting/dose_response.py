@@ -119,16 +119,10 @@ def plot_dose_responses(
         f"mean over {theme.counts(summary['n'])} held-out pairs of each behavior, {theme.interval(summary)}{slopes}",
         **theme.room(180 + 225 * n_rows + _ENTRY * n_bands, l=100, r=16, t=130, legend=75 + _ENTRY * n_bands),
     )
-    places = panels(
-        fig,
-        [_title(name, own, said) for name, own in rows.items()],
-        x_title=theme.MULTIPLIER,
-        y_title=_axis_title(summary, measure),
-        shared_xaxes="all",
-        shared_yaxes="all",
-        horizontal_spacing=0.02,
-        vertical_spacing=0.3 / n_rows,
-    )
+    titles = [_title(name, own, said) for name, own in rows.items()]
+    axes: dict[str, Any] = {"x_title": theme.MULTIPLIER, "y_title": _axis_title(summary, measure)}
+    axes |= {"shared_xaxes": "all", "shared_yaxes": "all"}
+    places = panels(fig, titles, horizontal_spacing=0.02, vertical_spacing=0.3 / n_rows, **axes)
     for place, (behavior, own) in zip(places, rows.items(), strict=True):
         for trace in _traces(own, measure, kinds, summary):
             # A behavior's own vector is named by the panel's title.

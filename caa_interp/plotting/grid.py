@@ -228,8 +228,8 @@ def missing(wide: pd.DataFrame) -> tuple[go.Scatter, str]:
     """Crosses on the cells of a map that have no value, and what its subtitle says of them."""
     blank = wide.isna()
     n = int(blank.to_numpy().sum())
-    cross = {"symbol": "x-thin", "size": 7, "line": {"color": theme.NEUTRAL, "width": 1.2}}
-    crosses = cell_marks(blank).update(marker=cross, hoverinfo="all", hovertemplate="not measured<extra></extra>")
+    crosses = cell_marks(blank).update(hoverinfo="all", hovertemplate="not measured<extra></extra>")
+    crosses.marker = {"symbol": "x-thin", "size": 7, "line": {"color": theme.NEUTRAL, "width": 1.2}}
     return crosses, f"; crosses: {n} not measured" if n else ""
 
 

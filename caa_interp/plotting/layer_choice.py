@@ -32,15 +32,9 @@ def plot_layer_choice(validation: pd.DataFrame, held_out: pd.DataFrame, chosen: 
         "dashed upright line: chosen layer",
         **theme.room(210 + 190 * n_rows, l=95, r=16, t=100, legend=100),
     )
-    places = panels(
-        fig,
-        [theme.escape(behavior) for behavior in behaviors],
-        x_title=theme.LAYER,
-        y_title=theme.slope_title(validation),
-        shared_xaxes="all",
-        horizontal_spacing=0.22 / n_columns,
-        vertical_spacing=0.26 / n_rows,
-    )
+    axes: dict[str, Any] = {"x_title": theme.LAYER, "y_title": theme.slope_title(validation), "shared_xaxes": "all"}
+    axes |= {"horizontal_spacing": 0.22 / n_columns, "vertical_spacing": 0.26 / n_rows}
+    places = panels(fig, list(map(theme.escape, behaviors)), **axes)
     looks = theme.styles(behaviors)
     tables = (("validation pairs", validation, "solid", "circle"), ("held-out pairs", held_out, "dot", "diamond-open"))
     for behavior, place in zip(behaviors, places, strict=True):

@@ -79,16 +79,10 @@ def plot_layer_profile(
         ),
         showlegend=True,
     )
-    places = panels(
-        fig,
-        [theme.label(group[0]) if len(groups) > 1 else "" for group in groups],
-        x_title=theme.LAYER,
-        y_title=theme.slope_title(table),
-        shared_xaxes="all",
-        shared_yaxes="all",
-        horizontal_spacing=0.02,
-        vertical_spacing=0.2 / n_rows,
-    )
+    titles = [theme.label(group[0]) if len(groups) > 1 else "" for group in groups]
+    axes: dict[str, Any] = {"x_title": theme.LAYER, "y_title": theme.slope_title(table), "shared_xaxes": "all"}
+    axes |= {"horizontal_spacing": 0.02, "vertical_spacing": 0.2 / n_rows}
+    places = panels(fig, titles, shared_yaxes="all", **axes)
     looks = theme.styles(names)
     controls = table[is_control]
     most = {str(kind): n for kind, n in controls.groupby("kind")["vector"].nunique().items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -37,15 +39,8 @@ def plot_persistence(table: pd.DataFrame) -> go.Figure:
         **theme.room(400, l=90, t=104, b=70),
         showlegend=False,
     )
-    places = panels(
-        fig,
-        names,
-        most=len(names),
-        x_title="turn",
-        y_title="change from unsteered<br>(nats per token)",
-        shared_yaxes="all",
-        horizontal_spacing=0.025,
-    )
+    axes: dict[str, Any] = {"x_title": "turn", "y_title": "change from unsteered<br>(nats per token)"}
+    places = panels(fig, names, most=len(names), shared_yaxes="all", horizontal_spacing=0.025, **axes)
     look = theme.styles([name])[name]
     for condition, place in zip(names, places, strict=True):
         fig.add_trace(control_range(controls[controls["condition"] == condition], "turn", "change"), **place)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -49,15 +51,11 @@ def plot_separation(table: pd.DataFrame, *, title: str | None = None) -> go.Figu
         [f"{label} {one}" for one in theme.intervals(firsts, name, ".2f")]
         for name, label in (("d_prime", "d'"), ("auc", "AUC"))
     )
-    places = panels(
-        fig,
-        ["<br>".join([f"layer {layer}", *map(theme.small, said)]) for layer, *said in zip(layers, *notes, strict=True)],
-        most=_COLUMNS_MOST,
-        x_title="projection on the vector<br>(units of the residual stream)",
-        y_title="answers",
-        horizontal_spacing=0.08,
-        vertical_spacing=0.32 / n_rows,
-    )
+    known = zip(layers, *notes, strict=True)
+    titles = ["<br>".join([f"layer {layer}", *map(theme.small, said)]) for layer, *said in known]
+    axes: dict[str, Any] = {"x_title": "projection on the vector<br>(units of the residual stream)"}
+    axes |= {"horizontal_spacing": 0.08, "vertical_spacing": 0.32 / n_rows}
+    places = panels(fig, titles, most=_COLUMNS_MOST, y_title="answers", **axes)
     for layer, place in zip(layers, places, strict=True):
         rows = table[table["layer"] == layer]
         edges = np.histogram_bin_edges(rows["projection"].dropna(), bins=min(_BINS, max(6, len(rows) // 6)))
