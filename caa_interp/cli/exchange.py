@@ -18,7 +18,7 @@ FormatOption = Annotated[
         metavar="NAME",
         autocompletion=completing(lambda: get_args(resolve_name("caa_interp.interchange.exchange:FileFormat"))),
         help="caa: the published code's folder; gguf: llama.cpp and repeng; lm-eval: lm-evaluation-harness; npz: "
-        "numpy. Default: by the ending.",
+        "numpy. Default: by the file's ending.",
     ),
 ]
 
@@ -28,8 +28,10 @@ def export(
     target: Annotated[Path, typer.Argument(help="File to write, or a folder for caa.")],
     format: FormatOption = None,
     layers: LayersOption = None,
-    multiplier: Annotated[float, typer.Option(help="lm-eval only: the coefficient of that run.")] = 1.0,
-    hook: Annotated[str, typer.Option(help="lm-eval only: what the model calls its blocks.")] = "layers.{layer}",
+    multiplier: Annotated[float, typer.Option(help="lm-eval only: the multiplier.")] = 1.0,
+    hook: Annotated[
+        str, typer.Option(help="lm-eval only: name of a block in the Hugging Face model.")
+    ] = "layers.{layer}",
     force: Force = False,
 ) -> None:
     """Write a vector in the file format of another tool.

@@ -1,4 +1,4 @@
-"""Steering vectors on the Hugging Face hub: a repository of one vector and its card.
+"""Steering vectors on the Hugging Face Hub: a repository of one vector and its card.
 
 1. :func:`save_for_hub` writes a folder: ``vector.safetensors`` (this package's own file format), ``README.md`` (the
    card) and, if one is given, a figure.
@@ -98,7 +98,7 @@ def push_to_hub(
     revision: str | None = None,
     commit_message: str = "Steering vector, made with caa_interp",
 ) -> str:
-    """Upload a folder of :func:`save_for_hub` to the Hugging Face hub, as one commit.
+    """Upload a folder of :func:`save_for_hub` to the Hugging Face Hub, as one commit.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def from_hub(
     token: str | bool | None = None,
     model: Any = None,
 ) -> SteeringVector:
-    """Load a steering vector from the Hugging Face hub, or from a folder of :func:`save_for_hub`.
+    """Load a steering vector from the Hugging Face Hub, or from a folder of :func:`save_for_hub`.
 
     Parameters
     ----------

@@ -97,7 +97,7 @@ def _distinct_behaviors(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _model(name: str, info: ValidationInfo) -> str:
-    """Check what can be known without loading; names of the Hugging Face hub are left as they are."""
+    """Check what can be known without loading; names of the Hugging Face Hub are left as they are."""
     if name == EMBEDDED:
         return name
     path = _absolute(name, info)

@@ -1,4 +1,4 @@
-"""The real client of the Hugging Face hub against a hub on loopback, which keeps commits in memory."""
+"""The real client of the Hugging Face Hub against a hub on loopback, which keeps commits in memory."""
 
 import base64
 import hashlib
