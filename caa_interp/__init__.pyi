@@ -45,9 +45,9 @@ from .evaluation.controls import (
 )
 from .evaluation.cost import (
     capability as capability,
-    divergence as divergence,
     perplexity as perplexity,
 )
+from .evaluation.divergence import divergence as divergence
 from .evaluation.dose_response import dose_response as dose_response
 from .evaluation.judging import judge_answers as judge_answers
 from .evaluation.response import (

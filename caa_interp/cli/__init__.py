@@ -35,6 +35,7 @@ _PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "monitor": monitor.monitor,
         "export": exchange.export,
         "import": exchange.import_,
+        "lm-eval": exchange.lm_eval,
     },
     "Data, models and this machine": {"doctor": checks.doctor, "models": checks.models},
 }

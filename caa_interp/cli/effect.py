@@ -9,7 +9,7 @@ import typer
 
 from caa_interp.cli import options
 from caa_interp.cli.output import check_target, print_json, print_table, records, say
-from caa_interp.cli.vectors import form_of_style, load_for, read_vector
+from caa_interp.cli.vectors import load_for, read_vector
 
 
 def effect_lens(
@@ -43,8 +43,7 @@ def effect_lens(
 
     loaded, asked = read_vector(vector), load_behavior(behavior)
     named = {loaded.name: loaded, **(random_vectors(loaded, controls, seed=seed) if controls else {})}
-    subject = load_for(loaded, vector, model, device, dtype)
-    form = form_of_style(subject, style)
+    subject, form = load_for(loaded, vector, model, style, device, dtype)
     table = read(subject, named, asked.test, layers=layers, words_only=words_only, prompt_format=form)
     if figure is not None:
         save_figure(plot_effect_lens(table), figure)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import resolve_name
+from tempfile import TemporaryDirectory
 from typing import Annotated, get_args
 
 import typer
 
-from caa_interp.cli.options import Force, LayersOption, VectorFile, completing
-from caa_interp.cli.output import check_target
+from caa_interp.cli.options import EMBEDDED, Force, LayersOption, ModelOfVector, VectorFile, completing
+from caa_interp.cli.output import check_target, say
+from caa_interp.errors import InputError, MissingDependencyError, ModelError
 
 FormatOption = Annotated[
     str | None,
@@ -21,6 +26,7 @@ FormatOption = Annotated[
         "numpy. Default: by the file's ending.",
     ),
 ]
+HookOption = Annotated[str, typer.Option("--hook", help="lm-eval only: name of a block in the Hugging Face model.")]
 
 
 def export(
@@ -29,9 +35,7 @@ def export(
     format: FormatOption = None,
     layers: LayersOption = None,
     multiplier: Annotated[float, typer.Option(help="lm-eval only: the multiplier.")] = 1.0,
-    hook: Annotated[
-        str, typer.Option(help="lm-eval only: name of a block in the Hugging Face model.")
-    ] = "layers.{layer}",
+    hook: HookOption = "layers.{layer}",
     force: Force = False,
 ) -> None:
     """Write a vector in the file format of another tool.
@@ -70,3 +74,42 @@ def import_(
     vector = import_vector(source, format=format, model=model, layers=layers)  # type: ignore[arg-type]
     vector.save(target)
     typer.echo(f"{vector!r} in {target}")
+
+
+def lm_eval(
+    vector: VectorFile,
+    tasks: Annotated[str, typer.Option(help="Names of the harness's tasks, separated by commas, such as mmlu.")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- ARGUMENT]...", help="The harness's own, such as -- --limit 100.")
+    ] = None,
+    layer: Annotated[int | None, typer.Option(help="0-based; default: the vector's, if it has one.")] = None,
+    multiplier: Annotated[float, typer.Option(help="0 is the unsteered model.")] = 1.0,
+    model: ModelOfVector = None,
+    hook: HookOption = "layers.{layer}",
+) -> None:
+    """Run lm-evaluation-harness on the steered model: Hugging Face's, with the vector added at every position.
+
+    The paper steers from the last token of the prompt on, so the same multiplier does more here. The harness prints its
+    table; what else it writes, and where, are arguments of its own.
+
+    Example: caa-interp lm-eval optimism.safetensors --tasks mmlu --layer 13 --multiplier 1.5 -- --limit 100
+    """
+    from caa_interp.interchange.exchange import export_vector
+    from caa_interp.vectors.vector import SteeringVector
+
+    if find_spec("lm_eval") is None:
+        raise MissingDependencyError("lm-eval: it needs lm-evaluation-harness; pip install 'lm_eval[hf]'")
+    loaded = SteeringVector.load(vector)
+    name = model or loaded.metadata.get("model")
+    if name is None or name == EMBEDDED or str(name).endswith(".gguf"):
+        raise InputError(
+            f"model: {name!r}; the harness loads models by a Hugging Face name or from a folder. Give one with --model."
+        )
+    with TemporaryDirectory() as folder:
+        path = export_vector(loaded, Path(folder) / "steering.pt", layers=layer, multiplier=multiplier, hook=hook)
+        command = [sys.executable, "-m", "lm_eval", "--model", "steered", "--tasks", tasks]
+        command += ["--model_args", f"pretrained={name},steer_path={path}", *(arguments or [])]
+        say(f"Running {' '.join(command[2:])}")
+        code = subprocess.run(command).returncode
+    if code:
+        raise ModelError(f"lm-eval: the harness ended with exit code {code}; what it said stands above.")

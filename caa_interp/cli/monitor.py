@@ -11,7 +11,7 @@ import typer
 from caa_interp.cli import options
 from caa_interp.cli.analysis import named_files
 from caa_interp.cli.output import print_json, print_table, records, say
-from caa_interp.cli.vectors import form_of_style, load_for
+from caa_interp.cli.vectors import load_for
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,8 +46,7 @@ def monitor(
     from caa_interp.analysis.monitor import monitor as read
 
     vectors = named_files(files)
-    subject = load_for(next(iter(vectors.values())), files[0], model, device, dtype)
-    form = form_of_style(subject, style)
+    subject, form = load_for(next(iter(vectors.values())), files[0], model, style, device, dtype)
     table = read(subject, vectors, texts, layer=layer, column=column, output=out, prompt_format=form)
     say(f"{table['item'].nunique()} rows of {texts}, layer {layer}, model {table['model'].iloc[0]}")
     found = {}

@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from caa_interp.cli.options import (
-    EMBEDDED,
-    Dtype,
-    LayersOption,
-    Model,
-    Values,
-    complete_behavior,
-    completing,
-    read_names,
-)
+from caa_interp.cli import options
 from caa_interp.cli.output import print_facts
 
 if TYPE_CHECKING:
@@ -27,9 +18,9 @@ if TYPE_CHECKING:
 
 def demo(
     folder: Annotated[Path, typer.Option(help="Folder of the run; what is finished there is kept.")] = Path("demo"),
-    model: Model = EMBEDDED,
+    model: options.Model = options.EMBEDDED,
     behavior: Annotated[
-        str, typer.Option(help="Name of a behavior, or a .json file.", autocompletion=complete_behavior)
+        str, typer.Option(help="Name of a behavior, or a .json file.", autocompletion=options.complete_behavior)
     ] = "optimism",
 ) -> None:
     """Run a small study on a real chat model, from contrast pairs to a page of figures.
@@ -151,21 +142,23 @@ def reproduce(
     data: Annotated[
         Path, typer.Option(help="Folder of data fetch caa, a copy of github.com/nrimsky/CAA, or <behavior>.json files.")
     ],
-    model: Model = "meta-llama/Llama-2-7b-chat-hf",
+    model: options.Model = "meta-llama/Llama-2-7b-chat-hf",
     behaviors: Annotated[
-        Values | None,
-        typer.Option(parser=read_names, metavar="NAMES", help="Separated by commas; default: the paper's seven."),
-    ] = None,
-    layers: LayersOption = None,
-    dtype: Dtype = None,
-    parts: Annotated[
-        Values | None,
+        options.Values | None,
         typer.Option(
-            parser=read_names,
+            parser=options.read_names, metavar="NAMES", help="Separated by commas; default: the paper's seven."
+        ),
+    ] = None,
+    layers: options.LayersOption = None,
+    dtype: options.Dtype = None,
+    parts: Annotated[
+        options.Values | None,
+        typer.Option(
+            parser=options.read_names,
             metavar="NAMES",
             help="Of sweep, open_ended, system_prompts, finetuning, exams, transfer, geometry, tokens; default: all "
             "but finetuning.",
-            autocompletion=completing(lambda: resolve_name("caa_interp.paper.parts:PARTS")),
+            autocompletion=options.completing(lambda: resolve_name("caa_interp.paper.parts:PARTS")),
         ),
     ] = None,
     base: Annotated[

@@ -47,21 +47,15 @@ def extract(
     """
     check_target(out, (".safetensors",), force)
     from caa_interp.behaviors.behavior import load_behavior
+    from caa_interp.prompts.format import PromptFormat
     from caa_interp.vectors.estimators import estimator_named
     from caa_interp.vectors.extraction import extract_vector
 
     chosen, pairs = estimator_named(estimator), load_behavior(behavior)
     loaded = load(model, device, dtype)
-    vector = extract_vector(
-        loaded,
-        pairs.train,
-        format=format,
-        layers=layers,
-        estimator=chosen,
-        prompt_format=form_of_style(loaded, style),
-        behavior=pairs.name,
-        progress=True,
-    )
+    asked: dict[str, Any] = {"format": format, "layers": layers, "estimator": chosen, "behavior": pairs.name}
+    asked["prompt_format"] = PromptFormat.of(loaded, style=style)  # type: ignore[arg-type]
+    vector = extract_vector(loaded, pairs.train, progress=True, **asked)
     vector.save(out)
     if as_json:
         norms = [float(norm) for norm in vector.norms]
@@ -104,9 +98,9 @@ def sweep(
     applied = _applied(operator, positions)
     loaded, asked = read_vector(vector), load_behavior(behavior)
     named = {loaded.name: loaded, **(random_vectors(loaded, controls, seed=seed) if controls else {})}
-    subject = load_for(loaded, vector, model, device, dtype)
+    subject, form = load_for(loaded, vector, model, style, device, dtype)
     applied |= {"format": format, "layers": layers, "multipliers": multipliers}
-    table = score(subject, named, asked.test, prompt_format=form_of_style(subject, style), **applied)
+    table = score(subject, named, asked.test, prompt_format=form, **applied)
     if out is not None:
         write_table(table, out)
     summary = summarize(table, seed=seed)
@@ -198,8 +192,8 @@ def generate(
         for factor in multipliers
     ]
     sampled = {"n": n, "max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
-    subject = load_for(vectors[0], files[0], model, device, dtype)
-    table = answer(subject, asked, steering=steering, prompt_format=form_of_style(subject, style), **sampled)  # type: ignore[arg-type]
+    subject, form = load_for(vectors[0], files[0], model, style, device, dtype)
+    table = answer(subject, asked, steering=steering, prompt_format=form, **sampled)  # type: ignore[arg-type]
     if as_json:
         print_json(records(table))
     else:
@@ -222,13 +216,6 @@ def _per_vector(values: Sequence[Any], n: int, option: str) -> list[Any]:
     return list(values) * (n if len(values) == 1 else 1)
 
 
-def form_of_style(model: Any, style: str | None) -> PromptFormat:
-    """How the model is addressed, in the style of ``--style``."""
-    from caa_interp.prompts.format import PromptFormat
-
-    return PromptFormat.of(model, style=style)  # type: ignore[arg-type]
-
-
 def read_vector(path: Path) -> SteeringVector:
     """Read a vector's file."""
     from caa_interp.vectors.vector import SteeringVector
@@ -244,17 +231,22 @@ def load(model: str, device: str | None, dtype: str | None) -> Any:
     return load_model(model, device=device, dtype=dtype)
 
 
-def load_for(vector: SteeringVector, path: Path, model: str | None, device: str | None, dtype: str | None) -> Any:
-    """Load the model of ``--model``, else the one that the vector names."""
-    if model is not None:
-        return load(model, device, dtype)
-    named = vector.metadata.get("model")
+def load_for(
+    vector: SteeringVector, path: Path, model: str | None, style: str | None, device: str | None, dtype: str | None
+) -> tuple[Any, PromptFormat]:
+    """Load the model of ``--model``, else the one that the vector names; and its form in the style of ``--style``."""
+    from caa_interp.prompts.format import PromptFormat
+
+    named = vector.metadata.get("model") if model is None else model
     if named is None:
         raise InputError(f"vector file {path}: it does not say which model it was made from. Give --model.")
     try:
-        return load(str(named), device, dtype)
+        loaded = load(str(named), device, dtype)
     except ModelError as error:
+        if model is not None:
+            raise
         raise ModelError(f"{error} {path} names it; if it is somewhere else, give --model.") from error
+    return loaded, PromptFormat.of(loaded, style=style)  # type: ignore[arg-type]
 
 
 def _prompts(given: list[str], file: Path | None) -> list[str]:

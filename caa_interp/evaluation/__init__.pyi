@@ -7,6 +7,7 @@ from .baselines import (
     baselines as baselines,
     few_shot_prompt as few_shot_prompt,
 )
+from .coherence import coherence_gate as coherence_gate
 from .controls import (
     orthogonal_vectors as orthogonal_vectors,
     random_vectors as random_vectors,
@@ -15,10 +16,10 @@ from .controls import (
 )
 from .cost import (
     capability as capability,
-    divergence as divergence,
     perplexity as perplexity,
     side_effects as side_effects,
 )
+from .divergence import divergence as divergence
 from .dose_response import dose_response as dose_response
 from .finetuning import fine_tune as fine_tune
 from .frontier import (
@@ -26,6 +27,11 @@ from .frontier import (
     frontier as frontier,
 )
 from .interference import interference as interference
+from .judge_agreement import judge_agreement as judge_agreement
+from .judge_batches import (
+    read_judge_batch as read_judge_batch,
+    write_judge_batch as write_judge_batch,
+)
 from .judge_requests import Judge as Judge
 from .judges import (
     LocalJudge as LocalJudge,

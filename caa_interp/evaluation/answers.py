@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError
-from caa_interp.evaluation.cost import own_answers
+from caa_interp.evaluation.divergence import own_answers
 from caa_interp.evaluation.sweep import scoring_format
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format

@@ -23,14 +23,16 @@ from caa_interp.evaluation.summary import CONDITIONS, NO_BASELINE, SERIES, UNSTE
 from caa_interp.statistics import LEAST_SPREAD, N_RESAMPLES, bootstrap_means, check_confidence
 
 Effect = Literal["logit_difference", "p_positive", "score"]
-Cost = Literal["divergence", "divergence_tail", "nats_per_token", "correct"]
+Cost = Literal["divergence", "divergence_tail", "nats_per_token", "correct", "coherence"]
 # What is read from a table of costs, and its unit.
 _COSTS = {
     "divergence": ("divergence", "nats per token"),
     "divergence_tail": ("divergence_tail", "nats per token"),
     "nats_per_token": ("nats_per_token_change", "nats per token"),
     "correct": ("correct_change", "share"),
+    "coherence": ("coherence_change", "points of the judge's scale"),
 }
+_LOSSES = ("correct", "coherence")  # whose decrease is the cost
 
 
 def frontier(
@@ -51,13 +53,14 @@ def frontier(
         :func:`caa_interp.judge_answers`, with unsteered rows.
     costs
         Result of :func:`caa_interp.divergence`, :func:`caa_interp.perplexity` or :func:`caa_interp.capability`, under
-        the same conditions. A table without ``baseline`` is one of the model without any.
+        the same conditions; or answers that were judged for coherence, such as the table of the effects itself. A
+        table without ``baseline`` is one of the model without any.
     measure
-        ``"logit_difference"`` (default, nats), ``"p_positive"`` (0 to 1) or ``"score"`` (of judged answers, 0 to 10):
-        the effect is its change from unsteered.
+        ``"logit_difference"`` (default, nats), ``"p_positive"`` (0 to 1) or ``"score"`` (of judged answers, on
+        the judge's scale): the effect is its change from unsteered.
     cost_measure
-        ``"divergence"`` (default) or ``"divergence_tail"``; ``"nats_per_token"``, whose increase is the cost, or
-        ``"correct"``, whose decrease is.
+        ``"divergence"`` (default) or ``"divergence_tail"``; ``"nats_per_token"``, whose increase is the cost; or
+        ``"correct"`` or ``"coherence"``, whose decrease is.
     confidence, seed
         As in :func:`caa_interp.summarize`.
 
@@ -82,10 +85,10 @@ def frontier(
     names = ("effect", "n", f"{measure}_change"), ("cost", "n_cost", _COSTS[cost_measure][0])
     for values, (name, n, limits) in zip(both, names, strict=True):
         mean, low, high, count = bootstrap_means(values, confidence, seed=seed)
-        low, high = np.clip([low, high], *range_of(limits))
+        low, high = np.clip([low, high], *range_of(limits, table))
         table = table.assign(**{name: mean, f"{name}_low": low, f"{name}_high": high, n: count.astype(int)})
     table["dominated"] = False
-    alike = ["measure", "behavior", "judge", "format", *([] if "baseline" in table else ["model"])]
+    alike = ["measure", "behavior", "judge", "scale", "format", *([] if "baseline" in table else ["model"])]
     for _, rows in table.groupby([name for name in alike if name in table], dropna=False):
         table.loc[rows.index, "dominated"] = _dominated(rows)
     return table
@@ -150,7 +153,7 @@ def at_equal_cost(
             doses, items, prompts = np.append(0.0, doses), *(np.pad(one, ((0, 0), (1, 0))) for one in (items, prompts))
         items, prompts = (values[~np.isnan(values).any(axis=1)] for values in (items, prompts))
         dose, *ends = crossing(items, prompts, doses, cost, np.random.default_rng(seed), confidence)
-        effect = np.clip(ends, *range_of(f"{measure}_change"))
+        effect = np.clip(ends, *range_of(f"{measure}_change", own.iloc[:1]))
         numbers = {"side": side, "reached": not np.isnan(dose), "multiplier": dose, "n": len(items)}
         numbers |= dict(zip(("effect", "effect_low", "effect_high"), effect, strict=True))
         rows.append({**own.iloc[0][about], **numbers, "n_cost": len(prompts), "cost": cost})
@@ -241,7 +244,7 @@ def _joined(
         )
     of_items, of_prompts = gained[f"{measure}_change"][:, table.pop("_left")], paid[column][:, table.pop("_right")]
     table = table.assign(measure=measure, cost_measure=cost_measure, cost_unit=unit, confidence=confidence)
-    return table, of_items, -of_prompts if cost_measure == "correct" else of_prompts
+    return table, of_items, -of_prompts if cost_measure in _LOSSES else of_prompts
 
 
 def _dominated(rows: pd.DataFrame) -> np.ndarray:

@@ -24,7 +24,8 @@ import torch
 from caa_interp.behaviors.behavior import Behavior
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError
-from caa_interp.evaluation.cost import crossed, own_answers
+from caa_interp.evaluation.cost import crossed
+from caa_interp.evaluation.divergence import own_answers
 from caa_interp.evaluation.strength import OutOfReachError, calibrated, check_target, scaled
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.progress import track

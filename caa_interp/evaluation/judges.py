@@ -134,7 +134,8 @@ class LocalJudge:
 
     It does not write: each of the eleven replies ``{"score": 0}`` to ``{"score": 10}`` has a probability, and the
     score is the mean number under these, a fraction. The closing brace counts, so 1 and 10 differ however the
-    tokenizer cuts them. A model too small to follow a rubric returns about the same score for everything.
+    tokenizer cuts them. There is no other scale. A model too small to follow a rubric returns about the same score for
+    everything.
 
     Parameters
     ----------
@@ -143,6 +144,7 @@ class LocalJudge:
     """
 
     concurrency = 1
+    scale = 10
 
     def __init__(self, model: Any) -> None:
         self._model = model

@@ -7,6 +7,8 @@
 
 Where this differs: the text under judgment is fenced off from the judge's instructions; the judge replies in JSON; a
 reply without a score is counted, not guessed; and every reply is kept on disk, so that none is paid for twice.
+Coherence, if it is asked for, is rated by a request of its own (as in Chen et al. 2025, "Persona Vectors", section 2),
+so that it leaves the score as it is.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from caa_interp.errors import CAAError, InputError, ModelError, check_table, warn
-from caa_interp.evaluation.judge_requests import Judge, Request, UnjudgedError, judge_messages, parse_score
-from caa_interp.files import cache_folder
+from caa_interp.errors import CAAError, InputError, ModelError, warn
+from caa_interp.evaluation.judge_requests import Judge, Request, UnjudgedError, by_file, parse_score, requests_of
 from caa_interp.progress import track
 
 
@@ -31,7 +34,7 @@ from caa_interp.progress import track
 class CostEstimate:
     """What judging will take: calls and their estimated tokens, and the cost in the currency of the prices.
 
-    ``n_calls`` replies are still to be asked for, and ``n_kept`` are kept from earlier runs; equal answers count once.
+    ``n_calls`` replies are still to be asked for, and ``n_kept`` are kept from earlier runs; equal requests count once.
     """
 
     n_calls: int
@@ -46,10 +49,13 @@ def judge_answers(
     rubric: str,
     judge: Judge,
     *,
+    coherence: bool = False,
+    scale: int = 10,
+    wordings: int = 1,
     cache: str | Path | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Have a judge rate every answer from 0 to 10.
+    """Have a judge rate every answer, and how well it holds together.
 
     Every reply is written to disk as it arrives. If a run is cut short by an error or Ctrl-C, another one with
     the same arguments asks only for the rest.
@@ -62,6 +68,16 @@ def judge_answers(
         What the numbers mean, usually a behavior's ``rubric``.
     judge
         :class:`OpenAIJudge`, :class:`LocalJudge`, or any :class:`Judge`.
+    coherence
+        Whether coherence is rated, too: a second request for each answer, with a rubric of this package (fluent, on
+        topic, not broken). The scores, and the replies kept for them, are the same with and without it.
+    scale
+        10 (default), as in the paper, or 100: the ratings' upper end. If the rubric does not name 100, its numbers are
+        taken to run from 0 to 10, and the judge is told to give ten times that.
+    wordings
+        1 (default), or 2 or 3: in how many ways each answer is put before the judge. The rubric stays the same; what
+        is said around it, and the order of rubric, answer and form of the reply, differ. A rating is the mean of those
+        that could be read.
     cache
         Folder of the kept replies: one JSON file each, named by the sha256 of the judge's identity (model, server,
         parameters) and the messages. Default: ``judge`` in the package's cache folder.
@@ -71,8 +87,14 @@ def judge_answers(
     Returns
     -------
     pandas.DataFrame
-        The answers with the columns ``score`` (0 to 10; NaN, and a warning, where the reply does not hold one number
-        from 0 to 10 as ``"score"`` in JSON), ``reply`` and ``judge``.
+        The answers with more columns:
+
+        - ``score``: 0 to ``scale``; NaN, and a warning, where the reply does not hold one such number as ``"score"``
+          in JSON;
+        - ``reply``: the judge's words; ``judge``: its name; ``scale``: as given;
+        - with ``coherence``: ``coherence``, 0 to ``scale``, read in the same way from ``coherence_reply``;
+        - with several ``wordings``: the rating under each, ``score_1``, ``score_2`` and so on, and ``score_spread``,
+          the largest minus the smallest of them; the same of ``coherence``. A reply has a line for each wording.
 
     Raises
     ------
@@ -82,8 +104,8 @@ def judge_answers(
         If the judge gave no reply to some answers. If it refuses one, as a content filter may, the
         others are still judged; after any other error, retries included, no more are asked for. Replies are kept.
     """
-    requests = _requests(answers, rubric, judge, cache)
-    unique = {request.path: request for request in requests}
+    asked = requests_of(answers, rubric, judge, coherence, scale, wordings, cache)
+    unique = by_file(asked)
     outcomes: dict[Path, str | BaseException] = {}
     outcomes |= {path: reply for path, request in unique.items() if (reply := request.kept()) is not None}
     missing = [request for path, request in unique.items() if path not in outcomes]
@@ -93,7 +115,12 @@ def judge_answers(
             "another folder."
         )
     outcomes |= track(_ask(judge, missing), "Judging", progress, total=len(missing))
-    found = [(row, outcomes.get(request.path)) for row, request in zip(answers.index, requests, strict=True)]
+    found = [
+        (row, outcomes.get(request.path))
+        for rows in asked.values()
+        for row, requests in zip(answers.index, rows, strict=True)
+        for request in requests
+    ]
     failed = [(row, outcome) for row, outcome in found if isinstance(outcome, BaseException)]
     if failed:
         # What ended the run, if anything did, rather than what failed before.
@@ -102,17 +129,20 @@ def judge_answers(
         n_left = len(unique) - len(outcomes)
         said = error if isinstance(error, CAAError) else f"{type(error).__name__}: {error}."
         raise ModelError(
-            f"judge {judge.name!r}: {len(outcomes) - n_failed} of {len(unique)} different answers are judged and "
+            f"judge {judge.name!r}: {len(outcomes) - n_failed} of {len(unique)} different requests are answered and "
             f"kept, {n_failed} failed and {n_left} were not sent. In row {row!r}: {said} Call judge_answers again "
             "with the same arguments to ask for the rest only, or leave out rows that cannot be judged."
         ) from error
-    replies = [str(reply) for _, reply in found]
-    result = answers.assign(score=[parse_score(reply) for reply in replies], reply=replies, judge=judge.name)
-    unread = result.loc[result["score"].isna(), "reply"]
-    if len(unread):
+    result, unread = answers.assign(score=np.nan, reply="", judge=judge.name, scale=scale), []
+    for measure, rows in asked.items():
+        replies = pd.DataFrame([[outcomes[request.path] for request in requests] for requests in rows], answers.index)
+        ratings = replies.map(parse_score, scale=scale)
+        unread += replies.to_numpy()[ratings.isna().to_numpy()].tolist()
+        result = result.assign(**_rated(measure, replies, ratings))
+    if unread:
         warn(
-            f"judge {judge.name!r}: {len(unread)} of {len(result)} replies hold no single score from 0 to 10 in JSON "
-            f"and get NaN, such as {unread.iloc[0][:80]!r}."
+            f"judge {judge.name!r}: {len(unread)} of {len(found)} replies hold no single score from 0 to {scale} in "
+            f"JSON and get NaN, such as {unread[0][:80]!r}."
         )
     return result
 
@@ -125,6 +155,9 @@ def estimate_cost(
     price_in: float,
     price_out: float,
     reply_tokens: int = 8,
+    coherence: bool = False,
+    scale: int = 10,
+    wordings: int = 1,
     cache: str | Path | None = None,
 ) -> CostEstimate:
     """Estimate what :func:`judge_answers` will cost, before anything is asked.
@@ -135,7 +168,7 @@ def estimate_cost(
 
     Parameters
     ----------
-    answers, rubric, judge, cache
+    answers, rubric, judge, coherence, scale, wordings, cache
         As in :func:`judge_answers`. What is kept in the cache costs nothing.
     price_in, price_out
         Price of a million tokens sent and received, in any one currency.
@@ -145,7 +178,8 @@ def estimate_cost(
     for name, value in (("price_in", price_in), ("price_out", price_out), ("reply_tokens", reply_tokens)):
         if not (math.isfinite(value) and value >= 0):
             raise InputError(f"{name}: {value}; it must be a number of at least 0.")
-    unique = {request.path: request for request in _requests(answers, rubric, judge, cache)}
+    asked = requests_of(answers, rubric, judge, coherence, scale, wordings, cache)
+    unique = by_file(asked)
     missing = [request for request in unique.values() if request.kept() is None]
     texts = [message["content"] for request in missing for message in request.content["messages"]]
     tokens_in = sum(math.ceil(len(text.encode()) / 4) + 4 for text in texts)
@@ -154,29 +188,14 @@ def estimate_cost(
     return CostEstimate(len(missing), len(unique) - len(missing), tokens_in, tokens_out, cost)
 
 
-def _requests(answers: pd.DataFrame, rubric: str, judge: Judge, cache: str | Path | None) -> list[Request]:
-    """Check what was given, and return one request a row."""
-    check_table(answers, ("prompt", "answer"), "caa_interp.generate", "answers")
-    for name in ("prompt", "answer"):
-        for row, text in answers[name].items():
-            if not isinstance(text, str):
-                raise InputError(
-                    f"answers: {name} of row {row!r} is {text!r}; it must be a text. If it got lost in a CSV file, "
-                    "read that with pd.read_csv(..., keep_default_na=False)."
-                )
-    if not all(hasattr(judge, name) for name in ("name", "identity", "concurrency", "reply")):
-        raise InputError(f"judge: {judge!r}; give an OpenAIJudge(model), a LocalJudge(model), or a Judge of your own.")
-    if not isinstance(rubric, str) or not rubric.strip():
-        raise InputError(f"rubric: {rubric!r}; give a text that says what 0 and 10 mean, such as a behavior's rubric.")
-    folder = Path(cache).expanduser() if cache is not None else cache_folder() / "judge"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cache: {folder} cannot be made a folder ({error}). Name another one.") from error
-    return [
-        Request.of(judge, judge_messages(rubric, prompt, answer), folder)
-        for prompt, answer in zip(answers["prompt"], answers["answer"], strict=True)
-    ]
+def _rated(measure: str, replies: pd.DataFrame, ratings: pd.DataFrame) -> dict[str, pd.Series[Any]]:
+    """Columns of a measure, from replies and ratings with a column for each wording."""
+    columns: dict[str, pd.Series[Any]] = {measure: ratings.mean(axis=1)}
+    columns["reply" if measure == "score" else f"{measure}_reply"] = replies.agg("\n".join, axis=1)
+    if ratings.shape[1] > 1:
+        columns |= {f"{measure}_{number}": rated for number, (_, rated) in enumerate(ratings.items(), 1)}
+        columns[f"{measure}_spread"] = ratings.max(axis=1) - ratings.min(axis=1)
+    return columns
 
 
 def _ask(judge: Judge, requests: Sequence[Request]) -> Iterator[tuple[Path, str | BaseException]]:

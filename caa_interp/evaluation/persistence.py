@@ -31,7 +31,7 @@ from caa_interp.prompts.rendering import common_prefix
 from caa_interp.statistics import bootstrap_means, check_confidence
 from caa_interp.steering.context import ambient
 from caa_interp.steering.intervention import Condition, Intervention, Steering, condition_of, conditions
-from caa_interp.steering.positions import FirstAnswerTokens, end_of_thinking
+from caa_interp.steering.positions import check_turn, end_of_thinking
 from caa_interp.steering.writing import write_all
 from caa_interp.tree.branches import Branch
 from caa_interp.tree.run import run_trees
@@ -45,7 +45,6 @@ CONDITIONS = {
 }
 CACHE = "turn 1, in the cache"
 _MARK = "\ue000"  # stands for the model's own answers, in a character that no text has
-_RULES = ("from_last_prompt_token", "answer", "after_thinking")
 
 
 class _Talk:
@@ -139,11 +138,7 @@ def persistence(
     if not asked:
         raise InputError("steering: nothing in it steers; give at least one Intervention.")
     for one in (one for condition in asked for one in condition.interventions):
-        if one.positions not in _RULES and not isinstance(one.positions, FirstAnswerTokens):
-            raise InputError(
-                f"steering: positions {one.positions!r:.60} are not those of one turn. Give one of {list(_RULES)}, or "
-                "FirstAnswerTokens(k)."
-            )
+        check_turn(one.positions, "steering: positions")
     n_turns = len(checked[0])
     every = [(condition, name) for condition in asked for name in CONDITIONS]
     every.append((condition_of(None), UNSTEERED))

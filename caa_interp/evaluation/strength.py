@@ -14,7 +14,7 @@ import pandas as pd
 
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError, VectorMismatchError, check_choice, is_number
-from caa_interp.evaluation.cost import Known, measured, own_answers
+from caa_interp.evaluation.divergence import Known, measured, own_answers
 from caa_interp.evaluation.summary import summarize
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.progress import track

@@ -27,11 +27,16 @@ MEASURES = {
     "divergence_tail": (0.0, np.inf),
     "correct": (0.0, 1.0),
     "refused": (0.0, 1.0),
+    "n_words": (0.0, np.inf),
+    "loop": (0.0, 1.0),
+    "coherence": (0.0, 10.0),
     "score": (0.0, 10.0),
 }
+RATINGS = ("score", "coherence")  # by a judge; a column "scale" holds the upper end, where it is not 10
+_REPEATS = ("order", "sample")  # of an item in one condition, over which it is averaged
 # What a series of multipliers has in common, as far as a table has these columns.
 SERIES = (
-    *("behavior", "baseline", "judge", "vector", "kind", "source_layer", "layer"),
+    *("behavior", "baseline", "judge", "scale", "vector", "kind", "source_layer", "layer"),
     *("operator", "positions", "format", "model"),
 )
 CONDITIONS = (*SERIES[: SERIES.index("layer") + 1], "multiplier", *SERIES[SERIES.index("layer") + 1 :])
@@ -65,17 +70,20 @@ def summarize(
         One row per condition, in the order of the table:
 
         - the columns that tell conditions apart, as far as the table has them: ``behavior``, ``baseline``, ``judge``,
-          ``vector``, ``kind``, ``source_layer``, ``layer``, ``multiplier``, ``operator``, ``positions``,
+          ``scale``, ``vector``, ``kind``, ``source_layer``, ``layer``, ``multiplier``, ``operator``, ``positions``,
           ``format``, ``model``;
         - for each of ``p_positive``, ``logit_difference``, ``nats_per_token``, ``divergence``, ``divergence_tail``,
-          ``correct``, ``refused`` and ``score`` that the table has: its mean over the condition's own items that have a
-          value, with ``_low``, ``_high`` and their number, ``_n``;
+          ``correct``, ``refused``, ``coherence``, ``score``, and :func:`caa_interp.evaluation.text_quality`'s
+          ``n_words`` and ``loop`` that the table has: its mean over the condition's own items that have a value, with
+          ``_low``, ``_high`` and their number, ``_n``. The samples of an item are averaged;
         - where some condition is unsteered, the change from it (``p_positive_change`` and so on), paired over the
           ``_n`` items and letter orders that have a value in both. Unsteered is multiplier 0 of the same
           vector and layer, else the rows whose ``kind`` is ``"unsteered"``; in a table of baselines, that of the
           baseline ``"none"``;
-        - ``n``: the number of items that have a value;
-        - ``n_unparseable`` (of judged answers): the number of replies without a score;
+        - ``n``: the number of items that have a value; of judged answers, that have a score;
+        - ``n_unparseable`` (of judged answers): the number of answers without a score, or without the coherence that
+          was asked for, since no reply could be read; ``n_incoherent``: of those without a score since
+          :func:`caa_interp.evaluation.coherence_gate`; ``n_empty``: of those that are nothing but white space;
         - ``position_bias`` (of scored pairs): the difference in mean ``p_positive`` between the orders AB and BA, NaN
           where an order is missing;
         - ``confidence`` and ``simultaneous``, as given.
@@ -100,12 +108,13 @@ def summarize(
         mean, low, high, n = bootstrap_means(of_items, confidence, simultaneous, seed)
         if name in SHARES:
             low, high = wilson_interval(mean, n, confidence ** (1 / len(n)) if simultaneous else confidence)
-        low, high = np.clip([low, high], *range_of(name))
+        low, high = np.clip([low, high], *range_of(name, result))
         estimates |= {name: mean, f"{name}_low": low, f"{name}_high": high, f"{name}_n": n}
-    counts = [estimates[f"{measure}_n"] for measure in measures]
+    counts = [estimates[f"{measure}_n"] for measure in (["score"] if "score" in measures else measures)]
     result = result.assign(**estimates, n=np.max(counts, axis=0))
     if "score" in measures:
-        result["n_unparseable"] = table["score"].isna().groupby(number).sum().to_numpy()
+        for name, counted in _counted(table).items():
+            result[name] = counted.groupby(number).sum().to_numpy()
     if "order" in table and set(SCORES) <= set(measures):
         scored = table["logit_difference"].notna()
         by_order = table[scored].groupby([number[scored], "order"])["p_positive"].mean().unstack()
@@ -121,14 +130,14 @@ def items_of(
 
     Returns the table as it is read, the number of each row's condition, the conditions, and by name the values
     ``[n_items, n_conditions]`` of each measure and, where a condition is unsteered, of its change, such as
-    ``p_positive_change``. Letter orders are averaged, and what is missing is NaN.
+    ``p_positive_change``. Letter orders and samples are averaged, and what is missing is NaN.
     """
     measures, names = check_items(table)
     # A CSV file keeps no empty text: unsteered rows come back without operator and positions.
     table = table.reset_index(drop=True).fillna({"operator": "", "positions": ""})
     number, conditions = conditions_of(table, names)
     items = [name for name in ("behavior", "item") if name in table]
-    keys = [*items, "order"] if "order" in table else items
+    keys = [*items, *(name for name in _REPEATS if name in table)]
     unsteered = _unsteered(conditions)
     found: dict[str, np.ndarray] = {}
     for measure in measures:
@@ -141,10 +150,33 @@ def items_of(
     return table, number, conditions, found
 
 
-def range_of(name: str) -> tuple[float, float]:
-    """Range of a measure or of its change."""
-    least, most = MEASURES[name.removesuffix("_change")]
+def _counted(table: pd.DataFrame) -> dict[str, pd.Series[bool]]:
+    """By name of a count, whether each judged answer is counted."""
+    found = {"n_unparseable": table[[name for name in RATINGS if name in table]].isna().any(axis=1)}
+    if "incoherent" in table:
+        found["n_incoherent"] = table["incoherent"].eq(True)
+        found["n_unparseable"] &= ~found["n_incoherent"]
+    if "answer" in table:
+        found["n_empty"] = table["answer"].fillna("").astype(str).str.strip().eq("")
+    return found
+
+
+def range_of(name: str, conditions: pd.DataFrame) -> tuple[Any, Any]:
+    """Range of a measure or of its change, in each condition ``[n]`` if there are scales; else the same in all."""
+    measure = name.removesuffix("_change")
+    most: Any
+    least, most = MEASURES[measure]
+    if measure in RATINGS and "scale" in conditions:
+        most = conditions["scale"].fillna(most).to_numpy(dtype=float)
     return (least - most, most - least) if name.endswith("_change") else (least, most)
+
+
+def scale_of(table: pd.DataFrame) -> int:
+    """Upper end of the ratings in a table, of items or of conditions; :class:`InputError` if there are several."""
+    found = sorted(table["scale"].fillna(10).unique()) if "scale" in table else [10]
+    if len(found) > 1:
+        raise InputError(f"table: its ratings have the scales {list(map(int, found))}. Give those of one.")
+    return int(found[0])
 
 
 def summarized(table: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -247,7 +279,7 @@ def by_series(table: pd.DataFrame) -> list[pd.DataFrame]:
             "Give conditions of one intervention each."
         )
     series = [name for name in SERIES if name in table]
-    shared = [name for name in ("behavior", "baseline", "judge", "format", "model") if name in table]
+    shared = [name for name in ("behavior", "baseline", "judge", "scale", "format", "model") if name in table]
     parts = []
     for _, rows in table[~none & ~several].groupby(series, sort=False, dropna=False):
         if none.any() and not (rows["multiplier"] == 0).any():
@@ -266,7 +298,7 @@ def check_items(
     if not measures:
         raise InputError(f"table: it has none of the columns {list(MEASURES)}; give the result of {_SOURCE}.")
     conditions = [name for name in CONDITIONS if name in table]
-    keys = ["item", *(["order"] if "order" in table else []), *conditions]
+    keys = ["item", *(name for name in _REPEATS if name in table), *conditions]
     if table.duplicated(keys).any():
         raise InputError(
             f"table: some rows agree in {keys}, as when the tables of two sweeps are joined. Summarize each by "

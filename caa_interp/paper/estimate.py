@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -24,7 +23,7 @@ from caa_interp.study.executors import Executor, InProcess
 from caa_interp.study.tasks import Task, cost
 from caa_interp.study.worker import decode
 
-_PROBED = 2  # items of a piece of work that is timed
+_PROBED, _ITEMS = 2, ("pairs", "train", "prompts")  # how many items of a piece of work are timed, and what they are
 
 
 def estimate_reproduction(
@@ -87,11 +86,8 @@ def _seconds(executor: Executor, model: ModelConfig, tasks: Sequence[Task]) -> f
     total = 0.0
     for kind in dict.fromkeys(task.kind for task in tasks):
         own = [task for task in tasks if task.kind == kind]
-        probe = replace(own[0], arguments={name: _few(name, value) for name, value in own[0].arguments.items()})
+        few = {name: own[0].arguments[name][:_PROBED] for name in _ITEMS if name in own[0].arguments}
+        probe = replace(own[0], arguments={**own[0].arguments, **few})
         *_, (_, content) = executor.run(model, [probe, probe])
         total += decode(content)[1]["seconds"] / cost(probe) * sum(map(cost, own))
     return total
-
-
-def _few(name: str, value: Any) -> Any:
-    return value[:_PROBED] if name in ("pairs", "train", "prompts") else value

@@ -12,10 +12,6 @@ from caa_interp.paper.setting import Items, Setting, Shown, Tables
 from caa_interp.study.tasks import Task
 
 
-def _nothing(_: Items) -> str:
-    return ""
-
-
 @dataclass(frozen=True)
 class Part:
     """One part: its tasks, and its sections from their tables.
@@ -25,7 +21,7 @@ class Part:
 
     tasks: Callable[[Setting], Iterable[Task]]
     show: Callable[[Setting, Tables], Shown]
-    lacks: Callable[[Items], str] = _nothing
+    lacks: Callable[[Items], str] = lambda _: ""
     by_default: bool = True
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import control_band, mark_zero, panels
+from caa_interp.plotting.grid import control_range, dots, mark_zero, panels
 
 _SOURCE = "caa_interp.analysis.effect_attribution"
 _COLUMNS = ("vector", "kind", "steered_layer", "layer", "component", "contribution", "restored", "effect", "n")
@@ -45,9 +44,7 @@ def plot_effect_attribution(table: pd.DataFrame) -> go.Figure:
     fig = theme.figure(
         f"Through which parts {theme.escape(first['vector'])} acts",
         subtitle,
-        height=180 + 22 * own["layer"].nunique() if per_head else 440,
-        margin={"t": 114, "b": 96},
-        legend=theme.LEGEND_BELOW,
+        **theme.room(180 + 22 * own["layer"].nunique() if per_head else 440, t=114, legend=96),
     )
     (_draw_maps if per_head else _draw_layers)(fig, own, controls)
     return fig
@@ -60,27 +57,18 @@ def _draw_layers(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> N
     places = panels(fig, kinds, most=3, column_widths=shares, shared_yaxes=True, horizontal_spacing=0.03)
     for kind, place in zip(kinds, places, strict=True):
         rows = own[own["component"] == kind]
-        reach = controls[controls["component"] == kind].groupby("layer")["contribution"].agg(["min", "max"])
-        steps = [layer + side for layer in reach.index for side in (-0.5, 0.5)]
-        low, high = (np.repeat(reach[end], 2) for end in ("min", "max"))
-        fig.add_trace(control_band(steps, low, high), **place)
+        beside = controls[controls["component"] == kind]
+        fig.add_trace(control_range(beside, "layer", "contribution", half=0.5), **place)
         for number, (measure, name) in enumerate(_MEASURES.items()):
             there = rows[rows[measure].notna()]
             if there.empty:
                 continue
-            color, symbol = theme.PALETTE[number], theme.SYMBOLS[2 * number]
-            fig.add_scatter(
-                x=there["layer"].astype(int) + (0 if kind == "direct" else _APART * (2 * number - 1)),
-                y=there[measure],
-                error_y=theme.error_bars(there, measure) | {"width": 2},
-                mode="markers",
-                marker={"color": color, "symbol": symbol, "size": 8},
-                customdata=list(zip(there["layer"], theme.intervals(there, measure), strict=True)),
-                hovertemplate=f"{kind}, layer %{{customdata[0]}}, {name}: %{{customdata[1]}}<extra></extra>",
-                name=name,
-                showlegend=kind == kinds[-1],
-                **place,
-            )
+            look = {"color": theme.PALETTE[number], "symbol": theme.SYMBOLS[2 * number], "size": 8}
+            known = zip(there["layer"], theme.intervals(there, measure), strict=True)
+            hover = [f"{kind}, layer {layer}, {name}: {text}" for layer, text in known]
+            x = there["layer"].astype(int) + (0 if kind == "direct" else _APART * (2 * number - 1))
+            drawn = dots(x, there[measure], look, hover, name=name, showlegend=kind == kinds[-1])
+            fig.add_trace(drawn.update(error_y=theme.error_bars(there, measure) | {"width": 2}), **place)
         fig.update_xaxes(title_text=theme.LAYER if kind != "direct" else None, showgrid=False, **place)
     direct = own.loc[own["component"] == "direct", "layer"]
     fig.update_xaxes(tickvals=direct, row=1, col=1)
@@ -101,26 +89,13 @@ def _draw_maps(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> Non
         columns = list(dict.fromkeys(rows["component"].str.removeprefix("head ")))
         named = rows.assign(column=rows["component"].str.removeprefix("head "), text=theme.intervals(rows, measure))
         wide, text = (named.pivot(index="layer", columns="column", values=one)[columns] for one in (measure, "text"))
-        fig.add_heatmap(
-            z=wide.to_numpy(),
-            x=columns,
-            y=[str(layer) for layer in wide.index],
-            customdata=text.to_numpy(),
-            coloraxis="coloraxis",
-            hovertemplate="layer %{y}, %{x}: %{customdata}<extra></extra>",
-            **place,
-        )
+        cells = {"z": wide.to_numpy(), "x": columns, "y": list(map(str, wide.index)), "customdata": text.to_numpy()}
+        hover = "layer %{y}, %{x}: %{customdata}<extra></extra>"
+        fig.add_heatmap(**cells, coloraxis="coloraxis", hovertemplate=hover, **place)
         reach = controls.groupby(controls["component"] == "MLP")[measure].agg(lambda some: some.abs().max())
         beyond = named[named[measure].abs() > (named["component"] == "MLP").map(reach)]
-        fig.add_scatter(
-            x=beyond["column"],
-            y=beyond["layer"].astype(str),
-            mode="markers",
-            marker={"color": theme.DARK, "size": 5},
-            hoverinfo="skip",
-            showlegend=False,
-            **place,
-        )
+        small = {"color": theme.DARK, "size": 5}
+        fig.add_trace(dots(beyond["column"], beyond["layer"].astype(str), small), **place)
     fig.update_xaxes(title_text="head", type="category", showgrid=False)
     fig.update_yaxes(title_text=theme.LAYER, col=1)
     fig.update_yaxes(type="category", showgrid=False)

@@ -6,9 +6,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.evaluation.audit import audit_part, summarize_audit
-from caa_interp.evaluation.summary import quantity, summarize
+from caa_interp.evaluation.summary import summarize
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import Place, control_band, line, marks, name_multipliers, panels, side_by_side
+from caa_interp.plotting.grid import Place, control_range, dots, line, marks, name_multipliers, panels, side_by_side
 
 _SHIFT = 0.16  # of a row, by which a vector and what remains of it stand apart
 
@@ -39,14 +39,10 @@ def plot_safety_audit(audit: pd.DataFrame) -> go.Figure:
         f"Safety audit of {theme.escape(name)}",
         f"layer {layer}; n = {n} pairs or requests, {interval}; gray: controls of the same norm",
         width=880,
-        height=820,
-        margin={"l": 170, "t": 104, "b": 118},
-        legend=theme.LEGEND_BELOW,
+        **theme.room(820, l=170, t=104, legend=118),
     )
     places = panels(fig, titles, most=2, horizontal_spacing=0.15, vertical_spacing=0.18)
-    _draw_effects(
-        fig, findings[findings["part"] == "behaviors"], name, quantity(effects, "logit_difference"), places[0]
-    )
+    _draw_effects(fig, findings[findings["part"] == "behaviors"], name, theme.slope_title(effects), places[0])
     _draw_cosines(fig, audit_part(audit, "cosine"), layer, places[1])
     requests = summarize(audit_part(audit, "requests"))
     change = "refusing minus complying<br>(change, nats per token)"
@@ -58,22 +54,17 @@ def plot_safety_audit(audit: pd.DataFrame) -> go.Figure:
     return fig
 
 
-def _draw_effects(fig: go.Figure, rows: pd.DataFrame, name: str, measured: tuple[str, str], place: Place) -> None:
+def _draw_effects(fig: go.Figure, rows: pd.DataFrame, name: str, title: str, place: Place) -> None:
     """One row per behavior, the vector's own on top."""
     names = sorted(rows["measured"].unique(), key=lambda one: (one == name, one), reverse=True)
     names = names[:1] + names[:0:-1]
     at = {one: -height for height, one in enumerate(names)}
     ranges = rows[rows["vector"] == name].dropna(subset=["control_low"])
     for row in ranges.itertuples():
-        ends = {
-            "x0": row.control_low,
-            "x1": row.control_high,
-            "y0": at[row.measured] - 0.3,
-            "y1": at[row.measured] + 0.3,
-        }
-        gray = theme.faded(theme.NEUTRAL, 0.3)
+        middle, gray = at[row.measured], theme.faded(theme.NEUTRAL, 0.3)
+        ends = {"x0": row.control_low, "x1": row.control_high, "y0": middle - 0.3, "y1": middle + 0.3}
         fig.add_shape(type="rect", **ends, fillcolor=gray, line={"color": gray, "width": 1}, layer="below", **place)
-    fig.add_vline(0, line={"color": theme.NEUTRAL, "width": 1}, **place)
+    fig.add_vline(0, line=theme.NOTHING, **place)
     for shown, symbol, side, label in (
         (name, "circle", _SHIFT, "the vector"),
         (f"{name} without refusal", "circle-open", -_SHIFT, "without its part along refusal"),
@@ -82,38 +73,27 @@ def _draw_effects(fig: go.Figure, rows: pd.DataFrame, name: str, measured: tuple
         look = {"size": 9, "color": theme.POSITIVE, "symbol": symbol}
         heights = own["measured"].map(at) + side
         fig.add_trace(marks(own, "estimate", heights, "measured", marker=look, name=label, showlegend=True), **place)
-    fig.update_yaxes(
-        tickvals=list(at.values()), ticktext=[theme.escape(one) for one in at], range=[0.6 - len(at), 0.6], **place
-    )
-    about, unit = measured
-    fig.update_xaxes(title_text=theme.with_unit(f"slope of the {about}", f"{unit} per multiplier"), nticks=5, **place)
+    fig.update_yaxes(range=[0.6 - len(at), 0.6], **theme.ticks(at.values(), at), **place)
+    fig.update_xaxes(title_text=title, nticks=5, **place)
 
 
 def _draw_cosines(fig: go.Figure, rows: pd.DataFrame, layer: int, place: Place) -> None:
-    controls = rows[rows["kind"] != "vector"].groupby("layer")["cosine"].agg(["min", "max"])
-    fig.add_trace(control_band(controls.index, controls["min"], controls["max"]), **place)
+    fig.add_trace(control_range(rows[rows["kind"] != "vector"], "layer", "cosine"), **place)
     own = rows[rows["kind"] == "vector"].sort_values("layer")
-    fig.add_scatter(
-        x=own["layer"],
-        y=own["cosine"],
-        mode="lines+markers",
-        line={"color": theme.BEHAVIOR_STYLES["refusal"].color},
-        marker={"size": [10 if one == layer else 6 for one in own["layer"]], "opacity": 1},
-        showlegend=False,
-        customdata=theme.numbers(own["cosine"]),
-        hovertemplate="layer %{x}: %{customdata}<extra></extra>",
-        **place,
-    )
+    marker = {"size": [10 if one == layer else 6 for one in own["layer"]], "opacity": 1}
+    look = {"mode": "lines+markers", "line": {"color": theme.BEHAVIOR_STYLES["refusal"].color}}
+    known = zip(own["layer"], theme.numbers(own["cosine"]), strict=True)
+    hover = [f"layer {at}: {cosine}" for at, cosine in known]
+    fig.add_trace(dots(own["layer"], own["cosine"], marker, hover, **look), **place)
     for chance in (rows["chance"].iloc[0], -rows["chance"].iloc[0]):
-        fig.add_hline(chance, line={"color": theme.NEUTRAL, "width": 1, "dash": "dot"}, **place)
+        fig.add_hline(chance, line=theme.CHANCE, **place)
     fig.update_xaxes(title_text=theme.LAYER, **place)
     fig.update_yaxes(title_text="cosine, \N{MINUS SIGN}1 to 1", **place)
 
 
 def _draw_doses(fig: go.Figure, summary: pd.DataFrame, name: str, mean: str, title: str, place: Place) -> None:
     """A line for each kind of requests over the multiplier, and the range of random vectors."""
-    controls = summary[summary["kind"] != "vector"].groupby("multiplier")[mean].agg(["min", "max"])
-    fig.add_trace(control_band(controls.index, controls["min"], controls["max"]), **place)
+    fig.add_trace(control_range(summary[summary["kind"] != "vector"], "multiplier", mean), **place)
     own = summary[summary["vector"] == name]
     multipliers = list(own["multiplier"].unique())
     looks = {"harmless requests": theme.Style(theme.PALETTE[2], "square", "solid")}

@@ -44,15 +44,14 @@ def plot_baselines(table: pd.DataFrame, *, measure: Measure = "logit_difference"
         f"{theme.escape(vectors[0])}: baselines, alone and steered",
         f"change from the bare model, paired by item<br>mean over {theme.counts(summary['n'])} held-out pairs, "
         f"{theme.interval(summary)}",
-        height=104 + step * len(baselines) + 104,
-        margin={"t": 104, "b": 104},
+        **theme.room(104 + step * len(baselines) + 104, t=104, b=104),
         legend={
             **theme.LEGEND_BELOW,
             "xref": "paper",
             "title": {"text": f"vector of layer {summary['layer'].iloc[0]}, times ", "font": {"size": 14}},
         },
     )
-    fig.add_vline(x=0, line={"color": theme.NEUTRAL, "width": 1})
+    fig.add_vline(x=0, line=theme.NOTHING)
     for number, multiplier in enumerate(multipliers):
         rows = summary[summary["multiplier"] == multiplier]
         below = (number - (len(multipliers) - 1) / 2) * _APART / step
@@ -62,12 +61,8 @@ def plot_baselines(table: pd.DataFrame, *, measure: Measure = "logit_difference"
         heights = [baselines.index(name) + below for name in rows["baseline"]]
         fig.add_trace(marks(rows, shown, heights, "baseline", **drawn))
     fig.update_xaxes(title_text=f"change in {theme.with_unit(*quantity(summary, measure))}".replace("<br>", " "))
-    fig.update_yaxes(
-        tickvals=list(range(len(baselines))),
-        ticktext=[theme.escape(name) for name in baselines],
-        range=[len(baselines) - 0.5, -0.5],
-        showgrid=False,
-    )
-    for boundary in range(len(baselines) - 1):
+    n = len(baselines)
+    fig.update_yaxes(range=[n - 0.5, -0.5], showgrid=False, **theme.ticks(range(n), baselines))
+    for boundary in range(n - 1):
         fig.add_hline(y=boundary + 0.5, line={"color": "#eef1f4", "width": 1}, layer="below")
     return fig

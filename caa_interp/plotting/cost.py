@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import COSTS, by_series, shown_column, summarize
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import CONTROLS, control_bands, line, name_multipliers, panels, side_by_side
+from caa_interp.plotting.grid import CONTROLS, control_bands, line, name_multipliers, name_once, panels, side_by_side
 
 _NAMES = {
     "nats_per_token": ("loss on neutral prose", "nats per token"),
@@ -48,25 +48,20 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
         theme.escape(title),
         f"layer {layer}; mean over n = {theme.counts(n for rows in shown.values() for n in rows['n'])} items, "
         f"{theme.interval(next(iter(shown.values())))}",
-        height=430,
+        **theme.room(430, l=90, t=90, legend=130 if len(looks) > 1 else 80),
         width=min(800, 130 + 330 * len(shown)),
-        margin={"l": 90, "t": 90, "b": 130 if len(looks) > 1 else 80},
-        legend=theme.LEGEND_BELOW,
     )
     places = panels(fig, [""] * len(shown), horizontal_spacing=0.28 / len(shown))
-    named: set[str] = set()
     for place, (measure, rows) in zip(places, shown.items(), strict=True):
         mean = shown_column(rows, measure)
         multipliers = list(rows["multiplier"].unique())
         is_control = rows.get("kind", pd.Series("vector", rows.index)).isin(CONTROLS)
         for one in control_bands(rows[is_control], "multiplier", mean) if is_control.any() else ():
-            fig.add_trace(one.update(legendgroup=one.name, showlegend=one.name not in named), **place)
-            named.add(str(one.name))
+            fig.add_trace(one, **place)
         groups = {str(name): own for name, own in rows[~is_control].groupby("vector", sort=False)}
         for shift, (name, own) in zip(side_by_side(multipliers, len(groups)), groups.items(), strict=True):
-            legend = {"legendgroup": name, "showlegend": name not in named and len(looks) > 1}
-            named.add(name)
-            drawn = line(own, "multiplier", mean, looks[name]._replace(dash="solid"), name, shift=shift, **legend)
+            look = looks[name]._replace(dash="solid")
+            drawn = line(own, "multiplier", mean, look, name, shift=shift, showlegend=len(looks) > 1)
             fig.add_trace(drawn, **place)
         name_multipliers(fig, multipliers, theme.MULTIPLIER_WRAPPED, **place)
         fig.update_yaxes(
@@ -74,4 +69,5 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
             rangemode="tozero" if measure == "divergence" else "normal",
             **place,
         )
+    name_once(fig)
     return fig

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.errors import InputError
-from caa_interp.evaluation.summary import quantity
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import band, panels
+from caa_interp.plotting.grid import band, dots, panels
 
 _SOURCE = "caa_interp.analysis.data_curve"
 _MEASURES = ("slope", "cosine", "split_half")
@@ -34,17 +32,13 @@ def plot_data_curve(
         One panel per measure. A large mark is the number of pairs that is enough; the dotted line is the value
         for unrelated pairs.
     """
-    tables = dict(table) if isinstance(table, Mapping) else {"": table}
-    if not tables:
-        raise InputError(f"table: the mapping is empty; give at least one result of {_SOURCE}.")
+    tables = theme.tables_by_name(table, _COLUMNS, _SOURCE)
     for one in tables.values():
-        theme.check_table(one, _COLUMNS, _SOURCE)
         theme.check_once(one, ["n_pairs"], _SOURCE)
     every = pd.concat(tables.values())
-    name, unit = quantity(every, "logit_difference")
     titles = {"slope": "effect on held-out pairs", "cosine": "direction", "split_half": "split halves"}
     units = {
-        "slope": theme.with_unit(f"slope of the {name}", f"{unit} per multiplier"),
+        "slope": theme.slope_title(every),
         "cosine": "cosine with the vector of all pairs",
         "split_half": "cosine of the halves' vectors",
     }
@@ -53,49 +47,33 @@ def plot_data_curve(
         f"vectors of equal norm; mean of {theme.counts(every.loc[every['n_draws'] > 1, 'n_draws'])} draws; bands: "
         f"{100 * every['confidence'].iloc[0]:g} % of the draws; effect on n = {theme.counts(every['n'])} pairs<br>"
         f"{_enough(tables)}; dotted: unrelated pairs",
-        height=470 if len(tables) > 1 else 430,
-        margin={"t": 124, "b": 110 if len(tables) > 1 else 70},
+        **theme.room(470 if len(tables) > 1 else 430, t=124, b=110 if len(tables) > 1 else 70),
         legend={"orientation": "h", "x": 0, "y": -0.27, "yanchor": "top"},
     )
     looks = theme.styles(tables)
+    ordered = {label: one.sort_values("n_pairs") for label, one in tables.items()}
     for measure, place in zip(_MEASURES, panels(fig, list(titles.values()), horizontal_spacing=0.1), strict=True):
-        for label, one in tables.items():
-            rows, look = one.sort_values("n_pairs"), looks[label]
+        for label, rows in ordered.items():
+            look = looks[label]
             ends = (rows[f"{measure}_low"].fillna(rows[measure]), rows[f"{measure}_high"].fillna(rows[measure]))
             shade = theme.faded(look.color, 0.1 if len(tables) > 1 else 0.18)
             fig.add_trace(band(rows["n_pairs"], *ends, shade, legendgroup=label), **place)
             if measure == "cosine":
-                dotted = {"color": theme.NEUTRAL, "width": 1, "dash": "dot"}
-                fig.add_scatter(
-                    x=rows["n_pairs"],
-                    y=rows["chance"],
-                    mode="lines",
-                    line=dotted,
-                    hoverinfo="skip",
-                    showlegend=False,
-                    **place,
-                )
-        for label, one in tables.items():
-            rows, look = one.sort_values("n_pairs"), looks[label]
+                dotted = {"mode": "lines", "line": theme.CHANCE}
+                fig.add_trace(dots(rows["n_pairs"], rows["chance"], {}, **dotted), **place)
+        for label, rows in ordered.items():
+            look, extra = looks[label], theme.escape(label)
             is_enough = rows["n_pairs"].eq(rows["enough"]).fillna(False)
-            fig.add_scatter(
-                x=rows["n_pairs"],
-                y=rows[measure],
-                customdata=theme.intervals(rows, measure),
-                mode="lines+markers",
-                line={"color": look.color, "width": 2},
-                marker={"color": look.color, "symbol": look.symbol, "size": [13 if one else 7 for one in is_enough]},
-                name=theme.escape(label),
-                legendgroup=label,
-                showlegend=len(tables) > 1 and measure == "slope",
-                hovertemplate=f"%{{x}} pairs: %{{customdata}}<extra>{theme.escape(label)}</extra>",
-                **place,
-            )
+            marker = {"color": look.color, "symbol": look.symbol, "size": [13 if one else 7 for one in is_enough]}
+            drawn = dots(rows["n_pairs"], rows[measure], marker, theme.intervals(rows, measure), name=extra)
+            drawn.update(mode="lines+markers", line={"color": look.color, "width": 2}, legendgroup=label)
+            drawn.update(hovertemplate=f"%{{x}} pairs: %{{customdata}}<extra>{extra}</extra>")
+            fig.add_trace(drawn.update(showlegend=len(tables) > 1 and measure == "slope"), **place)
         if measure != "cosine":
-            fig.add_hline(0, line={"color": theme.NEUTRAL, "width": 1, "dash": "dot"}, **place)
+            fig.add_hline(0, line=theme.CHANCE, **place)
         fig.update_yaxes(title_text=units[measure], title_font_size=13, title_standoff=4, rangemode="tozero", **place)
-    ticks = sorted(set(every["n_pairs"]))
-    return fig.update_xaxes(type="log", tickvals=ticks, ticktext=list(map(str, ticks)), title_text="number of pairs")
+    at = sorted(set(every["n_pairs"]))
+    return fig.update_xaxes(type="log", title_text="number of pairs", **theme.ticks(at, at))
 
 
 def _enough(tables: Mapping[str, pd.DataFrame]) -> str:

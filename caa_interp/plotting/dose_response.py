@@ -13,7 +13,7 @@ from caa_interp.evaluation.response import item_slopes, steerability
 from caa_interp.evaluation.summary import by_series, quantity, shown_column, summarized
 from caa_interp.evaluation.verdicts import verdicts
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import CONTROLS, control_bands, line, mark_zero, panels, shape
+from caa_interp.plotting.grid import CONTROLS, control_bands, dots, line, mark_zero, name_once, panels, shape
 from caa_interp.plotting.theme import Measure
 
 if TYPE_CHECKING:
@@ -117,9 +117,7 @@ def plot_dose_responses(
     fig = theme.figure(
         "Response to the multiplier",
         f"mean over {theme.counts(summary['n'])} held-out pairs of each behavior, {theme.interval(summary)}{slopes}",
-        height=180 + 225 * n_rows + _ENTRY * n_bands,
-        margin={"l": 100, "r": 16, "t": 130, "b": 75 + _ENTRY * n_bands},
-        legend=theme.LEGEND_BELOW,
+        **theme.room(180 + 225 * n_rows + _ENTRY * n_bands, l=100, r=16, t=130, legend=75 + _ENTRY * n_bands),
     )
     places = panels(
         fig,
@@ -131,16 +129,21 @@ def plot_dose_responses(
         horizontal_spacing=0.02,
         vertical_spacing=0.3 / n_rows,
     )
-    named: set[str] = set()
     for place, (behavior, own) in zip(places, rows.items(), strict=True):
         for trace in _traces(own, measure, kinds, summary):
             # A behavior's own vector is named by the panel's title.
-            trace.update(legendgroup=trace.name, showlegend=trace.name not in {theme.escape(behavior), *named})
-            named |= {trace.name} if trace.showlegend else set()
-            fig.add_trace(trace, **place)
+            fig.add_trace(trace.update(showlegend=trace.name != theme.escape(behavior)), **place)
+    name_once(fig)
     if shown_column(summary, measure) != measure:
         mark_zero(fig)
     return fig
+
+
+def response_traces(summary: pd.DataFrame) -> dict[int, list[go.Scatter]]:
+    """What :func:`plot_dose_response` draws of a summary at each of its layers."""
+    rows = _responses(summary, "logit_difference", "caa_interp.sweep")
+    own = {int(layer): rows[rows["layer"] == layer] for layer in rows["layer"].unique()}
+    return {layer: _traces(some, "logit_difference", CONTROLS) for layer, some in own.items()}
 
 
 def _responses(table: pd.DataFrame, measure: str, source: str, *columns: str) -> pd.DataFrame:
@@ -192,17 +195,8 @@ def _each_pair(rows: pd.DataFrame, measure: str, shown: str, pairs: Sequence[Con
             text = "<br>".join([text, *theme.pair_text(pairs[int(str(item))])])
         points += [*((x, y, text) for x, y in values.items()), (None, None, text)]
     x, y, texts = zip(*points, strict=True)
-    return go.Scatter(
-        {
-            "x": x,
-            "y": y,
-            "mode": "lines",
-            "line": {"color": theme.faded(theme.NEUTRAL, 0.45), "width": 0.75},
-            "customdata": texts,
-            "hovertemplate": "%{customdata}<extra></extra>",
-            "name": f"each of {len(wide)} pairs",
-        }
-    )
+    look = {"mode": "lines", "line": {"color": theme.faded(theme.NEUTRAL, 0.45), "width": 0.75}}
+    return dots(x, y, {}, texts, **look, name=f"each of {len(wide)} pairs", showlegend=True)
 
 
 def _traces(

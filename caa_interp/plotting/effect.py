@@ -11,20 +11,8 @@ from caa_interp.plotting.grid import panels
 from caa_interp.plotting.token_grid import cell_width, short, token_grids
 
 _SOURCE = "caa_interp.effect_lens"
-_COLUMNS = (
-    "vector",
-    "kind",
-    "layer",
-    "side",
-    "rank",
-    "token",
-    "effect",
-    "probability",
-    "ranked_by",
-    "n",
-    "at",
-    "format",
-)
+_READ = ("effect", "probability", "ranked_by", "n", "at", "format")
+_COLUMNS = ("vector", "kind", "layer", "side", "rank", "token", *_READ)
 _UNITS = {
     "effect": ("change of log-probability", "nats per unit of multiplier"),
     "probability_change": ("change of probability", "per unit of multiplier"),
@@ -51,8 +39,7 @@ def plot_effect_lens(table: pd.DataFrame) -> go.Figure:
         bold where it is larger than that of every control at that layer.
     """
     theme.check_table(table, _COLUMNS, _SOURCE)
-    if (table["kind"] != "vector").all():
-        raise InputError("table: it holds controls alone; read a steering vector beside them.")
+    theme.check_steered(table, "read")
     rows = table.assign(of=table.get("behavior", ""), value=table[table["ranked_by"].iloc[0]])
     theme.check_once(rows, ["of", "vector", "layer", "side", "rank"], _SOURCE)
     own = rows[rows["kind"] == "vector"]
@@ -71,11 +58,11 @@ def _bars(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
         if some["layer"].nunique() > 1:
             raise InputError(f"table: it holds several vectors, and several layers of {name!r}. Select one of them.")
     n_ranks = int(rows["rank"].max())
+    inner = len(vectors) * (64 + 21 * n_ranks)
     fig = theme.figure(
         "What the vectors make the model say" if len(vectors) > 1 else f"What {_name(rows)} makes the model say",
         _subtitle(table, "gray: up to the largest effect", theme.interval(table)),
-        height=150 + len(vectors) * (64 + 21 * n_ranks),
-        margin={"t": 112, "l": 20, "b": 66},
+        **theme.room(150 + inner, t=112, l=20, b=66),
         showlegend=False,
     )
     titles = [
@@ -83,13 +70,7 @@ def _bars(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
         for _, some in vectors
         for words, _ in _SIDES.values()
     ]
-    places = panels(
-        fig,
-        titles,
-        most=2,
-        horizontal_spacing=0.2,
-        vertical_spacing=72 / (len(vectors) * (64 + 21 * n_ranks)),
-    )
+    places = panels(fig, titles, most=2, horizontal_spacing=0.2, vertical_spacing=72 / inner)
     name, unit = _UNITS[measure := rows["ranked_by"].iloc[0]]
     for number, place in enumerate(places):
         some, side = vectors[number // 2][1], list(_SIDES)[number % 2]
@@ -99,16 +80,11 @@ def _bars(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
             band = {"fillcolor": theme.faded(theme.NEUTRAL, 0.25), "line_width": 0, "layer": "below"}
             ends = {"x0": 0, "x1": sign * part["control"].iloc[0], "y0": 0.4, "y1": n_ranks + 0.6}
             fig.add_shape(type="rect", **ends, **band, **place)
-        known = (
-            part["token"].map(theme.escape),
-            theme.intervals(part, measure),
-            part["probability"].map("{:.2g}".format),
-        )
+        likely = part["probability"].map("{:.2g}".format)
+        known = (part["token"].map(theme.escape), theme.intervals(part, measure), likely)
+        bars = {"x": part["value"], "y": part["rank"], "orientation": "h", "width": 0.62}
         fig.add_bar(
-            x=part["value"],
-            y=part["rank"],
-            orientation="h",
-            width=0.62,
+            **bars,
             marker_color=_SIDES[side][1],
             error_x=theme.error_bars(part, measure) | {"color": theme.DARK, "thickness": 1.2, "width": 3},
             customdata=list(zip(*known, strict=True)),
@@ -119,15 +95,9 @@ def _bars(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
         is_last = number >= len(places) - 2
         title = theme.with_unit(name, unit) if is_last else None
         fig.update_xaxes(title_text=title, title_font_size=13, range=[0, 1.04 * sign * longest], nticks=5, **place)
-        fig.update_yaxes(
-            tickvals=part["rank"],
-            ticktext=part["token"].map(lambda token: theme.escape(theme.cut(token, _LONGEST))),
-            tickfont={"family": theme.MONOSPACE, "size": 12},
-            range=[n_ranks + 0.6, 0.4],
-            ticks="",
-            showgrid=False,
-            **place,
-        )
+        named = theme.ticks(part["rank"], [theme.cut(token, _LONGEST) for token in part["token"]])
+        bare = {"range": [n_ranks + 0.6, 0.4], "ticks": "", "showgrid": False}
+        fig.update_yaxes(tickfont={"family": theme.MONOSPACE, "size": 12}, **named, **bare, **place)
     return fig
 
 

@@ -8,15 +8,16 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.evaluation.summary import NO_BASELINE, SERIES, UNSTEERED, quantity
+from caa_interp.evaluation.summary import NO_BASELINE, SERIES, UNSTEERED, quantity, scale_of
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import key, mark_zero, panels, shape
+from caa_interp.plotting.grid import dots, key, mark_zero, panels, shape
 
 _COSTS = {
     "divergence": "divergence from unsteered",
     "divergence_tail": "divergence at the worst 5 % of tokens",
     "nats_per_token": "increase in surprise at prose",
     "correct": "loss of right answers",
+    "coherence": "loss of coherence",
 }
 _NEEDED = ("vector", "kind", "multiplier", "effect", "effect_low", "cost", "cost_low", "dominated", "measure")
 
@@ -47,10 +48,8 @@ def plot_frontier(table: pd.DataFrame, *, title: str = "Effect and cost of steer
         theme.escape(title),
         f"mean over n = {theme.counts(table['n'])} scored items, cost over n = {theme.counts(table['n_cost'])} texts, "
         f"{theme.interval(table)}{drawn_beside}{hollow}",
-        height=220 + 330 * n_rows,
+        **theme.room(220 + 330 * n_rows, t=110, legend=110),
         width=700 if len(behaviors) == 1 else 1000,
-        margin={"t": 110, "b": 110},
-        legend=theme.LEGEND_BELOW,
     )
     titles = [theme.escape(name) if len(behaviors) > 1 else "" for name in behaviors]
     places = panels(fig, titles, most=2, vertical_spacing=0.34 / n_rows, horizontal_spacing=0.12)
@@ -96,37 +95,22 @@ def _path(rows: pd.DataFrame, look: theme.Style, name: str, intervals: bool = Tr
     across = {"type": "data", "array": roots["_high"] - roots[""], "arrayminus": roots[""] - roots["_low"]}
     shown = {"error_x": {**across, **bars}, "error_y": {**theme.error_bars(rows, "effect"), **bars}}
     texts = [theme.intervals(rows, one) for one in ("effect", "cost")]
-    return go.Scatter(
-        {
-            "x": roots[""],
-            "y": rows["effect"],
-            **(shown if intervals else {}),
-            "mode": ("markers" if alone else "lines+markers") + ("+text" if intervals else ""),
-            "line": {
-                "color": look.color if intervals else theme.faded(look.color, 0.5),
-                "width": 2 if intervals else 1,
-            },
-            "marker": {
-                "size": 9 if intervals else 5,
-                "symbol": [look.symbol + ("-open" if one else "") for one in rows["dominated"]],
-                "color": look.color,
-            },
-            "text": labels,
-            "textposition": "top right",
-            "textfont": {"size": 11, "color": look.color},
-            "name": theme.escape(name),
-            "customdata": list(zip(rows["vector"].map(theme.escape), rows["multiplier"], *texts, strict=True)),
-            "hovertemplate": "%{customdata[1]} times %{customdata[0]}<br>effect %{customdata[2]}<br>"
-            "cost %{customdata[3]}<extra></extra>",
-            "showlegend": False,
-        }
-    )
+    known = zip(rows["vector"].map(theme.escape), map(theme.factor, rows["multiplier"]), *texts, strict=True)
+    hover = [f"{factor} times {vector}<br>effect {effect}<br>cost {cost}" for vector, factor, effect, cost in known]
+    symbols = [look.symbol + ("-open" if one else "") for one in rows["dominated"]]
+    marker = {"size": 9 if intervals else 5, "symbol": symbols, "color": look.color}
+    written = {"text": labels, "textposition": "top right", "textfont": {"size": 11, "color": look.color}}
+    drawn = dots(roots[""], rows["effect"], marker, hover, name=theme.escape(name), **written)
+    drawn.update(mode=("markers" if alone else "lines+markers") + ("+text" if intervals else ""))
+    if not intervals:
+        return drawn.update(line={"color": theme.faded(look.color, 0.5), "width": 1})
+    return drawn.update(line={"color": look.color, "width": 2}, **shown)
 
 
 def _name_axes(fig: go.Figure, rows: pd.DataFrame, place: dict[str, int]) -> None:
     """Titles and ticks; the cost's ticks are at 1 and 3 times powers of ten."""
     measure, cost = rows["measure"].iloc[0], rows["cost_measure"].iloc[0]
-    name, unit = ("judged score", "0 to 10") if measure == "score" else quantity(rows, measure)
+    name, unit = ("judged score", f"0 to {scale_of(rows)}") if measure == "score" else quantity(rows, measure)
     largest = max(float(np.nanmax(rows[["cost", "cost_high"]].to_numpy())), 1e-6)
     top = math.floor(math.log10(largest))
     ticks = [0.0, *(one * 10.0**power for power in range(top - 2, top + 1) for one in (1, 3))]

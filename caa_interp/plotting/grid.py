@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -102,9 +103,16 @@ def band(x: Iterable[float], low: Iterable[float], high: Iterable[float], color:
     )
 
 
-def control_band(x: Iterable[float], low: Iterable[float], high: Iterable[float]) -> go.Scatter:
-    """Range of controls, in gray; a single control is a line."""
+def control_range(rows: pd.DataFrame, along: str, value: str, half: float = 0.0) -> go.Scatter:
+    """Gray band from the lowest value of controls to the highest at each place ``along``, a single control a line.
+
+    It is level for ``half`` of the way to the next place, on both sides; 0: it goes straight from place to place.
+    """
+    reach = rows.groupby(along)[value].agg(["min", "max"])
+    sides = (-half, half) if half else (0.0,)
+    low, high = (reach[end].repeat(len(sides)) for end in ("min", "max"))
     color = theme.faded(theme.NEUTRAL, 0.3)
+    x = [place + side for place in reach.index for side in sides]
     return band(x, low, high, color, line={"width": 2, "color": color})
 
 
@@ -159,9 +167,36 @@ def marks(rows: pd.DataFrame, mean: str, y: Iterable[float], names: str, **optio
     )
 
 
+def dots(
+    x: Iterable[Any], y: Iterable[Any], marker: dict[str, Any], hover: Iterable[Any] | None = None, **options: Any
+) -> go.Scatter:
+    """Points as marks, or as a line by ``options``, each with its hover text if there are any; not in the legend."""
+    said = {"customdata": hover, "hovertemplate": "%{customdata}<extra></extra>"}
+    return go.Scatter(
+        {
+            "x": x,
+            "y": y,
+            "mode": "markers",
+            "marker": marker,
+            "showlegend": False,
+            **({"hoverinfo": "skip"} if hover is None else said),
+            **options,
+        }
+    )
+
+
 def key(name: str | None, marker: dict[str, Any], **options: Any) -> go.Scatter:
     """Trace without points, for an entry of the legend or a color bar."""
     return go.Scatter({"x": [None], "y": [None], "mode": "markers", "marker": marker, "name": name, **options})
+
+
+def name_once(fig: go.Figure) -> None:
+    """Leave one entry in the legend of each name that several panels have, which all of these answer to."""
+    named: set[str] = set()
+    for trace in fig.data:
+        if trace.name and trace.showlegend is not False:
+            trace.update(legendgroup=trace.name, showlegend=trace.name not in named)
+            named.add(trace.name)
 
 
 def signed_map(wide: pd.DataFrame, title: str, *, limit: float | None = None, **options: Any) -> go.Heatmap:
@@ -182,20 +217,11 @@ def signed_map(wide: pd.DataFrame, title: str, *, limit: float | None = None, **
     )
 
 
-def cell_marks(chosen: pd.DataFrame, **options: Any) -> go.Scatter:
+def cell_marks(chosen: pd.DataFrame) -> go.Scatter:
     """Dots on the cells of a map that are true in ``chosen``, which has the map's axes; they show on any color."""
-    places = [(row, column) for row in chosen.index for column in chosen.columns if chosen.loc[row, column]]
-    return go.Scatter(
-        {
-            "x": [column for _, column in places],
-            "y": [row for row, _ in places],
-            "mode": "markers",
-            "marker": {"color": "white", "size": 5, "line": {"color": theme.DARK, "width": 1}},
-            "hoverinfo": "skip",
-            "showlegend": False,
-            **options,
-        }
-    )
+    rows, columns = np.nonzero(chosen.to_numpy(bool))
+    dot = {"color": "white", "size": 5, "line": {"color": theme.DARK, "width": 1}}
+    return dots(list(chosen.columns[columns]), list(chosen.index[rows]), dot)
 
 
 def missing(wide: pd.DataFrame) -> tuple[go.Scatter, str]:
@@ -203,7 +229,7 @@ def missing(wide: pd.DataFrame) -> tuple[go.Scatter, str]:
     blank = wide.isna()
     n = int(blank.to_numpy().sum())
     cross = {"symbol": "x-thin", "size": 7, "line": {"color": theme.NEUTRAL, "width": 1.2}}
-    crosses = cell_marks(blank, marker=cross, hoverinfo=None, hovertemplate="not measured<extra></extra>")
+    crosses = cell_marks(blank).update(marker=cross, hoverinfo="all", hovertemplate="not measured<extra></extra>")
     return crosses, f"; crosses: {n} not measured" if n else ""
 
 

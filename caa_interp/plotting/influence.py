@@ -9,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.plotting import theme
+from caa_interp.plotting.grid import dots
 
 _SOURCE = "caa_interp.analysis.influence"
 _TEXTS = ("question", "positive", "negative")
@@ -52,50 +53,30 @@ def plot_influence(
         theme.escape(title),
         f"layer {layer}; n = {len(rows)} pairs, each compared with the vector of all others; {int(against.sum())} "
         "against it",
-        height=470 + 19 * len(outer),
-        margin={"b": 84 + 19 * len(outer)},
+        **theme.room(470 + 19 * len(outer), b=84 + 19 * len(outer)),
         showlegend=False,
     )
-    hover = [f"{row.rank}. {'<br>'.join(theme.pair_text(row))}" for row in rows.itertuples()]
-    changes = [theme.with_minus(f"{one:+.1%}") for one in rows["norm_change"]]
-    fig.add_scatter(
-        x=rows["projection"],
-        y=rows["angle"],
-        customdata=list(zip(hover, theme.numbers(rows["projection"], ".2f"), changes, strict=True)),
-        mode="markers+text",
-        text=[str(rank) if place in outer else "" for place, rank in rows["rank"].items()],
-        textposition="top center",
-        textfont={"size": 12},
-        marker={
-            "color": np.where(against, theme.NEGATIVE, theme.POSITIVE),
-            "symbol": np.where(against, "x", "circle"),
-            "size": 8,
-            "opacity": 0.75,
-            "line": {"width": 0.5, "color": "white"},
-        },
-        hovertemplate="%{customdata[0]}<br>projection %{customdata[1]}, turned by %{y:.2f}\N{DEGREE SIGN}, "
-        "norm without it %{customdata[2]}<extra></extra>",
-    )
-    fig.add_vline(0, line={"color": theme.NEUTRAL, "width": 1})
-    fig.add_vline(1, line={"color": theme.NEUTRAL, "width": 1, "dash": "dot"})
+    known = zip(rows.itertuples(), theme.numbers(rows["projection"], ".2f"), strict=True)
+    hover = [
+        f"{row.rank}. {'<br>'.join(theme.pair_text(row))}<br>projection {projection}, turned by "
+        f"{row.angle:.2f}\N{DEGREE SIGN}, norm without it {theme.with_minus(f'{row.norm_change:+.1%}')}"
+        for row, projection in known
+    ]
+    colors, symbols = np.where(against, theme.NEGATIVE, theme.POSITIVE), np.where(against, "x", "circle")
+    edge = {"width": 0.5, "color": "white"}
+    marker = {"color": colors, "symbol": symbols, "size": 8, "opacity": 0.75, "line": edge}
+    ranks = [str(rank) if place in outer else "" for place, rank in rows["rank"].items()]
+    named = {"mode": "markers+text", "text": ranks, "textposition": "top center", "textfont": {"size": 12}}
+    fig.add_trace(dots(rows["projection"], rows["angle"], marker, hover, **named))
+    fig.add_vline(0, line=theme.NOTHING)
+    fig.add_vline(1, line=theme.CHANCE)
     for number, place in enumerate(outer):
         row = rows.loc[place]
         texts = [theme.escape(theme.cut(" ".join(row[name].split()), _LONGEST)) for name in _TEXTS]
-        fig.add_annotation(
-            x=0,
-            xref="paper",
-            xanchor="left",
-            xshift=-62,
-            y=0,
-            yref="paper",
-            yanchor="top",
-            yshift=-66 - 19 * number,
-            text="<b>{}.</b> {}  <b>+</b> {}  <b>\N{MINUS SIGN}</b> {}".format(row["rank"], *texts),
-            showarrow=False,
-            font={"size": 11},
-        )
-    fig.update_xaxes(
-        title_text="projection on the vector of the others (1: as long as it; 0: nothing; below: against it)"
-    )
-    fig.update_xaxes(title_font_size=13)
+        told = "<b>{}.</b> {}  <b>+</b> {}  <b>\N{MINUS SIGN}</b> {}".format(row["rank"], *texts)
+        across = {"x": 0, "xref": "paper", "xanchor": "left", "xshift": -62}
+        down = {"y": 0, "yref": "paper", "yanchor": "top", "yshift": -66 - 19 * number}
+        fig.add_annotation(text=told, showarrow=False, font={"size": 11}, **across, **down)
+    title = "projection on the vector of the others (1: as long as it; 0: nothing; below: against it)"
+    fig.update_xaxes(title_text=title, title_font_size=13)
     return fig.update_yaxes(title_text="turn of the vector by the pair (degrees)")

@@ -49,9 +49,8 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
         f"n = {theme.counts(summary['n'])} pairs per cell; {theme.interval(summary)}; "
         "in parentheses: it does not exclude zero<br>row: what is measured; column: the vector beside its own; "
         "diagonal: alone; percent: of the effect alone",
-        height=150 + gap + side * n_rows + gap * (n_rows - 1),
+        **theme.room(150 + gap + side * n_rows + gap * (n_rows - 1), t=150, b=gap, l=20, r=20),
         width=max(760, 320 + (side + 30) * n_columns),
-        margin={"t": 150, "b": gap, "l": 20, "r": 20},
     )
     spacing = gap / (side * n_rows + gap * (n_rows - 1))
     named = [name for name, _ in maps]

@@ -8,10 +8,8 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.errors import InputError
-from caa_interp.evaluation.summary import quantity
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import band, line, mark_zero, panels, shape
+from caa_interp.plotting.grid import band, key, line, mark_zero, panels, shape
 
 _SOURCE = "caa_interp.steerability, with a column 'behavior'"
 
@@ -25,27 +23,23 @@ def plot_layer_choice(validation: pd.DataFrame, held_out: pd.DataFrame, chosen: 
     for table in (validation, held_out):
         theme.check_table(table, ("behavior", "layer", "slope", "slope_low", "slope_high", "n"), _SOURCE)
     behaviors = list(dict.fromkeys(validation["behavior"]))
-    if missing := [name for name in behaviors if name not in chosen]:
-        raise InputError(f"chosen: there is no layer for {missing[0]!r}. Give one for each of {behaviors}.")
+    theme.check_chosen(chosen, behaviors)
     n_rows, n_columns = shape(len(behaviors))
-    name, unit = quantity(validation, "logit_difference")
     fig = theme.figure(
         "Slope of the response by layer",
         f"n = {theme.counts(validation['n'])} validation pairs and {theme.counts(held_out['n'])} held-out pairs "
         f"of each behavior; bands: {theme.interval(validation)}, each layer by itself; "
         "dashed upright line: chosen layer",
-        height=210 + 190 * n_rows,
-        margin={"l": 95, "r": 16, "t": 100, "b": 100},
-        legend=theme.LEGEND_BELOW,
+        **theme.room(210 + 190 * n_rows, l=95, r=16, t=100, legend=100),
     )
     places = panels(
         fig,
         [theme.escape(behavior) for behavior in behaviors],
         x_title=theme.LAYER,
-        y_title=theme.with_unit(f"slope of the {name}", f"{unit} per multiplier"),
+        y_title=theme.slope_title(validation),
         shared_xaxes="all",
-        horizontal_spacing=0.22 / n_columns if n_columns > 1 else 0,
-        vertical_spacing=0.26 / n_rows if n_rows > 1 else 0,
+        horizontal_spacing=0.22 / n_columns,
+        vertical_spacing=0.26 / n_rows,
     )
     looks = theme.styles(behaviors)
     tables = (("validation pairs", validation, "solid", "circle"), ("held-out pairs", held_out, "dot", "diamond-open"))
@@ -55,15 +49,14 @@ def plot_layer_choice(validation: pd.DataFrame, held_out: pd.DataFrame, chosen: 
             rows = table[table["behavior"] == behavior].sort_values("layer")
             # Each panel has its behavior's color; the dash says which pairs a line is of.
             group: dict[str, Any] = {"legendgroup": label, "hoverlabel": {"namelength": -1}, "showlegend": False}
-            fig.add_trace(
-                band(rows["layer"], rows["slope_low"], rows["slope_high"], theme.faded(color, 0.15), **group), **place
-            )
+            ends = (rows["slope_low"], rows["slope_high"])
+            fig.add_trace(band(rows["layer"], *ends, theme.faded(color, 0.15), **group), **place)
             small: dict[str, Any] = {"marker": {"symbol": symbol, "size": 6, "maxdisplayed": 12}, "error_y": None}
             drawn = line(rows, "layer", "slope", theme.Style(color, symbol, dash), label, **small, **group)
             fig.add_trace(drawn.update(line_width=2), **place)
         fig.add_vline(chosen[behavior], line={"color": "black", "width": 1, "dash": "dash"}, **place)
     for label, _, dash, symbol in tables:
-        look = {"color": theme.NEUTRAL, "dash": dash, "width": 2}
-        fig.add_scatter(x=[None], y=[None], mode="lines+markers", line=look, marker_symbol=symbol, name=label)
+        look = {"mode": "lines+markers", "line": {"color": theme.NEUTRAL, "dash": dash, "width": 2}}
+        fig.add_trace(key(label, {"symbol": symbol}, **look))
     mark_zero(fig)
     return fig

@@ -8,10 +8,19 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.errors import InputError
-from caa_interp.evaluation.summary import quantity
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import CONTROLS, band, control_bands, key, line, mark_zero, panels, shape
+from caa_interp.plotting.grid import (
+    CONTROLS,
+    Place,
+    band,
+    control_bands,
+    key,
+    line,
+    mark_zero,
+    name_once,
+    panels,
+    shape,
+)
 
 _SOURCE = "caa_interp.steerability"
 _COLUMNS = ("vector", "kind", "layer", "slope", "slope_low", "slope_high", "n")
@@ -42,74 +51,68 @@ def plot_layer_profile(
         of a kind to the highest; those of behaviors in one panel are pooled.
     """
     theme.check_table(table, _COLUMNS, _SOURCE)
+    theme.check_steered(table)
     is_control = table["kind"] != "vector"
-    if is_control.all():
-        raise InputError("table: it holds controls alone; sweep over a steering vector beside them.")
     about = "behavior" if "behavior" in table else "vector"
     own = table[~is_control]
     theme.check_once(own, (about, "layer"), _SOURCE)
     names = list(dict.fromkeys(own[about]))
-    if chosen is None:
-        peaks = own.dropna(subset=["slope"]).sort_values("slope").drop_duplicates(about, keep="last")
-        marked = dict(zip(peaks[about], peaks["layer"], strict=True))
-    else:
-        marked = dict(chosen)
-        if lacking := [name for name in names if name not in marked]:
-            raise InputError(f"chosen: there is no layer for {lacking[0]!r}. Give one for each of {names}.")
+    peaks = own.dropna(subset=["slope"]).sort_values("slope").drop_duplicates(about, keep="last")
+    marked = dict(zip(peaks[about], peaks["layer"], strict=True)) if chosen is None else chosen
+    which = "steepest" if chosen is None else "chosen"
+    if chosen is not None:
+        theme.check_chosen(chosen, names)
     groups = [names] if len(names) <= _TOGETHER else [[name] for name in names]
-    n_rows, n_columns = shape(len(groups))
+    n_rows = shape(len(groups))[0]
     n_entries = (1 if len(groups) > 1 else len(names)) + table.loc[is_control, "kind"].nunique() + 1
     below = 80 + _ENTRY * ((n_entries + 2) // 3)
-    unit = quantity(table, "logit_difference")
     fig = theme.figure(
         theme.escape(title),
         f"mean slope over {theme.counts(own['n'])} pairs; colored bands: {theme.interval(own)}, each layer by itself; "
-        f"large mark: {'steepest' if chosen is None else 'chosen'} layer",
-        height=90 + below + (330 if len(groups) == 1 else 195 * n_rows),
-        margin={"l": 95, "r": 16, "t": 78 if len(groups) == 1 else 100, "b": below},
-        legend=theme.LEGEND_BELOW,
+        f"large mark: {which} layer",
+        **theme.room(
+            90 + below + (330 if len(groups) == 1 else 195 * n_rows),
+            l=95,
+            r=16,
+            t=78 if len(groups) == 1 else 100,
+            legend=below,
+        ),
         showlegend=True,
     )
     places = panels(
         fig,
         [theme.label(group[0]) if len(groups) > 1 else "" for group in groups],
         x_title=theme.LAYER,
-        y_title=theme.with_unit(f"slope of the {unit[0]}", f"{unit[1]} per multiplier"),
+        y_title=theme.slope_title(table),
         shared_xaxes="all",
         shared_yaxes="all",
-        horizontal_spacing=0.02 if n_columns > 1 else 0,
-        vertical_spacing=0.2 / n_rows if n_rows > 1 else 0,
+        horizontal_spacing=0.02,
+        vertical_spacing=0.2 / n_rows,
     )
     looks = theme.styles(names)
     controls = table[is_control]
     most = {str(kind): n for kind, n in controls.groupby("kind")["vector"].nunique().items()}
     kinds = [*CONTROLS, *(kind for kind in most if kind not in CONTROLS)]
-    named: set[str] = set()
     for group, place in zip(groups, places, strict=True):
         beside = controls[controls[about].isin(group)] if about == "behavior" else controls
         for one in control_bands(beside, "layer", "slope", kinds, most):
-            fig.add_trace(one.update(legendgroup=one.name, showlegend=one.name not in named), **place)
-            named.add(str(one.name))
+            fig.add_trace(one, **place)
         for name in group:
             _draw(fig, own[own[about] == name], name, looks[name], marked.get(name), len(groups) == 1, place)
     mark = {"symbol": "circle", "size": 13, "color": theme.NEUTRAL, "line": {"color": theme.DARK, "width": 1.5}}
-    fig.add_trace(key(f"{'steepest' if chosen is None else 'chosen'} layer", mark))
+    fig.add_trace(key(f"{which} layer", mark))
+    name_once(fig)
     mark_zero(fig)
     return fig
 
 
 def _draw(
-    fig: go.Figure,
-    rows: pd.DataFrame,
-    name: str,
-    look: theme.Style,
-    marked: int | None,
-    in_legend: bool,
-    place: dict[str, int],
+    fig: go.Figure, rows: pd.DataFrame, name: str, look: theme.Style, marked: int | None, in_legend: bool, place: Place
 ) -> None:
     """Line, interval and mark of one behavior."""
     rows = rows.sort_values("layer")
-    shade = band(rows["layer"], rows["slope_low"], rows["slope_high"], theme.faded(look.color, 0.18), legendgroup=name)
+    group = theme.escape(name)
+    shade = band(rows["layer"], rows["slope_low"], rows["slope_high"], theme.faded(look.color, 0.18), legendgroup=group)
     fig.add_trace(shade, **place)
     at = rows["layer"] == marked
     marker = {
@@ -118,5 +121,5 @@ def _draw(
         "opacity": 1,
         "line": {"color": theme.DARK, "width": [1.5 if one else 0 for one in at]},
     }
-    shown: dict[str, Any] = {"marker": marker, "error_y": None, "legendgroup": name, "showlegend": in_legend}
+    shown: dict[str, Any] = {"marker": marker, "error_y": None, "legendgroup": group, "showlegend": in_legend}
     fig.add_trace(line(rows, "layer", "slope", look._replace(dash="solid"), name, **shown), **place)

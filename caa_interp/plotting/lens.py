@@ -88,9 +88,7 @@ def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") 
     theme.check_choice("measure", measure, _UNITS)
     theme.check_once(table, [*key, "rank"], "caa_interp.steered_lens")
     ordered = table.sort_values("rank")
-    ordered = ordered.assign(
-        line=ordered["token"].map(theme.escape) + ordered["probability"].map("  p = {:.3f}".format)
-    )
+    ordered["line"] = ordered["token"].map(theme.escape) + ordered["probability"].map("  p = {:.3f}".format)
     cells = ordered.groupby(key).agg(token=("token", "first"), value=(measure, "first"), hover=("line", "<br>".join))
     cells = cells.reset_index()
     unsteered = cells.loc[cells["multiplier"] == 0, ["layer", "component", "token"]]

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import line, panels, side_by_side, thinned
+from caa_interp.plotting.grid import dots, line, panels, side_by_side, thinned
 from caa_interp.statistics import bootstrap_mean
 
 _SOURCE = "caa_interp.analysis.monitor"
@@ -59,10 +59,8 @@ def plot_monitor(table: pd.DataFrame, *, n_examples: int = 5, title: str = "Text
         f"layer {', '.join(map(str, sorted(set(table['layer']))))}; n = "
         f"{theme.counts(rows.groupby('label').size())} {'turns' if talks else 'texts'}; marks: the {n_examples} most "
         "and least aligned; band: neutral prose, one standard deviation",
-        height=sum(heights) + 170 + (90 if talks else 0),
+        **theme.room(sum(heights) + 170 + (90 if talks else 0), l=120, legend=100 if talks else 62),
         showlegend=talks,
-        legend=theme.LEGEND_BELOW,
-        margin={"l": 120, "b": 100 if talks else 62},
     )
     spacing: dict[str, Any] = {"row_heights": heights, "vertical_spacing": 0.13} if talks else {}
     places = panels(fig, [""] * len(heights), most=1, **spacing)
@@ -70,13 +68,8 @@ def plot_monitor(table: pd.DataFrame, *, n_examples: int = 5, title: str = "Text
         _distribution(fig, rows[rows["label"] == name], look, len(looks) - 1 - number, n_examples, **places[0])
     fig.add_vrect(-1, 1, line_width=0, fillcolor=theme.NEUTRAL, opacity=0.12, layer="below", **places[0])
     fig.update_xaxes(title_text="z (standard deviations of neutral prose)", title_standoff=4, **places[0])
-    fig.update_yaxes(
-        tickvals=list(range(len(looks)))[::-1],
-        ticktext=[theme.escape(name) for name in looks],
-        range=[-0.42, len(looks) - 0.25],
-        showgrid=False,
-        **places[0],
-    )
+    named = theme.ticks(reversed(range(len(looks))), looks)
+    fig.update_yaxes(range=[-0.42, len(looks) - 0.25], showgrid=False, **named, **places[0])
     if talks:
         _turns(fig, rows, looks, **places[1])
     return fig
@@ -90,41 +83,17 @@ def _distribution(
     outer = ordered.iloc[[at for at in range(len(rows)) if at < n_examples or at >= len(rows) - n_examples]]
     if len(outer) < len(rows):
         counted, edges = np.histogram(rows["z"], bins=min(_BINS, max(8, len(rows) // 8)))
-        fig.add_scatter(
-            x=np.repeat(edges, 2),
-            y=[base, *np.repeat(base + _HEIGHT * counted / counted.max(), 2), base],
-            mode="lines",
-            line={"color": look.color, "width": 1.5},
-            fill="toself",
-            fillcolor=theme.faded(look.color, 0.2),
-            hoverinfo="skip",
-            showlegend=False,
-            **place,
-        )
-    fig.add_scatter(
-        x=outer["z"],
-        y=[base] * len(outer),
-        mode="markers",
-        marker={"color": look.color, "symbol": look.symbol, "size": 8, "line": {"color": "white", "width": 0.5}},
-        customdata=list(map(_hover, outer.itertuples())),
-        hovertemplate="%{customdata}<extra></extra>",
-        showlegend=False,
-        **place,
-    )
+        heights = [base, *np.repeat(base + _HEIGHT * counted / counted.max(), 2), base]
+        filled = {"fill": "toself", "fillcolor": theme.faded(look.color, 0.2)}
+        outline = {"mode": "lines", "line": {"color": look.color, "width": 1.5}, **filled}
+        fig.add_trace(dots(np.repeat(edges, 2), heights, {}).update(outline), **place)
+    marker = {"color": look.color, "symbol": look.symbol, "size": 8, "line": {"color": "white", "width": 0.5}}
+    fig.add_trace(dots(outer["z"], [base] * len(outer), marker, list(map(_hover, outer.itertuples()))), **place)
     for side, row, at in (("left", ordered.iloc[0], 0), ("right", ordered.iloc[-1], 1)):
         text = theme.escape(theme.cut(" ".join(str(row["text"]).split()), _LONGEST))
-        fig.add_annotation(
-            x=at,
-            xref="x domain",
-            xanchor=side,
-            y=base,
-            yanchor="top",
-            yshift=-7,
-            text=f"{theme.factor(row['z'], '+.1f')}: {text}",
-            showarrow=False,
-            font={"size": 11},
-            **place,
-        )
+        told = f"{theme.factor(row['z'], '+.1f')}: {text}"
+        below = {"x": at, "xref": "x domain", "xanchor": side, "y": base, "yanchor": "top", "yshift": -7}
+        fig.add_annotation(text=told, showarrow=False, font={"size": 11}, **below, **place)
 
 
 def _hover(row: Any) -> str:
@@ -150,6 +119,6 @@ def _turns(fig: go.Figure, rows: pd.DataFrame, looks: dict[str, theme.Style], **
         means = pd.DataFrame(found, columns=["turn", "z", "z_low", "z_high", "n"])
         look = looks[label]._replace(symbol=looks[label].symbol + _ROLES[role])
         fig.add_trace(line(means, "turn", "z", look, f"{label}, {role}", shift=shift), **place)
-    fig.add_hline(0, line={"color": theme.NEUTRAL, "width": 1, "dash": "dot"}, **place)
+    fig.add_hline(0, line=theme.CHANCE, **place)
     fig.update_xaxes(title_text="turn of the conversation", title_standoff=4, tickvals=thinned(turns), **place)
     fig.update_yaxes(title_text="z, mean over conversations<br>(95 % interval)", title_font_size=13, **place)

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from caa_interp.evaluation.persistence import summarize_persistence
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import control_band, line, mark_zero, panels
+from caa_interp.plotting.grid import control_range, line, mark_zero, panels
 
 
 def plot_persistence(table: pd.DataFrame) -> go.Figure:
@@ -34,8 +34,7 @@ def plot_persistence(table: pd.DataFrame) -> go.Figure:
         f"multiplier {own['multiplier'].iloc[0]:g} after layer {own['layer'].iloc[0]}; "
         f"n = {theme.counts(own['n'])} conversations, {theme.interval(own)}{gray}; panels: what is steered",
         width=880,
-        height=400,
-        margin={"l": 90, "t": 104, "b": 70},
+        **theme.room(400, l=90, t=104, b=70),
         showlegend=False,
     )
     places = panels(
@@ -49,8 +48,7 @@ def plot_persistence(table: pd.DataFrame) -> go.Figure:
     )
     look = theme.styles([name])[name]
     for condition, place in zip(names, places, strict=True):
-        reach = controls[controls["condition"] == condition].groupby("turn")["change"].agg(["min", "max"])
-        fig.add_trace(control_band(reach.index, reach["min"], reach["max"]), **place)
+        fig.add_trace(control_range(controls[controls["condition"] == condition], "turn", "change"), **place)
         fig.add_trace(line(own[own["condition"] == condition], "turn", "change", look, name), **place)
         fig.update_xaxes(tickvals=own["turn"].unique(), **place)
     mark_zero(fig)

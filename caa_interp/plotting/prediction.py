@@ -6,6 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.plotting import theme
+from caa_interp.plotting.grid import dots
 
 _SOURCE = "caa_interp.analysis.predict_steerability"
 _COLUMNS = ("behavior", "layer", "slope", "slope_low", "slope_high", "n", "predicted", "rank_correlation", "skill")
@@ -40,28 +41,17 @@ def plot_predicted_steerability(table: pd.DataFrame) -> go.Figure:
         rows = table[table["behavior"] == name]
         correlation = rows["rank_correlation"].iloc[0]
         label = "" if pd.isna(correlation) else theme.with_minus(f" ({correlation:+.2f})")
-        fig.add_scatter(
-            x=rows["predicted"],
-            y=rows["slope"],
-            error_y=theme.error_bars(rows, "slope") | {"thickness": 1, "width": 0},
-            customdata=list(
-                zip(
-                    rows["layer"],
-                    theme.numbers(rows["predicted"]),
-                    theme.intervals(rows, "slope"),
-                    rows["n"],
-                    strict=True,
-                )
-            ),
-            mode="markers",
-            marker={"color": style.color, "symbol": style.symbol, "size": 8},
-            name=theme.escape(name) + label,
-            hovertemplate="layer %{customdata[0]}: predicted %{customdata[1]}, measured %{customdata[2]} nats per "
-            "multiplier, n = %{customdata[3]}"
-            f"<extra>{theme.escape(name)}</extra>",
-        )
+        predicted, measured = theme.numbers(rows["predicted"]), theme.intervals(rows, "slope")
+        hover = [
+            f"layer {layer}: predicted {before}, measured {found} nats per multiplier, n = {n}"
+            for layer, before, found, n in zip(rows["layer"], predicted, measured, rows["n"], strict=True)
+        ]
+        marker = {"color": style.color, "symbol": style.symbol, "size": 8}
+        drawn = dots(rows["predicted"], rows["slope"], marker, hover, name=theme.escape(name) + label)
+        drawn.update(error_y=theme.error_bars(rows, "slope") | {"thickness": 1, "width": 0}, showlegend=True)
+        fig.add_trace(drawn.update(hovertemplate=f"%{{customdata}}<extra>{theme.escape(name)}</extra>"))
     ends = [float(f(f(table["predicted"]), f(table["slope"]))) for f in (min, max)]
-    line = {"color": theme.NEUTRAL, "width": 1, "dash": "dash"}
+    line = {**theme.NOTHING, "dash": "dash"}
     fig.add_shape(type="line", x0=ends[0], x1=ends[1], y0=ends[0], y1=ends[1], line=line, layer="below")
     fig.update_xaxes(title_text="predicted slope (nats per multiplier)")
     fig.update_yaxes(title_text="measured slope (nats per multiplier)")

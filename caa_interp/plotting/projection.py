@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import key, panels, shape
+from caa_interp.plotting.grid import dots, key, panels, shape
 
 Color = Literal["side", "behavior"]
 Symbol = Literal["side", "behavior", "letter", "topic"]
@@ -82,8 +82,8 @@ def plot_projection(
         fig,
         _panel_titles(table, layers, shared),
         most=_COLUMNS_MOST,
-        horizontal_spacing=0.07 if n_columns > 1 else 0,
-        vertical_spacing=_BETWEEN / inside if n_rows > 1 else 0,
+        horizontal_spacing=0.07,
+        vertical_spacing=_BETWEEN / inside,
     )
     fig.update_annotations(font_size=14)
     for index, (layer, place) in enumerate(zip(layers, places, strict=True)):
@@ -91,18 +91,10 @@ def plot_projection(
         size = 7 if len(rows) <= _MANY else 5
         fig.add_trace(_joined(rows), **place)
         for value, some in rows.groupby("hue", sort=False):
-            fig.add_scatter(
-                x=some["x"],
-                y=some["y"],
-                mode="markers",
-                marker=_marker(hue_of[str(value)], some["mark"], size, some["edge"]),
-                opacity=0.8,
-                legendgroup=value,
-                showlegend=False,
-                hovertext=some["hover"],
-                hovertemplate="%{hovertext}<extra></extra>",
-                **place,
-            )
+            marker = _marker(hue_of[str(value)], some["mark"], size, some["edge"])
+            points = dots(some["x"], some["y"], marker, opacity=0.8, legendgroup=value, hoverinfo="all")
+            points.update(hovertext=some["hover"], hovertemplate="%{hovertext}<extra></extra>")
+            fig.add_trace(points, **place)
         if linear:
             _draw_vectors(fig, rows, hue_of if color == "behavior" else {}, **place)
             fig.update_yaxes(scaleanchor=f"x{index + 1}" if index else "x", **place)
@@ -141,19 +133,14 @@ def plot_vector_map(table: pd.DataFrame, *, title: str = "Steering vectors throu
     for name in looks:
         rows, look = ordered[ordered["vector"] == name], looks[name]
         at = rows.index.isin(labelled)
-        fig.add_scatter(
-            x=rows["x"],
-            y=rows["y"],
-            mode="lines+markers+text",
-            line={"color": theme.faded(look.color, 0.5), "dash": look.dash, "width": 1.5},
-            marker={"color": look.color, "symbol": look.symbol, "size": [10 if one else 6 for one in at]},
-            text=[str(layer) if one else "" for layer, one in zip(rows["layer"], at, strict=True)],
-            textposition="top center",
-            textfont={"color": look.color, "size": 12, "shadow": "0 0 3px white, 0 0 3px white, 0 0 3px white"},
-            name=theme.escape(name),
-            customdata=rows[["layer", "norm"]],
-            hovertemplate="layer %{customdata[0]}, norm %{customdata[1]:.3g}<extra>" + theme.escape(name) + "</extra>",
-        )
+        marker = {"color": look.color, "symbol": look.symbol, "size": [10 if one else 6 for one in at]}
+        font = {"color": look.color, "size": 12, "shadow": "0 0 3px white, 0 0 3px white, 0 0 3px white"}
+        numbers = [str(layer) if one else "" for layer, one in zip(rows["layer"], at, strict=True)]
+        drawn = dots(rows["x"], rows["y"], marker, rows[["layer", "norm"]], name=theme.escape(name), showlegend=True)
+        drawn.update(mode="lines+markers+text", text=numbers, textposition="top center", textfont=font)
+        drawn.update(line={"color": theme.faded(look.color, 0.5), "dash": look.dash, "width": 1.5})
+        told = f"layer %{{customdata[0]}}, norm %{{customdata[1]:.3g}}<extra>{theme.escape(name)}</extra>"
+        fig.add_trace(drawn.update(hovertemplate=told))
     _name_axes(fig, table, with_shares=True)
     return fig
 
@@ -165,8 +152,7 @@ def _joined(rows: pd.DataFrame) -> go.Scatter:
         pd.DataFrame(ends[axis]).reindex(columns=["positive", "negative"]).assign(gap=None).to_numpy().ravel().tolist()
         for axis in ("x", "y")
     )
-    line = {"color": theme.faded(theme.NEUTRAL, 0.35), "width": 0.75}
-    return go.Scatter({"x": x, "y": y, "mode": "lines", "line": line, "hoverinfo": "skip", "showlegend": False})
+    return dots(x, y, {}, mode="lines", line={"color": theme.faded(theme.NEUTRAL, 0.35), "width": 0.75})
 
 
 def _draw_vectors(fig: go.Figure, rows: pd.DataFrame, colors: dict[str, str], **place: int) -> None:
@@ -175,20 +161,11 @@ def _draw_vectors(fig: go.Figure, rows: pd.DataFrame, colors: dict[str, str], **
         color = colors.get(str(behavior), theme.DARK)
         ends = own.groupby("side")[["x", "y"]].mean().reindex(["negative", "positive"])
         if ends.notna().all(axis=None):
-            fig.add_scatter(
-                x=ends["x"],
-                y=ends["y"],
-                mode="lines+markers",
-                line={"color": color, "width": 2.5},
-                marker={
-                    **{"symbol": "arrow", "angleref": "previous", "size": [0, 13], "opacity": 1, "color": color},
-                    "line": {"color": theme.DARK, "width": 1},
-                },
-                showlegend=False,
-                legendgroup=behavior,
-                hovertemplate=f"mean-difference vector of the fitted pairs<extra>{theme.escape(behavior)}</extra>",
-                **place,
-            )
+            arrow = {"symbol": "arrow", "angleref": "previous", "size": [0, 13], "opacity": 1, "color": color}
+            drawn = dots(ends["x"], ends["y"], {**arrow, "line": {"color": theme.DARK, "width": 1}})
+            drawn.update(mode="lines+markers", line={"color": color, "width": 2.5}, legendgroup=behavior)
+            told = f"mean-difference vector of the fitted pairs<extra>{theme.escape(behavior)}</extra>"
+            fig.add_trace(drawn.update(hovertemplate=told, hoverinfo="all"), **place)
 
 
 def _frame(inside: float, n_entries: int) -> dict[str, Any]:

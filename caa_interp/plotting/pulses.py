@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import Place, control_band, line, mark_zero, panels
+from caa_interp.plotting.grid import Place, control_range, dots, line, mark_zero, panels
 
 _SOURCE = "caa_interp.analysis.position_map"
 _COLUMNS = ("vector", "kind", "steered_layer", "multiplier", "measure", "steered", "distance", "layer", "value", "n")
@@ -48,9 +48,7 @@ def plot_position_map(table: pd.DataFrame) -> go.Figure:
     fig = theme.figure(
         f"Where and for how long {theme.escape(first['vector'])} acts",
         subtitle,
-        height=430,
-        margin={"t": 96, "b": 110},
-        legend=theme.LEGEND_BELOW,
+        **theme.room(430, t=96, legend=110),
     )
     places = panels(fig, [name for name, _ in _UNITS.values()], most=3, horizontal_spacing=0.1)
     for (measure, (_, unit)), place in zip(_UNITS.items(), places, strict=True):
@@ -63,22 +61,13 @@ def plot_position_map(table: pd.DataFrame) -> go.Figure:
 
 def _draw_places(fig: go.Figure, rows: pd.DataFrame, controls: pd.DataFrame, place: Place) -> None:
     rows = rows[rows["n"] > 0]
-    reach = controls.groupby("steered")["value"].agg(["min", "max"]).reindex(rows["steered"]).dropna()
     at = pd.Series(range(len(rows)), index=rows["steered"])
-    steps = [at[name] + side for name in reach.index for side in (-0.5, 0.5)]
-    lows, highs = (reach[end].repeat(2) for end in ("min", "max"))
-    fig.add_trace(control_band(steps, lows, highs), **place)
-    fig.add_scatter(
-        x=at,
-        y=rows["value"],
-        error_y=theme.error_bars(rows, "value"),
-        mode="markers",
-        marker={"size": 9, "color": theme.PALETTE[0]},
-        customdata=list(zip(rows["steered"], theme.intervals(rows, "value"), rows["n"], strict=True)),
-        hovertemplate="%{customdata[0]}: %{customdata[1]}, n = %{customdata[2]}<extra></extra>",
-        showlegend=False,
-        **place,
-    )
+    beside = controls.assign(at=controls["steered"].map(at))
+    fig.add_trace(control_range(beside, "at", "value", half=0.5), **place)
+    known = zip(rows["steered"], theme.intervals(rows, "value"), rows["n"], strict=True)
+    hover = [f"{steered}: {value}, n = {n}" for steered, value, n in known]
+    look = {"size": 9, "color": theme.PALETTE[0]}
+    fig.add_trace(dots(at, rows["value"], look, hover, error_y=theme.error_bars(rows, "value")), **place)
     labels = rows["steered"]
     for text, short in _SHORT:
         labels = labels.str.replace(text, short)
@@ -88,8 +77,7 @@ def _draw_places(fig: go.Figure, rows: pd.DataFrame, controls: pd.DataFrame, pla
 
 def _draw_lines(fig: go.Figure, rows: pd.DataFrame, controls: pd.DataFrame, place: Place) -> None:
     last = controls[controls["layer"].isna() | (controls["layer"] == controls["layer"].max())]
-    reach = last.groupby("distance")["value"].agg(["min", "max"])
-    fig.add_trace(control_band(reach.index, reach["min"], reach["max"]), **place)
+    fig.add_trace(control_range(last, "distance", "value"), **place)
     rows = rows[rows["n"] > 0].astype({"distance": int})
     groups = [*rows.groupby("layer", dropna=False)]
     for (layer, some), color, symbol, dash in zip(groups, theme.PALETTE, theme.SYMBOLS, theme.DASHES, strict=False):

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.errors import InputError
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import band, panels, shape
+from caa_interp.plotting.grid import band, dots, panels, shape
 from caa_interp.statistics import number_text
 
-_SOURCE = "caa_interp.reliability"
 # Column, title of the panel, unit, and its value for unrelated pairs.
 _PANELS = (
     ("agreement", "agreement of pairs", "cosine with other pairs", 0.0),
@@ -44,11 +42,8 @@ def plot_reliability(
         One panel per statistic that some table holds; the letter's only where the orders were kept apart. The dotted
         line is the value for unrelated pairs. Tables differ in color and symbol.
     """
-    tables = dict(table) if isinstance(table, Mapping) else {"": table}
-    if not tables:
-        raise InputError("table: the mapping is empty; give at least one result of caa_interp.reliability.")
-    for one in tables.values():
-        theme.check_table(one, {"layer", "n", "confidence", *(name for name, *_ in _PANELS)}, _SOURCE)
+    columns = ("layer", "n", "confidence", *(name for name, *_ in _PANELS))
+    tables = theme.tables_by_name(table, columns, "caa_interp.reliability")
     panels_of = [panel for panel in _PANELS if any(one[panel[0]].notna().any() for one in tables.values())]
     several = len(tables) > 1
     n_rows = shape(len(panels_of), _N_COLUMNS)[0]
@@ -57,10 +52,8 @@ def plot_reliability(
         f"n = {theme.counts(n for one in tables.values() for n in one['n'])} pairs, each compared with the "
         f"others; bands: {theme.interval(pd.concat(tables.values()))}, or as many of the splits in halves; "
         "dotted: unrelated pairs",
-        height=150 + 215 * n_rows + 30 * several,
-        margin={"t": 120, "b": 62 + 30 * several},
+        **theme.room(150 + 215 * n_rows + 30 * several, t=120, legend=62 + 30 * several),
         showlegend=several,
-        legend=theme.LEGEND_BELOW,
     )
     titles = [panel[1] for panel in panels_of]
     places = panels(fig, titles, most=_N_COLUMNS, horizontal_spacing=0.1, vertical_spacing=0.28 / n_rows)
@@ -74,22 +67,15 @@ def plot_reliability(
                 fig.add_trace(band(one["layer"], *ends, color, legendgroup=label), **place)
         for label, one in ordered.items():
             style, extra = looks[label], theme.escape(label)
-            fig.add_scatter(
-                x=one["layer"],
-                y=one[name],
-                customdata=theme.intervals(one, name) if f"{name}_low" in one else one[name].map(number_text),
-                mode="lines+markers" if label or len(one) == 1 else "lines",
-                line={"color": style.color, "width": 1.8},
-                # Symbols at a few layers: gaps of dashes would look like missing values in small panels.
-                marker={"color": style.color, "symbol": style.symbol, "size": 6, "maxdisplayed": 7},
-                name=extra,
-                legendgroup=label,
-                showlegend=bool(label) and index == 0,
-                hovertemplate=f"layer %{{x}}: %{{customdata}}<extra>{extra}</extra>",
-                **place,
-            )
+            # Symbols at a few layers: gaps of dashes would look like missing values in small panels.
+            marker = {"color": style.color, "symbol": style.symbol, "size": 6, "maxdisplayed": 7}
+            told = theme.intervals(one, name) if f"{name}_low" in one else one[name].map(number_text)
+            drawn = dots(one["layer"], one[name], marker, told, name=extra, legendgroup=label)
+            drawn.update(mode="lines+markers" if label or len(one) == 1 else "lines", line_width=1.8)
+            drawn.update(line_color=style.color, showlegend=bool(label) and index == 0)
+            fig.add_trace(drawn.update(hovertemplate=f"layer %{{x}}: %{{customdata}}<extra>{extra}</extra>"), **place)
         if nothing is not None:
-            fig.add_hline(nothing, line={"color": theme.NEUTRAL, "width": 1, "dash": "dot"}, **place)
+            fig.add_hline(nothing, line=theme.CHANCE, **place)
         fig.update_yaxes(title_text=unit, title_standoff=4, **place)
         if index + _N_COLUMNS >= len(panels_of):
             fig.update_xaxes(title_text=theme.LAYER, title_standoff=4, **place)

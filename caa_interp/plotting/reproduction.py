@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import band, key, line, marks, panels
+from caa_interp.plotting.grid import band, dots, key, line, marks, name_once, panels
 
 COMPARED = ("behavior", "layer", "multiplier", "n", "paper", "measured", "low", "high", "within")
 _SWEPT = ("behavior", "layer", "multiplier", "n", "p_positive", "p_positive_low", "p_positive_high")
@@ -46,9 +46,7 @@ def plot_reproduction(
         f"{title} at layer {comparison['layer'].iloc[0]}",
         f"mean over {theme.counts(comparison['n'])} test items, {theme.interval(comparison)}"
         + ("" if published.any() else "; no published numbers for this model"),
-        height=190 + (5 + 23 * len(multipliers)) * len(behaviors),
-        margin={"b": 110},
-        legend=theme.LEGEND_BELOW,
+        **theme.room(190 + (5 + 23 * len(multipliers)) * len(behaviors), legend=110),
         showlegend=True,
     )
     for number in range(1, len(behaviors)):
@@ -66,22 +64,12 @@ def plot_reproduction(
         ("outside its tolerance", outside, "measured", _RING),
     ):
         if chosen.any():
-            fig.add_scatter(
-                x=comparison.loc[chosen, column],
-                y=places[chosen],
-                mode="markers",
-                marker=marker,
-                name=name,
-                hovertemplate=f"{name}: %{{x:.3f}}<extra></extra>",
-            )
+            x = comparison.loc[chosen, column]
+            hover = [f"{name}: {value:.3f}" for value in x]
+            fig.add_trace(dots(x, places[chosen], marker, hover, name=name, showlegend=True))
     fig.update_xaxes(title_text=axis, range=[-0.02 * most, 1.02 * most])
-    fig.update_yaxes(
-        tickvals=[-number for number in range(len(behaviors))],
-        ticktext=[theme.escape(name) for name in behaviors],
-        range=[0.5 - len(behaviors), 0.5],
-        showgrid=False,
-    )
-    return fig
+    n = len(behaviors)
+    return fig.update_yaxes(range=[0.5 - n, 0.5], showgrid=False, **theme.ticks(range(0, -n, -1), behaviors))
 
 
 def plot_layer_sweeps(table: pd.DataFrame) -> go.Figure:
@@ -103,29 +91,20 @@ def plot_layer_sweeps(table: pd.DataFrame) -> go.Figure:
     fig = theme.figure(
         f"{theme.escape(table['model'].iloc[0].rsplit('/', 1)[-1])}: the paper's layer sweep",
         "mean over test items, as published (without intervals)",
-        height=520,
-        margin={"b": 140},
-        legend=theme.LEGEND_BELOW,
+        **theme.room(520, legend=140),
         showlegend=True,
     )
     places = panels(fig, [theme.dose(m) for m in multipliers], x_title=theme.LAYER, y_title=_SCORE, shared_yaxes=True)
     for name, look in zip(behaviors, theme.styles(behaviors).values(), strict=True):
         for multiplier, place in zip(multipliers, places, strict=True):
             rows = table[(table["behavior"] == name) & (table["multiplier"] == multiplier)].sort_values("layer")
-            fig.add_scatter(
-                x=rows["layer"],
-                y=rows["value"],
-                mode="lines+markers",
-                line={"color": look.color, "width": 2},
-                marker={"symbol": look.symbol, "size": 6},
-                name=theme.escape(name),
-                legendgroup=name,
-                showlegend=place is places[0],
-                hovertemplate=f"{theme.escape(name)}, layer %{{x}}: %{{y:.3f}}<extra></extra>",
-                **place,
-            )
-    fig.update_yaxes(range=[-0.02, 1.02])
-    return fig
+            known = zip(rows["layer"], rows["value"], strict=True)
+            hover = [f"{theme.escape(name)}, layer {layer}: {value:.3f}" for layer, value in known]
+            drawn = dots(rows["layer"], rows["value"], {"symbol": look.symbol, "size": 6}, hover, showlegend=True)
+            drawn.update(mode="lines+markers", line={"color": look.color, "width": 2}, name=theme.escape(name))
+            fig.add_trace(drawn, **place)
+    name_once(fig)
+    return fig.update_yaxes(range=[-0.02, 1.02])
 
 
 def plot_layer_sweep(
@@ -143,9 +122,7 @@ def plot_layer_sweep(
     fig = theme.figure(
         f"{theme.escape(behavior)}: {title}",
         f"mean over {theme.counts(rows['n'])} test items, {theme.interval(rows)}",
-        height=430,
-        margin={"b": 105},
-        legend=theme.LEGEND_BELOW,
+        **theme.room(430, legend=105),
         showlegend=True,
     )
     groups = [(_look(m), theme.dose(m), rows[rows["multiplier"] == m]) for m in sorted(rows["multiplier"].unique())]
@@ -161,18 +138,13 @@ def plot_layer_sweep(
         known = known.drop_duplicates(["layer", "multiplier"]).sort_values("layer")
         for multiplier in sorted(known["multiplier"].unique()):
             own, look = known[known["multiplier"] == multiplier], _look(multiplier)
-            fig.add_scatter(
-                x=own["layer"],
-                y=own["value"],
-                mode="markers",
-                marker={**_PAPER, "color": look.color, "symbol": f"{look.symbol}-open", "size": 8},
-                showlegend=False,
-                hovertemplate=f"paper, {theme.dose(multiplier)}: %{{y:.3f}}<extra></extra>",
-            )
+            marker = {**_PAPER, "color": look.color, "symbol": f"{look.symbol}-open", "size": 8}
+            hover = [f"paper, {theme.dose(multiplier)}: {value:.3f}" for value in own["value"]]
+            fig.add_trace(dots(own["layer"], own["value"], marker, hover))
         if len(known):
             fig.add_trace(key("open: paper", {**_PAPER, "symbol": "circle-open"}))
-    ticks = sorted(rows["layer"].unique())
-    fig.update_xaxes(title_text=theme.LAYER, tickvals=ticks if len(ticks) < 12 else None)
+    layers = sorted(rows["layer"].unique())
+    fig.update_xaxes(title_text=theme.LAYER, tickvals=layers if len(layers) < 12 else None)
     fig.update_yaxes(title_text=_SCORE, range=[-0.02, 1.02])
     return fig
 

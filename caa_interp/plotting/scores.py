@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.evaluation.summary import by_series, summarize
+from caa_interp.evaluation.summary import by_series, scale_of, summarize
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import line, name_multipliers, side_by_side
 
@@ -40,7 +40,8 @@ def plot_scores(table: pd.DataFrame) -> go.Figure:
         fig.add_trace(line(rows, "multiplier", "score", looks[name], name, shift=shifts[name]))
     fig.update_layout(showlegend=len(looks) > 1)
     name_multipliers(fig, multipliers)
-    fig.update_yaxes(title_text="judge's score (0 to 10)", range=[-0.3, 10.3], dtick=2)
+    most = scale_of(summary)
+    fig.update_yaxes(title_text=f"judge's score (0 to {most})", range=[-0.03 * most, 1.03 * most], dtick=most / 5)
     return fig
 
 
@@ -52,9 +53,10 @@ def _label(column: str, value: object) -> str:
 
 def _subtitle(summary: pd.DataFrame, fixed: str, n_series: int) -> str:
     parts = [f"mean over n = {theme.counts(summary['n'])} prompts, {theme.interval(summary)}"]
-    unread = int(summary["n_unparseable"].sum())
-    if unread:
-        parts.append(f"{unread} replies without a score left out")
+    left_out = {"n_unparseable": "replies without a score", "n_incoherent": "incoherent answers"}
+    for name, what in left_out.items():
+        if name in summary and (n := int(summary[name].sum())):
+            parts.append(f"{n} {what} left out")
     if n_series > 1:
         parts.append("lines set side by side")
     return f"{theme.escape(fixed)}<br>{'; '.join(parts)}" if fixed else "; ".join(parts)

@@ -7,23 +7,11 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import panels, shape
+from caa_interp.plotting.grid import dots, panels, shape
 
 _SOURCE = "caa_interp.analysis.separation"
-_COLUMNS = (
-    "vector",
-    "layer",
-    "pair",
-    "side",
-    "projection",
-    "d_prime",
-    "d_prime_low",
-    "d_prime_high",
-    "auc",
-    "auc_low",
-    "auc_high",
-    "n",
-)
+_STATISTICS = ("d_prime", "d_prime_low", "d_prime_high", "auc", "auc_low", "auc_high", "n")
+_COLUMNS = ("vector", "layer", "pair", "side", "projection", *_STATISTICS)
 # Color and hatching; in gray the two sides still differ.
 _SIDES = {"positive": (theme.POSITIVE, ""), "negative": (theme.NEGATIVE, "/")}
 _COLUMNS_MOST, _BINS = 3, 24
@@ -48,15 +36,13 @@ def plot_separation(table: pd.DataFrame, *, title: str | None = None) -> go.Figu
     theme.check_table(table, _COLUMNS, _SOURCE)
     theme.check_once(table, ("layer", "pair", "side"), _SOURCE)
     layers = sorted(table["layer"].unique())
-    n_rows, n_columns = shape(len(layers), _COLUMNS_MOST)
+    n_rows = shape(len(layers), _COLUMNS_MOST)[0]
     fig = theme.figure(
         theme.escape(title or f"Answers along the vector of {table['vector'].iloc[0]}"),
         f"n = {theme.counts(table['n'])} pairs; d' and AUC with {theme.interval(table)}",
-        height=200 + (270 if n_rows == 1 else 235 * n_rows),
+        **theme.room(200 + (270 if n_rows == 1 else 235 * n_rows), t=118, legend=112),
         barmode="overlay",
         bargap=0,
-        margin={"t": 118, "b": 112},
-        legend=theme.LEGEND_BELOW,
     )
     firsts = table.drop_duplicates("layer").set_index("layer").loc[layers]
     notes = (
@@ -69,8 +55,8 @@ def plot_separation(table: pd.DataFrame, *, title: str | None = None) -> go.Figu
         most=_COLUMNS_MOST,
         x_title="projection on the vector<br>(units of the residual stream)",
         y_title="answers",
-        horizontal_spacing=0.08 if n_columns > 1 else 0,
-        vertical_spacing=0.32 / n_rows if n_rows > 1 else 0,
+        horizontal_spacing=0.08,
+        vertical_spacing=0.32 / n_rows,
     )
     for layer, place in zip(layers, places, strict=True):
         rows = table[table["layer"] == layer]
@@ -79,33 +65,16 @@ def plot_separation(table: pd.DataFrame, *, title: str | None = None) -> go.Figu
         step = max(int(counts.max()) for counts in counted.values()) / 16
         for number, (side, (color, pattern)) in enumerate(_SIDES.items()):
             own = rows[rows["side"] == side]
-            fig.add_bar(
-                x=(edges[1:] + edges[:-1]) / 2,
-                y=counted[side],
-                width=np.diff(edges),
-                marker={
-                    "color": theme.faded(color, 0.35),
-                    "line": {"color": color, "width": 1},
-                    "pattern": {"shape": pattern, "fgcolor": color, "solidity": 0.2},
-                },
-                name=f"{side} answers",
-                legendgroup=side,
-                showlegend=place is places[0],
-                hovertemplate=f"%{{y}} {side} answers around %{{x}}<extra></extra>",
-                **place,
-            )
-            fig.add_scatter(
-                x=own["projection"],
-                y=[-(number + 1) * step] * len(own),
-                mode="markers",
-                marker={"symbol": "line-ns", "size": 6, "line": {"color": color, "width": 1}},
-                customdata=_hover(own),
-                legendgroup=side,
-                showlegend=False,
-                hovertemplate="%{customdata}<extra></extra>",
-                **place,
-            )
-        fig.add_vline(0, line={"color": theme.NEUTRAL, "width": 1, "dash": "dot"}, **place)
+            hatched = {"shape": pattern, "fgcolor": color, "solidity": 0.2}
+            look = {"color": theme.faded(color, 0.35), "line": {"color": color, "width": 1}, "pattern": hatched}
+            entry = {"name": f"{side} answers", "legendgroup": side, "showlegend": place is places[0]}
+            hover = f"%{{y}} {side} answers around %{{x}}<extra></extra>"
+            bins = {"x": (edges[1:] + edges[:-1]) / 2, "y": counted[side], "width": np.diff(edges)}
+            fig.add_bar(**bins, marker=look, hovertemplate=hover, **entry, **place)
+            tick = {"symbol": "line-ns", "size": 6, "line": {"color": color, "width": 1}}
+            heights = [-(number + 1) * step] * len(own)
+            fig.add_trace(dots(own["projection"], heights, tick, _hover(own), legendgroup=side), **place)
+        fig.add_vline(0, line=theme.CHANCE, **place)
     return fig.update_yaxes(nticks=5)
 
 

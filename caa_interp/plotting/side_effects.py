@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import product
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.evaluation.response import steerability
-from caa_interp.evaluation.summary import quantity
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import missing, signed_map
 
@@ -33,25 +32,19 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
     effects = table if "slope_low" in table else steerability(table)
     rows, columns = (list(dict.fromkeys(effects[name])) for name in ("vector", "behavior"))
     columns = [name for name in rows if name in columns] + [name for name in columns if name not in rows]
-    wide, low, high = (
-        effects.pivot(index="vector", columns="behavior", values=name).reindex(index=rows, columns=columns)
-        for name in ("slope", "slope_low", "slope_high")
-    )
-    digits = _digits(float(wide.abs().max().max()))
-    limit = float(wide.abs().max().max()) or 1.0
-    text = wide.astype(object)
-    for row, column in product(rows, columns):
-        slope = wide.loc[row, column]
-        if pd.isna(slope):
-            continue
+    limit = float(effects["slope"].abs().max()) or 1.0
+    digits = _digits(limit)
+    texts = []
+    for slope, clear in zip(effects["slope"], theme.excludes_zero(effects, "slope"), strict=True):
         shown = theme.with_minus(f"{slope:+z.{digits}f}")
         shown = shown if len(columns) <= _ROOMY else shown.replace("0.", ".", 1)
-        excluded = low.loc[row, column] > 0 or high.loc[row, column] < 0
-        text.loc[row, column] = theme.on_map(shown if excluded else f"({shown})", slope / limit)
-    known = effects.assign(text=theme.intervals(effects, "slope"))
-    known = known.assign(text=known["text"] + ", n = " + known["n"].astype(str))
-    known = known.pivot(index="vector", columns="behavior", values="text").reindex(index=rows, columns=columns)
-    name, unit = quantity(effects, "logit_difference")
+        texts.append("" if pd.isna(slope) else theme.on_map(shown if clear else f"({shown})", slope / limit))
+    hover = [f"{text}, n = {n}" for text, n in zip(theme.intervals(effects, "slope"), effects["n"], strict=True)]
+    drawn = effects.assign(text=texts, known=hover)
+    wide, text, known = (
+        drawn.pivot(index="vector", columns="behavior", values=name).reindex(index=rows, columns=columns)
+        for name in ("slope", "text", "known")
+    )
     layers = effects.groupby("vector", sort=False)["layer"].first()
     at = f"layer {layers.iloc[0]}; " if layers.nunique() == 1 else ""
     named = wide.rename(index=lambda row: row if at else f"{row} (layer {layers[row]})")
@@ -60,24 +53,16 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
         theme.escape(title),
         f"{at}n = {theme.counts(effects['n'])} pairs per column; {theme.interval(effects)}; "
         f"in parentheses: it does not exclude zero{lacking}",
-        height=max(440, 190 + 46 * len(rows)),  # the least that the title of the color bar needs
+        **theme.room(
+            max(440, 190 + 46 * len(rows)), l=20, r=20, t=90, b=20
+        ),  # the least that the title of the color bar needs
         width=min(800, max(560, 330 + 86 * len(columns))),  # what is printed at two columns
-        margin={"l": 20, "r": 20, "t": 90, "b": 20},
     )
-    fig.add_trace(
-        signed_map(
-            named,
-            theme.with_unit(f"slope of the {name}", f"{unit} per multiplier"),
-            text=text.fillna("").to_numpy(),
-            customdata=known.to_numpy(),
-            texttemplate="%{text}",
-            textfont={"size": 13 if len(columns) <= _ROOMY else theme.SMALLEST},
-            xgap=2,
-            ygap=2,
-            hovertemplate="steer %{y}, measure %{x}: %{customdata}<extra></extra>",
-        )
-    )
-    fig.add_trace(crosses)
+    font = {"size": 13 if len(columns) <= _ROOMY else theme.SMALLEST}
+    written: dict[str, Any] = {"text": text.fillna("").to_numpy(), "texttemplate": "%{text}", "textfont": font}
+    written |= {"customdata": known.to_numpy(), "xgap": 2, "ygap": 2}
+    written["hovertemplate"] = "steer %{y}, measure %{x}: %{customdata}<extra></extra>"
+    fig.add_traces([signed_map(named, theme.slope_title(effects), **written), crosses])
     ticks = ((list(map(theme.escape, names)), list(names)) for names in (named.columns, named.index))
     across, down = ({"tickvals": one, "ticktext": list(map(theme.label, names))} for one, names in ticks)
     fig.update_xaxes(title_text="measured behavior", tickangle=-35, showgrid=False, **across)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import signed_map
+from caa_interp.plotting.grid import dots, mark_zero, signed_map
 
 _COLUMNS = ("first", "first_layer", "second", "second_layer", "cosine", "chance")
 # Up to this many rows a cell has room for its number.
@@ -77,22 +78,15 @@ def _line(table: pd.DataFrame) -> go.Figure:
         f"gray band: 95 % of pairs of random directions (±{chance:.3f})",
         height=440,
     )
+    known = theme.numbers(rows["cosine"], ".3f")
     fig.add_hrect(y0=-chance, y1=chance, fillcolor=theme.faded(theme.NEUTRAL, 0.3), line_width=0, layer="below")
-    fig.add_scatter(
-        x=rows["first_layer"],
-        y=rows["cosine"],
-        mode="lines+markers",
-        line={"color": theme.PALETTE[0], "width": 2.5},
-        marker={"size": 7},
-        customdata=theme.numbers(rows["cosine"], ".3f"),
-        hovertemplate="layer %{x}: %{customdata}<extra></extra>",
-    )
+    hover = [f"layer {layer}: {text}" for layer, text in zip(rows["first_layer"], known, strict=True)]
+    look = {"mode": "lines+markers", "line": {"color": theme.PALETTE[0], "width": 2.5}}
+    fig.add_trace(dots(rows["first_layer"], rows["cosine"], {"size": 7}, hover, **look))
     lowest = min(-chance, float(rows["cosine"].dropna().min()) if rows["cosine"].notna().any() else 0.0)
     fig.update_xaxes(title_text=theme.LAYER)
-    fig.update_yaxes(
-        title_text="cosine similarity", range=[lowest - 0.05, 1.05], zeroline=True, zerolinecolor=theme.NEUTRAL
-    )
-    return fig
+    mark_zero(fig)
+    return fig.update_yaxes(title_text="cosine similarity", range=[lowest - 0.05, 1.05])
 
 
 def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_layers: bool, start: int) -> go.Figure:
@@ -106,21 +100,14 @@ def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_l
     headed = [theme.figure(titles[label], within[label]) for label in groups]
     fig = headed[start]
     title = {"text": "cosine<br>similarity", "side": "top", "font": {"size": 13}}
+    shown: dict[str, Any] = {"limit": 1, "colorbar": {"title": title, "tickvals": [-1, -0.5, 0, 0.5, 1]}}
+    font = {"size": 13 if n_cells <= _ROOMY else theme.SMALLEST}
+    shown |= {"texttemplate": "%{text}" if numbered else None, "textfont": font}
+    shown["hovertemplate"] = "%{y} and %{x}: %{customdata}<extra></extra>"
     for number, (label, matrix) in enumerate(wide.items()):
-        drawn = signed_map(
-            matrix,
-            "",
-            zmin=-1,
-            zmax=1,
-            colorbar={"title": title, "tickvals": [-1, -0.5, 0, 0.5, 1]},
-            text=[[_number(value, chance[label], n_cells > _ROOMY) for value in row] for row in matrix.to_numpy()],
-            texttemplate="%{text}" if numbered else None,
-            textfont={"size": 13 if n_cells <= _ROOMY else theme.SMALLEST},
-            customdata=[theme.numbers(row, ".3f") for row in matrix.to_numpy()],
-            hovertemplate="%{y} and %{x}: %{customdata}<extra></extra>",
-            visible=number == start,
-        )
-        fig.add_trace(drawn)
+        text = [[_number(value, chance[label], n_cells > _ROOMY) for value in row] for row in matrix.to_numpy()]
+        known = [theme.numbers(row, ".3f") for row in matrix.to_numpy()]
+        fig.add_trace(signed_map(matrix, "", text=text, customdata=known, visible=number == start, **shown))
     axes: dict[str, object] = {"type": "category", "showgrid": False}
     if of_layers:
         left, below = 70, 62

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import quantity
 from caa_interp.evaluation.verdicts import verdicts
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import marks, panels
+from caa_interp.plotting.grid import dots, marks, panels
 
 _SOURCE = "caa_interp.steerability"
 _CONTROLS = {
@@ -40,15 +39,10 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
         opposite direction, and their number.
     """
     theme.check_table(table, _COLUMNS, _SOURCE)
+    theme.check_steered(table)
     is_control = table["kind"] != "vector"
-    if is_control.all():
-        raise InputError("table: it holds controls alone; sweep over a steering vector beside them.")
     about = "behavior" if "behavior" in table else "vector"
-    rows = table.assign(
-        panel=table.get("pairs", ""),
-        row=table[about],
-        of=table.get("behavior", pd.Series("", table.index)),
-    )
+    rows = table.assign(panel=table.get("pairs", ""), row=table[about], of=table.get("behavior", ""))
     theme.check_once(rows[~is_control], ("panel", "row", "vector"), _SOURCE)
     drawn = rows[~is_control].sort_values("slope")
     titles = list(dict.fromkeys(rows["panel"]))
@@ -57,7 +51,7 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
     place_of = {name: place for place, name in enumerate(order)}
     kinds = [_CONTROLS.get(kind, kind) for kind in dict.fromkeys(rows.loc[is_control, "kind"])]
     ticks_of = f"; gray ticks: {', '.join(kinds)}" if kinds else ""
-    name, unit = quantity(table, "logit_difference")
+    unit = quantity(table, "logit_difference")[1]
     fig = theme.figure(
         theme.escape(title),
         f"points: mean slope over held-out pairs, {theme.interval(drawn)}{theme.escape(ticks_of)}",
@@ -65,46 +59,25 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
         width=800 if len(titles) > 1 else None,
         showlegend=False,
     )
-    places = panels(
-        fig,
-        [theme.escape(one) for one in titles],
-        shared_yaxes=True,
-        horizontal_spacing=0.62 / len(titles) if len(titles) > 1 else 0,
-    )
+    apart = 0.62 / len(titles)
+    places = panels(fig, list(map(theme.escape, titles)), shared_yaxes=True, horizontal_spacing=apart)
     for panel, place in zip(titles, places, strict=True):
         of_panel = rows[rows["panel"] == panel]
         own = verdicts(of_panel)
         controls = of_panel.loc[of_panel["kind"] != "vector", ["of", "vector", "slope"]]
-        ticks = own[["of", "row"]].merge(controls, on="of")
-        fig.add_scatter(
-            x=ticks["slope"],
-            y=ticks["row"].map(place_of),
-            customdata=list(zip(ticks["vector"].map(theme.escape), theme.numbers(ticks["slope"]), strict=True)),
-            mode="markers",
-            marker={"symbol": "line-ns", "size": 15, "line": {"color": theme.faded(theme.NEUTRAL, 0.55), "width": 1.5}},
-            hovertemplate=f"%{{customdata[0]}}: %{{customdata[1]}} {unit} per multiplier<extra></extra>",
-            **place,
-        )
+        beside = own[["of", "row"]].merge(controls, on="of")
+        tick = {"symbol": "line-ns", "size": 15, "line": {"color": theme.faded(theme.NEUTRAL, 0.55), "width": 1.5}}
+        known = zip(beside["vector"].map(theme.escape), theme.numbers(beside["slope"]), strict=True)
+        hover = [f"{vector}: {slope} {unit} per multiplier" for vector, slope in known]
+        fig.add_trace(dots(beside["slope"], beside["row"].map(place_of), tick, hover), **place)
         heights = own["row"].map(place_of)
         fig.add_trace(marks(own, "slope", heights, "row", marker={"size": 10, "color": theme.POSITIVE}), **place)
         for height, verdict, share, n in zip(heights, own["verdict"], own["share_against"], own["n"], strict=True):
-            fig.add_annotation(
-                x=1.02,
-                y=height,
-                xref="x domain",
-                text=f"{verdict}<br>{theme.small(f'{100 * share:.0f} % opposite, n = {n}')}",
-                showarrow=False,
-                xanchor="left",
-                align="left",
-                font={"size": 12},
-                **place,
-            )
-        fig.add_vline(0, line={"color": theme.NEUTRAL, "width": 1}, **place)
-        about_axis = theme.with_unit(f"slope of the {name}", f"{unit} per multiplier")
-        fig.update_xaxes(title_text=about_axis, title_font_size=13, nticks=5, **place)
-    fig.update_yaxes(
-        tickvals=list(place_of.values()),
-        ticktext=[theme.label(name) for name in order],
-        range=[-0.6, len(order) - 0.4],
-    )
+            told = f"{verdict}<br>{theme.small(f'{100 * share:.0f} % opposite, n = {n}')}"
+            beside_row = {"x": 1.02, "xref": "x domain", "xanchor": "left", "align": "left", "y": height}
+            fig.add_annotation(text=told, showarrow=False, font={"size": 12}, **beside_row, **place)
+        fig.add_vline(0, line=theme.NOTHING, **place)
+        fig.update_xaxes(title_text=theme.slope_title(table), title_font_size=13, nticks=5, **place)
+    named = {"tickvals": list(place_of.values()), "ticktext": list(map(theme.label, order))}
+    fig.update_yaxes(range=[-0.6, len(order) - 0.4], **named)
     return fig.update_layout(margin={"r": 140})

@@ -62,8 +62,8 @@ def plot_sweep(
     certain, dots = pd.DataFrame(False, shown.index, shown.columns), ""
     column = shown_column(rows, measure)
     if column != measure:
-        excluded = (rows[f"{column}_low"] > 0) | (rows[f"{column}_high"] < 0)
-        certain = rows.assign(certain=excluded).pivot(index="layer", columns="multiplier", values="certain")
+        certain = rows.assign(certain=theme.excludes_zero(rows, column))
+        certain = certain.pivot(index="layer", columns="multiplier", values="certain")
         certain = certain.eq(True).rename(index=str)
         dots = f"; dots: {theme.interval(rows)} excludes 0" if certain.any(axis=None) else ""
     crosses, lacking = missing(shown)
@@ -77,17 +77,10 @@ def plot_sweep(
     )
     known = rows.assign(text=theme.intervals(rows, column)).pivot(index="layer", columns="multiplier", values="text")
     what = "change from unsteered" if relative else "from indifference"
-    fig.add_trace(
-        signed_map(
-            shown,
-            f"{what}<br>{unit}",
-            limit=limit or largest,
-            x=list(shown.columns),
-            customdata=known.to_numpy(),
-            hovertemplate="layer %{y}, multiplier %{x}: %{customdata}<extra></extra>",
-        )
-    )
-    fig.add_traces([cell_marks(certain), crosses])
+    hover = "layer %{y}, multiplier %{x}: %{customdata}<extra></extra>"
+    told = {"x": list(shown.columns), "customdata": known.to_numpy(), "hovertemplate": hover}
+    drawn = signed_map(shown, f"{what}<br>{unit}", limit=limit or largest, **told)
+    fig.add_traces([drawn, cell_marks(certain), crosses])
     name_multipliers(fig, list(map(float, shown.columns)))
     fig.update_xaxes(showgrid=False)
     fig.update_yaxes(title_text=theme.LAYER, type="category", tickvals=thinned(list(shown.index)), showgrid=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape as escape_html
 from textwrap import wrap
 from typing import Any, Literal, NamedTuple
@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError, check_choice as check_choice, check_table as check_table
-from caa_interp.evaluation.summary import interval_texts
+from caa_interp.evaluation.summary import interval_texts, quantity
 from caa_interp.statistics import number_text
 
 Measure = Literal["logit_difference", "p_positive"]
@@ -33,17 +33,13 @@ class Style(NamedTuple):
 
 
 # The same behavior looks the same in every figure.
-BEHAVIOR_STYLES = dict(
-    zip(
-        (
-            *("sycophancy", "refusal", "corrigible-neutral-HHH", "hallucination", "optimism"),
-            *("coordinate-other-ais", "survival-instinct", "myopic-reward"),
-        ),
-        map(Style, PALETTE, SYMBOLS, DASHES),
-        strict=True,
-    )
-)
+_STYLES = list(map(Style, PALETTE, SYMBOLS, DASHES))
+_BEHAVIORS = ("sycophancy", "refusal", "corrigible-neutral-HHH", "hallucination", "optimism", "coordinate-other-ais")
+BEHAVIOR_STYLES = dict(zip((*_BEHAVIORS, "survival-instinct", "myopic-reward"), _STYLES, strict=True))
 POSITIVE, NEGATIVE, NEUTRAL = "#0072B2", "#D55E00", "#6B7280"
+# Lines of no effect, and of a value that is expected by chance.
+NOTHING = {"color": NEUTRAL, "width": 1}
+CHANCE = {**NOTHING, "dash": "dot"}
 # Blue for positive, orange for negative, light in the middle; used only with a range centered on zero. Blue is the
 # darker one, so that a print in gray tells the ends apart.
 DIVERGING = [[0.0, "#C65A11"], [0.25, "#F2B183"], [0.5, "#F7F7F5"], [0.75, "#6AA9D6"], [1.0, "#003E6B"]]
@@ -110,16 +106,25 @@ def figure(title: str, subtitle: str = "", **layout: object) -> go.Figure:
     return go.Figure(layout=go.Layout(template=TEMPLATE, title={"text": text}, **layout))
 
 
+def room(height: float, *, legend: float = 0, **margin: float) -> dict[str, Any]:
+    """Layout of a figure so many pixels high, with the margins ``l``, ``r``, ``t`` and ``b`` that are given.
+
+    ``legend`` is the margin below for a legend that stands there; 0: there is none.
+    """
+    if not legend:
+        return {"height": height, "margin": margin}
+    return {"height": height, "margin": {**margin, "b": legend}, "legend": LEGEND_BELOW}
+
+
 def styles(names: Iterable[str]) -> dict[str, Style]:
     """A style for every name: a behavior's own, else the next free one; up to 64 names differ in color or symbol."""
     names = list(dict.fromkeys(names))
     taken = {BEHAVIOR_STYLES.get(name) for name in names}
-    every = list(map(Style, PALETTE, SYMBOLS, DASHES))
-    free = [index for index, style in enumerate(every) if style not in taken] or list(range(len(every)))
+    free = [index for index, style in enumerate(_STYLES) if style not in taken] or list(range(len(_STYLES)))
     chosen = {name: BEHAVIOR_STYLES[name] for name in names if name in BEHAVIOR_STYLES}
     for number, name in enumerate(name for name in names if name not in BEHAVIOR_STYLES):
         turn, place = divmod(number, len(free))
-        shifted = (free[place] + turn) % len(every)
+        shifted = (free[place] + turn) % len(_STYLES)
         chosen[name] = Style(PALETTE[free[place]], SYMBOLS[shifted], DASHES[shifted])
     return {name: chosen[name] for name in names}
 
@@ -128,6 +133,11 @@ def faded(color: str, opacity: float) -> str:
     """A ``#rrggbb`` color with an opacity between 0 and 1."""
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity})"
+
+
+def ticks(places: Iterable[Any], names: Iterable[object]) -> dict[str, object]:
+    """Ticks of an axis with a name at each place."""
+    return {"tickvals": list(places), "ticktext": list(map(escape, names))}
 
 
 def error_bars(rows: pd.DataFrame, name: str) -> dict[str, object]:
@@ -139,6 +149,11 @@ def error_bars(rows: pd.DataFrame, name: str) -> dict[str, object]:
         "arrayminus": rows[name] - rows[f"{name}_low"],
         "thickness": 1.5,
     }
+
+
+def excludes_zero(rows: pd.DataFrame, name: str) -> pd.Series[bool]:
+    """Whether each row's interval excludes zero; false where there is none."""
+    return (rows[f"{name}_low"] > 0) | (rows[f"{name}_high"] < 0)
 
 
 def intervals(rows: pd.DataFrame, name: str, form: str = "+.3f") -> list[str]:
@@ -171,6 +186,30 @@ def counts(numbers: Iterable[float]) -> str:
     return str(ordered[0]) if len(ordered) == 1 else f"{ordered[0]} to {ordered[-1]}"
 
 
+def tables_by_name(
+    table: pd.DataFrame | Mapping[str, pd.DataFrame], columns: Iterable[str], source: str
+) -> dict[str, pd.DataFrame]:
+    """Checked tables by name; a single one has an empty name."""
+    tables = dict(table) if isinstance(table, Mapping) else {"": table}
+    if not tables:
+        raise InputError(f"table: the mapping is empty; give at least one result of {source}.")
+    for one in tables.values():
+        check_table(one, columns, source)
+    return tables
+
+
+def check_steered(table: pd.DataFrame, verb: str = "sweep over") -> None:
+    """Raise :class:`InputError` if a table holds controls alone."""
+    if (table["kind"] != "vector").all():
+        raise InputError(f"table: it holds controls alone; {verb} a steering vector beside them.")
+
+
+def check_chosen(chosen: Mapping[str, int], names: Sequence[str]) -> None:
+    """Raise :class:`InputError` if there is no layer for one of the names."""
+    if lacking := [name for name in names if name not in chosen]:
+        raise InputError(f"chosen: there is no layer for {lacking[0]!r}. Give one for each of {names}.")
+
+
 def vector_and_controls(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of the one vector of a table, and those of its controls; raise :class:`InputError` if it holds several."""
     own, others = table[table["kind"] == "vector"], table[table["kind"] != "vector"]
@@ -199,6 +238,12 @@ def dose(multiplier: float) -> str:
 def small(text: str) -> str:
     """Markup of text in the smallest letters that can be read in print."""
     return f"<span style='font-size:{SMALLEST}px'>{text}</span>"
+
+
+def slope_title(table: pd.DataFrame) -> str:
+    """Title of an axis of slopes over the multiplier."""
+    name, unit = quantity(table, "logit_difference")
+    return with_unit(f"slope of the {name}", f"{unit} per multiplier")
 
 
 def with_unit(name: str, unit: str) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import panels, shape
+from caa_interp.plotting.grid import dots, panels, shape
 
 LONGEST = 10  # letters of a token that a cell shows
 _WIDEST, _BETWEEN = 820, 64  # pixels: of a figure at two columns, where more panels flow on; between two rows
@@ -39,8 +39,7 @@ def token_grids(
         subtitle,
         coloraxis=coloraxis,
         width=max(760, most * len(labels) * cell + 200),
-        height=max(360, 170 + n_rows * 23 * len(layers) + (n_rows - 1) * _BETWEEN),
-        margin={"t": 104, "b": 66},
+        **theme.room(max(360, 170 + n_rows * 23 * len(layers) + (n_rows - 1) * _BETWEEN), t=104, b=66),
     )
     between = _BETWEEN / (n_rows * 23 * len(layers) + (n_rows - 1) * _BETWEEN) if n_rows > 1 else 0
     places = panels(
@@ -51,31 +50,13 @@ def token_grids(
             rows.pivot(index="layer", columns=name, values=column).reindex(index=layers, columns=list(labels))
             for column in ("value", "shown", "hover")
         )
-        fig.add_heatmap(
-            z=z.to_numpy(),
-            x=list(labels.values()),
-            y=[str(layer) for layer in layers],
-            customdata=customdata.fillna(""),
-            coloraxis="coloraxis",
-            hovertemplate=hover,
-            xgap=1,
-            ygap=1,
-            **place,
-        )
-        fig.add_scatter(
-            x=list(labels.values()) * len(layers),
-            y=[str(layer) for layer in layers for _ in labels],
-            text=shown.fillna("").to_numpy().ravel(),
-            mode="text",
-            textfont={
-                "family": theme.MONOSPACE,
-                "size": 11,
-                "color": theme.letter_colors(z.to_numpy().ravel() / coloraxis["cmax"]),
-            },
-            hoverinfo="skip",
-            showlegend=False,
-            **place,
-        )
+        across_and_down = {"x": list(labels.values()), "y": list(map(str, layers)), "xgap": 1, "ygap": 1}
+        said = {"customdata": customdata.fillna(""), "hovertemplate": hover}
+        fig.add_heatmap(z=z.to_numpy(), coloraxis="coloraxis", **across_and_down, **said, **place)
+        color = theme.letter_colors(z.to_numpy().ravel() / coloraxis["cmax"])
+        letters = {"mode": "text", "textfont": {"family": theme.MONOSPACE, "size": 11, "color": color}}
+        x, y = list(labels.values()) * len(layers), [str(layer) for layer in layers for _ in labels]
+        fig.add_trace(dots(x, y, {}, text=shown.fillna("").to_numpy().ravel(), **letters), **place)
     fig.update_annotations(font_size=14)
     bare = {"type": "category", "ticks": "", "showline": False, "showgrid": False}
     fig.update_xaxes(range=[-0.5, len(labels) - 0.5], **bare)

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import key
+from caa_interp.plotting.grid import key, signed_map
 
 Measure = Literal["cosine", "projection"]
 _MUTED, _MUTED_TEXT = "#E4E7EB", "#67717D"
@@ -77,27 +77,22 @@ def _text(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.
         (ordinary, boxes, theme.letter_colors(ordinary[measure].to_numpy() / limit)),
         (rows[muted], _MUTED, _MUTED_TEXT),
     ):
+        place = {"x": part["width"], "base": part["begin"], "y": part["line"], "width": 0.88, "orientation": "h"}
+        font = {"family": theme.MONOSPACE, "size": 13, "color": color}
+        inside = {"textposition": "inside", "insidetextanchor": "middle", "constraintext": "none", "textangle": 0}
+        known = part[["position", "part"]].assign(
+            cosine=theme.numbers(part["cosine"]), projection=theme.numbers(part["projection"], "+.3g")
+        )
         fig.add_bar(
-            orientation="h",
-            x=part["width"],
-            base=part["begin"],
-            y=part["line"],
-            width=0.88,
+            **place,
             marker={"color": box, "line": {"color": "white", "width": 1}},
             text=part["shown"].map(theme.escape),
+            textfont=font,
+            **inside,
             hovertext=part["token"].map(theme.escape),
-            textposition="inside",
-            insidetextanchor="middle",
-            constraintext="none",
-            textangle=0,
-            textfont={"family": theme.MONOSPACE, "size": 13, "color": color},
-            customdata=part[["position", "part"]].assign(
-                cosine=theme.numbers(part["cosine"]), projection=theme.numbers(part["projection"], "+.3g")
-            ),
-            hovertemplate=(
-                "%{hovertext}<br>position %{customdata[0]}, %{customdata[1]}<br>cosine %{customdata[2]}<br>"
-                "projection %{customdata[3]}<extra></extra>"
-            ),
+            customdata=known,
+            hovertemplate="%{hovertext}<br>position %{customdata[0]}, %{customdata[1]}<br>cosine %{customdata[2]}<br>"
+            "projection %{customdata[3]}<extra></extra>",
             showlegend=False,
         )
     scale = theme.color_axis(theme.DIVERGING, -limit, limit, _UNITS[measure])
@@ -111,16 +106,8 @@ def _text(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.
         margin={"l": 78, "r": 165, "b": 24, "t": 76},
     )
     fig.update_xaxes(visible=False, range=[0, _LINE])
-    fig.update_yaxes(
-        range=[n_lines - 0.4, -0.6],
-        tickvals=starts.tolist(),
-        ticktext=starts.index.tolist(),
-        showgrid=False,
-        showline=False,
-        ticks="",
-        ticklabelstandoff=5,
-    )
-    return fig
+    bare = {"showgrid": False, "showline": False, "ticks": "", "ticklabelstandoff": 5}
+    return fig.update_yaxes(range=[n_lines - 0.4, -0.6], **theme.ticks(starts, starts.index), **bare)
 
 
 def _map(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.Figure:
@@ -130,33 +117,15 @@ def _map(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.F
         f"<span style='color:{_MUTED_TEXT}'>{theme.escape(token)}</span>" if special else theme.escape(token)
         for token, special in zip(tokens["token"], tokens["special"], strict=True)
     ]
-    fig.add_heatmap(
-        z=wide.to_numpy(),
-        x=wide.columns,
-        y=[str(layer) for layer in wide.index],
-        customdata=[
-            [
-                f"{theme.escape(token)}<br>position {position}, layer {layer}: {value}"
-                for token, position, value in cells
-            ]
-            for layer, values in zip(wide.index, wide.to_numpy(), strict=True)
-            for cells in [zip(tokens["token"], wide.columns, theme.numbers(values, "+.3g"), strict=True)]
-        ],
-        hovertemplate="%{customdata}<extra></extra>",
-        zmin=-limit,
-        zmax=limit,
-        colorscale=theme.DIVERGING,
-        colorbar=theme.scale_bar(_UNITS[measure]),
-    )
+    known = rows["token"].map(theme.escape) + "<br>position " + rows["position"].astype(str)
+    known += ", layer " + rows["layer"].astype(str) + ": " + theme.numbers(rows[measure], "+.3g")
+    hover = rows.assign(known=known).pivot(index="layer", columns="position", values="known")
+    drawn = signed_map(wide, "", limit=limit, x=wide.columns, colorbar=theme.scale_bar(_UNITS[measure]))
+    fig.add_trace(drawn.update(customdata=hover.to_numpy(), hovertemplate="%{customdata}<extra></extra>"))
     step = -(-len(labels) // _TICKS)
-    fig.update_xaxes(
-        title_text="token",
-        tickvals=wide.columns[::step],
-        ticktext=labels[::step],
-        tickangle=-90,
-        tickfont={"family": theme.MONOSPACE, "size": 11},
-        showgrid=False,
-    )
+    named = {"tickvals": wide.columns[::step], "ticktext": labels[::step], "tickangle": -90}
+    font = {"family": theme.MONOSPACE, "size": 11}
+    fig.update_xaxes(title_text="token", tickfont=font, showgrid=False, **named)
     fig.update_yaxes(title_text=theme.LAYER, type="category", showgrid=False)
     fig.update_layout(
         width=min(800, max(620, 260 + 15 * len(labels))),

@@ -48,29 +48,22 @@ def _map(rows: pd.DataFrame, title: str, axis_title: str) -> go.Figure:
     """Source layers by the layers that they are applied at."""
     wide = rows.pivot(index="source_layer", columns="layer", values="slope")
     rows = rows.assign(
-        certain=(rows["slope_low"] > 0) | (rows["slope_high"] < 0),
+        certain=theme.excludes_zero(rows, "slope"),
         known=[f"{text}, n = {n}" for text, n in zip(theme.intervals(rows, "slope"), rows["n"], strict=True)],
     )
     certain, known = (rows.pivot(index="source_layer", columns="layer", values=one) for one in ("certain", "known"))
-    crosses, lacking = missing(wide.rename(index=str, columns=str))
+    shown = wide.rename(index=str, columns=str)
+    crosses, lacking = missing(shown)
     cell = max(14, min(48, 460 // max(wide.shape)))
     fig = theme.figure(
         title,
         f"mean over {theme.counts(rows['n'])} pairs, {theme.interval(rows)}; dot: it excludes 0; frame: its own "
         f"layer{lacking}",
         width=70 + max(340, cell * wide.shape[1]) + 150,
-        height=78 + max(240, cell * wide.shape[0]) + 62,
-        margin={"r": 150},
+        **theme.room(78 + max(240, cell * wide.shape[0]) + 62, r=150),
     )
-    shown = wide.rename(index=str, columns=str)
-    fig.add_trace(
-        signed_map(
-            shown,
-            axis_title,
-            customdata=known.to_numpy(),
-            hovertemplate="vector of layer %{y} at layer %{x}: %{customdata}<extra></extra>",
-        )
-    )
+    hover = "vector of layer %{y} at layer %{x}: %{customdata}<extra></extra>"
+    fig.add_trace(signed_map(shown, axis_title, customdata=known.to_numpy(), hovertemplate=hover))
     fig.add_traces([cell_marks(certain.eq(True).rename(index=str, columns=str)), crosses])
     for row, source in enumerate(wide.index):
         if source in wide.columns:

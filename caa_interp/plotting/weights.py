@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import band
+from caa_interp.plotting.grid import band, dots
 
 _COLUMNS = ("vector_layer", "layer", "where", "component", "index", "query_heads", "role", "alignment", "chance")
 _GRID = 12  # columns of the grid, which 1 to 4 panels divide
@@ -63,32 +65,18 @@ def _draw_heads(
     fig: go.Figure, rows: pd.DataFrame, extremes: tuple[float, float], limits: list[float], place: dict[str, int]
 ) -> None:
     wide = rows.pivot(index="layer", columns="index", values="alignment")
+    wide = wide.reindex(range(wide.index.min(), wide.index.max() + 1))  # a layer that is missing is a blank row
     names = rows.drop_duplicates("index").set_index("index")["query_heads"]
     first = place["col"] == 1
-    fig.add_heatmap(
-        z=wide.to_numpy(),
-        x=list(names.reindex(wide.columns)),
-        y=list(wide.index),
-        zmin=extremes[0],
-        zmax=extremes[1],
-        colorscale=theme.SEQUENTIAL,
-        showscale=first,
-        colorbar={"title": {"text": "alignment |W v| / |W|", "side": "right"}, "len": 0.5, "y": 1, "yanchor": "top"},
-        hovertemplate="block %{y}, head %{x}: %{z:.3f}<extra></extra>",
-        **place,
-    )
+    cells = {"z": wide.to_numpy(), "x": list(names.reindex(wide.columns)), "y": list(wide.index)}
+    scale = {"zmin": extremes[0], "zmax": extremes[1], "colorscale": theme.SEQUENTIAL, "showscale": first}
+    bar = {"title": {"text": "alignment |W v| / |W|", "side": "right"}, "len": 0.5, "y": 1, "yanchor": "top"}
+    said = {"hoverongaps": False, "hovertemplate": "block %{y}, head %{x}: %{z:.3f}<extra></extra>"}
+    fig.add_heatmap(colorbar=bar, **cells, **scale, **said, **place)
     above = rows[rows["alignment"] > rows["chance"]]
-    fig.add_scatter(
-        x=above["query_heads"],
-        y=above["layer"],
-        mode="markers",
-        marker={"color": "white", "size": 5, "line": {"color": "black", "width": 1}},
-        hoverinfo="skip",
-        name="head above chance (95 %)",
-        legendgroup="head",
-        showlegend=first,
-        **place,
-    )
+    mark = {"color": "white", "size": 5, "line": {"color": "black", "width": 1}}
+    entry: dict[str, Any] = {"name": "head above chance (95 %)", "legendgroup": "head", "showlegend": first}
+    fig.add_trace(dots(above["query_heads"], above["layer"], mark, **entry), **place)
     fig.add_hline(y=rows["vector_layer"].iloc[0] + 0.5, line=_PLACE_OF_VECTOR, **place)
     shared = rows["query_heads"].str.contains("-").any()
     fig.update_xaxes(type="category", showgrid=False, title_text="query heads" if shared else "head", **place)
@@ -108,18 +96,11 @@ def _draw_neurons(
         (rows[acts], "circle", "writes before the vector, reads after it"),
         (rows[~acts], "circle-open", "cannot act on the vector"),
     ):
-        fig.add_scatter(
-            x=part["layer"],
-            y=part["alignment"],
-            mode="markers",
-            marker={"color": theme.PALETTE[0], "size": 5, "symbol": symbol},
-            customdata=list(zip(part["index"], theme.numbers(part["alignment"]), strict=True)),
-            hovertemplate="block %{x}, neuron %{customdata[0]}: %{customdata[1]}<extra></extra>",
-            name=name,
-            legendgroup=symbol,
-            showlegend=first,
-            **place,
-        )
+        known = list(zip(part["index"], theme.numbers(part["alignment"]), strict=True))
+        mark = {"color": theme.PALETTE[0], "size": 5, "symbol": symbol}
+        drawn = dots(part["layer"], part["alignment"], mark, known, name=name, legendgroup=symbol, showlegend=first)
+        drawn.update(hovertemplate="block %{x}, neuron %{customdata[0]}: %{customdata[1]}<extra></extra>")
+        fig.add_trace(drawn, **place)
     fig.add_vline(x=rows["vector_layer"].iloc[0] + 0.5, line=_PLACE_OF_VECTOR, **place)
     fig.update_xaxes(range=limits, title_text="block", **place)
     title, reach = "cosine of the neuron" if first else None, 1.08 * extremes[1]

@@ -35,9 +35,9 @@ _LONG = 60  # letters from which on a cell is running text
 
 @dataclass(frozen=True)
 class Row:
-    """What is shown for one row of a map: a figure, what it says, and for each column texts with their headings."""
+    """What is shown for one row of a map: traces, what they say, and for each column texts with their headings."""
 
-    figure: go.Figure
+    traces: go.Figure
     finding: str
     texts: Mapping[str, Sequence[tuple[str, str]]]
 
@@ -48,12 +48,13 @@ class Views:
 
     The map is a heatmap whose ticks, as numbers, are the names of ``rows`` and of their columns. The map's last trace
     marks the chosen cell, at first ``start``. ``menus`` names rows and columns, as ``("layer", "multiplier")``. The
-    figures of all rows share the layout of the first one shown.
+    traces of each row are shown in the layout of ``figure``, which holds those of the first one.
     """
 
     menus: tuple[str, str]
     start: tuple[str, str]
     rows: Mapping[str, Row]
+    figure: go.Figure
 
 
 @dataclass(frozen=True)
@@ -201,11 +202,11 @@ def _views(views: Views) -> dict[str, Any]:
     """The figure that is shown first, the menus, and all that can be chosen as JSON."""
     row, column = views.start
     rows = {
-        name: {"data": one.figure.to_dict()["data"], "finding": _visible(one.finding), "cells": _visible_texts(one)}
+        name: {"data": one.traces.to_dict()["data"], "finding": _visible(one.finding), "cells": _visible_texts(one)}
         for name, one in views.rows.items()
     }
     # What would be said of the first figure alone does not stay: the finding says it, and changes.
-    figure = _figure(views.rows[row].figure, views.rows[row].finding) | {"title": "", "subtitle": ""}
+    figure = _figure(views.figure, views.rows[row].finding) | {"title": "", "subtitle": ""}
     return {
         "figure": figure,
         "menus": list(zip(views.menus, (views.rows, views.rows[row].texts), views.start, strict=True)),

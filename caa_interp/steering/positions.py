@@ -51,6 +51,15 @@ class FirstAnswerTokens:
 Positions = Rule | FirstAnswerTokens | Sequence[int]
 
 
+def check_turn(positions: Positions, what: str = "positions") -> None:
+    """Raise :class:`InputError` unless a rule names positions of one turn of a conversation, whatever came before."""
+    turn = ("from_last_prompt_token", "answer", "after_thinking")
+    if positions not in turn and not isinstance(positions, FirstAnswerTokens):
+        raise InputError(
+            f"{what}: {positions!r:.60} are not those of one turn. Give one of {list(turn)}, or FirstAnswerTokens(k)."
+        )
+
+
 def resolve(positions: Positions, n_prompt: int, thinking_end: float | None = None) -> Spans:
     """Positions that a rule names, as half-open ranges, in a sequence whose first ``n_prompt`` tokens are the prompt's.
 

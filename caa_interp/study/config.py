@@ -17,46 +17,32 @@ from caa_interp.files import fingerprint
 from caa_interp.prompts.rendering import Format
 from caa_interp.study.fields import (
     MOST,
-    Answers,
+    Answers as Answers,
     Behaviors,
-    Controls,
-    Conversations,
-    Costs,
+    Controls as Controls,
+    Conversations as Conversations,
+    Costs as Costs,
     CountFrom1,
-    Interference,
+    Interference as Interference,
     Layers,
-    ModelConfig,
+    ModelConfig as ModelConfig,
     Models,
     Multipliers,
     Part,
-    PromptConfig,
-    SafetyAudit,
+    PromptConfig as PromptConfig,
+    SafetyAudit as SafetyAudit,
     Seed,
-    SideEffects,
+    SideEffects as SideEffects,
     Spelled,
     SystemPrompt,
     Text,
     check_distinct,
     packaged,
     shared,
-    slug,
+    slug as slug,
     with_zero,
 )
 from caa_interp.study.problems import explained, shown
-
-__all__ = [
-    "Answers",
-    "Controls",
-    "Conversations",
-    "Costs",
-    "ExperimentConfig",
-    "Interference",
-    "ModelConfig",
-    "PromptConfig",
-    "SafetyAudit",
-    "SideEffects",
-    "slug",
-]
 
 # tomllib takes time and memory by the square of a dotted key's length: 1 GB for 32 KiB of `a.a.a`, 4 GB for 64 KiB.
 MAX_BYTES = 32 * 1024
@@ -192,6 +178,15 @@ class ExperimentConfig(Part):
             strong = max(2 * min(doses), -MOST), 0.0, min(2 * max(doses), MOST)
             filled["multipliers"] = tuple(dict.fromkeys(strong))
         return value.model_copy(update=filled)
+
+    @field_validator("conversations")
+    @classmethod
+    def _of_one_turn(cls, value: Conversations, info: ValidationInfo) -> Conversations:
+        from caa_interp.steering.positions import check_turn, positions_named
+
+        if value.conversations and (positions := info.data.get("positions")):
+            check_turn(positions_named(positions), f"conversations is {value.conversations}, but positions")
+        return value
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

@@ -14,21 +14,13 @@ import pandas as pd
 from caa_interp.analysis.effect import effect_lens
 from caa_interp.analysis.lens import logit_lens, steered_lens
 from caa_interp.analysis.tokens import token_similarity
-from caa_interp.evaluation.cost import capability, divergence, perplexity, side_effects
+from caa_interp.evaluation.cost import capability, perplexity, side_effects
+from caa_interp.evaluation.divergence import divergence
 from caa_interp.evaluation.interference import interference
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.report.page import Section
 from caa_interp.steering.generation import generate
-from caa_interp.study import sections
-from caa_interp.study.measures import (
-    audit,
-    converse,
-    count_tokens,
-    make_vectors,
-    project_pairs,
-    sweep_transferred,
-    sweep_tuned,
-)
+from caa_interp.study import measures, sections
 from caa_interp.study.results import Results
 
 
@@ -53,10 +45,10 @@ class Kind:
 
 
 KINDS = {
-    "tokens": Kind(count_tokens),
+    "tokens": Kind(measures.count_tokens),
     "sweep": Kind(sweep, sections.responses),
-    "vectors": Kind(make_vectors, sections.vectors),
-    "projection": Kind(project_pairs, sections.projections, "activations"),
+    "vectors": Kind(measures.make_vectors, sections.vectors),
+    "projection": Kind(measures.project_pairs, sections.projections, "activations"),
     "logit_lens": Kind(logit_lens, sections.logit_lens, "the logit lens"),
     "effect_lens": Kind(effect_lens, sections.effect_lens, "the effect lens"),
     "answers": Kind(generate, sections.answers, "steered answers"),
@@ -65,11 +57,13 @@ KINDS = {
     "capability": Kind(capability, name="questions with a right answer"),
     "side_effects": Kind(side_effects, sections.side_effects, "side effects"),
     "interference": Kind(interference, sections.interference, "interference of vectors"),
-    "safety_audit": Kind(audit, sections.safety_audits),  # off by default, like the next: a page does not miss them
-    "persistence": Kind(converse, sections.conversations),
+    "safety_audit": Kind(
+        measures.audit, sections.safety_audits
+    ),  # off by default, like the next: a page does not miss them
+    "persistence": Kind(measures.converse, sections.conversations),
     # What the paper measures beyond a study (:mod:`caa_interp.paper`); these have no part of a study's page.
-    "transferred": Kind(sweep_transferred),
-    "tuned": Kind(sweep_tuned),
+    "transferred": Kind(measures.sweep_transferred),
+    "tuned": Kind(measures.sweep_tuned),
     "steered_lens": Kind(steered_lens),
     "token_similarity": Kind(token_similarity),
 }

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 
 from caa_interp.evaluation.response import steerability
 from caa_interp.evaluation.summary import shown_column, summarize
 from caa_interp.evaluation.verdicts import verdicts
 from caa_interp.plotting import theme
-from caa_interp.plotting.dose_response import plot_dose_response
+from caa_interp.plotting.dose_response import plot_dose_response, response_traces
+from caa_interp.plotting.grid import dots
 from caa_interp.plotting.sweep import plot_sweep
 from caa_interp.report.page import Row, Section, Views
 from caa_interp.study.findings import estimates, findings, largest_change
@@ -33,14 +35,9 @@ def maps(results: Results) -> list[Section]:
         figure, views = plot_sweep(summary, vector=behavior), _views(results, behavior, table, summary)
         layer, multiplier = views.start
         (cells,) = figure.select_traces({"type": "heatmap"})
-        figure.add_scatter(
-            x=[label for label in cells.x if float(label) == float(multiplier)],
-            y=[label for label in cells.y if float(label) == float(layer)],
-            mode="markers",
-            marker={"symbol": "square-open", "size": 20, "color": theme.DARK, "line": {"width": 2.5}},
-            hoverinfo="skip",
-            showlegend=False,
-        )
+        x = [label for label in cells.x if float(label) == float(multiplier)]
+        y = [label for label in cells.y if float(label) == float(layer)]
+        figure.add_trace(dots(x, y, {"symbol": "square-open", "size": 20, "color": theme.DARK, "line": {"width": 2.5}}))
         shown: dict[str, Any] = {"finding": finding, "data": summary, "views": views, "level": 3, "half": True}
         sections.append(Section(behavior, "", figure, caption=caption, **shown))
     return sections
@@ -68,33 +65,37 @@ def _views(results: Results, behavior: str, table: pd.DataFrame, summary: pd.Dat
     # One axis for all layers, so that they can be compared.
     ends = pd.concat([summary, responses])[[shown, f"{shown}_low", f"{shown}_high"]].stack()
     margin = 0.05 * (ends.max() - ends.min()) or 0.1
+    # Controls were measured at the chosen layer alone.
+    responses = pd.concat([summary[~summary["layer"].isin(responses["layer"])], responses])
+    traces = response_traces(responses)
+    known = {multiplier: _at_chosen(results, behavior, multiplier) for multiplier in summary["multiplier"].unique()}
+    elsewhere = f"The study holds these at layer {chosen} only, the chosen one."
+    heading = "Score, change from unsteered" if shown != "logit_difference" else "Score"
     rows = {}
-    for layer, own in summary.groupby("layer"):
-        beside = responses[responses["layer"] == layer]  # with controls, which were measured at the chosen layer alone
-        figure = plot_dose_response(beside if len(beside) else own)
-        figure.update_yaxes(range=[ends.min() - margin, ends.max() + margin])
-        scores = zip(own["multiplier"], estimates(own, shown), own["n"], strict=True)
+    for layer in sorted(traces):
+        own = summary[summary["layer"] == layer]
         texts = {
             f"{multiplier:g}": [
-                ("Score, change from unsteered" if shown != "logit_difference" else "Score", f"{score}, n = {n}"),
-                *_at_cell(results, behavior, layer == chosen, chosen, multiplier),
+                (heading, f"{score}, n = {n}"),
+                *((name, text if layer == chosen else elsewhere) for name, text in known[multiplier]),
             ]
-            for multiplier, score, n in scores
+            for multiplier, score, n in zip(own["multiplier"], estimates(own, shown), own["n"], strict=True)
         }
-        rows[f"{layer:g}"] = Row(figure, said[layer], texts)
-    return Views(("layer", "multiplier"), (f"{chosen:g}", f"{summary['multiplier'].max():g}"), rows)
+        rows[f"{layer:g}"] = Row(go.Figure(traces[layer]), said[layer], texts)
+    figure = plot_dose_response(responses, layer=int(chosen))
+    figure.update_yaxes(range=[ends.min() - margin, ends.max() + margin])
+    return Views(("layer", "multiplier"), (f"{chosen:g}", f"{summary['multiplier'].max():g}"), rows, figure)
 
 
-def _at_cell(results: Results, behavior: str, is_chosen: bool, chosen: int, multiplier: float) -> list[tuple[str, str]]:
-    """Headings with texts of what was measured at the chosen layer; at other layers, that it was not measured there."""
+def _at_chosen(results: Results, behavior: str, multiplier: float) -> list[tuple[str, str]]:
+    """Headings with texts of what was measured at the chosen layer, as far as there is something."""
     known = {
         "Steered answers, at the nearest multiplier": _answers(dict(results.each("answers")).get(behavior), multiplier),
         "Costs, at the nearest multiplier, as changes from unsteered": "\n".join(results.price(behavior, multiplier)),
         "Tokens that the vector points to (logit lens)": _tokens(dict(results.each("logit_lens")).get(behavior)),
         "Tokens that it raises and lowers (effect lens)": _tokens(dict(results.each("effect_lens")).get(behavior)),
     }
-    elsewhere = f"The study holds these at layer {chosen} only, the chosen one."
-    return [(name, text if is_chosen else elsewhere) for name, text in known.items() if text]
+    return [(name, text) for name, text in known.items() if text]
 
 
 def _answers(table: pd.DataFrame | None, multiplier: float) -> str:

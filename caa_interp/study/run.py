@@ -26,7 +26,7 @@ from caa_interp.files import write_atomically
 from caa_interp.models.access import check_layers
 from caa_interp.models.loading import revision_of
 from caa_interp.progress import counting
-from caa_interp.study import folder as run_folder
+from caa_interp.study import folder as run_folder, tasks
 from caa_interp.study.config import ExperimentConfig, ModelConfig
 from caa_interp.study.engine import Engine
 from caa_interp.study.environment import environment
@@ -34,16 +34,6 @@ from caa_interp.study.executors import Executor, InProcess
 from caa_interp.study.measures import vectors_of
 from caa_interp.study.page import write_page
 from caa_interp.study.store import ShardStore, cache_limit, clear_cache, remove_unfinished, shard_cache
-from caa_interp.study.tasks import (
-    Splits,
-    check_tasks,
-    cost,
-    planned_tasks,
-    remaining_tasks,
-    score_tasks,
-    split_pairs,
-    vector_tasks,
-)
 from caa_interp.study.worker import software
 from caa_interp.vectors.vector import SteeringVector
 
@@ -144,19 +134,19 @@ def _run(
         "shards": [],
     }
     run_folder.write_manifest(folder, manifest | before)  # until this session ends, earlier ones made what is there
-    studied: dict[str, tuple[Engine, list[int], Splits]] = {}
+    studied: dict[str, tuple[Engine, list[int], tasks.Splits]] = {}
     for label, model in zip(config.labels, config.models, strict=True):
         engine = _engine(label, model, before, store, executor, say)
         manifest["models"][label] = engine.facts
         layers = check_layers(config.layers, range(engine.facts["n_layers"]), "the model")
-        studied[label] = engine, layers, split_pairs(config, behaviors, layers)
-        engine.do(check_tasks(config, behaviors, studied[label][2]))
+        studied[label] = engine, layers, tasks.split_pairs(config, behaviors, layers)
+        engine.do(tasks.check_tasks(config, behaviors, studied[label][2]))
     if not before.get("shards"):
         run_folder.write_manifest(folder, manifest)
     tables: dict[str, list[pd.DataFrame]] = defaultdict(list)
     vectors: dict[tuple[str, str], SteeringVector] = {}
     for label, (engine, layers, splits) in studied.items():
-        n = sum(map(cost, planned_tasks(config, behaviors, splits, layers, engine.facts["n_layers"])))
+        n = sum(map(tasks.cost, tasks.planned_tasks(config, behaviors, splits, layers, engine.facts["n_layers"])))
         with counting(n, label, progress, unit="sequence") as bar:
             found, made = _measure(config, behaviors, engine, layers, splits, bar)
         for (name, behavior), table in found.items():
@@ -205,18 +195,18 @@ def _measure(
     behaviors: Mapping[str, Behavior],
     engine: Engine,
     layers: Sequence[int],
-    splits: Splits,
+    splits: tasks.Splits,
     bar: Any,
 ) -> tuple[dict[tuple[str, str], pd.DataFrame], dict[str, SteeringVector]]:
     """Tables of one model, by name and behavior, and the vector of each behavior."""
     rows: dict[tuple[str, str], list[pd.DataFrame]] = defaultdict(list)
     vectors: dict[str, dict[str, SteeringVector]] = {}
     layer: dict[str, int] = {}
-    for task, table in engine.do(vector_tasks(config, splits, layers), bar):
+    for task, table in engine.do(tasks.vector_tasks(config, splits, layers), bar):
         vectors[task.behavior] = vectors_of(table)
         own = table[table["vector"] == task.behavior]
         rows["reliability", task.behavior].append(own.drop(columns=["vector", "values", "metadata"]))
-    for task, table in engine.do(score_tasks(config, splits, layers, vectors), bar):
+    for task, table in engine.do(tasks.score_tasks(config, splits, layers, vectors), bar):
         rows[task.table, task.behavior].append(table)
     for behavior, (train, validation, test) in splits.items():
         layer[behavior] = choose_layer(pd.concat(rows["validation", behavior])) if validation else layers[0]
@@ -225,7 +215,7 @@ def _measure(
         rows["examples", behavior].append(_examples(test))
         swept = pd.concat(rows["sweep", behavior])
         rows["dose_response", behavior].append(swept[swept["layer"] == layer[behavior]])
-    rest = remaining_tasks(config, behaviors, splits, engine.facts["n_layers"], vectors, layer)
+    rest = tasks.remaining_tasks(config, behaviors, splits, engine.facts["n_layers"], vectors, layer)
     for task, table in engine.do(rest, bar):
         rows[task.table, task.behavior].append(table)
     tables = {place: pd.concat(parts, ignore_index=True) for place, parts in rows.items()}

@@ -7,43 +7,16 @@ from typing import Any
 
 import pandas as pd
 
+from caa_interp import plotting
 from caa_interp.analysis.similarity import cosine_similarity
 from caa_interp.evaluation.frontier import at_equal_cost, frontier
 from caa_interp.evaluation.persistence import summarize_persistence
 from caa_interp.evaluation.response import steerability
 from caa_interp.evaluation.verdicts import VERDICTS, verdicts
-from caa_interp.plotting.audit import plot_safety_audit
-from caa_interp.plotting.cost import plot_cost
-from caa_interp.plotting.dose_response import plot_dose_responses
-from caa_interp.plotting.effect import plot_effect_lens
-from caa_interp.plotting.frontier import plot_frontier
-from caa_interp.plotting.interference import plot_interference
 from caa_interp.plotting.layer_choice import plot_layer_choice
-from caa_interp.plotting.persistence import plot_persistence
-from caa_interp.plotting.projection import plot_projection
-from caa_interp.plotting.reliability import plot_reliability
-from caa_interp.plotting.side_effects import plot_side_effects
-from caa_interp.plotting.similarity import plot_cosine_similarity
-from caa_interp.plotting.steerability import plot_steerability
 from caa_interp.plotting.theme import dose, escape, factor
 from caa_interp.report.page import Section
-from caa_interp.study.findings import (
-    WARNINGS,
-    agreement,
-    chosen_again,
-    components,
-    cosines,
-    cost_range,
-    estimates,
-    findings_table,
-    largest_change,
-    largest_effect,
-    overall,
-    said,
-    side_effect,
-    spaced,
-    warnings,
-)
+from caa_interp.study import findings as words
 from caa_interp.study.maps import maps
 from caa_interp.study.results import Results, shown_answers
 
@@ -73,12 +46,12 @@ def _findings(results: Results) -> list[Section]:
         "Each interval holds for one behavior by itself: of twenty vectors without any effect, about one would be "
         "expected to exclude 0 by chance."
     )
-    words = pd.DataFrame(VERDICTS.items(), columns=["verdict", "meaning"])
+    verdict_words = pd.DataFrame(VERDICTS.items(), columns=["verdict", "meaning"])
     found = verdicts(effects)
-    shown: dict[str, Any] = {"caption": caption, "finding": overall(found), "data": effects}
+    shown: dict[str, Any] = {"caption": caption, "finding": words.overall(found), "data": effects}
     return [
-        Section("Findings", "", plot_steerability(effects), findings_table(found), **shown),
-        Section("What a verdict means", meaning, table=words, level=3),
+        Section("Findings", "", plotting.plot_steerability(effects), words.findings_table(found), **shown),
+        Section("What a verdict means", meaning, table=verdict_words, level=3),
     ]
 
 
@@ -103,8 +76,8 @@ def _response(results: Results) -> list[Section]:
         "lowest mean of a kind of control to the highest."
     )
     summary = results.responses
-    shown: dict[str, Any] = {"finding": largest_change(summary[summary["kind"] == "vector"]), "data": summary}
-    figure = plot_dose_responses(summary, effects=results.tables["effects"])
+    shown: dict[str, Any] = {"finding": words.largest_change(summary[summary["kind"] == "vector"]), "data": summary}
+    figure = plotting.plot_dose_responses(summary, effects=results.tables["effects"])
     return [Section("Response to the multiplier", text, figure, caption=caption, **shown)]
 
 
@@ -118,7 +91,7 @@ def _layer_choice(results: Results) -> list[Section]:
     scores = {"validation": validation, "held-out": swept[same]}
     slopes = {pairs: steerability(table, seed=results.seed) for pairs, table in scores.items()}
     texts = {
-        f"slope on {pairs} pairs (95 % interval)": estimates(chosen.merge(table), "slope")
+        f"slope on {pairs} pairs (95 % interval)": words.estimates(chosen.merge(table), "slope")
         for pairs, table in slopes.items()
     }
     text = (
@@ -130,15 +103,17 @@ def _layer_choice(results: Results) -> list[Section]:
     table = chosen.rename(columns={"layer": "chosen layer"}).assign(**texts)
     caption = "Intervals are bootstrap intervals over pairs."
     data = pd.concat([table.assign(pairs=pairs) for pairs, table in slopes.items()])
-    finding = chosen_again(chosen, slopes["held-out"])
+    finding = words.chosen_again(chosen, slopes["held-out"])
     return [Section("How the layer was chosen", text, figure, table, caption=caption, finding=finding, data=data)]
 
 
 def _reliability(results: Results) -> list[Section]:
     """How far the vectors can be trusted, with warnings."""
     rows = results.chosen.merge(results.tables["reliability"]).rename(columns={"n": "pairs"})
-    points = warnings(rows)
-    texts = {spaced(name): estimates(rows, name, ".2f") for name in _RELIABILITY if rows[name].notna().any()}
+    points = words.warnings(rows)
+    texts = {
+        words.spaced(name): words.estimates(rows, name, ".2f") for name in _RELIABILITY if rows[name].notna().any()
+    }
     norm = [float(results.vectors[name].at(layer).norm()) for name, layer in results.chosen.itertuples(index=False)]
     norms: dict[str, Any] = {"norm of the vector": norm, "share of activation norm": rows["relative_norm"]}
     table = rows[["behavior", "layer", "pairs"]].assign(**texts, **norms)
@@ -147,10 +122,10 @@ def _reliability(results: Results) -> list[Section]:
         "whether the pairs share a direction, and whether it is one of letters or lengths.\n\n"
         + ("Warnings at the chosen layers:" if points else "There is no warning at any chosen layer.")
     )
-    figure = plot_reliability(dict(results.each("reliability")))
+    figure = plotting.plot_reliability(dict(results.each("reliability")))
     caption = "The table shows the chosen layers, with the same intervals."
-    reasons = pd.DataFrame({"warning": map(spaced, WARNINGS), "reason": WARNINGS.values()})
-    shown: dict[str, Any] = {"caption": caption, "finding": agreement(rows, len(points))}
+    reasons = pd.DataFrame({"warning": map(words.spaced, words.WARNINGS), "reason": words.WARNINGS.values()})
+    shown: dict[str, Any] = {"caption": caption, "finding": words.agreement(rows, len(points))}
     shown["data"] = results.tables["reliability"]
     return [
         Section("Reliability of the vectors", text, figure, table, points=points, **shown),
@@ -164,17 +139,19 @@ def _similarity(results: Results) -> list[Section]:
     sections = []
     if len(results.vectors) > 1:
         table = cosine_similarity(results.vectors, between="vectors")
-        shown: dict[str, Any] = {"finding": cosines(table), "data": table, "level": 3}
+        shown: dict[str, Any] = {"finding": words.cosines(table), "data": table, "level": 3}
         caption = (
             "At each layer on its own; where there are several, a slider chooses one. A cosine is of two given "
             "vectors, so it has no n; the gray range is that of random directions and not a sampling interval."
         )
-        sections.append(Section("Between behaviors", "", plot_cosine_similarity(table), caption=caption, **shown))
+        sections.append(
+            Section("Between behaviors", "", plotting.plot_cosine_similarity(table), caption=caption, **shown)
+        )
     if max(len(vector.layers) for vector in results.vectors.values()) > 1:
         table = cosine_similarity(results.vectors, between="layers")
-        shown = {"finding": cosines(table), "data": table, "level": 3}
+        shown = {"finding": words.cosines(table), "data": table, "level": 3}
         caption = "Every two layers of the same behavior's vector; where there are several, the slider chooses one."
-        sections.append(Section("Across layers", "", plot_cosine_similarity(table), caption=caption, **shown))
+        sections.append(Section("Across layers", "", plotting.plot_cosine_similarity(table), caption=caption, **shown))
     return _headed("Cosine similarity of the vectors", text, sections)
 
 
@@ -194,8 +171,8 @@ def projections(results: Results) -> list[Section]:
         if len(items) > N_DRAWN:
             caption += f" The components are fitted to {len(items)} pairs, of which the first {N_DRAWN} are drawn."
         drawn = table[table["item"].isin(items[:N_DRAWN])]
-        figure = plot_projection(drawn, title=escape(f"Activations of held-out answers: {behavior}"))
-        shown: dict[str, Any] = {"finding": components(behavior, table), "data": drawn, "level": 3}
+        figure = plotting.plot_projection(drawn, title=escape(f"Activations of held-out answers: {behavior}"))
+        shown: dict[str, Any] = {"finding": words.components(behavior, table), "data": drawn, "level": 3}
         sections.append(Section(behavior, "", figure, caption=caption, **shown))
     return _headed("Activations", text, sections)
 
@@ -225,8 +202,8 @@ def effect_lens(results: Results) -> list[Section]:
     caption = "Intervals are Student's t over questions, each token by itself; the tokens are the most extreme of all."
     sections = []
     for behavior, table in results.each("effect_lens"):
-        shown: dict[str, Any] = {"finding": said(behavior, table), "data": table, "level": 3}
-        sections.append(Section(behavior, "", plot_effect_lens(table), caption=caption, **shown))
+        shown: dict[str, Any] = {"finding": words.said(behavior, table), "data": table, "level": 3}
+        sections.append(Section(behavior, "", plotting.plot_effect_lens(table), caption=caption, **shown))
     return _headed("What each vector makes the model say (effect lens)", text, sections)
 
 
@@ -266,9 +243,9 @@ def costs(results: Results) -> list[Section]:
         # A behavior without open-ended questions has no divergence on its answers; that on prose is another quantity.
         parts = [part.drop(columns="divergence") if "nats_per_token" in part else part for part in parts]
         if parts:
-            shown: dict[str, Any] = {"finding": cost_range(parts), "data": pd.concat(parts), "level": 3}
+            shown: dict[str, Any] = {"finding": words.cost_range(parts), "data": pd.concat(parts), "level": 3}
             caption = f"{', '.join(rows['behavior'])}. Upright bars are bootstrap intervals over items."
-            sections.append(Section(f"Layer {layer}", "", plot_cost(*parts), caption=caption, **shown))
+            sections.append(Section(f"Layer {layer}", "", plotting.plot_cost(*parts), caption=caption, **shown))
     return sections
 
 
@@ -291,17 +268,17 @@ def frontiers(results: Results) -> list[Section]:
         found = found[found["reached"] & (found["side"] == "positive")]
         shown = found[["behavior", "layer"]].assign(
             multiplier=[f"{one:.2g}" for one in found["multiplier"]],
-            **{"effect (95 % interval)": estimates(found, "effect")},
+            **{"effect (95 % interval)": words.estimates(found, "effect")},
         )
         about = (
             f"The effect where each vector costs {cost:.2g} nats per token, the largest cost that all of them reach, "
             "interpolated between the multipliers that were measured."
         )
-        finding = largest_effect(found, f"{cost:.2g}")
+        finding = words.largest_effect(found, f"{cost:.2g}")
         equal = [Section("At equal cost", about, table=shown, data=found, level=3)]
     caption = "Bars are bootstrap intervals over pairs and over questions; numbers are multipliers."
     options: dict[str, Any] = {"caption": caption, "finding": finding, "data": table}
-    return [Section("Effect and cost", text, plot_frontier(table), **options), *equal]
+    return [Section("Effect and cost", text, plotting.plot_frontier(table), **options), *equal]
 
 
 def interference(results: Results) -> list[Section]:
@@ -314,7 +291,7 @@ def interference(results: Results) -> list[Section]:
     )
     caption = "Mean change over held-out pairs, with bootstrap intervals over pairs, each cell by itself."
     table = results.tables["interference"]
-    return [Section("Two vectors at once", text, plot_interference(table), caption=caption, data=table)]
+    return [Section("Two vectors at once", text, plotting.plot_interference(table), caption=caption, data=table)]
 
 
 def side_effects(results: Results) -> list[Section]:
@@ -330,8 +307,8 @@ def side_effects(results: Results) -> list[Section]:
         "bootstrap intervals over pairs, each cell by itself."
     )
     slopes = steerability(results.tables["side_effects"], seed=results.seed)
-    shown: dict[str, Any] = {"finding": side_effect(slopes), "data": slopes}
-    return [Section("Side effects", text, plot_side_effects(slopes), caption=caption, **shown)]
+    shown: dict[str, Any] = {"finding": words.side_effect(slopes), "data": slopes}
+    return [Section("Side effects", text, plotting.plot_side_effects(slopes), caption=caption, **shown)]
 
 
 def safety_audits(results: Results) -> list[Section]:
@@ -343,7 +320,7 @@ def safety_audits(results: Results) -> list[Section]:
     )
     caption = "Intervals are bootstrap intervals over pairs or requests, each by itself; those of answers are Wilson's."
     audits = [
-        Section(behavior, "", plot_safety_audit(table), caption=caption, level=3, data=table)
+        Section(behavior, "", plotting.plot_safety_audit(table), caption=caption, level=3, data=table)
         for behavior, table in results.each("safety_audit")
     ]
     return _headed("Safety audit", text, audits)
@@ -359,7 +336,9 @@ def conversations(results: Results) -> list[Section]:
     sections = []
     for behavior, table in results.each("persistence"):
         summary = summarize_persistence(table, seed=results.seed)
-        sections.append(Section(behavior, "", plot_persistence(summary), caption=caption, level=3, data=summary))
+        sections.append(
+            Section(behavior, "", plotting.plot_persistence(summary), caption=caption, level=3, data=summary)
+        )
     return _headed("Over the turns of a conversation", text, sections)
 
 

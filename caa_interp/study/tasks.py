@@ -186,7 +186,8 @@ def remaining_tasks(
             under = {**own, "behaviors": {name: pairs}, "multipliers": doses, **applied, **asked}
             tasks.append(_task("side_effects", name, "under every vector", under))
         both = config.interference
-        prompts = _in_turn([behaviors[other].open_ended for other in splits])[: both.prompts]
+        in_turn = chain.from_iterable(zip_longest(*(behaviors[other].open_ended for other in splits)))
+        prompts = [one for one in in_turn if one is not None][: both.prompts]
         if (pairs := test[: both.pairs]) and len(splits) > 1 and prompts:
             own = {"vectors": {other: vectors[other][other] for other in splits}, "layers": dict(layer)}
             at = {"target": both.target, "prompts": prompts, "n_tokens": DIVERGENCE_TOKENS}
@@ -235,11 +236,6 @@ def _questions(config: ExperimentConfig) -> list[ContrastPair]:
     questions = load_questions("capability")
     n = min(config.costs.questions, len(questions))
     return [questions[number * len(questions) // n] for number in range(n)]
-
-
-def _in_turn(lists: Sequence[Sequence[str]]) -> list[str]:
-    """The first of each list, then the second of each, and so on."""
-    return [one for one in chain.from_iterable(zip_longest(*lists)) if one is not None]
 
 
 def portions(items: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:

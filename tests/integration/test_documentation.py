@@ -40,7 +40,7 @@ class Snippet:
 
 
 def snippets(page: str) -> list[Snippet]:
-    fenced = r"(?:^<!-- not run: (.+) -->\n)?^```python\n(.*?)^```$"
+    fenced = r"(?:^<!-- not run: ([^\n]+) -->\n)?^```python\n(.*?)^```$"
     return [Snippet(code, reason) for reason, code in re.findall(fenced, PAGES[page], flags=re.MULTILINE | re.DOTALL)]
 
 

@@ -431,6 +431,16 @@ def test_maps_show_every_head_at_its_block_and_mark_those_above_chance(table, ro
     assert len(above) < len(rows)
 
 
+def test_a_layer_between_others_that_was_not_asked_for_is_a_blank_row(planted):
+    model, v = planted
+    table = caa.analysis.weight_alignment(model, steering(v, layer=1), layers=(0, 2), top_k=6)
+    heatmap, _ = panel(caa.plotting.plot_weight_alignment(table), "heads: writes")
+    assert list(heatmap.y) == [0, 1, 2]
+    assert np.isnan(heatmap.z[1]).all()
+    assert not np.isnan(heatmap.z[[0, 2]]).any()
+    assert heatmap.hoverongaps is False
+
+
 @pytest.mark.parametrize("role", ["writes", "reads gate", "reads input"])
 def test_neurons_are_dots_by_block_beside_the_band_of_chance(table, role):
     rows = table[(table["component"] == "neuron") & (table["role"] == role)]

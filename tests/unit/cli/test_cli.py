@@ -24,7 +24,7 @@ COMMANDS = {
 }
 NAMES = {
     *("demo", "run", "extract", "sweep", "generate", "analyze", "effect-lens", "monitor", "report"),
-    *("data", "cache", "export", "import", "doctor", "models", "reproduce"),
+    *("data", "cache", "export", "import", "lm-eval", "doctor", "models", "reproduce"),
 }
 HEAVY = ("torch", "pandas", "numpy", "transformers", "transformer_lens", "ray", "huggingface_hub")
 

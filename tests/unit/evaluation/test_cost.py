@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import caa_interp as caa
-from caa_interp.evaluation.cost import _tail, own_answers
+from caa_interp.evaluation.divergence import _tail, own_answers
 from caa_interp.models.wrapping import wrap
 from caa_interp.prompts.format import PromptFormat
 from tests.conftest import random_llama

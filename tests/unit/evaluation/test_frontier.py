@@ -228,3 +228,21 @@ def test_wrong_input_is_told(change, message):
     given |= {name: one(given[name]) if callable(one) else one for name, one in change.items()}
     with pytest.raises(caa.InputError, match=message):
         caa.evaluation.at_equal_cost(**given)
+
+
+def test_a_score_can_stand_beside_the_coherence_that_it_costs():
+    doses = (0.0, 2.0, 4.0)
+    rows = [
+        {"item": item, "layer": 3, "vector": "v", "kind": "vector", "multiplier": dose, "score": 40 + 10 * dose + item}
+        | {"coherence": 90 - 5 * dose, "scale": 100, "judge": "strong"}
+        for item, dose in itertools.product(range(4), doses)
+    ]
+    judged = pd.DataFrame(rows)
+    table = caa.evaluation.frontier(judged, judged, measure="score", cost_measure="coherence")
+    np.testing.assert_allclose(table[["effect", "cost"]], [[0, 0], [20, 10], [40, 20]])
+    assert (table["cost_unit"] == "points of the judge's scale").all()
+    figure = caa.plotting.plot_frontier(table)
+    assert figure.layout.yaxis.title.text == "change in judged score<br>(0 to 100)"
+    assert figure.layout.xaxis.title.text.startswith("loss of coherence")
+    at = caa.evaluation.at_equal_cost(judged, judged, cost=15, measure="score", cost_measure="coherence")
+    assert at.loc[0, "effect"] > 20

@@ -325,7 +325,7 @@ def test_what_is_no_chat_completion_is_told_and_not_kept(tmp_path, response, mes
 def test_a_judge_that_dies_halfway_is_paid_only_for_the_rest(tmp_path):
     with serving(lambda number, body: said(SEVEN) if number < 12 else failed(503)) as server:
         judge = judge_at(server, concurrency=3, max_retries=0)
-        with pytest.raises(ModelError, match=r"12 of 40 different answers are judged and kept") as caught:
+        with pytest.raises(ModelError, match=r"12 of 40 different requests are answered and kept") as caught:
             judge_answers(table(40), RUBRIC, judge, cache=tmp_path)
         assert "Call judge_answers again with the same arguments to ask for the rest only" in str(caught.value)
         assert len(list(tmp_path.iterdir())) == 12

@@ -1,5 +1,6 @@
 """Every answer is judged once, every reply is kept, and nothing that was judged is lost."""
 
+import hashlib
 import json
 import signal
 import threading
@@ -12,8 +13,11 @@ import pandas as pd
 import pytest
 
 from caa_interp.errors import InputError, ModelError
-from caa_interp.evaluation.judge_requests import Request, UnjudgedError, judge_messages
+from caa_interp.evaluation.judge_agreement import judge_agreement
+from caa_interp.evaluation.judge_requests import COHERENCE, WORDINGS, Request, UnjudgedError, judge_messages
 from caa_interp.evaluation.judging import estimate_cost, judge_answers
+from caa_interp.evaluation.summary import summarize
+from caa_interp.plotting.scores import plot_scores
 
 RUBRIC = "How cheerful is the answer? 0: not at all. 10: wholly."
 
@@ -62,8 +66,13 @@ def test_every_row_gets_the_score_and_the_reply_of_its_own_answer(tmp_path):
     assert judged["score"].tolist() == [1, 3, 2, 3]
     assert judged["reply"].tolist() == [f'{{"score": {n}}}' for n in (1, 3, 2, 3)]
     assert (judged["judge"] == "scripted").all()
-    assert list(judged.columns) == [*answers.columns, "score", "reply", "judge"]
+    assert list(judged.columns) == [*answers.columns, "score", "reply", "judge", "scale"]
     pd.testing.assert_frame_equal(judged[answers.columns], answers)
+
+
+def test_rows_need_no_index_of_their_own(tmp_path):
+    twice = pd.concat([table("a", "bb"), table("ccc", "dddd")])
+    assert judge_answers(twice, RUBRIC, Scripted(length), cache=tmp_path)["score"].tolist() == [1, 2, 3, 4]
 
 
 def test_equal_answers_to_one_prompt_are_asked_about_once(tmp_path):
@@ -105,7 +114,144 @@ def test_replies_are_asked_for_side_by_side_but_never_more_than_the_judge_allows
     assert under_way == [0, 3]
 
 
+# Coherence and scale
+
+
+@dataclass
+class Rubrics(Scripted):
+    """A judge that reads the rubric: it gives 3 for coherence and the answer's length for all else."""
+
+    def reply(self, messages):
+        if COHERENCE in messages[0]["content"]:
+            self.asked.append("coherence")
+            return '{"score": 3}'
+        return super().reply(messages)
+
+
+def test_coherence_is_a_request_of_its_own_and_leaves_the_score_alone(tmp_path):
+    plain, both = Rubrics(length), Rubrics(length)
+    alone = judge_answers(table("a", "bbb"), RUBRIC, plain, cache=tmp_path)
+    judged = judge_answers(table("a", "bbb"), RUBRIC, both, coherence=True, cache=tmp_path)
+    assert both.asked == ["coherence", "coherence"]  # the scores were kept
+    pd.testing.assert_frame_equal(judged[alone.columns], alone)
+    assert judged["coherence"].tolist() == [3, 3]
+    assert judged["coherence_reply"].tolist() == ['{"score": 3}'] * 2
+
+
+def test_a_coherence_that_cannot_be_read_is_told_and_counted(tmp_path):
+    judge = Rubrics(length)
+    judge.reply = lambda messages: "Fine." if COHERENCE in messages[0]["content"] else '{"score": 7}'
+    with pytest.warns(UserWarning, match=r"2 of 4 replies hold no single score .* such as 'Fine\.'"):
+        judged = judge_answers(table("a", "b"), RUBRIC, judge, coherence=True, cache=tmp_path)
+    (row,) = summarize(judged).to_dict("records")
+    assert (row["score"], row["n"], row["coherence_n"], row["n_unparseable"]) == (7, 2, 0, 2)
+
+
+def test_scores_to_100_are_asked_for_read_and_summarized_as_such(tmp_path):
+    judge = Scripted(lambda answer: f'{{"score": {len(answer)}}}')
+    with pytest.warns(UserWarning, match="1 of 3 replies hold no single score from 0 to 100"):
+        judged = judge_answers(table("a" * 90, "a" * 94, "a" * 101), RUBRIC, judge, scale=100, cache=tmp_path)
+    assert judged["score"].tolist()[:2] == [90, 94]
+    summary = summarize(judged)
+    assert summary.loc[0, ["score", "scale", "n"]].tolist() == [92, 100, 2]
+    assert summary.loc[0, "score_high"] == 100
+    assert plot_scores(judged).layout.yaxis.title.text == "judge's score (0 to 100)"
+    both = pd.concat([judged, judge_answers(table("aaaa"), RUBRIC, judge, cache=tmp_path)])
+    with pytest.raises(InputError, match=r"table: its ratings have the scales \[10, 100\]"):
+        plot_scores(both)
+
+
+@pytest.mark.parametrize(("rubric", "stretched"), [(RUBRIC, True), ("0: not at all. 100: wholly.", False)])
+def test_a_rubric_to_10_is_stretched_to_100(rubric, stretched):
+    told = judge_messages(rubric, "Q", "A", 100)[1]["content"]
+    assert ("give ten times that" in told) == stretched
+    assert "N is a number from 0 to 100, " in told
+
+
+def test_a_judge_of_one_scale_is_not_asked_on_another(tmp_path):
+    judge = Scripted(length)
+    judge.scale = 10
+    with pytest.raises(InputError, match=r"scale: 100; Scripted rates from 0 to 10\. Leave it out"):
+        judge_answers(table("a"), RUBRIC, judge, scale=100, cache=tmp_path)
+
+
+# Wordings
+
+
+@dataclass
+class Moody(Scripted):
+    """A judge whose score depends on how it is asked: the answer's length, one more, or two more and a half."""
+
+    def reply(self, messages):
+        wording = next(n for n, (system, _) in enumerate(WORDINGS) if messages[0]["content"][:20] == system[:20])
+        self.asked.append(str(wording))
+        return f'{{"score": {len(answer_in(messages[1]["content"])) + (0, 1, 2.5)[wording]}}}'
+
+
+def test_several_wordings_make_one_row_with_mean_and_spread(tmp_path):
+    first = judge_answers(table("a", "bbb"), RUBRIC, Moody(length), cache=tmp_path)
+    judge = Moody(length)
+    judged = judge_answers(table("a", "bbb"), RUBRIC, judge, wordings=3, cache=tmp_path)
+    assert sorted(judge.asked) == ["1", "1", "2", "2"]  # the default wording was kept
+    assert judged["score_1"].tolist() == first["score"].tolist() == [1, 3]
+    assert judged["score_2"].tolist() == [2, 4]
+    assert judged["score_3"].tolist() == [3.5, 5.5]
+    assert judged["score"].tolist() == pytest.approx([6.5 / 3, 12.5 / 3])
+    assert judged["score_spread"].tolist() == [2.5, 2.5]
+    assert judged.loc[1, "reply"].splitlines() == ['{"score": 3}', '{"score": 4}', '{"score": 5.5}']
+    (row,) = summarize(judged).to_dict("records")
+    assert (row["n"], row["n_unparseable"]) == (2, 0)  # prompts are counted, not wordings
+    agreed = judge_agreement(judged)
+    assert agreed["first"].tolist() == ["wording 1", "wording 1", "wording 2"]
+    assert agreed["second"].tolist() == ["wording 2", "wording 3", "wording 3"]
+    assert agreed["difference"].tolist() == [1, 2.5, 1.5]
+    assert (agreed["n_prompts"] == 2).all()
+
+
+def test_a_wording_whose_reply_cannot_be_read_is_left_out_of_the_mean(tmp_path):
+    judge = Moody(length)  # 9.5 to 11.5: the last one is no score
+    with pytest.warns(UserWarning, match=r"1 of 3 replies hold no single score .* such as '\{\"score\": 11.5\}'"):
+        judged = judge_answers(table("a" * 9), RUBRIC, judge, wordings=3, cache=tmp_path)
+    assert judged.loc[0, ["score", "score_1", "score_2", "score_spread"]].tolist() == [9.5, 9, 10, 1]
+    assert judged["score_3"].isna().all()
+
+
+def test_coherence_is_asked_in_as_many_wordings(tmp_path):
+    judge = Rubrics(length)
+    judge.reply = lambda messages: '{"score": 3}' if COHERENCE in "".join(one["content"] for one in messages) else "{}"
+    with pytest.warns(UserWarning, match="2 of 4 replies"):
+        judged = judge_answers(table("a"), RUBRIC, judge, coherence=True, wordings=2, cache=tmp_path)
+    assert judged.loc[0, ["coherence", "coherence_1", "coherence_2", "coherence_spread"]].tolist() == [3, 3, 3, 0]
+    assert judged["score"].isna().all()
+    assert (
+        estimate_cost(
+            table("b"), RUBRIC, judge, coherence=True, wordings=2, price_in=1, price_out=1, cache=tmp_path
+        ).n_calls
+        == 4
+    )
+
+
+@pytest.mark.parametrize("wording", WORDINGS)
+@pytest.mark.parametrize("scale", [10, 100])
+def test_every_wording_says_what_is_asked_and_keeps_the_fence(wording, scale):
+    system, user = judge_messages(RUBRIC, "Ask {me}.", "I {say}.", scale, wording)
+    both = system["content"] + user["content"]
+    assert both.count(RUBRIC) == both.count("Ask {me}.") == both.count('{"score": N}') == 1
+    assert f"from 0 to {scale}" in both
+    assert ("give ten times that" in both) == (scale == 100)
+    assert answer_in(user["content"]) == "I {say}."
+    assert "mark" in both.split("---")[0]  # what the fence is stands before it
+
+
 # What a judge is told
+
+
+def test_what_is_asked_by_default_never_changes():
+    """Replies are kept under a digest of it: another text would have to be paid for again."""
+    told = json.dumps(judge_messages(RUBRIC, "Prompt", "Answer"))
+    assert (
+        hashlib.sha256(told.encode()).hexdigest() == "c62b822694e988e3cc82bb454dbe83f15fae410a9e63c5268f933bc7335697a8"
+    )
 
 
 def test_the_judge_is_told_the_rubric_the_prompt_and_the_answer():
@@ -199,7 +345,7 @@ def test_one_answer_that_cannot_be_judged_does_not_keep_the_others_from_it(tmp_p
     judge = Scripted(lambda answer: fail(answer) if answer == "bb" else length(answer))
     answers = table("a", "bb", "ccc", "dddd").rename(index=lambda row: f"row {row}")
     message = (
-        r"judge 'scripted': 3 of 4 different answers are judged and kept, 1 failed and 0 were not sent. In row "
+        r"judge 'scripted': 3 of 4 different requests are answered and kept, 1 failed and 0 were not sent. In row "
         r"'row 1': it is not for me. Call judge_answers again with the same arguments to ask for the "
         r"rest only, or leave out rows"
     )
@@ -247,7 +393,7 @@ def test_answers_under_way_when_one_fails_are_kept_before_that_is_told(tmp_path)
     # More than these two were asked for if both were done before the failure was seen.
     assert set(replied) >= {"a", "c"}
     assert len(list(tmp_path.iterdir())) == len(replied)
-    assert f"{len(replied)} of 8 different answers are judged and kept, 1 failed" in str(caught.value)
+    assert f"{len(replied)} of 8 different requests are answered and kept, 1 failed" in str(caught.value)
 
 
 def test_a_reply_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch):
@@ -327,6 +473,8 @@ def test_the_estimate_counts_what_is_not_kept_once(tmp_path):
     assert (rest.n_calls, rest.n_kept, rest.tokens_out) == (1, 1, 800)
     judge_answers(answers, RUBRIC, judge, cache=tmp_path)
     assert estimate_cost(answers, RUBRIC, judge, cache=tmp_path, **prices).cost == 0
+    more = estimate_cost(answers, RUBRIC, judge, coherence=True, cache=tmp_path, **prices)
+    assert (more.n_calls, more.n_kept) == (2, 2)
 
 
 def test_other_scripts_are_counted_by_their_bytes(tmp_path):
@@ -352,6 +500,8 @@ def test_other_scripts_are_counted_by_their_bytes(tmp_path):
         ({"answers": table("a", None)}, "answers: answer of row 1 is nan; it must be a text.*keep_default_na=False"),
         ({"rubric": "  "}, "rubric: '  '; give a text that says what 0 and 10 mean"),
         ({"rubric": None}, "rubric: None"),
+        ({"scale": 5}, "scale: 5 is not one of 10, 100"),
+        ({"wordings": 4}, "wordings: 4 is not one of 1, 2, 3"),
         ({"judge": "gpt-4"}, r"judge: 'gpt-4'; give an OpenAIJudge\(model\)"),
     ],
 )

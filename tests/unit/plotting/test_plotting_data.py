@@ -81,7 +81,7 @@ def test_a_figure_of_influence_has_a_dot_for_every_pair_and_names_the_outermost(
     assert "Yes 1. word" in notes[0]
     assert "n = 20 pairs" in fig.layout.title.text
     assert "all others; 4 against it" in fig.layout.title.text
-    assert "No." in dots.customdata[0][0]
+    assert "No." in dots.customdata[0]
 
 
 def test_a_figure_of_influence_shows_one_layer():

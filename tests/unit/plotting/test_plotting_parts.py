@@ -41,7 +41,8 @@ def test_circles_are_contributions_and_diamonds_what_goes_away():
         drawn = [one for one in dots_of(fig) if one.xaxis == panel]
         assert [one.marker.symbol for one in drawn] == ["circle", "diamond"][: 1 if panel == "x" else 2]
         for one, sign in zip(drawn, (1, -1), strict=False):
-            assert [layer for layer, _ in one.customdata] == np.round(one.x).tolist() == layers
+            assert np.round(one.x).tolist() == layers
+            assert all(f", layer {layer}, " in text for layer, text in zip(layers, one.customdata, strict=True))
             np.testing.assert_allclose(one.y, sign * np.array(values))
             np.testing.assert_allclose(one.error_y.array, 0.25)
             np.testing.assert_allclose(one.error_y.arrayminus, 0.5)

@@ -494,6 +494,17 @@ def test_with_one_layer_no_pair_is_set_apart(folder):
     assert said in problems(study, folder, layers=[3], n_validation=20, n_train=13)[1]
 
 
+@pytest.mark.parametrize("positions", ["all", "prompt", "3, 4, 7"])
+def test_conversations_are_steered_at_positions_of_one_turn(folder, positions):
+    (said,) = problems(study, folder, positions=positions, conversations={"conversations": 2})[1:]
+    assert said.startswith("conversations: conversations is 2, but positions: ")
+    assert said.endswith(
+        "are not those of one turn. Give one of ['from_last_prompt_token', 'answer', 'after_thinking'], or "
+        "FirstAnswerTokens(k)."
+    )
+    assert study(folder, positions=positions).conversations.conversations == 0
+
+
 def test_labels_of_one_pair_cannot_be_shuffled(folder):
     said = (
         "controls: shuffled is 4, but one pair makes the vector of 'mine', and labels are shuffled between at least 2"
@@ -595,7 +606,7 @@ studies = st.fixed_dictionaries(
         "format": st.sampled_from(["choices", "text"]),
         "estimator": st.sampled_from(["mean_difference", "logistic_probe"]),
         "operator": st.sampled_from(["add", "ablate", "Cap(high=3)", "AddIf(1.5, side='above')"]),
-        "positions": st.sampled_from(["all", "FirstAnswerTokens(3)", "3, 4, 7"]),
+        "positions": st.sampled_from(["answer", "FirstAnswerTokens(3)", "after_thinking"]),
         "prompt": prompts,
         "layers": st.none() | st.lists(counts, min_size=1, max_size=4, unique=True),
         "multipliers": doses.map(lambda given: [*(dose for dose in given if dose), 0]).filter(lambda all: len(all) > 1),
