@@ -263,7 +263,7 @@ def _refusal_of(compared: Mapping[str, SteeringVector], vector: SteeringVector) 
     of_refusal = [one for one in compared.values() if one.kind == "vector"]
     if len(of_refusal) != 1:
         raise InputError(
-            f"refusal: {len(of_refusal)} of {list(compared)} are no controls; give one refusal vector, and controls."
+            f"refusal: {len(of_refusal)} of {list(compared)} are not controls; give one refusal vector, and controls."
         )
     return of_refusal[0]
 

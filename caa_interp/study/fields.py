@@ -57,14 +57,14 @@ def check_distinct(names: Sequence[str]) -> None:
 
 def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(values)) < len(values):
-        raise InputError(f"{shown(values)} names one twice; name each once.")
+        raise InputError(f"{shown(values)} lists one twice; list each once.")
     return values
 
 
 def with_zero(multipliers: tuple[float, ...]) -> tuple[float, ...]:
     """Check the multipliers of a study."""
     if 0 not in multipliers or len(multipliers) < 2:
-        raise InputError(f"{shown(multipliers)}; they must hold 0, the unsteered model, and at least one other.")
+        raise InputError(f"{shown(multipliers)}; they must include 0, the unsteered model, and at least one other.")
     return multipliers
 
 
