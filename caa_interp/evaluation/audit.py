@@ -70,7 +70,7 @@ def safety_audit(
     progress: bool = True,
     **options: Any,
 ) -> pd.DataFrame:
-    """Measure what a vector has to do with refusal, and what it does besides what it is for.
+    """Measure what a vector has to do with refusal, and what else it does.
 
     Parameters
     ----------

@@ -272,7 +272,7 @@ class Answers(Part):
 
 
 class Costs(Part):
-    """What steering costs besides: on prose, on open-ended questions, on knowledge."""
+    """What steering costs: on prose, on open-ended questions, on knowledge."""
 
     passages: Count = 12
     """Number of passages of :func:`caa_interp.load_prose` for perplexity, the first ones; 0: none. Default: 12."""
