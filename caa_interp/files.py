@@ -100,7 +100,7 @@ class TableParts:
                 name = differing[0]
                 raise InputError(
                     f"output: {folder} was computed with {name} {then.get(name)!r}, and this is "
-                    f"{self.made_by.get(name)!r}. Name another folder, or remove this one to compute it anew."
+                    f"{self.made_by.get(name)!r}. Name another folder, or remove this one to compute it again."
                 )
 
     def get(self, number: int, contents: Sequence[Any]) -> pd.DataFrame | None:
@@ -116,7 +116,7 @@ class TableParts:
         if about["digest"] != fingerprint(contents[: about["n"]]):
             raise InputError(
                 f"output: {path} holds other texts than those at its place now. Name another folder, or remove this "
-                "one to compute it anew."
+                "one to compute it again."
             )
         return table if about["n"] == len(contents) else None
 
@@ -138,7 +138,7 @@ class TableParts:
                 raise ValueError("it does not say what made it")
         except (OSError, ValueError) as error:
             raise InputError(
-                f"output: {path} is no part written here ({error}). Remove it, or name another folder."
+                f"output: {path} is not a part written here ({error}). Remove it, or name another folder."
             ) from error
         return table
 

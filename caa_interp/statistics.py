@@ -91,7 +91,7 @@ class RunningMean:
     def reach(self, confidence: float = 0.95, n_together: int = 1) -> np.ndarray:
         """Half the width of each interval around ``mean``; NaN with fewer than two items.
 
-        With ``n_together``, so many intervals hold at once, by Bonferroni's correction.
+        With ``n_together``, that many intervals hold at once, by Bonferroni's correction.
         """
         if self.n < 2:
             return np.full_like(self.mean, np.nan)

@@ -83,7 +83,7 @@ def data_curve(
     Returns
     -------
     pandas.DataFrame
-        One row per number of pairs. ``_low`` and ``_high`` are percentiles over draws: what one set of so many pairs
+        One row per number of pairs. ``_low`` and ``_high`` are percentiles over draws: what one set of that many pairs
         gives, not an interval of the mean. They are NaN for all pairs, of which there is one draw.
 
         - ``layer``, ``n_pairs``, ``n_draws``;

@@ -163,7 +163,7 @@ def effect_lens(
     ranked = _rankable(model, form, words_only)
     check_count("top_k", top_k)
     if top_k > len(ranked):
-        raise InputError(f"top_k: {top_k}; of this model's tokens {len(ranked)} can be ranked. Give at most so many.")
+        raise InputError(f"top_k: {top_k}; of this model's tokens {len(ranked)} can be ranked. Give at most that many.")
     items, form_of_texts = answers_along(model, form, texts, asked, format, system_prompt, at, n_tokens)
     d_vocab = int(model.cfg.d_vocab)
     at_once = max(1, _BYTES // (_BYTES_PER_TOKEN * d_vocab))

@@ -53,7 +53,7 @@ def influence(
           ``topic``, ``question``, ``positive``, ``negative``;
         - ``projection``: dot product of the pair's own difference (positive minus negative) and the vector of the
           other pairs, divided by that vector's squared norm. 1 is as much along it as the vector itself, 0 is nothing,
-          and a negative pair points the other way;
+          and a negative pair points in the opposite direction;
         - ``cosine`` (-1 to 1): cosine of the vectors without and with the pair;
         - ``norm_change`` (from -1): norm of the vector without the pair, divided by its norm with all pairs, minus 1;
         - ``n``: number of different pairs; ``estimator``, ``format``, ``model``.

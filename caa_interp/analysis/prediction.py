@@ -46,7 +46,7 @@ def predict_steerability(
         One row per behavior and layer:
 
         - ``behavior``, ``layer``, ``slope`` with ``slope_low`` and ``slope_high``, ``n`` (held-out pairs): as measured;
-        - ``predicted``: slope, in nats per token and unit of multiplier (for choices nats), from this behavior's
+        - ``predicted``: slope, in nats per token per unit of multiplier (for choices nats), from this behavior's
           activations, and measurements of the other behaviors alone;
         - ``baseline``: mean measured slope of the other behaviors at this layer; missing if they lack it;
         - ``rank_correlation`` (-1 to 1): Spearman's, of predicted and measured slopes over the layers of this behavior;

@@ -79,7 +79,7 @@ def position_map(
     pandas.DataFrame
         One row per vector, measure and place: ``vector``, ``kind``, ``steered_layer``, ``multiplier``, and
 
-        - ``measure``: what ``value`` is. ``"effect"``: the change of ``logit_difference``, in nats per token and unit
+        - ``measure``: what ``value`` is. ``"effect"``: the change of ``logit_difference``, in nats per token per unit
           of the multiplier. Under a pulse at the last prompt token, ``"divergence"``: KL(unsteered || steered) of the
           next token, in nats, and ``"projection"``: the change of the residual stream along the vector, as a share of
           what was added (1: all of it is there; 0: none; negative: the opposite);

@@ -31,7 +31,7 @@ def load_questions(name_or_path: str | Path, *, per_subject: int | None = None, 
     name_or_path
         ``"capability"`` (240 general-knowledge questions over 12 subjects, in MMLU's form) or
         ``"misconceptions"`` (80, in TruthfulQA's form), which come with the package; ``"mmlu"`` or
-        ``"truthfulqa"``, read from the Hugging Face hub through ``datasets``; or a JSON file like the packaged ones or
+        ``"truthfulqa"``, read from the Hugging Face Hub through ``datasets``; or a JSON file like the packaged ones or
         the published CAA code's ``mmlu.json`` and ``truthful_qa.json``.
     per_subject
         At most this many questions of each subject, drawn at random; default: all. The paper takes 10 of each of
@@ -111,7 +111,7 @@ def _from_hub(name: str, generator: np.random.Generator) -> list[ContrastPair]:
         rows = datasets.load_dataset(repository, configuration, split=split)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"questions {name!r}: {repository} cannot be read from the Hugging Face hub ({str(error)[:200]}). Check "
+            f"questions {name!r}: {repository} cannot be read from the Hugging Face Hub ({str(error)[:200]}). Check "
             f"the network, or use one of {', '.join(PACKAGED)}, which come with the package."
         ) from error
     pairs = []

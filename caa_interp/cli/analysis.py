@@ -1,4 +1,4 @@
-"""What vectors are: their norms, the angles between them, and the tokens that they write towards."""
+"""What vectors are: their norms, their cosines, and the tokens that they promote."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def analyze(
-    files: Annotated[list[Path], typer.Argument(metavar="VECTOR", help="Vectors' .safetensors files.")],
+    files: Annotated[list[Path], typer.Argument(metavar="VECTOR", help=".safetensors files of vectors.")],
     model: ModelOfVector = None,
     layers: LayersOption = None,
     folder: Annotated[Path | None, typer.Option(help="Folder for the tables and figures; default: none.")] = None,
@@ -32,7 +32,7 @@ def analyze(
 ) -> None:
     """Show norms and cosine similarities of vectors and, through their model, the tokens that they promote.
 
-    The tokens are left out if the model is not on this machine. Nothing is downloaded for them without --model.
+    If the model is not on this machine, the tokens are left out; only with --model is it downloaded for them.
 
     Example: caa-interp analyze optimism.safetensors --layers 10-14
     """

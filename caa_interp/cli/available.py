@@ -40,7 +40,7 @@ def available_models() -> list[Available]:
     paper = [
         Available(
             one.name,
-            "Hugging Face hub",
+            "Hugging Face Hub",
             one.n_layers,
             one.d_model,
             f"license at https://huggingface.co/{one.name}, hf auth login, download of {_DOWNLOAD[one.name]}",
@@ -91,7 +91,7 @@ def _conversions(stem: str | None = None) -> list[Path]:
 
 
 def _hub_cache() -> Iterator[Available]:
-    """Causal language models in the local cache of the Hugging Face hub."""
+    """Causal language models in the local cache of the Hugging Face Hub."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 

@@ -55,9 +55,9 @@ def ls(as_json: Json = False) -> None:
 @app.command()
 def clear(
     part: Annotated[Part, typer.Argument(help="What to remove.")] = Part.SHARDS,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete judges' replies without asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete replies of judges without asking.")] = False,
 ) -> None:
-    """Remove a part of the cache. All can be remade, but judges' replies may cost money.
+    """Remove a part of the cache. Everything can be made again, but replies of judges may cost money.
 
     Example: caa-interp cache clear shards
     """

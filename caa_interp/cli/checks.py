@@ -16,7 +16,7 @@ from caa_interp.errors import CAAError
 def models(as_json: Json = False) -> None:
     """List what --model takes: models on this machine, and the paper's with what they need.
 
-    A folder in Hugging Face's layout, a .gguf file and any Hugging Face name of a causal language model will do, too.
+    A folder in Hugging Face's layout, a .gguf file and the Hugging Face name of any causal language model work, too.
 
     Example: caa-interp models
     """

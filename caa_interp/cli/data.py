@@ -65,7 +65,7 @@ def convert(
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
-    """Turn a contrast set or a table into this project's format; says what was skipped and why.
+    """Turn a contrast set or a table into this project's format, and say what was skipped and why.
 
     Example: caa-interp data convert survival-instinct.jsonl my-survival-instinct.json
     """
@@ -104,7 +104,7 @@ def fetch(
         str | None, typer.Argument(help="One file, such as survival-instinct or test/mmlu/mmlu.json; default: all.")
     ] = None,
 ) -> None:
-    """Download published sets into the cache folder, each file checked by its sha256; prints the folder.
+    """Download published sets into the cache folder, check the sha256 of each file, and print the folder.
 
     What is there already is not downloaded again.
 

@@ -23,10 +23,10 @@ FormatOption = Annotated[
         metavar="NAME",
         autocompletion=completing(lambda: get_args(resolve_name("caa_interp.interchange.exchange:FileFormat"))),
         help="caa: the published code's folder; gguf: llama.cpp and repeng; lm-eval: lm-evaluation-harness; npz: "
-        "numpy. Default: by the ending.",
+        "numpy. Default: by the file's ending.",
     ),
 ]
-HookOption = Annotated[str, typer.Option("--hook", help="lm-eval only: what the model calls its blocks.")]
+HookOption = Annotated[str, typer.Option("--hook", help="lm-eval only: name of a block in the Hugging Face model.")]
 
 
 def export(
@@ -34,7 +34,7 @@ def export(
     target: Annotated[Path, typer.Argument(help="File to write, or a folder for caa.")],
     format: FormatOption = None,
     layers: LayersOption = None,
-    multiplier: Annotated[float, typer.Option(help="lm-eval only: the coefficient of that run.")] = 1.0,
+    multiplier: Annotated[float, typer.Option(help="lm-eval only: the multiplier.")] = 1.0,
     hook: HookOption = "layers.{layer}",
     force: Force = False,
 ) -> None:

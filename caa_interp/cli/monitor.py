@@ -1,4 +1,4 @@
-"""Where the texts of a file lie along vectors."""
+"""How far the texts of a file lie along vectors."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _LONGEST = 100  # letters of a text in the printed table
 
 def monitor(
     texts: Annotated[Path, typer.Argument(metavar="TEXTS", help="File of texts or conversations, .jsonl or .parquet.")],
-    files: Annotated[list[Path], typer.Argument(metavar="VECTOR...", help="Vectors' .safetensors files.")],
+    files: Annotated[list[Path], typer.Argument(metavar="VECTOR...", help=".safetensors files of vectors.")],
     layer: Annotated[int, typer.Option(min=0, help="0-based block index.")],
     column: Annotated[
-        str | None, typer.Option(help="Field that holds the text or messages; default: text, else messages.")
+        str | None, typer.Option(help="Field with the text or messages; default: text, else messages.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of Parquet files, written as they come; goes on where an earlier run stopped."),
+        typer.Option(help="Folder of Parquet files, written during the run; a stopped run goes on where it was."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Number of most and of least aligned texts to print.")] = 5,
     model: options.ModelOfVector = None,
@@ -37,9 +37,9 @@ def monitor(
     dtype: options.Dtype = None,
     as_json: options.Json = False,
 ) -> None:
-    """Project texts, or turns of conversations, on vectors, and print the most and the least aligned ones.
+    """Project texts, or turns of conversations, onto vectors, and print the most and the least aligned ones.
 
-    z is in standard deviations of neutral prose, read by the same model. With --out the whole table is kept.
+    z is in standard deviations of neutral prose, read by the same model. With --out the whole table is saved.
 
     Example: caa-interp monitor chats.jsonl optimism.safetensors --layer 12 --out chats.parquet
     """

@@ -113,7 +113,9 @@ BehaviorName = Annotated[
 Model = Annotated[str, typer.Option("--model", help=_MODEL, autocompletion=complete_model)]
 ModelOfVector = Annotated[
     str | None,
-    typer.Option("--model", help=f"{_MODEL} Default: the one that the vector names.", autocompletion=complete_model),
+    typer.Option(
+        "--model", help=f"{_MODEL} Default: the model that the vector was made from.", autocompletion=complete_model
+    ),
 ]
 Device = Annotated[
     str | None,
@@ -124,9 +126,7 @@ Dtype = Annotated[
 ]
 LayersOption = Annotated[
     Values | None,
-    typer.Option(
-        "--layers", parser=read_layers, metavar="LAYERS", help="0-based, such as 10,12-14; default: all there are."
-    ),
+    typer.Option("--layers", parser=read_layers, metavar="LAYERS", help="0-based, such as 10,12-14; default: all."),
 ]
 MultipliersOption = Annotated[
     Values,
@@ -134,8 +134,8 @@ MultipliersOption = Annotated[
         "--multipliers",
         parser=read_multipliers,
         metavar="NUMBERS",
-        help="Separated by commas; 0 is unsteered; default: -1,0,1. ablate, ProjectTo and Cap are complete at 1, and a "
-        "negative multiplier works against them: give 0,1.",
+        help="Separated by commas; 0 is unsteered; default: -1,0,1. Give 0,1 for ablate, ProjectTo and Cap, which are "
+        "complete at 1.",
         show_default=False,
     ),
 ]
@@ -149,14 +149,14 @@ EstimatorOption = Annotated[
     ),
 ]
 OperatorOption = Annotated[
-    str, _named("--operator", "NAME", "What is done with the vector, such as ablate or 'Cap(high=3)'.", _operators)
+    str, _named("--operator", "NAME", "What the vector does, such as ablate or 'Cap(high=3)'.", _operators)
 ]
 PositionsOption = Annotated[
     str,
     _named(
         "--positions",
         "RULE",
-        "Where, such as all, answer, 'FirstAnswerTokens(3)' or 3,4,7.",
+        "Steered positions, such as all, answer, 'FirstAnswerTokens(3)' or 3,4,7.",
         lambda: [*resolve_name("caa_interp.steering.positions:RULES"), "FirstAnswerTokens("],
     ),
 ]
@@ -165,11 +165,11 @@ StyleOption = Annotated[
     _named(
         "--style",
         "NAME",
-        "How the model is addressed, such as base; default: what fits the model.",
+        "Prompt form, such as base; default: the one that fits the model.",
         lambda: get_args(resolve_name("caa_interp.prompts.format:Style")),
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of whatever is drawn at random.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and everything else to standard error.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
-VectorFile = Annotated[Path, typer.Argument(metavar="VECTOR", help="A vector's .safetensors file.")]
+VectorFile = Annotated[Path, typer.Argument(metavar="VECTOR", help=".safetensors file of a vector.")]

@@ -41,15 +41,17 @@ def run(
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Number of processes, here or with --ray; default: this one, or what --ray has room for."
+            min=1, help="Number of processes, here or with --ray; default: one, or as many as the cluster has room for."
         ),
     ] = None,
     ray: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="A running Ray cluster, such as auto; spreads the work there."),
+        typer.Option(metavar="ADDRESS", help="A running Ray cluster that does the work, such as auto."),
     ] = None,
-    cpus_per_worker: Annotated[int | None, typer.Option(min=1, help="CPUs of each, with --ray; default: 1.")] = None,
-    gpus_per_worker: Annotated[float | None, typer.Option(min=0, help="GPUs of each, with --ray; default: 0.")] = None,
+    cpus_per_worker: Annotated[int | None, typer.Option(min=1, help="CPUs per worker, with --ray; default: 1.")] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(min=0, help="GPUs per worker, with --ray; default: 0.")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Only check the file, and print what would be done.")] = False,
 ) -> None:
     """Run the study of a config file, or continue it: vectors, tables, figures and a page.
@@ -99,7 +101,7 @@ def _print_plan(study: ExperimentConfig) -> None:
     least = max(study.layers or (1,)) + 1
     layers = {name: check_layers(study.layers, range(n or least), "the model") for name, n in n_layers.items()}
     splits = {name: split_pairs(study, behaviors, at) for name, at in layers.items()}
-    typer.echo(f"{study.name}: nothing is wrong with the file.\n")
+    typer.echo(f"{study.name}: the file is valid.\n")
     print_facts(
         {
             name: f"{len(train)} train, {len(validation)} validation, {len(test)} test pairs"
@@ -109,11 +111,13 @@ def _print_plan(study: ExperimentConfig) -> None:
     controls = study.controls.random + study.controls.orthogonal + study.controls.shuffled
     for (label, n), model in zip(n_layers.items(), study.models, strict=True):
         known = study.layers is not None or n is not None
-        told = f"{len(layers[label])} layers" if known else "all layers, whose number is known once it is loaded"
+        told = (
+            f"{len(layers[label])} layers" if known else "all layers (their number is known once the model is loaded)"
+        )
         pieces = len(planned_tasks(study, behaviors, splits[label], layers[label], n or least))
         typer.echo(
             f"\n{model.name}\n  every test pair at {len(study.multipliers)} multipliers and {told}\n"
-            f"  {controls} controls of each behavior at the chosen layer\n  {pieces} pieces of work"
+            f"  {controls} controls for each behavior at the chosen layer\n  {pieces} pieces of work"
         )
 
 
@@ -131,10 +135,12 @@ def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a 
 def reproduce(
     folder: Annotated[
         Path,
-        typer.Argument(help="Folder for vectors, tables and the page; what fits from an earlier run is reused."),
+        typer.Argument(
+            help="Folder for vectors, tables and the page; results of an earlier run are reused where they fit."
+        ),
     ],
     data: Annotated[
-        Path, typer.Option(help="Folder of data fetch caa, copy of github.com/nrimsky/CAA, or <behavior>.json files.")
+        Path, typer.Option(help="Folder of data fetch caa, a copy of github.com/nrimsky/CAA, or <behavior>.json files.")
     ],
     model: options.Model = "meta-llama/Llama-2-7b-chat-hf",
     behaviors: Annotated[
@@ -156,7 +162,7 @@ def reproduce(
         ),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="The chat model's base model, whose vectors are added in the chat model.")
+        str | None, typer.Option(help="The chat model's base model, whose vectors are added to the chat model.")
     ] = None,
     system_prompts: Annotated[
         Path | None,
@@ -169,18 +175,18 @@ def reproduce(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Rates open-ended answers: a model of the server $OPENAI_BASE_URL, by default OpenAI's, with "
+            help="Model that rates open-ended answers, on the server $OPENAI_BASE_URL (default: OpenAI's), with "
             "$OPENAI_API_KEY.",
         ),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Only check what is given, and print what it would take on this machine.")
+        bool, typer.Option("--check", help="Only check the input, and print what the work would take on this machine.")
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit code 3 if what is claimed of the table's cells does not hold.")
+        bool, typer.Option("--strict", help="Exit code 3 if the claim about the table's cells does not hold.")
     ] = False,
 ) -> None:
-    """Measure the paper's results, and print them beside the published numbers.
+    """Measure the paper's results again, and print them beside the published numbers.
 
     Example: caa-interp reproduce llama-2-7b --data CAA --parts sweep,exams
     """

@@ -30,7 +30,7 @@ def extract(
     format: Annotated[
         Format,
         typer.Option(
-            help="choices reads the answer letter, as the paper does; text the answer, which small models need."
+            help="choices reads the answer letter, as in the paper; text reads the answer itself, for small models."
         ),
     ] = "choices",
     layers: options.LayersOption = None,
@@ -72,7 +72,7 @@ def sweep(
     multipliers: options.MultipliersOption = options.MULTIPLIERS,
     operator: options.OperatorOption = _ADDED,
     positions: options.PositionsOption = _FROM_LAST_PROMPT_TOKEN,
-    format: Annotated[Format | None, typer.Option(help="Default: the one that the vector was made in.")] = None,
+    format: Annotated[Format | None, typer.Option(help="Default: the form in which the vector was made.")] = None,
     style: options.StyleOption = None,
     out: Annotated[
         Path | None, typer.Option(help="File for the score of every item, .parquet or .csv; default: none.")
@@ -129,7 +129,7 @@ def generate(
         list[str],
         typer.Argument(
             metavar="VECTOR... [PROMPT]...",
-            help="Vectors' .safetensors files, applied together; then the prompts; - reads standard input, a "
+            help=".safetensors files of vectors, applied together; then the prompts; - reads standard input, one "
             "prompt per line.",
         ),
     ],
@@ -154,12 +154,14 @@ def generate(
     operator: options.OperatorOption = _ADDED,
     positions: options.PositionsOption = _FROM_LAST_PROMPT_TOKEN,
     prompt_file: Annotated[
-        Path | None, typer.Option("--prompts", metavar="FILE", help="Text file, a prompt per line.")
+        Path | None, typer.Option("--prompts", metavar="FILE", help="Text file, one prompt per line.")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 100,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of an answer, at most.")] = 100,
     n: Annotated[int, typer.Option("--n", min=1, help="Samples per prompt and column; they need a temperature.")] = 1,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Sample among the likeliest tokens of this probability.")] = 1.0,
+    top_p: Annotated[
+        float, typer.Option(help="Sample among the likeliest tokens that together have this probability.")
+    ] = 1.0,
     seed: options.Seed = 0,
     style: options.StyleOption = None,
     model: options.ModelOfVector = None,
@@ -167,9 +169,9 @@ def generate(
     dtype: options.Dtype = None,
     as_json: options.Json = False,
 ) -> None:
-    """Let a steered model answer, with the answers of all multipliers side by side.
+    """Answer prompts with a steered model, multipliers side by side.
 
-    Several vectors are applied together, in the order given; each of --multipliers is a column, which scales them all.
+    Several vectors are applied together, in the order given. Each of --multipliers is a column and scales them all.
 
     Example: caa-interp generate optimism.safetensors "How will it go?" --layer 12
     """

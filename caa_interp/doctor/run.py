@@ -82,7 +82,7 @@ def self_test(model: Any, *, seed: int = 0, progress: bool = True) -> list[Check
     """
     if not hasattr(model, "hook_dict") or not hasattr(model, "run_with_hooks"):
         raise InputError(
-            f"model: {type(model).__name__} is no TransformerLens model, so it cannot be steered. Load one with "
+            f"model: {type(model).__name__} is not a TransformerLens model, so it cannot be steered. Load one with "
             "load_model."
         )
     if model in access.steered:

@@ -70,7 +70,7 @@ def safety_audit(
     progress: bool = True,
     **options: Any,
 ) -> pd.DataFrame:
-    """Measure what a vector has to do with refusal, and what it does besides what it is for.
+    """Measure what a vector has to do with refusal, and what else it does.
 
     Parameters
     ----------
@@ -263,7 +263,7 @@ def _refusal_of(compared: Mapping[str, SteeringVector], vector: SteeringVector) 
     of_refusal = [one for one in compared.values() if one.kind == "vector"]
     if len(of_refusal) != 1:
         raise InputError(
-            f"refusal: {len(of_refusal)} of {list(compared)} are no controls; give one refusal vector, and controls."
+            f"refusal: {len(of_refusal)} of {list(compared)} are not controls; give one refusal vector, and controls."
         )
     return of_refusal[0]
 

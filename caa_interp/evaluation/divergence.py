@@ -147,7 +147,7 @@ def measured(model: Any, asked: Sequence[Condition], sequences: Sequence[Known],
 def _baseline(model: Any, form: PromptFormat, name: str, given: Any) -> tuple[Any, PromptFormat, str | None]:
     """Model, form and system prompt of a baseline."""
     if name == NO_BASELINE:
-        raise InputError(f"baselines: {NO_BASELINE!r} is the model without any. Leave it out, or give another name.")
+        raise InputError(f"baselines: {NO_BASELINE!r} is the bare model. Leave it out, or give another name.")
     if isinstance(given, str):
         return model, form, given
     check_model(given)

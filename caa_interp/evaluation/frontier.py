@@ -54,7 +54,7 @@ def frontier(
     costs
         Result of :func:`caa_interp.divergence`, :func:`caa_interp.perplexity` or :func:`caa_interp.capability`, under
         the same conditions; or answers that were judged for coherence, such as the table of the effects itself. A
-        table without ``baseline`` is one of the model without any.
+        table without ``baseline`` is one of the bare model.
     measure
         ``"logit_difference"`` (default, nats), ``"p_positive"`` (0 to 1) or ``"score"`` (of judged answers, on
         the judge's scale): the effect is its change from unsteered.

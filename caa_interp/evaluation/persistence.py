@@ -4,7 +4,7 @@ A conversation is a list of contrast pairs, one a turn.
 
 1. In each turn the user asks the pair's question, and the pair is scored as a continuation of the conversation.
 2. The model's own greedy answer is appended, as the tokens that it wrote, and the next turn follows.
-3. Positions that were steered stay so in later turns, as in a kept key-value cache; or the tokens are read anew,
+3. Positions that were steered stay so in later turns, as in a kept key-value cache; or the tokens are read again,
    unsteered, as when a conversation is sent again as text.
 4. Conditions differ in the turns that are steered and in whether these stay so. What both ways of reading share is in
    the text; what they differ by is in the cache.

@@ -1,4 +1,4 @@
-"""Vectors for other tools and from them: files, the Hugging Face hub, and weights.
+"""Vectors for other tools and from them: files, the Hugging Face Hub, and weights.
 
 Each file format is one module that reads and writes it: :mod:`control_vectors` for GGUF, :mod:`published` for the
 paper's code, :mod:`harness` for lm-evaluation-harness, :mod:`arrays` for numpy; :mod:`exchange` chooses among them.

@@ -21,7 +21,7 @@ _RELIABILITY = {
 _EFFECTS = {
     "slope": "slope, nats per unit of multiplier",
     "rank_correlation": "rank correlation",
-    "share_against": "share of items moved the other way",
+    "share_against": "share of items moved in the opposite direction",
     "p_positive": "p(positive answer)",
     "logit_difference": "logit difference, nats",
     "logit_difference_change": "its change from multiplier 0",

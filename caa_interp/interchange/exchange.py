@@ -121,7 +121,7 @@ def import_vector(
     """
     path = Path(path)
     if not path.exists():
-        raise InputError(f"path: {str(path)!r} is not there. Check it.")
+        raise InputError(f"path: {str(path)!r} does not exist. Check the path.")
     chosen = _format(path, format)
     name = model if model is None or isinstance(model, str) else model_id(model)
     if chosen == "caa":
@@ -159,7 +159,7 @@ def _format(path: Path, given: FileFormat | None) -> FileFormat:
     if path.suffix not in _ENDINGS:
         own = " That of this package is written by vector.save and read by SteeringVector.load."
         raise InputError(
-            f"path: {str(path)!r} ends in none of '.gguf', '.npz', '.pt', and is no folder, so its format is not "
+            f"path: {str(path)!r} ends in none of '.gguf', '.npz', '.pt', and is not a folder, so its format is not "
             f"known. Name it: format='gguf', say.{own if path.suffix == '.safetensors' else ''}"
         )
     return _ENDINGS[path.suffix]

@@ -1,4 +1,4 @@
-"""Steering vectors on the Hugging Face hub: a repository of one vector and its card.
+"""Steering vectors on the Hugging Face Hub: a repository of one vector and its card.
 
 1. :func:`save_for_hub` writes a folder: ``vector.safetensors`` (this package's own file format), ``README.md`` (the
    card) and, if one is given, a figure.
@@ -98,7 +98,7 @@ def push_to_hub(
     revision: str | None = None,
     commit_message: str = "Steering vector, made with caa_interp",
 ) -> str:
-    """Upload a folder of :func:`save_for_hub` to the Hugging Face hub, as one commit.
+    """Upload a folder of :func:`save_for_hub` to the Hugging Face Hub, as one commit.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def push_to_hub(
         there = api.model_info(repo_id, revision=revision)
         if private and not there.private:
             raise InputError(
-                f"private: {repo_id!r} is there already, and is public. Nothing was sent. Make it private in its "
+                f"private: {repo_id!r} already exists and is public. Nothing was sent. Make it private in its "
                 "settings on the hub, or name another repository."
             )
         existing = {file.rfilename for file in there.siblings or []}
@@ -175,7 +175,7 @@ def from_hub(
     token: str | bool | None = None,
     model: Any = None,
 ) -> SteeringVector:
-    """Load a steering vector from the Hugging Face hub, or from a folder of :func:`save_for_hub`.
+    """Load a steering vector from the Hugging Face Hub, or from a folder of :func:`save_for_hub`.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ def from_hub(
             vector = SteeringVector.load(path)
         except InputError as error:
             raise InputError(
-                f"{filename!r} of {str(repo_id)!r}: {error} It was kept; to download it anew, delete {kept}."
+                f"{filename!r} of {str(repo_id)!r}: {error} It was kept; to download it again, delete {kept}."
             ) from error
         hub = {"repo": str(repo_id), "revision": commit.name}
         vector = replace(vector, metadata={**vector.metadata, "hub": hub})
@@ -244,7 +244,7 @@ def _download(repo_id: str, revision: str | None, filename: str, token: str | bo
     from huggingface_hub import HfApi
 
     if repo_id.startswith((".", "/", "~")) or repo_id.count("/") > 1:
-        raise InputError(f"repo_id: {repo_id!r} is no folder. Check the path, or give a repository 'owner/name'.")
+        raise InputError(f"repo_id: {repo_id!r} is not a folder. Check the path, or give a repository 'owner/name'.")
     check_repo_id(repo_id)
     with hub_errors(repo_id, revision, filename):
         api = HfApi(token=token)

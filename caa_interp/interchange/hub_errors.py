@@ -1,4 +1,4 @@
-"""What can go wrong with the Hugging Face hub, in words that say what to do."""
+"""What can go wrong with the Hugging Face Hub, in words that say what to do."""
 
 from __future__ import annotations
 

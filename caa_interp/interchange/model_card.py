@@ -1,4 +1,4 @@
-"""The model card of a steering vector on the Hugging Face hub: what it is, how far to trust it, how to use it.
+"""The model card of a steering vector on the Hugging Face Hub: what it is, how far to trust it, how to use it.
 
 Its words are in ``model_card.md.j2``. Text from metadata, behaviors and tables is shown as text: nothing in it
 becomes markup, a link or YAML.

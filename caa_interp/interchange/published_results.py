@@ -76,7 +76,7 @@ def import_results(path: str | Path, test: Test = "ab") -> pd.DataFrame:
     check_choice("test", test, get_args(Test))
     path = Path(path)
     if not path.exists():
-        raise InputError(f"path: {str(path)!r} is not there. Check it.")
+        raise InputError(f"path: {str(path)!r} does not exist. Check the path.")
     files = [path] if path.is_file() else sorted(path.iterdir())
     conditions = {file: _condition(file) for file in files if path.is_file() or _NAME.fullmatch(file.name)}
     read = _answers if test == "open_ended" else _letters

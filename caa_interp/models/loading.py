@@ -272,7 +272,7 @@ def _explained(name: str) -> Iterator[None]:
                 "run `hf auth login` or set HF_TOKEN"
             )
         elif any(isinstance(cause, hub.RepositoryNotFoundError) for cause in chain):
-            what = f"there is no such model on the Hugging Face hub{_nearest(name, _KNOWN)}. Check the name"
+            what = f"there is no such model on the Hugging Face Hub{_nearest(name, _KNOWN)}. Check the name"
         elif any(isinstance(cause, hub.RevisionNotFoundError) for cause in chain):
             what = "it has no such revision. Check the branch, tag or commit"
         elif "trust_remote_code" in str(error):
@@ -281,7 +281,7 @@ def _explained(name: str) -> Iterator[None]:
             "connect" in str(error) and not Path(name).exists()
         ):
             what = (
-                f"the Hugging Face hub cannot be reached and the model is not in the local "
+                f"the Hugging Face Hub cannot be reached and the model is not in the local "
                 f"cache{_nearest(name, _on_this_machine())}. Check the name and the network, or give a local folder"
             )
         else:

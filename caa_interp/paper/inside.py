@@ -48,7 +48,7 @@ def show_geometry(setting: Setting, tables: Tables) -> Shown:
         figure = plot_projection(table, symbol="letter", title=escape(f"Activations of {name}"))
         sections.append(Section(str(name), "", figure, level=3))
     between_layers = plot_cosine_similarity(cosine_similarity(setting.raw, between="layers"))
-    told = "Whether vectors point the same way, whatever their lengths: 1 the same direction, 0 unrelated."
+    told = "Whether vectors point in the same direction, whatever their norms: 1 is the same direction, 0 is unrelated."
     sections += [
         Section("Similarity of the vectors", told),
         Section("Between layers", "", between_layers, level=3),

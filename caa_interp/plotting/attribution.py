@@ -10,7 +10,7 @@ from caa_interp.plotting.grid import control_range, dots, mark_zero, panels
 
 _SOURCE = "caa_interp.analysis.effect_attribution"
 _COLUMNS = ("vector", "kind", "steered_layer", "layer", "component", "contribution", "restored", "effect", "n")
-_UNIT = "nats per token and unit"
+_UNIT = "nats per token per unit"
 _APART = 0.13  # how far the two dots of a part are moved to its sides, in layers
 _MEASURES = {"contribution": "contribution", "restored": "goes away when set back"}
 

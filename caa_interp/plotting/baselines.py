@@ -48,7 +48,7 @@ def plot_baselines(table: pd.DataFrame, *, measure: Measure = "logit_difference"
         legend={
             **theme.LEGEND_BELOW,
             "xref": "paper",
-            "title": {"text": f"vector of layer {summary['layer'].iloc[0]}, times ", "font": {"size": 14}},
+            "title": {"text": f"multiplier at layer {summary['layer'].iloc[0]} ", "font": {"size": 14}},
         },
     )
     fig.add_vline(x=0, line=theme.NOTHING)

@@ -91,7 +91,7 @@ def save_figure(
 
     Notes
     -----
-    A figure for print is laid out anew at 126 px per inch: text of 14 px on the screen is 8 pt, and margins, markers
+    A figure for print is laid out again at 126 px per inch: text of 14 px on the screen is 8 pt, and margins, markers
     and lines keep their proportion to it. Titles too long for the width are wrapped; the height is the figure's own
     (``fig.layout.height / 126`` inches). A figure wider than the columns (382 or 794 px) is scaled down as a whole,
     as far as its text keeps 6 points. Figures with several panels side by side need two columns.

@@ -15,7 +15,7 @@ from caa_interp.plotting.grid import dots, key, mark_zero, panels, shape
 _COSTS = {
     "divergence": "divergence from unsteered",
     "divergence_tail": "divergence at the worst 5 % of tokens",
-    "nats_per_token": "increase in surprise at prose",
+    "nats_per_token": "increase in loss on neutral prose",
     "correct": "loss of right answers",
     "coherence": "loss of coherence",
 }
@@ -96,7 +96,9 @@ def _path(rows: pd.DataFrame, look: theme.Style, name: str, intervals: bool = Tr
     shown = {"error_x": {**across, **bars}, "error_y": {**theme.error_bars(rows, "effect"), **bars}}
     texts = [theme.intervals(rows, one) for one in ("effect", "cost")]
     known = zip(rows["vector"].map(theme.escape), map(theme.factor, rows["multiplier"]), *texts, strict=True)
-    hover = [f"{factor} times {vector}<br>effect {effect}<br>cost {cost}" for vector, factor, effect, cost in known]
+    hover = [
+        f"{vector}, multiplier {factor}<br>effect {effect}<br>cost {cost}" for vector, factor, effect, cost in known
+    ]
     symbols = [look.symbol + ("-open" if one else "") for one in rows["dominated"]]
     marker = {"size": 9 if intervals else 5, "symbol": symbols, "color": look.color}
     written = {"text": labels, "textposition": "top right", "textfont": {"size": 11, "color": look.color}}

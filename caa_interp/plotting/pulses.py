@@ -11,7 +11,7 @@ from caa_interp.plotting.grid import Place, control_range, dots, line, mark_zero
 _SOURCE = "caa_interp.analysis.position_map"
 _COLUMNS = ("vector", "kind", "steered_layer", "multiplier", "measure", "steered", "distance", "layer", "value", "n")
 _UNITS = {
-    "effect": ("effect of the steered positions", "nats per token and unit"),
+    "effect": ("effect of the steered positions", "nats per token per unit"),
     "divergence": ("KL from unsteered, pulse", "nats"),
     "projection": ("state along the vector, pulse", "share of what was added"),
 }

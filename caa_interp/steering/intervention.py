@@ -273,5 +273,5 @@ def check_multipliers(multipliers: float | Sequence[float]) -> list[float]:
     if not checked:
         raise InputError("multipliers: the list is empty; give at least one number.")
     if len(set(checked)) < len(checked):
-        raise InputError(f"multipliers: {checked} names one twice; name each once.")
+        raise InputError(f"multipliers: {checked} lists one twice; list each once.")
     return checked

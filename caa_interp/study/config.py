@@ -259,7 +259,9 @@ def _read(path: Path) -> dict[str, Any]:
     what = f"config file {path}"
     text = read_text(path, what)
     if len(text.encode()) > MAX_BYTES:
-        raise InputError(f"{what}: more than {MAX_BYTES:,} bytes, which is no study. Check that it is the right file.")
+        raise InputError(
+            f"{what}: more than {MAX_BYTES:,} bytes, too many for a study. Check that it is the right file."
+        )
     try:
         return tomllib.loads(text)
     except RecursionError:

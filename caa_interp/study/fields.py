@@ -57,14 +57,14 @@ def check_distinct(names: Sequence[str]) -> None:
 
 def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(values)) < len(values):
-        raise InputError(f"{shown(values)} names one twice; name each once.")
+        raise InputError(f"{shown(values)} lists one twice; list each once.")
     return values
 
 
 def with_zero(multipliers: tuple[float, ...]) -> tuple[float, ...]:
     """Check the multipliers of a study."""
     if 0 not in multipliers or len(multipliers) < 2:
-        raise InputError(f"{shown(multipliers)}; they must hold 0, the unsteered model, and at least one other.")
+        raise InputError(f"{shown(multipliers)}; they must include 0, the unsteered model, and at least one other.")
     return multipliers
 
 
@@ -97,7 +97,7 @@ def _distinct_behaviors(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _model(name: str, info: ValidationInfo) -> str:
-    """Check what can be known without loading; names of the Hugging Face hub are left as they are."""
+    """Check what can be known without loading; names of the Hugging Face Hub are left as they are."""
     if name == EMBEDDED:
         return name
     path = _absolute(name, info)
@@ -272,7 +272,7 @@ class Answers(Part):
 
 
 class Costs(Part):
-    """What steering costs besides: on prose, on open-ended questions, on knowledge."""
+    """What steering costs: on prose, on open-ended questions, on knowledge."""
 
     passages: Count = 12
     """Number of passages of :func:`caa_interp.load_prose` for perplexity, the first ones; 0: none. Default: 12."""

@@ -12,7 +12,7 @@ from caa_interp.evaluation.summary import COSTS, interval_texts, quantity, shown
 from caa_interp.plotting.theme import counts, factor, with_minus
 from caa_interp.statistics import interval_text, number_text
 
-# What a warning is given for, and why.
+# Warnings, and the reason for each.
 WARNINGS = {
     "pairs < 30": "The mean of few differences keeps much of the noise of each.",
     "agreement < 0.2": "The difference of a pair hardly points where the mean of the other pairs points.",
@@ -54,7 +54,7 @@ def _finding(row: dict[str, Any], unit: str) -> str:
     controls = f"controls at most {number_text(largest, '.3f')}" if row["n_controls"] else "no controls at this layer"
     if row["verdict"] in ("steers", "opposite") and min(abs(row["slope_low"]), abs(row["slope_high"])) <= largest:
         controls += ", within the interval"
-    responds = "responds" if row["slope"] > 0 else "moves the opposite way"
+    responds = "responds" if row["slope"] > 0 else "moves in the opposite direction"
     does = {
         "within controls": f"{responds}, but no more than controls do,",
         "no clear effect": "shows no clear effect",
@@ -114,7 +114,7 @@ def components(behavior: str, table: pd.DataFrame) -> str:
     """How much of the variance a projection shows at its last layer."""
     row = table.iloc[int(table["layer"].argmax())]
     share = 100 * (row["x_share"] + row["y_share"])
-    return f"{_capital(behavior)}: two dimensions hold {share:.0f} % of the variance at layer {row['layer']}"
+    return f"{_capital(behavior)}: two components explain {share:.0f} % of the variance at layer {row['layer']}"
 
 
 def said(behavior: str, table: pd.DataFrame) -> str:
@@ -170,7 +170,7 @@ def _range(values: pd.Series[float], form: str = ".2f") -> str:
 
 def _per_unit(slopes: pd.DataFrame) -> str:
     _, unit = quantity(slopes, "logit_difference")
-    return f"{unit} and unit" if "per" in unit else f"{unit} per unit"
+    return f"{unit} per unit"
 
 
 def _records(table: pd.DataFrame) -> list[dict[Any, Any]]:

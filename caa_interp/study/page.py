@@ -67,7 +67,7 @@ def write_page(folder: str | Path) -> Path:
     if absent := [name for name, is_there in parts.items() if not is_there]:
         lead.append(f"Not part of this study: {', '.join(absent)}.")
     sections += [
-        Section("Configuration", "The whole study: run again with this file, it gives these results.", code=config),
+        Section("Configuration", "The whole study. Run again with this file, it gives the same results.", code=config),
         Section("How it was made", "", table=made),
         Section("Manifest", "The whole record of the run, piece by piece.", code=manifest, folded=True, level=3),
     ]

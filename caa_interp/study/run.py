@@ -84,8 +84,8 @@ def run_experiment(
     -----
     A finished piece of work is never done again, in this run or another, unless its model, revision, pairs, vectors,
     settings, code or libraries change. A study that is finished loads no model. A run that was killed and continued has
-    the tables of an undisturbed one to the last bit, on one kind of processor with one number of threads; with another,
-    matrix products may round differently.
+    the tables of an uninterrupted one, to the last bit, on the same kind of processor with the same number of threads;
+    others may round matrix products differently.
     """
     config = config if isinstance(config, ExperimentConfig) else ExperimentConfig.load(config)
     folder = Path(folder)
@@ -186,7 +186,7 @@ def _engine(
             "Name another folder."
         )
     if changed := [name for name in facts if kept and kept.get(name) != facts[name]]:
-        say(f"{label}: {', '.join(changed)} changed since this run was begun, so its work is done anew.")
+        say(f"{label}: {', '.join(changed)} changed since this run was begun, so its work is done again.")
     return Engine(executor, store, model, facts)
 
 

@@ -37,11 +37,11 @@ def vectors(results: Results) -> list[Section]:
 def _findings(results: Results) -> list[Section]:
     """The verdict on each vector, as a figure and as a table."""
     effects = results.tables["effects"]
-    caption = "Right of each row: the verdict, the share of pairs that move the opposite way, and the number of pairs."
+    caption = "Right of each row: the verdict, the share of pairs that move in the opposite direction, and n."
     meaning = (
         "The slope is the mean over held-out pairs of how much the score rises for each unit of the multiplier, with "
-        "a bootstrap interval over pairs. Controls are vectors of the same norm: their lowest slope to the highest, "
-        "and how many they are. Opposite is the share of pairs whose slope is negative, with Wilson's 95 % "
+        "a bootstrap interval over pairs. Controls are vectors of the same norm: their lowest and highest slope, and "
+        "their number. Opposite is the share of pairs whose slope is negative, with Wilson's 95 % "
         "interval.\n\n"
         "Each interval holds for one behavior by itself: of twenty vectors without any effect, about one would be "
         "expected to exclude 0 by chance."
@@ -96,7 +96,7 @@ def _layer_choice(results: Results) -> list[Section]:
     }
     text = (
         "For each behavior, the layer with the steepest mean response between the outermost multipliers on validation "
-        "pairs: train pairs that the vector is not made from. Where it is the steepest by chance, its slope is "
+        "pairs: train pairs that the vector is not made from. If it is the steepest by chance, its slope is "
         "smaller on the held-out pairs, here over the same multipliers."
     )
     figure = plot_layer_choice(slopes["validation"], slopes["held-out"], dict(chosen.itertuples(index=False)))
@@ -129,13 +129,13 @@ def _reliability(results: Results) -> list[Section]:
     shown["data"] = results.tables["reliability"]
     return [
         Section("Reliability of the vectors", text, figure, table, points=points, **shown),
-        Section("What a warning is given for", "", table=reasons, level=3),
+        Section("Reasons for a warning", "", table=reasons, level=3),
     ]
 
 
 def _similarity(results: Results) -> list[Section]:
     """Cosines of the vectors, between behaviors and between layers."""
-    text = "Whether vectors point the same way, whatever their lengths: 1 the same direction, 0 unrelated."
+    text = "Whether vectors point in the same direction, whatever their norms: 1 is the same direction, 0 is unrelated."
     sections = []
     if len(results.vectors) > 1:
         table = cosine_similarity(results.vectors, between="vectors")
@@ -159,7 +159,7 @@ def projections(results: Results) -> list[Section]:
     """Activations of held-out answers in two dimensions, a figure for each behavior."""
     text = (
         "Held-out answers at an early layer, at a third of the depth and at the chosen layer. The first components "
-        "hold what differs most between the answers, which need not be the behavior."
+        "show what differs most between the answers, which need not be the behavior."
     )
     sections = []
     for behavior, table in results.each("projection"):
@@ -329,8 +329,8 @@ def safety_audits(results: Results) -> list[Section]:
 def conversations(results: Results) -> list[Section]:
     """What is left of steering in later turns, a figure for each behavior."""
     text = (
-        "Conversations of held-out pairs, in which the model's own answers stay. Where turn 1 alone is steered, what "
-        "lasts in the text is what it said, and what lasts in the cache goes with the next reading of that text."
+        "Conversations of held-out pairs, in which the model's own answers stay. If turn 1 alone is steered, what it "
+        "said lasts in the text; what lasts in the cache is gone once that text is read again."
     )
     caption = "Changes from the unsteered conversation. Intervals are bootstrap intervals over conversations."
     sections = []

@@ -11,8 +11,9 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, SimpleNamespace
 
 import pytest
 import torch
@@ -271,6 +272,27 @@ def test_pages_load_nothing_from_elsewhere(site):
     assert len(pages) > 40
     for path, page in pages.items():
         assert not [address for address in page.addresses if "//" in address], path
+
+
+def test_formulas_are_drawn_without_a_script(site):
+    written = len(re.findall(r"\$`.+?`\$|^```math$", PAGES["concepts.md"], flags=re.MULTILINE))
+    html = (site / "concepts.html").read_text(encoding="utf-8")
+    formulas = re.findall(r"<math .*?</math>", html, flags=re.DOTALL)
+    assert len(formulas) == written > 100
+    assert "<mfrac>" in "".join(formulas)
+    assert not re.findall(r"\$<code>|<code>\$|language-math|class=\"math\"", html)
+
+
+def test_a_formula_that_cannot_be_drawn_is_an_error():
+    errors = pytest.importorskip("mkdocs.exceptions", reason="the documentation's tools are not installed")
+    spec = spec_from_file_location("formulas", DOCS / "generator" / "formulas.py")
+    hook = module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="concepts.md"))
+    assert hook.on_page_content("<code>$</code> $<code>x &lt; y</code>$", page=page).count("<math ") == 1
+    for latex in (r"\nosuchcommand{x}", r"\begin{aligned} a &amp;= b \end{aligned}"):
+        with pytest.raises(errors.PluginError, match=r"concepts\.md"):
+            hook.on_page_content(f"$<code>{latex}</code>$", page=page)
 
 
 def test_roles_of_docstrings_are_links(site):

@@ -60,6 +60,6 @@ def test_letters_are_learned(embedded: Any, tuned: Any, vector: caa.SteeringVect
 def test_the_vector_of_the_untuned_model_steers_the_tuned_one(
     tuned: Any, vector: caa.SteeringVector, behavior: caa.Behavior
 ) -> None:
-    """On its answers: measured 0.029 nats per token and unit of multiplier, against 0.036 in the untuned model."""
+    """On its answers: measured 0.029 nats per token per unit of multiplier, against 0.036 in the untuned model."""
     table = caa.sweep(tuned, vector.transferred_to(tuned), behavior.test, format="text", multipliers=(-2.0, 2.0))
     assert caa.steerability(table)["slope_low"].item() > 0

@@ -1,4 +1,4 @@
-"""The real client of the Hugging Face hub against a hub on loopback, which keeps commits in memory."""
+"""The real client of the Hugging Face Hub against a hub on loopback, which keeps commits in memory."""
 
 import base64
 import hashlib
@@ -346,7 +346,7 @@ def test_private_repositories_and_tokens(hub, monkeypatch):
 def test_what_is_to_be_private_is_not_sent_to_a_public_repository(hub):
     push(vector(), "you/v")
     hub.requests.clear()
-    with pytest.raises(caa.InputError, match=r"private: 'you/v' is there already, and is public.*Nothing was sent"):
+    with pytest.raises(caa.InputError, match=r"private: 'you/v' already exists and is public.*Nothing was sent"):
         push(vector(2.0), "you/v", private=True)
     assert not [path for _, path, _ in hub.requests if "commit" in path or "upload" in path]
     assert len(hub.repositories["you/v"]["commits"]) == 2

@@ -176,7 +176,7 @@ def test_a_cell_leads_to_what_is_known_of_it_and_the_address_leads_there_again(o
     assert then["chosen"] == then["mark"] == ["1", "-1"]
     assert then["drawn"] != first["drawn"]
     assert then["ticks"] == first["ticks"]
-    assert then["finding"].startswith("Optimism moves the opposite way at layer 1: ")
+    assert then["finding"].startswith("Optimism moves in the opposite direction at layer 1: ")
     assert "no controls at this layer" in then["finding"]
     assert "The study holds these at layer 3 only" in then["texts"]
     assert "Question 0?" not in then["texts"]

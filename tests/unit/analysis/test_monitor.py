@@ -348,7 +348,7 @@ def test_a_file_that_is_no_part_is_refused(tiny_llama, tmp_path):
     read(tiny_llama, TEXTS[:1], output=folder)
     part = folder / "part-000000.parquet"
     part.write_bytes(part.read_bytes()[:-20])
-    with pytest.raises(caa.InputError, match=r"part-000000.parquet is no part written here"):
+    with pytest.raises(caa.InputError, match=r"part-000000.parquet is not a part written here"):
         read(tiny_llama, TEXTS[:1], output=folder)
     with pytest.raises(caa.InputError, match="is a file; parts are written into a folder"):
         read(tiny_llama, TEXTS[:1], output=part)

@@ -142,7 +142,7 @@ def test_a_file_that_is_no_json_or_not_there(tmp_path):
         caa.load_questions(tmp_path / "none.json")
 
 
-# Sets of the Hugging Face hub
+# Sets of the Hugging Face Hub
 
 
 @pytest.fixture
@@ -247,7 +247,7 @@ def test_truthfulqa_keeps_the_true_answer_and_one_false_one(hub):
 def test_without_a_network_the_packaged_sets_are_named(name, tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
-    with pytest.raises(caa.InputError, match=r"cannot be read from the Hugging Face hub.*Check the network") as caught:
+    with pytest.raises(caa.InputError, match=r"cannot be read from the Hugging Face Hub.*Check the network") as caught:
         caa.load_questions(name)
     assert "capability, misconceptions, which come with the package" in str(caught.value)
 

@@ -19,7 +19,7 @@ def run(*arguments, **options):
 
 
 def in_hub_cache(cache, name, config, *weights):
-    """Put a model into a cache of the Hugging Face hub."""
+    """Put a model into a cache of the Hugging Face Hub."""
     repository = cache / f"models--{name.replace('/', '--')}"
     snapshot = repository / "snapshots" / "0123"
     snapshot.mkdir(parents=True)
@@ -32,7 +32,7 @@ def in_hub_cache(cache, name, config, *weights):
 
 @pytest.fixture
 def caches(tmp_path, monkeypatch):
-    """Empty cache folders of this package and of the Hugging Face hub."""
+    """Empty cache folders of this package and of the Hugging Face Hub."""
     monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "own"))
     hub = tmp_path / "hub"
     hub.mkdir()
@@ -50,7 +50,7 @@ def test_models_lists_the_embedded_one_and_the_papers(caches):
     assert found["smollm2-135m-instruct"]["n_layers"] is None  # it was not converted yet
     assert found[LLAMA] == {
         "model": LLAMA,
-        "where": "Hugging Face hub",
+        "where": "Hugging Face Hub",
         "n_layers": 32,
         "d_model": 4096,
         "needs": f"license at https://huggingface.co/{LLAMA}, hf auth login, download of 13.5 GB",

@@ -146,13 +146,13 @@ def test_check_says_how_much_would_be_done_and_does_nothing(study, calls, tmp_pa
     assert calls.runs == []
     assert not (tmp_path / "runs").exists()
     assert result.stdout.splitlines() == [
-        "small: nothing is wrong with the file.",
+        "small: the file is valid.",
         "",
         "liking  3 train, 2 validation, 3 test pairs",
         "",
         str(tiny_folder),
         "  every test pair at 3 multipliers and 4 layers",
-        "  2 controls of each behavior at the chosen layer",
+        "  2 controls for each behavior at the chosen layer",
         "  6 pieces of work",
     ]
 
@@ -161,7 +161,7 @@ def test_check_of_a_model_that_is_not_here_leaves_its_layers_open(study, calls):
     text = study.read_text()
     study.write_text(text.replace("[[models]]", '[[models]]\nname = "no/such"\n[[models]]'))
     told = run("run", study, "--check").stdout
-    assert "no/such\n  every test pair at 3 multipliers and all layers, whose number is known once it is" in told
+    assert "no/such\n  every test pair at 3 multipliers and all layers (their number is known once the" in told
     study.write_text("layers = [1, 3]\n" + study.read_text())
     assert "no/such\n  every test pair at 3 multipliers and 2 layers\n" in run("run", study, "--check").stdout
 

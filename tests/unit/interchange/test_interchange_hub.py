@@ -200,7 +200,7 @@ def test_effects_stand_beside_the_range_of_their_controls():
     assert own["slope, nats per unit of multiplier"] == "2 (2 to 2)"
     assert controls["vector"] == "2 random vectors"
     assert controls["slope, nats per unit of multiplier"] == "-0.25 to 0.5"
-    assert controls["share of items moved the other way"] == "0 to 1"
+    assert controls["share of items moved in the opposite direction"] == "0 to 1"
 
 
 def test_a_summary_shows_every_multiplier():
@@ -450,7 +450,7 @@ def test_local_folders(tmp_path, monkeypatch):
     with pytest.raises(caa.InputError, match=r"vector file .*none.safetensors: there is no such file"):
         from_hub(folder, filename="none.safetensors")
     for place in ("./none", "~/none-of-it", "/none", "a/b/c"):
-        with pytest.raises(caa.InputError, match=f"repo_id: '{place}' is no folder. Check the path, or give"):
+        with pytest.raises(caa.InputError, match=f"repo_id: '{place}' is not a folder. Check the path, or give"):
             from_hub(place)
     with pytest.raises(caa.InputError, match="repo_id: list; give 'owner/name', or a folder"):
         from_hub([])

@@ -167,14 +167,14 @@ def offline(monkeypatch, tmp_path):
 @pytest.mark.usefixtures("offline")
 def test_a_misspelt_embedded_name_is_put_right():
     message = refused("smollm2-135m-instuct")
-    assert message.startswith("model 'smollm2-135m-instuct': the Hugging Face hub cannot be reached")
+    assert message.startswith("model 'smollm2-135m-instuct': the Hugging Face Hub cannot be reached")
     assert "(did you mean 'smollm2-135m-instruct'?)" in message
 
 
 @pytest.mark.usefixtures("offline")
 def test_llama_2_offline_says_what_to_do():
     message = refused(LLAMA_2)
-    assert message.startswith(f"model '{LLAMA_2}': the Hugging Face hub cannot be reached")
+    assert message.startswith(f"model '{LLAMA_2}': the Hugging Face Hub cannot be reached")
     assert "not in the local cache" in message
     assert "give a local folder" in message
     assert "did you mean" not in message
@@ -254,7 +254,7 @@ def test_a_gated_model_names_license_and_login(messages, owner):
 @pytest.mark.parametrize("owner", ["missing", "private"])
 def test_a_model_that_is_not_on_the_hub(messages, owner):
     assert messages[owner] == (
-        f"model '{owner}/model': there is no such model on the Hugging Face hub. Check the name."
+        f"model '{owner}/model': there is no such model on the Hugging Face Hub. Check the name."
     )
 
 

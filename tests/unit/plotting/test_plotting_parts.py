@@ -49,7 +49,7 @@ def test_circles_are_contributions_and_diamonds_what_goes_away():
     assert [one.name for one in fig.data if one.showlegend] == ["contribution", "goes away when set back"]
     text = fig.layout.title.text
     assert "Through which parts optimism acts" in text
-    assert "effect +21.000 (+20.500 to +21.250) nats per token and unit" in text
+    assert "effect +21.000 (+20.500 to +21.250) nats per token per unit" in text
     assert "steered after layer 5; n = 12 pairs, 95 % interval; gray: range of 2 random vectors" in text
 
 

@@ -418,7 +418,7 @@ def test_an_answer_that_shows_no_text_is_marked(tiny_llama, tokenizer, monkeypat
         ({"prompts": ["good", " "]}, r"prompts\[1\]: ' ' is not a text; give a non-empty string"),
         ({"prompts": ["good", 3]}, r"prompts\[1\]: 3 is not a text; give a non-empty string"),
         ({"multipliers": ()}, "multipliers: the list is empty; give at least one"),
-        ({"multipliers": (1, 1.0)}, r"multipliers: \[1.0, 1.0\] names one twice; name each once"),
+        ({"multipliers": (1, 1.0)}, r"multipliers: \[1.0, 1.0\] lists one twice; list each once"),
         ({"multipliers": (0, float("nan"))}, "multiplier: nan is not a finite number; give one such as"),
         ({"prompts": CONVERSATION}, r"prompts: a single conversation; give a list of conversations, \[\[\.\.\.\]\]"),
         ({"prompts": [CONVERSATION[:2]]}, r"prompts\[0\]\[1\]: the role of the last turn is 'assistant'"),

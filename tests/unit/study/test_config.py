@@ -167,8 +167,8 @@ def test_everything_that_is_wrong_is_told_at_once(folder):
         f"behaviors[0]: 'sycofancy'; it must be one of {names}, or a .json file; did you mean 'sycophancy'?",
         f"behaviors[1]: behavior file {none}: there is no file {none}. Check the path.",
         "format: 'texts'. Input should be 'choices' or 'text'; did you mean 'text'?",
-        "layers: (3, 3) names one twice; name each once.",
-        "multipliers: (1.0, 2.0); they must hold 0, the unsteered model, and at least one other.",
+        "layers: (3, 3) lists one twice; list each once.",
+        "multipliers: (1.0, 2.0); they must include 0, the unsteered model, and at least one other.",
         "n_train: 0. Input should be greater than or equal to 1.",
         "seed: -1. Input should be greater than or equal to 0.",
         "models[0].name: 'smollm2-135m-instuct'; it must be 'smollm2-135m-instruct', a folder, a .gguf file or a "
@@ -208,10 +208,10 @@ def test_everything_that_is_wrong_is_told_at_once(folder):
         ({"multipliers": [0, 10**400]}, f"multipliers[1]: 1{'0' * 116}.... Input should be a valid number."),
         ({"multipliers": [0, 2e6]}, "multipliers[1]: 2000000.0. Input should be less than or equal to 1000000."),
         ({"multipliers": [True, 0]}, "multipliers[0]: True. Input should be a valid number."),
-        ({"multipliers": [0.0, -0.0, 1]}, "multipliers: (0.0, -0.0, 1.0) names one twice; name each once."),
+        ({"multipliers": [0.0, -0.0, 1]}, "multipliers: (0.0, -0.0, 1.0) lists one twice; list each once."),
         (
             {"multipliers": [0]},
-            "multipliers: (0.0,); they must hold 0, the unsteered model, and at least one other.",
+            "multipliers: (0.0,); they must include 0, the unsteered model, and at least one other.",
         ),
         ({"name": " "}, "name: ' '. String should have at least 1 character."),
         (
@@ -230,7 +230,7 @@ def test_everything_that_is_wrong_is_told_at_once(folder):
             "controls.random: 2000000. Input should be less than or equal to 1000000.",
         ),
         ({"answers": {"max_new_tokens": 0}}, "answers.max_new_tokens: 0. Input should be greater than or equal to 1."),
-        ({"answers": {"multipliers": [1, 1.0]}}, "answers.multipliers: (1.0, 1.0) names one twice; name each once."),
+        ({"answers": {"multipliers": [1, 1.0]}}, "answers.multipliers: (1.0, 1.0) lists one twice; list each once."),
         ({"answers": {"temperature": 1, "top_p": 0}}, "answers.top_p: 0. Input should be greater than 0."),
         (
             {"answers": {"n": 2}},

@@ -130,34 +130,34 @@ def typed(text: str) -> str:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({}, "Optimism responds at layer 3: +0.500 nats per token and unit, 95 % CI +0.400 to +0.600, n = 12; {}"),
+        ({}, "Optimism responds at layer 3: +0.500 nats per token per unit, 95 % CI +0.400 to +0.600, n = 12; {}"),
         (
             {"slope": -0.5, "slope_low": -0.6, "slope_high": -0.4, "verdict": "opposite"},
-            "Optimism moves the opposite way at layer 3: -0.500 nats per token and unit, 95 % CI -0.600 to -0.400, "
-            "n = 12; {}",
+            "Optimism moves in the opposite direction at layer 3: -0.500 nats per token per unit, 95 % CI -0.600 to "
+            "-0.400, n = 12; {}",
         ),
         (
             {"control_high": 0.55, "verdict": "within controls"},
-            "Optimism responds, but no more than controls do, at layer 3: +0.500 nats per token and unit, "
+            "Optimism responds, but no more than controls do, at layer 3: +0.500 nats per token per unit, "
             "95 % CI +0.400 to +0.600, n = 12; controls at most 0.550",
         ),
         (
             {"slope_low": -0.1, "verdict": "no clear effect"},
-            "Optimism shows no clear effect at layer 3: +0.500 nats per token and unit, 95 % CI -0.100 to +0.600, "
+            "Optimism shows no clear effect at layer 3: +0.500 nats per token per unit, 95 % CI -0.100 to +0.600, "
             "n = 12; {}",
         ),
         (
             {"slope_low": np.nan, "slope_high": np.nan, "n": 1, "verdict": "no interval"},
-            "Optimism rests on one pair at layer 3: +0.500 nats per token and unit, no interval, n = 1; {}",
+            "Optimism rests on one pair at layer 3: +0.500 nats per token per unit, no interval, n = 1; {}",
         ),
         (
             {"control_low": np.nan, "control_high": np.nan, "n_controls": 0, "verdict": "no controls"},
-            "Optimism responds at layer 3: +0.500 nats per token and unit, 95 % CI +0.400 to +0.600, n = 12; "
+            "Optimism responds at layer 3: +0.500 nats per token per unit, 95 % CI +0.400 to +0.600, n = 12; "
             "no controls at this layer",
         ),
         (
             {"slope_low": 0.15},
-            "Optimism responds at layer 3: +0.500 nats per token and unit, 95 % CI +0.150 to +0.600, n = 12; {}, "
+            "Optimism responds at layer 3: +0.500 nats per token per unit, 95 % CI +0.150 to +0.600, n = 12; {}, "
             "within the interval",
         ),
         (
@@ -249,12 +249,12 @@ def test_lead_says_what_was_studied_and_found(page, run):
     lines = list(map(typed, page.texts["li"][:3]))
     largest = max(abs(controls[effects["behavior"] == "optimism"]))
     assert lines[0].startswith(
-        f"Optimism responds at layer 3: {own.slope:+.3f} nats per token and unit, 95 % CI {own.slope_low:+.3f} to "
+        f"Optimism responds at layer 3: {own.slope:+.3f} nats per token per unit, 95 % CI {own.slope_low:+.3f} to "
         f"{own.slope_high:+.3f}, n = 12; controls at most {largest:.3f}. Price at multiplier +2: loss on neutral "
         "prose +0."
     )
     assert lines[1].startswith("Findings shows no clear effect at layer 3")
-    assert lines[2].startswith("Refusal moves the opposite way at layer 3: -0.3")
+    assert lines[2].startswith("Refusal moves in the opposite direction at layer 3: -0.3")
     # One line per behavior, and in it each cost as the table has it.
     costs = {(row[0], row[2]): row[3:] for row in page.rows["what-steering-costs"][1:]}
     for cell in costs["optimism", "+2"]:

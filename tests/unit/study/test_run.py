@@ -531,7 +531,7 @@ def test_what_newer_code_makes_anew_is_said_and_nothing_older_stays_beside_it(sm
         patch.setattr(caa.SteeringVector, "save", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run_experiment(small, folder, say=lines.append)
-    assert "tiny-llama: code changed since this run was begun, so its work is done anew." in lines
+    assert "tiny-llama: code changed since this run was begun, so its work is done again." in lines
     assert [path.name for path in folder.glob("[!.]*")] == ["config.toml", "manifest.json", "shards"]
     assert not {one["key"] for one in before} & {one["key"] for one in manifest(folder)["shards"]}
     run_experiment(small, folder, say=lines.append)
