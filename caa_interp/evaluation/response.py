@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,22 +60,29 @@ def item_slopes(table: pd.DataFrame) -> pd.DataFrame:
     One row per series (vector, layer, and behavior and so on) and item; over those of its letter orders that were
     scored at all multipliers of the series, and NaN where none was.
     """
-    series = [name for name in SERIES if name in table]
-    orders = ["order"] if "order" in table else []
-    found = []
-    for rows in by_series(table):
-        wide = rows.groupby(["item", *orders, "multiplier"], dropna=False)["logit_difference"].mean().unstack()
-        if wide.shape[1] < 2:
+    labels = [name for name in SERIES if name in table]
+    parts, alike = by_series(table), defaultdict(list)  # series by their multipliers
+    for number, rows in enumerate(parts):
+        alike[tuple(np.unique(rows["multiplier"]))].append(number)
+        if rows["multiplier"].nunique() < 2:
             raise InputError(
                 f"table: {rows['vector'].iloc[0]!r} has one multiplier, {rows['multiplier'].iloc[0]:g}; a slope needs "
                 "at least two of each vector, or unsteered rows beside it. Sweep over more."
             )
-        wide = wide.dropna().groupby(level="item").mean()
-        x, y = wide.columns.to_numpy(), wide.to_numpy()
-        measured = {"slope": slopes(x, y), "rank_correlation": rank_correlations(x, y)}
-        items = pd.DataFrame(measured, index=wide.index).reindex(rows["item"].unique())
-        found.append(items.rename_axis("item").reset_index().assign(**rows[series].iloc[0]))
-    result = pd.concat(found, ignore_index=True)
+    every = pd.concat(dict(enumerate(parts)), names=["series"]).reset_index("series")
+    keys = ["series", "item", *(["order"] if "order" in table else []), "multiplier"]
+    scores = every.groupby(keys, dropna=False)["logit_difference"].mean().unstack()
+    found = []
+    for x, numbers in alike.items():
+        wide = scores[scores.index.isin(numbers, level="series")][list(x)].dropna()
+        wide = wide.groupby(level=["series", "item"]).mean()
+        y = wide.to_numpy()
+        measured = {"slope": slopes(np.array(x), y), "rank_correlation": rank_correlations(np.array(x), y)}
+        found.append(pd.DataFrame(measured, index=wide.index))
+    items = every.drop_duplicates(["series", "item"])[["series", "item"]]
+    result = items.join(pd.concat(found), on=["series", "item"])
+    result = result.join(every.drop_duplicates("series").set_index("series")[labels], on="series")
+    result = result.drop(columns="series").reset_index(drop=True)
     if result["slope"].isna().all():
         raise InputError(
             "table: no item has a score at all multipliers; give pairs whose matching answer is (A) or (B), and "
