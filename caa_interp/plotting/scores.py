@@ -30,9 +30,9 @@ def plot_scores(table: pd.DataFrame) -> go.Figure:
     varying = [name for name in columns if summary[name].nunique(dropna=False) > 1]
     # A single line has no legend, and looks as its behavior does elsewhere.
     named = varying or columns[:1]
-    labels = summary.apply(lambda row: ", ".join(_label(name, row[name]) for name in named), axis=1)
+    labels = summary.apply(lambda row: _label(row[named]), axis=1)
     looks, multipliers = theme.styles(labels), list(summary["multiplier"].unique())
-    fixed = ", ".join(_label(name, summary[name].iloc[0]) for name in columns if name not in varying)
+    fixed = _label(summary[[name for name in columns if name not in varying]].iloc[0])
     fig = theme.figure("Judged answers", _subtitle(summary, fixed, len(looks)), height=480, margin={"t": 104})
     shifts = dict(zip(looks, side_by_side(multipliers, len(looks)), strict=True))
     for label, rows in summary.groupby(labels, sort=False):
@@ -45,10 +45,11 @@ def plot_scores(table: pd.DataFrame) -> go.Figure:
     return fig
 
 
-def _label(column: str, value: object) -> str:
-    if column == "layer":
-        return f"layer {value:g}"
-    return f"judge {value}" if column == "judge" else str(value)
+def _label(row: pd.Series) -> str:
+    """What a line is called; a vector has the name of its behavior."""
+    before = {"layer": "layer ", "judge": "judge "}
+    parts = (before.get(str(name), "") + (f"{one:g}" if name == "layer" else str(one)) for name, one in row.items())
+    return ", ".join(dict.fromkeys(parts))
 
 
 def _subtitle(summary: pd.DataFrame, fixed: str, n_series: int) -> str:

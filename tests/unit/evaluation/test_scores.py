@@ -184,3 +184,9 @@ def test_another_table_is_told():
         InputError, match=r"table: columns \['score'\] are missing; give the result of caa_interp.judge"
     ):
         plot_scores(judged().drop(columns="score"))
+
+
+def test_a_vector_that_is_named_as_its_behavior_is_named_once():
+    title = plot_scores(judged(behavior="optimism", vector="optimism")).layout.title.text
+    assert "optimism, judge strong, layer 13<br>" in title
+    assert title.count("optimism") == 1
