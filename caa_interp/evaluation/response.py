@@ -110,7 +110,7 @@ def outermost(multipliers: Sequence[float]) -> tuple[float, float]:
 
 
 def choose_condition(table: pd.DataFrame, vector: str | None = None) -> tuple[int, float]:
-    """Layer and multiplier that move the logit difference most towards the positive answer.
+    """Layer and multiplier that move the logit difference most toward the positive answer.
 
     Use it on validation pairs (:func:`caa_interp.evaluation.validation_split`), and report effects on test pairs.
 

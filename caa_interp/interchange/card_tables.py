@@ -28,7 +28,7 @@ _EFFECTS = {
 }
 _AUDIT = {
     "cosine": "cosine with the {}",
-    "requests": "{}: slope towards openings that refuse, nats per token",
+    "requests": "{}: slope toward openings that refuse, nats per token",
     "behaviors": "{}: slope",
     "answers": "{}: change of the share of refusals at multiplier {:g}",
 }

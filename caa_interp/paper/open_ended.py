@@ -57,7 +57,7 @@ def show_answers(setting: Setting, tables: Tables) -> Shown:
 
 
 def judged(setting: Setting, table: pd.DataFrame, judge: Judge) -> pd.DataFrame:
-    """The answers with scores that rise towards the matching answer."""
+    """The answers with scores that rise toward the matching answer."""
     tables = []
     for name, rows in table.groupby("behavior", sort=False):
         scored = judge_answers(rows, load_behavior(str(name)).rubric, judge, progress=False)

@@ -23,9 +23,9 @@ def maps(results: Results) -> list[Section]:
     """A map for each behavior; what is beside it follows the cell that is chosen."""
     text = (
         "The vector of every layer is added after that layer, with every multiplier, and scored on the held-out "
-        "pairs: mean changes from the unsteered model, blue towards the behavior, on one scale for all maps. The layer "
+        "pairs: mean changes from the unsteered model on one scale for all maps, blue toward the behavior. The layer "
         "was not chosen on these maps. Click a cell, or use the menus beside it, to see the response at that layer and "
-        "all that the study holds of that cell; the page's address then leads there."
+        "everything else that the study measured there; the page's address then leads to it."
     )
     sections = [Section("Layers and multipliers", text)]
     for behavior, table in results.each("sweep"):

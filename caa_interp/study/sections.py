@@ -178,7 +178,7 @@ def projections(results: Results) -> list[Section]:
 
 
 def logit_lens(results: Results) -> list[Section]:
-    """The tokens that each vector writes towards and away from."""
+    """The tokens that each vector writes toward and away from."""
     if "logit_lens" not in results.tables:
         return []
     ranked = results.chosen.merge(results.tables["logit_lens"]).sort_values("rank")

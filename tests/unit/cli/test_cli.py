@@ -151,7 +151,7 @@ def test_the_installed_command_works():
         (("generate", "none.safetensors", "Hi", "--layer", "1"), "vector file none.safetensors: there is no such"),
         (("analyze", "none.safetensors"), "vector file none.safetensors: there is no such file."),
         (("export", "none.safetensors", "t.gguf"), "vector file none.safetensors: there is no such file."),
-        (("import", "none.gguf", "t.safetensors"), "path: 'none.gguf' is not there."),
+        (("import", "none.gguf", "t.safetensors"), "path: 'none.gguf' does not exist."),
         (("extract", "no-such", "--out", "v.safetensors"), "behavior: 'no-such' is not one of "),
         (("extract", "optimism", "--out", "v.safetensors", "--estimator", "mean"), "estimator: 'mean'; give one of "),
         (("sweep", "v.safetensors", "optimism", "--operator", "plus"), "operator: 'plus'; give one of add, "),

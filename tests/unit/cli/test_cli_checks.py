@@ -110,7 +110,7 @@ def test_models_prints_a_table(caches):
     header, *rows = run("models").stdout.splitlines()
     assert header.split() == ["model", "where", "layers", "width", "needs"]
     assert rows[0].split() == ["smollm2-135m-instruct", "embedded"]
-    assert rows[1].split()[:6] == [LLAMA, "Hugging", "Face", "hub", "32", "4096"]
+    assert rows[1].split()[:6] == [LLAMA, "Hugging", "Face", "Hub", "32", "4096"]
 
 
 # doctor

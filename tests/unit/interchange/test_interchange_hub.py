@@ -511,7 +511,7 @@ def test_a_card_says_what_an_audit_found_and_what_it_does_not_show():
     rows = cells(card, "Safety audit")
     assert [row["measured"] for row in rows] == [
         "cosine with the refusal vector",
-        "harmless requests: slope towards openings that refuse, nats per token",
+        "harmless requests: slope toward openings that refuse, nats per token",
         "refusal: slope",
         "borderline requests: change of the share of refusals at multiplier 2",
     ]

@@ -160,7 +160,7 @@ def test_normalized_vectors_say_so(tmp_path):
 def test_a_folder_without_vectors(tmp_path):
     with pytest.raises(caa.InputError, match=r"holds no file named vec_layer_<L>_<model>.pt. Give the folder of one"):
         import_vector(tmp_path)
-    with pytest.raises(caa.InputError, match=r"path: .*/nowhere' is not there. Check it"):
+    with pytest.raises(caa.InputError, match=r"path: .*/nowhere' does not exist. Check the path"):
         import_vector(tmp_path / "nowhere")
 
 

@@ -142,7 +142,7 @@ def test_contents_that_are_no_results(tmp_path, content, said):
 
 
 def test_paths_without_results(tmp_path):
-    with pytest.raises(caa.InputError, match=r"path: .*/nowhere' is not there"):
+    with pytest.raises(caa.InputError, match=r"path: .*/nowhere' does not exist"):
         import_results(tmp_path / "nowhere")
     with pytest.raises(caa.InputError, match=r"holds no results of type=ab\. Give a folder such as results/sycophancy"):
         import_results(tmp_path)

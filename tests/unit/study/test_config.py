@@ -525,7 +525,7 @@ def test_labels_of_one_pair_cannot_be_shuffled(folder):
         (b"name = '\xff'", "not UTF-8 at byte 8. Save it as UTF-8."),
         ("seed = " + "9" * 5000, "not valid TOML: Exceeds the limit"),
         ("layers = " + "[" * 20000, "lists or tables nested too deep"),
-        ("#" * (32 * 1024 + 1), "more than 32,768 bytes, which is no study"),
+        ("#" * (32 * 1024 + 1), "more than 32,768 bytes, too many for a study"),
     ],
 )
 def test_a_file_that_is_no_toml_or_no_study(tmp_path, text, said):

@@ -552,7 +552,7 @@ def test_letters_are_named_where_choices_were_scored(tmp_path):
     page = Page(write_page(folder))
     assert "the slope of the log-odds of the positive letter over the multiplier, in nats for each" in page.text()
     assert "optimism (layer 3): letter share > 0.1." in page.texts["li"]
-    assert "letter share > 0.1" in dict(page.rows["reliability-of-the-vectors-what-a-warning-is-given-for"])
+    assert "letter share > 0.1" in dict(page.rows["reliability-of-the-vectors-reasons-for-a-warning"])
     fig = plotly.io.read_json(folder / "figures" / "findings.json")
     assert "log-odds of the positive letter<br>(nats per multiplier)" in fig.layout.xaxis.title.text
 
