@@ -11,6 +11,7 @@ from caa_interp.evaluation.summary import UNSTEERED, quantity, summarize
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import panels, shape, signed_map
 
+_NARROW = 4  # vectors, of which two maps have room side by side
 _TITLES = {"both": "both added", "orthogonalized": "orthogonalized", "merged": "merged into one"}
 
 
@@ -41,7 +42,8 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
     others = [name for name in summary["behavior"].unique() if name not in names]
     maps += [(theme.escape(f"{name}, both added"), _cells(summary, names, "both", name)) for name in others]
     limit = max((float(wide.abs().max().max()) for _, (wide, _) in maps), default=0.0) or 1.0
-    n_rows, n_columns = shape(len(maps), 2)
+    most = 2 if len(names) <= _NARROW else 1
+    n_rows, n_columns = shape(len(maps), most)
     side, gap = 110 + 62 * len(names), 150  # pixels; the gap holds slanted names and the next map's title
     fig = theme.figure(
         theme.escape(title),
@@ -50,11 +52,11 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
         "in parentheses: it does not exclude zero<br>row: what is measured; column: the vector beside its own; "
         "diagonal: alone; percent: of the effect alone",
         **theme.room(150 + gap + side * n_rows + gap * (n_rows - 1), t=150, b=gap, l=20, r=20),
-        width=max(760, 320 + (side + 30) * n_columns),
+        width=min(860, max(760, 320 + (side + 30) * n_columns)),  # wider, it could not be read in print
     )
     spacing = gap / (side * n_rows + gap * (n_rows - 1))
     named = [name for name, _ in maps]
-    places = panels(fig, named, most=2, horizontal_spacing=0.06, vertical_spacing=spacing, shared_yaxes=True)
+    places = panels(fig, named, most=most, horizontal_spacing=0.06, vertical_spacing=spacing, shared_yaxes=True)
     of, unit = quantity(summary, "logit_difference")
     for number, (place, (_, (wide, text))) in enumerate(zip(places, maps, strict=True)):
         drawn: dict[str, Any] = {"text": text, "texttemplate": "%{text}", "xgap": 2, "ygap": 2, "limit": limit}

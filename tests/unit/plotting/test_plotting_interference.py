@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import caa_interp as caa
+from caa_interp.plotting.export import COLUMN_INCHES, _laid_out, smallest_points
 
 ROWS = {
     "unsteered": ("", "", "unsteered"),
@@ -62,6 +63,26 @@ def test_what_was_not_reached_is_empty():
     both = caa.plotting.plot_interference(rows).data[0]
     assert [list(row) for row in both.text][1] == ["", ""]
     assert np.isnan(np.asarray(both.z, dtype=float)[1]).all()
+
+
+@pytest.mark.parametrize("n_vectors", [2, 4, 5, 12])
+def test_any_number_of_vectors_can_be_read_in_print(n_vectors):
+    names = [f"behavior {number}" for number in range(n_vectors)]
+    rows = [
+        {"behavior": one, "first": one, "second": other, "vector": f"{one} + {other}, {how}", "item": item}
+        | {"combination": "alone" if one == other else how, "logit_difference": float(item)}
+        for one in names
+        for other in names
+        for how in ("both", "merged")
+        for item in range(2)
+    ]
+    parts = [pd.DataFrame(rows), table().query("vector == 'unsteered'").assign(behavior="behavior 0")]
+    every = pd.concat(parts).drop_duplicates(["behavior", "vector", "item"])
+    every = every.assign(kind=every["vector"].map(lambda name: "unsteered" if name == "unsteered" else "vector"))
+    every = every.assign(layer=3, multiplier=1.0, p_positive=0.5, format="text", model="m", operator="add", target=0.1)
+    fig = caa.plotting.plot_interference(every)
+    assert list(fig.data[0].x) == names
+    assert smallest_points(_laid_out(fig, COLUMN_INCHES[2]), COLUMN_INCHES[2]) >= 6
 
 
 def test_another_table_is_refused():
