@@ -68,7 +68,7 @@ class Engine:
     def _table(self, task: Task, key: str, content: bytes, reused: bool) -> pd.DataFrame:
         """The table of a result, which is put on record."""
         table, took = decode(content)
-        path = "+".join(sorted(table["path"].unique())) if "path" in table else None
+        path = "+".join(sorted(table["path"].dropna().unique())) if "path" in table else None
         self.made.append({"key": key, "kind": task.kind, "label": task.label, **took, "path": path, "reused": reused})
         if "item" in table:
             table["item"] += task.first

@@ -72,6 +72,15 @@ def test_each_task_is_done_once_and_tables_come_in_order(store, tasks):
     assert [one["reused"] for one in again.made] == [True] * 4
 
 
+def test_rows_that_no_pass_made_have_no_path(store, tasks):
+    """Such as the cosines of a safety audit."""
+    engine = Engine(Backwards(), store, ModelConfig(), FACTS)
+    rows = pd.DataFrame({"item": [0.0, None], "path": ["tree", None]})
+    store.put(key(tasks[0], FACTS), encode(rows, {"seconds": 1.0}))
+    engine.do(tasks[:1])
+    assert engine.made[0]["path"] == "tree"
+
+
 def test_each_is_kept_as_soon_as_it_is_done(store, tasks):
     class Interrupted(Backwards):
         def run(self, model, tasks):
