@@ -14,6 +14,7 @@ import typer
 
 from caa_interp.cli.options import EMBEDDED, Force, LayersOption, ModelOfVector, VectorFile, completing
 from caa_interp.cli.output import check_target, say
+from caa_interp.cli.vectors import read_vector
 from caa_interp.errors import InputError, MissingDependencyError, ModelError
 
 FormatOption = Annotated[
@@ -44,9 +45,8 @@ def export(
     """
     check_target(target, (), force)
     from caa_interp.interchange.exchange import export_vector
-    from caa_interp.vectors.vector import SteeringVector
 
-    loaded = SteeringVector.load(vector)
+    loaded = read_vector(vector)
     options = {"layers": layers, "multiplier": multiplier, "hook": hook}
     export_vector(loaded, target, format=format, **options)  # type: ignore[arg-type]
     written = sorted(layers or loaded.layers)
@@ -95,11 +95,10 @@ def lm_eval(
     Example: caa-interp lm-eval optimism.safetensors --tasks mmlu --layer 13 --multiplier 1.5 -- --limit 100
     """
     from caa_interp.interchange.exchange import export_vector
-    from caa_interp.vectors.vector import SteeringVector
 
     if find_spec("lm_eval") is None:
         raise MissingDependencyError("lm-eval: it needs lm-evaluation-harness; pip install 'lm_eval[hf]'")
-    loaded = SteeringVector.load(vector)
+    loaded = read_vector(vector)
     name = model or loaded.metadata.get("model")
     if name is None or name == EMBEDDED or str(name).endswith(".gguf"):
         raise InputError(

@@ -16,7 +16,7 @@ import pandas as pd
 
 from caa_interp.errors import InputError, ModelError, check_ending
 from caa_interp.evaluation.judge_requests import Judge, Request, by_file, requests_of
-from caa_interp.evaluation.judges import OpenAIJudge
+from caa_interp.evaluation.judges import OpenAIJudge, reply_text
 from caa_interp.files import write_atomically
 
 
@@ -119,7 +119,9 @@ def read_judge_batch(
             if fault or response.get("status_code") != 200:
                 failed[key] = str(fault or response.get("body"))[:200]
             else:
-                replies[key] = _text(response["body"]["choices"][0])
+                choice = response["body"]["choices"][0]
+                message, ended = choice["message"], choice.get("finish_reason")
+                replies[key] = reply_text(message.get("content"), message.get("refusal"), ended)
         except (ValueError, RecursionError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise InputError(
                 f"path: line {number} of {path} is no result of a chat completion ({type(error).__name__}: {error}). "
@@ -147,10 +149,3 @@ def _by_key(answers: pd.DataFrame, rubric: str, judge: Judge, *asked: Any) -> di
     if not isinstance(judge, OpenAIJudge):
         raise InputError(f"judge: {type(judge).__name__}; a batch is for a server. Give an OpenAIJudge(model).")
     return {path.stem: request for path, request in by_file(requests_of(answers, rubric, judge, *asked)).items()}
-
-
-def _text(choice: dict[str, Any]) -> str:
-    """The judge's words, as :meth:`OpenAIJudge.reply` gives them."""
-    message = choice["message"]
-    text = message.get("content") or message.get("refusal") or ""
-    return str(text) + ("…" if choice.get("finish_reason") == "length" else "")

@@ -110,7 +110,8 @@ class OpenAIJudge:
         try:
             response = create(model=self.name, messages=list(messages), **parameters)
             choice = response.choices[0]
-            text = choice.message.content or getattr(choice.message, "refusal", None) or ""
+            message, ended = choice.message, choice.finish_reason
+            return reply_text(message.content, getattr(message, "refusal", None), ended)
         except openai.APIError as error:
             status = getattr(error, "status_code", None)
             if status in (400, 422) and "response_format" in parameters and "response_format" in str(error.body):
@@ -126,7 +127,11 @@ class OpenAIJudge:
             ) from error
         except (json.JSONDecodeError, AttributeError, IndexError, TypeError) as error:
             raise ModelError(f"{where} sent no chat completion: {str(response)[:200]}.") from error
-        return str(text) + ("…" if choice.finish_reason == "length" else "")
+
+
+def reply_text(content: Any, refusal: Any, finish_reason: Any) -> str:
+    """The judge's words in a chat completion; if they were cut off for their length, they end in an ellipsis."""
+    return str(content or refusal or "") + ("…" if finish_reason == "length" else "")
 
 
 class LocalJudge:

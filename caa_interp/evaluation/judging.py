@@ -178,8 +178,7 @@ def estimate_cost(
     for name, value in (("price_in", price_in), ("price_out", price_out), ("reply_tokens", reply_tokens)):
         if not (math.isfinite(value) and value >= 0):
             raise InputError(f"{name}: {value}; it must be a number of at least 0.")
-    asked = requests_of(answers, rubric, judge, coherence, scale, wordings, cache)
-    unique = by_file(asked)
+    unique = by_file(requests_of(answers, rubric, judge, coherence, scale, wordings, cache))
     missing = [request for request in unique.values() if request.kept() is None]
     texts = [message["content"] for request in missing for message in request.content["messages"]]
     tokens_in = sum(math.ceil(len(text.encode()) / 4) + 4 for text in texts)

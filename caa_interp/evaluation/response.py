@@ -63,12 +63,13 @@ def item_slopes(table: pd.DataFrame) -> pd.DataFrame:
     labels = [name for name in SERIES if name in table]
     parts, alike = by_series(table), defaultdict(list)  # series by their multipliers
     for number, rows in enumerate(parts):
-        alike[tuple(np.unique(rows["multiplier"]))].append(number)
-        if rows["multiplier"].nunique() < 2:
+        x = tuple(np.unique(rows["multiplier"]))
+        if len(x) < 2:
             raise InputError(
                 f"table: {rows['vector'].iloc[0]!r} has one multiplier, {rows['multiplier'].iloc[0]:g}; a slope needs "
                 "at least two of each vector, or unsteered rows beside it. Sweep over more."
             )
+        alike[x].append(number)
     every = pd.concat(dict(enumerate(parts)), names=["series"]).reset_index("series")
     keys = ["series", "item", *(["order"] if "order" in table else []), "multiplier"]
     scores = every.groupby(keys, dropna=False)["logit_difference"].mean().unstack()

@@ -71,11 +71,10 @@ def _cells(
     summary: pd.DataFrame, names: list[str], combination: str, measured: str | None = None
 ) -> tuple[pd.DataFrame, list[list[str]]]:
     """Effects on each of ``names`` beside each other, or on one behavior under every two; and the text of the cells."""
-    found = summary[summary["combination"].isin(["alone", combination])].to_dict("records")
-    rows = {(one["behavior"], frozenset((one["first"], one["second"]))): one for one in found}
     change = "logit_difference_change"
-    for one in found:
-        one["clear"] = one[f"{change}_low"] > 0 or one[f"{change}_high"] < 0
+    found = summary[summary["combination"].isin(["alone", combination])]
+    found = found.assign(clear=theme.excludes_zero(found, change))
+    rows = {(one["behavior"], frozenset((one["first"], one["second"]))): one for one in found.to_dict("records")}
     wide, text = pd.DataFrame(float("nan"), index=names, columns=names), pd.DataFrame("", index=names, columns=names)
     for name in names:
         alone = rows.get((measured or name, frozenset((name,))))

@@ -57,11 +57,12 @@ def plot_layer_profile(
     own = table[~is_control]
     theme.check_once(own, (about, "layer"), _SOURCE)
     names = list(dict.fromkeys(own[about]))
-    peaks = own.dropna(subset=["slope"]).sort_values("slope").drop_duplicates(about, keep="last")
-    marked = dict(zip(peaks[about], peaks["layer"], strict=True)) if chosen is None else chosen
-    which = "steepest" if chosen is None else "chosen"
-    if chosen is not None:
+    if chosen is None:
+        peaks = own.dropna(subset=["slope"]).sort_values("slope").drop_duplicates(about, keep="last")
+        which, marked = "steepest", dict(zip(peaks[about], peaks["layer"], strict=True))
+    else:
         theme.check_chosen(chosen, names)
+        which, marked = "chosen", dict(chosen)
     groups = [names] if len(names) <= _TOGETHER else [[name] for name in names]
     n_rows = shape(len(groups))[0]
     n_entries = (1 if len(groups) > 1 else len(names)) + table.loc[is_control, "kind"].nunique() + 1

@@ -51,7 +51,7 @@ class FirstAnswerTokens:
 Positions = Rule | FirstAnswerTokens | Sequence[int]
 
 
-def check_turn(positions: Positions, what: str = "positions") -> None:
+def check_turn(positions: Positions, what: str) -> None:
     """Raise :class:`InputError` unless a rule names positions of one turn of a conversation, whatever came before."""
     turn = ("from_last_prompt_token", "answer", "after_thinking")
     if positions not in turn and not isinstance(positions, FirstAnswerTokens):

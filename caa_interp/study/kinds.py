@@ -57,9 +57,8 @@ KINDS = {
     "capability": Kind(capability, name="questions with a right answer"),
     "side_effects": Kind(side_effects, sections.side_effects, "side effects"),
     "interference": Kind(interference, sections.interference, "interference of vectors"),
-    "safety_audit": Kind(
-        measures.audit, sections.safety_audits
-    ),  # off by default, like the next: a page does not miss them
+    # Off by default, both: a page does not miss them.
+    "safety_audit": Kind(measures.audit, sections.safety_audits),
     "persistence": Kind(measures.converse, sections.conversations),
     # What the paper measures beyond a study (:mod:`caa_interp.paper`); these have no part of a study's page.
     "transferred": Kind(measures.sweep_transferred),
