@@ -26,7 +26,10 @@ from .frontier import (
     at_equal_cost as at_equal_cost,
     frontier as frontier,
 )
-from .interference import interference as interference
+from .interference import (
+    interference as interference,
+    summarize_interference as summarize_interference,
+)
 from .judge_agreement import judge_agreement as judge_agreement
 from .judge_batches import (
     read_judge_batch as read_judge_batch,

@@ -23,11 +23,13 @@ import torch
 
 from caa_interp.behaviors.behavior import Behavior
 from caa_interp.behaviors.pairs import ContrastPair
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, check_table
 from caa_interp.evaluation.cost import crossed
 from caa_interp.evaluation.divergence import own_answers
 from caa_interp.evaluation.strength import OutOfReachError, calibrated, check_target, scaled
+from caa_interp.evaluation.summary import summarize
 from caa_interp.evaluation.sweep import sweep
+from caa_interp.evaluation.verdicts import excludes_zero
 from caa_interp.progress import track
 from caa_interp.prompts.conversation import Prompt
 from caa_interp.prompts.format import PromptFormat, form_of
@@ -89,7 +91,7 @@ def interference(
         - ``target``, as given.
 
         What reaches the target at no multiplier, such as the orthogonalized vectors of two that are parallel, has no
-        rows.
+        rows. :func:`caa_interp.evaluation.summarize_interference` gives the share of each effect that is kept.
     """
     check_target(target)
     if not isinstance(vectors, Mapping) or len(vectors) < 2 or UNSTEERED in vectors:
@@ -125,6 +127,31 @@ def interference(
         options: dict[str, Any] = {"format": format, "system_prompt": system_prompt, "prompt_format": prompt_format}
         tables[name] = own.merge(sweep(model, given, scored, progress=False, **options), on="vector")
     return pd.concat(tables, names=["behavior"]).reset_index("behavior").reset_index(drop=True).assign(target=target)
+
+
+def summarize_interference(table: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
+    """Mean change under every condition, and the share of its effect alone that a vector keeps beside another.
+
+    Parameters
+    ----------
+    table, confidence, seed
+        Result of :func:`interference`; as in :func:`caa_interp.summarize`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The steered rows of :func:`caa_interp.summarize`, with ``first``, ``second`` and ``combination``, and ``kept``:
+        the change of the log-probability difference over that under the behavior's own vector alone, 1 for no loss.
+        Missing where the interval of the change alone includes 0, and for behaviors without a vector.
+    """
+    check_table(table, {"behavior", "first", "second", "combination"}, "caa_interp.evaluation.interference")
+    about = table[["vector", "first", "second", "combination"]].drop_duplicates()
+    summary = summarize(table, confidence=confidence, seed=seed).merge(about, on="vector")
+    summary = summary[summary["combination"] != UNSTEERED].reset_index(drop=True)
+    change = "logit_difference_change"
+    alone = summary[(summary["combination"] == ALONE) & (summary["first"] == summary["behavior"])]
+    clear = alone[excludes_zero(alone, change)].set_index("behavior")[change]
+    return summary.assign(kept=summary[change] / summary["behavior"].map(clear))
 
 
 def _combined(one: Intervention, other: Intervention) -> dict[str, list[Intervention]]:

@@ -20,6 +20,11 @@ VERDICTS = {
 }
 
 
+def excludes_zero(rows: pd.DataFrame, name: str) -> pd.Series[bool]:
+    """Whether the interval of each row's ``name`` excludes zero; not if there is none."""
+    return (rows[f"{name}_low"] > 0) | (rows[f"{name}_high"] < 0)
+
+
 def verdicts(effects: pd.DataFrame) -> pd.DataFrame:
     """Say of every vector whether it steers.
 
@@ -63,7 +68,7 @@ def verdicts(effects: pd.DataFrame) -> pd.DataFrame:
     size = found["slope"].abs()
     faults = {
         "no interval": found["slope_low"].isna(),
-        "no clear effect": (found["slope_low"] <= 0) & (found["slope_high"] >= 0),
+        "no clear effect": ~excludes_zero(found, "slope"),
         "no controls": found["n_controls"] == 0,
         "within controls": size <= found[["control_low", "control_high"]].abs().max(axis=1),
         "opposite": found["slope"] < 0,

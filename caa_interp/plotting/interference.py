@@ -7,7 +7,9 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.evaluation.summary import UNSTEERED, quantity, summarize
+from caa_interp.evaluation.interference import summarize_interference
+from caa_interp.evaluation.summary import quantity
+from caa_interp.evaluation.verdicts import excludes_zero
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import panels, shape, signed_map
 
@@ -33,11 +35,8 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
         behaviors without a vector have one row and one column per vector.
     """
     theme.check_table(table, ["behavior", "first", "second", "combination", "target"], "evaluation.interference")
-    about = table[["vector", "first", "second", "combination"]].drop_duplicates()
-    summary = summarize(table).merge(about, on="vector")
-    summary = summary[summary["combination"] != UNSTEERED]
-    names = list(dict.fromkeys([*about["first"], *about["second"]]))
-    names = [name for name in names if name]
+    summary = summarize_interference(table)
+    names = list(dict.fromkeys([*summary["first"], *summary["second"]]))
     maps = [(_TITLES[one], _cells(summary, names, one)) for one in _TITLES if one in set(summary["combination"])]
     others = [name for name in summary["behavior"].unique() if name not in names]
     maps += [(theme.escape(f"{name}, both added"), _cells(summary, names, "both", name)) for name in others]
@@ -73,16 +72,15 @@ def _cells(
     """Effects on each of ``names`` beside each other, or on one behavior under every two; and the text of the cells."""
     change = "logit_difference_change"
     found = summary[summary["combination"].isin(["alone", combination])]
-    found = found.assign(clear=theme.excludes_zero(found, change))
+    found = found.assign(clear=excludes_zero(found, change))
     rows = {(one["behavior"], frozenset((one["first"], one["second"]))): one for one in found.to_dict("records")}
     wide, text = pd.DataFrame(float("nan"), index=names, columns=names), pd.DataFrame("", index=names, columns=names)
     for name in names:
-        alone = rows.get((measured or name, frozenset((name,))))
         for other in names:
             if row := rows.get((measured or name, frozenset((name, other)))):
                 wide.loc[name, other] = effect = row[change]
                 shown = theme.with_minus(f"{effect:+.2f}" if row["clear"] else f"({effect:+.2f})")
-                if not measured and name != other and alone and alone["clear"]:
-                    shown += f"<br>{effect / alone[change]:.0%}"
+                if name != other and row["kept"] == row["kept"]:
+                    shown += f"<br>{row['kept']:.0%}"
                 text.loc[name, other] = shown
     return wide, text.to_numpy().tolist()

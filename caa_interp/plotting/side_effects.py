@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.evaluation.response import steerability
+from caa_interp.evaluation.verdicts import excludes_zero
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import missing, signed_map
 
@@ -35,7 +36,7 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
     limit = float(effects["slope"].abs().max()) or 1.0
     digits = _digits(limit)
     texts = []
-    for slope, clear in zip(effects["slope"], theme.excludes_zero(effects, "slope"), strict=True):
+    for slope, clear in zip(effects["slope"], excludes_zero(effects, "slope"), strict=True):
         shown = theme.with_minus(f"{slope:+z.{digits}f}")
         shown = shown if len(columns) <= _ROOMY else shown.replace("0.", ".", 1)
         texts.append("" if pd.isna(slope) else theme.on_map(shown if clear else f"({shown})", slope / limit))

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import by_series, quantity, shown_column, summarized
+from caa_interp.evaluation.verdicts import excludes_zero
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import cell_marks, missing, name_multipliers, signed_map, thinned
 from caa_interp.plotting.theme import Measure
@@ -62,7 +63,7 @@ def plot_sweep(
     certain, dots = pd.DataFrame(False, shown.index, shown.columns), ""
     column = shown_column(rows, measure)
     if column != measure:
-        certain = rows.assign(certain=theme.excludes_zero(rows, column))
+        certain = rows.assign(certain=excludes_zero(rows, column))
         certain = certain.pivot(index="layer", columns="multiplier", values="certain")
         certain = certain.eq(True).rename(index=str)
         dots = f"; dots: {theme.interval(rows)} excludes 0" if certain.any(axis=None) else ""

@@ -151,11 +151,6 @@ def error_bars(rows: pd.DataFrame, name: str) -> dict[str, object]:
     }
 
 
-def excludes_zero(rows: pd.DataFrame, name: str) -> pd.Series[bool]:
-    """Whether each row's interval excludes zero; false where there is none."""
-    return (rows[f"{name}_low"] > 0) | (rows[f"{name}_high"] < 0)
-
-
 def intervals(rows: pd.DataFrame, name: str, form: str = "+.3f") -> list[str]:
     """Each row's mean and interval as the hover text has it."""
     return list(map(with_minus, interval_texts(rows, name, form)))

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from caa_interp.errors import InputError
 from caa_interp.evaluation.response import steerability
 from caa_interp.evaluation.summary import quantity
+from caa_interp.evaluation.verdicts import excludes_zero
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import cell_marks, line, missing, signed_map, thinned
 
@@ -48,7 +49,7 @@ def _map(rows: pd.DataFrame, title: str, axis_title: str) -> go.Figure:
     """Source layers by the layers that they are applied at."""
     wide = rows.pivot(index="source_layer", columns="layer", values="slope")
     rows = rows.assign(
-        certain=theme.excludes_zero(rows, "slope"),
+        certain=excludes_zero(rows, "slope"),
         known=[f"{text}, n = {n}" for text, n in zip(theme.intervals(rows, "slope"), rows["n"], strict=True)],
     )
     certain, known = (rows.pivot(index="source_layer", columns="layer", values=one) for one in ("certain", "known"))

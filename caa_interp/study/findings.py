@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import pandas as pd
 
 from caa_interp.evaluation.summary import COSTS, interval_texts, quantity, shown_column
+from caa_interp.evaluation.verdicts import excludes_zero
 from caa_interp.plotting.theme import counts, factor, with_minus
 from caa_interp.statistics import interval_text, number_text
 
@@ -156,6 +157,76 @@ def side_effect(slopes: pd.DataFrame) -> str:
     return f"{moved}: {_estimate(row, 'slope', _per_unit(slopes))}"
 
 
+def kept_beside(effects: pd.DataFrame) -> str:
+    """How much of their effects vectors keep two at a time, from a summary of interference."""
+    beside = effects[effects["combination"] == "both"].dropna(subset="kept")
+    if beside.empty:
+        return "Two vectors at once were not compared: none has a clear effect alone at this divergence"
+    row = _records(beside.nsmallest(1, "kept"))[0]
+    other = row["second"] if row["first"] == row["behavior"] else row["first"]
+    kept = f"keep {_range(100 * beside['kept'], '.0f')}\N{NO-BREAK SPACE}% of their effects alone"
+    return f"Two vectors at once, at the divergence of one, {kept}; {row['behavior']} keeps least, beside {other}"
+
+
+_REFUSES = {
+    "steers": "more likely",
+    "opposite": "less likely",
+    "within controls": "moved no more than by controls",
+    "no controls": "measured without controls",
+    "no clear effect": "not clearly moved",
+    "no interval": "measured on one request",
+}
+
+
+def audited(behavior: str, audit: pd.DataFrame) -> str:
+    """How likely replies begin with a refusal under a vector, from the summary of its audit."""
+    parts = [
+        f"{_REFUSES[row['verdict']]} for {row['measured']} ({_estimate(row, 'estimate', 'nats per token per unit')})"
+        for row in _records(_openings(behavior, audit))
+    ]
+    return f"{_capital(behavior)}: openings that refuse are {_listed(parts)}"
+
+
+def audits(summaries: Mapping[str, pd.DataFrame]) -> str:
+    """Which vectors move refusal beyond every control, from the summaries of their audits."""
+    moved = [
+        f"{_REFUSES[verdict]} for {_listed(rows['measured'])} under {behavior}"
+        for behavior, audit in summaries.items()
+        for verdict, rows in _openings(behavior, audit).groupby("verdict")
+        if verdict in ("steers", "opposite")
+    ]
+    if not moved:
+        return "Safety audit: no vector makes openings that refuse more or less likely beyond every control"
+    return f"Safety audit: openings that refuse become {_listed(moved)}, beyond every control"
+
+
+def _openings(behavior: str, audit: pd.DataFrame) -> pd.DataFrame:
+    """How likely a vector makes openings that refuse, for each kind of request."""
+    return audit[(audit["part"] == "requests") & (audit["vector"] == behavior)].astype({"n": int})
+
+
+def lasting(behavior: str, summary: pd.DataFrame) -> str:
+    """What is left in the last turn of steering the first one, from a summary of conversations."""
+    changes = [f"{_estimate(row, 'change', 'nats per token')}" for row in _first_and_last(summary)]
+    turns = f"in turn 1 ({changes[0]}) and in turn {summary['turn'].max()} ({changes[1]})"
+    return f"{_capital(behavior)}, added in turn 1 alone: the change {turns}"
+
+
+def conversations(summaries: Mapping[str, pd.DataFrame]) -> str:
+    """Which vectors still act in the last turn when they were added in the first one."""
+    last = pd.DataFrame({name: _first_and_last(summary)[1] for name, summary in summaries.items()}).T
+    clear = last.index[excludes_zero(last, "change")]
+    left = f"{_listed(clear)} still {'has' if len(clear) == 1 else 'have'}" if len(clear) else "no vector still has"
+    at = f"in turn {last['turn'].max()} (n = {counts(last['n'])} conversations)"
+    return f"Added in turn 1 alone, {left} a clear effect {at}"
+
+
+def _first_and_last(summary: pd.DataFrame) -> list[dict[Any, Any]]:
+    """The first and the last turn of a vector that was added in turn 1 alone."""
+    own = summary[(summary["kind"] == "vector") & (summary["condition"] == "turn 1")].sort_values("turn")
+    return _records(own.iloc[[0, -1]])
+
+
 def _estimate(row: Mapping[str, Any], name: str, unit: str) -> str:
     """A mean with unit, interval and number of items."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
@@ -216,6 +287,6 @@ def typeset(text: str) -> str:
     return with_minus(text).replace(" to ", "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}")
 
 
-def _listed(names: pd.Series[str]) -> str:
+def _listed(names: Iterable[str]) -> str:
     *others, last = dict.fromkeys(names)
     return f"{', '.join(others)} and {last}" if others else last

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from caa_interp.evaluation.audit import summarize_audit
+from caa_interp.evaluation.interference import summarize_interference
+from caa_interp.evaluation.persistence import summarize_persistence
 from caa_interp.evaluation.summary import shown_column, summarize
 from caa_interp.plotting.theme import dose
 from caa_interp.study.findings import estimates
@@ -41,6 +44,22 @@ class Results:
     def responses(self) -> pd.DataFrame:
         """Summary of the scores of each behavior's vector and controls at its layer."""
         return summarize(self.tables["dose_response"], seed=self.seed)
+
+    @cached_property
+    def interference(self) -> pd.DataFrame:
+        """Summary of two vectors at once; empty if they are not in the study."""
+        table = self.tables.get("interference")
+        return pd.DataFrame() if table is None else summarize_interference(table, seed=self.seed)
+
+    @cached_property
+    def audits(self) -> dict[str, pd.DataFrame]:
+        """Findings of each behavior's safety audit."""
+        return {name: summarize_audit(table, seed=self.seed) for name, table in self.each("safety_audit")}
+
+    @cached_property
+    def conversations(self) -> dict[str, pd.DataFrame]:
+        """Summary of the conversations of each behavior."""
+        return {name: summarize_persistence(table, seed=self.seed) for name, table in self.each("persistence")}
 
     @cached_property
     def cost_summaries(self) -> dict[str, pd.DataFrame]:

@@ -10,7 +10,6 @@ import pandas as pd
 from caa_interp import plotting
 from caa_interp.analysis.similarity import cosine_similarity
 from caa_interp.evaluation.frontier import at_equal_cost, frontier
-from caa_interp.evaluation.persistence import summarize_persistence
 from caa_interp.evaluation.response import steerability
 from caa_interp.evaluation.verdicts import VERDICTS, verdicts
 from caa_interp.plotting.layer_choice import plot_layer_choice
@@ -291,7 +290,8 @@ def interference(results: Results) -> list[Section]:
     )
     caption = "Mean change over held-out pairs, with bootstrap intervals over pairs, each cell by itself."
     table = results.tables["interference"]
-    return [Section("Two vectors at once", text, plotting.plot_interference(table), caption=caption, data=table)]
+    shown: dict[str, Any] = {"finding": words.kept_beside(results.interference), "data": table}
+    return [Section("Two vectors at once", text, plotting.plot_interference(table), caption=caption, **shown)]
 
 
 def side_effects(results: Results) -> list[Section]:
@@ -319,10 +319,10 @@ def safety_audits(results: Results) -> list[Section]:
         "harmful, so this does not show whether a model becomes unsafe."
     )
     caption = "Intervals are bootstrap intervals over pairs or requests, each by itself; those of answers are Wilson's."
-    audits = [
-        Section(behavior, "", plotting.plot_safety_audit(table), caption=caption, level=3, data=table)
-        for behavior, table in results.each("safety_audit")
-    ]
+    audits = []
+    for behavior, table in results.each("safety_audit"):
+        shown: dict[str, Any] = {"finding": words.audited(behavior, results.audits[behavior]), "data": table}
+        audits.append(Section(behavior, "", plotting.plot_safety_audit(table), caption=caption, level=3, **shown))
     return _headed("Safety audit", text, audits)
 
 
@@ -334,11 +334,9 @@ def conversations(results: Results) -> list[Section]:
     )
     caption = "Changes from the unsteered conversation. Intervals are bootstrap intervals over conversations."
     sections = []
-    for behavior, table in results.each("persistence"):
-        summary = summarize_persistence(table, seed=results.seed)
-        sections.append(
-            Section(behavior, "", plotting.plot_persistence(summary), caption=caption, level=3, data=summary)
-        )
+    for behavior, summary in results.conversations.items():
+        shown: dict[str, Any] = {"finding": words.lasting(behavior, summary), "data": summary}
+        sections.append(Section(behavior, "", plotting.plot_persistence(summary), caption=caption, level=3, **shown))
     return _headed("Over the turns of a conversation", text, sections)
 
 

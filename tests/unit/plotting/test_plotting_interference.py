@@ -54,6 +54,20 @@ def test_cells_hold_the_effect_on_the_row_beside_the_column():
     assert "0.1 nats per token" in fig.layout.title.text
 
 
+def test_what_is_kept_is_the_share_of_a_clear_effect_alone():
+    kept = caa.evaluation.summarize_interference(table()).set_index(["behavior", "vector"])["kept"]
+    expected = {"a": 1.0, "a + b": 0.5, "a + b, merged": 0.75}
+    assert kept["a"].to_dict() == pytest.approx(expected)
+    assert kept["b"].to_dict() == pytest.approx({"b": 1.0, "a + b": 0.0, "a + b, merged": 0.75}, abs=1e-12)
+    assert kept["questions"].isna().all()  # which have no vector
+    unclear = table()
+    own = (unclear["behavior"] == "a") & (unclear["vector"] == "a")
+    unclear.loc[own, "logit_difference"] += 10 * np.array([1, -1, 1, -1, 1, -1])
+    kept = caa.evaluation.summarize_interference(unclear).set_index(["behavior", "vector"])["kept"]
+    assert kept["a"].isna().all()
+    assert kept["b"].notna().all()
+
+
 def test_what_was_not_reached_is_empty():
     rows = table()
     fig = caa.plotting.plot_interference(rows[(rows["vector"] != "a + b") & (rows["behavior"] != "questions")])

@@ -21,6 +21,7 @@ from caa_interp.study.page import write_page
 from caa_interp.study.results import nearest
 from caa_interp.study.sections import N_DRAWN
 from tests.study_folder import write_study
+from tests.unit.plotting import test_plotting_safety
 
 SLOPES = {"optimism": 0.5, "refusal": -0.3, "findings": 0.0}
 OPTIONAL = (
@@ -188,6 +189,80 @@ def test_all_behaviors_in_one_sentence():
     none = "None of 2 behaviors responds to its vector beyond every control"
     assert words.overall(pd.DataFrame([rows[2], rows[2]])) == none
     assert words.overall(pd.DataFrame(rows[:1])) == words.findings(pd.DataFrame(rows[:1]))[0]
+
+
+def test_two_vectors_at_once_in_one_sentence():
+    rows = [("a", "a", "b", "both", 0.5), ("b", "a", "b", "both", -0.1), ("a", "a", "b", "merged", -5.0)]
+    effects = pd.DataFrame(rows, columns=["behavior", "first", "second", "combination", "kept"])
+    said = words.kept_beside(effects).replace("\N{NO-BREAK SPACE}", " ")
+    assert said == (
+        "Two vectors at once, at the divergence of one, keep \N{MINUS SIGN}10 to 50 % of their effects alone; b keeps "
+        "least, beside a"
+    )
+    assert "none has a clear effect alone" in words.kept_beside(effects.assign(kept=np.nan))
+
+
+def audit(*verdicts: str) -> pd.DataFrame:
+    rows = pd.DataFrame({"measured": ["harmless requests", "borderline requests"], "verdict": verdicts})
+    about = {"part": "requests", "vector": "optimism", "estimate": 0.5, "estimate_low": 0.25, "estimate_high": 0.75}
+    beside = rows.assign(**{**about, "vector": "optimism without refusal"}, verdict="steers", n=8.0)
+    cosine = pd.DataFrame([{"part": "cosine", "vector": "optimism", "verdict": "aligned"}])
+    return pd.concat([cosine, rows.assign(**about, n=8.0), beside])
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_an_audit_in_one_sentence(verdict):
+    said = words.audited("optimism", audit(verdict, "steers")).replace("\N{NO-BREAK SPACE}", " ")
+    estimate = "(+0.500 nats per token per unit, 95 % CI +0.250 to +0.750, n = 8)"
+    known = words._REFUSES[verdict]
+    assert said == (
+        f"Optimism: openings that refuse are {known} for harmless requests {estimate} and more likely for borderline "
+        f"requests {estimate}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("audits", "told"),
+    [
+        ([("no clear effect", "within controls")], "no vector makes openings that refuse more or less likely beyond"),
+        (
+            [("steers", "steers")],
+            "openings that refuse become more likely for harmless requests and borderline requests under optimism, "
+            "beyond every control",
+        ),
+        (
+            [("opposite", "no interval"), ("steers", "no clear effect")],
+            "openings that refuse become less likely for harmless requests under optimism and more likely for harmless "
+            "requests under calm, beyond every control",
+        ),
+    ],
+)
+def test_all_audits_in_one_sentence(audits, told):
+    summaries = {
+        name: audit(*verdicts).replace({"vector": {"optimism": name}})
+        for name, verdicts in zip(("optimism", "calm"), audits, strict=False)
+    }
+    assert words.audits(summaries).startswith(f"Safety audit: {told}")
+
+
+def talks(last: float) -> pd.DataFrame:
+    rows = [("turn 1", 1, 0.5), ("turn 1", 2, 0.4), ("turn 1", 3, last), ("every turn", 3, 9.0)]
+    table = pd.DataFrame(rows, columns=["condition", "turn", "change"])
+    table = table.assign(change_low=table["change"] - 0.1, change_high=table["change"] + 0.1, n=4, kind="vector")
+    return pd.concat([table, table.assign(kind="random", change=7.0)])
+
+
+def test_conversations_in_one_sentence():
+    said = words.lasting("optimism", talks(0.05)).replace("\N{NO-BREAK SPACE}", " ")
+    assert said == (
+        "Optimism, added in turn 1 alone: the change in turn 1 (+0.500 nats per token, 95 % CI +0.400 to +0.600, "
+        "n = 4) and in turn 3 (+0.050 nats per token, 95 % CI \N{MINUS SIGN}0.050 to +0.150, n = 4)"
+    )
+    at = "a clear effect in turn 3 (n = 4 conversations)"
+    assert words.conversations({"a": talks(0.05)}) == f"Added in turn 1 alone, no vector still has {at}"
+    assert words.conversations({"a": talks(0.05), "b": talks(-0.2)}) == f"Added in turn 1 alone, b still has {at}"
+    both = words.conversations({"a": talks(0.2), "b": talks(-0.2)})
+    assert both == f"Added in turn 1 alone, a and b still have {at}"
 
 
 @pytest.mark.parametrize(
@@ -447,7 +522,24 @@ def test_interference_has_a_part_where_it_was_measured(copy):
     pd.concat([rows, beside]).to_parquet(copy / "tables" / "interference.parquet")
     page = Page(write_page(copy))
     assert "Two vectors at once" in page.texts["h2"]
+    assert len([text for text in page.texts["li"] if text.startswith("Two vectors at once")]) == 1
     assert not any("interference of vectors" in text for text in page.texts["p"])
+
+
+def test_audits_and_conversations_are_told_first_and_shown_below(copy):
+    layers = pd.read_parquet(copy / "tables" / "layers.parquet")
+    about = {"model": layers["model"].iloc[0], "behavior": layers["behavior"].iloc[0]}
+    audited = test_plotting_safety.audit().replace("mine", about["behavior"])
+    without = {"mine without refusal": f"{about['behavior']} without refusal"}
+    audited.replace(without).assign(**about).to_parquet(copy / "tables" / "safety_audit.parquet")
+    test_plotting_safety.talks().assign(**about).to_parquet(copy / "tables" / "persistence.parquet")
+    page = Page(write_page(copy))
+    for first, heading in (
+        ("Safety audit:", "Safety audit"),
+        ("Added in turn 1 alone,", "Over the turns of a conversation"),
+    ):
+        assert len([text for text in page.texts["li"] if text.startswith(first)]) == 1
+        assert heading in page.texts["h2"]
 
 
 def test_without_open_ended_questions_prose_keeps_its_own_column(copy):
