@@ -190,7 +190,7 @@ def audited(behavior: str, audit: pd.DataFrame) -> str:
 def audits(summaries: Mapping[str, pd.DataFrame]) -> str:
     """Which vectors move refusal beyond every control, from the summaries of their audits."""
     moved = [
-        f"{_REFUSES[verdict]} for {_listed(rows['measured'])} under {behavior}"
+        f"{_REFUSES[str(verdict)]} for {_listed(rows['measured'])} under {behavior}"
         for behavior, audit in summaries.items()
         for verdict, rows in _openings(behavior, audit).groupby("verdict")
         if verdict in ("steers", "opposite")

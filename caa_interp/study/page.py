@@ -133,12 +133,10 @@ def _found(results: Results, found: pd.DataFrame) -> list[str]:
 
 def _beyond(results: Results) -> list[str]:
     """What a reviewer asks beyond the effect of each vector, a line for each part that was measured."""
-    parts = [
-        (len(results.interference), kept_beside, results.interference),
-        (len(results.audits), audits, results.audits),
-        (len(results.conversations), conversations, results.conversations),
-    ]
-    return [f"{said(summary)}." for n, said, summary in parts if n]
+    lines = [kept_beside(results.interference)] if len(results.interference) else []
+    lines += [audits(results.audits)] if results.audits else []
+    lines += [conversations(results.conversations)] if results.conversations else []
+    return [f"{line}." for line in lines]
 
 
 def _made(manifest: Mapping[str, Any]) -> pd.DataFrame:
