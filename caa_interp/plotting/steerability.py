@@ -80,4 +80,4 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
         fig.update_xaxes(title_text=theme.slope_title(table), title_font_size=13, nticks=5, **place)
     named = {"tickvals": list(place_of.values()), "ticktext": list(map(theme.label, order))}
     fig.update_yaxes(range=[-0.6, len(order) - 0.4], **named)
-    return fig.update_layout(margin={"r": 140})
+    return fig.update_layout(margin={"r": 168})
