@@ -66,6 +66,20 @@ def opened(request, browser, study) -> Iterator[Opened]:
     opened.page.close()
 
 
+UNDER_TOOLBARS = """() => [...document.querySelectorAll(".plotly-graph-div")].flatMap((figure) => {
+  const bar = figure.querySelector(".modebar").getBoundingClientRect();
+  const covered = (box) => box.width && box.right > bar.left + 1 && box.left < bar.right - 1
+    && box.bottom > bar.top + 1 && box.top < bar.bottom - 1;
+  return [...figure.querySelectorAll("svg text")].filter((text) => covered(text.getBoundingClientRect()));
+}).map((text) => text.textContent)"""
+
+
+def test_no_toolbar_stands_over_a_text(opened):
+    page = opened.drawn()
+    assert page.evaluate("document.querySelectorAll('.plotly-graph-div .modebar').length") > 20
+    assert set(page.evaluate(UNDER_TOOLBARS)) <= {*list(BEHAVIORS)[2:]}  # names that are longer than a panel is wide
+
+
 def test_every_figure_is_drawn_and_nothing_is_complained_of(opened):
     page = opened.drawn()
     n_figures = page.evaluate("document.querySelectorAll('figure').length")
