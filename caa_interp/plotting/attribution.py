@@ -44,7 +44,7 @@ def plot_effect_attribution(table: pd.DataFrame) -> go.Figure:
     fig = theme.figure(
         f"Through which parts {theme.escape(first['vector'])} acts",
         subtitle,
-        **theme.room(180 + 22 * own["layer"].nunique() if per_head else 440, t=114, legend=96),
+        **theme.room(max(380, 180 + 22 * own["layer"].nunique()) if per_head else 440, t=114, legend=96),
     )
     (_draw_maps if per_head else _draw_layers)(fig, own, controls)
     return fig
@@ -54,7 +54,7 @@ def _draw_layers(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> N
     """One panel for each kind of part, which share their heights."""
     kinds = [kind for kind in ("direct", "attention", "MLP") if kind in set(own["component"])]
     shares = [0.1, 0.45, 0.45][: len(kinds)]
-    places = panels(fig, kinds, most=3, column_widths=shares, shared_yaxes=True, horizontal_spacing=0.03)
+    places = panels(fig, kinds, most=3, column_widths=shares, shared_yaxes=True, horizontal_spacing=0.045)
     for kind, place in zip(kinds, places, strict=True):
         rows = own[own["component"] == kind]
         beside = controls[controls["component"] == kind]
@@ -83,7 +83,7 @@ def _draw_maps(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> Non
     limit = float(rows[measures].abs().max().max()) or 1.0
     scale = theme.color_axis(theme.DIVERGING, -limit, limit, _UNIT.replace(" per", "<br>per"))
     fig.update_layout(coloraxis=scale)
-    places = panels(fig, [_MEASURES[one] for one in measures], most=2, shared_yaxes=True, horizontal_spacing=0.04)
+    places = panels(fig, [_MEASURES[one] for one in measures], most=2, shared_yaxes=True, horizontal_spacing=0.05)
     controls = controls[controls["component"].isin(rows["component"])]
     for measure, place in zip(measures, places, strict=True):
         columns = list(dict.fromkeys(rows["component"].str.removeprefix("head ")))

@@ -48,12 +48,15 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
         theme.escape(title),
         f"layer {layer}; mean over n = {theme.counts(n for rows in shown.values() for n in rows['n'])} items, "
         f"{theme.interval(next(iter(shown.values())))}",
-        **theme.room(430, l=90, t=90, legend=130 if len(looks) > 1 else 80),
+        **theme.room(440, l=60, t=124, legend=130 if len(looks) > 1 else 80),
         width=min(800, 130 + 330 * len(shown)),
     )
-    places = panels(fig, [""] * len(shown), horizontal_spacing=0.28 / len(shown))
-    for place, (measure, rows) in zip(places, shown.items(), strict=True):
-        mean = shown_column(rows, measure)
+    columns = {name: shown_column(rows, name) for name, rows in shown.items()}
+    names = [
+        f"{'' if mean == name else 'change in '}{theme.with_unit(*_NAMES[name])}" for name, mean in columns.items()
+    ]
+    places = panels(fig, names, horizontal_spacing=0.22 / len(shown))
+    for place, (measure, mean), rows in zip(places, columns.items(), shown.values(), strict=True):
         multipliers = list(rows["multiplier"].unique())
         is_control = rows.get("kind", pd.Series("vector", rows.index)).isin(CONTROLS)
         for one in control_bands(rows[is_control], "multiplier", mean) if is_control.any() else ():
@@ -64,10 +67,6 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
             drawn = line(own, "multiplier", mean, look, name, shift=shift, showlegend=len(looks) > 1)
             fig.add_trace(drawn, **place)
         name_multipliers(fig, multipliers, theme.MULTIPLIER_WRAPPED, **place)
-        fig.update_yaxes(
-            title_text=f"{'' if mean == measure else 'change in '}{theme.with_unit(*_NAMES[measure])}",
-            rangemode="tozero" if measure == "divergence" else "normal",
-            **place,
-        )
+        fig.update_yaxes(rangemode="tozero" if measure == "divergence" else "normal", **place)
     name_once(fig)
     return fig

@@ -42,7 +42,7 @@ def plot_separation(table: pd.DataFrame, *, title: str | None = None) -> go.Figu
     fig = theme.figure(
         theme.escape(title or f"Answers along the vector of {table['vector'].iloc[0]}"),
         f"n = {theme.counts(table['n'])} pairs; d' and AUC with {theme.interval(table)}",
-        **theme.room(200 + (270 if n_rows == 1 else 235 * n_rows), t=118, legend=112),
+        **theme.room(200 + (270 if n_rows == 1 else 250 * n_rows), t=118, legend=112),
         barmode="overlay",
         bargap=0,
     )
@@ -54,7 +54,7 @@ def plot_separation(table: pd.DataFrame, *, title: str | None = None) -> go.Figu
     known = zip(layers, *notes, strict=True)
     titles = ["<br>".join([f"layer {layer}", *map(theme.small, said)]) for layer, *said in known]
     axes: dict[str, Any] = {"x_title": "projection on the vector<br>(units of the residual stream)"}
-    axes |= {"horizontal_spacing": 0.08, "vertical_spacing": 0.32 / n_rows}
+    axes |= {"horizontal_spacing": 0.08, "vertical_spacing": 0.36 / n_rows}
     places = panels(fig, titles, most=_COLUMNS_MOST, y_title="answers", **axes)
     for layer, place in zip(layers, places, strict=True):
         rows = table[table["layer"] == layer]

@@ -99,8 +99,8 @@ def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_l
     within = {label: f"95 % of pairs of random directions lie within ±{chance[label]:.3f}{note}" for label in groups}
     headed = [theme.figure(titles[label], within[label]) for label in groups]
     fig = headed[start]
-    title = {"text": "cosine<br>similarity", "side": "top", "font": {"size": 13}}
-    shown: dict[str, Any] = {"limit": 1, "colorbar": {"title": title, "tickvals": [-1, -0.5, 0, 0.5, 1]}}
+    bar = {**theme.scale_bar("cosine<br>similarity"), "tickvals": [-1, -0.5, 0, 0.5, 1]}
+    shown: dict[str, Any] = {"limit": 1, "colorbar": bar}
     font = {"size": 13 if n_cells <= _ROOMY else theme.SMALLEST}
     shown |= {"texttemplate": "%{text}" if numbered else None, "textfont": font}
     shown["hovertemplate"] = "%{y} and %{x}: %{customdata}<extra></extra>"

@@ -2,12 +2,15 @@
 
 import json
 import re
+import shutil
 from functools import cached_property
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from plotly.offline import get_plotlyjs
 
 import caa_interp as caa
 from caa_interp.plotting import theme
@@ -62,6 +65,10 @@ class Tables:
     def cost(self):
         prose = caa.load_prose()[:2]
         return caa.perplexity(self.model, self.vectors, prose, max_tokens=24, progress=False, **DOSES)
+
+    def every_cost(self):
+        prose = self.cost()
+        return prose.assign(divergence=prose["multiplier"] ** 2, correct=prose["item"] % 2)
 
     def judged(self):
         return pd.DataFrame(
@@ -122,7 +129,7 @@ EXAMPLES = {
             caa.cosine_similarity(dict(list(t.vectors.items())[:2]), between="vectors")
         ),
     ],
-    "plot_cost": [lambda t: caa.plot_cost(t.cost())],
+    "plot_cost": [lambda t: caa.plot_cost(t.cost()), lambda t: caa.plot_cost(t.every_cost())],
     "plot_data_curve": [
         lambda t: caa.plotting.plot_data_curve(
             caa.analysis.data_curve(t.model, t.activations, HELD_OUT, layer=2, sizes=(1, 2), n_draws=2, progress=False)
@@ -265,6 +272,58 @@ def test_every_figure_has_an_example():
 def test_no_text_is_below_6_points_in_print(figures, name):
     for fig in figures(name):
         assert smallest_points(_laid_out(fig, COLUMN_INCHES[2]), COLUMN_INCHES[2]) >= 6
+
+
+# A figure as a browser draws it: its panels, and the texts outside of them. A slanted text's box says little.
+DRAW = r"""async ({data, layout}) => {
+  const figure = document.querySelector("div");
+  await Plotly.newPlot(figure, data, layout, {staticPlot: true});
+  const texts = [...figure.querySelectorAll("svg text")].filter((one) => one.textContent.trim()
+    && !one.closest(".plot, .heatmaplayer")
+    && !/rotate\((?!0|-?90[,)])/.test(one.getAttribute("transform") || ""));
+  return {
+    panels: Object.values(figure._fullLayout._plots).map(({xaxis: x, yaxis: y}) =>
+      [x._offset, y._offset, x._offset + x._length, y._offset + y._length]),
+    texts: texts.map((one) => {
+      const {left, top, right, bottom} = one.getBoundingClientRect();
+      return [one.textContent, /title/.test(one.classList), [left, top, right, bottom]];
+    }),
+  };
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if (chromium := shutil.which("chromium")) is None:
+        pytest.skip("there is no chromium on this machine")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = started.new_page()
+        page.set_content('<body style="margin: 0"><div></div>')
+        page.add_script_tag(content=get_plotlyjs())
+        yield page
+        started.close()
+
+
+def overlap(one, other):
+    """Whether two boxes share more than the blank above and below the letters of a line."""
+    (left, top, right, bottom), (a, b, c, d) = one, other
+    return min(right, c) - max(left, a) > 1.5 and min(bottom, d) - max(top, b) > 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_text_lies_over_another_or_beyond_the_edge(figures, browser, name):
+    for fig in figures(name):
+        printed = json.loads(_laid_out(fig, COLUMN_INCHES[2]).update_layout(sliders=[], updatemenus=[]).to_json())
+        drawn = browser.evaluate(DRAW, printed)
+        boxes = [(text, box) for text, _, box in drawn["texts"]]
+        over = [(a, b) for (a, one), (b, other) in combinations(boxes, 2) if overlap(one, other)]
+        titles = [(text, box) for text, is_title, box in drawn["texts"] if is_title]
+        over += [(text, "a panel") for text, box in titles for panel in drawn["panels"] if overlap(box, panel)]
+        width, height = printed["layout"]["width"], printed["layout"]["height"]
+        outside = [text for text, (a, b, c, d) in boxes if min(a, b) < -1 or c > width + 1 or d > height + 1]
+        assert (over, outside) == ([], [])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -26,7 +26,7 @@ def test_each_measure_has_a_panel_with_paired_changes():
     right = costs("correct").assign(correct=lambda table: table["correct"] > 5)
     fig = caa.plot_cost(prose, moved, right)
     assert len(fig.data) == 3 * 2
-    titles = [fig.layout[axis].title.text for axis in ("yaxis", "yaxis2", "yaxis3")]
+    titles = [one.text for one in fig.layout.annotations]
     assert titles[0].startswith("change in loss")
     assert titles[1].startswith("divergence")
     assert titles[2].startswith("change in share of right answers")
@@ -56,7 +56,7 @@ def test_controls_are_a_gray_band_from_the_lowest_to_the_highest():
 def test_without_multiplier_zero_the_values_themselves_are_shown():
     table = costs("nats_per_token").query("multiplier != 0")
     fig = caa.plot_cost(table)
-    assert fig.layout.yaxis.title.text.startswith("loss")
+    assert fig.layout.annotations[0].text.startswith("loss")
     mean = table[(table["vector"] == "optimism") & (table["multiplier"] == 2)]["nats_per_token"].mean()
     assert fig.data[0].y[-1] == pytest.approx(mean)
 
