@@ -384,7 +384,7 @@ def token_similarity(study: Study) -> go.Figure:
 def transfer(study: Study) -> go.Figure:
     """Every sixth layer's vector at every sixth layer."""
     layers = range(4, 29, 6)
-    pairs = study.behaviors[BEHAVIOR].test[::10]
+    pairs = study.behaviors[BEHAVIOR].test[::3]
     table = caa.analysis.transfer(
         study.model, study.vector, pairs, source_layers=layers, layers=layers, multipliers=(-2, 2), format=FORMAT
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -48,13 +50,12 @@ def plot_position_map(table: pd.DataFrame) -> go.Figure:
     fig = theme.figure(
         f"Where and for how long {theme.escape(first['vector'])} acts",
         subtitle,
-        **theme.room(430, t=96, legend=110),
+        **theme.room(440, t=124, legend=110),
     )
-    places = panels(fig, [name for name, _ in _UNITS.values()], most=3, horizontal_spacing=0.1)
-    for (measure, (_, unit)), place in zip(_UNITS.items(), places, strict=True):
+    places = panels(fig, [f"{name}<br>({unit})" for name, unit in _UNITS.values()], most=3, horizontal_spacing=0.08)
+    for measure, place in zip(_UNITS, places, strict=True):
         rows, others = (some[some["measure"] == measure] for some in (own, controls))
         (_draw_places if measure == "effect" else _draw_lines)(fig, rows, others, place)
-        fig.update_yaxes(title_text=unit, **place)
     mark_zero(fig)
     return fig
 
@@ -72,7 +73,8 @@ def _draw_places(fig: go.Figure, rows: pd.DataFrame, controls: pd.DataFrame, pla
     for text, short in _SHORT:
         labels = labels.str.replace(text, short)
     title = "steered token of the answer<br>(0: the last of the prompt)"
-    fig.update_xaxes(title_text=title, tickvals=at, ticktext=labels, tickangle=0, showgrid=False, **place)
+    named: dict[str, Any] = {"tickvals": at, "ticktext": labels, "tickangle": 0, "tickfont": {"size": theme.SMALLEST}}
+    fig.update_xaxes(title_text=title, showgrid=False, **named, **place)
 
 
 def _draw_lines(fig: go.Figure, rows: pd.DataFrame, controls: pd.DataFrame, place: Place) -> None:
