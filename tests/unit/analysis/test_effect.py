@@ -252,6 +252,15 @@ def test_one_item_gives_no_interval(tiny_llama, pairs):
     assert table[["effect", "spread", "n_half"]].notna().all(axis=None)
 
 
+def test_lenses_of_single_items_have_the_whole_as_their_mean(tiny_llama_64, pairs):
+    columns = ["effect", "probability", "probability_change"]
+    whole, *single = (
+        lens(tiny_llama_64, VECTOR, some, layers=1).sort_values("token_id")[columns].to_numpy()
+        for some in (pairs, *([pair] for pair in pairs))
+    )
+    np.testing.assert_allclose(np.mean(single, axis=0), whole, atol=1e-9)
+
+
 def test_choices_are_read_in_both_letter_orders(tiny_llama, pairs):
     table = effect_lens(tiny_llama, VECTOR, pairs, layers=1, top_k=2, format="choices", progress=False)
     assert set(table["format"]) == {"choices"}
