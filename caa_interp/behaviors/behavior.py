@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -121,8 +122,8 @@ def load_behavior(name_or_path: str | Path) -> Behavior:
 
 def read_text(path: Path, where: str) -> str:
     """Read a UTF-8 file of at most 64 MiB; every failure is an :class:`InputError` that begins with ``where``."""
-    check_file(path, where)
     try:
+        check_file(path, where)
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{where}: not UTF-8 at byte {error.start}. Save it as UTF-8.") from error
@@ -132,14 +133,23 @@ def read_text(path: Path, where: str) -> str:
 
 def check_file(path: Path, where: str) -> None:
     """Raise :class:`InputError` unless there is a file of at most 64 MiB."""
-    try:
-        if not path.is_file():
-            raise InputError(f"{where}: there is no file {path}. Check the path.")
-        size = path.stat().st_size
-    except OSError as error:
-        raise InputError(f"{where}: it cannot be read ({error}). Check the file.") from error
-    if size > MAX_FILE_BYTES:
+    if not path.is_file():
+        raise InputError(f"{where}: there is no file {path}. Check the path.")
+    if (size := path.stat().st_size) > MAX_FILE_BYTES:
         raise InputError(f"{where}: {size:,} bytes; at most {MAX_FILE_BYTES:,} are read. Split the file.")
+
+
+@contextmanager
+def opened_parquet(path: Path) -> Iterator[Any]:
+    """Give a ``pyarrow.parquet.ParquetFile``; whatever goes wrong with it is an :class:`InputError`."""
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path.name}: not a readable Parquet file ({error}). Write it again.") from error
 
 
 def parse_json(text: str, where: str) -> Any:

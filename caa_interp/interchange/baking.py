@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from caa_interp.errors import InputError, ModelError
-from caa_interp.models.access import model_id
-from caa_interp.models.wrapping import plain_copy
+from caa_interp.models.access import model_id, n_layers
+from caa_interp.models.wrapping import block_outputs, blocks_of, plain_copy
 from caa_interp.steering.context import steer
 from caa_interp.steering.intervention import Steering, as_interventions, check_fit
 from caa_interp.steering.operators import add, name_of
@@ -180,11 +180,9 @@ def _remove(weight: torch.nn.Parameter, direction: torch.Tensor, axis: int) -> N
 
 def _blocks(plain: Any, model: Any) -> torch.nn.ModuleList:
     """Transformer blocks of a Hugging Face model."""
-    n = int(model.cfg.n_layers)
-    for module in plain.base_model.modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == n:
-            return module
-    raise _unsupported(model, plain, f"it has no list of its {n} blocks")
+    if (blocks := blocks_of(plain, n_layers(model))) is None:
+        raise _unsupported(model, plain, f"it has no list of its {n_layers(model)} blocks")
+    return blocks
 
 
 def _find(module: Any, names: tuple[str, ...]) -> Any:
@@ -235,17 +233,7 @@ def _bridge_logits(model: Any) -> torch.Tensor:
 
 def _free_of(plain: Any, model: Any, direction: torch.Tensor) -> bool:
     """Whether no block's output has a component along a direction, up to rounding."""
-    streams: list[torch.Tensor] = []
-
-    def keep(_: Any, __: Any, output: Any) -> None:
-        streams.append((output[0] if isinstance(output, tuple) else output)[0].cpu().double())
-
-    handles = [block.register_forward_hook(keep) for block in _blocks(plain, model)]
-    try:
-        _logits(plain)
-    finally:
-        for handle in handles:
-            handle.remove()
+    streams = block_outputs(plain, _blocks(plain, model), _probe(plain))
     along = [stream @ direction / stream.norm(dim=-1) for stream in streams]
     return max(float(part.abs().max()) for part in along) < _tolerance(plain)
 

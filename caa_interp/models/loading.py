@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
-import hashlib
 import importlib.util
 import os
 import struct
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from caa_interp.errors import CAAError, InputError, MissingDependencyError, ModelError, causes, check_choice
+from caa_interp.files import file_digest
 from caa_interp.models.access import folder_digest, revisions
 from caa_interp.models.gguf import converted, set_bos
 from caa_interp.models.hooked import listed_by_hooked, load_hooked, transformer_lens_major
@@ -76,60 +76,49 @@ def load_model(
         If the model cannot be found, reached, read or used; the message says what to do.
     """
     check_choice("backend", backend, get_args(Backend))
+    name = str(name_or_path)
     bars = contextlib.nullcontext() if progress and is_drawn() else _without_bars()
-    with steps(f"Loading {name_or_path}", progress) as say, bars:
-        return _load(str(name_or_path), backend, device, dtype, device_map, revision, say)
+    with steps(f"Loading {name}", progress) as say, bars:
+        say("starting PyTorch and TransformerLens")
+        import torch
 
+        if backend == "hooked" and transformer_lens_major() >= 4:
+            raise ModelError(
+                f"backend='hooked': TransformerLens 4 no longer has HookedTransformer "
+                f"(installed: {version('transformer-lens')}). Use backend='bridge', or "
+                "pip install 'transformer-lens>=3.9,<4'."
+            )
+        if device is not None and device_map is not None:
+            raise InputError("device and device_map: both were given; a model is placed by one of them. Drop one.")
+        if device is None and device_map is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if str(device).startswith("cuda") and not torch.cuda.is_available():
+            raise InputError(f"device: {device!r}, but PyTorch finds no GPU here. Use device='cpu'.")
+        torch_dtype = _dtype(dtype, on_gpu=torch.cuda.is_available() and not str(device).startswith("cpu"))
 
-def _load(
-    name: str,
-    backend: str,
-    device: str | None,
-    dtype: torch.dtype | str | None,
-    device_map: Any,
-    revision: str | None,
-    say: Callable[[str], None],
-) -> Any:
-    say("starting PyTorch and TransformerLens")
-    import torch
-
-    if backend == "hooked" and transformer_lens_major() >= 4:
-        raise ModelError(
-            f"backend='hooked': TransformerLens 4 no longer has HookedTransformer "
-            f"(installed: {version('transformer-lens')}). Use backend='bridge', or "
-            "pip install 'transformer-lens>=3.9,<4'."
-        )
-    if device is not None and device_map is not None:
-        raise InputError("device and device_map: both were given; a model is placed by one of them. Drop one.")
-    if device is None and device_map is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if str(device).startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"device: {device!r}, but PyTorch finds no GPU here. Use device='cpu'.")
-    torch_dtype = _dtype(dtype, on_gpu=torch.cuda.is_available() and not str(device).startswith("cpu"))
-
-    with _explained(name):
-        if name == EMBEDDED or name.endswith(".gguf"):
-            say("converting the GGUF file, unless that was done before")
-        source, model_name, source_revision = _resolve(name, revision)
-        say("reading its configuration")
-        config = _checked_config(source, name, revision)
-        if backend == "auto":
-            backend = "hooked" if listed_by_hooked(source) else "bridge"
-        say("reading its weights")
-        if backend == "hooked":
-            if device_map is not None:
-                raise InputError("device_map: HookedTransformer takes none. Use backend='bridge', or device.")
-            model = load_hooked(source, device, torch_dtype, revision)
-        else:
-            model = _load_bridge(source, device, torch_dtype, device_map, revision)
-        model.eval()
-        model.cfg.model_name = model_name
-        set_bos(model)
-        if source_revision is None and Path(source).is_dir():
-            say("computing its digest")
-            source_revision = folder_digest(Path(source))
-    revisions[model] = source_revision or getattr(config, "_commit_hash", None)
-    return model
+        with _explained(name):
+            if name == EMBEDDED or name.endswith(".gguf"):
+                say("converting the GGUF file, unless that was done before")
+            source, model_name, source_revision = _resolve(name, revision)
+            say("reading its configuration")
+            config = _checked_config(source, name, revision)
+            if backend == "auto":
+                backend = "hooked" if listed_by_hooked(source) else "bridge"
+            say("reading its weights")
+            if backend == "hooked":
+                if device_map is not None:
+                    raise InputError("device_map: HookedTransformer takes none. Use backend='bridge', or device.")
+                model = load_hooked(source, device, torch_dtype, revision)
+            else:
+                model = _load_bridge(source, device, torch_dtype, device_map, revision)
+            model.eval()
+            model.cfg.model_name = model_name
+            set_bos(model)
+            if source_revision is None and Path(source).is_dir():
+                say("computing its digest")
+                source_revision = folder_digest(Path(source))
+        revisions[model] = source_revision or getattr(config, "_commit_hash", None)
+        return model
 
 
 def _dtype(dtype: torch.dtype | str | None, on_gpu: bool) -> torch.dtype:
@@ -194,8 +183,7 @@ def revision_of(name: str, revision: str | None = None) -> str | None:
     except MissingDependencyError:
         return None  # other machines may have it
     if path.suffix == ".gguf":
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(path)
     if path.is_dir():
         return folder_digest(path)
     from huggingface_hub import try_to_load_from_cache

@@ -202,7 +202,7 @@ def test_convert_of_nothing_usable_says_why(tmp_path, monkeypatch, capsys):
 def test_fetch_of_an_unknown_collection():
     result = run("data", "fetch", "antropic", "survival-instinct")
     assert result.exit_code == 2
-    assert "'antropic' is not one of anthropic, caa" in result.stderr
+    assert "'antropic' is not one of 'anthropic', 'caa'" in result.stderr
     assert result.stdout == ""
 
 

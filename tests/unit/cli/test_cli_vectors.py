@@ -293,7 +293,7 @@ def test_prompts_come_from_standard_input_and_a_file(vector, monkeypatch, loaded
 def test_a_file_of_prompts_that_is_no_text(vector, loaded, folder):
     (folder / "prompts.txt").write_bytes(b"fine\n\xff\n")
     result = run("generate", "liking.safetensors", "--prompts", "prompts.txt", "--layer", "1")
-    assert str(result.exception) == "prompts: prompts.txt is not UTF-8 at byte 5. Save it as UTF-8."
+    assert str(result.exception) == "prompts: prompts.txt: not UTF-8 at byte 5. Save it as UTF-8."
     assert loaded == []
 
 
