@@ -122,8 +122,8 @@ def load_behavior(name_or_path: str | Path) -> Behavior:
 
 def read_text(path: Path, where: str) -> str:
     """Read a UTF-8 file of at most 64 MiB; every failure is an :class:`InputError` that begins with ``where``."""
+    check_file(path, where)
     try:
-        check_file(path, where)
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{where}: not UTF-8 at byte {error.start}. Save it as UTF-8.") from error
@@ -133,9 +133,13 @@ def read_text(path: Path, where: str) -> str:
 
 def check_file(path: Path, where: str) -> None:
     """Raise :class:`InputError` unless there is a file of at most 64 MiB."""
-    if not path.is_file():
-        raise InputError(f"{where}: there is no file {path}. Check the path.")
-    if (size := path.stat().st_size) > MAX_FILE_BYTES:
+    try:
+        if not path.is_file():
+            raise InputError(f"{where}: there is no file {path}. Check the path.")
+        size = path.stat().st_size
+    except OSError as error:
+        raise InputError(f"{where}: it cannot be read ({error}). Check the file.") from error
+    if size > MAX_FILE_BYTES:
         raise InputError(f"{where}: {size:,} bytes; at most {MAX_FILE_BYTES:,} are read. Split the file.")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,16 +51,13 @@ def available_models() -> list[Available]:
     return [*_embedded_and_converted(), *local, *paper]
 
 
-def shape_of(model: str) -> tuple[int, int] | None:
-    """Number of layers and width of a model that ``--model`` takes; None if that is not known without loading it."""
-    folder = Path(model).expanduser()
-    if not (folder / "config.json").is_file() and folder.suffix == ".gguf":
-        folder = next(iter(_conversions(folder.stem)), folder)
-    shape: Mapping[str, Any] = _shape(folder)
-    if not (folder / "config.json").is_file():
-        shape = next((vars(one) for one in available_models() if one.model == model), shape)
-    depth, width = shape["n_layers"], shape["d_model"]
-    return (depth, width) if depth and width else None
+def known_depth(model: str) -> int | None:
+    """Number of layers of a model that ``--model`` takes; None if it is not known without loading it."""
+    path = Path(model).expanduser()
+    for folder in (path, *(_conversions(path.stem) if path.suffix == ".gguf" else ())):
+        if (folder / "config.json").is_file():
+            return _shape(folder)["n_layers"]
+    return next((one.n_layers for one in available_models() if one.model == model), None)
 
 
 def is_here(model: str) -> bool:

@@ -66,8 +66,8 @@ def test_models_lists_converted_files(caches):
     assert found["smollm2-135m-instruct"]["n_layers"] == 30
     assert found["smollm2-135m-instruct"]["d_model"] == 576
     assert [name for name, one in found.items() if one["where"] == "converted GGUF file"] == [str(own / "other-4567")]
-    assert available.shape_of("anywhere/other.gguf") == (30, 576)
-    assert available.shape_of(str(own / "other-4567")) == (30, 576)
+    assert available.known_depth("anywhere/other.gguf") == 30
+    assert available.known_depth(str(own / "other-4567")) == 30
     assert available.is_here(str(own / "other-4567"))
 
 
@@ -90,13 +90,13 @@ def test_models_lists_causal_models_of_the_hub_cache(caches):
     }
     assert available.is_here(LLAMA)
     assert not available.is_here("gpt2")
-    assert available.shape_of("gpt2") == (12, 768)
+    assert available.known_depth("gpt2") == 12
 
 
-def test_the_shape_of_a_model_that_is_nowhere_is_not_known(caches, tiny_folder):
-    assert available.shape_of("no/such") is None
+def test_the_depth_of_a_model_that_is_nowhere_is_not_known(caches, tiny_folder):
+    assert available.known_depth("no/such") is None
     assert not available.is_here("no/such")
-    assert available.shape_of(str(tiny_folder)) == (4, 64)
+    assert available.known_depth(str(tiny_folder)) == 4
     assert available.is_here(str(tiny_folder))
 
 
