@@ -186,10 +186,28 @@ def revision_of(name: str, revision: str | None = None) -> str | None:
         return file_digest(path)
     if path.is_dir():
         return folder_digest(path)
-    from huggingface_hub import try_to_load_from_cache
+    folder = cached_folder(name, revision)
+    return folder.name if folder else None
 
-    kept = try_to_load_from_cache(name, "config.json", revision=revision)
-    return Path(kept).parent.name if isinstance(kept, str) else None  # its folder is named by the commit
+
+def cached_names() -> list[str]:
+    """Names of the models that the Hugging Face Hub's local cache has, or has a part of."""
+    from huggingface_hub import constants
+
+    folders = sorted(Path(constants.HF_HUB_CACHE).glob("models--*"))
+    return [folder.name.removeprefix("models--").replace("--", "/") for folder in folders]
+
+
+def cached_folder(name: str, revision: str | None = None) -> Path | None:
+    """Folder of a model's revision in that cache, named by its commit; None if its configuration is not there."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        kept = try_to_load_from_cache(name, "config.json", revision=revision)
+    except HFValidationError:
+        return None  # no model can have this name
+    return Path(kept).parent if isinstance(kept, str) else None
 
 
 def _checked_config(source: str, name: str, revision: str | None) -> Any:
@@ -269,19 +287,12 @@ def _explained(name: str) -> Iterator[None]:
             "connect" in str(error) and not Path(name).exists()
         ):
             what = (
-                f"the Hugging Face Hub cannot be reached and the model is not in the local "
-                f"cache{_nearest(name, _on_this_machine())}. Check the name and the network, or give a local folder"
+                "the Hugging Face Hub cannot be reached and the model is not in the local cache"
+                f"{_nearest(name, [EMBEDDED, *cached_names()])}. Check the name and the network, or give a local folder"
             )
         else:
             what = f"it cannot be loaded: {' '.join(str(error).split()).rstrip('.')}"
         raise ModelError(f"model {name!r}: {what}.") from error
-
-
-def _on_this_machine() -> list[str]:
-    from huggingface_hub import constants
-
-    folders = Path(constants.HF_HUB_CACHE).glob("models--*")
-    return [EMBEDDED, *(folder.name.removeprefix("models--").replace("--", "/") for folder in folders)]
 
 
 def _nearest(name: str, known: list[str]) -> str:

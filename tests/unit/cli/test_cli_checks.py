@@ -36,7 +36,7 @@ def caches(tmp_path, monkeypatch):
     monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "own"))
     hub = tmp_path / "hub"
     hub.mkdir()
-    monkeypatch.setattr("huggingface_hub.utils._cache_manager.HF_HUB_CACHE", str(hub))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
     return tmp_path / "own" / "models", hub
 
 
@@ -78,6 +78,7 @@ def test_models_lists_causal_models_of_the_hub_cache(caches):
     in_hub_cache(hub, "gpt2", {"architectures": ["GPT2LMHeadModel"], "n_layer": 12, "n_embd": 768})
     in_hub_cache(hub, "bert", {"architectures": ["BertModel"]}, "model.safetensors")
     in_hub_cache(hub, "broken", "{", "model.safetensors")
+    in_hub_cache(hub, "no/such/name", llama, "model.safetensors")
     found = listed()
     assert set(found) == {"smollm2-135m-instruct", "gpt2", LLAMA, "meta-llama/Llama-2-13b-chat-hf"}
     assert (found[LLAMA]["where"], found[LLAMA]["needs"]) == ("Hugging Face cache", "")

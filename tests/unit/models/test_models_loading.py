@@ -595,6 +595,7 @@ def test_the_revision_of_a_model_in_the_hubs_cache(tmp_path, monkeypatch):
     assert revision_of("owner/name") == "a" * 40
     assert revision_of("owner/name", "v2") == revision_of("owner/name", "b" * 40) == "b" * 40
     assert revision_of("owner/other") is None
+    assert revision_of("no name!") is None
 
 
 def test_the_revision_of_an_embedded_model_that_is_not_here(monkeypatch):
