@@ -227,7 +227,10 @@ def with_controls(vector: SteeringVector, n: int, seed: int) -> dict[str, Steeri
     """Return a vector by its name, with ``n`` random ones of the same norms."""
     from caa_interp.evaluation.controls import random_vectors
 
-    return {vector.name: vector, **(random_vectors(vector, n, seed=seed) if n else {})}
+    controls = random_vectors(vector, n, seed=seed) if n else {}
+    if vector.name in controls:
+        raise InputError(f"--controls: the vector is named {vector.name!r}, as one of its controls. Give --controls 0.")
+    return {vector.name: vector, **controls}
 
 
 def load_for(

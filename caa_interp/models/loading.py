@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from caa_interp.errors import CAAError, InputError, MissingDependencyError, ModelError, causes, check_choice
+from caa_interp.errors import CAAError, InputError, MissingDependencyError, ModelError, caused_by, causes, check_choice
 from caa_interp.files import file_digest
 from caa_interp.models.access import folder_digest, revisions
 from caa_interp.models.gguf import converted, set_bos
@@ -269,21 +269,20 @@ def _explained(name: str) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError, AttributeError, KeyError, SafetensorError, struct.error) as error:
         if isinstance(error, CAAError):
             raise
-        chain = list(causes(error))
-        if any(isinstance(cause, OSError) and cause.errno == errno.ENOSPC for cause in chain):
+        if any(isinstance(cause, OSError) and cause.errno == errno.ENOSPC for cause in causes(error)):
             what = "there is no space left on the disk. Free some, or point HF_HOME to another disk"
-        elif any(isinstance(cause, hub.GatedRepoError) for cause in chain) or "gated repo" in str(error):
+        elif caused_by(error, hub.GatedRepoError) or "gated repo" in str(error):
             what = (
                 "it is gated, and this machine cannot read it. Accept its license on its Hugging Face page, then "
                 "run `hf auth login` or set HF_TOKEN"
             )
-        elif any(isinstance(cause, hub.RepositoryNotFoundError) for cause in chain):
+        elif caused_by(error, hub.RepositoryNotFoundError):
             what = f"there is no such model on the Hugging Face Hub{_nearest(name, _KNOWN)}. Check the name"
-        elif any(isinstance(cause, hub.RevisionNotFoundError) for cause in chain):
+        elif caused_by(error, hub.RevisionNotFoundError):
             what = "it has no such revision. Check the branch, tag or commit"
         elif "trust_remote_code" in str(error):
             what = "it needs code from its own repository, which is never run here. Choose another model"
-        elif any(isinstance(cause, hub.LocalEntryNotFoundError | hub.OfflineModeIsEnabled) for cause in chain) or (
+        elif caused_by(error, hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled) or (
             "connect" in str(error) and not Path(name).exists()
         ):
             what = (

@@ -156,6 +156,14 @@ def test_sweep_writes_csv_and_takes_a_format(vector, loaded):
     assert run("sweep", "liking.safetensors", "liking.json", "--out", "t.csv").exit_code == 1
 
 
+def test_a_control_is_not_measured_under_the_name_of_the_vector(vector, loaded):
+    caa.random_vectors(vector, 1)["random 0"].save("control.safetensors")
+    result = run("sweep", "control.safetensors", "liking.json", "--layers", "1", "--controls", "1")
+    assert "the vector is named 'random 0', as one of its controls. Give --controls 0." in str(result.exception)
+    done("sweep", "control.safetensors", "liking.json", "--layers", "1", "--out", "t.csv")
+    assert set(pd.read_csv("t.csv")["vector"]) == {"random 0"}
+
+
 def test_controls_are_those_of_the_seed(vector, loaded):
     arguments = ["sweep", "liking.safetensors", "liking.json", "--layers", "1", "--controls", "1", "--json"]
     first, again, other = (json.loads(done(*arguments, "--seed", seed).stdout)["rows"] for seed in (1, 1, 2))
