@@ -9,7 +9,7 @@ import torch
 
 from caa_interp.doctor.subject import Subject, Verdict, post
 from caa_interp.models.access import input_device, is_bridge, model_revision, n_layers, weight_processing
-from caa_interp.models.wrapping import block_outputs, blocks_of
+from caa_interp.models.wrapping import block_outputs
 
 _GIB = 2**30
 
@@ -35,7 +35,9 @@ def check_outside(subject: Subject) -> Verdict:
             f"Does not apply: the weights are not those of {source!r} ({changed} differs); they were changed after the "
             "model was loaded."
         )
-    if (blocks := blocks_of(plain, n_layers(model))) is None:
+    lists = (module for module in plain.modules() if isinstance(module, torch.nn.ModuleList))
+    blocks = next((module for module in lists if len(module) == n_layers(model)), None)
+    if blocks is None:
         return None, f"Does not apply: no {n_layers(model)} blocks were found in Hugging Face's model of {source!r}."
     tokens = subject.prompts[1]
     expected = block_outputs(plain, blocks, subject.batch([tokens]))

@@ -91,12 +91,12 @@ def difference(model: Any, plain: Any) -> float | None:
     return None if share < (1e-3 if plain.dtype.itemsize >= 4 else 0.1) else share
 
 
-def blocks_of(plain: Any, n: int) -> torch.nn.ModuleList | None:
-    """Return the ``n`` transformer blocks of a Hugging Face model; None if it has no list of as many."""
-    import torch
-
-    lists = (module for module in plain.modules() if isinstance(module, torch.nn.ModuleList))
-    return next((blocks for blocks in lists if len(blocks) == n), None)
+def module_of(model: Any, plain: Any, path: str) -> Any:
+    """Return the module of a copy that its bridge calls ``path``, such as ``"blocks.3.mlp.out"``, or None."""
+    try:
+        return plain.get_submodule(model.adapter.translate_transformer_lens_path(path))
+    except (ValueError, AttributeError):
+        return None
 
 
 def block_outputs(plain: Any, blocks: Iterable[Any], tokens: torch.Tensor) -> list[torch.Tensor]:
