@@ -13,7 +13,7 @@ import typer
 # Written out, because the module that has it takes long to import; a test holds the two together.
 EMBEDDED = "smollm2-135m-instruct"
 
-_RANGE = re.compile(r"(\d+)-(\d+)")
+_RANGE = re.compile(r"(\d{1,6})-(\d{1,6})")
 
 
 class Values(tuple[Any, ...]):

@@ -4,18 +4,12 @@ import json
 from importlib.metadata import version
 
 import pytest
-from typer.testing import CliRunner
 
-from caa_interp import cli
 from caa_interp.cli import available
 from caa_interp.doctor import Check, environment
+from tests.command_line import run
 
 LLAMA = "meta-llama/Llama-2-7b-chat-hf"
-
-
-def run(*arguments, **options):
-    environment = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
-    return CliRunner().invoke(cli.app, [str(one) for one in arguments], env=environment, **options)
 
 
 def in_hub_cache(cache, name, config, *weights):

@@ -18,7 +18,7 @@ def test_layers(text, layers):
     assert options.read_layers(text) == layers
 
 
-@pytest.mark.parametrize("text", ["", "x", "1,", "-1", "3-1", "1.5", "1-2-3", "²"])
+@pytest.mark.parametrize("text", ["", "x", "1,", "-1", "3-1", "1.5", "1-2-3", "²", "0-10000000000"])
 def test_what_is_no_list_of_layers(text):
     with pytest.raises(typer.BadParameter, match="such as 10,12-14"):
         options.read_layers(text)

@@ -7,17 +7,12 @@ import shlex
 import pandas as pd
 import pytest
 import typer.main
-from typer.testing import CliRunner
 
 import caa_interp as caa
 from caa_interp import cli
+from tests.command_line import run
 
 WORDS = ("rain", "sea", "garden", "day", "weather", "text", "answer", "choice")
-
-
-def run(*arguments, **options):
-    environment = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
-    return CliRunner().invoke(cli.app, [str(one) for one in arguments], env=environment, **options)
 
 
 def done(*arguments, **options):
