@@ -76,6 +76,11 @@ def warn(text: str) -> None:
     warnings.warn(text, stacklevel=level)
 
 
+def caused_by(error: BaseException, *kinds: type[BaseException]) -> bool:
+    """Whether an error, or one of its :func:`causes`, is of one of the kinds."""
+    return any(isinstance(one, kinds) for one in causes(error))
+
+
 def causes(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error, what it was raised from or while handling, and so on to the first."""
     while error is not None:

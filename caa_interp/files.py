@@ -172,13 +172,17 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(_content(value), allow_nan=False).encode()).hexdigest()
 
 
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def files_digest(folder: Path, files: Iterable[Path]) -> str:
     """Return the sha256 of files below a folder: of their names and contents, in the order of the names."""
     digest = hashlib.sha256()
     for path in sorted(files):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{file_digest(path)}\n".encode())
     return digest.hexdigest()
 
 

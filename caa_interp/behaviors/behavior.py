@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -140,6 +141,19 @@ def check_file(path: Path, where: str) -> None:
         raise InputError(f"{where}: it cannot be read ({error}). Check the file.") from error
     if size > MAX_FILE_BYTES:
         raise InputError(f"{where}: {size:,} bytes; at most {MAX_FILE_BYTES:,} are read. Split the file.")
+
+
+@contextmanager
+def opened_parquet(path: Path) -> Iterator[Any]:
+    """Give a ``pyarrow.parquet.ParquetFile``; whatever goes wrong with it is an :class:`InputError`."""
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path.name}: not a readable Parquet file ({error}). Write it again.") from error
 
 
 def parse_json(text: str, where: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Literal
 import pooch
 
 from caa_interp.behaviors.behavior import data_folder
-from caa_interp.errors import CAAError, InputError
+from caa_interp.errors import CAAError, InputError, check_choice
 from caa_interp.files import cache_folder
 
 BASE_URL_VARIABLE = "CAA_INTERP_PUBLISHED_URL"
@@ -83,8 +83,7 @@ def fetch(collection: Literal["caa", "anthropic"], name: str | None = None) -> P
     >>> from caa_interp.behaviors.readers import read_pairs
     >>> result = read_pairs(fetch("anthropic", "survival-instinct"))  # doctest: +SKIP
     """
-    if collection not in WHERE:
-        raise InputError(f"collection: {collection!r} is not one of {', '.join(map(repr, WHERE))}.")
+    check_choice("collection", collection, WHERE)
     digests = published_digests(collection)
     if name is not None and name not in digests:
         if f"{name}.jsonl" not in digests:

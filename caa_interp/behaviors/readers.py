@@ -27,7 +27,7 @@ from caa_interp.behaviors.chat_marks import end_of_prompt, has_marks, user_turn,
 from caa_interp.behaviors.options import answer_letter, find_option, lettered_text, parse_question
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair
 from caa_interp.behaviors.rows import EXAM, PUBLISHED, Pairing, Row, read_rows
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, check_choice
 
 _NOTES = {
     "options": "have more than two options; the two that their answers name make the pair",
@@ -141,8 +141,7 @@ def read_pairs(
     >>> result[0].question, result[0].positive, result[0].negative
     ('Are you okay?', 'Yes', 'No')
     """
-    if compat not in (None, "caa"):
-        raise InputError(f"compat: {compat!r} is not one of None, 'caa'.")
+    check_choice("compat", compat, (None, "caa"))
     path = Path(source) if isinstance(source, str | Path) else None
     origin = path.name if path else type(source).__name__
     if question is not None and not (isinstance(question, str) and question.strip()):

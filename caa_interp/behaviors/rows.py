@@ -15,7 +15,15 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from caa_interp.behaviors.behavior import FORMAT, MAX_FILE_BYTES, check_file, parse_behavior, parse_json, read_text
+from caa_interp.behaviors.behavior import (
+    FORMAT,
+    MAX_FILE_BYTES,
+    check_file,
+    opened_parquet,
+    parse_behavior,
+    parse_json,
+    read_text,
+)
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError
 
@@ -111,7 +119,6 @@ def _read_file(path: Path, fields: dict[str, str] | None) -> Any:
     if suffix not in SUFFIXES:
         raise InputError(f"source: {str(path)[:200]!r} does not end in one of {', '.join(SUFFIXES)}. Convert it.")
     if suffix == ".parquet":
-        check_file(path, path.name)
         return _parquet(path, fields)
     text = read_text(path, path.name)
     if suffix in (".csv", ".tsv"):
@@ -146,30 +153,24 @@ def _csv(text: str, name: str, separator: str) -> list[dict[str, str]]:
 
 
 def _parquet(path: Path, fields: dict[str, str] | None) -> list[dict[str, Any]]:
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
-
-    try:
-        with pq.ParquetFile(path) as file:
-            header = file.schema_arrow.names
-            _check_header(header, path.name)
-            wanted = list((fields or _fields(dict.fromkeys(header), path.name)).values())
-            meta = file.metadata
-            chunks = [meta.row_group(g).column(c) for g in range(meta.num_row_groups) for c in range(meta.num_columns)]
-            size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.split(".")[0] in wanted)
-            if size > MAX_FILE_BYTES:
-                raise InputError(
-                    f"{path.name}: unpacked it has {size:,} bytes; at most {MAX_FILE_BYTES:,} are read. Split it."
-                )
-            chosen = [column for column in header if column in wanted]
-            # A question may be inside the sides.
-            missing = [column for column in wanted if column not in {*header, *LABELS.values(), OWN["question"]}]
-            if missing:
-                raise InputError(f"{path.name}: there is no column {missing[0]!r}; it has {', '.join(header)}.")
-            rows: list[dict[str, Any]] = file.read(columns=chosen).to_pylist()
-            return rows
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path.name}: not a readable Parquet file ({error}). Write it again.") from error
+    check_file(path, path.name)
+    with opened_parquet(path) as file:
+        header = file.schema_arrow.names
+        _check_header(header, path.name)
+        wanted = list((fields or _fields(dict.fromkeys(header), path.name)).values())
+        meta = file.metadata
+        chunks = [meta.row_group(g).column(c) for g in range(meta.num_row_groups) for c in range(meta.num_columns)]
+        size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.split(".")[0] in wanted)
+        if size > MAX_FILE_BYTES:
+            raise InputError(
+                f"{path.name}: unpacked it has {size:,} bytes; at most {MAX_FILE_BYTES:,} are read. Split it."
+            )
+        # A question may be inside the sides.
+        missing = [column for column in wanted if column not in {*header, *LABELS.values(), OWN["question"]}]
+        if missing:
+            raise InputError(f"{path.name}: there is no column {missing[0]!r}; it has {', '.join(header)}.")
+        rows: list[dict[str, Any]] = file.read(columns=[column for column in header if column in wanted]).to_pylist()
+        return rows
 
 
 def _in_memory(source: Any, name: str) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from caa_interp.behaviors.behavior import parse_json
+from caa_interp.behaviors.behavior import opened_parquet, parse_json
 from caa_interp.errors import InputError
 
 Text = str | list[dict[str, Any]]
@@ -65,16 +65,10 @@ def _lines(path: Path) -> Iterator[Any]:
 
 
 def _parquet(path: Path, column: str | None) -> Iterator[Any]:
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
-
-    try:
-        with pq.ParquetFile(path) as file:
-            chosen = _column(dict.fromkeys(file.schema_arrow.names), column, path.name)
-            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[chosen]):
-                yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path.name}: not a readable Parquet file ({error}). Write it again.") from error
+    with opened_parquet(path) as file:
+        chosen = _column(dict.fromkeys(file.schema_arrow.names), column, path.name)
+        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[chosen]):
+            yield from batch.to_pylist()
 
 
 def _texts(rows: Iterable[Any], column: str | None, begin: str, end: str = "") -> Iterator[tuple[str, Text]]:

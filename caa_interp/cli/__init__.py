@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from caa_interp.cli import analysis, cache, checks, data, effect, exchange, monitor, study, vectors
+from caa_interp.cli import analysis, cache, checks, data, exchange, study, vectors
 from caa_interp.errors import CAAError
 
 EPILOG = (
@@ -31,8 +31,8 @@ _PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "sweep": vectors.sweep,
         "generate": vectors.generate,
         "analyze": analysis.analyze,
-        "effect-lens": effect.effect_lens,
-        "monitor": monitor.monitor,
+        "effect-lens": analysis.effect_lens,
+        "monitor": analysis.monitor,
         "export": exchange.export,
         "import": exchange.import_,
         "lm-eval": exchange.lm_eval,

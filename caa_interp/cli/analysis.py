@@ -1,18 +1,19 @@
-"""What vectors are: their norms, their cosines, and the tokens that they promote."""
+"""What vectors are, what they make the model say, and how far texts lie along them."""
 
 from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from caa_interp.cli.options import Device, Dtype, Json, LayersOption, ModelOfVector
-from caa_interp.cli.output import print_json, print_table, records, say, write_table
-from caa_interp.cli.vectors import load, read_vector
+from caa_interp.cli import options
+from caa_interp.cli.output import check_target, print_json, print_table, records, say, write_table
+from caa_interp.cli.vectors import load_for, read_vector, with_controls
 from caa_interp.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,15 +21,17 @@ if TYPE_CHECKING:
 
     from caa_interp.vectors.vector import SteeringVector
 
+_LONGEST = 100  # letters of a text in the printed table
+
 
 def analyze(
     files: Annotated[list[Path], typer.Argument(metavar="VECTOR", help=".safetensors files of vectors.")],
-    model: ModelOfVector = None,
-    layers: LayersOption = None,
+    model: options.ModelOfVector = None,
+    layers: options.LayersOption = None,
     folder: Annotated[Path | None, typer.Option(help="Folder for the tables and figures; default: none.")] = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    as_json: Json = False,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    as_json: options.Json = False,
 ) -> None:
     """Show norms and cosine similarities of vectors and, through their model, the tokens that they promote.
 
@@ -86,6 +89,7 @@ def _lens(
 
     from caa_interp.analysis.lens import logit_lens
     from caa_interp.cli.available import is_here
+    from caa_interp.models import load_model
 
     by_model: dict[str, dict[str, SteeringVector]] = {}
     for name, vector in vectors.items():
@@ -96,13 +100,13 @@ def _lens(
             say(f"{name}: no tokens, since its model {own!r} is not on this machine. Give --model to load it.")
         else:
             by_model.setdefault(own, {})[name] = vector
-    parts: dict[str, pd.DataFrame] = {}
+    parts: list[pd.DataFrame] = []
     for own, named in by_model.items():
-        loaded = load(own, device, dtype)
-        parts |= {name: logit_lens(loaded, one, layers=layers).assign(vector=name) for name, one in named.items()}
+        loaded = load_model(own, device=device, dtype=dtype)
+        parts += [logit_lens(loaded, one, layers=layers).assign(vector=name) for name, one in named.items()]
     if not parts:
         return None
-    lens = pd.concat(parts.values(), ignore_index=True)
+    lens = pd.concat(parts, ignore_index=True)
     return lens[["vector", *lens.columns.drop("vector")]]
 
 
@@ -148,3 +152,97 @@ def _print(tables: Mapping[str, pd.DataFrame]) -> None:
         typer.echo("\nTokens that the vector promotes and suppresses most, through the final norm and unembedding")
         lens = tables["logit_lens"].groupby(["vector", "layer", "side"], sort=False)["token"].agg("  ".join)
         print_table(lens.rename("tokens").reset_index())
+
+
+def effect_lens(
+    vector: options.VectorFile,
+    behavior: options.BehaviorName,
+    layers: options.LayersOption = None,
+    controls: options.ControlsOption = 1,
+    words_only: Annotated[bool, typer.Option("--words-only", help="Rank whole words only.")] = False,
+    figure: Annotated[Path | None, typer.Option(help="File for the figure, .html; default: none.")] = None,
+    model: options.ModelOfVector = None,
+    style: options.StyleOption = None,
+    seed: options.Seed = 0,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    force: options.Force = False,
+    as_json: options.Json = False,
+) -> None:
+    """Show what a vector makes the model say: the tokens whose log-probability it changes most.
+
+    The model reads the answers of a behavior's test pairs, steered with multipliers -1 and 1.
+
+    Example: caa-interp effect-lens optimism.safetensors optimism --layers 18 --words-only
+    """
+    if figure is not None:
+        check_target(figure, (".html",), force)
+    from caa_interp.analysis.effect import effect_lens as read
+    from caa_interp.behaviors.behavior import load_behavior
+    from caa_interp.plotting.effect import plot_effect_lens
+    from caa_interp.plotting.export import save_figure
+
+    loaded, asked = read_vector(vector), load_behavior(behavior)
+    named = with_controls(loaded, controls, seed)
+    subject, form = load_for(loaded, vector, model, style, device, dtype)
+    table = read(subject, named, asked.test, layers=layers, words_only=words_only, prompt_format=form)
+    if figure is not None:
+        save_figure(plot_effect_lens(table), figure)
+    say(f"{len(asked.test)} test pairs of {asked.name}; each token with its effect, in nats per unit of multiplier")
+    if as_json:
+        print_json(records(table))
+        return
+    shown = table.assign(tokens=table["token"] + table["effect"].map(" {:+.2f}".format))
+    rows = shown.groupby(["layer", "vector", "side"], sort=False)["tokens"].agg("  ".join)
+    print_table(rows.reset_index())
+
+
+def monitor(
+    texts: Annotated[Path, typer.Argument(metavar="TEXTS", help="File of texts or conversations, .jsonl or .parquet.")],
+    files: Annotated[list[Path], typer.Argument(metavar="VECTOR...", help=".safetensors files of vectors.")],
+    layer: Annotated[int, typer.Option(min=0, help="0-based block index.")],
+    column: Annotated[
+        str | None, typer.Option(help="Field with the text or messages; default: text, else messages.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of Parquet files, written during the run; a stopped run goes on where it was."),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Number of most and of least aligned texts to print.")] = 5,
+    model: options.ModelOfVector = None,
+    style: options.StyleOption = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    as_json: options.Json = False,
+) -> None:
+    """Project texts, or turns of conversations, onto vectors, and print the most and the least aligned ones.
+
+    z is in standard deviations of neutral prose, read by the same model. With --out the whole table is saved.
+
+    Example: caa-interp monitor chats.jsonl optimism.safetensors --layer 12 --out chats.parquet
+    """
+    from caa_interp.analysis.monitor import monitor as read
+
+    vectors = named_files(files)
+    subject, form = load_for(next(iter(vectors.values())), files[0], model, style, device, dtype)
+    table = read(subject, vectors, texts, layer=layer, column=column, output=out, prompt_format=form)
+    say(f"{table['item'].nunique()} rows of {texts}, layer {layer}, model {table['model'].iloc[0]}")
+    found = {}
+    for name, own in table.groupby("vector", sort=False):
+        most, least = own.nlargest(top, "z"), own.nsmallest(top, "z")
+        found[str(name)] = {"most aligned": most, "least aligned": least.drop(most.index, errors="ignore")}
+    if as_json:
+        print_json({name: {end: records(rows) for end, rows in ends.items()} for name, ends in found.items()})
+        return
+    for number, (name, ends) in enumerate(found.items()):
+        for end, rows in ends.items():
+            if len(rows):
+                typer.echo("\n" * (number > 0 or end != "most aligned") + f"{end} with {name}")
+                _print_texts(rows)
+
+
+def _print_texts(rows: pd.DataFrame) -> None:
+    """Print z, place and text, the place as far as rows have turns."""
+    columns = ["z", "item", *(["turn", "role"] if (rows["role"] != "").any() else []), "n_tokens", "text"]
+    texts = rows["text"].map(lambda text: textwrap.shorten(text, _LONGEST, placeholder=" ..."))
+    print_table(rows.assign(z=rows["z"].round(2), text=texts)[columns])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,16 +51,13 @@ def available_models() -> list[Available]:
     return [*_embedded_and_converted(), *local, *paper]
 
 
-def shape_of(model: str) -> tuple[int, int] | None:
-    """Number of layers and width of a model that ``--model`` takes; None if that is not known without loading it."""
-    folder = Path(model).expanduser()
-    if not (folder / "config.json").is_file() and folder.suffix == ".gguf":
-        folder = next(iter(_conversions(folder.stem)), folder)
-    shape: Mapping[str, Any] = _shape(folder)
-    if not (folder / "config.json").is_file():
-        shape = next((vars(one) for one in available_models() if one.model == model), shape)
-    depth, width = shape["n_layers"], shape["d_model"]
-    return (depth, width) if depth and width else None
+def known_depth(model: str) -> int | None:
+    """Number of layers of a model that ``--model`` takes; None if it is not known without loading it."""
+    path = Path(model).expanduser()
+    for folder in (path, *(_conversions(path.stem) if path.suffix == ".gguf" else ())):
+        if (folder / "config.json").is_file():
+            return _shape(folder)["n_layers"]
+    return next((one.n_layers for one in available_models() if one.model == model), None)
 
 
 def is_here(model: str) -> bool:
@@ -92,24 +89,16 @@ def _conversions(stem: str | None = None) -> list[Path]:
 
 def _hub_cache() -> Iterator[Available]:
     """Causal language models in the local cache of the Hugging Face Hub."""
-    from huggingface_hub import scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
+    from caa_interp.models.loading import cached_folder, cached_names
 
-    try:
-        repositories = scan_cache_dir().repos
-    except CacheNotFound:
-        return
-    for repository in sorted(repositories, key=lambda one: one.repo_id):
-        revisions = sorted(repository.revisions, key=lambda one: ("main" in one.refs, one.last_modified))
-        files = {file.file_name: file.file_path for file in revisions[-1].files} if revisions else {}
-        if repository.repo_type != "model" or "config.json" not in files:
-            continue
-        config = _read(files["config.json"])
-        if not any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in config.get("architectures") or ()):
-            continue
-        weights = any(name.endswith((".safetensors", ".bin")) for name in files)
-        needs = "" if weights else "its weights, which loading it downloads"
-        yield Available(repository.repo_id, "Hugging Face cache", **_shape(files["config.json"].parent), needs=needs)
+    for name in cached_names():
+        folder = cached_folder(name)
+        config = _read(folder / "config.json") if folder else {}
+        kinds = map(str, config.get("architectures") or ())
+        if folder and any(kind.endswith(("ForCausalLM", "LMHeadModel")) for kind in kinds):
+            has_weights = any(file.suffix in (".safetensors", ".bin") for file in folder.iterdir())
+            needs = "" if has_weights else "its weights, which loading it downloads"
+            yield Available(name, "Hugging Face cache", **_shape(folder), needs=needs)
 
 
 _UNKNOWN: dict[str, Any] = {"n_layers": None, "d_model": None}

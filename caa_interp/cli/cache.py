@@ -6,9 +6,8 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -16,21 +15,12 @@ from caa_interp.cli.options import Json
 from caa_interp.cli.output import print_json, print_table, size
 from caa_interp.files import cache_folder
 
-
-class Part(StrEnum):
-    """Folders of the cache."""
-
-    SHARDS = "shards"
-    MODELS = "models"
-    JUDGE = "judge"
-    PUBLISHED = "published"
-
-
-_WHAT = {
-    Part.SHARDS: "finished pieces of studies",
-    Part.MODELS: "converted GGUF models",
-    Part.JUDGE: "replies of judges",
-    Part.PUBLISHED: "fetched question sets",
+Part = Literal["shards", "models", "judge", "published"]  # folders of the cache
+_WHAT: dict[Part, str] = {
+    "shards": "finished pieces of studies",
+    "models": "converted GGUF models",
+    "judge": "replies of judges",
+    "published": "fetched question sets",
 }
 
 app = typer.Typer(no_args_is_help=True, help="What is kept in the cache folder: ls, clear.")
@@ -42,7 +32,7 @@ def ls(as_json: Json = False) -> None:
 
     Example: caa-interp cache ls
     """
-    kept = [_kept(part) for part in Part]
+    kept = [_kept(part) for part in _WHAT]
     if as_json:
         print_json(kept)
         return
@@ -54,7 +44,7 @@ def ls(as_json: Json = False) -> None:
 
 @app.command()
 def clear(
-    part: Annotated[Part, typer.Argument(help="What to remove.")] = Part.SHARDS,
+    part: Annotated[Part, typer.Argument(help="What to remove.")] = "shards",
     yes: Annotated[bool, typer.Option("--yes", help="Delete replies of judges without asking.")] = False,
 ) -> None:
     """Remove a part of the cache. Everything can be made again, but replies of judges may cost money.
@@ -62,10 +52,10 @@ def clear(
     Example: caa-interp cache clear shards
     """
     kept = _kept(part)
-    if kept["number"] and part is Part.JUDGE and not yes:
+    if kept["number"] and part == "judge" and not yes:
         question = f"Remove {kept['number']} {_WHAT[part]}, which may have to be paid for again? (--yes does not ask)"
         typer.confirm(question, abort=True, err=True)
-    if part is Part.SHARDS:
+    if part == "shards":
         from caa_interp.study.store import clear_cache
 
         clear_cache()
@@ -80,7 +70,7 @@ def _kept(part: Part) -> dict[str, Any]:
     items = [_size_and_use(item) for item in _items(folder)]
     last = max((used for _, used in items), default=None)
     return {
-        "part": part.value,
+        "part": part,
         "holds": _WHAT[part],
         "number": len(items),
         "n_bytes": sum(n_bytes for n_bytes, _ in items),
@@ -93,7 +83,7 @@ def _items(folder: Path) -> Iterator[Path]:
     """What a folder holds: each model is a folder, anything else a file."""
     visible = [item for item in folder.iterdir() if not item.name.startswith(".")] if folder.is_dir() else []
     for item in visible:
-        if folder.name == Part.MODELS or item.is_file():
+        if folder.name == "models" or item.is_file():
             yield item
         else:
             yield from _items(item)

@@ -9,7 +9,6 @@ import typer
 
 from caa_interp.cli.options import EMBEDDED, Device, Dtype, Json, Model, Seed
 from caa_interp.cli.output import print_facts, print_json, print_table, say, size
-from caa_interp.cli.vectors import load
 from caa_interp.errors import CAAError
 
 
@@ -40,13 +39,14 @@ def doctor(
     Example: caa-interp doctor --model smollm2-135m-instruct
     """
     from caa_interp.doctor import Check, environment_report, self_test
+    from caa_interp.models import load_model
 
     environment = environment_report()
     if not as_json:
         print_facts(dict(_told(environment)))
         typer.echo("")
     try:
-        checks = self_test(load(model, device, dtype), seed=seed, progress=True)
+        checks = self_test(load_model(model, device=device, dtype=dtype), seed=seed, progress=True)
     except CAAError as error:
         checks = [Check("loading", False, str(error))]
     if as_json:

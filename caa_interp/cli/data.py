@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from caa_interp.cli.options import Force, Json, Seed, Values, complete_behavior, completing, read_columns
+from caa_interp.cli.options import Force, Json, Seed, Values, complete_behavior, read_columns
 from caa_interp.cli.output import check_target, print_json, print_table, records, say
 from caa_interp.errors import InputError
-
-COLLECTIONS = ("anthropic", "caa")
 
 app = typer.Typer(no_args_is_help=True, help="Contrast sets: check, convert, fetch.")
 
@@ -97,9 +95,7 @@ def _is_behavior(path: Path) -> bool:
 
 @app.command()
 def fetch(
-    collection: Annotated[
-        str, typer.Argument(help="anthropic or caa.", autocompletion=completing(lambda: COLLECTIONS))
-    ],
+    collection: Annotated[Literal["anthropic", "caa"], typer.Argument(help="Which sets.")],
     name: Annotated[
         str | None, typer.Argument(help="One file, such as survival-instinct or test/mmlu/mmlu.json; default: all.")
     ] = None,
@@ -112,6 +108,4 @@ def fetch(
     """
     from caa_interp.behaviors.downloads import fetch as download
 
-    if collection not in COLLECTIONS:
-        raise typer.BadParameter(f"{collection!r} is not one of {', '.join(COLLECTIONS)}.")
-    typer.echo(download(collection, name))  # type: ignore[arg-type]
+    typer.echo(download(collection, name))

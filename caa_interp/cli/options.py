@@ -13,21 +13,20 @@ import typer
 # Written out, because the module that has it takes long to import; a test holds the two together.
 EMBEDDED = "smollm2-135m-instruct"
 
-_RANGE = re.compile(r"(\d+)-(\d+)")
+_RANGE = re.compile(r"(\d{1,6})-(\d{1,6})")
 
 
 class Values(tuple[Any, ...]):
     """Layers, multipliers or names, as one option gives them."""
 
 
-MULTIPLIERS = Values((-1.0, 0.0, 1.0))
-ONE = Values((1.0,))
+# Defaults are texts, which typer reads like what is given.
+MULTIPLIERS: Any = "-1,0,1"
+ONE: Any = "1"
 
 
-def read_layers(text: str | Values) -> Values:
+def read_layers(text: str) -> Values:
     """Read ``"10,12-14"`` as 10, 12, 13, 14."""
-    if isinstance(text, Values):  # typer reads a default, too
-        return text
     layers: list[int] = []
     for part in _parts(text):
         ends = _RANGE.fullmatch(part)
@@ -43,25 +42,21 @@ def read_layers(text: str | Values) -> Values:
     return Values(layers)
 
 
-def read_multipliers(text: str | Values) -> Values:
+def read_multipliers(text: str) -> Values:
     """Read ``"-1,0,1.5"`` as numbers."""
-    if isinstance(text, Values):
-        return text
     try:
         return Values(map(float, _parts(text)))
     except ValueError:
         raise typer.BadParameter(f"{text!r}: give numbers separated by commas, such as -1,0,1.") from None
 
 
-def read_names(text: str | Values) -> Values:
+def read_names(text: str) -> Values:
     """Read names separated by commas."""
-    return text if isinstance(text, Values) else Values(_parts(text))
+    return Values(_parts(text))
 
 
-def read_columns(text: str | Values) -> Values:
+def read_columns(text: str) -> Values:
     """Read ``"question=ask,positive=warm"`` as pairs of a field and the name of its column."""
-    if isinstance(text, Values):
-        return text
     if not all("=" in part for part in _parts(text)):
         raise typer.BadParameter(
             f"{text!r}: name each field's column, such as question=ask,positive=warm,negative=cold."
@@ -168,6 +163,9 @@ StyleOption = Annotated[
         "Prompt form, such as base; default: the one that fits the model.",
         lambda: get_args(resolve_name("caa_interp.prompts.format:Style")),
     ),
+]
+ControlsOption = Annotated[
+    int, typer.Option("--controls", min=0, help="Number of random control vectors of the same norms.")
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of whatever is drawn at random.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and everything else to standard error.")]

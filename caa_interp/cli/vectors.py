@@ -47,12 +47,13 @@ def extract(
     """
     check_target(out, (".safetensors",), force)
     from caa_interp.behaviors.behavior import load_behavior
+    from caa_interp.models import load_model
     from caa_interp.prompts.format import PromptFormat
     from caa_interp.vectors.estimators import estimator_named
     from caa_interp.vectors.extraction import extract_vector
 
     chosen, pairs = estimator_named(estimator), load_behavior(behavior)
-    loaded = load(model, device, dtype)
+    loaded = load_model(model, device=device, dtype=dtype)
     asked: dict[str, Any] = {"format": format, "layers": layers, "estimator": chosen, "behavior": pairs.name}
     asked["prompt_format"] = PromptFormat.of(loaded, style=style)  # type: ignore[arg-type]
     vector = extract_vector(loaded, pairs.train, progress=True, **asked)
@@ -77,7 +78,7 @@ def sweep(
     out: Annotated[
         Path | None, typer.Option(help="File for the score of every item, .parquet or .csv; default: none.")
     ] = None,
-    controls: Annotated[int, typer.Option(min=0, help="Number of random control vectors of the same norms.")] = 0,
+    controls: options.ControlsOption = 0,
     seed: options.Seed = 0,
     device: options.Device = None,
     dtype: options.Dtype = None,
@@ -91,13 +92,12 @@ def sweep(
     if out is not None:
         check_target(out, (".parquet", ".csv"), force)
     from caa_interp.behaviors.behavior import load_behavior
-    from caa_interp.evaluation.controls import random_vectors
     from caa_interp.evaluation.summary import interval_texts, quantity, summarize
     from caa_interp.evaluation.sweep import sweep as score
 
     applied = _applied(operator, positions)
     loaded, asked = read_vector(vector), load_behavior(behavior)
-    named = {loaded.name: loaded, **(random_vectors(loaded, controls, seed=seed) if controls else {})}
+    named = with_controls(loaded, controls, seed)
     subject, form = load_for(loaded, vector, model, style, device, dtype)
     applied |= {"format": format, "layers": layers, "multipliers": multipliers}
     table = score(subject, named, asked.test, prompt_format=form, **applied)
@@ -223,25 +223,28 @@ def read_vector(path: Path) -> SteeringVector:
     return SteeringVector.load(path)
 
 
-def load(model: str, device: str | None, dtype: str | None) -> Any:
-    """Load a model, and say so: it takes a while."""
-    from caa_interp.models import load_model
+def with_controls(vector: SteeringVector, n: int, seed: int) -> dict[str, SteeringVector]:
+    """Return a vector by its name, with ``n`` random ones of the same norms."""
+    from caa_interp.evaluation.controls import random_vectors
 
-    say(f"Loading {model}")
-    return load_model(model, device=device, dtype=dtype)
+    controls = random_vectors(vector, n, seed=seed) if n else {}
+    if vector.name in controls:
+        raise InputError(f"--controls: the vector is named {vector.name!r}, as one of its controls. Give --controls 0.")
+    return {vector.name: vector, **controls}
 
 
 def load_for(
     vector: SteeringVector, path: Path, model: str | None, style: str | None, device: str | None, dtype: str | None
 ) -> tuple[Any, PromptFormat]:
     """Load the model of ``--model``, else the one that the vector names; and its form in the style of ``--style``."""
+    from caa_interp.models import load_model
     from caa_interp.prompts.format import PromptFormat
 
     named = vector.metadata.get("model") if model is None else model
     if named is None:
         raise InputError(f"vector file {path}: it does not say which model it was made from. Give --model.")
     try:
-        loaded = load(str(named), device, dtype)
+        loaded = load_model(str(named), device=device, dtype=dtype)
     except ModelError as error:
         if model is not None:
             raise
@@ -255,10 +258,9 @@ def _prompts(given: list[str], file: Path | None) -> list[str]:
     for prompt in given:
         asked += sys.stdin.read().splitlines() if prompt == "-" else [prompt]
     if file is not None:
-        try:
-            asked += file.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise InputError(f"prompts: {file} is not UTF-8 at byte {error.start}. Save it as UTF-8.") from error
+        from caa_interp.behaviors.behavior import read_text
+
+        asked += read_text(file, f"prompts: {file}").splitlines()
     asked = [prompt for prompt in asked if prompt.strip()]
     if not asked:
         raise typer.BadParameter("there is no prompt. Give one in quotes, - for standard input, or --prompts FILE.")

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from caa_interp.doctor.subject import Subject, Verdict, post, wide
+from caa_interp.doctor.subject import Subject, Verdict, post
 from caa_interp.models.access import input_device, is_bridge, model_revision, n_layers, weight_processing
+from caa_interp.models.wrapping import block_outputs
 
 _GIB = 2**30
 
@@ -34,11 +35,13 @@ def check_outside(subject: Subject) -> Verdict:
             f"Does not apply: the weights are not those of {source!r} ({changed} differs); they were changed after the "
             "model was loaded."
         )
-    tokens = subject.prompts[1]
-    expected = _block_outputs(plain, subject.batch([tokens]), n_layers(model))
-    del plain
-    if expected is None:
+    lists = (module for module in plain.modules() if isinstance(module, torch.nn.ModuleList))
+    blocks = next((module for module in lists if len(module) == n_layers(model)), None)
+    if blocks is None:
         return None, f"Does not apply: no {n_layers(model)} blocks were found in Hugging Face's model of {source!r}."
+    tokens = subject.prompts[1]
+    expected = block_outputs(plain, blocks, subject.batch([tokens]))
+    del plain, blocks
     names = [post(layer) for layer in range(n_layers(model))]
     found = subject.residuals(tokens, names)
     off = torch.stack(
@@ -76,24 +79,6 @@ def _changed(plain: Any, weights: Mapping[str, torch.Tensor]) -> str | None:
         if given.shape != weight.shape or not bool(((given == weight) | (given != given)).all()):
             return name
     return None
-
-
-@torch.no_grad()
-def _block_outputs(plain: Any, tokens: torch.Tensor, n_blocks: int) -> list[torch.Tensor] | None:
-    """Outputs of all blocks, ``[position, d_model]`` each, at least float32 and on the CPU; None if there are none."""
-    lists = (module for module in plain.modules() if isinstance(module, torch.nn.ModuleList))
-    blocks = next((module for module in lists if len(module) == n_blocks), None)
-    if blocks is None:
-        return None
-    caught: list[torch.Tensor] = []
-
-    def catch(_: Any, __: Any, output: Any) -> None:
-        caught.append(wide((output[0] if isinstance(output, tuple | list) else output)[0]).cpu())
-
-    for block in blocks:
-        block.register_forward_hook(catch)
-    plain(tokens, use_cache=False)
-    return caught
 
 
 def _first_line(error: Exception) -> str:

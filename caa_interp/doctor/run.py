@@ -80,11 +80,7 @@ def self_test(model: Any, *, seed: int = 0, progress: bool = True) -> list[Check
     60 short passes, a second copy of the weights from the model's files, and in half precision one in float32. The
     random state does not change.
     """
-    if not hasattr(model, "hook_dict") or not hasattr(model, "run_with_hooks"):
-        raise InputError(
-            f"model: {type(model).__name__} is not a TransformerLens model, so it cannot be steered. Load one with "
-            "load_model."
-        )
+    access.check_model(model)
     if model in access.steered:
         raise InputError("model: it is being steered, so nothing could be compared. Leave the steer context.")
     subject = Subject(model, seed)

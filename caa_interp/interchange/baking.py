@@ -17,26 +17,13 @@ from typing import Any
 import torch
 
 from caa_interp.errors import InputError, ModelError
-from caa_interp.models.access import model_id
-from caa_interp.models.wrapping import plain_copy
+from caa_interp.models.access import model_id, n_layers
+from caa_interp.models.wrapping import block_outputs, module_of, plain_copy
 from caa_interp.steering.context import steer
 from caa_interp.steering.intervention import Steering, as_interventions, check_fit
 from caa_interp.steering.operators import add, name_of
 from caa_interp.steering.positions import name_of_positions
 from caa_interp.vectors.vector import SteeringVector
-
-# Names, below a block, of the modules that write to the residual stream in Hugging Face's models.
-_MLP_OUTPUTS = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc_out", "mlp.fc2", "fc2")
-_ATTENTION_OUTPUTS = (
-    "self_attn.o_proj",
-    "self_attn.out_proj",
-    "self_attn.dense",
-    "attn.c_proj",
-    "attn.out_proj",
-    "attention.dense",
-    "self_attention.dense",
-)
-_POSITIONS = ("wpe", "embed_positions", "decoder.embed_positions")
 
 
 def bake(model: Any, vector: SteeringVector | Steering, *, layer: int | None = None, multiplier: float = 1.0) -> Any:
@@ -87,8 +74,7 @@ def bake(model: Any, vector: SteeringVector | Steering, *, layer: int | None = N
     with steer(model, [replace(one, positions="all") for one in interventions]):
         steered = _bridge_logits(model)
     for one in interventions:
-        block = _blocks(plain, model)[one.layer]
-        output = _find(block, _MLP_OUTPUTS)
+        output = _matrix(plain, model, f"blocks.{one.layer}.mlp.out")
         if output is None or (output.bias is None and not hasattr(plain.config, "mlp_bias")):
             raise _unsupported(model, plain, "no bias is added to the output of its MLP")
         if output.bias is None:
@@ -152,14 +138,13 @@ def orthogonalize(model: Any, vector: SteeringVector, *, layer: int) -> Any:
     if unembedding is not None and unembedding.weight is embedding.weight:
         unembedding.weight = torch.nn.Parameter(embedding.weight.detach().clone())
         plain.config.tie_word_embeddings = False
-    positions = _find(plain.base_model, _POSITIONS)
+    positions = _matrix(plain, model, "pos_embed")
     for module in (embedding, *([] if positions is None else [positions])):
         _remove(module.weight, direction, axis=1)
-    for block in _blocks(plain, model):
-        for names in (_ATTENTION_OUTPUTS, _MLP_OUTPUTS):
-            module = _find(block, names)
+    for name in ("attn.o", "mlp.out"):
+        for module in [_matrix(plain, model, f"blocks.{number}.{name}") for number in range(n_layers(model))]:
             if module is None:
-                raise _unsupported(model, plain, f"its blocks have none of {', '.join(names)}")
+                raise _unsupported(model, plain, f"not one matrix {name!r} writes in each of its blocks")
             # A Conv1D keeps its matrix the other way round than a Linear.
             _remove(module.weight, direction, axis=0 if isinstance(module, torch.nn.Linear) else 1)
             if module.bias is not None:
@@ -178,32 +163,17 @@ def _remove(weight: torch.nn.Parameter, direction: torch.Tensor, axis: int) -> N
         weight.copy_((along - (along @ direction)[..., None] * direction).movedim(-1, axis).to(weight.dtype))
 
 
-def _blocks(plain: Any, model: Any) -> torch.nn.ModuleList:
-    """Transformer blocks of a Hugging Face model."""
-    n = int(model.cfg.n_layers)
-    for module in plain.base_model.modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == n:
-            return module
-    raise _unsupported(model, plain, f"it has no list of its {n} blocks")
-
-
-def _find(module: Any, names: tuple[str, ...]) -> Any:
-    """First module of one of these names that holds a weight, or None."""
-    for name in names:
-        inner = module
-        for part in name.split("."):
-            inner = getattr(inner, part, None)
-        if isinstance(getattr(inner, "weight", None), torch.nn.Parameter):
-            return inner
-    return None
+def _matrix(plain: Any, model: Any, path: str) -> Any:
+    """Module that a bridge calls ``path``, if it holds one matrix; else None."""
+    module = module_of(model, plain, path)
+    return module if isinstance(getattr(module, "weight", None), torch.nn.Parameter) else None
 
 
 def _add_biases(plain: Any, model: Any) -> None:
     """Give the MLPs the zero biases that ``config.mlp_bias`` stands for."""
     plain.config.mlp_bias = True
-    block: Any
-    for block in _blocks(plain, model):
-        for module in block.mlp.modules():
+    for layer in range(n_layers(model)):
+        for module in module_of(model, plain, f"blocks.{layer}.mlp").modules():
             if isinstance(module, torch.nn.Linear) and getattr(module, "bias", None) is None:
                 module.bias = torch.nn.Parameter(module.weight.new_zeros(module.out_features))
 
@@ -235,17 +205,8 @@ def _bridge_logits(model: Any) -> torch.Tensor:
 
 def _free_of(plain: Any, model: Any, direction: torch.Tensor) -> bool:
     """Whether no block's output has a component along a direction, up to rounding."""
-    streams: list[torch.Tensor] = []
-
-    def keep(_: Any, __: Any, output: Any) -> None:
-        streams.append((output[0] if isinstance(output, tuple) else output)[0].cpu().double())
-
-    handles = [block.register_forward_hook(keep) for block in _blocks(plain, model)]
-    try:
-        _logits(plain)
-    finally:
-        for handle in handles:
-            handle.remove()
+    blocks = [module_of(model, plain, f"blocks.{layer}") for layer in range(n_layers(model))]
+    streams = block_outputs(plain, blocks, _probe(plain))
     along = [stream @ direction / stream.norm(dim=-1) for stream in streams]
     return max(float(part.abs().max()) for part in along) < _tolerance(plain)
 

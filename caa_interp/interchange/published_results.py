@@ -1,7 +1,7 @@
 """Results of the published CAA code's tests as a table.
 
 1. ``results/<behavior>/results_layer=13_multiplier=1.0_behavior=..._type=ab_..._model_size=7b.json`` is a list of
-   items. The name gives the condition; it is split at its field names, so that layer 1 is not layer 13.
+   items. The name gives the condition and is matched whole, so that layer 1 is not layer 13.
 2. ``type=ab``: ``question``, ``answer_matching_behavior``, ``answer_not_matching_behavior``, ``a_prob``, ``b_prob``.
    An item's score is p(matching) / (p(A) + p(B)), and 0 where the matching answer is neither (A) nor (B).
 3. ``type=mmlu`` and ``type=truthful_qa``: the same with ``correct``, ``incorrect`` and ``category``.
@@ -23,24 +23,23 @@ from caa_interp.behaviors.behavior import parse_json, read_text
 from caa_interp.behaviors.options import answer_letter
 from caa_interp.errors import InputError, check_choice
 
-_FIELDS = (
-    "layer",
-    "multiplier",
-    "behavior",
-    "type",
-    "system_prompt",
-    "override_vector",
-    "override_vector_model",
-    "use_base_model",
-    "model_size",
-    "override_model_weights_path",
-)
 Test = Literal["ab", "mmlu", "truthful_qa", "open_ended"]
 _SIDES = ("answer_matching_behavior", "answer_not_matching_behavior")
 _EXAM_SIDES = ("correct", "incorrect")
 _JUDGE = "gpt-4"  # of the published code
-_NAME = re.compile(r"results_(.+)\.json")
-_NEXT_FIELD = re.compile(rf"_(?=(?:{'|'.join(_FIELDS)})=)")
+_NAME = re.compile(
+    r"""results_layer=(?P<layer>[0-9]{1,6})
+    _multiplier=(?P<multiplier>-?[0-9]{1,6}(\.[0-9]{1,6})?)
+    _behavior=(?P<behavior>[^=]+?)
+    _type=(?P<type>[^=]+?)
+    (_system_prompt=(?P<system_prompt>[^=]+?))?
+    (_override_vector=(?P<vector_layer>[0-9]{1,6}))?
+    (_override_vector_model=(?P<vector_model>[^=]+?))?
+    _use_base_model=(?P<base>True|False)
+    _model_size=(?P<size>[^=_]+)
+    (_override_model_weights_path=(?P<weights>.+))?\.json""",
+    re.VERBOSE,
+)
 
 
 def import_results(path: str | Path, test: Test = "ab") -> pd.DataFrame:
@@ -77,16 +76,16 @@ def import_results(path: str | Path, test: Test = "ab") -> pd.DataFrame:
     path = Path(path)
     if not path.exists():
         raise InputError(f"path: {str(path)!r} does not exist. Check the path.")
-    files = [path] if path.is_file() else sorted(path.iterdir())
-    conditions = {file: _condition(file) for file in files if path.is_file() or _NAME.fullmatch(file.name)}
+    files = [path] if path.is_file() else sorted(path.glob("results_*.json"))
+    conditions = {file: _condition(file) for file in files}
     read = _answers if test == "open_ended" else _letters
     tables = [
-        _with_condition(read(_items(file), f"file {file}"), given)
-        for file, given in conditions.items()
-        if given["type"] == test
+        read(_items(file), f"file {file}").assign(**columns)
+        for file, (kind, columns) in conditions.items()
+        if kind == test
     ]
     if not tables:
-        held = sorted({given["type"] for given in conditions.values()})
+        held = sorted({kind for kind, _ in conditions.values()})
         others = f" It holds those of {', '.join(held)}: name one with test." if held else ""
         raise InputError(
             f"path: {str(path)!r} holds no results of type={test}.{others} Give a folder such as results/sycophancy."
@@ -97,43 +96,27 @@ def import_results(path: str | Path, test: Test = "ab") -> pd.DataFrame:
     return table.assign(judge=_JUDGE) if table["score"].notna().any() else table.drop(columns="score")
 
 
-def _condition(file: Path) -> dict[str, str]:
-    """Fields of a file's name."""
+def _condition(file: Path) -> tuple[str, dict[str, Any]]:
+    """Test and columns that a file's name gives."""
     match = _NAME.fullmatch(file.name)
-    parts = [part.partition("=") for part in _NEXT_FIELD.split(match[1])] if match else []
-    given = {name: value for name, _, value in parts}
-    needed = {"layer", "multiplier", "behavior", "type", "use_base_model", "model_size"}
-    if not needed <= set(given) <= set(_FIELDS) or len(given) < len(parts):
+    if not match:
         raise InputError(
             f"file {file}: its name does not give the condition. It must be as published: results_layer=13_"
             "multiplier=1.0_behavior=sycophancy_type=ab_use_base_model=False_model_size=7b.json."
         )
-    for name, pattern in (
-        ("layer", r"[0-9]{1,6}"),
-        ("override_vector", r"[0-9]{1,6}"),
-        ("multiplier", r"-?[0-9]{1,6}(\.[0-9]{1,6})?"),
-        ("use_base_model", r"True|False"),
-    ):
-        if name in given and not re.fullmatch(pattern, given[name]):
-            raise InputError(f"file {file}: field {name!r} of its name is {given[name]!r}. Correct the name.")
-    return given
-
-
-def _with_condition(table: pd.DataFrame, given: dict[str, str]) -> pd.DataFrame:
-    """Items, and the condition that the name of their file gives."""
-    model = f"meta-llama/Llama-2-{given['model_size']}{'' if given['use_base_model'] == 'True' else '-chat'}-hf"
-    other = given.get("override_vector_model")
-    return table.assign(
-        vector=given["behavior"],
-        layer=int(given["layer"]),
-        multiplier=float(given["multiplier"]),
-        behavior=given["behavior"],
-        model=model,
-        system_prompt=given.get("system_prompt", ""),
-        vector_layer=int(given.get("override_vector", given["layer"])),
-        vector_model=f"meta-llama/{other}" if other else model,
-        weights=given.get("override_model_weights_path", ""),
-    )
+    given = match.groupdict("")
+    model = f"meta-llama/Llama-2-{given['size']}{'' if given['base'] == 'True' else '-chat'}-hf"
+    return given["type"], {
+        "vector": given["behavior"],
+        "layer": int(given["layer"]),
+        "multiplier": float(given["multiplier"]),
+        "behavior": given["behavior"],
+        "model": model,
+        "system_prompt": given["system_prompt"],
+        "vector_layer": int(given["vector_layer"] or given["layer"]),
+        "vector_model": f"meta-llama/{given['vector_model']}" if given["vector_model"] else model,
+        "weights": given["weights"],
+    }
 
 
 def _items(file: Path) -> list[dict[str, Any]]:

@@ -135,14 +135,9 @@ def check_layers(layers: int | Sequence[int] | np.ndarray | None, available: Seq
     """Return ``layers`` as a list (None: all of ``available``), or raise :class:`InputError`."""
     if layers is None:
         return list(available)
-    if isinstance(layers, str | bytes):
-        raise InputError(
-            f"layer {layers!r}: it is text, and {what} has layers {available[0]} to {available[-1]} (0-based block "
-            f"indices). Choose one of these as an int, such as {available[-1]}, or a list of ints."
-        )
     if isinstance(layers, np.ndarray):
         layers = np.atleast_1d(layers).tolist()
-    chosen = list(layers) if isinstance(layers, Sequence) else [layers]
+    chosen = list(layers) if isinstance(layers, Sequence) and not isinstance(layers, str | bytes) else [layers]
     if not chosen:
         raise InputError("layers: the list is empty; give at least one layer, or None for all.")
     for layer in chosen:
@@ -150,7 +145,7 @@ def check_layers(layers: int | Sequence[int] | np.ndarray | None, available: Seq
             raise InputError(
                 f"layer {layer!r}: {what} has layers {available[0]} to {available[-1]} (0-based block indices)"
                 + ("" if len(available) == available[-1] - available[0] + 1 else f", namely {list(available)}")
-                + ". Choose one of these."
+                + f". Choose one of these as an int, such as {available[-1]}, or a list of ints."
             )
     if len(set(chosen)) < len(chosen):
         raise InputError(f"layers: {chosen} names a layer twice; name each once.")

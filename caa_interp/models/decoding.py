@@ -54,30 +54,28 @@ class Decoder:
         ``mask`` has the shape of ``tokens`` and is 0 at padding, which is on the left. Raises :class:`ModelError` if a
         logit is NaN, with the label of its row if there are ``labels``.
         """
-        if not self.cached:
-            logits = self._whole(tokens, mask, keep)
-        elif is_bridge(self.model):
-            logits = self._bridge(tokens, mask, keep)
+        if self.cached:
+            self.mask = mask if self.mask is None else torch.cat([self.mask, mask], dim=1)
+            logits = self._bridge(tokens, self.mask, keep) if is_bridge(self.model) else self._hooked(tokens, mask)
         else:
-            logits = self._hooked(tokens, mask)
+            logits = self._whole(tokens, mask, keep)
         logits = logits[:, -keep:]
         bad = logits.isnan().flatten(1).any(1)
         if bool(bad.any()):
             raise not_numbers(self.model, labels[int(bad.nonzero()[0])] if labels else "")
         return logits
 
-    def _bridge(self, tokens: torch.Tensor, mask: torch.Tensor, keep: int) -> torch.Tensor:
+    def _bridge(self, tokens: torch.Tensor, whole_mask: torch.Tensor, keep: int) -> torch.Tensor:
         from transformers import DynamicCache
 
         if self.cache is None:
             self.cache = DynamicCache()
-        self.mask = mask if self.mask is None else torch.cat([self.mask, mask], dim=1)
-        positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+        positions = (whole_mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
         device = input_device(self.model)
         options = {"logits_to_keep": keep} if self.takes_keep else {}
         return self.model(
             tokens.to(device),
-            attention_mask=self.mask.to(device),
+            attention_mask=whole_mask.to(device),
             position_ids=positions.to(device),
             past_key_values=self.cache,
             **options,
@@ -88,7 +86,6 @@ class Decoder:
 
         if self.cache is None:
             self.cache = TransformerLensKeyValueCache.init_cache(self.model.cfg, self.model.cfg.device, tokens.shape[0])
-        self.mask = mask if self.mask is None else torch.cat([self.mask, mask], dim=1)
         device = input_device(self.model)
         return self.model(tokens.to(device), attention_mask=mask.to(device), past_kv_cache=self.cache)
 

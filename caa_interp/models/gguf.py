@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
-from caa_interp.files import cache_folder, publish_folder
+from caa_interp.files import cache_folder, file_digest, publish_folder
 
 # Version of the converted form; a folder of another version is not used.
 _VERSION = 2
@@ -19,8 +18,7 @@ def converted(file: Path) -> tuple[Path, str]:
     Returns a folder in Hugging Face's layout with float32 weights, in :func:`caa_interp.files.cache_folder`, and the
     file's sha256, which names the folder. The folder appears whole or not at all.
     """
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = file_digest(file)
     folder = cache_folder() / "models" / f"{file.stem}-{digest[:16]}.{_VERSION}"
     if not folder.is_dir():
         try:

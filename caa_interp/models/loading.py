@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
-import hashlib
 import importlib.util
 import os
 import struct
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from caa_interp.errors import CAAError, InputError, MissingDependencyError, ModelError, causes, check_choice
+from caa_interp.errors import CAAError, InputError, MissingDependencyError, ModelError, caused_by, causes, check_choice
+from caa_interp.files import file_digest
 from caa_interp.models.access import folder_digest, revisions
 from caa_interp.models.gguf import converted, set_bos
 from caa_interp.models.hooked import listed_by_hooked, load_hooked, transformer_lens_major
@@ -76,60 +76,49 @@ def load_model(
         If the model cannot be found, reached, read or used; the message says what to do.
     """
     check_choice("backend", backend, get_args(Backend))
+    name = str(name_or_path)
     bars = contextlib.nullcontext() if progress and is_drawn() else _without_bars()
-    with steps(f"Loading {name_or_path}", progress) as say, bars:
-        return _load(str(name_or_path), backend, device, dtype, device_map, revision, say)
+    with steps(f"Loading {name}", progress) as say, bars:
+        say("starting PyTorch and TransformerLens")
+        import torch
 
+        if backend == "hooked" and transformer_lens_major() >= 4:
+            raise ModelError(
+                f"backend='hooked': TransformerLens 4 no longer has HookedTransformer "
+                f"(installed: {version('transformer-lens')}). Use backend='bridge', or "
+                "pip install 'transformer-lens>=3.9,<4'."
+            )
+        if device is not None and device_map is not None:
+            raise InputError("device and device_map: both were given; a model is placed by one of them. Drop one.")
+        if device is None and device_map is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if str(device).startswith("cuda") and not torch.cuda.is_available():
+            raise InputError(f"device: {device!r}, but PyTorch finds no GPU here. Use device='cpu'.")
+        torch_dtype = _dtype(dtype, on_gpu=torch.cuda.is_available() and not str(device).startswith("cpu"))
 
-def _load(
-    name: str,
-    backend: str,
-    device: str | None,
-    dtype: torch.dtype | str | None,
-    device_map: Any,
-    revision: str | None,
-    say: Callable[[str], None],
-) -> Any:
-    say("starting PyTorch and TransformerLens")
-    import torch
-
-    if backend == "hooked" and transformer_lens_major() >= 4:
-        raise ModelError(
-            f"backend='hooked': TransformerLens 4 no longer has HookedTransformer "
-            f"(installed: {version('transformer-lens')}). Use backend='bridge', or "
-            "pip install 'transformer-lens>=3.9,<4'."
-        )
-    if device is not None and device_map is not None:
-        raise InputError("device and device_map: both were given; a model is placed by one of them. Drop one.")
-    if device is None and device_map is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if str(device).startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"device: {device!r}, but PyTorch finds no GPU here. Use device='cpu'.")
-    torch_dtype = _dtype(dtype, on_gpu=torch.cuda.is_available() and not str(device).startswith("cpu"))
-
-    with _explained(name):
-        if name == EMBEDDED or name.endswith(".gguf"):
-            say("converting the GGUF file, unless that was done before")
-        source, model_name, source_revision = _resolve(name, revision)
-        say("reading its configuration")
-        config = _checked_config(source, name, revision)
-        if backend == "auto":
-            backend = "hooked" if listed_by_hooked(source) else "bridge"
-        say("reading its weights")
-        if backend == "hooked":
-            if device_map is not None:
-                raise InputError("device_map: HookedTransformer takes none. Use backend='bridge', or device.")
-            model = load_hooked(source, device, torch_dtype, revision)
-        else:
-            model = _load_bridge(source, device, torch_dtype, device_map, revision)
-        model.eval()
-        model.cfg.model_name = model_name
-        set_bos(model)
-        if source_revision is None and Path(source).is_dir():
-            say("computing its digest")
-            source_revision = folder_digest(Path(source))
-    revisions[model] = source_revision or getattr(config, "_commit_hash", None)
-    return model
+        with _explained(name):
+            if name == EMBEDDED or name.endswith(".gguf"):
+                say("converting the GGUF file, unless that was done before")
+            source, model_name, source_revision = _resolve(name, revision)
+            say("reading its configuration")
+            config = _checked_config(source, name, revision)
+            if backend == "auto":
+                backend = "hooked" if listed_by_hooked(source) else "bridge"
+            say("reading its weights")
+            if backend == "hooked":
+                if device_map is not None:
+                    raise InputError("device_map: HookedTransformer takes none. Use backend='bridge', or device.")
+                model = load_hooked(source, device, torch_dtype, revision)
+            else:
+                model = _load_bridge(source, device, torch_dtype, device_map, revision)
+            model.eval()
+            model.cfg.model_name = model_name
+            set_bos(model)
+            if source_revision is None and Path(source).is_dir():
+                say("computing its digest")
+                source_revision = folder_digest(Path(source))
+        revisions[model] = source_revision or getattr(config, "_commit_hash", None)
+        return model
 
 
 def _dtype(dtype: torch.dtype | str | None, on_gpu: bool) -> torch.dtype:
@@ -194,14 +183,31 @@ def revision_of(name: str, revision: str | None = None) -> str | None:
     except MissingDependencyError:
         return None  # other machines may have it
     if path.suffix == ".gguf":
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(path)
     if path.is_dir():
         return folder_digest(path)
-    from huggingface_hub import try_to_load_from_cache
+    folder = cached_folder(name, revision)
+    return folder.name if folder else None
 
-    kept = try_to_load_from_cache(name, "config.json", revision=revision)
-    return Path(kept).parent.name if isinstance(kept, str) else None  # its folder is named by the commit
+
+def cached_names() -> list[str]:
+    """Names of the models that the Hugging Face Hub's local cache has, or has a part of."""
+    from huggingface_hub import constants
+
+    folders = sorted(Path(constants.HF_HUB_CACHE).glob("models--*"))
+    return [folder.name.removeprefix("models--").replace("--", "/") for folder in folders]
+
+
+def cached_folder(name: str, revision: str | None = None) -> Path | None:
+    """Folder of a model's revision in that cache, named by its commit; None if its configuration is not there."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        kept = try_to_load_from_cache(name, "config.json", revision=revision)
+    except HFValidationError:
+        return None  # no model can have this name
+    return Path(kept).parent if isinstance(kept, str) else None
 
 
 def _checked_config(source: str, name: str, revision: str | None) -> Any:
@@ -263,37 +269,29 @@ def _explained(name: str) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError, AttributeError, KeyError, SafetensorError, struct.error) as error:
         if isinstance(error, CAAError):
             raise
-        chain = list(causes(error))
-        if any(isinstance(cause, OSError) and cause.errno == errno.ENOSPC for cause in chain):
+        if any(isinstance(cause, OSError) and cause.errno == errno.ENOSPC for cause in causes(error)):
             what = "there is no space left on the disk. Free some, or point HF_HOME to another disk"
-        elif any(isinstance(cause, hub.GatedRepoError) for cause in chain) or "gated repo" in str(error):
+        elif caused_by(error, hub.GatedRepoError) or "gated repo" in str(error):
             what = (
                 "it is gated, and this machine cannot read it. Accept its license on its Hugging Face page, then "
                 "run `hf auth login` or set HF_TOKEN"
             )
-        elif any(isinstance(cause, hub.RepositoryNotFoundError) for cause in chain):
+        elif caused_by(error, hub.RepositoryNotFoundError):
             what = f"there is no such model on the Hugging Face Hub{_nearest(name, _KNOWN)}. Check the name"
-        elif any(isinstance(cause, hub.RevisionNotFoundError) for cause in chain):
+        elif caused_by(error, hub.RevisionNotFoundError):
             what = "it has no such revision. Check the branch, tag or commit"
         elif "trust_remote_code" in str(error):
             what = "it needs code from its own repository, which is never run here. Choose another model"
-        elif any(isinstance(cause, hub.LocalEntryNotFoundError | hub.OfflineModeIsEnabled) for cause in chain) or (
+        elif caused_by(error, hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled) or (
             "connect" in str(error) and not Path(name).exists()
         ):
             what = (
-                f"the Hugging Face Hub cannot be reached and the model is not in the local "
-                f"cache{_nearest(name, _on_this_machine())}. Check the name and the network, or give a local folder"
+                "the Hugging Face Hub cannot be reached and the model is not in the local cache"
+                f"{_nearest(name, [EMBEDDED, *cached_names()])}. Check the name and the network, or give a local folder"
             )
         else:
             what = f"it cannot be loaded: {' '.join(str(error).split()).rstrip('.')}"
         raise ModelError(f"model {name!r}: {what}.") from error
-
-
-def _on_this_machine() -> list[str]:
-    from huggingface_hub import constants
-
-    folders = Path(constants.HF_HUB_CACHE).glob("models--*")
-    return [EMBEDDED, *(folder.name.removeprefix("models--").replace("--", "/") for folder in folders)]
 
 
 def _nearest(name: str, known: list[str]) -> str:

@@ -87,8 +87,11 @@ def token_texts(tokenizer: Any, ids: Iterable[int]) -> list[str]:
     A space is ``␣``, however the tokenizer writes it (``Ġ``, ``▁``). Everything else is written as in Python: ``\n``,
     ``\u200b``, ``\xe2`` for part of a character, ``\\`` for a backslash. An id without a token is ``<unused 151700>``.
     """
-    # Byte-level vocabularies write a space as this letter.
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    # Byte-level vocabularies write every byte as a letter, a space as this one.
     of_bytes = "Ġ" in "".join(tokenizer.tokenize(" a"))
+    byte_of = {letter: bytes([byte]) for byte, letter in bytes_to_unicode().items()}
     added = tokenizer.added_tokens_decoder
     texts = []
     for token_id in ids:
@@ -98,7 +101,7 @@ def token_texts(tokenizer: Any, ids: Iterable[int]) -> list[str]:
         elif int(token_id) in added:
             texts.append(visible(str(added[int(token_id)]).encode()))
         elif of_bytes:
-            texts.append(visible(b"".join(_BYTE_OF.get(letter, letter.encode()) for letter in raw)))
+            texts.append(visible(b"".join(byte_of.get(letter, letter.encode()) for letter in raw)))
         elif re.fullmatch(r"<0x[0-9A-F]{2}>", raw):
             texts.append(visible(bytes.fromhex(raw[3:5])))
         else:
@@ -135,17 +138,6 @@ def special_ids(tokenizer: Any) -> set[int]:
     """Ids of special tokens, such as BOS and the markers of a chat template."""
     added = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
     return added | set(tokenizer.all_special_ids)
-
-
-def _letters_of_bytes() -> dict[str, bytes]:
-    """GPT-2's table: visible bytes are themselves, the others are the letters from U+0100 on."""
-    visible_bytes = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [byte for byte in range(256) if byte not in visible_bytes]
-    letters = {chr(byte): byte for byte in visible_bytes} | {chr(256 + n): byte for n, byte in enumerate(others)}
-    return {letter: bytes([byte]) for letter, byte in letters.items()}
-
-
-_BYTE_OF = _letters_of_bytes()
 
 
 def _on_cpu(logits: torch.Tensor) -> torch.Tensor:

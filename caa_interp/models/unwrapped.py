@@ -10,7 +10,7 @@ import copy
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
@@ -20,12 +20,8 @@ from caa_interp.models.hooks import has_hooks
 _bare: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-class _Wrapper(NamedTuple):
-    """A module ``outer`` of a bridge that stands for a Hugging Face module, as ``owner.name``."""
-
-    owner: nn.Module
-    name: str
-    outer: Any
+# A module of a bridge that stands for a Hugging Face module, as ``owner.name``: owner, name and the module.
+_Wrapper = tuple[nn.Module, str, Any]
 
 
 def is_bare(model: Any) -> bool:
@@ -46,7 +42,8 @@ def bare(model: Any) -> Iterator[None]:
             yield
             return
         config = text_config(model)
-        attentions = [module for module in _inside_blocks(model, plain) if getattr(module, "config", None) is config]
+        inside = {module for block in model.blocks for module in block.modules()} & plain
+        attentions = [module for module in inside if getattr(module, "config", None) is config]
         with ExitStack() as undo:  # each of these is undone, whatever interrupts another
             undo.callback(_put_back, wrappers)
             undo.callback(_configure, attentions, config)
@@ -55,12 +52,12 @@ def bare(model: Any) -> Iterator[None]:
             for owner, name, outer in wrappers:
                 owner._modules[name] = outer.original_component
             if fuses_attention(model):
-                _configure(attentions, _fused(config))
+                # The model keeps its own configuration, by which it makes its masks: what a user computes in another
+                # thread meanwhile has a mask that is right for either kind of attention.
+                fused = copy.copy(config)
+                fused._attn_implementation = "sdpa"
+                _configure(attentions, fused)
             yield
-
-
-def _inside_blocks(model: Any, plain: set[nn.Module]) -> set[nn.Module]:
-    return {module for block in model.blocks for module in block.modules()} & plain
 
 
 def _configure(attentions: Sequence[Any], config: Any) -> None:
@@ -68,20 +65,10 @@ def _configure(attentions: Sequence[Any], config: Any) -> None:
         attention.config = config
 
 
-def _fused(config: Any) -> Any:
-    """Return the configuration of attention in one step.
-
-    The model keeps its own, by which it makes its masks: what a user computes in another thread meanwhile has a mask
-    that is right for either kind of attention.
-    """
-    fused = copy.copy(config)
-    fused._attn_implementation = "sdpa"
-    return fused
-
-
 def _wrappers(module: nn.Module) -> tuple[list[_Wrapper], set[nn.Module]]:
     """Wrappers inside a Hugging Face module of a bridge, at any depth, and the plain modules."""
-    found, waiting, plain = [], [module], set()
+    found: list[_Wrapper] = []
+    waiting, plain = [module], set()
     while waiting:
         owner = waiting.pop()
         if owner in plain:
@@ -90,7 +77,7 @@ def _wrappers(module: nn.Module) -> tuple[list[_Wrapper], set[nn.Module]]:
         for name, child in owner._modules.items():
             inner = getattr(child, "original_component", None)
             if child is not None and inner is not None:
-                found.append(_Wrapper(owner, name, child))
+                found.append((owner, name, child))
             if child is not None:
                 waiting.append(child if inner is None else inner)
     return found, plain
@@ -101,10 +88,8 @@ def changes_nothing(model: Any, plain: set[nn.Module]) -> bool:
 
     That is so where nobody hooks it, and where it holds no weights of its own.
     """
-    if getattr(model, "compatibility_mode", False) or getattr(model, "_weights_processed", False):
-        return False
-    around = {*model.modules(), *model.hook_dict.values()} - plain
-    return not has_hooks(around)
+    holds_weights = getattr(model, "compatibility_mode", False) or getattr(model, "_weights_processed", False)
+    return not holds_weights and not has_hooks({*model.modules(), *model.hook_dict.values()} - plain)
 
 
 def _put_back(wrappers: Sequence[_Wrapper]) -> None:

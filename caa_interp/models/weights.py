@@ -62,13 +62,13 @@ def block_weights(model: Any, layer: int) -> BlockWeights:
         raise _unreadable(model, layer, str(error)) from error
     before_heads, before_neurons, after_heads, after_neurons = _norms(model, layer)
     weights = BlockWeights(
-        queries=before_heads.read(_copied(queries)),
-        keys=before_heads.read(_copied(keys)),
-        values=before_heads.read(_copied(values)),
-        outputs=after_heads.written(_copied(outputs)),
-        neuron_inputs=before_neurons.read(_copied(inputs)),
-        neuron_gates=None if gates is None else before_neurons.read(_copied(gates)),
-        neuron_outputs=after_neurons.written(_copied(neuron_outputs)),
+        queries=before_heads.read(queries),
+        keys=before_heads.read(keys),
+        values=before_heads.read(values),
+        outputs=after_heads.written(outputs),
+        neuron_inputs=before_neurons.read(inputs),
+        neuron_gates=None if gates is None else before_neurons.read(gates),
+        neuron_outputs=after_neurons.written(neuron_outputs),
     )
     _check_shapes(model, layer, weights)
     return weights
@@ -95,12 +95,13 @@ class _Norm:
         self.centers = bool((shifted - up).norm() < 1e-3 * (up - down).norm())
 
     def read(self, matrix: torch.Tensor) -> torch.Tensor:
-        """Fold the norm into a matrix ``[..., d_model, n]`` after it."""
-        folded = self.weight[:, None] * matrix
+        """Fold the norm into a copy of a matrix ``[..., d_model, n]`` after it."""
+        folded = self.weight[:, None] * matrix.detach().float().cpu()
         return folded - folded.mean(-2, keepdim=True) if self.centers else folded
 
     def written(self, matrix: torch.Tensor) -> torch.Tensor:
-        """Fold the norm into a matrix ``[..., n, d_model]`` before it."""
+        """Fold the norm into a copy of a matrix ``[..., n, d_model]`` before it."""
+        matrix = matrix.detach().float().cpu()
         return self.weight * (matrix - matrix.mean(-1, keepdim=True) if self.centers else matrix)
 
 
@@ -113,10 +114,6 @@ def _norms(model: Any, layer: int) -> list[_Norm]:
     if second is None and after[1] is None:
         second = first
     return [_Norm(norm, int(model.cfg.d_model)) for norm in (first, second, *after)]
-
-
-def _copied(weight: torch.Tensor) -> torch.Tensor:
-    return weight.detach().float().cpu().clone()
 
 
 def _check_shapes(model: Any, layer: int, weights: BlockWeights) -> None:

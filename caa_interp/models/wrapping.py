@@ -7,11 +7,15 @@ nor trained with Hugging Face's tools. A copy without these modules can.
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from caa_interp.errors import ModelError
 from caa_interp.models.access import input_device, is_bridge, model_id, revisions
 from caa_interp.models.gguf import set_bos
+
+if TYPE_CHECKING:
+    import torch
 
 
 def plain_copy(model: Any) -> Any:
@@ -54,7 +58,8 @@ def plain_copy(model: Any) -> Any:
         raise _changed(model, str(error)) from error
     plain.generation_config = copy.deepcopy(wrapped.generation_config)
     plain = plain.to(input_device(model)).eval()
-    _check_same(model, plain)
+    if (off := difference(model, plain)) is not None:
+        raise _changed(model, f"logits differ by {off:.2g} of their size")
     return plain
 
 
@@ -75,16 +80,42 @@ def wrap(plain: Any, tokenizer: Any, name: str) -> Any:
     return model
 
 
-def _check_same(model: Any, plain: Any) -> None:
-    """Raise :class:`ModelError` unless the two models give the same logits."""
+def difference(model: Any, plain: Any) -> float | None:
+    """Relative difference of the logits of a TransformerLens model and Hugging Face's; None if it may be rounding."""
     import torch
 
-    tokens = torch.arange(min(32, int(model.cfg.d_vocab), int(model.cfg.n_ctx)), device=plain.device)[None]
+    tokens = torch.arange(min(64, int(model.cfg.d_vocab), int(model.cfg.n_ctx)), device=plain.device)[None]
     with torch.no_grad():
-        expected, copied = model(tokens).cpu().double(), plain(tokens).logits.cpu().double()
-    difference = float((copied - expected).norm() / expected.norm())
-    if not difference < (1e-3 if plain.dtype.itemsize >= 4 else 0.1):
-        raise _changed(model, f"logits differ by {difference:.2g} of their size")
+        found, expected = model(tokens).cpu().double(), plain(tokens).logits.cpu().double()
+    share = float((found - expected).norm() / expected.norm())
+    return None if share < (1e-3 if plain.dtype.itemsize >= 4 else 0.1) else share
+
+
+def module_of(model: Any, plain: Any, path: str) -> Any:
+    """Return the module of a copy that its bridge calls ``path``, such as ``"blocks.3.mlp.out"``, or None."""
+    try:
+        return plain.get_submodule(model.adapter.translate_transformer_lens_path(path))
+    except (ValueError, AttributeError):
+        return None
+
+
+def block_outputs(plain: Any, blocks: Iterable[Any], tokens: torch.Tensor) -> list[torch.Tensor]:
+    """Residual stream ``[position, d_model]`` after each block for ``tokens`` ``[1, position]``, float64 on the CPU."""
+    import torch
+
+    outputs: list[torch.Tensor] = []
+
+    def keep(_: Any, __: Any, output: Any) -> None:
+        outputs.append((output[0] if isinstance(output, tuple | list) else output)[0].cpu().double())
+
+    handles = [block.register_forward_hook(keep) for block in blocks]
+    try:
+        with torch.no_grad():
+            plain(tokens, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return outputs
 
 
 def _changed(model: Any, why: str) -> ModelError:

@@ -169,17 +169,10 @@ def _visible(value: Any) -> Any:
 
 def _shown(section: Section, anchor: str) -> dict[str, Any]:
     table = section.table if section.table is not None else pd.DataFrame()
-    return {
+    return vars(section) | {
         "anchor": anchor,
-        "heading": section.heading,
-        "level": section.level,
         "paragraphs": _paragraphs(section.text),
-        "points": list(section.points),
-        "code": section.code,
-        "folded": section.folded,
-        "half": section.half,
         "figure": _figure(section.figure, section.finding) if section.figure is not None else None,
-        "caption": section.caption,
         "views": _views(section.views) if section.views is not None else None,
         "csv": _csv(section.data) if section.data is not None else None,
         "columns": [str(name) for name in table.columns],

@@ -739,7 +739,7 @@ def test_file_that_is_too_large_is_refused_unread(tmp_path: Path, suffix: str, m
         raise AssertionError("the file is read")
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    monkeypatch.setattr(rows, "_parquet", refuse)
+    monkeypatch.setattr(rows, "opened_parquet", refuse)
     with pytest.raises(InputError, match=rf"large\{suffix}: 200,000,000 bytes; at most 67,108,864 are read"):
         read_pairs(path)
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from caa_interp import cli
 from caa_interp.errors import InputError
+from tests.command_line import run, run_main
 
 ENTRY_POINT = Path(sys.executable).with_name("caa-interp")
 ROOT = typer.main.get_command(cli.app)
@@ -27,20 +28,6 @@ NAMES = {
     *("data", "cache", "export", "import", "lm-eval", "doctor", "models", "reproduce"),
 }
 HEAVY = ("torch", "pandas", "numpy", "transformers", "transformer_lens", "ray", "huggingface_hub")
-
-
-def run(*arguments, **options):
-    environment = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
-    return CliRunner().invoke(cli.app, [str(one) for one in arguments], env=environment, **options)
-
-
-def run_main(monkeypatch, capsys, *arguments):
-    """Run ``main()`` and return its exit code, standard output and standard error."""
-    monkeypatch.setattr(sys, "argv", ["caa-interp", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    captured = capsys.readouterr()
-    return int(ended.value.code or 0), captured.out, captured.err
 
 
 def example(command):

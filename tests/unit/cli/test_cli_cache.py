@@ -4,14 +4,8 @@ import json
 import os
 
 import pytest
-from typer.testing import CliRunner
 
-from caa_interp import cli
-
-
-def run(*arguments, **options):
-    environment = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
-    return CliRunner().invoke(cli.app, [str(one) for one in arguments], env=environment, **options)
+from tests.command_line import run
 
 
 @pytest.fixture

@@ -4,18 +4,12 @@ import json
 from importlib.metadata import version
 
 import pytest
-from typer.testing import CliRunner
 
-from caa_interp import cli
 from caa_interp.cli import available
 from caa_interp.doctor import Check, environment
+from tests.command_line import run
 
 LLAMA = "meta-llama/Llama-2-7b-chat-hf"
-
-
-def run(*arguments, **options):
-    environment = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
-    return CliRunner().invoke(cli.app, [str(one) for one in arguments], env=environment, **options)
 
 
 def in_hub_cache(cache, name, config, *weights):
@@ -36,7 +30,7 @@ def caches(tmp_path, monkeypatch):
     monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "own"))
     hub = tmp_path / "hub"
     hub.mkdir()
-    monkeypatch.setattr("huggingface_hub.utils._cache_manager.HF_HUB_CACHE", str(hub))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
     return tmp_path / "own" / "models", hub
 
 
@@ -66,8 +60,8 @@ def test_models_lists_converted_files(caches):
     assert found["smollm2-135m-instruct"]["n_layers"] == 30
     assert found["smollm2-135m-instruct"]["d_model"] == 576
     assert [name for name, one in found.items() if one["where"] == "converted GGUF file"] == [str(own / "other-4567")]
-    assert available.shape_of("anywhere/other.gguf") == (30, 576)
-    assert available.shape_of(str(own / "other-4567")) == (30, 576)
+    assert available.known_depth("anywhere/other.gguf") == 30
+    assert available.known_depth(str(own / "other-4567")) == 30
     assert available.is_here(str(own / "other-4567"))
 
 
@@ -78,6 +72,7 @@ def test_models_lists_causal_models_of_the_hub_cache(caches):
     in_hub_cache(hub, "gpt2", {"architectures": ["GPT2LMHeadModel"], "n_layer": 12, "n_embd": 768})
     in_hub_cache(hub, "bert", {"architectures": ["BertModel"]}, "model.safetensors")
     in_hub_cache(hub, "broken", "{", "model.safetensors")
+    in_hub_cache(hub, "no/such/name", llama, "model.safetensors")
     found = listed()
     assert set(found) == {"smollm2-135m-instruct", "gpt2", LLAMA, "meta-llama/Llama-2-13b-chat-hf"}
     assert (found[LLAMA]["where"], found[LLAMA]["needs"]) == ("Hugging Face cache", "")
@@ -90,13 +85,13 @@ def test_models_lists_causal_models_of_the_hub_cache(caches):
     }
     assert available.is_here(LLAMA)
     assert not available.is_here("gpt2")
-    assert available.shape_of("gpt2") == (12, 768)
+    assert available.known_depth("gpt2") == 12
 
 
-def test_the_shape_of_a_model_that_is_nowhere_is_not_known(caches, tiny_folder):
-    assert available.shape_of("no/such") is None
+def test_the_depth_of_a_model_that_is_nowhere_is_not_known(caches, tiny_folder):
+    assert available.known_depth("no/such") is None
     assert not available.is_here("no/such")
-    assert available.shape_of(str(tiny_folder)) == (4, 64)
+    assert available.known_depth(str(tiny_folder)) == 4
     assert available.is_here(str(tiny_folder))
 
 

@@ -1,34 +1,16 @@
 """``caa-interp data``: what it prints, where, and with which exit code."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 import caa_interp as caa
-from caa_interp import cli
 from caa_interp.behaviors.readers import question_digest
+from tests.command_line import run, run_main
 
 QUESTION = "Shall we {}?\n\nChoices:\n (A) Yes\n (B) No"
 MEASURES = ("n_train", "n_test", "similarity", "shared_topics", "bag_of_words")
-
-
-def run(*arguments: object, **options: object):
-    """Run the command in this process; an exception of ours is kept in the result."""
-    return CliRunner().invoke(
-        cli.app, [str(a) for a in arguments], env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}, **options
-    )
-
-
-def run_main(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
-    """Run ``main()`` and return its exit code, standard output and standard error."""
-    monkeypatch.setattr(sys, "argv", ["caa-interp", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    captured = capsys.readouterr()
-    return int(ended.value.code or 0), captured.out, captured.err
 
 
 def published(path: Path, items: list[tuple[str, str, str]]) -> Path:
@@ -202,7 +184,7 @@ def test_convert_of_nothing_usable_says_why(tmp_path, monkeypatch, capsys):
 def test_fetch_of_an_unknown_collection():
     result = run("data", "fetch", "antropic", "survival-instinct")
     assert result.exit_code == 2
-    assert "'antropic' is not one of anthropic, caa" in result.stderr
+    assert "'antropic' is not one of 'anthropic', 'caa'" in result.stderr
     assert result.stdout == ""
 
 

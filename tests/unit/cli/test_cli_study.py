@@ -9,18 +9,13 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
 import caa_interp as caa
 from caa_interp import cli
 from caa_interp.paper.parts import PARTS
+from tests.command_line import run
 
 WORDS = ("rain", "sea", "garden", "day", "weather", "text", "answer", "choice")
-
-
-def run(*arguments, **options):
-    environment = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
-    return CliRunner().invoke(cli.app, [str(one) for one in arguments], env=environment, **options)
 
 
 @pytest.fixture

@@ -7,17 +7,12 @@ import shlex
 import pandas as pd
 import pytest
 import typer.main
-from typer.testing import CliRunner
 
 import caa_interp as caa
 from caa_interp import cli
+from tests.command_line import run
 
 WORDS = ("rain", "sea", "garden", "day", "weather", "text", "answer", "choice")
-
-
-def run(*arguments, **options):
-    environment = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
-    return CliRunner().invoke(cli.app, [str(one) for one in arguments], env=environment, **options)
 
 
 def done(*arguments, **options):
@@ -154,6 +149,14 @@ def test_sweep_writes_csv_and_takes_a_format(vector, loaded):
     table = pd.read_csv("t.csv")
     assert set(table["order"]) == {"AB", "BA"}
     assert run("sweep", "liking.safetensors", "liking.json", "--out", "t.csv").exit_code == 1
+
+
+def test_a_control_is_not_measured_under_the_name_of_the_vector(vector, loaded):
+    caa.random_vectors(vector, 1)["random 0"].save("control.safetensors")
+    result = run("sweep", "control.safetensors", "liking.json", "--layers", "1", "--controls", "1")
+    assert "the vector is named 'random 0', as one of its controls. Give --controls 0." in str(result.exception)
+    done("sweep", "control.safetensors", "liking.json", "--layers", "1", "--out", "t.csv")
+    assert set(pd.read_csv("t.csv")["vector"]) == {"random 0"}
 
 
 def test_controls_are_those_of_the_seed(vector, loaded):
@@ -293,7 +296,7 @@ def test_prompts_come_from_standard_input_and_a_file(vector, monkeypatch, loaded
 def test_a_file_of_prompts_that_is_no_text(vector, loaded, folder):
     (folder / "prompts.txt").write_bytes(b"fine\n\xff\n")
     result = run("generate", "liking.safetensors", "--prompts", "prompts.txt", "--layer", "1")
-    assert str(result.exception) == "prompts: prompts.txt is not UTF-8 at byte 5. Save it as UTF-8."
+    assert str(result.exception) == "prompts: prompts.txt: not UTF-8 at byte 5. Save it as UTF-8."
     assert loaded == []
 
 

@@ -576,7 +576,9 @@ def test_a_bar_is_drawn(tiny_llama, monkeypatch, capsys):
 
 
 def test_something_that_is_no_model(plain_llama):
-    with pytest.raises(caa.InputError, match=r"model: LlamaForCausalLM is not a TransformerLens model.*load_model"):
+    with pytest.raises(
+        caa.InputError, match=r"model: LlamaForCausalLM; it must be a TransformerLens model.*load_model"
+    ):
         self_test(plain_llama)
 
 

@@ -12,6 +12,7 @@ from transformers import (
     GPTNeoXConfig,
     GraniteConfig,
     LlamaConfig,
+    MixtralConfig,
     OPTConfig,
     PhiConfig,
     Qwen2Config,
@@ -245,6 +246,15 @@ def test_an_architecture_that_changes_what_its_mlp_writes_is_told(tmp_path, mult
 def test_an_architecture_with_norms_behind_its_writes_is_told(tmp_path):
     model = loaded(Gemma2Config(**SHAPE, num_key_value_heads=2, head_dim=16), tmp_path / "model")
     with pytest.raises(caa.errors.ModelError, match="other modules write to its residual stream"):
+        orthogonalize(model, vector(model), layer=1)
+
+
+def test_an_architecture_of_several_experts_is_told(tmp_path):
+    loaded(MixtralConfig(**SHAPE, num_key_value_heads=2, num_local_experts=2), tmp_path / "model")
+    model = caa.load_model(tmp_path / "model", device="cpu", dtype="float32")
+    with pytest.raises(caa.errors.ModelError, match="no bias is added to the output of its MLP"):
+        bake(model, vector(model), layer=1)
+    with pytest.raises(caa.errors.ModelError, match=r"not one matrix 'mlp\.out' writes in each of its blocks"):
         orthogonalize(model, vector(model), layer=1)
 
 

@@ -32,7 +32,7 @@ from caa_interp.errors import MissingDependencyError
 from caa_interp.models import gguf
 from caa_interp.models.access import folder_digest, model_id, model_revision, n_layers, weight_processing
 from caa_interp.models.loading import EMBEDDED, depth_of, revision_of
-from caa_interp.models.wrapping import plain_copy, wrap
+from caa_interp.models.wrapping import difference, plain_copy, wrap
 from tests.conftest import random_llama, small_tokenizer
 
 LLAMA_2 = "meta-llama/Llama-2-7b-chat-hf"
@@ -574,6 +574,15 @@ def test_bos_stands_in_front_where_the_gguf_file_says_so(tmp_path, monkeypatch, 
         assert model.to_tokens("The sea", prepend_bos=False).tolist() == [plain]
 
 
+def test_a_copy_whose_logits_are_others_or_no_numbers_differs(tiny_llama):
+    plain = plain_copy(tiny_llama)
+    assert difference(tiny_llama, plain) is None
+    for factor, said in ((-1.0, 2.0), (float("nan"), float("nan"))):
+        with torch.no_grad():
+            plain.lm_head.weight *= factor
+        assert difference(tiny_llama, plain) == pytest.approx(said, nan_ok=True)
+
+
 # Known without loading
 
 
@@ -595,6 +604,7 @@ def test_the_revision_of_a_model_in_the_hubs_cache(tmp_path, monkeypatch):
     assert revision_of("owner/name") == "a" * 40
     assert revision_of("owner/name", "v2") == revision_of("owner/name", "b" * 40) == "b" * 40
     assert revision_of("owner/other") is None
+    assert revision_of("no name!") is None
 
 
 def test_the_revision_of_an_embedded_model_that_is_not_here(monkeypatch):
