@@ -111,12 +111,8 @@ def data_curve(
     ``split_half``, not in ``cosine``. Larger sets overlap more, so that their spread narrows even where new pairs would
     differ. ``enough`` holds for pairs like these, at this layer.
     """
-    (layer,) = check_layers([layer], check_activations(activations).layers, "the activations")
+    (layer,) = check_layers([layer], check_activations(activations, n_pairs=2).layers, "the activations")
     scored, different = check_pairs(pairs), set(activations.pairs)
-    if len(different) < 2:
-        raise InputError(
-            f"activations: they hold {len(different)} different pair; a curve needs at least 2. Collect more."
-        )
     if shared := sum(pair in different for pair in scored):
         raise InputError(f"pairs: {shared} of {len(scored)} made the activations. Give held-out pairs, which did not.")
     if len(check_multipliers(multipliers)) < 2:
@@ -197,13 +193,12 @@ def _over_draws(draws: pd.DataFrame, confidence: float) -> pd.DataFrame:
     groups = draws.groupby("n_pairs")
     curve = groups.agg(n_draws=("name", "size"), norm=("norm", "mean"))
     for name in _MEASURES:
-        ends = [groups[name].quantile(share).where(curve["n_draws"] > 1) for share in _tails(confidence)]
-        curve = curve.assign(**{name: groups[name].mean(), f"{name}_low": ends[0], f"{name}_high": ends[1]})
+        low, high = (
+            groups[name].quantile(share).where(curve["n_draws"] > 1)
+            for share in ((1 - confidence) / 2, (1 + confidence) / 2)
+        )
+        curve = curve.assign(**{name: groups[name].mean(), f"{name}_low": low, f"{name}_high": high})
     return curve.reset_index()
-
-
-def _tails(confidence: float) -> tuple[float, float]:
-    return (1 - confidence) / 2, (1 + confidence) / 2
 
 
 def _enough(curve: pd.DataFrame, effect: pd.Series) -> int | None:

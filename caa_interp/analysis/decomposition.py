@@ -23,9 +23,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from caa_interp.errors import InputError, VectorMismatchError
+from caa_interp.errors import InputError, VectorMismatchError, check_count
 from caa_interp.models.access import hook_name
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.vectors.vector import SteeringVector, direction_at
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
 MAX_CONFIG_BYTES = 2**20
@@ -171,12 +171,9 @@ def decompose(
     a similar one was chosen first. The encoder is not used, for the reasons in Mayne, Yang and Mahdi 2024,
     arXiv:2411.08790.
     """
-    target = vector.at(layer).double()
-    _check_fit(vector, sae, layer, n_features)
-    if not bool(target.any()):
-        raise InputError(
-            f"vector: it is zero at layer {layer}, so there is nothing to decompose. Choose another layer."
-        )
+    target = direction_at(vector, layer)
+    _check_fit(vector, sae, layer)
+    check_count("n_features", n_features, 1, min(sae.n_features, sae.d_model))
     # Half precision is too coarse for inner products. A zero direction stays zero and is never chosen.
     decoder = sae.decoder if sae.decoder.dtype == torch.float64 else sae.decoder.float()
     directions = torch.nn.functional.normalize(decoder, dim=1)
@@ -267,7 +264,7 @@ def _check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]], config: Map
         )
 
 
-def _check_fit(vector: SteeringVector, sae: SparseAutoencoder, layer: int, n_features: int) -> None:
+def _check_fit(vector: SteeringVector, sae: SparseAutoencoder, layer: int) -> None:
     if sae.d_model != vector.d_model:
         raise VectorMismatchError(
             f"sae: its width is {sae.d_model}, that of the vector {vector.d_model}. Give an autoencoder of the same "
@@ -281,6 +278,3 @@ def _check_fit(vector: SteeringVector, sae: SparseAutoencoder, layer: int, n_fea
             f"sae: it is of {sae.hook!r}, and the vector of layer {layer} belongs to {hook_name(layer)!r}. Choose "
             "its layer, or say that the hook does not matter: dataclasses.replace(sae, hook=None)."
         )
-    most = min(sae.n_features, sae.d_model)
-    if isinstance(n_features, bool) or not isinstance(n_features, int) or not 1 <= n_features <= most:
-        raise InputError(f"n_features: {n_features!r}; it must be an integer from 1 to {most}.")

@@ -161,9 +161,7 @@ def effect_lens(
     check_choice("at", at, get_args(At))
     check_count("n_tokens", n_tokens)
     ranked = _rankable(model, form, words_only)
-    check_count("top_k", top_k)
-    if top_k > len(ranked):
-        raise InputError(f"top_k: {top_k}; of this model's tokens {len(ranked)} can be ranked. Give at most that many.")
+    check_count("top_k", top_k, 1, len(ranked))
     items, form_of_texts = answers_along(model, form, texts, asked, format, system_prompt, at, n_tokens)
     d_vocab = int(model.cfg.d_vocab)
     at_once = max(1, _BYTES // (_BYTES_PER_TOKEN * d_vocab))

@@ -32,6 +32,7 @@ from caa_interp.tree import Branch, run_trees
 from caa_interp.vectors.files import finite_floats, opened, save
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 # Number of pairs on which the choice of letter is scored too, and how many are needed to judge it.
@@ -123,6 +124,17 @@ class Activations:
             numbers.append(numbers[-1] + (not second) if numbers else 0)
         return tuple(numbers)
 
+    def at(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the positive and the negative side at one layer, ``[n_rows, d_model]`` each, in float64."""
+        (layer,) = check_layers(layer, self.layers, "the activations")
+        place = self.layers.index(layer)
+        return self.positive[:, place].double(), self.negative[:, place].double()
+
+    @property
+    def different_pairs(self) -> list[ContrastPair]:
+        """The pairs, each once."""
+        return list(dict.fromkeys(self.pairs))
+
     @property
     def pair_numbers(self) -> tuple[int, ...]:
         """0-based number of each row's pair among the different pairs; rows of equal pairs share one."""
@@ -144,13 +156,20 @@ class Activations:
             return cls(positive, negative, layers, pairs, form, tuple(orders), metadata)
 
 
-def check_activations(activations: Any) -> Activations:
-    """Return ``activations`` if they are some, or raise :class:`InputError`."""
+def check_activations(activations: Any, name: str = "activations", n_pairs: int = 1) -> Activations:
+    """Return ``activations`` if they are some, of at least ``n_pairs`` different pairs, or raise an error."""
     if not isinstance(activations, Activations):
-        raise InputError(
-            f"activations: {type(activations).__name__}; give the result of caa_interp.collect_activations."
-        )
+        raise InputError(f"{name}: {type(activations).__name__}; give the result of caa_interp.collect_activations.")
+    if len(activations.different_pairs) < n_pairs:
+        raise InputError(f"{name}: they hold 1 different pair, and {n_pairs} are needed. Collect more.")
     return activations
+
+
+def mean_by_pair(values: torch.Tensor, numbers: torch.Tensor) -> np.ndarray:
+    """Mean ``[n_pairs, ...]`` over the rows of each pair, of ``values`` ``[n_rows, ...]`` by :attr:`pair_numbers`."""
+    counts = numbers.bincount()
+    totals = values.new_zeros(len(counts), *values.shape[1:]).index_add_(0, numbers, values)
+    return (totals / counts.reshape(-1, *[1] * (values.ndim - 1))).numpy()
 
 
 def collect_activations(

@@ -223,13 +223,13 @@ def test_a_layer_without_a_vector():
 
 
 def test_a_vector_of_zero():
-    with pytest.raises(caa.InputError, match="vector: it is zero at layer 13, so there is nothing to decompose"):
+    with pytest.raises(caa.InputError, match="vector: it is zero at layer 13, so it has no direction"):
         caa.analysis.decompose(steering_vector(torch.zeros(12)), random_sae(), layer=13)
 
 
 @pytest.mark.parametrize("n_features", [0, -1, 13, 2.5, True])
 def test_a_number_of_features_out_of_range(n_features):
-    with pytest.raises(caa.InputError, match=f"n_features: {n_features}; it must be an integer from 1 to 12"):
+    with pytest.raises(caa.InputError, match=f"n_features: {n_features}; it must be a whole number from 1 to 12"):
         caa.analysis.decompose(steering_vector(torch.arange(12.0)), random_sae(), layer=13, n_features=n_features)
 
 

@@ -129,7 +129,7 @@ def test_other_input_that_is_refused(tiny_llama):
     with pytest.raises(caa.errors.VectorMismatchError, match="it was made from 'another'"):
         caa.token_similarity(tiny_llama, TEXT, random_vector(model="another"))
     zero = caa.SteeringVector(torch.zeros(1, 64), (2,), {})
-    with pytest.raises(caa.InputError, match=r"vector: it is zero at layer 2, so nothing is similar to it\. Leave"):
+    with pytest.raises(caa.InputError, match=r"vector: it is zero at layer 2, so it has no direction there\. Leave"):
         caa.token_similarity(tiny_llama, TEXT, zero)
 
 
