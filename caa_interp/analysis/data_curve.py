@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import compress, takewhile
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -153,10 +153,10 @@ def _draws(
 ) -> tuple[pd.DataFrame, dict[str, SteeringVector]]:
     """One row per set of pairs, and the vector of each set, at one layer and with the norm of that of all pairs."""
     place = activations.layers.index(layer)
-    sides = {name: getattr(activations, name)[:, place : place + 1] for name in ("positive", "negative")}
-    at_layer = replace(activations, layers=(layer,), **sides)
+    positive, negative = (side[:, [place]] for side in (activations.positive, activations.negative))
+    at_layer = replace(activations, layers=(layer,), positive=positive, negative=negative)
     rows_of = np.arange(max(activations.pair_numbers) + 1)[:, None] == activations.pair_numbers
-    difference = (at_layer.positive - at_layer.negative)[:, 0].double().numpy()
+    difference = (positive - negative)[:, 0].double().numpy()
     means = rows_of @ difference / rows_of.sum(1, keepdims=True)
     products, generator = means @ means.T, np.random.default_rng(seed)
     sets = {_ALL: np.arange(len(means))}
@@ -167,25 +167,19 @@ def _draws(
     whole = vector_from_activations(at_layer, estimator=estimator)
     found, vectors = [], {}
     for name, chosen in sets.items():
-        vector = vector_from_activations(_some(at_layer, rows_of[chosen].any(0)), estimator=estimator)
-        vectors[name] = replace(vector, values=with_norms(vector.values, whole.norms))
+        rows = torch.from_numpy(rows_of[chosen].any(0))
+        values = estimator(positive[rows], negative[rows])
+        vectors[name] = replace(whole, values=with_norms(values, whole.norms))
         found.append(
             {
                 "name": name,
                 "n_pairs": len(chosen),
-                "cosine": float(torch.cosine_similarity(vector.values.double(), whole.values.double())),
+                "cosine": float(torch.cosine_similarity(values.double(), whole.values.double())),
                 "split_half": split_half_cosines(products[np.ix_(chosen, chosen)], halves[len(chosen)]).mean(),
-                "norm": float(vector.norms),
+                "norm": float(values.norm(dim=1)),
             }
         )
     return pd.DataFrame(found), vectors
-
-
-def _some(activations: Activations, kept: np.ndarray) -> Activations:
-    """Rows of activations."""
-    parts: dict[str, Any] = {name: tuple(compress(getattr(activations, name), kept)) for name in ("pairs", "orders")}
-    parts |= {name: getattr(activations, name)[torch.from_numpy(kept)] for name in ("positive", "negative")}
-    return replace(activations, **parts)
 
 
 def _over_draws(draws: pd.DataFrame, confidence: float) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from caa_interp.errors import InputError, VectorMismatchError
 from caa_interp.models.access import check_layers
 from caa_interp.statistics import check_confidence, jackknife_interval, wilson_interval
 from caa_interp.vectors.activations import Activations, check_activations, mean_by_pair
-from caa_interp.vectors.vector import SteeringVector, direction_at
+from caa_interp.vectors.vector import SteeringVector, direction_at, one_vector
 
 _TEXTS = ["id", "topic", "question", "positive", "negative"]
 
@@ -66,10 +66,11 @@ def separation(
     VectorMismatchError
         If vector and activations differ in width.
     """
-    shared = [layer for layer in check_activations(activations, n_pairs=2).layers if layer in vector.layers]
+    held = one_vector(vector).layers
+    shared = [layer for layer in check_activations(activations, n_pairs=2).layers if layer in held]
     if not shared:
         raise InputError(
-            f"vector: its layers are {list(vector.layers)}, those of the activations {list(activations.layers)}; give "
+            f"vector: its layers are {list(held)}, those of the activations {list(activations.layers)}; give "
             "activations of a layer that the vector has."
         )
     chosen = check_layers(layers, shared, "the activations and the vector")

@@ -12,7 +12,7 @@ import torch
 from caa_interp.errors import InputError
 from caa_interp.models.access import check_layers, input_device, model_id, on_cpu, reading
 from caa_interp.models.readout import special_ids, token_texts
-from caa_interp.prompts.format import PromptFormat, form_of
+from caa_interp.prompts.format import PromptFormat, form_of, token_ids
 from caa_interp.vectors.vector import SteeringVector, direction_at, one_vector
 
 
@@ -111,7 +111,7 @@ def _tokens(form: PromptFormat, text: str, answer: str | None, system_prompt: st
             "system_prompt: a plain text has no place for it. Give answer, or answer='' to put the text into the "
             "model's chat form."
         )
-    plain = form.tokenizer(text)["input_ids"]
+    plain = token_ids(form.tokenizer, text, "text")
     if len(plain) > form.n_ctx:
         raise InputError(f"text: {len(plain)} tokens, but the model's context holds {form.n_ctx}. Shorten it.")
-    return list(plain), len(plain)
+    return plain, len(plain)

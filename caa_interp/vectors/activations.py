@@ -26,7 +26,7 @@ from caa_interp.models.access import (
     n_layers,
 )
 from caa_interp.progress import track
-from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format, Rendering, check_format
 from caa_interp.tree import Branch, run_trees
 from caa_interp.vectors.files import finite_floats, opened, save
@@ -224,7 +224,7 @@ def collect_activations(
 
 def origin(model: Any, system_prompt: str | None, prompt_format: PromptFormat | None = None) -> dict[str, Any]:
     """Metadata of activations and vectors: their model, and how it was addressed."""
-    prompts = prompt_format or PromptFormat.of(model)
+    prompts = form_of(model, prompt_format)
     return {
         **identity(model),
         "backend": "TransformerBridge" if is_bridge(model) else "HookedTransformer",
@@ -253,8 +253,8 @@ def iterate_activations(
     The positive side is first; averaged orders are one row, ``""``. All pairs are rendered before the first is read.
     """
     check_format(format)
-    prompts = prompt_format or PromptFormat.of(model)
-    rendered = [prompts.render(pair, format, system_prompt, what=f"pairs[{n}]") for n, pair in enumerate(pairs)]
+    form = form_of(model, prompt_format)
+    rendered = [form.render(pair, format, system_prompt, what=f"pairs[{n}]") for n, pair in enumerate(pairs)]
     for pair, some, residual in zip(pairs, rendered, _read(model, rendered, format, layers, progress), strict=True):
         if average_orders and len(some) > 1:
             yield [""], residual.double().mean(0, keepdim=True).to(residual.dtype)

@@ -97,8 +97,9 @@ def test_the_scale_of_the_vector_does_not_matter_and_its_sign_does():
         ),
         ((activations(), vector(layers=(2,)), 5), "layer"),
         (("acts", vector()), "activations: str; give the result of caa_interp.collect_activations"),
+        ((activations(), {"a": vector()}), "vector: dict; it must be one SteeringVector"),
     ],
-    ids=["width", "pairs", "zero", "layer", "type"],
+    ids=["width", "pairs", "zero", "layer", "type", "several"],
 )
 def test_what_is_refused(arguments, message):
     acts, given, *layers = arguments
