@@ -244,6 +244,16 @@ def _check_left_out(operator: Operator, positions: Positions, **given: bool) -> 
         )
 
 
+def check_acts(asked: Iterable[Condition]) -> None:
+    """Raise :class:`InputError` for a condition that changes nothing: all its multipliers or vectors are zero."""
+    for condition in asked:
+        if not any(one.multiplier and one.vector.at(one.layer).any() for one in condition.interventions):
+            raise InputError(
+                f"vector: {condition.vector!r} changes nothing, so it has no effect to read. Leave it out, or give it "
+                "another vector or multiplier."
+            )
+
+
 def warn_of_idle(every: Iterable[Sequence[Intervention]], longest: int) -> None:
     """Warn of explicit positions that all lie beyond the longest sequence that the model reads."""
     for at in {one.positions for several in every for one in several if one.multiplier}:
