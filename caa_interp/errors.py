@@ -29,10 +29,16 @@ class MissingDependencyError(CAAError, ImportError):
     """An optional package is needed but not installed; the message holds its install line."""
 
 
-def check_count(name: str, value: object, least: int = 1) -> None:
-    """Raise :class:`InputError` unless ``value`` is a whole number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise InputError(f"{name}: {value!r}; it must be a whole number of at least {least}.")
+def is_count(value: object, least: int = 1) -> bool:
+    """Whether a value is a whole number of at least ``least``, and no truth value."""
+    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= least
+
+
+def check_count(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
+    """Raise :class:`InputError` unless ``value`` is a whole number of at least ``least``, and at most ``most``."""
+    if not is_count(value, least) or (most is not None and value > most):
+        allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise InputError(f"{name}: {value!r}; it must be a whole number {allowed}.")
 
 
 def is_number(value: Any) -> bool:

@@ -30,7 +30,7 @@ import pandas as pd
 import torch
 
 from caa_interp.behaviors.pairs import ContrastPair
-from caa_interp.errors import InputError, ModelError, check_choice
+from caa_interp.errors import ModelError, check_choice
 from caa_interp.evaluation.sweep import scored_renderings, scoring_format
 from caa_interp.models.access import hook_name, model_id, n_layers, unembed
 from caa_interp.models.decoding import Decoder
@@ -40,7 +40,7 @@ from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format, Scored
 from caa_interp.statistics import bootstrap_means
 from caa_interp.steering.context import ambient
-from caa_interp.steering.intervention import conditions, one_layer
+from caa_interp.steering.intervention import check_acts, conditions, one_layer
 from caa_interp.tree.edits import Edit, EditedBatch, editing
 from caa_interp.tree.readout import log_probs_of
 from caa_interp.vectors.vector import SteeringVector, named_vectors
@@ -118,7 +118,7 @@ def effect_attribution(
     Raises
     ------
     InputError
-        If an argument is not one of those above.
+        If an argument is not one of those above, or a vector is zero at the layer.
     VectorMismatchError
         If a vector was not made for this model.
     ModelError
@@ -140,8 +140,7 @@ def effect_attribution(
     layer = one_layer(next(iter(vectors.values())), layer)
     form = form_of(model, prompt_format)
     asked = conditions(model, vectors, layer, [multiplier], form=form)
-    if not multiplier:
-        raise InputError("multiplier: 0; it adds nothing, so there is no effect to split. Give another number.")
+    check_acts(asked)
     check_choice("per", per, get_args(Per))
     format = scoring_format(format, asked)
     rendered = scored_renderings(form, pairs, format, system_prompt)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import compress, takewhile
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -111,12 +111,8 @@ def data_curve(
     ``split_half``, not in ``cosine``. Larger sets overlap more, so that their spread narrows even where new pairs would
     differ. ``enough`` holds for pairs like these, at this layer.
     """
-    (layer,) = check_layers([layer], check_activations(activations).layers, "the activations")
+    (layer,) = check_layers([layer], check_activations(activations, n_pairs=2).layers, "the activations")
     scored, different = check_pairs(pairs), set(activations.pairs)
-    if len(different) < 2:
-        raise InputError(
-            f"activations: they hold {len(different)} different pair; a curve needs at least 2. Collect more."
-        )
     if shared := sum(pair in different for pair in scored):
         raise InputError(f"pairs: {shared} of {len(scored)} made the activations. Give held-out pairs, which did not.")
     if len(check_multipliers(multipliers)) < 2:
@@ -157,10 +153,10 @@ def _draws(
 ) -> tuple[pd.DataFrame, dict[str, SteeringVector]]:
     """One row per set of pairs, and the vector of each set, at one layer and with the norm of that of all pairs."""
     place = activations.layers.index(layer)
-    sides = {name: getattr(activations, name)[:, place : place + 1] for name in ("positive", "negative")}
-    at_layer = replace(activations, layers=(layer,), **sides)
+    positive, negative = (side[:, [place]] for side in (activations.positive, activations.negative))
+    at_layer = replace(activations, layers=(layer,), positive=positive, negative=negative)
     rows_of = np.arange(max(activations.pair_numbers) + 1)[:, None] == activations.pair_numbers
-    difference = (at_layer.positive - at_layer.negative)[:, 0].double().numpy()
+    difference = (positive - negative)[:, 0].double().numpy()
     means = rows_of @ difference / rows_of.sum(1, keepdims=True)
     products, generator = means @ means.T, np.random.default_rng(seed)
     sets = {_ALL: np.arange(len(means))}
@@ -171,25 +167,19 @@ def _draws(
     whole = vector_from_activations(at_layer, estimator=estimator)
     found, vectors = [], {}
     for name, chosen in sets.items():
-        vector = vector_from_activations(_some(at_layer, rows_of[chosen].any(0)), estimator=estimator)
-        vectors[name] = replace(vector, values=with_norms(vector.values, whole.norms))
+        rows = torch.from_numpy(rows_of[chosen].any(0))
+        values = estimator(positive[rows], negative[rows])
+        vectors[name] = replace(whole, values=with_norms(values, whole.norms))
         found.append(
             {
                 "name": name,
                 "n_pairs": len(chosen),
-                "cosine": float(torch.cosine_similarity(vector.values.double(), whole.values.double())),
+                "cosine": float(torch.cosine_similarity(values.double(), whole.values.double())),
                 "split_half": split_half_cosines(products[np.ix_(chosen, chosen)], halves[len(chosen)]).mean(),
-                "norm": float(vector.norms),
+                "norm": float(values.norm(dim=1)),
             }
         )
     return pd.DataFrame(found), vectors
-
-
-def _some(activations: Activations, kept: np.ndarray) -> Activations:
-    """Rows of activations."""
-    parts: dict[str, Any] = {name: tuple(compress(getattr(activations, name), kept)) for name in ("pairs", "orders")}
-    parts |= {name: getattr(activations, name)[torch.from_numpy(kept)] for name in ("positive", "negative")}
-    return replace(activations, **parts)
 
 
 def _over_draws(draws: pd.DataFrame, confidence: float) -> pd.DataFrame:
@@ -197,13 +187,12 @@ def _over_draws(draws: pd.DataFrame, confidence: float) -> pd.DataFrame:
     groups = draws.groupby("n_pairs")
     curve = groups.agg(n_draws=("name", "size"), norm=("norm", "mean"))
     for name in _MEASURES:
-        ends = [groups[name].quantile(share).where(curve["n_draws"] > 1) for share in _tails(confidence)]
-        curve = curve.assign(**{name: groups[name].mean(), f"{name}_low": ends[0], f"{name}_high": ends[1]})
+        low, high = (
+            groups[name].quantile(share).where(curve["n_draws"] > 1)
+            for share in ((1 - confidence) / 2, (1 + confidence) / 2)
+        )
+        curve = curve.assign(**{name: groups[name].mean(), f"{name}_low": low, f"{name}_high": high})
     return curve.reset_index()
-
-
-def _tails(confidence: float) -> tuple[float, float]:
-    return (1 - confidence) / 2, (1 + confidence) / 2
 
 
 def _enough(curve: pd.DataFrame, effect: pd.Series) -> int | None:

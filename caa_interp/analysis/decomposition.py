@@ -13,7 +13,6 @@ difference of two sums of features is a sum of the same directions with signed c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +22,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from caa_interp.errors import InputError, VectorMismatchError
+from caa_interp.behaviors.behavior import parse_json, read_text
+from caa_interp.errors import InputError, VectorMismatchError, check_count
 from caa_interp.models.access import hook_name
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.vectors.vector import SteeringVector, direction_at, one_vector
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
-MAX_CONFIG_BYTES = 2**20
 N_RANDOM = 20
 # Residual, relative to the vector, that counts as rounding.
 EXACT = 1e-6
@@ -171,12 +170,9 @@ def decompose(
     a similar one was chosen first. The encoder is not used, for the reasons in Mayne, Yang and Mahdi 2024,
     arXiv:2411.08790.
     """
-    target = vector.at(layer).double()
-    _check_fit(vector, sae, layer, n_features)
-    if not bool(target.any()):
-        raise InputError(
-            f"vector: it is zero at layer {layer}, so there is nothing to decompose. Choose another layer."
-        )
+    target = direction_at(one_vector(vector), layer)
+    _check_fit(vector, sae, layer)
+    check_count("n_features", n_features, 1, min(sae.n_features, sae.d_model))
     # Half precision is too coarse for inner products. A zero direction stays zero and is never chosen.
     decoder = sae.decoder if sae.decoder.dtype == torch.float64 else sae.decoder.float()
     directions = torch.nn.functional.normalize(decoder, dim=1)
@@ -234,12 +230,7 @@ def _config(path: Path) -> dict[str, Any]:
     """Content of ``cfg.json``; empty if there is no such file."""
     if not path.is_file():
         return {}
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise InputError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes; it must be the cfg.json that SAELens wrote.")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error}). Give the cfg.json that SAELens wrote.") from error
+    config = parse_json(read_text(path, str(path)), str(path))
     if not isinstance(config, dict) or not isinstance(config.get("metadata", {}), dict):
         raise InputError(f"{path}: not an object with an object 'metadata'. Give the cfg.json that SAELens wrote.")
     return config
@@ -267,7 +258,7 @@ def _check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]], config: Map
         )
 
 
-def _check_fit(vector: SteeringVector, sae: SparseAutoencoder, layer: int, n_features: int) -> None:
+def _check_fit(vector: SteeringVector, sae: SparseAutoencoder, layer: int) -> None:
     if sae.d_model != vector.d_model:
         raise VectorMismatchError(
             f"sae: its width is {sae.d_model}, that of the vector {vector.d_model}. Give an autoencoder of the same "
@@ -281,6 +272,3 @@ def _check_fit(vector: SteeringVector, sae: SparseAutoencoder, layer: int, n_fea
             f"sae: it is of {sae.hook!r}, and the vector of layer {layer} belongs to {hook_name(layer)!r}. Choose "
             "its layer, or say that the hook does not matter: dataclasses.replace(sae, hook=None)."
         )
-    most = min(sae.n_features, sae.d_model)
-    if isinstance(n_features, bool) or not isinstance(n_features, int) or not 1 <= n_features <= most:
-        raise InputError(f"n_features: {n_features!r}; it must be an integer from 1 to {most}.")

@@ -41,6 +41,7 @@ from caa_interp.steering.intervention import (
     Condition,
     Intervention,
     Steered,
+    check_acts,
     check_multipliers,
     conditions,
     warn_of_idle,
@@ -154,16 +155,17 @@ def effect_lens(
     (['lowered', 'raised'], [1, 2, 3])
     """
     form = form_of(model, prompt_format)
-    asked = _conditions(model, vector, layers, operator, positions, form)
+    several = list(vector.values()) if isinstance(vector, Mapping) else [vector]
+    unit = [1.0] if all(isinstance(one, SteeringVector) for one in several) else None
+    asked = conditions(model, vector, layers, unit, operator, positions, form)
+    check_acts(asked)
     doses = check_multipliers(multipliers)
     if len(doses) != 2:
         raise InputError(f"multipliers: {doses}; an effect is between two. Give two numbers, such as (-1, 1).")
     check_choice("at", at, get_args(At))
     check_count("n_tokens", n_tokens)
     ranked = _rankable(model, form, words_only)
-    check_count("top_k", top_k)
-    if top_k > len(ranked):
-        raise InputError(f"top_k: {top_k}; of this model's tokens {len(ranked)} can be ranked. Give at most that many.")
+    check_count("top_k", top_k, 1, len(ranked))
     items, form_of_texts = answers_along(model, form, texts, asked, format, system_prompt, at, n_tokens)
     d_vocab = int(model.cfg.d_vocab)
     at_once = max(1, _BYTES // (_BYTES_PER_TOKEN * d_vocab))
@@ -192,26 +194,6 @@ def effect_lens(
         prompt_digest=form.digest(system_prompt),
     )
     return table[list(_COLUMNS)]
-
-
-def _conditions(
-    model: Any,
-    vector: Steered,
-    layers: int | Sequence[int] | None,
-    operator: Operator,
-    positions: Positions,
-    form: PromptFormat,
-) -> list[Condition]:
-    """Conditions at multiplier 1, or as they were given; raise :class:`InputError` for one without an effect."""
-    several = list(vector.values()) if isinstance(vector, Mapping) else [vector]
-    unit = [1.0] if all(isinstance(one, SteeringVector) for one in several) else None
-    asked = conditions(model, vector, layers, unit, operator, positions, form)
-    for condition in asked:
-        if not any(one.multiplier for one in condition.interventions):
-            raise InputError(
-                f"vector: {condition.vector!r} changes nothing, so it has no effect to read. Leave it out."
-            )
-    return asked
 
 
 def _rankable(model: Any, form: PromptFormat, words_only: bool) -> np.ndarray:

@@ -13,13 +13,12 @@ from collections.abc import Sequence
 import pandas as pd
 import torch
 
-from caa_interp.errors import InputError
 from caa_interp.models.access import check_layers
 from caa_interp.progress import track
 from caa_interp.vectors.activations import Activations, check_activations
 from caa_interp.vectors.estimators import Estimator, mean_difference
 
-_TEXTS = ("id", "topic", "question", "positive", "negative")
+_TEXTS = ["id", "topic", "question", "positive", "negative"]
 
 
 def influence(
@@ -72,12 +71,8 @@ def influence(
     something else, or its question may be read in another way. Read it. Pairs that are left out because of this table
     no longer tell how well the others agree; measure the effect on held-out pairs.
     """
-    chosen = check_layers(layers, check_activations(activations).layers, "the activations")
-    pairs = list(dict.fromkeys(activations.pairs))
-    if len(pairs) < 2:
-        raise InputError(
-            f"activations: they hold {len(pairs)} different pair; leaving one out needs at least 2. Collect more."
-        )
+    chosen = check_layers(layers, check_activations(activations, n_pairs=2).layers, "the activations")
+    pairs = activations.different_pairs
     places = [activations.layers.index(layer) for layer in chosen]
     positive, negative = (side[:, places].double() for side in (activations.positive, activations.negative))
     of_pair = torch.tensor(activations.pair_numbers) == torch.arange(len(pairs))[:, None]
@@ -95,7 +90,7 @@ def influence(
         "cosine": ((without * whole).sum(2) / (norm * whole.norm(dim=1))).clamp(-1, 1),
         "norm_change": norm / whole.norm(dim=1) - 1,
     }
-    texts = pd.DataFrame([{name: getattr(pair, name) for name in _TEXTS} for pair in pairs])
+    texts = pd.DataFrame(pairs)[_TEXTS]
     texts.insert(0, "pair", range(len(pairs)))
     tables = []
     for place, layer in enumerate(chosen):

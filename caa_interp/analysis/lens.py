@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, check_count
 from caa_interp.models.access import check_layers, model_id, n_layers
 from caa_interp.models.readout import component_states, read_logits, token_texts
 from caa_interp.prompts.format import PromptFormat, form_of
@@ -21,7 +21,7 @@ from caa_interp.steering.intervention import Steered, conditions, one_layer
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions
 from caa_interp.tree.edits import Operator
-from caa_interp.vectors.vector import SteeringVector, one_vector
+from caa_interp.vectors.vector import SteeringVector, direction_at, one_vector
 
 
 def logit_lens(
@@ -70,13 +70,10 @@ def logit_lens(
     """
     one_vector(vector).check_fits(model)
     chosen = check_layers(layers, vector.layers, "the vector")
-    top_k = _check_top_k(top_k, model)
+    check_count("top_k", top_k, 1, int(model.cfg.d_vocab))
     tokenizer = PromptFormat.of(model).tokenizer
-    directions = torch.stack([vector.at(layer) for layer in chosen]).double()
+    directions = torch.stack([direction_at(vector, layer) for layer in chosen])
     lengths = directions.square().mean(dim=1, keepdim=True).sqrt()
-    if not bool(lengths.all()):
-        zero = chosen[int((lengths[:, 0] == 0).nonzero()[0])]
-        raise InputError(f"vector: it is zero at layer {zero}, so it has no direction to read. Leave the layer out.")
     logits = read_logits(model, (directions / lengths).to(vector.values))
     frames = []
     for layer, row in zip(chosen, logits - logits.mean(dim=1, keepdim=True), strict=True):
@@ -154,7 +151,7 @@ def steered_lens(
         layer = one_layer(vector, layer)
     asked = conditions(model, vector, layer, multipliers, operator, positions)
     chosen = check_layers(layers, range(n_layers(model)), "the model")
-    top_k = _check_top_k(top_k, model)
+    check_count("top_k", top_k, 1, int(model.cfg.d_vocab))
     if not isinstance(answer, str):
         raise InputError(f"answer: {answer!r} is not a text; give a string, or leave it out for the prompt alone.")
     form = form_of(model, prompt_format)
@@ -181,10 +178,3 @@ def _ranks(tokenizer: Any, ids: torch.Tensor, columns: dict[str, torch.Tensor]) 
     numbers = {name: values.tolist() for name, values in columns.items()}
     ranks = range(1, len(listed) + 1)
     return pd.DataFrame({"rank": ranks, "token": token_texts(tokenizer, listed), "token_id": listed, **numbers})
-
-
-def _check_top_k(top_k: int, model: Any) -> int:
-    size = int(model.cfg.d_vocab)
-    if isinstance(top_k, bool) or not hasattr(top_k, "__index__") or not 1 <= top_k <= size:
-        raise InputError(f"top_k: {top_k!r}; give a whole number from 1 to {size}, the size of the vocabulary.")
-    return int(top_k)

@@ -29,7 +29,7 @@ from caa_interp.prompts.format import PromptFormat, form_of, token_ids
 from caa_interp.prompts.turns import Turn, read_turns
 from caa_interp.tree import Branch, run_trees
 from caa_interp.vectors.activations import origin
-from caa_interp.vectors.vector import SteeringVector, named_vectors
+from caa_interp.vectors.vector import SteeringVector, direction_at, named_vectors
 
 _PER_PART = 256  # texts
 _EXCERPT = 300  # letters of a text that the table keeps
@@ -117,8 +117,7 @@ def monitor(
     for name, vector in named.items():
         vector.check_fits(model)
         (layer,) = check_layers([layer], vector.layers, f"the vector {name!r}")
-        if not bool(vector.at(layer).any()):
-            raise InputError(f"vectors: {name!r} is zero at layer {layer}, so nothing lies along it. Leave it out.")
+        direction_at(vector, layer, f"vectors[{name!r}]")
     rows = iterate_texts(texts, column)
     reader = _Reader(model, form, layer, {name: vector.at(layer) for name, vector in named.items()})
     parts = TableParts(Path(output).expanduser(), reader.identity()) if output is not None else None

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, check_table
 
 FEATURES = ("agreement", "split_half", "separation", "variance_share", "relative_norm", "norm")
 _EFFECTS = ("layer", "slope", "slope_low", "slope_high", "n")
@@ -112,8 +112,7 @@ def _check(reliabilities: Mapping[str, pd.DataFrame], effects: Mapping[str, pd.D
         ("caa_interp.steerability", _EFFECTS, effects),
     ):
         for name, table in tables.items():
-            if missing := [column for column in needed if column not in table]:
-                raise InputError(f"{name!r}: columns {missing} are missing; give a result of {source}.")
+            check_table(table, needed, source, repr(name))
             if table["layer"].duplicated().any():
                 raise InputError(f"{name!r}: a layer is there twice; give a result of {source} for one vector.")
     if not any(set(reliabilities[name]["layer"]) & set(effects[name]["layer"]) for name in effects):

@@ -10,20 +10,19 @@ Beyond the paper: several behaviors on one map, held-out activations, maps of ve
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import torch
 
 from caa_interp.analysis.plane import SETTINGS, Method, check_method, fit_plane
-from caa_interp.errors import InputError, VectorMismatchError, check_choice
+from caa_interp.errors import InputError, check_choice
 from caa_interp.models.access import check_layers
-from caa_interp.vectors.activations import Activations
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.vectors.activations import Activations, check_activations
+from caa_interp.vectors.vector import SteeringVector, check_widths, direction_at, named_vectors
 
 Fit = Literal["each", "shared"]
-_Kind = TypeVar("_Kind", Activations, SteeringVector)
 
 
 def project(
@@ -76,11 +75,10 @@ def project(
         method is unknown.
     """
     check_choice("fit", fit, get_args(Fit))
-    single = isinstance(activations, Activations)
-    if held_out is not None and isinstance(held_out, Activations) != single:
+    if held_out is not None and isinstance(held_out, Activations) != isinstance(activations, Activations):
         raise InputError("held_out: give it as activations are given, either one of them or a mapping of names.")
-    groups = _named({"": activations} if single else activations, Activations, "activations")
-    others = {} if held_out is None else _named({"": held_out} if single else held_out, Activations, "held_out")
+    groups = _named(activations, "activations")
+    others = {} if held_out is None else _named(held_out, "held_out")
     every = {**_labelled(groups, "activations"), **_labelled(others, "held_out")}
     _check_alike(every)
     chosen = _common_layers(every, layers)
@@ -102,7 +100,7 @@ def project(
 
 
 def project_vectors(
-    vectors: Mapping[str, SteeringVector],
+    vectors: SteeringVector | Mapping[str, SteeringVector],
     *,
     method: Method = "pca",
     layers: int | Sequence[int] | None = None,
@@ -114,7 +112,7 @@ def project_vectors(
     Parameters
     ----------
     vectors
-        ``{name: vector}``, all of one width; they may be of different models.
+        One vector, or several by name, all of one width; they may be of different models.
     method, layers, seed
         As in :func:`project`.
     normalize
@@ -135,28 +133,20 @@ def project_vectors(
     VectorMismatchError
         If the vectors differ in width.
     """
-    every = _labelled(_named(vectors, SteeringVector, "vectors"), "vectors")
-    widths = {label: vector.d_model for label, vector in every.items()}
-    if len(set(widths.values())) > 1:
-        raise VectorMismatchError(
-            f"vectors: their widths are {', '.join(f'{width} ({label})' for label, width in widths.items())}; "
-            "vectors of one map must be of one width."
-        )
+    named = named_vectors(vectors)
+    check_widths(named)
+    every = _labelled(named, "vectors")
     chosen = _common_layers(every, layers)
-    check_method(method, len(vectors) * len(chosen), "vectors")
-    values = np.stack([_at_layers(vector.values, vector.layers, chosen) for vector in vectors.values()])
-    norms = np.linalg.norm(values, axis=-1)
+    check_method(method, len(named) * len(chosen), "vectors")
     if normalize:
-        for label, row in zip(every, norms, strict=True):
-            if not row.all():
-                raise InputError(
-                    f"{label}: it is zero at layer {chosen[int(np.argmin(row))]}, so it has no direction there. "
-                    "Leave it out, or give normalize=False."
-                )
-        values = values / norms[..., None]
-    plane = fit_plane(values.reshape(-1, values.shape[-1]), method, seed, "vectors")
-    names = [name for name in vectors for _ in chosen]
-    table = pd.DataFrame({"vector": names, "layer": chosen * len(vectors), "norm": norms.ravel()})
+        for label, vector in every.items():
+            for layer in chosen:
+                direction_at(vector, layer, label)
+    values = np.concatenate([_at_layers(vector.values, vector.layers, chosen) for vector in named.values()])
+    norms = np.linalg.norm(values, axis=-1)
+    plane = fit_plane(values / norms[:, None] if normalize else values, method, seed, "vectors")
+    names = [name for name in named for _ in chosen]
+    table = pd.DataFrame({"vector": names, "layer": chosen * len(named), "norm": norms})
     table = _with_places(table, plane.placed, plane.shares)
     return table.assign(method=method, normalize=normalize, seed=seed, **SETTINGS[method])
 
@@ -190,21 +180,17 @@ def _with_places(table: pd.DataFrame, placed: np.ndarray, shares: tuple[float, f
     return table.assign(x=placed[:, 0], y=placed[:, 1], x_share=shares[0], y_share=shares[1])
 
 
-def _named(given: Any, kind: type[_Kind], what: str) -> Mapping[str, _Kind]:
-    """Check that ``given`` is a mapping with at least one value, all of one kind, and return it."""
-    if not isinstance(given, Mapping) or not given:
-        kind_given = "an empty mapping" if isinstance(given, Mapping) else type(given).__name__
-        raise InputError(f"{what}: {kind_given}; give a mapping of names, with at least one {kind.__name__}.")
-    for name, value in given.items():
-        if not isinstance(name, str):
-            raise InputError(f"{what}: the name {name!r} is {type(name).__name__}; it must be a text.")
-        if not isinstance(value, kind):
-            raise InputError(f"{what}[{name!r}] is {type(value).__name__}; it must be of type {kind.__name__}.")
-    return given
+def _named(given: Any, what: str) -> dict[str, Activations]:
+    """Activations by name; those that are alone have none."""
+    if isinstance(given, Mapping) and not given:
+        raise InputError(f"{what}: the mapping is empty; give at least one result of collect_activations.")
+    if not isinstance(given, Mapping):
+        return {"": check_activations(given, what)}
+    return {str(name): check_activations(one, f"{what}[{name!r}]") for name, one in given.items()}
 
 
-def _labelled(groups: Mapping[str, _Kind], what: str) -> dict[str, _Kind]:
-    """Groups by their name in messages."""
+def _labelled(groups: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Activations or vectors by their name in messages."""
     return {f"{what}[{name!r}]" if name else what: group for name, group in groups.items()}
 
 
@@ -224,7 +210,7 @@ def _check_alike(every: Mapping[str, Activations]) -> None:
                 )
 
 
-def _common_layers(every: Mapping[str, _Kind], layers: int | Sequence[int] | None) -> list[int]:
+def _common_layers(every: Mapping[str, Any], layers: int | Sequence[int] | None) -> list[int]:
     """Return ``layers`` if all groups have them; by default all layers, which must then be the same."""
     label, first = next(iter(every.items()))
     for other_label, other in every.items():

@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 
 from caa_interp.behaviors.pairs import ContrastPair
-from caa_interp.errors import InputError, check_count
+from caa_interp.errors import check_count
 from caa_interp.evaluation.sweep import scored_renderings, scoring_format
 from caa_interp.models.access import model_id, n_layers
 from caa_interp.progress import track
@@ -31,7 +31,7 @@ from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format, Rendering
 from caa_interp.statistics import bootstrap_means
 from caa_interp.steering.context import ambient
-from caa_interp.steering.intervention import Condition, Intervention, conditions, one_layer
+from caa_interp.steering.intervention import Condition, Intervention, check_acts, conditions, one_layer
 from caa_interp.tree.branches import Branch
 from caa_interp.tree.edits import Edit
 from caa_interp.tree.run import run_trees
@@ -63,14 +63,8 @@ def position_map(
 
     Parameters
     ----------
-    model, pairs, format, system_prompt, prompt_format, progress
-        As in :func:`caa_interp.sweep`.
-    vector
-        A steering vector, or several by name, such as a vector beside random ones of its norm.
-    layer
-        0-based index of the block after which it is added; needed if the vector has several layers.
-    multiplier
-        Any number but 0. Default: 1.
+    model, vector, pairs, layer, multiplier, format, system_prompt, prompt_format, progress
+        As in :func:`caa_interp.analysis.effect_attribution`.
     n_tokens
         Number of tokens of the answer that are steered alone, and the largest distance; at least 1. Default: 8.
 
@@ -112,10 +106,7 @@ def position_map(
     layer = one_layer(next(iter(vectors.values())), layer)
     form = form_of(model, prompt_format)
     asked = conditions(model, vectors, layer, [multiplier], form=form)
-    if idle := [one.vector for one in asked if not _added(one).any()]:
-        raise InputError(
-            f"vector: nothing is added of {idle[0]!r} at layer {layer}. Give another vector or multiplier."
-        )
+    check_acts(asked)
     check_count("n_tokens", n_tokens)
     last = n_layers(model) - 1
     first = min(layer + 1, last)

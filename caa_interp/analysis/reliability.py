@@ -26,7 +26,7 @@ from caa_interp.statistics import (
     sums_within,
     wilson_interval,
 )
-from caa_interp.vectors.activations import Activations, check_activations
+from caa_interp.vectors.activations import Activations, check_activations, mean_by_pair
 
 _WITH_INTERVAL = (
     "agreement",
@@ -112,26 +112,18 @@ def reliability(
     chosen = check_layers(layers, check_activations(activations).layers, "the activations")
     check_confidence(confidence)
     pair_of_row = torch.tensor(activations.pair_numbers)
-    pairs = list(dict.fromkeys(activations.pairs))
+    pairs = activations.different_pairs
     lengths = np.array([len(pair.positive) - len(pair.negative) for pair in pairs], dtype=np.float64)
     halves = random_halves(len(pairs), seed)
     rows = []
     for layer in chosen:
-        sides = [
-            side[:, activations.layers.index(layer)].double() for side in (activations.positive, activations.negative)
-        ]
-        positive, negative = (_means(side, pair_of_row, len(pairs)) for side in sides)
+        sides = activations.at(layer)
+        positive, negative = (mean_by_pair(side, pair_of_row) for side in sides)
         letter = _letter(sides[0] - sides[1], pair_of_row, len(pairs), activations.orders)
         with np.errstate(divide="ignore", invalid="ignore"):
             row = _measure(positive, negative, lengths, letter, halves, confidence)
         rows.append({"layer": layer, "n": len(pairs), **row})
     return pd.DataFrame(rows).assign(confidence=confidence, format=activations.format, model=activations.model)
-
-
-def _means(values: torch.Tensor, group: torch.Tensor, n: int) -> np.ndarray:
-    """Mean ``[n, d_model]`` of the rows of each group."""
-    totals = torch.zeros(n, values.shape[1], dtype=values.dtype).index_add_(0, group, values)
-    return (totals / group.bincount(minlength=n)[:, None]).numpy()
 
 
 def _letter(difference: torch.Tensor, pair_of_row: torch.Tensor, n: int, orders: Sequence[str]) -> np.ndarray | None:
@@ -141,7 +133,7 @@ def _letter(difference: torch.Tensor, pair_of_row: torch.Tensor, n: int, orders:
         rows = torch.tensor([given == order for given in orders])
         if len(pair_of_row[rows].unique()) < n:
             return None
-        means.append(_means(difference[rows], pair_of_row[rows], n))
+        means.append(mean_by_pair(difference[rows], pair_of_row[rows]))
     return (means[0] - means[1]) / 2
 
 

@@ -16,10 +16,10 @@ import torch
 from caa_interp.errors import InputError, VectorMismatchError
 from caa_interp.models.access import check_layers
 from caa_interp.statistics import check_confidence, jackknife_interval, wilson_interval
-from caa_interp.vectors.activations import Activations, check_activations
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.vectors.activations import Activations, check_activations, mean_by_pair
+from caa_interp.vectors.vector import SteeringVector, direction_at, one_vector
 
-_TEXTS = ("id", "topic", "question", "positive", "negative")
+_TEXTS = ["id", "topic", "question", "positive", "negative"]
 
 
 def separation(
@@ -66,10 +66,11 @@ def separation(
     VectorMismatchError
         If vector and activations differ in width.
     """
-    shared = [layer for layer in check_activations(activations).layers if layer in vector.layers]
+    held = one_vector(vector).layers
+    shared = [layer for layer in check_activations(activations, n_pairs=2).layers if layer in held]
     if not shared:
         raise InputError(
-            f"vector: its layers are {list(vector.layers)}, those of the activations {list(activations.layers)}; give "
+            f"vector: its layers are {list(held)}, those of the activations {list(activations.layers)}; give "
             "activations of a layer that the vector has."
         )
     chosen = check_layers(layers, shared, "the activations and the vector")
@@ -79,35 +80,26 @@ def separation(
             f"vector: its width is {vector.d_model}, that of the activations {activations.d_model}; both must be of "
             "one model."
         )
-    pairs = list(dict.fromkeys(activations.pairs))
-    if len(pairs) < 2:
-        raise InputError(f"activations: they hold {len(pairs)} different pair; give at least 2.")
+    texts = pd.DataFrame(activations.different_pairs)[_TEXTS]
     numbers = torch.tensor(activations.pair_numbers)
-    texts = pd.DataFrame([{name: getattr(pair, name) for name in _TEXTS} for pair in pairs])
     frames = []
     for layer in chosen:
-        direction = vector.at(layer).double()
-        if not direction.any():
-            raise InputError(f"vector: it is zero at layer {layer}, so it has no direction there. Leave the layer out.")
-        place = activations.layers.index(layer)
+        direction = direction_at(vector, layer)
         positive, negative = (
-            _means(side[:, place].double() @ (direction / direction.norm()), numbers, len(pairs))
-            for side in (activations.positive, activations.negative)
+            mean_by_pair(side @ (direction / direction.norm()), numbers) for side in activations.at(layer)
         )
         middle = (positive.mean() + negative.mean()) / 2
         measured = {"layer": layer, **_measure(positive, negative, confidence)}
         for side, values in (("positive", positive), ("negative", negative)):
-            rows = texts.assign(pair=range(len(pairs)), side=side, projection=values - middle, **measured)
+            rows = texts.assign(pair=range(len(texts)), side=side, projection=values - middle, **measured)
             frames.append(rows)
-    about = {"vector": vector.metadata.get("behavior") or "vector", "n": len(pairs), "confidence": confidence}
-    table = pd.concat(frames, ignore_index=True)
-    return table.assign(**about, format=activations.format, model=activations.model)
-
-
-def _means(values: torch.Tensor, numbers: torch.Tensor, n: int) -> np.ndarray:
-    """Mean ``[n]`` over the rows of each pair."""
-    sums = torch.zeros(n, dtype=values.dtype).index_add_(0, numbers, values)
-    return (sums / numbers.bincount(minlength=n)).numpy()
+    return pd.concat(frames, ignore_index=True).assign(
+        vector=vector.name,
+        n=len(texts),
+        confidence=confidence,
+        format=activations.format,
+        model=activations.model,
+    )
 
 
 def _measure(positive: np.ndarray, negative: np.ndarray, confidence: float) -> dict[str, float]:

@@ -12,7 +12,7 @@ import torch
 from caa_interp.errors import InputError, VectorMismatchError, check_choice
 from caa_interp.models.access import check_layers
 from caa_interp.statistics import chance_cosine
-from caa_interp.vectors.vector import SteeringVector, named_vectors
+from caa_interp.vectors.vector import SteeringVector, check_widths, named_vectors
 
 Between = Literal["layers", "vectors"]
 
@@ -74,7 +74,12 @@ def cosine_similarity(
         between = "layers" if len(named) == 1 else "vectors"
     check_choice("between", between, ("layers", "vectors"))
     if between == "vectors":
-        _check_comparable(named)
+        if len(named) == 1:
+            raise InputError(
+                f"between: 'vectors' with {next(iter(named))!r} alone; give at least two vectors, or compare its "
+                "layers: between='layers'."
+            )
+        check_widths(named)
         layers = _shared_layers(named) if layers is None else layers
     chosen = {name: check_layers(layers, vector.layers, f"the vector {name!r}") for name, vector in named.items()}
     if between == "vectors":
@@ -82,19 +87,6 @@ def cosine_similarity(
     else:
         groups = [[(name, layer) for layer in chosen[name]] for name in named]
     return pd.concat([_compared(named, group) for group in groups], ignore_index=True)
-
-
-def _check_comparable(named: Mapping[str, SteeringVector]) -> None:
-    if len(named) == 1:
-        raise InputError(
-            f"between: 'vectors' with {next(iter(named))!r} alone; give at least two vectors, or compare its layers: "
-            "between='layers'."
-        )
-    if len({vector.d_model for vector in named.values()}) > 1:
-        widths = ", ".join(f"{name!r}: {vector.d_model}" for name, vector in named.items())
-        raise VectorMismatchError(
-            f"vectors: their widths differ ({widths}), so there is no angle between them. Give vectors of one width."
-        )
 
 
 def _shared_layers(named: Mapping[str, SteeringVector]) -> list[int]:

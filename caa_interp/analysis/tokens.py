@@ -12,8 +12,8 @@ import torch
 from caa_interp.errors import InputError
 from caa_interp.models.access import check_layers, input_device, model_id, on_cpu, reading
 from caa_interp.models.readout import special_ids, token_texts
-from caa_interp.prompts.format import PromptFormat, form_of
-from caa_interp.vectors.vector import SteeringVector, one_vector
+from caa_interp.prompts.format import PromptFormat, form_of, token_ids
+from caa_interp.vectors.vector import SteeringVector, direction_at, one_vector
 
 
 def token_similarity(
@@ -69,19 +69,16 @@ def token_similarity(
     """
     one_vector(vector).check_fits(model)
     chosen = check_layers(layers, vector.layers, "the vector")
-    for layer in chosen:
-        if not bool(vector.at(layer).any()):
-            raise InputError(f"vector: it is zero at layer {layer}, so nothing is similar to it. Leave the layer out.")
+    directions = {layer: direction_at(vector, layer) for layer in chosen}
     form = form_of(model, prompt_format)
     tokens, n_prompt = _tokens(form, text, answer, system_prompt)
-    units = {layer: vector.at(layer).double() / vector.at(layer).double().norm() for layer in chosen}
     residuals: dict[int, torch.Tensor] = {}
     ids = torch.tensor([tokens], device=input_device(model))
     with torch.no_grad(), reading(model, chosen, residuals.__setitem__):
         model(ids, attention_mask=torch.ones_like(ids))
     rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for layer, residual in zip(residuals, on_cpu([stream[0] for stream in residuals.values()]), strict=True):
-        projection = residual.double() @ units[layer]
+        projection = residual.double() @ (directions[layer] / directions[layer].norm())
         rows[layer] = ((projection / residual.double().norm(dim=1)).numpy(), projection.numpy())
     special = special_ids(form.tokenizer)
     return pd.DataFrame(
@@ -114,7 +111,7 @@ def _tokens(form: PromptFormat, text: str, answer: str | None, system_prompt: st
             "system_prompt: a plain text has no place for it. Give answer, or answer='' to put the text into the "
             "model's chat form."
         )
-    plain = form.tokenizer(text)["input_ids"]
+    plain = token_ids(form.tokenizer, text, "text")
     if len(plain) > form.n_ctx:
         raise InputError(f"text: {len(plain)} tokens, but the model's context holds {form.n_ctx}. Shorten it.")
-    return list(plain), len(plain)
+    return plain, len(plain)

@@ -20,10 +20,11 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from caa_interp.errors import InputError, check_count
+from caa_interp.errors import check_count
 from caa_interp.models.access import check_layers, n_layers
 from caa_interp.models.weights import BlockWeights, block_weights
-from caa_interp.vectors.vector import SteeringVector, one_vector
+from caa_interp.steering.intervention import one_layer
+from caa_interp.vectors.vector import SteeringVector, direction_at, one_vector
 
 CONFIDENCE = 0.95
 
@@ -84,17 +85,11 @@ def weight_alignment(
     control than a random direction.
     """
     one_vector(vector).check_fits(model)
-    if layer is None and len(vector.layers) > 1:
-        raise InputError(
-            f"layer: the vector has layers {vector.layers[0]} to {vector.layers[-1]}; name the one to look at."
-        )
-    (at,) = check_layers(vector.layers[0] if layer is None else layer, vector.layers, "the vector")
+    (at,) = check_layers(one_layer(vector, layer), vector.layers, "the vector")
     chosen = check_layers(layers, range(n_layers(model)), "the model")
     check_count("top_k", top_k)
-    values = vector.at(at).double()
-    if not bool(values.norm() > 0):
-        raise InputError(f"vector: it is zero at layer {at}, so nothing aligns with it. Choose another layer.")
-    direction = values / values.norm()
+    direction = direction_at(vector, at)
+    direction = direction / direction.norm()
     frames = []
     for block in chosen:
         weights = block_weights(model, block)

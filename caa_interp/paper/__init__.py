@@ -1,6 +1,6 @@
 """The paper's numbers (Rimsky et al. 2024), and reproducing them on a model of one's own.
 
-:mod:`published_numbers` holds the paper's results; :mod:`sets` reads its question sets from a folder;
+:mod:`published` holds the paper's results; :mod:`sets` reads its question sets from a folder;
 :mod:`reproduction` measures them part by part (:mod:`parts`), and :mod:`table` puts ours beside theirs.
 Begin reading at :mod:`caa_interp.paper.reproduction`.
 """

@@ -12,7 +12,7 @@ Each is scored as in :mod:`caa_interp.paper.reproduction`, with
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
@@ -72,17 +72,13 @@ def show_system_prompts(setting: Setting, tables: Tables) -> Shown:
         "What a system prompt for the behavior, or against it, does alone, and what the vector adds to it. The texts "
         "below need not be the paper's, which its data do not hold, so that no agreement is claimed of these cells."
     )
-    cells = {"none": setting.beside(summarize(tables["prompt_none"]), "ab")}
+    cells = {"No system prompt": setting.beside(summarize(tables["prompt_none"]), "ab")}
     for side, short in SIDES.items():
         summary = summarize(tables[f"prompt_{side}"])
-        cells[side] = setting.beside(summary, "ab", system_prompt=short, basis=OTHER_PROMPTS)
-    titles = {"none": "No system prompt", **{side: f"{side.capitalize()} system prompt" for side in SIDES}}
-    sections = [
-        Section(titles[side], "", plot_reproduction(own, title=titles[side]), printable(own), level=3)
-        for side, own in cells.items()
-    ]
+        own = setting.beside(summary, "ab", system_prompt=short, basis=OTHER_PROMPTS)
+        cells[f"{side.capitalize()} system prompt"] = own
     prompts = pd.DataFrame(setting.items.system_prompts).T.rename_axis("behavior").reset_index()
-    return Shown([Section("System prompts", text, table=prompts), *sections], list(cells.values()))
+    return _tables(Section("System prompts", text, table=prompts), cells)
 
 
 def finetuning_tasks(setting: Setting) -> Iterator[Task]:
@@ -101,13 +97,21 @@ def show_finetuning(setting: Setting, tables: Tables) -> Shown:
         "table's vector, made in the untrained model, is added on top. Judged answers of trained models are not "
         "measured."
     )
-    cells = [setting.beside(summarize(tables[f"tuned_{side}"]), "finetuning_ab", weights=side) for side in SIDES]
-    titles = [f"Trained on the {side} answers" for side in SIDES]
-    sections = [
-        Section(title, "", plot_reproduction(own, title=title), printable(own), level=3)
-        for title, own in zip(titles, cells, strict=True)
+    cells = {
+        f"Trained on the {side} answers": setting.beside(
+            summarize(tables[f"tuned_{side}"]), "finetuning_ab", weights=side
+        )
+        for side in SIDES
+    }
+    return _tables(Section("Fine-tuning", text), cells)
+
+
+def _tables(first: Section, cells: Mapping[str, pd.DataFrame]) -> Shown:
+    """A section, and below it the figure and the table of some cells by their titles."""
+    below = [
+        Section(title, "", plot_reproduction(own, title=title), printable(own), level=3) for title, own in cells.items()
     ]
-    return Shown([Section("Fine-tuning", text), *sections], cells)
+    return Shown([first, *below], list(cells.values()))
 
 
 def exam_tasks(setting: Setting) -> Iterator[Task]:

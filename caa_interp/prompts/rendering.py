@@ -107,11 +107,8 @@ def _rendering(
     start = min(side.start for side in sides)
     first, second = (side.tokens for side in sides)
     n_shared = common_prefix(first, second)
-    if not order:
-        return Rendering(first, second, start + 1, n_shared, order, start)
-    return Rendering(
-        first, second, start + 1, n_shared, order, start, first[:n_shared], (first[n_shared], second[n_shared])
-    )
+    asked, letters = (first[:n_shared], (first[n_shared], second[n_shared])) if order else ((), ())
+    return Rendering(first, second, start + 1, n_shared, order, start, asked, letters)
 
 
 def _published(form: PromptFormat, pair: PublishedPair, system: str | None, what: str) -> Rendering:

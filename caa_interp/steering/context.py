@@ -15,13 +15,12 @@ import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, is_count
 from caa_interp.models.access import is_bridge, lock_of, steered, text_config
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.steering.intervention import Intervention, Steering, as_interventions, check_fit
@@ -229,6 +228,6 @@ class _Context:
 def _checked_lengths(prompt_length: Any) -> list[int]:
     given = prompt_length.tolist() if isinstance(prompt_length, torch.Tensor | np.ndarray) else prompt_length
     lengths: list[Any] = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    if not lengths or not all(not isinstance(n, bool) and isinstance(n, Integral) and int(n) >= 1 for n in lengths):
+    if not lengths or not all(map(is_count, lengths)):
         raise InputError(f"prompt_length: {prompt_length!r}; give a number of tokens of at least 1, or one per row.")
     return [int(n) for n in lengths]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from caa_interp.errors import InputError, is_number
+from caa_interp.errors import InputError, is_number, warn
 from caa_interp.models.access import check_layers, check_model
 from caa_interp.prompts.format import PromptFormat, check_prompt
 from caa_interp.steering.operators import add, name_of
 from caa_interp.steering.positions import Positions, check_positions, name_of_positions, resolve
 from caa_interp.tree.edits import Edit, Operator
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.vectors.vector import SteeringVector, one_vector
 
 if TYPE_CHECKING:
     import torch
@@ -63,9 +62,7 @@ class Intervention:
     positions: Positions = "from_last_prompt_token"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.vector, SteeringVector):
-            raise InputError(f"vector: {type(self.vector).__name__}; an Intervention holds one SteeringVector.")
-        (layer,) = check_layers(self.layer, self.vector.layers, "the vector")
+        (layer,) = check_layers(self.layer, one_vector(self.vector).layers, "the vector")
         (multiplier,) = check_multipliers((self.multiplier,))
         if not callable(self.operator):
             raise InputError(f"operator: {self.operator!r}; give one such as caa.add, caa.ablate or caa.Cap(high=3).")
@@ -247,12 +244,21 @@ def _check_left_out(operator: Operator, positions: Positions, **given: bool) -> 
         )
 
 
+def check_acts(asked: Iterable[Condition]) -> None:
+    """Raise :class:`InputError` for a condition that changes nothing: all its multipliers or vectors are zero."""
+    for condition in asked:
+        if not any(one.multiplier and one.vector.at(one.layer).any() for one in condition.interventions):
+            raise InputError(
+                f"vector: {condition.vector!r} changes nothing, so it has no effect to read. Leave it out, or give it "
+                "another vector or multiplier."
+            )
+
+
 def warn_of_idle(every: Iterable[Sequence[Intervention]], longest: int) -> None:
     """Warn of explicit positions that all lie beyond the longest sequence that the model reads."""
     for at in {one.positions for several in every for one in several if one.multiplier}:
         if isinstance(at, tuple) and at[0] >= longest:
-            message = f"positions: {at!s:.60}: nothing is steered: the model reads at most {longest} tokens."
-            warnings.warn(message, stacklevel=3)
+            warn(f"positions: {at!s:.60}: nothing is steered: the model reads at most {longest} tokens.")
 
 
 def check_fit(model: Any, interventions: Iterable[Intervention], form: PromptFormat | None = None) -> None:

@@ -152,13 +152,8 @@ class AddIf:
         return torch.where(chosen, residual + multiplier * vector, residual)
 
 
-OPERATORS: dict[str, Operator] = {
-    "add": add,
-    "add_keeping_norm": add_keeping_norm,
-    "slerp": slerp,
-    "ablate": ablate,
-}
-WITH_PARAMETERS: dict[str, Any] = {"ProjectTo": ProjectTo, "Cap": Cap, "AddIf": AddIf}
+OPERATORS: dict[str, Operator] = {one.__name__: one for one in (add, add_keeping_norm, slerp, ablate)}
+WITH_PARAMETERS: dict[str, Any] = {one.__name__: one for one in (ProjectTo, Cap, AddIf)}
 
 
 def grows(operator: Operator) -> bool:

@@ -17,12 +17,11 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from caa_interp.errors import InputError, check_count
+from caa_interp.errors import InputError, check_count, is_count
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.tree.edits import Spans
 
@@ -107,7 +106,7 @@ def check_positions(positions: Any) -> Positions:
             return positions
     elif isinstance(positions, Sequence | range | np.ndarray) and len(positions):
         at: list[Any] = list(positions)
-        if all(not isinstance(n, bool) and isinstance(n, Integral) and int(n) >= 0 for n in at):
+        if all(is_count(n, 0) for n in at):
             return tuple(sorted({int(n) for n in at}))
     raise InputError(
         f"positions: {positions!r:.100}; give one of {', '.join(map(repr, RULES))}, FirstAnswerTokens(k), or a list of "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from caa_interp.errors import warn
 from caa_interp.models.access import float_type, model_id
 from caa_interp.tree.branches import Branch, TreeResult
 from caa_interp.tree.plain import run_plain
@@ -75,10 +75,9 @@ def _close(model: Any, trust: _Trust, branches: Sequence[Branch], result: TreeRe
     least = _LEAST_TOLERANCE.get(float_type(model), max(_LEAST_TOLERANCE.values()))
     close = difference <= max(least, _TIMES_NOISE * trust.noise)
     if not close:
-        warnings.warn(
+        warn(
             f"model {model_id(model)!r}: the token tree does not agree with plain forward passes (they differ by "
-            f"{difference:.2g}); plain passes are used, which are slower but right.",
-            stacklevel=5,
+            f"{difference:.2g}); plain passes are used, which are slower but right."
         )
     return close
 

@@ -101,7 +101,7 @@ def _run_batch(
     with editing(model, edited.layers, edited.apply), reading(model, read_layers, read):
         logits = decoder.forward(tokens, torch.ones_like(tokens), keep, [branch.label for branch in branches])
     logits = _finer(model, logits, last[0][:, -keep:])
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    dtype = torch.promote_types(logits.dtype, torch.float32)
     begin = prefix + max(lengths) - keep  # position of the first logits
     log_probs, compared, means = [], [], []
     for row, branch in enumerate(branches):
@@ -128,5 +128,5 @@ def _finer(model: Any, logits: torch.Tensor, residual: torch.Tensor) -> torch.Te
 
 def target_log_probs(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """Log-probability of ``ids`` ``[n]`` under ``logits`` ``[n, d_vocab]``, in float32 at least."""
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return logits.gather(1, ids[:, None])[:, 0] - logits.logsumexp(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,17 +21,12 @@ def log_probs_of(model: Any, residual: torch.Tensor, rows: np.ndarray, tokens: n
     ``rows``, which may repeat, ``tokens`` and the result, on the model's last device, are ``[n_targets]``.
     """
     used, index = np.unique(rows, return_inverse=True)
-    dtype = torch.float64 if residual.dtype == torch.float64 else torch.float32
     order = np.argsort(index, kind="stable")
     found = []
-    size, part = (max(1, n_bytes // (4 * int(model.cfg.d_vocab))) for n_bytes in (_LOGITS_BYTES, _SOFTMAX_BYTES))
-    for begin in range(0, len(used), size):
-        with torch.no_grad():
-            logits = unembed(model, residual[torch.as_tensor(used[begin : begin + size], device=residual.device)])
-        for first, some in zip(range(begin, len(used), part), logits.split(part), strict=False):
-            mine = order[slice(*np.searchsorted(index[order], (first, first + len(some))))]
-            at, ids = (torch.as_tensor(x, device=some.device) for x in (index[mine] - first, tokens[mine]))
-            found.append(some.to(dtype).log_softmax(1)[at, ids])
+    for first, log_probs in _all_log_probs(model, residual, used):
+        mine = order[slice(*np.searchsorted(index[order], (first, first + len(log_probs))))]
+        at, ids = (torch.as_tensor(x, device=log_probs.device) for x in (index[mine] - first, tokens[mine]))
+        found.append(log_probs[at, ids])
     return _put_back(found, order)
 
 
@@ -42,7 +38,7 @@ def divergences_of(
     On the model's last device. Compares ``rows`` with ``twins``, ``[n_compared]``, of two last residual streams,
     ``[n_rows, d_model]`` each.
     """
-    dtype = torch.float64 if steered.dtype == torch.float64 else torch.float32
+    dtype = torch.promote_types(steered.dtype, torch.float32)
     found = []
     size = max(1, _LOGITS_BYTES // (4 * int(model.cfg.d_vocab)))
     order = np.argsort(twins, kind="stable")  # rows with the same twin are neighbors
@@ -67,24 +63,28 @@ def distributions_of(
     ``rows``, ``owners`` (numbers, in rising order) and ``shares`` (how much of each row) are ``[n]``; the result is
     ``[n_owners, 2, d_vocab]``.
     """
-    dtype = torch.float64 if residual.dtype == torch.float64 else torch.float32
     used, index = np.unique(owners, return_inverse=True)
     shape = (len(used), 2, int(model.cfg.d_vocab))
-    totals = torch.zeros(shape, dtype=dtype, device=residual.device)
+    totals = torch.zeros(shape, dtype=torch.promote_types(residual.dtype, torch.float32), device=residual.device)
+    for first, log_probs in _all_log_probs(model, residual, rows):
+        mine = index[first : first + len(log_probs)]
+        at = slice(mine[0], mine[-1] + 1)
+        weights = np.zeros((at.stop - at.start, len(mine)))
+        weights[mine - at.start, np.arange(len(mine))] = shares[first : first + len(mine)]
+        by_owner = torch.as_tensor(weights).to(log_probs)
+        totals[at, 0] += (by_owner @ log_probs).to(totals)
+        totals[at, 1] += (by_owner @ log_probs.exp_()).to(totals)
+    return totals
+
+
+def _all_log_probs(model: Any, residual: torch.Tensor, rows: np.ndarray) -> Iterator[tuple[int, torch.Tensor]]:
+    """Log-probabilities of all next tokens, ``[n, d_vocab]``, after some ``rows`` at a time, from a first one on."""
     size, part = (max(1, n_bytes // (4 * int(model.cfg.d_vocab))) for n_bytes in (_LOGITS_BYTES, _SOFTMAX_BYTES))
     for begin in range(0, len(rows), size):
         with torch.no_grad():
             logits = unembed(model, residual[torch.as_tensor(rows[begin : begin + size], device=residual.device)])
         for first, some in zip(range(begin, len(rows), part), logits.split(part), strict=False):
-            mine = index[first : first + len(some)]
-            at = slice(mine[0], mine[-1] + 1)
-            weights = np.zeros((at.stop - at.start, len(some)))
-            weights[mine - at.start, np.arange(len(some))] = shares[first : first + len(some)]
-            by_owner = torch.as_tensor(weights, dtype=dtype, device=some.device)
-            log_probs = some.to(dtype).log_softmax(1)
-            totals[at, 0] += (by_owner @ log_probs).to(totals)
-            totals[at, 1] += (by_owner @ log_probs.exp_()).to(totals)
-    return totals
+            yield first, some.to(torch.promote_types(residual.dtype, torch.float32)).log_softmax(1)
 
 
 def _put_back(found: list[torch.Tensor], order: np.ndarray) -> torch.Tensor:

@@ -149,7 +149,7 @@ class _Job:
         self.divergences = torch.zeros(len(self.compared.branch), dtype=torch.float64)
         # For each branch, its row among those that average.
         self.place = np.cumsum([bool(branch.averaged) for branch in branches]) - 1
-        dtype = torch.float64 if float_type(model) == torch.float64 else torch.float32
+        dtype = torch.promote_types(float_type(model), torch.float32)
         self.distributions = torch.zeros(int(self.place[-1]) + 1, 2, int(model.cfg.d_vocab), dtype=dtype)
         self.means = torch.zeros(len(branches), len(layers), int(model.cfg.d_model), dtype=torch.float64)
         self.found: list[tuple[torch.Tensor, Callable[[torch.Tensor], Any]]] = []
@@ -249,7 +249,7 @@ def _run_trees(
         found = [one for job in batch for one in job.found]
         for moved, (_, take) in zip(on_cpu([values for values, _ in found]), found, strict=True):
             take(moved.double())
-        dtype = torch.float64 if trunk.residual[stop - 1].dtype == torch.float64 else torch.float32
+        dtype = torch.promote_types(trunk.residual[stop - 1].dtype, torch.float32)
         results |= {index: job.result(dtype) for index, job in zip(chosen, batch, strict=True)}
     for branches, result in zip(trees, (results[index] for index in range(len(jobs))), strict=True):
         _check_numbers(model, branches, result, layers)

@@ -26,12 +26,13 @@ from caa_interp.models.access import (
     n_layers,
 )
 from caa_interp.progress import track
-from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format, Rendering, check_format
 from caa_interp.tree import Branch, run_trees
 from caa_interp.vectors.files import finite_floats, opened, save
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 # Number of pairs on which the choice of letter is scored too, and how many are needed to judge it.
@@ -123,6 +124,17 @@ class Activations:
             numbers.append(numbers[-1] + (not second) if numbers else 0)
         return tuple(numbers)
 
+    def at(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the positive and the negative side at one layer, ``[n_rows, d_model]`` each, in float64."""
+        (layer,) = check_layers(layer, self.layers, "the activations")
+        place = self.layers.index(layer)
+        return self.positive[:, place].double(), self.negative[:, place].double()
+
+    @property
+    def different_pairs(self) -> list[ContrastPair]:
+        """The pairs, each once."""
+        return list(dict.fromkeys(self.pairs))
+
     @property
     def pair_numbers(self) -> tuple[int, ...]:
         """0-based number of each row's pair among the different pairs; rows of equal pairs share one."""
@@ -144,13 +156,20 @@ class Activations:
             return cls(positive, negative, layers, pairs, form, tuple(orders), metadata)
 
 
-def check_activations(activations: Any) -> Activations:
-    """Return ``activations`` if they are some, or raise :class:`InputError`."""
+def check_activations(activations: Any, name: str = "activations", n_pairs: int = 1) -> Activations:
+    """Return ``activations`` if they are some, of at least ``n_pairs`` different pairs, or raise an error."""
     if not isinstance(activations, Activations):
-        raise InputError(
-            f"activations: {type(activations).__name__}; give the result of caa_interp.collect_activations."
-        )
+        raise InputError(f"{name}: {type(activations).__name__}; give the result of caa_interp.collect_activations.")
+    if len(activations.different_pairs) < n_pairs:
+        raise InputError(f"{name}: they hold 1 different pair, and {n_pairs} are needed. Collect more.")
     return activations
+
+
+def mean_by_pair(values: torch.Tensor, numbers: torch.Tensor) -> np.ndarray:
+    """Mean ``[n_pairs, ...]`` over the rows of each pair, of ``values`` ``[n_rows, ...]`` by :attr:`pair_numbers`."""
+    counts = numbers.bincount()
+    totals = values.new_zeros(len(counts), *values.shape[1:]).index_add_(0, numbers, values)
+    return (totals / counts.reshape(-1, *[1] * (values.ndim - 1))).numpy()
 
 
 def collect_activations(
@@ -205,7 +224,7 @@ def collect_activations(
 
 def origin(model: Any, system_prompt: str | None, prompt_format: PromptFormat | None = None) -> dict[str, Any]:
     """Metadata of activations and vectors: their model, and how it was addressed."""
-    prompts = prompt_format or PromptFormat.of(model)
+    prompts = form_of(model, prompt_format)
     return {
         **identity(model),
         "backend": "TransformerBridge" if is_bridge(model) else "HookedTransformer",
@@ -234,8 +253,8 @@ def iterate_activations(
     The positive side is first; averaged orders are one row, ``""``. All pairs are rendered before the first is read.
     """
     check_format(format)
-    prompts = prompt_format or PromptFormat.of(model)
-    rendered = [prompts.render(pair, format, system_prompt, what=f"pairs[{n}]") for n, pair in enumerate(pairs)]
+    form = form_of(model, prompt_format)
+    rendered = [form.render(pair, format, system_prompt, what=f"pairs[{n}]") for n, pair in enumerate(pairs)]
     for pair, some, residual in zip(pairs, rendered, _read(model, rendered, format, layers, progress), strict=True):
         if average_orders and len(some) > 1:
             yield [""], residual.double().mean(0, keepdim=True).to(residual.dtype)

@@ -47,17 +47,15 @@ def read_header(text: str, kind: Kind) -> list[Any]:
     try:
         content = json.loads(text)
         given = content["format"]
-        if given != expected:
-            other_version = isinstance(given, str) and re.fullmatch(rf"caa_interp/{kind}/[0-9]+", given)
-            raise InputError(
-                f"its format is {given!r}, and this version of caa_interp reads {expected!r}. "
-                + ("Install a newer caa_interp." if other_version else _advice(kind))
-            )
-        fields = {name: content[name] for name in _FIELDS[kind]}
-    except InputError:
-        raise
+        fields = {name: content[name] for name in _FIELDS[kind] if given == expected}
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"its header is not that of {what} ({error}). {_advice(kind)}") from error
+    if given != expected:
+        other_version = isinstance(given, str) and re.fullmatch(rf"caa_interp/{kind}/[0-9]+", given)
+        raise InputError(
+            f"its format is {given!r}, and this version of caa_interp reads {expected!r}. "
+            + ("Install a newer caa_interp." if other_version else _advice(kind))
+        )
     for name, field in fields.items():
         if not isinstance(field, {"form": str, "metadata": dict}.get(name, list)):
             raise InputError(f"its {name} must not be {type(field).__name__}. {_advice(kind)}")

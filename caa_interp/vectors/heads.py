@@ -67,9 +67,7 @@ def head_vector(
     checked = check_pairs(pairs)
     check_format(format)
     shape = n_layers(model), int(model.cfg.n_heads)
-    check_count("n_heads", n_heads)
-    if n_heads > shape[0] * shape[1]:
-        raise InputError(f"n_heads: {n_heads}; the model has {shape[0] * shape[1]}. Give fewer.")
+    check_count("n_heads", n_heads, 1, shape[0] * shape[1])
     if len(checked) < _FOLDS:
         raise InputError(f"pairs: {len(checked)}; probes are checked in {_FOLDS} folds. Give at least {_FOLDS} pairs.")
     outputs = _outputs(model, checked, format, system_prompt, progress)

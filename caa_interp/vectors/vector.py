@@ -210,6 +210,23 @@ def named_vectors(vectors: Any, name: str = "vectors") -> dict[str, SteeringVect
     return {one_vector(vectors, name).name: vectors}
 
 
+def direction_at(vector: SteeringVector, layer: int, name: str = "vector") -> torch.Tensor:
+    """Return a vector of one layer, raw, ``[d_model]`` in float64; :class:`InputError` if it is zero there."""
+    values = vector.at(layer).double()
+    if not values.norm() > 0:
+        raise InputError(f"{name}: it is zero at layer {layer}, so it has no direction there. Leave the layer out.")
+    return values
+
+
+def check_widths(vectors: Mapping[str, SteeringVector]) -> None:
+    """Raise :class:`VectorMismatchError` unless all vectors are of one width."""
+    if len({vector.d_model for vector in vectors.values()}) > 1:
+        widths = ", ".join(f"{name!r}: {vector.d_model}" for name, vector in vectors.items())
+        raise VectorMismatchError(
+            f"vectors: their widths differ ({widths}), so they cannot be compared. Give vectors of one width."
+        )
+
+
 def match_norms(vectors: Mapping[str, SteeringVector]) -> dict[str, SteeringVector]:
     """Rescale vectors, at every layer, to their mean norm at that layer (Rimsky et al. 2024, section 4).
 

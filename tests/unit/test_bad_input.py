@@ -32,6 +32,12 @@ def test_an_empty_list_of_pairs(tiny_llama, call):
     assert_says(text, "pairs", "empty", "give at least one ContrastPair")
 
 
+@pytest.mark.parametrize("call", ["extract_vector", "collect_activations"])
+def test_what_is_no_prompt_format(tiny_llama, pairs, call):
+    text = message(caa.InputError, getattr(caa, call), tiny_llama, pairs, prompt_format="base")
+    assert_says(text, "prompt_format: 'base'", "give one such as PromptFormat.of(model, style='base')")
+
+
 def test_identical_answers():
     text = message(caa.InputError, caa.ContrastPair, "Why?", "Yes.", " Yes. ", id="q7")
     assert_says(text, "'q7'", "positive and negative", "'Yes.'", "must differ", "Leave the pair out, or correct")

@@ -184,7 +184,8 @@ def test_parts_that_cannot_be_told_apart_are_refused(tmp_path, pairs):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"multiplier": 0}, "multiplier: 0; it adds nothing, so there is no effect to split. Give another number"),
+        ({"multiplier": 0}, "vector: 'cheer' changes nothing, .* or give it another vector or multiplier"),
+        ({"vector": 0 * VECTOR}, "vector: 'cheer' changes nothing"),
         ({"multiplier": float("inf")}, "multiplier: inf is not a finite number"),
         ({"per": "neuron"}, "per: 'neuron' is not one of 'component', 'head'"),
         ({"layer": 9}, "layer 9: the vector has layers 0 to 3"),

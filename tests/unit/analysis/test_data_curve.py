@@ -172,5 +172,5 @@ def test_pairs_that_made_the_vector_are_no_test(tiny_llama, activations, pairs):
     with pytest.raises(caa.InputError, match=r"pairs: 1 of 4 made the activations. Give held-out pairs"):
         curve(tiny_llama, activations, [*pairs, activations.pairs[0]])
     single = caa.collect_activations(tiny_llama, asked(WORDS[:1]), format="text", progress=False)
-    with pytest.raises(caa.InputError, match="1 different pair; a curve needs at least 2"):
+    with pytest.raises(caa.InputError, match="1 different pair, and 2 are needed"):
         curve(tiny_llama, single, pairs)

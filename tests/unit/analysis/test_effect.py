@@ -230,7 +230,9 @@ def test_only_words_are_ranked_if_asked(tiny_llama, pairs):
     assert set(table["token"]) == words
     every = lens(tiny_llama, VECTOR, pairs, layers=1).set_index("token")
     np.testing.assert_allclose(table["effect"], every.loc[table["token"], "effect"], atol=1e-6)
-    with pytest.raises(caa.InputError, match=f"top_k: {len(words) + 1}; of this model's tokens {len(words)} can be"):
+    with pytest.raises(
+        caa.InputError, match=f"top_k: {len(words) + 1}; it must be a whole number from 1 to {len(words)}"
+    ):
         lens(tiny_llama, VECTOR, pairs, words_only=True, top_k=len(words) + 1)
 
 
@@ -290,7 +292,7 @@ def test_what_an_open_context_does_is_the_baseline(tiny_llama_64, plain_llama_64
         ({"multipliers": (1, 1)}, "multipliers: .* lists one twice"),
         ({"multipliers": (0, float("nan"))}, "nan is not a finite number"),
         ({"at": "end"}, "at: 'end' is not one of 'answer', 'first', 'later'"),
-        ({"top_k": 0}, "top_k: 0; it must be a whole number of at least 1"),
+        ({"top_k": 0}, "top_k: 0; it must be a whole number from 1 to "),
         ({"n_tokens": 0}, "n_tokens: 0; it must be a whole number of at least 1"),
         ({"layers": 7}, "layer 7: the vector has layers 0 to 3"),
         ({"texts": []}, "texts: an empty list; give a list of contrast pairs, such as behavior.test, or of prompts"),

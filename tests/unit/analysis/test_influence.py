@@ -125,7 +125,7 @@ def test_a_vector_of_nothing_has_no_direction():
 
 
 def test_what_cannot_be_left_out_is_refused():
-    with pytest.raises(caa.InputError, match=r"1 different pair; leaving one out needs at least 2. Collect more"):
+    with pytest.raises(caa.InputError, match=r"1 different pair, and 2 are needed. Collect more"):
         caa.analysis.influence(drawn(pairs=contrast_pairs(1) * 3))
     with pytest.raises(caa.InputError, match=r"activations: list; give the result of caa_interp.collect_activations"):
         caa.analysis.influence([1])

@@ -290,7 +290,7 @@ def test_one_layer_may_be_given_as_a_number(tiny_llama):
 
 @pytest.mark.parametrize("top_k", [0, -1, 385, 2.0, True, None])
 def test_top_k_that_is_none(tiny_llama, top_k):
-    message = re.escape(f"top_k: {top_k!r}; give a whole number from 1 to ")
+    message = re.escape(f"top_k: {top_k!r}; it must be a whole number from 1 to {tiny_llama.cfg.d_vocab}.")
     with pytest.raises(caa.InputError, match=message):
         caa.logit_lens(tiny_llama, VECTOR, top_k=top_k)
     with pytest.raises(caa.InputError, match=message):
@@ -309,7 +309,7 @@ def test_a_vector_that_is_zero_somewhere(tiny_llama):
     values = VECTOR.values.clone()
     values[2] = 0
     vector = caa.SteeringVector(values, VECTOR.layers, VECTOR.metadata)
-    with pytest.raises(caa.InputError, match=r"vector: it is zero at layer 2, so it has no direction to read\. Leave"):
+    with pytest.raises(caa.InputError, match=r"vector: it is zero at layer 2, so it has no direction there\. Leave"):
         caa.logit_lens(tiny_llama, vector)
     assert len(caa.logit_lens(tiny_llama, vector, layers=[1])) == 20
 

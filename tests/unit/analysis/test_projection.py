@@ -305,10 +305,9 @@ def test_what_cannot_be_projected_is_said(given, said):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (3, "activations: int; give a mapping of names, with at least one Activations"),
-        ({}, "activations: an empty mapping; give a mapping of names"),
-        ({1: activations()}, "activations: the name 1 is int; it must be a text"),
-        ({"a": 3}, r"activations\['a'\] is int; it must be of type Activations"),
+        (3, "activations: int; give the result of caa_interp.collect_activations"),
+        ({}, "activations: the mapping is empty; give at least one"),
+        ({"a": 3}, r"activations\['a'\]: int; give the result of caa_interp.collect_activations"),
         (
             {"a": activations(), "b": activations(width=8)},
             r"activations\['b'\]: its width is 8, but that of activations\[",
@@ -411,6 +410,11 @@ def test_maps_of_neighbors_of_vectors(method):
     pd.testing.assert_frame_equal(caa.analysis.project_vectors(named, method=method), table, check_exact=True)
 
 
+def test_one_vector_is_a_map_of_its_layers():
+    alone, named = caa.analysis.project_vectors(vector()), caa.analysis.project_vectors({"vector": vector()})
+    pd.testing.assert_frame_equal(alone, named, check_exact=True)
+
+
 def test_vectors_of_different_models_can_be_compared():
     assert len(caa.analysis.project_vectors({"base": vector(0), "chat": vector(1, model="n")})) == 6
 
@@ -418,14 +422,8 @@ def test_vectors_of_different_models_can_be_compared():
 @pytest.mark.parametrize(
     ("vectors", "options", "error", "said"),
     [
-        (
-            vector(),
-            {},
-            caa.InputError,
-            "vectors: SteeringVector; give a mapping of names, with at least one Steering",
-        ),
-        ({}, {}, caa.InputError, "vectors: an empty mapping; give a mapping"),
-        ({"a": torch.ones(2, 3)}, {}, caa.InputError, r"vectors\['a'\] is Tensor; it must be of type SteeringVector"),
+        ({}, {}, caa.InputError, "vectors: the mapping is empty; give at least one"),
+        ({"a": torch.ones(2, 3)}, {}, caa.InputError, r"vectors\['a'\]: Tensor; it must be one SteeringVector"),
         ({"a": vector()}, {"method": "lda"}, caa.InputError, "method: 'lda' is not one of 'pca', 'umap', 'tsne'"),
         ({"a": vector()}, {"layers": 2}, caa.InputError, r"layer 2: vectors\['a'\] has layers 1 to 7"),
         ({"a": vector()}, {"layers": [1, 4]}, caa.InputError, "vectors: 2 points; method 'pca' needs at least 3"),
@@ -440,13 +438,13 @@ def test_vectors_of_different_models_can_be_compared():
             {"a": vector(), "b": vector(width=8)},
             {},
             caa.errors.VectorMismatchError,
-            r"vectors: their widths are 24 \(vectors\['a'\]\), 8 \(vectors\['b'\]\)",
+            r"vectors: their widths differ \('a': 24, 'b': 8\)",
         ),
         (
             {"a": caa.SteeringVector(torch.ones(3, 4) * torch.tensor([[1.0], [0.0], [1.0]]), (1, 4, 7))},
             {},
             caa.InputError,
-            r"vectors\['a'\]: it is zero at layer 4, so it has no direction there. Leave it out, or give normalize=F",
+            r"vectors\['a'\]: it is zero at layer 4, so it has no direction there",
         ),
         ({"a": 0 * vector()}, {"normalize": False}, caa.InputError, "vectors: all 3 points are the same"),
     ],

@@ -90,15 +90,16 @@ def test_the_scale_of_the_vector_does_not_matter_and_its_sign_does():
             (activations(), vector(width=4)),
             "vector: its width is 4, that of the activations 8; both must be of one mod",
         ),
-        ((activations(n=1), vector()), "activations: they hold 1 different pair; give at least 2"),
+        ((activations(n=1), vector()), "activations: they hold 1 different pair, and 2 are needed"),
         (
             (activations(), caa.SteeringVector(torch.zeros(2, WIDTH), LAYERS)),
             "vector: it is zero at layer 2, so it has",
         ),
         ((activations(), vector(layers=(2,)), 5), "layer"),
         (("acts", vector()), "activations: str; give the result of caa_interp.collect_activations"),
+        ((activations(), {"a": vector()}), "vector: dict; it must be one SteeringVector"),
     ],
-    ids=["width", "pairs", "zero", "layer", "type"],
+    ids=["width", "pairs", "zero", "layer", "type", "several"],
 )
 def test_what_is_refused(arguments, message):
     acts, given, *layers = arguments

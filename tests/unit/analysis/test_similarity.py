@@ -158,7 +158,7 @@ def test_a_layer_that_is_asked_for_must_be_there():
 def test_vectors_of_different_width():
     with pytest.raises(
         caa.errors.VectorMismatchError,
-        match=r"widths differ .*'a': 16, 'b': 8.*so there is no angle.*Give vectors of one width",
+        match=r"widths differ .*'a': 16, 'b': 8.*so they cannot be compared.*Give vectors of one width",
     ):
         caa.cosine_similarity({"a": vector(), "b": vector(width=8)})
 

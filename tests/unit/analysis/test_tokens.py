@@ -117,6 +117,11 @@ def test_a_text_that_is_none(tiny_llama, text):
         caa.token_similarity(tiny_llama, text, VECTOR, answer="Yes")
 
 
+def test_a_text_with_half_a_character_is_refused(tiny_llama):
+    with pytest.raises(caa.InputError, match="text: it holds half a character"):
+        caa.token_similarity(tiny_llama, "Is it \ud83d?", VECTOR)
+
+
 def test_other_input_that_is_refused(tiny_llama):
     with pytest.raises(caa.InputError, match=r"text: .* tokens, but the model's context holds 256\. Shorten it"):
         caa.token_similarity(tiny_llama, "rain " * 400, VECTOR)
@@ -129,7 +134,7 @@ def test_other_input_that_is_refused(tiny_llama):
     with pytest.raises(caa.errors.VectorMismatchError, match="it was made from 'another'"):
         caa.token_similarity(tiny_llama, TEXT, random_vector(model="another"))
     zero = caa.SteeringVector(torch.zeros(1, 64), (2,), {})
-    with pytest.raises(caa.InputError, match=r"vector: it is zero at layer 2, so nothing is similar to it\. Leave"):
+    with pytest.raises(caa.InputError, match=r"vector: it is zero at layer 2, so it has no direction there\. Leave"):
         caa.token_similarity(tiny_llama, TEXT, zero)
 
 

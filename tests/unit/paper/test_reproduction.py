@@ -42,7 +42,7 @@ def published(monkeypatch):
     """Let the paper have numbers for the small random Llama."""
     monkeypatch.setattr(paper, "MODELS", (*paper.MODELS, TINY))
     table = made_up()
-    monkeypatch.setattr("caa_interp.paper.published_numbers.numbers", lambda: table)
+    monkeypatch.setattr("caa_interp.paper.published.numbers", lambda: table)
     return TINY
 
 
@@ -473,7 +473,7 @@ def test_strict_ends_with_code_3(tmp_path, data, done, tiny_folder, monkeypatch,
     if numbers:
         table = made_up(numbers)
         monkeypatch.setattr(paper, "MODELS", (TINY,))
-        monkeypatch.setattr("caa_interp.paper.published_numbers.numbers", lambda: table)
+        monkeypatch.setattr("caa_interp.paper.published.numbers", lambda: table)
         monkeypatch.setattr(setting, "beside", lambda summary, *a, **k: beside(widened(summary), *a, **k))
     options = ["--data", data, "--model", tiny_folder, "--behaviors", "refusal, survival-instinct", "--layers", "1,2"]
     options += ["--parts", "sweep"]

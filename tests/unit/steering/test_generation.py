@@ -433,7 +433,7 @@ def test_an_answer_that_shows_no_text_is_marked(tiny_llama, tokenizer, monkeypat
         ),
         ({"layer": None}, r"layer: SteeringVector\(.*\) needs one. Give one of its layers"),
         ({"steering": UP}, "steering and vector: both are given. Give conditions in steering, or the short form"),
-        ({"vector": {"a": VECTOR}}, "vector: dict; give one SteeringVector, or conditions in steering"),
+        ({"vector": {"a": VECTOR}}, "vector: dict; it must be one SteeringVector"),
         ({**NO_VECTOR, "steering": VECTOR.values}, "vector: Tensor; give a SteeringVector"),
         ({**NO_VECTOR, "steering": []}, "vector: it is empty; give at least one vector or condition"),
         ({"layer": 4}, r"layer 4: the vector has layers 0 to 3 .*Choose one of these"),

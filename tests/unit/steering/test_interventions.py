@@ -220,8 +220,8 @@ def test_an_intervention_is_frozen_equal_to_its_like_and_scaled_by_numbers():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"vector": torch.ones(64)}, "vector: Tensor; an Intervention holds one SteeringVector"),
-        ({"vector": [vector()]}, "vector: list; an Intervention holds one SteeringVector"),
+        ({"vector": torch.ones(64)}, "vector: Tensor; it must be one SteeringVector"),
+        ({"vector": [vector()]}, "vector: list; it must be one SteeringVector"),
         ({"layer": 7}, "layer 7: the vector has layers 0 to 3"),
         ({"multiplier": math.nan}, "multiplier: nan is not a finite number"),
         ({"multiplier": 10**400}, "multiplier: 10+ is not a finite number"),
