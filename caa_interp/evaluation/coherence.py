@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from caa_interp.errors import InputError, check_table, is_number, warn
-from caa_interp.evaluation.ratings import columns_of, numbers_of, scale_of
+from caa_interp.evaluation.ratings import numbers_of, scale_of, score_columns
 from caa_interp.evaluation.summary import CONDITIONS, conditions_of
 
 _MOST_SHOWN = 5  # conditions in the message
@@ -70,5 +70,5 @@ def coherence_gate(judged: pd.DataFrame, least: float) -> pd.DataFrame:
             "keep no score. An effect on the rest is not one on all. Left by condition: "
             f"{'; '.join(shown[:_MOST_SHOWN])}{more}."
         )
-    scores = {name: judged[name].where(coherence >= least) for name in columns_of(judged, "score")}
+    scores = {name: judged[name].where(coherence >= least) for name in score_columns(judged)}
     return judged.assign(**scores, incoherent=incoherent)

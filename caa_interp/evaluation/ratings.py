@@ -17,9 +17,9 @@ def unjudged(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=[name for name in table if _JUDGED.fullmatch(str(name))])
 
 
-def columns_of(table: pd.DataFrame, rating: str) -> list[str]:
-    """Columns of a rating: its mean over wordings, the rating under each wording, and their spread."""
-    return [name for name in map(str, table) if re.fullmatch(f"{rating}(_[0-9]+|_spread)?", name)]
+def score_columns(table: pd.DataFrame) -> list[str]:
+    """Columns that hold scores: the mean over wordings, the score under each wording, and their spread."""
+    return [name for name in map(str, table) if re.fullmatch("score(_[0-9]+|_spread)?", name)]
 
 
 def numbers_of(table: pd.DataFrame, column: str, name: str = "table") -> pd.Series[float]:

@@ -137,8 +137,8 @@ def choose_condition(table: pd.DataFrame, vector: str | None = None) -> tuple[in
     if (unknown := steered[steered[change].isna()]).size:
         layer, multiplier = unknown.iloc[0][["layer", "multiplier"]]
         raise InputError(
-            f"table: at layer {layer} no item has a score both at multiplier {multiplier:g} and at 0. Sweep over 0 at "
-            "every layer, and over multipliers at which the scores are finite."
+            f"table: at layer {layer:g} no item has a score both at multiplier {multiplier:g} and at 0. Sweep over 0 "
+            "at every layer, and over multipliers at which the scores are finite."
         )
     best = steered.iloc[int(steered[change].argmax())]
     return int(best["layer"]), float(best["multiplier"])

@@ -389,6 +389,8 @@ def test_a_server_that_is_not_there_is_told():
         ({"max_retries": -1}, "max_retries: -1; it must be a whole number of at least 0"),
         ({"max_tokens": 0}, "max_tokens: 0"),
         ({"timeout": 0}, "timeout: 0; it must be a positive number of seconds"),
+        ({"timeout": None}, "timeout: None; it must be a positive number of seconds"),
+        ({"temperature": "0"}, "temperature: '0'; it must be a number of at least 0, or None"),
         ({"timeout": float("inf")}, "timeout: inf"),
         ({"temperature": -0.1}, "temperature: -0.1; it must be a number of at least 0, or None"),
     ],

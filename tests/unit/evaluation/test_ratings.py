@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import caa_interp as caa
-from caa_interp.evaluation.ratings import columns_of, numbers_of, unjudged
+from caa_interp.evaluation.ratings import numbers_of, score_columns, unjudged
 
 NAN = float("nan")
 
@@ -79,4 +79,4 @@ def test_an_earlier_judgment_leaves_no_column():
         **dict.fromkeys(("coherence", "coherence_reply", "coherence_1", "coherence_spread", "incoherent"), 0),
     )
     pd.testing.assert_frame_equal(unjudged(left), kept)
-    assert columns_of(left, "score") == ["score", "score_1", "score_12", "score_spread"]
+    assert score_columns(left) == ["score", "score_1", "score_12", "score_spread"]
