@@ -101,15 +101,15 @@ def _raters(
 ) -> list[tuple[tuple[str, str], pd.Series[float], pd.Series[float]]]:
     """Names and scores, by what an answer is known by, of every two raters."""
     tables = [("first", first)] + ([] if second is None else [("second", second)])
+    for name, table in tables:
+        check_table(table, {"prompt", "answer", "score"}, "caa_interp.judge_answers", name)
+    keys = [name for name in ("behavior",) if all(name in table for _, table in tables)] + ["prompt", "answer"]
 
     def scores(name: str, table: pd.DataFrame, column: str) -> pd.Series[float]:
         """By answer; rounded, since the means of equal scores may differ in their last digits."""
         known = [table[key].fillna("") for key in keys]  # a CSV file keeps no empty text
         return numbers_of(table, column, name).groupby(known).mean().round(9)
 
-    for name, table in tables:
-        check_table(table, {"prompt", "answer", "score"}, "caa_interp.judge_answers", name)
-    keys = [name for name in ("behavior",) if all(name in table for _, table in tables)] + ["prompt", "answer"]
     if second is None:
         wordings = [name for name in map(str, first) if re.fullmatch("score_[0-9]+", name)]
         if not wordings:

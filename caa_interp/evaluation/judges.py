@@ -118,9 +118,8 @@ class OpenAIJudge:
                 return self.reply(messages)
             detail = "" if " - " in str(error) else error.body or error.__cause__ or ""
             said = " ".join(f"{type(error).__name__}: {error} {detail}".split())[:300].rstrip(".")
-            if status in (400, 413, 422) and not str(error.code).startswith(
-                "unsupported_"
-            ):  # a parameter, whoever answers
+            # A parameter that the model does not take is refused with every answer.
+            if status in (400, 413, 422) and not str(error.code).startswith("unsupported_"):
                 raise UnjudgedError(f"{where} does not take this answer: {said}.") from error
             raise ModelError(
                 f"{where} gives no replies: {said}. Check model, base_url and api_key (a server that is named by "
