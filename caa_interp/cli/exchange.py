@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -90,7 +91,8 @@ def lm_eval(
     """Run lm-evaluation-harness on the steered model: Hugging Face's, with the vector added at every position.
 
     The paper steers from the last token of the prompt on, so the same multiplier does more here. The harness prints its
-    table; what else it writes, and where, are arguments of its own.
+    table; what else it writes, and where, are arguments of its own. The vector's own model is read at the revision that
+    the vector was made at.
 
     Example: caa-interp lm-eval optimism.safetensors --tasks mmlu --layer 13 --multiplier 1.5 -- --limit 100
     """
@@ -104,10 +106,20 @@ def lm_eval(
         raise InputError(
             f"model: {name!r}; the harness loads models by a Hugging Face name or from a folder. Give one with --model."
         )
+    if own := [given for given in arguments or [] if re.match("--model|-[am]", given)]:
+        raise InputError(
+            f"arguments: {own[0]!r} would replace the steered model. Leave it out; name another model by this "
+            "command's own --model, before the --."
+        )
+    if re.search("[,=]", str(name)):
+        raise InputError(f"model: {name!r}; the harness cuts it at commas and equals signs. Give a path without them.")
+    revision = str(loaded.metadata.get("model_revision"))
+    # Of a model from a folder it is a digest, not a commit.
+    at = f",revision={revision}" if model is None and re.fullmatch("[0-9a-f]{40}", revision) else ""
     with TemporaryDirectory() as folder:
         path = export_vector(loaded, Path(folder) / "steering.pt", layers=layer, multiplier=multiplier, hook=hook)
         command = [sys.executable, "-m", "lm_eval", "--model", "steered", "--tasks", tasks]
-        command += ["--model_args", f"pretrained={name},steer_path={path}", *(arguments or [])]
+        command += ["--model_args", f"pretrained={name}{at},steer_path={path}", *(arguments or [])]
         say(f"Running {' '.join(command[2:])}")
         code = subprocess.run(command).returncode
     if code:

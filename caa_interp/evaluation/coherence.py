@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from caa_interp.errors import InputError, check_table, is_number, warn
-from caa_interp.evaluation.summary import CONDITIONS, conditions_of, scale_of
+from caa_interp.evaluation.ratings import numbers_of, scale_of, score_columns
+from caa_interp.evaluation.summary import CONDITIONS, conditions_of
 
 _MOST_SHOWN = 5  # conditions in the message
 
@@ -27,9 +28,15 @@ def coherence_gate(judged: pd.DataFrame, least: float) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        The table with ``incoherent``, whether an answer's coherence lies below ``least``. Its ``score`` is NaN then, as
-        it is where no coherence could be read. :func:`caa_interp.summarize` counts both, as ``n_incoherent`` and
-        ``n_unparseable``. If any answer is incoherent, a warning names the conditions that have the fewest left.
+        The table with ``incoherent``, whether an answer's coherence lies below ``least``. Its ``score`` is NaN then,
+        under each wording, too, as it is where no coherence could be read. :func:`caa_interp.summarize` counts both, as
+        ``n_incoherent`` and ``n_unparseable``. If any answer is incoherent, a warning names the conditions that have
+        the fewest left.
+
+    Raises
+    ------
+    InputError
+        If the table has no scores and coherence, or went through a gate before, or ``least`` is not on its scale.
 
     Examples
     --------
@@ -42,7 +49,10 @@ def coherence_gate(judged: pd.DataFrame, least: float) -> pd.DataFrame:
     most = scale_of(judged)
     if not is_number(least) or not 0 <= least <= most:
         raise InputError(f"least: {least!r}; it must be a number from 0 to {most}, the scale of the table.")
-    incoherent = judged["coherence"] < least
+    if "incoherent" in judged:
+        raise InputError("judged: it went through a gate already, which took scores away. Gate the table from before.")
+    coherence = numbers_of(judged, "coherence", "judged")
+    incoherent = coherence < least
     if incoherent.any():
         names = [name for name in CONDITIONS if name in judged]
         number, conditions = conditions_of(judged.reset_index(drop=True), names)
@@ -60,4 +70,5 @@ def coherence_gate(judged: pd.DataFrame, least: float) -> pd.DataFrame:
             "keep no score. An effect on the rest is not one on all. Left by condition: "
             f"{'; '.join(shown[:_MOST_SHOWN])}{more}."
         )
-    return judged.assign(score=judged["score"].where(judged["coherence"] >= least), incoherent=incoherent)
+    scores = {name: judged[name].where(coherence >= least) for name in score_columns(judged)}
+    return judged.assign(**scores, incoherent=incoherent)

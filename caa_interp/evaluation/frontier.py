@@ -81,11 +81,13 @@ def frontier(
     dominated themselves. Domination compares means; where intervals overlap it may be chance. No steering has effect 0
     at cost 0, and so dominates whatever costs something and moves nothing.
     """
-    table, *both = _joined(effects, costs, measure, cost_measure, confidence, seed)
-    names = ("effect", "n", f"{measure}_change"), ("cost", "n_cost", _COSTS[cost_measure][0])
-    for values, (name, n, limits) in zip(both, names, strict=True):
+    table, gained, priced, paid = _joined(effects, costs, measure, cost_measure, confidence, seed)
+    for conditions, values, column, name, n in (
+        (table, gained, f"{measure}_change", "effect", "n"),
+        (priced, paid, _COSTS[cost_measure][0], "cost", "n_cost"),
+    ):
         mean, low, high, count = bootstrap_means(values, confidence, seed=seed)
-        low, high = np.clip([low, high], *range_of(limits, table))
+        low, high = np.clip([low, high], *range_of(column, conditions))
         table = table.assign(**{name: mean, f"{name}_low": low, f"{name}_high": high, n: count.astype(int)})
     table["dominated"] = False
     alike = ["measure", "behavior", "judge", "scale", "format", *([] if "baseline" in table else ["model"])]
@@ -137,7 +139,7 @@ def at_equal_cost(
     """
     if not is_number(cost) or cost <= 0:
         raise InputError(f"cost: {cost!r}; it must be a number above 0, such as 0.1.")
-    table, gained, paid = _joined(effects, costs, measure, cost_measure, confidence, seed)
+    table, gained, _, paid = _joined(effects, costs, measure, cost_measure, confidence, seed)
     table = table[~are_several(table)]
     path, rows = [name for name in SERIES if name in table], []
     about = [*path, "measure", "cost_measure", "cost_unit", "confidence"]
@@ -218,8 +220,8 @@ def _variance(values: np.ndarray, shares: np.ndarray) -> np.ndarray:
 
 def _joined(
     effects: pd.DataFrame, costs: pd.DataFrame, measure: str, cost_measure: str, confidence: float, seed: int
-) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    """Conditions of both tables, with the effects ``[n_items, n]`` and the costs ``[n_prompts, n]`` of each."""
+) -> tuple[pd.DataFrame, np.ndarray, pd.DataFrame, np.ndarray]:
+    """Conditions of both tables: as the effects have them, their effects ``[n_items, n]``; the same of the costs."""
     check_choice("measure", measure, get_args(Effect))
     check_choice("cost_measure", cost_measure, _COSTS)
     check_confidence(confidence)
@@ -242,9 +244,10 @@ def _joined(
             f"costs: no steered condition is in both tables; they are joined by {keys}. Measure both under the same "
             "vectors, layers and multipliers."
         )
-    of_items, of_prompts = gained[f"{measure}_change"][:, table.pop("_left")], paid[column][:, table.pop("_right")]
+    of_items, places = gained[f"{measure}_change"][:, table.pop("_left")], table.pop("_right")
+    of_prompts = paid[column][:, places] * (-1 if cost_measure in _LOSSES else 1)
     table = table.assign(measure=measure, cost_measure=cost_measure, cost_unit=unit, confidence=confidence)
-    return table, of_items, -of_prompts if cost_measure in _LOSSES else of_prompts
+    return table, of_items, right.iloc[places], of_prompts
 
 
 def _dominated(rows: pd.DataFrame) -> np.ndarray:

@@ -19,7 +19,7 @@ import pandas as pd
 from scipy import stats
 
 from caa_interp.errors import InputError, check_count, check_table
-from caa_interp.evaluation.summary import scale_of
+from caa_interp.evaluation.ratings import numbers_of, scale_of
 from caa_interp.statistics import N_RESAMPLES, check_confidence, rank_correlations
 
 _STATISTICS = ("spearman", "alpha", "difference", "length_first", "length_second")
@@ -33,7 +33,8 @@ def judge_agreement(
     Parameters
     ----------
     first
-        Result of :func:`caa_interp.judge_answers`, or a table of labels: ``prompt``, ``answer`` and ``score``.
+        Result of :func:`caa_interp.judge_answers`, or a table of labels: ``prompt``, ``answer`` and ``score`` (empty
+        or NaN where there is none), and ``scale`` if that is not 10.
     second
         Another such table, on the same scale. Several scores of an answer are averaged. Default: the wordings of
         ``first``, judged with several ``wordings``, are compared with each other.
@@ -62,7 +63,7 @@ def judge_agreement(
     Raises
     ------
     InputError
-        If a table lacks a column, the scales differ, or no answer was rated by both.
+        If a table lacks a column, a score is no number, the scales differ, or no answer was rated by both.
 
     Examples
     --------
@@ -103,20 +104,29 @@ def _raters(
     for name, table in tables:
         check_table(table, {"prompt", "answer", "score"}, "caa_interp.judge_answers", name)
     keys = [name for name in ("behavior",) if all(name in table for _, table in tables)] + ["prompt", "answer"]
+
+    def scores(name: str, table: pd.DataFrame, column: str) -> pd.Series[float]:
+        """By answer; rounded, since the means of equal scores may differ in their last digits."""
+        known = [table[key].fillna("") for key in keys]  # a CSV file keeps no empty text
+        return numbers_of(table, column, name).groupby(known).mean().round(9)
+
     if second is None:
         wordings = [name for name in map(str, first) if re.fullmatch("score_[0-9]+", name)]
         if not wordings:
             raise InputError("second: there is none, and first has one wording. Give it, or judge with wordings=3.")
-        scores = {name.replace("score_", "wording "): first.groupby(keys)[name].mean() for name in wordings}
-        return [((one, other), scores[one], scores[other]) for one, other in combinations(scores, 2)]
-    scales = {scale_of(table) for _, table in tables if "scale" in table}
+        by_wording = {name.replace("score_", "wording "): scores("first", first, name) for name in wordings}
+        return [((one, other), by_wording[one], by_wording[other]) for one, other in combinations(by_wording, 2)]
+    scales = {scale_of(table) for _, table in tables}
     if len(scales) > 1:
-        raise InputError(f"second: the scales of the two tables are {sorted(scales)}. Give scores on one scale.")
+        raise InputError(
+            f"second: the scales of the two tables are {sorted(scales)}. Give scores on one scale; a table without a "
+            "column 'scale' is taken to have 10."
+        )
     one, other = (
         str(table["judge"].iloc[0]) if "judge" in table and table["judge"].nunique() == 1 else name
         for name, table in tables
     )
-    return [((one, other), first.groupby(keys)["score"].mean(), second.groupby(keys)["score"].mean())]
+    return [((one, other), scores("first", first, "score"), scores("second", second, "score"))]
 
 
 def _with_intervals(
@@ -140,7 +150,9 @@ def _with_intervals(
 def _statistics(values: np.ndarray) -> np.ndarray:
     """The ``_STATISTICS`` of two raters' scores and the answers' lengths, ``[n, 3]``."""
     first, second, words = values.T
-    expected = 2 * values[:, :2].var(ddof=1)  # mean squared difference of any two of the ratings
+    ratings = values[:, :2]
+    # Mean squared difference of any two of the ratings; of equal ones, rounding may leave more than 0.
+    expected = 2 * ratings.var(ddof=1) if np.ptp(ratings) else 0.0
     alpha = 1 - ((first - second) ** 2).mean() / expected if expected else np.nan
     spearman, of_second = rank_correlations(second, np.stack([first, words]))
     return np.array([spearman, alpha, (second - first).mean(), rank_correlations(words, first), of_second])

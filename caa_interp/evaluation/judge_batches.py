@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from caa_interp.errors import InputError, ModelError, check_ending
-from caa_interp.evaluation.judge_requests import Judge, Request, by_file, requests_of
+from caa_interp.evaluation.judge_requests import Judge, Request, by_file, check_writable, requests_of
 from caa_interp.evaluation.judges import OpenAIJudge, reply_text
 from caa_interp.files import write_atomically
 
@@ -49,6 +49,8 @@ def write_judge_batch(
     """
     path = Path(path)
     check_ending(path, ".jsonl")
+    if path.is_dir():
+        raise InputError(f"path: {path} is a folder. Name a file to write.")
     unique = _by_key(answers, rubric, judge, coherence, scale, wordings, cache)
     missing = {key: request.content for key, request in unique.items() if request.kept() is None}
     lines = [
@@ -132,9 +134,10 @@ def read_judge_batch(
                 f"path: line {number} of {path} is about {str(key)[:70]!r}, no request that these arguments make. Give "
                 "the answers, rubric, judge and options that the batch was written with; no reply in it was kept."
             )
-    for key, reply in replies.items():
-        if unique[key].kept() is None:
-            unique[key].keep(reply)
+    missing = {key: reply for key, reply in replies.items() if unique[key].kept() is None}
+    check_writable([unique[key] for key in missing])
+    for key, reply in missing.items():
+        unique[key].keep(reply)
     if failed := {key: said for key, said in failed.items() if unique[key].kept() is None}:
         raise ModelError(
             f"path: {len(replies)} replies in {path} are kept, and {len(failed)} requests failed, such as "

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from caa_interp.behaviors.chat_marks import without_marks
-from caa_interp.errors import InputError, ModelError, check_choice, check_table, warn
+from caa_interp.errors import InputError, ModelError, check_choice, check_count, check_table, warn
 from caa_interp.files import cache_folder, write_atomically
 
 Messages = Sequence[Mapping[str, str]]
@@ -172,15 +173,21 @@ class Request:
                 return str(entry["reply"])
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise InputError(
+                f"cache: {self.path} cannot be read ({error}). Mend that, or name another folder."
+            ) from error
         except (ValueError, RecursionError, KeyError, TypeError):
             pass
         warn(f"cache: {self.path} is damaged; its answer is judged again.")
         return None
 
-    def keep(self, reply: str) -> None:
-        """Write the reply to its file."""
-        entry = {"request": self.content, "reply": reply}
-        write_atomically(self.path, json.dumps(entry, indent=1, ensure_ascii=False).encode())
+    def keep(self, reply: str) -> str:
+        """Write the reply to its file, and return it; half of a surrogate pair, which is no text, is escaped."""
+        reply = reply.encode(errors="backslashreplace").decode()
+        entry = json.dumps({"request": self.content, "reply": reply}, indent=1, ensure_ascii=False)
+        write_atomically(self.path, entry.encode(errors="backslashreplace"))
+        return reply
 
 
 def requests_of(
@@ -203,10 +210,15 @@ def requests_of(
                 )
     if not all(hasattr(judge, name) for name in ("name", "identity", "concurrency", "reply")):
         raise InputError(f"judge: {judge!r}; give an OpenAIJudge(model), a LocalJudge(model), or a Judge of your own.")
+    try:
+        json.dumps(judge.identity, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"judge: its identity {judge.identity!r} is not JSON ({error}). Let it hold JSON.") from error
     if not isinstance(rubric, str) or not rubric.strip():
         raise InputError(f"rubric: {rubric!r}; give a text that says what 0 and 10 mean, such as a behavior's rubric.")
-    check_choice("scale", scale, (10, 100))
-    check_choice("wordings", wordings, range(1, len(WORDINGS) + 1))
+    for name, value, allowed in (("scale", scale, (10, 100)), ("wordings", wordings, range(1, len(WORDINGS) + 1))):
+        check_count(name, value)
+        check_choice(name, value, allowed)
     if (own := getattr(judge, "scale", scale)) != scale:
         raise InputError(f"scale: {scale}; {type(judge).__name__} rates from 0 to {own}. Leave it out.")
     folder = Path(cache).expanduser() if cache is not None else cache_folder() / "judge"
@@ -227,3 +239,11 @@ def requests_of(
 def by_file(asked: Mapping[str, list[list[Request]]]) -> dict[Path, Request]:
     """Each different request once, by the file that keeps its reply."""
     return {one.path: one for rows in asked.values() for requests in rows for one in requests}
+
+
+def check_writable(missing: Sequence[Request]) -> None:
+    """Raise :class:`InputError` if replies are to be kept in a folder that cannot be written, before they are paid."""
+    if missing and not os.access(folder := missing[0].path.parent, os.W_OK):
+        raise InputError(
+            f"cache: {folder} cannot be written, and {len(missing)} replies are to be kept there. Name another folder."
+        )

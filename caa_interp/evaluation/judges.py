@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from typing import Any
 
 import torch
 
 from caa_interp.behaviors.chat_marks import without_marks
-from caa_interp.errors import InputError, MissingDependencyError, ModelError, check_count
+from caa_interp.errors import InputError, MissingDependencyError, ModelError, check_count, is_number
 from caa_interp.evaluation.judge_requests import Messages, UnjudgedError
 from caa_interp.models.access import is_bridge, model_id, model_revision, steered
 from caa_interp.prompts.format import PromptFormat
@@ -72,10 +71,10 @@ class OpenAIJudge:
         for name, (value, least) in counts.items():
             if name != "max_tokens" or value is not None:
                 check_count(name, value, least)
-        if not (math.isfinite(timeout) and timeout > 0):
-            raise InputError(f"timeout: {timeout}; it must be a positive number of seconds.")
-        if temperature is not None and not (math.isfinite(temperature) and temperature >= 0):
-            raise InputError(f"temperature: {temperature}; it must be a number of at least 0, or None.")
+        if not is_number(timeout) or timeout <= 0:
+            raise InputError(f"timeout: {timeout!r}; it must be a positive number of seconds.")
+        if temperature is not None and (not is_number(temperature) or temperature < 0):
+            raise InputError(f"temperature: {temperature!r}; it must be a number of at least 0, or None.")
         try:
             import openai
         except ImportError as error:
@@ -119,7 +118,8 @@ class OpenAIJudge:
                 return self.reply(messages)
             detail = "" if " - " in str(error) else error.body or error.__cause__ or ""
             said = " ".join(f"{type(error).__name__}: {error} {detail}".split())[:300].rstrip(".")
-            if status in (400, 413, 422):
+            # A parameter that the model does not take is refused with every answer.
+            if status in (400, 413, 422) and not str(error.code).startswith("unsupported_"):
                 raise UnjudgedError(f"{where} does not take this answer: {said}.") from error
             raise ModelError(
                 f"{where} gives no replies: {said}. Check model, base_url and api_key (a server that is named by "

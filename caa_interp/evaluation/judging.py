@@ -14,7 +14,6 @@ so that it leaves the score as it is.
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -25,8 +24,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from caa_interp.errors import CAAError, InputError, ModelError, warn
-from caa_interp.evaluation.judge_requests import Judge, Request, UnjudgedError, by_file, parse_score, requests_of
+from caa_interp.errors import CAAError, InputError, ModelError, is_number, warn
+from caa_interp.evaluation.judge_requests import (
+    Judge,
+    Request,
+    UnjudgedError,
+    by_file,
+    check_writable,
+    parse_score,
+    requests_of,
+)
+from caa_interp.evaluation.ratings import unjudged
 from caa_interp.progress import track
 
 
@@ -87,7 +95,7 @@ def judge_answers(
     Returns
     -------
     pandas.DataFrame
-        The answers with more columns:
+        The answers with more columns, which take the place of those of an earlier judgment:
 
         - ``score``: 0 to ``scale``; NaN, and a warning, where the reply does not hold one such number as ``"score"``
           in JSON;
@@ -109,11 +117,7 @@ def judge_answers(
     outcomes: dict[Path, str | BaseException] = {}
     outcomes |= {path: reply for path, request in unique.items() if (reply := request.kept()) is not None}
     missing = [request for path, request in unique.items() if path not in outcomes]
-    if missing and not os.access(missing[0].path.parent, os.W_OK):
-        raise InputError(
-            f"cache: {missing[0].path.parent} cannot be written, and {len(missing)} replies are to be kept there. Name "
-            "another folder."
-        )
+    check_writable(missing)
     outcomes |= track(_ask(judge, missing), "Judging", progress, total=len(missing))
     found = [
         (row, outcomes.get(request.path))
@@ -133,7 +137,7 @@ def judge_answers(
             f"kept, {n_failed} failed and {n_left} were not sent. In row {row!r}: {said} Call judge_answers again "
             "with the same arguments to ask for the rest only, or leave out rows that cannot be judged."
         ) from error
-    result, unread = answers.assign(score=np.nan, reply="", judge=judge.name, scale=scale), []
+    result, unread = unjudged(answers).assign(score=np.nan, reply="", judge=judge.name, scale=scale), []
     for measure, rows in asked.items():
         replies = pd.DataFrame([[outcomes[request.path] for request in requests] for requests in rows], answers.index)
         ratings = replies.map(parse_score, scale=scale)
@@ -176,12 +180,12 @@ def estimate_cost(
         Tokens of one reply; 8 hold ``{"score": 7}``. Thoughts before a reply, which are paid for, can take hundreds.
     """
     for name, value in (("price_in", price_in), ("price_out", price_out), ("reply_tokens", reply_tokens)):
-        if not (math.isfinite(value) and value >= 0):
-            raise InputError(f"{name}: {value}; it must be a number of at least 0.")
+        if not is_number(value) or value < 0:
+            raise InputError(f"{name}: {value!r}; it must be a number of at least 0.")
     unique = by_file(requests_of(answers, rubric, judge, coherence, scale, wordings, cache))
     missing = [request for request in unique.values() if request.kept() is None]
     texts = [message["content"] for request in missing for message in request.content["messages"]]
-    tokens_in = sum(math.ceil(len(text.encode()) / 4) + 4 for text in texts)
+    tokens_in = sum(math.ceil(len(text.encode(errors="replace")) / 4) + 4 for text in texts)
     tokens_out = len(missing) * reply_tokens
     cost = (tokens_in * price_in + tokens_out * price_out) / 1e6
     return CostEstimate(len(missing), len(unique) - len(missing), tokens_in, tokens_out, cost)
@@ -206,8 +210,9 @@ def _ask(judge: Judge, requests: Sequence[Request]) -> Iterator[tuple[Path, str 
 
     def ask(request: Request) -> str:
         reply = judge.reply(request.content["messages"])
-        request.keep(reply)
-        return reply
+        if not isinstance(reply, str):
+            raise ModelError(f"its reply is {reply!r}; reply() must return a text.")
+        return request.keep(reply)
 
     left, under_way = deque(requests), dict[Future[str], Path]()
     pool = ThreadPoolExecutor(judge.concurrency, thread_name_prefix="judge")

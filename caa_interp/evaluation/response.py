@@ -129,10 +129,16 @@ def choose_condition(table: pd.DataFrame, vector: str | None = None) -> tuple[in
     summary = summarize(rows)
     steered = summary[summary["multiplier"] != 0]
     change = "logit_difference_change"
-    if steered.empty or change not in steered or steered[change].isna().any():
+    if steered.empty or change not in steered:
         raise InputError(
             f"table: its multipliers are {sorted(set(rows['multiplier']))}; a change needs 0 and at least one other, "
             "at every layer. Sweep over these."
+        )
+    if (unknown := steered[steered[change].isna()]).size:
+        layer, multiplier = unknown.iloc[0][["layer", "multiplier"]]
+        raise InputError(
+            f"table: at layer {layer:g} no item has a score both at multiplier {multiplier:g} and at 0. Sweep over 0 "
+            "at every layer, and over multipliers at which the scores are finite."
         )
     best = steered.iloc[int(steered[change].argmax())]
     return int(best["layer"]), float(best["multiplier"])

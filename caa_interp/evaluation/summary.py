@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from caa_interp.errors import InputError, check_choice, check_count, check_table
+from caa_interp.evaluation.ratings import RATINGS, counts_of, numbers_of
 from caa_interp.statistics import bootstrap_means, check_confidence, interval_text, wilson_interval
 
 SCORES = ("p_positive", "logit_difference")
@@ -32,8 +33,7 @@ MEASURES = {
     "coherence": (0.0, 10.0),
     "score": (0.0, 10.0),
 }
-RATINGS = ("score", "coherence")  # by a judge; a column "scale" holds the upper end, where it is not 10
-_REPEATS = ("order", "sample")  # of an item in one condition, over which it is averaged
+_REPEATS = ("order", "sample")  # of an item in one condition; it is averaged over samples, then over letter orders
 # What a series of multipliers has in common, as far as a table has these columns.
 SERIES = (
     *("behavior", "baseline", "judge", "scale", "vector", "kind", "source_layer", "layer"),
@@ -113,7 +113,7 @@ def summarize(
     counts = [estimates[f"{measure}_n"] for measure in (["score"] if "score" in measures else measures)]
     result = result.assign(**estimates, n=np.max(counts, axis=0))
     if "score" in measures:
-        for name, counted in _counted(table).items():
+        for name, counted in counts_of(table).items():
             result[name] = counted.groupby(number).sum().to_numpy()
     if "order" in table and set(SCORES) <= set(measures):
         scored = table["logit_difference"].notna()
@@ -135,30 +135,20 @@ def items_of(
     measures, names = check_items(table)
     # A CSV file keeps no empty text: unsteered rows come back without operator and positions.
     table = table.reset_index(drop=True).fillna({"operator": "", "positions": ""})
+    table = table.assign(**{measure: numbers_of(table, measure) for measure in measures})
     number, conditions = conditions_of(table, names)
     items = [name for name in ("behavior", "item") if name in table]
-    keys = [*items, *(name for name in _REPEATS if name in table)]
+    paired = [*items, *(["order"] if "order" in table else [])]  # by which a change is taken; samples are averaged
     unsteered = _unsteered(conditions)
     found: dict[str, np.ndarray] = {}
     for measure in measures:
-        values = table[measure].astype(float).groupby([*(table[name] for name in keys), number], dropna=False).mean()
+        values = table[measure].groupby([*(table[name] for name in paired), number], dropna=False).mean()
         wide = values.unstack(level=-1).reindex(columns=range(len(conditions)))
         shown = {measure: wide}
         if (unsteered >= 0).any():
             shown[f"{measure}_change"] = wide - wide.reindex(columns=unsteered).to_numpy()  # no column is called -1
         found |= {name: rows.groupby(level=items, dropna=False).mean().to_numpy() for name, rows in shown.items()}
     return table, number, conditions, found
-
-
-def _counted(table: pd.DataFrame) -> dict[str, pd.Series[bool]]:
-    """By name of a count, whether each judged answer is counted."""
-    found = {"n_unparseable": table[[name for name in RATINGS if name in table]].isna().any(axis=1)}
-    if "incoherent" in table:
-        found["n_incoherent"] = table["incoherent"].eq(True)
-        found["n_unparseable"] &= ~found["n_incoherent"]
-    if "answer" in table:
-        found["n_empty"] = table["answer"].fillna("").astype(str).str.strip().eq("")
-    return found
 
 
 def range_of(name: str, conditions: pd.DataFrame) -> tuple[Any, Any]:
@@ -169,14 +159,6 @@ def range_of(name: str, conditions: pd.DataFrame) -> tuple[Any, Any]:
     if measure in RATINGS and "scale" in conditions:
         most = conditions["scale"].fillna(most).to_numpy(dtype=float)
     return (least - most, most - least) if name.endswith("_change") else (least, most)
-
-
-def scale_of(table: pd.DataFrame) -> int:
-    """Upper end of the ratings in a table, of items or of conditions; :class:`InputError` if there are several."""
-    found = sorted(table["scale"].fillna(10).unique()) if "scale" in table else [10]
-    if len(found) > 1:
-        raise InputError(f"table: its ratings have the scales {list(map(int, found))}. Give those of one.")
-    return int(found[0])
 
 
 def summarized(table: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -283,7 +265,8 @@ def by_series(table: pd.DataFrame) -> list[pd.DataFrame]:
     parts = []
     for _, rows in table[~none & ~several].groupby(series, sort=False, dropna=False):
         if none.any() and not (rows["multiplier"] == 0).any():
-            alike = none & (table[shared] == rows[shared].iloc[0]).all(axis=1)
+            own = rows[shared].iloc[0]
+            alike = none & ((table[shared] == own) | (table[shared].isna() & own.isna())).all(axis=1)
             rows = pd.concat([rows, table[alike].assign(multiplier=0.0, **rows[series].iloc[0])])
         parts.append(rows)
     return parts

@@ -21,7 +21,7 @@ def text_quality(answers: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     answers
-        Result of :func:`caa_interp.generate`, or another table with a column ``answer``.
+        Result of :func:`caa_interp.generate`, or another table with a column ``answer``. A missing one counts as empty.
 
     Returns
     -------
@@ -45,12 +45,12 @@ def text_quality(answers: pd.DataFrame) -> pd.DataFrame:
     [[10.0, 1.0]]
     """
     check_table(answers, ("answer",), "caa_interp.generate", "answers")
-    rows = [_quality(str(answer)) for answer in answers["answer"]]
+    rows = [_quality("" if pd.isna(answer) else str(answer)) for answer in answers["answer"]]
     return answers.assign(**pd.DataFrame(rows, index=answers.index))
 
 
 def _quality(answer: str) -> dict[str, object]:
-    words, content = answer.split(), answer.strip().encode()
+    words, content = answer.split(), answer.strip().encode(errors="replace")
     distinct = {f"distinct_{n}": _distinct(words, n) for n in (1, 2, 3)}
     compression = len(content) / len(zlib.compress(content, 9)) if content else float("nan")
     return {

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.evaluation.summary import NO_BASELINE, SERIES, UNSTEERED, quantity, scale_of
+from caa_interp.evaluation.ratings import scale_of
+from caa_interp.evaluation.summary import NO_BASELINE, SERIES, UNSTEERED, quantity
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import dots, key, mark_zero, panels, shape
 

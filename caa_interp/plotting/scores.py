@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.evaluation.summary import by_series, scale_of, summarize
+from caa_interp.evaluation.ratings import scale_of
+from caa_interp.evaluation.summary import by_series, summarize
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import line, name_multipliers, side_by_side
 

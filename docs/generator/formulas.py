@@ -12,7 +12,7 @@ from typing import Any
 from latex2mathml.converter import convert
 from mkdocs.exceptions import PluginError
 
-_INLINE = re.compile(r"\$<code>(.+?)</code>\$")
+_INLINE = re.compile(r"\$<code>([^<]+)</code>\$")
 _DISPLAY = re.compile(r'<pre class="math"><code>(.+?)</code></pre>', re.DOTALL)
 # Bars grow with what stands around them, unless they are told not to; those of \left and \right have attributes.
 _BAR = re.compile(r"<mo>(&#x0007C;|&#x02016;|&#x02225;)</mo>")

@@ -290,6 +290,8 @@ def test_a_formula_that_cannot_be_drawn_is_an_error():
     spec.loader.exec_module(hook)
     page = SimpleNamespace(file=SimpleNamespace(src_uri="concepts.md"))
     assert hook.on_page_content("<code>$</code> $<code>x &lt; y</code>$", page=page).count("<math ") == 1
+    broken = "$<code>x_t\n+ y</code>$, $<code>z</code>$ and <code>code</code>"
+    assert hook.on_page_content(broken, page=page).count("<math ") == 2
     for latex in (r"\nosuchcommand{x}", r"\begin{aligned} a &amp;= b \end{aligned}"):
         with pytest.raises(errors.PluginError, match=r"concepts\.md"):
             hook.on_page_content(f"$<code>{latex}</code>$", page=page)

@@ -74,6 +74,34 @@ def test_what_the_harness_cannot_do_is_told(vector, harness):
         assert said.startswith(f"model: {model!r}; the harness loads models by a Hugging Face name")
 
 
+@pytest.mark.parametrize(
+    "own", [["--model", "hf"], ["--model=hf"], ["--model_args", "dtype=float16"], ["-m", "hf"], ["-mhf"], ["-a", "x=1"]]
+)
+def test_the_steered_model_cannot_be_replaced(vector, harness, own):
+    said = str(run("--layer", "13", "--", "--limit", "2", *own).exception)
+    assert said.startswith(f"arguments: {own[0]!r} would replace the steered model.")
+    assert not Path("started.json").exists()
+
+
+@pytest.mark.parametrize("model", ["a,b", "a=b"])
+def test_a_path_that_the_harness_would_cut_is_told(vector, harness, model):
+    said = str(run("--layer", "13", "--model", f"models/{model}").exception)
+    assert said.startswith(f"model: 'models/{model}'; the harness cuts it at commas and equals signs.")
+    assert not Path("started.json").exists()
+
+
+def test_the_model_is_read_at_the_revision_of_the_vector(vector, harness):
+    for revision, arguments, expected in (
+        ("0123456789" * 4, [], "0123456789" * 4),
+        ("0123456789" * 4, ["--model", "some/other"], None),
+        ("ab" * 32, [], None),  # the digest of a folder
+    ):
+        found = caa.SteeringVector(vector.values, vector.layers, {"model": "some/model", "model_revision": revision})
+        found.save("v.safetensors")
+        assert run("--layer", "13", *arguments).exit_code == 0
+        assert json.loads(Path("started.json").read_text())[1].get("revision") == expected
+
+
 def test_without_the_harness_its_install_line_is_told(vector, monkeypatch):
     monkeypatch.setattr("caa_interp.cli.exchange.find_spec", lambda name: None)
     error = run("--layer", "13").exception

@@ -55,6 +55,30 @@ def test_a_gate_that_all_answers_pass_is_silent():
     assert not gated["incoherent"].any()
 
 
+def test_the_scores_of_single_wordings_pass_the_same_gate():
+    wordings = {"score_1": 1.0, "score_2": 3.0, "score_spread": 2.0}
+    with pytest.warns(UserWarning, match="below 5"):
+        gated = coherence_gate(judged(**wordings), least=5)
+    for name in wordings:
+        assert gated[name].isna().tolist() == gated["score"].isna().tolist()
+
+
+def test_a_gated_table_is_not_gated_again():
+    with pytest.warns(UserWarning, match="below 8"):
+        gated = coherence_gate(judged(), least=8)
+    with pytest.raises(caa.InputError, match=r"judged: it went through a gate already.*Gate the table from before"):
+        coherence_gate(gated, least=5)
+
+
+def test_coherence_is_read_from_text():
+    with pytest.warns(UserWarning, match="below 5"):
+        gated = coherence_gate(judged(), least=5)
+    text = judged()["coherence"].astype(object).fillna("").astype(str)
+    with pytest.warns(UserWarning, match="below 5"):
+        read = coherence_gate(judged(coherence=text), least=5)
+    pd.testing.assert_frame_equal(read.drop(columns="coherence"), gated.drop(columns="coherence"))
+
+
 def test_the_message_names_the_conditions_that_have_the_fewest_left():
     table = pd.concat([judged(layer=layer) for layer in range(4)])
     with pytest.warns(UserWarning, match=r"Left by condition: layer 0, multiplier 8.0: 1 of 3; .*; and 3 more cond"):

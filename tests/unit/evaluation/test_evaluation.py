@@ -390,6 +390,24 @@ def test_unsteered_is_no_condition_to_choose():
             choose_condition(table[table["multiplier"].isin(multipliers)])
 
 
+def test_a_condition_without_finite_scores_is_named():
+    table = made_up([(0, "", 4, m, float("nan") if m == 8 else m) for m in (0.0, 1.0, 8.0)])
+    with pytest.raises(
+        caa.InputError, match=r"at layer 4 no item has a score both at multiplier 8 and at 0\. .* scores are finite"
+    ):
+        choose_condition(table)
+
+
+def test_unsteered_rows_belong_to_series_that_lack_the_same_columns():
+    steered = made_up([(item, "", 3, m, 2 + 3 * m) for item in (0, 1) for m in (1.0, 2.0)]).assign(format="text")
+    none = made_up([(item, "", 3, 0.0, 0.0) for item in (0, 1)]).assign(vector="", kind="unsteered", format="text")
+    for missing in ("behavior", "model", "judge"):
+        table = pd.concat([none, steered.assign(kind="vector")]).assign(**{missing: np.nan})
+        expected = np.polyfit([0, 1, 2], [0, 5, 8], 1)[0]
+        assert caa.steerability(table)["slope"].tolist() == pytest.approx([expected])
+        assert choose_condition(table) == (3, 2.0)
+
+
 def test_a_slope_needs_two_multipliers():
     with pytest.raises(caa.InputError, match="table: 'v' has one multiplier, 1; a slope needs at least two"):
         caa.steerability(made_up([(0, "", 0, 1.0, 2.0)]))

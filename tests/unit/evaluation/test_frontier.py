@@ -246,3 +246,15 @@ def test_a_score_can_stand_beside_the_coherence_that_it_costs():
     assert figure.layout.xaxis.title.text.startswith("loss of coherence")
     at = caa.evaluation.at_equal_cost(judged, judged, cost=15, measure="score", cost_measure="coherence")
     assert at.loc[0, "effect"] > 20
+
+
+def test_the_interval_of_a_cost_reaches_as_far_as_the_scale_of_the_costs():
+    effects, costs = tables(vectors={"strong": VECTORS["strong"]})
+    lost = 5 * costs["multiplier"].abs() + costs["item"]
+    judged = costs.drop(columns="divergence").assign(coherence=90 - lost.where(costs["multiplier"] != 0, 0), scale=100)
+    table = caa.evaluation.frontier(effects, judged, cost_measure="coherence").set_index("multiplier")
+    assert "scale" not in table
+    loss = (lost[costs["multiplier"] == 4]).to_numpy()
+    mean, low, high = bootstrap_mean(loss, np.random.default_rng(0))
+    np.testing.assert_allclose(table.loc[4.0, ["cost", "cost_low", "cost_high"]].astype(float), [mean, low, high])
+    assert high > 10

@@ -107,6 +107,32 @@ def test_labels_of_several_people_are_averaged_and_what_only_one_has_rated_is_co
     assert (row["spearman"], row["difference"], row["alpha"]) == (1, 0, 1)
 
 
+def test_labels_are_read_from_a_file_that_is_not_filled_in_wholly(tmp_path):
+    table = answers().assign(answer=lambda rows: rows["answer"].where(rows.index > 0, ""))
+    judged = rated(table, table["quality"], "strong")
+    labels = table[["prompt", "answer"]].assign(score=table["quality"].where(table.index < 40))
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    for options in ({}, {"keep_default_na": False}):
+        row = agreement(judged, pd.read_csv(tmp_path / "labels.csv", **options))
+        assert (row["n"], row["n_unmatched"], row["difference"], row["alpha"]) == (40, 20, 0, 1)
+
+
+def test_answers_without_a_behavior_are_not_lost():
+    table = rated(answers(), answers()["quality"], "a").assign(behavior=None)
+    assert agreement(table, table.assign(judge="b"))["n"] == len(table)
+
+
+def test_equal_ratings_have_no_alpha_however_they_are_rounded():
+    table = answers(n_prompts=7, n_answers=1)
+    same = rated(table, 0.1 + 0.2, "a")
+    people = pd.concat([rated(table, score, "b") for score in (0.3, 0.2, 0.4)])  # their mean is 0.3, but for rounding
+    assert people["score"].iloc[[0, 7, 14]].mean() != 0.1 + 0.2
+    for other in (same, people):
+        row = agreement(same, other)
+        assert np.isnan([row["alpha"], row["alpha_low"]]).all()
+        assert row["difference"] == 0
+
+
 def test_the_same_answer_is_known_by_its_behavior():
     table = answers(n_prompts=6)
     both = pd.concat(
@@ -135,6 +161,8 @@ def test_bad_tables_are_told():
         ),
         ((table, table.drop(columns="score")), r"second: columns \['score'\] are missing"),
         ((table, table.assign(scale=100)), r"second: the scales of the two tables are \[10, 100\]"),
+        ((table.assign(scale=100), table.drop(columns="scale")), r"scales of the two tables are \[10, 100\].*without"),
+        ((table, table.assign(score="high")), "second: score of row 0 is 'high'; it must be a number, or empty"),
         ((table,), "second: there is none, and first has one wording"),
         ((["a"], table), "first: list, not a pandas DataFrame"),
     ):

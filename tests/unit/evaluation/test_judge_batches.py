@@ -161,9 +161,34 @@ def test_a_batch_of_other_answers_is_told(given, tmp_path):
         read_judge_batch(path, **given | {"rubric": RUBRIC + " Be strict."})
 
 
+def test_a_reply_with_half_a_surrogate_pair_is_kept_like_the_others(given, tmp_path):
+    write_judge_batch(**given, path=tmp_path / "batch.jsonl")
+    results = [done(one, '{"score": 7} \ud83d') for one in lines(tmp_path / "batch.jsonl")]
+    path = tmp_path / "result.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in results))
+    assert read_judge_batch(path, **given) == 2
+    assert judge_answers(**given)["reply"].tolist() == ['{"score": 7} \\ud83d'] * 3
+
+
+def test_a_cache_that_cannot_be_written_is_told(given, tmp_path, monkeypatch):
+    write_judge_batch(**given, path=tmp_path / "batch.jsonl")
+    results = [done(one, '{"score": 7}') for one in lines(tmp_path / "batch.jsonl")]
+    path = written(tmp_path / "result.jsonl", results)
+    monkeypatch.setattr("os.access", lambda folder, mode: False)
+    for call in (lambda: read_judge_batch(path, **given), lambda: judge_answers(**given)):
+        with pytest.raises(InputError, match=r"cache: .* cannot be written, and 2 replies are to be kept there"):
+            call()
+    assert list(given["cache"].iterdir()) == []
+
+
 def test_bad_input_is_told(given, tmp_path, tiny_llama):
     with pytest.raises(InputError, match=r"must end in '.jsonl'"):
         write_judge_batch(**given, path=tmp_path / "batch.json")
+    (tmp_path / "folder.jsonl").mkdir()
+    with pytest.raises(InputError, match=r"path: .*folder.jsonl is a folder. Name a file to write"):
+        write_judge_batch(**given, path=tmp_path / "folder.jsonl")
+    with pytest.raises(InputError, match=r"cannot be read .* Give the result of a batch"):
+        read_judge_batch(tmp_path / "folder.jsonl", **given)
     with pytest.raises(InputError, match=r"cannot be read .* Give the result of a batch"):
         read_judge_batch(tmp_path / "nowhere.jsonl", **given)
     given["judge"] = caa.evaluation.LocalJudge(tiny_llama)

@@ -285,6 +285,15 @@ def test_an_answer_that_the_server_does_not_take_is_not_asked_again(status):
     assert len(server.asked) == 1
 
 
+def test_a_parameter_that_the_model_does_not_take_ends_the_run_at_once(tmp_path):
+    said = {"message": "temperature must be 1", "param": "temperature", "code": "unsupported_value"}
+    with serving(Sent({"error": said}, 400)) as server:
+        judge = judge_at(server, concurrency=1)
+        with pytest.raises(ModelError, match=r"1 failed and 9 were not sent.*temperature must be 1"):
+            judge_answers(table(10), RUBRIC, judge, cache=tmp_path)
+    assert len(server.asked) == 1
+
+
 @pytest.mark.parametrize(("status", "name"), [(401, "Authentication"), (403, "Permission"), (404, "NotFound")])
 def test_a_server_that_takes_nothing_ends_the_run_at_once(tmp_path, status, name):
     with serving(failed(status, "you may not")) as server:
@@ -380,6 +389,8 @@ def test_a_server_that_is_not_there_is_told():
         ({"max_retries": -1}, "max_retries: -1; it must be a whole number of at least 0"),
         ({"max_tokens": 0}, "max_tokens: 0"),
         ({"timeout": 0}, "timeout: 0; it must be a positive number of seconds"),
+        ({"timeout": None}, "timeout: None; it must be a positive number of seconds"),
+        ({"temperature": "0"}, "temperature: '0'; it must be a number of at least 0, or None"),
         ({"timeout": float("inf")}, "timeout: inf"),
         ({"temperature": -0.1}, "temperature: -0.1; it must be a number of at least 0, or None"),
     ],

@@ -147,6 +147,15 @@ def test_a_coherence_that_cannot_be_read_is_told_and_counted(tmp_path):
     assert (row["score"], row["n"], row["coherence_n"], row["n_unparseable"]) == (7, 2, 0, 2)
 
 
+def test_another_judgment_takes_the_place_of_the_earlier_one(tmp_path):
+    answers = table("a", "bbb")
+    options = {"coherence": True, "wordings": 2, "scale": 100}
+    before = judge_answers(answers, RUBRIC, Rubrics(lambda answer: '{"score": 50}'), cache=tmp_path, **options)
+    judge = Scripted(length, identity={"model": "other"})
+    again = judge_answers(before, RUBRIC, judge, cache=tmp_path)
+    pd.testing.assert_frame_equal(again, judge_answers(answers, RUBRIC, judge, cache=tmp_path))
+
+
 def test_scores_to_100_are_asked_for_read_and_summarized_as_such(tmp_path):
     judge = Scripted(lambda answer: f'{{"score": {len(answer)}}}')
     with pytest.warns(UserWarning, match="1 of 3 replies hold no single score from 0 to 100"):
@@ -338,6 +347,27 @@ def test_a_damaged_reply_is_told_and_judged_again(tmp_path, damage):
     assert kept.read_text() == sound
 
 
+def test_half_a_surrogate_pair_in_a_reply_or_an_answer_is_kept(tmp_path):
+    answers = table("a").astype(object).assign(answer=pd.Series(["a\udc80"], dtype=object))
+    judge = Scripted(lambda answer: '{"score": 1} \ud83d\\')
+    for _ in range(2):
+        judged = judge_answers(answers, RUBRIC, judge, cache=tmp_path)
+        assert judged["reply"].tolist() == ['{"score": 1} \\ud83d\\']
+    assert judge.asked == ["a\udc80"]
+    assert estimate_cost(answers, RUBRIC, judge, price_in=1, price_out=1, cache=tmp_path / "new").n_calls == 1
+
+
+def test_a_kept_reply_that_cannot_be_read_is_told_and_not_paid_again(tmp_path):
+    judge_answers(table("a"), RUBRIC, Scripted(length), cache=tmp_path)
+    (kept,) = tmp_path.iterdir()
+    kept.unlink()
+    kept.mkdir()
+    judge = Scripted(length)
+    with pytest.raises(InputError, match=r"cache: .*\.json cannot be read \(.*\)\. Mend that, or name another folder"):
+        judge_answers(table("a"), RUBRIC, judge, cache=tmp_path)
+    assert judge.asked == []
+
+
 # When it breaks off
 
 
@@ -405,6 +435,14 @@ def test_a_reply_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch):
     with pytest.raises(ModelError, match=r"0 of 2 .* In row 0: OSError: .*No space left on device"):
         judge_answers(table("a", "bb"), RUBRIC, judge, cache=tmp_path)
     assert judge.asked == ["a"]
+
+
+def test_a_judge_that_says_nothing_ends_the_run_and_nothing_is_kept(tmp_path):
+    judge = Scripted(lambda answer: None)
+    with pytest.raises(ModelError, match=r"0 of 2 .* In row 0: its reply is None; reply\(\) must return a text\."):
+        judge_answers(table("a", "bb"), RUBRIC, judge, cache=tmp_path)
+    assert judge.asked == ["a"]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
@@ -502,6 +540,10 @@ def test_other_scripts_are_counted_by_their_bytes(tmp_path):
         ({"rubric": None}, "rubric: None"),
         ({"scale": 5}, "scale: 5 is not one of 10, 100"),
         ({"wordings": 4}, "wordings: 4 is not one of 1, 2, 3"),
+        ({"scale": 10.0}, "scale: 10.0; it must be a whole number"),
+        ({"wordings": 2.0}, "wordings: 2.0; it must be a whole number"),
+        ({"wordings": True}, "wordings: True; it must be a whole number"),
+        ({"judge": Scripted(length, identity={"model": object()})}, "judge: its identity .* is not JSON"),
         ({"judge": "gpt-4"}, r"judge: 'gpt-4'; give an OpenAIJudge\(model\)"),
     ],
 )
@@ -522,7 +564,7 @@ def test_a_cache_that_is_no_folder_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["price_in", "price_out", "reply_tokens"])
-@pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), None, "2"])
 def test_bad_prices_are_told(tmp_path, name, value):
     given = {"price_in": 1, "price_out": 1, "cache": tmp_path, name: value}
     with pytest.raises(InputError, match=f"{name}: .* it must be a number of at least 0"):

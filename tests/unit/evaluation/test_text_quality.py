@@ -41,6 +41,12 @@ def test_numbers_are_those_of_the_definitions():
     np.testing.assert_allclose(found["compression"], [7 / len(zlib.compress(b"a b a b", 9)), np.nan, 2 / 10])
 
 
+def test_a_missing_answer_has_no_words_and_half_a_character_is_one():
+    found = text_quality(pd.DataFrame({"answer": [None, float("nan"), "", "\ud83d"]}, dtype=object))
+    assert found["empty"].tolist() == [True, True, True, False]
+    assert found["n_words"].tolist() == [0, 0, 0, 1]
+
+
 def test_what_is_no_table_of_answers_is_told():
     with pytest.raises(caa.InputError, match="answer"):
         text_quality(pd.DataFrame({"text": ["so"]}))
