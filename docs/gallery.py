@@ -322,12 +322,14 @@ def persistence(study: Study) -> go.Figure:
 
 
 def effect_lens(study: Study) -> go.Figure:
-    """Two vectors, each beside a random one of the same norm, along the first held-out pairs."""
+    """Two vectors, each beside a random one of the same norm, along the first held-out pairs; then a random one alone."""
     tables = {}
     for name in (BEHAVIOR, "sycophancy"):
         vectors = {name: study.vectors[name], **caa.random_vectors(study.vectors[name], 1, seed=SEED)}
         pairs = study.behaviors[name].test[:12]
         tables[name] = caa.effect_lens(study.model, vectors, pairs, layers=LAYER, words_only=True)
+    of_chance = tables[BEHAVIOR].query("kind == 'random'")
+    tables["random"] = of_chance.assign(kind="vector", vector="a random vector")
     table = pd.concat(tables, names=["behavior"]).reset_index("behavior").reset_index(drop=True)
     return caa.plot_effect_lens(table)
 
