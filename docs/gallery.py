@@ -322,7 +322,7 @@ def persistence(study: Study) -> go.Figure:
 
 
 def effect_lens(study: Study) -> go.Figure:
-    """Two vectors, each beside a random one of the same norm, along the first held-out pairs; then a random one alone."""
+    """Two vectors, each beside a random one of the same norm, along held-out pairs; below them a random one itself."""
     tables = {}
     for name in (BEHAVIOR, "sycophancy"):
         vectors = {name: study.vectors[name], **caa.random_vectors(study.vectors[name], 1, seed=SEED)}
