@@ -170,7 +170,7 @@ def decompose(
     a similar one was chosen first. The encoder is not used, for the reasons in Mayne, Yang and Mahdi 2024,
     arXiv:2411.08790.
     """
-    target = direction_at(one_vector(vector), layer)
+    target = direction_at(one_vector(vector), layer, what_to_do="Choose another layer.")
     _check_fit(vector, sae, layer)
     check_count("n_features", n_features, 1, min(sae.n_features, sae.d_model))
     # Half precision is too coarse for inner products. A zero direction stays zero and is never chosen.
@@ -230,7 +230,7 @@ def _config(path: Path) -> dict[str, Any]:
     """Content of ``cfg.json``; empty if there is no such file."""
     if not path.is_file():
         return {}
-    config = parse_json(read_text(path, str(path)), str(path))
+    config = parse_json(read_text(path, str(path)), f"{path}, which must be as SAELens wrote it")
     if not isinstance(config, dict) or not isinstance(config.get("metadata", {}), dict):
         raise InputError(f"{path}: not an object with an object 'metadata'. Give the cfg.json that SAELens wrote.")
     return config

@@ -117,7 +117,7 @@ def monitor(
     for name, vector in named.items():
         vector.check_fits(model)
         (layer,) = check_layers([layer], vector.layers, f"the vector {name!r}")
-        direction_at(vector, layer, f"vectors[{name!r}]")
+        direction_at(vector, layer, f"vectors[{name!r}]", "Leave it out, or choose another layer.")
     rows = iterate_texts(texts, column)
     reader = _Reader(model, form, layer, {name: vector.at(layer) for name, vector in named.items()})
     parts = TableParts(Path(output).expanduser(), reader.identity()) if output is not None else None

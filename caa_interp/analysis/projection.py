@@ -141,7 +141,7 @@ def project_vectors(
     if normalize:
         for label, vector in every.items():
             for layer in chosen:
-                direction_at(vector, layer, label)
+                direction_at(vector, layer, label, "Leave it out, or give normalize=False.")
     values = np.concatenate([_at_layers(vector.values, vector.layers, chosen) for vector in named.values()])
     norms = np.linalg.norm(values, axis=-1)
     plane = fit_plane(values / norms[:, None] if normalize else values, method, seed, "vectors")

@@ -88,7 +88,7 @@ def weight_alignment(
     (at,) = check_layers(one_layer(vector, layer), vector.layers, "the vector")
     chosen = check_layers(layers, range(n_layers(model)), "the model")
     check_count("top_k", top_k)
-    direction = direction_at(vector, at)
+    direction = direction_at(vector, at, what_to_do="Choose another layer.")
     direction = direction / direction.norm()
     frames = []
     for block in chosen:

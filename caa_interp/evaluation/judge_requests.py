@@ -217,8 +217,8 @@ def requests_of(
     if not isinstance(rubric, str) or not rubric.strip():
         raise InputError(f"rubric: {rubric!r}; give a text that says what 0 and 10 mean, such as a behavior's rubric.")
     for name, value, allowed in (("scale", scale, (10, 100)), ("wordings", wordings, range(1, len(WORDINGS) + 1))):
-        check_count(name, value)
         check_choice(name, value, allowed)
+        check_count(name, value)
     if (own := getattr(judge, "scale", scale)) != scale:
         raise InputError(f"scale: {scale}; {type(judge).__name__} rates from 0 to {own}. Leave it out.")
     folder = Path(cache).expanduser() if cache is not None else cache_folder() / "judge"

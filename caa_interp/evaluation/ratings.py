@@ -36,7 +36,7 @@ def numbers_of(table: pd.DataFrame, column: str, name: str = "table") -> pd.Seri
 
 def scale_of(table: pd.DataFrame) -> int:
     """Upper end of the ratings in a table, of items or of conditions; :class:`InputError` if there are several."""
-    found = sorted(table["scale"].fillna(10).unique()) if "scale" in table else [10]
+    found = sorted(numbers_of(table, "scale").fillna(10).unique()) if "scale" in table else [10]
     if len(found) > 1:
         raise InputError(f"table: its ratings have the scales {list(map(int, found))}. Give those of one.")
     return int(found[0])

@@ -157,7 +157,7 @@ def range_of(name: str, conditions: pd.DataFrame) -> tuple[Any, Any]:
     most: Any
     least, most = MEASURES[measure]
     if measure in RATINGS and "scale" in conditions:
-        most = conditions["scale"].fillna(most).to_numpy(dtype=float)
+        most = numbers_of(conditions, "scale").fillna(most).to_numpy()
     return (least - most, most - least) if name.endswith("_change") else (least, most)
 
 

@@ -144,7 +144,7 @@ def orthogonalize(model: Any, vector: SteeringVector, *, layer: int) -> Any:
     for name in ("attn.o", "mlp.out"):
         for module in [_matrix(plain, model, f"blocks.{number}.{name}") for number in range(n_layers(model))]:
             if module is None:
-                raise _unsupported(model, plain, f"not one matrix {name!r} writes in each of its blocks")
+                raise _unsupported(model, plain, f"what {name!r} of a block writes is not the output of one matrix")
             # A Conv1D keeps its matrix the other way round than a Linear.
             _remove(module.weight, direction, axis=0 if isinstance(module, torch.nn.Linear) else 1)
             if module.bias is not None:

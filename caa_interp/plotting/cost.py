@@ -13,7 +13,7 @@ from caa_interp.plotting.grid import CONTROLS, control_bands, line, name_multipl
 _NAMES = {
     "nats_per_token": ("loss on neutral prose", "nats per token"),
     "divergence": ("divergence from unsteered", "KL, nats per token"),
-    "correct": ("share of right answers", "0 to 1"),
+    "correct": ("share of right answers", "1: all"),
 }
 _SOURCE = "caa_interp.perplexity, caa_interp.divergence or caa_interp.capability"
 

@@ -249,8 +249,8 @@ def check_acts(asked: Iterable[Condition]) -> None:
     for condition in asked:
         if not any(one.multiplier and one.vector.at(one.layer).any() for one in condition.interventions):
             raise InputError(
-                f"vector: {condition.vector!r} changes nothing, so it has no effect to read. Leave it out, or give it "
-                "another vector or multiplier."
+                f"vector: {condition.vector!r} changes nothing, so it has no effect to read: {condition}. Leave it "
+                "out, or give a layer at which the vector is not zero, and a multiplier other than 0."
             )
 
 

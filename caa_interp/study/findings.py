@@ -159,13 +159,15 @@ def side_effect(slopes: pd.DataFrame) -> str:
 
 def kept_beside(effects: pd.DataFrame) -> str:
     """How much of their effects vectors keep two at a time, from a summary of interference."""
-    beside = effects[effects["combination"] == "both"].dropna(subset="kept")
+    both = effects[effects["combination"] == "both"]
+    beside = both.dropna(subset="kept")
     if beside.empty:
-        return "Two vectors at once were not compared: none has a clear effect alone at this divergence"
+        why = "none has a clear effect alone at" if len(both) else "no two of them reach"
+        return f"Two vectors at once were not compared: {why} this divergence"
     row = _records(beside.nsmallest(1, "kept"))[0]
     other = row["second"] if row["first"] == row["behavior"] else row["first"]
-    kept = f"keep {_range(100 * beside['kept'], '.0f')}\N{NO-BREAK SPACE}% of their effects alone"
-    return f"Two vectors at once, at the divergence of one, {kept}; {row['behavior']} keeps least, beside {other}"
+    kept = f"keep {_range(100 * beside['kept'], '.0f')}\N{NO-BREAK SPACE}% of the effect that each has alone"
+    return f"Two vectors at once, at the divergence of one, {kept}; {row['behavior']} keeps the least, beside {other}"
 
 
 _REFUSES = {

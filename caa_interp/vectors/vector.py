@@ -210,11 +210,13 @@ def named_vectors(vectors: Any, name: str = "vectors") -> dict[str, SteeringVect
     return {one_vector(vectors, name).name: vectors}
 
 
-def direction_at(vector: SteeringVector, layer: int, name: str = "vector") -> torch.Tensor:
+def direction_at(
+    vector: SteeringVector, layer: int, name: str = "vector", what_to_do: str = "Leave the layer out."
+) -> torch.Tensor:
     """Return a vector of one layer, raw, ``[d_model]`` in float64; :class:`InputError` if it is zero there."""
     values = vector.at(layer).double()
     if not values.norm() > 0:
-        raise InputError(f"{name}: it is zero at layer {layer}, so it has no direction there. Leave the layer out.")
+        raise InputError(f"{name}: it is zero at layer {layer}, so it has no direction there. {what_to_do}")
     return values
 
 

@@ -184,8 +184,8 @@ def test_parts_that_cannot_be_told_apart_are_refused(tmp_path, pairs):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"multiplier": 0}, "vector: 'cheer' changes nothing, .* or give it another vector or multiplier"),
-        ({"vector": 0 * VECTOR}, "vector: 'cheer' changes nothing"),
+        ({"multiplier": 0}, r"vector: 'cheer' changes nothing, .*\(0 of cheer, layer 1,.* multiplier other than 0"),
+        ({"vector": 0 * VECTOR}, r"vector: 'cheer' changes nothing, .*\(1 of cheer, layer 1,.* is not zero"),
         ({"multiplier": float("inf")}, "multiplier: inf is not a finite number"),
         ({"per": "neuron"}, "per: 'neuron' is not one of 'component', 'head'"),
         ({"layer": 9}, "layer 9: the vector has layers 0 to 3"),

@@ -227,7 +227,9 @@ def test_what_is_no_vector():
 
 
 def test_a_vector_of_zero():
-    with pytest.raises(caa.InputError, match="vector: it is zero at layer 13, so it has no direction"):
+    with pytest.raises(
+        caa.InputError, match=r"vector: it is zero at layer 13, so it has no direction there\. Choose another"
+    ):
         caa.analysis.decompose(steering_vector(torch.zeros(12)), random_sae(), layer=13)
 
 
@@ -404,16 +406,16 @@ def test_no_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not valid JSON"),
-        ("[]", "not an object"),
-        ('{"metadata": 3}', "not an object"),
-        ("[" * 10**5, "not valid"),
+        ("{", ", which must be as SAELens wrote it: not valid JSON"),
+        ("[]", ": not an object .* Give the cfg.json that SAELens wrote"),
+        ('{"metadata": 3}', ": not an object"),
+        ("[" * 10**5, ", which must be as SAELens wrote it: not valid"),
     ],
 )
 def test_a_configuration_that_cannot_be_read(tmp_path, text, message):
     written(tmp_path, saelens_tensors())
     (tmp_path / "cfg.json").write_text(text, encoding="utf-8")
-    with pytest.raises(caa.InputError, match=rf"cfg\.json: {message}"):
+    with pytest.raises(caa.InputError, match=rf"cfg\.json{message}"):
         caa.analysis.load_sae(tmp_path)
 
 

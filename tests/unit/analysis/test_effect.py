@@ -1,5 +1,6 @@
 """What a vector makes the model say: against plain hooked passes, derivatives, and vectors whose effect is known."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -29,6 +30,7 @@ def random_vector(size: float = 3.0, seed: int = 0, layers=(0, 1, 2, 3), **metad
 
 
 VECTOR = random_vector()
+ZERO_AT_2 = replace(VECTOR, values=VECTOR.values * torch.tensor([[1.0], [1], [0], [1]]))
 
 
 @pytest.fixture(scope="module", params=["llama", "gemma 2"])
@@ -301,6 +303,7 @@ def test_what_an_open_context_does_is_the_baseline(tiny_llama_64, plain_llama_64
         ({"texts": PROMPTS, "format": "text"}, "format: 'text'; prompts have none"),
         ({"format": "letters"}, "format: 'letters' is not one of"),
         ({"vector": {"unsteered": None}, "layers": None}, "vector: 'unsteered' changes nothing, .* Leave it out"),
+        ({"vector": ZERO_AT_2, "layers": None}, r"vector: 'cheer' changes nothing, .*\(1 of cheer, layer 2,"),
         ({"vector": {}}, "vector: it is empty"),
     ],
 )

@@ -258,7 +258,7 @@ def test_a_vector_that_does_not_fit_is_refused_before_anything_is_read(tiny_llam
         yield
 
     zero = caa.SteeringVector(torch.zeros(4, 64), (0, 1, 2, 3), {"model": "tiny-llama"})
-    with pytest.raises(caa.InputError, match=r"vectors\['v'\]: it is zero at layer 2"):
+    with pytest.raises(caa.InputError, match=r"vectors\['v'\]: it is zero at layer 2.*Leave it out, or choose"):
         read(tiny_llama, rows(), {"v": zero})
     with pytest.raises(caa.InputError, match="layer 9: the vector 'cheer' has layers 0 to 3"):
         read(tiny_llama, rows(), layer=9)

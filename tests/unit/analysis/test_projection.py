@@ -444,7 +444,7 @@ def test_vectors_of_different_models_can_be_compared():
             {"a": caa.SteeringVector(torch.ones(3, 4) * torch.tensor([[1.0], [0.0], [1.0]]), (1, 4, 7))},
             {},
             caa.InputError,
-            r"vectors\['a'\]: it is zero at layer 4, so it has no direction there",
+            r"vectors\['a'\]: it is zero at layer 4, so it has no direction there. Leave it out, or give normalize=F",
         ),
         ({"a": 0 * vector()}, {"normalize": False}, caa.InputError, "vectors: all 3 points are the same"),
     ],

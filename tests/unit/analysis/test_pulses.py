@@ -107,8 +107,8 @@ def test_a_place_is_the_same_however_many_are_asked_for(tiny_llama_64, pairs):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"multiplier": 0}, "vector: 'cheer' changes nothing, .* or give it another vector or multiplier"),
-        ({"vector": 0 * VECTOR}, "vector: 'cheer' changes nothing"),
+        ({"multiplier": 0}, r"vector: 'cheer' changes nothing, .*\(0 of cheer, layer 1,.* multiplier other than 0"),
+        ({"vector": 0 * VECTOR}, r"vector: 'cheer' changes nothing, .*\(1 of cheer, layer 1,.* is not zero"),
         ({"multiplier": float("nan")}, "multiplier: nan is not a finite number"),
         ({"n_tokens": 0}, "n_tokens: 0; it must be a whole number of at least 1"),
         ({"layer": 9}, "layer 9: the vector has layers 0 to 3"),

@@ -376,7 +376,7 @@ def test_the_model_is_left_as_it_was(tiny_llama):
         (
             {"vector": steering(torch.zeros(WIDTH))},
             caa.InputError,
-            "vector: it is zero at layer 1, so it has no direction",
+            "vector: it is zero at layer 1, so it has no direction there. Choose another layer",
         ),
         ({"vector": steering(torch.ones(32))}, caa.errors.VectorMismatchError, "vector: its width is 32"),
         (

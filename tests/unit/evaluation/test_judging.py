@@ -540,6 +540,8 @@ def test_other_scripts_are_counted_by_their_bytes(tmp_path):
         ({"rubric": None}, "rubric: None"),
         ({"scale": 5}, "scale: 5 is not one of 10, 100"),
         ({"wordings": 4}, "wordings: 4 is not one of 1, 2, 3"),
+        ({"scale": "100"}, "scale: '100' is not one of 10, 100"),
+        ({"wordings": 0}, "wordings: 0 is not one of 1, 2, 3"),
         ({"scale": 10.0}, "scale: 10.0; it must be a whole number"),
         ({"wordings": 2.0}, "wordings: 2.0; it must be a whole number"),
         ({"wordings": True}, "wordings: True; it must be a whole number"),

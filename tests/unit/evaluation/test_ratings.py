@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import caa_interp as caa
-from caa_interp.evaluation.ratings import numbers_of, score_columns, unjudged
+from caa_interp.evaluation.ratings import numbers_of, scale_of, score_columns, unjudged
 
 NAN = float("nan")
 
@@ -55,6 +55,19 @@ def test_a_file_that_keeps_empty_text_is_summarized_like_the_table():
     read = pd.read_csv(io.StringIO(table.to_csv(index=False)), keep_default_na=False)
     assert read["coherence"].tolist() == ["", "9.0"]
     pd.testing.assert_frame_equal(caa.summarize(read), caa.summarize(table))
+
+
+@pytest.mark.parametrize("options", [{}, {"keep_default_na": False}])
+def test_an_empty_scale_is_that_to_10(options):
+    table = judged().assign(multiplier=[0.0, 1.0])
+    other = table.assign(behavior="y", scale=100, score=[5.0, 95.0])
+    stacked = pd.concat([table.assign(behavior="x").drop(columns="scale"), other])
+    read = pd.read_csv(io.StringIO(stacked.to_csv(index=False)), **options)
+    assert caa.summarize(read)["score"].tolist() == [5, 7, 5, 95]
+    assert scale_of(read[read["behavior"] == "x"]) == 10
+    assert scale_of(read[read["behavior"] == "y"]) == 100
+    with pytest.raises(caa.InputError, match="scale of row 0 is 'ten'; it must be a number, or empty"):
+        scale_of(table.assign(scale="ten"))
 
 
 @pytest.mark.parametrize("given", [[1, True], ["1", " 1.0 "], [1.0, np.float32(1)]])

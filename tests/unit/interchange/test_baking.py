@@ -254,7 +254,9 @@ def test_an_architecture_of_several_experts_is_told(tmp_path):
     model = caa.load_model(tmp_path / "model", device="cpu", dtype="float32")
     with pytest.raises(caa.errors.ModelError, match="no bias is added to the output of its MLP"):
         bake(model, vector(model), layer=1)
-    with pytest.raises(caa.errors.ModelError, match=r"not one matrix 'mlp\.out' writes in each of its blocks"):
+    with pytest.raises(
+        caa.errors.ModelError, match=r"what 'mlp\.out' of a block writes is not the output of one matrix"
+    ):
         orthogonalize(model, vector(model), layer=1)
 
 

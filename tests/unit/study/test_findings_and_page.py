@@ -196,10 +196,11 @@ def test_two_vectors_at_once_in_one_sentence():
     effects = pd.DataFrame(rows, columns=["behavior", "first", "second", "combination", "kept"])
     said = words.kept_beside(effects).replace("\N{NO-BREAK SPACE}", " ")
     assert said == (
-        "Two vectors at once, at the divergence of one, keep \N{MINUS SIGN}10 to 50 % of their effects alone; b keeps "
-        "least, beside a"
+        "Two vectors at once, at the divergence of one, keep \N{MINUS SIGN}10 to 50 % of the effect that each has "
+        "alone; b keeps the least, beside a"
     )
-    assert "none has a clear effect alone" in words.kept_beside(effects.assign(kept=np.nan))
+    assert "none has a clear effect alone at this div" in words.kept_beside(effects.assign(kept=np.nan))
+    assert "no two of them reach this divergence" in words.kept_beside(effects.assign(combination="alone"))
 
 
 def audit(*verdicts: str) -> pd.DataFrame:
