@@ -3,7 +3,7 @@
 import math
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,16 @@ def check_table(table: Any, columns: Iterable[str], source: str, name: str = "ta
         raise InputError(f"{name}: columns {missing} are missing; give the result of {source}.")
     if table.empty:
         raise InputError(f"{name}: it has no rows; give the result of {source}.")
+
+
+def by_text(given: Mapping[Any, Any], name: str) -> dict[str, Any]:
+    """The mapping with its keys as texts; raise :class:`InputError` if two of them are one text."""
+    named = {str(key): value for key, value in given.items()}
+    if len(named) < len(given):
+        texts = list(map(str, given))
+        same = next(text for text in texts if texts.count(text) > 1)
+        raise InputError(f"{name}: two of its names are {same!r} as text; give each a name of its own.")
+    return named
 
 
 def warn(text: str) -> None:

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from caa_interp.analysis.plane import SETTINGS, Method, check_method, fit_plane
-from caa_interp.errors import InputError, check_choice
+from caa_interp.errors import InputError, by_text, check_choice
 from caa_interp.models.access import check_layers
 from caa_interp.vectors.activations import Activations, check_activations
 from caa_interp.vectors.vector import SteeringVector, check_widths, direction_at, named_vectors
@@ -186,7 +186,7 @@ def _named(given: Any, what: str) -> dict[str, Activations]:
         raise InputError(f"{what}: the mapping is empty; give at least one result of collect_activations.")
     if not isinstance(given, Mapping):
         return {"": check_activations(given, what)}
-    return {str(name): check_activations(one, f"{what}[{name!r}]") for name, one in given.items()}
+    return {name: check_activations(one, f"{what}[{name!r}]") for name, one in by_text(given, what).items()}
 
 
 def _labelled(groups: Mapping[str, Any], what: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def coherence_gate(judged: pd.DataFrame, least: float) -> pd.DataFrame:
     pandas.DataFrame
         The table with ``incoherent``, whether an answer's coherence lies below ``least``. Its ``score`` is NaN then,
         under each wording, too, as it is where no coherence could be read. :func:`caa_interp.summarize` counts both, as
-        ``n_incoherent`` and ``n_unparseable``. If any answer is incoherent, a warning names the conditions that have
+        ``n_incoherent`` and ``n_unparseable``. If an answer loses its score, a warning names the conditions that have
         the fewest left.
 
     Raises
@@ -52,11 +52,11 @@ def coherence_gate(judged: pd.DataFrame, least: float) -> pd.DataFrame:
     if "incoherent" in judged:
         raise InputError("judged: it went through a gate already, which took scores away. Gate the table from before.")
     coherence = numbers_of(judged, "coherence", "judged")
-    incoherent = coherence < least
-    if incoherent.any():
+    incoherent, kept = coherence < least, coherence >= least
+    if not kept.all():
         names = [name for name in CONDITIONS if name in judged]
         number, conditions = conditions_of(judged.reset_index(drop=True), names)
-        counts = pd.DataFrame({"left": ~incoherent.to_numpy(), "of": True}).groupby(number).sum()
+        counts = pd.DataFrame({"left": kept.to_numpy(), "of": True}).groupby(number).sum()
         fewest = counts[counts["left"] < counts["of"]].sort_values("left", kind="stable")
         varied = [name for name in names if conditions[name].nunique(dropna=False) > 1]
         named = conditions.loc[fewest.index, varied].to_dict("records")
@@ -66,9 +66,10 @@ def coherence_gate(judged: pd.DataFrame, least: float) -> pd.DataFrame:
         ]
         more = f"; and {len(shown) - _MOST_SHOWN} more conditions" if len(shown) > _MOST_SHOWN else ""
         warn(
-            f"judged: {incoherent.sum()} of {len(judged)} answers have a coherence below {least:g} (of {most}) and "
-            "keep no score. An effect on the rest is not one on all. Left by condition: "
+            f"judged: {len(judged) - kept.sum()} of {len(judged)} answers keep no score: {incoherent.sum()} with a "
+            f"coherence below {least:g} (of {most}), {coherence.isna().sum()} without one. An effect on the rest is "
+            "not one on all. Left by condition: "
             f"{'; '.join(shown[:_MOST_SHOWN])}{more}."
         )
-    scores = {name: judged[name].where(coherence >= least) for name in score_columns(judged)}
+    scores = {name: judged[name].where(kept) for name in score_columns(judged)}
     return judged.assign(**scores, incoherent=incoherent)

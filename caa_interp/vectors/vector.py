@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from caa_interp.errors import InputError, VectorMismatchError
+from caa_interp.errors import InputError, VectorMismatchError, by_text
 from caa_interp.models.access import (
     CENTERED,
     block_indices,
@@ -201,7 +201,7 @@ def named_vectors(vectors: Any, name: str = "vectors") -> dict[str, SteeringVect
     if isinstance(vectors, Mapping):
         if not vectors:
             raise InputError(f"{name}: the mapping is empty; give at least one vector.")
-        return {str(key): one_vector(vector, f"{name}[{key!r}]") for key, vector in vectors.items()}
+        return {key: one_vector(vector, f"{name}[{key!r}]") for key, vector in by_text(vectors, name).items()}
     if isinstance(vectors, list | tuple):
         raise InputError(
             f"{name}: {type(vectors).__name__}; several vectors have names: give a mapping such as "

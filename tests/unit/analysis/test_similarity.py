@@ -214,7 +214,7 @@ def test_maps_have_a_scale_from_minus_1_to_1_and_say_what_chance_is():
     (heatmap,) = fig.data
     assert (heatmap.zmin, heatmap.zmax) == (-1, 1)
     assert [list(stop) for stop in heatmap.colorscale] == DIVERGING
-    assert heatmap.colorbar.title.text == "cosine<br>similarity"
+    assert heatmap.colorbar.title.text == "cosine<br>similarity<br>\u00a0"
     assert "95 % of pairs of random directions lie within ±0.082" in fig.layout.title.text
 
 

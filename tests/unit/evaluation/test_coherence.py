@@ -31,8 +31,8 @@ def test_incoherent_answers_keep_no_score_and_every_condition_stays_in_sight():
     with pytest.warns(UserWarning, match="below 5") as told:
         gated = coherence_gate(judged(), least=5)
     assert str(told[0].message) == (
-        "judged: 3 of 9 answers have a coherence below 5 (of 10) and keep no score. An effect on the rest is not one "
-        "on all. Left by condition: multiplier 8.0: 1 of 3; multiplier 2.0: 2 of 3."
+        "judged: 4 of 9 answers keep no score: 3 with a coherence below 5 (of 10), 1 without one. An effect on the "
+        "rest is not one on all. Left by condition: multiplier 8.0: 0 of 3; multiplier 2.0: 2 of 3."
     )
     assert gated["incoherent"].tolist() == [False] * 4 + [True, False, True, True, False]
     np.testing.assert_array_equal(gated["score"], [4, 5, 6, 6, NAN, 8, NAN, NAN, NAN])
@@ -53,6 +53,15 @@ def test_a_gate_that_all_answers_pass_is_silent():
         gated = coherence_gate(table, least=7)
     pd.testing.assert_frame_equal(gated.drop(columns="incoherent"), table)
     assert not gated["incoherent"].any()
+
+
+def test_answers_without_a_coherence_do_not_lose_their_scores_in_silence():
+    stacked = pd.concat([judged(coherence=7.0), judged().drop(columns="coherence").assign(multiplier=16.0)])
+    with pytest.warns(
+        UserWarning, match=r"0 with a coherence below 5 \(of 10\), 9 without one.*multiplier 16.0: 0 of 9"
+    ):
+        gated = coherence_gate(stacked, least=5)
+    assert gated["score"].notna().sum() == 9
 
 
 def test_the_scores_of_single_wordings_pass_the_same_gate():
@@ -81,7 +90,7 @@ def test_coherence_is_read_from_text():
 
 def test_the_message_names_the_conditions_that_have_the_fewest_left():
     table = pd.concat([judged(layer=layer) for layer in range(4)])
-    with pytest.warns(UserWarning, match=r"Left by condition: layer 0, multiplier 8.0: 1 of 3; .*; and 3 more cond"):
+    with pytest.warns(UserWarning, match=r"Left by condition: layer 0, multiplier 8.0: 0 of 3; .*; and 3 more cond"):
         coherence_gate(table, least=5)
 
 

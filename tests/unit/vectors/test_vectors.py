@@ -701,6 +701,10 @@ def test_several_vectors_are_a_mapping_with_names():
     one = vector(behavior="a")
     assert named_vectors(one) == {"a": one}
     assert named_vectors({"x": one}) == {"x": one}
+    with pytest.raises(
+        caa.InputError, match=r"^vectors: two of its names are '1' as text; give each a name of its own"
+    ):
+        named_vectors({1: one, "1": one})
     for wrong in ([one], (one, one)):
         with pytest.raises(caa.InputError, match=r"give a mapping such as \{v.name: v for v in vectors\}"):
             caa.match_norms(wrong)
