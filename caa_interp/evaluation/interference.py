@@ -140,12 +140,13 @@ def summarize_interference(table: pd.DataFrame, *, confidence: float = 0.95, see
     Returns
     -------
     pandas.DataFrame
-        The steered rows of :func:`caa_interp.summarize`, with ``first``, ``second`` and ``combination``, and ``kept``:
-        the change of the log-probability difference over that under the behavior's own vector alone, 1 for no loss.
-        Missing where the interval of the change alone includes 0, and for behaviors without a vector.
+        The steered rows of :func:`caa_interp.summarize`, with ``first``, ``second``, ``combination`` and ``target``,
+        and ``kept``: the change of the log-probability difference over that under the behavior's own vector alone, 1
+        for no loss. Missing where the interval of the change alone includes 0, and for behaviors without a vector.
     """
-    check_table(table, {"behavior", "first", "second", "combination"}, "caa_interp.evaluation.interference")
-    about = table[["vector", "first", "second", "combination"]].drop_duplicates()
+    told = ["first", "second", "combination", "target"]
+    check_table(table, {"behavior", "vector", *told}, "caa_interp.evaluation.interference")
+    about = table[["vector", *told]].drop_duplicates()
     summary = summarize(table, confidence=confidence, seed=seed).merge(about, on="vector")
     summary = summary[summary["combination"] != UNSTEERED].reset_index(drop=True)
     change = "logit_difference_change"

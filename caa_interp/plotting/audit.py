@@ -13,13 +13,13 @@ from caa_interp.plotting.grid import Place, control_range, dots, line, marks, na
 _SHIFT = 0.16  # of a row, by which a vector and what remains of it stand apart
 
 
-def plot_safety_audit(audit: pd.DataFrame) -> go.Figure:
+def plot_safety_audit(audit: pd.DataFrame, *, seed: int = 0) -> go.Figure:
     """Slopes of all behaviors, cosine with refusal by layer, and refusals over the multiplier, each beside controls.
 
     Parameters
     ----------
-    audit
-        Result of :func:`caa_interp.evaluation.safety_audit`.
+    audit, seed
+        Result of :func:`caa_interp.evaluation.safety_audit`; seed of the bootstrap.
 
     Returns
     -------
@@ -28,7 +28,7 @@ def plot_safety_audit(audit: pd.DataFrame) -> go.Figure:
         without its part along refusal. Gray is the range of random vectors of the same norm, and for cosines that of
         vectors of shuffled labels; the dotted lines hold 95 % of random directions.
     """
-    findings, effects = summarize_audit(audit), audit_part(audit, "behaviors")
+    findings, effects = summarize_audit(audit, seed=seed), audit_part(audit, "behaviors")
     answered = "answers" in set(audit["part"])
     name, layer = str(effects["vector"].iloc[0]), int(effects["layer"].iloc[0])
     titles = ["effects and side effects", "cosine with refusal", "openings that refuse"]
@@ -44,11 +44,11 @@ def plot_safety_audit(audit: pd.DataFrame) -> go.Figure:
     places = panels(fig, titles, most=2, horizontal_spacing=0.15, vertical_spacing=0.18)
     _draw_effects(fig, findings[findings["part"] == "behaviors"], name, theme.slope_title(effects), places[0])
     _draw_cosines(fig, audit_part(audit, "cosine"), layer, places[1])
-    requests = summarize(audit_part(audit, "requests"))
+    requests = summarize(audit_part(audit, "requests"), seed=seed)
     change = "refusing minus complying<br>(change, nats per token)"
     _draw_doses(fig, requests, name, "logit_difference_change", change, places[2])
     if answered:
-        shares = summarize(audit_part(audit, "answers"))
+        shares = summarize(audit_part(audit, "answers"), seed=seed)
         _draw_doses(fig, shares, name, "refused", "share of answers (0 to 1)", places[3])
         fig.update_yaxes(range=[-0.03, 1.03], **places[3])
     return fig

@@ -25,7 +25,8 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
     Parameters
     ----------
     table, title
-        Result of :func:`caa_interp.evaluation.interference`, and the figure's title.
+        Result of :func:`caa_interp.evaluation.interference` or of
+        :func:`caa_interp.evaluation.summarize_interference`, and the figure's title.
 
     Returns
     -------
@@ -35,7 +36,7 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
         behaviors without a vector have one row and one column per vector.
     """
     theme.check_table(table, ["behavior", "first", "second", "combination", "target"], "evaluation.interference")
-    summary = summarize_interference(table)
+    summary = table if "kept" in table else summarize_interference(table)
     names = list(dict.fromkeys([*summary["first"], *summary["second"]]))
     maps = [(_TITLES[one], _cells(summary, names, one)) for one in _TITLES if one in set(summary["combination"])]
     others = [name for name in summary["behavior"].unique() if name not in names]

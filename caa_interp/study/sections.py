@@ -289,9 +289,9 @@ def interference(results: Results) -> list[Section]:
         "disturb each other each keep about 71 % (1/√2) of the effect alone; less is interference, more is help."
     )
     caption = "Mean change over held-out pairs, with bootstrap intervals over pairs, each cell by itself."
-    table = results.tables["interference"]
-    shown: dict[str, Any] = {"finding": words.kept_beside(results.interference), "data": table}
-    return [Section("Two vectors at once", text, plotting.plot_interference(table), caption=caption, **shown)]
+    summary = results.interference
+    shown: dict[str, Any] = {"finding": words.kept_beside(summary), "data": summary}
+    return [Section("Two vectors at once", text, plotting.plot_interference(summary), caption=caption, **shown)]
 
 
 def side_effects(results: Results) -> list[Section]:
@@ -322,7 +322,11 @@ def safety_audits(results: Results) -> list[Section]:
     audits = []
     for behavior, table in results.each("safety_audit"):
         shown: dict[str, Any] = {"finding": words.audited(behavior, results.audits[behavior]), "data": table}
-        audits.append(Section(behavior, "", plotting.plot_safety_audit(table), caption=caption, level=3, **shown))
+        audits.append(
+            Section(
+                behavior, "", plotting.plot_safety_audit(table, seed=results.seed), caption=caption, level=3, **shown
+            )
+        )
     return _headed("Safety audit", text, audits)
 
 

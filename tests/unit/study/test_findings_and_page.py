@@ -507,7 +507,8 @@ def test_effects_are_compared_at_the_largest_cost_that_all_reach(page, run):
         assert typed(row[3]).startswith(number_text(effects[row[0]]))
 
 
-def test_interference_has_a_part_where_it_was_measured(copy):
+def with_every_part(copy: Path) -> Path:
+    """A run with two vectors at once, an audit and conversations as well."""
     swept = pd.read_parquet(copy / "tables" / "sweep.parquet")
     rows = swept[swept["layer"] == swept["layer"].max()].query("multiplier in [0, 1]")
     alone = rows["multiplier"] == 1
@@ -520,27 +521,30 @@ def test_interference_has_a_part_where_it_was_measured(copy):
         target=0.1,
     )
     beside = rows[alone].assign(vector="both", first="optimism", second="refusal", combination="both")
-    pd.concat([rows, beside]).to_parquet(copy / "tables" / "interference.parquet")
-    page = Page(write_page(copy))
-    assert "Two vectors at once" in page.texts["h2"]
-    assert len([text for text in page.texts["li"] if text.startswith("Two vectors at once")]) == 1
-    assert not any("interference of vectors" in text for text in page.texts["p"])
-
-
-def test_audits_and_conversations_are_told_first_and_shown_below(copy):
     layers = pd.read_parquet(copy / "tables" / "layers.parquet")
     about = {"model": layers["model"].iloc[0], "behavior": layers["behavior"].iloc[0]}
     audited = test_plotting_safety.audit().replace("mine", about["behavior"])
     without = {"mine without refusal": f"{about['behavior']} without refusal"}
-    audited.replace(without).assign(**about).to_parquet(copy / "tables" / "safety_audit.parquet")
-    test_plotting_safety.talks().assign(**about).to_parquet(copy / "tables" / "persistence.parquet")
-    page = Page(write_page(copy))
+    made = {
+        "interference": pd.concat([rows, beside]),
+        "safety_audit": audited.replace(without).assign(**about),
+        "persistence": test_plotting_safety.talks().assign(**about),
+    }
+    for name, table in made.items():
+        table.to_parquet(copy / "tables" / f"{name}.parquet")
+    return copy
+
+
+def test_what_else_was_measured_is_told_first_and_shown_below(copy):
+    page = Page(write_page(with_every_part(copy)))
     for first, heading in (
+        ("Two vectors at once", "Two vectors at once"),
         ("Safety audit:", "Safety audit"),
         ("Added in turn 1 alone,", "Over the turns of a conversation"),
     ):
         assert len([text for text in page.texts["li"] if text.startswith(first)]) == 1
         assert heading in page.texts["h2"]
+    assert not any("interference of vectors" in text for text in page.texts["p"])
 
 
 def test_without_open_ended_questions_prose_keeps_its_own_column(copy):
@@ -715,7 +719,7 @@ def test_a_manifest_of_another_version(copy):
 
 
 def test_every_interval_has_the_seed_of_the_study(copy, monkeypatch):
-    manifest, seeds = json.loads((copy / "manifest.json").read_text()), []
+    manifest, seeds = json.loads((with_every_part(copy) / "manifest.json").read_text()), []
     (copy / "manifest.json").write_text(json.dumps(manifest | {"seed": 7}))
     own = np.random.default_rng
     monkeypatch.setattr(np.random, "default_rng", lambda seed: (seeds.append(seed), own(seed))[1])
