@@ -109,7 +109,10 @@ def _read(row: Any) -> str:
     columns = [("unsteered", "steered"), *zip(unsteered, steered, strict=True)]
     width = max(len(here) for here, _ in columns) + 2
     return "\n".join(
-        [f"{row.token}  {round(row.change, 2) + 0:+.2f} nats", *(f"{here:<{width}}{there}" for here, there in columns)]
+        [
+            f"{row.token}  {theme.numbers([row.change], '+.2f')[0]} nats",
+            *(f"{here:<{width}}{there}" for here, there in columns),
+        ]
     )
 
 
@@ -121,7 +124,7 @@ def words(lens: pd.DataFrame, effect: pd.DataFrame | None) -> str:
         if effect is not None:
             mine = effect[(effect["vector"] == vector) & (effect["layer"] == layer)]
             of = f"{mine['n'].iloc[0]} pairs" if mine["format"].iloc[0] != "own answers" else "the model's own answer"
-            shown = mine["token"] + mine["effect"].map("  {:+.2f}".format)
+            shown = mine["token"] + "  " + pd.Series(theme.numbers(mine["effect"], "+.2f"), mine.index)
             said = {"raised": f"effect on {of}: more", "lowered": "less (nats per unit)"}
             columns = {said[side]: part for side, part in shown.groupby(mine["side"], sort=False)} | columns
         rows = zip(*columns.values(), strict=True)

@@ -66,6 +66,8 @@ def test_hovering_shows_both_sides_as_text():
     assert hover.split("\n") == ["<b>  +1.25 nats", "unsteered  steered", "0.4 'c'    0.5 <i>", "0.3 d      0.2 b"]
     assert "<b>" not in made
     assert "<i>" not in made
+    lowered = card(STEERED, record(["b"], [-1.25]), MEASURES["effect"], "How?", None, busy=False)
+    assert spans(lowered)[0][3].startswith("b  \N{MINUS SIGN}1.25 nats")
 
 
 def test_a_page_shows_any_text_as_text():
