@@ -18,8 +18,6 @@ from caa_interp.progress import track
 from caa_interp.vectors.activations import Activations, check_activations
 from caa_interp.vectors.estimators import Estimator, mean_difference
 
-_TEXTS = ["id", "topic", "question", "positive", "negative"]
-
 
 def influence(
     activations: Activations,
@@ -90,7 +88,7 @@ def influence(
         "cosine": ((without * whole).sum(2) / (norm * whole.norm(dim=1))).clamp(-1, 1),
         "norm_change": norm / whole.norm(dim=1) - 1,
     }
-    texts = pd.DataFrame(pairs)[_TEXTS]
+    texts = pair_texts(activations)
     texts.insert(0, "pair", range(len(pairs)))
     tables = []
     for place, layer in enumerate(chosen):
@@ -105,3 +103,8 @@ def influence(
         format=activations.format,
         model=activations.model,
     )
+
+
+def pair_texts(activations: Activations) -> pd.DataFrame:
+    """What the different pairs say, a row each: ``id``, ``topic``, ``question``, ``positive`` and ``negative``."""
+    return pd.DataFrame(activations.different_pairs)[["id", "topic", "question", "positive", "negative"]]

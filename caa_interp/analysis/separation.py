@@ -13,13 +13,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from caa_interp.analysis.influence import pair_texts
 from caa_interp.errors import InputError, VectorMismatchError
 from caa_interp.models.access import check_layers
 from caa_interp.statistics import check_confidence, jackknife_interval, wilson_interval
 from caa_interp.vectors.activations import Activations, check_activations, mean_by_pair
 from caa_interp.vectors.vector import SteeringVector, direction_at, one_vector
-
-_TEXTS = ["id", "topic", "question", "positive", "negative"]
 
 
 def separation(
@@ -80,7 +79,7 @@ def separation(
             f"vector: its width is {vector.d_model}, that of the activations {activations.d_model}; both must be of "
             "one model."
         )
-    texts = pd.DataFrame(activations.different_pairs)[_TEXTS]
+    texts = pair_texts(activations)
     numbers = torch.tensor(activations.pair_numbers)
     frames = []
     for layer in chosen:

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -104,17 +105,11 @@ def _raters(
     for name, table in tables:
         check_table(table, {"prompt", "answer", "score"}, "caa_interp.judge_answers", name)
     keys = [name for name in ("behavior",) if all(name in table for _, table in tables)] + ["prompt", "answer"]
-
-    def scores(name: str, table: pd.DataFrame, column: str) -> pd.Series[float]:
-        """By answer; rounded, since the means of equal scores may differ in their last digits."""
-        known = [table[key].fillna("") for key in keys]  # a CSV file keeps no empty text
-        return numbers_of(table, column, name).groupby(known).mean().round(9)
-
     if second is None:
         wordings = [name for name in map(str, first) if re.fullmatch("score_[0-9]+", name)]
         if not wordings:
             raise InputError("second: there is none, and first has one wording. Give it, or judge with wordings=3.")
-        by_wording = {name.replace("score_", "wording "): scores("first", first, name) for name in wordings}
+        by_wording = {name.replace("score_", "wording "): _by_answer("first", first, name, keys) for name in wordings}
         return [((one, other), by_wording[one], by_wording[other]) for one, other in combinations(by_wording, 2)]
     scales = {scale_of(table) for _, table in tables}
     if len(scales) > 1:
@@ -126,7 +121,14 @@ def _raters(
         str(table["judge"].iloc[0]) if "judge" in table and table["judge"].nunique() == 1 else name
         for name, table in tables
     )
-    return [((one, other), scores("first", first, "score"), scores("second", second, "score"))]
+    rated = [_by_answer(name, table, "score", keys) for name, table in tables]
+    return [((one, other), rated[0], rated[1])]
+
+
+def _by_answer(name: str, table: pd.DataFrame, column: str, keys: Sequence[str]) -> pd.Series[float]:
+    """Scores of a column; rounded, since the means of equal scores may differ in their last digits."""
+    known = [table[key].fillna("") for key in keys]  # a CSV file keeps no empty text
+    return numbers_of(table, column, name).groupby(known).mean().round(9)
 
 
 def _with_intervals(

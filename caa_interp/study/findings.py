@@ -209,7 +209,7 @@ def _openings(behavior: str, audit: pd.DataFrame) -> pd.DataFrame:
 
 def lasting(behavior: str, summary: pd.DataFrame) -> str:
     """What is left in the last turn of steering the first one, from a summary of conversations."""
-    changes = [f"{_estimate(row, 'change', 'nats per token')}" for row in _first_and_last(summary)]
+    changes = [_estimate(row, "change", "nats per token") for row in _first_and_last(summary)]
     turns = f"in turn 1 ({changes[0]}) and in turn {summary['turn'].max()} ({changes[1]})"
     return f"{_capital(behavior)}, added in turn 1 alone: the change {turns}"
 

@@ -322,11 +322,8 @@ def safety_audits(results: Results) -> list[Section]:
     audits = []
     for behavior, table in results.each("safety_audit"):
         shown: dict[str, Any] = {"finding": words.audited(behavior, results.audits[behavior]), "data": table}
-        audits.append(
-            Section(
-                behavior, "", plotting.plot_safety_audit(table, seed=results.seed), caption=caption, level=3, **shown
-            )
-        )
+        figure = plotting.plot_safety_audit(table, seed=results.seed)
+        audits.append(Section(behavior, "", figure, caption=caption, level=3, **shown))
     return _headed("Safety audit", text, audits)
 
 

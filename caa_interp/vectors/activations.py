@@ -160,8 +160,9 @@ def check_activations(activations: Any, name: str = "activations", n_pairs: int 
     """Return ``activations`` if they are some, of at least ``n_pairs`` different pairs, or raise an error."""
     if not isinstance(activations, Activations):
         raise InputError(f"{name}: {type(activations).__name__}; give the result of caa_interp.collect_activations.")
-    if len(activations.different_pairs) < n_pairs:
-        raise InputError(f"{name}: they hold 1 different pair, and {n_pairs} are needed. Collect more.")
+    if (n := len(activations.different_pairs)) < n_pairs:
+        held = f"{n} different pair{'' if n == 1 else 's'}"
+        raise InputError(f"{name}: they hold {held}, and {n_pairs} are needed. Collect more.")
     return activations
 
 
