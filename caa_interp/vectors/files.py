@@ -47,7 +47,8 @@ def read_header(text: str, kind: Kind) -> list[Any]:
     try:
         content = json.loads(text)
         given = content["format"]
-        fields = {name: content[name] for name in _FIELDS[kind] if given == expected}
+        if given == expected:
+            fields = {name: content[name] for name in _FIELDS[kind]}
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"its header is not that of {what} ({error}). {_advice(kind)}") from error
     if given != expected:
