@@ -41,7 +41,7 @@ from caa_interp.prompts.rendering import Format, Scored
 from caa_interp.statistics import bootstrap_means
 from caa_interp.steering.context import ambient
 from caa_interp.steering.intervention import check_acts, conditions, one_layer
-from caa_interp.tree.edits import Edit, EditedBatch, editing
+from caa_interp.tree.edits import Edit, edited_rows
 from caa_interp.tree.readout import log_probs_of
 from caa_interp.vectors.vector import SteeringVector, named_vectors
 
@@ -241,8 +241,6 @@ def _run(
     if start:
         decoder.forward(tokens[:1, :start], torch.ones_like(tokens[:1, :start]))
         decoder.select(torch.zeros(len(rows), dtype=torch.long))
-    batch = EditedBatch(rows)
-    batch.place(np.tile(np.arange(start, tokens.shape[1]), (len(rows), 1)))
 
     def at_new(hook_at: _Hook) -> Callable[..., torch.Tensor | None]:
         def act(activation: torch.Tensor, hook: Any) -> torch.Tensor | None:
@@ -254,7 +252,7 @@ def _run(
     states: list[torch.Tensor] = []
     acting = [*hooks.items(), (hook_name(n_layers(model) - 1), states.append)]
     with (
-        editing(model, batch.layers, batch.apply),
+        edited_rows(model, rows, start, tokens.shape[1]),
         model.hooks(fwd_hooks=[(name, at_new(hook)) for name, hook in acting]),
     ):
         decoder.forward(tokens[:, start:], torch.ones_like(tokens[:, start:]))

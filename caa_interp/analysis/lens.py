@@ -16,7 +16,7 @@ from caa_interp.errors import InputError, check_count
 from caa_interp.models.access import check_layers, model_id, n_layers
 from caa_interp.models.readout import component_states, read_logits, token_texts
 from caa_interp.prompts.format import PromptFormat, form_of
-from caa_interp.steering.context import steer
+from caa_interp.steering.context import steered_sequence
 from caa_interp.steering.intervention import Steered, conditions, one_layer
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions
@@ -155,12 +155,12 @@ def steered_lens(
     if not isinstance(answer, str):
         raise InputError(f"answer: {answer!r} is not a text; give a string, or leave it out for the prompt alone.")
     form = form_of(model, prompt_format)
-    tokens, start = form.tokens(prompt, answer, system_prompt).tokens, form.tokens(prompt, "", system_prompt).start
-    (read_at,) = token_texts(form.tokenizer, tokens[-1:])
+    sequence = form.tokens(prompt, answer, system_prompt)
+    (read_at,) = token_texts(form.tokenizer, sequence.tokens[-1:])
     frames = []
     for condition in asked:
-        with steer(model, condition.interventions, prompt_length=start + 1):
-            states = component_states(model, tokens, chosen)
+        with steered_sequence(model, form, sequence, condition.interventions):
+            states = component_states(model, sequence.tokens, chosen)
         logits = read_logits(model, torch.stack(list(states.values())))
         for (at, component), row in zip(states, logits, strict=True):
             values, ids = row.topk(top_k)

@@ -12,7 +12,8 @@ import torch
 from caa_interp.errors import InputError
 from caa_interp.models.access import check_layers, input_device, model_id, on_cpu, reading
 from caa_interp.models.readout import special_ids, token_texts
-from caa_interp.prompts.format import PromptFormat, form_of, token_ids
+from caa_interp.prompts.format import PromptFormat, PromptTokens, form_of, token_ids
+from caa_interp.steering.context import steered_sequence
 from caa_interp.vectors.vector import SteeringVector, direction_at, one_vector
 
 
@@ -74,7 +75,8 @@ def token_similarity(
     tokens, n_prompt = _tokens(form, text, answer, system_prompt)
     residuals: dict[int, torch.Tensor] = {}
     ids = torch.tensor([tokens], device=input_device(model))
-    with torch.no_grad(), reading(model, chosen, residuals.__setitem__):
+    steered = steered_sequence(model, form, PromptTokens(tuple(tokens), n_prompt - 1))
+    with torch.no_grad(), steered, reading(model, chosen, residuals.__setitem__):
         model(ids, attention_mask=torch.ones_like(ids))
     rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for layer, residual in zip(residuals, on_cpu([stream[0] for stream in residuals.values()]), strict=True):

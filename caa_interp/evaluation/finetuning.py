@@ -28,7 +28,7 @@ import torch
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError, MissingDependencyError, check_choice, check_count
 from caa_interp.files import fingerprint, publish_folder
-from caa_interp.models.access import model_id, steered
+from caa_interp.models.access import check_unsteered, model_id
 from caa_interp.models.wrapping import plain_copy, wrap
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format
@@ -128,8 +128,7 @@ def fine_tune(
             raise MissingDependencyError(
                 f"fine_tune: it needs the package {package}; pip install 'caa-interp[finetune]'"
             )
-    if model in steered:
-        raise InputError("model: it is being steered. Fine-tune it outside the steer context.")
+    check_unsteered(model, "Fine-tune it")
     examples = answer_examples(model, checked, side, format, system_prompt)
     settings = dict(_METHODS[method], num_train_epochs=epochs, per_device_train_batch_size=batch_size, seed=seed)
     if learning_rate is not None:

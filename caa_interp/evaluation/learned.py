@@ -17,20 +17,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError, check_count, is_number
 from caa_interp.evaluation.sweep import scored_renderings, scoring_format
-from caa_interp.models.access import check_model, input_device, n_layers, not_numbers, reading, unembed
+from caa_interp.models.access import check_model, check_unsteered, input_device, n_layers, not_numbers, reading, unembed
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format, Scored
 from caa_interp.steering.intervention import conditions, one_layer
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import resolve
-from caa_interp.tree.edits import Edit, EditedBatch, editing
+from caa_interp.tree.edits import Edit, edited_rows
 from caa_interp.vectors.vector import SteeringVector
 
 
@@ -101,6 +100,7 @@ def learned_vector(
         If ``vector`` was not made for this model.
     """
     check_model(model)
+    check_unsteered(model, "Train a vector")
     for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
         check_count(name, value)
     check_count("seed", seed, least=0)
@@ -165,11 +165,9 @@ def _scores(
     for row, (_, one) in enumerate(rows):
         tokens[row, : len(one.scored.tokens)] = torch.tensor(one.scored.tokens)
         edits.append([Edit(layer, values, multiplier, add, resolve("from_last_prompt_token", one.start + 1))])
-    batch = EditedBatch(edits)
-    batch.place(np.tile(np.arange(tokens.shape[1]), (len(rows), 1)))  # padded on the right, which nothing sees
     states: list[torch.Tensor] = []
     with (
-        editing(model, [layer], batch.apply),
+        edited_rows(model, edits, 0, tokens.shape[1]),  # padded on the right, which nothing sees
         reading(model, [n_layers(model) - 1], lambda _, residual: states.append(residual)),
     ):
         model(tokens.to(input_device(model)))

@@ -22,11 +22,11 @@ import torch
 
 from caa_interp.errors import InputError, is_count
 from caa_interp.models.access import is_bridge, lock_of, steered, text_config
-from caa_interp.prompts.format import PromptFormat
-from caa_interp.steering.intervention import Intervention, Steering, as_interventions, check_fit
+from caa_interp.prompts.format import PromptFormat, PromptTokens
+from caa_interp.steering.intervention import Intervention, Steering, as_interventions, check_fit, warn_of_idle
 from caa_interp.steering.operators import add
-from caa_interp.steering.positions import Positions
-from caa_interp.tree.edits import EditedBatch, Operator, editing
+from caa_interp.steering.positions import Positions, end_of_thinking
+from caa_interp.tree.edits import EditedBatch, Operator, edited_rows, editing
 from caa_interp.vectors.vector import SteeringVector
 
 _PATTERN = "blocks.0.attn.hook_pattern"
@@ -126,6 +126,20 @@ def ambient(model: Any) -> Iterator[tuple[Intervention, ...]]:
             for context in contexts:
                 context.suspended = False
             _note(model)
+
+
+@contextmanager
+def steered_sequence(
+    model: Any, form: PromptFormat, sequence: PromptTokens, interventions: Sequence[Intervention] = ()
+) -> Iterator[None]:
+    """Steer a model that reads one whole sequence, by interventions of open contexts first."""
+    n_prompt, n_tokens = sequence.start + 1, len(sequence.tokens)
+    thinking_end = end_of_thinking(form, sequence.tokens, n_prompt, growing=True)
+    with ambient(model) as outer:
+        every = (*outer, *interventions)
+        warn_of_idle([every], n_tokens, n_prompt)
+        with edited_rows(model, [[one.edit(n_prompt, thinking_end) for one in every]], 0, n_tokens):
+            yield
 
 
 def _note(model: Any) -> None:

@@ -254,11 +254,12 @@ def check_acts(asked: Iterable[Condition]) -> None:
             )
 
 
-def warn_of_idle(every: Iterable[Sequence[Intervention]], longest: int) -> None:
-    """Warn of explicit positions that all lie beyond the longest sequence that the model reads."""
-    for at in {one.positions for several in every for one in several if one.multiplier}:
-        if isinstance(at, tuple) and at[0] >= longest:
-            warn(f"positions: {at!s:.60}: nothing is steered: the model reads at most {longest} tokens.")
+def warn_of_idle(every: Iterable[Sequence[Intervention]], longest: int, n_prompt: int = 1) -> None:
+    """Warn of positions that all lie beyond the longest sequence that the model reads, whose prompt may be known."""
+    for at in dict.fromkeys(one.positions for several in every for one in several if one.multiplier):
+        if all(start >= longest for start, _ in resolve(at, n_prompt)):
+            shown = name_of_positions(at)
+            warn(f"positions: {shown:.60}: nothing is steered: the model reads at most {longest} tokens.")
 
 
 def check_fit(model: Any, interventions: Iterable[Intervention], form: PromptFormat | None = None) -> None:

@@ -156,6 +156,18 @@ def editing(model: Any, layers: Iterable[int], edited: Callable[[int, torch.Tens
         yield
 
 
+@contextmanager
+def edited_rows(model: Any, rows: Sequence[Sequence[Edit]], begin: int, end: int) -> Iterator[None]:
+    """Edit sequences, each with its own edits, of which a forward pass holds the positions from ``begin`` to ``end``.
+
+    The rows begin together: what pads the shorter ones is on the right. ``end`` is exclusive.
+    """
+    batch = EditedBatch(rows)
+    batch.place(np.tile(np.arange(begin, end), (len(rows), 1)))
+    with editing(model, batch.layers, batch.apply):
+        yield
+
+
 def _applied(operator: Operator, residual: torch.Tensor, vectors: torch.Tensor, multipliers: torch.Tensor) -> Any:
     """Apply an operator, and check that it returns the shape that it got."""
     edited = operator(residual, vectors, multipliers)

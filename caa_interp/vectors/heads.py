@@ -18,7 +18,7 @@ import torch
 
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError, ModelError, check_count
-from caa_interp.models.access import check_model, input_device, model_id, n_layers
+from caa_interp.models.access import check_model, check_unsteered, input_device, model_id, n_layers
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format, check_format
@@ -64,6 +64,7 @@ def head_vector(
         If the model does not show its heads.
     """
     check_model(model)
+    check_unsteered(model, "Extract from it")
     checked = check_pairs(pairs)
     check_format(format)
     shape = n_layers(model), int(model.cfg.n_heads)
