@@ -86,8 +86,9 @@ def calibrate(
     check_choice("measure", measure, get_args(Distance))
     interventions = as_interventions(vector, layer, 1.0, operator, positions)
     _check_grows("vector", interventions)
-    (asked,) = conditions(model, [interventions])
-    sequences = own_answers(model, form_of(model, prompt_format), prompts, n_tokens, system_prompt)
+    form = form_of(model, prompt_format)
+    (asked,) = conditions(model, [interventions], form)
+    sequences = own_answers(model, form, prompts, n_tokens, system_prompt)
     return calibrated(model, asked.interventions, sequences, target, measure)
 
 
@@ -176,11 +177,12 @@ def compare_at_equal_divergence(
     candidates: Mapping[str, SteeringVector | Steering],
     pairs: Iterable[ContrastPair],
     *,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     layer: int | None = None,
     target: float = 0.1,
     format: Format | None = None,
     n_tokens: int = 32,
+    prompt_format: PromptFormat | None = None,
     confidence: float = 0.95,
     seed: int = 0,
     progress: bool = True,
@@ -191,7 +193,7 @@ def compare_at_equal_divergence(
 
     Parameters
     ----------
-    model, format, progress
+    model, format, prompt_format, progress
         As in :func:`caa_interp.sweep`.
     candidates
         By name a steering vector, which is added at ``layer``; or an :class:`Intervention`, or several in a list,
@@ -224,10 +226,11 @@ def compare_at_equal_divergence(
     given = {name: as_interventions(one, own_layer.get(type(one))) for name, one in candidates.items()}
     for name, one in given.items():
         _check_grows(f"candidates[{name!r}]", one)
-    asked = conditions(model, given)
+    form = form_of(model, prompt_format)
+    asked = conditions(model, given, form)
     if "unsteered" in given:
         raise InputError("candidates: 'unsteered' is what they are compared with. Give that candidate another name.")
-    sequences = own_answers(model, PromptFormat.of(model), prompts, n_tokens, None)
+    sequences = own_answers(model, form, prompts, n_tokens, None)
     equal: dict[str, list[Intervention]] = {}
     multipliers: dict[str, float] = {}
     for condition in track(asked, "Comparing", progress):
@@ -235,7 +238,8 @@ def compare_at_equal_divergence(
             factor = calibrated(model, condition.interventions, sequences, target)
             equal[condition.vector] = own = scaled(condition.interventions, factor)
             multipliers[condition.vector] = next(one.multiplier for one in own if grows(one.operator))
-    table = sweep(model, {"unsteered": None, **equal}, checked, format=format, progress=False)
+    together = {"unsteered": None, **equal}
+    table = sweep(model, together, checked, format=format, prompt_format=form, progress=False)
     summary = summarize(table, confidence=confidence, seed=seed).set_index("vector")
     found = summary.reindex([condition.vector for condition in asked]).reset_index()
     described = [{"candidate": one.vector, "operator": one.operator, "layer": one.layer} for one in asked]

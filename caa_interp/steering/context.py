@@ -70,7 +70,8 @@ def steer(
     Warns
     -----
     UserWarning
-        When the block ends, if an intervention with a multiplier other than 0 changed no position.
+        When the block ends, of every intervention with a multiplier other than 0 that changed no position. Functions
+        of this package say so themselves.
 
     Notes
     -----
@@ -98,10 +99,12 @@ def steer(
             _note(model)
             stack.enter_context(context.hooks())
         yield
-    if not context.used and any(one.multiplier for one in interventions):
+    idle = [one for number, one in enumerate(interventions) if one.multiplier and number not in context.used]
+    if idle:
         warnings.warn(
-            "steer: no position was changed. Either the model did not run in the block, its hooks were removed there "
-            "(model.reset_hooks()), or the positions lie outside what it was given.",
+            f"steer: no position was changed by {', '.join(map(repr, idle))}. Either the model did not run in the "
+            "block, its hooks were removed there (model.reset_hooks()), or the positions lie outside what it was "
+            "given.",
             stacklevel=3,
         )
 
@@ -118,7 +121,8 @@ def ambient(model: Any) -> Iterator[tuple[Intervention, ...]]:
     with lock_of(model):
         contexts = [context for context in _contexts.get(model, []) if not context.suspended]
         for context in contexts:
-            context.suspended = context.used = True
+            context.suspended = True
+            context.used |= set(range(len(context.interventions)))  # whoever applies them says which are idle
         _note(model)
         try:
             yield tuple(one for context in contexts for one in context.interventions)
@@ -156,7 +160,7 @@ class _Context:
     def __init__(self, model: Any, interventions: Sequence[Intervention], lengths: list[int] | None) -> None:
         self.model, self.interventions, self.lengths = model, tuple(interventions), lengths
         self.suspended = False
-        self.used = False  # whether any position was changed
+        self.used: set[int] = set()  # numbers of the interventions that changed a position
         self.batch = EditedBatch([])
         self.placed: tuple[int, ...] = ()  # shape and cached positions of the pass for which the batch is placed
         self.cached = 0  # positions that the key-value cache held before the present pass
@@ -218,7 +222,7 @@ class _Context:
         n_rows, n_new = activation.shape[:2]
         if self.placed != (n_rows, n_new, self.cached):
             self.place(n_rows, n_new)
-        self.used |= self.batch.changes(layer)
+        self.used |= self.batch.acting(layer)
         return self.batch.apply(layer, activation)
 
     def place(self, n_rows: int, n_new: int) -> None:

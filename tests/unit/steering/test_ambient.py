@@ -34,6 +34,21 @@ STEERS = {
     "steered_lens": lambda m, s, pairs: caa.steered_lens(m, PROMPT, s, answer=ANSWER),
     "steered_lens, no answer": lambda m, s, pairs: caa.steered_lens(m, PROMPT, s),
 }
+# What takes vectors, or steers by a course of its own.
+MEASURES = {
+    "divergence": lambda m, v, pairs: caa.divergence(m, v, [PROMPT], layers=2, n_tokens=2, **QUIET),
+    "effect_lens": lambda m, v, pairs: caa.effect_lens(m, v, pairs, layers=2, format="text", **QUIET),
+    "effect_attribution": lambda m, v, pairs: caa.analysis.effect_attribution(
+        m, v, pairs, layer=2, format="text", patch=False, **QUIET
+    ),
+    "position_map": lambda m, v, pairs: caa.analysis.position_map(
+        m, v, pairs, layer=2, n_tokens=1, format="text", **QUIET
+    ),
+    "persistence": lambda m, v, pairs: caa.evaluation.persistence(
+        m, [caa.Intervention(v, 2)], TALK, max_new_tokens=2, **QUIET
+    ),
+    "token_similarity": lambda m, v, pairs: caa.token_similarity(m, PROMPT, v, answer=ANSWER, layers=2),
+}
 # What refuses a model that is being steered, whatever is known about where.
 REFUSES = {
     "learned_vector": lambda m, v, pairs: caa.evaluation.learned_vector(m, v, pairs, layer=1, **QUIET),
@@ -101,3 +116,37 @@ def test_what_does_not_know_where_prompts_end_refuses_to_guess(tiny_llama, pairs
     said = "model: it is being steered, and where its prompts end is not known here"
     with pytest.raises(caa.InputError, match=said), caa.steer(tiny_llama, vector(), 1):
         READS[name](tiny_llama, vector(), pairs)
+
+
+@pytest.mark.parametrize("name", [*STEERS, *MEASURES])
+def test_positions_of_a_context_that_no_sequence_has_say_so(tiny_llama, pairs, name):
+    told = pytest.warns(
+        UserWarning, match=r"positions: \(200,\): nothing is steered: the model reads at most \d+ tokens"
+    )
+    with told, caa.steer(tiny_llama, vector(), 1, positions=[200]):
+        if name in STEERS:
+            STEERS[name](tiny_llama, [caa.Intervention(vector(1), 2)], pairs[:1])
+        else:
+            MEASURES[name](tiny_llama, vector(1), pairs[:1])
+
+
+@pytest.mark.parametrize("positions", ["answer", FirstAnswerTokens(2)], ids=str)
+def test_an_answer_that_is_not_there_is_not_steered_and_said_so(tiny_llama, positions):
+    one = caa.Intervention(vector(), 1, positions=positions)
+    with pytest.warns(UserWarning, match="nothing is steered: the model reads at most"):
+        caa.steered_lens(tiny_llama, PROMPT, one)
+
+
+@pytest.mark.parametrize("idle", [0, 1])
+def test_each_intervention_that_changed_nothing_is_named(tiny_llama, idle):
+    several = [caa.Intervention(vector(), 1), caa.Intervention(vector(1), 2)]
+    several[idle] = caa.Intervention(vector(idle), 1 + idle, positions=[200])
+    said = rf"no position was changed by Intervention\(1 of vector, layer {1 + idle}, add, \(200,\)\)\."
+    with pytest.warns(UserWarning, match=said), caa.steer(tiny_llama, several):
+        tiny_llama(torch.tensor([[0, 40, 41]]))
+
+
+def test_what_acted_once_is_not_idle(tiny_llama):
+    with caa.steer(tiny_llama, [caa.Intervention(vector(), 1, positions=[4]), caa.Intervention(vector(), 2, 0.0)]):
+        tiny_llama(torch.tensor([[0, 40, 41, 42, 43]]))
+        tiny_llama(torch.tensor([[0, 40, 41]]))
