@@ -76,7 +76,8 @@ def steer(
     Notes
     -----
     Contexts can be nested; the outer one acts first. Hooks are removed at the end, even if the body raises.
-    Explicit positions index the model's input, padding included.
+    Positions count from each row's own first token, so that a prompt in a batch that is padded on the left is steered
+    where it would be alone.
 
     Examples
     --------
@@ -165,7 +166,9 @@ class _Context:
         self.placed: tuple[int, ...] = ()  # shape and cached positions of the pass for which the batch is placed
         self.cached = 0  # positions that the key-value cache held before the present pass
         self.tokens: torch.Tensor | None = None  # what the model was given before
-        self.prompt: tuple[int, ...] = ()  # length of each row's prompt
+        self.prompt: tuple[int, ...] = ()  # length of each row's prompt, padding in front included
+        self.padding: tuple[int, ...] = ()  # tokens of padding in front of each row's prompt
+        self.padding_given: tuple[int, ...] = ()  # those of the present pass, should it be a prompt's
         # The first attention pattern tells what is cached; where block 0 has none, single positions are counted.
         self.pattern = _PATTERN if _PATTERN in model.hook_dict else None
         config = text_config(model) if is_bridge(model) else None
@@ -199,6 +202,7 @@ class _Context:
         tokens = args[0] if args else None
         if self.suspended or not isinstance(tokens, torch.Tensor) or tokens.ndim != 2:
             return
+        self.padding_given = padding_in_front(tokens, self.model.tokenizer)
         if self.pattern is None:
             self.cached = sum(self.placed[1:]) if tokens.shape[1] == 1 else 0
         if tokens.shape[1] > 1:
@@ -220,7 +224,8 @@ class _Context:
         if self.suspended:
             return activation
         n_rows, n_new = activation.shape[:2]
-        if self.placed != (n_rows, n_new, self.cached):
+        another = self.cached == 0 and self.padding_given != self.padding
+        if another or self.placed != (n_rows, n_new, self.cached):
             self.place(n_rows, n_new)
         self.used |= self.batch.acting(layer)
         return self.batch.apply(layer, activation)
@@ -233,14 +238,30 @@ class _Context:
         if self.cached == 0 or len(self.prompt) != n_rows:
             given = self.lengths or [self.cached + n_new if self.cached == 0 else self.cached]
             self.prompt = tuple(given * n_rows if len(given) == 1 else given)
-            self.batch = EditedBatch([[one.edit(n) for one in self.interventions] for n in self.prompt])
+            self.padding = self.padding_given if self.cached == 0 else (0,) * n_rows
+            own = [n - padding for n, padding in zip(self.prompt, self.padding, strict=True)]
+            self.batch = EditedBatch([[one.edit(n) for one in self.interventions] for n in own])
         elif not self.knows_positions and not max(self.prompt) <= self.cached <= sum(self.placed[1:]):
             raise InputError(
                 f"prompt_length: the model goes on after {self.cached} tokens, with an answer that is not the last "
                 "prompt's. Finish one answer before the next prompt, or give prompt_length."
             )
-        self.batch.place(np.tile(np.arange(self.cached, self.cached + n_new), (n_rows, 1)))
+        columns = np.arange(self.cached, self.cached + n_new)
+        self.batch.place(columns - np.array(self.padding)[:, None])
         self.placed = (n_rows, n_new, self.cached)
+
+
+def padding_in_front(tokens: torch.Tensor, tokenizer: Any) -> tuple[int, ...]:
+    """Number of tokens of padding in front of each row of ``tokens`` ``[n_rows, n_tokens]``, as far as they tell.
+
+    Where the BOS token pads, one row has no padding, and begins with as many of that token as are each row's own.
+    """
+    padding = getattr(tokenizer, "pad_token_id", None)
+    if padding is None or tokens.shape[1] == 1:
+        return (0,) * len(tokens)
+    begins_with = (tokens == padding).long().cumprod(1).sum(1)
+    own = begins_with.min() if padding == tokenizer.bos_token_id else 0
+    return tuple((begins_with - own).tolist())
 
 
 def _checked_lengths(prompt_length: Any) -> list[int]:

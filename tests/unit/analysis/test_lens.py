@@ -602,7 +602,7 @@ DOSE = {"layer": 1, "multiplier": 2.0}
     [
         ([caa.Intervention(VECTOR, **DOSE, positions="all")], "positions"),
         ([caa.Intervention(VECTOR, 3, 2.0)], "steered_layer"),
-        ([caa.Intervention(VECTOR, **DOSE, operator=caa.add_keeping_norm)], "vector"),
+        ([caa.Intervention(VECTOR, **DOSE, operator=caa.steering.add_keeping_norm)], "vector"),
         ([[caa.Intervention(VECTOR, **DOSE), caa.Intervention(VECTOR, 3)]], "vector"),
     ],
 )
