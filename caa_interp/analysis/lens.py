@@ -15,6 +15,7 @@ import torch
 from caa_interp.errors import InputError, check_count
 from caa_interp.models.access import check_layers, model_id, n_layers
 from caa_interp.models.readout import component_states, read_logits, token_texts
+from caa_interp.progress import track
 from caa_interp.prompts.conversation import Prompt
 from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.steering.context import steered_sequence
@@ -105,6 +106,7 @@ def steered_lens(
     answer: str = "",
     system_prompt: str | None = None,
     prompt_format: PromptFormat | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Tokens to which the states inside the blocks decode while the model is steered.
 
@@ -128,7 +130,7 @@ def steered_lens(
         Number of tokens per state, at least 1.
     answer
         Start of the model's answer; default: none.
-    system_prompt, prompt_format
+    system_prompt, prompt_format, progress
         As in :func:`caa_interp.generate`.
 
     Returns
@@ -164,7 +166,7 @@ def steered_lens(
     sequence = form.tokens(prompt, answer, system_prompt)
     (read_at,) = token_texts(form.tokenizer, sequence.tokens[-1:])
     frames = []
-    for condition in asked:
+    for condition in track(asked, "Reading states", progress):
         with steered_sequence(model, form, sequence, condition.interventions):
             states = component_states(model, sequence.tokens, chosen)
         logits = read_logits(model, torch.stack(list(states.values())))
