@@ -6,7 +6,8 @@
 3. Positions before the last token of the prompt are left as they are.
 
 Calls of TransformerLens are steered by hooks. This package's own functions know where each prompt ends: inside the
-block they take the hooks off and add the interventions to their own (:func:`ambient`).
+block they take the hooks off and add the interventions to their own (:func:`ambient`). Those that extract or train
+refuse a model that is being steered, if not always then where its prompts' ends would be a guess.
 """
 
 from __future__ import annotations

@@ -381,7 +381,8 @@ def test_steered_lens_equals_hooks_on_a_plain_model(tiny_llama, plain_llama, ans
     tokens, start = encoded(tiny_llama, answer)
     table = caa.steered_lens(tiny_llama, PROMPT, VECTOR, layer=2, multipliers=(-1, 0, 1.5), answer=answer, top_k=3)
     columns = ["multiplier", "layer", "component", "rank", "token", "token_id", "logit", "probability"]
-    assert list(table.columns) == ["vector", "steered_layer", *columns, "read_at", "model"]
+    condition = ["vector", "kind", "steered_layer", "multiplier", "operator", "positions"]
+    assert list(table.columns) == [*condition, *columns[1:], "read_at", "model", "prompt_digest"]
     rows = []
     for multiplier in (-1.0, 0.0, 1.5):
         states = plain_states(plain_llama, tokens, 2, multiplier * VECTOR.at(2), start)

@@ -151,7 +151,8 @@ def test_what_a_multiplier_does_to_prompts_that_it_was_not_fitted_on(tiny_llama,
     found = caa.evaluation.calibrate(tiny_llama, vector, PROMPTS, **asked, **options)
     table = caa.divergence(tiny_llama, vector, held_out, layers=1, multipliers=(found.multiplier,), **options)
     assert found.held_out == pytest.approx(table[measure].mean(), rel=1e-5)
-    assert abs(found.held_out - 0.1) > 0.003  # it fits the other prompts, so it says more than the target
+    fitted = caa.divergence(tiny_llama, vector, PROMPTS, layers=1, multipliers=(found.multiplier,), **options)
+    assert found.held_out != pytest.approx(fitted[measure].mean(), rel=1e-3)
     summary = caa.summarize(table).iloc[0]
     ends = [found.held_out_low, found.held_out_high]
     assert ends == pytest.approx([summary[f"{measure}_low"], summary[f"{measure}_high"]], rel=1e-5)

@@ -20,7 +20,7 @@ def up(v: caa.SteeringVector) -> caa.Intervention:
 
 
 def behavior(pairs) -> caa.Behavior:
-    return caa.Behavior("fine", train=pairs, test=pairs)
+    return caa.Behavior("fine", "", train=pairs, test=pairs)
 
 
 CALLS = {
