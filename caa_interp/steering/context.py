@@ -239,6 +239,12 @@ class _Context:
         if self.cached == 0 or len(self.prompt) != n_rows:
             given = self.lengths or [self.cached + n_new if self.cached == 0 else self.cached]
             self.prompt = tuple(given * n_rows if len(given) == 1 else given)
+            explicit = [one.positions for one in self.interventions if isinstance(one.positions, tuple)]
+            if self.cached and any(self.padding) and explicit:
+                raise InputError(
+                    f"positions: {explicit[0]!s:.60}, but the batch was padded in front and goes on with other rows, "
+                    "so where each begins is not known. Give a rule such as 'answer', or one prompt at a time."
+                )
             self.padding = self.padding_given if self.cached == 0 else (0,) * n_rows
             own = [n - padding for n, padding in zip(self.prompt, self.padding, strict=True)]
             self.batch = EditedBatch([[one.edit(n) for one in self.interventions] for n in own])

@@ -221,6 +221,22 @@ def test_a_batch_that_is_padded_on_the_left_is_steered_as_each_prompt_alone(tiny
         assert not torch.allclose(found, before, atol=1e-2)
 
 
+@pytest.mark.parametrize("n_padding", [3, 0])
+def test_rows_that_nobody_knows_after_a_padded_batch(tiny_llama, n_padding):
+    rows = [PROMPT, (tiny_llama.tokenizer.pad_token_id,) * n_padding + PROMPT[n_padding:]]
+    mask = torch.tensor([[1] * 7, [0] * n_padding + [1] * (7 - n_padding)])
+    cache = DynamicCache()
+    with caa.steer(tiny_llama, VECTOR, layer=1, positions=[2, 7]):
+        logits_of(tiny_llama, *rows, past_key_values=cache, attention_mask=mask)
+        cache.batch_repeat_interleave(2)
+        whole = torch.cat([mask.repeat_interleave(2, 0), torch.ones(4, 1, dtype=torch.long)], dim=1)
+        if not n_padding:
+            logits_of(tiny_llama, *[(60,)] * 4, past_key_values=cache, attention_mask=whole)
+            return
+        with pytest.raises(caa.InputError, match=r"positions: \(2, 7\), but the batch was padded in front and goes on"):
+            logits_of(tiny_llama, *[(60,)] * 4, past_key_values=cache, attention_mask=whole)
+
+
 @pytest.mark.parametrize(
     ("bos", "expected"),
     [(1, (0, 2, 1)), (9, (1, 3, 2))],  # where BOS pads, the longest row's first token is its own
