@@ -157,7 +157,7 @@ def effect_lens(
     form = form_of(model, prompt_format)
     several = list(vector.values()) if isinstance(vector, Mapping) else [vector]
     unit = [1.0] if all(isinstance(one, SteeringVector) for one in several) else None
-    asked = conditions(model, vector, layers, unit, operator, positions, form)
+    asked = conditions(model, vector, form, layers, unit, operator, positions)
     check_acts(asked)
     if multipliers is None:
         multipliers = (-1, 1) if all(grows(one.operator) for some in asked for one in some.interventions) else (0, 1)
