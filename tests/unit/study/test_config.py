@@ -276,6 +276,13 @@ def test_a_field_of_another_table_is_pointed_to(folder):
     fields = "'answers.prompts' or 'costs.prompts' or 'interference.prompts'"
     assert f"prompts: there is no such field; did you mean {fields}?" in said[2]
     assert said[3].startswith("zzz: there is no such field. Allowed here: name, behaviors,")
+    said = problems(study, folder, models=[{"dytpe": "float32"}, {"prompt": {"styl": "base"}}, {"seed": 1}])
+    assert said[1].startswith("models[0].dytpe: there is no such field; did you mean 'dtype'? Allowed here: name, ")
+    assert said[2] == (
+        "models[1].prompt.styl: there is no such field; did you mean 'style'? Allowed here: style, template_arguments."
+    )
+    assert said[3].startswith("models[2].seed: there is no such field; did you mean 'seed' above the first [table] or")
+    assert problems(study, folder, dtype="float32")[1].startswith("dtype: there is no such field; did you mean 'models")
 
 
 def test_parts_as_objects_and_as_dicts_are_the_same(folder):
