@@ -14,6 +14,7 @@ import pandas as pd
 from caa_interp.analysis.effect import effect_lens
 from caa_interp.analysis.lens import logit_lens, steered_lens
 from caa_interp.analysis.tokens import token_similarity
+from caa_interp.evaluation.audit import safety_audit
 from caa_interp.evaluation.cost import capability, perplexity, side_effects
 from caa_interp.evaluation.divergence import divergence
 from caa_interp.evaluation.interference import interference
@@ -58,7 +59,7 @@ KINDS = {
     "side_effects": Kind(side_effects, sections.side_effects, "side effects"),
     "interference": Kind(interference, sections.interference, "interference of vectors"),
     # Off by default, both: a page does not miss them.
-    "safety_audit": Kind(measures.audit, sections.safety_audits),
+    "safety_audit": Kind(safety_audit, sections.safety_audits),
     "persistence": Kind(measures.converse, sections.conversations),
     # What the paper measures beyond a study (:mod:`caa_interp.paper`); these have no part of a study's page.
     "transferred": Kind(measures.sweep_transferred),

@@ -1,6 +1,6 @@
 """What a study asks of one model: tasks in stages, each of which takes the results of those before.
 
-1. :func:`check_tasks`: whether all that is to be asked fits the model, before anything is computed.
+1. :func:`check_tasks`: whether all that the others ask fits the model, before anything is computed.
 2. :func:`vector_tasks`: each behavior's vector, from train pairs, and its controls.
 3. :func:`score_tasks`: validation pairs and test pairs under the vector, at all layers and multipliers.
 4. :func:`remaining_tasks`, at the layer that was chosen on validation pairs: controls, answers, costs, side effects and
@@ -15,9 +15,10 @@ from itertools import chain, zip_longest
 from math import prod
 from typing import Any
 
-from caa_interp.behaviors.behavior import Behavior
+from caa_interp.behaviors.behavior import Behavior, load_behavior, load_behaviors
 from caa_interp.behaviors.pairs import ContrastPair
-from caa_interp.behaviors.questions import load_prose, load_questions
+from caa_interp.behaviors.questions import load_prose, load_questions, load_requests
+from caa_interp.evaluation.persistence import CONDITIONS
 from caa_interp.evaluation.response import outermost
 from caa_interp.evaluation.splits import split_behavior
 from caa_interp.files import fingerprint
@@ -29,8 +30,12 @@ from caa_interp.vectors.vector import SteeringVector
 ITEMS_PER_TASK = 10
 # Number of tokens of each unsteered answer that are compared.
 DIVERGENCE_TOKENS = 32
-# About how many divergences the calibration of a vector and its pairs takes.
-_CALIBRATION = 20
+# Random vectors of an audit, and the longest answer to one of its requests.
+AUDIT_RANDOM, AUDIT_TOKENS = 5, 40
+# In the time of how many scored pairs an item is read, the turn of a conversation with all turns before it, or a vector
+# calibrated on one pair; and how many tokens are written in the time of one.
+_WEIGHTS = {"pairs": 1, "train": 1, "prompts": 1, "texts": 1, "passages": 5, "questions": 1 / 3}
+_TURN, _CALIBRATION, _WRITTEN = 2, 10, 12
 
 # Train, validation and test pairs of each behavior; its vector and controls, by name.
 Splits = Mapping[str, tuple[list[ContrastPair], list[ContrastPair], list[ContrastPair]]]
@@ -59,18 +64,25 @@ def key(task: Task, facts: Mapping[str, Any]) -> str:
 
 
 def cost(task: Task) -> int:
-    """About how many sequences the model reads: each item under each vector, at each layer and multiplier."""
+    """About how many pairs the model scores in that time: each item under each vector, layer and multiplier."""
     asked = task.arguments
-    items = [
-        asked.get(name, ()) for name in ("pairs", "train", "prompts", "passages", "questions", "texts", "conversations")
-    ]
-    items += asked.get("behaviors", {}).values()
+    pairs, requests = asked.get("behaviors", {}).values(), asked.get("requests", {}).values()
+    n_items = sum(weight * len(asked.get(name, ())) for name, weight in _WEIGHTS.items())
+    n_items += sum(map(len, [*pairs, *requests]))
     # Without multipliers nothing is steered, and one reading serves all layers.
     varied = ("vector", "layers", "multipliers") if "multipliers" in asked else ()
-    conditions = prod(len(asked[name]) for name in varied if isinstance(asked.get(name), Sized))
+    n_doses = prod(len(asked[name]) for name in varied if isinstance(asked.get(name), Sized))
+    n_conditions = n_doses * (2 + asked["n_random"] if "n_random" in asked else 1)
     if "target" in asked:
-        conditions = _CALIBRATION * len(asked["vectors"])
-    return max(1, sum(map(len, items))) * conditions
+        n_conditions = _CALIBRATION * len(asked["vectors"])
+    n_answers = len(requests) * asked.get("n_answers", 0) + len(asked.get("prompts", ())) + len(asked.get("texts", ()))
+    n_written = n_answers * asked.get("n_tokens", 0)  # by the unsteered model alone
+    n_written += n_answers * asked.get("n", 1) * n_doses * asked.get("max_new_tokens", 0)
+    if task.kind == "persistence":
+        n_turns, n_steered = sum(map(len, asked["conversations"])), len(CONDITIONS) * len(asked["vector"]) + 1
+        n_items, n_conditions = _TURN * n_turns, n_steered
+        n_written = n_turns * n_steered * asked["max_new_tokens"]
+    return max(1, round(n_items * n_conditions + n_written / _WRITTEN))
 
 
 def split_pairs(config: ExperimentConfig, behaviors: Mapping[str, Behavior], layers: Sequence[int]) -> Splits:
@@ -79,21 +91,21 @@ def split_pairs(config: ExperimentConfig, behaviors: Mapping[str, Behavior], lay
     return {name: split_behavior(name, one, layers, *given) for name, one in behaviors.items()}
 
 
-def check_tasks(config: ExperimentConfig, behaviors: Mapping[str, Behavior], splits: Splits) -> list[Task]:
-    """Tasks that fail if a pair, a prompt or a question does not fit the model."""
-    answers = config.answers
-    compared = max(config.costs.prompts, config.interference.prompts if config.interference.pairs else 0)
-    n_tokens = [answers.max_new_tokens] * bool(answers.prompts) + [DIVERGENCE_TOKENS] * bool(compared)
-    tasks = []
-    for name, parts in splits.items():
-        asked = {
-            "pairs": [pair for part in parts for pair in part] + _questions(config),
-            "prompts": behaviors[name].open_ended[: max(answers.prompts, compared)],
-            "max_new_tokens": max(n_tokens, default=1),
-            **_asked(config),
-        }
-        tasks.append(_task("tokens", name, "whether all fits the model", asked))
-    return tasks
+def check_tasks(config: ExperimentConfig, planned: Sequence[Task]) -> list[Task]:
+    """The task that fails if something that the ``planned`` ones ask does not fit the model."""
+    pairs: dict[ContrastPair, None] = {}
+    prompts: dict[str, int] = {}
+    for asked in (task.arguments for task in planned):
+        refusal = asked.get("refusal", ())
+        parts = [asked.get("pairs", ()), asked.get("questions", ()), *asked.get("behaviors", {}).values()]
+        pairs |= dict.fromkeys(chain(*parts, () if isinstance(refusal, Mapping) else refusal))
+        n_new = asked.get("max_new_tokens", asked.get("n_tokens", 0))
+        for prompt in chain(asked.get("prompts", ()), asked.get("texts", ()), *asked.get("requests", {}).values()):
+            prompts[prompt] = max(prompts.get(prompt, 0), n_new)
+    talks = [one for task in planned for one in task.arguments.get("conversations", ())]
+    every = {"pairs": list(pairs), "prompts": prompts, "conversations": talks, **_asked(config)}
+    every["max_new_tokens"] = config.conversations.max_new_tokens
+    return [Task("tokens", "tokens", "", 0, "whether all fits the model", every)]
 
 
 def vector_tasks(config: ExperimentConfig, splits: Splits, layers: Sequence[int]) -> list[Task]:
@@ -170,10 +182,12 @@ def remaining_tasks(
             tasks.append(_task("capability", name, "capability", {"questions": questions, **asked, **dosed}))
         audited, talks = config.safety_audit, config.conversations
         if audited.requests:
-            shares = {"behaviors": {name: test}, "refusal": vectors.get("refusal"), "multipliers": multipliers}
-            sizes = {"n_requests": audited.requests, "n_pairs": audited.pairs, "n_answers": audited.answers}
-            own = {"vector": vectors[name][name], "layer": layer[name], "seed": config.seed}
-            tasks.append(_task("safety_audit", name, "safety audit", {**own, **shares, **sizes, **applied, **asked}))
+            own = {"vector": vectors[name][name], "layer": layer[name], "multipliers": multipliers}
+            # All texts, because a worker that read some by itself would find others where they were changed.
+            texts: dict[str, Any] = {"requests": _requests(config), "behaviors": _tests(config, {name: test})}
+            texts |= {"refusal": vectors.get("refusal") or load_behavior("refusal").train, "seed": config.seed}
+            sizes = {"n_random": AUDIT_RANDOM, "n_answers": audited.answers, "max_new_tokens": AUDIT_TOKENS}
+            tasks.append(_task("safety_audit", name, "safety audit", {**own, **texts, **sizes, **applied, **asked}))
         if talks.conversations:
             told = [[test[(n + m) % len(test)] for m in range(talks.turns)] for n in range(talks.conversations)]
             given = {"conversations": told, "vector": vectors[name], "layer": layer[name], **alone, **applied}
@@ -236,6 +250,17 @@ def _questions(config: ExperimentConfig) -> list[ContrastPair]:
     questions = load_questions("capability")
     n = min(config.costs.questions, len(questions))
     return [questions[number * len(questions) // n] for number in range(n)]
+
+
+def _requests(config: ExperimentConfig) -> dict[str, list[str]]:
+    """The requests of a safety audit."""
+    return {kind: some[: config.safety_audit.requests] for kind, some in load_requests().items()}
+
+
+def _tests(config: ExperimentConfig, own: Mapping[str, Sequence[ContrastPair]]) -> dict[str, Sequence[ContrastPair]]:
+    """Test pairs of the packaged behaviors and of a study's ``own`` for a safety audit."""
+    tests = {name: one.test for name, one in load_behaviors().items()} | dict(own)
+    return {name: pairs[: config.safety_audit.pairs] for name, pairs in tests.items()}
 
 
 def portions(items: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:
