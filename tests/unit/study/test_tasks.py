@@ -9,6 +9,7 @@ import torch
 import caa_interp as caa
 from caa_interp.study.config import ExperimentConfig
 from caa_interp.study.tasks import (
+    EVERY,
     ITEMS_PER_TASK,
     Task,
     check_tasks,
@@ -88,7 +89,7 @@ def test_a_task_costs_as_many_sequences_as_the_model_reads():
         "logit_lens": [1],
         "projection": [25],
         "perplexity": [5 * 5],
-        "divergence": [4 * 5],
+        "divergence": [4 * 3 * 5],  # the vector and two controls
         "effect_lens": [4 * 3 * 2],  # the vector and two controls, two multipliers
         "capability": [7 * 5],
         "side_effects": [3 * 2 * 3],  # two vectors
@@ -96,18 +97,18 @@ def test_a_task_costs_as_many_sequences_as_the_model_reads():
 
 
 def test_interference_is_measured_where_it_is_asked_for():
-    stages = Stages(interference={"pairs": 5, "prompts": 3, "target": 0.2}, costs={"prompts": 0})
-    tasks = [task for task in stages.rest if task.kind == "interference"]
-    assert [list(task.arguments["behaviors"]) for task in tasks] == [[name] for name in NAMES]
-    for task in tasks:
-        asked = task.arguments
-        assert list(asked["vectors"]) == list(NAMES)
-        assert (asked["layers"], asked["target"]) == (CHOSEN, 0.2)
-        assert [len(pairs) for pairs in asked["behaviors"].values()] == [5]
-        questions = [caa.load_behavior(name).open_ended for name in NAMES]
-        assert asked["prompts"] == [questions[0][0], questions[1][0], questions[0][1]]
-        assert cost(task) == (5 + 3) * 2 * 20
-    assert [task.label for task in stages.planned if task.kind == "interference"] == [task.label for task in tasks]
+    stages = Stages(interference={"pairs": 5, "prompts": 3, "target": 0.2}, costs={"prompts": 0, "questions": 7})
+    (task,) = [task for task in stages.rest if task.kind == "interference"]
+    assert task.behavior == EVERY
+    asked = task.arguments
+    assert list(asked["vectors"]) == list(asked["behaviors"]) == list(NAMES)
+    assert (asked["layers"], asked["target"]) == (CHOSEN, 0.2)
+    assert [len(pairs) for pairs in asked["behaviors"].values()] == [5, 5]
+    assert len(asked["questions"]) == 7
+    prompts = [caa.load_behavior(name).open_ended for name in NAMES]
+    assert asked["prompts"] == [prompts[0][0], prompts[1][0], prompts[0][1]]
+    assert cost(task) == (5 + 5 + 7 + 3) * 2 * 20
+    assert [one.label for one in stages.planned if one.kind == "interference"] == [task.label]
     assert len(stages.checks[0].arguments["prompts"]) == 6  # those of the answers
     assert not any(task.kind == "interference" for task in Stages().rest)
 
