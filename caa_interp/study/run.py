@@ -173,7 +173,7 @@ def _run(
             found, made = _measure(config, behaviors, engine, layers, splits, bar)
         for (name, behavior), table in found.items():
             rows = table.drop(columns=["model", "behavior"], errors="ignore")
-            rows.insert(0, "behavior", behavior)
+            rows.insert(0, "behavior", table["behavior"] if behavior == tasks.EVERY else behavior)
             rows.insert(0, "model", label)
             tables[name].append(rows)
         vectors |= {(label, behavior): vector for behavior, vector in made.items()}

@@ -32,10 +32,12 @@ ITEMS_PER_TASK = 10
 DIVERGENCE_TOKENS = 32
 # Random vectors of an audit, and the longest answer to one of its requests.
 AUDIT_RANDOM, AUDIT_TOKENS = 5, 40
-# In the time of how many scored pairs an item is read, the turn of a conversation with all turns before it, or a vector
-# calibrated on one pair; and how many tokens are written in the time of one.
+# In the time of how many scored pairs an item is read, the turn of a conversation with all turns before it, or vectors
+# calibrated on one prompt; and how many tokens are written in the time of one.
 _WEIGHTS = {"pairs": 1, "train": 1, "prompts": 1, "texts": 1, "passages": 5, "questions": 1 / 3}
-_TURN, _CALIBRATION, _WRITTEN = 2, 10, 12
+_TURN, _CALIBRATION, _WRITTEN = 2, 20, 12
+
+EVERY = "every behavior"  # of a task whose own table says which of them a row belongs to
 
 # Train, validation and test pairs of each behavior; its vector and controls, by name.
 Splits = Mapping[str, tuple[list[ContrastPair], list[ContrastPair], list[ContrastPair]]]
@@ -47,7 +49,8 @@ class Task:
     """One piece of work: its result depends on nothing but ``kind``, ``arguments`` and the model.
 
     ``kind`` names one of :data:`caa_interp.study.kinds.KINDS`, whose function is called with ``arguments``. The rows go
-    to ``table`` and belong to ``behavior``; ``first`` is the number of their first item there. ``label`` is for people.
+    to ``table`` and belong to ``behavior``, or to those that the rows name (:data:`EVERY`); ``first`` is the number of
+    their first item there. ``label`` is for people.
     """
 
     kind: str
@@ -74,7 +77,8 @@ def cost(task: Task) -> int:
     n_doses = prod(len(asked[name]) for name in varied if isinstance(asked.get(name), Sized))
     n_conditions = n_doses * (2 + asked["n_random"] if "n_random" in asked else 1)
     if "target" in asked:
-        n_conditions = _CALIBRATION * len(asked["vectors"])
+        n_conditions = len(asked["vectors"]) * (len(asked["vectors"]) + 1) // 2  # each, and every two
+        n_items += _CALIBRATION * len(asked["prompts"])
     n_answers = len(requests) * asked.get("n_answers", 0) + len(asked.get("prompts", ())) + len(asked.get("texts", ()))
     n_written = n_answers * asked.get("n_tokens", 0)  # by the unsteered model alone
     n_written += n_answers * asked.get("n", 1) * n_doses * asked.get("max_new_tokens", 0)
@@ -170,13 +174,13 @@ def remaining_tasks(
         if prose:
             tasks.append(_task("perplexity", name, "perplexity", {"passages": prose, **dosed}))
         if prompts := open_ended[: config.costs.prompts]:
-            compared = {"prompts": prompts, "n_tokens": DIVERGENCE_TOKENS, **alone, **dosed}
+            # The controls share the work, and say what any vector would do for its cost.
+            several = {"vector": vectors[name], "layers": [layer[name]]}
+            compared = {"prompts": prompts, "n_tokens": DIVERGENCE_TOKENS, **alone, **dosed, **several}
             tasks.append(_task("divergence", name, "divergence", compared))
             # What is complete at multiplier 1 has no opposite.
             ends = (-1.0, 1.0) if grows(operator_named(config.operator)) else (0.0, 1.0)
             said = {"texts": prompts, "n_tokens": DIVERGENCE_TOKENS, "multipliers": ends, **alone, **applied}
-            # The controls share the work, and say what any vector would do.
-            several = {"vector": vectors[name], "layers": [layer[name]]}
             tasks.append(_task("effect_lens", name, "effect lens", {**said, **several}))
         if questions:
             tasks.append(_task("capability", name, "capability", {"questions": questions, **asked, **dosed}))
@@ -199,14 +203,16 @@ def remaining_tasks(
             doses = sorted({min(multipliers), 0.0, max(multipliers)})
             under = {**own, "behaviors": {name: pairs}, "multipliers": doses, **applied, **asked}
             tasks.append(_task("side_effects", name, "under every vector", under))
-        both = config.interference
-        in_turn = chain.from_iterable(zip_longest(*(behaviors[other].open_ended for other in splits)))
-        prompts = [one for one in in_turn if one is not None][: both.prompts]
-        if (pairs := test[: both.pairs]) and len(splits) > 1 and prompts:
-            own = {"vectors": {other: vectors[other][other] for other in splits}, "layers": dict(layer)}
-            at = {"target": both.target, "prompts": prompts, "n_tokens": DIVERGENCE_TOKENS}
-            beside = {**own, **at, "behaviors": {name: pairs}, "positions": config.positions, **asked}
-            tasks.append(_task("interference", name, "beside every other vector", beside))
+    both = config.interference
+    in_turn = chain.from_iterable(zip_longest(*(behaviors[name].open_ended for name in splits)))
+    prompts = [one for one in in_turn if one is not None][: both.prompts]
+    if both.pairs and len(splits) > 1 and prompts:
+        # One task, since finding the multipliers of every two vectors takes most of the time.
+        scored = {name: test[: both.pairs] for name, (_, _, test) in splits.items()}
+        own = {"vectors": {name: vectors[name][name] for name in splits}, "layers": dict(layer)}
+        at = {"target": both.target, "prompts": prompts, "n_tokens": DIVERGENCE_TOKENS, "questions": questions}
+        beside = {**own, **at, "behaviors": scored, "positions": config.positions, **asked}
+        tasks.append(_task("interference", EVERY, "every two vectors", beside))
     return tasks
 
 

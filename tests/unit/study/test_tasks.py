@@ -10,6 +10,7 @@ import caa_interp as caa
 from caa_interp.study import tasks as tasks_module
 from caa_interp.study.config import ExperimentConfig
 from caa_interp.study.tasks import (
+    EVERY,
     ITEMS_PER_TASK,
     Task,
     check_tasks,
@@ -141,7 +142,7 @@ def test_a_task_costs_as_many_sequences_as_the_model_reads():
         "logit_lens": [1],
         "projection": [25],
         "perplexity": [5 * 5 * 5],  # a passage is long
-        "divergence": [3 * 5 + 8],  # the unsteered model's answers
+        "divergence": [3 * 3 * 5 + 8],  # the vector and two controls, and the unsteered model's answers
         "effect_lens": [3 * 3 * 2 + 8],  # the vector and two controls, two multipliers
         "capability": [2 * 5],  # a question is short
         "side_effects": [3 * 2 * 3],  # two vectors
@@ -149,21 +150,19 @@ def test_a_task_costs_as_many_sequences_as_the_model_reads():
     }
 
 
-# Seconds of a study with every part (SmolLM2-135M-Instruct, two cores), as its shards keep them.
+# Seconds of a study with nearly every part (SmolLM2-135M-Instruct, two cores), as its shards keep them.
 REVIEW = {
     "behaviors": ["optimism", "refusal", "sycophancy"],
     "format": "text",
     "layers": [10, 12, 15, 18, 20],
     **{"n_validation": 12, "n_train": 80, "n_test": 30},
     "controls": {"random": 3, "shuffled": 1},
-    "interference": {"pairs": 12},
     "safety_audit": {"requests": 8, "pairs": 4, "answers": 2},
     "conversations": {"conversations": 4, "turns": 3, "max_new_tokens": 24},
 }
 SECONDS = {
     **{"vectors": 44.1, "sweep": 489.0, "answers": 33.1, "projection": 15.7, "perplexity": 108.5, "divergence": 23.5},
     **{"effect_lens": 27.0, "capability": 11.2, "safety_audit": 446.5, "persistence": 377.5, "side_effects": 35.9},
-    "interference": 169.5,
 }
 
 
@@ -173,6 +172,8 @@ def test_equal_costs_take_about_equal_times():
     splits = split_pairs(config, behaviors, config.layers)
     costs = dict.fromkeys(SECONDS, 0)
     for task in planned_tasks(config, behaviors, splits, config.layers, 30):
+        if task.kind == "divergence":  # was measured without controls
+            task = dataclasses.replace(task, arguments={**task.arguments, "vector": [task.behavior]})
         if task.kind != "logit_lens":
             costs[task.kind] += cost(task)
     rates = {kind: SECONDS[kind] / costs[kind] for kind in costs}
@@ -183,18 +184,19 @@ def test_equal_costs_take_about_equal_times():
 
 
 def test_interference_is_measured_where_it_is_asked_for():
-    stages = Stages(interference={"pairs": 5, "prompts": 3, "target": 0.2}, costs={"prompts": 0})
-    tasks = [task for task in stages.rest if task.kind == "interference"]
-    assert [list(task.arguments["behaviors"]) for task in tasks] == [[name] for name in NAMES]
-    for task in tasks:
-        asked = task.arguments
-        assert list(asked["vectors"]) == list(NAMES)
-        assert (asked["layers"], asked["target"]) == (CHOSEN, 0.2)
-        assert [len(pairs) for pairs in asked["behaviors"].values()] == [5]
-        questions = [caa.load_behavior(name).open_ended for name in NAMES]
-        assert asked["prompts"] == [questions[0][0], questions[1][0], questions[0][1]]
-        assert cost(task) == (5 + 3) * 2 * 10 + 8
-    assert [task.label for task in stages.planned if task.kind == "interference"] == [task.label for task in tasks]
+    stages = Stages(interference={"pairs": 5, "prompts": 3, "target": 0.2}, costs={"prompts": 0, "questions": 7})
+    (task,) = [task for task in stages.rest if task.kind == "interference"]
+    assert task.behavior == EVERY
+    asked = task.arguments
+    assert list(asked["vectors"]) == list(asked["behaviors"]) == list(NAMES)
+    assert (asked["layers"], asked["target"]) == (CHOSEN, 0.2)
+    assert [len(pairs) for pairs in asked["behaviors"].values()] == [5, 5]
+    assert len(asked["questions"]) == 7
+    prompts = [caa.load_behavior(name).open_ended for name in NAMES]
+    assert asked["prompts"] == [prompts[0][0], prompts[1][0], prompts[0][1]]
+    # Two vectors alone and at once: for each, calibration on the prompts, then all that is asked.
+    assert cost(task) == round((5 + 5 + 7 / 3 + 3 + 20 * 3) * 3 + 8)
+    assert [one.label for one in stages.planned if one.kind == "interference"] == [task.label]
     assert len(stages.checks[0].arguments["prompts"]) == 2 * 6  # those of the answers
     assert not any(task.kind == "interference" for task in Stages().rest)
 
