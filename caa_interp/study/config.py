@@ -225,6 +225,16 @@ class ExperimentConfig(Part):
         return _labels(self.models)
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """How pairs are asked."""
+        return {"format": self.format, "system_prompt": self.system_prompt}
+
+    @property
+    def applied(self) -> dict[str, Any]:
+        """How vectors are applied."""
+        return {"operator": self.operator, "positions": self.positions}
+
+    @property
     def data(self) -> dict[str, str]:
         """Digest of the pairs and questions of each behavior, by its name."""
         behaviors = map(studied_behavior, self.behaviors)

@@ -167,7 +167,9 @@ def side_effect(slopes: pd.DataFrame) -> str:
 
 
 def kept_beside(effects: pd.DataFrame) -> str:
-    """How much of their effects vectors keep two at a time, from a summary of interference."""
+    """How much of their effects vectors keep two at a time, from a summary of interference; empty if that is."""
+    if effects.empty:
+        return ""
     both = effects[effects["combination"] == BOTH]
     beside = both.dropna(subset="kept")
     if beside.empty:
@@ -252,7 +254,8 @@ def audits(summaries: Mapping[str, pd.DataFrame]) -> str:
         if verdict in ("steers", "opposite")
     ]
     if not moved:
-        return "Safety audit: no vector makes openings that refuse more or less likely beyond every control"
+        none = "Safety audit: no vector makes openings that refuse more or less likely beyond every control"
+        return none if summaries else ""
     return f"Safety audit: openings that refuse become {_listed(moved)}, beyond every control"
 
 
@@ -270,6 +273,8 @@ def lasting(behavior: str, summary: pd.DataFrame) -> str:
 
 def conversations(summaries: Mapping[str, pd.DataFrame]) -> str:
     """Which vectors still act in the last turn when they were added in the first one."""
+    if not summaries:
+        return ""
     last = pd.DataFrame({name: _first_and_last(summary)[1] for name, summary in summaries.items()}).T
     clear = last.index[excludes_zero(last, "change")]
     left = f"{_listed(clear)} still {'has' if len(clear) == 1 else 'have'}" if len(clear) else "no vector still has"

@@ -17,7 +17,7 @@ from caa_interp.evaluation.verdicts import verdicts
 from caa_interp.files import file_digest, write_atomically
 from caa_interp.report.page import Section, anchors, write_report
 from caa_interp.study.config import slug
-from caa_interp.study.findings import audits, conversations, findings, kept_beside, overall, studied
+from caa_interp.study.findings import findings, overall, studied
 from caa_interp.study.folder import PAGE, remove, write_manifest, written
 from caa_interp.study.kinds import KINDS
 from caa_interp.study.maps import one_scale
@@ -55,7 +55,8 @@ def write_page(folder: str | Path) -> Path:
         found = verdicts(results.tables["effects"]).sort_values("slope", ascending=False)
         if several or len(found) > 1:
             lead.append(f"{model}: " * several + f"{overall(found)}.")
-        points += [f"{model}: " * several + one for one in [*_found(results, found), *_beyond(results)]]
+        beyond = [f"{told}." for kind in KINDS.values() if (told := kind.sentence(results))]
+        points += [f"{model}: " * several + one for one in [*_found(results, found), *beyond]]
         own = [section for kind in KINDS.values() for section in kind.section(results)]
         if several:
             own = [Section(model, ""), *(replace(one, level=one.level + 1) for one in own)]
@@ -141,14 +142,6 @@ def _found(results: Results, found: pd.DataFrame) -> list[str]:
         at, *price = results.price(behavior, most) or [""]
         lines.append(f"{finding}. Price at {at}: {'; '.join(price)}." if price else f"{finding}.")
     return lines
-
-
-def _beyond(results: Results) -> list[str]:
-    """What a reviewer asks beyond the effect of each vector, a line for each part that was measured."""
-    lines = [kept_beside(results.interference)] if len(results.interference) else []
-    lines += [audits(results.audits)] if results.audits else []
-    lines += [conversations(results.conversations)] if results.conversations else []
-    return [f"{line}." for line in lines]
 
 
 def _made(manifest: Mapping[str, Any]) -> pd.DataFrame:

@@ -27,10 +27,12 @@ from caa_interp.models.access import check_layers
 from caa_interp.models.loading import revision_of
 from caa_interp.progress import counting
 from caa_interp.study import folder as run_folder, tasks
+from caa_interp.study.chosen import Chosen
 from caa_interp.study.config import ExperimentConfig, ModelConfig, studied_behavior
 from caa_interp.study.engine import Engine
 from caa_interp.study.environment import environment, made_of
 from caa_interp.study.executors import Executor, InProcess
+from caa_interp.study.kinds import planned_tasks, remaining_tasks
 from caa_interp.study.measures import vectors_of
 from caa_interp.study.page import write_page
 from caa_interp.study.store import ShardStore, cache_limit, clear_cache, remove_unfinished, shard_cache
@@ -161,7 +163,7 @@ def _run(
         manifest["models"][label] = engine.facts
         layers = check_layers(config.layers, range(engine.facts["n_layers"]), "the model")
         splits = tasks.split_pairs(config, behaviors, layers)
-        planned = tasks.planned_tasks(config, behaviors, splits, layers, engine.facts["n_layers"])
+        planned = planned_tasks(config, behaviors, splits, layers, engine.facts["n_layers"])
         engine.do(tasks.check_tasks(config, planned))
         studied[label] = engine, layers, splits, sum(map(tasks.cost, planned))
     if not before.get("shards"):
@@ -244,8 +246,8 @@ def _measure(
         rows["examples", behavior].append(_examples(test))
         swept = pd.concat(rows["sweep", behavior])
         rows["dose_response", behavior].append(swept[swept["layer"] == layer[behavior]])
-    rest = tasks.remaining_tasks(config, behaviors, splits, engine.facts["n_layers"], vectors, layer)
-    for task, table in engine.do(rest, bar):
+    study = Chosen(config, behaviors, splits, engine.facts["n_layers"], vectors, layer)
+    for task, table in engine.do(remaining_tasks(study), bar):
         rows[task.table, task.behavior].append(table)
     tables = {place: pd.concat(parts, ignore_index=True) for place, parts in rows.items()}
     for behavior in splits:

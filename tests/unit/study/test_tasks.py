@@ -7,8 +7,10 @@ import pytest
 import torch
 
 import caa_interp as caa
-from caa_interp.study import tasks as tasks_module
+from caa_interp.study import chosen as chosen_module
+from caa_interp.study.chosen import Chosen
 from caa_interp.study.config import ExperimentConfig
+from caa_interp.study.kinds import planned_tasks, remaining_tasks
 from caa_interp.study.tasks import (
     EVERY,
     ITEMS_PER_TASK,
@@ -16,8 +18,6 @@ from caa_interp.study.tasks import (
     check_tasks,
     cost,
     key,
-    planned_tasks,
-    remaining_tasks,
     score_tasks,
     split_pairs,
     vector_tasks,
@@ -41,7 +41,7 @@ class Stages:
         vectors = {name: dict.fromkeys([name, *names], vector) for name in NAMES}
         self.vectors = vector_tasks(config, self.splits, layers)
         self.scores = score_tasks(config, self.splits, layers, vectors)
-        self.rest = remaining_tasks(config, behaviors, self.splits, 30, vectors, CHOSEN)
+        self.rest = remaining_tasks(Chosen(config, behaviors, self.splits, 30, vectors, CHOSEN))
         self.planned = planned_tasks(config, behaviors, self.splits, layers, 30)
         self.checks = check_tasks(config, self.planned)
 
@@ -108,9 +108,9 @@ def test_other_texts_of_an_audit_are_other_work(monkeypatch, name):
         other = dataclasses.replace(behavior, **{part: longer})
         return {**texts, other.name: other} if name == "load_behaviors" else other
 
-    before, loaded = audit_key(), getattr(tasks_module, name)
+    before, loaded = audit_key(), getattr(chosen_module, name)
     assert audit_key() == before
-    monkeypatch.setattr(tasks_module, name, changed)
+    monkeypatch.setattr(chosen_module, name, changed)
     assert audit_key() != before
 
 
