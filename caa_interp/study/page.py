@@ -68,8 +68,8 @@ def write_page(folder: str | Path) -> Path:
     }
     if absent := [name for name, is_there in parts.items() if not is_there]:
         lead.append(f"Not part of this study: {', '.join(absent)}.")
-    told = {name: one for name, one in record.items() if name not in ("files", "made_of")}  # these include the page
-    manifest = json.dumps(told, indent=2, ensure_ascii=False)
+    known = {name: one for name, one in record.items() if name not in ("files", "made_of")}  # these include the page
+    manifest = json.dumps(known, indent=2, ensure_ascii=False)
     sections += [
         Section("Configuration", "The whole study. Run again with this file, it gives the same results.", code=config),
         Section("How it was made", "", table=made),
