@@ -220,6 +220,10 @@ def test_two_vectors_at_once_in_one_sentence():
     assert "no two of them reach this divergence" in words.kept_beside(effects.assign(combination="alone"))
 
 
+def test_what_is_not_in_a_study_has_no_sentence():
+    assert words.kept_beside(pd.DataFrame()) == words.audits({}) == words.conversations({}) == ""
+
+
 def audit(*verdicts: str) -> pd.DataFrame:
     rows = pd.DataFrame({"measured": ["harmless requests", "borderline requests"], "verdict": verdicts})
     about = {"part": "requests", "vector": "optimism", "estimate": 0.5, "estimate_low": 0.25, "estimate_high": 0.75}
@@ -619,7 +623,9 @@ def test_how_it_was_made(page, run):
     assert made["data of optimism (sha256)"] == "f" * 64
     config, manifest = page.texts["code"]
     assert config == (run / "config.toml").read_text()
-    assert json.loads(manifest) == json.loads((run / "manifest.json").read_text())
+    record = json.loads((run / "manifest.json").read_text())
+    assert {"report.html", "figures/findings.json", "tables/sweep.parquet"} <= set(record.pop("files"))
+    assert json.loads(manifest) == record
 
 
 def test_parts_that_were_not_asked_for_are_named_and_left_out(tmp_path):
