@@ -15,9 +15,9 @@ from typing import Any
 import pandas as pd
 
 import caa_interp as caa
-from caa_interp.evaluation import relative_multiplier, shuffled_vectors, side_effects, validation_split
+from caa_interp.evaluation import relative_multiplier, side_effects, validation_split
+from caa_interp.evaluation.dose_response import fit_vectors
 from caa_interp.files import write_atomically
-from caa_interp.vectors import vector_from_activations
 
 N_VALIDATION, N_RANDOM, N_SHUFFLED = 20, 20, 3
 N_COMPARED, N_SIDE_EFFECTS = 24, 8  # test pairs of each set: the first ones
@@ -49,10 +49,9 @@ def effects_of(model: Any, name: str, layers: Sequence[int], published: Path | N
     """Steerability of one behavior's vector and its controls on its own, the published and all other test pairs."""
     behaviors = caa.load_behaviors()
     train, validation = validation_split(behaviors[name].train, N_VALIDATION)
-    activations = caa.collect_activations(model, train, format="text", layers=layers, progress=False)
-    vector = vector_from_activations(activations, behavior=name)
-    layer = caa.choose_layer(caa.sweep(model, vector, validation, **TEXT))
-    vectors = {name: vector, **caa.random_vectors(vector, N_RANDOM), **shuffled_vectors(activations, N_SHUFFLED)}
+    counts = {"n_random": N_RANDOM, "n_shuffled": N_SHUFFLED}
+    vectors, layer, activations = fit_vectors(model, name, train, validation, layers=layers, **counts, **TEXT)
+    vector = vectors[name]
     share = relative_multiplier(vector, activations, layer=layer, share=SHARE)
     tests = {"packaged": behaviors[name].test}
     if published is not None and (found := published / "test" / name / "test_dataset_ab.json").exists():

@@ -119,6 +119,33 @@ def bootstrap_means(
     return [*found, there.sum(axis=0)]
 
 
+def bootstrap_ratio(
+    over: np.ndarray, under: np.ndarray, generator: np.random.Generator, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Ratio of the means of two measures of the same items, ``[n_items]`` each, with a bootstrap-t interval.
+
+    As :func:`bootstrap_mean`, with the delta method's standard error (Efron and Tibshirani 1993, chapters 12 and 14).
+    Use it where the mean of ``under`` is clearly not 0. Returns ratio, low and high: with one item, low and high are
+    NaN; with none, all are.
+    """
+    n_items = len(over)
+    if n_items < 2:
+        return (float(over[0] / under[0]) if n_items else np.nan), np.nan, np.nan
+    equal = np.full(n_items, 1 / n_items)
+    shares = np.vstack([equal, generator.multinomial(n_items, equal, size=N_RESAMPLES) / n_items])
+    means = shares @ under
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = shares @ over / means
+        # The mean of what is left of each item is 0 in every resample.
+        squares = shares @ over**2 - 2 * ratios * (shares @ (over * under)) + ratios**2 * (shares @ under**2)
+        errors = np.sqrt(np.maximum(squares, 0) / (n_items - 1)) / np.abs(means)
+        t = np.abs(ratios[1:] - ratios[0]) / np.maximum(errors[1:], LEAST_SPREAD * errors[0])
+    reach = errors[0]
+    if reach > 0:
+        reach *= max(np.nanquantile(t, confidence), stats.t.ppf((1 + confidence) / 2, n_items - 1))
+    return float(ratios[0]), float(ratios[0] - reach), float(ratios[0] + reach)
+
+
 def slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Least-squares slope of every row of ``y`` ``[..., n]`` over ``x`` ``[n]``, in units of y per unit of x."""
     x = np.asarray(x, dtype=np.float64)

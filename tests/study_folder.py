@@ -53,10 +53,11 @@ def write_study(
         kinds = rows["vector"].str.extract(r"^(random|shuffled) \d+$")[0].fillna("vector")
         return rows.assign(kind=kinds, operator="add", format=format, model="tiny", path="tree")
 
-    def costs(measures: Mapping[str, float], layer: int, behavior: str) -> pd.DataFrame:
+    def costs(measures: Mapping[str, float], layer: int, behavior: str, controls: Sequence[str] = ()) -> pd.DataFrame:
         rows = pd.MultiIndex.from_product(
-            [range(4), [behavior], [layer], MULTIPLIERS], names=["item", "vector", "layer", "multiplier"]
+            [range(4), [behavior, *controls], [layer], MULTIPLIERS], names=["item", "vector", "layer", "multiplier"]
         ).to_frame(index=False)
+        rows["kind"] = rows["vector"].str.extract(r"^(random|shuffled) \d+$")[0].fillna("vector")
         for measure, size in measures.items():
             noise = generator.normal(1, 0.1, 4)[rows["item"]]
             rows[measure] = (rows["item"] % 2) if measure == "correct" else size * rows["multiplier"].abs() * noise
@@ -130,7 +131,12 @@ def write_study(
             add("answers", model, behavior, pd.DataFrame(answers))
             prose = costs({"nats_per_token": 0.1, "divergence": 0.2}, layer, behavior)
             add("perplexity", model, behavior, prose)
-            add("divergence", model, behavior, costs({"divergence": 0.3}, layer, behavior))
+            add(
+                "divergence",
+                model,
+                behavior,
+                costs({"divergence": 0.3, "divergence_tail": 0.9}, layer, behavior, list(controls)),
+            )
             add("capability", model, behavior, costs({"correct": 1.0}, layer, behavior))
             others = {other: slope if other == behavior else 0.01 for other in slopes}
             add("side_effects", model, behavior, scored(others, [layer], 5))

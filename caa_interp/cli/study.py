@@ -88,12 +88,13 @@ def run(
 
 def _print_plan(study: ExperimentConfig) -> None:
     """Print the size of a study, as far as it is known before a model is loaded."""
-    from caa_interp.behaviors.behavior import load_behavior
     from caa_interp.cli.available import known_depth
     from caa_interp.models.access import check_layers
-    from caa_interp.study.tasks import planned_tasks, split_pairs
+    from caa_interp.study.config import studied_behavior
+    from caa_interp.study.kinds import planned_tasks
+    from caa_interp.study.tasks import split_pairs
 
-    behaviors = {one.name: one for one in map(load_behavior, study.behaviors)}
+    behaviors = {one.name: one for one in map(studied_behavior, study.behaviors)}
     n_layers = {label: known_depth(model.name) for label, model in zip(study.labels, study.models, strict=True)}
     # How pairs are split depends on whether there is more than one layer, and not on how many.
     least = max(study.layers or (1,)) + 1

@@ -58,7 +58,8 @@ def safety_audit(
     *,
     layer: int,
     multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
-    refusal: SteeringVector | Mapping[str, SteeringVector] | None = None,
+    refusal: SteeringVector | Mapping[str, SteeringVector] | Sequence[ContrastPair] | None = None,
+    requests: Mapping[str, Sequence[str]] | None = None,
     behaviors: Mapping[str, Behavior | Sequence[ContrastPair]] | None = None,
     n_pairs: int | None = None,
     n_requests: int | None = None,
@@ -80,13 +81,16 @@ def safety_audit(
     vector, layer, multipliers
         The vector, the 0-based block index after which it is added, and at least two multipliers, one of them 0.
     refusal
-        The refusal vector, with all layers of ``vector``; or it and control vectors by name. Default: made from the
-        packaged refusal pairs, with ten vectors of shuffled labels.
+        The refusal vector, with all layers of ``vector``; or it and control vectors by name; or pairs, from which it is
+        made with ten vectors of shuffled labels. Default: the packaged refusal pairs.
+    requests
+        Requests by kind that are no reason to refuse. Default: the packaged ``"harmless"`` and ``"borderline"`` ones.
     behaviors
         Behaviors by name, whose ``test`` pairs are scored, or the pairs themselves; one has the vector's name. Default:
         the packaged ones.
     n_pairs, n_requests
-        Score this many pairs of each behavior and requests of each kind, the first ones; default: all (30 requests).
+        Score this many pairs of each behavior and requests of each kind, the first ones; default: all (30 of the
+        packaged requests).
     n_random
         Number of random vectors of the same norm, at least 0.
     n_answers, max_new_tokens
@@ -102,8 +106,8 @@ def safety_audit(
 
         - ``"cosine"``: one row per layer and compared ``vector`` (of ``kind`` ``"vector"`` for the refusal vector):
           ``cosine``, -1 to 1, and ``chance``, as in :func:`caa_interp.cosine_similarity`;
-        - ``"requests"``: as :func:`caa_interp.sweep` in text form, where ``measured`` is ``"harmless requests"`` or
-          ``"borderline requests"``, the positive answer refuses, and ``order`` names the opening;
+        - ``"requests"``: as :func:`caa_interp.sweep` in text form, where ``measured`` is the kind, such as
+          ``"harmless requests"``, the positive answer refuses, and ``order`` names the opening;
         - ``"behaviors"``: as :func:`caa_interp.sweep`, where ``measured`` is the behavior and ``vector`` the one that
           steers: this one, this one ``without refusal`` (minus its projection on the refusal vector; its norm is
           smaller), or a random one;
@@ -126,9 +130,9 @@ def safety_audit(
     name = one_vector(vector).name
     vector.check_fits(model)
     (layer,) = check_layers(layer, vector.layers, "the vector")
-    for count, given, least in (("n_requests", n_requests, 1), ("n_random", n_random, 0), ("n_answers", n_answers, 0)):
-        if given is not None:
-            check_count(count, given, least)
+    for count, n, least in (("n_requests", n_requests, 1), ("n_random", n_random, 0), ("n_answers", n_answers, 0)):
+        if n is not None:
+            check_count(count, n, least)
     if 0 not in multipliers or len(set(multipliers)) < 2:
         raise InputError(f"multipliers: {list(multipliers)}; give 0, the unsteered model, and at least one other.")
     behaviors = load_behaviors() if behaviors is None else behaviors
@@ -139,10 +143,11 @@ def safety_audit(
         )
     asked: dict[str, Any] = {"prompt_format": prompt_format, "progress": progress, **options}
     if refusal is None:
+        refusal = load_behavior("refusal").train
+    if isinstance(refusal, Sequence):
         own = {key: asked[key] for key in ("system_prompt", "prompt_format", "progress") if key in asked}
         form: Format = options.get("format") or vector.metadata.get("format") or "choices"
-        pairs = load_behavior("refusal").train
-        activations = collect_activations(model, pairs, format=form, layers=vector.layers, **own)
+        activations = collect_activations(model, refusal, format=form, layers=vector.layers, **own)
         refusal = vector_with_controls(activations, "refusal", n_shuffled=N_SHUFFLED, seed=seed)
     compared = {refusal.name: refusal} if isinstance(refusal, SteeringVector) else dict(refusal)
     direction = _refusal_of(compared, vector)
@@ -150,8 +155,9 @@ def safety_audit(
     vectors = {name: steering, f"{name} without refusal": _without(steering, direction)}
     vectors |= random_vectors(steering, n_random, seed=seed) if n_random else {}
     dosed: dict[str, Any] = {"layers": layer, "multipliers": multipliers}
-    requests = {f"{kind} requests": some[:n_requests] for kind, some in load_requests().items()}
-    paired = {kind: [pair for one in some for pair in _openings(one)] for kind, some in requests.items()}
+    given = load_requests() if requests is None else requests
+    asking = {f"{kind} requests": some[:n_requests] for kind, some in given.items()}
+    paired = {kind: [pair for one in some for pair in _openings(one)] for kind, some in asking.items()}
     scored = side_effects(model, vectors, paired, **dosed, **{**asked, "format": "text"})
     opening = scored["item"] % len(OPENINGS)
     scored = scored.assign(item=scored["item"] // len(OPENINGS), order="opening " + (opening + 1).astype(str))
@@ -173,7 +179,7 @@ def safety_audit(
                 max_new_tokens=max_new_tokens,
                 **{key: value for key, value in asked.items() if key != "format"},
             )
-            for kind, some in requests.items()
+            for kind, some in asking.items()
         }
         answers = pd.concat(written, names=["measured"]).reset_index("measured")
         parts["answers"] = answers.assign(refused=answers["answer"].map(is_refusal).astype(float))

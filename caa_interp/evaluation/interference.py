@@ -3,7 +3,7 @@
 1. Find each vector's multiplier at which it moves the model a given distance from its own answers.
 2. Add two of them, each at its multiplier, and scale the two together until both move it that far.
 3. The same with each vector's part along the other taken out, and with the sum of the raw vectors as one.
-4. Score both behaviors under each of these.
+4. Score both behaviors under each of these, and ask questions that have a right answer.
 
 Together they pay what one of them paid alone. So where they do not disturb each other, each keeps about 1/√2 of its
 effect: the divergence of small steps that are independent adds up, and grows with the square of each.
@@ -18,27 +18,30 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
 from caa_interp.behaviors.behavior import Behavior
-from caa_interp.behaviors.pairs import ContrastPair
+from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError, check_table
-from caa_interp.evaluation.cost import crossed
+from caa_interp.evaluation.cost import capability, crossed
 from caa_interp.evaluation.divergence import own_answers
 from caa_interp.evaluation.strength import OutOfReachError, calibrated, check_target, scaled
-from caa_interp.evaluation.summary import summarize
+from caa_interp.evaluation.summary import items_of, summarize
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.evaluation.verdicts import excludes_zero
 from caa_interp.progress import track
 from caa_interp.prompts.conversation import Prompt
 from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format
+from caa_interp.statistics import bootstrap_ratio
 from caa_interp.steering.intervention import Intervention, conditions
 from caa_interp.steering.positions import Positions
 from caa_interp.vectors.vector import SteeringVector, without_part
 
 ALONE, UNSTEERED, BOTH = "alone", "unsteered", "both"
+QUESTIONS = "questions with a right answer"  # what they are called among the behaviors
 
 
 def interference(
@@ -48,6 +51,7 @@ def interference(
     prompts: Sequence[Prompt],
     *,
     layers: int | Mapping[str, int],
+    questions: Sequence[ContrastPair] = (),
     target: float = 0.1,
     n_pairs: int | None = None,
     format: Format | None = None,
@@ -67,13 +71,15 @@ def interference(
         At least two steering vectors by the names of their behaviors.
     behaviors
         Behaviors by name, whose ``test`` pairs are scored, or the pairs themselves. One that has a vector is scored
-        under that vector and each two with it; any other, such as ``{"questions": load_questions("capability")}``,
-        under all.
+        under that vector and each two with it; any other under all.
     prompts, n_tokens
         Prompts on whose answers, of at most ``n_tokens`` tokens, the divergence is measured; see
         :func:`caa_interp.evaluation.calibrate`.
     layers, n_pairs
         As in :func:`caa_interp.evaluation.side_effects`.
+    questions
+        Questions whose positive answer is the right one, such as ``load_questions("capability")``, asked under all
+        conditions as by :func:`caa_interp.capability`; all of them, whatever ``n_pairs`` is. Default: none.
     target
         Mean divergence of every condition, in nats per token; above 0.
 
@@ -81,8 +87,10 @@ def interference(
     -------
     pandas.DataFrame
         The tables of :func:`caa_interp.sweep`, one row per item and condition, for :func:`caa_interp.summarize` and
-        :func:`caa_interp.plotting.plot_interference`, with ``behavior`` (the measured one) and
+        :func:`caa_interp.plotting.plot_interference`, with ``behavior`` (the measured one, or ``"questions with a right
+        answer"``) and
 
+        - ``correct`` (of questions): 1 where the right answer is the likelier one, else 0;
         - ``first``, ``second``: names of the vectors, the same if there is one, empty for none;
         - ``combination``: ``"unsteered"``, ``"alone"``, ``"both"`` (both are added, in the proportion in which each
           alone reaches the target), ``"orthogonalized"`` (each without its part along the other, in the same
@@ -97,6 +105,10 @@ def interference(
     if not isinstance(vectors, Mapping) or len(vectors) < 2 or UNSTEERED in vectors:
         raise InputError(f"vectors: give a mapping of at least two vectors by name, none of them {UNSTEERED!r}.")
     chosen, pairs = crossed(vectors, behaviors, layers, n_pairs)
+    if questions:
+        if QUESTIONS in {*vectors, *pairs}:
+            raise InputError(f"behaviors: {QUESTIONS!r} are the questions. Give that one another name.")
+        pairs[QUESTIONS] = check_pairs(questions, "questions")
     form = form_of(model, prompt_format)
     alone = {name: Intervention(one, chosen[name], positions=positions) for name, one in vectors.items()}
     conditions(model, alone, form)
@@ -125,7 +137,8 @@ def interference(
         own = told[(told["first"] == name) | (told["second"] == name) | (name in others) | (told["first"] == "")]
         given = {one: asked[one] or None for one in own["vector"]}
         options: dict[str, Any] = {"format": format, "system_prompt": system_prompt, "prompt_format": prompt_format}
-        tables[name] = own.merge(sweep(model, given, scored, progress=False, **options), on="vector")
+        ask_about = capability if questions and name == QUESTIONS else sweep
+        tables[name] = own.merge(ask_about(model, given, scored, progress=False, **options), on="vector")
     return pd.concat(tables, names=["behavior"]).reset_index("behavior").reset_index(drop=True).assign(target=target)
 
 
@@ -142,17 +155,28 @@ def summarize_interference(table: pd.DataFrame, *, confidence: float = 0.95, see
     pandas.DataFrame
         The steered rows of :func:`caa_interp.summarize`, with ``first``, ``second``, ``combination`` and ``target``,
         and ``kept``: the change of the log-probability difference over that under the behavior's own vector alone, 1
-        for no loss. Missing where the interval of the change alone includes 0, and for behaviors without a vector.
+        for no loss, with ``kept_low`` and ``kept_high``, whose interval is
+        :func:`caa_interp.statistics.bootstrap_ratio` over the pairs that both have. Missing where the interval of the
+        change alone includes 0, and for behaviors without a vector. What questions lose is in ``correct`` and
+        ``correct_change``.
     """
     told = ["first", "second", "combination", "target"]
     check_table(table, {"behavior", "vector", *told}, "caa_interp.evaluation.interference")
     about = table[["vector", *told]].drop_duplicates()
     summary = summarize(table, confidence=confidence, seed=seed).merge(about, on="vector")
-    summary = summary[summary["combination"] != UNSTEERED].reset_index(drop=True)
     change = "logit_difference_change"
-    alone = summary[(summary["combination"] == ALONE) & (summary["first"] == summary["behavior"])]
-    clear = alone[excludes_zero(alone, change)].set_index("behavior")[change]
-    return summary.assign(kept=summary[change] / summary["behavior"].map(clear))
+    alone = (summary["combination"] == ALONE) & (summary["first"] == summary["behavior"])
+    clear = np.flatnonzero(alone & excludes_zero(summary, change))
+    own: dict[Any, int] = {summary["behavior"].iloc[row]: int(row) for row in clear}
+    effects = items_of(table)[-1][change]  # of each item, in the order of the summary
+    kept = np.full((len(summary), 3), np.nan)
+    for row, behavior in enumerate(summary["behavior"]):
+        if behavior in own:
+            both = effects[:, [row, own[behavior]]]
+            over, under = both[~np.isnan(both).any(axis=1)].T
+            kept[row] = bootstrap_ratio(over, under, np.random.default_rng(seed), confidence)
+    summary = summary.assign(kept=kept[:, 0], kept_low=kept[:, 1], kept_high=kept[:, 2])
+    return summary[summary["combination"] != UNSTEERED].reset_index(drop=True)
 
 
 def _combined(one: Intervention, other: Intervention) -> dict[str, list[Intervention]]:

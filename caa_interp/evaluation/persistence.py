@@ -133,7 +133,7 @@ def persistence(
     """
     form = form_of(model, prompt_format)
     check_count("max_new_tokens", max_new_tokens)
-    checked = _checked(form, conversations, max_new_tokens, system_prompt)
+    checked = check_conversations(form, conversations, max_new_tokens, system_prompt)
     asked = [condition for condition in conditions(model, steering, form) if condition.interventions]
     if not asked:
         raise InputError("steering: nothing in it steers; give at least one Intervention.")
@@ -226,6 +226,36 @@ def summarize_persistence(table: pd.DataFrame, *, confidence: float = 0.95, seed
     ).reset_index(drop=True)
 
 
+def check_conversations(
+    form: PromptFormat, conversations: Any, max_new_tokens: int, system_prompt: str | None
+) -> list[list[ContrastPair]]:
+    """Return conversations of equally many turns that fit the model's context however long the model's answers are.
+
+    Raises :class:`InputError`, which names a conversation, if they are not.
+    """
+    if not isinstance(conversations, Sequence) or isinstance(conversations, str) or not len(conversations):
+        raise InputError(f"conversations: {conversations!r:.60}; give a non-empty list of lists of contrast pairs.")
+    checked = [check_pairs(one, f"conversations[{number}]") for number, one in enumerate(conversations)]
+    lengths = [len(pairs) for pairs in checked]
+    if min(lengths) < 2 or len(set(lengths)) > 1:
+        raise InputError(f"conversations: of {sorted(set(lengths))} pairs; each needs equally many, and at least two.")
+    for number, pairs in enumerate(checked):
+        what = f"conversations[{number}]"
+        if any(isinstance(pair, PublishedPair) for pair in pairs):
+            raise InputError(f"{what}: a pair is kept as published, with letters; read it without compat for text.")
+        turns = [
+            max(len(_after(form, pairs[: n + 1], text, system_prompt, what)) for text in _answers(pairs[n]))
+            for n in range(len(pairs))
+        ]
+        longest = sum(turns) + (len(pairs) - 1) * max_new_tokens
+        if longest > form.n_ctx:
+            raise InputError(
+                f"{what}: up to {longest} tokens, but the model's context holds {form.n_ctx}. Give fewer turns, or "
+                "lower max_new_tokens."
+            )
+    return checked
+
+
 def _answers(pair: ContrastPair) -> tuple[str, str]:
     return pair.positive, pair.negative
 
@@ -270,30 +300,3 @@ def _after(
             *token_ids(form.tokenizer, piece, what, add_special_tokens=form.template is None),
         ]
     return tuple(ids)
-
-
-def _checked(
-    form: PromptFormat, conversations: Any, max_new_tokens: int, system_prompt: str | None
-) -> list[list[ContrastPair]]:
-    """Conversations of equally many turns that fit the model's context however long the model's answers are."""
-    if not isinstance(conversations, Sequence) or isinstance(conversations, str) or not len(conversations):
-        raise InputError(f"conversations: {conversations!r:.60}; give a non-empty list of lists of contrast pairs.")
-    checked = [check_pairs(one, f"conversations[{number}]") for number, one in enumerate(conversations)]
-    lengths = [len(pairs) for pairs in checked]
-    if min(lengths) < 2 or len(set(lengths)) > 1:
-        raise InputError(f"conversations: of {sorted(set(lengths))} pairs; each needs equally many, and at least two.")
-    for number, pairs in enumerate(checked):
-        what = f"conversations[{number}]"
-        if any(isinstance(pair, PublishedPair) for pair in pairs):
-            raise InputError(f"{what}: a pair is kept as published, with letters; read it without compat for text.")
-        turns = [
-            max(len(_after(form, pairs[: n + 1], text, system_prompt, what)) for text in _answers(pairs[n]))
-            for n in range(len(pairs))
-        ]
-        longest = sum(turns) + (len(pairs) - 1) * max_new_tokens
-        if longest > form.n_ctx:
-            raise InputError(
-                f"{what}: up to {longest} tokens, but the model's context holds {form.n_ctx}. Give fewer turns, or "
-                "lower max_new_tokens."
-            )
-    return checked

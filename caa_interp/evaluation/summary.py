@@ -17,7 +17,8 @@ from caa_interp.evaluation.ratings import RATINGS, counts_of, numbers_of
 from caa_interp.statistics import bootstrap_means, check_confidence, interval_text, wilson_interval
 
 SCORES = ("p_positive", "logit_difference")
-COSTS = ("nats_per_token", "divergence", "correct")
+COSTS = ("nats_per_token", "divergence", "divergence_tail", "correct")
+DISTANCES = ("divergence", "divergence_tail")  # from the unsteered model, so that no change is taken
 SHARES = ("correct", "refused")
 # The range of each, in which its interval lies.
 MEASURES = {
@@ -174,7 +175,7 @@ def summarized(table: pd.DataFrame, measure: str) -> pd.DataFrame:
 def shown_column(table: pd.DataFrame | Mapping[str, Any], measure: str) -> str:
     """Column that is shown: the change from unsteered where there is one; a divergence is one by itself."""
     change = f"{measure}_change"
-    return change if change in table and measure != "divergence" else measure
+    return change if change in table and measure not in DISTANCES else measure
 
 
 def interval_texts(rows: pd.DataFrame, name: str, form: str = "+.3f") -> list[str]:

@@ -51,9 +51,10 @@ def estimate_reproduction(
     -------
     pandas.DataFrame
         A row for ``"vectors"`` and for each part: ``part``, ``pieces`` (of work, each kept once it is finished),
-        ``sequences`` (that the model reads: each item under each vector, at each layer and multiplier), ``minutes``
-        (about, on this machine; by pieces with two items, so that what is done in larger batches is faster) and
-        ``judge_requests`` (at most, since equal answers are judged once).
+        ``sequences`` (about how many the model reads in that time: each item under each vector, at each layer and
+        multiplier, and one more for every twelve tokens that it writes), ``minutes`` (about, on this machine; by pieces
+        with two items, so that what is done in larger batches is faster) and ``judge_requests`` (at most, since equal
+        answers are judged once).
 
     Raises
     ------
@@ -76,8 +77,9 @@ def estimate_reproduction(
             say(f"Timing {name}")
             row = {"part": name, "pieces": len(tasks), "sequences": sum(map(cost, tasks))}
             row["minutes"] = round(_seconds(executor, config.models[0], tasks) / 60, 1)
-            asked = judge is not None and name == "open_ended"
-            rows.append({**row, "judge_requests": row["sequences"] if asked else 0})
+            asked = [task.arguments for task in tasks if judge is not None and name == "open_ended"]
+            row["judge_requests"] = sum(len(one["prompts"]) * len(one["multipliers"]) for one in asked)
+            rows.append(row)
     return pd.DataFrame(rows)
 
 

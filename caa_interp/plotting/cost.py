@@ -6,15 +6,26 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
-from caa_interp.evaluation.summary import COSTS, by_series, shown_column, summarize
+from caa_interp.evaluation.summary import COSTS, DISTANCES, by_series, shown_column, summarize
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import CONTROLS, control_bands, line, name_multipliers, name_once, panels, side_by_side
+from caa_interp.plotting.grid import (
+    CONTROLS,
+    control_bands,
+    line,
+    name_multipliers,
+    name_once,
+    panels,
+    shape,
+    side_by_side,
+)
 
 _NAMES = {
     "nats_per_token": ("loss on neutral prose", "nats per token"),
     "divergence": ("divergence from unsteered", "KL, nats per token"),
+    "divergence_tail": ("divergence at the worst 5 % of tokens", "KL, nats per token"),
     "correct": ("share of right answers", "1: all"),
 }
+_MOST = 3  # panels side by side
 _SOURCE = "caa_interp.perplexity, caa_interp.divergence or caa_interp.capability"
 
 
@@ -44,18 +55,19 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
     layer = theme.one_layer([one for summary in summaries.values() for one in summary["layer"]], layer)
     shown = {name: rows[rows["layer"] == layer] for name in COSTS if (rows := summaries.get(name)) is not None}
     looks = theme.styles([str(name) for rows in shown.values() for name in rows["vector"]])
+    n_rows, n_columns = shape(len(shown), _MOST)
     fig = theme.figure(
         theme.escape(title),
         f"layer {layer}; mean over n = {theme.counts(n for rows in shown.values() for n in rows['n'])} items, "
         f"{theme.interval(next(iter(shown.values())))}",
-        **theme.room(440, l=60, t=124, legend=130 if len(looks) > 1 else 80),
-        width=min(800, 130 + 330 * len(shown)),
+        **theme.room(120 + 320 * n_rows, l=60, t=124, legend=130 if len(looks) > 1 else 80),
+        width=min(800, 130 + 330 * n_columns),
     )
     columns = {name: shown_column(rows, name) for name, rows in shown.items()}
     names = [
         f"{'' if mean == name else 'change in '}{theme.with_unit(*_NAMES[name])}" for name, mean in columns.items()
     ]
-    places = panels(fig, names, horizontal_spacing=0.22 / len(shown))
+    places = panels(fig, names, most=_MOST, horizontal_spacing=0.22 / n_columns, vertical_spacing=0.34 / n_rows)
     for place, (measure, mean), rows in zip(places, columns.items(), shown.values(), strict=True):
         multipliers = list(rows["multiplier"].unique())
         is_control = rows.get("kind", pd.Series("vector", rows.index)).isin(CONTROLS)
@@ -67,6 +79,6 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
             drawn = line(own, "multiplier", mean, look, name, shift=shift, showlegend=len(looks) > 1)
             fig.add_trace(drawn, **place)
         name_multipliers(fig, multipliers, theme.MULTIPLIER_WRAPPED, **place)
-        fig.update_yaxes(rangemode="tozero" if measure == "divergence" else "normal", **place)
+        fig.update_yaxes(rangemode="tozero" if measure in DISTANCES else "normal", **place)
     name_once(fig)
     return fig

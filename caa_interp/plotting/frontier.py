@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ import plotly.graph_objects as go
 from caa_interp.evaluation.ratings import scale_of
 from caa_interp.evaluation.summary import NO_BASELINE, SERIES, UNSTEERED, quantity
 from caa_interp.plotting import theme
-from caa_interp.plotting.grid import dots, key, mark_zero, panels, shape
+from caa_interp.plotting.grid import band, dots, key, mark_zero, panels, shape
 
 _COSTS = {
     "divergence": "divergence from unsteered",
@@ -20,6 +22,7 @@ _COSTS = {
     "correct": "loss of right answers",
     "coherence": "loss of coherence",
 }
+_STEPS = 100  # places at which the controls' band is drawn
 _NEEDED = ("vector", "kind", "multiplier", "effect", "effect_low", "cost", "cost_low", "dominated", "measure")
 
 
@@ -27,7 +30,8 @@ def plot_frontier(table: pd.DataFrame, *, title: str = "Effect and cost of steer
     """Effect over cost, with intervals of both: one line per path, one panel per behavior.
 
     The cost has a square-root axis: there a small step goes straight, since its divergence grows with its square.
-    Controls are gray, without intervals; what is dominated is hollow, and single points have their names.
+    Controls are gray, without intervals; the band goes from the lowest effect that one of them has at a cost, in
+    either direction, to the highest. What is dominated is hollow, and single points have their names.
 
     Parameters
     ----------
@@ -44,7 +48,7 @@ def plot_frontier(table: pd.DataFrame, *, title: str = "Effect and cost of steer
     n_rows, _ = shape(len(behaviors), 2)
     controls = table[~steered & (table["kind"] != UNSTEERED)]
     hollow = " Hollow: another does as much for less." if table["dominated"].any() else ""
-    drawn_beside = f"<br>Gray: {theme.controls(controls)}, without intervals." if len(controls) else ""
+    drawn_beside = f"<br>Gray: {theme.controls(controls)}, and their range." if len(controls) else ""
     fig = theme.figure(
         theme.escape(title),
         f"mean over n = {theme.counts(table['n'])} scored items, cost over n = {theme.counts(table['n_cost'])} texts, "
@@ -56,8 +60,11 @@ def plot_frontier(table: pd.DataFrame, *, title: str = "Effect and cost of steer
     places = panels(fig, titles, most=2, vertical_spacing=0.34 / n_rows, horizontal_spacing=0.12)
     for place, behavior in zip(places, behaviors, strict=True):
         rows = table[table["behavior"] == behavior]
-        for _, beside in controls[controls["behavior"] == behavior].groupby("vector", sort=False):
-            fig.add_trace(_path(beside, theme.Style(theme.NEUTRAL, "circle", "solid"), "", intervals=False), **place)
+        beside = controls[controls["behavior"] == behavior]
+        if len(beside):
+            fig.add_trace(_reach(beside), **place)
+        for _, own in _series(beside):
+            fig.add_trace(_path(own, theme.Style(theme.NEUTRAL, "circle", "solid"), "", intervals=False), **place)
         for name, index in paths.items():
             if len(own := rows.loc[index.intersection(rows.index)]):
                 fig.add_trace(_path(own, looks[name], name), **place)
@@ -108,6 +115,23 @@ def _path(rows: pd.DataFrame, look: theme.Style, name: str, intervals: bool = Tr
     if not intervals:
         return drawn.update(line={"color": theme.faded(look.color, 0.5), "width": 1})
     return drawn.update(line={"color": look.color, "width": 2}, **shown)
+
+
+def _series(controls: pd.DataFrame) -> Iterable[tuple[Any, pd.DataFrame]]:
+    """Rows of each control."""
+    return controls.groupby([name for name in SERIES if name in controls], sort=False, dropna=False)
+
+
+def _reach(controls: pd.DataFrame) -> go.Scatter:
+    """Band of what controls reach at each cost, on both sides of 0, straight between their multipliers."""
+    controls = controls.assign(root=np.sqrt(controls["cost"].clip(lower=0)))
+    at, found = np.linspace(0, controls["root"].max(), _STEPS), []
+    for _, own in _series(controls):
+        for side in (own[own["multiplier"] > 0], own[own["multiplier"] < 0]):
+            points = side.sort_values("root")
+            x, y = (np.append(0.0, points[name]) for name in ("root", "effect"))
+            found.append(np.interp(at, x, y, right=np.nan))
+    return band(at, np.nanmin(found, axis=0), np.nanmax(found, axis=0), theme.faded(theme.NEUTRAL, 0.2))
 
 
 def _name_axes(fig: go.Figure, rows: pd.DataFrame, place: dict[str, int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Self
 import tomli_w
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 
-from caa_interp.behaviors.behavior import Behavior, load_behavior, read_text
+from caa_interp.behaviors.behavior import Behavior, read_text
 from caa_interp.errors import InputError
 from caa_interp.files import fingerprint
 from caa_interp.prompts.rendering import Format
@@ -38,8 +39,8 @@ from caa_interp.study.fields import (
     Text,
     check_distinct,
     packaged,
-    shared,
     slug as slug,
+    studied_behavior as studied_behavior,
     with_zero,
 )
 from caa_interp.study.problems import explained, shown
@@ -151,9 +152,10 @@ class ExperimentConfig(Part):
     @field_validator("models")
     @classmethod
     def _distinct_and_addressed(cls, values: tuple[ModelConfig, ...], info: ValidationInfo) -> tuple[ModelConfig, ...]:
-        check_distinct(_labels(values))
         prompt = {"prompt": info.data.get("prompt")}
-        return tuple(value if value.prompt else value.model_copy(update=prompt) for value in values)
+        addressed = tuple(value if value.prompt else value.model_copy(update=prompt) for value in values)
+        check_distinct(_labels(addressed), "Give the two a different setting, rename a folder, or leave one out.")
+        return addressed
 
     @field_validator("controls")
     @classmethod
@@ -223,9 +225,19 @@ class ExperimentConfig(Part):
         return _labels(self.models)
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """How pairs are asked."""
+        return {"format": self.format, "system_prompt": self.system_prompt}
+
+    @property
+    def applied(self) -> dict[str, Any]:
+        """How vectors are applied."""
+        return {"operator": self.operator, "positions": self.positions}
+
+    @property
     def data(self) -> dict[str, str]:
         """Digest of the pairs and questions of each behavior, by its name."""
-        behaviors = map(load_behavior, self.behaviors)
+        behaviors = map(studied_behavior, self.behaviors)
         return {one.name: fingerprint([one.train, one.test, one.open_ended]) for one in behaviors}
 
     def differences(self, path: Path) -> list[str]:
@@ -280,18 +292,27 @@ def _flat(study: ExperimentConfig) -> dict[Any, Any]:
 
 
 def _labels(models: Sequence[ModelConfig]) -> tuple[str, ...]:
-    settings = {"revision", "dtype", "backend", "device"}
-    given = [model.model_dump(include=settings, exclude_defaults=True).values() for model in models]
-    ids = [model.id for model in models]
+    ids = [slug(model.id).lower() for model in models]
+    settings = [_settings(model) for model in models]
+    shared = Counter((own, one) for own, given in zip(ids, settings, strict=True) for one in given.items())
     return tuple(
-        "@".join([name, *values]) if several else name
-        for name, values, several in zip(ids, given, shared(ids), strict=True)
+        "@".join([model.id, *(value for name, value in given.items() if shared[own, (name, value)] < ids.count(own))])
+        for model, own, given in zip(models, ids, settings, strict=True)
     )
+
+
+def _settings(model: ModelConfig) -> dict[str, str]:
+    """What one model may be studied with in two ways, by its name, as far as it is given."""
+    plain = {"revision", "dtype", "backend", "device", "device_map"}
+    prompt = model.prompt or PromptConfig()
+    style = {"style": prompt.style} if prompt.style else {}
+    arguments = {name: f"{name}={value}" for name, value in prompt.template_arguments}
+    return {**model.model_dump(include=plain, exclude_defaults=True), **style, **arguments}
 
 
 def _loaded(info: ValidationInfo) -> list[Behavior]:
     """Behaviors of a study that is being checked; none if something is wrong with them."""
-    return [load_behavior(one) for one in info.data.get("behaviors", ())]
+    return [studied_behavior(one) for one in info.data.get("behaviors", ())]
 
 
 def _set_apart(fields: Mapping[str, Any]) -> int:

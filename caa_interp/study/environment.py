@@ -1,14 +1,18 @@
-"""What a run was made with: code, libraries and devices, as its manifest keeps them."""
+"""What a run was made with: code, libraries, data and devices, as its manifest keeps them."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from caa_interp import devices
+from caa_interp.behaviors.behavior import data_folder
+from caa_interp.files import files_digest, fingerprint
+from caa_interp.study.config import ExperimentConfig
 
 GIT_SECONDS = 10.0
 
@@ -17,6 +21,15 @@ def environment() -> dict[str, Any]:
     """As :func:`caa_interp.devices.environment`, with ``commit`` and ``dirty`` of the code."""
     commit, dirty = checkout(Path(str(files("caa_interp"))).parent)
     return {**devices.environment(), "commit": commit, "dirty": dirty}
+
+
+def made_of(config: ExperimentConfig, models: Mapping[str, Any]) -> str:
+    """Return the sha256 of all that the files of a study depend on; ``models`` are the facts of each, by its label."""
+    root = Path(str(files("caa_interp")))
+    code = files_digest(root, root.rglob("*.py"))
+    texts = files_digest(data_folder(), (path for path in data_folder().iterdir() if path.is_file()))
+    packages = devices.environment()["packages"]
+    return fingerprint([config.to_toml(), config.data, models, code, texts, packages])
 
 
 def checkout(folder: Path) -> tuple[str | None, bool | None]:

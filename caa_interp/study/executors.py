@@ -47,16 +47,9 @@ class Executor(Protocol):
 
 
 class InProcess:
-    """Does tasks in this process, in their order.
+    """Does tasks in this process, in their order."""
 
-    Parameters
-    ----------
-    worker
-        Name of the module that does the work. Default: :mod:`caa_interp.study.worker`.
-    """
-
-    def __init__(self, *, worker: str = WORKER) -> None:
-        self._worker: str | None = worker
+    _closed = False
 
     def describe(self, model: ModelConfig) -> dict[str, Any]:
         """Load a model and describe it."""
@@ -70,14 +63,14 @@ class InProcess:
 
     def close(self) -> None:
         """Let go of the model."""
-        if self._worker is not None:
+        if not self._closed:
             self._open().forget()
-        self._worker = None
+        self._closed = True
 
     def _open(self) -> Any:
-        if self._worker is None:
+        if self._closed:
             raise InputError("executor: it is closed. Make a new InProcess().")
-        return importlib.import_module(self._worker)
+        return importlib.import_module(WORKER)
 
 
 class Workers(ABC):
@@ -86,8 +79,7 @@ class Workers(ABC):
     A subclass says how such a process is started, called and stopped.
     """
 
-    def __init__(self, n: int, worker: str) -> None:
-        self._worker = worker
+    def __init__(self, n: int) -> None:
         self._slots: list[Any] = [None] * n  # workers that are up; None where one is still to be started
         self._facts: dict[ModelConfig, dict[str, Any]] = {}
         self._closed = False
@@ -106,7 +98,7 @@ class Workers(ABC):
         CAAError
             If the model cannot be loaded.
         """
-        ((_, facts),) = self._do(describe, [f"loading {model.name}"], [(self._worker, model)])
+        ((_, facts),) = self._do(describe, [f"loading {model.name}"], [(WORKER, model)])
         self._facts[model] = facts
         return facts
 
@@ -122,7 +114,7 @@ class Workers(ABC):
             An error of a task in its worker is raised here, and the others are given up.
         """
         facts = self._facts.get(model)
-        calls = [(self._worker, model, task, facts) for task in tasks]
+        calls = [(WORKER, model, task, facts) for task in tasks]
         for number, content in self._do(work, [task.label for task in tasks], calls):
             yield tasks[number], content
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
-from itertools import compress
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +22,7 @@ from pydantic import (
     field_validator,
 )
 
-from caa_interp.behaviors.behavior import load_behavior, load_behaviors
+from caa_interp.behaviors.behavior import Behavior, data_folder, load_behavior, load_behaviors
 from caa_interp.errors import InputError, is_number
 from caa_interp.models.loading import EMBEDDED, Backend
 from caa_interp.prompts.format import Style
@@ -43,16 +42,25 @@ def packaged() -> tuple[str, ...]:
     return tuple(load_behaviors())
 
 
-def shared(names: Sequence[str]) -> list[bool]:
-    """Whether each name would be one with another in tables, or on a disk that ignores case."""
+@lru_cache(64)
+def _parsed(name: str, changed: int, size: int) -> Behavior:
+    return load_behavior(name)
+
+
+def studied_behavior(name: str) -> Behavior:
+    """Load a behavior by its name or file, which is parsed again only if it has changed since."""
+    try:
+        state = Path(name if name.endswith(".json") else data_folder() / f"{name}.json").stat()
+    except OSError:
+        return load_behavior(name)  # says what is wrong
+    return _parsed(name, state.st_mtime_ns, state.st_size)
+
+
+def check_distinct(names: Sequence[str], advice: str) -> None:
+    """Raise :class:`InputError` if two of these names would be one in tables, or on a disk that ignores case."""
     slugs = [slug(name).lower() for name in names]
-    return [slugs.count(one) > 1 for one in slugs]
-
-
-def check_distinct(names: Sequence[str]) -> None:
-    """Raise :class:`InputError` if two of these names would be one."""
-    if same := tuple(compress(names, shared(names))):
-        raise InputError(f"{shown(same)} would be one in tables and files; give each a name of its own.")
+    if same := tuple(name for name, own in zip(names, slugs, strict=True) if slugs.count(own) > 1):
+        raise InputError(f"{shown(same)} would be one in tables and files. {advice}")
 
 
 def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -84,7 +92,7 @@ def _behavior(name: str, info: ValidationInfo) -> str:
             raise InputError(f"{shown(name)}; it must be one of {', '.join(packaged())}, or a .json file{hint}")
         return name
     path = _absolute(name, info)
-    behavior = load_behavior(path)
+    behavior = studied_behavior(path)
     for part in ("name", "train", "test"):
         if not getattr(behavior, part):
             raise InputError(f"{shown(name)}; its {part!r} is empty, and a study needs it.")
@@ -92,7 +100,7 @@ def _behavior(name: str, info: ValidationInfo) -> str:
 
 
 def _distinct_behaviors(values: tuple[str, ...]) -> tuple[str, ...]:
-    check_distinct([load_behavior(value).name for value in values])
+    check_distinct([studied_behavior(value).name for value in values], "Give each file a 'name' of its own.")
     return values
 
 

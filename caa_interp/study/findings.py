@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from caa_interp.evaluation.interference import ALONE, BOTH, QUESTIONS
 from caa_interp.evaluation.summary import COSTS, interval_texts, quantity, shown_column
 from caa_interp.evaluation.verdicts import excludes_zero
 from caa_interp.plotting.theme import counts, factor, with_minus
@@ -132,19 +133,27 @@ def cost_range(summaries: Sequence[pd.DataFrame]) -> str:
     """How much the first of several costs changes at the largest multiplier."""
     summary = summaries[0]
     measure = next(name for name in COSTS if name in summary)
-    rows = summary[summary["multiplier"] == summary["multiplier"].max()]
-    name = {"nats_per_token": "loss on prose", "divergence": "divergence", "correct": "share of right answers"}[measure]
+    rows = summary[(summary["multiplier"] == summary["multiplier"].max()) & (summary["kind"] == "vector")]
+    name = {"nats_per_token": "loss on prose", "correct": "share of right answers"}.get(measure, measure)
     changes = rows[shown_column(rows, measure)]
     return (
         f"At multiplier {factor(rows['multiplier'].iloc[0], '+g')}, the change in {name} is {_range(changes, '+.3f')}"
     )
 
 
-def largest_effect(found: pd.DataFrame, cost: str) -> str:
-    """The largest of the effects at one cost."""
+def largest_effect(found: pd.DataFrame, controls: pd.DataFrame, cost: str) -> str:
+    """The largest of the effects at one cost, and what the controls of that behavior do there."""
     row = _records(found.iloc[[int(found["effect"].argmax())]])[0]
     effect = f"{typeset(interval_text(row['effect'], row['effect_low'], row['effect_high']))} nats"
-    return f"At a cost of {cost} nats per token, {row['behavior']} has the largest effect: {effect}"
+    beside = reached(controls, row["behavior"])
+    controls_do = f"; its controls, {beside}" if beside else ""
+    return f"At a cost of {cost} nats per token, {row['behavior']} has the largest effect: {effect}{controls_do}"
+
+
+def reached(controls: pd.DataFrame, behavior: str) -> str:
+    """The lowest and the highest effect of a behavior's controls at one cost; empty if none reaches it."""
+    own = controls.loc[controls["behavior"] == behavior, "effect"]
+    return _range(own, "+.3f") if len(own) else ""
 
 
 def side_effect(slopes: pd.DataFrame) -> str:
@@ -158,16 +167,63 @@ def side_effect(slopes: pd.DataFrame) -> str:
 
 
 def kept_beside(effects: pd.DataFrame) -> str:
-    """How much of their effects vectors keep two at a time, from a summary of interference."""
-    both = effects[effects["combination"] == "both"]
+    """How much of their effects vectors keep two at a time, from a summary of interference; empty if that is."""
+    if effects.empty:
+        return ""
+    both = effects[effects["combination"] == BOTH]
     beside = both.dropna(subset="kept")
     if beside.empty:
         why = "none has a clear effect alone at" if len(both) else "no two of them reach"
         return f"Two vectors at once were not compared: {why} this divergence"
     row = _records(beside.nsmallest(1, "kept"))[0]
-    other = row["second"] if row["first"] == row["behavior"] else row["first"]
     kept = f"keep {_range(100 * beside['kept'], '.0f')}\N{NO-BREAK SPACE}% of the effect that each has alone"
-    return f"Two vectors at once, at the divergence of one, {kept}; {row['behavior']} keeps the least, beside {other}"
+    return (
+        f"Two vectors at once, at the divergence of one, {kept}; {row['behavior']} keeps the least, beside "
+        f"{_other(row)}: {_kept(beside.nsmallest(1, 'kept'))[0]}{_right(effects)}"
+    )
+
+
+def _right(effects: pd.DataFrame) -> str:
+    """What two vectors at once, and one alone, do to the share of right answers; empty if no question was asked."""
+    asked = effects[effects["behavior"] == QUESTIONS]
+    if asked.empty:
+        return ""
+    lowest = asked[asked["combination"] == BOTH].nsmallest(1, "correct_change")
+    together = [
+        f"{change}, n = {n}, under the two with the lowest, and by "
+        for change, n in zip(estimates(lowest, "correct_change", "+.2f"), lowest["n"], strict=True)
+    ]
+    alone = _range(asked.loc[asked["combination"] == ALONE, "correct_change"], "+.2f")
+    return f". The share of right answers changes by {''.join(together)}{alone} under one alone"
+
+
+def kept_table(effects: pd.DataFrame) -> pd.DataFrame:
+    """How much of its effect each vector keeps beside each other one, as texts, from a summary of interference."""
+    found = effects[(effects["combination"] != ALONE) & effects["kept"].notna()]
+    table = found[["behavior", "combination"]].assign(beside=list(map(_other, _records(found))), kept=_kept(found))
+    order = ["behavior", "beside"]
+    wide = table.pivot(index=order, columns="combination", values="kept").fillna("")
+    return wide.reindex(pd.MultiIndex.from_frame(table[order].drop_duplicates())).reset_index()
+
+
+def right_table(effects: pd.DataFrame) -> pd.DataFrame:
+    """The share of right answers under each vector and each two, as texts, from a summary of interference."""
+    asked = effects[(effects["behavior"] == QUESTIONS) & effects["combination"].isin([ALONE, BOTH])]
+    return asked[["vector"]].assign(
+        **{"share of right answers (95 % interval)": estimates(asked, "correct", ".2f")},
+        change=estimates(asked, "correct_change", "+.2f"),
+        n=asked["n"],
+    )
+
+
+def _other(row: Mapping[str, Any]) -> str:
+    """The vector beside a behavior's own."""
+    return str(row["second"] if row["first"] == row["behavior"] else row["first"])
+
+
+def _kept(rows: pd.DataFrame) -> list[str]:
+    """Each row's share of the effect alone that is kept, in percent, with its interval."""
+    return [f"{text}\N{NO-BREAK SPACE}%" for text in estimates(100 * rows.filter(like="kept"), "kept", ".0f")]
 
 
 _REFUSES = {
@@ -198,7 +254,8 @@ def audits(summaries: Mapping[str, pd.DataFrame]) -> str:
         if verdict in ("steers", "opposite")
     ]
     if not moved:
-        return "Safety audit: no vector makes openings that refuse more or less likely beyond every control"
+        none = "Safety audit: no vector makes openings that refuse more or less likely beyond every control"
+        return none if summaries else ""
     return f"Safety audit: openings that refuse become {_listed(moved)}, beyond every control"
 
 
@@ -216,6 +273,8 @@ def lasting(behavior: str, summary: pd.DataFrame) -> str:
 
 def conversations(summaries: Mapping[str, pd.DataFrame]) -> str:
     """Which vectors still act in the last turn when they were added in the first one."""
+    if not summaries:
+        return ""
     last = pd.DataFrame({name: _first_and_last(summary)[1] for name, summary in summaries.items()}).T
     clear = last.index[excludes_zero(last, "change")]
     left = f"{_listed(clear)} still {'has' if len(clear) == 1 else 'have'}" if len(clear) else "no vector still has"

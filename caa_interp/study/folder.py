@@ -6,8 +6,7 @@ import contextlib
 import json
 import os
 import platform
-import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,11 @@ from typing import Any
 import pandas as pd
 
 from caa_interp.errors import InputError
-from caa_interp.files import write_atomically
+from caa_interp.files import file_digest, write_atomically
 from caa_interp.study.config import ExperimentConfig, slug
 from caa_interp.vectors.vector import SteeringVector
+
+PAGE = "report.html"
 
 
 def check_same_study(config: ExperimentConfig, folder: Path) -> None:
@@ -114,22 +115,48 @@ def publish(
             for kind in sorted({one["kind"] for one in shards if one["path"]})
         },
     }
-    if {one["key"] for one in before.get("shards", [])} != {one["key"] for one in shards}:
-        # Nothing that was made of other results may stand beside these. All of it can be put together again.
-        (folder / "report.html").unlink(missing_ok=True)
-        for name in ("figures", "tables", "vectors"):
-            if (folder / name).is_dir():
-                shutil.rmtree(folder / name)
+    saved = {f"vectors/{slug(model)}/{slug(name)}.safetensors": one for (model, name), one in vectors.items()}
+    named = {f"tables/{name}.parquet": table for name, table in tables.items()}
+    stale = former = written(folder, before)
+    if {one["key"] for one in before.get("shards", [])} == {one["key"] for one in shards}:
+        stale = {name for name in former if name.startswith(("tables/", "vectors/"))} - {*saved, *named}
+    remove(folder, stale)  # nothing that was made of other results may stand beside these
+    manifest["files"] = dict.fromkeys([*saved, *named, *sorted(former - stale)])
     write_manifest(folder, manifest)
-    for (label, behavior), vector in vectors.items():
-        vector.save(folder / "vectors" / slug(label) / f"{slug(behavior)}.safetensors")
-    for name, table in tables.items():
-        write_atomically(folder / "tables" / f"{name}.parquet", table.to_parquet(index=False))
-    for path in (folder / "tables").glob("*.parquet"):
-        if path.stem not in tables:  # of other versions of this package, say
-            path.unlink()
+    for name, vector in saved.items():
+        vector.save(folder / name)
+    for name, table in named.items():
+        write_atomically(folder / name, table.to_parquet(index=False))
     manifest["sessions"][-1]["finished"] = now()
     write_manifest(folder, manifest)
+
+
+def written(folder: Path, manifest: Mapping[str, Any]) -> set[str]:
+    """Names of the vectors, tables, figures and the page in a folder that its ``manifest`` lists.
+
+    Of an older version, which listed none, all that are there; what a user has put there is not a study's.
+    """
+    places = ("vectors/*/*.safetensors", "tables/*.parquet", "figures/*.json", PAGE)
+    there = {path.relative_to(folder).as_posix() for place in places for path in folder.glob(place)}
+    return there & set(manifest.get("files", there))
+
+
+def remove(folder: Path, names: Iterable[str]) -> None:
+    """Remove files of a folder, and the folders within it that are empty then."""
+    for name in names:
+        path = folder / name
+        path.unlink(missing_ok=True)
+        for above in path.relative_to(folder).parents[:-1]:
+            with contextlib.suppress(OSError):  # something is in it
+                (folder / above).rmdir()
+
+
+def is_finished(folder: Path, manifest: Mapping[str, Any], made_of: str) -> bool:
+    """Whether a folder holds a finished study that was made of just this, with all files as they were written."""
+    files = manifest.get("files", {})
+    return manifest.get("made_of") == made_of and all(
+        (folder / name).is_file() and file_digest(folder / name) == digest for name, digest in files.items()
+    )
 
 
 def now() -> str:

@@ -1,27 +1,33 @@
 """Everything that a study can measure, in the order of its page.
 
-A new measurement is a function that makes its table, one that makes its part of the page, a line here, and the tasks
-that ask for it (:mod:`caa_interp.study.tasks`).
+A new measurement is a line here, and a module with a function that makes its table, one for the tasks that ask for it,
+one for its part of the page and, if it has one, its sentence on the first screen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from caa_interp.analysis.effect import effect_lens
 from caa_interp.analysis.lens import logit_lens, steered_lens
 from caa_interp.analysis.tokens import token_similarity
+from caa_interp.behaviors.behavior import Behavior
+from caa_interp.evaluation.audit import safety_audit
 from caa_interp.evaluation.cost import capability, perplexity, side_effects
 from caa_interp.evaluation.divergence import divergence
 from caa_interp.evaluation.interference import interference
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.report.page import Section
 from caa_interp.steering.generation import generate
-from caa_interp.study import measures, sections
+from caa_interp.study import chosen, findings as words, measures, sections
+from caa_interp.study.chosen import Chosen
+from caa_interp.study.config import ExperimentConfig
 from caa_interp.study.results import Results
+from caa_interp.study.tasks import Splits, Task, score_tasks, vector_tasks
 
 
 @dataclass(frozen=True)
@@ -33,36 +39,75 @@ class Kind:
     run
         Called with the model and a task's arguments, and with ``prompt_format`` and ``progress`` if it takes them;
         returns a table.
+    tasks
+        What is asked once vectors and layers are chosen; none of a kind that belongs to an earlier stage.
     section
         Summarizes and plots the tables of one model for the page; returns no sections if they are not in the study.
     name
         What the page says is not part of a study without it; empty for what every study has.
+    sentence
+        What the first screen says of it; empty if it is not in the study.
     """
 
     run: Callable[..., pd.DataFrame]
+    tasks: Callable[[Chosen], Iterable[Task]] = lambda _: ()
     section: Callable[[Results], list[Section]] = lambda _: []
     name: str = ""
+    sentence: Callable[[Results], str] = lambda _: ""
 
 
 KINDS = {
     "tokens": Kind(measures.count_tokens),
-    "sweep": Kind(sweep, sections.responses),
-    "vectors": Kind(measures.make_vectors, sections.vectors),
-    "projection": Kind(measures.project_pairs, sections.projections, "activations"),
-    "logit_lens": Kind(logit_lens, sections.logit_lens, "the logit lens"),
-    "effect_lens": Kind(effect_lens, sections.effect_lens, "the effect lens"),
-    "answers": Kind(generate, sections.answers, "steered answers"),
-    "perplexity": Kind(perplexity, sections.costs, "neutral prose"),  # one section for the three costs
-    "divergence": Kind(divergence, sections.frontiers, "divergence from the unsteered model"),
-    "capability": Kind(capability, name="questions with a right answer"),
-    "side_effects": Kind(side_effects, sections.side_effects, "side effects"),
-    "interference": Kind(interference, sections.interference, "interference of vectors"),
+    "sweep": Kind(sweep, chosen.controls, sections.responses),
+    "vectors": Kind(measures.make_vectors, section=sections.vectors),
+    "projection": Kind(measures.project_pairs, chosen.projection, sections.projections, "activations"),
+    "logit_lens": Kind(logit_lens, chosen.logit_lens, sections.logit_lens, "the logit lens"),
+    "effect_lens": Kind(effect_lens, chosen.effect_lens, sections.effect_lens, "the effect lens"),
+    "answers": Kind(generate, chosen.answers, sections.answers, "steered answers"),
+    # One section for the three costs.
+    "perplexity": Kind(perplexity, chosen.perplexity, sections.costs, "neutral prose"),
+    "divergence": Kind(divergence, chosen.divergence, sections.frontiers, "divergence from the unsteered model"),
+    "capability": Kind(capability, chosen.capability, name="questions with a right answer"),
+    "side_effects": Kind(side_effects, chosen.side_effects, sections.side_effects, "side effects"),
+    "interference": Kind(
+        interference,
+        chosen.interference,
+        sections.interference,
+        "interference of vectors",
+        lambda results: words.kept_beside(results.interference),
+    ),
     # Off by default, both: a page does not miss them.
-    "safety_audit": Kind(measures.audit, sections.safety_audits),
-    "persistence": Kind(measures.converse, sections.conversations),
+    "safety_audit": Kind(
+        safety_audit, chosen.safety_audit, sections.safety_audits, sentence=lambda results: words.audits(results.audits)
+    ),
+    "persistence": Kind(
+        measures.converse,
+        chosen.persistence,
+        sections.conversations,
+        sentence=lambda results: words.conversations(results.conversations),
+    ),
     # What the paper measures beyond a study (:mod:`caa_interp.paper`); these have no part of a study's page.
     "transferred": Kind(measures.sweep_transferred),
     "tuned": Kind(measures.sweep_tuned),
     "steered_lens": Kind(steered_lens),
     "token_similarity": Kind(token_similarity),
 }
+
+
+def remaining_tasks(study: Chosen) -> list[Task]:
+    """Tasks of all measurements at the chosen layers."""
+    return [task for kind in KINDS.values() for task in kind.tasks(study)]
+
+
+def planned_tasks(
+    config: ExperimentConfig, behaviors: Mapping[str, Behavior], splits: Splits, layers: Sequence[int], n_layers: int
+) -> list[Task]:
+    """All tasks but that of :func:`check_tasks`, as far as they are known beforehand: without vectors."""
+    controls = [f"{kind} {number}" for kind, n in config.controls.model_dump().items() for number in range(n)]
+    vectors: Any = {name: dict.fromkeys([name, *controls]) for name in splits}
+    study = Chosen(config, behaviors, splits, n_layers, vectors, dict.fromkeys(splits, layers[0]))
+    return [
+        *vector_tasks(config, splits, layers),
+        *score_tasks(config, splits, layers, vectors),
+        *remaining_tasks(study),
+    ]

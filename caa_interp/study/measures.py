@@ -12,12 +12,10 @@ import torch
 
 from caa_interp.analysis.projection import project
 from caa_interp.analysis.reliability import reliability
-from caa_interp.behaviors.behavior import load_behaviors
 from caa_interp.behaviors.pairs import ContrastPair
-from caa_interp.evaluation.audit import safety_audit
 from caa_interp.evaluation.controls import vector_with_controls
 from caa_interp.evaluation.finetuning import fine_tune
-from caa_interp.evaluation.persistence import persistence
+from caa_interp.evaluation.persistence import check_conversations, persistence
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format
@@ -34,23 +32,28 @@ def count_tokens(
     model: Any,
     *,
     pairs: Sequence[ContrastPair],
-    prompts: Sequence[str],
+    prompts: Mapping[str, int],
+    conversations: Sequence[Sequence[ContrastPair]],
+    max_new_tokens: int,
     format: Format,
     system_prompt: str | None,
-    max_new_tokens: int,
     prompt_format: PromptFormat,
 ) -> pd.DataFrame:
-    """Count the tokens of each pair and prompt; raise an error if one does not fit the model."""
+    """Count the tokens of pairs and prompts; raise an error if one does not fit the model.
+
+    ``prompts`` have their greatest number of new tokens, ``conversations`` that of an answer, ``max_new_tokens``.
+    """
     rows = []
     for number, pair in enumerate(pairs):
         what = f"pair {pair.id or number} ({pair.question[:60]!r})"
         renderings = prompt_format.render(pair, format, system_prompt, what=what)
         longest = max(len(tokens) for one in renderings for tokens in (one.positive, one.negative))
         rows.append(("pair", number, longest))
-    for number, prompt in enumerate(prompts):
-        what = f"open-ended prompt {prompt[:60]!r}"
-        tokens = encode_prompt(prompt_format, prompt, max_new_tokens, system_prompt, what)
+    for number, (prompt, n_new) in enumerate(prompts.items()):
+        tokens = encode_prompt(prompt_format, prompt, n_new, system_prompt, f"prompt {prompt[:60]!r}")
         rows.append(("prompt", number, len(tokens)))
+    if conversations:
+        check_conversations(prompt_format, conversations, max_new_tokens, system_prompt)
     return pd.DataFrame(rows, columns=["what", "number", "n_tokens"])
 
 
@@ -90,11 +93,6 @@ def vectors_of(table: pd.DataFrame) -> dict[str, SteeringVector]:
 def project_pairs(model: Any, *, behavior: str, **asked: Any) -> pd.DataFrame:
     """Project the activations of both sides of each pair."""
     return project({behavior: collect_activations(model, **asked)})
-
-
-def audit(model: Any, *, behaviors: Mapping[str, Sequence[ContrastPair]], **asked: Any) -> pd.DataFrame:
-    """Audit a vector on its own pairs, ``behaviors``, and on those of the packaged behaviors."""
-    return safety_audit(model, behaviors={**load_behaviors(), **behaviors}, **asked)
 
 
 def converse(

@@ -14,10 +14,11 @@ import pandas as pd
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.verdicts import verdicts
-from caa_interp.files import write_atomically
+from caa_interp.files import file_digest, write_atomically
 from caa_interp.report.page import Section, anchors, write_report
 from caa_interp.study.config import slug
-from caa_interp.study.findings import audits, conversations, findings, kept_beside, overall, studied
+from caa_interp.study.findings import findings, overall, studied
+from caa_interp.study.folder import PAGE, remove, write_manifest, written
 from caa_interp.study.kinds import KINDS
 from caa_interp.study.maps import one_scale
 from caa_interp.study.results import Results
@@ -29,21 +30,21 @@ NEEDED = {"layers", "effects", "sweep", "dose_response", "reliability"}
 def write_page(folder: str | Path) -> Path:
     """Write the page of a finished run, ``report.html`` in its folder, and return its path; no model is needed.
 
-    Beside it every figure is written as ``figures/<section>.json``, which :func:`plotly.io.read_json` reads. Raises
-    :class:`InputError` if a file of the run is missing or cannot be read.
+    Beside it every figure is written as ``figures/<section>.json``, which :func:`plotly.io.read_json` reads; those of
+    an earlier page are removed. Raises :class:`InputError` if a file of the run is missing or cannot be read.
     """
     folder = Path(folder)
-    config, manifest = _read(folder, "config.toml"), _read(folder, "manifest.json")
-    names = sorted({path.stem for path in (folder / "tables").glob("*.parquet")} | NEEDED)
-    tables = {name: _read(folder, f"tables/{name}.parquet") for name in names}
+    config, record = _read(folder, "config.toml"), json.loads(_read(folder, "manifest.json"))
     try:
-        record = json.loads(manifest)
         made, seed = _made(record), int(record["seed"])
     except (KeyError, TypeError) as error:
         raise InputError(
             f"run folder {folder}: manifest.json is of another version, or damaged ({error!r}). Run the study again; "
             "what is finished is kept."
         ) from error
+    files = written(folder, record)
+    names = sorted({Path(name).stem for name in files if name.startswith("tables/")} | NEEDED)
+    tables = {name: _read(folder, f"tables/{name}.parquet") for name in names}
     models = list(dict.fromkeys(tables["layers"]["model"]))
     several = len(models) > 1
     lead = [studied(tables["layers"], tables["effects"])]
@@ -54,7 +55,8 @@ def write_page(folder: str | Path) -> Path:
         found = verdicts(results.tables["effects"]).sort_values("slope", ascending=False)
         if several or len(found) > 1:
             lead.append(f"{model}: " * several + f"{overall(found)}.")
-        points += [f"{model}: " * several + one for one in [*_found(results, found), *_beyond(results)]]
+        beyond = [f"{told}." for kind in KINDS.values() if (told := kind.sentence(results))]
+        points += [f"{model}: " * several + one for one in [*_found(results, found), *beyond]]
         own = [section for kind in KINDS.values() for section in kind.section(results)]
         if several:
             own = [Section(model, ""), *(replace(one, level=one.level + 1) for one in own)]
@@ -66,18 +68,29 @@ def write_page(folder: str | Path) -> Path:
     }
     if absent := [name for name, is_there in parts.items() if not is_there]:
         lead.append(f"Not part of this study: {', '.join(absent)}.")
+    known = {name: one for name, one in record.items() if name not in ("files", "made_of")}  # these include the page
+    manifest = json.dumps(known, indent=2, ensure_ascii=False)
     sections += [
         Section("Configuration", "The whole study. Run again with this file, it gives the same results.", code=config),
         Section("How it was made", "", table=made),
         Section("Manifest", "The whole record of the run, piece by piece.", code=manifest, folded=True, level=3),
     ]
     one_scale(sections)
-    for name, section in zip(anchors(sections), sections, strict=True):
-        if section.figure is not None:
-            write_atomically(folder / "figures" / f"{name}.json", section.figure.to_json(engine="json").encode("utf-8"))
-    title, page = str(tomllib.loads(config).get("name", "study")), folder / "report.html"
+    figures = {
+        f"figures/{name}.json": section.figure
+        for name, section in zip(anchors(sections), sections, strict=True)
+        if section.figure is not None
+    }
+    for name, figure in figures.items():
+        write_atomically(folder / name, figure.to_json(engine="json").encode("utf-8"))
+    title = str(tomllib.loads(config).get("name", "study"))
     first: dict[str, Any] = {"subtitle": _subtitle(record, tables), "lead": "\n\n".join(lead), "points": points}
-    return write_report(page, title, sections, **first, contents=3 if several else 2)
+    page = write_report(folder / PAGE, title, sections, **first, contents=3 if several else 2)
+    stale = {name for name in files if name.startswith("figures/")} - set(figures)
+    remove(folder, stale)
+    record["files"] = {name: file_digest(folder / name) for name in sorted({*files, *figures, PAGE} - stale)}
+    write_manifest(folder, record)
+    return page
 
 
 def _read(folder: Path, name: str) -> Any:
@@ -129,14 +142,6 @@ def _found(results: Results, found: pd.DataFrame) -> list[str]:
         at, *price = results.price(behavior, most) or [""]
         lines.append(f"{finding}. Price at {at}: {'; '.join(price)}." if price else f"{finding}.")
     return lines
-
-
-def _beyond(results: Results) -> list[str]:
-    """What a reviewer asks beyond the effect of each vector, a line for each part that was measured."""
-    lines = [kept_beside(results.interference)] if len(results.interference) else []
-    lines += [audits(results.audits)] if results.audits else []
-    lines += [conversations(results.conversations)] if results.conversations else []
-    return [f"{line}." for line in lines]
 
 
 def _made(manifest: Mapping[str, Any]) -> pd.DataFrame:

@@ -80,6 +80,13 @@ def _tables(kind: type[BaseModel], *place: str) -> Iterator[tuple[tuple[str, ...
     """Yield each kind of table with the names that lead to it."""
     yield place, kind
     for name, field in kind.model_fields.items():
-        for inner in (field.annotation, *get_args(field.annotation)):
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
-                yield from _tables(inner, *place, name)
+        for inner in _models(field.annotation):
+            yield from _tables(inner, *place, name)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield each kind of table within a type, such as that of a list or of an optional table."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from caa_interp.errors import check_count
-from caa_interp.study.executors import WORKER, Workers
+from caa_interp.study.executors import Workers
 
 
 class Processes(Workers):
@@ -28,8 +28,6 @@ class Processes(Workers):
     ----------
     n
         Number of processes, at least 1. Each loads the model, and has an equal share of this process's torch threads.
-    worker
-        As in :class:`InProcess`.
 
     Raises
     ------
@@ -44,9 +42,9 @@ class Processes(Workers):
     ...     run_experiment("study.toml", "runs/study", executor=executor)
     """
 
-    def __init__(self, n: int, *, worker: str = WORKER) -> None:
+    def __init__(self, n: int) -> None:
         check_count("n", n)
-        super().__init__(n, worker)
+        super().__init__(n)
         import torch
 
         self._n_threads = max(1, torch.get_num_threads() // n)

@@ -11,7 +11,7 @@ from concurrent.futures import BrokenExecutor, Future
 from typing import Any
 
 from caa_interp.errors import InputError, MissingDependencyError, ModelError, check_count
-from caa_interp.study.executors import WORKER, Workers
+from caa_interp.study.executors import Workers
 
 # Settings that a worker takes from here though its cluster was started elsewhere; never one that holds a secret.
 _SETTINGS = ("CAA_INTERP_", "HF_", "TRANSFORMERS_")
@@ -37,8 +37,6 @@ class RayWorkers(Workers):
         CPUs, and torch threads, of each worker; at least 1.
     gpus_per_worker
         GPUs of each worker. 0 (default): it sees none. Less than 1: several workers share a GPU.
-    worker
-        As in :class:`InProcess`.
 
     Raises
     ------
@@ -69,7 +67,6 @@ class RayWorkers(Workers):
         address: str = "auto",
         cpus_per_worker: int = 1,
         gpus_per_worker: float = 0,
-        worker: str = WORKER,
     ) -> None:
         if n_workers is not None:
             check_count("n_workers", n_workers)
@@ -80,7 +77,7 @@ class RayWorkers(Workers):
         needs = {"CPU": cpus_per_worker, "GPU": gpus_per_worker}
         machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         room = sum(int(min(one.get(kind, 0) / n for kind, n in needs.items() if n)) for one in machines)
-        super().__init__(n_workers or room, worker)
+        super().__init__(n_workers or room)
         if not room:
             self.close()
             raise InputError(

@@ -23,6 +23,7 @@ _COSTS = {
     "loss on neutral prose (nats per token)": ("perplexity", "nats_per_token"),
     "divergence on neutral prose (KL, nats per token)": ("perplexity", "divergence"),
     "divergence on own answers (KL, nats per token)": ("divergence", "divergence"),
+    "divergence at the worst 5 % of tokens of own answers (KL, nats per token)": ("divergence", "divergence_tail"),
     "share of right answers": ("capability", "correct"),
 }
 
@@ -74,7 +75,7 @@ class Results:
         for label, (name, measure) in _COSTS.items():
             if name in self.cost_summaries:
                 summary = self.cost_summaries[name]
-                rows = summary[summary["multiplier"] != 0]
+                rows = summary[(summary["multiplier"] != 0) & (summary["kind"] == "vector")]
                 index = pd.MultiIndex.from_frame(rows[["behavior", "layer", "multiplier"]])
                 columns.append(pd.Series(estimates(rows, shown_column(rows, measure)), index, name=label))
         return pd.concat(columns, axis=1).fillna("").reset_index() if columns else pd.DataFrame()

@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from caa_interp.behaviors.behavior import Behavior, load_behavior
+from caa_interp.behaviors.behavior import Behavior
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError, ModelError
 from caa_interp.evaluation.response import choose_layer, steerability
@@ -27,10 +27,12 @@ from caa_interp.models.access import check_layers
 from caa_interp.models.loading import revision_of
 from caa_interp.progress import counting
 from caa_interp.study import folder as run_folder, tasks
-from caa_interp.study.config import ExperimentConfig, ModelConfig
+from caa_interp.study.chosen import Chosen
+from caa_interp.study.config import ExperimentConfig, ModelConfig, studied_behavior
 from caa_interp.study.engine import Engine
-from caa_interp.study.environment import environment
+from caa_interp.study.environment import environment, made_of
 from caa_interp.study.executors import Executor, InProcess
+from caa_interp.study.kinds import planned_tasks, remaining_tasks
 from caa_interp.study.measures import vectors_of
 from caa_interp.study.page import write_page
 from caa_interp.study.store import ShardStore, cache_limit, clear_cache, remove_unfinished, shard_cache
@@ -83,23 +85,27 @@ def run_experiment(
     Notes
     -----
     A finished piece of work is never done again, in this run or another, unless its model, revision, pairs, vectors,
-    settings, code or libraries change. A study that is finished loads no model. A run that was killed and continued has
-    the tables of an uninterrupted one, to the last bit, on the same kind of processor with the same number of threads;
-    others may round matrix products differently.
+    settings, code or libraries change. A study that is finished loads no model and writes nothing. A run that was
+    killed and continued has the tables of an uninterrupted one, to the last bit, on the same kind of processor with the
+    same number of threads; others may round matrix products differently.
     """
     config = config if isinstance(config, ExperimentConfig) else ExperimentConfig.load(config)
     folder = Path(folder)
-    behaviors = {one.name: one for one in map(load_behavior, config.behaviors)}
+    behaviors = {one.name: one for one in map(studied_behavior, config.behaviors)}
     limit = cache_limit()
     run_folder.check_same_study(config, folder)  # before anything is written there
     with run_folder.locked(folder):
         run_folder.check_same_study(config, folder)
+        store = ShardStore(folder / "shards", shard_cache(), say)
+        before = run_folder.read_manifest(folder, say)
+        if _is_finished(config, folder, before, store):
+            say(_told(folder))
+            return folder
         write_atomically(folder / "config.toml", config.to_toml().encode("utf-8"))
         remove_unfinished(folder)
-        store = ShardStore(folder / "shards", shard_cache(), say)
         try:
             with closing(InProcess()) if executor is None else nullcontext(executor) as place:
-                _run(config, behaviors, folder, store, place, progress, say)
+                _run(config, behaviors, folder, before, store, place, progress, say)
         except KeyboardInterrupt:
             say(f"Stopped. {len(store)} finished pieces of work are kept in {folder}; run it again to go on.")
             raise
@@ -109,21 +115,37 @@ def run_experiment(
             except OSError as error:
                 say(f"The cache {shard_cache()} cannot be cut to its limit ({error}).")
         write_page(folder)
-    say(f"The page: {(folder / 'report.html').resolve()}")
+        manifest = run_folder.read_manifest(folder, say)
+        run_folder.write_manifest(folder, {**manifest, "made_of": made_of(config, manifest["models"])})
+    say(_told(folder))
     return folder
+
+
+def _told(folder: Path) -> str:
+    return f"The page: {(folder / run_folder.PAGE).resolve()}"
+
+
+def _is_finished(config: ExperimentConfig, folder: Path, before: Mapping[str, Any], store: ShardStore) -> bool:
+    """Whether nothing is to be done or written: models, data, code, shards and files are those of a finished run."""
+    models = {label: _known(label, model, before) for label, model in zip(config.labels, config.models, strict=True)}
+    return (
+        all(models.values())
+        and run_folder.is_finished(folder, before, made_of(config, models))
+        and all(store.get(one["key"]) is not None for one in before["shards"])
+    )
 
 
 def _run(
     config: ExperimentConfig,
     behaviors: Mapping[str, Behavior],
     folder: Path,
+    before: dict[str, Any],
     store: ShardStore,
     executor: Executor,
     progress: bool,
     say: Callable[[str], None],
 ) -> None:
     """Do all models, then write what was found."""
-    before = run_folder.read_manifest(folder, say)
     manifest: dict[str, Any] = {
         **environment(),
         "models": {},
@@ -132,26 +154,28 @@ def _run(
         # One entry each time that the study was started or continued; one that was killed never finished.
         "sessions": [*before.pop("sessions", []), {"started": run_folder.now(), "finished": None}],
         "shards": [],
+        "files": {},
     }
     run_folder.write_manifest(folder, manifest | before)  # until this session ends, earlier ones made what is there
-    studied: dict[str, tuple[Engine, list[int], tasks.Splits]] = {}
+    studied: dict[str, tuple[Engine, list[int], tasks.Splits, int]] = {}
     for label, model in zip(config.labels, config.models, strict=True):
         engine = _engine(label, model, before, store, executor, say)
         manifest["models"][label] = engine.facts
         layers = check_layers(config.layers, range(engine.facts["n_layers"]), "the model")
-        studied[label] = engine, layers, tasks.split_pairs(config, behaviors, layers)
-        engine.do(tasks.check_tasks(config, behaviors, studied[label][2]))
+        splits = tasks.split_pairs(config, behaviors, layers)
+        planned = planned_tasks(config, behaviors, splits, layers, engine.facts["n_layers"])
+        engine.do(tasks.check_tasks(config, planned))
+        studied[label] = engine, layers, splits, sum(map(tasks.cost, planned))
     if not before.get("shards"):
         run_folder.write_manifest(folder, manifest)
     tables: dict[str, list[pd.DataFrame]] = defaultdict(list)
     vectors: dict[tuple[str, str], SteeringVector] = {}
-    for label, (engine, layers, splits) in studied.items():
-        n = sum(map(tasks.cost, tasks.planned_tasks(config, behaviors, splits, layers, engine.facts["n_layers"])))
+    for label, (engine, layers, splits, n) in studied.items():
         with counting(n, label, progress, unit="sequence") as bar:
             found, made = _measure(config, behaviors, engine, layers, splits, bar)
         for (name, behavior), table in found.items():
             rows = table.drop(columns=["model", "behavior"], errors="ignore")
-            rows.insert(0, "behavior", behavior)
+            rows.insert(0, "behavior", table["behavior"] if behavior == tasks.EVERY else behavior)
             rows.insert(0, "model", label)
             tables[name].append(rows)
         vectors |= {(label, behavior): vector for behavior, vector in made.items()}
@@ -169,10 +193,9 @@ def _engine(
     say: Callable[[str], None],
 ) -> Engine:
     """The engine of a model: with the facts that a finished run kept if they still hold, else with those of now."""
+    if known := _known(label, model, before):
+        return Engine(executor, store, model, known, described=False)
     kept = before.get("models", {}).get(label, {})
-    revision = revision_of(model.name, model.revision)
-    if before.get("shards") and revision and {**kept, **software(), "revision": revision} == kept:
-        return Engine(executor, store, model, kept, described=False)
     say(f"Loading {label}")
     facts = executor.describe(model)
     if facts["code"] != software()["code"]:
@@ -188,6 +211,14 @@ def _engine(
     if changed := [name for name in facts if kept and kept.get(name) != facts[name]]:
         say(f"{label}: {', '.join(changed)} changed since this run was begun, so its work is done again.")
     return Engine(executor, store, model, facts)
+
+
+def _known(label: str, model: ModelConfig, before: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a model that a finished run kept, if they still hold; else none."""
+    kept: dict[str, Any] = before.get("models", {}).get(label, {})
+    revision = revision_of(model.name, model.revision)
+    holds = before.get("shards") and revision and {**kept, **software(), "revision": revision} == kept
+    return kept if holds else {}
 
 
 def _measure(
@@ -215,8 +246,8 @@ def _measure(
         rows["examples", behavior].append(_examples(test))
         swept = pd.concat(rows["sweep", behavior])
         rows["dose_response", behavior].append(swept[swept["layer"] == layer[behavior]])
-    rest = tasks.remaining_tasks(config, behaviors, splits, engine.facts["n_layers"], vectors, layer)
-    for task, table in engine.do(rest, bar):
+    study = Chosen(config, behaviors, splits, engine.facts["n_layers"], vectors, layer)
+    for task, table in engine.do(remaining_tasks(study), bar):
         rows[task.table, task.behavior].append(table)
     tables = {place: pd.concat(parts, ignore_index=True) for place, parts in rows.items()}
     for behavior in splits:

@@ -11,6 +11,7 @@ from caa_interp import plotting
 from caa_interp.analysis.similarity import cosine_similarity
 from caa_interp.evaluation.frontier import at_equal_cost, frontier
 from caa_interp.evaluation.response import steerability
+from caa_interp.evaluation.summary import DISTANCES
 from caa_interp.evaluation.verdicts import VERDICTS, verdicts
 from caa_interp.plotting.layer_choice import plot_layer_choice
 from caa_interp.plotting.theme import dose, escape, factor
@@ -233,17 +234,22 @@ def costs(results: Results) -> list[Section]:
     text = (
         "What else changes when the vector is added at the chosen layer: how likely the model finds neutral prose, how "
         "far its distributions move from the unsteered ones, on prose and on the answers that it would have given "
-        "unsteered, and how many two-option questions it answers right. The table shows the outermost multipliers, "
-        "as changes from unsteered, with 95 % intervals."
+        "unsteered, there also at the worst 5 % of tokens, and how many two-option questions it answers right. The "
+        "table shows the outermost multipliers, as changes from unsteered, with 95 % intervals."
     )
     sections = [Section("What steering costs", text, table=table, data=table)]
     for layer, rows in results.chosen.groupby("layer"):
         parts = [part for one in results.cost_summaries.values() if len(part := one[one["layer"] == layer])]
         # A behavior without open-ended questions has no divergence on its answers; that on prose is another quantity.
-        parts = [part.drop(columns="divergence") if "nats_per_token" in part else part for part in parts]
+        parts = [
+            part.drop(columns=[*DISTANCES], errors="ignore") if "nats_per_token" in part else part for part in parts
+        ]
         if parts:
             shown: dict[str, Any] = {"finding": words.cost_range(parts), "data": pd.concat(parts), "level": 3}
-            caption = f"{', '.join(rows['behavior'])}. Upright bars are bootstrap intervals over items."
+            caption = (
+                f"{', '.join(rows['behavior'])}. Upright bars are bootstrap intervals over items. Gray: what controls "
+                "of the same norm cost, as far as they were measured."
+            )
             sections.append(Section(f"Layer {layer}", "", plotting.plot_cost(*parts), caption=caption, **shown))
     return sections
 
@@ -256,26 +262,37 @@ def frontiers(results: Results) -> list[Section]:
     table = frontier(effects, costs, seed=results.seed)
     text = (
         "The effect on held-out pairs over the distance from the unsteered model's own answers. A longer vector or a "
-        "larger multiplier moves along its line; what counts is how high the line goes for what it costs."
+        "larger multiplier moves along its line; what counts is how high the line goes for what it costs. A random "
+        "vector pays as well: small steps in random directions move the score a little to either side, and not at all "
+        "on average. Near a cost of 1 the model breaks. There controls move the score, too, so what a vector does "
+        "within the gray band says nothing about the behavior."
     )
     finding, equal = "", []
-    largest = table[table["multiplier"] > 0].groupby("behavior")["cost"].max().min()
+    steered = table[(table["kind"] == "vector") & (table["multiplier"] > 0)]
+    largest = steered.groupby("behavior")["cost"].max().min()
     if largest > 0:
         digit = 10.0 ** (math.floor(math.log10(largest)) - 1)
         cost = math.floor(largest / digit) * digit
         found = at_equal_cost(effects, costs, cost=cost, seed=results.seed)
-        found = found[found["reached"] & (found["side"] == "positive")]
-        shown = found[["behavior", "layer"]].assign(
-            multiplier=[f"{one:.2g}" for one in found["multiplier"]],
-            **{"effect (95 % interval)": words.estimates(found, "effect")},
+        found = found[found["reached"]]
+        beside = found[found["kind"] != "vector"]
+        own = found[(found["kind"] == "vector") & (found["side"] == "positive")]
+        shown = own[["behavior", "layer"]].assign(
+            multiplier=[f"{one:.2g}" for one in own["multiplier"]],
+            **{"effect (95 % interval)": words.estimates(own, "effect")},
+            **{"controls, in both directions": [words.reached(beside, one) for one in own["behavior"]]},
         )
         about = (
             f"The effect where each vector costs {cost:.2g} nats per token, the largest cost that all of them reach, "
-            "interpolated between the multipliers that were measured."
+            "interpolated between the multipliers that were measured; and the lowest and the highest effect of a "
+            "control at that cost, with either sign of the multiplier."
         )
-        finding = words.largest_effect(found, f"{cost:.2g}")
+        finding = words.largest_effect(own, beside, f"{cost:.2g}")
         equal = [Section("At equal cost", about, table=shown, data=found, level=3)]
-    caption = "Bars are bootstrap intervals over pairs and over questions; numbers are multipliers."
+    caption = (
+        "Bars are bootstrap intervals over pairs and over questions; numbers are multipliers. The gray band goes from "
+        "the lowest to the highest mean effect of a control at each cost."
+    )
     options: dict[str, Any] = {"caption": caption, "finding": finding, "data": table}
     return [Section("Effect and cost", text, plotting.plot_frontier(table), **options), *equal]
 
@@ -288,10 +305,21 @@ def interference(results: Results) -> list[Section]:
         "Two vectors at once, scaled until together they move the model as far as one did alone. Vectors that do not "
         "disturb each other each keep about 71 % (1/√2) of the effect alone; less is interference, more is help."
     )
-    caption = "Mean change over held-out pairs, with bootstrap intervals over pairs, each cell by itself."
+    caption = (
+        "Mean change over held-out pairs, with bootstrap intervals over pairs, each cell by itself; the table shows "
+        "how much of the effect alone is kept, in percent, with the interval of that ratio."
+    )
     summary = results.interference
-    shown: dict[str, Any] = {"finding": words.kept_beside(summary), "data": summary}
-    return [Section("Two vectors at once", text, plotting.plot_interference(summary), caption=caption, **shown)]
+    shown: dict[str, Any] = {"finding": words.kept_beside(summary), "data": summary, "caption": caption}
+    kept, right = words.kept_table(summary), words.right_table(summary)
+    sections = [Section("Two vectors at once", text, plotting.plot_interference(summary), kept, **shown)]
+    if len(right):
+        about = (
+            "Questions that have a right answer, under each vector alone and under every two. The interval of a share "
+            "is Wilson's, and that of its change is for paired shares."
+        )
+        sections.append(Section("What two vectors do to right answers", about, table=right, data=right, level=3))
+    return sections
 
 
 def side_effects(results: Results) -> list[Section]:

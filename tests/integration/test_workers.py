@@ -7,6 +7,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
+from caa_interp.study import executors
 from caa_interp.study.processes import Processes
 from caa_interp.study.ray_workers import RayWorkers
 from caa_interp.study.run import run_experiment
@@ -50,11 +51,11 @@ def study(tmp_path, tiny_folder):
 
 
 def ray_workers(request):
-    return RayWorkers(2, address=request.getfixturevalue("ray_address"), worker=WORKER)
+    return RayWorkers(2, address=request.getfixturevalue("ray_address"))
 
 
 def processes(request):
-    return Processes(2, worker=WORKER)
+    return Processes(2)
 
 
 @pytest.mark.slow
@@ -67,6 +68,7 @@ def test_two_workers_one_killed_make_the_tables_of_one_process(study, tmp_path, 
         with threadpool_limits(1):
             here = run_experiment(study, tmp_path / "here", say=lambda line: None)
         monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "cache of workers"))
+        monkeypatch.setattr(executors, "WORKER", WORKER)
         with workers(request) as executor:
             there = run_experiment(study, tmp_path / "there", executor=executor, say=lambda line: None)
     finally:

@@ -9,6 +9,7 @@ import pytest
 from caa_interp.statistics import (
     RunningMean,
     bootstrap_mean,
+    bootstrap_ratio,
     jackknife_interval,
     rank_correlations,
     slopes,
@@ -305,3 +306,27 @@ def test_rank_correlation_asks_for_the_order_alone():
     assert rank_correlations(x, np.array([[0, 1, 1000], [5, 5, 5], [3, 2, -1]])).tolist() == [1.0, 0.0, -1.0]
     # Ranks 1, 2.5, 2.5 against 1, 2, 3: 1.5 / sqrt(2 * 1.5), by hand.
     assert rank_correlations(x, np.array([0, 7, 7])) == pytest.approx(1.5 / math.sqrt(3))
+
+
+def test_the_interval_of_a_ratio_covers_it():
+    """Planted: items have effects of their own, of which 70 % is kept, each with noise."""
+    generator = np.random.default_rng(0)
+    for n_items, least in ((8, 0.92), (12, 0.93), (24, 0.93)):
+        held = 0
+        for _ in range(600):
+            under = generator.normal(1, 0.8, n_items)
+            over = 0.7 * under + generator.normal(0, 0.4, n_items)
+            ratio, low, high = bootstrap_ratio(over, under, generator)
+            assert ratio == pytest.approx(over.mean() / under.mean())
+            held += low <= 0.7 <= high
+        assert held / 600 >= least, n_items
+
+
+def test_a_ratio_of_the_same_values_is_one_and_of_one_item_has_no_interval():
+    generator = np.random.default_rng(0)
+    values = np.array([1.0, 2.0, 3.0])
+    assert bootstrap_ratio(values, values, generator) == pytest.approx((1, 1, 1))
+    assert bootstrap_ratio(2 * values, values, generator) == pytest.approx((2, 2, 2))
+    ratio, low, high = bootstrap_ratio(values[:1], 2 * values[:1], generator)
+    assert (ratio, np.isnan(low), np.isnan(high)) == (0.5, True, True)
+    assert np.isnan(bootstrap_ratio(values[:0], values[:0], generator)).all()

@@ -111,6 +111,22 @@ def test_cosines_of_all_layers_stand_beside_shuffled_labels(tiny_llama, pairs, m
     assert set(summarize_audit(audit)["verdict"]) & {"within controls", "steers", "opposite"} == set()
 
 
+def test_texts_that_are_given_are_all_that_it_reads(tiny_llama, pairs, monkeypatch):
+    vector = caa.extract_vector(tiny_llama, pairs, format="text", layers=[LAYER], behavior="likes", progress=False)
+
+    def refuse(*_):
+        raise AssertionError("packaged texts are read")
+
+    for name in ("load_behavior", "load_behaviors", "load_requests"):
+        monkeypatch.setattr(f"caa_interp.evaluation.audit.{name}", refuse)
+    audit = audited(tiny_llama, vector, pairs[:6], pairs, requests={"odd": ["Fold it.", "Sing it."]}, n_answers=1)
+    assert set(audit_part(audit, "requests")["behavior"]) == set(audit_part(audit, "answers")["behavior"])
+    assert finding(audit, "odd requests", "likes")["n"] == 2
+    made = caa.extract_vector(tiny_llama, pairs[:6], format="text", layers=[LAYER], progress=False)
+    cosine = torch.cosine_similarity(vector.values, made.values, dim=1).item()
+    assert finding(audit, "refusal vector", "likes")["estimate"] == pytest.approx(cosine, abs=1e-5)
+
+
 def test_answers_are_read_by_their_words(of_refusal):
     answers = audit_part(of_refusal, "answers")
     assert len(answers) == 2 * 2 * 3

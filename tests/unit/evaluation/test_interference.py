@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import caa_interp as caa
-from caa_interp.evaluation.interference import _combined
+from caa_interp.evaluation.interference import QUESTIONS, _combined
 
 PROMPTS = ["Is the weather good?", "What do you think of the sea?"]
 OPTIONS = {"layers": {"weather": 1, "sea": 2}, "target": 0.05, "format": "text", "n_tokens": 6, "progress": False}
@@ -21,17 +21,17 @@ def vectors(tiny_llama, pairs):
 
 @pytest.fixture(scope="module")
 def table(tiny_llama, vectors, pairs):
-    behaviors = {"weather": pairs, "sea": pairs[1:], "questions": pairs[:1]}
-    return caa.evaluation.interference(tiny_llama, vectors, behaviors, PROMPTS, **OPTIONS)
+    behaviors = {"weather": pairs, "sea": pairs[1:], "other": pairs[:1]}
+    return caa.evaluation.interference(tiny_llama, vectors, behaviors, PROMPTS, questions=pairs[:2], **OPTIONS)
 
 
 def test_every_condition_is_there_at_the_target(tiny_llama, vectors, table):
-    assert table["behavior"].unique().tolist() == ["weather", "sea", "questions"]
+    assert table["behavior"].unique().tolist() == ["weather", "sea", "other", QUESTIONS]
     found = table.groupby("behavior", sort=False)["vector"].unique().map(list)
     together = ["weather + sea", "weather + sea, orthogonalized", "weather + sea, merged"]
     assert found["weather"] == ["unsteered", "weather", *together]
     assert found["sea"] == ["unsteered", "sea", *together]
-    assert found["questions"] == ["unsteered", "weather", "sea", *together]
+    assert found["other"] == found[QUESTIONS] == ["unsteered", "weather", "sea", *together]
     for row in table.drop_duplicates("vector").itertuples():
         if row.combination in ("alone", "both"):
             given = [caa.Intervention(vectors[row.first], OPTIONS["layers"][row.first], row.multiplier)]
@@ -57,6 +57,19 @@ def test_scores_are_those_of_a_sweep(tiny_llama, vectors, pairs, table):
     alone = caa.sweep(tiny_llama, [given], pairs, format="text", progress=False)
     found = table[(table["vector"] == "weather + sea") & (table["behavior"] == "weather")]
     np.testing.assert_allclose(found["logit_difference"], alone["logit_difference"], atol=1e-4)
+
+
+def test_questions_are_asked_as_for_capability(tiny_llama, vectors, pairs, table):
+    asked = table[table["behavior"] == QUESTIONS]
+    assert table.loc[table["behavior"] != QUESTIONS, "correct"].isna().all()
+    row = asked[asked["vector"] == "sea"].iloc[0]
+    options = {"layers": 2, "multipliers": (row["multiplier"],), "format": "text", "progress": False}
+    expected = caa.capability(tiny_llama, vectors["sea"], pairs[:2], **options)
+    found = asked[asked["vector"] == "sea"]
+    np.testing.assert_allclose(found["logit_difference"], expected["logit_difference"], atol=1e-4)
+    assert found["correct"].tolist() == expected["correct"].tolist()
+    summary = caa.evaluation.summarize_interference(table)
+    assert summary.loc[summary["behavior"] == QUESTIONS, "correct_n"].eq(2).all()
 
 
 def made(*values: float) -> caa.Intervention:
@@ -97,6 +110,7 @@ def test_wrong_input_is_told(tiny_llama, vectors, pairs):
         ({"layers": {"weather": 1}}, "layers: there is none for 'sea'"),
         ({"layers": 9}, "layer 9: the vector has layers 0 to 3"),
         ({"behaviors": {}}, "behaviors: the mapping is empty"),
+        ({"behaviors": {QUESTIONS: pairs}, "questions": pairs}, "behaviors: 'questions with a right answer' are the"),
     ):
         with pytest.raises(caa.InputError, match=message):
             caa.evaluation.interference(tiny_llama, **{**given, **change})

@@ -43,6 +43,17 @@ def test_each_measure_has_a_panel_with_paired_changes():
     assert fig.data[0].marker.symbol != fig.data[1].marker.symbol
 
 
+def test_the_worst_tokens_have_a_panel_of_their_own():
+    moved = costs("divergence").assign(divergence_tail=lambda table: 3 * table["divergence"])
+    fig = caa.plot_cost(costs("nats_per_token"), moved, costs("correct").assign(correct=1.0))
+    titles = [one.text for one in fig.layout.annotations]
+    assert titles[2].startswith("divergence at the worst 5 % of tokens")
+    mean, tail = (fig.data[number].y for number in (2, 4))
+    np.testing.assert_allclose(tail, 3 * np.asarray(mean))
+    assert fig.data[4].yaxis == "y3"
+    assert fig.layout.yaxis3.rangemode == "tozero"
+
+
 def test_controls_are_a_gray_band_from_the_lowest_to_the_highest():
     table = costs("divergence", ("optimism", "random 0", "random 1"))
     table["kind"] = np.where(table["vector"] == "optimism", "vector", "random")

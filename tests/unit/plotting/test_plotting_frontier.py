@@ -21,7 +21,7 @@ def rows(vector="optimism", kind="vector", gain=1.0, price=0.1, multipliers=(-1.
 def test_points_stand_at_the_root_of_their_cost():
     own = rows().sample(frac=1, random_state=0)
     fig = caa.plotting.plot_frontier(pd.concat([own, rows("random 0", "random", gain=0.0)], ignore_index=True))
-    control, line, legend = fig.data
+    _, control, line, legend = fig.data
     np.testing.assert_allclose(line.x, np.sqrt([0.1, 0.0, 0.4]))
     np.testing.assert_allclose(line.y, [-1.0, 0.0, 2.0])
     np.testing.assert_allclose(line.y + line.error_y.array, [-0.8, 0.2, 2.2])
@@ -37,6 +37,24 @@ def test_points_stand_at_the_root_of_their_cost():
     assert "12 scored items, cost over n = 6 texts, 90 % interval" in fig.layout.title.text
     for at, text in zip(fig.layout.xaxis.tickvals, fig.layout.xaxis.ticktext, strict=True):
         assert at == pytest.approx(math.sqrt(float(text)))
+
+
+def test_the_band_is_what_controls_reach_at_a_cost():
+    """Planted: one control moves the score by the root of its cost, another not at all, but for less cost."""
+    far = rows("random 0", "random", gain=1.0, price=1.0, multipliers=(-2.0, 0.0, 2.0))
+    near = rows("random 1", "random", gain=0.0, price=1.0, multipliers=(-1.0, 0.0, 1.0))
+    fig = caa.plotting.plot_frontier(pd.concat([far, near, rows()], ignore_index=True))
+    band = fig.data[0]
+    assert band.fill == "toself"
+    half = len(band.x) // 2
+    root = np.asarray(band.x[:half], float)
+    np.testing.assert_allclose(root[[0, -1]], [0, 2])  # 0 to the most that any of them costs
+    np.testing.assert_allclose(band.y[:half], root, atol=1e-12)  # with a positive multiplier
+    np.testing.assert_allclose(band.y[half:][::-1], -root, atol=1e-12)  # with a negative one
+    assert "2 random vectors of the same norm, and their range" in fig.layout.title.text
+    # A control that does nothing is no band but a line.
+    fig = caa.plotting.plot_frontier(pd.concat([near, rows()], ignore_index=True))
+    assert set(fig.data[0].y) == {0.0}
 
 
 def test_what_is_dominated_is_hollow():

@@ -1,10 +1,13 @@
 """The maps of interference show the numbers of their table, at their places."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import caa_interp as caa
+from caa_interp.evaluation.interference import QUESTIONS
 from caa_interp.plotting.export import COLUMN_INCHES, _laid_out, smallest_points
 
 ROWS = {
@@ -18,7 +21,7 @@ ROWS = {
 EFFECTS = {
     "a": {"a": 2.0, "a + b": 1.0, "a + b, merged": 1.5},
     "b": {"b": 4.0, "a + b": 0.0, "a + b, merged": 3.0},
-    "questions": {"a": -0.5, "b": -1.0, "a + b": -2.0, "a + b, merged": -2.5},
+    "other": {"a": -0.5, "b": -1.0, "a + b": -2.0, "a + b, merged": -2.5},
 }
 
 
@@ -39,13 +42,18 @@ def table(n_items=6) -> pd.DataFrame:
 
 def test_cells_hold_the_effect_on_the_row_beside_the_column():
     fig = caa.plotting.plot_interference(table())
-    assert [one.text for one in fig.layout.annotations] == ["both added", "merged into one", "questions, both added"]
-    both, merged, questions = fig.data
+    assert [one.text for one in fig.layout.annotations] == ["both added", "merged into one", "other, both added"]
+    both, merged, other = fig.data
     np.testing.assert_allclose(both.z, [[2.0, 1.0], [0.0, 4.0]], atol=1e-12)
     np.testing.assert_allclose(merged.z, [[2.0, 1.5], [3.0, 4.0]])
-    np.testing.assert_allclose(questions.z, [[-0.5, -2.0], [-2.0, -1.0]])
+    np.testing.assert_allclose(other.z, [[-0.5, -2.0], [-2.0, -1.0]])
     assert list(both.x) == list(both.y) == ["a", "b"]
-    assert [list(row) for row in merged.text] == [["+2.00", "+1.50<br>75%"], ["+3.00<br>75%", "+4.00"]]
+    summary = caa.evaluation.summarize_interference(table()).set_index(["behavior", "vector"])
+    low, high = (100 * summary.loc[("a", "a + b, merged"), f"kept_{end}"] for end in ("low", "high"))
+    assert low < 75 < high
+    cells = [[re.sub("<span[^>]*>|</span>", "", cell) for cell in row] for row in merged.text]
+    assert cells[0] == ["+2.00", f"+1.50<br>75%<br>{low:.0f} to {high:.0f}"]
+    assert cells[1][0].startswith("+3.00<br>75%<br>7")
     assert both.text[1][0].startswith("(")
     # One scale for all maps.
     for one in fig.data:
@@ -54,12 +62,31 @@ def test_cells_hold_the_effect_on_the_row_beside_the_column():
     assert "0.1 nats per token" in fig.layout.title.text
 
 
+def with_questions() -> pd.DataFrame:
+    """Of six questions five are answered right, under both vectors two."""
+    right = table().query("behavior == 'other'").assign(behavior=QUESTIONS)
+    right["correct"] = (right["item"] < right["vector"].map({"a + b": 2}).fillna(5)).astype(float)
+    return pd.concat([table(), right], ignore_index=True)
+
+
+def test_questions_show_the_share_of_right_answers():
+    fig = caa.plotting.plot_interference(with_questions())
+    assert fig.layout.annotations[3].text == "share of right answers, both added"
+    drawn = fig.data[3]
+    np.testing.assert_allclose(drawn.z, [[0, -0.5], [-0.5, 0]], atol=1e-12)
+    assert (drawn.zmin, drawn.zmax) == (-1, 1)
+    cells = [[re.sub("<span[^>]*>|</span>", "", cell) for cell in row] for row in drawn.text]
+    assert cells[0][0] == "0.83<br>(+0.00)"
+    assert cells[0][1].startswith("0.33<br>")
+    assert fig.data[0].zmax == pytest.approx(4.0)  # what questions do is not on the scale of the effects
+
+
 def test_what_is_kept_is_the_share_of_a_clear_effect_alone():
     kept = caa.evaluation.summarize_interference(table()).set_index(["behavior", "vector"])["kept"]
     expected = {"a": 1.0, "a + b": 0.5, "a + b, merged": 0.75}
     assert kept["a"].to_dict() == pytest.approx(expected)
     assert kept["b"].to_dict() == pytest.approx({"b": 1.0, "a + b": 0.0, "a + b, merged": 0.75}, abs=1e-12)
-    assert kept["questions"].isna().all()  # which have no vector
+    assert kept["other"].isna().all()  # which has no vector
     unclear = table()
     own = (unclear["behavior"] == "a") & (unclear["vector"] == "a")
     unclear.loc[own, "logit_difference"] += 10 * np.array([1, -1, 1, -1, 1, -1])
@@ -70,7 +97,7 @@ def test_what_is_kept_is_the_share_of_a_clear_effect_alone():
 
 def test_what_was_not_reached_is_empty():
     rows = table()
-    fig = caa.plotting.plot_interference(rows[(rows["vector"] != "a + b") & (rows["behavior"] != "questions")])
+    fig = caa.plotting.plot_interference(rows[(rows["vector"] != "a + b") & (rows["behavior"] != "other")])
     (merged,) = fig.data
     assert np.isfinite(np.asarray(merged.z, dtype=float)).all()
     rows = rows[(rows["behavior"] != "b") & (rows["combination"] != "merged")]

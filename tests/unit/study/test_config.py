@@ -276,6 +276,13 @@ def test_a_field_of_another_table_is_pointed_to(folder):
     fields = "'answers.prompts' or 'costs.prompts' or 'interference.prompts'"
     assert f"prompts: there is no such field; did you mean {fields}?" in said[2]
     assert said[3].startswith("zzz: there is no such field. Allowed here: name, behaviors,")
+    said = problems(study, folder, models=[{"dytpe": "float32"}, {"prompt": {"styl": "base"}}, {"seed": 1}])
+    assert said[1].startswith("models[0].dytpe: there is no such field; did you mean 'dtype'? Allowed here: name, ")
+    assert said[2] == (
+        "models[1].prompt.styl: there is no such field; did you mean 'style'? Allowed here: style, template_arguments."
+    )
+    assert said[3].startswith("models[2].seed: there is no such field; did you mean 'seed' above the first [table] or")
+    assert problems(study, folder, dtype="float32")[1].startswith("dtype: there is no such field; did you mean 'models")
 
 
 def test_parts_as_objects_and_as_dicts_are_the_same(folder):
@@ -431,7 +438,8 @@ def test_settings_of_a_model_that_exclude_each_other(fields, said):
 
 def test_models_and_behaviors_need_names_that_files_can_tell_apart(folder, tmp_path):
     twice = [{"name": "gpt2", "dtype": "float32"}, {"name": "gpt2", "dtype": "float32"}]
-    said = "('gpt2@float32', 'gpt2@float32') would be one in tables and files; give each a name of its own."
+    advice = "Give the two a different setting, rename a folder, or leave one out."
+    said = f"('gpt2', 'gpt2') would be one in tables and files. {advice}"
     assert problems(study, folder, models=twice)[1:] == [f"models: {said}"]
     assert "('a/b', 'A-b') would be one" in problems(study, folder, models=["a/b", "c", "A-b"])[1]
     (tmp_path / "one").mkdir()
@@ -440,7 +448,7 @@ def test_models_and_behaviors_need_names_that_files_can_tell_apart(folder, tmp_p
     assert "models: ('one', 'one') would be one" in problems(study, folder, models=folders)[1]
     same = behavior_file(tmp_path / "other.json", name="Mine")
     said = problems(study, folder, behaviors=[str(folder / "mine.json"), same])[1]
-    assert said.startswith("behaviors: ('mine', 'Mine') would be one")
+    assert said == "behaviors: ('mine', 'Mine') would be one in tables and files. Give each file a 'name' of its own."
     assert slug("a/b c") == "a-b-c"
     assert slug("...") == "unnamed"
 
@@ -450,6 +458,19 @@ def test_one_model_at_two_precisions_or_revisions_is_one_study(folder):
     made = study(folder, models=given)
     assert made.labels == ("gpt2", "gpt2@bfloat16", "gpt2@v1", "a/b")
     assert study(folder, models=given[:1]).labels == ("gpt2",)
+
+
+def test_a_label_holds_what_two_ways_to_study_one_model_differ_in(folder):
+    ways = [{"prompt": {"style": "base"}}, {"prompt": {"style": "chat-template"}}, {"device_map": "auto"}]
+    thinking = [{"prompt": {"template_arguments": {"enable_thinking": one}}} for one in (True, False)]
+    made = study(folder, models=[{"name": "a/b", "dtype": "float16", **one} for one in (*ways, *thinking)])
+    assert made.labels == (
+        *("a/b@base", "a/b@chat-template", "a/b@auto", "a/b@enable_thinking=True", "a/b@enable_thinking=False"),
+    )
+    # What the study says of all prompts is the same for both.
+    asked = {"models": [{"name": "a/b"}, {"name": "a/b", "revision": "v1"}], "prompt": {"style": "base"}}
+    assert study(folder, **asked).labels == ("a/b", "a/b@v1")
+    assert study(folder, **asked | {"models": [{"name": "a/b", "prompt": {"style": "base"}}]}).labels == ("a/b",)
 
 
 def test_behaviors_that_cannot_be_used(tmp_path, monkeypatch):
@@ -559,7 +580,7 @@ def test_many_faults_and_odd_names_are_told_in_few_short_lines(folder):
     assert lines[-1].startswith("... and ")
     _, line = problems(load, folder, "models = [" + "'a'," * 1000 + "]")
     assert line.startswith("models: ('a', 'a', 'a',")
-    assert len(line) < 200
+    assert len(line) < 240
     _, line = problems(load, folder, "k" * 30000 + " = 1")
     assert len(line) < 600
     _, line = problems(load, folder, "seed." + ".".join("a" * 3000) + " = 1")

@@ -8,8 +8,9 @@ import pytest
 import caa_interp as caa
 from caa_interp.study import demo as module
 from caa_interp.study.demo import demo_config, run_demo
+from caa_interp.study.kinds import planned_tasks
 from caa_interp.study.store import ShardStore
-from caa_interp.study.tasks import cost, planned_tasks, split_pairs
+from caa_interp.study.tasks import cost, split_pairs
 
 WORDS = ("rain", "sea", "garden", "day", "weather", "text", "answer", "choice")
 

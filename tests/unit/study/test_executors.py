@@ -23,6 +23,12 @@ from caa_interp.study.ray_workers import RayWorkers
 MODEL = Model()
 
 
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    """Work is done by a module that needs no model."""
+    monkeypatch.setattr(executors, "WORKER", "tiny_worker")
+
+
 @pytest.fixture(scope="module")
 def cluster(ray_address):
     """Ray, connected to a cluster; executors of the tests find it so."""
@@ -33,7 +39,7 @@ def cluster(ray_address):
 
 
 def test_in_process_does_tasks_in_order_and_only_when_asked(tmp_path):
-    executor = InProcess(worker="tiny_worker")
+    executor = InProcess()
     assert executor.describe(MODEL) == {"id": "model", "n_layers": 2}
     tasks = [Piece(str(n), "wait", (tmp_path, tmp_path)) for n in range(3)]
     results = executor.run(MODEL, tasks)
@@ -90,7 +96,7 @@ def test_a_killed_worker_comes_back_and_every_task_arrives_once(cluster, tmp_pat
     folder.mkdir()
     gate = tmp_path / "gate"  # the first task is not kept waiting, the others until a worker is killed
     tasks = [Piece(f"task {n}", "wait", (folder, gate if n else folder)) for n in range(8)]
-    with RayWorkers(2, cpus_per_worker=2, worker="tiny_worker") as executor:
+    with RayWorkers(2, cpus_per_worker=2) as executor:
         assert executor.describe(MODEL) == {"id": "model", "n_layers": 2}
         results = executor.run(MODEL, tasks)
         arrived = [next(results)]
@@ -116,7 +122,7 @@ def test_a_killed_worker_comes_back_and_every_task_arrives_once(cluster, tmp_pat
 
 def test_what_a_task_raises_arrives_as_it_was_and_the_rest_is_given_up(cluster, tmp_path):
     tasks = [Piece("bad", "raise", tmp_path), *(Piece(str(n), "wait", (tmp_path, "never")) for n in range(3))]
-    with RayWorkers(2, worker="tiny_worker") as executor:
+    with RayWorkers(2) as executor:
         with pytest.raises(InputError) as caught:
             list(executor.run(MODEL, tasks))
         assert type(caught.value) is InputError
@@ -133,7 +139,7 @@ def test_what_a_task_raises_arrives_as_it_was_and_the_rest_is_given_up(cluster, 
 
 @pytest.fixture
 def two():
-    with Processes(2, worker="tiny_worker") as executor:
+    with Processes(2) as executor:
         yield executor
 
 
@@ -196,7 +202,7 @@ def test_each_process_has_a_gpu_of_its_own_if_there_are_several(tmp_path, monkey
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     folder, gate = tmp_path / "starts", tmp_path / "gate"
     folder.mkdir()
-    with Processes(2, worker="tiny_worker") as executor:
+    with Processes(2) as executor:
         with ThreadPoolExecutor(1) as pool:
             tasks = [Piece(str(n), "wait", (folder, gate)) for n in range(2)]
             arrived = pool.submit(list, executor.run(MODEL, tasks))
@@ -219,7 +225,7 @@ def test_processes_do_not_outlive_the_one_that_started_them(tmp_path, sent):
         from caa_interp.study.processes import Processes
         if __name__ == "__main__":
             signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background ignores it
-            with Processes(2, worker="tiny_worker") as executor:
+            with Processes(2) as executor:
                 try:
                     list(executor.run(MODEL, [Piece(str(n), "wait", ({str(folder)!r}, "never")) for n in range(4)]))
                 except KeyboardInterrupt:
@@ -239,7 +245,7 @@ def test_a_script_that_would_start_processes_without_end_is_told_what_to_do(tmp_
     script.write_text(
         "from caa_interp.study.processes import Processes\n"
         "from tiny_worker import Model\n"
-        "Processes(1, worker='tiny_worker').describe(Model())\n"
+        "Processes(1).describe(Model())\n"
     )
     paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     done = subprocess.run(
@@ -251,15 +257,15 @@ def test_a_script_that_would_start_processes_without_end_is_told_what_to_do(tmp_
 
 def test_too_many_workers_for_the_cluster(cluster):
     with pytest.raises(InputError, match=r"room for none with 1 CPUs and 64 GPUs each\. Lower cpus_per_worker or"):
-        RayWorkers(gpus_per_worker=64, worker="tiny_worker")
-    assert len(RayWorkers(cpus_per_worker=2, worker="tiny_worker")._slots) == 2
+        RayWorkers(gpus_per_worker=64)
+    assert len(RayWorkers(cpus_per_worker=2)._slots) == 2
 
 
 @pytest.mark.slow
 def test_a_task_that_kills_its_workers_is_named(cluster, monkeypatch):
     monkeypatch.setattr(executors, "ATTEMPTS", 2)
     tasks = [Piece("good"), Piece("sycophancy: pairs 1 to 10", "die"), *(Piece(str(n)) for n in range(4))]
-    with RayWorkers(2, worker="tiny_worker") as executor:
+    with RayWorkers(2) as executor:
         results = executor.run(MODEL, tasks)
         arrived = [next(results)[0].label for _ in range(5)]
         with pytest.raises(ModelError) as caught:
@@ -271,8 +277,10 @@ def test_a_task_that_kills_its_workers_is_named(cluster, monkeypatch):
 
 PROGRAM = """
     from tiny_worker import Model, Piece
+    from caa_interp.study import executors
     from caa_interp.study.ray_workers import RayWorkers
     MODEL = Model()
+    executors.WORKER = "tiny_worker"
 """
 
 
@@ -310,7 +318,7 @@ def test_ctrl_c_stops_the_workers_of_a_cluster(ray_address, tmp_path):
         f"""
         import signal
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background ignores it
-        executor = RayWorkers(2, address={ray_address!r}, worker="tiny_worker")
+        executor = RayWorkers(2, address={ray_address!r})
         try:
             for task, _ in executor.run(MODEL, [Piece(str(n), "wait", ({str(folder)!r}, "never")) for n in range(4)]):
                 print("arrived", task.label)
@@ -334,7 +342,7 @@ def test_a_cluster_at_an_address_is_used_and_left_running(ray_address):
         f"""
         import ray
         for address in ({ray_address!r}, "auto"):  # the second time by RAY_ADDRESS
-            with RayWorkers(1, address=address, worker="tiny_worker") as executor:
+            with RayWorkers(1, address=address) as executor:
                 print([content for _, content in executor.run(MODEL, [Piece("far")])], ray.is_initialized())
             print(ray.is_initialized())
         """,

@@ -14,6 +14,7 @@ import plotly.io
 import pytest
 
 import caa_interp as caa
+from caa_interp.evaluation.interference import QUESTIONS
 from caa_interp.evaluation.verdicts import VERDICTS
 from caa_interp.statistics import number_text
 from caa_interp.study import findings as words
@@ -103,7 +104,11 @@ def page(run) -> Page:
 
 @pytest.fixture
 def copy(run, tmp_path) -> Path:
-    return shutil.copytree(run, tmp_path / "run")
+    """A copy for tests that change it, so that its manifest lists no files."""
+    folder = shutil.copytree(run, tmp_path / "run")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({name: manifest[name] for name in manifest if name != "files"}))
+    return folder
 
 
 # Sentences
@@ -194,13 +199,29 @@ def test_all_behaviors_in_one_sentence():
 def test_two_vectors_at_once_in_one_sentence():
     rows = [("a", "a", "b", "both", 0.5), ("b", "a", "b", "both", -0.1), ("a", "a", "b", "merged", -5.0)]
     effects = pd.DataFrame(rows, columns=["behavior", "first", "second", "combination", "kept"])
-    said = words.kept_beside(effects).replace("\N{NO-BREAK SPACE}", " ")
+    effects = effects.assign(kept_low=effects["kept"] - 0.2, kept_high=effects["kept"] + 0.2)
+    said = typed(words.kept_beside(effects))
     assert said == (
-        "Two vectors at once, at the divergence of one, keep \N{MINUS SIGN}10 to 50 % of the effect that each has "
-        "alone; b keeps the least, beside a"
+        "Two vectors at once, at the divergence of one, keep -10 to 50 % of the effect that each has alone; b keeps "
+        "the least, beside a: -10 (-30 to 10) %"
     )
+    rows = [("a", "alone", 0.0), ("b", "alone", -0.05), ("a + b", "both", -0.25)]
+    right = pd.DataFrame(rows, columns=["vector", "combination", "correct_change"]).assign(behavior=QUESTIONS, n=24)
+    right = right.assign(correct_change_low=right["correct_change"] - 0.1, correct_change_high=0.0)
+    assert typed(words.kept_beside(pd.concat([effects.assign(n=12), right]))) == (
+        f"{said}. The share of right answers changes by -0.25 (-0.35 to +0.00), n = 24, under the two with the lowest, "
+        "and by -0.05 to +0.00 under one alone"
+    )
+    kept = words.kept_table(effects)
+    assert list(kept) == ["behavior", "beside", "both", "merged"]
+    assert list(map(typed, kept.iloc[0])) == ["a", "b", "50 (30 to 70) %", "-500 (-520 to -480) %"]
+    assert list(map(typed, kept.iloc[1])) == ["b", "a", "-10 (-30 to 10) %", ""]
     assert "none has a clear effect alone at this div" in words.kept_beside(effects.assign(kept=np.nan))
     assert "no two of them reach this divergence" in words.kept_beside(effects.assign(combination="alone"))
+
+
+def test_what_is_not_in_a_study_has_no_sentence():
+    assert words.kept_beside(pd.DataFrame()) == words.audits({}) == words.conversations({}) == ""
 
 
 def audit(*verdicts: str) -> pd.DataFrame:
@@ -482,19 +503,23 @@ def test_costs_are_changes_at_the_outermost_multipliers(page, run):
     assert rows[1][3].startswith(number_text((items[2.0] - items[0.0]).mean()))
     # Divergence is that along the model's own answers, not that on prose.
     own = pd.read_parquet(run / "tables" / "divergence.parquet")
-    own = own[(own["behavior"] == "optimism") & (own["multiplier"] == 2)]
+    own = own[(own["vector"] == "optimism") & (own["multiplier"] == 2)]
     assert rows[1][5].startswith(number_text(own["divergence"].mean()))
+    assert rows[1][6].startswith(number_text(own["divergence_tail"].mean()))
     assert header[3:] == [
         "loss on neutral prose (nats per token)",
         "divergence on neutral prose (KL, nats per token)",
         "divergence on own answers (KL, nats per token)",
+        "divergence at the worst 5 % of tokens of own answers (KL, nats per token)",
         "share of right answers",
     ]
 
 
 def test_effects_are_compared_at_the_largest_cost_that_all_reach(page, run):
     header, *rows = page.rows["effect-and-cost-at-equal-cost"]
-    assert list(map(typed, header)) == ["behavior", "layer", "multiplier", "effect (95 % interval)"]
+    assert list(map(typed, header)) == [
+        *("behavior", "layer", "multiplier", "effect (95 % interval)", "controls, in both directions")
+    ]
     assert [row[0] for row in rows] == list(SLOPES)
     costs = pd.read_parquet(run / "tables" / "divergence.parquet")
     largest = costs[costs["multiplier"] == 2].groupby("behavior")["divergence"].mean().min()
@@ -502,9 +527,13 @@ def test_effects_are_compared_at_the_largest_cost_that_all_reach(page, run):
     cost = float(told.split()[6])
     assert 0.9 * largest < cost <= largest
     effects = caa.evaluation.at_equal_cost(pd.read_parquet(run / "tables" / "dose_response.parquet"), costs, cost=cost)
-    effects = effects[effects["side"] == "positive"].set_index("behavior")["effect"]
+    controls = effects[effects["kind"] != "vector"].groupby("behavior")["effect"].agg(["min", "max"])
+    effects = effects[(effects["kind"] == "vector") & (effects["side"] == "positive")].set_index("behavior")["effect"]
     for row in rows:
         assert typed(row[3]).startswith(number_text(effects[row[0]]))
+        assert typed(row[4]) == " to ".join(map(number_text, controls.loc[row[0]]))
+    finding = plotly.io.read_json(run / "figures" / "effect-and-cost.json").data[0]
+    assert finding.fill == "toself"  # the controls' band, under the lines
 
 
 def with_every_part(copy: Path) -> Path:
@@ -521,12 +550,13 @@ def with_every_part(copy: Path) -> Path:
         target=0.1,
     )
     beside = rows[alone].assign(vector="both", first="optimism", second="refusal", combination="both")
+    right = pd.concat([rows, beside]).drop_duplicates(["item", "vector"]).assign(behavior=QUESTIONS, correct=1.0)
     layers = pd.read_parquet(copy / "tables" / "layers.parquet")
     about = {"model": layers["model"].iloc[0], "behavior": layers["behavior"].iloc[0]}
     audited = test_plotting_safety.audit().replace("mine", about["behavior"])
     without = {"mine without refusal": f"{about['behavior']} without refusal"}
     made = {
-        "interference": pd.concat([rows, beside]),
+        "interference": pd.concat([rows, beside, right]),
         "safety_audit": audited.replace(without).assign(**about),
         "persistence": test_plotting_safety.talks().assign(**about),
     }
@@ -545,6 +575,10 @@ def test_what_else_was_measured_is_told_first_and_shown_below(copy):
         assert len([text for text in page.texts["li"] if text.startswith(first)]) == 1
         assert heading in page.texts["h2"]
     assert not any("interference of vectors" in text for text in page.texts["p"])
+    header, *rows = page.rows["two-vectors-at-once-what-two-vectors-do-to-right-answers"]
+    assert header == ["vector", "share of right answers (95 % interval)", "change", "n"]
+    assert rows[-1][0] == "both"
+    assert typed(rows[-1][1]).startswith("1.00 (0.76 to 1.00)")
 
 
 def test_without_open_ended_questions_prose_keeps_its_own_column(copy):
@@ -589,7 +623,9 @@ def test_how_it_was_made(page, run):
     assert made["data of optimism (sha256)"] == "f" * 64
     config, manifest = page.texts["code"]
     assert config == (run / "config.toml").read_text()
-    assert json.loads(manifest) == json.loads((run / "manifest.json").read_text())
+    record = json.loads((run / "manifest.json").read_text())
+    assert {"report.html", "figures/findings.json", "tables/sweep.parquet"} <= set(record.pop("files"))
+    assert json.loads(manifest) == record
 
 
 def test_parts_that_were_not_asked_for_are_named_and_left_out(tmp_path):

@@ -60,6 +60,8 @@ def test_a_project_that_was_moved_goes_on(project, tmp_path):
     config = ExperimentConfig.load(again(moved) / "config.toml")
     assert config.models[0].name == str(moved / "model")
     assert len(json.loads((moved / "run" / "manifest.json").read_text())["sessions"]) == 2
+    again(moved)  # writes nothing
+    assert len(json.loads((moved / "run" / "manifest.json").read_text())["sessions"]) == 2
     settings = moved / "model" / "config.json"
     settings.write_text(settings.read_text() + "\n")
     with pytest.raises(AssertionError, match="model is loaded"):

@@ -255,7 +255,7 @@ def test_nothing_is_done_twice_in_a_run_or_in_another(study, tmp_path, own_cache
     run_experiment(study, tmp_path / "another", executor=executor, say=lambda line: None)
     assert len(executor.done) == n
     assert len(executor.loaded) == 2  # once for each folder; what is finished is opened without the model
-    assert len(manifest(tmp_path / "run")["sessions"]) == 2
+    assert len(manifest(tmp_path / "run")["sessions"]) == 1
     assert all(one["reused"] for one in manifest(tmp_path / "another")["shards"])
     assert_same_tables(tmp_path / "another", undisturbed[0])
 
@@ -539,14 +539,23 @@ def test_what_newer_code_makes_anew_is_said_and_nothing_older_stays_beside_it(sm
     assert [one["finished"] is None for one in manifest(folder)["sessions"]] == [False, True, False]
 
 
-def test_what_does_not_fit_is_told_before_anything_is_computed(study, tmp_path, own_cache):
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"answers": {"max_new_tokens": 250}}, r"prompt 'How is the rain.': .* do not fit the model's context"),
+        (
+            {"conversations": {"conversations": 1, "turns": 6, "max_new_tokens": 50}},
+            r"conversations\[0\]: up to 3\d\d tok",
+        ),
+        ({"safety_audit": {"requests": 1}}, "pair .* tokens"),  # the context is short for the packaged pairs
+        ({"layers": [1, 9]}, "layer 9: the model has layers 0 to 3"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_anything_is_computed(study, tmp_path, own_cache, fields, told):
     executor = Counting()
-    long = ExperimentConfig.load(study).model_dump() | {"answers": {"max_new_tokens": 250}}
-    with pytest.raises(InputError, match=r"open-ended prompt 'How is the rain.': .* do not fit the model's context"):
-        run_experiment(ExperimentConfig(**long), tmp_path / "long", executor=executor, say=lambda line: None)
-    deep = ExperimentConfig.load(study).model_dump() | {"layers": [1, 9]}
-    with pytest.raises(InputError, match="layer 9: the model has layers 0 to 3"):
-        run_experiment(ExperimentConfig(**deep), tmp_path / "deep", executor=executor, say=lambda line: None)
+    config = ExperimentConfig(**ExperimentConfig.load(study).model_dump() | fields)
+    with pytest.raises(InputError, match=told):
+        run_experiment(config, tmp_path / "run", executor=executor, say=lambda line: None)
     assert executor.done == []
 
 
@@ -575,8 +584,49 @@ def test_what_another_version_asks_besides_is_done_on_the_same_model_only(small,
     assert (folder / "report.html").is_file()
 
 
-def test_tables_of_another_version_do_not_stay(study, tmp_path, own_cache):
-    folder = run_experiment(study, tmp_path / "run", say=lambda line: None)
-    shutil.copy(folder / "tables" / "sweep.parquet", folder / "tables" / "capability.parquet")
-    run_experiment(study, folder, say=lambda line: None)
-    assert "capability" not in tables(folder)
+def state(folder: Path) -> dict[str, int]:
+    """When each file of a run was written, but for the lock."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in files}
+
+
+def test_a_finished_study_writes_nothing_when_run_again(small, tmp_path, own_cache, monkeypatch):
+    executor, folder, lines = Counting(), tmp_path / "run", []
+    run_experiment(small, folder, executor=executor, say=lines.append)
+    before = state(folder)
+    run_experiment(small, folder, executor=executor, say=lines.append)
+    assert state(folder) == before
+    assert lines[-1] == lines[-2] == f"The page: {(folder / 'report.html').resolve()}"
+    for name in ("report.html", "tables/sweep.parquet", "figures/findings.json"):
+        (folder / name).write_bytes(b"cut short")
+        run_experiment(small, folder, executor=executor, say=lines.append)
+        assert (folder / name).stat().st_size > 1000
+    before = state(folder)
+    monkeypatch.setattr(run_module, "made_of", lambda *_: "another version of the page, say")
+    run_experiment(small, folder, executor=executor, say=lines.append)
+    assert state(folder)["report.html"] > before["report.html"]
+    before = state(folder)
+    run_experiment(small, folder, executor=executor, say=lines.append)
+    assert state(folder) == before
+    assert len(executor.loaded) == 1
+
+
+def test_what_an_earlier_version_wrote_does_not_stay_and_what_a_user_put_there_does(
+    small, tmp_path, own_cache, monkeypatch
+):
+    folder = run_experiment(small, tmp_path / "run", say=lambda line: None)
+    names = ("tables/{}.parquet", "figures/{}.json", "vectors/{0}/{0}.safetensors")
+    former, own = ([name.format(which) for name in names] for which in ("capability", "mine"))
+    for name in (*former, *own):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("not to be read")
+    record = manifest(folder)
+    (folder / "manifest.json").write_text(json.dumps({**record, "files": record["files"] | dict.fromkeys(former)}))
+    run_experiment(small, folder, say=lambda line: None)
+    assert not any((folder / name).exists() for name in (*former, "vectors/capability"))
+    newer = {**worker.software(), "code": "0" * 64}
+    for module in (worker, run_module):
+        monkeypatch.setattr(module, "software", lambda: newer)
+    run_experiment(small, folder, say=lambda line: None)
+    assert all((folder / name).read_text() == "not to be read" for name in own)
+    assert manifest(folder)["files"].keys() == record["files"].keys()

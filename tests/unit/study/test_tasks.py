@@ -7,15 +7,17 @@ import pytest
 import torch
 
 import caa_interp as caa
+from caa_interp.study import chosen as chosen_module
+from caa_interp.study.chosen import Chosen
 from caa_interp.study.config import ExperimentConfig
+from caa_interp.study.kinds import planned_tasks, remaining_tasks
 from caa_interp.study.tasks import (
+    EVERY,
     ITEMS_PER_TASK,
     Task,
     check_tasks,
     cost,
     key,
-    planned_tasks,
-    remaining_tasks,
     score_tasks,
     split_pairs,
     vector_tasks,
@@ -37,11 +39,11 @@ class Stages:
         names = [f"{kind} {one}" for kind, n in config.controls.model_dump().items() for one in range(n)]
         vector = caa.SteeringVector(torch.ones(3, 4), LAYERS)
         vectors = {name: dict.fromkeys([name, *names], vector) for name in NAMES}
-        self.checks = check_tasks(config, behaviors, self.splits)
         self.vectors = vector_tasks(config, self.splits, layers)
         self.scores = score_tasks(config, self.splits, layers, vectors)
-        self.rest = remaining_tasks(config, behaviors, self.splits, 30, vectors, CHOSEN)
+        self.rest = remaining_tasks(Chosen(config, behaviors, self.splits, 30, vectors, CHOSEN))
         self.planned = planned_tasks(config, behaviors, self.splits, layers, 30)
+        self.checks = check_tasks(config, self.planned)
 
 
 def test_every_pair_is_in_one_task_of_each_table():
@@ -57,11 +59,59 @@ def test_every_pair_is_in_one_task_of_each_table():
 
 
 def test_all_that_is_asked_is_checked_first():
-    stages = Stages(answers={"prompts": 2, "max_new_tokens": 40}, costs={"questions": 5})
-    for task, parts in zip(stages.checks, stages.splits.values(), strict=True):
-        assert len(task.arguments["pairs"]) == sum(map(len, parts)) + 5
-        assert len(task.arguments["prompts"]) == 6  # those of the costs
-        assert task.arguments["max_new_tokens"] == 40
+    stages = Stages(
+        answers={"prompts": 2, "max_new_tokens": 40},
+        costs={"questions": 5},
+        safety_audit={"requests": 3, "pairs": 2},
+        conversations={"conversations": 1, "turns": 2, "max_new_tokens": 7},
+    )
+    (check,) = (task.arguments for task in stages.checks)
+    asked = set(check["pairs"])
+    for parts in stages.splits.values():
+        assert {pair for part in parts for pair in part} <= asked
+    for behavior in caa.load_behaviors().values():
+        assert set(behavior.test[:2]) <= asked
+    for name in NAMES:
+        questions = caa.load_behavior(name).open_ended
+        # Answers are longer than those whose divergence is measured, on more questions.
+        assert [check["prompts"][one] for one in questions[:6]] == [40, 40, 32, 32, 32, 32]
+    for requests in caa.behaviors.load_requests().values():
+        assert [check["prompts"][one] for one in requests[:3]] == [40] * 3
+    assert len(check["prompts"]) == 2 * 6 + 2 * 3
+    assert [len(talk) for talk in check["conversations"]] == [2, 2]
+    assert check["max_new_tokens"] == 7
+    refusal = caa.load_behavior("refusal").train
+    (alone,) = check_of("optimism", safety_audit={"requests": 1})
+    assert set(refusal) <= set(alone.arguments["pairs"])
+
+
+def check_of(name, **fields):
+    config, behaviors = ExperimentConfig(behaviors=[name], layers=LAYERS, **fields), {name: caa.load_behavior(name)}
+    splits = split_pairs(config, behaviors, LAYERS)
+    return check_tasks(config, planned_tasks(config, behaviors, splits, LAYERS, 30))
+
+
+@pytest.mark.parametrize("name", ["load_requests", "load_behaviors", "load_behavior"])
+def test_other_texts_of_an_audit_are_other_work(monkeypatch, name):
+    def audit_key():
+        config, behaviors = ExperimentConfig(behaviors=["optimism"], layers=[4], safety_audit={"requests": 1}), {}
+        behaviors["optimism"] = caa.load_behavior("optimism")
+        planned = planned_tasks(config, behaviors, split_pairs(config, behaviors, [4]), [4], 30)
+        return [key(task, {}) for task in planned if task.kind == "safety_audit"]
+
+    def changed(*given):
+        texts = loaded(*given)
+        if name == "load_requests":
+            return {kind: [f"{one} Now." for one in some] for kind, some in texts.items()}
+        (behavior, *_), part = (texts.values(), "test") if name == "load_behaviors" else ([texts], "train")
+        longer = [dataclasses.replace(pair, positive=f"{pair.positive} Now.") for pair in getattr(behavior, part)]
+        other = dataclasses.replace(behavior, **{part: longer})
+        return {**texts, other.name: other} if name == "load_behaviors" else other
+
+    before, loaded = audit_key(), getattr(chosen_module, name)
+    assert audit_key() == before
+    monkeypatch.setattr(chosen_module, name, changed)
+    assert audit_key() != before
 
 
 def test_the_number_of_tasks_is_known_beforehand():
@@ -74,7 +124,11 @@ def test_the_number_of_tasks_is_known_beforehand():
 
 def test_a_task_costs_as_many_sequences_as_the_model_reads():
     fields = {"n_train": 30, "n_validation": 12, "n_test": 25, "controls": {"random": 1, "shuffled": 1}}
-    stages = Stages(**fields, costs={"passages": 5, "questions": 7, "prompts": 4}, side_effects={"pairs": 3})
+    fields |= {
+        "conversations": {"conversations": 2, "turns": 3, "max_new_tokens": 6},
+        "answers": {"max_new_tokens": 24},
+    }
+    stages = Stages(**fields, costs={"passages": 5, "questions": 6, "prompts": 3}, side_effects={"pairs": 3})
     costs: dict[str, list[int]] = {}
     for task in [*stages.vectors, *stages.scores, *stages.rest]:
         if task.behavior == NAMES[0]:
@@ -84,31 +138,66 @@ def test_a_task_costs_as_many_sequences_as_the_model_reads():
         "validation": [10 * 3 * 2, 2 * 3 * 2],  # three layers, the outermost multipliers
         "sweep": [10 * 3 * 5, 10 * 3 * 5, 5 * 3 * 5],
         "dose_response": [2 * 10 * 5, 2 * 10 * 5, 2 * 5 * 5],  # two controls at one layer
-        "answers": [6 * 3],
+        "answers": [6 * 3 * (1 + 2)],  # twelve tokens in the time of one pair
         "logit_lens": [1],
         "projection": [25],
-        "perplexity": [5 * 5],
-        "divergence": [4 * 5],
-        "effect_lens": [4 * 3 * 2],  # the vector and two controls, two multipliers
-        "capability": [7 * 5],
+        "perplexity": [5 * 5 * 5],  # a passage is long
+        "divergence": [3 * 3 * 5 + 8],  # the vector and two controls, and the unsteered model's answers
+        "effect_lens": [3 * 3 * 2 + 8],  # the vector and two controls, two multipliers
+        "capability": [2 * 5],  # a question is short
         "side_effects": [3 * 2 * 3],  # two vectors
+        "persistence": [2 * 3 * (4 * 3 + 1) * 2 + 39],  # four conditions of three vectors, and the unsteered model
     }
 
 
+# Seconds of a study with nearly every part (SmolLM2-135M-Instruct, two cores), as its shards keep them.
+REVIEW = {
+    "behaviors": ["optimism", "refusal", "sycophancy"],
+    "format": "text",
+    "layers": [10, 12, 15, 18, 20],
+    **{"n_validation": 12, "n_train": 80, "n_test": 30},
+    "controls": {"random": 3, "shuffled": 1},
+    "safety_audit": {"requests": 8, "pairs": 4, "answers": 2},
+    "conversations": {"conversations": 4, "turns": 3, "max_new_tokens": 24},
+}
+SECONDS = {
+    **{"vectors": 44.1, "sweep": 489.0, "answers": 33.1, "projection": 15.7, "perplexity": 108.5, "divergence": 23.5},
+    **{"effect_lens": 27.0, "capability": 11.2, "safety_audit": 446.5, "persistence": 377.5, "side_effects": 35.9},
+}
+
+
+def test_equal_costs_take_about_equal_times():
+    config = ExperimentConfig(**REVIEW)
+    behaviors = {name: caa.load_behavior(name) for name in config.behaviors}
+    splits = split_pairs(config, behaviors, config.layers)
+    costs = dict.fromkeys(SECONDS, 0)
+    for task in planned_tasks(config, behaviors, splits, config.layers, 30):
+        if task.kind == "divergence":  # was measured without controls
+            task = dataclasses.replace(task, arguments={**task.arguments, "vector": [task.behavior]})
+        if task.kind != "logit_lens":
+            costs[task.kind] += cost(task)
+    rates = {kind: SECONDS[kind] / costs[kind] for kind in costs}
+    assert max(rates.values()) / min(rates.values()) < 2.4
+    for kind, seconds in SECONDS.items():
+        share = costs[kind] / sum(costs.values())
+        assert share == pytest.approx(seconds / sum(SECONDS.values()), rel=0.5, abs=0.01), kind
+
+
 def test_interference_is_measured_where_it_is_asked_for():
-    stages = Stages(interference={"pairs": 5, "prompts": 3, "target": 0.2}, costs={"prompts": 0})
-    tasks = [task for task in stages.rest if task.kind == "interference"]
-    assert [list(task.arguments["behaviors"]) for task in tasks] == [[name] for name in NAMES]
-    for task in tasks:
-        asked = task.arguments
-        assert list(asked["vectors"]) == list(NAMES)
-        assert (asked["layers"], asked["target"]) == (CHOSEN, 0.2)
-        assert [len(pairs) for pairs in asked["behaviors"].values()] == [5]
-        questions = [caa.load_behavior(name).open_ended for name in NAMES]
-        assert asked["prompts"] == [questions[0][0], questions[1][0], questions[0][1]]
-        assert cost(task) == (5 + 3) * 2 * 20
-    assert [task.label for task in stages.planned if task.kind == "interference"] == [task.label for task in tasks]
-    assert len(stages.checks[0].arguments["prompts"]) == 6  # those of the answers
+    stages = Stages(interference={"pairs": 5, "prompts": 3, "target": 0.2}, costs={"prompts": 0, "questions": 7})
+    (task,) = [task for task in stages.rest if task.kind == "interference"]
+    assert task.behavior == EVERY
+    asked = task.arguments
+    assert list(asked["vectors"]) == list(asked["behaviors"]) == list(NAMES)
+    assert (asked["layers"], asked["target"]) == (CHOSEN, 0.2)
+    assert [len(pairs) for pairs in asked["behaviors"].values()] == [5, 5]
+    assert len(asked["questions"]) == 7
+    prompts = [caa.load_behavior(name).open_ended for name in NAMES]
+    assert asked["prompts"] == [prompts[0][0], prompts[1][0], prompts[0][1]]
+    # Two vectors alone and at once: for each, calibration on the prompts, then all that is asked.
+    assert cost(task) == round((5 + 5 + 7 / 3 + 3 + 20 * 3) * 3 + 8)
+    assert [one.label for one in stages.planned if one.kind == "interference"] == [task.label]
+    assert len(stages.checks[0].arguments["prompts"]) == 2 * 6  # those of the answers
     assert not any(task.kind == "interference" for task in Stages().rest)
 
 
@@ -198,8 +287,8 @@ def test_audits_and_conversations_are_there_when_asked_for():
     found = {task.kind: task.arguments for task in tasks if task.behavior == NAMES[1]}
     audit, talks = found["safety_audit"], found["persistence"]
     assert audit["layer"] == talks["layer"] == CHOSEN[NAMES[1]]
-    assert (audit["n_requests"], audit["n_answers"], audit["n_pairs"]) == (5, 2, 12)
-    assert list(audit["behaviors"]) == [NAMES[1]]
+    assert ({len(some) for some in audit["requests"].values()}, audit["n_answers"]) == ({5}, 2)
+    assert {name: len(pairs) for name, pairs in audit["behaviors"].items()} == dict.fromkeys(caa.load_behaviors(), 12)
     assert audit["operator"] == talks["operator"] == "ablate"
     assert audit["system_prompt"] == talks["system_prompt"] == "Be brief."
     assert [len(pairs) for pairs in talks["conversations"]] == [3] * 4
