@@ -27,7 +27,7 @@ from caa_interp.models.access import check_layers
 from caa_interp.paper import published as paper
 from caa_interp.paper.parts import PARTS, choose_parts
 from caa_interp.paper.setting import Items, Setting, Tables, placeholders, read_items
-from caa_interp.paper.table import agreement, claims, printable
+from caa_interp.paper.table import CONDITIONS, agreement, claims, groups, printable
 from caa_interp.progress import counting
 from caa_interp.report.page import write_report
 from caa_interp.study.config import Controls, ExperimentConfig, ModelConfig
@@ -37,9 +37,6 @@ from caa_interp.study.measures import vectors_of
 from caa_interp.study.store import ShardStore, shard_cache
 from caa_interp.study.tasks import Task, cost, vector_tasks
 from caa_interp.vectors.vector import SteeringVector, match_norms
-
-# What a cell of the returned table is about.
-CONDITIONS = ["group", "system_prompt", "weights"]
 
 
 def reproduce(
@@ -140,9 +137,9 @@ def reproduce(
     comparison = _joined(cells)
     _keep(folder, {"comparison": comparison})
     notes = _notes(comparison, setting, left)
-    for rows in _groups(comparison):
+    for about, rows in groups(comparison).items():
         if len(told := _told(rows)):
-            say(f"\n{_title(rows)}\n{told.to_string(index=False)}\n")
+            say(f"\n{about}\n{told.to_string(index=False)}\n")
     for note in notes:
         say(note)
     title = f"Rimsky et al. 2024, measured again on {engine.facts['id']}"
@@ -246,16 +243,6 @@ def _joined(cells: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return joined.drop_duplicates([*CONDITIONS, "behavior", "layer", "multiplier"], ignore_index=True)
 
 
-def _groups(comparison: pd.DataFrame) -> list[pd.DataFrame]:
-    return [rows for _, rows in comparison.groupby(CONDITIONS, sort=False)]
-
-
-def _title(rows: pd.DataFrame) -> str:
-    group, prompt, weights = rows[CONDITIONS].iloc[0]
-    about = [f"system prompt {prompt}"] * bool(prompt) + [f"trained on {weights} answers"] * bool(weights)
-    return ", ".join([group, *about])
-
-
 def _told(rows: pd.DataFrame) -> pd.DataFrame:
     """Every cell of one layer, or how near the cells of several are."""
     return printable(rows) if rows["layer"].nunique() == 1 else agreement(rows)
@@ -268,8 +255,8 @@ def _notes(comparison: pd.DataFrame, setting: Setting, left: Mapping[str, str]) 
     if setting.published is None:
         notes.append("There are no published numbers for this model, so nothing is compared.")
     else:
-        for rows in _groups(comparison):
-            notes += [f"{_title(rows)}: {claim.text}: {'yes' if claim.holds else 'NO'}." for claim in claims(rows)]
+        for about, rows in groups(comparison).items():
+            notes += [f"{about}: {claim.text}: {'yes' if claim.holds else 'NO'}." for claim in claims(rows)]
         if set(sets) != set(paper.BEHAVIORS):
             notes.append(
                 f"Norms are matched over {len(sets)} of the paper's {len(paper.BEHAVIORS)} behaviors, so a unit of "

@@ -18,6 +18,8 @@ SAME, OTHER = "same items and model", "other items"
 # An independent rerun by others at 7B, on the paper's items: two decimals the same where unsteered; where steered, this
 # far off at most and on average.
 UNSTEERED, STEERED_MOST, STEERED_MEAN = 0.01, 0.10, 0.03
+# What tells groups of cells apart.
+CONDITIONS = ["group", "system_prompt", "weights"]
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,16 @@ def claims(comparison: pd.DataFrame) -> list[Claim]:
         )
         near = bool(judged.loc[steered, "within"].all() and mean <= STEERED_MEAN)
         found.append(Claim(text if found else begin + text, near))
+    return found
+
+
+def groups(comparison: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The cells of :func:`caa_interp.paper.reproduce` by what they are about."""
+    found = {}
+    for _, rows in comparison.groupby(CONDITIONS, sort=False):
+        group, prompt, weights = rows[CONDITIONS].iloc[0]
+        about = [f"system prompt {prompt}"] * bool(prompt) + [f"trained on {weights} answers"] * bool(weights)
+        found[", ".join([group, *about])] = rows
     return found
 
 

@@ -27,12 +27,15 @@ TINY = paper.PublishedModel("someone/tiny-llama", n_layers=4, d_model=64, layer=
 PAPER = paper.LLAMA_2_7B_CHAT.scores().query("group == 'ab'").set_index(["behavior", "multiplier"])["value"]
 
 
-def made_up(values=(0.5, 0.5, 0.5)):
+def made_up(values=(0.5, 0.5, 0.5), group="ab"):
     """The paper's numbers, and a table of the small random Llama at -1, 0 and 1."""
     own = caa.paper.numbers().query("group == 'ab' and layer == 13 and system_prompt == ''")
     own = own[own["multiplier"].isin(paper.MULTIPLIERS)]
     own = own.assign(
-        model=TINY.name, layer=TINY.layer, value=own["multiplier"].map(dict(zip((-1, 0, 1), values, strict=True)))
+        group=group,
+        model=TINY.name,
+        layer=TINY.layer,
+        value=own["multiplier"].map(dict(zip((-1, 0, 1), values, strict=True))),
     )
     return pd.concat([caa.paper.numbers(), own], ignore_index=True)
 
@@ -464,14 +467,22 @@ def test_the_command_explains_itself():
         assert word in shown
 
 
+OUTSIDE = (2.0, 2.0, 2.0)
+
+
 @pytest.mark.parametrize(
-    ("numbers", "strict", "code"),
-    [((2.0, 2.0, 2.0), True, 3), ((2.0, 2.0, 2.0), False, 0), ((2.0, 0.5, 2.0), True, 0), (None, True, 0)],
-    ids=["outside", "not strict", "steered cells of two behaviors, which are not judged", "no published numbers"],
+    ("group", "numbers", "strict", "code"),
+    [
+        ("ab", OUTSIDE, True, 3),
+        ("layer_sweep", OUTSIDE, True, 3),
+        ("layer_sweep", OUTSIDE, False, 0),
+        ("ab", (2.0, 0.5, 2.0), True, 0),  # steered cells of two behaviors are not judged
+        ("ab", None, True, 0),
+    ],
 )
-def test_strict_ends_with_code_3(tmp_path, data, done, tiny_folder, monkeypatch, numbers, strict, code):
+def test_strict_ends_with_code_3(tmp_path, data, done, tiny_folder, monkeypatch, group, numbers, strict, code):
     if numbers:
-        table = made_up(numbers)
+        table = made_up(numbers, group)
         monkeypatch.setattr(paper, "MODELS", (TINY,))
         monkeypatch.setattr("caa_interp.paper.published.numbers", lambda: table)
         monkeypatch.setattr(setting, "beside", lambda summary, *a, **k: beside(widened(summary), *a, **k))
@@ -479,7 +490,8 @@ def test_strict_ends_with_code_3(tmp_path, data, done, tiny_folder, monkeypatch,
     options += ["--parts", "sweep"]
     result = run(tmp_path / "out", *options, *["--strict"] * strict)
     assert result.exit_code == code, result.output
-    assert (": NO." in result.stdout) == (numbers == (2.0, 2.0, 2.0))
+    assert (f"{group}: " in result.stdout and ": NO." in result.stdout) == (numbers == OUTSIDE)
+    assert ("--strict: there is nothing to judge. No claim is made" in result.stdout) == (numbers is None)
     assert "The page: " in result.stdout
 
 
