@@ -18,6 +18,7 @@ import pandas as pd
 
 from caa_interp.analysis.similarity import cosine_similarity
 from caa_interp.evaluation.summary import summarize
+from caa_interp.paper import published as paper
 from caa_interp.paper.setting import Setting, Shown, Tables
 from caa_interp.paper.table import OTHER, SAME, agreement, printable
 from caa_interp.plotting.reproduction import plot_layer_sweep, plot_reproduction
@@ -29,7 +30,10 @@ from caa_interp.vectors.vector import SteeringVector
 # The paper's names of the sides.
 SIDES = {"positive": "pos", "negative": "neg"}
 EXAM_NAMES = {"mmlu": "MMLU", "truthful_qa": "TruthfulQA"}
+# Why cells are not judged.
 OTHER_PROMPTS = "other system prompts"
+TRAINED_AGAIN = "weights trained anew"
+OTHER_BASE = "another base model"
 _SCORE = "Mean p(matching) / (p(A) + p(B)) over test items"
 
 
@@ -94,12 +98,12 @@ def show_finetuning(setting: Setting, tables: Tables) -> Shown:
     """A table of each side."""
     text = (
         "All weights are trained for one epoch on the answer letter of either side, by SGD with a rate of 1e-4; the "
-        "table's vector, made in the untrained model, is added on top. Judged answers of trained models are not "
-        "measured."
+        "table's vector, made in the untrained model, is added on top. These are not the paper's trained weights, so "
+        "that no agreement is claimed of these cells."
     )
     cells = {
         f"Trained on the {side} answers": setting.beside(
-            summarize(tables[f"tuned_{side}"]), "finetuning_ab", weights=side
+            summarize(tables[f"tuned_{side}"]), "finetuning_ab", weights=side, basis=TRAINED_AGAIN
         )
         for side in SIDES
     }
@@ -192,11 +196,13 @@ def show_transfer(setting: Setting, tables: Tables) -> Shown:
             "base_model_vector",
         ),
     }
+    published = setting.published
+    the_papers = bool(published and setting.base_name and paper.same_name(published.base, setting.base_name))
     sections, cells = [], []
     for name in tables:
         heading, text, group = told[name]
         summary = summarize(tables[name])
-        own = setting.beside(summary, group)
+        own = setting.beside(summary, group, basis=None if the_papers or name == "moved" else OTHER_BASE)
         known = setting.published.results(group) if setting.published else None
         sections += _sweeps(setting, heading, text, summary, own, known)
         cells.append(own)

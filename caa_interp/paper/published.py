@@ -42,6 +42,11 @@ class PublishedModel:
     d_model: int
     layer: int
 
+    @property
+    def base(self) -> str:
+        """The Hugging Face name of its base model."""
+        return self.name.removesuffix("-chat-hf") + "-hf"
+
     def scores(self) -> pd.DataFrame:
         """Rows of :func:`caa_interp.paper.numbers` without a system prompt: the table at ``layer``, and the sweep."""
         table = self.results("ab", "layer_sweep")
@@ -61,8 +66,12 @@ MODELS = (LLAMA_2_7B_CHAT, LLAMA_2_13B_CHAT)
 
 def published_model(name: str) -> PublishedModel | None:
     """The paper's model of that Hugging Face name, or of a folder with the same name; None if there is none."""
-    own = name.rstrip("/").rsplit("/", 1)[-1].lower()
-    return next((model for model in MODELS if model.name.rsplit("/", 1)[-1].lower() == own), None)
+    return next((model for model in MODELS if same_name(model.name, name)), None)
+
+
+def same_name(one: str, other: str) -> bool:
+    """Whether two Hugging Face names or folders end in the same name."""
+    return len({name.rstrip("/").rsplit("/", 1)[-1].lower() for name in (one, other)}) == 1
 
 
 def numbers() -> pd.DataFrame:

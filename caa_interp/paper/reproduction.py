@@ -69,7 +69,8 @@ def reproduce(
         As in :func:`caa_interp.load_model`. Published numbers exist for Llama 2 7B and 13B Chat; for another model
         there is nothing to compare with, and tables are made at the same relative depth.
     base_name
-        The base model of the same shape, whose vectors ``"transfer"`` adds in the chat model. Default: none.
+        The base model of the same shape, whose vectors ``"transfer"`` adds in the chat model. Default: none. Its cells
+        are judged only if it is the base model of the paper.
     behaviors
         Some of the paper's seven; default: all. With fewer, norms are matched to another mean, and steered cells are
         not judged.
@@ -167,7 +168,7 @@ def planned_setting(
     swept, layer = _layers(facts, published, layers)
     vectors = placeholders(list(items.sets), facts["n_layers"], facts["d_model"])
     base = vectors if base_name is not None else {}
-    return Setting(config, items, facts["n_layers"], swept, layer, published, vectors, vectors, base)
+    return Setting(config, items, facts["n_layers"], swept, layer, published, vectors, vectors, base, base_name)
 
 
 def planned_tasks(setting: Setting, names: Sequence[str]) -> dict[str, list[Task]]:

@@ -79,7 +79,8 @@ class Setting:
     """What parts are measured with.
 
     ``swept`` are the layers of sweeps, ``layer`` is that of the tables. ``raw`` holds the vectors as they are,
-    ``vectors`` those with norms matched over behaviors, and ``base`` such ones of the base model, if there is one.
+    ``vectors`` those with norms matched over behaviors, and ``base`` such ones of the model ``base_name``, if there is
+    one.
     """
 
     config: ExperimentConfig
@@ -91,6 +92,7 @@ class Setting:
     raw: Mapping[str, SteeringVector]
     vectors: Mapping[str, SteeringVector]
     base: Mapping[str, SteeringVector] = field(default_factory=dict)
+    base_name: str | None = None
 
     def scored(
         self, table: str, behavior: str, pairs: Sequence[ContrastPair], kind: str = "sweep", **asked: Any

@@ -13,10 +13,11 @@ import caa_interp as caa
 from caa_interp.behaviors.behavior import load_behavior
 from caa_interp.paper import published as paper
 from caa_interp.paper.estimate import estimate_reproduction
-from caa_interp.paper.open_ended import judged
 from caa_interp.paper.parts import PARTS
 from caa_interp.paper.reproduction import reproduce
-from caa_interp.paper.setting import read_items
+from caa_interp.paper.multiple_choice import show_finetuning, show_transfer
+from caa_interp.paper.open_ended import judged
+from caa_interp.paper.setting import Setting, read_items
 from caa_interp.study import worker
 from tests.oracles import definition, paper as oracle
 from tests.unit.paper.conftest import TWO, write_sets
@@ -145,6 +146,33 @@ def test_trained_weights_are_steered_by_the_vectors_of_the_untrained(run, side):
         assert value == pytest.approx(expected, abs=2e-6)
     # A step of the paper's rate moves a small random model little, but more than rounding does.
     assert (found - cells(run, "ab")).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("group", "base_name", "basis"),
+    [
+        ("finetuning_ab", None, "weights trained anew"),
+        ("base_model_vector", "/models/Llama-2-7b-hf", "same items and model"),
+        ("base_model_vector", "someone/Llama-2-7b-finetuned-hf", "another base model"),
+    ],
+)
+def test_what_is_not_the_papers_model_is_not_judged(group, base_name, basis):
+    """Measured at the paper's own values, on the paper's own items."""
+    rows = paper.numbers().query("group == @group").assign(item=0)
+    rows["p_positive"] = rows["value"]
+    rows = pd.concat([rows, rows.assign(item=1)])
+    items = SimpleNamespace(are_the_papers=True, sets={})
+    given = {"items": items, "layer": 13, "published": paper.LLAMA_2_7B_CHAT, "base_name": base_name, "base": {}}
+    one = Setting(config=None, n_layers=32, swept=range(32), raw={}, vectors={}, **given)
+    if group == "finetuning_ab":
+        tables = {f"tuned_{side}": own for side, own in rows.groupby("weights")}
+        shown = show_finetuning(one, tables)
+    else:
+        shown = show_transfer(one, {"base_vectors": rows})
+    for cells in shown.cells:
+        assert set(cells["basis"]) == {basis}
+        assert cells["difference"].abs().max() < 1e-9
+        assert cells["within"].notna().all() == (basis == "same items and model")
 
 
 def test_activations_tokens_and_steered_states(run):
