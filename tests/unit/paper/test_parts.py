@@ -13,10 +13,10 @@ import caa_interp as caa
 from caa_interp.behaviors.behavior import load_behavior
 from caa_interp.paper import published as paper
 from caa_interp.paper.estimate import estimate_reproduction
-from caa_interp.paper.parts import PARTS
-from caa_interp.paper.reproduction import reproduce
 from caa_interp.paper.multiple_choice import show_finetuning, show_transfer
 from caa_interp.paper.open_ended import judged
+from caa_interp.paper.parts import PARTS
+from caa_interp.paper.reproduction import reproduce
 from caa_interp.paper.setting import Setting, read_items
 from caa_interp.study import worker
 from tests.oracles import definition, paper as oracle
