@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -37,16 +38,21 @@ OTHER_BASE = "another base model"
 _SCORE = "Mean p(matching) / (p(A) + p(B)) over test items"
 
 
-def sweep_tasks(setting: Setting) -> list[Task]:
-    """Each behavior's vectors at their own layers."""
+def sweep_tasks(setting: Setting) -> Iterator[Task]:
+    """Each behavior's vectors at their own layers; at the table's, also under the multipliers between."""
     own = {name: {name: vector} for name, vector in setting.vectors.items()}
-    return score_tasks(setting.config, setting.items.splits, setting.swept, own)
+    yield from score_tasks(setting.config, setting.items.splits, setting.swept, own)
+    between = [multiplier for multiplier in paper.TABLE_MULTIPLIERS if multiplier not in paper.MULTIPLIERS]
+    for name, one in setting.items.sets.items():
+        yield from setting.scored("between", name, one.test, multipliers=between)
 
 
 def show_sweep(setting: Setting, tables: Tables) -> Shown:
     """The table at one layer, and a sweep of each behavior."""
     summary = summarize(tables["sweep"])
-    at_layer = setting.beside(summary[summary["layer"] == setting.layer], "ab")
+    own = pd.concat([summary[summary["layer"] == setting.layer], summarize(tables["between"])])
+    own = pd.concat([rows.sort_values("multiplier") for _, rows in own.groupby("behavior", sort=False)])
+    at_layer = setting.beside(own, "ab")
     everywhere = setting.beside(summary, "layer_sweep")
     compared = "paper against measured" if at_layer["paper"].notna().any() else "measured"
     text = f"{_SCORE}, with the vector of this layer added after it, as in the paper's code."
@@ -57,30 +63,32 @@ def show_sweep(setting: Setting, tables: Tables) -> Shown:
         printable(at_layer),
     )
     told = "The vector of each layer is added after that layer."
-    known = setting.published.scores() if setting.published else None
+    known = setting.published.results("layer_sweep", "ab") if setting.published else None
     return Shown([first, *_sweeps(setting, "Layer sweep", told, summary, everywhere, known)], [at_layer, everywhere])
 
 
 def system_prompt_tasks(setting: Setting) -> Iterator[Task]:
-    """The table's layer without a system prompt and with either one."""
+    """The table's layer with either system prompt."""
     for name, one in setting.items.sets.items():
-        yield from setting.scored("prompt_none", name, one.test)
         for side in SIDES:
             prompt = setting.items.system_prompts[name][side]
-            yield from setting.scored(f"prompt_{side}", name, one.test, system_prompt=prompt)
+            asked: dict[str, Any] = {"multipliers": paper.TABLE_MULTIPLIERS, "system_prompt": prompt}
+            yield from setting.scored(f"prompt_{side}", name, one.test, **asked)
 
 
 def show_system_prompts(setting: Setting, tables: Tables) -> Shown:
-    """A table without a system prompt and with either one."""
+    """A table with either system prompt."""
     text = (
-        "What a system prompt for the behavior, or against it, does alone, and what the vector adds to it. The texts "
-        "below need not be the paper's, which its data do not hold, so that no agreement is claimed of these cells."
+        "What a system prompt for the behavior, or against it, does alone, and what the vector adds to it. The "
+        "multiple-choice table is the same without one. The texts below need not be the paper's, which its data do not "
+        "hold, so that no agreement is claimed of these cells."
     )
-    cells = {"No system prompt": setting.beside(summarize(tables["prompt_none"]), "ab")}
-    for side, short in SIDES.items():
-        summary = summarize(tables[f"prompt_{side}"])
-        own = setting.beside(summary, "ab", system_prompt=short, basis=OTHER_PROMPTS)
-        cells[f"{side.capitalize()} system prompt"] = own
+    cells = {
+        f"{side.capitalize()} system prompt": setting.beside(
+            summarize(tables[f"prompt_{side}"]), "ab", system_prompt=short, basis=OTHER_PROMPTS
+        )
+        for side, short in SIDES.items()
+    }
     prompts = pd.DataFrame(setting.items.system_prompts).T.rename_axis("behavior").reset_index()
     return _tables(Section("System prompts", text, table=prompts), cells)
 

@@ -23,8 +23,9 @@ SIZES = {
     "refusal": (408, 50),
 }
 BEHAVIORS = tuple(SIZES)
-# Multipliers of the paper's multiple-choice table.
+# Multipliers of the paper's multiple-choice results, and of those at the layer of its table.
 MULTIPLIERS = (-1.0, 0.0, 1.0)
+TABLE_MULTIPLIERS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 # Multipliers of its open-ended answers, and their greatest length in tokens.
 OPEN_ENDED_MULTIPLIERS = (-2.0, -1.5, -1.0, 0.0, 1.0, 1.5, 2.0)
 MAX_NEW_TOKENS = 100
@@ -46,11 +47,6 @@ class PublishedModel:
     def base(self) -> str:
         """The Hugging Face name of its base model."""
         return self.name.removesuffix("-chat-hf") + "-hf"
-
-    def scores(self) -> pd.DataFrame:
-        """Rows of :func:`caa_interp.paper.numbers` without a system prompt: the table at ``layer``, and the sweep."""
-        table = self.results("ab", "layer_sweep")
-        return table[table["multiplier"].isin(MULTIPLIERS)]
 
     def results(self, *groups: str, system_prompt: str = "", weights: str = "") -> pd.DataFrame:
         """Rows of :func:`caa_interp.paper.numbers` of some groups."""

@@ -3,8 +3,8 @@
 1. For each behavior the vector of every layer is the mean over all generate items of (matching - other), read at the
    answer letter, with items kept as published.
 2. At every layer the vectors are rescaled to the mean norm over behaviors.
-3. Each test item is scored at every layer under multipliers -1, 0 and 1; reported is the mean over items of
-   p(matching) / (p(A) + p(B)).
+3. Each test item is scored at every layer under multipliers -1, 0 and 1, and at the table's layer also -0.5 and 0.5;
+   reported is the mean over items of p(matching) / (p(A) + p(B)).
 4. The table is read off at the paper's layer, and the other parts (:mod:`caa_interp.paper.parts`) are measured there.
 
 What a cell may differ by depends on whether the items are the paper's own: see :func:`caa_interp.paper.compare`.
@@ -135,7 +135,8 @@ def reproduce(
     for part in shown.values():
         _keep(folder, part.tables)
     cells = [one for part in shown.values() for one in part.cells]
-    comparison = _joined(cells)
+    nothing = pd.DataFrame(columns=[*CONDITIONS, "behavior", "paper", "within"])
+    comparison = pd.concat(cells, ignore_index=True) if cells else nothing
     _keep(folder, {"comparison": comparison})
     notes = _notes(comparison, setting, left)
     for about, rows in groups(comparison).items():
@@ -234,14 +235,6 @@ def _measure(name: str, setting: Setting, engine: Engine, folder: Path, bar: Any
 def _keep(folder: Path, tables: Tables) -> None:
     for name, table in tables.items():
         write_atomically(folder / "tables" / f"{name}.parquet", table.to_parquet(index=False))
-
-
-def _joined(cells: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Cells of all parts, each once: the unprompted table is in two."""
-    if not cells:
-        return pd.DataFrame(columns=[*CONDITIONS, "behavior", "paper", "within"])
-    joined = pd.concat(cells, ignore_index=True)
-    return joined.drop_duplicates([*CONDITIONS, "behavior", "layer", "multiplier"], ignore_index=True)
 
 
 def _told(rows: pd.DataFrame) -> pd.DataFrame:

@@ -70,7 +70,7 @@ def compare(
     rows = summary[summary["layer"] == layer]
     if rows.empty:
         raise InputError(f"layer: {layer} is not in the table; it holds {sorted(summary['layer'].unique().tolist())}.")
-    theirs = published.scores().query("group == 'ab'") if published else None
+    theirs = published.results("ab") if published else None
     return beside(rows, theirs, SAME if same_items else OTHER)
 
 

@@ -91,7 +91,9 @@ def cells(run, group, **conditions):
 )
 def test_multiple_choice(run, group, prompt, text):
     found = cells(run, group, system_prompt=prompt)
-    assert len(found) == 2 * 3 * (4 if group == "layer_sweep" else 1)
+    multipliers = {"layer_sweep": (-1, 0, 1), "ab": (-1, -0.5, 0, 0.5, 1)}[group]
+    assert len(found) == 2 * len(multipliers) * (4 if group == "layer_sweep" else 1)
+    assert list(found.index.get_level_values("multiplier").unique()) == list(multipliers)
     for (name, layer, multiplier), value in found.items():
         addition = multiplier * run.chat.expected[name][layer]
         expected = oracle.result(run.chat.plain, run.chat.tokenizer, TEST, layer, addition, text)
@@ -145,7 +147,7 @@ def test_trained_weights_are_steered_by_the_vectors_of_the_untrained(run, side):
         expected = oracle.result(tuned.original_model, run.chat.tokenizer, TEST, layer, addition)
         assert value == pytest.approx(expected, abs=2e-6)
     # A step of the paper's rate moves a small random model little, but more than rounding does.
-    assert (found - cells(run, "ab")).abs().max() > 1e-5
+    assert (found - cells(run, "ab")[found.index]).abs().max() > 1e-5
 
 
 @pytest.mark.parametrize(
@@ -337,8 +339,8 @@ def test_the_estimate_counts_what_is_done(run, tmp_path, done, monkeypatch):
     monkeypatch.setattr(paper, "MAX_NEW_TOKENS", 6)
     options = {**run.options, "base_name": None, "parts": ("sweep", "open_ended"), "say": lambda _: None}
     table = estimate_reproduction(run.folder, **options).set_index("part")
-    assert table["pieces"].to_dict() == {"vectors": 2, "sweep": 2, "open_ended": 2}
-    assert table["sequences"].to_dict() == {"vectors": 4 + 3, "sweep": 2 * 5 * 4 * 3, "open_ended": 2 * 7}
+    assert table["pieces"].to_dict() == {"vectors": 2, "sweep": 2 + 2, "open_ended": 2}
+    assert table["sequences"].to_dict() == {"vectors": 4 + 3, "sweep": 2 * 5 * (4 * 3 + 2), "open_ended": 2 * 7}
     assert table["judge_requests"].to_dict() == {"vectors": 0, "sweep": 0, "open_ended": 14}
     assert (table["minutes"] >= 0).all()
     assert Counter(done) == {"load": 1, "vectors": 2, "sweep": 2, "answers": 2}

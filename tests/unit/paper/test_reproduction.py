@@ -24,7 +24,7 @@ from caa_interp.study import worker
 from tests.unit.paper.conftest import TWO, items, write_sets
 
 TINY = paper.PublishedModel("someone/tiny-llama", n_layers=4, d_model=64, layer=2)
-PAPER = paper.LLAMA_2_7B_CHAT.scores().query("group == 'ab'").set_index(["behavior", "multiplier"])["value"]
+PAPER = paper.LLAMA_2_7B_CHAT.results("ab").set_index(["behavior", "multiplier"])["value"]
 
 
 def made_up(values=(0.5, 0.5, 0.5), group="ab"):
@@ -136,7 +136,7 @@ def test_one_cell_in_twenty_of_two_draws_lies_outside_and_the_claim_nearly_alway
         rows = caa.paper.numbers().query("group == 'ab' and layer == 13 and system_prompt == ''")
         rows = rows[rows["multiplier"].isin(paper.MULTIPLIERS)]
         published = rows.assign(value=theirs.mean(axis=-1).ravel())
-        monkeypatch.setattr(paper.PublishedModel, "scores", lambda self, rows=published: rows)
+        monkeypatch.setattr(paper.PublishedModel, "results", lambda self, group, rows=published: rows)
         found = compared(caa.summarize(table.assign(layer=13, p_positive=ours.ravel())))
         outside.append((~found["within"].astype(bool)).sum())
         (claim,) = claims(found)
@@ -221,8 +221,8 @@ def test_steered_cells_of_some_behaviors_are_not_judged(same_items):
 
 
 def test_a_missing_number_is_blank(monkeypatch):
-    rows = paper.LLAMA_2_7B_CHAT.scores().query("behavior != 'refusal'")
-    monkeypatch.setattr(paper.PublishedModel, "scores", lambda self: rows)
+    rows = paper.LLAMA_2_7B_CHAT.results("ab").query("behavior != 'refusal'")
+    monkeypatch.setattr(paper.PublishedModel, "results", lambda self, group: rows)
     found = compared(summary_of(lambda name, place: 0.5))
     blank = found["behavior"] == "refusal"
     assert found.loc[blank, ["paper", "difference", "tolerance", "within"]].isna().all(axis=None)
@@ -305,12 +305,12 @@ def test_it_measures_what_the_parts_measure(tmp_path, data, done, tiny_folder, t
         own = found[found["behavior"] == name].set_index("multiplier")
         # Layer 1 is the swept one that is nearest to 13/32 of four layers.
         assert own["layer"].eq(1).all()
-        for multiplier in paper.MULTIPLIERS:
+        for multiplier in paper.TABLE_MULTIPLIERS:
             table = caa.sweep(tiny_llama, matched, one.test, layers=1, multipliers=[multiplier])
             assert own.loc[multiplier, "measured"] == pytest.approx(table["p_positive"].mean(), abs=1e-5)
     assert whole["n"].eq(4).all()
     assert whole["paper"].isna().all()
-    assert whole["group"].value_counts().to_dict() == {"ab": 2 * 3, "layer_sweep": 2 * 2 * 3}
+    assert whole["group"].value_counts().to_dict() == {"ab": 2 * 5, "layer_sweep": 2 * 2 * 3}
     assert "There are no published numbers for this model, so nothing is compared." in lines
     assert any("survival-instinct 3/4 (paper: 903/50), refusal 3/4 (paper: 408/50)" in line for line in lines)
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out" / "tables" / "comparison.parquet"), whole)
@@ -329,21 +329,21 @@ def test_nothing_is_computed_twice(tmp_path, data, done, tiny_folder):
         return found, Counter(done)["vectors"], Counter(done)["sweep"]
 
     first, *counts = measure([1])
-    assert counts == [2, 2]
+    assert counts == [2, 4]
     (tmp_path / "out" / "tables" / "sweep.parquet").write_bytes(b"none")  # put together again from what is kept
     again, *counts = measure([1])
     assert counts == [0, 0]
     pd.testing.assert_frame_equal(first, again)
     assert len(pd.read_parquet(tmp_path / "out" / "tables" / "sweep.parquet")) == 2 * 4 * 3
     # Another choice of layers needs no new vectors.
-    assert measure([1, 2])[1:] == (0, 2)
+    assert measure([1, 2])[1:] == (0, 4)
     # Other test items are scored alone; other generate items move the norms of all.
     test = data / "datasets" / "test" / "refusal" / "test_dataset_ab.json"
     test.write_text(json.dumps(items("refusal", 5, first=9)))
-    assert measure([1, 2])[1:] == (0, 1)
+    assert measure([1, 2])[1:] == (0, 2)
     generate = data / "datasets" / "generate" / "refusal" / "generate_dataset.json"
     generate.write_text(json.dumps(items("refusal", 4)))
-    assert measure([1, 2])[1:] == (1, 2)
+    assert measure([1, 2])[1:] == (1, 4)
 
 
 def test_another_model_of_the_same_name_or_other_code_make_everything_again(
@@ -355,15 +355,15 @@ def test_another_model_of_the_same_name_or_other_code_make_everything_again(
     measure = partial(reproduce, tmp_path / "out", data, **options, say=lambda _: None)
     measure()
     measure()
-    assert done == ["load", "vectors", "sweep", "load"]
+    assert done == ["load", "vectors", "sweep", "sweep", "load"]
     settings = model / "config.json"
     settings.write_text(settings.read_text() + "\n")
     measure()
-    assert done[4:] == ["load", "vectors", "sweep"]
+    assert done[5:] == ["load", "vectors", "sweep", "sweep"]
     newer = {**worker.software(), "code": "0" * 64}
     monkeypatch.setattr(worker, "software", lambda: newer)
     measure()
-    assert done[7:] == ["load", "vectors", "sweep"]
+    assert done[9:] == ["load", "vectors", "sweep", "sweep"]
 
 
 def test_a_run_that_is_killed_goes_on(tmp_path, data, done, tiny_folder, monkeypatch):
@@ -385,13 +385,13 @@ def test_a_run_that_is_killed_goes_on(tmp_path, data, done, tiny_folder, monkeyp
     assert not (tmp_path / "out" / "tables").exists()
     done.clear()
     pd.testing.assert_frame_equal(reproduce(tmp_path / "out", data, **options), whole)
-    assert done == ["load", "sweep"]
+    assert done == ["load", "sweep", "sweep", "sweep"]
 
 
 def test_with_published_numbers(tmp_path, done, tiny_folder, published):
     data, lines = write_sets(tmp_path / "all", paper.BEHAVIORS, 2, 2), []
     whole = reproduce(tmp_path / "out", data, model_name=str(tiny_folder), parts=["sweep"], say=lines.append)
-    found = whole[whole["group"] == "ab"]
+    found = whole[(whole["group"] == "ab") & whole["multiplier"].isin(paper.MULTIPLIERS)]
     assert found["layer"].eq(2).all()
     assert found["paper"].eq(0.5).all()
     assert found["within"].notna().all()
@@ -537,7 +537,7 @@ def test_the_figure_without_published_numbers_says_so():
 
 def test_the_figure_of_a_layer_sweep():
     summary = pd.concat([summary_of(exact, layer=layer) for layer in (14, 12, 13)], ignore_index=True)
-    published = paper.LLAMA_2_7B_CHAT.scores()
+    published = paper.LLAMA_2_7B_CHAT.results("layer_sweep", "ab")
     figure = plot_layer_sweep(summary, published, behavior="sycophancy")
     lines = {trace.name: trace for trace in figure.data if trace.mode == "lines+markers"}
     assert list(lines) == ["multiplier \N{MINUS SIGN}1", "unsteered", "multiplier +1"]
@@ -575,7 +575,7 @@ def test_figures_refuse_what_they_cannot_show():
     found = compared(summary, model=None)
     with pytest.raises(caa.InputError, match=r"behavior: 'optimism' is not in the table; it holds \['coord"):
         plot_layer_sweep(summary, None, behavior="optimism")
-    message = r"table: multiplier 3; the paper's table has -2, -1.5, -1, 0, 1, 1.5, 2\."
+    message = r"table: multiplier 3; the paper's table has -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2\."
     with pytest.raises(caa.InputError, match=message):
         plot_reproduction(found.replace({"multiplier": {1.0: 3.0}}))
     with pytest.raises(
