@@ -154,8 +154,8 @@ def reproduce(
         typer.Option(
             parser=options.read_names,
             metavar="NAMES",
-            help="Of sweep, open_ended, system_prompts, finetuning, exams, transfer, geometry, tokens; default: all "
-            "but finetuning.",
+            help="Of activations, sweep, system_prompts, finetuning, open_ended, exams, similarity, transfer, tokens; "
+            "default: all but finetuning.",
             autocompletion=options.completing(lambda: resolve_name("caa_interp.paper.parts:PARTS")),
         ),
     ] = None,

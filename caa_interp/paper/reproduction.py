@@ -77,11 +77,11 @@ def reproduce(
     layers
         Layers to sweep, 0-based; default: all. For the paper's models the layer of their table must be among them.
     parts
-        Some of ``"sweep"`` (the multiple-choice table and layer sweeps), ``"open_ended"`` (answers),
-        ``"system_prompts"``, ``"finetuning"``, ``"exams"`` (MMLU and TruthfulQA), ``"transfer"`` (vectors at other
-        layers, and of the base model), ``"geometry"`` (activations, cosines) and ``"tokens"`` (similarity of tokens,
-        steered states). Default: what needs no training, which is all but ``"finetuning"``, as far as the data have
-        what a part needs. No part needs a key.
+        Some of ``"activations"`` (in two dimensions), ``"sweep"`` (layer sweeps and the multiple-choice table),
+        ``"system_prompts"``, ``"finetuning"``, ``"open_ended"`` (answers), ``"exams"`` (MMLU and TruthfulQA),
+        ``"similarity"`` (cosines of the vectors), ``"transfer"`` (vectors at other layers, and of the base model) and
+        ``"tokens"`` (similarity of tokens, steered states). Default: what needs no training, which is all but
+        ``"finetuning"``, as far as the data have what a part needs. No part needs a key.
     system_prompts
         JSON file ``{behavior: {"positive": text, "negative": text}}``, of any of the behaviors. Default: the packaged
         behaviors' own, since the paper's texts are not in its data. Their cells are not judged.
@@ -250,7 +250,7 @@ def _notes(comparison: pd.DataFrame, setting: Setting, left: Mapping[str, str]) 
         notes.append("There are no published numbers for this model, so nothing is compared.")
     else:
         for about, rows in groups(comparison).items():
-            notes += [f"{about}: {claim.text}: {'yes' if claim.holds else 'NO'}." for claim in claims(rows)]
+            notes += [f"{about}: {claim}" for claim in claims(rows)]
         if set(sets) != set(paper.BEHAVIORS):
             notes.append(
                 f"Norms are matched over {len(sets)} of the paper's {len(paper.BEHAVIORS)} behaviors, so a unit of "

@@ -17,7 +17,8 @@ from caa_interp.evaluation.baselines import SIDES
 from caa_interp.evaluation.judge_requests import Judge
 from caa_interp.paper import published as paper
 from caa_interp.paper.sets import Exam, PublishedSet, read_exams, read_published_sets
-from caa_interp.paper.table import OTHER, SAME, beside
+from caa_interp.paper.table import OTHER, SAME, beside, claims, printable
+from caa_interp.plotting.reproduction import plot_reproduction
 from caa_interp.report.page import Section
 from caa_interp.study.config import ExperimentConfig
 from caa_interp.study.tasks import Splits, Task, portions
@@ -133,6 +134,12 @@ class Shown:
     sections: list[Section]
     cells: list[pd.DataFrame] = field(default_factory=list)
     tables: Tables = field(default_factory=dict)
+
+
+def result(heading: str, text: str, cells: pd.DataFrame, level: int = 2, **drawn: Any) -> Section:
+    """What was measured beside the paper's: what is claimed of it, the figure, and the table."""
+    figure = plot_reproduction(cells, title=heading, **drawn)
+    return Section(heading, text, figure, printable(cells), points=list(map(str, claims(cells))), level=level)
 
 
 def placeholders(names: Sequence[str], n_layers: int, d_model: int) -> dict[str, SteeringVector]:

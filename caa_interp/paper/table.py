@@ -29,6 +29,9 @@ class Claim:
     text: str
     holds: bool
 
+    def __str__(self) -> str:
+        return f"{self.text}: {'yes' if self.holds else 'NO'}."
+
 
 def compare(
     summary: pd.DataFrame, layer: int, published: paper.PublishedModel | None, *, same_items: bool

@@ -13,7 +13,6 @@ import pandas as pd
 
 from caa_interp.analysis.effect import effect_lens
 from caa_interp.analysis.lens import logit_lens, steered_lens
-from caa_interp.analysis.tokens import token_similarity
 from caa_interp.evaluation.cost import capability, perplexity, side_effects
 from caa_interp.evaluation.divergence import divergence
 from caa_interp.evaluation.interference import interference
@@ -62,7 +61,7 @@ KINDS = {
     "persistence": Kind(measures.converse, sections.conversations),
     # What the paper measures beyond a study (:mod:`caa_interp.paper`); these have no part of a study's page.
     "transferred": Kind(measures.sweep_transferred),
-    "tuned": Kind(measures.sweep_tuned),
+    "tuned": Kind(measures.measure_tuned),
     "steered_lens": Kind(steered_lens),
-    "token_similarity": Kind(token_similarity),
+    "token_similarity": Kind(measures.answered_similarity),
 }

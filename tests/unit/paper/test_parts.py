@@ -11,12 +11,12 @@ import torch
 
 import caa_interp as caa
 from caa_interp.behaviors.behavior import load_behavior
-from caa_interp.paper import published as paper
+from caa_interp.paper import inside, published as paper
 from caa_interp.paper.estimate import estimate_reproduction
 from caa_interp.paper.multiple_choice import show_finetuning, show_transfer
 from caa_interp.paper.open_ended import judged
 from caa_interp.paper.parts import PARTS
-from caa_interp.paper.reproduction import reproduce
+from caa_interp.paper.reproduction import config_of, reproduce
 from caa_interp.paper.setting import Setting, read_items
 from caa_interp.study import worker
 from tests.oracles import definition, paper as oracle
@@ -140,12 +140,20 @@ def test_open_ended_answers_and_their_scores(run):
 def test_trained_weights_are_steered_by_the_vectors_of_the_untrained(run, side):
     found = cells(run, "finetuning_ab", weights=side)
     assert len(found) == 2 * 3
+    answers = pd.read_parquet(run.folder / "out" / "tables" / f"judged_tuned_{side}.parquet")
+    scores = answers.set_index(["behavior", "layer", "multiplier"])["score"]
+    assert cells(run, "finetuning_open_ended", weights=side).to_dict() == scores.to_dict()
+    assert run.found.query("group == 'finetuning_open_ended'")["tolerance"].isna().all()
     for (name, layer, multiplier), value in found.items():
         given = caa.read_pairs(BEHAVIORS[name], compat="caa").pairs
         tuned = caa.evaluation.fine_tune(run.chat.model, given, side=side, method="full", batch_size=4, progress=False)
         addition = multiplier * run.chat.expected[name][layer]
         expected = oracle.result(tuned.original_model, run.chat.tokenizer, TEST, layer, addition)
         assert value == pytest.approx(expected, abs=2e-6)
+        prompt, ends = oracle.encode(run.chat.tokenizer, QUESTION), (run.chat.tokenizer.eos_token_id,)
+        tokens = definition.greedy(tuned.original_model, prompt, layer, addition, 6, ends=ends)
+        answer = answers.query("behavior == @name and multiplier == @multiplier")["answer"].item()
+        assert answer == run.chat.tokenizer.decode(tokens, skip_special_tokens=True).strip()
     # A step of the paper's rate moves a small random model little, but more than rounding does.
     assert (found - cells(run, "ab")[found.index]).abs().max() > 1e-5
 
@@ -167,7 +175,7 @@ def test_what_is_not_the_papers_model_is_not_judged(group, base_name, basis):
     given = {"items": items, "layer": 13, "published": paper.LLAMA_2_7B_CHAT, "base_name": base_name, "base": {}}
     one = Setting(config=None, n_layers=32, swept=range(32), raw={}, vectors={}, **given)
     if group == "finetuning_ab":
-        tables = {f"tuned_{side}": own for side, own in rows.groupby("weights")}
+        tables = {f"tuned_{side}": own.assign(answer=None) for side, own in rows.groupby("weights")}
         shown = show_finetuning(one, tables)
     else:
         shown = show_transfer(one, {"base_vectors": rows})
@@ -188,8 +196,12 @@ def test_activations_tokens_and_steered_states(run):
         for column, values in zip(("x", "y"), expected.T, strict=True):
             own = torch.tensor(rows[column].to_numpy())
             torch.testing.assert_close(own * torch.sign(own @ values), values, **CLOSE)
-    cosines = tables["token_similarity"].query("behavior == @name")["cosine"].tolist()
-    states = definition.block_outputs(chat.plain, oracle.encode(chat.tokenizer, QUESTION))[LAYER]
+    table = tables["token_similarity"].query("behavior == @name")
+    cosines, answer = table["cosine"].tolist(), table[table["part"] == "answer"]
+    prompt, ends = oracle.encode(chat.tokenizer, QUESTION), (chat.tokenizer.eos_token_id,)
+    tokens = definition.greedy(chat.plain, prompt, LAYER, 0 * chat.expected[name][LAYER], 6, ends=ends)
+    assert chat.tokenizer.decode(answer["token_id"].tolist()).strip() == chat.tokenizer.decode(tokens).strip()
+    states = definition.block_outputs(chat.plain, table["token_id"].tolist())[LAYER]
     assert cosines == pytest.approx([oracle.cosine(state, chat.expected[name][LAYER]) for state in states], abs=1e-4)
     tokens = oracle.encode(chat.tokenizer, TEST[0]["question"], "(")
     start = oracle.first_steered(chat.tokenizer, tokens)
@@ -201,20 +213,35 @@ def test_activations_tokens_and_steered_states(run):
     assert set(lens["layer"]) == {LAYER, 3}
 
 
+def test_components_are_fitted_to_all_items_and_some_are_drawn(tmp_path, monkeypatch):
+    items = read_items(write_sets(tmp_path, ("refusal",), n_generate=7), ("refusal",))
+    monkeypatch.setattr(inside, "N_DRAWN", 5)
+    one = Setting(config_of("any", None), items, 4, range(4), 2, None, {}, {})
+    (task,) = inside.activation_tasks(one)
+    assert len(task.arguments["pairs"]) == 7
+    rows = [(item, side, item + 1.0) for item in range(7) for side in ("positive", "negative")]
+    table = pd.DataFrame(rows, columns=["item", "side", "x"]).assign(y=1.0, x_share=0.6, y_share=0.2, layer=2)
+    table = table.assign(id="", topic="", order="AB", split="fit", method="pca", fit="each", behavior="refusal")
+    _, section = inside.show_activations(one, {"projection": table}).sections
+    drawn = {x for trace in section.figure.data if trace.x is not None for x in trace.x if x is not None}
+    assert drawn == {1.0, 2.0, 3.0, 4.0, 5.0}
+    assert section.text == "7 items."
+
+
 def test_the_page_has_a_section_of_each_part_in_the_papers_order(run):
     page = (run.folder / "out" / "report.html").read_text()
     headings = [
-        "Multiple-choice table at layer 2",
+        "Activations",
         "Layer sweep",
-        "Open-ended answers",
+        "Multiple-choice table",
         "System prompts",
         "Fine-tuning",
+        "Open-ended answers",
         "MMLU",
         "TruthfulQA",
+        "Similarity of the vectors",
         "The vector of layer 2 at other layers",
         "Vectors of the base model",
-        "Activations",
-        "Similarity of the vectors",
         "Similarity of tokens",
         "Decoding while steering",
     ]
@@ -234,15 +261,15 @@ def test_what_is_finished_is_kept_whatever_parts_are_asked_for(run, monkeypatch)
     found = reproduce(run.folder / "out", run.folder, **options, say=lines.append)
     whole = run.found[run.found["group"].isin(["mmlu", "truthful_qa"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(found, whole)
-    assert any("Not measured: sweep (not asked for), open_ended (not asked for)" in line for line in lines)
+    assert any("Not measured: activations (not asked for), sweep (not asked for)" in line for line in lines)
 
 
 def test_a_run_that_is_killed_between_parts_goes_on(tmp_path, done, run, monkeypatch):
-    options = {**run.options, "base_name": None, "parts": ("exams", "geometry"), "say": lambda _: None}
+    options = {**run.options, "base_name": None, "parts": ("activations", "exams"), "say": lambda _: None}
     work = worker.work
 
     def interrupted(model, task):
-        if task.kind == "projection":
+        if task.kind == "sweep":
             raise KeyboardInterrupt
         return work(model, task)
 
@@ -250,10 +277,10 @@ def test_a_run_that_is_killed_between_parts_goes_on(tmp_path, done, run, monkeyp
         patch.setattr(worker, "work", interrupted)
         with pytest.raises(KeyboardInterrupt):
             reproduce(tmp_path, run.folder, **options)
-    assert (tmp_path / "tables" / "mmlu.parquet").exists()
+    assert (tmp_path / "tables" / "projection.parquet").exists()
     done.clear()
     reproduce(tmp_path, run.folder, **options)
-    assert Counter(done) == {"load": 1, "projection": 2}
+    assert Counter(done) == {"load": 1, "sweep": 2}
 
 
 def unreachable(self, messages):
@@ -294,7 +321,7 @@ SHORT = {"system_prompts": {"positive": "Yes.", "negative": "No."}}
     [
         (
             ["sweep", "exam"],
-            r"parts: 'exam' must be one of sweep, open_ended, system_prompts, finetuning, exams, trans",
+            r"parts: 'exam' must be one of activations, sweep, system_prompts, finetuning, open_ended, ex",
         ),
         ([], "parts: the list is empty; each must be one of"),
         (["exams", "sweep"], "parts: 'exams': the data have neither .* Add what is missing, or leave the part out"),

@@ -400,7 +400,7 @@ def test_with_published_numbers(tmp_path, done, tiny_folder, published):
     assert any(said in line for line in lines)
     assert not any("so a unit of multiplier" in line for line in lines)
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "Multiple-choice table at layer 2: paper against measured" in page
+    assert "Multiple-choice table at layer 2" in page
     assert said in page
     assert "tolerance (other items)" in page
     swept = whole[whole["group"] == "layer_sweep"]
