@@ -11,7 +11,6 @@ Each is scored as in :mod:`caa_interp.paper.reproduction`, with
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -133,11 +132,8 @@ def show_exams(setting: Setting, tables: Tables) -> Shown:
         topics = [pair.topic or "" for pair in exam.questions]
         table = tables[name].assign(behavior=tables[name]["vector"])
         table["category"] = table["item"].map(topics.__getitem__)
-        # With these weights the mean over questions is the mean over categories.
-        size = table["category"].map(Counter(topics))
-        weighted = table["p_positive"] * len(topics) / len(set(topics)) / size
         basis = SAME if setting.items.are_the_papers and exam.are_the_papers else OTHER
-        summary = summarize(table.assign(p_positive=weighted))
+        summary = summarize(table, equal="category")
         own = setting.beside(summary, name, basis=basis, n_theirs=len(topics))
         title, score = EXAM_NAMES[name], "p(right) / (p(A) + p(B))"
         text = (
