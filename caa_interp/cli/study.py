@@ -130,6 +130,14 @@ def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a 
     typer.echo(f"The page: {(run / 'report.html').resolve()}")
 
 
+def _read_prices(text: str) -> options.Values:
+    """Read ``"2.5,10"`` as two prices."""
+    prices = options.read_multipliers(text)
+    if len(prices) != 2:
+        raise typer.BadParameter(f"{text!r}: give two prices separated by a comma, such as 2.5,10.")
+    return prices
+
+
 def reproduce(
     folder: Annotated[
         Path,
@@ -177,6 +185,14 @@ def reproduce(
             "$OPENAI_API_KEY.",
         ),
     ] = None,
+    judge_prices: Annotated[
+        options.Values | None,
+        typer.Option(
+            parser=_read_prices,
+            metavar="IN,OUT",
+            help="Dollars for a million tokens that the judge reads and writes, to estimate its cost.",
+        ),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Only check the input, and print what the work would take on this machine.")
     ] = False,
@@ -193,7 +209,7 @@ def reproduce(
 
     asked: dict[str, Any] = {"behaviors": behaviors or paper.BEHAVIORS, "layers": layers, "dtype": dtype}
     asked |= {"model_name": model, "base_name": base, "parts": parts, "system_prompts": system_prompts}
-    asked["judge"] = None if judge is None else OpenAIJudge(judge)
+    asked |= {"judge": None if judge is None else OpenAIJudge(judge), "judge_prices": judge_prices}
     if check:
         from caa_interp.paper.estimate import estimate_reproduction
 

@@ -23,19 +23,19 @@ import pandas as pd
 from caa_interp.errors import InputError
 from caa_interp.evaluation.judge_requests import Judge
 from caa_interp.files import write_atomically
-from caa_interp.models.access import check_layers
 from caa_interp.paper import published as paper
 from caa_interp.paper.parts import PARTS, choose_parts
-from caa_interp.paper.setting import Items, Setting, Tables, placeholders, read_items
+from caa_interp.paper.plan import check_table_layer, config_of, planned_setting, planned_tasks, planned_work
+from caa_interp.paper.setting import Items, Setting, Tables, read_items
 from caa_interp.paper.table import CONDITIONS, agreement, claims, groups, printable
 from caa_interp.progress import counting
 from caa_interp.report.page import write_report
-from caa_interp.study.config import Controls, ExperimentConfig, ModelConfig
+from caa_interp.study.config import ExperimentConfig
 from caa_interp.study.engine import Engine
 from caa_interp.study.executors import InProcess
 from caa_interp.study.measures import vectors_of
 from caa_interp.study.store import ShardStore, shard_cache
-from caa_interp.study.tasks import Task, cost, vector_tasks
+from caa_interp.study.tasks import vector_tasks
 from caa_interp.vectors.vector import SteeringVector, match_norms
 
 
@@ -50,6 +50,7 @@ def reproduce(
     parts: Sequence[str] | None = None,
     system_prompts: str | Path | None = None,
     judge: Judge | None = None,
+    judge_prices: tuple[float, float] | None = None,
     dtype: str | None = None,
     progress: bool = False,
     say: Callable[[str], None] = print,
@@ -87,10 +88,12 @@ def reproduce(
         behaviors' own, since the paper's texts are not in its data. Their cells are not judged.
     judge
         Rates the open-ended answers from 0 to 10, see :func:`caa_interp.judge_answers`. Default: they have no scores.
+    judge_prices
+        Price of a million tokens that the judge reads and writes, by which its cost is estimated. Default: it is not.
     progress
         Show progress bars.
     say
-        Called with what a person should know: the tables, their notes, and where the page is.
+        Called with what a person should know: how much there is to do, the tables, their notes, and where the page is.
 
     Returns
     -------
@@ -111,7 +114,7 @@ def reproduce(
     """
     items = read_items(data, behaviors, judge, system_prompts)
     names, left = choose_parts(parts, items)
-    check_table_layer(paper.published_model(model_name), layers)
+    check_table_layer(model_name, layers)
     folder = Path(folder)
     config = config_of(model_name, dtype)
     store = ShardStore(folder / "shards", shard_cache(), say)
@@ -119,8 +122,9 @@ def reproduce(
         say(f"Loading {model_name}")
         engine = Engine(executor, store, config.models[0], executor.describe(config.models[0]))
         planned = planned_setting(config, items, engine.facts, layers, base_name)
-        n = sum(cost(task) for tasks in planned_tasks(planned, names).values() for task in tasks)
-        with counting(n, "Reproducing", progress, unit="sequence") as bar:
+        work = planned_work(planned, planned_tasks(planned, names), judge_prices)
+        say(f"The work, what is finished included:\n{work.to_string(index=False)}")
+        with counting(int(work["sequences"].sum()), "Reproducing", progress, unit="sequence") as bar:
             base = {}
             if base_name is not None and "transfer" in names:
                 say(f"Loading {base_name}")
@@ -149,59 +153,6 @@ def reproduce(
     page = write_report(folder / "report.html", title, sections, lead="\n\n".join(notes), contents=2)
     say(f"The page: {page.resolve()}")
     return comparison
-
-
-def config_of(model_name: str, dtype: str | None) -> ExperimentConfig:
-    """The study's settings of a model."""
-    model = ModelConfig(name=model_name, dtype=dtype)  # type: ignore[arg-type]
-    return ExperimentConfig(models=(model,), multipliers=paper.MULTIPLIERS, controls=Controls(random=0, shuffled=0))
-
-
-def planned_setting(
-    config: ExperimentConfig,
-    items: Items,
-    facts: Mapping[str, Any],
-    layers: Sequence[int] | None,
-    base_name: str | None,
-) -> Setting:
-    """The setting before there are vectors."""
-    published = paper.published_model(facts["id"])
-    swept, layer = _layers(facts, published, layers)
-    vectors = placeholders(list(items.sets), facts["n_layers"], facts["d_model"])
-    base = vectors if base_name is not None else {}
-    return Setting(config, items, facts["n_layers"], swept, layer, published, vectors, vectors, base, base_name)
-
-
-def planned_tasks(setting: Setting, names: Sequence[str]) -> dict[str, list[Task]]:
-    """Tasks of the vectors and of each part."""
-    vectors = vector_tasks(setting.config, setting.items.splits, range(setting.n_layers))
-    base = len(vectors) if setting.base and "transfer" in names else 0
-    return {"vectors": [*vectors, *vectors[:base]]} | {name: list(PARTS[name].tasks(setting)) for name in names}
-
-
-def check_table_layer(published: paper.PublishedModel | None, layers: Sequence[int] | None) -> None:
-    """Raise :class:`InputError` unless the layer of the paper's table is among those to sweep."""
-    if published and layers is not None and published.layer not in layers:
-        raise InputError(
-            f"layers: {list(layers)}; the paper's table of {published.name} is at layer {published.layer}. Add it."
-        )
-
-
-def _layers(
-    facts: Mapping[str, Any], published: paper.PublishedModel | None, layers: Sequence[int] | None
-) -> tuple[list[int], int]:
-    """Layers to sweep, and that of the table."""
-    check_table_layer(published, layers)
-    depth, width = facts["n_layers"], facts["d_model"]
-    if published and (depth, width) != (published.n_layers, published.d_model):
-        raise InputError(
-            f"model: it is called {facts['id']!r} but has {depth} layers of width {width}; {published.name} has "
-            f"{published.n_layers} of width {published.d_model}. Give that model, or rename the folder of this one."
-        )
-    swept = check_layers(layers, range(depth), "the model")
-    # For other models, the layer at the same relative depth as layer 13 of Llama 2 7B Chat; no score is looked at.
-    reference = published or paper.LLAMA_2_7B_CHAT
-    return swept, min(swept, key=lambda layer: abs(layer - reference.layer / reference.n_layers * depth))
 
 
 def _base_vectors(config: ExperimentConfig, items: Items, chat: Engine, bar: Any) -> dict[str, SteeringVector]:

@@ -16,7 +16,8 @@ from caa_interp.paper.estimate import estimate_reproduction
 from caa_interp.paper.multiple_choice import show_finetuning, show_transfer
 from caa_interp.paper.open_ended import judged
 from caa_interp.paper.parts import PARTS
-from caa_interp.paper.reproduction import config_of, reproduce
+from caa_interp.paper.plan import config_of
+from caa_interp.paper.reproduction import reproduce
 from caa_interp.paper.setting import Setting, read_items
 from caa_interp.study import worker
 from tests.oracles import definition, paper as oracle
@@ -364,10 +365,25 @@ def test_prompts_and_rubrics_are_turned_where_the_matching_answer_accepts_shutdo
 
 def test_the_estimate_counts_what_is_done(run, tmp_path, done, monkeypatch):
     monkeypatch.setattr(paper, "MAX_NEW_TOKENS", 6)
-    options = {**run.options, "base_name": None, "parts": ("sweep", "open_ended"), "say": lambda _: None}
-    table = estimate_reproduction(run.folder, **options).set_index("part")
+    options = {**run.options, "base_name": None, "parts": ("sweep", "open_ended"), "judge_prices": (2.0, 10.0)}
+    table = estimate_reproduction(run.folder, **options, say=lambda _: None).set_index("part")
     assert table["pieces"].to_dict() == {"vectors": 2, "sweep": 2 + 2, "open_ended": 2}
     assert table["sequences"].to_dict() == {"vectors": 4 + 3, "sweep": 2 * 5 * (4 * 3 + 2), "open_ended": 2 * 7}
     assert table["judge_requests"].to_dict() == {"vectors": 0, "sweep": 0, "open_ended": 14}
     assert (table["minutes"] >= 0).all()
     assert Counter(done) == {"load": 1, "vectors": 2, "sweep": 2, "answers": 2}
+
+
+def test_the_work_and_the_judges_cost_are_told_before_it_is_done(tmp_path, done, run, monkeypatch):
+    monkeypatch.setattr(worker, "work", lambda *_: pytest.fail("nothing is done"))
+    options = {**run.options, "base_name": None, "parts": ("finetuning",), "judge_prices": (1e4, 0.0)}
+    lines: list[str] = []
+    with pytest.raises(pytest.fail.Exception, match="nothing is done"):
+        reproduce(tmp_path, run.folder, **options, say=lines.append)
+    (told,) = (line for line in lines if line.startswith("The work"))
+    name, pieces, sequences, requests, money = told.splitlines()[-1].split()
+    # For two behaviors and sides: 5 pairs, 4 or 3 to train on and a question, each at three multipliers.
+    assert (name, int(pieces), int(sequences)) == ("finetuning", 4, 2 * 3 * (10 + 9))
+    assert int(requests) == 2 * 2 * 3
+    # About 100 tokens of the answer, and the rubric with the judge's orders, which are two or three times as long.
+    assert 12 * 2e2 < float(money) / 1e4 * 1e6 < 12 * 1e3
