@@ -1,8 +1,9 @@
 """What a reproduction would take on this machine, before it is started.
 
 1. The work of each part is counted in sequences that the model reads (:func:`caa_interp.study.tasks.cost`).
-2. Of each kind of work in a part, a piece with two items gives the seconds a sequence. Before it a lighter one is done,
-   at one layer and multiplier: the first time takes longer, and is when trees are compared with plain passes.
+2. Of each kind of work in a part, a piece with one item (two, where one is too few) gives the seconds a sequence.
+   Before it a lighter one is done, at one layer and multiplier: the first time takes longer, and is when trees are
+   compared with plain passes.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def estimate_reproduction(
     pandas.DataFrame
         A row for ``"vectors"`` and for each part: ``part``, ``pieces`` (of work, each kept once it is finished),
         ``sequences`` (that the model reads: each item under each vector, at each layer and multiplier), ``minutes``
-        (about, on this machine; by pieces with two items, so that what is done in larger batches is faster),
+        (about, on this machine; by pieces with an item or two, so that what is done in larger batches is faster),
         ``judge_requests`` (at most, since equal answers are judged once) and, with prices, ``judge_cost`` in their
         currency (of answers as long as they can be, see :func:`caa_interp.evaluation.estimate_cost`).
 
@@ -86,7 +87,8 @@ def _seconds(executor: Executor, model: ModelConfig, tasks: Sequence[Task]) -> f
     total = 0.0
     for kind in dict.fromkeys(task.kind for task in tasks):
         own = [task for task in tasks if task.kind == kind]
-        probe = _part(own[0], ("pairs", "train", "prompts"), 2)
+        fewest = 2 if kind == "projection" else 1  # one pair has no two components
+        probe = _part(own[0], ("pairs", "train", "prompts"), fewest)
         *_, (_, content) = executor.run(model, [_part(probe, ("layers", "multipliers"), 1), probe])
         total += decode(content)[1]["seconds"] / cost(probe) * sum(map(cost, own))
     return total
