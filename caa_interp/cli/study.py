@@ -216,11 +216,11 @@ def reproduce(
         typer.echo(estimate_reproduction(data, say=typer.echo, **asked).to_string(index=False))
         return
     from caa_interp.paper.reproduction import reproduce as measure_again
-    from caa_interp.paper.table import claims, groups
+    from caa_interp.paper.table import all_claims
 
     comparison = measure_again(folder, data, progress=True, say=typer.echo, **asked)
-    made = [claim for rows in groups(comparison).values() for claim in claims(rows)]
-    if strict and not made:
+    held = [claim.holds for _, claim in all_claims(comparison)]
+    if strict and not held:
         typer.echo("--strict: there is nothing to judge. No claim is made about any cell.")
-    if strict and not all(claim.holds for claim in made):
+    if strict and not all(held):
         raise typer.Exit(3)

@@ -27,7 +27,7 @@ from caa_interp.paper import published as paper
 from caa_interp.paper.parts import PARTS, choose_parts
 from caa_interp.paper.plan import check_table_layer, config_of, planned_setting, planned_tasks, planned_work
 from caa_interp.paper.setting import Items, Setting, Tables, read_items
-from caa_interp.paper.table import CONDITIONS, agreement, claims, groups, printable
+from caa_interp.paper.table import CONDITIONS, agreement, all_claims, groups, printable
 from caa_interp.progress import counting
 from caa_interp.report.page import write_report
 from caa_interp.study.config import ExperimentConfig
@@ -146,7 +146,7 @@ def reproduce(
     for about, rows in groups(comparison).items():
         if len(told := _told(rows)):
             say(f"\n{about}\n{told.to_string(index=False)}\n")
-    for note in notes:
+    for note in [*(f"{about}: {claim}" for about, claim in all_claims(comparison)), *notes]:
         say(note)
     title = f"Rimsky et al. 2024, measured again on {engine.facts['id']}"
     sections = [section for part in shown.values() for section in part.sections]
@@ -200,8 +200,9 @@ def _notes(comparison: pd.DataFrame, setting: Setting, left: Mapping[str, str]) 
     if setting.published is None:
         notes.append("There are no published numbers for this model, so nothing is compared.")
     else:
-        for about, rows in groups(comparison).items():
-            notes += [f"{about}: {claim}" for claim in claims(rows)]
+        held = [claim.holds for _, claim in all_claims(comparison)]
+        count = f"{sum(held)} of {len(held)}"
+        notes.append(f"Of what is claimed about agreement, {count} holds; each claim stands beside its result.")
         if set(sets) != set(paper.BEHAVIORS):
             notes.append(
                 f"Norms are matched over {len(sets)} of the paper's {len(paper.BEHAVIORS)} behaviors, so a unit of "

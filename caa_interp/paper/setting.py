@@ -17,7 +17,7 @@ from caa_interp.evaluation.baselines import SIDES
 from caa_interp.evaluation.judge_requests import Judge
 from caa_interp.paper import published as paper
 from caa_interp.paper.sets import Exam, PublishedSet, read_exams, read_published_sets
-from caa_interp.paper.table import OTHER, SAME, beside, claims, printable
+from caa_interp.paper.table import OTHER, SAME, claims, compare, printable
 from caa_interp.plotting.reproduction import plot_reproduction
 from caa_interp.report.page import Section
 from caa_interp.study.config import ExperimentConfig
@@ -121,7 +121,7 @@ class Setting:
         """Measured means beside those of a group of the paper's numbers, whose name and conditions come first."""
         conditions = {"system_prompt": system_prompt, "weights": weights}
         theirs = self.published.results(group, **conditions) if self.published else None
-        cells = beside(summary, theirs, basis or (SAME if self.items.are_the_papers else OTHER), **options)
+        cells = compare(summary, theirs, basis or (SAME if self.items.are_the_papers else OTHER), **options)
         for place, (name, value) in enumerate({"group": group, **conditions}.items()):
             cells.insert(place, name, value)
         return cells

@@ -18,7 +18,7 @@ from caa_interp import cli
 from caa_interp.paper import published as paper, setting
 from caa_interp.paper.reproduction import reproduce
 from caa_interp.paper.sets import read_published_sets
-from caa_interp.paper.table import STEERED_MEAN, STEERED_MOST, agreement, beside, claims, compare, printable
+from caa_interp.paper.table import OTHER, SAME, STEERED_MEAN, STEERED_MOST, agreement, claims, compare, printable
 from caa_interp.plotting.reproduction import plot_layer_sweep, plot_reproduction
 from caa_interp.study import worker
 from tests.unit.paper.conftest import TWO, items, write_sets
@@ -72,8 +72,8 @@ def exact(name, place):
     return PAPER[name, paper.MULTIPLIERS[place]]
 
 
-def compared(summary, layer=13, same_items=False, model=paper.LLAMA_2_7B_CHAT):
-    return compare(summary, layer, model, same_items=same_items)
+def compared(summary, same_items=False, model=paper.LLAMA_2_7B_CHAT):
+    return compare(summary, model.results("ab") if model else None, SAME if same_items else OTHER)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_cells_of_all_layers_are_told_as_a_row_per_behavior_and_claimed_without_
     summary = theirs[["behavior", "layer", "multiplier"]].assign(n=50, p_positive=theirs["value"] + 0.02)
     summary.loc[summary["behavior"].eq("refusal") & summary["layer"].eq(3), "p_positive"] += 0.1
     summary = summary.assign(p_positive_low=summary["p_positive"] - 0.1, p_positive_high=summary["p_positive"] + 0.1)
-    found = beside(summary, theirs, "same items and model")
+    found = compare(summary, theirs, "same items and model")
     (claim,) = claims(found)
     assert not claim.holds
     assert "0 of 448 cells expected, 2 seen. Steered cells" in claim.text
@@ -248,7 +248,7 @@ def test_cells_of_all_layers_are_told_as_a_row_per_behavior_and_claimed_without_
 
 
 def test_cells_for_which_something_else_was_asked_are_beside_the_papers_and_not_judged():
-    found = beside(summary_of(exact), paper.LLAMA_2_7B_CHAT.results("ab"), "other system prompts")
+    found = compare(summary_of(exact), paper.LLAMA_2_7B_CHAT.results("ab"), "other system prompts")
     assert found["difference"].abs().max() < 1e-9
     assert found[["tolerance", "within"]].isna().all(axis=None)
     assert claims(found) == []
@@ -261,11 +261,6 @@ def test_one_item_has_no_interval_so_nothing_is_judged():
     assert found["within"].isna().all()
     assert claims(found) == []
     assert printable(found)["measured (95 % interval)"].iloc[0] == "0.151 (no interval)"
-
-
-def test_a_layer_that_is_not_there():
-    with pytest.raises(caa.InputError, match=r"layer: 14 is not in the table; it holds \[13\]\."):
-        compared(summary_of(exact), 14)
 
 
 def test_the_printed_table():
@@ -402,6 +397,7 @@ def test_with_published_numbers(tmp_path, done, tiny_folder, published):
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Multiple-choice table at layer 2" in page
     assert said in page
+    assert "Of what is claimed about agreement, " in page
     assert "tolerance (other items)" in page
     swept = whole[whole["group"] == "layer_sweep"]
     assert len(swept) == 7 * 4 * 3
@@ -485,7 +481,7 @@ def test_strict_ends_with_code_3(tmp_path, data, done, tiny_folder, monkeypatch,
         table = made_up(numbers, group)
         monkeypatch.setattr(paper, "MODELS", (TINY,))
         monkeypatch.setattr("caa_interp.paper.published.numbers", lambda: table)
-        monkeypatch.setattr(setting, "beside", lambda summary, *a, **k: beside(widened(summary), *a, **k))
+        monkeypatch.setattr(setting, "compare", lambda summary, *a, **k: compare(widened(summary), *a, **k))
     options = ["--data", data, "--model", tiny_folder, "--behaviors", "refusal, survival-instinct", "--layers", "1,2"]
     options += ["--parts", "sweep"]
     result = run(tmp_path / "out", *options, *["--strict"] * strict)
