@@ -131,6 +131,14 @@ def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a 
     typer.echo(f"The page: {(run / 'report.html').resolve()}")
 
 
+def _read_prices(text: str) -> options.Values:
+    """Read ``"2.5,10"`` as two prices."""
+    prices = options.read_multipliers(text)
+    if len(prices) != 2:
+        raise typer.BadParameter(f"{text!r}: give two prices separated by a comma, such as 2.5,10.")
+    return prices
+
+
 def reproduce(
     folder: Annotated[
         Path,
@@ -155,8 +163,8 @@ def reproduce(
         typer.Option(
             parser=options.read_names,
             metavar="NAMES",
-            help="Of sweep, open_ended, system_prompts, finetuning, exams, transfer, geometry, tokens; default: all "
-            "but finetuning.",
+            help="Of activations, sweep, system_prompts, finetuning, open_ended, exams, similarity, transfer, tokens; "
+            "default: all but finetuning.",
             autocompletion=options.completing(lambda: resolve_name("caa_interp.paper.parts:PARTS")),
         ),
     ] = None,
@@ -178,11 +186,19 @@ def reproduce(
             "$OPENAI_API_KEY.",
         ),
     ] = None,
+    judge_prices: Annotated[
+        options.Values | None,
+        typer.Option(
+            parser=_read_prices,
+            metavar="IN,OUT",
+            help="Dollars for a million tokens that the judge reads and writes, to estimate its cost.",
+        ),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Only check the input, and print what the work would take on this machine.")
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit code 3 if the claim about the table's cells does not hold.")
+        bool, typer.Option("--strict", help="Exit code 3 if any claim on the page does not hold.")
     ] = False,
 ) -> None:
     """Measure the paper's results again, and print them beside the published numbers.
@@ -194,16 +210,18 @@ def reproduce(
 
     asked: dict[str, Any] = {"behaviors": behaviors or paper.BEHAVIORS, "layers": layers, "dtype": dtype}
     asked |= {"model_name": model, "base_name": base, "parts": parts, "system_prompts": system_prompts}
-    asked["judge"] = None if judge is None else OpenAIJudge(judge)
+    asked |= {"judge": None if judge is None else OpenAIJudge(judge), "judge_prices": judge_prices}
     if check:
         from caa_interp.paper.estimate import estimate_reproduction
 
         typer.echo(estimate_reproduction(data, say=typer.echo, **asked).to_string(index=False))
         return
     from caa_interp.paper.reproduction import reproduce as measure_again
-    from caa_interp.paper.table import claims
+    from caa_interp.paper.table import all_claims
 
     comparison = measure_again(folder, data, progress=True, say=typer.echo, **asked)
-    table = comparison[(comparison["group"] == "ab") & (comparison["system_prompt"] == "")]
-    if strict and not all(claim.holds for claim in claims(table)):
+    held = [claim.holds for _, claim in all_claims(comparison)]
+    if strict and not held:
+        typer.echo("--strict: there is nothing to judge. No claim is made about any cell.")
+    if strict and not all(held):
         raise typer.Exit(3)

@@ -53,7 +53,12 @@ _SOURCE = "caa_interp.sweep or another table of items and conditions"
 
 
 def summarize(
-    table: pd.DataFrame, *, confidence: float = 0.95, simultaneous: bool = False, seed: int = 0
+    table: pd.DataFrame,
+    *,
+    confidence: float = 0.95,
+    simultaneous: bool = False,
+    equal: str | None = None,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Mean of everything that was measured, per condition.
 
@@ -70,6 +75,9 @@ def summarize(
         Whether the intervals of a column hold for all rows at once with this confidence, as is needed to pick
         conditions out of many. Default: each row's holds by itself. Fewer rows give narrower intervals, so leave out
         conditions that you do not need.
+    equal
+        Column whose groups of items weigh equally in every mean, such as ``"topic"``: a mean over categories of the
+        mean over their items, as the paper takes of MMLU and TruthfulQA. Default: all items weigh equally.
 
     Returns
     -------
@@ -101,7 +109,7 @@ def summarize(
     of ``correct`` and ``refused``, which are shares, are :func:`caa_interp.statistics.wilson_interval`, and those of
     their changes :func:`caa_interp.statistics.paired_shares_interval`, which keep a width where steering changes no
     answer. One item gives no interval: its ends are NaN. Where all items of a row agree, that of the bootstrap has
-    width 0.
+    width 0. With ``equal``, all are bootstrap intervals of the weighted items.
 
     Conditions with the same items are resampled together, so that they stay paired. With k different sets of items,
     such as those of k behaviors, simultaneous intervals have confidence to the power of 1/k within each (Sidak 1967,
@@ -111,14 +119,16 @@ def summarize(
     check_count("seed", seed, least=0)
     table, number, result, values = items_of(table)
     measures = [name for name in MEASURES if name in values]
+    group = None if equal is None else _group_of_items(table, equal)
     estimates: dict[str, np.ndarray] = {}
     of_share = confidence ** (1 / len(result)) if simultaneous else confidence
     before = {f"{share}_change": values.pop(f"{share}_before") for share in SHARES if f"{share}_before" in values}
-    for name, of_items in values.items():
+    for name, given in values.items():
+        of_items = given if group is None else _weighing_equally(given, group)
         mean, low, high, n = bootstrap_means(of_items, confidence, simultaneous, seed)
-        if name in SHARES:
+        if group is None and name in SHARES:
             low, high = wilson_interval(mean, n, of_share)
-        elif name in before:
+        elif group is None and name in before:
             low, high = _share_changes(before[name], of_items, of_share)
             itself = (_unsteered(result) == np.arange(len(result))) & (n > 1)  # from which it changes by nothing
             low, high = np.where(itself, 0.0, low), np.where(itself, 0.0, high)
@@ -167,6 +177,23 @@ def items_of(
                 shown[f"{measure}_before"] = before.where(wide.notna())
         found |= {name: rows.groupby(level=items, dropna=False).mean().to_numpy() for name, rows in shown.items()}
     return table, number, conditions, found
+
+
+def _group_of_items(table: pd.DataFrame, column: str) -> np.ndarray:
+    """Number of each item's group ``[n_items]``, in the order of :func:`items_of`."""
+    if column not in table:
+        raise InputError(f"equal: {column!r} is not a column of the table; it has {list(table)}.")
+    groups = table.groupby([name for name in ("behavior", "item") if name in table], dropna=False)[column]
+    if several := groups.nunique(dropna=False).loc[lambda n: n > 1].index.tolist():
+        raise InputError(f"equal: item {several[0]!r} has several values of {column!r}; it must have one.")
+    return pd.factorize(groups.agg(lambda own: own.iloc[0]), use_na_sentinel=False)[0]
+
+
+def _weighing_equally(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Values ``[n_items, n_conditions]`` weighted so that a column's mean is the mean of its groups' means."""
+    there, member = ~np.isnan(values), np.eye(group.max() + 1)[group]
+    sizes = member.T @ there  # [n_groups, n_conditions]
+    return values * there.sum(axis=0) / np.maximum((sizes > 0).sum(axis=0), 1) / np.maximum(member @ sizes, 1)
 
 
 def range_of(name: str, conditions: pd.DataFrame) -> tuple[Any, Any]:

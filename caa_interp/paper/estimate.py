@@ -1,7 +1,9 @@
 """What a reproduction would take on this machine, before it is started.
 
 1. The work of each part is counted in sequences that the model reads (:func:`caa_interp.study.tasks.cost`).
-2. Of each kind of work in a part, a piece with two items is done twice; the second time gives the seconds a sequence.
+2. Of each kind of work in a part, a piece with one item (two, where one is too few) gives the seconds a sequence.
+   Before it a lighter one is done, at one layer and multiplier: the first time takes longer, and is when trees are
+   compared with plain passes.
 """
 
 from __future__ import annotations
@@ -16,14 +18,12 @@ import pandas as pd
 from caa_interp.evaluation.judge_requests import Judge
 from caa_interp.paper import published as paper
 from caa_interp.paper.parts import choose_parts
-from caa_interp.paper.reproduction import check_table_layer, config_of, planned_setting, planned_tasks
+from caa_interp.paper.plan import check_table_layer, config_of, planned_setting, planned_tasks, planned_work
 from caa_interp.paper.setting import read_items
 from caa_interp.study.config import ModelConfig
 from caa_interp.study.executors import Executor, InProcess
 from caa_interp.study.tasks import Task, cost
 from caa_interp.study.worker import decode
-
-_PROBED, _ITEMS = 2, ("pairs", "train", "prompts")  # how many items of a piece of work are timed, and what they are
 
 
 def estimate_reproduction(
@@ -36,6 +36,7 @@ def estimate_reproduction(
     parts: Sequence[str] | None = None,
     system_prompts: str | Path | None = None,
     judge: Judge | None = None,
+    judge_prices: tuple[float, float] | None = None,
     dtype: str | None = None,
     say: Callable[[str], None] = print,
 ) -> pd.DataFrame:
@@ -43,7 +44,7 @@ def estimate_reproduction(
 
     Parameters
     ----------
-    data, model_name, base_name, behaviors, layers, parts, system_prompts, judge, dtype, say
+    data, model_name, base_name, behaviors, layers, parts, system_prompts, judge, judge_prices, dtype, say
         As in :func:`caa_interp.paper.reproduce`. The model is loaded; the base model is not, and is counted as the
         chat model. Nothing is asked of the judge.
 
@@ -53,8 +54,9 @@ def estimate_reproduction(
         A row for ``"vectors"`` and for each part: ``part``, ``pieces`` (of work, each kept once it is finished),
         ``sequences`` (about how many the model reads in that time: each item under each vector, at each layer and
         multiplier, and one more for every twelve tokens that it writes), ``minutes`` (about, on this machine; by pieces
-        with two items, so that what is done in larger batches is faster) and ``judge_requests`` (at most, since equal
-        answers are judged once).
+        with an item or two, so that what is done in larger batches is faster), ``judge_requests`` (at most, since equal
+        answers are judged once) and, with prices, ``judge_cost`` in their currency (of answers as long as they can be,
+        see :func:`caa_interp.evaluation.estimate_cost`).
 
     Raises
     ------
@@ -67,20 +69,18 @@ def estimate_reproduction(
     """
     items = read_items(data, behaviors, judge, system_prompts)
     names, _ = choose_parts(parts, items)
-    check_table_layer(paper.published_model(model_name), layers)
+    check_table_layer(model_name, layers)
     config = config_of(model_name, dtype)
     with closing(InProcess()) as executor:
         say(f"Loading {model_name}")
         setting = planned_setting(config, items, executor.describe(config.models[0]), layers, base_name)
-        rows = []
-        for name, tasks in planned_tasks(setting, names).items():
+        planned, minutes = planned_tasks(setting, names), []
+        for name, tasks in planned.items():
             say(f"Timing {name}")
-            row = {"part": name, "pieces": len(tasks), "sequences": sum(map(cost, tasks))}
-            row["minutes"] = round(_seconds(executor, config.models[0], tasks) / 60, 1)
-            asked = [task.arguments for task in tasks if judge is not None and name == "open_ended"]
-            row["judge_requests"] = sum(len(one["prompts"]) * len(one["multipliers"]) for one in asked)
-            rows.append(row)
-    return pd.DataFrame(rows)
+            minutes.append(round(_seconds(executor, config.models[0], tasks) / 60, 1))
+    work = planned_work(setting, planned, judge_prices)
+    work.insert(list(work).index("judge_requests"), "minutes", minutes)
+    return work
 
 
 def _seconds(executor: Executor, model: ModelConfig, tasks: Sequence[Task]) -> float:
@@ -88,8 +88,14 @@ def _seconds(executor: Executor, model: ModelConfig, tasks: Sequence[Task]) -> f
     total = 0.0
     for kind in dict.fromkeys(task.kind for task in tasks):
         own = [task for task in tasks if task.kind == kind]
-        few = {name: own[0].arguments[name][:_PROBED] for name in _ITEMS if name in own[0].arguments}
-        probe = replace(own[0], arguments={**own[0].arguments, **few})
-        *_, (_, content) = executor.run(model, [probe, probe])
+        fewest = 2 if kind == "projection" else 1  # one pair has no two components
+        probe = _part(own[0], ("pairs", "train", "prompts"), fewest)
+        *_, (_, content) = executor.run(model, [_part(probe, ("layers", "multipliers"), 1), probe])
         total += decode(content)[1]["seconds"] / cost(probe) * sum(map(cost, own))
     return total
+
+
+def _part(task: Task, names: Sequence[str], n: int) -> Task:
+    """A task with at most ``n`` of each of some arguments."""
+    few = {name: task.arguments[name][:n] for name in names if name in task.arguments}
+    return replace(task, arguments={**task.arguments, **few})

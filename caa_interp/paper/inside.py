@@ -1,8 +1,8 @@
 """What the paper looks at inside the model: activations by layer, vectors across layers, tokens, and steered states.
 
-1. Activations of both answer letters in two principal components, at a few layers.
+1. Activations of both answer letters of all generate items in two principal components, at a few layers.
 2. Cosines between the vectors of all layers, and between behaviors at the layer of the tables.
-3. The cosine of the vector with every token of an open-ended question.
+3. The cosine of the vector with every token of an open-ended question and of the unsteered answer.
 4. The states at the end of a multiple-choice question, decoded by the unembedding while the model is steered.
 
 The paper has figures of these and no numbers, so there is nothing to put beside them.
@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from caa_interp.analysis.similarity import cosine_similarity
+from caa_interp.paper import published as paper
 from caa_interp.paper.setting import Setting, Shown, Tables
 from caa_interp.plotting.lens import plot_steered_lens
 from caa_interp.plotting.projection import plot_projection
@@ -26,33 +27,36 @@ from caa_interp.study.tasks import Task
 _DECODED = 6  # layers whose states are decoded
 
 
-def geometry_tasks(setting: Setting) -> Iterator[Task]:
+def activation_tasks(setting: Setting) -> Iterator[Task]:
     """The activations of each behavior."""
     n = setting.n_layers
     layers = sorted({n // 6, n // 4, n // 3, setting.layer, n // 2, 2 * n // 3})
     asked = {"layers": layers, "format": setting.config.format, "system_prompt": None}
     for name, one in setting.items.sets.items():
-        given = {"behavior": name, "pairs": one.generate[:N_DRAWN], **asked}
+        given = {"behavior": name, "pairs": one.generate, **asked}
         yield Task("projection", "projection", name, 0, f"{name}: activations", given)
 
 
-def show_geometry(setting: Setting, tables: Tables) -> Shown:
-    """Activations and cosines."""
+def show_activations(setting: Setting, tables: Tables) -> Shown:
+    """Activations of both sides."""
     told = (
-        f"Activations at the letters of both answers, of the first {N_DRAWN} generate items or all if they are fewer. "
-        "Each panel is one layer with components of its own. In the paper the sides separate suddenly, about a third "
-        "of the way in."
+        "Activations at the letters of both answers. Each panel is one layer with components of its own, fitted to all "
+        f"generate items, of which at most the first {N_DRAWN} are drawn. In the paper the sides separate suddenly, "
+        "about a third of the way in."
     )
     sections = [Section("Activations", told)]
     for name, table in tables["projection"].groupby("behavior", sort=False):
-        figure = plot_projection(table, symbol="letter", title=escape(f"Activations of {name}"))
-        sections.append(Section(str(name), "", figure, level=3))
-    between_layers = plot_cosine_similarity(cosine_similarity(setting.raw, between="layers"))
+        drawn = table[table["item"].isin(table["item"].drop_duplicates()[:N_DRAWN])]
+        figure = plot_projection(drawn, symbol="letter", title=escape(f"Activations of {name}"))
+        sections.append(Section(str(name), f"{table['item'].nunique()} items.", figure, level=3))
+    return Shown(sections)
+
+
+def show_similarity(setting: Setting, _: Tables) -> Shown:
+    """Cosines of the vectors, which need no further work."""
     told = "Whether vectors point in the same direction, whatever their norms: 1 is the same direction, 0 is unrelated."
-    sections += [
-        Section("Similarity of the vectors", told),
-        Section("Between layers", "", between_layers, level=3),
-    ]
+    between_layers = plot_cosine_similarity(cosine_similarity(setting.raw, between="layers"))
+    sections = [Section("Similarity of the vectors", told), Section("Between layers", "", between_layers, level=3)]
     if len(setting.raw) > 1:
         between = cosine_similarity(setting.raw, between="vectors", layers=[setting.layer])
         sections.append(Section("Between behaviors", "", plot_cosine_similarity(between), level=3))
@@ -60,15 +64,15 @@ def show_geometry(setting: Setting, tables: Tables) -> Shown:
 
 
 def token_tasks(setting: Setting) -> Iterator[Task]:
-    """One question's tokens, and the steered states at the end of another."""
+    """The tokens of one question and its answer, and the steered states at the end of another."""
     last = setting.n_layers - 1
     steps = range(_DECODED)
     layers = sorted({setting.layer + (last - setting.layer) * step // (_DECODED - 1) for step in steps})
     for name, one in setting.items.sets.items():
         vector, asked = setting.vectors[name], one.test[0].question
         text = one.open_ended[0] if one.open_ended else asked
-        given = {"text": text, "vector": vector, "layers": [setting.layer], "answer": ""}
-        yield Task("token_similarity", "token_similarity", name, 0, f"{name}: tokens of a question", given)
+        given = {"text": text, "vector": vector, "layers": [setting.layer], "max_new_tokens": paper.MAX_NEW_TOKENS}
+        yield Task("token_similarity", "token_similarity", name, 0, f"{name}: tokens of an answer", given)
         steered = {**setting.steered(name), "layer": setting.layer, "layers": layers, "answer": "("}
         del steered["format"]  # it decodes what it is given
         yield Task("steered_lens", "steered_lens", name, 0, f"{name}: steered states", {**steered, "prompt": asked})
@@ -78,7 +82,7 @@ def show_tokens(setting: Setting, tables: Tables) -> Shown:
     """Both figures of each behavior."""
     told = (
         f"The cosine of the vector of layer {setting.layer} with the residual stream at each token of the behavior's "
-        "first open-ended question, or of its first test question if there is none."
+        "first open-ended question, or of its first test question if there is none, and of the unsteered answer."
     )
     sections = [Section("Similarity of tokens", told)]
     for name, table in tables["token_similarity"].groupby("behavior", sort=False):

@@ -11,16 +11,18 @@ Each is scored as in :mod:`caa_interp.paper.reproduction`, with
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 
 from caa_interp.analysis.similarity import cosine_similarity
 from caa_interp.evaluation.summary import summarize
-from caa_interp.paper.setting import Setting, Shown, Tables
-from caa_interp.paper.table import OTHER, SAME, agreement, printable
-from caa_interp.plotting.reproduction import plot_layer_sweep, plot_reproduction
+from caa_interp.paper import published as paper
+from caa_interp.paper.open_ended import SCORED, judged, score_cells
+from caa_interp.paper.setting import Setting, Shown, Tables, result
+from caa_interp.paper.table import OTHER, SAME, agreement, claims
+from caa_interp.plotting.reproduction import plot_layer_sweep
 from caa_interp.plotting.similarity import plot_cosine_similarity
 from caa_interp.report.page import Section
 from caa_interp.study.tasks import Task, score_tasks
@@ -29,56 +31,59 @@ from caa_interp.vectors.vector import SteeringVector
 # The paper's names of the sides.
 SIDES = {"positive": "pos", "negative": "neg"}
 EXAM_NAMES = {"mmlu": "MMLU", "truthful_qa": "TruthfulQA"}
+# Why cells are not judged.
 OTHER_PROMPTS = "other system prompts"
+TRAINED_AGAIN = "weights trained anew"
+OTHER_BASE = "another base model"
 _SCORE = "Mean p(matching) / (p(A) + p(B)) over test items"
 
 
-def sweep_tasks(setting: Setting) -> list[Task]:
-    """Each behavior's vectors at their own layers."""
+def sweep_tasks(setting: Setting) -> Iterator[Task]:
+    """Each behavior's vectors at their own layers; at the table's, also under the multipliers between."""
     own = {name: {name: vector} for name, vector in setting.vectors.items()}
-    return score_tasks(setting.config, setting.items.splits, setting.swept, own)
+    yield from score_tasks(setting.config, setting.items.splits, setting.swept, own)
+    between = [multiplier for multiplier in paper.TABLE_MULTIPLIERS if multiplier not in paper.MULTIPLIERS]
+    for name, one in setting.items.sets.items():
+        yield from setting.scored("between", name, one.test, multipliers=between)
 
 
 def show_sweep(setting: Setting, tables: Tables) -> Shown:
-    """The table at one layer, and a sweep of each behavior."""
+    """A sweep of each behavior, and the table at one layer."""
     summary = summarize(tables["sweep"])
-    at_layer = setting.beside(summary[summary["layer"] == setting.layer], "ab")
+    own = pd.concat([summary[summary["layer"] == setting.layer], summarize(tables["between"])])
+    own = pd.concat([rows.sort_values("multiplier") for _, rows in own.groupby("behavior", sort=False)])
+    at_layer = setting.beside(own, "ab")
     everywhere = setting.beside(summary, "layer_sweep")
-    compared = "paper against measured" if at_layer["paper"].notna().any() else "measured"
     text = f"{_SCORE}, with the vector of this layer added after it, as in the paper's code."
-    first = Section(
-        f"Multiple-choice table at layer {setting.layer}: {compared}",
-        text,
-        plot_reproduction(at_layer),
-        printable(at_layer),
-    )
     told = "The vector of each layer is added after that layer."
-    known = setting.published.scores() if setting.published else None
-    return Shown([first, *_sweeps(setting, "Layer sweep", told, summary, everywhere, known)], [at_layer, everywhere])
+    known = setting.published.results("layer_sweep", "ab") if setting.published else None
+    sections = _sweeps(setting, "Layer sweep", told, summary, everywhere, known)
+    return Shown([*sections, result("Multiple-choice table", text, at_layer)], [everywhere, at_layer])
 
 
 def system_prompt_tasks(setting: Setting) -> Iterator[Task]:
-    """The table's layer without a system prompt and with either one."""
+    """The table's layer with either system prompt."""
     for name, one in setting.items.sets.items():
-        yield from setting.scored("prompt_none", name, one.test)
         for side in SIDES:
             prompt = setting.items.system_prompts[name][side]
-            yield from setting.scored(f"prompt_{side}", name, one.test, system_prompt=prompt)
+            asked: dict[str, Any] = {"multipliers": paper.TABLE_MULTIPLIERS, "system_prompt": prompt}
+            yield from setting.scored(f"prompt_{side}", name, one.test, **asked)
 
 
 def show_system_prompts(setting: Setting, tables: Tables) -> Shown:
-    """A table without a system prompt and with either one."""
+    """A table with either system prompt."""
     text = (
-        "What a system prompt for the behavior, or against it, does alone, and what the vector adds to it. The texts "
-        "below need not be the paper's, which its data do not hold, so that no agreement is claimed of these cells."
+        "What a system prompt for the behavior, or against it, does alone, and what the vector adds to it. The "
+        "multiple-choice table is the same without one. The texts below need not be the paper's, which its data do not "
+        "hold, so that no agreement is claimed of these cells."
     )
-    cells = {"No system prompt": setting.beside(summarize(tables["prompt_none"]), "ab")}
-    for side, short in SIDES.items():
-        summary = summarize(tables[f"prompt_{side}"])
-        own = setting.beside(summary, "ab", system_prompt=short, basis=OTHER_PROMPTS)
-        cells[f"{side.capitalize()} system prompt"] = own
     prompts = pd.DataFrame(setting.items.system_prompts).T.rename_axis("behavior").reset_index()
-    return _tables(Section("System prompts", text, table=prompts), cells)
+    sections, cells = [Section("System prompts", text, table=prompts)], []
+    for side, short in SIDES.items():
+        own = setting.beside(summarize(tables[f"prompt_{side}"]), "ab", system_prompt=short, basis=OTHER_PROMPTS)
+        sections.append(result(f"{side.capitalize()} system prompt", "", own, level=3))
+        cells.append(own)
+    return Shown(sections, cells)
 
 
 def finetuning_tasks(setting: Setting) -> Iterator[Task]:
@@ -87,31 +92,31 @@ def finetuning_tasks(setting: Setting) -> Iterator[Task]:
         for side in SIDES:
             label = f"{name}: trained on the {side} answers"
             asked = {"pairs": one.test, "train": one.generate, "side": side, **setting.steered(name)}
+            asked |= {"prompts": one.open_ended, "max_new_tokens": paper.MAX_NEW_TOKENS}
             yield Task("tuned", f"tuned_{side}", name, 0, label, asked)
 
 
 def show_finetuning(setting: Setting, tables: Tables) -> Shown:
-    """A table of each side."""
+    """For each side a table, and one of its judged answers if there is a judge."""
     text = (
         "All weights are trained for one epoch on the answer letter of either side, by SGD with a rate of 1e-4; the "
-        "table's vector, made in the untrained model, is added on top. Judged answers of trained models are not "
-        "measured."
+        "table's vector, made in the untrained model, is added on top. These are not the paper's trained weights, so "
+        "that no agreement is claimed of these cells. Answers to open-ended questions are in tables/tuned_*.parquet."
     )
-    cells = {
-        f"Trained on the {side} answers": setting.beside(
-            summarize(tables[f"tuned_{side}"]), "finetuning_ab", weights=side
-        )
-        for side in SIDES
-    }
-    return _tables(Section("Fine-tuning", text), cells)
-
-
-def _tables(first: Section, cells: Mapping[str, pd.DataFrame]) -> Shown:
-    """A section, and below it the figure and the table of some cells by their titles."""
-    below = [
-        Section(title, "", plot_reproduction(own, title=title), printable(own), level=3) for title, own in cells.items()
-    ]
-    return Shown([first, *below], list(cells.values()))
+    sections, cells, kept = [Section("Fine-tuning", text)], [], {}
+    for side in SIDES:
+        table = tables[f"tuned_{side}"]
+        free = table["answer"].notna()
+        own = setting.beside(summarize(table[~free]), "finetuning_ab", weights=side, basis=TRAINED_AGAIN)
+        sections.append(result(f"Trained on the {side} answers", "", own, level=3))
+        cells.append(own)
+        if free.any() and setting.items.judge is not None:
+            answers = table[free].dropna(axis=1, how="all").infer_objects()
+            kept[f"judged_tuned_{side}"] = judged(setting, answers, setting.items.judge)
+            own = score_cells(setting, kept[f"judged_tuned_{side}"], "finetuning_open_ended", side)
+            sections.append(result(f"Trained on the {side} answers: judged", "", own, level=3, **SCORED))
+            cells.append(own)
+    return Shown(sections, cells, kept)
 
 
 def exam_tasks(setting: Setting) -> Iterator[Task]:
@@ -127,11 +132,8 @@ def show_exams(setting: Setting, tables: Tables) -> Shown:
         topics = [pair.topic or "" for pair in exam.questions]
         table = tables[name].assign(behavior=tables[name]["vector"])
         table["category"] = table["item"].map(topics.__getitem__)
-        # With these weights the mean over questions is the mean over categories.
-        size = table["category"].map(Counter(topics))
-        weighted = table["p_positive"] * len(topics) / len(set(topics)) / size
         basis = SAME if setting.items.are_the_papers and exam.are_the_papers else OTHER
-        summary = summarize(table.assign(p_positive=weighted))
+        summary = summarize(table, equal="category")
         own = setting.beside(summary, name, basis=basis, n_theirs=len(topics))
         title, score = EXAM_NAMES[name], "p(right) / (p(A) + p(B))"
         text = (
@@ -140,9 +142,8 @@ def show_exams(setting: Setting, tables: Tables) -> Shown:
             "over questions."
         )
         told = "Unsteered mean, and how it changes under each vector at multipliers \N{MINUS SIGN}1 and +1."
-        figure = plot_reproduction(own, title=title, axis=f"mean {score}")
         sections += [
-            Section(title, text, figure, printable(own)),
+            result(title, text, own, axis=f"mean {score}"),
             Section("By category", told, table=_by_category(table), level=3),
         ]
         cells.append(own)
@@ -192,11 +193,13 @@ def show_transfer(setting: Setting, tables: Tables) -> Shown:
             "base_model_vector",
         ),
     }
+    published = setting.published
+    the_papers = bool(published and setting.base_name and paper.same_name(published.base, setting.base_name))
     sections, cells = [], []
     for name in tables:
         heading, text, group = told[name]
         summary = summarize(tables[name])
-        own = setting.beside(summary, group)
+        own = setting.beside(summary, group, basis=None if the_papers or name == "moved" else OTHER_BASE)
         known = setting.published.results(group) if setting.published else None
         sections += _sweeps(setting, heading, text, summary, own, known)
         cells.append(own)
@@ -216,10 +219,11 @@ def _sweeps(
 ) -> list[Section]:
     """What is added, how near all cells are to the paper's, and a figure of each behavior."""
     title = heading[0].lower() + heading[1:]
-    near = agreement(cells)
+    near, claimed = agreement(cells), list(map(str, claims(cells)))
     figures = [
         Section(name, "", plot_layer_sweep(summary, known, behavior=name, title=title), level=3, half=True)
         for name in setting.items.sets
     ]
     sizes = "; ".join(f"{name}: {len(one.test)}" for name, one in setting.items.sets.items())
-    return [Section(heading, f"{text} {_SCORE} ({sizes}).", table=near if len(near) else None), *figures]
+    table = near if len(near) else None
+    return [Section(heading, f"{text} {_SCORE} ({sizes}).", table=table, points=claimed), *figures]

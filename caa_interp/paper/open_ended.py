@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 
@@ -11,15 +12,14 @@ from caa_interp.evaluation.judge_requests import Judge
 from caa_interp.evaluation.judging import judge_answers
 from caa_interp.evaluation.summary import summarize
 from caa_interp.paper import published as paper
-from caa_interp.paper.setting import Setting, Shown, Tables
-from caa_interp.paper.table import printable
-from caa_interp.plotting.reproduction import plot_reproduction
+from caa_interp.paper.setting import Setting, Shown, Tables, result
 from caa_interp.report.page import Section
 from caa_interp.study.results import Results
 from caa_interp.study.sections import answers
 from caa_interp.study.tasks import Task, portions
 
 OTHER_JUDGE = "another judge and rubric"
+SCORED: dict[str, Any] = {"axis": "mean score (0 to 10)", "most": 10}  # how judged answers are drawn
 N_SHOWN = 3  # questions of a behavior on the page
 
 
@@ -46,14 +46,19 @@ def show_answers(setting: Setting, tables: Tables) -> Shown:
     if judge is None:
         return Shown([Section("Open-ended answers", f"{text} No judge was given, so they have no scores."), *shown])
     scored = judged(setting, table, judge)
-    cells = setting.beside(summarize(scored), "open_ended", basis=OTHER_JUDGE, measure="score")
+    cells = score_cells(setting, scored, "open_ended")
     text += (
         f" {judge.name} rated each from 0 to 10 by the packaged behavior's rubric. Where the matching answer is the "
         "rubric's other end, as in survival-instinct, scores are 10 minus the rating. The paper had GPT-4 and rubrics "
         "of its own, so that no agreement is claimed of these cells."
     )
-    figure = plot_reproduction(cells, title="Judged answers", axis="mean score (0 to 10)", most=10)
-    return Shown([Section("Open-ended answers", text, figure, printable(cells)), *shown], [cells], {"judged": scored})
+    section = result("Open-ended answers", text, cells, **SCORED)
+    return Shown([section, *shown], [cells], {"judged": scored})
+
+
+def score_cells(setting: Setting, scored: pd.DataFrame, group: str, weights: str = "") -> pd.DataFrame:
+    """Mean scores beside the paper's, which are another judge's."""
+    return setting.beside(summarize(scored), group, weights=weights, basis=OTHER_JUDGE, measure="score")
 
 
 def judged(setting: Setting, table: pd.DataFrame, judge: Judge) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The parts of a reproduction, in the order of its page: what each asks of the model, and what it shows."""
+"""The parts of a reproduction, in the paper's order: what each asks of the model, and what it shows on the page."""
 
 from __future__ import annotations
 
@@ -40,13 +40,14 @@ def _no_trainer(_: Items) -> str:
 
 
 PARTS = {
+    "activations": Part(inside.activation_tasks, inside.show_activations),
     "sweep": Part(choice.sweep_tasks, choice.show_sweep),
-    "open_ended": Part(open_ended.answer_tasks, open_ended.show_answers, _no_questions),
     "system_prompts": Part(choice.system_prompt_tasks, choice.show_system_prompts),
     "finetuning": Part(choice.finetuning_tasks, choice.show_finetuning, _no_trainer, by_default=False),
+    "open_ended": Part(open_ended.answer_tasks, open_ended.show_answers, _no_questions),
     "exams": Part(choice.exam_tasks, choice.show_exams, _no_exams),
+    "similarity": Part(lambda _: (), inside.show_similarity),
     "transfer": Part(choice.transfer_tasks, choice.show_transfer),
-    "geometry": Part(inside.geometry_tasks, inside.show_geometry),
     "tokens": Part(inside.token_tasks, inside.show_tokens),
 }
 

@@ -23,8 +23,9 @@ SIZES = {
     "refusal": (408, 50),
 }
 BEHAVIORS = tuple(SIZES)
-# Multipliers of the paper's multiple-choice table.
+# Multipliers of the paper's multiple-choice results, and of those at the layer of its table.
 MULTIPLIERS = (-1.0, 0.0, 1.0)
+TABLE_MULTIPLIERS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 # Multipliers of its open-ended answers, and their greatest length in tokens.
 OPEN_ENDED_MULTIPLIERS = (-2.0, -1.5, -1.0, 0.0, 1.0, 1.5, 2.0)
 MAX_NEW_TOKENS = 100
@@ -42,10 +43,10 @@ class PublishedModel:
     d_model: int
     layer: int
 
-    def scores(self) -> pd.DataFrame:
-        """Rows of :func:`caa_interp.paper.numbers` without a system prompt: the table at ``layer``, and the sweep."""
-        table = self.results("ab", "layer_sweep")
-        return table[table["multiplier"].isin(MULTIPLIERS)]
+    @property
+    def base(self) -> str:
+        """The Hugging Face name of its base model."""
+        return self.name.removesuffix("-chat-hf") + "-hf"
 
     def results(self, *groups: str, system_prompt: str = "", weights: str = "") -> pd.DataFrame:
         """Rows of :func:`caa_interp.paper.numbers` of some groups."""
@@ -61,8 +62,12 @@ MODELS = (LLAMA_2_7B_CHAT, LLAMA_2_13B_CHAT)
 
 def published_model(name: str) -> PublishedModel | None:
     """The paper's model of that Hugging Face name, or of a folder with the same name; None if there is none."""
-    own = name.rstrip("/").rsplit("/", 1)[-1].lower()
-    return next((model for model in MODELS if model.name.rsplit("/", 1)[-1].lower() == own), None)
+    return next((model for model in MODELS if same_name(model.name, name)), None)
+
+
+def same_name(one: str, other: str) -> bool:
+    """Whether two Hugging Face names or folders end in the same name."""
+    return len({name.rstrip("/").rsplit("/", 1)[-1].lower() for name in (one, other)}) == 1
 
 
 def numbers() -> pd.DataFrame:

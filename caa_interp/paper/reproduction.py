@@ -3,8 +3,8 @@
 1. For each behavior the vector of every layer is the mean over all generate items of (matching - other), read at the
    answer letter, with items kept as published.
 2. At every layer the vectors are rescaled to the mean norm over behaviors.
-3. Each test item is scored at every layer under multipliers -1, 0 and 1; reported is the mean over items of
-   p(matching) / (p(A) + p(B)).
+3. Each test item is scored at every layer under multipliers -1, 0 and 1, and at the table's layer also -0.5 and 0.5;
+   reported is the mean over items of p(matching) / (p(A) + p(B)).
 4. The table is read off at the paper's layer, and the other parts (:mod:`caa_interp.paper.parts`) are measured there.
 
 What a cell may differ by depends on whether the items are the paper's own: see :func:`caa_interp.paper.compare`.
@@ -23,23 +23,20 @@ import pandas as pd
 from caa_interp.errors import InputError
 from caa_interp.evaluation.judge_requests import Judge
 from caa_interp.files import write_atomically
-from caa_interp.models.access import check_layers
 from caa_interp.paper import published as paper
 from caa_interp.paper.parts import PARTS, choose_parts
-from caa_interp.paper.setting import Items, Setting, Tables, placeholders, read_items
-from caa_interp.paper.table import agreement, claims, printable
+from caa_interp.paper.plan import check_table_layer, config_of, planned_setting, planned_tasks, planned_work
+from caa_interp.paper.setting import Items, Setting, Tables, read_items
+from caa_interp.paper.table import CONDITIONS, agreement, all_claims, groups, printable
 from caa_interp.progress import counting
 from caa_interp.report.page import write_report
-from caa_interp.study.config import Controls, ExperimentConfig, ModelConfig
+from caa_interp.study.config import ExperimentConfig
 from caa_interp.study.engine import Engine
 from caa_interp.study.executors import InProcess
 from caa_interp.study.measures import vectors_of
 from caa_interp.study.store import ShardStore, shard_cache
-from caa_interp.study.tasks import Task, cost, vector_tasks
+from caa_interp.study.tasks import vector_tasks
 from caa_interp.vectors.vector import SteeringVector, match_norms
-
-# What a cell of the returned table is about.
-CONDITIONS = ["group", "system_prompt", "weights"]
 
 
 def reproduce(
@@ -53,6 +50,7 @@ def reproduce(
     parts: Sequence[str] | None = None,
     system_prompts: str | Path | None = None,
     judge: Judge | None = None,
+    judge_prices: tuple[float, float] | None = None,
     dtype: str | None = None,
     progress: bool = False,
     say: Callable[[str], None] = print,
@@ -72,27 +70,30 @@ def reproduce(
         As in :func:`caa_interp.load_model`. Published numbers exist for Llama 2 7B and 13B Chat; for another model
         there is nothing to compare with, and tables are made at the same relative depth.
     base_name
-        The base model of the same shape, whose vectors ``"transfer"`` adds in the chat model. Default: none.
+        The base model of the same shape, whose vectors ``"transfer"`` adds in the chat model. Default: none. Its cells
+        are judged only if it is the base model of the paper.
     behaviors
         Some of the paper's seven; default: all. With fewer, norms are matched to another mean, and steered cells are
         not judged.
     layers
         Layers to sweep, 0-based; default: all. For the paper's models the layer of their table must be among them.
     parts
-        Some of ``"sweep"`` (the multiple-choice table and layer sweeps), ``"open_ended"`` (answers),
-        ``"system_prompts"``, ``"finetuning"``, ``"exams"`` (MMLU and TruthfulQA), ``"transfer"`` (vectors at other
-        layers, and of the base model), ``"geometry"`` (activations, cosines) and ``"tokens"`` (similarity of tokens,
-        steered states). Default: what needs no training, which is all but ``"finetuning"``, as far as the data have
-        what a part needs. No part needs a key.
+        Some of ``"activations"`` (in two dimensions), ``"sweep"`` (layer sweeps and the multiple-choice table),
+        ``"system_prompts"``, ``"finetuning"``, ``"open_ended"`` (answers), ``"exams"`` (MMLU and TruthfulQA),
+        ``"similarity"`` (cosines of the vectors), ``"transfer"`` (vectors at other layers, and of the base model) and
+        ``"tokens"`` (similarity of tokens, steered states). Default: what needs no training, which is all but
+        ``"finetuning"``, as far as the data have what a part needs. No part needs a key.
     system_prompts
         JSON file ``{behavior: {"positive": text, "negative": text}}``, of any of the behaviors. Default: the packaged
         behaviors' own, since the paper's texts are not in its data. Their cells are not judged.
     judge
         Rates the open-ended answers from 0 to 10, see :func:`caa_interp.judge_answers`. Default: they have no scores.
+    judge_prices
+        Price of a million tokens that the judge reads and writes, by which its cost is estimated. Default: it is not.
     progress
         Show progress bars.
     say
-        Called with what a person should know: the tables, their notes, and where the page is.
+        Called with what a person should know: how much there is to do, the tables, their notes, and where the page is.
 
     Returns
     -------
@@ -113,7 +114,7 @@ def reproduce(
     """
     items = read_items(data, behaviors, judge, system_prompts)
     names, left = choose_parts(parts, items)
-    check_table_layer(paper.published_model(model_name), layers)
+    check_table_layer(model_name, layers)
     folder = Path(folder)
     config = config_of(model_name, dtype)
     store = ShardStore(folder / "shards", shard_cache(), say)
@@ -121,8 +122,9 @@ def reproduce(
         say(f"Loading {model_name}")
         engine = Engine(executor, store, config.models[0], executor.describe(config.models[0]))
         planned = planned_setting(config, items, engine.facts, layers, base_name)
-        n = sum(cost(task) for tasks in planned_tasks(planned, names).values() for task in tasks)
-        with counting(n, "Reproducing", progress, unit="sequence") as bar:
+        work = planned_work(planned, planned_tasks(planned, names), judge_prices)
+        say(f"The work, what is finished included:\n{work.to_string(index=False)}")
+        with counting(int(work["sequences"].sum()), "Reproducing", progress, unit="sequence") as bar:
             base = {}
             if base_name is not None and "transfer" in names:
                 say(f"Loading {base_name}")
@@ -137,72 +139,20 @@ def reproduce(
     for part in shown.values():
         _keep(folder, part.tables)
     cells = [one for part in shown.values() for one in part.cells]
-    comparison = _joined(cells)
+    nothing = pd.DataFrame(columns=[*CONDITIONS, "behavior", "paper", "within"])
+    comparison = pd.concat(cells, ignore_index=True) if cells else nothing
     _keep(folder, {"comparison": comparison})
     notes = _notes(comparison, setting, left)
-    for rows in _groups(comparison):
+    for about, rows in groups(comparison).items():
         if len(told := _told(rows)):
-            say(f"\n{_title(rows)}\n{told.to_string(index=False)}\n")
-    for note in notes:
+            say(f"\n{about}\n{told.to_string(index=False)}\n")
+    for note in [*(f"{about}: {claim}" for about, claim in all_claims(comparison)), *notes]:
         say(note)
     title = f"Rimsky et al. 2024, measured again on {engine.facts['id']}"
     sections = [section for part in shown.values() for section in part.sections]
     page = write_report(folder / "report.html", title, sections, lead="\n\n".join(notes), contents=2)
     say(f"The page: {page.resolve()}")
     return comparison
-
-
-def config_of(model_name: str, dtype: str | None) -> ExperimentConfig:
-    """The study's settings of a model."""
-    model = ModelConfig(name=model_name, dtype=dtype)  # type: ignore[arg-type]
-    return ExperimentConfig(models=(model,), multipliers=paper.MULTIPLIERS, controls=Controls(random=0, shuffled=0))
-
-
-def planned_setting(
-    config: ExperimentConfig,
-    items: Items,
-    facts: Mapping[str, Any],
-    layers: Sequence[int] | None,
-    base_name: str | None,
-) -> Setting:
-    """The setting before there are vectors."""
-    published = paper.published_model(facts["id"])
-    swept, layer = _layers(facts, published, layers)
-    vectors = placeholders(list(items.sets), facts["n_layers"], facts["d_model"])
-    base = vectors if base_name is not None else {}
-    return Setting(config, items, facts["n_layers"], swept, layer, published, vectors, vectors, base)
-
-
-def planned_tasks(setting: Setting, names: Sequence[str]) -> dict[str, list[Task]]:
-    """Tasks of the vectors and of each part."""
-    vectors = vector_tasks(setting.config, setting.items.splits, range(setting.n_layers))
-    base = len(vectors) if setting.base and "transfer" in names else 0
-    return {"vectors": [*vectors, *vectors[:base]]} | {name: list(PARTS[name].tasks(setting)) for name in names}
-
-
-def check_table_layer(published: paper.PublishedModel | None, layers: Sequence[int] | None) -> None:
-    """Raise :class:`InputError` unless the layer of the paper's table is among those to sweep."""
-    if published and layers is not None and published.layer not in layers:
-        raise InputError(
-            f"layers: {list(layers)}; the paper's table of {published.name} is at layer {published.layer}. Add it."
-        )
-
-
-def _layers(
-    facts: Mapping[str, Any], published: paper.PublishedModel | None, layers: Sequence[int] | None
-) -> tuple[list[int], int]:
-    """Layers to sweep, and that of the table."""
-    check_table_layer(published, layers)
-    depth, width = facts["n_layers"], facts["d_model"]
-    if published and (depth, width) != (published.n_layers, published.d_model):
-        raise InputError(
-            f"model: it is called {facts['id']!r} but has {depth} layers of width {width}; {published.name} has "
-            f"{published.n_layers} of width {published.d_model}. Give that model, or rename the folder of this one."
-        )
-    swept = check_layers(layers, range(depth), "the model")
-    # For other models, the layer at the same relative depth as layer 13 of Llama 2 7B Chat; no score is looked at.
-    reference = published or paper.LLAMA_2_7B_CHAT
-    return swept, min(swept, key=lambda layer: abs(layer - reference.layer / reference.n_layers * depth))
 
 
 def _base_vectors(config: ExperimentConfig, items: Items, chat: Engine, bar: Any) -> dict[str, SteeringVector]:
@@ -238,24 +188,6 @@ def _keep(folder: Path, tables: Tables) -> None:
         write_atomically(folder / "tables" / f"{name}.parquet", table.to_parquet(index=False))
 
 
-def _joined(cells: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Cells of all parts, each once: the unprompted table is in two."""
-    if not cells:
-        return pd.DataFrame(columns=[*CONDITIONS, "behavior", "paper", "within"])
-    joined = pd.concat(cells, ignore_index=True)
-    return joined.drop_duplicates([*CONDITIONS, "behavior", "layer", "multiplier"], ignore_index=True)
-
-
-def _groups(comparison: pd.DataFrame) -> list[pd.DataFrame]:
-    return [rows for _, rows in comparison.groupby(CONDITIONS, sort=False)]
-
-
-def _title(rows: pd.DataFrame) -> str:
-    group, prompt, weights = rows[CONDITIONS].iloc[0]
-    about = [f"system prompt {prompt}"] * bool(prompt) + [f"trained on {weights} answers"] * bool(weights)
-    return ", ".join([group, *about])
-
-
 def _told(rows: pd.DataFrame) -> pd.DataFrame:
     """Every cell of one layer, or how near the cells of several are."""
     return printable(rows) if rows["layer"].nunique() == 1 else agreement(rows)
@@ -268,8 +200,9 @@ def _notes(comparison: pd.DataFrame, setting: Setting, left: Mapping[str, str]) 
     if setting.published is None:
         notes.append("There are no published numbers for this model, so nothing is compared.")
     else:
-        for rows in _groups(comparison):
-            notes += [f"{_title(rows)}: {claim.text}: {'yes' if claim.holds else 'NO'}." for claim in claims(rows)]
+        held = [claim.holds for _, claim in all_claims(comparison)]
+        count = f"{sum(held)} of {len(held)}"
+        notes.append(f"Of what is claimed about agreement, {count} holds; each claim stands beside its result.")
         if set(sets) != set(paper.BEHAVIORS):
             notes.append(
                 f"Norms are matched over {len(sets)} of the paper's {len(paper.BEHAVIORS)} behaviors, so a unit of "

@@ -17,7 +17,8 @@ from caa_interp.evaluation.baselines import SIDES
 from caa_interp.evaluation.judge_requests import Judge
 from caa_interp.paper import published as paper
 from caa_interp.paper.sets import Exam, PublishedSet, read_exams, read_published_sets
-from caa_interp.paper.table import OTHER, SAME, beside
+from caa_interp.paper.table import OTHER, SAME, claims, compare, printable
+from caa_interp.plotting.reproduction import plot_reproduction
 from caa_interp.report.page import Section
 from caa_interp.study.config import ExperimentConfig
 from caa_interp.study.tasks import Splits, Task, portions
@@ -79,7 +80,8 @@ class Setting:
     """What parts are measured with.
 
     ``swept`` are the layers of sweeps, ``layer`` is that of the tables. ``raw`` holds the vectors as they are,
-    ``vectors`` those with norms matched over behaviors, and ``base`` such ones of the base model, if there is one.
+    ``vectors`` those with norms matched over behaviors, and ``base`` such ones of the model ``base_name``, if there is
+    one.
     """
 
     config: ExperimentConfig
@@ -91,6 +93,7 @@ class Setting:
     raw: Mapping[str, SteeringVector]
     vectors: Mapping[str, SteeringVector]
     base: Mapping[str, SteeringVector] = field(default_factory=dict)
+    base_name: str | None = None
 
     def scored(
         self, table: str, behavior: str, pairs: Sequence[ContrastPair], kind: str = "sweep", **asked: Any
@@ -118,7 +121,7 @@ class Setting:
         """Measured means beside those of a group of the paper's numbers, whose name and conditions come first."""
         conditions = {"system_prompt": system_prompt, "weights": weights}
         theirs = self.published.results(group, **conditions) if self.published else None
-        cells = beside(summary, theirs, basis or (SAME if self.items.are_the_papers else OTHER), **options)
+        cells = compare(summary, theirs, basis or (SAME if self.items.are_the_papers else OTHER), **options)
         for place, (name, value) in enumerate({"group": group, **conditions}.items()):
             cells.insert(place, name, value)
         return cells
@@ -131,6 +134,12 @@ class Shown:
     sections: list[Section]
     cells: list[pd.DataFrame] = field(default_factory=list)
     tables: Tables = field(default_factory=dict)
+
+
+def result(heading: str, text: str, cells: pd.DataFrame, level: int = 2, **drawn: Any) -> Section:
+    """What was measured beside the paper's: what is claimed of it, the figure, and the table."""
+    figure = plot_reproduction(cells, title=heading, **drawn)
+    return Section(heading, text, figure, printable(cells), points=list(map(str, claims(cells))), level=level)
 
 
 def placeholders(names: Sequence[str], n_layers: int, d_model: int) -> dict[str, SteeringVector]:

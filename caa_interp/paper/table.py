@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from caa_interp.errors import InputError
 from caa_interp.paper import published as paper
 from caa_interp.statistics import interval_text
 
@@ -18,6 +17,8 @@ SAME, OTHER = "same items and model", "other items"
 # An independent rerun by others at 7B, on the paper's items: two decimals the same where unsteered; where steered, this
 # far off at most and on average.
 UNSTEERED, STEERED_MOST, STEERED_MEAN = 0.01, 0.10, 0.03
+# What tells groups of cells apart.
+CONDITIONS = ["group", "system_prompt", "weights"]
 
 
 @dataclass(frozen=True)
@@ -27,52 +28,11 @@ class Claim:
     text: str
     holds: bool
 
+    def __str__(self) -> str:
+        return f"{self.text}: {'yes' if self.holds else 'NO'}."
+
 
 def compare(
-    summary: pd.DataFrame, layer: int, published: paper.PublishedModel | None, *, same_items: bool
-) -> pd.DataFrame:
-    """Put the measured means of one layer beside the published ones.
-
-    Parameters
-    ----------
-    summary
-        Result of :func:`caa_interp.summarize` with ``confidence=0.95`` for one or more of the paper's behaviors, with a
-        column ``behavior`` and norms matched over these behaviors.
-    layer
-        Layer of the table.
-    published
-        The paper's model, or None if the model is another.
-    same_items
-        Whether the items are the paper's own, by which vectors are made and scores are taken.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per behavior and multiplier: ``behavior``, ``layer``, ``multiplier``, ``n`` (items), ``paper``,
-        ``measured`` with ``low`` and ``high`` (95 % interval), ``difference`` (measured - paper), ``basis``,
-        ``tolerance`` and ``within`` (True, False, or missing where there is nothing to judge).
-
-    Notes
-    -----
-    ``basis`` says what can make two numbers differ, and so what a tolerance is:
-
-    - ``"same items and model"``: rounding and number types. An independent rerun by others had the same two decimals
-      where unsteered, and was .10 off at most where steered: the tolerances are .01 and .10. No cell should be outside.
-    - ``"other items"``: the sampling error of both sides. With n items, it is sqrt(1 + n / 50) times the longer side of
-      the measured interval (which is cut off at 0 and 1), since the paper's means are over 50 items. Of two draws from
-      one population, one cell in 20 lies outside by chance. The tolerance is wide, and to be within it is no agreement.
-      The sampling error of the vectors is not in it.
-
-    Steered cells are judged only if all of the paper's behaviors are there: else norms are matched to another mean.
-    """
-    rows = summary[summary["layer"] == layer]
-    if rows.empty:
-        raise InputError(f"layer: {layer} is not in the table; it holds {sorted(summary['layer'].unique().tolist())}.")
-    theirs = published.scores().query("group == 'ab'") if published else None
-    return beside(rows, theirs, SAME if same_items else OTHER)
-
-
-def beside(
     summary: pd.DataFrame,
     theirs: pd.DataFrame | None,
     basis: str,
@@ -80,10 +40,42 @@ def beside(
     measure: str = "p_positive",
     n_theirs: int | None = None,
 ) -> pd.DataFrame:
-    """As :func:`compare`, for any rows of a summary and of :func:`caa_interp.paper.numbers`.
+    """Put measured means beside the published ones.
 
-    ``n_theirs`` is the number of the paper's items, by default that of each behavior's test. A ``basis`` that is none
-    of the two says why nothing can be judged.
+    Parameters
+    ----------
+    summary
+        Result of :func:`caa_interp.summarize` with ``confidence=0.95`` for one or more of the paper's behaviors, with a
+        column ``behavior`` and norms matched over these behaviors.
+    theirs
+        Rows of :func:`caa_interp.paper.numbers` of one group and condition, or None if there are none of this model.
+    basis
+        What can make two numbers differ, see below.
+    measure
+        What was measured: ``"p_positive"`` (default), or ``"score"`` of judged answers.
+    n_theirs
+        Number of the paper's items; default: that of each behavior's test.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per row of the summary: ``behavior``, ``layer``, ``multiplier``, ``n`` (items), ``paper``,
+        ``measured`` with ``low`` and ``high`` (95 % interval), ``difference`` (measured - paper), ``basis``,
+        ``tolerance`` and ``within`` (True, False, or missing where there is nothing to judge).
+
+    Notes
+    -----
+    A tolerance depends on the basis:
+
+    - ``"same items and model"``: rounding and number types. An independent rerun by others had the same two decimals
+      where unsteered, and was .10 off at most where steered: the tolerances are .01 and .10. No cell should be outside.
+    - ``"other items"``: the sampling error of both sides. With n items, it is sqrt(1 + n / n_theirs) times the longer
+      side of the measured interval (which is cut off at 0 and 1). Of two draws from one population, one cell in 20 lies
+      outside by chance. The tolerance is wide, and to be within it is no agreement. The sampling error of the vectors
+      is not in it.
+    - Any other text says why nothing can be judged, such as ``"weights trained anew"``.
+
+    Steered cells are judged only if all of the paper's behaviors are there: else norms are matched to another mean.
     """
     rows = summary.reset_index(drop=True)
     unit_is_the_papers = set(rows["behavior"]) == set(paper.BEHAVIORS)
@@ -154,6 +146,21 @@ def claims(comparison: pd.DataFrame) -> list[Claim]:
         near = bool(judged.loc[steered, "within"].all() and mean <= STEERED_MEAN)
         found.append(Claim(text if found else begin + text, near))
     return found
+
+
+def groups(comparison: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The cells of :func:`caa_interp.paper.reproduce` by what they are about."""
+    found = {}
+    for _, rows in comparison.groupby(CONDITIONS, sort=False):
+        group, prompt, weights = rows[CONDITIONS].iloc[0]
+        about = [f"system prompt {prompt}"] * bool(prompt) + [f"trained on {weights} answers"] * bool(weights)
+        found[", ".join([group, *about])] = rows
+    return found
+
+
+def all_claims(comparison: pd.DataFrame) -> list[tuple[str, Claim]]:
+    """Every claim about the cells of :func:`caa_interp.paper.reproduce`, each with what its cells are about."""
+    return [(about, claim) for about, rows in groups(comparison).items() for claim in claims(rows)]
 
 
 def printable(comparison: pd.DataFrame) -> pd.DataFrame:

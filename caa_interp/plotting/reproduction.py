@@ -16,7 +16,9 @@ _LOOKS = {
     -2.0: theme.Style(theme.NEGATIVE, "triangle-left", "dash"),
     -1.5: theme.Style(theme.NEGATIVE, "star-triangle-down", "dash"),
     -1.0: theme.Style(theme.NEGATIVE, "triangle-down", "dash"),
+    -0.5: theme.Style(theme.NEGATIVE, "triangle-down-open", "dot"),
     0.0: theme.Style(theme.NEUTRAL, "circle", "dot"),
+    0.5: theme.Style(theme.POSITIVE, "triangle-up-open", "dot"),
     1.0: theme.Style(theme.POSITIVE, "triangle-up", "solid"),
     1.5: theme.Style(theme.POSITIVE, "star-triangle-up", "solid"),
     2.0: theme.Style(theme.POSITIVE, "triangle-right", "solid"),
@@ -135,6 +137,7 @@ def plot_layer_sweep(
     if published is not None:
         theme.check_table(published, _PUBLISHED, "caa_interp.paper.numbers")
         known = published[(published["behavior"] == behavior) & published["layer"].isin(rows["layer"])]
+        known = known[known["multiplier"].isin(rows["multiplier"])]
         known = known.drop_duplicates(["layer", "multiplier"]).sort_values("layer")
         for multiplier in sorted(known["multiplier"].unique()):
             own, look = known[known["multiplier"] == multiplier], _look(multiplier)

@@ -14,7 +14,6 @@ import pandas as pd
 
 from caa_interp.analysis.effect import effect_lens
 from caa_interp.analysis.lens import logit_lens, steered_lens
-from caa_interp.analysis.tokens import token_similarity
 from caa_interp.behaviors.behavior import Behavior
 from caa_interp.evaluation.audit import safety_audit
 from caa_interp.evaluation.cost import capability, perplexity, side_effects
@@ -88,9 +87,9 @@ KINDS = {
     ),
     # What the paper measures beyond a study (:mod:`caa_interp.paper`); these have no part of a study's page.
     "transferred": Kind(measures.sweep_transferred),
-    "tuned": Kind(measures.sweep_tuned),
+    "tuned": Kind(measures.measure_tuned),
     "steered_lens": Kind(steered_lens),
-    "token_similarity": Kind(token_similarity),
+    "token_similarity": Kind(measures.answered_similarity),
 }
 
 

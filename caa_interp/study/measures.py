@@ -12,6 +12,7 @@ import torch
 
 from caa_interp.analysis.projection import project
 from caa_interp.analysis.reliability import reliability
+from caa_interp.analysis.tokens import token_similarity
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.evaluation.controls import vector_with_controls
 from caa_interp.evaluation.finetuning import fine_tune
@@ -19,7 +20,7 @@ from caa_interp.evaluation.persistence import check_conversations, persistence
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format
-from caa_interp.steering.generation import encode_prompt
+from caa_interp.steering.generation import encode_prompt, generate
 from caa_interp.steering.intervention import Intervention
 from caa_interp.steering.positions import Positions
 from caa_interp.tree.edits import Operator
@@ -115,16 +116,47 @@ def sweep_transferred(model: Any, *, vector: Mapping[str, SteeringVector], **ask
     return sweep(model, {name: one.transferred_to(model) for name, one in vector.items()}, **asked)
 
 
-def sweep_tuned(
+def answered_similarity(
+    model: Any,
+    *,
+    text: str,
+    vector: SteeringVector,
+    layers: Sequence[int],
+    max_new_tokens: int,
+    prompt_format: PromptFormat,
+) -> pd.DataFrame:
+    """Compare a vector with every token of a prompt and of the model's unsteered answer."""
+    answers = generate(model, [text], max_new_tokens=max_new_tokens, prompt_format=prompt_format, progress=False)
+    given = {"answer": answers["answer"].item(), "prompt_format": prompt_format}
+    return token_similarity(model, text, vector, layers=layers, **given)
+
+
+def measure_tuned(
     model: Any,
     *,
     train: Sequence[ContrastPair],
     side: Literal["positive", "negative"],
     vector: Mapping[str, SteeringVector],
-    **asked: Any,
+    layers: Sequence[int],
+    multipliers: Sequence[float],
+    pairs: Sequence[ContrastPair],
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    format: Format,
+    **shown: Any,
 ) -> pd.DataFrame:
-    """Score pairs in a copy of the model that was trained as in the paper, with the model's own vectors on top."""
+    """Score pairs and answer prompts in a copy of the model that was trained as in the paper, steered on top.
+
+    ``vector`` is one, by its name, and ``layers`` is one layer. The rows of pairs have no ``answer``.
+    """
     # Published items have one letter order, so that 4 pairs are the 4 sequences of a step of the paper's code.
-    form = asked.get("prompt_format")
+    form = shown.get("prompt_format")
     tuned = fine_tune(model, train, side=side, method="full", batch_size=4, prompt_format=form, progress=False)
-    return sweep_transferred(tuned, vector=vector, **asked)
+    ((name, own),), (layer,) = vector.items(), layers
+    own = own.transferred_to(tuned)
+    steered: dict[str, Any] = {"multipliers": multipliers, **shown}
+    tables = [sweep(tuned, {name: own}, pairs, layers=layer, format=format, **steered).assign(answer=None)]
+    if prompts:
+        answers = generate(tuned, prompts, vector=own, layer=layer, max_new_tokens=max_new_tokens, **steered)
+        tables.append(answers.assign(vector=name))
+    return pd.concat(tables, ignore_index=True)

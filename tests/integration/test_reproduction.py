@@ -66,9 +66,11 @@ def test_the_command_on_the_embedded_model(data, tmp_path, monkeypatch, capsys):
     code, printed = run(monkeypatch, capsys, *options, "--layers", "10,16", "--strict")
     assert code == 0
     assert "There are no published numbers for this model, so nothing is compared." in printed
+    assert "--strict: there is nothing to judge." in printed
+    assert "The work, what is finished included:" in printed
     comparison = pd.read_parquet(folder / "tables" / "comparison.parquet").query("group == 'ab'")
     assert comparison["layer"].eq(10).all()
-    assert len(comparison) == 6
+    assert len(comparison) == 2 * 5
     assert comparison["paper"].isna().all()
     # What matches one behavior is what does not match the other, so vectors and scores are each other's opposite.
     kept = [caa.SteeringVector.load(folder / "vectors" / f"{name}.safetensors") for name in NAMES]

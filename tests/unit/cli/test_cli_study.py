@@ -228,16 +228,20 @@ def test_demo_hands_on_its_options(monkeypatch):
 
 @pytest.mark.parametrize(
     ("within", "strict", "code"),
-    [((True, False), True, 3), ((True, False), False, 0), ((True, None), True, 0)],
-    ids=["outside", "not strict", "not judged"],
+    [
+        ((True, False, True), True, 3),
+        ((True, True, False), True, 3),
+        ((True, False, False), False, 0),
+        ((True, None, None), True, 0),
+    ],
+    ids=["table", "exam", "not strict", "not judged"],
 )
 def test_reproduce_hands_on_its_options_and_is_strict_when_asked(monkeypatch, within, strict, code):
     asked = []
 
     def reproduce(*arguments, **options):
         asked.append((*map(str, arguments), options))
-        # The exam's cell is outside, and not of the table of which something is claimed.
-        cells = {"group": ["ab", "ab", "mmlu"], "multiplier": [0.0, 1.0, 0.0], "within": [*within, False]}
+        cells = {"group": ["ab", "ab", "mmlu"], "multiplier": [0.0, 1.0, 0.0], "within": within}
         told = {"system_prompt": "", "weights": "", "basis": "same items and model", "difference": 0.0}
         return pd.DataFrame(cells).assign(**told).astype({"within": "boolean"})
 
@@ -253,7 +257,17 @@ def test_reproduce_hands_on_its_options_and_is_strict_when_asked(monkeypatch, wi
         (10, 11, 12),
     )
     assert (handed["parts"], handed["base_name"], str(handed["system_prompts"])) == (("sweep", "exams"), "b", "p.json")
-    assert handed["judge"] is None
+    assert (handed["judge"], handed["judge_prices"]) == (None, None)
+
+
+@pytest.mark.parametrize(("given", "code"), [("2.5,10", 0), ("2.5", 2), ("a,b", 2)])
+def test_prices_of_a_judge_are_two(monkeypatch, given, code):
+    asked = []
+    monkeypatch.setattr(
+        "caa_interp.paper.estimate.estimate_reproduction", lambda *a, **o: asked.append(o) or pd.DataFrame()
+    )
+    assert run("reproduce", "out", "--data", "CAA", "--check", "--judge-prices", given).exit_code == code
+    assert [one["judge_prices"] for one in asked] == [(2.5, 10.0)] * (code == 0)
 
 
 def test_reproduce_check_prints_the_estimate_and_measures_nothing(monkeypatch):

@@ -257,3 +257,24 @@ def test_one_item_gives_no_interval():
         assert len(ends.columns) >= 6
         assert ends.isna().all(axis=None)
         assert summary[[name.removesuffix("_low") for name in ends if name.endswith("_low")]].notna().all(axis=None)
+
+
+def test_groups_weigh_equally_however_many_items_they_have():
+    table = pd.concat([scored({0: 90.0, 1: 10.0, 2: 30.0}), scored({0: 50.0, 1: np.nan, 2: 70.0}, multiplier=0.0)])
+    table["topic"] = table["item"].map({0: "law", 1: "art", 2: "art"})
+    found = caa.summarize(table, equal="topic")
+    assert found["logit_difference"].tolist() == pytest.approx([(90 + 20) / 2, (50 + 70) / 2])
+    assert found["p_positive_change"].tolist() == pytest.approx([(0.40 - 0.40) / 2, 0.0])
+    assert (found["p_positive_low"] <= found["p_positive"]).all()
+    assert (found["p_positive_high"] >= found["p_positive"]).all()
+    # Groups of one size change nothing.
+    alone = table.assign(topic=table["item"])
+    pd.testing.assert_frame_equal(caa.summarize(alone, equal="topic"), caa.summarize(alone))
+
+
+def test_groups_that_are_none():
+    table = pd.concat([scored({0: 1.0, 1: 2.0}), scored({0: 1.0, 1: 2.0}, multiplier=0.0)])
+    with pytest.raises(caa.InputError, match="equal: 'topic' is not a column of the table; it has"):
+        caa.summarize(table, equal="topic")
+    with pytest.raises(caa.InputError, match="equal: item 0 has several values of 'multiplier'; it must have one"):
+        caa.summarize(table, equal="multiplier")

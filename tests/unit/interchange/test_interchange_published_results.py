@@ -170,8 +170,8 @@ def test_exams_by_hand(tmp_path):
         table = import_results(tmp_path, test)
         assert table["p_positive"].tolist() == pytest.approx([0.75, 0.5, 0.25])
         assert table["topic"].tolist() == ["law", "art", "art"]
-        assert table.groupby("topic")["p_positive"].mean().mean() == pytest.approx(0.5625)
         assert set(table["behavior"]) == {"sycophancy"}
+        assert caa.summarize(table, equal="topic")["p_positive"].tolist() == pytest.approx([0.5625])
         assert caa.summarize(table)["p_positive"].tolist() == pytest.approx([0.5])
     with pytest.raises(caa.InputError, match=r"no results of type=ab\. It holds those of mmlu, truthful_qa: name one"):
         import_results(tmp_path)

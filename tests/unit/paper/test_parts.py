@@ -11,12 +11,14 @@ import torch
 
 import caa_interp as caa
 from caa_interp.behaviors.behavior import load_behavior
-from caa_interp.paper import published as paper
+from caa_interp.paper import inside, published as paper
 from caa_interp.paper.estimate import estimate_reproduction
+from caa_interp.paper.multiple_choice import show_finetuning, show_transfer
 from caa_interp.paper.open_ended import judged
 from caa_interp.paper.parts import PARTS
+from caa_interp.paper.plan import config_of
 from caa_interp.paper.reproduction import reproduce
-from caa_interp.paper.setting import read_items
+from caa_interp.paper.setting import Setting, read_items
 from caa_interp.study import worker
 from tests.oracles import definition, paper as oracle
 from tests.unit.paper.conftest import TWO, write_sets
@@ -90,7 +92,9 @@ def cells(run, group, **conditions):
 )
 def test_multiple_choice(run, group, prompt, text):
     found = cells(run, group, system_prompt=prompt)
-    assert len(found) == 2 * 3 * (4 if group == "layer_sweep" else 1)
+    multipliers = {"layer_sweep": (-1, 0, 1), "ab": (-1, -0.5, 0, 0.5, 1)}[group]
+    assert len(found) == 2 * len(multipliers) * (4 if group == "layer_sweep" else 1)
+    assert list(found.index.get_level_values("multiplier").unique()) == list(multipliers)
     for (name, layer, multiplier), value in found.items():
         addition = multiplier * run.chat.expected[name][layer]
         expected = oracle.result(run.chat.plain, run.chat.tokenizer, TEST, layer, addition, text)
@@ -137,14 +141,49 @@ def test_open_ended_answers_and_their_scores(run):
 def test_trained_weights_are_steered_by_the_vectors_of_the_untrained(run, side):
     found = cells(run, "finetuning_ab", weights=side)
     assert len(found) == 2 * 3
+    answers = pd.read_parquet(run.folder / "out" / "tables" / f"judged_tuned_{side}.parquet")
+    scores = answers.set_index(["behavior", "layer", "multiplier"])["score"]
+    assert cells(run, "finetuning_open_ended", weights=side).to_dict() == scores.to_dict()
+    assert run.found.query("group == 'finetuning_open_ended'")["tolerance"].isna().all()
     for (name, layer, multiplier), value in found.items():
         given = caa.read_pairs(BEHAVIORS[name], compat="caa").pairs
         tuned = caa.evaluation.fine_tune(run.chat.model, given, side=side, method="full", batch_size=4, progress=False)
         addition = multiplier * run.chat.expected[name][layer]
         expected = oracle.result(tuned.original_model, run.chat.tokenizer, TEST, layer, addition)
         assert value == pytest.approx(expected, abs=2e-6)
+        prompt, ends = oracle.encode(run.chat.tokenizer, QUESTION), (run.chat.tokenizer.eos_token_id,)
+        tokens = definition.greedy(tuned.original_model, prompt, layer, addition, 6, ends=ends)
+        answer = answers.query("behavior == @name and multiplier == @multiplier")["answer"].item()
+        assert answer == run.chat.tokenizer.decode(tokens, skip_special_tokens=True).strip()
     # A step of the paper's rate moves a small random model little, but more than rounding does.
-    assert (found - cells(run, "ab")).abs().max() > 1e-5
+    assert (found - cells(run, "ab")[found.index]).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("group", "base_name", "basis"),
+    [
+        ("finetuning_ab", None, "weights trained anew"),
+        ("base_model_vector", "/models/Llama-2-7b-hf", "same items and model"),
+        ("base_model_vector", "someone/Llama-2-7b-finetuned-hf", "another base model"),
+    ],
+)
+def test_what_is_not_the_papers_model_is_not_judged(group, base_name, basis):
+    """Measured at the paper's own values, on the paper's own items."""
+    rows = paper.numbers().query("group == @group").assign(item=0)
+    rows["p_positive"] = rows["value"]
+    rows = pd.concat([rows, rows.assign(item=1)])
+    items = SimpleNamespace(are_the_papers=True, sets={})
+    given = {"items": items, "layer": 13, "published": paper.LLAMA_2_7B_CHAT, "base_name": base_name, "base": {}}
+    one = Setting(config=None, n_layers=32, swept=range(32), raw={}, vectors={}, **given)
+    if group == "finetuning_ab":
+        tables = {f"tuned_{side}": own.assign(answer=None) for side, own in rows.groupby("weights")}
+        shown = show_finetuning(one, tables)
+    else:
+        shown = show_transfer(one, {"base_vectors": rows})
+    for cells in shown.cells:
+        assert set(cells["basis"]) == {basis}
+        assert cells["difference"].abs().max() < 1e-9
+        assert cells["within"].notna().all() == (basis == "same items and model")
 
 
 def test_activations_tokens_and_steered_states(run):
@@ -158,8 +197,12 @@ def test_activations_tokens_and_steered_states(run):
         for column, values in zip(("x", "y"), expected.T, strict=True):
             own = torch.tensor(rows[column].to_numpy())
             torch.testing.assert_close(own * torch.sign(own @ values), values, **CLOSE)
-    cosines = tables["token_similarity"].query("behavior == @name")["cosine"].tolist()
-    states = definition.block_outputs(chat.plain, oracle.encode(chat.tokenizer, QUESTION))[LAYER]
+    table = tables["token_similarity"].query("behavior == @name")
+    cosines, answer = table["cosine"].tolist(), table[table["part"] == "answer"]
+    prompt, ends = oracle.encode(chat.tokenizer, QUESTION), (chat.tokenizer.eos_token_id,)
+    tokens = definition.greedy(chat.plain, prompt, LAYER, 0 * chat.expected[name][LAYER], 6, ends=ends)
+    assert chat.tokenizer.decode(answer["token_id"].tolist()).strip() == chat.tokenizer.decode(tokens).strip()
+    states = definition.block_outputs(chat.plain, table["token_id"].tolist())[LAYER]
     assert cosines == pytest.approx([oracle.cosine(state, chat.expected[name][LAYER]) for state in states], abs=1e-4)
     tokens = oracle.encode(chat.tokenizer, TEST[0]["question"], "(")
     start = oracle.first_steered(chat.tokenizer, tokens)
@@ -171,20 +214,35 @@ def test_activations_tokens_and_steered_states(run):
     assert set(lens["layer"]) == {LAYER, 3}
 
 
+def test_components_are_fitted_to_all_items_and_some_are_drawn(tmp_path, monkeypatch):
+    items = read_items(write_sets(tmp_path, ("refusal",), n_generate=7), ("refusal",))
+    monkeypatch.setattr(inside, "N_DRAWN", 5)
+    one = Setting(config_of("any", None), items, 4, range(4), 2, None, {}, {})
+    (task,) = inside.activation_tasks(one)
+    assert len(task.arguments["pairs"]) == 7
+    rows = [(item, side, item + 1.0) for item in range(7) for side in ("positive", "negative")]
+    table = pd.DataFrame(rows, columns=["item", "side", "x"]).assign(y=1.0, x_share=0.6, y_share=0.2, layer=2)
+    table = table.assign(id="", topic="", order="AB", split="fit", method="pca", fit="each", behavior="refusal")
+    _, section = inside.show_activations(one, {"projection": table}).sections
+    drawn = {x for trace in section.figure.data if trace.x is not None for x in trace.x if x is not None}
+    assert drawn == {1.0, 2.0, 3.0, 4.0, 5.0}
+    assert section.text == "7 items."
+
+
 def test_the_page_has_a_section_of_each_part_in_the_papers_order(run):
     page = (run.folder / "out" / "report.html").read_text()
     headings = [
-        "Multiple-choice table at layer 2",
+        "Activations",
         "Layer sweep",
-        "Open-ended answers",
+        "Multiple-choice table",
         "System prompts",
         "Fine-tuning",
+        "Open-ended answers",
         "MMLU",
         "TruthfulQA",
+        "Similarity of the vectors",
         "The vector of layer 2 at other layers",
         "Vectors of the base model",
-        "Activations",
-        "Similarity of the vectors",
         "Similarity of tokens",
         "Decoding while steering",
     ]
@@ -204,15 +262,15 @@ def test_what_is_finished_is_kept_whatever_parts_are_asked_for(run, monkeypatch)
     found = reproduce(run.folder / "out", run.folder, **options, say=lines.append)
     whole = run.found[run.found["group"].isin(["mmlu", "truthful_qa"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(found, whole)
-    assert any("Not measured: sweep (not asked for), open_ended (not asked for)" in line for line in lines)
+    assert any("Not measured: activations (not asked for), sweep (not asked for)" in line for line in lines)
 
 
 def test_a_run_that_is_killed_between_parts_goes_on(tmp_path, done, run, monkeypatch):
-    options = {**run.options, "base_name": None, "parts": ("exams", "geometry"), "say": lambda _: None}
+    options = {**run.options, "base_name": None, "parts": ("activations", "exams"), "say": lambda _: None}
     work = worker.work
 
     def interrupted(model, task):
-        if task.kind == "projection":
+        if task.kind == "sweep":
             raise KeyboardInterrupt
         return work(model, task)
 
@@ -220,10 +278,10 @@ def test_a_run_that_is_killed_between_parts_goes_on(tmp_path, done, run, monkeyp
         patch.setattr(worker, "work", interrupted)
         with pytest.raises(KeyboardInterrupt):
             reproduce(tmp_path, run.folder, **options)
-    assert (tmp_path / "tables" / "mmlu.parquet").exists()
+    assert (tmp_path / "tables" / "projection.parquet").exists()
     done.clear()
     reproduce(tmp_path, run.folder, **options)
-    assert Counter(done) == {"load": 1, "projection": 2}
+    assert Counter(done) == {"load": 1, "sweep": 2}
 
 
 def unreachable(self, messages):
@@ -264,7 +322,7 @@ SHORT = {"system_prompts": {"positive": "Yes.", "negative": "No."}}
     [
         (
             ["sweep", "exam"],
-            r"parts: 'exam' must be one of sweep, open_ended, system_prompts, finetuning, exams, trans",
+            r"parts: 'exam' must be one of activations, sweep, system_prompts, finetuning, open_ended, ex",
         ),
         ([], "parts: the list is empty; each must be one of"),
         (["exams", "sweep"], "parts: 'exams': the data have neither .* Add what is missing, or leave the part out"),
@@ -307,11 +365,26 @@ def test_prompts_and_rubrics_are_turned_where_the_matching_answer_accepts_shutdo
 
 def test_the_estimate_counts_what_is_done(run, tmp_path, done, monkeypatch):
     monkeypatch.setattr(paper, "MAX_NEW_TOKENS", 6)
-    options = {**run.options, "base_name": None, "parts": ("sweep", "open_ended"), "say": lambda _: None}
-    table = estimate_reproduction(run.folder, **options).set_index("part")
-    assert table["pieces"].to_dict() == {"vectors": 2, "sweep": 2, "open_ended": 2}
+    options = {**run.options, "base_name": None, "parts": ("sweep", "open_ended"), "judge_prices": (2.0, 10.0)}
+    table = estimate_reproduction(run.folder, **options, say=lambda _: None).set_index("part")
+    assert table["pieces"].to_dict() == {"vectors": 2, "sweep": 2 + 2, "open_ended": 2}
     # Twelve tokens that are written are one more sequence.
-    assert table["sequences"].to_dict() == {"vectors": 4 + 3, "sweep": 2 * 5 * 4 * 3, "open_ended": 2 * 10}
+    assert table["sequences"].to_dict() == {"vectors": 4 + 3, "sweep": 2 * 5 * (4 * 3 + 2), "open_ended": 2 * 10}
     assert table["judge_requests"].to_dict() == {"vectors": 0, "sweep": 0, "open_ended": 14}
     assert (table["minutes"] >= 0).all()
     assert Counter(done) == {"load": 1, "vectors": 2, "sweep": 2, "answers": 2}
+
+
+def test_the_work_and_the_judges_cost_are_told_before_it_is_done(tmp_path, done, run, monkeypatch):
+    monkeypatch.setattr(worker, "work", lambda *_: pytest.fail("nothing is done"))
+    options = {**run.options, "base_name": None, "parts": ("finetuning",), "judge_prices": (1e4, 0.0)}
+    lines: list[str] = []
+    with pytest.raises(pytest.fail.Exception, match="nothing is done"):
+        reproduce(tmp_path, run.folder, **options, say=lines.append)
+    (told,) = (line for line in lines if line.startswith("The work"))
+    name, pieces, sequences, requests, money = told.splitlines()[-1].split()
+    # For two behaviors and sides: 5 pairs, 4 or 3 to train on and a question, each at three multipliers.
+    assert (name, int(pieces), int(sequences)) == ("finetuning", 4, 2 * 3 * (10 + 9))
+    assert int(requests) == 2 * 2 * 3
+    # About 100 tokens of the answer, and the rubric with the judge's orders, which are two or three times as long.
+    assert 12 * 2e2 < float(money) / 1e4 * 1e6 < 12 * 1e3

@@ -18,21 +18,24 @@ from caa_interp import cli
 from caa_interp.paper import published as paper, setting
 from caa_interp.paper.reproduction import reproduce
 from caa_interp.paper.sets import read_published_sets
-from caa_interp.paper.table import STEERED_MEAN, STEERED_MOST, agreement, beside, claims, compare, printable
+from caa_interp.paper.table import OTHER, SAME, STEERED_MEAN, STEERED_MOST, agreement, claims, compare, printable
 from caa_interp.plotting.reproduction import plot_layer_sweep, plot_reproduction
 from caa_interp.study import worker
 from tests.unit.paper.conftest import TWO, items, write_sets
 
 TINY = paper.PublishedModel("someone/tiny-llama", n_layers=4, d_model=64, layer=2)
-PAPER = paper.LLAMA_2_7B_CHAT.scores().query("group == 'ab'").set_index(["behavior", "multiplier"])["value"]
+PAPER = paper.LLAMA_2_7B_CHAT.results("ab").set_index(["behavior", "multiplier"])["value"]
 
 
-def made_up(values=(0.5, 0.5, 0.5)):
+def made_up(values=(0.5, 0.5, 0.5), group="ab"):
     """The paper's numbers, and a table of the small random Llama at -1, 0 and 1."""
     own = caa.paper.numbers().query("group == 'ab' and layer == 13 and system_prompt == ''")
     own = own[own["multiplier"].isin(paper.MULTIPLIERS)]
     own = own.assign(
-        model=TINY.name, layer=TINY.layer, value=own["multiplier"].map(dict(zip((-1, 0, 1), values, strict=True)))
+        group=group,
+        model=TINY.name,
+        layer=TINY.layer,
+        value=own["multiplier"].map(dict(zip((-1, 0, 1), values, strict=True))),
     )
     return pd.concat([caa.paper.numbers(), own], ignore_index=True)
 
@@ -69,8 +72,8 @@ def exact(name, place):
     return PAPER[name, paper.MULTIPLIERS[place]]
 
 
-def compared(summary, layer=13, same_items=False, model=paper.LLAMA_2_7B_CHAT):
-    return compare(summary, layer, model, same_items=same_items)
+def compared(summary, same_items=False, model=paper.LLAMA_2_7B_CHAT):
+    return compare(summary, model.results("ab") if model else None, SAME if same_items else OTHER)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +136,7 @@ def test_one_cell_in_twenty_of_two_draws_lies_outside_and_the_claim_nearly_alway
         rows = caa.paper.numbers().query("group == 'ab' and layer == 13 and system_prompt == ''")
         rows = rows[rows["multiplier"].isin(paper.MULTIPLIERS)]
         published = rows.assign(value=theirs.mean(axis=-1).ravel())
-        monkeypatch.setattr(paper.PublishedModel, "scores", lambda self, rows=published: rows)
+        monkeypatch.setattr(paper.PublishedModel, "results", lambda self, group, rows=published: rows)
         found = compared(caa.summarize(table.assign(layer=13, p_positive=ours.ravel())))
         outside.append((~found["within"].astype(bool)).sum())
         (claim,) = claims(found)
@@ -218,8 +221,8 @@ def test_steered_cells_of_some_behaviors_are_not_judged(same_items):
 
 
 def test_a_missing_number_is_blank(monkeypatch):
-    rows = paper.LLAMA_2_7B_CHAT.scores().query("behavior != 'refusal'")
-    monkeypatch.setattr(paper.PublishedModel, "scores", lambda self: rows)
+    rows = paper.LLAMA_2_7B_CHAT.results("ab").query("behavior != 'refusal'")
+    monkeypatch.setattr(paper.PublishedModel, "results", lambda self, group: rows)
     found = compared(summary_of(lambda name, place: 0.5))
     blank = found["behavior"] == "refusal"
     assert found.loc[blank, ["paper", "difference", "tolerance", "within"]].isna().all(axis=None)
@@ -233,7 +236,7 @@ def test_cells_of_all_layers_are_told_as_a_row_per_behavior_and_claimed_without_
     summary = theirs[["behavior", "layer", "multiplier"]].assign(n=50, p_positive=theirs["value"] + 0.02)
     summary.loc[summary["behavior"].eq("refusal") & summary["layer"].eq(3), "p_positive"] += 0.1
     summary = summary.assign(p_positive_low=summary["p_positive"] - 0.1, p_positive_high=summary["p_positive"] + 0.1)
-    found = beside(summary, theirs, "same items and model")
+    found = compare(summary, theirs, "same items and model")
     (claim,) = claims(found)
     assert not claim.holds
     assert "0 of 448 cells expected, 2 seen. Steered cells" in claim.text
@@ -245,7 +248,7 @@ def test_cells_of_all_layers_are_told_as_a_row_per_behavior_and_claimed_without_
 
 
 def test_cells_for_which_something_else_was_asked_are_beside_the_papers_and_not_judged():
-    found = beside(summary_of(exact), paper.LLAMA_2_7B_CHAT.results("ab"), "other system prompts")
+    found = compare(summary_of(exact), paper.LLAMA_2_7B_CHAT.results("ab"), "other system prompts")
     assert found["difference"].abs().max() < 1e-9
     assert found[["tolerance", "within"]].isna().all(axis=None)
     assert claims(found) == []
@@ -258,11 +261,6 @@ def test_one_item_has_no_interval_so_nothing_is_judged():
     assert found["within"].isna().all()
     assert claims(found) == []
     assert printable(found)["measured (95 % interval)"].iloc[0] == "0.151 (no interval)"
-
-
-def test_a_layer_that_is_not_there():
-    with pytest.raises(caa.InputError, match=r"layer: 14 is not in the table; it holds \[13\]\."):
-        compared(summary_of(exact), 14)
 
 
 def test_the_printed_table():
@@ -302,12 +300,12 @@ def test_it_measures_what_the_parts_measure(tmp_path, data, done, tiny_folder, t
         own = found[found["behavior"] == name].set_index("multiplier")
         # Layer 1 is the swept one that is nearest to 13/32 of four layers.
         assert own["layer"].eq(1).all()
-        for multiplier in paper.MULTIPLIERS:
+        for multiplier in paper.TABLE_MULTIPLIERS:
             table = caa.sweep(tiny_llama, matched, one.test, layers=1, multipliers=[multiplier])
             assert own.loc[multiplier, "measured"] == pytest.approx(table["p_positive"].mean(), abs=1e-5)
     assert whole["n"].eq(4).all()
     assert whole["paper"].isna().all()
-    assert whole["group"].value_counts().to_dict() == {"ab": 2 * 3, "layer_sweep": 2 * 2 * 3}
+    assert whole["group"].value_counts().to_dict() == {"ab": 2 * 5, "layer_sweep": 2 * 2 * 3}
     assert "There are no published numbers for this model, so nothing is compared." in lines
     assert any("survival-instinct 3/4 (paper: 903/50), refusal 3/4 (paper: 408/50)" in line for line in lines)
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out" / "tables" / "comparison.parquet"), whole)
@@ -326,21 +324,21 @@ def test_nothing_is_computed_twice(tmp_path, data, done, tiny_folder):
         return found, Counter(done)["vectors"], Counter(done)["sweep"]
 
     first, *counts = measure([1])
-    assert counts == [2, 2]
+    assert counts == [2, 4]
     (tmp_path / "out" / "tables" / "sweep.parquet").write_bytes(b"none")  # put together again from what is kept
     again, *counts = measure([1])
     assert counts == [0, 0]
     pd.testing.assert_frame_equal(first, again)
     assert len(pd.read_parquet(tmp_path / "out" / "tables" / "sweep.parquet")) == 2 * 4 * 3
     # Another choice of layers needs no new vectors.
-    assert measure([1, 2])[1:] == (0, 2)
+    assert measure([1, 2])[1:] == (0, 4)
     # Other test items are scored alone; other generate items move the norms of all.
     test = data / "datasets" / "test" / "refusal" / "test_dataset_ab.json"
     test.write_text(json.dumps(items("refusal", 5, first=9)))
-    assert measure([1, 2])[1:] == (0, 1)
+    assert measure([1, 2])[1:] == (0, 2)
     generate = data / "datasets" / "generate" / "refusal" / "generate_dataset.json"
     generate.write_text(json.dumps(items("refusal", 4)))
-    assert measure([1, 2])[1:] == (1, 2)
+    assert measure([1, 2])[1:] == (1, 4)
 
 
 def test_another_model_of_the_same_name_or_other_code_make_everything_again(
@@ -352,15 +350,15 @@ def test_another_model_of_the_same_name_or_other_code_make_everything_again(
     measure = partial(reproduce, tmp_path / "out", data, **options, say=lambda _: None)
     measure()
     measure()
-    assert done == ["load", "vectors", "sweep", "load"]
+    assert done == ["load", "vectors", "sweep", "sweep", "load"]
     settings = model / "config.json"
     settings.write_text(settings.read_text() + "\n")
     measure()
-    assert done[4:] == ["load", "vectors", "sweep"]
+    assert done[5:] == ["load", "vectors", "sweep", "sweep"]
     newer = {**worker.software(), "code": "0" * 64}
     monkeypatch.setattr(worker, "software", lambda: newer)
     measure()
-    assert done[7:] == ["load", "vectors", "sweep"]
+    assert done[9:] == ["load", "vectors", "sweep", "sweep"]
 
 
 def test_a_run_that_is_killed_goes_on(tmp_path, data, done, tiny_folder, monkeypatch):
@@ -382,13 +380,13 @@ def test_a_run_that_is_killed_goes_on(tmp_path, data, done, tiny_folder, monkeyp
     assert not (tmp_path / "out" / "tables").exists()
     done.clear()
     pd.testing.assert_frame_equal(reproduce(tmp_path / "out", data, **options), whole)
-    assert done == ["load", "sweep"]
+    assert done == ["load", "sweep", "sweep", "sweep"]
 
 
 def test_with_published_numbers(tmp_path, done, tiny_folder, published):
     data, lines = write_sets(tmp_path / "all", paper.BEHAVIORS, 2, 2), []
     whole = reproduce(tmp_path / "out", data, model_name=str(tiny_folder), parts=["sweep"], say=lines.append)
-    found = whole[whole["group"] == "ab"]
+    found = whole[(whole["group"] == "ab") & whole["multiplier"].isin(paper.MULTIPLIERS)]
     assert found["layer"].eq(2).all()
     assert found["paper"].eq(0.5).all()
     assert found["within"].notna().all()
@@ -397,8 +395,9 @@ def test_with_published_numbers(tmp_path, done, tiny_folder, published):
     assert any(said in line for line in lines)
     assert not any("so a unit of multiplier" in line for line in lines)
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "Multiple-choice table at layer 2: paper against measured" in page
+    assert "Multiple-choice table at layer 2" in page
     assert said in page
+    assert "Of what is claimed about agreement, " in page
     assert "tolerance (other items)" in page
     swept = whole[whole["group"] == "layer_sweep"]
     assert len(swept) == 7 * 4 * 3
@@ -464,22 +463,31 @@ def test_the_command_explains_itself():
         assert word in shown
 
 
+OUTSIDE = (2.0, 2.0, 2.0)
+
+
 @pytest.mark.parametrize(
-    ("numbers", "strict", "code"),
-    [((2.0, 2.0, 2.0), True, 3), ((2.0, 2.0, 2.0), False, 0), ((2.0, 0.5, 2.0), True, 0), (None, True, 0)],
-    ids=["outside", "not strict", "steered cells of two behaviors, which are not judged", "no published numbers"],
+    ("group", "numbers", "strict", "code"),
+    [
+        ("ab", OUTSIDE, True, 3),
+        ("layer_sweep", OUTSIDE, True, 3),
+        ("layer_sweep", OUTSIDE, False, 0),
+        ("ab", (2.0, 0.5, 2.0), True, 0),  # steered cells of two behaviors are not judged
+        ("ab", None, True, 0),
+    ],
 )
-def test_strict_ends_with_code_3(tmp_path, data, done, tiny_folder, monkeypatch, numbers, strict, code):
+def test_strict_ends_with_code_3(tmp_path, data, done, tiny_folder, monkeypatch, group, numbers, strict, code):
     if numbers:
-        table = made_up(numbers)
+        table = made_up(numbers, group)
         monkeypatch.setattr(paper, "MODELS", (TINY,))
         monkeypatch.setattr("caa_interp.paper.published.numbers", lambda: table)
-        monkeypatch.setattr(setting, "beside", lambda summary, *a, **k: beside(widened(summary), *a, **k))
+        monkeypatch.setattr(setting, "compare", lambda summary, *a, **k: compare(widened(summary), *a, **k))
     options = ["--data", data, "--model", tiny_folder, "--behaviors", "refusal, survival-instinct", "--layers", "1,2"]
     options += ["--parts", "sweep"]
     result = run(tmp_path / "out", *options, *["--strict"] * strict)
     assert result.exit_code == code, result.output
-    assert (": NO." in result.stdout) == (numbers == (2.0, 2.0, 2.0))
+    assert (f"{group}: " in result.stdout and ": NO." in result.stdout) == (numbers == OUTSIDE)
+    assert ("--strict: there is nothing to judge. No claim is made" in result.stdout) == (numbers is None)
     assert "The page: " in result.stdout
 
 
@@ -525,7 +533,7 @@ def test_the_figure_without_published_numbers_says_so():
 
 def test_the_figure_of_a_layer_sweep():
     summary = pd.concat([summary_of(exact, layer=layer) for layer in (14, 12, 13)], ignore_index=True)
-    published = paper.LLAMA_2_7B_CHAT.scores()
+    published = paper.LLAMA_2_7B_CHAT.results("layer_sweep", "ab")
     figure = plot_layer_sweep(summary, published, behavior="sycophancy")
     lines = {trace.name: trace for trace in figure.data if trace.mode == "lines+markers"}
     assert list(lines) == ["multiplier \N{MINUS SIGN}1", "unsteered", "multiplier +1"]
@@ -563,7 +571,7 @@ def test_figures_refuse_what_they_cannot_show():
     found = compared(summary, model=None)
     with pytest.raises(caa.InputError, match=r"behavior: 'optimism' is not in the table; it holds \['coord"):
         plot_layer_sweep(summary, None, behavior="optimism")
-    message = r"table: multiplier 3; the paper's table has -2, -1.5, -1, 0, 1, 1.5, 2\."
+    message = r"table: multiplier 3; the paper's table has -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2\."
     with pytest.raises(caa.InputError, match=message):
         plot_reproduction(found.replace({"multiplier": {1.0: 3.0}}))
     with pytest.raises(

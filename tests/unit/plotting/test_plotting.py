@@ -275,7 +275,7 @@ def one_item():
         lambda table: caa.plotting.plot_transfer(table),
         lambda table: plot_layer_choice(*[caa.steerability(table)] * 2, {"sycophancy": 2}),
         lambda table: plot_layer_sweep(caa.summarize(table), None, behavior="sycophancy"),
-        lambda table: plot_reproduction(compare(caa.summarize(table), 2, None, same_items=False)),
+        lambda table: plot_reproduction(compare(caa.summarize(table[table["layer"] == 2]), None, "other items")),
     ],
 )
 @pytest.mark.parametrize("n", [1, 2])
