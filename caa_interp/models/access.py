@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from caa_interp.errors import InputError, ModelError
+from caa_interp.errors import InputError, ModelError, is_count, listed
 from caa_interp.models.hooks import has_hooks
 
 if TYPE_CHECKING:
@@ -131,13 +129,11 @@ def hook_name(layer: int) -> str:
     return HOOK.format(layer=layer)
 
 
-def check_layers(layers: int | Sequence[int] | np.ndarray | None, available: Sequence[int], what: str) -> list[int]:
+def check_layers(layers: Any, available: Sequence[int], what: str) -> list[int]:
     """Return ``layers`` as a list (None: all of ``available``), or raise :class:`InputError`."""
     if layers is None:
         return list(available)
-    if isinstance(layers, np.ndarray):
-        layers = np.atleast_1d(layers).tolist()
-    chosen = list(layers) if isinstance(layers, Sequence) and not isinstance(layers, str | bytes) else [layers]
+    chosen = listed(layers)
     if not chosen:
         raise InputError("layers: the list is empty; give at least one layer, or None for all.")
     for layer in chosen:
@@ -154,12 +150,8 @@ def check_layers(layers: int | Sequence[int] | np.ndarray | None, available: Seq
 
 def block_indices(layers: Any) -> tuple[int, ...]:
     """Return the layers of a vector or of activations as a tuple, or raise :class:`InputError`."""
-    given = tuple(layers) if isinstance(layers, Sequence | np.ndarray) and not isinstance(layers, str) else None
-    if (
-        given is None
-        or not all(hasattr(n, "__index__") and not isinstance(n, bool) and n >= 0 for n in given)
-        or len(set(given)) < len(given)
-    ):
+    given = listed(layers)
+    if not all(is_count(n, 0) for n in given) or len(set(given)) < len(given):
         raise InputError(f"layers: {layers!r}; they must be different 0-based block indices, such as (14, 15).")
     return tuple(int(n) for n in given)
 
