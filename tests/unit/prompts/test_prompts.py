@@ -112,7 +112,7 @@ def test_positions_of_choices(style):
         assert rendering.positive[rendering.n_shared] != rendering.negative[rendering.n_shared]
 
 
-def test_text_is_each_answer_behind_the_question():
+def test_text_is_each_answer_after_the_question():
     prompt = form("base")
     (rendering,) = prompt.render(PAIR, "text")
     assert rendering.order == ""
