@@ -160,9 +160,10 @@ def condition_of(several: Sequence[Intervention], name: str | None = None) -> Co
 
 def one_layer(vector: SteeringVector, layer: int | None) -> int:
     """Return the layer at which a vector is applied: the given one, or a vector's only one."""
-    if layer is None and len(one_vector(vector).layers) > 1:
+    held = one_vector(vector).layers
+    if layer is None and len(held) > 1:
         raise InputError(f"layer: {vector!r} needs one. Give one of its layers.")
-    return vector.layers[0] if layer is None else layer
+    return held[0] if layer is None else layer
 
 
 def as_interventions(
@@ -235,6 +236,13 @@ def conditions(
             for name, one in named
         ]
         _check_left_out(operator, positions, layers=layers is not None, multipliers=multipliers is not None)
+    operators: dict[str, Operator] = {}
+    for one in (one for condition in found for one in condition.interventions):
+        if operators.setdefault(name_of(one.operator), one.operator) != one.operator:
+            raise InputError(
+                f"operator: two different ones are both {name_of(one.operator)!r} in a table. Define each with def, "
+                "under a name of its own."
+            )
     ((shown, number),) = Counter(tuple(one.columns.items()) for one in found).most_common(1)
     if number > 1:
         alike = ", ".join(f"{name} {value}" for name, value in shown if value not in (None, ""))

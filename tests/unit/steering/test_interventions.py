@@ -4,10 +4,12 @@ import math
 from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import caa_interp as caa
+from caa_interp.evaluation.summary import are_several
 from caa_interp.steering.intervention import as_interventions, condition_of, conditions
 from caa_interp.steering.operators import AddIf, Cap, ProjectTo, ablate, add, add_keeping_norm, slerp
 from caa_interp.steering.positions import RULES, FirstAnswerTokens
@@ -343,3 +345,23 @@ def test_a_vector_in_a_list_is_refused_with_advice_that_works(tiny_llama, pairs)
         tiny_llama(torch.tensor([[1, 2, 3]]))
     table = caa.sweep(tiny_llama, {"one": one_layer}, pairs, progress=False)
     assert set(table["multiplier"]) == {-1, 0, 1}
+
+
+def test_two_operators_of_one_name_are_refused_in_a_table(tiny_llama, pairs):
+    one, other = (
+        caa.Intervention(vector(), 1, operator=lambda r, v, m, sign=sign: r + sign * m * v) for sign in (1, -1)
+    )
+    with pytest.raises(caa.InputError, match=r"operator: two different ones are both '<lambda>' .*Define each"):
+        caa.sweep(tiny_llama, {"one": one, "other": other}, pairs, progress=False)
+    table = caa.sweep(tiny_llama, {"one": one, "half": 0.5 * one}, pairs, format="text", progress=False)
+    assert set(table["operator"]) == {"<lambda>"}
+
+
+def test_one_operator_with_a_plus_in_its_name_is_one(tiny_llama):
+    def both(residual, vector, multiplier):
+        return residual + multiplier * vector
+
+    both.__name__ = "add + add"
+    one, two = caa.Intervention(vector(), 1, operator=both), caa.Intervention(vector(), 2)
+    table = pd.DataFrame([condition.columns for condition in conditions(tiny_llama, {"one": one, "two": [one, two]})])
+    assert are_several(table).tolist() == [False, True]
