@@ -39,7 +39,6 @@ from caa_interp.study.fields import (
     check_distinct,
     packaged,
     shared,
-    slug as slug,
     with_zero,
 )
 from caa_interp.study.problems import explained, shown

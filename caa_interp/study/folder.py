@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 
 from caa_interp.errors import InputError
-from caa_interp.files import write_atomically
-from caa_interp.study.config import ExperimentConfig, slug
+from caa_interp.files import slug, write_atomically
+from caa_interp.study.config import ExperimentConfig
 from caa_interp.vectors.vector import SteeringVector
 
 

@@ -14,9 +14,8 @@ import pandas as pd
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.verdicts import verdicts
-from caa_interp.files import write_atomically
+from caa_interp.files import slug, write_atomically
 from caa_interp.report.page import Section, anchors, write_report
-from caa_interp.study.config import slug
 from caa_interp.study.findings import audits, conversations, findings, kept_beside, overall, studied
 from caa_interp.study.kinds import KINDS
 from caa_interp.study.maps import one_scale
