@@ -22,7 +22,7 @@ N_ROUNDS = 3
 
 
 def questions(n: int) -> list[caa.ContrastPair]:
-    """Pairs of the package's own data, each behind a conversation of its own, as long as real questions."""
+    """Pairs of the package's own data, each after a conversation of its own, as long as real questions."""
     behavior = caa.load_behavior("optimism")
     return [
         caa.ContrastPair(

@@ -3,7 +3,7 @@
 import math
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,14 @@ class VectorMismatchError(InputError):
 
 class MissingDependencyError(CAAError, ImportError):
     """An optional package is needed but not installed; the message holds its install line."""
+
+
+def listed(given: Any) -> list[Any]:
+    """What was given, as a list: a sequence, array or tensor of plain values, or one value alone."""
+    if hasattr(given, "tolist"):  # of numpy and torch, also where a list holds them
+        given = given.tolist()
+    several = given if isinstance(given, Sequence) and not isinstance(given, str | bytes) else [given]
+    return [one.tolist() if hasattr(one, "tolist") else one for one in several]
 
 
 def is_count(value: object, least: int = 1) -> bool:

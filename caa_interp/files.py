@@ -1,4 +1,4 @@
-"""The cache folder, atomic writes, tables in parts, and digests of contents."""
+"""The cache folder, names of files, atomic writes, tables in parts, and digests of contents."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -43,6 +44,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.unlink(partial)
         raise
     _keep(path.parent)
+
+
+def slug(name: str) -> str:
+    """Name of a file or folder for a model, a behavior or a vector, whatever characters it has."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "unnamed"
 
 
 @contextmanager
@@ -178,11 +184,22 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def files_digest(folder: Path, files: Iterable[Path]) -> str:
+def sampled_digest(path: Path) -> str:
+    """Return the sha256 of a file's size and content; above 64 MiB, 4 KiB of every MiB are read, to save time."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(f"{size}\n".encode())
+    with path.open("rb") as file:
+        for start in range(0, size, 2**20):
+            file.seek(start)
+            digest.update(file.read(2**20 if size <= 64 * 2**20 else 4096))
+    return digest.hexdigest()
+
+
+def files_digest(folder: Path, files: Iterable[Path], digest_of: Callable[[Path], str] = file_digest) -> str:
     """Return the sha256 of files below a folder: of their names and contents, in the order of the names."""
     digest = hashlib.sha256()
     for path in sorted(files):
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{file_digest(path)}\n".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{digest_of(path)}\n".encode())
     return digest.hexdigest()
 
 

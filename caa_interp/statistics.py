@@ -260,7 +260,11 @@ def number_text(value: float, form: str = "+.3f") -> str:
     return text if value == 0 or re.search("[1-9]", text) else format(value, "+.1g" if "+" in form else ".1g")
 
 
+def ends_text(low: float, high: float, form: str = "+.3f") -> str:
+    """The ends of an interval as text, such as ``"+0.400 to +0.600"``."""
+    return f"{number_text(low, form)} to {number_text(high, form)}" if low == low else "no interval"
+
+
 def interval_text(mean: float, low: float, high: float, form: str = "+.3f") -> str:
     """A mean with its interval as text, such as ``"+0.500 (+0.400 to +0.600)"``."""
-    ends = f"{number_text(low, form)} to {number_text(high, form)}" if low == low else "no interval"
-    return f"{number_text(mean, form)} ({ends})" if mean == mean else ""
+    return f"{number_text(mean, form)} ({ends_text(low, high, form)})" if mean == mean else ""

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 import caa_interp as caa
-from caa_interp.study.config import slug
+from caa_interp.files import slug
 
 MULTIPLIERS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 WIDTH = 16

@@ -83,6 +83,22 @@ class Behavior:
         return path
 
 
+def check_behavior(behavior: Any, name: str = "behavior") -> None:
+    """Raise :class:`InputError` unless ``behavior`` is a :class:`Behavior`."""
+    if not isinstance(behavior, Behavior):
+        raise InputError(f"{name}: {type(behavior).__name__}; give a Behavior, such as load_behavior('sycophancy').")
+
+
+def check_behaviors(behaviors: Any) -> None:
+    """Raise :class:`InputError` unless ``behaviors`` is a mapping that is not empty."""
+    if not isinstance(behaviors, Mapping):
+        raise InputError(
+            f"behaviors: {type(behaviors).__name__}; give behaviors by name, such as {{behavior.name: behavior}}."
+        )
+    if not behaviors:
+        raise InputError("behaviors: the mapping is empty; give at least one behavior.")
+
+
 def load_behaviors() -> dict[str, Behavior]:
     """Load all behaviors that come with the package.
 

@@ -30,8 +30,15 @@ _MARK = re.compile(
     r"|\A\s*<(?:s|bos)>|</s>\s*\Z|^### (?:Instruction|Response|Human|Assistant|User):|\bASSISTANT:",
     re.MULTILINE,
 )
-# Within a text these may be HTML, and say nothing about a template; a tokenizer may read them as its own all the same.
-_READ_AS_MARK = re.compile(rf"{_MARK.pattern}|</?s>|<(?:bos|eos)>", re.MULTILINE)
+# These may be HTML or prose, and say nothing about a template; a model may read them as its own all the same.
+_READ_AS_MARK = re.compile(
+    rf"{_MARK.pattern}|</?s>|<(?:bos|eos)>"
+    r"|<\|[^|<>\s]{1,40}>|<[^|<>\s]{1,40}\|>|\[\|[^|\]\s]{1,40}\|\]"  # one bar, as in <|turn>, or none but brackets
+    r"|<(?:reserved|unused|extra_id)[a-z_]*\d{1,6}>"
+    r"|\[/?(?:AVAILABLE_TOOLS|TOOL_(?:CALLS|RESULTS|CONTENT)|MODEL_SETTINGS|THINK)\]"
+    r"|^[ \t]*(?:Human|Assistant|HUMAN|USER|SYSTEM):",
+    re.MULTILINE,
+)
 
 
 def user_turn(text: str) -> str | None:

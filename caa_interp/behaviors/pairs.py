@@ -110,6 +110,7 @@ def split_pairs(
     """
     if not 0 < test_share < 1:
         raise InputError(f"test_share: {test_share}; it must lie between 0 and 1, such as 0.2.")
+    pairs = check_pairs(pairs)
     about = sorted({_about(pair) for pair in pairs})
     if len(about) < 2:
         raise InputError(

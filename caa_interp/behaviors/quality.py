@@ -16,7 +16,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from caa_interp.behaviors.behavior import Behavior
+from caa_interp.behaviors.behavior import Behavior, check_behavior
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError
 
@@ -74,8 +74,7 @@ class Quality:
 
 def measure_quality(behavior: Behavior) -> Quality:
     """Measure a behavior of at least two train pairs and one test pair; takes about a second."""
-    if not isinstance(behavior, Behavior):
-        raise InputError(f"behavior: {type(behavior).__name__}; give a Behavior, such as load_behavior('sycophancy').")
+    check_behavior(behavior)
     if len(behavior.train) < 2 or not behavior.test:
         raise InputError(
             f"behavior {behavior.name!r}: {len(behavior.train)} train and {len(behavior.test)} test pairs; at least "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from caa_interp.cli import options
 from caa_interp.cli.output import check_target, print_json, print_table, records, say, write_table
 from caa_interp.cli.vectors import applied_by, load_for, read_vector, with_controls
 from caa_interp.errors import InputError
+from caa_interp.files import slug
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,7 +122,7 @@ def _write(tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
     if "logit_lens" in tables:
         lens = tables["logit_lens"]
         for name in dict.fromkeys(lens["vector"]):
-            file = f"logit_lens-{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}"
+            file = f"logit_lens-{slug(name)}"
             figures[file] = plot_logit_lens(lens[lens["vector"] == name])
     for name, figure in figures.items():
         save_figure(figure, folder / "figures" / f"{name}.html")

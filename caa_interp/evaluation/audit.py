@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from caa_interp.behaviors.behavior import Behavior, load_behavior, load_behaviors
+from caa_interp.behaviors.behavior import Behavior, check_behaviors, load_behavior, load_behaviors
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.behaviors.questions import load_requests
 from caa_interp.errors import InputError, VectorMismatchError, check_count, check_table
@@ -137,6 +137,7 @@ def safety_audit(
     if 0 not in multipliers or len(set(multipliers)) < 2:
         raise InputError(f"multipliers: {list(multipliers)}; give 0, the unsteered model, and at least one other.")
     behaviors = load_behaviors() if behaviors is None else behaviors
+    check_behaviors(behaviors)
     if name not in behaviors:
         raise InputError(
             f"behaviors: none of {list(behaviors)} has the vector's name, {name!r}. Add its held-out pairs: "

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from caa_interp.behaviors.behavior import Behavior
+from caa_interp.behaviors.behavior import Behavior, check_behavior
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
 from caa_interp.errors import InputError, check_choice, check_count
 from caa_interp.evaluation.splits import some_of
@@ -137,8 +137,7 @@ def baselines(
     VectorMismatchError
         If the vector was not made for this model, or does not fit a tuned one.
     """
-    if not isinstance(behavior, Behavior):
-        raise InputError(f"behavior: {type(behavior).__name__}; give a Behavior, such as load_behavior returns.")
+    check_behavior(behavior)
     test = check_pairs(behavior.test, "behavior.test")
     if n_pairs is not None:
         check_count("n_pairs", n_pairs)

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 
 from caa_interp.errors import InputError, VectorMismatchError, check_count
-from caa_interp.vectors.activations import Activations
+from caa_interp.vectors.activations import Activations, check_activations
 from caa_interp.vectors.estimators import Estimator, mean_difference
 from caa_interp.vectors.extraction import vector_from_activations
-from caa_interp.vectors.vector import SteeringVector, with_norms, without_part
+from caa_interp.vectors.vector import SteeringVector, one_vector, with_norms, without_part
 
 
 def vector_with_controls(
@@ -81,7 +81,7 @@ def orthogonal_vectors(vector: SteeringVector, n: int = 20, *, seed: int = 0) ->
         ``{"orthogonal 0": ..., ...}``; directions are uniform among the orthogonal ones and independent over layers.
         They are orthogonal to the vector, not to one another.
     """
-    if vector.d_model < 2:
+    if one_vector(vector).d_model < 2:
         raise InputError("vector: its width is 1, where nothing is orthogonal to it; the least is 2.")
 
     def draw(generator: torch.Generator) -> torch.Tensor:
@@ -117,11 +117,7 @@ def shuffled_vectors(activations: Activations, n: int = 20, *, seed: int = 0) ->
     Exactly half are exchanged (if odd, one more is left as is). Independent coin flips would leave a share of the
     vector itself, of either sign, which rescaling would make larger: such a control steers.
     """
-    distinct = list(dict.fromkeys(activations.pairs))
-    if len(distinct) < 2:
-        raise InputError(
-            f"activations: they hold {len(distinct)} different pair; shuffling labels needs at least 2. Collect more."
-        )
+    distinct = check_activations(activations, n_pairs=2).different_pairs
     rows = torch.tensor(activations.pair_numbers)
     differences = activations.positive.double() - activations.negative.double()
     vector = vector_from_activations(activations)
@@ -142,6 +138,7 @@ def rescaled_to(vector: SteeringVector, reference: SteeringVector) -> SteeringVe
     vector, reference
         The vector to rescale, such as another behavior's, and a vector of the same layers and width.
     """
+    one_vector(vector), one_vector(reference, "reference")
     if vector.layers != reference.layers or vector.d_model != reference.d_model:
         raise VectorMismatchError(
             f"vectors: {vector!r} and {reference!r} differ in layers or width. Extract both from one model."
@@ -160,6 +157,7 @@ def _controls(
     stream: int = 0,
 ) -> dict[str, SteeringVector]:
     """Controls by name; ``stream`` tells the random numbers of one kind from those of another with the same seed."""
+    one_vector(vector)
     check_count("n", n)
     start = int(np.random.SeedSequence([seed, stream]).generate_state(1)[0]) if stream else seed
     generator = torch.Generator().manual_seed(start)

@@ -8,13 +8,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from caa_interp.behaviors.behavior import Behavior
+from caa_interp.behaviors.behavior import Behavior, check_behaviors
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError, check_count
 from caa_interp.evaluation.divergence import Known, measured
@@ -25,7 +25,7 @@ from caa_interp.steering.intervention import Steered, conditions
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions
 from caa_interp.tree.edits import Operator
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.vectors.vector import SteeringVector, named_vectors
 
 
 def perplexity(
@@ -62,8 +62,9 @@ def perplexity(
         exponential), ``divergence`` and ``divergence_tail`` (KL(unsteered || steered) over the same places, as in
         :func:`caa_interp.divergence`).
     """
-    if isinstance(passages, str) or not len(passages):
-        raise InputError(f"passages: {passages!r}; give a non-empty list of texts.")
+    asked = conditions(model, vector, None, layers, multipliers, operator, positions)
+    if isinstance(passages, str) or not isinstance(passages, Collection) or not len(passages):
+        raise InputError(f"passages: {passages!r:.100}; give a non-empty list of texts.")
     check_count("max_tokens", max_tokens, least=3)
     limit = min(max_tokens, int(model.cfg.n_ctx))
     sequences: list[Known] = []
@@ -72,7 +73,6 @@ def perplexity(
         if len(ids) < 3:
             raise InputError(f"passages[{number}]: {passage!r} has fewer than three tokens; give a longer text.")
         sequences.append((tuple(ids), 2, None))
-    asked = conditions(model, vector, None, layers, multipliers, operator, positions)
     table = measured(model, asked, sequences, progress)
     table.insert(list(table).index("n_tokens") + 1, "nats_per_token", -table.pop("log_p"))
     return table
@@ -99,7 +99,7 @@ def capability(
         The table of :func:`caa_interp.sweep` and ``correct``: 1 where the right answer is the likelier one, else 0;
         NaN where there is no score. The paper's measure, the mean probability of the right letter, is ``p_positive``.
     """
-    table = sweep(model, vector, questions, **options)
+    table = sweep(model, vector, check_pairs(questions, "questions"), **options)
     likelier = table["logit_difference"]
     return table.assign(correct=(likelier > 0).astype(float).where(likelier.notna()))
 
@@ -136,7 +136,7 @@ def side_effects(
         The tables of :func:`caa_interp.sweep` and a first column ``behavior``, the measured one; ``vector`` is the
         one that steers. :func:`caa_interp.steerability` of it is the matrix of effects with intervals.
     """
-    conditions(model, vectors, None, multipliers=multipliers)
+    conditions(model, named_vectors(vectors), None, multipliers=multipliers)
     if len(set(multipliers)) < 2:
         raise InputError(f"multipliers: {list(multipliers)}; an effect needs at least two. Give two or more.")
     chosen, pairs = crossed(vectors, behaviors, layers, n_pairs)
@@ -157,8 +157,7 @@ def crossed(
     n_pairs: int | None,
 ) -> tuple[dict[str, int], dict[str, list[ContrastPair]]]:
     """Layer of each vector, and the pairs of each behavior, the first ``n_pairs``; arguments as in side_effects."""
-    if not behaviors:
-        raise InputError("behaviors: the mapping is empty; give at least one behavior.")
+    check_behaviors(behaviors)
     if n_pairs is not None:
         check_count("n_pairs", n_pairs)
     chosen = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(vectors, layers)

@@ -18,14 +18,14 @@ from typing import Any
 
 import pandas as pd
 
-from caa_interp.behaviors.behavior import Behavior
+from caa_interp.behaviors.behavior import Behavior, check_behaviors
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError, check_count
 from caa_interp.evaluation.controls import vector_with_controls
 from caa_interp.evaluation.response import choose_layer, outermost
 from caa_interp.evaluation.splits import split_behavior
 from caa_interp.evaluation.sweep import sweep
-from caa_interp.models.access import check_layers, n_layers
+from caa_interp.models.access import check_layers, check_model, n_layers
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format, check_format
@@ -97,13 +97,13 @@ def dose_response(
     One behavior costs one forward pass of each train pair, ``2 * len(layers)`` steered conditions of each validation
     pair and ``(1 + n_random + n_shuffled) * (len(multipliers) - 1)`` of each test pair.
     """
+    check_model(model)
     check_format(format)
     candidates = check_layers(layers, range(n_layers(model)), "the model")
     doses = check_multipliers(multipliers)
     if len(doses) < 2:
         raise InputError(f"multipliers: {doses}; a response needs at least two.")
-    if not behaviors:
-        raise InputError("behaviors: the mapping is empty; give at least one behavior.")
+    check_behaviors(behaviors)
     counts = {"n_train": n_train, "n_validation": n_validation, "n_test": n_test}
     for name, number in {**counts, "n_random": n_random, "n_shuffled": n_shuffled}.items():
         if number is not None:

@@ -28,7 +28,7 @@ import torch
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError, MissingDependencyError, check_choice, check_count
 from caa_interp.files import fingerprint, publish_folder
-from caa_interp.models.access import check_unsteered, model_id
+from caa_interp.models.access import check_model, check_unsteered, model_id
 from caa_interp.models.wrapping import plain_copy, wrap
 from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format
@@ -118,6 +118,7 @@ def fine_tune(
     ``"full"`` trains in float32 at least, since SGD's small steps would be lost in 16 bits: that takes 8 more
     bytes per weight. LoRA leaves the weights in the model's own precision.
     """
+    check_model(model)
     checked = check_pairs(pairs)
     check_choice("side", side, ("positive", "negative"))
     check_choice("method", method, _METHODS)
@@ -235,7 +236,8 @@ def _check_folder(folder: Path, model: Any) -> None:
     if folder.exists():
         raise InputError(f"output: {str(folder)!r} exists; give the name of a new folder.")
     named = SimpleNamespace(
-        tokenizer=model.tokenizer, cfg=SimpleNamespace(model_name=folder.name, n_ctx=model.cfg.n_ctx)
+        tokenizer=model.tokenizer,
+        cfg=SimpleNamespace(model_name=folder.name, n_ctx=model.cfg.n_ctx, n_layers=model.cfg.n_layers),
     )
     before, after = PromptFormat.of(model).style, PromptFormat.of(named).style
     if before != after:

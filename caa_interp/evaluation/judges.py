@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from caa_interp.behaviors.chat_marks import without_marks
 from caa_interp.errors import InputError, MissingDependencyError, ModelError, check_count, is_number
 from caa_interp.evaluation.judge_requests import Messages, UnjudgedError
 from caa_interp.models.access import is_bridge, model_id, model_revision, steered
@@ -175,7 +174,7 @@ class LocalJudge:
         if self._model in steered:
             raise InputError("judge: its model is being steered. Judge outside the steer context.")
         # One message: some chat templates take no system prompt.
-        question = without_marks("\n\n".join(message["content"] for message in messages))
+        question = "\n\n".join(message["content"] for message in messages)
         for marker in self._markers:  # the material could leave its place by one
             question = question.replace(marker, f"{marker[0]} {marker[1:]}")
         try:

@@ -141,7 +141,7 @@ def persistence(
         check_turn(one.positions, "steering: positions")
     n_turns = len(checked[0])
     every = [(condition, name) for condition in asked for name in CONDITIONS]
-    every.append((condition_of(None), UNSTEERED))
+    every.append((condition_of([]), UNSTEERED))
     talks = [[_Talk(condition, name) for condition, name in every] for _ in checked]
     rows, longest = [], 0
     with ambient(model) as outer:

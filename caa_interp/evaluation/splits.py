@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from caa_interp.behaviors.behavior import Behavior
+from caa_interp.behaviors.behavior import Behavior, check_behavior
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError
 
@@ -64,8 +64,7 @@ def split_behavior(
     seed: int,
 ) -> tuple[list[ContrastPair], list[ContrastPair], list[ContrastPair]]:
     """Train, validation and test pairs of one behavior; with one layer in ``candidates``, none is for validation."""
-    if not isinstance(behavior, Behavior):
-        raise InputError(f"behaviors[{name!r}] is {type(behavior).__name__}; it must be a Behavior.")
+    check_behavior(behavior, f"behaviors[{name!r}]")
     train = check_pairs(behavior.train, f"behaviors[{name!r}].train")
     test = check_pairs(behavior.test, f"behaviors[{name!r}].test")
     validation: list[ContrastPair] = []

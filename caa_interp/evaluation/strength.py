@@ -27,8 +27,8 @@ from caa_interp.steering.intervention import Intervention, Steering, as_interven
 from caa_interp.steering.operators import add, grows, name_of
 from caa_interp.steering.positions import Positions
 from caa_interp.tree.edits import Operator
-from caa_interp.vectors.activations import Activations
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.vectors.activations import Activations, check_activations
+from caa_interp.vectors.vector import SteeringVector, one_vector
 
 Distance = Literal["divergence", "divergence_tail"]
 
@@ -208,6 +208,8 @@ def relative_multiplier(vector: SteeringVector, activations: Activations, *, lay
     """
     if not is_number(share):
         raise InputError(f"share: {share!r}; it must be a finite number, such as 0.1.")
+    one_vector(vector)
+    check_activations(activations)
     if layer not in activations.layers:
         raise InputError(f"layer {layer!r}: the activations have layers {list(activations.layers)}. Choose one.")
     if activations.positive.shape[-1] != vector.d_model:

@@ -296,7 +296,7 @@ def _unsteered(conditions: pd.DataFrame) -> np.ndarray:
 
 
 def are_several(table: pd.DataFrame) -> pd.Series[bool]:
-    """Which rows are of several interventions, with no one multiplier."""
+    """Which rows are of several interventions, with no one multiplier: their operator has `` + `` in between."""
     operators = table["operator"] if "operator" in table else pd.Series("", table.index)
     return operators.astype(str).str.contains(" + ", regex=False)
 

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, warn
 from caa_interp.models.access import model_id
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat, form_of
@@ -56,7 +56,8 @@ def sweep(
         interventions: one, or conditions in a list or by name, each of them None, an :class:`Intervention`, or a list
         of them that are applied in turn.
     format
-        ``"choices"`` (the paper's) or ``"text"``. Default: the form that the vector was made in.
+        ``"choices"`` (the paper's) or ``"text"``. Default: the form that the vector was made in; if it holds none,
+        ``"choices"``, with a warning.
     layers
         0-based block indices; default: all of the vector's.
     multipliers
@@ -130,12 +131,20 @@ def sweep(
 
 
 def scoring_format(format: Format | None, asked: Sequence[Condition]) -> Format:
-    """Return ``format``, or else the form that the vectors were made in; raise :class:`InputError` if these differ."""
+    """Return ``format``, or else the form that the vectors were made in; raise :class:`InputError` if these differ.
+
+    Vectors made by hand or imported may hold none: then it is ``"choices"``, with a warning.
+    """
     if format is None:
         vectors = [one.vector for condition in asked for one in condition.interventions]
         found = sorted({str(vector.metadata["format"]) for vector in vectors if vector.metadata.get("format")})
         if len(found) > 1:
             raise InputError(f"format: the vectors were made in different forms, {found}. Give one of these.")
+        if not found:
+            warn(
+                "format: no vector says in which form it was made, so the pairs are put as 'choices', two options with "
+                "letters. Give format='choices' or format='text' to say which."
+            )
         format = cast(Format, found[0]) if found else "choices"
     check_format(format)
     return format

@@ -23,7 +23,7 @@ from caa_interp.steering.context import steer
 from caa_interp.steering.intervention import Steering, as_interventions, check_fit
 from caa_interp.steering.operators import add, name_of
 from caa_interp.steering.positions import name_of_positions
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.vectors.vector import SteeringVector, one_vector
 
 
 def bake(model: Any, vector: SteeringVector | Steering, *, layer: int | None = None, multiplier: float = 1.0) -> Any:
@@ -127,7 +127,7 @@ def orthogonalize(model: Any, vector: SteeringVector, *, layer: int) -> Any:
     VectorMismatchError
         If the vector was not made for this model.
     """
-    vector.check_fits(model)
+    one_vector(vector).check_fits(model)
     check_unsteered(model, "Orthogonalize it")
     direction = vector.at(layer).double()
     if not bool(direction.norm() > 0):

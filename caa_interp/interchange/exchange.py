@@ -13,9 +13,9 @@ from caa_interp.interchange.control_vectors import read_gguf, write_gguf
 from caa_interp.interchange.harness import read_harness, write_harness
 from caa_interp.interchange.published import VECTORS, layer_file, read_folder, short_name, write_folder
 from caa_interp.interchange.tensors import reading
-from caa_interp.models.access import check_layers, model_id
+from caa_interp.models.access import check_layers, check_model, model_id
 from caa_interp.steering.intervention import check_multipliers
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.vectors.vector import SteeringVector, one_vector
 
 FileFormat = Literal["caa", "gguf", "lm-eval", "npz"]
 _ENDINGS: dict[str, FileFormat] = {".gguf": "gguf", ".npz": "npz", ".pt": "lm-eval", ".pth": "lm-eval", "": "caa"}
@@ -67,6 +67,7 @@ def export_vector(
     llama.cpp, repeng and lm-evaluation-harness add a vector at every position, the prompt included, as
     ``steer(..., positions="all")`` does. The paper begins at the last token of the prompt.
     """
+    one_vector(vector)
     path = Path(path)
     chosen = _format(path, format)
     if chosen != "lm-eval" and (multiplier != 1.0 or hook != "layers.{layer}"):
@@ -123,6 +124,8 @@ def import_vector(
     if not path.exists():
         raise InputError(f"path: {str(path)!r} does not exist. Check the path.")
     chosen = _format(path, format)
+    if not (model is None or isinstance(model, str)):
+        check_model(model)
     name = model if model is None or isinstance(model, str) else model_id(model)
     if chosen == "caa":
         vector = read_folder(path, name)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from caa_interp.behaviors.behavior import Behavior
+from caa_interp.behaviors.behavior import Behavior, check_behavior
 from caa_interp.errors import InputError, warn
 from caa_interp.files import publish_folder
 from caa_interp.interchange.hub_errors import check_repo_id, hub_errors
@@ -74,8 +74,8 @@ def save_for_hub(
         If an argument is not one of those above, or the folder holds other files.
     """
     one_vector(vector)
-    if behavior is not None and not isinstance(behavior, Behavior):
-        raise InputError(f"behavior: {type(behavior).__name__}; give a Behavior, see caa_interp.load_behavior.")
+    if behavior is not None:
+        check_behavior(behavior)
     if figure is not None and not (hasattr(figure, "write_image") and hasattr(figure, "to_json")):
         raise InputError(f"figure: {type(figure).__name__}; give a Plotly figure, such as a plot_* function returns.")
     folder = Path(folder)

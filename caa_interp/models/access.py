@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from caa_interp.errors import InputError, ModelError
+from caa_interp.errors import InputError, ModelError, is_count, listed
+from caa_interp.files import files_digest, sampled_digest
 from caa_interp.models.hooks import has_hooks
 
 if TYPE_CHECKING:
@@ -47,20 +45,10 @@ def model_revision(model: Any) -> str | None:
 
 
 def folder_digest(folder: Path) -> str:
-    """Digest of the names and contents of a model's files; above 64 MiB, 4 KiB of every MiB are read, to save time."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja") and path.is_file():
-            size = path.stat().st_size
-            digest.update(f"{path.name}\0{size}\n".encode())
-            with path.open("rb") as file:
-                if size <= 64 * 2**20:
-                    digest.update(file.read())
-                    continue
-                for start in range(0, size, 2**20):
-                    file.seek(start)
-                    digest.update(file.read(4096))
-    return digest.hexdigest()
+    """Digest of the names and contents of a model's files, of large ones by samples."""
+    endings = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
+    files = [path for path in folder.iterdir() if path.suffix in endings and path.is_file()]
+    return files_digest(folder, files, sampled_digest)
 
 
 def weight_processing(model: Any) -> str:
@@ -137,13 +125,11 @@ def hook_name(layer: int) -> str:
     return HOOK.format(layer=layer)
 
 
-def check_layers(layers: int | Sequence[int] | np.ndarray | None, available: Sequence[int], what: str) -> list[int]:
+def check_layers(layers: Any, available: Sequence[int], what: str) -> list[int]:
     """Return ``layers`` as a list (None: all of ``available``), or raise :class:`InputError`."""
     if layers is None:
         return list(available)
-    if isinstance(layers, np.ndarray):
-        layers = np.atleast_1d(layers).tolist()
-    chosen = list(layers) if isinstance(layers, Sequence) and not isinstance(layers, str | bytes) else [layers]
+    chosen = listed(layers)
     if not chosen:
         raise InputError("layers: the list is empty; give at least one layer, or None for all.")
     for layer in chosen:
@@ -160,12 +146,8 @@ def check_layers(layers: int | Sequence[int] | np.ndarray | None, available: Seq
 
 def block_indices(layers: Any) -> tuple[int, ...]:
     """Return the layers of a vector or of activations as a tuple, or raise :class:`InputError`."""
-    given = tuple(layers) if isinstance(layers, Sequence | np.ndarray) and not isinstance(layers, str) else None
-    if (
-        given is None
-        or not all(hasattr(n, "__index__") and not isinstance(n, bool) and n >= 0 for n in given)
-        or len(set(given)) < len(given)
-    ):
+    given = listed(layers)
+    if not all(is_count(n, 0) for n in given) or len(set(given)) < len(given):
         raise InputError(f"layers: {layers!r}; they must be different 0-based block indices, such as (14, 15).")
     return tuple(int(n) for n in given)
 

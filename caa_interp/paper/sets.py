@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from caa_interp.behaviors.downloads import published_digests
 from caa_interp.behaviors.pairs import ContrastPair, split_pairs
 from caa_interp.behaviors.readers import accepts_shutdown, read_pairs
 from caa_interp.errors import InputError
+from caa_interp.files import file_digest
 from caa_interp.paper import published as paper
 
 _GET = (
@@ -144,7 +144,7 @@ def _read(name: str, files: Sequence[Path], prompts: Path | None) -> PublishedSe
 
 
 def _is_the_papers(file: Path, part: str) -> bool:
-    return hashlib.sha256(file.read_bytes()).hexdigest() == published_digests("caa")[part]
+    return file_digest(file) == published_digests("caa")[part]
 
 
 def _open_ended(path: Path) -> tuple[str, ...]:

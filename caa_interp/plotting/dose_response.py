@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
+from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError
 from caa_interp.evaluation.response import item_slopes, steerability
 from caa_interp.evaluation.summary import by_series, quantity, shown_column, summarized
@@ -15,9 +16,6 @@ from caa_interp.evaluation.verdicts import verdicts
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import CONTROLS, control_bands, dots, line, mark_zero, name_once, panels, shape
 from caa_interp.plotting.theme import Measure
-
-if TYPE_CHECKING:
-    from caa_interp.behaviors.pairs import ContrastPair
 
 _ENTRY = 21  # pixels of a line of the legend
 
@@ -176,7 +174,7 @@ def _each_pair(rows: pd.DataFrame, measure: str, shown: str, pairs: Sequence[Con
     orders = ["order"] if "order" in rows else []
     wide = rows.set_index(["item", *orders, "multiplier"])[measure].unstack()
     wide = (wide if shown == measure else wide.sub(wide[0.0], axis=0)).groupby(level="item").mean()
-    if pairs is not None and len(pairs) <= wide.index.max():
+    if pairs is not None and len(check_pairs(pairs)) <= wide.index.max():
         raise InputError(
             f"pairs: {len(pairs)} pairs, but the table has an item {wide.index.max()}. Give all that were scored."
         )

@@ -111,6 +111,7 @@ class PromptFormat:
         UserWarning
             If the chat template prints today's date, once for each tokenizer.
         """
+        check_model(model)
         tokenizer = model.tokenizer
         if tokenizer is None:
             raise InputError(
@@ -266,10 +267,12 @@ class PromptFormat:
 
 def form_of(model: Any, prompt_format: PromptFormat | None) -> PromptFormat:
     """Return ``prompt_format``, or by default the form that fits; :class:`InputError` if this or the model is none."""
+    if prompt_format is None:
+        return PromptFormat.of(model)
     check_model(model)
-    if prompt_format is not None and not isinstance(prompt_format, PromptFormat):
+    if not isinstance(prompt_format, PromptFormat):
         raise InputError(f"prompt_format: {prompt_format!r}; give one such as PromptFormat.of(model, style='base').")
-    return prompt_format or PromptFormat.of(model)
+    return prompt_format
 
 
 def token_ids(tokenizer: Any, text: str, what: str, **options: Any) -> list[int]:

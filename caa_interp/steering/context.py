@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from caa_interp.errors import InputError, is_count
+from caa_interp.errors import InputError, is_count, listed
 from caa_interp.models.access import is_bridge, lock_of, steered, text_config
 from caa_interp.prompts.format import PromptFormat, PromptTokens
 from caa_interp.steering.intervention import Intervention, Steering, as_interventions, check_fit, warn_of_idle
@@ -272,8 +272,7 @@ def padding_in_front(tokens: torch.Tensor, tokenizer: Any) -> tuple[int, ...]:
 
 
 def _checked_lengths(prompt_length: Any) -> list[int]:
-    given = prompt_length.tolist() if isinstance(prompt_length, torch.Tensor | np.ndarray) else prompt_length
-    lengths: list[Any] = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    lengths = listed(prompt_length)
     if not lengths or not all(map(is_count, lengths)):
         raise InputError(f"prompt_length: {prompt_length!r}; give a number of tokens of at least 1, or one per row.")
     return [int(n) for n in lengths]

@@ -25,7 +25,7 @@ from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions
 from caa_interp.steering.writing import Row, Writing, write_all
 from caa_interp.tree.edits import Operator
-from caa_interp.vectors.vector import SteeringVector, one_vector
+from caa_interp.vectors.vector import SteeringVector
 
 _COLDEST = 1e-6  # lowest temperature: logits divided by less would overflow float32
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
@@ -102,7 +102,7 @@ def generate(
     if vector is not None:
         if steering is not None:
             raise InputError("steering and vector: both are given. Give conditions in steering, or the short form.")
-        steering, layer = one_vector(vector), one_layer(vector, layer)
+        steering, layer = vector, one_layer(vector, layer)
         multipliers = (1.0,) if multipliers is None else multipliers
     asked = conditions(model, steering, form, layer, multipliers, operator, positions)
     with ambient(model) as outer:

@@ -8,9 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from caa_interp.errors import InputError, is_number, warn
+from caa_interp.errors import InputError, is_number, listed, warn
 from caa_interp.models.access import check_layers, check_model
 from caa_interp.prompts.format import PromptFormat, check_prompt
 from caa_interp.steering.operators import add, name_of
@@ -139,9 +137,8 @@ class Condition:
 Steered = SteeringVector | Mapping[str, Any] | Steering | Sequence[Steering] | Sequence[Condition]
 
 
-def condition_of(steering: Steering, name: str | None = None) -> Condition:
+def condition_of(several: Sequence[Intervention], name: str | None = None) -> Condition:
     """Describe interventions for a table, under a name or under those of their vectors."""
-    several = as_interventions(steering)
     if not several:
         return Condition((), name or "unsteered", "unsteered", None, 0.0, "", "")
     first = several[0]
@@ -151,7 +148,7 @@ def condition_of(steering: Steering, name: str | None = None) -> Condition:
         layers.setdefault(own, []).append(str(one.layer))
     names = [own if len(at) == 1 else f"{own} (layers {', '.join(at)})" for own, at in layers.items()]
     return Condition(
-        several,
+        tuple(several),
         name or " + ".join(names),
         first.vector.kind,
         first.layer,
@@ -163,9 +160,10 @@ def condition_of(steering: Steering, name: str | None = None) -> Condition:
 
 def one_layer(vector: SteeringVector, layer: int | None) -> int:
     """Return the layer at which a vector is applied: the given one, or a vector's only one."""
-    if layer is None and len(vector.layers) > 1:
+    held = one_vector(vector).layers
+    if layer is None and len(held) > 1:
         raise InputError(f"layer: {vector!r} needs one. Give one of its layers.")
-    return vector.layers[0] if layer is None else layer
+    return held[0] if layer is None else layer
 
 
 def as_interventions(
@@ -175,19 +173,29 @@ def as_interventions(
     operator: Operator = add,
     positions: Positions = "from_last_prompt_token",
 ) -> tuple[Intervention, ...]:
-    """Interventions as a tuple; a vector becomes one, with the other arguments. :class:`InputError` for all else."""
+    """One condition as a tuple; a vector becomes one, with the other arguments. :class:`InputError` for all else."""
     if isinstance(steering, SteeringVector):
         return (Intervention(steering, one_layer(steering, layer), multiplier, operator, positions),)
+    several = _in_turn(steering)
     _check_left_out(operator, positions, layer=layer is not None, multiplier=check_multipliers(multiplier) != [1.0])
+    return several
+
+
+def _in_turn(steering: Any) -> tuple[Intervention, ...]:
+    """None, an intervention or several in a list, as a tuple; :class:`InputError` for all else."""
     several: tuple[Any, ...] = () if steering is None else (steering,)
     if isinstance(steering, Sequence) and not isinstance(steering, str):
         several = tuple(steering)
     for one in several:
+        if isinstance(one, SteeringVector):
+            raise InputError(
+                f"vector: {one!r} stands in a list or beside conditions, without a layer. Give it one, "
+                "caa.Intervention(vector, layer=...); or give the vector by itself, or for a table {name: vector, ...}."
+            )
         if not isinstance(one, Intervention):
             raise InputError(
-                f"vector: {type(one).__name__}; give a SteeringVector with its layer, several by name, an "
-                "Intervention, several in a list, or None. A vector among interventions needs its layer: "
-                "caa.Intervention(vector, layer=...)."
+                f"vector: {type(one).__name__}; give a SteeringVector with its layer, an Intervention, several "
+                "Interventions in a list, or None."
             )
     return several
 
@@ -215,18 +223,26 @@ def conditions(
     if isinstance(given, Mapping) and all(isinstance(one, SteeringVector) for one in given.values()):
         doses = check_multipliers((-1.0, 0.0, 1.0) if multipliers is None else multipliers)
         found = [
-            condition_of(Intervention(vector, layer, dose, operator, positions), str(name))
+            condition_of([Intervention(vector, layer, dose, operator, positions)], str(name))
             for name, vector in given.items()
             for layer in check_layers(layers, vector.layers, "the vector")
             for dose in doses
         ]
     else:
+        several = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+        named = given.items() if isinstance(given, Mapping) else ((None, one) for one in several)
+        found = [
+            one if isinstance(one, Condition) else condition_of(_in_turn(one), None if name is None else str(name))
+            for name, one in named
+        ]
         _check_left_out(operator, positions, layers=layers is not None, multipliers=multipliers is not None)
-        if isinstance(given, Mapping):
-            found = [condition_of(one, str(name)) for name, one in given.items()]
-        else:
-            listed = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-            found = [one if isinstance(one, Condition) else condition_of(one) for one in listed]
+    operators: dict[str, Operator] = {}
+    for one in (one for condition in found for one in condition.interventions):
+        if operators.setdefault(name_of(one.operator), one.operator) != one.operator:
+            raise InputError(
+                f"operator: two different ones are both {name_of(one.operator)!r} in a table. Define each with def, "
+                "under a name of its own."
+            )
     ((shown, number),) = Counter(tuple(one.columns.items()) for one in found).most_common(1)
     if number > 1:
         alike = ", ".join(f"{name} {value}" for name, value in shown if value not in (None, ""))
@@ -276,9 +292,9 @@ def check_vector(model: Any, vector: SteeringVector, form: PromptFormat | None) 
         check_prompt(vector.metadata, form)
 
 
-def check_multipliers(multipliers: float | Sequence[float]) -> list[float]:
+def check_multipliers(multipliers: Any) -> list[float]:
     """Return multipliers as floats, or raise :class:`InputError` if one is no finite number or given twice."""
-    given = list(multipliers) if isinstance(multipliers, Sequence | np.ndarray) else [multipliers]
+    given = listed(multipliers)
     if wrong := [value for value in given if not is_number(value)]:
         raise InputError(f"multiplier: {wrong[0]!r} is not a finite number; give one such as -1, 0 or 1.5.")
     checked = [float(value) for value in given]

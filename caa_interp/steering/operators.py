@@ -162,8 +162,8 @@ def grows(operator: Operator) -> bool:
 
 
 def name_of(operator: Operator) -> str:
-    """Name of an operator, with its parameters, for tables."""
-    return getattr(operator, "__name__", None) or repr(operator)
+    """Name of an operator, with its parameters, for tables, where `` + `` stands between several and in none."""
+    return (getattr(operator, "__name__", None) or repr(operator)).replace(" + ", "+")
 
 
 def operator_named(text: str) -> Operator:

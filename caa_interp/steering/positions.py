@@ -19,9 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-import numpy as np
-
-from caa_interp.errors import InputError, check_count, is_count
+from caa_interp.errors import InputError, check_count, is_count, listed
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.tree.edits import Spans
 
@@ -104,9 +102,9 @@ def check_positions(positions: Any) -> Positions:
     if isinstance(positions, str):
         if positions in RULES:
             return positions
-    elif isinstance(positions, Sequence | range | np.ndarray) and len(positions):
-        at: list[Any] = list(positions)
-        if all(is_count(n, 0) for n in at):
+    elif not is_count(positions, 0):  # a number alone may mean that position, or all from there on
+        at = listed(positions)
+        if at and all(is_count(n, 0) for n in at):
             return tuple(sorted({int(n) for n in at}))
     raise InputError(
         f"positions: {positions!r:.100}; give one of {', '.join(map(repr, RULES))}, FirstAnswerTokens(k), or a list of "

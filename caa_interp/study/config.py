@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, fie
 
 from caa_interp.behaviors.behavior import Behavior, read_text
 from caa_interp.errors import InputError
-from caa_interp.files import fingerprint
+from caa_interp.files import fingerprint, slug
 from caa_interp.prompts.rendering import Format
 from caa_interp.study.fields import (
     MOST,
@@ -39,7 +39,6 @@ from caa_interp.study.fields import (
     Text,
     check_distinct,
     packaged,
-    slug as slug,
     studied_behavior as studied_behavior,
     with_zero,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -24,16 +23,12 @@ from pydantic import (
 
 from caa_interp.behaviors.behavior import Behavior, data_folder, load_behavior, load_behaviors
 from caa_interp.errors import InputError, is_number
+from caa_interp.files import slug
 from caa_interp.models.loading import EMBEDDED, Backend
 from caa_interp.prompts.format import Style
 from caa_interp.study.problems import explained, nearest, shown
 
 MOST = 1e6
-
-
-def slug(name: str) -> str:
-    """Name of a file or folder for a model or a behavior, whatever characters it has."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "unnamed"
 
 
 @cache

@@ -13,7 +13,7 @@ from caa_interp.evaluation.interference import ALONE, BOTH, QUESTIONS
 from caa_interp.evaluation.summary import COSTS, interval_texts, quantity, shown_column
 from caa_interp.evaluation.verdicts import excludes_zero
 from caa_interp.plotting.theme import counts, factor, with_minus
-from caa_interp.statistics import interval_text, number_text
+from caa_interp.statistics import ends_text, interval_text, number_text
 
 # Warnings, and the reason for each.
 WARNINGS = {
@@ -293,7 +293,7 @@ def _first_and_last(summary: pd.DataFrame) -> list[dict[Any, Any]]:
 def _estimate(row: Mapping[str, Any], name: str, unit: str) -> str:
     """A mean with unit, interval and number of items."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    interval = f"95\N{NO-BREAK SPACE}% CI {number_text(low)} to {number_text(high)}" if low == low else "no interval"
+    interval = "95\N{NO-BREAK SPACE}% CI " * (low == low) + ends_text(low, high)
     return f"{typeset(number_text(row[name]))} {unit}, {typeset(interval)}, n = {row['n']}".replace(" ,", ",")
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 
 from caa_interp.errors import InputError
-from caa_interp.files import file_digest, write_atomically
-from caa_interp.study.config import ExperimentConfig, slug
+from caa_interp.files import file_digest, slug, write_atomically
+from caa_interp.study.config import ExperimentConfig
 from caa_interp.vectors.vector import SteeringVector
 
 PAGE = "report.html"

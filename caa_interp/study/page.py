@@ -14,9 +14,8 @@ import pandas as pd
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.verdicts import verdicts
-from caa_interp.files import file_digest, write_atomically
+from caa_interp.files import file_digest, slug, write_atomically
 from caa_interp.report.page import Section, anchors, write_report
-from caa_interp.study.config import slug
 from caa_interp.study.findings import findings, overall, studied
 from caa_interp.study.folder import PAGE, remove, write_manifest, written
 from caa_interp.study.kinds import KINDS

@@ -11,7 +11,16 @@ import numpy as np
 import torch
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import float_type, input_device, lock_of, n_layers, not_numbers, on_cpu, steered
+from caa_interp.models.access import (
+    check_model,
+    float_type,
+    input_device,
+    lock_of,
+    n_layers,
+    not_numbers,
+    on_cpu,
+    steered,
+)
 from caa_interp.models.attention import rotary_boundary, takes_tree_masks
 from caa_interp.models.blocks import Trunk
 from caa_interp.models.memory import rows_that_fit
@@ -66,6 +75,7 @@ def run_trees(
     TreeResult
         Log-probabilities and residual streams of each tree, in the order of its branches.
     """
+    check_model(model)
     waiting = (_checked(model, branches) for branches in trees)
     prefix = Prefix()
     for first in waiting:

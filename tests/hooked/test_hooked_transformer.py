@@ -195,7 +195,7 @@ class TestLoading:
         states = logits_of(hf_model, tokens, output_hidden_states=True).hidden_states
         with torch.no_grad():
             _, cache = hooked.run_with_cache(tokens)
-        for layer in range(3):  # Hugging Face's last entry is behind the final norm
+        for layer in range(3):  # Hugging Face's last entry comes after the final norm
             torch.testing.assert_close(
                 cache[access.hook_name(layer)], states[layer + 1], atol=TOLERANCE, rtol=TOLERANCE
             )

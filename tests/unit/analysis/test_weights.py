@@ -168,7 +168,7 @@ def gemma_2(block, x, z, neurons):
 
 
 def olmo_2(block, x, z, neurons):
-    a, mlp = block.self_attn, block.mlp  # norms only behind
+    a, mlp = block.self_attn, block.mlp  # norms only after them
     written = block.post_attention_layernorm(a.o_proj(z)), block.post_feedforward_layernorm(mlp.down_proj(neurons))
     return (a.q_proj(x), a.k_proj(x), a.v_proj(x), written[0]), (mlp.up_proj(x), mlp.gate_proj(x), written[1])
 

@@ -38,7 +38,7 @@ def table(tiny_llama, vector):
 
 
 def letter_probabilities(model, tokenizer, question, layer, addition):
-    """Probabilities of the letters A and B behind ``(``, with every position of the prompt steered."""
+    """Probabilities of the letters A and B after ``(``, with every position of the prompt steered."""
     texts = [f"Input: {question}\nResponse: ({letter})" for letter in "AB"]
     a, b = (tokenizer(text)["input_ids"] for text in texts)
     letter = definition.first_difference(a, b)
@@ -69,8 +69,8 @@ def test_one_rendering_in_the_order_of_its_letter(tokenizer, letters, order):
     assert rendering.order == order
     for tokens, letter in ((rendering.positive, letters[0]), (rendering.negative, letters[1])):
         assert tokenizer.decode(tokens) == f"<s>Input: {question}\nResponse: {letter}"
-    letters_behind = [tokenizer.decode(t[rendering.n_shared]) for t in (rendering.positive, rendering.negative)]
-    assert letters_behind == [letter.strip("()") for letter in letters]
+    letters_after = [tokenizer.decode(t[rendering.n_shared]) for t in (rendering.positive, rendering.negative)]
+    assert letters_after == [letter.strip("()") for letter in letters]
 
 
 def test_a_contrast_pair_has_both_orders(tokenizer):

@@ -144,9 +144,7 @@ def test_shuffled_vectors_by_seed():
 
 
 def test_one_pair_has_no_labels_to_shuffle():
-    with pytest.raises(
-        caa.InputError, match="activations: they hold 1 different pair; shuffling labels needs at least 2"
-    ):
+    with pytest.raises(caa.InputError, match="activations: they hold 1 different pair, and 2 are needed"):
         shuffled_vectors(activations(1))
 
 

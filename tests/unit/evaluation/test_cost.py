@@ -264,7 +264,7 @@ def test_side_effects_are_sweeps_of_every_behavior_with_every_vector(tiny_llama,
         (lambda m, v: caa.evaluation.calibrate(m, v, PROMPTS, layer=7), "layer 7: the vector has layers 0 to 3"),
         (
             lambda m, v: caa.evaluation.side_effects(m, {}, {"a": []}, layers=1),
-            "it is empty; give at least one vector",
+            "vectors: the mapping is empty; give at least one vector",
         ),
         (lambda m, v: caa.evaluation.side_effects(m, {"v": v}, {}, layers=1), "behaviors: the mapping is empty"),
         (lambda m, v: caa.evaluation.side_effects(m, {"v": v}, {"a": []}, layers=1), r"behaviors\['a'\]"),

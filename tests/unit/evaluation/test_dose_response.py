@@ -206,7 +206,7 @@ def test_what_cannot_be_used_is_refused_before_any_work(tiny_llama, behaviors, m
 def test_behaviors_that_are_none(tiny_llama, behaviors):
     with pytest.raises(caa.InputError, match="behaviors: the mapping is empty; give at least one behavior"):
         dose_response(tiny_llama, {})
-    with pytest.raises(caa.InputError, match=r"behaviors\['mine'\] is list; it must be a Behavior"):
+    with pytest.raises(caa.InputError, match=r"behaviors\['mine'\]: list; give a Behavior"):
         dose_response(tiny_llama, {"mine": behaviors["mine"].train})
     with pytest.raises(caa.InputError, match=r"behaviors\['mine'\].test: the list is empty"):
         dose_response(tiny_llama, {"mine": caa.Behavior("mine", "", behaviors["mine"].train, ())})

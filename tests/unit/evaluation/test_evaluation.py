@@ -2,11 +2,13 @@
 
 import functools
 import math
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import caa_interp as caa
 from caa_interp.evaluation.response import choose_condition, item_slopes
@@ -511,3 +513,14 @@ def test_a_layer_without_multiplier_0_has_no_change():
         assert summary["logit_difference"].tolist() == [1.0, 2.0, 6.0]
         np.testing.assert_allclose(summary["logit_difference_change"], [0, 1, np.nan])
         np.testing.assert_allclose(summary["logit_difference_change_high"], [0, 1, np.nan])
+
+
+def test_a_form_that_no_vector_holds_is_told(tiny_llama, pairs):
+    """Vectors made by hand or imported do not say in which form they were made."""
+    by_hand = caa.SteeringVector(torch.ones(1, 64), (1,))
+    with pytest.warns(UserWarning, match="format: no vector says in which form it was made.*'choices'.*Give format="):
+        table = caa.sweep(tiny_llama, by_hand, pairs[:1], progress=False)
+    assert set(table["format"]) == {"choices"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        caa.sweep(tiny_llama, by_hand, pairs[:1], format="choices", progress=False)

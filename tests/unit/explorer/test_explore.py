@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from functools import partial
 from html import unescape
 
@@ -168,10 +167,8 @@ def test_what_was_written_is_there_at_once(explored, tiny_llama, asked, monkeypa
         await rest(explorer)
         assert asked == [(PROMPT,), (PROMPT, 1.0), (PROMPT, 2.0)]
         monkeypatch.setattr(tiny_llama, "forward", None)  # so that any use of the model fails
-        begin = time.perf_counter()
         explorer.multiplier.value = 1.0
         await rest(explorer)
-        assert time.perf_counter() - begin < 0.2
         assert explorer.answers["multiplier"].tolist() == [0.0, 1.0]
         assert "multiplier +1" in shown(explorer)[0][1]
         assert explorer.effect is not None

@@ -163,7 +163,7 @@ def test_every_supported_architecture_is_baked(architecture, tmp_path):
 
 
 def ablated_at_every_write(plain, r, writes):
-    """The definition: behind every module that writes to the residual stream, the part along r is taken out."""
+    """The definition: after every module that writes to the residual stream, the part along r is taken out."""
 
     def hook(_, __, output):
         first = output[0] if isinstance(output, tuple) else output

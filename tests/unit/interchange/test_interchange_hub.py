@@ -381,7 +381,7 @@ def test_the_old_folder_comes_back_if_the_new_one_cannot_be_put_there(tmp_path, 
         ),
         ({"effects": caa.steerability(sweep(layer=7))}, r"effects: its layers are \[7\], and the vector's \[1, 2\]"),
         ({"figure": "figure.png"}, "figure: str; give a Plotly figure"),
-        ({"behavior": "sycophancy"}, "behavior: str; give a Behavior, see caa_interp.load_behavior"),
+        ({"behavior": "sycophancy"}, "behavior: str; give a Behavior"),
         ({"vector": torch.ones(2, 5)}, "vector: Tensor; it must be one SteeringVector"),
     ],
 )

@@ -33,7 +33,7 @@ def form(style, n_ctx=256, template=None, added=()):
 def model_with(template=None, name="some-model", n_ctx=256):
     tokenizer = small_tokenizer()
     tokenizer.chat_template = template
-    return SimpleNamespace(tokenizer=tokenizer, cfg=SimpleNamespace(model_name=name, n_ctx=n_ctx))
+    return SimpleNamespace(tokenizer=tokenizer, cfg=SimpleNamespace(model_name=name, n_ctx=n_ctx, n_layers=1))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_positions_of_choices(style):
         assert rendering.positive[rendering.n_shared] != rendering.negative[rendering.n_shared]
 
 
-def test_text_is_each_answer_behind_the_question():
+def test_text_is_each_answer_after_the_question():
     prompt = form("base")
     (rendering,) = prompt.render(PAIR, "text")
     assert rendering.order == ""
@@ -181,7 +181,7 @@ def test_a_question_that_is_no_text(question):
 
 
 def test_a_model_without_a_tokenizer():
-    model = SimpleNamespace(tokenizer=None, cfg=SimpleNamespace(model_name="m", n_ctx=9))
+    model = SimpleNamespace(tokenizer=None, cfg=SimpleNamespace(model_name="m", n_ctx=9, n_layers=1))
     with pytest.raises(caa.InputError, match=r"model: it has no tokenizer.*Load it with load_model, or set"):
         PromptFormat.of(model)
 

@@ -40,7 +40,7 @@ def model_with(template, name="some-model", ends=None, special=("<|im_start|>", 
     tokenizer.chat_template = template
     config = SimpleNamespace(eos_token_id=ends)
     return SimpleNamespace(
-        tokenizer=tokenizer, cfg=SimpleNamespace(model_name=name, n_ctx=256), generation_config=config
+        tokenizer=tokenizer, cfg=SimpleNamespace(model_name=name, n_ctx=256, n_layers=1), generation_config=config
     )
 
 

@@ -597,7 +597,7 @@ def test_streams_that_take_turns_do_not_disturb_each_other(tiny_llama, answers):
     ("options", "said"),
     [
         ({"prompt": " "}, "prompt: ' ' is not a text; give a non-empty string"),
-        ({"steering": VECTOR}, r"layer: SteeringVector\(.*\) needs one"),
+        ({"steering": VECTOR}, r"vector: SteeringVector\(.*\) stands in a list or .*caa.Intervention\(vector, layer"),
         ({"max_new_tokens": 0}, "max_new_tokens: 0; it must be a whole number of at least 1"),
         ({"max_new_tokens": 250}, r"prompt: \d+ tokens and 250 new ones do not fit .*context of 256.*lower max"),
         ({"steering": [UP, caa.Intervention(caa.SteeringVector(torch.ones(1, 8), (1,)), 1)]}, "vector: its width is 8"),

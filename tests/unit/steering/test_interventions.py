@@ -3,11 +3,14 @@
 import math
 from dataclasses import FrozenInstanceError, replace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import caa_interp as caa
-from caa_interp.steering.intervention import condition_of, conditions
+from caa_interp.evaluation.summary import are_several
+from caa_interp.steering.intervention import as_interventions, condition_of, conditions
 from caa_interp.steering.operators import AddIf, Cap, ProjectTo, ablate, add, add_keeping_norm, slerp
 from caa_interp.steering.positions import RULES, FirstAnswerTokens
 from caa_interp.tree import Branch, run_tree
@@ -54,7 +57,7 @@ def logits_of(way, model, tokens, n_prompt, interventions):
         with caa.steer(model, interventions, prompt_length=n_prompt), torch.no_grad():
             logits = model(torch.tensor([tokens]))[0].log_softmax(-1)
         return torch.stack([logits[at, token] for at, token in wanted])
-    edits = condition_of(interventions).edits(n_prompt)
+    edits = condition_of(as_interventions(interventions)).edits(n_prompt)
     return run_tree(model, [Branch(tokens, edits, wanted)], path=way).log_probs[0]
 
 
@@ -309,3 +312,56 @@ def test_what_cannot_steer(tiny_llama, given):
 
 def test_every_rule_is_tested():
     assert set(RULES) - {"after_thinking"} <= set(POSITIONS)
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array, tuple, list, lambda given: [torch.tensor(n) for n in given]])
+def test_layers_multipliers_and_positions_in_arrays_and_tensors(tiny_llama, pairs, kind):
+    up = caa.Intervention(vector(), 1, positions=kind([3, 1]))
+    assert up.positions == (1, 3)
+    table = caa.sweep(
+        tiny_llama, vector(), pairs[:1], layers=kind([1, 2]), multipliers=kind([0.0, 1.5]), progress=False
+    )
+    assert set(zip(table["layer"], table["multiplier"], strict=True)) == {(1, 0.0), (1, 1.5), (2, 0.0), (2, 1.5)}
+    assert caa.collect_activations(tiny_llama, pairs[:1], layers=kind([2, 0]), progress=False).layers == (2, 0)
+    assert caa.SteeringVector(torch.ones(2, 8), kind([4, 7])).layers == (4, 7)
+
+
+def test_a_vector_in_a_list_is_refused_with_advice_that_works(tiny_llama, pairs):
+    """A vector of one layer, too: in a list it would be added once, where by itself it has three multipliers."""
+    one_layer = caa.SteeringVector(vector().values[1:2], (1,))
+    calls = [
+        lambda given: caa.steer(tiny_llama, given).__enter__(),
+        lambda given: caa.steer(tiny_llama, given, 1).__enter__(),
+        lambda given: caa.sweep(tiny_llama, given, pairs, progress=False),
+        lambda given: caa.sweep(tiny_llama, given, pairs, layers=1, progress=False),
+        lambda given: caa.generate(tiny_llama, ["Why?"], steering=given, progress=False),
+        lambda given: caa.sweep(tiny_llama, {"a": given[0], "b": None}, pairs, progress=False),
+    ]
+    for call in calls:
+        for given in (vector(), one_layer):
+            with pytest.raises(caa.InputError, match=r"stands in a list .*caa.Intervention\(vector, layer=...\)"):
+                call([given])
+    with caa.steer(tiny_llama, [caa.Intervention(one_layer, layer=1)]):
+        tiny_llama(torch.tensor([[1, 2, 3]]))
+    table = caa.sweep(tiny_llama, {"one": one_layer}, pairs, progress=False)
+    assert set(table["multiplier"]) == {-1, 0, 1}
+
+
+def test_two_operators_of_one_name_are_refused_in_a_table(tiny_llama, pairs):
+    one, other = (
+        caa.Intervention(vector(), 1, operator=lambda r, v, m, sign=sign: r + sign * m * v) for sign in (1, -1)
+    )
+    with pytest.raises(caa.InputError, match=r"operator: two different ones are both '<lambda>' .*Define each"):
+        caa.sweep(tiny_llama, {"one": one, "other": other}, pairs, progress=False)
+    table = caa.sweep(tiny_llama, {"one": one, "half": 0.5 * one}, pairs, format="text", progress=False)
+    assert set(table["operator"]) == {"<lambda>"}
+
+
+def test_one_operator_with_a_plus_in_its_name_is_one(tiny_llama):
+    def both(residual, vector, multiplier):
+        return residual + multiplier * vector
+
+    both.__name__ = "add + add"
+    one, two = caa.Intervention(vector(), 1, operator=both), caa.Intervention(vector(), 2)
+    table = pd.DataFrame([condition.columns for condition in conditions(tiny_llama, {"one": one, "two": [one, two]})])
+    assert are_several(table).tolist() == [False, True]

@@ -366,8 +366,8 @@ def test_lengths_for_another_number_of_rows(tiny_llama):
         logits_of(tiny_llama, PROMPT, PROMPT)
 
 
-@pytest.mark.parametrize("kind", [np.int64, np.int32])
-def test_numbers_of_numpy_are_numbers(tiny_llama, kind):
+@pytest.mark.parametrize("kind", [np.int64, np.int32, torch.tensor, np.array])
+def test_numbers_of_arrays_and_tensors_are_numbers(tiny_llama, kind):
     """Layers and multipliers often come out of a table or an array."""
     with caa.steer(tiny_llama, VECTOR, layer=1, multiplier=2):
         expected = logits_of(tiny_llama, PROMPT)

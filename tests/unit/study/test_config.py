@@ -18,6 +18,7 @@ from pydantic import ValidationError
 import caa_interp as caa
 from caa_interp.behaviors.behavior import FORMAT
 from caa_interp.errors import InputError
+from caa_interp.files import slug
 from caa_interp.study import config as module, fields as parts
 from caa_interp.study.config import (
     Answers,
@@ -30,7 +31,6 @@ from caa_interp.study.config import (
     PromptConfig,
     SafetyAudit,
     SideEffects,
-    slug,
 )
 
 ODD = 'it\'s "odd"\n\té\x7f.json'

@@ -18,8 +18,9 @@ from filelock import FileLock
 
 import caa_interp as caa
 from caa_interp.errors import InputError
+from caa_interp.files import slug
 from caa_interp.study import run as run_module, tasks as tasks_module, worker
-from caa_interp.study.config import ExperimentConfig, slug
+from caa_interp.study.config import ExperimentConfig
 from caa_interp.study.executors import InProcess
 from caa_interp.study.run import run_experiment
 from caa_interp.study.store import cache_contents, clear_cache

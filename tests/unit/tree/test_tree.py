@@ -124,7 +124,7 @@ def test_the_same_edit_in_different_questions(model):
     assert_same(model, branches)
 
 
-def test_reads_in_front_of_at_and_behind_the_steering(model):
+def test_reads_before_at_and_after_the_steering(model):
     tokens = (*TRUNK, 80, 81, 82)
     edit = edit_from(2, direction(3), 7)
     branches = [asked(tokens, (edit,), reads=reads) for reads in ((0,), (6,), (7,), (10,), (5, 6, 7, 8), range(11))]
@@ -167,7 +167,7 @@ def test_portions_of_any_size(model, monkeypatch, rows):
 
 @pytest.mark.parametrize("least", [1, 2, 4, 1000])
 def test_lanes_of_any_number(model, monkeypatch, least):
-    """Variants behind two trunks of different lengths, several at every layer, dealt into few or many lanes."""
+    """Variants after two trunks of different lengths, several at every layer, dealt into few or many lanes."""
     branches = [asked((*TRUNK, 80, 81)), asked((*OTHER_TRUNK, 90, 91))]
     for layer in (2, 0, 1):
         for seed in (1, 2):
@@ -217,7 +217,7 @@ def test_no_edit_is_the_unsteered_model_exactly(model):
     assert torch.equal(result.residual[0], result.residual[2])
 
 
-def test_an_edit_that_starts_behind_the_end_changes_nothing(model):
+def test_an_edit_that_starts_after_the_end_changes_nothing(model):
     late = edit_from(1, direction(1), len(TRUNK) + 3)
     tree, _ = assert_same(model, [asked(TRUNK, (late,), reads=(5,)), asked(TRUNK, reads=(5,))])
     torch.testing.assert_close(tree.log_probs[0], tree.log_probs[1], rtol=1e-5, atol=1e-5)
@@ -304,9 +304,9 @@ def test_wrong_steering_is_found_although_the_first_tree_had_none(tiny_llama, mo
         assert run_tree(tiny_llama, [asked((*TRUNK, 80), (edit_from(1, direction(1), 7),))]).path == "plain"
 
 
-def test_no_branches():
+def test_no_branches(tiny_llama):
     with pytest.raises(InputError, match="branches: the list is empty; give at least one Branch"):
-        run_tree(None, [])
+        run_tree(tiny_llama, [])
 
 
 def test_a_branch_longer_than_the_context(tiny_llama):
@@ -349,8 +349,8 @@ def test_trees_side_by_side_equal_trees_alone(tiny_llama, path):
 LONG = tuple(range(100, 124))
 
 
-def behind(prefix, n, reads=()) -> list[Branch]:
-    """A tree behind a prefix: an unsteered branch, and two that are edited from the first token behind it."""
+def tree_after(prefix, n, reads=()) -> list[Branch]:
+    """A tree after a prefix: an unsteered branch, and two that are edited from the first token after it."""
     start = len(prefix) + 1
     tokens = (*prefix, 60 + n, 70, 80, *range(90, 90 + n))
     edits = [
@@ -362,8 +362,8 @@ def behind(prefix, n, reads=()) -> list[Branch]:
 
 
 @pytest.mark.parametrize("reads", [(), (24, 25)])
-def test_trees_behind_one_prefix_equal_plain_passes(model, reads):
-    trees = [behind(LONG, n, reads) for n in range(5)]
+def test_trees_after_one_prefix_equal_plain_passes(model, reads):
+    trees = [tree_after(LONG, n, reads) for n in range(5)]
     double = next(model.parameters()).dtype == torch.float64
     found = list(run_trees(model, trees, LAYERS if reads else (), "tree"))
     expected = [run_tree(model, branches, LAYERS if reads else (), "plain") for branches in trees]
@@ -389,7 +389,7 @@ def test_a_prefix_is_read_once_and_its_rows_are_not_run_again(tiny_llama, monkey
 
     monkeypatch.setattr(tree_run, "run_base", counted)
     monkeypatch.setattr(Prefix, "read", classmethod(noticed))
-    list(run_trees(tiny_llama, [behind(LONG, n) for n in range(6)], (), "tree"))
+    list(run_trees(tiny_llama, [tree_after(LONG, n) for n in range(6)], (), "tree"))
     assert read == [len(LONG)]
     assert sorted(rows) == [3 + n for n in range(6)]
 
@@ -397,12 +397,12 @@ def test_a_prefix_is_read_once_and_its_rows_are_not_run_again(tiny_llama, monkey
 @pytest.mark.parametrize(
     ("trees", "shared"),
     [
-        ([behind(LONG, 0), behind(LONG, 3)], 24),
-        ([behind(LONG[:20], 0), behind(LONG, 3)], 20),
-        ([behind(LONG[:15], 0), behind(LONG[:15], 3)], 0),  # too short to be worth a pass
-        ([behind(LONG, 0)], 0),  # a single tree's question is its trunk
-        ([behind(LONG, 0), behind(LONG, 3, reads=(17,))], 17),
-        ([behind(LONG, 0), [asked((*LONG, 88), (edit_from(0, direction(0), 16),))]], 16),
+        ([tree_after(LONG, 0), tree_after(LONG, 3)], 24),
+        ([tree_after(LONG[:20], 0), tree_after(LONG, 3)], 20),
+        ([tree_after(LONG[:15], 0), tree_after(LONG[:15], 3)], 0),  # too short to be worth a pass
+        ([tree_after(LONG, 0)], 0),  # a single tree's question is its trunk
+        ([tree_after(LONG, 0), tree_after(LONG, 3, reads=(17,))], 17),
+        ([tree_after(LONG, 0), [asked((*LONG, 88), (edit_from(0, direction(0), 16),))]], 16),
     ],
 )
 def test_a_prefix_ends_before_anything_is_edited_read_or_asked(tiny_llama, trees, shared):
@@ -410,15 +410,15 @@ def test_a_prefix_ends_before_anything_is_edited_read_or_asked(tiny_llama, trees
 
 
 def test_a_prefix_is_kept_cut_or_read_anew_as_trees_go_on(tiny_llama):
-    first = Prefix().fitted_to(tiny_llama, [behind(LONG, 0), behind(LONG, 1)])
-    assert first.fitted_to(tiny_llama, [behind(LONG, 2), behind(LONG, 3)]).tokens == LONG
-    cut = first.fitted_to(tiny_llama, [behind(LONG[:18], 2), behind(LONG, 3)])
+    first = Prefix().fitted_to(tiny_llama, [tree_after(LONG, 0), tree_after(LONG, 1)])
+    assert first.fitted_to(tiny_llama, [tree_after(LONG, 2), tree_after(LONG, 3)]).tokens == LONG
+    cut = first.fitted_to(tiny_llama, [tree_after(LONG[:18], 2), tree_after(LONG, 3)])
     assert cut.tokens == LONG[:18]
     assert {keys.shape[2] for keys, _ in cut.keys_values} == {18}
-    assert first.fitted_to(tiny_llama, [behind(LONG, 2)]).tokens == LONG
+    assert first.fitted_to(tiny_llama, [tree_after(LONG, 2)]).tokens == LONG
     other = tuple(range(130, 150))
-    assert first.fitted_to(tiny_llama, [behind(other, 0), behind(other, 1)]).tokens == other
-    assert first.fitted_to(tiny_llama, [behind(other, 0)]).tokens == ()
+    assert first.fitted_to(tiny_llama, [tree_after(other, 0), tree_after(other, 1)]).tokens == other
+    assert first.fitted_to(tiny_llama, [tree_after(other, 0)]).tokens == ()
 
 
 def log_probs(model, tokens, edits=()):
