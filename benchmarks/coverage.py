@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 
 from caa_interp.evaluation.frontier import crossing
-from caa_interp.statistics import bootstrap_mean, jackknife_interval, rank_correlations, slopes, wilson_interval
+from caa_interp.statistics import (
+    bootstrap_mean,
+    jackknife_interval,
+    paired_shares_interval,
+    rank_correlations,
+    slopes,
+    wilson_interval,
+)
 
 CONFIDENCE = 0.95
 N_ITEMS = (5, 10, 24, 50)
@@ -49,11 +56,6 @@ def tied(generator: np.random.Generator, shape: Shape) -> np.ndarray:
     return np.round(generator.normal(size=shape))
 
 
-def flipped(generator: np.random.Generator, shape: Shape) -> np.ndarray:
-    """Right answers gained (15 %) or lost (5 %)."""
-    return generator.choice([1.0, 0.0, -1.0], p=[0.15, 0.8, 0.05], size=shape) - 0.1
-
-
 # Whether the interval of each of ``n_sets`` sets contains the true value
 
 
@@ -77,6 +79,17 @@ def mean_rank_correlations(draw: Draw, generator: np.random.Generator, n_items: 
 
 def shares(share: float, generator: np.random.Generator, n_items: int, n_sets: int) -> np.ndarray:
     return holds(*wilson_interval(generator.binomial(n_items, share, n_sets) / n_items, n_items, CONFIDENCE), share)
+
+
+def share_changes(
+    flipped: tuple[float, float], generator: np.random.Generator, n_items: int, n_sets: int
+) -> np.ndarray:
+    """Right answers gained or lost, so much of all, where else 70 % of the answers are right."""
+    gained, lost = flipped
+    kept = 1 - gained - lost
+    cells = generator.choice(4, p=[0.7 * kept, 0.3 * kept, gained, lost], size=(n_items, n_sets))
+    after, before = (np.isin(cells, right).astype(float) for right in ((0, 2), (0, 3)))
+    return holds(*paired_shares_interval(after, before, CONFIDENCE), gained - lost)
 
 
 def mean_products(draw: Draw, generator: np.random.Generator, n_items: int, n_sets: int) -> np.ndarray:
@@ -124,7 +137,8 @@ ROWS: dict[tuple[str, str], tuple[Callable[..., np.ndarray], Any]] = {
     ("mean or change", "skewed"): (means, skewed),
     ("mean or change", "very skewed"): (means, very_skewed),
     ("mean or change", "tied"): (means, tied),
-    ("change of `correct`", "15 % gained, 5 % lost"): (means, flipped),
+    ("change of `correct`", "15 % gained, 5 % lost"): (share_changes, (0.15, 0.05)),
+    ("change of `correct`", "4 % lost"): (share_changes, (0.0, 0.04)),
     ("slope", "normal"): (mean_slopes, normal),
     ("slope", "skewed"): (mean_slopes, skewed),
     ("slope", "tied"): (mean_slopes, tied),

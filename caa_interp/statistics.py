@@ -218,6 +218,32 @@ def wilson_interval(
     return low, high
 
 
+def paired_shares_interval(
+    after: np.ndarray, before: np.ndarray, confidence: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Interval (low, high; -1 to 1) of the change of a share, where the same items were tried twice.
+
+    ``after`` and ``before`` ``[n_items, ...]`` are 0 or 1, or a share of an item's own trials. Newcombe's hybrid of
+    Wilson's intervals (1998, Statistics in Medicine 17:2635, method 10): it keeps a width where no item changes. NaN
+    with fewer than two items.
+    """
+    n = len(after)
+    if n < 2:
+        none = np.full(np.shape(after)[1:], np.nan)
+        return none, none
+    p, q = after.mean(axis=0), before.mean(axis=0)
+    (p_low, p_high), (q_low, q_high) = (wilson_interval(share, n, confidence) for share in (p, q))
+    together = ((after - p) * (before - q)).mean(axis=0)
+    together = np.where(together > 0, np.maximum(together - 0.5 / n, 0), together)  # continuity
+    spread = np.sqrt(p * (1 - p) * q * (1 - q))
+    phi = np.divide(together, spread, out=np.zeros_like(spread), where=spread > 1e-12)
+    low, high = (
+        np.sqrt(np.maximum(one**2 - 2 * phi * one * other + other**2, 0))
+        for one, other in ((p - p_low, q_high - q), (p_high - p, q - q_low))
+    )
+    return p - q - low, p - q + high
+
+
 def chance_cosine(width: int) -> float:
     """Bound on the absolute cosine of two independent random directions, with a probability of 95 %.
 

@@ -31,7 +31,7 @@ import torch
 
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import ModelError, check_choice
-from caa_interp.evaluation.sweep import scored_renderings, scoring_format
+from caa_interp.evaluation.sweep import longest_of, scored_renderings, scoring_format
 from caa_interp.models.access import hook_name, model_id, n_layers, unembed
 from caa_interp.models.decoding import Decoder
 from caa_interp.models.memory import cache_bytes, rows_that_fit
@@ -40,8 +40,8 @@ from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format, Scored
 from caa_interp.statistics import bootstrap_means
 from caa_interp.steering.context import ambient
-from caa_interp.steering.intervention import check_acts, conditions, one_layer
-from caa_interp.tree.edits import Edit, EditedBatch, editing
+from caa_interp.steering.intervention import check_acts, conditions, one_layer, warn_of_idle
+from caa_interp.tree.edits import Edit, edited_rows
 from caa_interp.tree.readout import log_probs_of
 from caa_interp.vectors.vector import SteeringVector, named_vectors
 
@@ -139,7 +139,7 @@ def effect_attribution(
     vectors = named_vectors(vector, "vector")
     layer = one_layer(next(iter(vectors.values())), layer)
     form = form_of(model, prompt_format)
-    asked = conditions(model, vectors, layer, [multiplier], form=form)
+    asked = conditions(model, vectors, form, layer, [multiplier])
     check_acts(asked)
     check_choice("per", per, get_args(Per))
     format = scoring_format(format, asked)
@@ -147,6 +147,7 @@ def effect_attribution(
     parts = _parts(model, layer, per)
     found = np.zeros((len(rendered), len(asked), 3, len(parts) + 2))
     with ambient(model) as outer:
+        warn_of_idle([outer], longest_of(rendered, format))
         for values, renderings in zip(found, track(rendered, "Attributing", progress), strict=True):
             for rendering in renderings:
                 for scored in rendering.scored(format):
@@ -241,8 +242,6 @@ def _run(
     if start:
         decoder.forward(tokens[:1, :start], torch.ones_like(tokens[:1, :start]))
         decoder.select(torch.zeros(len(rows), dtype=torch.long))
-    batch = EditedBatch(rows)
-    batch.place(np.tile(np.arange(start, tokens.shape[1]), (len(rows), 1)))
 
     def at_new(hook_at: _Hook) -> Callable[..., torch.Tensor | None]:
         def act(activation: torch.Tensor, hook: Any) -> torch.Tensor | None:
@@ -254,7 +253,7 @@ def _run(
     states: list[torch.Tensor] = []
     acting = [*hooks.items(), (hook_name(n_layers(model) - 1), states.append)]
     with (
-        editing(model, batch.layers, batch.apply),
+        edited_rows(model, rows, start, tokens.shape[1]),
         model.hooks(fwd_hooks=[(name, at_new(hook)) for name, hook in acting]),
     ):
         decoder.forward(tokens[:, start:], torch.ones_like(tokens[:, start:]))

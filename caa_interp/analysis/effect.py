@@ -46,7 +46,7 @@ from caa_interp.steering.intervention import (
     conditions,
     warn_of_idle,
 )
-from caa_interp.steering.operators import add
+from caa_interp.steering.operators import add, grows
 from caa_interp.steering.positions import Positions
 from caa_interp.tree.branches import Branch, TreeResult
 from caa_interp.tree.edits import Operator
@@ -69,7 +69,7 @@ def effect_lens(
     texts: Iterable[ContrastPair] | Sequence[Prompt],
     *,
     layers: int | Sequence[int] | None = None,
-    multipliers: Sequence[float] = (-1.0, 1.0),
+    multipliers: Sequence[float] | None = None,
     top_k: int = 10,
     words_only: bool = False,
     at: At = "answer",
@@ -95,8 +95,8 @@ def effect_lens(
         Contrast pairs, usually a behavior's ``test``, of which the model reads both answers. Or prompts or
         conversations as in :func:`caa_interp.generate`, whose answers are the unsteered model's own, greedy.
     multipliers
-        Two different numbers; the effect is the difference between them, per unit. Default: -1 and 1. Operators that
-        are complete at multiplier 1, such as ``caa.ablate``, are read with 0 and 1.
+        Two different numbers; the effect is the difference between them, per unit. Default: -1 and 1, or 0 and 1 if
+        an operator is complete at 1, as ``caa.ablate`` is.
     top_k
         Number of tokens per side, at least 1.
     words_only
@@ -157,8 +157,10 @@ def effect_lens(
     form = form_of(model, prompt_format)
     several = list(vector.values()) if isinstance(vector, Mapping) else [vector]
     unit = [1.0] if all(isinstance(one, SteeringVector) for one in several) else None
-    asked = conditions(model, vector, layers, unit, operator, positions, form)
+    asked = conditions(model, vector, form, layers, unit, operator, positions)
     check_acts(asked)
+    if multipliers is None:
+        multipliers = (-1, 1) if all(grows(one.operator) for some in asked for one in some.interventions) else (0, 1)
     doses = check_multipliers(multipliers)
     if len(doses) != 2:
         raise InputError(f"multipliers: {doses}; an effect is between two. Give two numbers, such as (-1, 1).")

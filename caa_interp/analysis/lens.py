@@ -15,13 +15,20 @@ import torch
 from caa_interp.errors import InputError, check_count
 from caa_interp.models.access import check_layers, model_id, n_layers
 from caa_interp.models.readout import component_states, read_logits, token_texts
+from caa_interp.progress import track
+from caa_interp.prompts.conversation import Prompt
 from caa_interp.prompts.format import PromptFormat, form_of
-from caa_interp.steering.context import steer
+from caa_interp.steering.context import steered_sequence
 from caa_interp.steering.intervention import Steered, conditions, one_layer
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions
 from caa_interp.tree.edits import Operator
 from caa_interp.vectors.vector import SteeringVector, direction_at, one_vector
+
+_COLUMNS = (
+    *("vector", "kind", "steered_layer", "multiplier", "operator", "positions", "layer", "component", "rank"),
+    *("token", "token_id", "logit", "probability", "read_at", "model", "prompt_digest"),
+)
 
 
 def logit_lens(
@@ -87,7 +94,7 @@ def logit_lens(
 
 def steered_lens(
     model: Any,
-    prompt: str,
+    prompt: Prompt,
     vector: Steered,
     *,
     layer: int | None = None,
@@ -99,6 +106,7 @@ def steered_lens(
     answer: str = "",
     system_prompt: str | None = None,
     prompt_format: PromptFormat | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Tokens to which the states inside the blocks decode while the model is steered.
 
@@ -109,7 +117,7 @@ def steered_lens(
     model
         The model that the vector was made from.
     prompt
-        What the user says; put into the model's chat form.
+        What the user says, or a conversation that ends with the user; put into the model's chat form.
     vector
         A steering vector, several by name, or interventions, as in :func:`caa_interp.sweep`.
     layer
@@ -122,16 +130,16 @@ def steered_lens(
         Number of tokens per state, at least 1.
     answer
         Start of the model's answer; default: none.
-    system_prompt, prompt_format
+    system_prompt, prompt_format, progress
         As in :func:`caa_interp.generate`.
 
     Returns
     -------
     pandas.DataFrame
-        One row per condition, layer, component and rank: ``vector``, ``steered_layer``, ``multiplier``, ``layer``,
-        ``component``, ``rank`` (from 1, the most likely), ``token`` and ``token_id`` as in :func:`logit_lens`,
-        ``logit`` (minus the mean over the vocabulary), ``probability`` (0 to 1, softmax over the vocabulary),
-        ``read_at`` (the last token) and ``model``.
+        One row per condition, layer, component and rank: ``vector``, ``kind``, ``steered_layer``, ``multiplier``,
+        ``operator``, ``positions``, ``layer``, ``component``, ``rank`` (from 1, the most likely), ``token`` and
+        ``token_id`` as in :func:`logit_lens`, ``logit`` (minus the mean over the vocabulary), ``probability`` (0 to 1,
+        softmax over the vocabulary), ``read_at`` (the last token), ``model`` and ``prompt_digest``.
 
         ``component`` is ``"attention output"``, ``"MLP output"``, ``"mid residual"`` (the residual stream between the
         two; absent if they are parallel, as in Pythia and GPT-J) or ``"block output"`` (the stream after the block; at
@@ -149,27 +157,28 @@ def steered_lens(
     """
     if isinstance(vector, SteeringVector):
         layer = one_layer(vector, layer)
-    asked = conditions(model, vector, layer, multipliers, operator, positions)
+    form = form_of(model, prompt_format)
+    asked = conditions(model, vector, form, layer, multipliers, operator, positions)
     chosen = check_layers(layers, range(n_layers(model)), "the model")
     check_count("top_k", top_k, 1, int(model.cfg.d_vocab))
     if not isinstance(answer, str):
         raise InputError(f"answer: {answer!r} is not a text; give a string, or leave it out for the prompt alone.")
-    form = form_of(model, prompt_format)
-    tokens, start = form.tokens(prompt, answer, system_prompt).tokens, form.tokens(prompt, "", system_prompt).start
-    (read_at,) = token_texts(form.tokenizer, tokens[-1:])
+    sequence = form.tokens(prompt, answer, system_prompt)
+    (read_at,) = token_texts(form.tokenizer, sequence.tokens[-1:])
     frames = []
-    for condition in asked:
-        with steer(model, condition.interventions, prompt_length=start + 1):
-            states = component_states(model, tokens, chosen)
+    for condition in track(asked, "Reading states", progress):
+        with steered_sequence(model, form, sequence, condition.interventions):
+            states = component_states(model, sequence.tokens, chosen)
         logits = read_logits(model, torch.stack(list(states.values())))
         for (at, component), row in zip(states, logits, strict=True):
             values, ids = row.topk(top_k)
             columns = {"logit": values - row.mean(), "probability": row.softmax(-1)[ids]}
-            ranks = _ranks(form.tokenizer, ids, columns).assign(layer=at, component=component)
-            where = {"vector": condition.vector, "steered_layer": condition.layer, "multiplier": condition.multiplier}
-            frames.append(ranks.assign(**where, read_at=read_at, model=model_id(model)))
-    names = ["vector", "steered_layer", "multiplier", "layer", "component", "rank", "token", "token_id"]
-    return pd.concat(frames, ignore_index=True)[[*names, "logit", "probability", "read_at", "model"]]
+            ranks = _ranks(form.tokenizer, ids, columns).assign(component=component)
+            frames.append(ranks.assign(**condition.columns | {"steered_layer": condition.layer, "layer": at}))
+    table = pd.concat(frames, ignore_index=True).assign(
+        read_at=read_at, model=model_id(model), prompt_digest=form.digest(system_prompt)
+    )
+    return table[list(_COLUMNS)]
 
 
 def _ranks(tokenizer: Any, ids: torch.Tensor, columns: dict[str, torch.Tensor]) -> pd.DataFrame:

@@ -24,14 +24,14 @@ import torch
 
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import check_count
-from caa_interp.evaluation.sweep import scored_renderings, scoring_format
+from caa_interp.evaluation.sweep import longest_of, scored_renderings, scoring_format
 from caa_interp.models.access import model_id, n_layers
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format, Rendering
 from caa_interp.statistics import bootstrap_means
 from caa_interp.steering.context import ambient
-from caa_interp.steering.intervention import Condition, Intervention, check_acts, conditions, one_layer
+from caa_interp.steering.intervention import Condition, Intervention, check_acts, conditions, one_layer, warn_of_idle
 from caa_interp.tree.branches import Branch
 from caa_interp.tree.edits import Edit
 from caa_interp.tree.run import run_trees
@@ -105,7 +105,7 @@ def position_map(
     vectors = named_vectors(vector, "vector")
     layer = one_layer(next(iter(vectors.values())), layer)
     form = form_of(model, prompt_format)
-    asked = conditions(model, vectors, layer, [multiplier], form=form)
+    asked = conditions(model, vectors, form, layer, [multiplier])
     check_acts(asked)
     check_count("n_tokens", n_tokens)
     last = n_layers(model) - 1
@@ -115,6 +115,7 @@ def position_map(
     rendered = scored_renderings(form, pairs, format, system_prompt)
     found, paths = [], set()
     with ambient(model) as outer:
+        warn_of_idle([outer], longest_of(rendered, format))
         trees = [_branches(some, format, asked, n_tokens, outer) for some in rendered]
         results = run_trees(model, (tree.values() for tree in trees), layers)
         tracked = track(results, "Mapping", progress, total=len(trees))

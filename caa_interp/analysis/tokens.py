@@ -12,13 +12,16 @@ import torch
 from caa_interp.errors import InputError
 from caa_interp.models.access import check_layers, input_device, model_id, on_cpu, reading
 from caa_interp.models.readout import special_ids, token_texts
-from caa_interp.prompts.format import PromptFormat, form_of, token_ids
+from caa_interp.prompts.conversation import Prompt
+from caa_interp.prompts.format import PromptFormat, PromptTokens, form_of, token_ids
+from caa_interp.steering.context import steered_sequence
+from caa_interp.steering.intervention import check_vector
 from caa_interp.vectors.vector import SteeringVector, direction_at, one_vector
 
 
 def token_similarity(
     model: Any,
-    text: str,
+    text: Prompt,
     vector: SteeringVector,
     *,
     layers: int | Sequence[int] | None = None,
@@ -34,7 +37,7 @@ def token_similarity(
         The model that the vector was made from.
     text
         Without ``answer``: a plain text, with the BOS token if the tokenizer adds one. With ``answer``: the prompt, put
-        into the model's chat form.
+        into the model's chat form. A conversation that ends with the user is put into it with and without ``answer``.
     vector
         The vector; zero at none of the layers.
     layers
@@ -53,7 +56,8 @@ def token_similarity(
         One row per token and layer: ``vector`` (its name), ``position`` (from 0), ``token`` (as in
         :func:`caa_interp.logit_lens`), ``token_id``, ``part`` (``"answer"``, or ``"prompt"`` for a prompt and for all
         of a plain text), ``layer``, ``cosine`` (-1 to 1), ``projection`` (dot product with the unit vector, in units of
-        the residual stream), ``special`` (whether it is BOS or another special token) and ``model``.
+        the residual stream), ``special`` (whether it is BOS or another special token), ``model`` and
+        ``prompt_digest`` (missing for a plain text).
 
     Raises
     ------
@@ -67,14 +71,17 @@ def token_similarity(
     The residual stream at the first position is often hundreds of times longer than elsewhere (an attention sink), and
     so are its projections; leave it out, or use the cosine.
     """
-    one_vector(vector).check_fits(model)
+    form = form_of(model, prompt_format)
+    if not isinstance(text, str) and answer is None:
+        answer = ""
+    check_vector(model, one_vector(vector), None if answer is None else form)
     chosen = check_layers(layers, vector.layers, "the vector")
     directions = {layer: direction_at(vector, layer) for layer in chosen}
-    form = form_of(model, prompt_format)
     tokens, n_prompt = _tokens(form, text, answer, system_prompt)
     residuals: dict[int, torch.Tensor] = {}
     ids = torch.tensor([tokens], device=input_device(model))
-    with torch.no_grad(), reading(model, chosen, residuals.__setitem__):
+    steered = steered_sequence(model, form, PromptTokens(tuple(tokens), n_prompt - 1))
+    with torch.no_grad(), steered, reading(model, chosen, residuals.__setitem__):
         model(ids, attention_mask=torch.ones_like(ids))
     rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for layer, residual in zip(residuals, on_cpu([stream[0] for stream in residuals.values()]), strict=True):
@@ -93,25 +100,26 @@ def token_similarity(
             "projection": np.concatenate([rows[layer][1] for layer in chosen]),
             "special": [token in special for token in tokens] * len(chosen),
             "model": model_id(model),
+            "prompt_digest": None if answer is None else form.digest(system_prompt),
         }
     )
 
 
-def _tokens(form: PromptFormat, text: str, answer: str | None, system_prompt: str | None) -> tuple[list[int], int]:
+def _tokens(form: PromptFormat, text: Prompt, answer: str | None, system_prompt: str | None) -> tuple[list[int], int]:
     """Token ids, and the number of them that belong to the prompt."""
-    if not isinstance(text, str) or not text.strip():
-        raise InputError(f"text: {text!r} is not a text; give a non-empty string.")
     if answer is not None:
         if not isinstance(answer, str):
             raise InputError(f"answer: {answer!r} is not a text; give a string, or None for a plain text.")
         whole = form.tokens(text, answer, system_prompt, what="text")
         return list(whole.tokens), whole.start + 1
+    if not str(text).strip():
+        raise InputError(f"text: {text!r} is not a text; give a non-empty string, or a conversation.")
     if system_prompt is not None:
         raise InputError(
             "system_prompt: a plain text has no place for it. Give answer, or answer='' to put the text into the "
             "model's chat form."
         )
-    plain = token_ids(form.tokenizer, text, "text")
+    plain = token_ids(form.tokenizer, str(text), "text")
     if len(plain) > form.n_ctx:
         raise InputError(f"text: {len(plain)} tokens, but the model's context holds {form.n_ctx}. Shorten it.")
     return plain, len(plain)

@@ -13,7 +13,7 @@ import typer
 
 from caa_interp.cli import options
 from caa_interp.cli.output import check_target, print_json, print_table, records, say, write_table
-from caa_interp.cli.vectors import load_for, read_vector, with_controls
+from caa_interp.cli.vectors import applied_by, load_for, read_vector, with_controls
 from caa_interp.errors import InputError
 
 if TYPE_CHECKING:
@@ -160,6 +160,8 @@ def effect_lens(
     layers: options.LayersOption = None,
     controls: options.ControlsOption = 1,
     words_only: Annotated[bool, typer.Option("--words-only", help="Rank whole words only.")] = False,
+    operator: options.OperatorOption = options.ADD,
+    positions: options.PositionsOption = options.FROM_LAST_PROMPT_TOKEN,
     figure: Annotated[Path | None, typer.Option(help="File for the figure, .html; default: none.")] = None,
     model: options.ModelOfVector = None,
     style: options.StyleOption = None,
@@ -171,7 +173,8 @@ def effect_lens(
 ) -> None:
     """Show what a vector makes the model say: the tokens whose log-probability it changes most.
 
-    The model reads the answers of a behavior's test pairs, steered with multipliers -1 and 1.
+    The model reads the answers of a behavior's test pairs, steered with multipliers -1 and 1, or 0 and 1 under an
+    operator that is complete at 1.
 
     Example: caa-interp effect-lens optimism.safetensors optimism --layers 18 --words-only
     """
@@ -182,10 +185,11 @@ def effect_lens(
     from caa_interp.plotting.effect import plot_effect_lens
     from caa_interp.plotting.export import save_figure
 
+    applied = applied_by(operator, positions)
     loaded, asked = read_vector(vector), load_behavior(behavior)
     named = with_controls(loaded, controls, seed)
     subject, form = load_for(loaded, vector, model, style, device, dtype)
-    table = read(subject, named, asked.test, layers=layers, words_only=words_only, prompt_format=form)
+    table = read(subject, named, asked.test, layers=layers, words_only=words_only, prompt_format=form, **applied)
     if figure is not None:
         save_figure(plot_effect_lens(table), figure)
     say(f"{len(asked.test)} test pairs of {asked.name}; each token with its effect, in nats per unit of multiplier")

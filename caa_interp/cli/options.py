@@ -23,6 +23,9 @@ class Values(tuple[Any, ...]):
 # Defaults are texts, which typer reads like what is given.
 MULTIPLIERS: Any = "-1,0,1"
 ONE: Any = "1"
+ADD, FROM_LAST_PROMPT_TOKEN = "add", "from_last_prompt_token"
+ADD_EACH: Any = (ADD,)
+FROM_LAST_PROMPT_TOKEN_EACH: Any = (FROM_LAST_PROMPT_TOKEN,)
 
 
 def read_layers(text: str) -> Values:
@@ -143,18 +146,19 @@ EstimatorOption = Annotated[
         lambda: resolve_name("caa_interp.vectors.estimators:ESTIMATORS"),
     ),
 ]
-OperatorOption = Annotated[
-    str, _named("--operator", "NAME", "What the vector does, such as ablate or 'Cap(high=3)'.", _operators)
-]
-PositionsOption = Annotated[
-    str,
-    _named(
-        "--positions",
-        "RULE",
-        "Steered positions, such as all, answer, 'FirstAnswerTokens(3)' or 3,4,7.",
-        lambda: [*resolve_name("caa_interp.steering.positions:RULES"), "FirstAnswerTokens("],
-    ),
-]
+
+
+def _rules() -> list[str]:
+    return [*resolve_name("caa_interp.steering.positions:RULES"), "FirstAnswerTokens("]
+
+
+_OPERATOR = "What the vector does, such as ablate or 'Cap(high=3)'."
+_POSITIONS = "Steered positions, such as all, answer, 'FirstAnswerTokens(3)' or 3,4,7."
+_EACH = " Give it again for each further vector, or once for all."
+OperatorOption = Annotated[str, _named("--operator", "NAME", _OPERATOR, _operators)]
+EachOperatorOption = Annotated[list[str], _named("--operator", "NAME", _OPERATOR + _EACH, _operators)]
+PositionsOption = Annotated[str, _named("--positions", "RULE", _POSITIONS, _rules)]
+EachPositionsOption = Annotated[list[str], _named("--positions", "RULE", _POSITIONS + _EACH, _rules)]
 StyleOption = Annotated[
     str | None,
     _named(

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from caa_interp.prompts.format import PromptFormat
     from caa_interp.vectors.vector import SteeringVector
 
-_ADDED, _FROM_LAST_PROMPT_TOKEN = "add", "from_last_prompt_token"
-
 
 def extract(
     behavior: options.BehaviorName,
@@ -71,8 +69,8 @@ def sweep(
     model: options.ModelOfVector = None,
     layers: options.LayersOption = None,
     multipliers: options.MultipliersOption = options.MULTIPLIERS,
-    operator: options.OperatorOption = _ADDED,
-    positions: options.PositionsOption = _FROM_LAST_PROMPT_TOKEN,
+    operator: options.OperatorOption = options.ADD,
+    positions: options.PositionsOption = options.FROM_LAST_PROMPT_TOKEN,
     format: Annotated[Format | None, typer.Option(help="Default: the form in which the vector was made.")] = None,
     style: options.StyleOption = None,
     out: Annotated[
@@ -95,7 +93,7 @@ def sweep(
     from caa_interp.evaluation.summary import interval_texts, quantity, summarize
     from caa_interp.evaluation.sweep import sweep as score
 
-    applied = _applied(operator, positions)
+    applied = applied_by(operator, positions)
     loaded, asked = read_vector(vector), load_behavior(behavior)
     named = with_controls(loaded, controls, seed)
     subject, form = load_for(loaded, vector, model, style, device, dtype)
@@ -151,8 +149,8 @@ def generate(
         ),
     ] = options.ONE,
     multipliers: options.MultipliersOption = options.MULTIPLIERS,
-    operator: options.OperatorOption = _ADDED,
-    positions: options.PositionsOption = _FROM_LAST_PROMPT_TOKEN,
+    operator: options.EachOperatorOption = options.ADD_EACH,
+    positions: options.EachPositionsOption = options.FROM_LAST_PROMPT_TOKEN_EACH,
     prompt_file: Annotated[
         Path | None, typer.Option("--prompts", metavar="FILE", help="Text file, one prompt per line.")
     ] = None,
@@ -185,12 +183,12 @@ def generate(
     from caa_interp.steering.generation import generate as answer
     from caa_interp.steering.intervention import Intervention
 
-    applied = _applied(operator, positions)
+    operators = _per_vector(operator, len(files), "--operator")
+    rules = _per_vector(positions, len(files), "--positions")
+    applied = [applied_by(*one) for one in zip(operators, rules, strict=True)]
     vectors = [read_vector(file) for file in files]
-    steering = [
-        [Intervention(*one, **applied) * factor for one in zip(vectors, layers, scales, strict=True)]
-        for factor in multipliers
-    ]
+    added = [Intervention(*one, **how) for *one, how in zip(vectors, layers, scales, applied, strict=True)]
+    steering = [[one * factor for one in added] for factor in multipliers]
     sampled = {"n": n, "max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
     subject, form = load_for(vectors[0], files[0], model, style, device, dtype)
     table = answer(subject, asked, steering=steering, prompt_format=form, **sampled)  # type: ignore[arg-type]
@@ -200,7 +198,7 @@ def generate(
         _print_side_by_side(table, multipliers)
 
 
-def _applied(operator: str, positions: str) -> dict[str, Any]:
+def applied_by(operator: str, positions: str) -> dict[str, Any]:
     """Operator and positions by their names."""
     from caa_interp.steering.operators import operator_named
     from caa_interp.steering.positions import positions_named

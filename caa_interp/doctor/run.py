@@ -81,6 +81,7 @@ def self_test(model: Any, *, seed: int = 0, progress: bool = True) -> list[Check
     random state does not change.
     """
     access.check_model(model)
+    access.check_unsteered(model, "Check it")
     if model in access.steered:
         raise InputError("model: it is being steered, so nothing could be compared. Leave the steer context.")
     subject = Subject(model, seed)

@@ -57,6 +57,7 @@ from .response import (
 )
 from .splits import validation_split as validation_split
 from .strength import (
+    Calibration as Calibration,
     calibrate as calibrate,
     compare_at_equal_divergence as compare_at_equal_divergence,
     relative_multiplier as relative_multiplier,

@@ -24,7 +24,7 @@ from caa_interp.evaluation.splits import some_of
 from caa_interp.evaluation.summary import NO_BASELINE
 from caa_interp.evaluation.sweep import scoring_format, sweep
 from caa_interp.progress import track
-from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format, check_format, with_choices
 from caa_interp.steering.intervention import Condition, Steered, conditions
 from caa_interp.steering.operators import add
@@ -90,6 +90,7 @@ def baselines(
     n_pairs: int | None = None,
     n_shots: int = 4,
     seed: int = 0,
+    prompt_format: PromptFormat | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Score test pairs under system prompts, under examples and in tuned models, alone and with a vector on top.
@@ -116,6 +117,8 @@ def baselines(
         At most this many test pairs are scored, drawn at random (default: all); seed of all draws.
     n_shots
         Number of examples, see :func:`few_shot_prompt`; 0 leaves these baselines out.
+    prompt_format
+        How all models are addressed; default: ``PromptFormat.of`` each.
     progress
         Show a progress bar over baselines.
 
@@ -140,7 +143,8 @@ def baselines(
     if n_pairs is not None:
         check_count("n_pairs", n_pairs)
     check_count("n_shots", n_shots, least=0)
-    asked = conditions(model, vector, layer, multipliers, operator, positions)
+    # Every sweep compares the vector's form with its own.
+    asked = conditions(model, vector, None, layer, multipliers, operator, positions)
     if not any(condition.multiplier == 0 for condition in asked):
         given = [condition.multiplier for condition in asked]
         raise InputError(f"multipliers: {given}; 0, each baseline alone, must be one of them.")
@@ -165,12 +169,13 @@ def baselines(
         every[name] = (other, [condition.transferred_to(other) for condition in asked], None)
     test = some_of(test, n_pairs, seed)
     for name, (own_model, _, prompt) in every.items():  # so that none is too long when others are done already
-        form = PromptFormat.of(own_model)
+        form = form_of(own_model, prompt_format)
         for number, pair in enumerate(test):
             form.render(pair, format, prompt, what=f"{name}, pair {number}")
     tables = {}
     for name, (own_model, own, prompt) in track(every.items(), "Baselines", progress):
-        table = sweep(own_model, own, test, format=format, system_prompt=prompt, progress=False)
+        options: Any = {"system_prompt": prompt, "prompt_format": prompt_format, "progress": False}
+        table = sweep(own_model, own, test, format=format, **options)
         tables[name] = table.assign(behavior=behavior.name, system_prompt=prompt or "", seed=seed)
     return pd.concat(tables, names=["baseline"]).reset_index("baseline").reset_index(drop=True)
 

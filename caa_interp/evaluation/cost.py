@@ -72,7 +72,7 @@ def perplexity(
         if len(ids) < 3:
             raise InputError(f"passages[{number}]: {passage!r} has fewer than three tokens; give a longer text.")
         sequences.append((tuple(ids), 2, None))
-    asked = conditions(model, vector, layers, multipliers, operator, positions)
+    asked = conditions(model, vector, None, layers, multipliers, operator, positions)
     table = measured(model, asked, sequences, progress)
     table.insert(list(table).index("n_tokens") + 1, "nats_per_token", -table.pop("log_p"))
     return table
@@ -136,7 +136,7 @@ def side_effects(
         The tables of :func:`caa_interp.sweep` and a first column ``behavior``, the measured one; ``vector`` is the
         one that steers. :func:`caa_interp.steerability` of it is the matrix of effects with intervals.
     """
-    conditions(model, vectors, None, multipliers)
+    conditions(model, vectors, None, multipliers=multipliers)
     if len(set(multipliers)) < 2:
         raise InputError(f"multipliers: {list(multipliers)}; an effect needs at least two. Give two or more.")
     chosen, pairs = crossed(vectors, behaviors, layers, n_pairs)

@@ -83,7 +83,7 @@ def divergence(
         is KL(unsteered ``model`` || the model with that prompt, or the tuned one, each steered as the row says).
     """
     form = form_of(model, prompt_format)
-    asked = conditions(model, vector, layers, multipliers, operator, positions, form)
+    asked = conditions(model, vector, form, layers, multipliers, operator, positions)
     others = {name: _baseline(model, form, name, one) for name, one in (baselines or {}).items()}
     began = {name: encode_prompts(own, prompts, n_tokens, prompt) for name, (_, own, prompt) in others.items()}
     sequences = own_answers(model, form, prompts, n_tokens, system_prompt)

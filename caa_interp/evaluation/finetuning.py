@@ -28,9 +28,9 @@ import torch
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError, MissingDependencyError, check_choice, check_count
 from caa_interp.files import fingerprint, publish_folder
-from caa_interp.models.access import model_id, steered
+from caa_interp.models.access import check_unsteered, model_id
 from caa_interp.models.wrapping import plain_copy, wrap
-from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format
 
 Method = Literal["lora", "full"]
@@ -52,6 +52,7 @@ def fine_tune(
     method: Method = "lora",
     format: Format = "choices",
     system_prompt: str | None = None,
+    prompt_format: PromptFormat | None = None,
     learning_rate: float | None = None,
     epochs: int = 1,
     batch_size: int = 2,
@@ -79,6 +80,8 @@ def fine_tune(
         ``"text"``: that of the answer's tokens.
     system_prompt
         Optional system prompt for every pair.
+    prompt_format
+        How the model is addressed; default: ``PromptFormat.of(model)``.
     learning_rate
         Default: 5e-4 for LoRA, 1e-4 (the paper's) for all weights.
     epochs
@@ -128,9 +131,8 @@ def fine_tune(
             raise MissingDependencyError(
                 f"fine_tune: it needs the package {package}; pip install 'caa-interp[finetune]'"
             )
-    if model in steered:
-        raise InputError("model: it is being steered. Fine-tune it outside the steer context.")
-    examples = answer_examples(model, checked, side, format, system_prompt)
+    check_unsteered(model, "Fine-tune it")
+    examples = answer_examples(form_of(model, prompt_format), checked, side, format, system_prompt)
     settings = dict(_METHODS[method], num_train_epochs=epochs, per_device_train_batch_size=batch_size, seed=seed)
     if learning_rate is not None:
         settings["learning_rate"] = float(learning_rate)
@@ -161,14 +163,13 @@ def fine_tune(
 
 
 def answer_examples(
-    model: Any, pairs: Sequence[ContrastPair], side: str, format: Format, system_prompt: str | None = None
+    form: PromptFormat, pairs: Sequence[ContrastPair], side: str, format: Format, system_prompt: str | None = None
 ) -> list[Examples]:
     """Sequences to train on: for each pair two in the choices form, which end at the letter, and one for text."""
-    prompts = PromptFormat.of(model)
     examples = []
     for number, pair in enumerate(pairs):
         sequences = []
-        for rendering in prompts.render(pair, format, system_prompt, what=f"pairs[{number}]"):
+        for rendering in form.render(pair, format, system_prompt, what=f"pairs[{number}]"):
             tokens, begin = list(getattr(rendering, side)), rendering.n_prompt
             if format == "choices":
                 begin = rendering.n_shared

@@ -111,7 +111,7 @@ def interference(
         pairs[QUESTIONS] = check_pairs(questions, "questions")
     form = form_of(model, prompt_format)
     alone = {name: Intervention(one, chosen[name], positions=positions) for name, one in vectors.items()}
-    conditions(model, alone, form=form)
+    conditions(model, alone, form)
     sequences = own_answers(model, form, prompts, n_tokens, system_prompt)
     asked: dict[str, list[Intervention]] = {UNSTEERED: []}
     about = [{"vector": UNSTEERED, "first": "", "second": "", "combination": UNSTEERED, "second_multiplier": math.nan}]

@@ -17,20 +17,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError, check_count, is_number
 from caa_interp.evaluation.sweep import scored_renderings, scoring_format
-from caa_interp.models.access import check_model, input_device, n_layers, not_numbers, reading, unembed
+from caa_interp.models.access import check_model, check_unsteered, input_device, n_layers, not_numbers, reading, unembed
 from caa_interp.progress import track
-from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format, Scored
 from caa_interp.steering.intervention import conditions, one_layer
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import resolve
-from caa_interp.tree.edits import Edit, EditedBatch, editing
+from caa_interp.tree.edits import Edit, edited_rows
+from caa_interp.vectors.activations import origin
 from caa_interp.vectors.vector import SteeringVector
 
 
@@ -55,6 +55,7 @@ def learned_vector(
     learning_rate: float = 0.1,
     beta: float = 5.0,
     system_prompt: str | None = None,
+    prompt_format: PromptFormat | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> SteeringVector:
@@ -83,6 +84,8 @@ def learned_vector(
         Default 0.1.
     beta
         Slope of the loss per nat per token. Default 5.
+    prompt_format
+        How the model is addressed; default: ``PromptFormat.of(model)``.
     seed
         Seed of the order of pairs.
     progress
@@ -91,7 +94,8 @@ def learned_vector(
     Returns
     -------
     SteeringVector
-        At the one layer, from the last prompt token on, like any other.
+        At the one layer, from the last prompt token on, like any other. Its metadata say in which prompt form it was
+        trained.
 
     Raises
     ------
@@ -101,6 +105,7 @@ def learned_vector(
         If ``vector`` was not made for this model.
     """
     check_model(model)
+    check_unsteered(model, "Train a vector")
     for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
         check_count(name, value)
     check_count("seed", seed, least=0)
@@ -108,8 +113,8 @@ def learned_vector(
         if not (is_number(number) and number > 0):
             raise InputError(f"{name}: {number!r}; it must be a positive number.")
     layer = one_layer(vector, layer)
-    form = PromptFormat.of(model)
-    format = scoring_format(format, conditions(model, vector, layer, [1.0], form=form))
+    form = form_of(model, prompt_format)
+    format = scoring_format(format, conditions(model, vector, form, layer, [1.0]))
     sequences = [
         [_Sequence(scored, one.start, 1 / len(renderings)) for one in renderings for scored in one.scored(format)]
         for renderings in scored_renderings(form, pairs, format, system_prompt)
@@ -138,7 +143,13 @@ def learned_vector(
             loss.backward()
             optimizer.step()
             schedule.step()
-    made = {"estimator": "learned by preference", "n_pairs": len(sequences), "format": format, "seed": seed}
+    made: dict[str, Any] = {
+        **origin(model, system_prompt, form),
+        "estimator": "learned by preference",
+        "n_pairs": len(sequences),
+        "format": format,
+        "seed": seed,
+    }
     return SteeringVector(values.detach()[None], (layer,), {**vector.metadata, **made})
 
 
@@ -165,11 +176,9 @@ def _scores(
     for row, (_, one) in enumerate(rows):
         tokens[row, : len(one.scored.tokens)] = torch.tensor(one.scored.tokens)
         edits.append([Edit(layer, values, multiplier, add, resolve("from_last_prompt_token", one.start + 1))])
-    batch = EditedBatch(edits)
-    batch.place(np.tile(np.arange(tokens.shape[1]), (len(rows), 1)))  # padded on the right, which nothing sees
     states: list[torch.Tensor] = []
     with (
-        editing(model, [layer], batch.apply),
+        edited_rows(model, edits, 0, tokens.shape[1]),  # padded on the right, which nothing sees
         reading(model, [n_layers(model) - 1], lambda _, residual: states.append(residual)),
     ):
         model(tokens.to(input_device(model)))

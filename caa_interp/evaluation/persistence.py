@@ -30,7 +30,7 @@ from caa_interp.prompts.format import PromptFormat, form_of, shown_text, token_i
 from caa_interp.prompts.rendering import common_prefix
 from caa_interp.statistics import bootstrap_means, check_confidence
 from caa_interp.steering.context import ambient
-from caa_interp.steering.intervention import Condition, Intervention, Steering, condition_of, conditions
+from caa_interp.steering.intervention import Condition, Intervention, Steering, condition_of, conditions, warn_of_idle
 from caa_interp.steering.positions import check_turn, end_of_thinking
 from caa_interp.steering.writing import write_all
 from caa_interp.tree.branches import Branch
@@ -134,7 +134,7 @@ def persistence(
     form = form_of(model, prompt_format)
     check_count("max_new_tokens", max_new_tokens)
     checked = check_conversations(form, conversations, max_new_tokens, system_prompt)
-    asked = [condition for condition in conditions(model, steering, form=form) if condition.interventions]
+    asked = [condition for condition in conditions(model, steering, form) if condition.interventions]
     if not asked:
         raise InputError("steering: nothing in it steers; give at least one Intervention.")
     for one in (one for condition in asked for one in condition.interventions):
@@ -143,7 +143,7 @@ def persistence(
     every = [(condition, name) for condition in asked for name in CONDITIONS]
     every.append((condition_of(None), UNSTEERED))
     talks = [[_Talk(condition, name) for condition, name in every] for _ in checked]
-    rows = []
+    rows, longest = [], 0
     with ambient(model) as outer:
         for turn in track(range(n_turns), "Turns", progress):
             told = [pairs[: turn + 1] for pairs in checked]
@@ -172,6 +172,7 @@ def persistence(
                 scores = [float(one.double().mean()) for one in result.log_probs]
                 place = {key: 2 * n for n, key in enumerate(dict.fromkeys(own.values()))}
                 for talk, (ids, interventions) in own.items():
+                    longest = max(longest, len(ids) + max(map(len, sides[number])))
                     positive, negative = scores[place[ids, interventions] :][:2]
                     answer = written.get(((*ids, *prompt), interventions))
                     row: dict[str, Any] = {"item": number, "turn": turn + 1, "id": pair.id, "condition": talk.name}
@@ -180,6 +181,7 @@ def persistence(
                     row |= {"logit_difference": positive - negative, "n_tokens": len(ids) + len(prompt)}
                     rows.append({**row, "answer": None if answer is None else shown_text(form, answer)})
                     talk.answered(form, turn, prompt, answer or ())
+        warn_of_idle([outer], longest)
     return pd.DataFrame(rows).assign(format="text", model=model_id(model), prompt_digest=form.digest(system_prompt))
 
 

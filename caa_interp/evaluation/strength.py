@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import pandas as pd
@@ -17,10 +18,11 @@ from caa_interp.errors import InputError, VectorMismatchError, check_choice, is_
 from caa_interp.evaluation.divergence import Known, measured, own_answers
 from caa_interp.evaluation.summary import summarize
 from caa_interp.evaluation.sweep import sweep
-from caa_interp.progress import track
+from caa_interp.progress import steps, track
 from caa_interp.prompts.conversation import Prompt
 from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format
+from caa_interp.statistics import bootstrap_means
 from caa_interp.steering.intervention import Intervention, Steering, as_interventions, condition_of, conditions
 from caa_interp.steering.operators import add, grows, name_of
 from caa_interp.steering.positions import Positions
@@ -38,6 +40,28 @@ class OutOfReachError(InputError):
     """No multiplier moves the model exactly as far as asked."""
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """A multiplier that was found, and what it does to prompts that it was not found on.
+
+    Attributes
+    ----------
+    multiplier
+        Positive; on the prompts that it was fitted on, its divergence is within 2 % of the target.
+    held_out, held_out_low, held_out_high
+        Mean divergence on other prompts, in nats per token, with its 95 % bootstrap-t interval; None without any, the
+        interval also with a single one.
+    n_held_out
+        Number of these prompts.
+    """
+
+    multiplier: float
+    held_out: float | None = None
+    held_out_low: float | None = None
+    held_out_high: float | None = None
+    n_held_out: int = 0
+
+
 def calibrate(
     model: Any,
     vector: SteeringVector | Steering,
@@ -49,16 +73,18 @@ def calibrate(
     operator: Operator = add,
     positions: Positions = "from_last_prompt_token",
     n_tokens: int = 32,
+    held_out: Sequence[Prompt] = (),
     system_prompt: str | None = None,
     prompt_format: PromptFormat | None = None,
-) -> float:
+    progress: bool = True,
+) -> Calibration:
     """Find the multiplier at which steering moves the model a given distance from its own answers.
 
     Parameters
     ----------
     model, prompts, operator, positions, n_tokens, system_prompt, prompt_format
-        As in :func:`divergence`. Hold these prompts out from what you measure at the multiplier that is found: it fits
-        them, so on others the divergence is a little off the target.
+        As in :func:`divergence`. The multiplier fits these prompts. On others the divergence is off the target by as
+        much as prompts differ, often far more than 2 % with a few of them; ``held_out`` says how much.
     vector
         The steering vector; for the other direction, calibrate ``-vector``. Or an :class:`Intervention`, or several in
         a list: the multipliers of those that add are multiplied by the result. ``ablate``, ``ProjectTo`` and ``Cap``
@@ -69,26 +95,51 @@ def calibrate(
         Mean divergence over the prompts' answers, in nats per token; above 0.
     measure
         ``"divergence"`` (default), or ``"divergence_tail"``: that of the worst 5 % of each answer's tokens.
+    held_out
+        Prompts on which the same divergence is measured at the multiplier that was found, none of them in
+        ``prompts``. Default: none.
+    progress
+        Show what is being done.
 
     Returns
     -------
-    float
-        Positive multiplier whose divergence is within 2 % of the target.
+    Calibration
+        The ``multiplier``, and the divergence on the held-out prompts with its interval.
 
     Raises
     ------
     InputError
-        If no intervention adds.
+        If no intervention adds, or a prompt is in both lists.
     OutOfReachError
         If no multiplier gives the target, as where a cap alone moves the model further.
+
+    Examples
+    --------
+    >>> fit, other = ["How was your day?"], ["What is rain?", "Who are you?"]
+    >>> found = caa.evaluation.calibrate(model, vector, fit, layer=15, n_tokens=4, held_out=other)
+    >>> found.multiplier > 0, found.held_out_low < found.held_out < found.held_out_high
+    (True, True)
     """
     check_target(target)
     check_choice("measure", measure, get_args(Distance))
     interventions = as_interventions(vector, layer, 1.0, operator, positions)
     _check_grows("vector", interventions)
-    (asked,) = conditions(model, [interventions])
-    sequences = own_answers(model, form_of(model, prompt_format), prompts, n_tokens, system_prompt)
-    return calibrated(model, asked.interventions, sequences, target, measure)
+    form = form_of(model, prompt_format)
+    (asked,) = conditions(model, [interventions], form)
+    if twice := [one for one in held_out if one in list(prompts)]:
+        raise InputError(f"held_out: {twice[0]!r:.60} is in prompts, which the multiplier fits. Leave it out of one.")
+    with steps("Calibrating", progress) as say:
+        say("the model's own answers")
+        sequences = own_answers(model, form, prompts, n_tokens, system_prompt)
+        multiplier = calibrated(model, asked.interventions, sequences, target, measure, say)
+        if not len(held_out):
+            return Calibration(multiplier)
+        say("held-out prompts")
+        others = own_answers(model, form, held_out, n_tokens, system_prompt)
+        table = measured(model, [condition_of(scaled(asked.interventions, multiplier))], others, False)
+    numbers = [float(one[0]) for one in bootstrap_means(table[[measure]].to_numpy())[:3]]
+    mean, low, high = (None if math.isnan(one) else max(0.0, one) for one in numbers)
+    return Calibration(multiplier, mean, low, high, len(others))
 
 
 def check_target(target: float) -> None:
@@ -103,11 +154,13 @@ def calibrated(
     sequences: Sequence[Known],
     target: float,
     measure: Distance = "divergence",
+    say: Callable[[str], None] = lambda step: None,
 ) -> float:
     """Factor of what :func:`scaled` scales at which the divergence along the model's own answers is the target."""
     # The divergence of a small step grows with its square: so the first guess, and interpolation in logarithms.
     low, high, multiplier, every = 0.0, math.inf, 1.0, []
     for _ in range(_MOST_STEPS):
+        say(f"multiplier {multiplier:.3g}")
         asked = condition_of(scaled(interventions, multiplier))
         found = float(measured(model, [asked], sequences, False)[measure].mean())
         every.append(found)
@@ -176,11 +229,12 @@ def compare_at_equal_divergence(
     candidates: Mapping[str, SteeringVector | Steering],
     pairs: Iterable[ContrastPair],
     *,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     layer: int | None = None,
     target: float = 0.1,
     format: Format | None = None,
     n_tokens: int = 32,
+    prompt_format: PromptFormat | None = None,
     confidence: float = 0.95,
     seed: int = 0,
     progress: bool = True,
@@ -191,7 +245,7 @@ def compare_at_equal_divergence(
 
     Parameters
     ----------
-    model, format, progress
+    model, format, prompt_format, progress
         As in :func:`caa_interp.sweep`.
     candidates
         By name a steering vector, which is added at ``layer``; or an :class:`Intervention`, or several in a list,
@@ -224,10 +278,11 @@ def compare_at_equal_divergence(
     given = {name: as_interventions(one, own_layer.get(type(one))) for name, one in candidates.items()}
     for name, one in given.items():
         _check_grows(f"candidates[{name!r}]", one)
-    asked = conditions(model, given)
+    form = form_of(model, prompt_format)
+    asked = conditions(model, given, form)
     if "unsteered" in given:
         raise InputError("candidates: 'unsteered' is what they are compared with. Give that candidate another name.")
-    sequences = own_answers(model, PromptFormat.of(model), prompts, n_tokens, None)
+    sequences = own_answers(model, form, prompts, n_tokens, None)
     equal: dict[str, list[Intervention]] = {}
     multipliers: dict[str, float] = {}
     for condition in track(asked, "Comparing", progress):
@@ -235,7 +290,8 @@ def compare_at_equal_divergence(
             factor = calibrated(model, condition.interventions, sequences, target)
             equal[condition.vector] = own = scaled(condition.interventions, factor)
             multipliers[condition.vector] = next(one.multiplier for one in own if grows(one.operator))
-    table = sweep(model, {"unsteered": None, **equal}, checked, format=format, progress=False)
+    together = {"unsteered": None, **equal}
+    table = sweep(model, together, checked, format=format, prompt_format=form, progress=False)
     summary = summarize(table, confidence=confidence, seed=seed).set_index("vector")
     found = summary.reindex([condition.vector for condition in asked]).reset_index()
     described = [{"candidate": one.vector, "operator": one.operator, "layer": one.layer} for one in asked]

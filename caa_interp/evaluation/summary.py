@@ -14,7 +14,13 @@ import pandas as pd
 
 from caa_interp.errors import InputError, check_choice, check_count, check_table
 from caa_interp.evaluation.ratings import RATINGS, counts_of, numbers_of
-from caa_interp.statistics import bootstrap_means, check_confidence, interval_text, wilson_interval
+from caa_interp.statistics import (
+    bootstrap_means,
+    check_confidence,
+    interval_text,
+    paired_shares_interval,
+    wilson_interval,
+)
 
 SCORES = ("p_positive", "logit_difference")
 COSTS = ("nats_per_token", "divergence", "divergence_tail", "correct")
@@ -92,9 +98,10 @@ def summarize(
     Notes
     -----
     Intervals are those of :func:`caa_interp.statistics.bootstrap_mean`, cut off at the ends of a measure's range; those
-    of ``correct`` and ``refused``, which are shares, are :func:`caa_interp.statistics.wilson_interval`. One item gives
-    no interval: its ends are NaN. Where all items of a row agree (as where steering changes no answer), that of the
-    bootstrap has width 0.
+    of ``correct`` and ``refused``, which are shares, are :func:`caa_interp.statistics.wilson_interval`, and those of
+    their changes :func:`caa_interp.statistics.paired_shares_interval`, which keep a width where steering changes no
+    answer. One item gives no interval: its ends are NaN. Where all items of a row agree, that of the bootstrap has
+    width 0.
 
     Conditions with the same items are resampled together, so that they stay paired. With k different sets of items,
     such as those of k behaviors, simultaneous intervals have confidence to the power of 1/k within each (Sidak 1967,
@@ -105,10 +112,16 @@ def summarize(
     table, number, result, values = items_of(table)
     measures = [name for name in MEASURES if name in values]
     estimates: dict[str, np.ndarray] = {}
+    of_share = confidence ** (1 / len(result)) if simultaneous else confidence
+    before = {f"{share}_change": values.pop(f"{share}_before") for share in SHARES if f"{share}_before" in values}
     for name, of_items in values.items():
         mean, low, high, n = bootstrap_means(of_items, confidence, simultaneous, seed)
         if name in SHARES:
-            low, high = wilson_interval(mean, n, confidence ** (1 / len(n)) if simultaneous else confidence)
+            low, high = wilson_interval(mean, n, of_share)
+        elif name in before:
+            low, high = _share_changes(before[name], of_items, of_share)
+            itself = (_unsteered(result) == np.arange(len(result))) & (n > 1)  # from which it changes by nothing
+            low, high = np.where(itself, 0.0, low), np.where(itself, 0.0, high)
         low, high = np.clip([low, high], *range_of(name, result))
         estimates |= {name: mean, f"{name}_low": low, f"{name}_high": high, f"{name}_n": n}
     counts = [estimates[f"{measure}_n"] for measure in (["score"] if "score" in measures else measures)]
@@ -131,7 +144,8 @@ def items_of(
 
     Returns the table as it is read, the number of each row's condition, the conditions, and by name the values
     ``[n_items, n_conditions]`` of each measure and, where a condition is unsteered, of its change, such as
-    ``p_positive_change``. Letter orders and samples are averaged, and what is missing is NaN.
+    ``p_positive_change``; of a share also what it was before, ``correct_before``. Letter orders and samples are
+    averaged, and what is missing is NaN.
     """
     measures, names = check_items(table)
     # A CSV file keeps no empty text: unsteered rows come back without operator and positions.
@@ -147,7 +161,10 @@ def items_of(
         wide = values.unstack(level=-1).reindex(columns=range(len(conditions)))
         shown = {measure: wide}
         if (unsteered >= 0).any():
-            shown[f"{measure}_change"] = wide - wide.reindex(columns=unsteered).to_numpy()  # no column is called -1
+            before = wide.reindex(columns=unsteered).set_axis(wide.columns, axis=1)  # no column is called -1
+            shown[f"{measure}_change"] = wide - before
+            if measure in SHARES:
+                shown[f"{measure}_before"] = before.where(wide.notna())
         found |= {name: rows.groupby(level=items, dropna=False).mean().to_numpy() for name, rows in shown.items()}
     return table, number, conditions, found
 
@@ -210,6 +227,15 @@ def conditions_of(table: pd.DataFrame, names: Sequence[str]) -> tuple[pd.Series[
     number = table.groupby(list(names), sort=False, dropna=False).ngroup()
     first = number[~number.duplicated()].sort_values().index
     return number, table.loc[first, list(names)].reset_index(drop=True)
+
+
+def _share_changes(before: np.ndarray, change: np.ndarray, confidence: float) -> np.ndarray:
+    """Low and high end of the change of a share in each condition, ``[2, n]``, from values ``[n_items, n]``."""
+    found = []
+    for own, moved in zip(before.T, change.T, strict=True):
+        there = ~np.isnan(moved)
+        found.append(paired_shares_interval(own[there] + moved[there], own[there], confidence))
+    return np.transpose(found)
 
 
 def _unsteered(conditions: pd.DataFrame) -> np.ndarray:

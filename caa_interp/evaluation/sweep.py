@@ -89,7 +89,7 @@ def sweep(
     """
     checked = check_pairs(pairs)
     form = form_of(model, prompt_format)
-    asked = conditions(model, vector, layers, multipliers, operator, positions, form)
+    asked = conditions(model, vector, form, layers, multipliers, operator, positions)
     format = scoring_format(format, asked)
     rendered = [
         form.render(pair, format, system_prompt, what=f"pairs[{number}]") for number, pair in enumerate(checked)
@@ -97,8 +97,7 @@ def sweep(
     described = pd.DataFrame([{"item": 0, "id": "", "order": "", **condition.columns} for condition in asked])
     frames = []
     with ambient(model) as outer:
-        longest = max(len(one.tokens) for some in rendered for rendering in some for one in rendering.scored(format))
-        warn_of_idle([outer, *(condition.interventions for condition in asked)], longest)
+        warn_of_idle([outer, *(condition.interventions for condition in asked)], longest_of(rendered, format))
         trees = (
             [
                 branch
@@ -154,6 +153,11 @@ def scored_renderings(
             )
         rendered.append(form.render(pair, format, system_prompt, what=f"pairs[{number}]"))
     return rendered
+
+
+def longest_of(rendered: Iterable[Sequence[Rendering]], format: Format) -> int:
+    """Number of tokens of the longest sequence that is scored."""
+    return max(len(one.tokens) for some in rendered for rendering in some for one in rendering.scored(format))
 
 
 def _condition_branches(

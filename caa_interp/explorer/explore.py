@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError, MissingDependencyError
+from caa_interp.steering.intervention import Intervention
+from caa_interp.steering.operators import add
+from caa_interp.steering.positions import Positions
+from caa_interp.tree.edits import Operator
 from caa_interp.vectors.vector import SteeringVector, named_vectors
 
 if TYPE_CHECKING:
@@ -19,6 +23,8 @@ def explore(
     vectors: SteeringVector | Mapping[str, SteeringVector],
     prompt: str = "I have an exam tomorrow. How will it go?",
     pairs: Iterable[ContrastPair] | None = None,
+    operator: Operator = add,
+    positions: Positions = "from_last_prompt_token",
 ) -> Explorer:
     """Explore steering vectors by hand: the last line of a notebook cell.
 
@@ -39,6 +45,8 @@ def explore(
     pairs
         Held-out contrast pairs over which the effect lens of the chosen vector and layer is averaged; a few, such as
         ``behavior.test[:4]``, as it is read whenever the layer changes. Default: the model's own answer to the prompt.
+    operator, positions
+        What is done with every vector, and where; as in :class:`caa_interp.Intervention`.
 
     Returns
     -------
@@ -49,8 +57,8 @@ def explore(
     Raises
     ------
     InputError
-        If there is no vector, if the prompt is not a text, if ``pairs`` holds something else, or if no event loop runs,
-        as outside a notebook.
+        If there is no vector, if an argument is not one of those above, or if no event loop runs, as outside a
+        notebook.
     VectorMismatchError
         If a vector was not made for this model.
     MissingDependencyError
@@ -68,11 +76,15 @@ def explore(
     if not isinstance(prompt, str):
         raise InputError(f"prompt: {prompt!r} is not a text; give a string.")
     checked = None if pairs is None else check_pairs(pairs)
+    applied: dict[str, Any] = {"operator": operator, "positions": positions}
+    for vector in vectors.values():
+        Intervention(vector, vector.layers[0], **applied)  # which checks both
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError as error:
         raise InputError("explore: there is no running event loop. Call it in a cell of a Jupyter notebook.") from error
     try:
+        from caa_interp.explorer.trials import Session
         from caa_interp.explorer.widget import Explorer
     except ModuleNotFoundError as error:
         if error.name != "ipywidgets":
@@ -80,4 +92,4 @@ def explore(
         raise MissingDependencyError(
             "explore: ipywidgets is not installed. Install it: pip install 'caa-interp[notebooks]'"
         ) from error
-    return Explorer(model, vectors, prompt, checked, loop)
+    return Explorer(Session(model, vectors, checked, **applied), prompt, loop)

@@ -23,8 +23,10 @@ from caa_interp.prompts.format import PromptFormat
 from caa_interp.steering.context import ambient
 from caa_interp.steering.generation import Answer, stream_answer
 from caa_interp.steering.intervention import Intervention
-from caa_interp.steering.positions import end_of_thinking
+from caa_interp.steering.operators import add
+from caa_interp.steering.positions import Positions, end_of_thinking
 from caa_interp.tree.branches import Branch
+from caa_interp.tree.edits import Operator
 from caa_interp.tree.run import run_tree
 from caa_interp.vectors.vector import SteeringVector
 
@@ -84,9 +86,15 @@ class Session:
     """Everything that was written and read; ``pairs`` are those of the effect lens, or None for own answers."""
 
     def __init__(
-        self, model: Any, vectors: Mapping[str, SteeringVector], pairs: Sequence[ContrastPair] | None = None
+        self,
+        model: Any,
+        vectors: Mapping[str, SteeringVector],
+        pairs: Sequence[ContrastPair] | None = None,
+        operator: Operator = add,
+        positions: Positions = "from_last_prompt_token",
     ) -> None:
         self.model, self.vectors, self.pairs = model, dict(vectors), pairs
+        self.applied: dict[str, Any] = {"operator": operator, "positions": positions}
         self.records: dict[Trial, Record] = {}
         self._lenses: dict[tuple[str, int], pd.DataFrame] = {}
         self._effects: dict[tuple[str, int, str | None], pd.DataFrame] = {}
@@ -159,8 +167,9 @@ class Session:
         keys = dict.fromkeys((one.vector, one.layer, None if self.pairs else choice.prompt) for one in choice.added)
         for key in keys.keys() - self._effects.keys():
             vector = {key[0]: self.vectors[key[0]]}
+            asked: dict[str, Any] = {"layers": key[1], **self.applied}
             self._effects[key] = effect_lens(
-                self.model, vector, texts, layers=key[1], top_k=N_WORDS, words_only=True, progress=False
+                self.model, vector, texts, top_k=N_WORDS, words_only=True, progress=False, **asked
             )
         return pd.concat(self._effects[key] for key in keys)
 
@@ -176,7 +185,9 @@ class Session:
         return pd.DataFrame(rows, columns=columns).astype({"layer": "Int64"})
 
     def _interventions(self, trial: Trial) -> list[Intervention]:
-        return [Intervention(self.vectors[one.vector], one.layer, one.multiplier) for one in trial.added]
+        return [
+            Intervention(self.vectors[one.vector], one.layer, one.multiplier, **self.applied) for one in trial.added
+        ]
 
 
 def _likeliest(tokenizer: Any, probabilities: Any) -> str:

@@ -15,7 +15,6 @@ from typing import Any
 import ipywidgets as ui
 import pandas as pd
 
-from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import check_ending
 from caa_interp.explorer import markup
 from caa_interp.explorer.trials import Added, Choice, Session, Trial
@@ -79,15 +78,8 @@ class Explorer(ui.VBox):  # type: ignore[misc]
         their layers; ``effect`` is None until the answers are complete.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        vectors: Mapping[str, SteeringVector],
-        prompt: str,
-        pairs: Sequence[ContrastPair] | None,
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        self._session, self._loop = Session(model, vectors, pairs), loop
+    def __init__(self, session: Session, prompt: str, loop: asyncio.AbstractEventLoop) -> None:
+        self._session, self._loop, vectors = session, loop, session.vectors
         self._task: asyncio.Task[None] | None = None
         self._cards: dict[Trial, ui.VBox] = {}
         self._pins: dict[Trial, ui.ToggleButton] = {}

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from caa_interp.errors import InputError, ModelError
-from caa_interp.models.access import model_id, n_layers
+from caa_interp.models.access import check_unsteered, model_id, n_layers
 from caa_interp.models.wrapping import block_outputs, module_of, plain_copy
 from caa_interp.steering.context import steer
 from caa_interp.steering.intervention import Steering, as_interventions, check_fit
@@ -69,6 +69,7 @@ def bake(model: Any, vector: SteeringVector | Steering, *, layer: int | None = N
     if other := [one.positions for one in interventions if one.positions not in ("all", "from_last_prompt_token")]:
         raise InputError(f"positions: {name_of_positions(other[0])}; weights steer every position. Give 'all'.")
     check_fit(model, interventions)
+    check_unsteered(model, "Bake it")
     plain = plain_copy(model)
     unsteered = _bridge_logits(model)
     with steer(model, [replace(one, positions="all") for one in interventions]):
@@ -127,6 +128,7 @@ def orthogonalize(model: Any, vector: SteeringVector, *, layer: int) -> Any:
         If the vector was not made for this model.
     """
     vector.check_fits(model)
+    check_unsteered(model, "Orthogonalize it")
     direction = vector.at(layer).double()
     if not bool(direction.norm() > 0):
         raise InputError(f"vector: it is zero at layer {layer}, so it gives no direction. Choose another layer.")

@@ -116,6 +116,12 @@ def check_model(model: Any) -> None:
     raise InputError(f"model: {type(model).__name__}; it must be a TransformerLens model: {what}.")
 
 
+def check_unsteered(model: Any, task: str) -> None:
+    """Raise :class:`InputError` if a steer context is open; ``task`` is what it stands in the way of."""
+    if model in steered:
+        raise InputError(f"model: it is being steered. {task} outside the steer context.")
+
+
 def n_layers(model: Any) -> int:
     """Return the number of transformer blocks."""
     return int(model.cfg.n_layers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.evaluation.audit import audit_part, summarize_audit
+from caa_interp.evaluation.audit import ITSELF, audit_part, summarize_audit
 from caa_interp.evaluation.summary import summarize
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import Place, control_range, dots, line, marks, name_multipliers, panels, side_by_side
@@ -25,8 +25,9 @@ def plot_safety_audit(audit: pd.DataFrame, *, seed: int = 0) -> go.Figure:
     -------
     plotly.graph_objects.Figure
         Three panels, and a fourth if answers were written. Points are means with intervals; open ones are of the vector
-        without its part along refusal. Gray is the range of random vectors of the same norm, and for cosines that of
-        vectors of shuffled labels; the dotted lines hold 95 % of random directions.
+        without its part along refusal, unless it is the refusal vector itself. Gray is the range of random vectors of
+        the same norm, and for cosines that of vectors of shuffled labels; the dotted lines hold 95 % of random
+        directions.
     """
     findings, effects = summarize_audit(audit, seed=seed), audit_part(audit, "behaviors")
     answered = "answers" in set(audit["part"])
@@ -34,10 +35,11 @@ def plot_safety_audit(audit: pd.DataFrame, *, seed: int = 0) -> go.Figure:
     titles = ["effects and side effects", "cosine with refusal", "openings that refuse"]
     titles += ["answers that refuse"] * answered
     n = theme.counts(findings["n"].dropna())
+    itself = "this is the refusal vector; " if ITSELF in set(findings["verdict"]) else ""
     interval = theme.interval(findings.dropna(subset=["n"]))
     fig = theme.figure(
         f"Safety audit of {theme.escape(name)}",
-        f"layer {layer}; n = {n} pairs or requests, {interval}; gray: controls of the same norm",
+        f"layer {layer}; {itself}n = {n} pairs or requests, {interval}; gray: controls of the same norm",
         width=880,
         **theme.room(820, l=170, t=104, legend=118),
     )
@@ -70,6 +72,8 @@ def _draw_effects(fig: go.Figure, rows: pd.DataFrame, name: str, title: str, pla
         (f"{name} without refusal", "circle-open", -_SHIFT, "without its part along refusal"),
     ):
         own = rows[rows["vector"] == shown]
+        if own.empty:  # of the refusal vector nothing is left
+            continue
         look = {"size": 9, "color": theme.POSITIVE, "symbol": symbol}
         heights = own["measured"].map(at) + side
         fig.add_trace(marks(own, "estimate", heights, "measured", marker=look, name=label, showlegend=True), **place)

@@ -14,6 +14,7 @@ from caa_interp.plotting.token_grid import cell_width, short, token_grids
 
 Side = Literal["both", "promoted", "suppressed"]
 Measure = Literal["probability", "logit"]
+_CONDITION = ("vector", "steered_layer", "operator", "positions")
 _OUTLINE = theme.NEGATIVE
 _COMPONENTS = {
     "attention output": "attention<br>output",
@@ -72,7 +73,7 @@ def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") 
     Parameters
     ----------
     table
-        Result of :func:`caa_interp.steered_lens`.
+        Result of :func:`caa_interp.steered_lens`, with one condition per multiplier.
     measure
         What colors the cells: ``"probability"`` (0 to 1, default) or ``"logit"`` (from the vocabulary's mean).
 
@@ -83,9 +84,10 @@ def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") 
         state to which the vector is added is outlined. The hover text lists all ranks of the table.
     """
     key = ["multiplier", "layer", "component"]
-    columns = (*key, "vector", "steered_layer", "rank", "token", "logit", "probability", "read_at")
+    columns = (*key, *_CONDITION, "rank", "token", "logit", "probability", "read_at")
     theme.check_table(table, columns, "caa_interp.steered_lens")
     theme.check_choice("measure", measure, _UNITS)
+    _check_multipliers(table)
     theme.check_once(table, [*key, "rank"], "caa_interp.steered_lens")
     ordered = table.sort_values("rank")
     ordered["line"] = ordered["token"].map(theme.escape) + ordered["probability"].map("  p = {:.3f}".format)
@@ -124,6 +126,17 @@ def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") 
     title = f"{_name(table[table['multiplier'] != 0] if any(multipliers) else table)}: inside the steered model"
     subtitle = f"states {read_at}through final norm and unembedding" + theme.SUBTITLE_LINE + "; ".join(notes)
     return fig.update_layout(title=theme.figure(title, subtitle).layout.title)
+
+
+def _check_multipliers(table: pd.DataFrame) -> None:
+    """Raise :class:`InputError` unless every multiplier, which has a grid of its own, is that of one condition."""
+    for multiplier, rows in table.groupby("multiplier"):
+        if differing := [name for name in _CONDITION if rows[name].nunique(dropna=False) > 1]:
+            name, values = differing[0], rows[differing[0]].unique().tolist()
+            raise InputError(
+                f"table: multiplier {multiplier:g} stands for several conditions, with {name} {values}. Draw one at a "
+                f"time, such as table[table[{name!r}] == {values[0]!r}]."
+            )
 
 
 def _name(table: pd.DataFrame) -> str:

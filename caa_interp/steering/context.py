@@ -6,7 +6,8 @@
 3. Positions before the last token of the prompt are left as they are.
 
 Calls of TransformerLens are steered by hooks. This package's own functions know where each prompt ends: inside the
-block they take the hooks off and add the interventions to their own (:func:`ambient`).
+block they take the hooks off and add the interventions to their own (:func:`ambient`). Those that extract or train
+refuse a model that is being steered, if not always then where its prompts' ends would be a guess.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ import torch
 
 from caa_interp.errors import InputError, is_count
 from caa_interp.models.access import is_bridge, lock_of, steered, text_config
-from caa_interp.prompts.format import PromptFormat
-from caa_interp.steering.intervention import Intervention, Steering, as_interventions, check_fit
+from caa_interp.prompts.format import PromptFormat, PromptTokens
+from caa_interp.steering.intervention import Intervention, Steering, as_interventions, check_fit, warn_of_idle
 from caa_interp.steering.operators import add
-from caa_interp.steering.positions import Positions
-from caa_interp.tree.edits import EditedBatch, Operator, editing
+from caa_interp.steering.positions import Positions, end_of_thinking
+from caa_interp.tree.edits import EditedBatch, Operator, edited_rows, editing
 from caa_interp.vectors.vector import SteeringVector
 
 _PATTERN = "blocks.0.attn.hook_pattern"
@@ -70,12 +71,14 @@ def steer(
     Warns
     -----
     UserWarning
-        When the block ends, if an intervention with a multiplier other than 0 changed no position.
+        When the block ends, of every intervention with a multiplier other than 0 that changed no position. Functions
+        of this package say so themselves.
 
     Notes
     -----
     Contexts can be nested; the outer one acts first. Hooks are removed at the end, even if the body raises.
-    Explicit positions index the model's input, padding included.
+    Positions count from each row's own first token, so that a prompt in a batch that is padded on the left is steered
+    where it would be alone.
 
     Examples
     --------
@@ -98,10 +101,12 @@ def steer(
             _note(model)
             stack.enter_context(context.hooks())
         yield
-    if not context.used and any(one.multiplier for one in interventions):
+    idle = [one for number, one in enumerate(interventions) if one.multiplier and number not in context.used]
+    if idle:
         warnings.warn(
-            "steer: no position was changed. Either the model did not run in the block, its hooks were removed there "
-            "(model.reset_hooks()), or the positions lie outside what it was given.",
+            f"steer: no position was changed by {', '.join(map(repr, idle))}. Either the model did not run in the "
+            "block, its hooks were removed there (model.reset_hooks()), or the positions lie outside what it was "
+            "given.",
             stacklevel=3,
         )
 
@@ -118,7 +123,8 @@ def ambient(model: Any) -> Iterator[tuple[Intervention, ...]]:
     with lock_of(model):
         contexts = [context for context in _contexts.get(model, []) if not context.suspended]
         for context in contexts:
-            context.suspended = context.used = True
+            context.suspended = True
+            context.used |= set(range(len(context.interventions)))  # whoever applies them says which are idle
         _note(model)
         try:
             yield tuple(one for context in contexts for one in context.interventions)
@@ -126,6 +132,20 @@ def ambient(model: Any) -> Iterator[tuple[Intervention, ...]]:
             for context in contexts:
                 context.suspended = False
             _note(model)
+
+
+@contextmanager
+def steered_sequence(
+    model: Any, form: PromptFormat, sequence: PromptTokens, interventions: Sequence[Intervention] = ()
+) -> Iterator[None]:
+    """Steer a model that reads one whole sequence, by interventions of open contexts first."""
+    n_prompt, n_tokens = sequence.start + 1, len(sequence.tokens)
+    thinking_end = end_of_thinking(form, sequence.tokens, n_prompt, growing=True)
+    with ambient(model) as outer:
+        every = (*outer, *interventions)
+        warn_of_idle([every], n_tokens, n_prompt)
+        with edited_rows(model, [[one.edit(n_prompt, thinking_end) for one in every]], 0, n_tokens):
+            yield
 
 
 def _note(model: Any) -> None:
@@ -142,12 +162,14 @@ class _Context:
     def __init__(self, model: Any, interventions: Sequence[Intervention], lengths: list[int] | None) -> None:
         self.model, self.interventions, self.lengths = model, tuple(interventions), lengths
         self.suspended = False
-        self.used = False  # whether any position was changed
+        self.used: set[int] = set()  # numbers of the interventions that changed a position
         self.batch = EditedBatch([])
         self.placed: tuple[int, ...] = ()  # shape and cached positions of the pass for which the batch is placed
         self.cached = 0  # positions that the key-value cache held before the present pass
         self.tokens: torch.Tensor | None = None  # what the model was given before
-        self.prompt: tuple[int, ...] = ()  # length of each row's prompt
+        self.prompt: tuple[int, ...] = ()  # length of each row's prompt, padding in front included
+        self.padding: tuple[int, ...] = ()  # tokens of padding in front of each row's prompt
+        self.padding_given: tuple[int, ...] = ()  # those of the present pass, should it be a prompt's
         # The first attention pattern tells what is cached; where block 0 has none, single positions are counted.
         self.pattern = _PATTERN if _PATTERN in model.hook_dict else None
         config = text_config(model) if is_bridge(model) else None
@@ -181,6 +203,7 @@ class _Context:
         tokens = args[0] if args else None
         if self.suspended or not isinstance(tokens, torch.Tensor) or tokens.ndim != 2:
             return
+        self.padding_given = padding_in_front(tokens, self.model.tokenizer)
         if self.pattern is None:
             self.cached = sum(self.placed[1:]) if tokens.shape[1] == 1 else 0
         if tokens.shape[1] > 1:
@@ -202,9 +225,10 @@ class _Context:
         if self.suspended:
             return activation
         n_rows, n_new = activation.shape[:2]
-        if self.placed != (n_rows, n_new, self.cached):
+        another = self.cached == 0 and self.padding_given != self.padding
+        if another or self.placed != (n_rows, n_new, self.cached):
             self.place(n_rows, n_new)
-        self.used |= self.batch.changes(layer)
+        self.used |= self.batch.acting(layer)
         return self.batch.apply(layer, activation)
 
     def place(self, n_rows: int, n_new: int) -> None:
@@ -215,14 +239,36 @@ class _Context:
         if self.cached == 0 or len(self.prompt) != n_rows:
             given = self.lengths or [self.cached + n_new if self.cached == 0 else self.cached]
             self.prompt = tuple(given * n_rows if len(given) == 1 else given)
-            self.batch = EditedBatch([[one.edit(n) for one in self.interventions] for n in self.prompt])
+            explicit = [one.positions for one in self.interventions if isinstance(one.positions, tuple)]
+            if self.cached and any(self.padding) and explicit:
+                raise InputError(
+                    f"positions: {explicit[0]!s:.60}, but the batch was padded in front and goes on with other rows, "
+                    "so where each begins is not known. Give a rule such as 'answer', or one prompt at a time."
+                )
+            self.padding = self.padding_given if self.cached == 0 else (0,) * n_rows
+            own = [n - padding for n, padding in zip(self.prompt, self.padding, strict=True)]
+            self.batch = EditedBatch([[one.edit(n) for one in self.interventions] for n in own])
         elif not self.knows_positions and not max(self.prompt) <= self.cached <= sum(self.placed[1:]):
             raise InputError(
                 f"prompt_length: the model goes on after {self.cached} tokens, with an answer that is not the last "
                 "prompt's. Finish one answer before the next prompt, or give prompt_length."
             )
-        self.batch.place(np.tile(np.arange(self.cached, self.cached + n_new), (n_rows, 1)))
+        columns = np.arange(self.cached, self.cached + n_new)
+        self.batch.place(columns - np.array(self.padding)[:, None])
         self.placed = (n_rows, n_new, self.cached)
+
+
+def padding_in_front(tokens: torch.Tensor, tokenizer: Any) -> tuple[int, ...]:
+    """Number of tokens of padding in front of each row of ``tokens`` ``[n_rows, n_tokens]``, as far as they tell.
+
+    Where the BOS token pads, one row has no padding, and begins with as many of that token as are each row's own.
+    """
+    padding = getattr(tokenizer, "pad_token_id", None)
+    if padding is None or tokens.shape[1] == 1:
+        return (0,) * len(tokens)
+    begins_with = (tokens == padding).long().cumprod(1).sum(1)
+    own = begins_with.min() if padding == tokenizer.bos_token_id else 0
+    return tuple((begins_with - own).tolist())
 
 
 def _checked_lengths(prompt_length: Any) -> list[int]:

@@ -104,7 +104,7 @@ def generate(
             raise InputError("steering and vector: both are given. Give conditions in steering, or the short form.")
         steering, layer = one_vector(vector), one_layer(vector, layer)
         multipliers = (1.0,) if multipliers is None else multipliers
-    asked = conditions(model, steering, layer, multipliers, operator, positions, form)
+    asked = conditions(model, steering, form, layer, multipliers, operator, positions)
     with ambient(model) as outer:
         every = [(*outer, *condition.interventions) for condition in asked]
         warn_of_idle(every, max(map(len, ids)) + max_new_tokens - 1)
@@ -167,9 +167,9 @@ def stream_answer(
     Hooks are on the model only while a token is computed, so several streams may take turns. Contexts of :func:`steer`
     count if open when this is called, not when the answer is read.
     """
-    (asked,) = conditions(model, [steering])
-    check_count("max_new_tokens", max_new_tokens)
     form = form_of(model, prompt_format)
+    (asked,) = conditions(model, [steering], form)
+    check_count("max_new_tokens", max_new_tokens)
     ids = encode_prompt(form, prompt, max_new_tokens, system_prompt, "prompt")
     with ambient(model) as outer:
         row = Row(0, (*outer, *asked.interventions))

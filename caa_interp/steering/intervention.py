@@ -195,18 +195,18 @@ def as_interventions(
 def conditions(
     model: Any,
     given: Any,
+    form: PromptFormat | None,
     layers: int | Sequence[int] | None = None,
     multipliers: float | Sequence[float] | None = None,
     operator: Operator = add,
     positions: Positions = "from_last_prompt_token",
-    form: PromptFormat | None = None,
 ) -> list[Condition]:
     """Spell out what a table is to be measured under, and check that all of it fits the model.
 
     ``given`` is the short form (a vector, or several by name, each with every multiplier, by default -1, 0 and 1, and
     every one of ``layers``, by default the vector's own), or one intervention, or a list or mapping (by name) of
-    conditions: None, an Intervention or a list of them; a table must be able to tell them apart. With ``form``, a
-    vector that was made under another prompt form gets a warning.
+    conditions: None, an Intervention or a list of them; a table must be able to tell them apart. A vector that was made
+    under another prompt form than ``form`` gets a warning; None where nothing is put into one.
     """
     if isinstance(given, SteeringVector):
         given = {given.name: given}
@@ -254,20 +254,26 @@ def check_acts(asked: Iterable[Condition]) -> None:
             )
 
 
-def warn_of_idle(every: Iterable[Sequence[Intervention]], longest: int) -> None:
-    """Warn of explicit positions that all lie beyond the longest sequence that the model reads."""
-    for at in {one.positions for several in every for one in several if one.multiplier}:
-        if isinstance(at, tuple) and at[0] >= longest:
-            warn(f"positions: {at!s:.60}: nothing is steered: the model reads at most {longest} tokens.")
+def warn_of_idle(every: Iterable[Sequence[Intervention]], longest: int, n_prompt: int = 1) -> None:
+    """Warn of positions that all lie beyond the longest sequence that the model reads, whose prompt may be known."""
+    for at in dict.fromkeys(one.positions for several in every for one in several if one.multiplier):
+        if all(start >= longest for start, _ in resolve(at, n_prompt)):
+            shown = name_of_positions(at)
+            warn(f"positions: {shown:.60}: nothing is steered: the model reads at most {longest} tokens.")
 
 
 def check_fit(model: Any, interventions: Iterable[Intervention], form: PromptFormat | None = None) -> None:
     """Raise :class:`VectorMismatchError` unless all vectors were made for ``model``; warn of another prompt form."""
     check_model(model)
     for vector in {id(one.vector): one.vector for one in interventions}.values():
-        vector.check_fits(model)
-        if form is not None:
-            check_prompt(vector.metadata, form)
+        check_vector(model, vector, form)
+
+
+def check_vector(model: Any, vector: SteeringVector, form: PromptFormat | None) -> None:
+    """Raise :class:`VectorMismatchError` unless a vector was made for ``model``; warn if under another prompt form."""
+    vector.check_fits(model)
+    if form is not None:
+        check_prompt(vector.metadata, form)
 
 
 def check_multipliers(multipliers: float | Sequence[float]) -> list[float]:

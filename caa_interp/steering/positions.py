@@ -7,7 +7,7 @@
 ``prompt``                  every token of the prompt, and no other
 ``all``                     every token
 ``after_thinking``          from the end of the model's thinking on; where it has none, from the last prompt token on
-``[3, 4, 7]``               these positions, 0-based
+``[3, 4, 7]``               these positions, 0-based; padding in front is not counted
 ==========================  ==================================================================================
 """
 

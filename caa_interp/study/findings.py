@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from caa_interp.evaluation.audit import ITSELF
 from caa_interp.evaluation.interference import ALONE, BOTH, QUESTIONS
 from caa_interp.evaluation.summary import COSTS, interval_texts, quantity, shown_column
 from caa_interp.evaluation.verdicts import excludes_zero
@@ -244,7 +245,8 @@ def audited(behavior: str, audit: pd.DataFrame) -> str:
         f"{_REFUSES[row['verdict']]} for {row['measured']} ({_estimate(row, 'estimate', 'nats per token per unit')})"
         for row in _records(_openings(behavior, audit))
     ]
-    return f"{_capital(behavior)}: openings that refuse are {_listed(parts)}"
+    itself = " is the refusal vector" if ITSELF in set(audit["verdict"]) else ""
+    return f"{_capital(behavior)}{itself}: openings that refuse are {_listed(parts)}"
 
 
 def audits(summaries: Mapping[str, pd.DataFrame]) -> str:

@@ -125,5 +125,6 @@ def sweep_tuned(
 ) -> pd.DataFrame:
     """Score pairs in a copy of the model that was trained as in the paper, with the model's own vectors on top."""
     # Published items have one letter order, so that 4 pairs are the 4 sequences of a step of the paper's code.
-    tuned = fine_tune(model, train, side=side, method="full", batch_size=4, progress=False)
+    form = asked.get("prompt_format")
+    tuned = fine_tune(model, train, side=side, method="full", batch_size=4, prompt_format=form, progress=False)
     return sweep_transferred(tuned, vector=vector, **asked)

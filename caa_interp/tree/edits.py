@@ -121,14 +121,19 @@ class EditedBatch:
         self.edits = [tuple(some) for some in edits]
         self.layers = sorted({edit.layer for some in self.edits for edit in some})
         self._changes: dict[int, list[Change]] = {}
+        self._acting: dict[int, set[int]] = {}
 
     def place(self, positions: np.ndarray) -> None:
         """Say where the next forward pass stands: the position ``[n_rows, n_new]`` of each column in its sequence."""
         width = positions.shape[1]
-        self._changes = gather(
+        owners = [
             [(edit, row * width + np.flatnonzero(edit.covers(at))) for edit in edits]
             for row, (edits, at) in enumerate(zip(self.edits, positions, strict=True))
-        )
+        ]
+        self._changes, self._acting = gather(owners), {}
+        for number, (edit, rows) in (one for edits in owners for one in enumerate(edits)):
+            if len(rows):
+                self._acting.setdefault(edit.layer, set()).add(number)
 
     def apply(self, layer: int, activation: torch.Tensor) -> torch.Tensor:
         """Edit the residual stream ``[n_rows, n_new, d_model]`` after one block."""
@@ -137,9 +142,9 @@ class EditedBatch:
             residual = change.apply(residual)
         return residual.view_as(activation)
 
-    def changes(self, layer: int) -> bool:
-        """Whether any row is edited after that block in the present forward pass."""
-        return layer in self._changes
+    def acting(self, layer: int) -> set[int]:
+        """Which edits, by their number in the row, change anything after that block in the present forward pass."""
+        return self._acting.get(layer, set())
 
 
 @contextmanager
@@ -153,6 +158,18 @@ def editing(model: Any, layers: Iterable[int], edited: Callable[[int, torch.Tens
         return lambda activation, hook: edited(layer, activation)
 
     with model.hooks(fwd_hooks=[(hook_name(layer), writing(layer)) for layer in layers]):
+        yield
+
+
+@contextmanager
+def edited_rows(model: Any, rows: Sequence[Sequence[Edit]], begin: int, end: int) -> Iterator[None]:
+    """Edit sequences, each with its own edits, of which a forward pass holds the positions from ``begin`` to ``end``.
+
+    The rows begin together: what pads the shorter ones is on the right. ``end`` is exclusive.
+    """
+    batch = EditedBatch(rows)
+    batch.place(np.tile(np.arange(begin, end), (len(rows), 1)))
+    with editing(model, batch.layers, batch.apply):
         yield
 
 

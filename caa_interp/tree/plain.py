@@ -11,7 +11,6 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 
 from caa_interp.models.access import n_layers, on_cpu, reading, unembed
@@ -19,7 +18,7 @@ from caa_interp.models.attention import rotary_boundary, takes_tree_masks
 from caa_interp.models.decoding import Decoder
 from caa_interp.models.memory import cache_bytes, rows_that_fit
 from caa_interp.tree.branches import Branch, TreeResult
-from caa_interp.tree.edits import EditedBatch, editing
+from caa_interp.tree.edits import edited_rows
 from caa_interp.tree.prefix import shared_length
 
 _ROWS_AT_ONCE = 32
@@ -76,8 +75,7 @@ def _run_batch(
     for row, branch in enumerate(branches):
         tokens[row, : lengths[row]] = torch.tensor(branch.tokens[prefix:])
     found = torch.zeros(len(branches), len(layers), int(model.cfg.d_model), dtype=torch.float64)
-    edited = EditedBatch([branch.edits for branch in branches])
-    edited.place(np.tile(np.arange(prefix, prefix + max(lengths)), (len(branches), 1)))
+    edits = [branch.edits for branch in branches]
 
     last: list[torch.Tensor] = []
     places: list[tuple[int, int]] = []
@@ -98,7 +96,7 @@ def _run_batch(
         first = torch.tensor([branches[0].tokens[:prefix]])
         decoder.forward(first, torch.ones_like(first))
         decoder.select(torch.zeros(len(branches), dtype=torch.long))
-    with editing(model, edited.layers, edited.apply), reading(model, read_layers, read):
+    with edited_rows(model, edits, prefix, prefix + max(lengths)), reading(model, read_layers, read):
         logits = decoder.forward(tokens, torch.ones_like(tokens), keep, [branch.label for branch in branches])
     logits = _finer(model, logits, last[0][:, -keep:])
     dtype = torch.promote_types(logits.dtype, torch.float32)

@@ -10,7 +10,7 @@ like everything that this package adds: the MLP of the same block does not see i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,10 @@ import torch
 
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError, ModelError, check_count
-from caa_interp.models.access import check_model, input_device, model_id, n_layers
+from caa_interp.models.access import check_model, check_unsteered, input_device, model_id, n_layers
 from caa_interp.progress import track
-from caa_interp.prompts.format import PromptFormat
-from caa_interp.prompts.rendering import Format, check_format
+from caa_interp.prompts.format import PromptFormat, form_of
+from caa_interp.prompts.rendering import Format, Rendering, check_format
 from caa_interp.vectors.activations import origin
 from caa_interp.vectors.extraction import vector_metadata
 from caa_interp.vectors.vector import SteeringVector
@@ -36,6 +36,7 @@ def head_vector(
     n_heads: int = 16,
     format: Format = "choices",
     system_prompt: str | None = None,
+    prompt_format: PromptFormat | None = None,
     behavior: str | None = None,
     progress: bool = True,
 ) -> SteeringVector:
@@ -43,7 +44,7 @@ def head_vector(
 
     Parameters
     ----------
-    model, pairs, format, system_prompt, behavior, progress
+    model, pairs, format, system_prompt, prompt_format, behavior, progress
         As in :func:`caa_interp.extract_vector`; at least five pairs.
     n_heads
         Number of heads, those in whose output a logistic probe is right most often on pairs that it was not fitted on
@@ -64,13 +65,16 @@ def head_vector(
         If the model does not show its heads.
     """
     check_model(model)
+    check_unsteered(model, "Extract from it")
     checked = check_pairs(pairs)
     check_format(format)
     shape = n_layers(model), int(model.cfg.n_heads)
     check_count("n_heads", n_heads, 1, shape[0] * shape[1])
     if len(checked) < _FOLDS:
         raise InputError(f"pairs: {len(checked)}; probes are checked in {_FOLDS} folds. Give at least {_FOLDS} pairs.")
-    outputs = _outputs(model, checked, format, system_prompt, progress)
+    form = form_of(model, prompt_format)
+    rendered = [form.render(pair, format, system_prompt, what=f"pairs[{n}]") for n, pair in enumerate(checked)]
+    outputs = _outputs(model, rendered, format, progress)
     accuracy = np.array([_accuracy(one) for one in track(outputs.flatten(0, 1), "Probing heads", progress)])
     chosen = sorted(divmod(int(place), shape[1]) for place in np.argsort(-accuracy, kind="stable")[:n_heads])
     shifts = (outputs[..., 0, :] - outputs[..., 1, :]).mean(2)  # [n_layers, n_heads, d_head]
@@ -79,15 +83,13 @@ def head_vector(
     for layer, head in chosen:
         written = model.blocks[layer].attn.W_O[head].detach().cpu().double()
         values[layers.index(layer)] += shifts[layer, head] @ written
-    made_from = origin(model, system_prompt)
+    made_from = origin(model, system_prompt, form)
     metadata = vector_metadata(behavior, made_from, format, "mean difference of attention heads", len(checked))
     metadata["heads"] = [list(one) for one in chosen]
     return SteeringVector(values.float(), tuple(layers), metadata)
 
 
-def _outputs(
-    model: Any, pairs: list[ContrastPair], format: Format, system_prompt: str | None, progress: bool
-) -> torch.Tensor:
+def _outputs(model: Any, rendered: Sequence[Sequence[Rendering]], format: Format, progress: bool) -> torch.Tensor:
     """Mean output of every head at the answers: ``[n_layers, n_heads, n_pairs, 2, d_head]``, positive side first."""
     names = [f"blocks.{layer}.attn.hook_z" for layer in range(n_layers(model))]
     if missing := [name for name in names if name not in model.hook_dict]:
@@ -95,8 +97,7 @@ def _outputs(
             f"model {model_id(model)!r}: it has no {missing[0]!r}, so its heads cannot be told apart. Use "
             "extract_vector."
         )
-    form, read = PromptFormat.of(model), []
-    rendered = [form.render(pair, format, system_prompt, what=f"pairs[{n}]") for n, pair in enumerate(pairs)]
+    read = []
     for renderings in track(rendered, "Reading heads", progress):
         sides = []
         for tokens, places in (side for one in renderings for side in one.read(format)):

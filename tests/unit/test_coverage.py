@@ -29,7 +29,8 @@ def test_the_documentation_has_every_row(stated):
 def test_intervals_cover_as_often_as_documented(row, stated):
     for n_items, share in zip(N_ITEMS, stated[row], strict=True):
         found = coverage(row, n_items, N_FAST, seed=1)
-        error = math.sqrt(share * (1 - share) * (1 / len(found) + N_FAST / len(found) / N_SETS))
+        rate = min(share, 0.995)  # what is stated is rounded
+        error = math.sqrt(rate * (1 - rate) * (1 / len(found) + N_FAST / len(found) / N_SETS))
         assert abs(found.mean() - share) < 3.5 * error + 0.005, (n_items, found.mean())
 
 

@@ -11,6 +11,7 @@ from caa_interp.statistics import (
     bootstrap_mean,
     bootstrap_ratio,
     jackknife_interval,
+    paired_shares_interval,
     rank_correlations,
     slopes,
     wilson_interval,
@@ -330,3 +331,26 @@ def test_a_ratio_of_the_same_values_is_one_and_of_one_item_has_no_interval():
     ratio, low, high = bootstrap_ratio(values[:1], 2 * values[:1], generator)
     assert (ratio, np.isnan(low), np.isnan(high)) == (0.5, True, True)
     assert np.isnan(bootstrap_ratio(values[:0], values[:0], generator)).all()
+
+
+@pytest.mark.parametrize(
+    ("both", "gained", "lost", "neither", "low", "high"),
+    # Of the source's own examples, by its method 10.
+    [(36, 12, 2, 0, 0.0569, 0.3404), (18, 12, 2, 18, 0.0562, 0.3290), (53, 0, 0, 1, -0.0729, 0.0729)],
+)
+def test_changes_of_shares_have_published_intervals(both, gained, lost, neither, low, high):
+    after = np.repeat([1.0, 1.0, 0.0, 0.0], [both, gained, lost, neither])
+    before = np.repeat([1.0, 0.0, 1.0, 0.0], [both, gained, lost, neither])
+    assert paired_shares_interval(after, before) == pytest.approx((low, high), abs=1e-4)
+    assert paired_shares_interval(before, after) == pytest.approx((-high, -low), abs=1e-4)
+
+
+def test_a_share_that_did_not_change_has_a_width_that_falls_with_the_items():
+    widths = [np.diff(paired_shares_interval(np.ones(n), np.ones(n)))[0] for n in (2, 24, 240)]
+    assert widths[0] > widths[1] > widths[2] > 0
+    assert np.isnan(paired_shares_interval(np.ones(1), np.ones(1))).all()
+    columns = np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+    together = np.transpose(paired_shares_interval(columns, columns[::-1]))
+    for column, found in zip(range(2), together, strict=True):
+        alone = paired_shares_interval(columns[:, column], columns[::-1][:, column])
+        assert tuple(found) == pytest.approx(alone)

@@ -381,7 +381,8 @@ def test_steered_lens_equals_hooks_on_a_plain_model(tiny_llama, plain_llama, ans
     tokens, start = encoded(tiny_llama, answer)
     table = caa.steered_lens(tiny_llama, PROMPT, VECTOR, layer=2, multipliers=(-1, 0, 1.5), answer=answer, top_k=3)
     columns = ["multiplier", "layer", "component", "rank", "token", "token_id", "logit", "probability"]
-    assert list(table.columns) == ["vector", "steered_layer", *columns, "read_at", "model"]
+    condition = ["vector", "kind", "steered_layer", "multiplier", "operator", "positions"]
+    assert list(table.columns) == [*condition, *columns[1:], "read_at", "model", "prompt_digest"]
     rows = []
     for multiplier in (-1.0, 0.0, 1.5):
         states = plain_states(plain_llama, tokens, 2, multiplier * VECTOR.at(2), start)
@@ -592,6 +593,29 @@ def test_interventions_beside_the_unsteered_model_are_named_and_outlined_where_t
     fig = caa.plot_steered_lens(caa.steered_lens(tiny_llama, PROMPT, conditions, top_k=1))
     assert fig.layout.title.text.startswith("cheer: inside the steered model")
     assert [(one.y0, one.xref) for one in fig.layout.shapes] == [(0.55, "x2"), (2.55, "x3")]
+
+
+DOSE = {"layer": 1, "multiplier": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("others", "told"),
+    [
+        ([caa.Intervention(VECTOR, **DOSE, positions="all")], "positions"),
+        ([caa.Intervention(VECTOR, 3, 2.0)], "steered_layer"),
+        ([caa.Intervention(VECTOR, **DOSE, operator=caa.steering.add_keeping_norm)], "vector"),
+        ([[caa.Intervention(VECTOR, **DOSE), caa.Intervention(VECTOR, 3)]], "vector"),
+    ],
+)
+def test_rows_of_every_condition_can_be_told_apart_and_a_figure_asks_for_one(tiny_llama, others, told):
+    table = caa.steered_lens(tiny_llama, PROMPT, [None, caa.Intervention(VECTOR, **DOSE), *others], layers=[3], top_k=2)
+    columns = ["vector", "kind", "steered_layer", "multiplier", "operator", "positions"]
+    assert not table.duplicated([*columns, "layer", "component", "rank"]).any()
+    said = rf"multiplier 2 stands for several conditions, with {told} .*Draw one at a time, such as (table\[.*\])\.$"
+    with pytest.raises(caa.InputError, match=said) as refused:
+        caa.plot_steered_lens(table)
+    fig = caa.plot_steered_lens(eval(re.search(said, str(refused.value))[1], {"table": table}))
+    assert "multiplier 2" in fig.to_json()
 
 
 def test_without_multiplier_0_nothing_is_bold(steered):

@@ -22,7 +22,19 @@ def random_vector(seed: int = 0, **metadata) -> caa.SteeringVector:
 
 
 VECTOR = random_vector()
-COLUMNS = ["vector", "position", "token", "token_id", "part", "layer", "cosine", "projection", "special", "model"]
+COLUMNS = [
+    "vector",
+    "position",
+    "token",
+    "token_id",
+    "part",
+    "layer",
+    "cosine",
+    "projection",
+    "special",
+    "model",
+    "prompt_digest",
+]
 
 
 @pytest.mark.parametrize(("layers", "expected_layers"), [(None, range(4)), ([3, 0], [3, 0]), (2, [2])])

@@ -253,6 +253,18 @@ def test_one_vector_is_applied_at_several_layers(vector, loaded, tiny_llama):
     pd.testing.assert_frame_equal(pd.DataFrame(told), expected, check_dtype=False)
 
 
+def test_each_vector_has_its_own_operator_and_positions(vector, loaded, tiny_llama):
+    options = ["--layer", "1,2", "--multipliers", "1", "--max-new-tokens", "4", "--json"]
+    options += ["--operator", "add", "--operator", "Cap(high=0.5)", "--positions", "all", "--positions", "answer"]
+    told = json.loads(done("generate", "liking.safetensors", "liking.safetensors", "The sea?", *options).stdout)
+    added = caa.Intervention(vector, 1, positions="all")
+    capped = caa.Intervention(vector, 2, operator=caa.Cap(high=0.5), positions="answer")
+    expected = caa.generate(tiny_llama, ["The sea?"], steering=[[added, capped]], max_new_tokens=4)
+    pd.testing.assert_frame_equal(pd.DataFrame(told), expected, check_dtype=False)
+    refused = run("generate", "liking.safetensors", "Hi", "--layer", "1", *options[4:])
+    assert "--operator: 2 values for 1 vectors" in refused.stderr
+
+
 def test_samples_stand_one_below_the_other(vector, loaded):
     options = ["--layer", "1", "--n", "3", "--temperature", "1", "--max-new-tokens", "1", "--multipliers", "0,1"]
     caa_options = [*options, "--json"]
@@ -446,6 +458,9 @@ def test_effect_lens_shows_the_tokens_of_the_library(vector, loaded, tiny_llama,
     rows = [line for line in shown.splitlines() if line.lstrip().startswith("1")]
     first = expected[expected["layer"] == 1].iloc[0]
     assert f"{first['token']} {first['effect']:+.2f}" in rows[0]
+    applied = ["--layers", "1", "--operator", "ablate", "--positions", "all", "--json"]
+    told = pd.DataFrame(json.loads(done("effect-lens", *arguments[:2], *applied).stdout))
+    assert set(map(tuple, told[["operator", "positions", "from_multiplier"]].to_numpy())) == {("ablate", "all", 0.0)}
     assert "plotly" in (folder / "lens.html").read_text(encoding="utf-8").lower()
 
 

@@ -52,13 +52,19 @@ def finding(audit: pd.DataFrame, measured: str, vector: str) -> pd.Series:
 def test_the_refusal_vector_is_found_out(of_refusal):
     cosine = finding(of_refusal, "refusal vector", "refusal")
     assert cosine["estimate"] == pytest.approx(1)
-    assert cosine["verdict"] == "aligned"
+    assert cosine["verdict"] == "the refusal vector"
     for kind in ("harmless requests", "borderline requests"):
-        rises, remains = (finding(of_refusal, kind, name) for name in ("refusal", "refusal without refusal"))
-        assert rises["estimate_low"] > 0
-        assert remains["estimate"] == pytest.approx(0, abs=1e-5)
-    assert finding(of_refusal, "refusal", "refusal without refusal")["estimate"] == pytest.approx(0, abs=1e-5)
+        assert finding(of_refusal, kind, "refusal")["estimate_low"] > 0
     assert abs(finding(of_refusal, "refusal", "refusal")["estimate"]) > 1e-3
+    # Nothing but rounding errors would be left without its part along refusal.
+    assert "refusal without refusal" not in set(of_refusal["vector"])
+
+
+def test_the_opposite_of_the_refusal_vector_is_found_out_too(tiny_llama, refusal, pairs):
+    opposite = replace(-2 * refusal, metadata={**refusal.metadata, "behavior": "compliance"})
+    audit = audited(tiny_llama, opposite, refusal, pairs)
+    assert finding(audit, "refusal vector", "compliance")["verdict"] == "the opposite of the refusal vector"
+    assert "compliance without refusal" not in set(audit["vector"])
 
 
 def test_nothing_is_projected_out_of_an_orthogonal_vector(tiny_llama, refusal, across, pairs):
@@ -133,6 +139,8 @@ def test_answers_are_read_by_their_words(of_refusal):
     assert (answers["refused"] == answers["answer"].map(is_refusal)).all()
     shares = summarize_audit(of_refusal).query("part == 'answers'")
     assert sorted(shares["multiplier"]) == [-2, -2, 2, 2]
+    # Two answers that do not change say little.
+    assert (shares["estimate_high"] - shares["estimate_low"]).min() > 0.5
 
 
 @pytest.mark.parametrize(

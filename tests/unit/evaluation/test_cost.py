@@ -134,13 +134,45 @@ def test_a_baseline_of_another_tokenizer_is_refused(tiny_llama, vector):
 @pytest.mark.parametrize("operator", [caa.add, caa.steering.add_keeping_norm], ids=["add", "add_keeping_norm"])
 def test_a_calibrated_multiplier_gives_the_divergence(tiny_llama, vector, target, operator):
     options = {"operator": operator, "n_tokens": 6}
-    multiplier = caa.evaluation.calibrate(tiny_llama, vector, PROMPTS, layer=1, target=target, **options)
+    multiplier = caa.evaluation.calibrate(tiny_llama, vector, PROMPTS, layer=1, target=target, **options).multiplier
     assert multiplier > 0
     table = caa.divergence(tiny_llama, vector, PROMPTS, layers=1, multipliers=(multiplier,), **options)
     assert table["divergence"].mean() == pytest.approx(target, rel=0.021)
     # Twice the vector needs half the multiplier.
-    half = caa.evaluation.calibrate(tiny_llama, 2 * vector, PROMPTS, layer=1, target=target, **options)
+    half = caa.evaluation.calibrate(tiny_llama, 2 * vector, PROMPTS, layer=1, target=target, **options).multiplier
     assert half == pytest.approx(multiplier / 2, rel=0.03)
+
+
+@pytest.mark.parametrize("measure", ["divergence", "divergence_tail"])
+def test_what_a_multiplier_does_to_prompts_that_it_was_not_fitted_on(tiny_llama, vector, measure):
+    held_out = ["Rain", "And you?", "Do you like the garden?", "Why?"]
+    options = {"n_tokens": 6, "progress": False}
+    asked = {"layer": 1, "target": 0.1, "measure": measure, "held_out": held_out}
+    found = caa.evaluation.calibrate(tiny_llama, vector, PROMPTS, **asked, **options)
+    table = caa.divergence(tiny_llama, vector, held_out, layers=1, multipliers=(found.multiplier,), **options)
+    assert found.held_out == pytest.approx(table[measure].mean(), rel=1e-5)
+    fitted = caa.divergence(tiny_llama, vector, PROMPTS, layers=1, multipliers=(found.multiplier,), **options)
+    assert found.held_out != pytest.approx(fitted[measure].mean(), rel=1e-3)
+    summary = caa.summarize(table).iloc[0]
+    ends = [found.held_out_low, found.held_out_high]
+    assert ends == pytest.approx([summary[f"{measure}_low"], summary[f"{measure}_high"]], rel=1e-5)
+    assert found.n_held_out == len(held_out)
+    bare = caa.evaluation.calibrate(tiny_llama, vector, PROMPTS, **{**asked, "held_out": ()}, **options)
+    assert bare == caa.evaluation.Calibration(found.multiplier)
+    one = caa.evaluation.calibrate(tiny_llama, vector, PROMPTS, **{**asked, "held_out": held_out[:1]}, **options)
+    assert (one.held_out_low, one.held_out_high, one.n_held_out) == (None, None, 1)
+    with pytest.raises(
+        caa.InputError, match=r"held_out: 'Is the weather good\?' is in prompts, which the multiplier fits"
+    ):
+        caa.evaluation.calibrate(tiny_llama, vector, PROMPTS, **{**asked, "held_out": PROMPTS[:1]}, **options)
+
+
+def test_calibration_and_the_steered_lens_show_how_far_they_are(tiny_llama, vector, capsys):
+    for progress in (True, False):
+        caa.evaluation.calibrate(tiny_llama, vector, PROMPTS, layer=1, n_tokens=2, progress=progress)
+        caa.steered_lens(tiny_llama, PROMPTS[0], vector, layer=1, progress=progress)
+        shown = capsys.readouterr().err
+        assert ("Calibrating" in shown) == ("Reading states" in shown) == progress
 
 
 @pytest.mark.parametrize(("n", "n_worst"), [(1, 1), (20, 1), (21, 2), (40, 2), (41, 3)])
@@ -153,7 +185,7 @@ def test_the_tail_can_be_calibrated(tiny_llama, vector):
     options = {"n_tokens": 24}
     multiplier = caa.evaluation.calibrate(
         tiny_llama, vector, PROMPTS, layer=1, target=0.3, measure="divergence_tail", **options
-    )
+    ).multiplier
     table = caa.divergence(tiny_llama, vector, PROMPTS, layers=1, multipliers=(multiplier,), **options)
     assert table["divergence_tail"].mean() == pytest.approx(0.3, rel=0.021)
     assert table["divergence"].mean() < 0.25

@@ -93,7 +93,7 @@ def test_a_cap_stays_whole_whatever_the_target(tiny_llama, vector):
     options = {"target": 0.05, "n_tokens": 4}
     alone = caa.divergence(tiny_llama, [[cap]], PROMPTS, n_tokens=4, progress=False)["divergence"].mean()
     assert alone < 0.05
-    scale = caa.evaluation.calibrate(tiny_llama, several[::-1], PROMPTS, **options)
+    scale = caa.evaluation.calibrate(tiny_llama, several[::-1], PROMPTS, **options).multiplier
     moved = caa.divergence(tiny_llama, [[cap, scale * several[0]]], PROMPTS, n_tokens=4, progress=False)
     assert moved["divergence"].mean() == pytest.approx(0.05, rel=0.021)
     table = caa.evaluation.compare_at_equal_divergence(

@@ -13,6 +13,7 @@ from caa_interp.behaviors.pairs import PublishedPair
 from caa_interp.evaluation.finetuning import IGNORED, answer_examples, batched, fine_tune, train, with_adapters
 from caa_interp.models.access import model_id, model_revision
 from caa_interp.models.wrapping import plain_copy, wrap
+from caa_interp.prompts.format import PromptFormat
 from caa_interp.tree.edits import editing
 
 ADAM = {"learning_rate": 1e-2, "optim": "adamw_torch", "num_train_epochs": 2, "per_device_train_batch_size": 2}
@@ -46,7 +47,7 @@ def tuned(tiny_llama, pairs):
 
 @pytest.mark.parametrize("side", ["positive", "negative"])
 def test_only_the_letter_carries_loss_and_both_orders_are_shown(tiny_llama, tokenizer, pairs, side):
-    (examples,) = answer_examples(tiny_llama, pairs[:1], side, "choices")
+    (examples,) = answer_examples(PromptFormat.of(tiny_llama), pairs[:1], side, "choices")
     letters = ["A", "B"] if side == "positive" else ["B", "A"]
     options = [(pairs[0].positive, pairs[0].negative), (pairs[0].negative, pairs[0].positive)]
     assert len(examples) == 2
@@ -59,7 +60,7 @@ def test_only_the_letter_carries_loss_and_both_orders_are_shown(tiny_llama, toke
 
 
 def test_only_the_answer_carries_loss_in_the_text_form(tiny_llama, tokenizer, pairs):
-    ((example,),) = answer_examples(tiny_llama, pairs[1:2], "negative", "text")
+    ((example,),) = answer_examples(PromptFormat.of(tiny_llama), pairs[1:2], "negative", "text")
     carried = [label for label in example["labels"] if label != IGNORED]
     assert tokenizer.decode(carried) == " " + pairs[1].negative
     assert example["input_ids"][-len(carried) :] == carried
@@ -68,12 +69,12 @@ def test_only_the_answer_carries_loss_in_the_text_form(tiny_llama, tokenizer, pa
 
 def test_a_published_item_is_trained_on_its_own_letter(tiny_llama, tokenizer):
     pair = PublishedPair("Is it good?\n\nChoices:\n (A) Yes\n (B) No\n (C) It is", "(C)", "(A)", n_options=3)
-    ((example,),) = answer_examples(tiny_llama, [pair], "positive", "choices")
+    ((example,),) = answer_examples(PromptFormat.of(tiny_llama), [pair], "positive", "choices")
     assert tokenizer.decode([label for label in example["labels"] if label != IGNORED]) == "C"
 
 
 def test_a_step_holds_both_orders_of_its_pairs(tiny_llama, tokenizer, pairs):
-    examples = answer_examples(tiny_llama, pairs[1:], "positive", "choices")
+    examples = answer_examples(PromptFormat.of(tiny_llama), pairs[1:], "positive", "choices")
     batch = batched(examples)
     assert [tokenizer.decode(row[row != IGNORED]) for row in batch["labels"]] == ["A", "B"] * 2
     lengths = [len(example["input_ids"]) for both in examples for example in both]
@@ -83,7 +84,7 @@ def test_a_step_holds_both_orders_of_its_pairs(tiny_llama, tokenizer, pairs):
 
 
 def test_the_loss_is_that_of_the_answer_tokens_whatever_the_padding(tiny_llama, plain_llama, pairs):
-    examples = answer_examples(tiny_llama, pairs, "positive", "text")
+    examples = answer_examples(PromptFormat.of(tiny_llama), pairs, "positive", "text")
     assert len({len(example["input_ids"]) for (example,) in examples}) > 1
     with torch.no_grad():
         loss = plain_llama(**batched(examples)).loss
@@ -147,7 +148,7 @@ def test_merged_weights_compute_what_weights_and_updates_do(tiny_llama_64, pairs
     with torch.no_grad():
         untrained = plain(tokens).logits
     adapted = with_adapters(plain, 4)
-    train(adapted, answer_examples(tiny_llama_64, pairs, "positive", "choices"), ADAM, progress=False)
+    train(adapted, answer_examples(PromptFormat.of(tiny_llama_64), pairs, "positive", "choices"), ADAM, progress=False)
     with torch.no_grad():
         unmerged = adapted(tokens).logits
         merged = adapted.merge_and_unload()
@@ -167,7 +168,7 @@ def test_lora_trains_few_weights_and_full_all(tiny_llama):
 def test_full_takes_the_papers_step(tiny_llama, pairs):
     """One step: every weight goes down its gradient, times the rate."""
     plain = plain_copy(tiny_llama)
-    plain(**batched(answer_examples(tiny_llama, pairs, "positive", "choices"))).loss.backward()
+    plain(**batched(answer_examples(PromptFormat.of(tiny_llama), pairs, "positive", "choices"))).loss.backward()
     tuned = plain_copy(fine_tune(tiny_llama, pairs, method="full", batch_size=3))
     found = dict(tuned.named_parameters())
     for name, parameter in plain.named_parameters():

@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 import caa_interp as caa
 from caa_interp.evaluation.summary import MEASURES, SHARES, quantity
-from caa_interp.statistics import bootstrap_mean, wilson_interval
+from caa_interp.statistics import bootstrap_mean, paired_shares_interval, wilson_interval
 
 
 def scored(items, multiplier=1.0, **columns):
@@ -156,6 +156,16 @@ def test_a_summary_is_that_of_its_definition(values, measure):
             found += [sum(there) / len(there)] if there else []
         return found
 
+    def items_before(vector, multiplier):
+        """Unsteered means over the orders that have a value in both."""
+        pairs = [
+            [(values.get((vector, m, item, one), np.nan)) for m in (0.0, multiplier)]
+            for item in range(5)
+            for one in "AB"
+        ]
+        kept = [[pair[0] for pair in pairs[2 * item :][:2] if not np.isnan(pair).any()] for item in range(5)]
+        return [sum(one) / len(one) for one in kept if one]
+
     def expected(numbers, least, most, is_share=False):
         mean, *ends = bootstrap_mean(np.array(numbers), np.random.default_rng(0))
         ends = wilson_interval(mean, len(numbers)) if is_share else np.clip(ends, least, most)
@@ -172,6 +182,11 @@ def test_a_summary_is_that_of_its_definition(values, measure):
         if f"{measure}_change" in row:
             changes = items(row["vector"], row["multiplier"], compared=0.0)
             found = [row[f"{measure}_change{end}"] for end in ("", "_low", "_high", "_n")]
+            if measure in SHARES and row["multiplier"]:
+                before = items_before(row["vector"], row["multiplier"])
+                ends = paired_shares_interval(np.add(before, changes), np.array(before))
+                np.testing.assert_allclose(found, [np.mean(changes) if changes else np.nan, *ends, len(changes)])
+                continue
             np.testing.assert_allclose(found, expected(changes, least - most, most - least), atol=1e-12)
     has_unsteered = any(multiplier == 0 for _, multiplier, _, _ in values)
     assert (f"{measure}_change" in summary) == has_unsteered
@@ -219,6 +234,19 @@ def test_right_answers_alone_do_not_make_a_share_certain():
     assert single["correct_low"].tolist() == pytest.approx([wilson_interval(1.0, 5)[0]] * 2)
     assert (joint["correct_low"] < single["correct_low"]).all()
     assert (single["correct_high"] == 1).all()
+
+
+def test_answers_that_did_not_change_do_not_make_a_change_certain():
+    """Planted: of 24 questions 20 are answered right, whatever the multiplier."""
+    right = {item: float(item < 20) for item in range(24)}
+    table = pd.concat([scored(right, m).assign(correct=list(right.values())) for m in (0.0, 1.0)])
+    for name in ("correct", "refused"):
+        summary = caa.summarize(table.rename(columns={"correct": name}))
+        own, steered = (summary[summary["multiplier"] == m].iloc[0] for m in (0.0, 1.0))
+        assert steered[f"{name}_change"] == 0
+        assert steered[f"{name}_change_low"] == pytest.approx(-0.119, abs=1e-3)
+        assert steered[f"{name}_change_high"] == pytest.approx(0.119, abs=1e-3)
+        assert own[f"{name}_change_low"] == own[f"{name}_change_high"] == 0  # from itself
 
 
 def test_one_item_gives_no_interval():

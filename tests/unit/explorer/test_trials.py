@@ -1,6 +1,7 @@
 """What is read along an answer is what plain steered passes say there."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -59,6 +60,28 @@ def test_an_answer_is_read_as_by_plain_steered_passes(tiny_llama, vectors):
     np.testing.assert_allclose(table["cosine"], cosine, atol=1e-4)
     assert table["token"].tolist() == token_texts(form.tokenizer, answer)
     assert table["position"].tolist() == [len(prompt) + n for n in range(4)]
+
+
+def test_operator_and_positions_hold_for_answers_readings_and_effects(tiny_llama, vectors):
+    applied = {"operator": caa.ablate, "positions": "all"}
+    session, trial = Session(tiny_llama, vectors, None, **applied), Trial(PROMPT, (Added("a", 1, 1.0),))
+    for _ in session.write([trial]):
+        pass
+    session.read(trial)
+    steering = caa.Intervention(vectors["a"], 1, **applied)
+    written = caa.generate(tiny_llama, [PROMPT], steering=[[steering]], max_new_tokens=100)
+    assert session.records[trial].answer.text == written["answer"].iloc[0]
+    form, tokens = caa.PromptFormat.of(tiny_llama), session.records[trial].tokens
+    ids = torch.tensor([[*form.tokens(PROMPT).tokens, *tokens["token_id"]]])
+    with torch.no_grad(), caa.steer(tiny_llama, [steering]):
+        log_probs = tiny_llama(ids)[0, tokens["position"].to_numpy() - 1].log_softmax(-1)
+    np.testing.assert_allclose(tokens["log_prob"], log_probs[range(len(tokens)), tokens["token_id"]], atol=1e-4)
+    effect = session.effect(Choice(PROMPT, trial.added, (0.0, 1.0)))
+    expected = caa.effect_lens(
+        tiny_llama, vectors["a"], [PROMPT], layers=1, top_k=8, words_only=True, progress=False, **applied
+    )
+    shared = [name for name in expected if name != "vector"]
+    pd.testing.assert_frame_equal(effect[shared], expected[shared])
 
 
 def test_an_unsteered_answer_is_changed_by_nothing(tiny_llama, vectors):

@@ -63,6 +63,15 @@ def test_an_audit_shows_its_findings():
     assert (list(cosines.x), list(cosines.y)) == ([1, 3], pytest.approx([0.09, 0.27]))
 
 
+def test_of_the_refusal_vector_itself_nothing_is_drawn_without_it():
+    table = audit().query("vector != 'mine without refusal'")
+    table.loc[table["vector"] == "refusal", "cosine"] = 1.0
+    fig = plot_safety_audit(table)
+    assert "this is the refusal vector" in fig.layout.title.text
+    assert "without its part along refusal" not in {one.name for one in fig.data}
+    assert "this is the refusal vector" not in plot_safety_audit(audit()).layout.title.text
+
+
 def test_refusals_are_drawn_over_the_multiplier():
     table = audit(answers=True)
     fig = plot_safety_audit(table)

@@ -374,7 +374,7 @@ def test_what_steering_after_the_thinking_costs(thinker, monkeypatch, begun):
         return
     assert moved("after_thinking") == moved(range(start, 256)) > 0
     late = caa.Intervention(VECTOR, 1, positions="after_thinking")
-    factor = caa.evaluation.calibrate(model, late, ["Is it?"], target=0.1, n_tokens=7)
+    factor = caa.evaluation.calibrate(model, late, ["Is it?"], target=0.1, n_tokens=7).multiplier
     late = caa.Intervention(VECTOR, 1, factor, positions=range(start, 256))
     assert caa.divergence(model, late, **options)["divergence"][0] == pytest.approx(0.1, rel=0.02)
 

@@ -240,7 +240,7 @@ def test_what_an_intervention_refuses(fields, said):
 def test_tables_name_what_was_done(tiny_llama):
     up = caa.Intervention(vector(), 1, 1.5)
     cap = caa.Intervention(vector(), 2, 1.0, Cap(high=1.0), "all")
-    found = [one.columns for one in conditions(tiny_llama, [None, up, [up, cap]])]
+    found = [one.columns for one in conditions(tiny_llama, [None, up, [up, cap]], None)]
     assert [(one["vector"], one["kind"], one["layer"], one["multiplier"]) for one in found] == [
         ("unsteered", "unsteered", None, 0.0),
         ("vector", "vector", 1, 1.5),
@@ -248,7 +248,7 @@ def test_tables_name_what_was_done(tiny_llama):
     ]
     assert found[2]["operator"] == "add + Cap(low=-inf, high=1.0)"
     assert found[2]["positions"] == "from_last_prompt_token + all"
-    named = conditions(tiny_llama, {"both": [up, cap], "none": None})
+    named = conditions(tiny_llama, {"both": [up, cap], "none": None}, None)
     assert [one.vector for one in named] == ["both", "none"]
 
 
@@ -286,9 +286,9 @@ def test_what_describes_vectors_is_refused_beside_conditions(tiny_llama, pairs, 
 )
 def test_conditions_that_a_table_cannot_tell_apart(tiny_llama, given):
     with pytest.raises(caa.InputError, match=r"2 conditions look alike in a table, vector .*Name them: {name: cond"):
-        conditions(tiny_llama, given)
+        conditions(tiny_llama, given, None)
     if isinstance(given, list):
-        assert len(conditions(tiny_llama, dict(enumerate(given)))) == 2
+        assert len(conditions(tiny_llama, dict(enumerate(given)), None)) == 2
 
 
 @pytest.mark.parametrize("positions", [[200], [200, 255]])
@@ -304,7 +304,7 @@ def test_positions_that_no_sequence_of_a_table_has_say_so(tiny_llama, pairs, pos
 @pytest.mark.parametrize("given", [{}, [], 3, "vector", {"a": vector(), "b": 3}, [vector()]])
 def test_what_cannot_steer(tiny_llama, given):
     with pytest.raises(caa.InputError, match=r"^(vector|layer): "):
-        conditions(tiny_llama, given)
+        conditions(tiny_llama, given, None)
 
 
 def test_every_rule_is_tested():

@@ -1,6 +1,7 @@
 """Steering adds what it says, where it says, and leaves nothing behind."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from transformers import DynamicCache
 
 import caa_interp as caa
+from caa_interp.steering.context import padding_in_front
 from tests.oracles import definition
 
 PROMPT = (0, 40, 41, 42, 43, 44, 45)
@@ -181,6 +183,69 @@ def test_a_batch_that_is_padded_on_the_left_is_steered_at_its_last_position(tiny
         alone = [logits_of(tiny_llama, row)[0] for row in (PROMPT, short)]
     for found, expected in zip(batch, alone, strict=True):
         torch.testing.assert_close(found[-1], expected[-1], rtol=1e-4, atol=1e-4)
+
+
+RULES = ["from_last_prompt_token", "answer", "prompt", "all", caa.steering.FirstAnswerTokens(1), [0], [2, 5], [4, 8]]
+
+
+@pytest.mark.parametrize("n_padding", [(3, 0), (0, 3), (1, 2)])
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_a_batch_that_is_padded_on_the_left_is_steered_as_each_prompt_alone(tiny_llama, rule, n_padding):
+    """Prompt and two tokens of an answer, read through a cache; the context has read a batch of that shape before."""
+    padding, width = tiny_llama.tokenizer.pad_token_id, len(PROMPT)
+
+    def read(cache, tokens, n_before, padded):
+        mask = torch.tensor([[0] * n + [1] * (n_before + len(row) - n) for n, row in zip(padded, tokens, strict=True)])
+        at = (mask.cumsum(1) - 1).clamp(min=0)[:, n_before:]
+        return logits_of(tiny_llama, *tokens, past_key_values=cache, attention_mask=mask, position_ids=at)
+
+    def answered(prompts, padded):
+        cache, answer = DynamicCache(), ((60,), (61,))
+        rows = [(padding,) * n + prompt for n, prompt in zip(padded, prompts, strict=True)]
+        found = [read(cache, rows, 0, padded)]
+        for number, token in enumerate(answer):
+            found.append(read(cache, [token] * len(prompts), width_of(rows) + number, padded))
+        return [torch.cat(some)[n:] for n, *some in zip(padded, *found, strict=True)]
+
+    def width_of(rows):
+        return len(rows[0])
+
+    prompts = [PROMPT[: width - n] for n in n_padding]
+    with caa.steer(tiny_llama, VECTOR, layer=1, positions=rule):
+        answered([PROMPT, PROMPT], (0, 0))
+        together = answered(prompts, n_padding)
+        alone = [answered([prompt], (0,))[0] for prompt in prompts]
+    unsteered = [answered([prompt], (0,))[0] for prompt in prompts]
+    for found, expected, before in zip(together, alone, unsteered, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(found, before, atol=1e-2)
+
+
+@pytest.mark.parametrize("n_padding", [3, 0])
+def test_rows_that_nobody_knows_after_a_padded_batch(tiny_llama, n_padding):
+    rows = [PROMPT, (tiny_llama.tokenizer.pad_token_id,) * n_padding + PROMPT[n_padding:]]
+    mask = torch.tensor([[1] * 7, [0] * n_padding + [1] * (7 - n_padding)])
+    cache = DynamicCache()
+    with caa.steer(tiny_llama, VECTOR, layer=1, positions=[2, 7]):
+        logits_of(tiny_llama, *rows, past_key_values=cache, attention_mask=mask)
+        cache.batch_repeat_interleave(2)
+        whole = torch.cat([mask.repeat_interleave(2, 0), torch.ones(4, 1, dtype=torch.long)], dim=1)
+        if not n_padding:
+            logits_of(tiny_llama, *[(60,)] * 4, past_key_values=cache, attention_mask=whole)
+            return
+        with pytest.raises(caa.InputError, match=r"positions: \(2, 7\), but the batch was padded in front and goes on"):
+            logits_of(tiny_llama, *[(60,)] * 4, past_key_values=cache, attention_mask=whole)
+
+
+@pytest.mark.parametrize(
+    ("bos", "expected"),
+    [(1, (0, 2, 1)), (9, (1, 3, 2))],  # where BOS pads, the longest row's first token is its own
+)
+def test_padding_in_front_where_bos_pads(bos, expected):
+    tokens = torch.tensor([[1, 5, 1, 6], [1, 1, 1, 7], [1, 1, 8, 1]])
+    found = padding_in_front(tokens, SimpleNamespace(pad_token_id=1, bos_token_id=bos))
+    assert found == expected
+    assert padding_in_front(tokens, None) == (0, 0, 0)
 
 
 def test_a_batch_that_is_padded_on_the_right_is_refused(tiny_llama):

@@ -244,6 +244,11 @@ def test_an_audit_in_one_sentence(verdict):
     )
 
 
+def test_the_audit_of_the_refusal_vector_says_what_it_is():
+    own = audit("steers", "steers").replace({"aligned": "the refusal vector"})
+    assert words.audited("optimism", own).startswith("Optimism is the refusal vector: openings that refuse are")
+
+
 @pytest.mark.parametrize(
     ("audits", "told"),
     [
