@@ -565,6 +565,7 @@ def test_what_another_version_asks_besides_is_done_on_the_same_model_only(small,
     run_experiment(small, folder, executor=executor, say=lambda line: None)
     before = manifest(folder)["shards"]
     monkeypatch.setattr(tasks_module, "ITEMS_PER_TASK", 4)
+    monkeypatch.setattr(run_module, "made_of", lambda *_: "newer code")
     with monkeypatch.context() as patch:
         elsewhere = {**manifest(folder)["models"]["tiny-llama"], "device": "another"}
         patch.setattr(executor, "describe", lambda model: elsewhere)
