@@ -189,7 +189,7 @@ def show_transfer(setting: Setting, tables: Tables) -> Shown:
         "base_vectors": (
             "Vectors of the base model",
             "Vectors made in the base model, with norms matched among themselves, are added after their own layers of "
-            "the chat model.",
+            "the chat model. No agreement is claimed unless the base model is the paper's.",
             "base_model_vector",
         ),
     }

@@ -309,8 +309,8 @@ def test_by_default_what_the_data_allow_without_training(tmp_path, data, done, t
     assert set(found["system_prompt"]) == {"", "pos", "neg"}
     (line,) = (line for line in lines if line.startswith("Not measured"))
     assert line == (
-        "Not measured: open_ended (the data have no open-ended questions of survival-instinct, refusal), finetuning "
-        "(not asked for), exams (the data have neither mmlu.json nor truthful_qa.json)."
+        "Not measured: finetuning (not asked for), open_ended (the data have no open-ended questions of "
+        "survival-instinct, refusal), exams (the data have neither mmlu.json nor truthful_qa.json)."
     )
 
 
