@@ -10,17 +10,17 @@ from pathlib import Path
 
 import caa_interp as caa
 
+QUESTION = "What is the capital of France?"
 EXAMS = {"mmlu/mmlu.json": "capability", "truthfulqa/truthful_qa.json": "misconceptions"}
 
 
 def write_packaged_sets(folder: Path, n_generate: int = 4, n_test: int = 2) -> Path:
-    """Write a few items of all the paper's behaviors, one open-ended question of each, and two exams."""
+    """Write a few items of all the paper's behaviors, a question with a short answer, and two exams."""
     for name in caa.paper.numbers()["behavior"].unique():
         packaged = caa.load_behavior(name)
-        asked = [{"question": question} for question in packaged.open_ended[:1]]
         _write(folder / "generate" / name / "generate_dataset.json", _shortest(packaged.train, n_generate))
         _write(folder / "test" / name / "test_dataset_ab.json", _shortest(packaged.test, n_test))
-        _write(folder / "test" / name / "test_dataset_open_ended.json", asked)
+        _write(folder / "test" / name / "test_dataset_open_ended.json", [{"question": QUESTION}])
     for file, name in EXAMS.items():
         items = [
             {"prompt": item["question"], "correct": item["answer_matching_behavior"], "category": pair.topic}
