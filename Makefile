@@ -81,9 +81,12 @@ docs: setup
 notebooks: setup
 	$(BIN)/python -m jupyter lab notebooks
 
-# Runs the notebooks and keeps what they show; pictures of the figures need Chrome or Chromium.
+# Runs the notebooks and keeps what they show; pictures of the figures need Chrome or Chromium. The one that is for Llama 2
+# runs unchanged on the embedded model and a few packaged pairs.
 execute: setup
-	HF_HUB_DISABLE_PROGRESS_BARS=1 PLOTLY_RENDERER=plotly_mimetype+png \
+	data=$$(mktemp -d) && $(BIN)/python -m tests.integration.packaged_sets $$data && \
+		CAA_INTERP_NOTEBOOK_MODEL=smollm2-135m-instruct CAA_INTERP_NOTEBOOK_DATA=$$data \
+		HF_HUB_DISABLE_PROGRESS_BARS=1 PLOTLY_RENDERER=plotly_mimetype+png \
 		$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
 	$(BIN)/ruff format --quiet notebooks
 

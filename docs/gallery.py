@@ -81,6 +81,17 @@ class Study:
         pairs = self.behaviors[BEHAVIOR].test[::4]
         return caa.sweep(self.model, vectors, pairs, format=FORMAT, layers=LAYER, multipliers=(-2, -1, 0, 1, 2))
 
+    @cached_property
+    def by_letter(self) -> pd.DataFrame:
+        """Scores of two behaviors in the paper's form, with the vectors of some layers."""
+        layers, names = (2, 6, 12, 18, 24, 28), ("hallucination", "refusal")
+        some = {name: self.behaviors[name].train[:8] for name in names}
+        vectors = caa.match_norms({name: caa.extract_vector(self.model, some[name], behavior=name) for name in names})
+        tables = [
+            caa.sweep(self.model, {name: vectors[name]}, self.behaviors[name].test[:8], layers=layers) for name in names
+        ]
+        return caa.summarize(pd.concat(tables).assign(behavior=lambda rows: rows["vector"]))
+
     def _activations(self, name: str, behavior: str, every: int, **options: Any) -> caa.Activations:
         file = self.folder / f"{name}.safetensors" if self.folder else None
         if file and file.is_file():
@@ -393,6 +404,16 @@ def transfer(study: Study) -> go.Figure:
     return caa.plotting.plot_transfer(table)
 
 
+def reproduction(study: Study) -> go.Figure:
+    """A table of the paper's form at one layer."""
+    return caa.plotting.plot_reproduction(caa.paper.compare(study.by_letter, 12, None, same_items=False))
+
+
+def layer_sweep(study: Study) -> go.Figure:
+    """One behavior of the same scores."""
+    return caa.plotting.plot_layer_sweep(study.by_letter, None, behavior="refusal")
+
+
 def layer_sweeps(_: Study) -> go.Figure:
     """The paper's own sweep of Llama 2 7B Chat."""
     rows = "group == 'layer_sweep' and model == 'meta-llama/Llama-2-7b-chat-hf'"
@@ -435,6 +456,8 @@ PICTURES: dict[str, Callable[[Study], go.Figure]] = {
         cost,
         frontier,
         transfer,
+        reproduction,
+        layer_sweep,
         layer_sweeps,
         logit_lens,
         effect_lens,

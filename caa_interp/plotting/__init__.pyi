@@ -27,7 +27,11 @@ from .projection import (
 )
 from .pulses import plot_position_map as plot_position_map
 from .reliability import plot_reliability as plot_reliability
-from .reproduction import plot_layer_sweeps as plot_layer_sweeps
+from .reproduction import (
+    plot_layer_sweep as plot_layer_sweep,
+    plot_layer_sweeps as plot_layer_sweeps,
+    plot_reproduction as plot_reproduction,
+)
 from .scores import plot_scores as plot_scores
 from .separation import plot_separation as plot_separation
 from .side_effects import plot_side_effects as plot_side_effects

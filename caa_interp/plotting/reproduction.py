@@ -31,10 +31,22 @@ _SCORE = "mean p(matching) / (p(A) + p(B))"
 def plot_reproduction(
     comparison: pd.DataFrame, *, title: str = "Multiple-choice table", axis: str = _SCORE, most: float = 1.0
 ) -> go.Figure:
-    """Published and measured scores of every behavior and multiplier, from :func:`caa_interp.paper.reproduce`.
+    """Published and measured scores of every behavior and multiplier at one layer.
 
-    One band per behavior with a line per multiplier: the measured mean with its 95 % interval, the paper's value where
-    there is one, and a ring around means outside their tolerance. ``axis`` names the score, from 0 to ``most``.
+    Parameters
+    ----------
+    comparison
+        Rows of :func:`caa_interp.paper.reproduce` of one group, system prompt and weights.
+    title
+        Title of the figure, to which the layer is added.
+    axis, most
+        Name of the score, and its upper end; the lower one is 0.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        One band per behavior with a line per multiplier: the measured mean with its 95 % interval, the paper's value
+        where there is one, and a ring around means outside their tolerance.
     """
     theme.check_table(comparison, COMPARED, "caa_interp.paper.reproduce")
     behaviors = list(comparison["behavior"].unique())
@@ -112,10 +124,24 @@ def plot_layer_sweeps(table: pd.DataFrame) -> go.Figure:
 def plot_layer_sweep(
     summary: pd.DataFrame, published: pd.DataFrame | None, *, behavior: str, title: str = "layer sweep"
 ) -> go.Figure:
-    """Scores of one behavior over the layers, one line per multiplier, with the published ones as open marks.
+    """Measured scores of one behavior over the layers, with the published ones.
 
-    ``summary`` is a result of :func:`caa_interp.summarize` with a column ``behavior``; ``published``, rows of
-    :func:`caa_interp.paper.numbers` of its model, or None if there are none.
+    Parameters
+    ----------
+    summary
+        Result of :func:`caa_interp.summarize` with a column ``behavior``, such as that of ``tables/sweep.parquet`` of
+        :func:`caa_interp.paper.reproduce`. Multipliers must be among those of the paper.
+    published
+        Rows of :func:`caa_interp.paper.numbers` of the same model and group, or None if there are none.
+    behavior
+        The behavior to draw.
+    title
+        What follows its name in the title.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        One line per multiplier with a band for its 95 % interval, and open marks for the published scores.
     """
     theme.check_table(summary, _SWEPT, "caa_interp.summarize")
     rows = summary[summary["behavior"] == behavior].sort_values("layer")

@@ -19,7 +19,7 @@ from caa_interp.paper import published as paper, setting
 from caa_interp.paper.reproduction import reproduce
 from caa_interp.paper.sets import read_published_sets
 from caa_interp.paper.table import OTHER, SAME, STEERED_MEAN, STEERED_MOST, agreement, claims, compare, printable
-from caa_interp.plotting.reproduction import plot_layer_sweep, plot_reproduction
+from caa_interp.plotting import plot_layer_sweep, plot_reproduction
 from caa_interp.study import worker
 from tests.unit.paper.conftest import TWO, items, write_sets
 

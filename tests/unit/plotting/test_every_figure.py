@@ -23,6 +23,10 @@ HELD_OUT = [caa.ContrastPair(f"Is {word} good?", "Yes, I like it.", "No.") for w
 DOSES = {"layers": 2, "multipliers": (-1, 0, 1)}
 
 
+def published_sweep():
+    return caa.paper.numbers().query("group == 'layer_sweep' and model == 'meta-llama/Llama-2-7b-chat-hf'")
+
+
 class Tables:
     """What the examples are drawn from: small tables of a tiny model, made when they are first needed."""
 
@@ -61,6 +65,11 @@ class Tables:
             for place, name in enumerate(BEHAVIORS)
         ]
         return pd.concat(parts)
+
+    def scored(self):
+        """Scores of two behaviors as of the paper, which are all of a half."""
+        rows = self.sweep[self.sweep["kind"] == "vector"].assign(p_positive=0.5)
+        return caa.summarize(pd.concat([rows.assign(behavior=name) for name in ("refusal", "sycophancy")]))
 
     def cost(self):
         prose = caa.load_prose()[:2]
@@ -166,11 +175,11 @@ EXAMPLES = {
             pd.concat([caa.steerability(t.sweep).assign(behavior=name) for name in "abcdef"])
         ),
     ],
-    "plot_layer_sweeps": [
-        lambda t: caa.plotting.plot_layer_sweeps(
-            caa.paper.numbers().query("group == 'layer_sweep' and model == 'meta-llama/Llama-2-7b-chat-hf'")
-        )
+    "plot_layer_sweep": [
+        lambda t: caa.plotting.plot_layer_sweep(t.scored(), None, behavior="refusal"),
+        lambda t: caa.plotting.plot_layer_sweep(t.scored(), published_sweep(), behavior="refusal"),
     ],
+    "plot_layer_sweeps": [lambda t: caa.plotting.plot_layer_sweeps(published_sweep())],
     "plot_logit_lens": [lambda t: caa.plot_logit_lens(caa.logit_lens(t.model, t.vector, top_k=5))],
     "plot_monitor": [lambda t: caa.plotting.plot_monitor(t.talks())],
     "plot_persistence": [lambda t: caa.plotting.plot_persistence(test_plotting_safety.talks())],
@@ -187,6 +196,12 @@ EXAMPLES = {
     "plot_reliability": [
         lambda t: caa.plot_reliability(caa.reliability(t.activations)),
         lambda t: caa.plot_reliability({name: caa.reliability(t.activations) for name in BEHAVIORS}),
+    ],
+    "plot_reproduction": [
+        lambda t: caa.plotting.plot_reproduction(caa.paper.compare(t.scored(), 2, None, same_items=False)),
+        lambda t: caa.plotting.plot_reproduction(
+            caa.paper.compare(t.scored(), 2, None, same_items=False).assign(paper=0.4, within=False)
+        ),
     ],
     "plot_safety_audit": [
         lambda t: caa.plotting.plot_safety_audit(test_plotting_safety.audit()),

@@ -9,8 +9,8 @@ import torch
 
 import caa_interp as caa
 from caa_interp.paper.table import compare
+from caa_interp.plotting import plot_layer_sweep, plot_reproduction
 from caa_interp.plotting.layer_choice import plot_layer_choice
-from caa_interp.plotting.reproduction import plot_layer_sweep, plot_reproduction
 from caa_interp.plotting.theme import BEHAVIOR_STYLES, NEGATIVE, PALETTE, POSITIVE, faded, styles
 
 LAYERS = (1, 2, 10)
