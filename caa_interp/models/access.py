@@ -207,22 +207,33 @@ def reading(model: Any, layers: Iterable[int], read: Callable[[int, torch.Tensor
         yield
 
 
+def check_readable(model: Any) -> None:
+    """Raise :class:`ModelError` unless the model's logits are the unembedding of its final norm, as not in OPT-350M."""
+    if not hasattr(model, "ln_final"):
+        raise ModelError(
+            f"model {model_id(model)!r}: it has no final norm between its last block and its logits, so states cannot "
+            "be read as tokens. Use a model whose logits are the unembedding of its final norm."
+        )
+
+
 def unembed(model: Any, residual: torch.Tensor) -> torch.Tensor:
-    """Logits ``[n, d_vocab]`` from the last block's output ``[n, d_model]``: norm, unembedding, cap.
+    """Logits ``[n, d_vocab]`` of states ``[n, d_model]``, as from the last block: final norm, unembedding, cap.
 
     In float32 at least, unless somebody hooks the unembedding: between 16 and 32 bfloat16 steps by 0.125, as much as
     steering often does.
     """
     import torch
 
+    check_readable(model)
+    matrix = model.W_U
     residual = residual.to(next(model.ln_final.parameters(), residual).device)
-    if residual.dtype.itemsize >= 4 or has_hooks(model.unembed.modules()):
-        logits = model.unembed(model.ln_final(residual[None]))[0]
+    if matrix.dtype.itemsize >= 4 or has_hooks(model.unembed.modules()):
+        logits = model.unembed(model.ln_final(residual.to(matrix.dtype)[None]))[0]
     else:
         norm = {name: weight.float() for name, weight in model.ln_final.named_parameters()}
-        normed = torch.func.functional_call(model.ln_final, norm, (residual[None].float(),))[0].to(model.W_U.device)
+        normed = torch.func.functional_call(model.ln_final, norm, (residual[None].float(),))[0].to(matrix.device)
         # A few columns at a time: the whole matrix in float32 may be gigabytes.
-        parts = [normed @ columns.float() for columns in model.W_U.split(_COLUMNS, dim=1)]
+        parts = [normed @ columns.float() for columns in matrix.split(_COLUMNS, dim=1)]
         logits = torch.cat(parts, dim=1) + model.b_U.float()
     if is_bridge(model):
         return model.adapter.apply_output_logits_transform(logits)
