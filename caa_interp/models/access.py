@@ -193,17 +193,53 @@ def on_cpu(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return [part.view(values.shape) for part, values in zip(parts, tensors, strict=True)]
 
 
+def runner(model: Any) -> Any:
+    """The module that runs a model's blocks: itself, or its Hugging Face model while a bridge's wrappers are away."""
+    away = is_bridge(model) and not hasattr(model.blocks[0], "original_component")
+    return model.original_model if away else model
+
+
+@contextlib.contextmanager
+def hooking(model: Any, layers: Iterable[int], act: Callable[[int, torch.Tensor], Any]) -> Iterator[None]:
+    """Call ``act(layer, residual)`` with the stream ``[batch, position, d_model]`` after each of ``layers``.
+
+    What it returns, unless it is None, takes the stream's place. The hooks are removed when the context closes, even if
+    the body raises. Without wrappers they are on the blocks, and act on passes of this thread only.
+    """
+    if runner(model) is model:
+        with model.hooks(fwd_hooks=[(hook_name(layer), _at_hook_point(layer, act)) for layer in layers]):
+            yield
+        return
+    handles: list[Any] = []
+    try:
+        handles += [model.blocks[layer].register_forward_hook(_at_block(layer, act)) for layer in layers]
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _at_hook_point(layer: int, act: Callable[[int, torch.Tensor], Any]) -> Callable[..., Any]:
+    return lambda activation, hook: act(layer, activation)
+
+
+def _at_block(layer: int, act: Callable[[int, torch.Tensor], Any]) -> Callable[..., Any]:
+    thread = threading.get_ident()
+
+    def acting(_: Any, __: Any, output: Any) -> Any:
+        if threading.get_ident() != thread:
+            return None
+        is_tuple = isinstance(output, tuple)
+        changed = act(layer, output[0] if is_tuple else output)
+        return (changed, *output[1:]) if is_tuple and changed is not None else changed
+
+    return acting
+
+
 @contextlib.contextmanager
 def reading(model: Any, layers: Iterable[int], read: Callable[[int, torch.Tensor], None]) -> Iterator[None]:
-    """Call ``read(layer, residual)`` with the stream ``[batch, position, d_model]`` after each of ``layers``.
-
-    The hooks are removed when the context closes, even if the body raises.
-    """
-
-    def hook_at(layer: int) -> Callable[..., None]:
-        return lambda activation, hook: read(layer, activation)
-
-    with model.hooks(fwd_hooks=[(hook_name(layer), hook_at(layer)) for layer in layers]):
+    """Call ``read(layer, residual)`` as in :func:`hooking`; it changes nothing."""
+    with hooking(model, layers, read):
         yield
 
 
