@@ -109,6 +109,22 @@ TREE: dict[str, tuple[str, dict[str, Any]]] = {
     "minimax m2": ("minimax_m2", SHAPE | EXPERTS),
     "vaultgemma": ("vaultgemma", SHAPE | MIXED),
     "nanochat": ("nanochat", SHAPE),
+    # A tower for images of as many blocks as the language model stands before it.
+    "gemma 3 with images": (
+        "gemma3",
+        {
+            "text_config": SHAPE | MIXED,
+            "mm_tokens_per_image": 4,
+            "vision_config": {
+                "hidden_size": 32,
+                "intermediate_size": 32,
+                "num_hidden_layers": 4,
+                "num_attention_heads": 2,
+                "image_size": 28,
+                "patch_size": 14,
+            },
+        },
+    ),
 }
 # GPT-Neo bands its mask by row; these others do not declare that their attention takes a mask as it is given (ALiBi in
 # Bloom and MPT is one reason), OPT 350M projects its last states, and the rest carry a state from token to token.
@@ -220,7 +236,9 @@ def save_tiny(folder: Path, name: str) -> Path:
     """Write a small random model of an architecture, every block of which changes the residual stream visibly."""
     model_type, options = (TREE | PLAIN | LONG_ROPE | REFUSED | WRONG)[name]
     tokenizer = small_tokenizer()
-    config = AutoConfig.for_model(model_type, **options | {"vocab_size": len(tokenizer)})
+    own = {"vocab_size": len(tokenizer), "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    text = {"text_config": options["text_config"] | own} if "text_config" in options else {}
+    config = AutoConfig.for_model(model_type, **options | own | text)
     config.bos_token_id, config.eos_token_id, config.pad_token_id = 0, 1, 2
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config)

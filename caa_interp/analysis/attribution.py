@@ -32,7 +32,7 @@ import torch
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import ModelError, check_choice
 from caa_interp.evaluation.sweep import longest_of, scored_renderings, scoring_format
-from caa_interp.models.access import hook_name, model_id, n_layers, unembed
+from caa_interp.models.access import hook_name, model_id, n_layers, not_numbers, unembed
 from caa_interp.models.decoding import Decoder
 from caa_interp.models.memory import cache_bytes, rows_that_fit
 from caa_interp.progress import track
@@ -148,12 +148,16 @@ def effect_attribution(
     found = np.zeros((len(rendered), len(asked), 3, len(parts) + 2))
     with ambient(model) as outer:
         warn_of_idle([outer], longest_of(rendered, format))
-        for values, renderings in zip(found, track(rendered, "Attributing", progress), strict=True):
+        tracked = track(rendered, "Attributing", progress)
+        for number, (values, renderings) in enumerate(zip(found, tracked, strict=True)):
             for rendering in renderings:
                 for scored in rendering.scored(format):
                     unsteered = tuple(one.edit(rendering.start + 1) for one in outer)
                     edits = [unsteered, *(condition.edits(rendering.start + 1, outer=outer) for condition in asked)]
                     values += _split(model, scored, edits, layer, parts, patch) / (multiplier * len(renderings))
+            for condition, (_, _, effect) in zip(asked, values, strict=True):
+                if np.isnan(effect).any():
+                    raise not_numbers(model, f"pairs[{number}], {condition}")
     numbers = [some.reshape(found.shape[1:]) for some in bootstrap_means(found.reshape(len(found), -1))[:3]]
     frames = []
     for condition, *each in zip(asked, *numbers, strict=True):

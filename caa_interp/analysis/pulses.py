@@ -117,7 +117,14 @@ def position_map(
     with ambient(model) as outer:
         warn_of_idle([outer], longest_of(rendered, format))
         trees = [_branches(some, format, asked, n_tokens, outer) for some in rendered]
-        results = run_trees(model, (tree.values() for tree in trees), layers)
+        named = (
+            [
+                replace(branch, label=f"pairs[{item}], {asked[number - 1] if number else 'unsteered'}")
+                for (_, _, number, _, _), branch in tree.items()
+            ]
+            for item, tree in enumerate(trees)
+        )
+        results = run_trees(model, named, layers)
         tracked = track(results, "Mapping", progress, total=len(trees))
         for some, tree, result in zip(rendered, trees, tracked, strict=True):
             answers = zip(result.log_probs, result.divergences, result.residual.double().numpy(), strict=True)
@@ -126,8 +133,8 @@ def position_map(
     numbers = [some.reshape(len(asked), -1) for some in bootstrap_means(np.array(found).reshape(len(found), -1))]
     frames = []
     for condition, *values in zip(asked, *numbers, strict=True):
-        named = dict(zip(("value", "value_low", "value_high", "n"), values, strict=True))
-        frames.append(_rows(n_tokens, layers).assign(vector=condition.vector, kind=condition.kind, **named))
+        columns = dict(zip(("value", "value_low", "value_high", "n"), values, strict=True))
+        frames.append(_rows(n_tokens, layers).assign(vector=condition.vector, kind=condition.kind, **columns))
     table = pd.concat(frames, ignore_index=True)
     table.loc[table["measure"] == "divergence", "value_low"] = table["value_low"].clip(lower=0)
     return table.assign(

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import check_layers, input_device, model_id, on_cpu, reading
+from caa_interp.models.access import check_layers, input_device, model_id, not_numbers, on_cpu, reading
 from caa_interp.models.readout import special_ids, token_texts
 from caa_interp.prompts.conversation import Prompt
 from caa_interp.prompts.format import PromptFormat, PromptTokens, form_of, token_ids
@@ -87,6 +87,8 @@ def token_similarity(
     for layer, residual in zip(residuals, on_cpu([stream[0] for stream in residuals.values()]), strict=True):
         projection = residual.double() @ (directions[layer] / directions[layer].norm())
         rows[layer] = ((projection / residual.double().norm(dim=1)).numpy(), projection.numpy())
+    if any(np.isnan(projection).any() for _, projection in rows.values()):
+        raise not_numbers(model, f"text {text!r:.60}")
     special = special_ids(form.tokenizer)
     return pd.DataFrame(
         {

@@ -9,7 +9,7 @@ import torch
 
 from caa_interp.doctor.subject import Subject, Verdict, post
 from caa_interp.models.access import input_device, is_bridge, model_revision, n_layers, weight_processing
-from caa_interp.models.wrapping import block_outputs
+from caa_interp.models.wrapping import block_outputs, module_of
 
 _GIB = 2**30
 
@@ -35,9 +35,8 @@ def check_outside(subject: Subject) -> Verdict:
             f"Does not apply: the weights are not those of {source!r} ({changed} differs); they were changed after the "
             "model was loaded."
         )
-    lists = (module for module in plain.modules() if isinstance(module, torch.nn.ModuleList))
-    blocks = next((module for module in lists if len(module) == n_layers(model)), None)
-    if blocks is None:
+    blocks = _blocks(model, plain)
+    if None in blocks:
         return None, f"Does not apply: no {n_layers(model)} blocks were found in Hugging Face's model of {source!r}."
     tokens = subject.prompts[1]
     expected = block_outputs(plain, blocks, subject.batch([tokens]))
@@ -55,6 +54,14 @@ def check_outside(subject: Subject) -> Verdict:
         f"model by at most {float(off.max()):.2g} of its norm, at layer {int(off.argmax())} (tolerated: "
         f"{subject.of_norm:g})."
     )
+
+
+def _blocks(model: Any, plain: Any) -> list[Any]:
+    """Blocks of a Hugging Face model, by a bridge's paths, or its first list of as many modules; [None] if unknown."""
+    if is_bridge(model):
+        return [module_of(model, plain, f"blocks.{layer}") for layer in range(n_layers(model))]
+    lists = (module for module in plain.modules() if isinstance(module, torch.nn.ModuleList))
+    return next((list(module) for module in lists if len(module) == n_layers(model)), [None])
 
 
 def _load(source: str, revision: str | None, dtype: torch.dtype) -> Any:

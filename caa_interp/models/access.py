@@ -181,36 +181,83 @@ def on_cpu(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return [part.view(values.shape) for part, values in zip(parts, tensors, strict=True)]
 
 
+def runner(model: Any) -> Any:
+    """The module that runs a model's blocks: itself, or its Hugging Face model while a bridge's wrappers are away."""
+    away = is_bridge(model) and not hasattr(model.blocks[0], "original_component")
+    return model.original_model if away else model
+
+
+@contextlib.contextmanager
+def hooking(model: Any, layers: Iterable[int], act: Callable[[int, torch.Tensor], Any]) -> Iterator[None]:
+    """Call ``act(layer, residual)`` with the stream ``[batch, position, d_model]`` after each of ``layers``.
+
+    What it returns, unless it is None, takes the stream's place. The hooks are removed when the context closes, even if
+    the body raises. Without wrappers they are on the blocks, and act on passes of this thread only.
+    """
+    if runner(model) is model:
+        with model.hooks(fwd_hooks=[(hook_name(layer), _at_hook_point(layer, act)) for layer in layers]):
+            yield
+        return
+    handles: list[Any] = []
+    try:
+        handles += [model.blocks[layer].register_forward_hook(_at_block(layer, act)) for layer in layers]
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _at_hook_point(layer: int, act: Callable[[int, torch.Tensor], Any]) -> Callable[..., Any]:
+    return lambda activation, hook: act(layer, activation)
+
+
+def _at_block(layer: int, act: Callable[[int, torch.Tensor], Any]) -> Callable[..., Any]:
+    thread = threading.get_ident()
+
+    def acting(_: Any, __: Any, output: Any) -> Any:
+        if threading.get_ident() != thread:
+            return None
+        is_tuple = isinstance(output, tuple)
+        changed = act(layer, output[0] if is_tuple else output)
+        return (changed, *output[1:]) if is_tuple and changed is not None else changed
+
+    return acting
+
+
 @contextlib.contextmanager
 def reading(model: Any, layers: Iterable[int], read: Callable[[int, torch.Tensor], None]) -> Iterator[None]:
-    """Call ``read(layer, residual)`` with the stream ``[batch, position, d_model]`` after each of ``layers``.
-
-    The hooks are removed when the context closes, even if the body raises.
-    """
-
-    def hook_at(layer: int) -> Callable[..., None]:
-        return lambda activation, hook: read(layer, activation)
-
-    with model.hooks(fwd_hooks=[(hook_name(layer), hook_at(layer)) for layer in layers]):
+    """Call ``read(layer, residual)`` as in :func:`hooking`; it changes nothing."""
+    with hooking(model, layers, read):
         yield
 
 
+def check_readable(model: Any) -> None:
+    """Raise :class:`ModelError` unless the model's logits are the unembedding of its final norm, as not in OPT-350M."""
+    if not hasattr(model, "ln_final"):
+        raise ModelError(
+            f"model {model_id(model)!r}: it has no final norm between its last block and its logits, so states cannot "
+            "be read as tokens. Use a model whose logits are the unembedding of its final norm."
+        )
+
+
 def unembed(model: Any, residual: torch.Tensor) -> torch.Tensor:
-    """Logits ``[n, d_vocab]`` from the last block's output ``[n, d_model]``: norm, unembedding, cap.
+    """Logits ``[n, d_vocab]`` of states ``[n, d_model]``, as from the last block: final norm, unembedding, cap.
 
     In float32 at least, unless somebody hooks the unembedding: between 16 and 32 bfloat16 steps by 0.125, as much as
     steering often does.
     """
     import torch
 
+    check_readable(model)
+    matrix = model.W_U
     residual = residual.to(next(model.ln_final.parameters(), residual).device)
-    if residual.dtype.itemsize >= 4 or has_hooks(model.unembed.modules()):
-        logits = model.unembed(model.ln_final(residual[None]))[0]
+    if matrix.dtype.itemsize >= 4 or has_hooks(model.unembed.modules()):
+        logits = model.unembed(model.ln_final(residual.to(matrix.dtype)[None]))[0]
     else:
         norm = {name: weight.float() for name, weight in model.ln_final.named_parameters()}
-        normed = torch.func.functional_call(model.ln_final, norm, (residual[None].float(),))[0].to(model.W_U.device)
+        normed = torch.func.functional_call(model.ln_final, norm, (residual[None].float(),))[0].to(matrix.device)
         # A few columns at a time: the whole matrix in float32 may be gigabytes.
-        parts = [normed @ columns.float() for columns in model.W_U.split(_COLUMNS, dim=1)]
+        parts = [normed @ columns.float() for columns in matrix.split(_COLUMNS, dim=1)]
         logits = torch.cat(parts, dim=1) + model.b_U.float()
     if is_bridge(model):
         return model.adapter.apply_output_logits_transform(logits)

@@ -17,9 +17,8 @@ from torch import nn
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from caa_interp.models.access import float_type, is_bridge, n_layers
+from caa_interp.models.access import float_type, is_bridge, n_layers, runner
 from caa_interp.models.attention import Window, attention_windows, layer_kinds
-from caa_interp.models.unwrapped import is_bare
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 
@@ -163,10 +162,9 @@ def _run_bridge(model: Any, trunk: Trunk, asked: _Pass) -> None:
         kind: _additive(rows.mask(window, trunk.n_rows, tokens.device), float_type(model))
         for kind, window in dict(zip(layer_kinds(model), trunk.windows, strict=True)).items()
     }
-    bare = is_bare(model)
     blocks = list(model.blocks)[: asked.stop]  # without wrappers, if these are taken away
     with _watched(trunk, blocks, asked.keep_layers), suppress(_StopError):
-        (model.original_model if bare else model)(
+        runner(model)(
             tokens,
             # Models whose layers are of several kinds take one mask for each.
             attention_mask=masks if len(masks) > 1 else masks.popitem()[1],

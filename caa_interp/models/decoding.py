@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
-from caa_interp.models.access import input_device, is_bridge, not_numbers
+from caa_interp.models.access import input_device, is_bridge, runner
 from caa_interp.models.attention import carries_state, rotary_boundary
 
 
@@ -46,40 +47,38 @@ class Decoder:
         return np.tile(np.arange((n_read + n_new).max()), (len(mask), 1))
 
     @torch.no_grad()
-    def forward(
-        self, tokens: torch.Tensor, mask: torch.Tensor, keep: int = 1, labels: Sequence[str] = ()
-    ) -> torch.Tensor:
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor, keep: int = 1) -> torch.Tensor:
         """Append ``tokens`` ``[batch, new position]`` and return the last logits ``[batch, keep, d_vocab]``.
 
-        ``mask`` has the shape of ``tokens`` and is 0 at padding, which is on the left. Raises :class:`ModelError` if a
-        logit is NaN, with the label of its row if there are ``labels``.
+        ``mask`` has the shape of ``tokens`` and is 0 at padding, which is on the left.
         """
-        if self.cached:
-            self.mask = mask if self.mask is None else torch.cat([self.mask, mask], dim=1)
-            logits = self._bridge(tokens, self.mask, keep) if is_bridge(self.model) else self._hooked(tokens, mask)
-        else:
-            logits = self._whole(tokens, mask, keep)
-        logits = logits[:, -keep:]
-        bad = logits.isnan().flatten(1).any(1)
-        if bool(bad.any()):
-            raise not_numbers(self.model, labels[int(bad.nonzero()[0])] if labels else "")
-        return logits
+        if not self.cached:
+            return self._whole(tokens, mask, keep)
+        self.mask = mask if self.mask is None else torch.cat([self.mask, mask], dim=1)
+        logits = self._bridge(tokens, self.mask, keep) if is_bridge(self.model) else self._hooked(tokens, mask)
+        return logits[:, -keep:]
 
     def _bridge(self, tokens: torch.Tensor, whole_mask: torch.Tensor, keep: int) -> torch.Tensor:
         from transformers import DynamicCache
 
         if self.cache is None:
             self.cache = DynamicCache()
-        positions = (whole_mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-        device = input_device(self.model)
-        options = {"logits_to_keep": keep} if self.takes_keep else {}
-        return self.model(
-            tokens.to(device),
-            attention_mask=whole_mask.to(device),
-            position_ids=positions.to(device),
+        n_new = tokens.shape[1]
+        positions = (whole_mask.cumsum(1) - 1).clamp(min=0)[:, -n_new:]
+        together = torch.cat([tokens, positions, whole_mask], dim=1).to(input_device(self.model))
+        tokens, positions, whole_mask = together.tensor_split([n_new, 2 * n_new], dim=1)
+        return self._call(
+            tokens,
+            attention_mask=whole_mask,
+            position_ids=positions,
             past_key_values=self.cache,
-            **options,
+            **({"logits_to_keep": keep} if self.takes_keep else {}),
         )
+
+    def _call(self, tokens: torch.Tensor, **options: Any) -> torch.Tensor:
+        """Logits from the module that runs the model's blocks."""
+        output = runner(self.model)(tokens, **options)
+        return getattr(output, "logits", output)
 
     def _hooked(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
@@ -96,8 +95,23 @@ class Decoder:
         ids = torch.zeros(len(new), max(map(len, self._read)), dtype=torch.long)
         for row, sequence in enumerate(self._read):
             ids[row, : len(sequence)] = torch.tensor(sequence)
-        logits = self.model(ids.to(input_device(self.model)))
+        logits = self._call(ids.to(input_device(self.model)))
         return torch.stack([row[len(own) - keep : len(own)] for row, own in zip(logits, self._read, strict=True)])
+
+    def fork(self, n_rows: int) -> Decoder:
+        """Return a decoder with ``n_rows`` times the only row of this one, which stays as it is.
+
+        Keys and values are shared, not copied.
+        """
+        other = copy.copy(self)
+        if self.cached and self.cache is not None and self.mask is not None:
+            other.mask = self.mask.expand(n_rows, -1)
+            other.cache = copy.copy(self.cache)
+            name = "layers" if is_bridge(self.model) else "entries"
+            setattr(other.cache, name, [copy.copy(layer) for layer in getattr(self.cache, name)])
+            other._change(lambda kept: kept.expand(n_rows, *kept.shape[1:]))
+        other._read = self._read * n_rows
+        return other
 
     def select(self, rows: torch.Tensor) -> None:
         """Replace the rows with those at the indices ``rows``, which may repeat or omit some."""
@@ -105,14 +119,20 @@ class Decoder:
             self._read = [self._read[row] for row in rows.tolist()]
             return
         self.mask = None if self.mask is None else self.mask[rows]
-        if is_bridge(self.model):
-            rows = rows.to(self.cache.layers[0].keys.device)
-            for layer in self.cache.layers:
-                layer.keys, layer.values = (kept[rows.to(kept.device)] for kept in (layer.keys, layer.values))
-            return
-        for entry in self.cache.entries:
-            entry.past_keys, entry.past_values = (
-                kept[rows.to(kept.device)] for kept in (entry.past_keys, entry.past_values)
-            )
-        seen = self.cache.previous_attention_mask
-        self.cache.previous_attention_mask = seen[rows.to(seen.device)]
+        there: dict[torch.device, torch.Tensor] = {}
+
+        def selected(kept: torch.Tensor) -> torch.Tensor:
+            if kept.device not in there:
+                there[kept.device] = rows.to(kept.device)
+            return kept[there[kept.device]]
+
+        self._change(selected)
+
+    def _change(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Replace every tensor of the cache, whose first axis is the rows."""
+        bridge = is_bridge(self.model)
+        for layer in self.cache.layers if bridge else self.cache.entries:
+            for name in ("keys", "values") if bridge else ("past_keys", "past_values"):
+                setattr(layer, name, change(getattr(layer, name)))
+        if not bridge:
+            self.cache.previous_attention_mask = change(self.cache.previous_attention_mask)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
+from unittest.mock import patch
 
 from caa_interp.errors import CAAError, InputError, MissingDependencyError, ModelError, caused_by, causes, check_choice
 from caa_interp.files import file_digest
@@ -229,9 +230,30 @@ def _checked_config(source: str, name: str, revision: str | None) -> Any:
 def _load_bridge(source: str, device: str | None, dtype: torch.dtype, device_map: Any, revision: str | None) -> Any:
     from transformer_lens.model_bridge import TransformerBridge
 
-    return TransformerBridge.boot_transformers(
-        source, device=device, dtype=dtype, device_map=device_map, revision=revision
-    )
+    with _nothing_installed():
+        return TransformerBridge.boot_transformers(
+            source, device=device, dtype=dtype, device_map=device_map, revision=revision
+        )
+
+
+@contextlib.contextmanager
+def _nothing_installed() -> Iterator[None]:
+    """Let a model that also takes images have no processor (None) if there is none for it here.
+
+    TransformerLens would answer the failure by installing torchvision into the user's environment.
+    """
+    from transformers import AutoProcessor
+
+    read = AutoProcessor.from_pretrained
+
+    def read_if_possible(*args: Any, **options: Any) -> Any:
+        try:
+            return read(*args, **options)
+        except (ImportError, OSError, ValueError):
+            return None
+
+    with patch.object(AutoProcessor, "from_pretrained", read_if_possible):
+        yield
 
 
 @contextlib.contextmanager

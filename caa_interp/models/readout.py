@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
-from caa_interp.errors import ModelError
-from caa_interp.models.access import HOOK, input_device, is_bridge, model_id, on_cpu, unembed
+from caa_interp.models.access import HOOK, check_readable, input_device, not_numbers, on_cpu, unembed
 
 COMPONENTS = {
     "attention output": "blocks.{layer}.hook_attn_out",
@@ -21,39 +20,16 @@ SPACE = "\u2423"
 
 
 @torch.no_grad()
-def read_logits(model: Any, states: torch.Tensor) -> torch.Tensor:
+def read_logits(model: Any, states: torch.Tensor, label: str = "") -> torch.Tensor:
     """Logits ``[n, d_vocab]`` of ``states`` ``[n, d_model]``, as if they were the last block's output.
 
-    Final norm, unembedding and, if the model has one, the cap on its logits, through TransformerLens's
-    ``logit_readout`` (since 4.3) or :func:`read_logits_directly`. Float32 (float64 for a float64 model), on the CPU.
-    Raises :class:`ModelError` if the model computes its logits in another way.
+    Final norm, unembedding and, if the model has one, the cap on its logits. Float32 (float64 for a float64 model), on
+    the CPU. Raises :class:`ModelError` if the model has no final norm, or if a logit is NaN; ``label`` says where.
     """
-    readout = logit_readout() if is_bridge(model) else None
-    if readout is None:
-        return read_logits_directly(model, states)
-    try:
-        logits = readout(model, states).values
-    except (NotImplementedError, ValueError) as error:
-        raise ModelError(
-            f"model {model_id(model)!r}: its residual stream cannot be read as tokens ({error}) Use a decoder whose "
-            "logits are the unembedding of its final norm, in evaluation mode."
-        ) from error
-    return _on_cpu(logits)
-
-
-@torch.no_grad()
-def read_logits_directly(model: Any, states: torch.Tensor) -> torch.Tensor:
-    """As :func:`read_logits`, with the model's own modules, for any version of TransformerLens."""
-    return _on_cpu(unembed(model, states.to(model.W_U)))
-
-
-def logit_readout() -> Callable[..., Any] | None:
-    """TransformerLens's readout of any vector; None before version 4.3."""
-    try:
-        from transformer_lens.tools.analysis.logit_lens import logit_readout as readout
-    except ImportError:
-        return None
-    return readout
+    logits = unembed(model, states.to(model.W_U.device)).cpu()
+    if bool(logits.isnan().any()):
+        raise not_numbers(model, label)
+    return logits
 
 
 @torch.no_grad()
@@ -63,6 +39,7 @@ def component_states(model: Any, tokens: Sequence[int], layers: Iterable[int]) -
     The components are those of :data:`COMPONENTS` that a block has: with parallel attention and MLP there is no mid
     residual. Hooks on the model, such as those of :func:`caa_interp.steer`, act.
     """
+    check_readable(model)
     available = model.hook_dict
     names = {
         (layer, component): name.format(layer=layer)
@@ -138,7 +115,3 @@ def special_ids(tokenizer: Any) -> set[int]:
     """Ids of special tokens, such as BOS and the markers of a chat template."""
     added = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
     return added | set(tokenizer.all_special_ids)
-
-
-def _on_cpu(logits: torch.Tensor) -> torch.Tensor:
-    return logits.to("cpu", torch.float64 if logits.dtype == torch.float64 else torch.float32)

@@ -7,39 +7,31 @@ can look inside. Where nobody looks, that only takes time: more than half of it 
 from __future__ import annotations
 
 import copy
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import nn
 
-from caa_interp.models.access import is_bridge, lock_of, text_config
+from caa_interp.models.access import is_bridge, lock_of, runner, text_config
 from caa_interp.models.hooks import has_hooks
-
-_bare: weakref.WeakSet[Any] = weakref.WeakSet()
-
 
 # A module of a bridge that stands for a Hugging Face module, as ``owner.name``: owner, name and the module.
 _Wrapper = tuple[nn.Module, str, Any]
 
 
-def is_bare(model: Any) -> bool:
-    """Whether a model's wrappers are taken away at present."""
-    return model in _bare
-
-
 @contextmanager
-def bare(model: Any) -> Iterator[None]:
+def bare(model: Any) -> Iterator[Any]:
     """Run a model's blocks without wrappers while the context is open, if it computes the same without them.
 
+    Yields the module to call, as :func:`caa_interp.models.access.runner` tells it meanwhile.
     Attention is then computed in one step where it can be. Meanwhile no other thread of this package runs the model,
     for its hooks would not be called.
     """
     with lock_of(model):
         wrappers, plain = _wrappers(model.original_model) if is_bridge(model) else ([], set())
         if not wrappers or not changes_nothing(model, plain):
-            yield
+            yield runner(model)
             return
         config = text_config(model)
         inside = {module for block in model.blocks for module in block.modules()} & plain
@@ -47,8 +39,6 @@ def bare(model: Any) -> Iterator[None]:
         with ExitStack() as undo:  # each of these is undone, whatever interrupts another
             undo.callback(_put_back, wrappers)
             undo.callback(_configure, attentions, config)
-            undo.callback(_bare.discard, model)
-            _bare.add(model)
             for owner, name, outer in wrappers:
                 owner._modules[name] = outer.original_component
             if fuses_attention(model):
@@ -57,7 +47,7 @@ def bare(model: Any) -> Iterator[None]:
                 fused = copy.copy(config)
                 fused._attn_implementation = "sdpa"
                 _configure(attentions, fused)
-            yield
+            yield model.original_model
 
 
 def _configure(attentions: Sequence[Any], config: Any) -> None:

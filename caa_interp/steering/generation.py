@@ -23,7 +23,7 @@ from caa_interp.steering.context import ambient
 from caa_interp.steering.intervention import Steering, conditions, one_layer, warn_of_idle
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions
-from caa_interp.steering.writing import Row, Writing, write_all
+from caa_interp.steering.writing import Row, Writing, unwrapped, write_all
 from caa_interp.tree.edits import Operator
 from caa_interp.vectors.vector import SteeringVector
 
@@ -172,15 +172,15 @@ def stream_answer(
     check_count("max_new_tokens", max_new_tokens)
     ids = encode_prompt(form, prompt, max_new_tokens, system_prompt, "prompt")
     with ambient(model) as outer:
-        row = Row(0, (*outer, *asked.interventions))
+        row = Row(0, (*outer, *asked.interventions), label=f"prompt, {asked}")
     warn_of_idle([row.interventions], len(ids) + max_new_tokens - 1)
 
     def written() -> Iterator[Answer]:
         tokens: tuple[int, ...] = ()
-        with ambient(model):
+        with ambient(model), unwrapped(model):
             writing = Writing(model, form, [ids], [row], longest=len(ids) + max_new_tokens)
         while len(tokens) < max_new_tokens:
-            with ambient(model), writing.hooks():
+            with ambient(model), unwrapped(model):
                 step = writing.step()
             if not step:
                 break

@@ -11,17 +11,18 @@ import hashlib
 import json
 import math
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
 
-from caa_interp.models.access import input_device
-from caa_interp.models.attention import rotary_boundary
+from caa_interp.models.access import input_device, not_numbers
+from caa_interp.models.attention import rotary_boundary, takes_tree_masks
 from caa_interp.models.decoding import Decoder
 from caa_interp.models.memory import cache_bytes, rows_that_fit
+from caa_interp.models.unwrapped import bare
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.steering.intervention import Intervention
@@ -60,18 +61,15 @@ def write_all(
     def steps() -> Generator[dict[Place, int]]:
         for places in portions:
             numbers = list(dict.fromkeys(number for number, _, _ in places))
-            rows = [
-                Row(
-                    numbers.index(number),
-                    (*(own[number] if own else ()), *asked[place]),
-                    _generator(seed, prompts[number], k),
-                )
-                for number, place, k in places
-            ]
+            rows = []
+            for number, place, k in places:
+                applied = (*(own[number] if own else ()), *asked[place])
+                label = f"prompts[{number}], {', then '.join(map(repr, applied)) or 'unsteered'}"
+                rows.append(Row(numbers.index(number), applied, _generator(seed, prompts[number], k), label))
             chosen = [prompts[number] for number in numbers]
             longest = max(map(len, chosen)) + max_new_tokens
-            writing = Writing(model, form, chosen, rows, temperature, top_p, longest)
-            with writing.hooks():
+            with unwrapped(model):
+                writing = Writing(model, form, chosen, rows, temperature, top_p, longest)
                 for _ in range(max_new_tokens):
                     step = writing.step()
                     if not step:
@@ -107,11 +105,15 @@ def _portions(model: Any, lengths: Sequence[int], every: Sequence[Place]) -> lis
 
 @dataclass(frozen=True)
 class Row:
-    """One answer: the index of its prompt, its interventions, and the source of its random numbers, if it needs any."""
+    """One answer: the index of its prompt, its interventions, and the source of its random numbers, if it needs any.
+
+    ``label`` is what an error calls it.
+    """
 
     prompt: int
     interventions: tuple[Intervention, ...]
     generator: torch.Generator | None = None
+    label: str = ""
 
 
 class Writing:
@@ -137,10 +139,6 @@ class Writing:
         self.decoder = Decoder(model, longest)
         self._resolve()
         self._read(prompts)
-
-    def hooks(self) -> Any:
-        """Context in which the model must be while a step is taken."""
-        return editing(self.model, self.layers, lambda layer, activation: self.batch.apply(layer, activation))
 
     def _resolve(self) -> None:
         """Find the steered positions of the rows that are still being written."""
@@ -178,7 +176,9 @@ class Writing:
         last = torch.tensor([[self.tokens[row][-1]] for row in self.alive])
         mask = torch.ones_like(last)
         self.batch.place(self.decoder.positions(mask))
-        chosen = self._choose(self.decoder.forward(last, mask)[:, -1])
+        with editing(self.model, self.layers, self.batch.apply):
+            logits = self.decoder.forward(last, mask)[:, -1]
+        chosen = self._choose(logits)
         written = {row: token for row, token in zip(self.alive, chosen, strict=True) if token not in self.form.end_ids}
         if len(written) < len(self.alive):
             kept = [place for place, row in enumerate(self.alive) if row in written]
@@ -195,14 +195,29 @@ class Writing:
     def _choose(self, logits: torch.Tensor) -> list[int]:
         """Next token of every row: the most likely, or one drawn with the row's own generator."""
         if not self.warpers:
-            return logits.argmax(-1).tolist()
+            tokens = logits.argmax(-1)
+            chosen, bad = torch.stack([tokens, logits.isnan().any(-1).to(tokens)]).tolist()  # in one wait
+            self._check(bad)
+            return chosen
         scores: Any = logits.float()
         for warper in self.warpers:
             scores = warper(None, scores)
+        likely = scores.softmax(-1).cpu()
+        self._check(likely.isnan().any(-1).tolist())
         return [
             int(torch.multinomial(row, 1, generator=self.rows[alive].generator))
-            for alive, row in zip(self.alive, scores.softmax(-1).cpu(), strict=True)
+            for alive, row in zip(self.alive, likely, strict=True)
         ]
+
+    def _check(self, bad: Sequence[int]) -> None:
+        """Raise :class:`ModelError` for the first row whose logits are not numbers."""
+        if any(bad):
+            raise not_numbers(self.model, self.rows[self.alive[bad.index(True)]].label)
+
+
+def unwrapped(model: Any) -> Any:
+    """Context in which a model that takes trees runs without a bridge's wrappers, as it does for them."""
+    return bare(model) if takes_tree_masks(model) else nullcontext()
 
 
 def _generator(seed: int, prompt: Sequence[int], sample: int) -> torch.Generator:

@@ -84,3 +84,13 @@ class TreeResult:
     divergences: list[torch.Tensor]
     distributions: list[torch.Tensor]
     path: Path
+
+    def not_numbers(self) -> list[int]:
+        """Indices of branches that have an answer that is NaN."""
+        import torch
+
+        every = (self.log_probs, self.divergences, self.distributions, [self.residual])
+        if not any(bool(torch.cat(some).isnan().any()) for some in every):
+            return []
+        answers = zip(self.log_probs, self.divergences, self.distributions, self.residual, strict=True)
+        return [index for index, some in enumerate(answers) if any(bool(answer.isnan().any()) for answer in some)]

@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
 from caa_interp.errors import InputError
-from caa_interp.models.access import hook_name
+from caa_interp.models.access import hooking
 
 # (residual, vector, multiplier) -> residual; a multiplier is a number, or one per row, [..., 1].
 Operator = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | float], torch.Tensor]
@@ -69,7 +69,7 @@ class Change:
     """What one operator does to some ``rows``, ``[n_edited]``, after one block.
 
     ``vectors`` are ``[n_edits, d_model]``, ``multipliers`` ``[n_edits, 1]``; ``edits``, ``[n_edited]``, says which of
-    them are each row's. They are repeated on the residual stream's device: there is less to send.
+    them are each row's. They are sent once to a residual stream's device, and repeated there: there is less to send.
     """
 
     operator: Operator
@@ -77,19 +77,27 @@ class Change:
     edits: torch.Tensor
     vectors: torch.Tensor
     multipliers: torch.Tensor
+    _there: dict[Any, tuple[torch.Tensor, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def apply(self, residual: torch.Tensor, at: torch.Tensor | None = None) -> torch.Tensor:
         """Return a changed copy of a residual stream ``[n_rows, d_model]``; ``at``: where its rows are by now.
 
         The operator works in float32 at least.
         """
-        at, which = torch.stack([self.rows if at is None else at, self.edits]).to(residual.device)
         work = torch.promote_types(residual.dtype, torch.float32)
-        vectors, multipliers = (
-            values.to(work).to(residual.device)[which] for values in (self.vectors, self.multipliers)
-        )
-        edited = _applied(self.operator, residual[at].to(work), vectors, multipliers).to(residual)
-        return residual.index_copy(0, at, edited)
+        if at is None:
+            if (residual.device, work) not in self._there:
+                self._there[residual.device, work] = self._sent(self.rows, residual.device, work)
+            rows, vectors, multipliers = self._there[residual.device, work]
+        else:
+            rows, vectors, multipliers = self._sent(at, residual.device, work)
+        edited = _applied(self.operator, residual[rows].to(work), vectors, multipliers).to(residual)
+        return residual.index_copy(0, rows, edited)
+
+    def _sent(self, at: torch.Tensor, device: torch.device, work: torch.dtype) -> tuple[torch.Tensor, ...]:
+        rows, which = torch.stack([at, self.edits]).to(device)
+        vectors, multipliers = (values.to(work).to(device)[which] for values in (self.vectors, self.multipliers))
+        return rows, vectors, multipliers
 
 
 def gather(owners: Iterable[Iterable[tuple[Edit, np.ndarray]]]) -> dict[int, list[Change]]:
@@ -122,18 +130,26 @@ class EditedBatch:
         self.layers = sorted({edit.layer for some in self.edits for edit in some})
         self._changes: dict[int, list[Change]] = {}
         self._acting: dict[int, set[int]] = {}
+        self._placed: list[list[bytes]] | None = None
 
     def place(self, positions: np.ndarray) -> None:
-        """Say where the next forward pass stands: the position ``[n_rows, n_new]`` of each column in its sequence."""
+        """Say where the next forward pass stands: the position ``[n_rows, n_new]`` of each column in its sequence.
+
+        Where the same columns are edited as in the pass before, as in most passes of generation, nothing is done.
+        """
         width = positions.shape[1]
-        owners = [
-            [(edit, row * width + np.flatnonzero(edit.covers(at))) for edit in edits]
-            for row, (edits, at) in enumerate(zip(self.edits, positions, strict=True))
-        ]
-        self._changes, self._acting = gather(owners), {}
-        for number, (edit, rows) in (one for edits in owners for one in enumerate(edits)):
-            if len(rows):
-                self._acting.setdefault(edit.layer, set()).add(number)
+        covered = [[edit.covers(at) for edit in edits] for edits, at in zip(self.edits, positions, strict=True)]
+        placed = [[inside.tobytes() for inside in some] for some in covered]
+        if placed != self._placed:
+            self._placed, self._acting = placed, {}
+            self._changes = gather(
+                [(edit, row * width + np.flatnonzero(inside)) for edit, inside in zip(edits, some, strict=True)]
+                for row, (edits, some) in enumerate(zip(self.edits, covered, strict=True))
+            )
+            for edits, some in zip(self.edits, covered, strict=True):
+                for number, (edit, inside) in enumerate(zip(edits, some, strict=True)):
+                    if inside.any():
+                        self._acting.setdefault(edit.layer, set()).add(number)
 
     def apply(self, layer: int, activation: torch.Tensor) -> torch.Tensor:
         """Edit the residual stream ``[n_rows, n_new, d_model]`` after one block."""
@@ -153,11 +169,7 @@ def editing(model: Any, layers: Iterable[int], edited: Callable[[int, torch.Tens
 
     No other hooks of this package edit the stream. They are removed at the end, also when the body raises.
     """
-
-    def writing(layer: int) -> Callable[..., torch.Tensor]:
-        return lambda activation, hook: edited(layer, activation)
-
-    with model.hooks(fwd_hooks=[(hook_name(layer), writing(layer)) for layer in layers]):
+    with hooking(model, layers, edited):
         yield
 
 

@@ -1,20 +1,19 @@
 """The plain path: every branch as a row of a right-padded batch, after a prefix that is read once.
 
-Slower than the tree, and right for every causal model: masks and positions are the model's own, and the prefix's
-keys and values are repeated for the rows of the batch. A model without such a cache reads everything in one pass.
+Slower than the tree, and right for every causal model: masks and positions are the model's own, and all batches of the
+branches that share a prefix go on from its keys and values. A model without such a cache reads everything in one pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import torch
 
-from caa_interp.models.access import n_layers, on_cpu, reading, unembed
-from caa_interp.models.attention import rotary_boundary, takes_tree_masks
+from caa_interp.models.access import n_layers, not_numbers, on_cpu, reading, unembed
+from caa_interp.models.attention import rotary_boundary
 from caa_interp.models.decoding import Decoder
 from caa_interp.models.memory import cache_bytes, rows_that_fit
 from caa_interp.tree.branches import Branch, TreeResult
@@ -26,27 +25,51 @@ _SHARE_OF_FREE_MEMORY = 0.1
 
 
 def run_plain(model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> TreeResult:
-    """Run branches in batches of similar length; ``reads`` are averaged at ``layers``."""
-    order = sorted(range(len(branches)), key=lambda index: len(branches[index].tokens))
+    """Run branches with the same prefix in batches of similar length; ``reads`` are averaged at ``layers``."""
     found: dict[int, tuple[torch.Tensor, ...]] = {}
-    longest = max(len(branch.tokens) for branch in branches)
-    size = _branches_at_once(model, branches, longest)
-    boundary = rotary_boundary(model) or longest
-    n_within = sum(len(branch.tokens) <= boundary for branch in branches)
-    starts = [*range(0, n_within, size), *range(n_within, len(order), size), len(order)]
-    for begin, end in pairwise(starts):
-        chosen = order[begin:end]
-        batch = [branches[index] for index in chosen]
-        log_probs, residual, steered, averaged = _run_batch(model, batch, layers)
-        divergences = [torch.zeros(len(branch.compared), dtype=residual[0].dtype) for branch in batch]
-        if any(branch.compared and branch.applied for branch in batch):
-            _, _, unsteered, _ = _run_batch(model, [replace(branch, edits=()) for branch in batch], layers)
-            divergences = on_cpu(
-                [(here.exp() * (here - there)).sum(1) for here, there in zip(unsteered, steered, strict=True)]
-            )
-        found |= dict(zip(chosen, zip(log_probs, residual, divergences, averaged, strict=True), strict=True))
+    for group in _groups(branches, rotary_boundary(model)):
+        some = [branches[index] for index in group]
+        longest = len(some[-1].tokens)
+        decoder = Decoder(model, longest)
+        prefix = shared_length(some) if decoder.cached and len(some) > 1 else 0
+        if prefix:
+            first = torch.tensor([some[0].tokens[:prefix]])
+            decoder.forward(first, torch.ones_like(first))
+        size = _branches_at_once(model, some, longest)
+        for begin in range(0, len(group), size):
+            batch = some[begin : begin + size]
+            log_probs, residual, steered, averaged = _run_batch(model, batch, layers, decoder, prefix)
+            divergences = [torch.zeros(len(branch.compared), dtype=residual[0].dtype) for branch in batch]
+            if any(branch.compared and branch.applied for branch in batch):
+                unedited = [replace(branch, edits=()) for branch in batch]
+                _, _, unsteered, _ = _run_batch(model, unedited, layers, decoder, prefix)
+                divergences = on_cpu(
+                    [(here.exp() * (here - there)).sum(1) for here, there in zip(unsteered, steered, strict=True)]
+                )
+            measured = zip(log_probs, residual, divergences, averaged, strict=True)
+            found |= dict(zip(group[begin : begin + size], measured, strict=True))
     answers, means, compared, distributions = zip(*(found[index] for index in range(len(branches))), strict=True)
-    return TreeResult(list(answers), torch.stack(means), list(compared), list(distributions), "plain")
+    result = TreeResult(list(answers), torch.stack(means), list(compared), list(distributions), "plain")
+    if bad := result.not_numbers():
+        raise not_numbers(model, branches[bad[0]].label)
+    return result
+
+
+def _groups(branches: Sequence[Branch], boundary: int | None) -> list[list[int]]:
+    """Indices of branches with the same tokens before what each edits, reads or asks, and of the others; short first.
+
+    No group has sequences on both sides of the ``boundary``.
+    """
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for index in sorted(range(len(branches)), key=lambda index: len(branches[index].tokens)):
+        branch = branches[index]
+        beyond = boundary is not None and len(branch.tokens) > boundary
+        groups.setdefault((beyond, branch.tokens[: shared_length([branch])]), []).append(index)
+    alone: dict[bool, list[int]] = {}
+    for (beyond, _), group in groups.items():
+        if len(group) == 1:
+            alone.setdefault(beyond, []).extend(group)
+    return [*(group for group in groups.values() if len(group) > 1), *alone.values()]
 
 
 def _branches_at_once(model: Any, branches: Sequence[Branch], longest: int) -> int:
@@ -65,11 +88,12 @@ def _asked(branch: Branch) -> list[int]:
 
 @torch.no_grad()
 def _run_batch(
-    model: Any, branches: Sequence[Branch], layers: Sequence[int]
+    model: Any, branches: Sequence[Branch], layers: Sequence[int], decoder: Decoder, prefix: int
 ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
-    """Log-probabilities of the targets, mean residual streams, distributions after ``compared``, and their means."""
-    decoder = Decoder(model, max(len(branch.tokens) for branch in branches))
-    prefix = shared_length(branches) if decoder.cached else 0
+    """Log-probabilities of the targets, mean residual streams, distributions after ``compared``, and their means.
+
+    ``decoder`` has read the ``prefix`` tokens with which all branches begin.
+    """
     lengths = [len(branch.tokens) - prefix for branch in branches]
     tokens = torch.zeros(len(branches), max(lengths), dtype=torch.long)
     for row, branch in enumerate(branches):
@@ -92,13 +116,11 @@ def _run_batch(
     asked = [at - prefix for branch in branches for at in _asked(branch)]
     keep = max(lengths) - min(asked, default=max(lengths) - 1)
     read_layers = {n_layers(model) - 1, *(layers if any(branch.reads for branch in branches) else ())}
-    if prefix:
-        first = torch.tensor([branches[0].tokens[:prefix]])
-        decoder.forward(first, torch.ones_like(first))
-        decoder.select(torch.zeros(len(branches), dtype=torch.long))
+    reads_states = hasattr(model, "ln_final")  # else logits are the model's own, as in OPT-350M
     with edited_rows(model, edits, prefix, prefix + max(lengths)), reading(model, read_layers, read):
-        logits = decoder.forward(tokens, torch.ones_like(tokens), keep, [branch.label for branch in branches])
-    logits = _finer(model, logits, last[0][:, -keep:])
+        logits = decoder.fork(len(branches)).forward(tokens, torch.ones_like(tokens), 1 if reads_states else keep)
+    if reads_states:
+        logits = unembed(model, last[0][:, -keep:].flatten(0, 1)).unflatten(0, (len(branches), keep))
     dtype = torch.promote_types(logits.dtype, torch.float32)
     begin = prefix + max(lengths) - keep  # position of the first logits
     log_probs, compared, means = [], [], []
@@ -112,16 +134,6 @@ def _run_batch(
         found[place] = values.double().mean(0)
     moved = on_cpu([*log_probs, *means])  # both in one wait
     return moved[: len(branches)], list(found.to(dtype)), compared, moved[len(branches) :]
-
-
-def _finer(model: Any, logits: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-    """Compute logits again from the last residual stream, in float32; not in rows where the model has more between."""
-    if logits.dtype.itemsize >= 4 or not takes_tree_masks(model):
-        return logits
-    finer = unembed(model, residual.flatten(0, 1)).view(logits.shape).to(logits.device)
-    rounding = 0.02 * logits.abs().amax((1, 2), keepdim=True)
-    alike = ((finer - logits).abs() <= rounding).all(2, keepdim=True).all(1, keepdim=True)
-    return torch.where(alike, finer, logits.to(finer))
 
 
 def target_log_probs(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

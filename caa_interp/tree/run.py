@@ -276,23 +276,13 @@ def _rows_that_fit(model: Any, n_keys: int) -> int:
 
 def _check_numbers(model: Any, branches: Sequence[Branch], result: TreeResult, layers: Sequence[int]) -> None:
     """Raise :class:`ModelError` if a branch has an answer that is not a number; it names the branch that made it so."""
-    if not any(
-        bool(torch.cat(some).isnan().any())
-        for some in (result.log_probs, result.divergences, result.distributions, [result.residual])
-    ):
-        return
-    bad = [
-        branch
-        for branch, *answers in zip(
-            branches, result.log_probs, result.divergences, result.distributions, result.residual, strict=True
-        )
-        if any(bool(answer.isnan().any()) for answer in answers)
-    ]
-    if len(branches) > 1:
+    bad = [branches[index] for index in result.not_numbers()]
+    if bad and len(branches) > 1:
         # Rows side by side share their arithmetic, so one that is NaN spoils its neighbors: ask each by itself.
         for branch in bad:
             _run_trees(model, [[branch]], layers, Prefix())
-    raise not_numbers(model, bad[0].label)
+    if bad:
+        raise not_numbers(model, bad[0].label)
 
 
 def _portions(model: Any, jobs: Sequence[_Job]) -> Iterator[tuple[list[Part], list[slice]]]:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import caa_interp as caa
-from caa_interp.models.readout import COMPONENTS, component_states, logit_readout, read_logits
+from caa_interp.models.readout import COMPONENTS, component_states, read_logits
 from caa_interp.prompts.format import PromptFormat
 from tests.conftest import random_llama, small_tokenizer
 
@@ -42,10 +42,6 @@ def both(tmp_path_factory):
 def vector():
     values = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
     return caa.SteeringVector(values, (0, 1, 2, 3), {"model": "tiny"})
-
-
-def test_this_transformer_lens_has_no_readout_of_its_own():
-    assert logit_readout() is None
 
 
 def test_logit_lens(both, vector):

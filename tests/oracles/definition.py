@@ -44,8 +44,11 @@ def first_difference(one, other):
 
 
 def blocks(model):
-    """The transformer blocks of a Hugging Face model: its first list of as many modules as it has layers."""
-    config = model.config
+    """The transformer blocks of a Hugging Face model: its first list of as many modules as it has layers.
+
+    Blocks for images, in a model that takes them, do not count.
+    """
+    config, model = model.config.get_text_config(), getattr(model.base_model, "language_model", model)
     n_layers = next(getattr(config, name) for name in ("num_hidden_layers", "n_layer") if hasattr(config, name))
     lists = (module for module in model.modules() if isinstance(module, torch.nn.ModuleList))
     return next(module for module in lists if len(module) == n_layers)

@@ -12,18 +12,18 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, GPTNeoXConfig, PreTrainedTokenizerFast
 
 import caa_interp as caa
+from caa_interp.analysis import effect_attribution
 from caa_interp.models.readout import (
     COMPONENTS,
     component_states,
-    logit_readout,
     read_logits,
-    read_logits_directly,
     special_ids,
     token_texts,
     visible,
 )
 from caa_interp.prompts.format import PromptFormat
 from tests.conftest import small_tokenizer
+from tests.tiny_models import save_tiny
 
 PROMPT = "What do you think of the weather?"
 ANSWER = "I like it"
@@ -161,24 +161,30 @@ def test_the_last_blocks_output_gives_the_models_own_logits(model, multiplier):
     expected = logits_at_the_end(model, tokens, start, multiplier)
     with caa.steer(model, VECTOR, LAYER, multiplier, prompt_length=start + 1):
         state = component_states(model, tokens, [3])[3, "block output"]
-    for read in (read_logits, read_logits_directly):
-        torch.testing.assert_close(read(model, state[None])[0], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(read_logits(model, state[None])[0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_transformer_lens_reads_the_same(model):
-    if logit_readout() is None:
-        pytest.skip("this TransformerLens has no logit_readout")
+    logit_readout = pytest.importorskip("transformer_lens.tools.analysis.logit_lens").logit_readout
     states = 5 * torch.randn(9, 64, generator=torch.Generator().manual_seed(3))
-    found, expected = read_logits(model, states), read_logits_directly(model, states)
+    found, expected = read_logits(model, states), logit_readout(model, states).values
     assert found.shape == (9, int(model.cfg.d_vocab))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_without_transformer_lens_readout_our_own_is_taken(tiny_llama, monkeypatch):
-    expected = caa.logit_lens(tiny_llama, VECTOR)
-    monkeypatch.setattr("caa_interp.models.readout.logit_readout", lambda: None)
-    found = caa.logit_lens(tiny_llama, VECTOR)
-    pd.testing.assert_frame_equal(found, expected, rtol=1e-4)
+def test_in_half_precision_states_and_logits_are_not_rounded(tiny_folder):
+    half, exact = (caa.load_model(tiny_folder, device="cpu", dtype=dtype) for dtype in ("bfloat16", "float32"))
+    with torch.no_grad():  # the same weights
+        for there, here in zip(exact.original_model.parameters(), half.original_model.parameters(), strict=True):
+            there.copy_(here)
+    states = 5 * torch.randn(9, 64, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(read_logits(half, states), read_logits(exact, states), rtol=1e-5, atol=1e-5)
+
+
+def test_a_state_that_is_not_a_number_is_an_error(tiny_folder):
+    model = caa.load_model(tiny_folder, device="cpu", dtype="float16", progress=False)
+    with pytest.raises(caa.errors.ModelError, match="what the model computes is not a number"):
+        caa.steered_lens(model, PROMPT, random_vector(4e6), layer=1)
 
 
 def test_the_states_are_those_that_they_are_called(model):
@@ -333,15 +339,17 @@ def test_a_vector_of_another_model(tiny_llama):
             call()
 
 
-def test_a_model_that_cannot_be_read(tiny_llama, monkeypatch):
-    def refuse(model, states):
-        raise ValueError("its readout is another.")
-
-    monkeypatch.setattr("caa_interp.models.readout.logit_readout", lambda: refuse)
-    with pytest.raises(
-        caa.errors.ModelError, match=r"'tiny-llama': its residual stream cannot be read .*its readout is anot"
+def test_a_model_that_cannot_be_read(tmp_path):
+    model = caa.load_model(save_tiny(tmp_path / "model", "opt 350m"), device="cpu", progress=False)
+    vector = random_vector(model="model")
+    pair = caa.ContrastPair("Is it good?", "I like it.", "I do not like it.")
+    for call in (
+        lambda: caa.logit_lens(model, vector),
+        lambda: caa.steered_lens(model, PROMPT, vector, layer=1),
+        lambda: effect_attribution(model, vector, [pair], layer=1, format="text", progress=False),
     ):
-        caa.logit_lens(tiny_llama, VECTOR)
+        with pytest.raises(caa.errors.ModelError, match=r"'model': it has no final norm .* Use a model whose logits"):
+            call()
 
 
 # The lens of steered states

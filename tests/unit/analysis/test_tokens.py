@@ -37,6 +37,17 @@ COLUMNS = [
 ]
 
 
+def test_a_steered_text_that_overflows_is_an_error(tiny_folder):
+    model = caa.load_model(tiny_folder, device="cpu", dtype="float16", progress=False)
+    with (
+        caa.steer(model, VECTOR, 0, 1e6, positions="all"),
+        pytest.raises(
+            caa.errors.ModelError, match=r"^text 'I like the rain.*: what the model computes is not a number"
+        ),
+    ):
+        caa.token_similarity(model, TEXT, VECTOR)
+
+
 @pytest.mark.parametrize(("layers", "expected_layers"), [(None, range(4)), ([3, 0], [3, 0]), (2, [2])])
 def test_each_row_is_its_tokens_similarity(tiny_llama, plain_llama, tokenizer, layers, expected_layers):
     table = caa.token_similarity(tiny_llama, TEXT, VECTOR, layers=layers)

@@ -13,7 +13,17 @@ from tests.oracles import definition
 from tests.tiny_models import LONG_ROPE, PLAIN, REFUSED, TREE, WINDOW, save_tiny
 
 # The rest is run by `make test-slow`.
-QUICK = ("llama", "qwen 3 moe", "gemma 2", "gemma 3", "mistral with a window", "gpt-oss", "llama 4", "gpt-2")
+QUICK = (
+    "llama",
+    "qwen 3 moe",
+    "gemma 2",
+    "gemma 3",
+    "mistral with a window",
+    "gpt-oss",
+    "llama 4",
+    "gpt-2",
+    "gemma 3 with images",
+)
 QUICK_PLAIN = ("gpt-neo", "mamba 2", "qwen 3 next")
 PAIRS = [
     caa.ContrastPair("So?", "Yes.", "No, I do not.", id="short"),

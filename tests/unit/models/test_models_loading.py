@@ -28,12 +28,15 @@ from transformers import (
 from transformers.utils import logging
 
 import caa_interp as caa
+from caa_interp.doctor.outside import check_outside
+from caa_interp.doctor.subject import Subject
 from caa_interp.errors import MissingDependencyError
 from caa_interp.models import gguf
 from caa_interp.models.access import folder_digest, model_id, model_revision, n_layers, weight_processing
 from caa_interp.models.loading import EMBEDDED, depth_of, revision_of
 from caa_interp.models.wrapping import difference, plain_copy, wrap
 from tests.conftest import random_llama, small_tokenizer
+from tests.tiny_models import save_tiny
 
 LLAMA_2 = "meta-llama/Llama-2-7b-chat-hf"
 # What the hub answers for each owner: status and the header by which its client tells the reasons apart.
@@ -737,3 +740,26 @@ def test_a_file_that_is_no_gguf(file, tmp_path, content):
     file.write_bytes(content)
     assert refused(file).startswith(f"model '{file}': it cannot be loaded: ")
     assert in_cache(tmp_path) == []
+
+
+# Models that also take images
+
+
+def test_loading_installs_nothing(tmp_path, monkeypatch):
+    """TransformerLens installs torchvision with pip where a processor for images needs it."""
+    folder = save_tiny(tmp_path / "model", "gemma 3 with images")
+
+    def started(*args, **options):
+        started.count += 1
+        raise OSError("no process may be started here")
+
+    started.count = 0
+    monkeypatch.setattr(subprocess, "Popen", started)
+    model = caa.load_model(folder, device="cpu", progress=False)
+    assert (started.count, model.processor) == (0, None)
+    assert n_layers(model) == 4
+
+
+def test_the_blocks_for_images_are_not_those_of_the_residual_stream(tmp_path):
+    model = caa.load_model(save_tiny(tmp_path / "model", "gemma 3 with images"), device="cpu", progress=False)
+    assert check_outside(Subject(model, 0))[0] is True

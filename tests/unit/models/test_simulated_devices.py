@@ -290,7 +290,7 @@ def test_a_sweep_waits_as_often_whatever_its_layers_and_multipliers(on_two, vect
         options = {"format": form, "layers": layers, "multipliers": multipliers, "progress": False}
         return waits(lambda: caa.sweep(on_two, vector, pairs[:1], **options))
 
-    few, many = swept([1], [1.0]), swept([0, 1, 2, 3], [-2.0, -1.0, 0.5, 1.0][: 4 if path == "tree" else 2])
+    few, many = swept([1], [-1.0, 1.0]), swept([0, 1, 2, 3], [-2.0, -1.0, 0.5, 1.0][: 4 if path == "tree" else 2])
     assert len(many) == len(few) <= (1 if path == "tree" else 4)
 
 
@@ -335,12 +335,18 @@ def test_a_divergence_waits_once(on_two, vector):
 
 
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 0.8, "n": 3}], ids=["greedy", "sampled"])
-def test_generation_waits_twice_a_token_however_many_rows(on_two, vector, sampling):
-    n_tokens = 4
-    options = {"vector": vector, "layer": 1, "max_new_tokens": n_tokens, "progress": False, **sampling}
-    for prompts, multipliers in ((PROMPTS[:1], [1.0]), (PROMPTS, [-1.0, 1.0, 2.0])):
-        found = waits(lambda p=prompts, m=multipliers: caa.generate(on_two, p, multipliers=m, **options))
-        assert len(found) <= 2 * n_tokens + 1
+def test_generation_waits_once_a_token_and_sends_one_tensor_however_many_rows(on_two, vector, sampling):
+    form = dataclasses.replace(caa.PromptFormat.of(on_two), generation_ends=frozenset())
+    options = {"prompt_format": form, "progress": False, **sampling}
+
+    def generated(prompts, steering, n_tokens):
+        return second_time(lambda: caa.generate(on_two, prompts, steering=steering, max_new_tokens=n_tokens, **options))
+
+    several = [[caa.Intervention(vector, layer, multiplier) for layer in (0, 1, 3)] for multiplier in (-1.0, 1.0, 2.0)]
+    for prompts, steering in ((PROMPTS[:1], [caa.Intervention(vector, 1)]), (PROMPTS, several)):
+        few, many = (generated(prompts, steering, n_tokens) for n_tokens in (4, 12))
+        assert len(many.waits) - len(few.waits) == 8
+        assert len(many.uploads) - len(few.uploads) == 8
 
 
 def test_a_steered_lens_waits_as_often_whatever_its_layers(on_two, vector):

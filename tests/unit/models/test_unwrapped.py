@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import caa_interp as caa
-from caa_interp.models.access import lock_of
-from caa_interp.models.unwrapped import bare, fuses_attention, is_bare
+from caa_interp.models.access import lock_of, runner
+from caa_interp.models.unwrapped import bare, fuses_attention
 from caa_interp.tree import run_tree
 from tests.conftest import edit_from
 from tests.tiny_models import save_tiny
@@ -22,8 +22,9 @@ def model(tiny_folder):
 
 def runs_bare(model) -> bool:
     """Whether a tree runs without the bridge's wrappers."""
-    with bare(model):
-        return is_bare(model)
+    with bare(model) as module:
+        assert module is runner(model)
+        return module is not model
 
 
 def branches():
@@ -98,13 +99,13 @@ def test_all_is_as_before_afterwards_whatever_happens(model):
 
     def interrupted():
         with bare(model):
-            assert is_bare(model)
+            assert runner(model) is model.original_model
             assert "original_component" not in dir(model.original_model.model.layers[0].mlp)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert not is_bare(model)
+    assert runner(model) is model
     assert list(model.modules()) == modules
     assert configurations(model) == asked
     _, cache = model.run_with_cache(torch.tensor([[0, 5, 9]]))
@@ -129,7 +130,7 @@ def test_an_interrupt_while_wrappers_are_put_back_leaves_none_away(model):
         layers._modules = Modules(layers._modules)
     assert list(model.modules()) == modules
     assert configurations(model) == asked
-    assert not is_bare(model)
+    assert runner(model) is model
     assert runs_bare(model)
 
 

@@ -609,10 +609,42 @@ def test_what_a_stream_refuses_before_its_first_token(tiny_llama, options, said)
 
 
 def test_answers_that_cannot_be_computed_are_an_error_and_not_an_empty_text(tiny_llama_64):
-    # Without `stay_double` Hugging Face's float64 mask overflows where a row is padded.
-    with pytest.raises(caa.errors.ModelError, match="give one prompt at a time, or load it in float32"):
-        caa.generate(tiny_llama_64, ["Is it good?", "What do you think of the weather today?"], max_new_tokens=3)
-    assert len(caa.generate(tiny_llama_64, ["Is it good?"], max_new_tokens=3)) == 1
+    # Without `stay_double` Hugging Face's float64 mask overflows where a row is padded and attention is not fused.
+    prompts = ["Is it good?", "What do you think of the weather today?"]
+    with (
+        tiny_llama_64.hooks(fwd_hooks=[("blocks.0.mlp.hook_out", lambda values, hook: None)]),
+        pytest.raises(caa.errors.ModelError, match="give one prompt at a time, or load it in float32"),
+    ):
+        caa.generate(tiny_llama_64, prompts, max_new_tokens=3)
+    alone = [caa.generate(tiny_llama_64, [prompt], max_new_tokens=3)["answer"].item() for prompt in prompts]
+    assert caa.generate(tiny_llama_64, prompts, max_new_tokens=3)["answer"].tolist() == alone
+
+
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.8, "n": 2}], ids=["greedy", "sampled"])
+def test_an_answer_that_overflows_is_named(tiny_folder, sampling):
+    model = caa.load_model(tiny_folder, device="cpu", dtype="float16", progress=False)
+    far = caa.Intervention(VECTOR, 1, 1e6)
+    options = {"max_new_tokens": 3, "progress": False, **sampling}
+    with pytest.raises(
+        caa.errors.ModelError, match=r"^prompts\[0\], Intervention\(1e\+06 of .*, layer 1, .*not a number"
+    ):
+        caa.generate(model, QUESTIONS[:2], steering=[None, far], **options)
+
+
+def test_a_stream_that_overflows_is_named(tiny_folder):
+    model = caa.load_model(tiny_folder, device="cpu", dtype="float16", progress=False)
+    with pytest.raises(caa.errors.ModelError, match=r"^prompt, Intervention\(1e\+06 of .*, layer 1, .*not a number"):
+        list(stream_answer(model, QUESTIONS[0], caa.Intervention(VECTOR, 1, 1e6), max_new_tokens=3))
+
+
+def test_answers_are_the_same_with_a_bridges_wrappers_and_without(tiny_llama):
+    """A hook of the user's keeps them in place, and is called."""
+    options = {"vector": VECTOR, "layer": 1, "multipliers": (-2.0, 0.0, 2.0), "max_new_tokens": 12, "progress": False}
+    expected, called = caa.generate(tiny_llama, QUESTIONS, **options), []
+    with tiny_llama.hooks(fwd_hooks=[("blocks.0.mlp.hook_out", lambda values, hook: called.append(hook.name))]):
+        found = caa.generate(tiny_llama, QUESTIONS, **options)
+    assert called
+    pd.testing.assert_frame_equal(found, expected)
 
 
 def test_an_interrupt_between_tokens_leaves_no_hooks(tiny_llama, monkeypatch):

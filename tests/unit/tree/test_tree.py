@@ -8,6 +8,7 @@ import torch
 
 import caa_interp as caa
 import caa_interp.tree.agreement as tree_agreement
+import caa_interp.tree.plain as plain
 import caa_interp.tree.readout as tree_readout
 import caa_interp.tree.run as tree_run
 from caa_interp.errors import InputError, ModelError
@@ -549,3 +550,28 @@ def test_half_precision_is_read_in_float32_and_compared_by_its_noise(tiny_folder
     assert not torch.equal(found, found.to(getattr(torch, dtype)).float())
     for ours, theirs in zip(tree.log_probs, plain.log_probs, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0.05)
+
+
+# Plain passes
+
+
+def test_plain_passes_read_each_prefix_once_for_all_batches(tiny_llama, monkeypatch):
+    """Two questions, each steered in more ways than a batch holds, and one sequence that shares nothing."""
+    monkeypatch.setattr(plain, "_ROWS_AT_ONCE", 3)
+    other = (0, 9, *TRUNK[2:])
+    edits = [(edit_from(layer, direction(layer + n), 7),) for layer in LAYERS for n in range(2)]
+    branches = [asked((*trunk, 80, 81), some) for some in edits for trunk in (TRUNK, other)]
+    branches.append(asked((0, 30, 31, 32)))
+    alone = [run_tree(tiny_llama, [branch], path="plain").log_probs[0] for branch in branches]
+    shapes, forward = [], plain.Decoder.forward
+    monkeypatch.setattr(
+        plain.Decoder,
+        "forward",
+        lambda self, tokens, *more: shapes.append(tokens.shape) or forward(self, tokens, *more),
+    )
+    found = run_tree(tiny_llama, branches, path="plain").log_probs
+    torch.testing.assert_close(torch.stack(found), torch.stack(alone), rtol=1e-4, atol=1e-4)
+    length = len(TRUNK)
+    assert sorted(map(tuple, shapes)) == sorted(
+        2 * [(1, 7), (3, length - 5), (3, length - 5), (2, length - 5)] + [(1, 4)]
+    )
