@@ -20,6 +20,7 @@ _COSTS = {
     "correct": "loss of right answers",
     "coherence": "loss of coherence",
 }
+_WIDEST = 820  # pixels; wider, it could not be read in print
 _NEEDED = ("vector", "kind", "multiplier", "effect", "effect_low", "cost", "cost_low", "dominated", "measure")
 
 
@@ -50,10 +51,10 @@ def plot_frontier(table: pd.DataFrame, *, title: str = "Effect and cost of steer
         f"mean over n = {theme.counts(table['n'])} scored items, cost over n = {theme.counts(table['n_cost'])} texts, "
         f"{theme.interval(table)}{drawn_beside}{hollow}",
         **theme.room(220 + 330 * n_rows, t=110, legend=110),
-        width=700 if len(behaviors) == 1 else 1000,
+        width=None if len(behaviors) == 1 else _WIDEST,
     )
     titles = [theme.escape(name) if len(behaviors) > 1 else "" for name in behaviors]
-    places = panels(fig, titles, most=2, vertical_spacing=0.34 / n_rows, horizontal_spacing=0.12)
+    places = panels(fig, titles, most=2, vertical_spacing=0.34 / n_rows, horizontal_spacing=0.17)
     for place, behavior in zip(places, behaviors, strict=True):
         rows = table[table["behavior"] == behavior]
         for _, beside in controls[controls["behavior"] == behavior].groupby("vector", sort=False):
@@ -102,8 +103,8 @@ def _path(rows: pd.DataFrame, look: theme.Style, name: str, intervals: bool = Tr
     ]
     symbols = [look.symbol + ("-open" if one else "") for one in rows["dominated"]]
     marker = {"size": 9 if intervals else 5, "symbol": symbols, "color": look.color}
-    written = {"text": labels, "textposition": "top right", "textfont": {"size": 11, "color": look.color}}
-    drawn = dots(roots[""], rows["effect"], marker, hover, name=theme.escape(name), **written)
+    written = {"text": labels, "textposition": "top right", "textfont": {"size": 11, "color": theme.DARK}}
+    drawn = dots(roots[""], rows["effect"], marker, hover, name=theme.escape(name), cliponaxis=False, **written)
     drawn.update(mode=("markers" if alone else "lines+markers") + ("+text" if intervals else ""))
     if not intervals:
         return drawn.update(line={"color": theme.faded(look.color, 0.5), "width": 1})
