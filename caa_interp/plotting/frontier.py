@@ -96,7 +96,9 @@ def _path(rows: pd.DataFrame, look: theme.Style, name: str, intervals: bool = Tr
     labels = [theme.escape(name)] if alone else [theme.factor(one) if one else "" for one in rows["multiplier"]]
     across = {"type": "data", "array": roots["_high"] - roots[""], "arrayminus": roots[""] - roots["_low"]}
     shown = {"error_x": {**across, **bars}, "error_y": {**theme.error_bars(rows, "effect"), **bars}}
-    texts = [theme.intervals(rows, one) for one in ("effect", "cost")]
+    measure, unit_of_cost = rows["measure"].iloc[0], rows["cost_unit"].iloc[0]
+    unit = "points" if measure == "score" else theme.unit(rows, measure)
+    texts = [theme.estimates(rows, "effect", unit), theme.estimates(rows, "cost", unit_of_cost, n="n_cost")]
     known = zip(rows["vector"].map(theme.escape), map(theme.factor, rows["multiplier"]), *texts, strict=True)
     hover = [
         f"{vector}, multiplier {factor}<br>effect {effect}<br>cost {cost}" for vector, factor, effect, cost in known

@@ -41,7 +41,7 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
     maps = [(_TITLES[one], _cells(summary, names, one)) for one in _TITLES if one in set(summary["combination"])]
     others = [name for name in summary["behavior"].unique() if name not in names]
     maps += [(theme.escape(f"{name}, both added"), _cells(summary, names, "both", name)) for name in others]
-    limit = max((float(wide.abs().max().max()) for _, (wide, _) in maps), default=0.0) or 1.0
+    limit = max((float(wide.abs().max().max()) for _, (wide, *_) in maps), default=0.0) or 1.0
     most = 2 if len(names) <= _NARROW else 1
     n_rows, n_columns = shape(len(maps), most)
     side, gap = 110 + 62 * len(names), 150  # pixels; the gap holds slanted names and the next map's title
@@ -58,9 +58,10 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
     named = [name for name, _ in maps]
     places = panels(fig, named, most=most, horizontal_spacing=0.06, vertical_spacing=spacing, shared_yaxes=True)
     of, unit = quantity(summary, "logit_difference")
-    for number, (place, (_, (wide, text))) in enumerate(zip(places, maps, strict=True)):
+    for number, (place, (_, (wide, text, known))) in enumerate(zip(places, maps, strict=True)):
         drawn: dict[str, Any] = {"text": text, "texttemplate": "%{text}", "xgap": 2, "ygap": 2, "limit": limit}
-        drawn |= {"hovertemplate": "%{y}, with %{x}: %{text}<extra></extra>", "showscale": not number}
+        drawn |= {"customdata": known, "hovertemplate": "%{y}, with %{x}: %{customdata}<extra></extra>"}
+        drawn["showscale"] = not number
         fig.add_trace(signed_map(wide, theme.with_unit(f"change in {of}", unit), **drawn), **place)
         fig.update_xaxes(tickangle=-35, showgrid=False, **place)
         fig.update_yaxes(autorange="reversed", showgrid=False, **place)
@@ -69,13 +70,15 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
 
 def _cells(
     summary: pd.DataFrame, names: list[str], combination: str, measured: str | None = None
-) -> tuple[pd.DataFrame, list[list[str]]]:
-    """Effects on each of ``names`` beside each other, or on one behavior under every two; and the text of the cells."""
+) -> tuple[pd.DataFrame, list[list[str]], list[list[str]]]:
+    """Effects on each of ``names`` beside each other, or on one behavior under every two; texts of cells and hover."""
     change = "logit_difference_change"
     found = summary[summary["combination"].isin(["alone", combination])]
-    found = found.assign(clear=excludes_zero(found, change))
+    known = theme.estimates(found, change, theme.unit(found, "logit_difference"))
+    found = found.assign(clear=excludes_zero(found, change), known=known)
     rows = {(one["behavior"], frozenset((one["first"], one["second"]))): one for one in found.to_dict("records")}
-    wide, text = pd.DataFrame(float("nan"), index=names, columns=names), pd.DataFrame("", index=names, columns=names)
+    wide = pd.DataFrame(float("nan"), index=names, columns=names)
+    text, hover = (pd.DataFrame("", index=names, columns=names) for _ in range(2))
     for name in names:
         for other in names:
             if row := rows.get((measured or name, frozenset((name, other)))):
@@ -83,5 +86,5 @@ def _cells(
                 shown = theme.with_minus(f"{effect:+.2f}" if row["clear"] else f"({effect:+.2f})")
                 if name != other and row["kept"] == row["kept"]:
                     shown += f"<br>{row['kept']:.0%}"
-                text.loc[name, other] = shown
-    return wide, text.to_numpy().tolist()
+                text.loc[name, other], hover.loc[name, other] = shown, row["known"]
+    return wide, text.to_numpy().tolist(), hover.to_numpy().tolist()

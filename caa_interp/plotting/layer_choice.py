@@ -46,7 +46,16 @@ def plot_layer_choice(validation: pd.DataFrame, held_out: pd.DataFrame, chosen: 
             ends = (rows["slope_low"], rows["slope_high"])
             fig.add_trace(band(rows["layer"], *ends, theme.faded(color, 0.15), **group), **place)
             small: dict[str, Any] = {"marker": {"symbol": symbol, "size": 6, "maxdisplayed": 12}, "error_y": None}
-            drawn = line(rows, "layer", "slope", theme.Style(color, symbol, dash), label, **small, **group)
+            drawn = line(
+                rows,
+                "layer",
+                "slope",
+                theme.Style(color, symbol, dash),
+                label,
+                theme.slope_unit(rows),
+                **small,
+                **group,
+            )
             fig.add_trace(drawn.update(line_width=2), **place)
         fig.add_vline(chosen[behavior], line={"color": "black", "width": 1, "dash": "dash"}, **place)
     for label, _, dash, symbol in tables:

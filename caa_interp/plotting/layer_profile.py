@@ -90,7 +90,7 @@ def plot_layer_profile(
     kinds = [*CONTROLS, *(kind for kind in most if kind not in CONTROLS)]
     for group, place in zip(groups, places, strict=True):
         beside = controls[controls[about].isin(group)] if about == "behavior" else controls
-        for one in control_bands(beside, "layer", "slope", kinds, most):
+        for one in control_bands(beside, "layer", "slope", theme.slope_unit(table), kinds, most):
             fig.add_trace(one, **place)
         for name in group:
             _draw(fig, own[own[about] == name], name, looks[name], marked.get(name), len(groups) == 1, place)
@@ -117,4 +117,5 @@ def _draw(
         "line": {"color": theme.DARK, "width": [1.5 if one else 0 for one in at]},
     }
     shown: dict[str, Any] = {"marker": marker, "error_y": None, "legendgroup": group, "showlegend": in_legend}
-    fig.add_trace(line(rows, "layer", "slope", look._replace(dash="solid"), name, **shown), **place)
+    drawn = line(rows, "layer", "slope", look._replace(dash="solid"), name, theme.slope_unit(rows), **shown)
+    fig.add_trace(drawn, **place)

@@ -383,6 +383,53 @@ def test_every_trace_says_what_it_shows(figures, name):
         assert any(one.hovertemplate for one in data)
 
 
+# Figures whose marks are no means over items, and so have neither an interval nor an n.
+ALONE = {
+    "plot_cosine_similarity": "a cosine is of two given vectors",
+    "plot_decomposition": "one vector and its features",
+    "plot_influence": "a mark is one pair",
+    "plot_layer_sweeps": "the paper gives means alone",
+    "plot_logit_lens": "one vector and its tokens",
+    "plot_projection": "a mark is one answer, an arrow one vector",
+    "plot_separation": "a bar counts answers, a tick is one",
+    "plot_steered_lens": "one prompt",
+    "plot_token_similarity": "one text",
+    "plot_vector_map": "a mark is one vector",
+    "plot_weight_alignment": "one vector and the weights",
+}
+ONE_ITEM = r"^(pair|item) \d|^layer \d+: cosine|not measured$|^$"
+UNITS = r"nats|standard deviations|cosine|correlation|share|probability|points|of the residual stream|d'"
+
+
+def hovers(trace):
+    """What hovering over each mark of a trace says."""
+    data = json.loads(trace.to_json())
+    custom = np.array(data.get("customdata", []), dtype=object)
+    if trace.type == "heatmap":
+        n = np.size(trace.z)
+        custom = custom.reshape(n, *custom.shape[2:]) if custom.size else custom
+    else:
+        n = len(trace.x)
+    for at in range(n):
+        own = custom[at] if len(custom) else ""
+        said = lambda found, own=own: str(own[int(found[1])] if found[1] else own)  # noqa: E731
+        yield re.sub(r"%\{customdata(?:\[(\d)\])?\}", said, trace.hovertemplate.split("<extra>")[0])
+
+
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*ALONE}))
+def test_hovering_over_a_mean_tells_its_unit_and_n(figures, name):
+    n_said = 0
+    for fig in figures(name):
+        for one in fig.data:
+            if one.hovertemplate and one.x is not None and any(x is not None for x in one.x):
+                for text in hovers(one):
+                    if not re.search(ONE_ITEM, text):
+                        assert re.search(r"n = \d", text), text
+                        assert re.search(UNITS, text), text
+                        n_said += 1
+    assert n_said
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_minus_signs_are_alike(figures, name):
     """No number begins with a hyphen. Plotly's own formats write one: they are for numbers that are not below 0."""
