@@ -73,7 +73,11 @@ def _paths(rows: pd.DataFrame) -> dict[str, pd.Index[int]]:
     """Rows of each path, by its baseline or its vector and by what else tells it from other paths."""
     left_out = ("behavior", "kind", *(("model",) if "baseline" in rows else ()))
     shared = [name for name in SERIES if name in rows and name not in left_out]
-    varied = [name for name in shared if name not in ("vector", "baseline") and rows[name].nunique() > 1]
+    varied = [
+        name
+        for name in shared
+        if name not in ("vector", "baseline") and rows.groupby("vector")[name].nunique().max() > 1
+    ]
     found = {}
     for _, path in rows.groupby(shared, sort=False, dropna=False):
         first = path.iloc[0].dropna()
@@ -120,7 +124,7 @@ def _name_axes(fig: go.Figure, rows: pd.DataFrame, place: dict[str, int]) -> Non
     largest = max(float(np.nanmax(rows[["cost", "cost_high"]].to_numpy())), 1e-6)
     top = math.floor(math.log10(largest))
     ticks = [0.0, *(one * 10.0**power for power in range(top - 2, top + 1) for one in (1, 3))]
-    shown = [tick for tick in ticks if tick <= largest and (tick == 0 or tick >= largest / 120)]
+    shown = [tick for tick in ticks if tick <= largest and (tick == 0 or tick >= largest / 30)]
     unit_of_cost = f"{rows['cost_unit'].iloc[0]}, square-root axis"
     fig.update_xaxes(
         title_text=theme.with_unit(_COSTS[cost], f"KL, {unit_of_cost}" if cost.startswith("div") else unit_of_cost),

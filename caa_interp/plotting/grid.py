@@ -134,8 +134,11 @@ def control_bands(
     unit: str,
     kinds: Sequence[str] = CONTROLS,
     most: Mapping[Any, int] | None = None,
+    half: float = 0.0,
 ) -> list[go.Scatter]:
     """A gray band for the controls of each kind, from the lowest mean to the highest at each place ``along``.
+
+    It is level for ``half`` to both sides of a place; 0: it goes straight from place to place.
 
     ``unit`` is that of the means, for the hover text. The legend says how many there are, or, where panels share it,
     the ``most`` in any of them.
@@ -150,10 +153,11 @@ def control_bands(
         fill, edge = _FILLS[place % len(_FILLS)], _EDGES[place % len(_EDGES)]
         # A hatched band is clear between its marks, so that bands that overlap can both be seen.
         pattern = {"shape": fill, "fgcolor": theme.NEUTRAL, "bgcolor": "rgba(0,0,0,0)", "size": 5, "solidity": 0.25}
+        sides = (-half, half) if half else (0.0,)
         drawn = band(
-            ends.index,
-            ends["min"],
-            ends["max"],
+            [at + side for at in ends.index for side in sides],
+            ends["min"].repeat(len(sides)),
+            ends["max"].repeat(len(sides)),
             theme.faded(theme.NEUTRAL, 0.3),
             fillpattern=pattern if fill else None,
             line={"width": 1, "color": theme.faded(theme.NEUTRAL, 0.8), "dash": edge},

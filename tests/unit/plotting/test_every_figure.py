@@ -188,6 +188,9 @@ EXAMPLES = {
     "plot_layer_profile": [
         lambda t: caa.plotting.plot_layer_profile(caa.steerability(t.behaviors)),
         lambda t: caa.plotting.plot_layer_profile(
+            caa.steerability(t.behaviors), validation=caa.steerability(t.behaviors), chosen=dict.fromkeys(BEHAVIORS, 2)
+        ),
+        lambda t: caa.plotting.plot_layer_profile(
             pd.concat([caa.steerability(t.sweep).assign(behavior=name) for name in "abcdef"])
         ),
     ],
