@@ -64,7 +64,7 @@ def _draw_layers(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> N
             if there.empty:
                 continue
             look = {"color": theme.PALETTE[number], "symbol": theme.SYMBOLS[2 * number], "size": 8}
-            known = zip(there["layer"], theme.intervals(there, measure), strict=True)
+            known = zip(there["layer"], theme.estimates(there, measure, _UNIT), strict=True)
             hover = [f"{kind}, layer {layer}, {name}: {text}" for layer, text in known]
             x = there["layer"].astype(int) + (0 if kind == "direct" else _APART * (2 * number - 1))
             drawn = dots(x, there[measure], look, hover, name=name, showlegend=kind == kinds[-1])
@@ -87,7 +87,9 @@ def _draw_maps(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> Non
     controls = controls[controls["component"].isin(rows["component"])]
     for measure, place in zip(measures, places, strict=True):
         columns = list(dict.fromkeys(rows["component"].str.removeprefix("head ")))
-        named = rows.assign(column=rows["component"].str.removeprefix("head "), text=theme.intervals(rows, measure))
+        named = rows.assign(
+            column=rows["component"].str.removeprefix("head "), text=theme.estimates(rows, measure, _UNIT)
+        )
         wide, text = (named.pivot(index="layer", columns="column", values=one)[columns] for one in (measure, "text"))
         cells = {"z": wide.to_numpy(), "x": columns, "y": list(map(str, wide.index)), "customdata": text.to_numpy()}
         hover = "layer %{y}, %{x}: %{customdata}<extra></extra>"

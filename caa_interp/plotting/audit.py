@@ -44,7 +44,8 @@ def plot_safety_audit(audit: pd.DataFrame, *, seed: int = 0) -> go.Figure:
         **theme.room(820, l=170, t=104, legend=118),
     )
     places = panels(fig, titles, most=2, horizontal_spacing=0.15, vertical_spacing=0.18)
-    _draw_effects(fig, findings[findings["part"] == "behaviors"], name, theme.slope_title(effects), places[0])
+    slopes = findings[findings["part"] == "behaviors"]
+    _draw_effects(fig, slopes, name, theme.slope_title(effects), theme.slope_unit(effects), places[0])
     _draw_cosines(fig, audit_part(audit, "cosine"), layer, places[1])
     requests = summarize(audit_part(audit, "requests"), seed=seed)
     change = "refusing minus complying<br>(change, nats per token)"
@@ -56,7 +57,7 @@ def plot_safety_audit(audit: pd.DataFrame, *, seed: int = 0) -> go.Figure:
     return fig
 
 
-def _draw_effects(fig: go.Figure, rows: pd.DataFrame, name: str, title: str, place: Place) -> None:
+def _draw_effects(fig: go.Figure, rows: pd.DataFrame, name: str, title: str, unit: str, place: Place) -> None:
     """One row per behavior, the vector's own on top."""
     names = sorted(rows["measured"].unique(), key=lambda one: (one == name, one), reverse=True)
     names = names[:1] + names[:0:-1]
@@ -76,7 +77,8 @@ def _draw_effects(fig: go.Figure, rows: pd.DataFrame, name: str, title: str, pla
             continue
         look = {"size": 9, "color": theme.POSITIVE, "symbol": symbol}
         heights = own["measured"].map(at) + side
-        fig.add_trace(marks(own, "estimate", heights, "measured", marker=look, name=label, showlegend=True), **place)
+        named = {"marker": look, "name": label, "showlegend": True}
+        fig.add_trace(marks(own, "estimate", heights, "measured", unit, **named), **place)
     fig.update_yaxes(range=[0.6 - len(at), 0.6], **theme.ticks(at.values(), at), **place)
     fig.update_xaxes(title_text=title, nticks=5, **place)
 
@@ -87,7 +89,7 @@ def _draw_cosines(fig: go.Figure, rows: pd.DataFrame, layer: int, place: Place) 
     marker = {"size": [10 if one == layer else 6 for one in own["layer"]], "opacity": 1}
     look = {"mode": "lines+markers", "line": {"color": theme.BEHAVIOR_STYLES["refusal"].color}}
     known = zip(own["layer"], theme.numbers(own["cosine"]), strict=True)
-    hover = [f"layer {at}: {cosine}" for at, cosine in known]
+    hover = [f"layer {at}: cosine {cosine}" for at, cosine in known]
     fig.add_trace(dots(own["layer"], own["cosine"], marker, hover, **look), **place)
     for chance in (rows["chance"].iloc[0], -rows["chance"].iloc[0]):
         fig.add_hline(chance, line=theme.CHANCE, **place)
@@ -100,12 +102,12 @@ def _draw_doses(fig: go.Figure, summary: pd.DataFrame, name: str, mean: str, tit
     fig.add_trace(control_range(summary[summary["kind"] != "vector"], "multiplier", mean), **place)
     own = summary[summary["vector"] == name]
     multipliers = list(own["multiplier"].unique())
+    unit = "share of answers" if mean == "refused" else "nats per token"
     looks = {"harmless requests": theme.Style(theme.PALETTE[2], "square", "solid")}
     looks["borderline requests"] = theme.Style(theme.PALETTE[1], "diamond", "dash")
     for shift, (kind, look) in zip(side_by_side(multipliers, len(looks)), looks.items(), strict=True):
         legend = {"legendgroup": kind, "showlegend": mean != "refused"}
-        fig.add_trace(
-            line(own[own["behavior"] == kind], "multiplier", mean, look, kind, shift=shift, **legend), **place
-        )
+        drawn = line(own[own["behavior"] == kind], "multiplier", mean, look, kind, unit, shift=shift, **legend)
+        fig.add_trace(drawn, **place)
     name_multipliers(fig, multipliers, theme.MULTIPLIER_WRAPPED, **place)
     fig.update_yaxes(title_text=title, zeroline=True, zerolinecolor=theme.NEUTRAL, **place)

@@ -59,7 +59,7 @@ def plot_baselines(table: pd.DataFrame, *, measure: Measure = "logit_difference"
         marker = {"size": 9, "symbol": theme.SYMBOLS[number % len(theme.SYMBOLS)], "color": color}
         drawn = {"error_x": {"width": 3}, "marker": marker, "name": theme.factor(multiplier, "+g")}
         heights = [baselines.index(name) + below for name in rows["baseline"]]
-        fig.add_trace(marks(rows, shown, heights, "baseline", **drawn))
+        fig.add_trace(marks(rows, shown, heights, "baseline", theme.unit(summary, measure), **drawn))
     fig.update_xaxes(title_text=f"change in {theme.with_unit(*quantity(summary, measure))}".replace("<br>", " "))
     n = len(baselines)
     fig.update_yaxes(range=[n - 0.5, -0.5], showgrid=False, **theme.ticks(range(n), baselines))

@@ -26,6 +26,7 @@ _NAMES = {
     "correct": ("share of right answers", "1: all"),
 }
 _MOST = 3  # panels side by side
+_UNITS = {"correct": "share of right answers"}
 _SOURCE = "caa_interp.perplexity, caa_interp.divergence or caa_interp.capability"
 
 
@@ -69,14 +70,14 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
     ]
     places = panels(fig, names, most=_MOST, horizontal_spacing=0.22 / n_columns, vertical_spacing=0.34 / n_rows)
     for place, (measure, mean), rows in zip(places, columns.items(), shown.values(), strict=True):
-        multipliers = list(rows["multiplier"].unique())
+        multipliers, unit = list(rows["multiplier"].unique()), _UNITS.get(measure, "nats per token")
         is_control = rows.get("kind", pd.Series("vector", rows.index)).isin(CONTROLS)
-        for one in control_bands(rows[is_control], "multiplier", mean) if is_control.any() else ():
+        for one in control_bands(rows[is_control], "multiplier", mean, unit) if is_control.any() else ():
             fig.add_trace(one, **place)
         groups = {str(name): own for name, own in rows[~is_control].groupby("vector", sort=False)}
         for shift, (name, own) in zip(side_by_side(multipliers, len(groups)), groups.items(), strict=True):
             look = looks[name]._replace(dash="solid")
-            drawn = line(own, "multiplier", mean, look, name, shift=shift, showlegend=len(looks) > 1)
+            drawn = line(own, "multiplier", mean, look, name, unit, shift=shift, showlegend=len(looks) > 1)
             fig.add_trace(drawn, **place)
         name_multipliers(fig, multipliers, theme.MULTIPLIER_WRAPPED, **place)
         fig.update_yaxes(rangemode="tozero" if measure in DISTANCES else "normal", **place)

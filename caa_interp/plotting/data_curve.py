@@ -65,7 +65,7 @@ def plot_data_curve(
             look, extra = looks[label], theme.escape(label)
             is_enough = rows["n_pairs"].eq(rows["enough"]).fillna(False)
             marker = {"color": look.color, "symbol": look.symbol, "size": [13 if one else 7 for one in is_enough]}
-            drawn = dots(rows["n_pairs"], rows[measure], marker, theme.intervals(rows, measure), name=extra)
+            drawn = dots(rows["n_pairs"], rows[measure], marker, _told(rows, measure), name=extra)
             drawn.update(mode="lines+markers", line={"color": look.color, "width": 2}, legendgroup=label)
             drawn.update(hovertemplate=f"%{{x}} pairs: %{{customdata}}<extra>{extra}</extra>")
             fig.add_trace(drawn.update(showlegend=len(tables) > 1 and measure == "slope"), **place)
@@ -74,6 +74,14 @@ def plot_data_curve(
         fig.update_yaxes(title_text=units[measure], title_font_size=13, title_standoff=4, rangemode="tozero", **place)
     at = sorted(set(every["n_pairs"]))
     return fig.update_xaxes(type="log", title_text="number of pairs", **theme.ticks(at, at))
+
+
+def _told(rows: pd.DataFrame, measure: str) -> list[str]:
+    """What a mark says: the mean over draws with their spread, and how many draws and scored pairs there are."""
+    if measure != "slope":
+        return theme.estimates(rows, measure, "cosine (range of draws)", n="n_draws")
+    texts = theme.estimates(rows, measure, f"{theme.slope_unit(rows)} (range of draws)")
+    return [f"{text} scored pairs, {draws} draws" for text, draws in zip(texts, rows["n_draws"], strict=True)]
 
 
 def _enough(tables: Mapping[str, pd.DataFrame]) -> str:

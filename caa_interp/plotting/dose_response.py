@@ -201,10 +201,12 @@ def _traces(
     per_behavior = among[is_any].groupby([*({"behavior"} & set(among)), "kind"])["vector"].nunique()
     most = per_behavior.groupby("kind").max().to_dict()
     looks = theme.styles([*among.get("behavior", ()), *among.loc[~is_any, "vector"]])
-    bands = control_bands(rows, "multiplier", shown, kinds, most)
+    unit = theme.unit(rows, measure)
+    bands = control_bands(rows, "multiplier", shown, unit, kinds, most)
     vectors = rows[~is_control].groupby("vector", sort=False)
     return bands + [
-        line(own, "multiplier", shown, looks[str(name)]._replace(dash="solid"), str(name)) for name, own in vectors
+        line(own, "multiplier", shown, looks[str(name)]._replace(dash="solid"), str(name), unit)
+        for name, own in vectors
     ]
 
 

@@ -81,7 +81,7 @@ def _bars(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
             ends = {"x0": 0, "x1": sign * part["control"].iloc[0], "y0": 0.4, "y1": n_ranks + 0.6}
             fig.add_shape(type="rect", **ends, **band, **place)
         likely = part["probability"].map("{:.2g}".format)
-        known = (part["token"].map(theme.escape), theme.intervals(part, measure), likely)
+        known = (part["token"].map(theme.escape), theme.estimates(part, measure, unit), likely)
         bars = {"x": part["value"], "y": part["rank"], "orientation": "h", "width": 0.62}
         fig.add_bar(
             **bars,
@@ -104,12 +104,11 @@ def _bars(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
 def _grid(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
     """Two grids of tokens, layers by ranks."""
     token = rows["token"].map(short)
-    known = rows["token"].map(theme.escape) + ": " + theme.intervals(rows, rows["ranked_by"].iloc[0])
+    name, unit = _UNITS[measure := rows["ranked_by"].iloc[0]]
+    known = rows["token"].map(theme.escape) + ": " + theme.estimates(rows, measure, unit)
     beyond = rows["value"].abs() > rows["control"]  # false without controls
     cells = rows.assign(shown=token.where(~beyond, "<b>" + token + "</b>"), hover=known)
     limit = float(rows["value"].abs().max()) or 1.0
-    measure = rows["ranked_by"].iloc[0]
-    name, unit = _UNITS[measure]
     fig = token_grids(
         f"What {_name(rows)} makes the model say, by layer",
         _subtitle(table, "bold: beyond the largest effect at that layer"),

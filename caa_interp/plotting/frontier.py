@@ -23,6 +23,7 @@ _COSTS = {
     "coherence": "loss of coherence",
 }
 _STEPS = 100  # places at which the controls' band is drawn
+_WIDEST = 820  # pixels; wider, it could not be read in print
 _NEEDED = ("vector", "kind", "multiplier", "effect", "effect_low", "cost", "cost_low", "dominated", "measure")
 
 
@@ -54,10 +55,10 @@ def plot_frontier(table: pd.DataFrame, *, title: str = "Effect and cost of steer
         f"mean over n = {theme.counts(table['n'])} scored items, cost over n = {theme.counts(table['n_cost'])} texts, "
         f"{theme.interval(table)}{drawn_beside}{hollow}",
         **theme.room(220 + 330 * n_rows, t=110, legend=110),
-        width=700 if len(behaviors) == 1 else 1000,
+        width=None if len(behaviors) == 1 else _WIDEST,
     )
     titles = [theme.escape(name) if len(behaviors) > 1 else "" for name in behaviors]
-    places = panels(fig, titles, most=2, vertical_spacing=0.34 / n_rows, horizontal_spacing=0.12)
+    places = panels(fig, titles, most=2, vertical_spacing=0.34 / n_rows, horizontal_spacing=0.17)
     for place, behavior in zip(places, behaviors, strict=True):
         rows = table[table["behavior"] == behavior]
         beside = controls[controls["behavior"] == behavior]
@@ -79,7 +80,11 @@ def _paths(rows: pd.DataFrame) -> dict[str, pd.Index[int]]:
     """Rows of each path, by its baseline or its vector and by what else tells it from other paths."""
     left_out = ("behavior", "kind", *(("model",) if "baseline" in rows else ()))
     shared = [name for name in SERIES if name in rows and name not in left_out]
-    varied = [name for name in shared if name not in ("vector", "baseline") and rows[name].nunique() > 1]
+    varied = [
+        name
+        for name in shared
+        if name not in ("vector", "baseline") and rows.groupby("vector")[name].nunique().max() > 1
+    ]
     found = {}
     for _, path in rows.groupby(shared, sort=False, dropna=False):
         first = path.iloc[0].dropna()
@@ -102,15 +107,17 @@ def _path(rows: pd.DataFrame, look: theme.Style, name: str, intervals: bool = Tr
     labels = [theme.escape(name)] if alone else [theme.factor(one) if one else "" for one in rows["multiplier"]]
     across = {"type": "data", "array": roots["_high"] - roots[""], "arrayminus": roots[""] - roots["_low"]}
     shown = {"error_x": {**across, **bars}, "error_y": {**theme.error_bars(rows, "effect"), **bars}}
-    texts = [theme.intervals(rows, one) for one in ("effect", "cost")]
+    measure, unit_of_cost = rows["measure"].iloc[0], rows["cost_unit"].iloc[0]
+    unit = "points" if measure == "score" else theme.unit(rows, measure)
+    texts = [theme.estimates(rows, "effect", unit), theme.estimates(rows, "cost", unit_of_cost, n="n_cost")]
     known = zip(rows["vector"].map(theme.escape), map(theme.factor, rows["multiplier"]), *texts, strict=True)
     hover = [
         f"{vector}, multiplier {factor}<br>effect {effect}<br>cost {cost}" for vector, factor, effect, cost in known
     ]
     symbols = [look.symbol + ("-open" if one else "") for one in rows["dominated"]]
     marker = {"size": 9 if intervals else 5, "symbol": symbols, "color": look.color}
-    written = {"text": labels, "textposition": "top right", "textfont": {"size": 11, "color": look.color}}
-    drawn = dots(roots[""], rows["effect"], marker, hover, name=theme.escape(name), **written)
+    written = {"text": labels, "textposition": "top right", "textfont": {"size": 11, "color": theme.DARK}}
+    drawn = dots(roots[""], rows["effect"], marker, hover, name=theme.escape(name), cliponaxis=False, **written)
     drawn.update(mode=("markers" if alone else "lines+markers") + ("+text" if intervals else ""))
     if not intervals:
         return drawn.update(line={"color": theme.faded(look.color, 0.5), "width": 1})
@@ -141,7 +148,7 @@ def _name_axes(fig: go.Figure, rows: pd.DataFrame, place: dict[str, int]) -> Non
     largest = max(float(np.nanmax(rows[["cost", "cost_high"]].to_numpy())), 1e-6)
     top = math.floor(math.log10(largest))
     ticks = [0.0, *(one * 10.0**power for power in range(top - 2, top + 1) for one in (1, 3))]
-    shown = [tick for tick in ticks if tick <= largest and (tick == 0 or tick >= largest / 120)]
+    shown = [tick for tick in ticks if tick <= largest and (tick == 0 or tick >= largest / 30)]
     unit_of_cost = f"{rows['cost_unit'].iloc[0]}, square-root axis"
     fig.update_xaxes(
         title_text=theme.with_unit(_COSTS[cost], f"KL, {unit_of_cost}" if cost.startswith("div") else unit_of_cost),

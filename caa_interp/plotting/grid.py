@@ -59,9 +59,20 @@ def panels(
 
 
 def line(
-    rows: pd.DataFrame, along: str, mean: str, look: theme.Style, name: str, *, shift: float = 0.0, **options: Any
+    rows: pd.DataFrame,
+    along: str,
+    mean: str,
+    look: theme.Style,
+    name: str,
+    unit: str,
+    *,
+    shift: float = 0,
+    **options: Any,
 ) -> go.Scatter:
-    """Means over a column with their intervals as upright bars; ``shift`` moves them to the side of others."""
+    """Means over a column with their intervals as upright bars; ``shift`` moves them to the side of others.
+
+    ``unit`` is that of the means, for the hover text.
+    """
     rows = rows.sort_values(along)
     return go.Scatter(
         {
@@ -72,8 +83,8 @@ def line(
             "line": {"color": look.color, "dash": look.dash, "width": 2.5},
             "marker": {"size": 9, "symbol": look.symbol},
             "name": theme.escape(name),
-            "customdata": rows[[along]].assign(shown=theme.intervals(rows, mean), n=rows["n"]),
-            "hovertemplate": f"{along} %{{customdata[0]}}: %{{customdata[1]}}, n = %{{customdata[2]}}",
+            "customdata": rows[[along]].assign(shown=theme.estimates(rows, mean, unit)),
+            "hovertemplate": f"{along} %{{customdata[0]}}: %{{customdata[1]}}",
             **options,
         }
     )
@@ -117,11 +128,20 @@ def control_range(rows: pd.DataFrame, along: str, value: str, half: float = 0.0)
 
 
 def control_bands(
-    rows: pd.DataFrame, along: str, mean: str, kinds: Sequence[str] = CONTROLS, most: Mapping[Any, int] | None = None
+    rows: pd.DataFrame,
+    along: str,
+    mean: str,
+    unit: str,
+    kinds: Sequence[str] = CONTROLS,
+    most: Mapping[Any, int] | None = None,
+    half: float = 0.0,
 ) -> list[go.Scatter]:
     """A gray band for the controls of each kind, from the lowest mean to the highest at each place ``along``.
 
-    The legend says how many there are, or, where panels share it, the ``most`` in any of them.
+    It is level for ``half`` to both sides of a place; 0: it goes straight from place to place.
+
+    ``unit`` is that of the means, for the hover text. The legend says how many there are, or, where panels share it,
+    the ``most`` in any of them.
     """
     bands = []
     for place, kind in enumerate(kinds):
@@ -133,26 +153,27 @@ def control_bands(
         fill, edge = _FILLS[place % len(_FILLS)], _EDGES[place % len(_EDGES)]
         # A hatched band is clear between its marks, so that bands that overlap can both be seen.
         pattern = {"shape": fill, "fgcolor": theme.NEUTRAL, "bgcolor": "rgba(0,0,0,0)", "size": 5, "solidity": 0.25}
-        bands.append(
-            band(
-                ends.index,
-                ends["min"],
-                ends["max"],
-                theme.faded(theme.NEUTRAL, 0.3),
-                fillpattern=pattern if fill else None,
-                line={"width": 1, "color": theme.faded(theme.NEUTRAL, 0.8), "dash": edge},
-                name=f"{n} {theme.escape(kind)} vector{'' if n == 1 else 's'} of the same norm",
-                showlegend=True,
-                hoverinfo=None,
-                hoveron="points",
-                hovertemplate=f"{along} %{{x}}: lowest or highest mean of the controls %{{y}}<extra></extra>",
-            )
+        sides = (-half, half) if half else (0.0,)
+        drawn = band(
+            [at + side for at in ends.index for side in sides],
+            ends["min"].repeat(len(sides)),
+            ends["max"].repeat(len(sides)),
+            theme.faded(theme.NEUTRAL, 0.3),
+            fillpattern=pattern if fill else None,
+            line={"width": 1, "color": theme.faded(theme.NEUTRAL, 0.8), "dash": edge},
+            name=f"{n} {theme.escape(kind)} vector{'' if n == 1 else 's'} of the same norm",
+            showlegend=True,
+            hoverinfo=None,
+            hoveron="points",
+            hovertemplate=f"{along} %{{x}}: %{{customdata}} {unit}, lowest or highest mean of n = "
+            f"{own['vector'].nunique()} {theme.escape(kind)} controls<extra></extra>",
         )
+        bands.append(drawn.update(customdata=["" if y is None else theme.numbers([y])[0] for y in drawn.y]))
     return bands
 
 
-def marks(rows: pd.DataFrame, mean: str, y: Iterable[float], names: str, **options: Any) -> go.Scatter:
-    """Means with their intervals as level bars at the heights ``y``; the column ``names`` is for the hover text."""
+def marks(rows: pd.DataFrame, mean: str, y: Iterable[float], names: str, unit: str, **options: Any) -> go.Scatter:
+    """Means with their intervals as level bars at the heights ``y``; column ``names`` and ``unit`` are for hovering."""
     bars = {**theme.error_bars(rows, mean), **options.pop("error_x", {})}
     return go.Scatter(
         {
@@ -160,7 +181,7 @@ def marks(rows: pd.DataFrame, mean: str, y: Iterable[float], names: str, **optio
             "y": y,
             "error_x": bars,
             "mode": "markers",
-            "customdata": list(zip(rows[names].map(theme.escape), theme.intervals(rows, mean), strict=True)),
+            "customdata": list(zip(rows[names].map(theme.escape), theme.estimates(rows, mean, unit), strict=True)),
             "hovertemplate": "%{customdata[0]}: %{customdata[1]}<extra></extra>",
             **options,
         }

@@ -14,6 +14,8 @@ from caa_interp.plotting import theme
 from caa_interp.plotting.grid import panels, shape, signed_map
 
 _NARROW = 4  # vectors, of which two maps have room side by side
+# Changes, texts of the cells, and what hovering over them tells.
+_Map = tuple[pd.DataFrame, list[list[str]], list[list[str]]]
 _TITLES = {"both": "both added", "orthogonalized": "orthogonalized", "merged": "merged into one"}
 
 
@@ -42,7 +44,7 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
     maps = [(_TITLES[one], _cells(summary, names, one)) for one in _TITLES if one in set(summary["combination"])]
     others = [name for name in summary["behavior"].unique() if name not in (*names, QUESTIONS)]
     maps += [(theme.escape(f"{name}, both added"), _cells(summary, names, "both", name)) for name in others]
-    limits = [max((float(wide.abs().max().max()) for _, (wide, _) in maps), default=0.0) or 1.0] * len(maps)
+    limits = [max((float(wide.abs().max().max()) for _, (wide, *_) in maps), default=0.0) or 1.0] * len(maps)
     if (summary["behavior"] == QUESTIONS).any():
         maps.append(("share of right answers, both added", _right(summary, names)))
         limits.append(1.0)  # all are right, or none
@@ -62,19 +64,18 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
     named = [name for name, _ in maps]
     places = panels(fig, named, most=most, horizontal_spacing=0.06, vertical_spacing=spacing, shared_yaxes=True)
     of, unit = quantity(summary, "logit_difference")
-    for number, (place, (_, (wide, text)), limit) in enumerate(zip(places, maps, limits, strict=True)):
+    for number, (place, (_, (wide, text, known)), limit) in enumerate(zip(places, maps, limits, strict=True)):
         drawn: dict[str, Any] = {"text": text, "texttemplate": "%{text}", "xgap": 2, "ygap": 2, "limit": limit}
-        drawn |= {"hovertemplate": "%{y}, with %{x}: %{text}<extra></extra>", "showscale": not number}
+        drawn |= {"customdata": known, "hovertemplate": "%{y}, with %{x}: %{customdata}<extra></extra>"}
+        drawn["showscale"] = not number
         fig.add_trace(signed_map(wide, theme.with_unit(f"change in {of}", unit), **drawn), **place)
         fig.update_xaxes(tickangle=-35, showgrid=False, **place)
         fig.update_yaxes(autorange="reversed", showgrid=False, **place)
     return fig
 
 
-def _cells(
-    summary: pd.DataFrame, names: list[str], combination: str, measured: str | None = None
-) -> tuple[pd.DataFrame, list[list[str]]]:
-    """Effects on each of ``names`` beside each other, or on one behavior under every two; and the text of the cells."""
+def _cells(summary: pd.DataFrame, names: list[str], combination: str, measured: str | None = None) -> _Map:
+    """Effects on each of ``names`` beside each other, or on one behavior under every two; texts of cells and hover."""
 
     def text(row: Mapping[Any, Any], alone: bool) -> str:
         shown = _change(row, "logit_difference")
@@ -88,8 +89,8 @@ def _cells(
     )
 
 
-def _right(summary: pd.DataFrame, names: list[str]) -> tuple[pd.DataFrame, list[list[str]]]:
-    """The share of right answers under every two vectors; and the text of the cells, with its change."""
+def _right(summary: pd.DataFrame, names: list[str]) -> _Map:
+    """The share of right answers under every two vectors; texts, with its change, and hover."""
 
     def text(row: Mapping[Any, Any], _: bool) -> str:
         return f"{row['correct']:.2f}<br>{theme.small(_change(row, 'correct'))}"
@@ -110,13 +111,16 @@ def _grid(
     measure: str,
     text: Callable[[Mapping[Any, Any], bool], str],
     measured: str | None,
-) -> tuple[pd.DataFrame, list[list[str]]]:
-    """Changes of a measure, of each of ``names`` or of the one ``measured``, beside each other; what the cells say."""
+) -> _Map:
+    """Changes of a measure, of each of ``names`` or of the one ``measured``, beside each other; texts and hover."""
+    known = theme.estimates(found, f"{measure}_change", theme.unit(found, measure))
+    found = found.assign(known=known)
     rows = {(one["behavior"], frozenset((one["first"], one["second"]))): one for one in found.to_dict("records")}
-    wide, texts = pd.DataFrame(float("nan"), index=names, columns=names), pd.DataFrame("", index=names, columns=names)
+    wide = pd.DataFrame(float("nan"), index=names, columns=names)
+    texts, hover = (pd.DataFrame("", index=names, columns=names) for _ in range(2))
     for name in names:
         for other in names:
             if row := rows.get((measured or name, frozenset((name, other)))):
                 wide.loc[name, other] = row[f"{measure}_change"]
-                texts.loc[name, other] = text(row, name == other)
-    return wide, texts.to_numpy().tolist()
+                texts.loc[name, other], hover.loc[name, other] = text(row, name == other), row["known"]
+    return wide, texts.to_numpy().tolist(), hover.to_numpy().tolist()

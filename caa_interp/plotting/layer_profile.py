@@ -14,6 +14,7 @@ from caa_interp.plotting.grid import (
     Place,
     band,
     control_bands,
+    dots,
     key,
     line,
     mark_zero,
@@ -25,11 +26,16 @@ from caa_interp.plotting.grid import (
 _SOURCE = "caa_interp.steerability"
 _COLUMNS = ("vector", "kind", "layer", "slope", "slope_low", "slope_high", "n")
 _TOGETHER = 4  # more behaviors than this get a panel each
+_HALF = 0.3  # of a layer, to both sides of controls that stand alone
 _ENTRY = 21  # pixels of a line of the legend
 
 
 def plot_layer_profile(
-    table: pd.DataFrame, *, chosen: Mapping[str, int] | None = None, title: str = "Effect by layer"
+    table: pd.DataFrame,
+    *,
+    chosen: Mapping[str, int] | None = None,
+    validation: pd.DataFrame | None = None,
+    title: str = "Effect by layer",
 ) -> go.Figure:
     """Slope of the response by layer, with intervals, beside controls (Rimsky et al. 2024, figure 3).
 
@@ -41,6 +47,9 @@ def plot_layer_profile(
     chosen
         The layer to mark for each behavior (or vector); default: the one with the largest slope in this table, which
         is too large by chance if it is reported from the same pairs.
+    validation
+        The same on the pairs that layers were chosen on, for a thin line beside each held-out one; controls in it are
+        left out.
     title
         Title of the figure.
 
@@ -48,7 +57,8 @@ def plot_layer_profile(
     -------
     plotly.graph_objects.Figure
         Up to four behaviors in one panel, more in a panel each. The gray bands go from the lowest slope of the controls
-        of a kind to the highest; those of behaviors in one panel are pooled.
+        of a kind to the highest; those of behaviors in one panel are pooled. Controls that each behavior has at one
+        layer alone are bars there.
     """
     theme.check_table(table, _COLUMNS, _SOURCE)
     theme.check_steered(table)
@@ -57,6 +67,9 @@ def plot_layer_profile(
     own = table[~is_control]
     theme.check_once(own, (about, "layer"), _SOURCE)
     names = list(dict.fromkeys(own[about]))
+    if validation is not None:
+        theme.check_table(validation, _COLUMNS, _SOURCE)
+        validation = validation[validation["kind"] == "vector"]
     if chosen is None:
         peaks = own.dropna(subset=["slope"]).sort_values("slope").drop_duplicates(about, keep="last")
         which, marked = "steepest", dict(zip(peaks[about], peaks["layer"], strict=True))
@@ -67,10 +80,11 @@ def plot_layer_profile(
     n_rows = shape(len(groups))[0]
     n_entries = (1 if len(groups) > 1 else len(names)) + table.loc[is_control, "kind"].nunique() + 1
     below = 80 + _ENTRY * ((n_entries + 2) // 3)
+    thin = "" if validation is None else f"; thin line: {theme.counts(validation['n'])} validation pairs"
     fig = theme.figure(
         theme.escape(title),
         f"mean slope over {theme.counts(own['n'])} pairs; colored bands: {theme.interval(own)}, each layer by itself; "
-        f"large mark: {which} layer",
+        f"large mark: {which} layer{thin}",
         **theme.room(
             90 + below + (330 if len(groups) == 1 else 195 * n_rows),
             l=95,
@@ -88,10 +102,17 @@ def plot_layer_profile(
     controls = table[is_control]
     most = {str(kind): n for kind, n in controls.groupby("kind")["vector"].nunique().items()}
     kinds = [*CONTROLS, *(kind for kind in most if kind not in CONTROLS)]
+    # Controls at one layer of each behavior say nothing of the layers between those of several behaviors.
+    is_bar = about == "behavior" and (controls.groupby(about)["layer"].nunique() < 2).all()
+    drawn: dict[str, Any] = {"kinds": kinds, "most": most, "half": _HALF if is_bar else 0.0}
     for group, place in zip(groups, places, strict=True):
         beside = controls[controls[about].isin(group)] if about == "behavior" else controls
-        for one in control_bands(beside, "layer", "slope", kinds, most):
-            fig.add_trace(one, **place)
+        for _, some in beside.groupby("layer") if is_bar else [(None, beside)]:
+            for one in control_bands(some, "layer", "slope", theme.slope_unit(table), **drawn):
+                fig.add_trace(one, **place)
+        if validation is not None:
+            for name in group:
+                fig.add_trace(_thin(validation[validation[about] == name], looks[name]), **place)
         for name in group:
             _draw(fig, own[own[about] == name], name, looks[name], marked.get(name), len(groups) == 1, place)
     mark = {"symbol": "circle", "size": 13, "color": theme.NEUTRAL, "line": {"color": theme.DARK, "width": 1.5}}
@@ -99,6 +120,14 @@ def plot_layer_profile(
     name_once(fig)
     mark_zero(fig)
     return fig
+
+
+def _thin(rows: pd.DataFrame, look: theme.Style) -> go.Scatter:
+    """Slopes of one behavior on validation pairs, without intervals."""
+    rows = rows.sort_values("layer")
+    known = zip(rows["layer"], theme.estimates(rows, "slope", theme.slope_unit(rows)), strict=True)
+    hover = [f"layer {layer}, validation pairs: {text}" for layer, text in known]
+    return dots(rows["layer"], rows["slope"], {}, hover, mode="lines", line={"color": look.color, "width": 1})
 
 
 def _draw(
@@ -117,4 +146,5 @@ def _draw(
         "line": {"color": theme.DARK, "width": [1.5 if one else 0 for one in at]},
     }
     shown: dict[str, Any] = {"marker": marker, "error_y": None, "legendgroup": group, "showlegend": in_legend}
-    fig.add_trace(line(rows, "layer", "slope", look._replace(dash="solid"), name, **shown), **place)
+    drawn = line(rows, "layer", "slope", look._replace(dash="solid"), name, theme.slope_unit(rows), **shown)
+    fig.add_trace(drawn, **place)

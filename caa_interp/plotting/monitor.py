@@ -118,7 +118,7 @@ def _turns(fig: go.Figure, rows: pd.DataFrame, looks: dict[str, theme.Style], **
         ]
         means = pd.DataFrame(found, columns=["turn", "z", "z_low", "z_high", "n"])
         look = looks[label]._replace(symbol=looks[label].symbol + _ROLES[role])
-        fig.add_trace(line(means, "turn", "z", look, f"{label}, {role}", shift=shift), **place)
+        fig.add_trace(line(means, "turn", "z", look, f"{label}, {role}", "standard deviations", shift=shift), **place)
     fig.add_hline(0, line=theme.CHANCE, **place)
     fig.update_xaxes(title_text="turn of the conversation", title_standoff=4, tickvals=thinned(turns), **place)
     fig.update_yaxes(title_text="z, mean over conversations<br>(95 % interval)", title_font_size=13, **place)

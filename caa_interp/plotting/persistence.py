@@ -44,7 +44,7 @@ def plot_persistence(table: pd.DataFrame) -> go.Figure:
     look = theme.styles([name])[name]
     for condition, place in zip(names, places, strict=True):
         fig.add_trace(control_range(controls[controls["condition"] == condition], "turn", "change"), **place)
-        fig.add_trace(line(own[own["condition"] == condition], "turn", "change", look, name), **place)
+        fig.add_trace(line(own[own["condition"] == condition], "turn", "change", look, name, "nats per token"), **place)
         fig.update_xaxes(tickvals=own["turn"].unique(), **place)
     mark_zero(fig)
     return fig

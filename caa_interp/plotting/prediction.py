@@ -41,10 +41,10 @@ def plot_predicted_steerability(table: pd.DataFrame) -> go.Figure:
         rows = table[table["behavior"] == name]
         correlation = rows["rank_correlation"].iloc[0]
         label = "" if pd.isna(correlation) else theme.with_minus(f" ({correlation:+.2f})")
-        predicted, measured = theme.numbers(rows["predicted"]), theme.intervals(rows, "slope")
+        measured = theme.estimates(rows, "slope", "nats per multiplier")
         hover = [
-            f"layer {layer}: predicted {before}, measured {found} nats per multiplier, n = {n}"
-            for layer, before, found, n in zip(rows["layer"], predicted, measured, rows["n"], strict=True)
+            f"layer {layer}: predicted {before}, measured {found}"
+            for layer, before, found in zip(rows["layer"], theme.numbers(rows["predicted"]), measured, strict=True)
         ]
         marker = {"color": style.color, "symbol": style.symbol, "size": 8}
         drawn = dots(rows["predicted"], rows["slope"], marker, hover, name=theme.escape(name) + label)

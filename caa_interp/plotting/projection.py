@@ -134,7 +134,7 @@ def plot_vector_map(table: pd.DataFrame, *, title: str = "Steering vectors throu
         rows, look = ordered[ordered["vector"] == name], looks[name]
         at = rows.index.isin(labelled)
         marker = {"color": look.color, "symbol": look.symbol, "size": [10 if one else 6 for one in at]}
-        font = {"color": look.color, "size": 12, "shadow": "0 0 3px white, 0 0 3px white, 0 0 3px white"}
+        font = {"color": theme.DARK, "size": 12, "shadow": "0 0 3px white, 0 0 3px white, 0 0 3px white"}
         numbers = [str(layer) if one else "" for layer, one in zip(rows["layer"], at, strict=True)]
         drawn = dots(rows["x"], rows["y"], marker, rows[["layer", "norm"]], name=theme.escape(name), showlegend=True)
         drawn.update(mode="lines+markers+text", text=numbers, textposition="top center", textfont=font)

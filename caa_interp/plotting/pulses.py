@@ -65,8 +65,8 @@ def _draw_places(fig: go.Figure, rows: pd.DataFrame, controls: pd.DataFrame, pla
     at = pd.Series(range(len(rows)), index=rows["steered"])
     beside = controls.assign(at=controls["steered"].map(at))
     fig.add_trace(control_range(beside, "at", "value", half=0.5), **place)
-    known = zip(rows["steered"], theme.intervals(rows, "value"), rows["n"], strict=True)
-    hover = [f"{steered}: {value}, n = {n}" for steered, value, n in known]
+    known = zip(rows["steered"], theme.estimates(rows, "value", _UNITS["effect"][1]), strict=True)
+    hover = [f"{steered}: {value}" for steered, value in known]
     look = {"size": 9, "color": theme.PALETTE[0]}
     fig.add_trace(dots(at, rows["value"], look, hover, error_y=theme.error_bars(rows, "value")), **place)
     labels = rows["steered"]
@@ -78,11 +78,13 @@ def _draw_places(fig: go.Figure, rows: pd.DataFrame, controls: pd.DataFrame, pla
 
 
 def _draw_lines(fig: go.Figure, rows: pd.DataFrame, controls: pd.DataFrame, place: Place) -> None:
+    unit = _UNITS[rows["measure"].iloc[0]][1]
     last = controls[controls["layer"].isna() | (controls["layer"] == controls["layer"].max())]
     fig.add_trace(control_range(last, "distance", "value"), **place)
     rows = rows[rows["n"] > 0].astype({"distance": int})
     groups = [*rows.groupby("layer", dropna=False)]
     for (layer, some), color, symbol, dash in zip(groups, theme.PALETTE, theme.SYMBOLS, theme.DASHES, strict=False):
         look, is_state = theme.Style(color, symbol, dash), layer is not pd.NA
-        fig.add_trace(line(some, "distance", "value", look, f"after layer {layer}", showlegend=is_state), **place)
+        drawn = line(some, "distance", "value", look, f"after layer {layer}", unit, showlegend=is_state)
+        fig.add_trace(drawn, **place)
     fig.update_xaxes(title_text="distance in tokens after the<br>last of the prompt", **place)

@@ -9,7 +9,6 @@ import plotly.graph_objects as go
 
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import band, dots, panels, shape
-from caa_interp.statistics import number_text
 
 # Column, title of the panel, unit, and its value for unrelated pairs.
 _PANELS = (
@@ -69,7 +68,10 @@ def plot_reliability(
             style, extra = looks[label], theme.escape(label)
             # Symbols at a few layers: gaps of dashes would look like missing values in small panels.
             marker = {"color": style.color, "symbol": style.symbol, "size": 6, "maxdisplayed": 7}
-            told = theme.intervals(one, name) if f"{name}_low" in one else one[name].map(number_text)
+            if f"{name}_low" in one:
+                told = theme.estimates(one, name, unit)
+            else:
+                told = [f"{text} {unit}, n = {n:g}" for text, n in zip(theme.numbers(one[name]), one["n"], strict=True)]
             drawn = dots(one["layer"], one[name], marker, told, name=extra, legendgroup=label)
             drawn.update(mode="lines+markers" if label or len(one) == 1 else "lines", line_width=1.8)
             drawn.update(line_color=style.color, showlegend=bool(label) and index == 0)

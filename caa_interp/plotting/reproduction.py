@@ -71,7 +71,7 @@ def plot_reproduction(
         look = _look(multiplier)
         marker = {"color": look.color, "symbol": look.symbol, "size": 11}
         drawn = {"error_x": {"thickness": 2}, "marker": marker, "name": theme.dose(multiplier)}
-        fig.add_trace(marks(rows, "measured", places[rows.index], "behavior", **drawn))
+        fig.add_trace(marks(rows, "measured", places[rows.index], "behavior", f"of {most:g}", **drawn))
     outside = comparison["within"].eq(False).fillna(False).astype(bool)
     for name, chosen, column, marker in (
         ("paper", published, "paper", _PAPER),
@@ -159,7 +159,7 @@ def plot_layer_sweep(
         fig.add_trace(band(own["layer"], *ends, theme.faded(look.color, 0.12)))
     for look, name, own in groups:
         marker = {"symbol": look.symbol, "size": 7}
-        fig.add_trace(line(own, "layer", "p_positive", look, name, marker=marker, error_y=None))
+        fig.add_trace(line(own, "layer", "p_positive", look, name, "probability", marker=marker, error_y=None))
     if published is not None:
         theme.check_table(published, _PUBLISHED, "caa_interp.paper.numbers")
         known = published[(published["behavior"] == behavior) & published["layer"].isin(rows["layer"])]

@@ -36,12 +36,13 @@ def plot_scores(table: pd.DataFrame) -> go.Figure:
     fixed = _label(summary[[name for name in columns if name not in varying]].iloc[0])
     fig = theme.figure("Judged answers", _subtitle(summary, fixed, len(looks)), height=480, margin={"t": 104})
     shifts = dict(zip(looks, side_by_side(multipliers, len(looks)), strict=True))
+    most = scale_of(summary)
     for label, rows in summary.groupby(labels, sort=False):
         name = str(label)
-        fig.add_trace(line(rows, "multiplier", "score", looks[name], name, shift=shifts[name]))
+        look = looks[name]._replace(dash="solid")
+        fig.add_trace(line(rows, "multiplier", "score", look, name, f"points of {most}", shift=shifts[name]))
     fig.update_layout(showlegend=len(looks) > 1)
     name_multipliers(fig, multipliers)
-    most = scale_of(summary)
     fig.update_yaxes(title_text=f"judge's score (0 to {most})", range=[-0.03 * most, 1.03 * most], dtick=most / 5)
     return fig
 

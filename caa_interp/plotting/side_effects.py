@@ -40,7 +40,7 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
         shown = theme.with_minus(f"{slope:+z.{digits}f}")
         shown = shown if len(columns) <= _ROOMY else shown.replace("0.", ".", 1)
         texts.append("" if pd.isna(slope) else theme.on_map(shown if clear else f"({shown})", slope / limit))
-    hover = [f"{text}, n = {n}" for text, n in zip(theme.intervals(effects, "slope"), effects["n"], strict=True)]
+    hover = theme.estimates(effects, "slope", theme.slope_unit(effects))
     drawn = effects.assign(text=texts, known=hover)
     wide, text, known = (
         drawn.pivot(index="vector", columns="behavior", values=name).reindex(index=rows, columns=columns)

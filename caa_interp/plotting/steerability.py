@@ -5,7 +5,6 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.evaluation.summary import quantity
 from caa_interp.evaluation.verdicts import verdicts
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import dots, marks, panels
@@ -51,7 +50,7 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
     place_of = {name: place for place, name in enumerate(order)}
     kinds = [_CONTROLS.get(kind, kind) for kind in dict.fromkeys(rows.loc[is_control, "kind"])]
     ticks_of = f"; gray ticks: {', '.join(kinds)}" if kinds else ""
-    unit = quantity(table, "logit_difference")[1]
+    unit = theme.slope_unit(table)
     fig = theme.figure(
         theme.escape(title),
         f"points: mean slope over held-out pairs, {theme.interval(drawn)}{theme.escape(ticks_of)}",
@@ -64,14 +63,15 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
     for panel, place in zip(titles, places, strict=True):
         of_panel = rows[rows["panel"] == panel]
         own = verdicts(of_panel)
-        controls = of_panel.loc[of_panel["kind"] != "vector", ["of", "vector", "slope"]]
+        controls = of_panel.loc[of_panel["kind"] != "vector", ["of", "vector", "slope", "slope_low", "slope_high", "n"]]
         beside = own[["of", "row"]].merge(controls, on="of")
         tick = {"symbol": "line-ns", "size": 15, "line": {"color": theme.faded(theme.NEUTRAL, 0.55), "width": 1.5}}
-        known = zip(beside["vector"].map(theme.escape), theme.numbers(beside["slope"]), strict=True)
-        hover = [f"{vector}: {slope} {unit} per multiplier" for vector, slope in known]
+        known = zip(beside["vector"].map(theme.escape), theme.estimates(beside, "slope", unit), strict=True)
+        hover = [f"{vector}: {slope}" for vector, slope in known]
         fig.add_trace(dots(beside["slope"], beside["row"].map(place_of), tick, hover), **place)
         heights = own["row"].map(place_of)
-        fig.add_trace(marks(own, "slope", heights, "row", marker={"size": 10, "color": theme.POSITIVE}), **place)
+        point = {"size": 10, "color": theme.POSITIVE}
+        fig.add_trace(marks(own, "slope", heights, "row", unit, marker=point), **place)
         for height, verdict, share, n in zip(heights, own["verdict"], own["share_against"], own["n"], strict=True):
             told = f"{verdict}<br>{theme.small(f'{100 * share:.0f} % opposite, n = {n}')}"
             beside_row = {"x": 1.02, "xref": "x domain", "xanchor": "left", "align": "left", "y": height}

@@ -76,7 +76,8 @@ def plot_sweep(
         + lacking,
         height=min(900, max(420, 90 + 17 * len(shown))),
     )
-    known = rows.assign(text=theme.intervals(rows, column)).pivot(index="layer", columns="multiplier", values="text")
+    known = rows.assign(text=theme.estimates(rows, column, theme.unit(rows, measure)))
+    known = known.pivot(index="layer", columns="multiplier", values="text")
     what = "change from unsteered" if relative else "from indifference"
     hover = "layer %{y}, multiplier %{x}: %{customdata}<extra></extra>"
     told = {"x": list(shown.columns), "customdata": known.to_numpy(), "hovertemplate": hover}

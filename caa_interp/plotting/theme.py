@@ -156,6 +156,12 @@ def intervals(rows: pd.DataFrame, name: str, form: str = "+.3f") -> list[str]:
     return list(map(with_minus, interval_texts(rows, name, form)))
 
 
+def estimates(rows: pd.DataFrame, name: str, unit: str, form: str = "+.3f", *, n: str = "n") -> list[str]:
+    """Each row's mean with its interval, unit and number of items (column ``n``), as the hover text has them."""
+    texts = zip(intervals(rows, name, form), rows[n], strict=True)
+    return [f"{text} {unit}, n = {number:g}" if text else "not measured" for text, number in texts]
+
+
 def numbers(values: Iterable[float], form: str = "+.3f") -> list[str]:
     """Numbers as the hover text has them: Plotly's own formats write a hyphen for a minus sign."""
     return [with_minus(number_text(value, form)) for value in values]
@@ -237,8 +243,17 @@ def small(text: str) -> str:
 
 def slope_title(table: pd.DataFrame) -> str:
     """Title of an axis of slopes over the multiplier."""
-    name, unit = quantity(table, "logit_difference")
-    return with_unit(f"slope of the {name}", f"{unit} per multiplier")
+    return with_unit(f"slope of the {quantity(table, 'logit_difference')[0]}", slope_unit(table))
+
+
+def slope_unit(table: pd.DataFrame) -> str:
+    """Unit of a slope over the multiplier."""
+    return f"{quantity(table, 'logit_difference')[1]} per multiplier"
+
+
+def unit(table: pd.DataFrame, measure: str) -> str:
+    """Unit of a measure of scored pairs, in words that can follow a number."""
+    return quantity(table, measure)[1] or "probability"
 
 
 def with_unit(name: str, unit: str) -> str:

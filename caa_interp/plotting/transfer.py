@@ -50,7 +50,7 @@ def _map(rows: pd.DataFrame, title: str, axis_title: str) -> go.Figure:
     wide = rows.pivot(index="source_layer", columns="layer", values="slope")
     rows = rows.assign(
         certain=excludes_zero(rows, "slope"),
-        known=[f"{text}, n = {n}" for text, n in zip(theme.intervals(rows, "slope"), rows["n"], strict=True)],
+        known=theme.estimates(rows, "slope", theme.slope_unit(rows)),
     )
     certain, known = (rows.pivot(index="source_layer", columns="layer", values=one) for one in ("certain", "known"))
     shown = wide.rename(index=str, columns=str)
@@ -89,7 +89,8 @@ def _line(rows: pd.DataFrame, along: str, title: str, axis_title: str) -> go.Fig
         "line": {"width": 0},
         "symbol": ["square" if one else "circle" for one in own],
     }
-    fig.add_trace(line(rows, along, "slope", theme.Style(theme.PALETTE[0], "circle", "solid"), "", marker=marker))
+    look = theme.Style(theme.PALETTE[0], "circle", "solid")
+    fig.add_trace(line(rows, along, "slope", look, "", theme.slope_unit(rows), marker=marker))
     fig.update_xaxes(title_text=f"{'applied at' if along == 'layer' else 'vector of'} {theme.LAYER}")
     fig.update_yaxes(title_text=axis_title, zeroline=True, zerolinecolor=theme.NEUTRAL)
     return fig

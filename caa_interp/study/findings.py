@@ -94,6 +94,14 @@ def chosen_again(chosen: pd.DataFrame, held_out: pd.DataFrame) -> str:
     return f"The chosen layer is also the steepest one on held-out pairs for {n} of {len(chosen)} behaviors"
 
 
+def steepest(slopes: pd.DataFrame) -> str:
+    """The layer with the largest slope of each behavior."""
+    rows = slopes.dropna(subset="slope").sort_values("slope").drop_duplicates("behavior", keep="last").sort_index()
+    found = dict(zip(rows["behavior"], rows["layer"], strict=True))
+    by_layer = [f"layer {found[name]} for {name}" for name in dict.fromkeys(slopes["behavior"]) if name in found]
+    return f"On held-out pairs the slope is largest at {_listed(by_layer)}"
+
+
 def agreement(rows: pd.DataFrame, n_warned: int) -> str:
     """How well pairs agree at the chosen layers, and how many vectors have a warning."""
     at = f"The agreement of pairs at the chosen layers is {_range(rows['agreement'])}"

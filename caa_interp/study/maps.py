@@ -13,9 +13,10 @@ from caa_interp.evaluation.verdicts import verdicts
 from caa_interp.plotting import theme
 from caa_interp.plotting.dose_response import plot_dose_response, response_traces
 from caa_interp.plotting.grid import dots
+from caa_interp.plotting.layer_profile import plot_layer_profile
 from caa_interp.plotting.sweep import plot_sweep
 from caa_interp.report.page import Row, Section, Views
-from caa_interp.study.findings import estimates, findings, largest_change
+from caa_interp.study.findings import estimates, findings, largest_change, steepest
 from caa_interp.study.results import Results, nearest, shown_answers
 
 
@@ -27,12 +28,13 @@ def maps(results: Results) -> list[Section]:
         "was not chosen on these maps. Click a cell, or use the menus beside it, to see the response at that layer and "
         "everything else that the study measured there; the page's address then leads to it."
     )
-    sections = [Section("Layers and multipliers", text)]
+    slopes = {name: steerability(table, seed=results.seed) for name, table in results.each("sweep")}
+    sections = [Section("Layers and multipliers", text), *_profile(results, pd.concat(slopes.values()))]
     for behavior, table in results.each("sweep"):
         summary = summarize(table, seed=results.seed)
         finding = largest_change(summary, f" (of {len(summary)} cells)")
         caption = "A dot says that a cell's interval excludes 0. A square marks the chosen cell."
-        figure, views = plot_sweep(summary, vector=behavior), _views(results, behavior, table, summary)
+        figure, views = plot_sweep(summary, vector=behavior), _views(results, behavior, summary, slopes[behavior])
         layer, multiplier = views.start
         (cells,) = figure.select_traces({"type": "heatmap"})
         x = [label for label in cells.x if float(label) == float(multiplier)]
@@ -53,12 +55,25 @@ def one_scale(sections: list[Section]) -> None:
         trace.update(zmin=-limit, zmax=limit)
 
 
-def _views(results: Results, behavior: str, table: pd.DataFrame, summary: pd.DataFrame) -> Views:
+def _profile(results: Results, slopes: pd.DataFrame) -> list[Section]:
+    """Slopes of all behaviors by layer, beside the controls of the chosen layers; nothing for one layer."""
+    if slopes["layer"].nunique() < 2:
+        return []
+    effects = results.tables["effects"]
+    table = pd.concat([slopes, effects[effects["kind"] != "vector"]])
+    caption = (
+        "Mean slope over held-out pairs. Colored bands are bootstrap intervals over pairs, each layer by itself; "
+        "controls were measured at the chosen layers alone, the gray bars."
+    )
+    figure = plot_layer_profile(table, chosen=dict(results.chosen.itertuples(index=False)))
+    return [Section("By layer", "", figure, caption=caption, finding=steepest(slopes), data=table, level=3)]
+
+
+def _views(results: Results, behavior: str, summary: pd.DataFrame, slopes: pd.DataFrame) -> Views:
     """The response at every layer, and what is known of each multiplier there."""
     (chosen,) = results.chosen.loc[results.chosen["behavior"] == behavior, "layer"]
     effects = results.tables["effects"].query("behavior == @behavior")
     responses = results.responses.query("behavior == @behavior")
-    slopes = steerability(table, seed=results.seed)
     found = verdicts(pd.concat([slopes[~slopes["layer"].isin(effects["layer"])], effects]))
     said = dict(zip(found["layer"], findings(found), strict=True))
     shown = shown_column(summary, "logit_difference")

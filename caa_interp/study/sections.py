@@ -13,7 +13,6 @@ from caa_interp.evaluation.frontier import at_equal_cost, frontier
 from caa_interp.evaluation.response import steerability
 from caa_interp.evaluation.summary import DISTANCES
 from caa_interp.evaluation.verdicts import VERDICTS, verdicts
-from caa_interp.plotting.layer_choice import plot_layer_choice
 from caa_interp.plotting.theme import dose, escape, factor
 from caa_interp.report.page import Section
 from caa_interp.study import findings as words
@@ -99,9 +98,13 @@ def _layer_choice(results: Results) -> list[Section]:
         "pairs: train pairs that the vector is not made from. If it is the steepest by chance, its slope is "
         "smaller on the held-out pairs, here over the same multipliers."
     )
-    figure = plot_layer_choice(slopes["validation"], slopes["held-out"], dict(chosen.itertuples(index=False)))
+    marked: dict[str, Any] = {"chosen": dict(chosen.itertuples(index=False)), "validation": slopes["validation"]}
+    figure = plotting.plot_layer_profile(slopes["held-out"], **marked, title="Slope on both sets of pairs")
     table = chosen.rename(columns={"layer": "chosen layer"}).assign(**texts)
-    caption = "Intervals are bootstrap intervals over pairs."
+    caption = (
+        "Lines with bands are slopes on held-out pairs, thin lines those on validation pairs. Intervals are bootstrap "
+        "intervals over pairs."
+    )
     data = pd.concat([table.assign(pairs=pairs) for pairs, table in slopes.items()])
     finding = words.chosen_again(chosen, slopes["held-out"])
     return [Section("How the layer was chosen", text, figure, table, caption=caption, finding=finding, data=data)]

@@ -1,5 +1,6 @@
 """What holds for every figure that the package draws: it can be read in print, and says what it shows."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -123,9 +124,27 @@ class Tables:
         dictionary = caa.analysis.SparseAutoencoder(neurons, neurons.new_zeros(neurons.shape[1]))
         return caa.analysis.decompose(self.vector, dictionary, layer=2, n_features=4)
 
+    def data_curve(self):
+        options = {"layer": 2, "sizes": (1, 2), "n_draws": 2, "progress": False}
+        return caa.analysis.data_curve(self.model, self.activations, HELD_OUT, **options)
+
     def talks(self):
         turns = [{"role": "user", "content": "Is it good?"}, {"role": "assistant", "content": "I like the sea."}]
         return caa.analysis.monitor(self.model, self.vectors, [turns, turns[:1]], layer=2, progress=False)
+
+
+def of_each(table, behaviors):
+    """The same rows for each behavior, whose name its vector has."""
+    own = table["kind"] == "vector"
+    return pd.concat(
+        [table.assign(behavior=name, vector=table["vector"].mask(own, name)) for name in behaviors], ignore_index=True
+    )
+
+
+def frontier():
+    return pd.concat(
+        [test_plotting_frontier.rows(), test_plotting_frontier.rows("random 0", "random", gain=-0.1)], ignore_index=True
+    )
 
 
 # Every figure, and more than one where a function draws in several forms.
@@ -138,11 +157,16 @@ EXAMPLES = {
             caa.cosine_similarity(dict(list(t.vectors.items())[:2]), between="vectors")
         ),
     ],
-    "plot_cost": [lambda t: caa.plot_cost(t.cost()), lambda t: caa.plot_cost(t.every_cost())],
+    "plot_cost": [
+        lambda t: caa.plot_cost(t.cost()),
+        lambda t: caa.plot_cost(t.every_cost()),
+        lambda t: caa.plot_cost(
+            pd.concat([t.every_cost(), t.every_cost().query("kind == 'vector'").assign(vector="optimism")])
+        ),
+    ],
     "plot_data_curve": [
-        lambda t: caa.plotting.plot_data_curve(
-            caa.analysis.data_curve(t.model, t.activations, HELD_OUT, layer=2, sizes=(1, 2), n_draws=2, progress=False)
-        )
+        lambda t: caa.plotting.plot_data_curve(t.data_curve()),
+        lambda t: caa.plotting.plot_data_curve(dict.fromkeys(BEHAVIORS, t.data_curve())),
     ],
     "plot_decomposition": [lambda t: caa.plotting.plot_decomposition(t.decomposed())],
     "plot_dose_response": [
@@ -161,16 +185,20 @@ EXAMPLES = {
     "plot_effect_lens": [
         lambda t: caa.plot_effect_lens(t.effect(2)),
         lambda t: caa.plot_effect_lens(t.effect((1, 2))),
+        lambda t: caa.plot_effect_lens(of_each(t.effect(2), BEHAVIORS)),
     ],
     "plot_frontier": [
-        lambda t: caa.plotting.plot_frontier(
-            pd.concat([test_plotting_frontier.rows(), test_plotting_frontier.rows("random 0", "random", gain=-0.1)])
-        )
+        lambda t: caa.plotting.plot_frontier(frontier()),
+        lambda t: caa.plotting.plot_frontier(of_each(frontier(), BEHAVIORS)),
+        lambda t: caa.plotting.plot_frontier(of_each(frontier(), (*BEHAVIORS, "a behavior with a long name"))),
     ],
     "plot_influence": [lambda t: caa.plotting.plot_influence(caa.analysis.influence(t.activations, layers=2))],
     "plot_interference": [lambda t: caa.plotting.plot_interference(test_plotting_interference.table())],
     "plot_layer_profile": [
         lambda t: caa.plotting.plot_layer_profile(caa.steerability(t.behaviors)),
+        lambda t: caa.plotting.plot_layer_profile(
+            caa.steerability(t.behaviors), validation=caa.steerability(t.behaviors), chosen=dict.fromkeys(BEHAVIORS, 2)
+        ),
         lambda t: caa.plotting.plot_layer_profile(
             pd.concat([caa.steerability(t.sweep).assign(behavior=name) for name in "abcdef"])
         ),
@@ -207,7 +235,10 @@ EXAMPLES = {
         lambda t: caa.plotting.plot_safety_audit(test_plotting_safety.audit()),
         lambda t: caa.plotting.plot_safety_audit(test_plotting_safety.audit(answers=True)),
     ],
-    "plot_scores": [lambda t: caa.plot_scores(t.judged())],
+    "plot_scores": [
+        lambda t: caa.plot_scores(t.judged()),
+        lambda t: caa.plot_scores(of_each(t.judged(), BEHAVIORS)),
+    ],
     "plot_separation": [lambda t: caa.plotting.plot_separation(caa.analysis.separation(t.activations, t.vector))],
     "plot_side_effects": [lambda t: caa.plotting.plot_side_effects(t.side_effects())],
     "plot_steerability": [lambda t: caa.plot_steerability(caa.steerability(t.behaviors[t.behaviors["layer"] == 2]))],
@@ -267,6 +298,18 @@ def shown(fig):
     return texts(json.loads(fig.to_json()))
 
 
+def font_colors(part):
+    """Colors of all fonts of a part of a figure: ``font``, ``textfont``, ``tickfont`` and so on."""
+    if isinstance(part, list):
+        for value in part:
+            yield from font_colors(value)
+    elif isinstance(part, dict):
+        for key, value in part.items():
+            if key.endswith("font") and isinstance(value, dict) and value.get("color"):
+                yield from value["color"] if isinstance(value["color"], list) else [value["color"]]
+            yield from font_colors(value)
+
+
 def lightness(color):
     """Relative luminance, 0 to 1, of a color as the web has it (WCAG 2.1)."""
     channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
@@ -285,8 +328,11 @@ def test_every_figure_has_an_example():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_text_is_below_6_points_in_print(figures, name):
+    """At the width of a page every figure can be saved; at that of a column, or two columns are asked for."""
     for fig in figures(name):
         assert smallest_points(_laid_out(fig, COLUMN_INCHES[2]), COLUMN_INCHES[2]) >= 6
+        with contextlib.suppress(caa.InputError):
+            assert smallest_points(_laid_out(fig, COLUMN_INCHES[1]), COLUMN_INCHES[1]) >= 6
 
 
 # A figure as a browser draws it: its panels, and the texts outside of them. A slanted text's box says little.
@@ -355,6 +401,53 @@ def test_every_trace_says_what_it_shows(figures, name):
         assert any(one.hovertemplate for one in data)
 
 
+# Figures whose marks are no means over items, and so have neither an interval nor an n.
+ALONE = {
+    "plot_cosine_similarity": "a cosine is of two given vectors",
+    "plot_decomposition": "one vector and its features",
+    "plot_influence": "a mark is one pair",
+    "plot_layer_sweeps": "the paper gives means alone",
+    "plot_logit_lens": "one vector and its tokens",
+    "plot_projection": "a mark is one answer, an arrow one vector",
+    "plot_separation": "a bar counts answers, a tick is one",
+    "plot_steered_lens": "one prompt",
+    "plot_token_similarity": "one text",
+    "plot_vector_map": "a mark is one vector",
+    "plot_weight_alignment": "one vector and the weights",
+}
+ONE_ITEM = r"^(pair|item) \d|^layer \d+: cosine|not measured$|^$"
+UNITS = r"nats|standard deviations|cosine|correlation|share|probability|points|of the residual stream|d'"
+
+
+def hovers(trace):
+    """What hovering over each mark of a trace says."""
+    data = json.loads(trace.to_json())
+    custom = np.array(data.get("customdata", []), dtype=object)
+    if trace.type == "heatmap":
+        n = np.size(trace.z)
+        custom = custom.reshape(n, *custom.shape[2:]) if custom.size else custom
+    else:
+        n = len(trace.x)
+    for at in range(n):
+        own = custom[at] if len(custom) else ""
+        said = lambda found, own=own: str(own[int(found[1])] if found[1] else own)  # noqa: E731
+        yield re.sub(r"%\{customdata(?:\[(\d)\])?\}", said, trace.hovertemplate.split("<extra>")[0])
+
+
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*ALONE}))
+def test_hovering_over_a_mean_tells_its_unit_and_n(figures, name):
+    n_said = 0
+    for fig in figures(name):
+        for one in fig.data:
+            if one.hovertemplate and one.x is not None and any(x is not None for x in one.x):
+                for text in hovers(one):
+                    if not re.search(ONE_ITEM, text):
+                        assert re.search(r"n = \d", text), text
+                        assert re.search(UNITS, text), text
+                        n_said += 1
+    assert n_said
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_minus_signs_are_alike(figures, name):
     """No number begins with a hyphen. Plotly's own formats write one: they are for numbers that are not below 0."""
@@ -408,7 +501,13 @@ def test_text_stands_out(figures, name):
         for field, text in shown(fig):
             # Letters on a map have its colors behind them, see below.
             colors |= set(re.findall(r"color:(#\w{6})", text)) - {"#FFFFFF"} if field in ("text", "ticktext") else set()
-        colors |= {note.font.color for note in fig.layout.annotations if note.font.color}
+        drawn = json.loads(fig.to_json())
+        on_maps = {(one.get("xaxis"), one.get("yaxis")) for one in drawn["data"] if one["type"] == "heatmap"}
+        for one in drawn["data"]:
+            # Nor do letters inside of bars stand on white.
+            if (one.get("xaxis"), one.get("yaxis")) not in on_maps and one.get("textposition") != "inside":
+                colors |= set(font_colors(one))
+        colors |= set(font_colors({**drawn["layout"], "template": {}}))
     assert {color: round(contrast(color), 1) for color in colors if contrast(color) < 4.5} == {}
 
 

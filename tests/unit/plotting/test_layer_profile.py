@@ -68,6 +68,26 @@ def test_more_than_four_behaviors_have_a_panel_each_beside_their_own_controls():
     assert named == ["2 random vectors of the same norm", "2 shuffled vectors of the same norm", "steepest layer"]
 
 
+def test_validation_pairs_are_a_thin_line_of_the_same_color():
+    validation = effects("a", "b").assign(slope=lambda rows: rows["slope"] - 1, n=9)
+    fig = caa.plotting.plot_layer_profile(effects("a", "b"), validation=validation, chosen={"a": 2, "b": 2})
+    thin = [one for one in fig.data if one.mode == "lines" and one.fill is None]
+    assert [list(one.y) for one in thin] == [[0, 1, 2], [1, 2, 3]]
+    assert [one.line.color for one in thin] == [one.line.color for one in lines(fig).values()]
+    assert "thin line: 9 validation pairs" in fig.layout.title.text
+    assert thin[0].customdata[0].startswith("layer 1, validation pairs: +0.000")
+
+
+def test_controls_at_the_chosen_layers_alone_are_bars_there():
+    table = effects("a", "b")
+    is_control = table["kind"] != "vector"
+    table = table[~is_control | (table["layer"] == table["behavior"].map({"a": 1, "b": 3}))]
+    fig = caa.plotting.plot_layer_profile(table, chosen={"a": 1, "b": 3})
+    bars = [one for one in fig.data if (one.name or "").startswith("2 random")]
+    assert [sorted(set(one.x)) for one in bars] == [[0.7, 1.3], [2.7, 3.3]]
+    assert [sorted(set(one.y)) for one in bars] == [[-1, 0.5]] * 2
+
+
 def test_a_missing_slope_is_a_gap():
     table = effects("a")
     table.loc[(table["layer"] == 2) & (table["vector"] == "a"), ["slope", "slope_low", "slope_high"]] = np.nan

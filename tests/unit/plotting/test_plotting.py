@@ -10,7 +10,6 @@ import torch
 import caa_interp as caa
 from caa_interp.paper.table import compare
 from caa_interp.plotting import plot_layer_sweep, plot_reproduction
-from caa_interp.plotting.layer_choice import plot_layer_choice
 from caa_interp.plotting.theme import BEHAVIOR_STYLES, NEGATIVE, PALETTE, POSITIVE, faded, styles
 
 LAYERS = (1, 2, 10)
@@ -273,7 +272,7 @@ def one_item():
         lambda table: caa.plot_steerability(caa.steerability(table[table["layer"] == 2])),
         lambda table: caa.plotting.plot_side_effects(table[table["layer"] == 2]),
         lambda table: caa.plotting.plot_transfer(table),
-        lambda table: plot_layer_choice(*[caa.steerability(table)] * 2, {"sycophancy": 2}),
+        lambda table: caa.plotting.plot_layer_profile(caa.steerability(table)),
         lambda table: plot_layer_sweep(caa.summarize(table), None, behavior="sycophancy"),
         lambda table: plot_reproduction(compare(caa.summarize(table[table["layer"] == 2]), None, "other items")),
     ],

@@ -107,7 +107,10 @@ def test_the_matrix_of_side_effects():
     assert shown == [["+0.50", "+0.20"], ["(\N{MINUS SIGN}0.05)", ""]]
     assert (list(crosses.x), list(crosses.y)) == (["b"], ["b"])
     assert "crosses: 1 not measured" in fig.layout.title.text
-    assert heatmap.customdata[1][0] == "\N{MINUS SIGN}0.050 (\N{MINUS SIGN}0.200 to +0.100), n = 12"
+    assert (
+        heatmap.customdata[1][0]
+        == "\N{MINUS SIGN}0.050 (\N{MINUS SIGN}0.200 to +0.100) nats per token per multiplier, n = 12"
+    )
     assert -heatmap.zmin == heatmap.zmax == 0.5
     assert "n = 12 pairs" in fig.layout.title.text
     assert "90 % interval" in fig.layout.title.text

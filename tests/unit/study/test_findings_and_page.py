@@ -418,7 +418,8 @@ def test_every_figure_has_a_caption_and_a_file(page, run):
     drawn = page.texts["script"][1:-1]  # between Plotly's own code and ours
     names = {path.stem for path in (run / "figures").iterdir()}
     # Each map has a second figure beside it, and what that shows for other cells.
-    assert len(names) == 18
+    assert len(names) == 19
+    assert "layers-and-multipliers-by-layer" in names
     assert len(page.texts["figcaption"]) == 18 + len(SLOPES)
     assert len(drawn) == 18 + 2 * len(SLOPES)
     assert names <= set(page.anchors)
