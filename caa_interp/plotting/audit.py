@@ -25,8 +25,9 @@ def plot_safety_audit(audit: pd.DataFrame, *, seed: int = 0) -> go.Figure:
     -------
     plotly.graph_objects.Figure
         Three panels, and a fourth if answers were written. Points are means with intervals; open ones are of the vector
-        without its part along refusal, unless it is the refusal vector itself. Gray is the range of random vectors of the same norm, and for cosines that of
-        vectors of shuffled labels; the dotted lines hold 95 % of random directions.
+        without its part along refusal, unless it is the refusal vector itself. Gray is the range of random vectors of
+        the same norm, and for cosines that of vectors of shuffled labels; the dotted lines hold 95 % of random
+        directions.
     """
     findings, effects = summarize_audit(audit, seed=seed), audit_part(audit, "behaviors")
     answered = "answers" in set(audit["part"])

@@ -208,6 +208,8 @@ def test_two_vectors_at_once_in_one_sentence():
         f"{said}. The share of right answers changes by -0.25 (-0.35 to +0.00), n = 24, under the two with the lowest, "
         "and by -0.05 to +0.00 under one alone"
     )
+    assert words.right_table(effects).empty
+    assert words.kept_table(effects.assign(kept=np.nan)).empty
     kept = words.kept_table(effects)
     assert list(kept) == ["behavior", "beside", "both", "merged"]
     assert list(map(typed, kept.iloc[0])) == ["a", "b", "50 (30 to 70) %", "-500 (-520 to -480) %"]
