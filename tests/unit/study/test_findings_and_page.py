@@ -574,6 +574,7 @@ def test_what_else_was_measured_is_told_first_and_shown_below(copy):
         assert len([text for text in page.texts["li"] if text.startswith(first)]) == 1
         assert heading in page.texts["h2"]
     assert not any("interference of vectors" in text for text in page.texts["p"])
+    assert any("with n = 4, half of them reach" in text for text in page.texts["figcaption"])
     header, *rows = page.rows["two-vectors-at-once-what-two-vectors-do-to-right-answers"]
     assert header == ["vector", "share of right answers (95 % interval)", "change", "n"]
     assert rows[-1][0] == "both"
