@@ -127,20 +127,11 @@ def measured(model: Any, asked: Sequence[Condition], sequences: Sequence[Known],
                 for condition in asked
             ]
 
-        described = pd.DataFrame([{"item": 0, **condition.columns} for condition in asked])
         frames = []
         results = run_trees(model, (branches(item, *sequence) for item, sequence in enumerate(sequences)))
         for number, result in enumerate(track(results, "Measuring", progress, total=len(sequences))):
-            frame = described.assign(
-                item=number,
-                n_tokens=[len(answers) for answers in result.log_probs],
-                log_p=[float(answers.double().mean()) for answers in result.log_probs],
-                divergence=[float(each.double().mean()) for each in result.divergences],
-                divergence_tail=[_tail(each) for each in result.divergences],
-                model=model_id(model),
-                path=result.path,
-            )
-            frames.append(frame)
+            frame = _frame(asked, number, result.divergences, model, result.path)
+            frames.append(frame.assign(log_p=[float(answers.double().mean()) for answers in result.log_probs]))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -169,7 +160,6 @@ def _measured_elsewhere(
 ) -> pd.DataFrame:
     """Divergence as in :func:`measured`, of another model, or after other prompts, along the same answers."""
     there = asked if other is model else [condition.transferred_to(other) for condition in asked]
-    described = pd.DataFrame([{"item": 0, **condition.columns} for condition in there])
     frames = []
     for number, ((tokens, n_prompt, _), prompt) in enumerate(zip(sequences, began, strict=True)):
         whole = (*prompt, *tokens[n_prompt:])
@@ -180,15 +170,7 @@ def _measured_elsewhere(
             edits = [condition.edits(len(prompt), thinking_end, outer) for condition in there]
             found, path = _log_probs(other, whole, len(prompt), edits)
         divergences = [(here.exp() * (here - one)).sum(1) for one in found]
-        frame = described.assign(
-            item=number,
-            n_tokens=len(here),
-            divergence=[float(each.mean()) for each in divergences],
-            divergence_tail=[_tail(each) for each in divergences],
-            model=model_id(other),
-            path=path,
-        )
-        frames.append(frame)
+        frames.append(_frame(there, number, divergences, other, path))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -202,6 +184,19 @@ def _log_probs(
     result = run_tree(model, branches)
     log_probs = torch.stack([one[0].double() for one in result.distributions])
     return list(log_probs.split(len(places))), result.path
+
+
+def _frame(
+    asked: Sequence[Condition], item: int, divergences: Sequence[torch.Tensor], model: Any, path: str
+) -> pd.DataFrame:
+    """Rows of one text: for each condition its divergences ``[n_tokens]`` in a mean and the mean of their tail."""
+    return pd.DataFrame([{"item": item, **condition.columns} for condition in asked]).assign(
+        n_tokens=[len(each) for each in divergences],
+        divergence=[float(each.double().mean()) for each in divergences],
+        divergence_tail=[_tail(each) for each in divergences],
+        model=model_id(model),
+        path=path,
+    )
 
 
 def _tail(divergences: torch.Tensor) -> float:

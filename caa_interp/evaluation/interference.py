@@ -11,7 +11,6 @@ effect: the divergence of small steps that are independent adds up, and grows wi
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,7 +26,7 @@ from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError, check_table
 from caa_interp.evaluation.cost import capability, crossed
 from caa_interp.evaluation.divergence import own_answers
-from caa_interp.evaluation.strength import OutOfReachError, calibrated, check_target, scaled
+from caa_interp.evaluation.strength import at_target, check_target
 from caa_interp.evaluation.summary import items_of, summarize
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.evaluation.verdicts import excludes_zero
@@ -117,9 +116,9 @@ def interference(
     about = [{"vector": UNSTEERED, "first": "", "second": "", "combination": UNSTEERED, "second_multiplier": math.nan}]
 
     def ask(name: str, first: str, second: str, combination: str, several: Sequence[Intervention]) -> None:
-        with contextlib.suppress(OutOfReachError):
-            asked[name] = scaled(several, calibrated(model, several, sequences, target))
-            other = asked[name][1].multiplier if len(several) > 1 else math.nan
+        if own := at_target(model, several, sequences, target):
+            asked[name] = own
+            other = own[1].multiplier if len(own) > 1 else math.nan
             told = {"first": first, "second": second, "combination": combination, "second_multiplier": other}
             about.append({"vector": name, **told})
 

@@ -5,7 +5,6 @@ Strength is a divergence from the unsteered model, or a share of the residual st
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -186,6 +185,16 @@ def scaled(interventions: Sequence[Intervention], factor: float) -> list[Interve
     return [factor * one if grows(one.operator) else one for one in interventions]
 
 
+def at_target(
+    model: Any, interventions: Sequence[Intervention], sequences: Sequence[Known], target: float
+) -> list[Intervention] | None:
+    """Interventions scaled together until they reach a divergence, by :func:`calibrated`; None if nothing does."""
+    try:
+        return scaled(interventions, calibrated(model, interventions, sequences, target))
+    except OutOfReachError:
+        return None
+
+
 def _check_grows(name: str, interventions: Sequence[Intervention]) -> None:
     if not any(grows(one.operator) for one in interventions):
         raise InputError(
@@ -288,9 +297,8 @@ def compare_at_equal_divergence(
     equal: dict[str, list[Intervention]] = {}
     multipliers: dict[str, float] = {}
     for condition in track(asked, "Comparing", progress):
-        with contextlib.suppress(OutOfReachError):
-            factor = calibrated(model, condition.interventions, sequences, target)
-            equal[condition.vector] = own = scaled(condition.interventions, factor)
+        if own := at_target(model, condition.interventions, sequences, target):
+            equal[condition.vector] = own
             multipliers[condition.vector] = next(one.multiplier for one in own if grows(one.operator))
     together = {"unsteered": None, **equal}
     table = sweep(model, together, checked, format=format, prompt_format=form, progress=False)

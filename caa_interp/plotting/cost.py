@@ -61,14 +61,14 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
         theme.escape(title),
         f"layer {layer}; mean over n = {theme.counts(n for rows in shown.values() for n in rows['n'])} items, "
         f"{theme.interval(next(iter(shown.values())))}",
-        **theme.room(120 + 320 * n_rows, l=60, t=124, legend=130 if len(looks) > 1 else 80),
+        **theme.room(80 + 360 * n_rows, l=60, t=124, legend=130 if len(looks) > 1 else 80),
         width=min(800, 130 + 330 * n_columns),
     )
     columns = {name: shown_column(rows, name) for name, rows in shown.items()}
     names = [
         f"{'' if mean == name else 'change in '}{theme.with_unit(*_NAMES[name])}" for name, mean in columns.items()
     ]
-    places = panels(fig, names, most=_MOST, horizontal_spacing=0.22 / n_columns, vertical_spacing=0.34 / n_rows)
+    places = panels(fig, names, most=_MOST, horizontal_spacing=0.22 / n_columns, vertical_spacing=0.6 / n_rows)
     for place, (measure, mean), rows in zip(places, columns.items(), shown.values(), strict=True):
         multipliers, unit = list(rows["multiplier"].unique()), _UNITS.get(measure, "nats per token")
         is_control = rows.get("kind", pd.Series("vector", rows.index)).isin(CONTROLS)

@@ -82,7 +82,7 @@ def _cells(summary: pd.DataFrame, names: list[str], combination: str, measured: 
         if alone or row["kept"] != row["kept"]:
             return shown
         ends = f"{100 * row['kept_low']:.0f} to {100 * row['kept_high']:.0f}"
-        return f"{shown}<br>{row['kept']:.0%}<br>{theme.small(theme.with_minus(ends))}"
+        return f"{shown}<br>{row['kept']:.0%}<br>{theme.with_minus(ends)}"
 
     return _grid(
         summary[summary["combination"].isin(["alone", combination])], names, "logit_difference", text, measured
@@ -93,7 +93,7 @@ def _right(summary: pd.DataFrame, names: list[str]) -> _Map:
     """The share of right answers under every two vectors; texts, with its change, and hover."""
 
     def text(row: Mapping[Any, Any], _: bool) -> str:
-        return f"{row['correct']:.2f}<br>{theme.small(_change(row, 'correct'))}"
+        return f"{row['correct']:.2f}<br>{_change(row, 'correct')}"
 
     return _grid(summary[summary["combination"].isin(["alone", "both"])], names, "correct", text, QUESTIONS)
 

@@ -216,10 +216,10 @@ def kept_table(effects: pd.DataFrame) -> pd.DataFrame:
 
 
 def right_table(effects: pd.DataFrame) -> pd.DataFrame:
-    """The share of right answers under each vector and each two, as texts, from a summary of interference, if any."""
+    """The share of right answers under each vector and each two, as texts; empty if no question was asked."""
     asked = effects[(effects["behavior"] == QUESTIONS) & effects["combination"].isin([ALONE, BOTH])]
-    if asked.empty:  # a study without questions has no such columns
-        return asked[["vector"]]
+    if asked.empty:
+        return pd.DataFrame()
     return asked[["vector"]].assign(
         **{"share of right answers (95 % interval)": estimates(asked, "correct", ".2f")},
         change=estimates(asked, "correct_change", "+.2f"),

@@ -364,9 +364,14 @@ def conversations(results: Results) -> list[Section]:
         "Conversations of held-out pairs, in which the model's own answers stay. If turn 1 alone is steered, what it "
         "said lasts in the text; what lasts in the cache is gone once that text is read again."
     )
-    caption = "Changes from the unsteered conversation. Intervals are bootstrap intervals over conversations."
     sections = []
     for behavior, summary in results.conversations.items():
+        reach = ((summary["change_high"] - summary["change_low"]) / 2).median()
+        caption = (
+            "Changes from the unsteered conversation. Intervals are bootstrap intervals over conversations; few "
+            f"conversations make them wide: with n = {summary['n'].max()}, half of them reach {reach:.2g} nats per "
+            "token or more to each side."
+        )
         shown: dict[str, Any] = {"finding": words.lasting(behavior, summary), "data": summary}
         sections.append(Section(behavior, "", plotting.plot_persistence(summary), caption=caption, level=3, **shown))
     return _headed("Over the turns of a conversation", text, sections)

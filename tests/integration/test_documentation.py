@@ -185,7 +185,7 @@ def fenced(page: str, language: str) -> str:
     return found
 
 
-@pytest.mark.parametrize("page", ["study-configuration.md", "howto/study.md"])
+@pytest.mark.parametrize("page", ["study-configuration.md", "howto/study.md", "howto/conversations.md"])
 def test_studies_can_be_loaded(page, tmp_path):
     from caa_interp.study.config import ExperimentConfig
 

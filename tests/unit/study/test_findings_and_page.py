@@ -212,7 +212,8 @@ def test_two_vectors_at_once_in_one_sentence():
         f"{said}. The share of right answers changes by -0.25 (-0.35 to +0.00), n = 24, under the two with the lowest, "
         "and by -0.05 to +0.00 under one alone"
     )
-    assert words.right_table(effects.assign(vector="a")).empty
+    assert words.right_table(effects).empty
+    assert words.kept_table(effects.assign(kept=np.nan)).empty
     kept = words.kept_table(effects)
     assert list(kept) == ["behavior", "beside", "both", "merged"]
     assert list(map(typed, kept.iloc[0])) == ["a", "b", "50 (30 to 70) %", "-500 (-520 to -480) %"]
@@ -582,6 +583,7 @@ def test_what_else_was_measured_is_told_first_and_shown_below(copy):
         assert len([text for text in page.texts["li"] if text.startswith(first)]) == 1
         assert heading in page.texts["h2"]
     assert not any("interference of vectors" in text for text in page.texts["p"])
+    assert any("with n = 4, half of them reach" in text for text in page.texts["figcaption"])
     header, *rows = page.rows["two-vectors-at-once-what-two-vectors-do-to-right-answers"]
     assert header == ["vector", "share of right answers (95 % interval)", "change", "n"]
     assert rows[-1][0] == "both"
