@@ -85,7 +85,7 @@ def test_the_command_on_the_embedded_model(data, tmp_path, monkeypatch, capsys):
     code, again = run(monkeypatch, capsys, *options, "--layers", "10,16")
     assert code == 0
     table = printed[printed.index("behavior layer") : printed.index("There are no published")]
-    assert "Not measured: open_ended (not asked for)" in printed
+    assert "Not measured: activations (not asked for)" in printed
     assert table in again
     if CHROMIUM is not None:
         drawn, console = browse(folder / "report.html", tmp_path / "profile")
