@@ -100,7 +100,7 @@ def learned_vector(
     Raises
     ------
     InputError
-        If an argument is not one of those above, or ``vector`` is zero at the layer.
+        If an argument is not one of those above, ``vector`` is zero at the layer, or the model is being steered.
     VectorMismatchError
         If ``vector`` was not made for this model.
     """

@@ -48,7 +48,8 @@ def bake(model: Any, vector: SteeringVector | Steering, *, layer: int | None = N
     Raises
     ------
     InputError
-        If an intervention has another operator than addition, or other positions than ``"all"`` and the default.
+        If an intervention has another operator than addition, or other positions than ``"all"`` and the default;
+        or if the model is being steered.
     ModelError
         If the architecture has no bias for it: neither one after the MLP (as GPT-2, GPT-NeoX, GPT-J, OPT and Phi
         have) nor a configuration that adds one (``mlp_bias``, as Llama has); or if the weights cannot be copied.
@@ -120,7 +121,7 @@ def orthogonalize(model: Any, vector: SteeringVector, *, layer: int) -> Any:
     Raises
     ------
     InputError
-        If the vector is zero at that layer.
+        If the vector is zero at that layer, or the model is being steered.
     ModelError
         If the architecture writes to the residual stream by other modules than embeddings, attention outputs and MLP
         outputs (mixtures of experts, norms after them, embeddings of another width), or its weights are quantized.

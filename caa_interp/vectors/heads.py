@@ -60,7 +60,7 @@ def head_vector(
     Raises
     ------
     InputError
-        If there are too few pairs or heads.
+        If there are too few pairs or heads, or the model is being steered.
     ModelError
         If the model does not show its heads.
     """

@@ -586,7 +586,7 @@ def test_a_model_that_is_being_steered(tiny_llama):
     vector = caa.SteeringVector(torch.ones(1, 64), (1,))
     for options in ({}, {"prompt_length": 3}, {"positions": "all"}):
         with (
-            pytest.raises(caa.InputError, match=r"model: it is being steered.*Leave the steer context"),
+            pytest.raises(caa.InputError, match=r"model: it is being steered\. Check it outside the steer context"),
             caa.steer(tiny_llama, vector, 1, **options),
         ):
             self_test(tiny_llama)
