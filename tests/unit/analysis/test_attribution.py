@@ -217,6 +217,6 @@ def test_heads_that_cannot_be_told_apart_are_refused(tmp_path):
     vector = caa.SteeringVector(torch.ones(4, 64), (0, 1, 2, 3), {"behavior": "any"})
     pairs = [caa.ContrastPair("Is it good?", "I like it.", "I do not like it.")]
     options = {"layer": 1, "format": "text", "progress": False}
-    with pytest.raises(caa.errors.ModelError, match="does not tell the heads apart. Use per='component'"):
+    with pytest.raises(caa.errors.ModelError, match=r"does not tell the heads apart\. Use per='component'"):
         effect_attribution(model, vector, pairs, per="head", **options)
     assert len(effect_attribution(model, vector, pairs, **options)) == 6
