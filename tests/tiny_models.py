@@ -109,6 +109,11 @@ TREE: dict[str, tuple[str, dict[str, Any]]] = {
     "minimax m2": ("minimax_m2", SHAPE | EXPERTS),
     "vaultgemma": ("vaultgemma", SHAPE | MIXED),
     "nanochat": ("nanochat", SHAPE),
+    # These four do not declare that they take a mask as it is given, but do.
+    "gpt-j": ("gptj", OLD | {"rotary_dim": 8}),
+    "codegen": ("codegen", OLD | {"rotary_dim": 8}),
+    "stablelm": ("stablelm", SHAPE),
+    "xglm": ("xglm", {"d_model": 64, "num_layers": 4, "attention_heads": 4, "ffn_dim": 96}),
     # A tower for images of as many blocks as the language model stands before it.
     "gemma 3 with images": (
         "gemma3",
@@ -126,19 +131,15 @@ TREE: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-# GPT-Neo bands its mask by row; these others do not declare that their attention takes a mask as it is given (ALiBi in
-# Bloom and MPT is one reason), OPT 350M projects its last states, and the rest carry a state from token to token.
+# GPT-Neo bands its mask by row; Bloom and MPT do not declare that their attention takes a mask as it is given (ALiBi is
+# the reason), OPT 350M projects its last states, and the rest carry a state from token to token.
 PLAIN: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt-neo": (
         "gpt_neo",
         SHAPE | {"attention_types": [[["global", "local"], 2]], "num_layers": 4, "num_heads": 4, "window_size": WINDOW},
     ),
-    "gpt-j": ("gptj", OLD | {"rotary_dim": 8}),
-    "codegen": ("codegen", OLD | {"rotary_dim": 8}),
     "bloom": ("bloom", {"hidden_size": 64, "n_layer": 4, "n_head": 4}),
     "mpt": ("mpt", {"d_model": 64, "n_heads": 4, "n_layers": 4, "max_seq_len": 256}),
-    "stablelm": ("stablelm", SHAPE),
-    "xglm": ("xglm", {"d_model": 64, "num_layers": 4, "attention_heads": 4, "ffn_dim": 96}),
     "opt 350m": ("opt", SHAPE | {"ffn_dim": 96, "word_embed_proj_dim": 32, "do_layer_norm_before": False}),
     "mamba": ("mamba", {"hidden_size": 64, "num_hidden_layers": 4, "state_size": 8, "intermediate_size": 128}),
     "mamba 2": (
@@ -229,7 +230,23 @@ LONG_ROPE = {
 }
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {"openai gpt": ("openai-gpt", OLD)}
 FALCON = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
-WRONG = {"falcon with alibi": ("falcon", FALCON | {"alibi": True, "new_decoder_architecture": False})}
+WRONG = {
+    "falcon with alibi": ("falcon", FALCON | {"alibi": True, "new_decoder_architecture": False}),
+    # TransformerLens loads it, and cannot run its layers of attention.
+    "granite moe hybrid": (
+        "granitemoehybrid",
+        SHAPE
+        | EXPERTS
+        | {
+            "layer_types": ["mamba", "attention"] * 2,
+            "mamba_n_heads": 8,
+            "mamba_d_head": 16,
+            "mamba_d_state": 8,
+            "mamba_n_groups": 1,
+            "shared_intermediate_size": 48,
+        },
+    ),
+}
 
 
 def save_tiny(folder: Path, name: str) -> Path:

@@ -188,6 +188,11 @@ def _parts(model: Any, layer: int, per: Per) -> list[_Part]:
                 "apart. Use a model whose blocks are attention and MLP."
             )
         if per == "head":
+            if model.blocks[block].attn.W_O.shape[1] != model.cfg.d_head:
+                raise ModelError(
+                    f"model {model_id(model)!r}: the values of its heads in block {block} are not as wide as its "
+                    "queries, and TransformerLens does not tell the heads apart. Use per='component'."
+                )
             parts += [_Part(block, f"head {head}", heads, head) for head in range(int(model.cfg.n_heads))]
         else:
             parts.append(_Part(block, "attention", attention))

@@ -2,8 +2,9 @@
 
 A token tree is right where attention knows a row by its mask and its position alone. Hugging Face's models declare
 that (``_supports_attention_backend``: the mask is passed through to the attention function unchanged); windows are in
-their configuration. A model that bands its mask by row (GPT-Neo), adds a bias by row (ALiBi) or carries a state from
-row to row (Mamba) does not declare it and takes plain passes. ``HookedTransformer`` is judged by its configuration.
+their configuration. A few older ones do not declare it, but add the mask as it is given. A model that bands its mask by
+row (GPT-Neo), adds a bias by row (ALiBi) or carries a state from row to row (Mamba) takes plain passes.
+``HookedTransformer`` is judged by its configuration.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import torch
 
 from caa_interp.models.access import is_bridge, n_layers, text_config
 
+# Models whose attention adds the mask that it is given, and knows positions by their numbers alone.
+_ADDS_MASK = {"codegen", "gptj", "stablelm", "xglm"}
 _FULL, _SLIDING, _CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
 
 
@@ -56,6 +59,7 @@ def takes_tree_masks(model: Any) -> bool:
     # Layers that take another layer's keys and values cannot be run by themselves.
     shared = getattr(text_config(model), "num_kv_shared_layers", 0)
     declared = bool(getattr(model.original_model, "_supports_attention_backend", False))
+    declared = declared or text_config(model).model_type in _ADDS_MASK
     # What is offloaded has its weights only while its own module runs.
     offloaded = any(weight.is_meta for weight in model.parameters())
     return declared and not shared and not offloaded and not carries_state(model) and hasattr(model, "ln_final")

@@ -15,9 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from unittest.mock import patch
 
-from caa_interp.errors import CAAError, InputError, MissingDependencyError, ModelError, caused_by, causes, check_choice
+from caa_interp.errors import (
+    CAAError,
+    InputError,
+    MissingDependencyError,
+    ModelError,
+    caused_by,
+    causes,
+    check_choice,
+    warn,
+)
 from caa_interp.files import file_digest
-from caa_interp.models.access import folder_digest, revisions
+from caa_interp.models.access import folder_digest, input_device, revisions
 from caa_interp.models.gguf import converted, set_bos
 from caa_interp.models.hooked import listed_by_hooked, load_hooked, transformer_lens_major
 from caa_interp.progress import is_drawn, steps
@@ -115,6 +124,14 @@ def load_model(
             model.eval()
             model.cfg.model_name = model_name
             set_bos(model)
+            say("running two tokens through it")
+            _check_runs(model, name)
+            if config.model_type == "falcon" and config.alibi:
+                warn(
+                    f"model {name!r}: with ALiBi, Falcon's eager attention, which TransformerLens takes, gives other "
+                    "numbers than Hugging Face's default one: log-probabilities differ by tenths of a nat. Do not "
+                    "compare what you find with what others find on this model."
+                )
             if source_revision is None and Path(source).is_dir():
                 say("computing its digest")
                 source_revision = folder_digest(Path(source))
@@ -225,6 +242,20 @@ def _checked_config(source: str, name: str, revision: str | None) -> Any:
             "needs one. Give a decoder-only model such as a Llama, Qwen, Gemma, GPT-2 or Pythia."
         )
     return config
+
+
+def _check_runs(model: Any, name: str) -> None:
+    """Run two tokens, or raise :class:`ModelError`: TransformerLens builds some bridges that cannot run."""
+    import torch
+
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, 2, dtype=torch.long, device=input_device(model)))
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
+        raise ModelError(
+            f"model {name!r}: it loads, but TransformerLens {version('transformer-lens')} cannot run it "
+            f"({' '.join(str(error).split()).rstrip('.')}). Use another model."
+        ) from error
 
 
 def _load_bridge(source: str, device: str | None, dtype: torch.dtype, device_map: Any, revision: str | None) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,25 +12,27 @@ import torch
 
 from caa_interp.errors import warn
 from caa_interp.models.access import float_type, model_id
+from caa_interp.models.unwrapped import bare
 from caa_interp.tree.branches import Branch, TreeResult
 from caa_interp.tree.plain import run_plain
 
-# Two paths differ by rounding: by a small multiple of what batching alone does to the model, and at least by this, in
-# nats and relative to the size of the residual stream (models take their softmax in float32 at most).
+# Two paths differ by rounding: by a small multiple of what another order of the same arithmetic does to the model, and
+# at least by this, in nats and relative to the size of the residual stream (models take their softmax in float32 at
+# most). Noise of more than a few times that is no rounding.
 _LEAST_TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3, torch.float16: 0.01, torch.bfloat16: 0.05}
-_TIMES_NOISE = 5
+_TIMES_NOISE, _TIMES_LEAST = 5, 6
 
 
 @dataclass
 class _Trust:
     """What comparing a model's tree with plain passes has shown so far.
 
-    ``longest`` is the number of tokens of the longest tree that was compared, without and with edits; ``noise`` is what
-    batching alone does to the model's answers.
+    ``longest`` is the number of tokens of the longest tree that was compared, without and with edits; ``noise`` is the
+    largest that was found, see :func:`_noise`.
     """
 
     longest: dict[bool, int] = field(default_factory=lambda: {False: 0, True: 0})
-    noise: float | None = None
+    noise: float = 0.0
     agrees: bool = True
 
 
@@ -68,18 +70,36 @@ def _close(model: Any, trust: _Trust, branches: Sequence[Branch], result: TreeRe
     some = [*[at for at in order if not branches[at].applied][:1], *by_join[:1], *by_join[1:][-1:]]
     probes = [branches[at] for at in some]
     plain = run_plain(model, probes, layers)
-    if trust.noise is None:
-        alone = [run_plain(model, [branch], layers) for branch in probes]
-        trust.noise = max(_difference(plain, at, one, 0) for at, one in enumerate(alone))
     difference = max(_difference(plain, at, result, index) for at, index in enumerate(some))
     least = _LEAST_TOLERANCE.get(float_type(model), max(_LEAST_TOLERANCE.values()))
-    close = difference <= max(least, _TIMES_NOISE * trust.noise)
+    close = difference <= least
+    if not close and difference <= _TIMES_LEAST * least:
+        trust.noise = max(trust.noise, _noise(model, probes))
+        close = difference <= _TIMES_NOISE * trust.noise
     if not close:
         warn(
             f"model {model_id(model)!r}: the token tree does not agree with plain forward passes (they differ by "
             f"{difference:.2g}); plain passes are used, which are slower but right."
         )
     return close
+
+
+def _noise(model: Any, branches: Sequence[Branch]) -> float:
+    """Root mean square of what another order of the arithmetic changes in a model's log-probabilities, in nats.
+
+    The later half of each sequence's own tokens is read in one pass with the bridge's wrappers, which compute attention
+    step by step, and after a cached first half without them, as a tree does. Nothing is a tree in either.
+    """
+    own = [
+        replace(branch, targets=tuple(enumerate(branch.tokens[1:])), reads=(), compared=(), averaged=())
+        for branch in branches
+    ]
+    late = [replace(branch, targets=branch.targets[len(branch.targets) // 2 :]) for branch in own]
+    whole = run_plain(model, own, ())
+    with bare(model):
+        halves = run_plain(model, late, ())
+    pairs = zip(whole.log_probs, halves.log_probs, strict=True)
+    return float(torch.cat([one[len(one) - len(other) :] - other for one, other in pairs]).square().mean().sqrt())
 
 
 def _difference(one: TreeResult, at: int, other: TreeResult, index: int) -> float:

@@ -210,3 +210,13 @@ def test_a_condition_that_overflows_is_named(tiny_folder):
     pairs = [caa.ContrastPair("Is it good?", "I like it.", "I do not like it.")]
     with pytest.raises(caa.errors.ModelError, match=r"^pairs\[0\], Intervention\(8 of .*, layer 1, .*is not a number"):
         effect_attribution(model, far, pairs, layer=1, multiplier=8.0, format="text", progress=False)
+
+
+def test_heads_that_cannot_be_told_apart_are_refused(tmp_path):
+    model = caa.load_model(save_tiny(tmp_path / "model", "deepseek 3"), device="cpu", progress=False)
+    vector = caa.SteeringVector(torch.ones(4, 64), (0, 1, 2, 3), {"behavior": "any"})
+    pairs = [caa.ContrastPair("Is it good?", "I like it.", "I do not like it.")]
+    options = {"layer": 1, "format": "text", "progress": False}
+    with pytest.raises(caa.errors.ModelError, match=r"does not tell the heads apart\. Use per='component'"):
+        effect_attribution(model, vector, pairs, per="head", **options)
+    assert len(effect_attribution(model, vector, pairs, **options)) == 6

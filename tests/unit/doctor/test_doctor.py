@@ -136,7 +136,8 @@ def test_architectures(loaded):  # noqa: F811
 
 def test_a_bridge_that_disagrees_with_hugging_face(tmp_path):
     """Falcon with ALiBi has another attention in Hugging Face's default implementation than in TransformerLens's."""
-    model = caa.load_model(save_tiny(tmp_path / "model", "falcon with alibi"), device="cpu")
+    with pytest.warns(UserWarning, match="ALiBi"):
+        model = caa.load_model(save_tiny(tmp_path / "model", "falcon with alibi"), device="cpu")
     check = examine(model, "residual stream")["residual stream"]
     assert check.passed is False
     assert re.search(

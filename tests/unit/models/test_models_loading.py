@@ -16,6 +16,7 @@ from gguf import GGUFWriter
 from huggingface_hub import utils as hub
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     BertConfig,
     BertForMaskedLM,
     BertModel,
@@ -763,3 +764,23 @@ def test_loading_installs_nothing(tmp_path, monkeypatch):
 def test_the_blocks_for_images_are_not_those_of_the_residual_stream(tmp_path):
     model = caa.load_model(save_tiny(tmp_path / "model", "gemma 3 with images"), device="cpu", progress=False)
     assert check_outside(Subject(model, 0))[0] is True
+
+
+# Models that load and are not right
+
+
+def test_a_model_that_cannot_run_is_refused(tmp_path):
+    said = refused(save_tiny(tmp_path / "model", "granite moe hybrid"), device="cpu", progress=False)
+    assert "it loads, but TransformerLens" in said
+    assert said.endswith("Use another model.")
+
+
+def test_falcon_with_alibi_is_loaded_with_a_warning(tmp_path):
+    folder = save_tiny(tmp_path / "model", "falcon with alibi")
+    with pytest.warns(UserWarning, match="with ALiBi, Falcon's eager attention"):
+        model = caa.load_model(folder, device="cpu", progress=False)
+    plain = AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokens = torch.arange(3, 60)[None]
+    with torch.no_grad():
+        off = model(tokens).log_softmax(-1) - plain(tokens).logits.log_softmax(-1)
+    assert off.abs().max() > 0.1
