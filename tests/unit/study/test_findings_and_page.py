@@ -402,7 +402,7 @@ def test_every_figure_has_a_caption_and_a_file(page, run):
     titles = [text for text in page.texts["strong"] if text.startswith("Figure")]
     assert [text.partition(". ")[0] for text in titles] == [f"Figure {number}" for number in range(1, 20)]
     captions = [text for text in page.texts["figcaption"] if text]
-    assert len(captions) == 18
+    assert len(captions) == 19
     for title, caption in zip(titles, captions, strict=True):
         assert re.search(r"interval", caption) or "slider" in caption
         assert re.search(r"\d", title.partition(". ")[2]), "a title says what was found"
