@@ -342,7 +342,7 @@ def effect_lens(study: Study) -> go.Figure:
     of_chance = tables[BEHAVIOR].query("kind == 'random'")
     tables["random"] = of_chance.assign(kind="vector", vector="a random vector")
     table = pd.concat(tables, names=["behavior"]).reset_index("behavior").reset_index(drop=True)
-    return caa.plot_effect_lens(table)
+    return caa.plot_effect_lens(table).update_traces(marker_color=caa.plotting.theme.NEUTRAL, row=3)
 
 
 def steered_lens(study: Study) -> go.Figure:

@@ -36,7 +36,7 @@ _PER_PART = 256  # texts
 _EXCERPT = 300  # letters of a text that the table keeps
 _IDENTITY = ("model", "model_revision", "weight_processing", "dtype", "prompt_digest")
 _COLUMNS = (
-    *("item", "turn", "role", "vector", "layer", "projection", "z", "n_tokens", "cut", "text"),
+    *("item", "turn", "role", "vector", "kind", "layer", "projection", "z", "n_tokens", "cut", "text"),
     *("baseline_mean", "baseline_sd", "model", "prompt_digest", "path"),
 )
 
@@ -84,7 +84,8 @@ def monitor(
         One row per text, or turn, and vector:
 
         - ``item`` (0-based row), ``turn`` (0-based; 0 for a text), ``role`` (``"system"``, ``"user"``,
-          ``"assistant"``, or ``""`` for a text), ``vector``, ``layer``;
+          ``"assistant"``, or ``""`` for a text), ``vector``, its ``kind`` (``"vector"`` or that of a control),
+          ``layer``;
         - ``projection``: dot product of the unit vector and the mean residual stream over the text's tokens, in units
           of the residual stream;
         - ``z``: ``projection`` minus ``baseline_mean``, divided by ``baseline_sd``: mean and standard deviation of
@@ -120,7 +121,7 @@ def monitor(
         (layer,) = check_layers([layer], vector.layers, f"the vector {name!r}")
         direction_at(vector, layer, f"vectors[{name!r}]", "Leave it out, or choose another layer.")
     rows = iterate_texts(texts, column)
-    reader = _Reader(model, form, layer, {name: vector.at(layer) for name, vector in named.items()})
+    reader = _Reader(model, form, layer, named)
     parts = TableParts(Path(output).expanduser(), reader.identity()) if output is not None else None
     tables: list[pd.DataFrame] = []
     total = len(texts) if isinstance(texts, Sized) and not isinstance(texts, str) else None
@@ -150,11 +151,13 @@ class _Sequence:
 
 
 class _Reader:
-    """Reads texts with one model, at one layer, along ``vectors`` ``{name: [d_model]}``."""
+    """Reads texts with one model, at one layer, along vectors."""
 
-    def __init__(self, model: Any, form: PromptFormat, layer: int, vectors: Mapping[str, torch.Tensor]) -> None:
-        self.model, self.form, self.layer, self.vectors = model, form, layer, vectors
-        self.units = torch.nn.functional.normalize(torch.stack(list(vectors.values())).double(), dim=1)
+    def __init__(self, model: Any, form: PromptFormat, layer: int, named: Mapping[str, SteeringVector]) -> None:
+        self.model, self.form, self.layer = model, form, layer
+        self.vectors = {name: vector.at(layer) for name, vector in named.items()}  # [d_model] each
+        self.kinds = [vector.kind for vector in named.values()]
+        self.units = torch.nn.functional.normalize(torch.stack(list(self.vectors.values())).double(), dim=1)
         self.special = special_ids(form.tokenizer)
 
     def identity(self) -> dict[str, Any]:
@@ -192,6 +195,7 @@ class _Reader:
         table = turns.loc[turns.index.repeat(len(self.vectors))].reset_index(drop=True)
         return table.assign(
             vector=list(self.vectors) * len(turns),
+            kind=self.kinds * len(turns),
             layer=self.layer,
             projection=projections.ravel(),
             z=((projections - mean) / sd).ravel(),

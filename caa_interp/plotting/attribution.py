@@ -39,8 +39,8 @@ def plot_effect_attribution(table: pd.DataFrame) -> go.Figure:
     subtitle = f"effect {effect} {_UNIT}{theme.SUBTITLE_LINE}"
     subtitle += f"steered after layer {first['steered_layer']}; n = {first['n']} pairs, {theme.interval(own)}"
     if len(controls):
-        note = "dot: beyond all heads, or all MLPs, of" if per_head else "gray: range of"
-        subtitle += f"; {note} {theme.controls(controls)}"
+        beyond = f"dot: beyond all heads, or all MLPs, of {theme.controls(controls)}"
+        subtitle += f"; {beyond if per_head else theme.gray(controls)}"
     fig = theme.figure(
         f"Through which parts {theme.escape(first['vector'])} acts",
         subtitle,

@@ -37,11 +37,15 @@ def plot_safety_audit(audit: pd.DataFrame, *, seed: int = 0) -> go.Figure:
     n = theme.counts(findings["n"].dropna())
     itself = "this is the refusal vector; " if ITSELF in set(findings["verdict"]) else ""
     interval = theme.interval(findings.dropna(subset=["n"]))
+    beside = audit_part(audit, "behaviors")
+    cosines = audit_part(audit, "cosine")
+    counted = {"gray": beside[beside["kind"] != "vector"], "cosines": cosines[cosines["kind"] != "vector"]}
+    told = "; ".join(f"{what}: {theme.controls(rows)}" for what, rows in counted.items() if len(rows))
     fig = theme.figure(
         f"Safety audit of {theme.escape(name)}",
-        f"layer {layer}; {itself}n = {n} pairs or requests, {interval}; gray: controls of the same norm",
+        f"layer {layer}; {itself}n = {n} pairs or requests, {interval}{theme.SUBTITLE_LINE}{told}",
         width=880,
-        **theme.room(820, l=170, t=104, legend=118),
+        **theme.room(836, l=170, t=120, legend=118),
     )
     places = panels(fig, titles, most=2, horizontal_spacing=0.15, vertical_spacing=0.18)
     slopes = findings[findings["part"] == "behaviors"]
@@ -104,7 +108,7 @@ def _draw_doses(fig: go.Figure, summary: pd.DataFrame, name: str, mean: str, tit
     multipliers = list(own["multiplier"].unique())
     unit = "share of answers" if mean == "refused" else "nats per token"
     looks = {"harmless requests": theme.Style(theme.PALETTE[2], "square", "solid")}
-    looks["borderline requests"] = theme.Style(theme.PALETTE[1], "diamond", "dash")
+    looks["borderline requests"] = theme.Style(theme.PALETTE[1], "diamond", "solid")
     for shift, (kind, look) in zip(side_by_side(multipliers, len(looks)), looks.items(), strict=True):
         legend = {"legendgroup": kind, "showlegend": mean != "refused"}
         drawn = line(own[own["behavior"] == kind], "multiplier", mean, look, kind, unit, shift=shift, **legend)

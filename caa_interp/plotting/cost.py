@@ -59,14 +59,15 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
     n_rows, n_columns = shape(len(shown), _MOST)
     fig = theme.figure(
         theme.escape(title),
-        f"layer {layer}; mean over n = {theme.counts(n for rows in shown.values() for n in rows['n'])} items, "
-        f"{theme.interval(next(iter(shown.values())))}",
-        **theme.room(80 + 360 * n_rows, l=60, t=124, legend=130 if len(looks) > 1 else 80),
+        f"layer {layer}; mean over items, {theme.interval(next(iter(shown.values())))}",
+        **theme.room(96 + 360 * n_rows, l=60, t=140, legend=130 if len(looks) > 1 else 80),
         width=min(800, 130 + 330 * n_columns),
     )
     columns = {name: shown_column(rows, name) for name, rows in shown.items()}
     names = [
-        f"{'' if mean == name else 'change in '}{theme.with_unit(*_NAMES[name])}" for name, mean in columns.items()
+        f"{'' if mean == name else 'change in '}{theme.with_unit(*_NAMES[name])}<br>"
+        + theme.small(f"n = {theme.counts(shown[name]['n'])}")
+        for name, mean in columns.items()
     ]
     places = panels(fig, names, most=_MOST, horizontal_spacing=0.22 / n_columns, vertical_spacing=0.6 / n_rows)
     for place, (measure, mean), rows in zip(places, columns.items(), shown.values(), strict=True):

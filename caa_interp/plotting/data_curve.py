@@ -29,7 +29,8 @@ def plot_data_curve(
     Returns
     -------
     plotly.graph_objects.Figure
-        One panel per measure. A large mark is the number of pairs that is enough; the dotted line is the value
+        One panel per measure. A large mark is the number of pairs from which on the mean effect, over the draws, is
+        within 10 % of that of all; it has no interval. The dotted line is the value
         for unrelated pairs.
     """
     tables = theme.tables_by_name(table, _COLUMNS, _SOURCE)
@@ -85,10 +86,10 @@ def _told(rows: pd.DataFrame, measure: str) -> list[str]:
 
 
 def _enough(tables: Mapping[str, pd.DataFrame]) -> str:
-    """Sentence on the number of pairs from which on the effect is that of all."""
+    """From which number of pairs on the mean effect is about that of all, which is no claim about other pairs."""
     found = {label: one["enough"].iloc[0] for label, one in tables.items()}
     said = [
-        f"{theme.escape(label)}{': ' if label else ''}{'none is' if pd.isna(number) else f'{number} pairs are'} enough"
+        f"{theme.escape(label)}{': ' if label else ''}{'none' if pd.isna(number) else f'{number} pairs'}"
         for label, number in found.items()
     ]
-    return "; ".join(said) + " (large mark; within 10 % of the effect of all)"
+    return f"large mark: mean effect within 10 % of that of all pairs from here on ({'; '.join(said)}; no interval)"

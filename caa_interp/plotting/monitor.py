@@ -38,20 +38,25 @@ def plot_monitor(table: pd.DataFrame, *, n_examples: int = 5, title: str = "Text
     Returns
     -------
     plotly.graph_objects.Figure
-        One row per vector, and model if there are several. The band is one standard deviation of neutral prose to
-        either side of its mean.
+        One row per vector, and model if there are several; controls are gray. The band is one standard deviation of
+        neutral prose to either side of its mean. Turns are counted from 1.
     """
     theme.check_table(table, _COLUMNS, _SOURCE)
     several = table["model"].nunique() > 1
     label = table["vector"] + (", " + table["model"] if several else "")
-    rows = table.assign(label=label)
+    rows = table.assign(label=label, turn=table["turn"] + 1)  # people count turns from 1
     theme.check_once(rows, ["label", "layer", "item", "turn"], _SOURCE)
     rows = rows.dropna(subset=["z"])
     if rows.empty:
         raise InputError(
             f"table: no row has a z, since no token was read; give a result of {_SOURCE} that holds texts."
         )
-    looks = {name: look for name, look in theme.styles(label).items() if name in set(rows["label"])}
+    gray = set(label[table["kind"] != "vector"]) if "kind" in table else set()
+    looks = {
+        name: look._replace(color=theme.NEUTRAL) if name in gray else look
+        for name, look in theme.styles(label).items()
+        if name in set(rows["label"])
+    }
     talks = bool((table["role"] != "").any())
     heights = [_ROW * len(looks) + 30, *([_TURNS] if talks else [])]
     fig = theme.figure(
@@ -117,7 +122,7 @@ def _turns(fig: go.Figure, rows: pd.DataFrame, looks: dict[str, theme.Style], **
             for turn, some in own.groupby("turn")
         ]
         means = pd.DataFrame(found, columns=["turn", "z", "z_low", "z_high", "n"])
-        look = looks[label]._replace(symbol=looks[label].symbol + _ROLES[role])
+        look = looks[label]._replace(symbol=looks[label].symbol + _ROLES[role], dash="solid")
         fig.add_trace(line(means, "turn", "z", look, f"{label}, {role}", "standard deviations", shift=shift), **place)
     fig.add_hline(0, line=theme.CHANCE, **place)
     fig.update_xaxes(title_text="turn of the conversation", title_standoff=4, tickvals=thinned(turns), **place)

@@ -30,7 +30,7 @@ def plot_persistence(table: pd.DataFrame) -> go.Figure:
     summary = table if "change" in table else summarize_persistence(table)
     own, controls = theme.vector_and_controls(summary)
     names, name = list(own["condition"].unique()), str(own["vector"].iloc[0])
-    gray = f"; gray: range of {theme.controls(controls)}" if len(controls) else ""
+    gray = f"; {theme.gray(controls)}" if len(controls) else ""
     fig = theme.figure(
         f"{theme.escape(name)} over the turns of a conversation",
         f"multiplier {own['multiplier'].iloc[0]:g} after layer {own['layer'].iloc[0]}; "
@@ -41,7 +41,7 @@ def plot_persistence(table: pd.DataFrame) -> go.Figure:
     )
     axes: dict[str, Any] = {"x_title": "turn", "y_title": "change from unsteered<br>(nats per token)"}
     places = panels(fig, names, most=len(names), shared_yaxes="all", horizontal_spacing=0.025, **axes)
-    look = theme.styles([name])[name]
+    look = theme.styles([name])[name]._replace(dash="solid")
     for condition, place in zip(names, places, strict=True):
         fig.add_trace(control_range(controls[controls["condition"] == condition], "turn", "change"), **place)
         fig.add_trace(line(own[own["condition"] == condition], "turn", "change", look, name, "nats per token"), **place)

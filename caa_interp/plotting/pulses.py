@@ -46,7 +46,7 @@ def plot_position_map(table: pd.DataFrame) -> go.Figure:
     subtitle = f"multiplier {first['multiplier']:g} after layer {first['steered_layer']}; "
     subtitle += f"n = {theme.counts(own.loc[own['n'] > 0, 'n'])} pairs, {theme.interval(own)}"
     if len(controls):
-        subtitle += f"; gray: range of {theme.controls(controls)}"
+        subtitle += f"; {theme.gray(controls)}"
     fig = theme.figure(
         f"Where and for how long {theme.escape(first['vector'])} acts",
         subtitle,

@@ -41,7 +41,7 @@ def plot_separation(table: pd.DataFrame, *, title: str | None = None) -> go.Figu
     n_rows = shape(len(layers), _COLUMNS_MOST)[0]
     fig = theme.figure(
         theme.escape(title or f"Answers along the vector of {table['vector'].iloc[0]}"),
-        f"n = {theme.counts(table['n'])} pairs; d' and AUC with {theme.interval(table)}",
+        f"n = {theme.counts(table['n'])} held-out pairs; d' and AUC with {theme.interval(table)}",
         **theme.room(200 + (270 if n_rows == 1 else 250 * n_rows), t=118, legend=112),
         barmode="overlay",
         bargap=0,

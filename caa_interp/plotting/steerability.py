@@ -13,7 +13,7 @@ _SOURCE = "caa_interp.steerability"
 _CONTROLS = {
     "random": "random vectors",
     "orthogonal": "orthogonal vectors",
-    "shuffled": "shuffled labels",
+    "shuffled": "vectors of shuffled labels",
     "other": "vectors of other behaviors",
 }
 _COLUMNS = ("vector", "kind", "layer", "slope", "slope_low", "slope_high", "share_against", "n")
@@ -48,13 +48,17 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
     order = list(drawn.loc[drawn["panel"] == titles[0], "row"])
     order = [name for name in dict.fromkeys(drawn["row"]) if name not in order] + order
     place_of = {name: place for place, name in enumerate(order)}
-    kinds = [_CONTROLS.get(kind, kind) for kind in dict.fromkeys(rows.loc[is_control, "kind"])]
-    ticks_of = f"; gray ticks: {', '.join(kinds)}" if kinds else ""
+    per_row = rows[is_control].groupby(["panel", "row", "kind"])["vector"].nunique().groupby("kind")
+    named = {kind: (theme.counts(numbers), _CONTROLS.get(str(kind), str(kind))) for kind, numbers in per_row}
+    kinds = [f"{n} {name.replace('vectors', 'vector') if n == '1' else name}" for n, name in named.values()]
+    ticks_of = f"{theme.SUBTITLE_LINE}gray ticks of each row: {theme.escape(', '.join(kinds))}" if kinds else ""
+    model = f"{theme.escape(', '.join(map(str, drawn['model'].unique())))}; " if "model" in drawn else ""
+    layers = f"layer{'s' if drawn['layer'].nunique() > 1 else ''} {theme.counts(drawn['layer'])}"
     unit = theme.slope_unit(table)
     fig = theme.figure(
         theme.escape(title),
-        f"points: mean slope over held-out pairs, {theme.interval(drawn)}{theme.escape(ticks_of)}",
-        height=180 + 37 * len(order),
+        f"{model}{layers}; points: mean slope over held-out pairs, {theme.interval(drawn)}{ticks_of}",
+        **theme.room(190 + 37 * len(order), t=96),
         width=800 if len(titles) > 1 else None,
         showlegend=False,
     )
@@ -78,6 +82,6 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
             fig.add_annotation(text=told, showarrow=False, font={"size": 12}, **beside_row, **place)
         fig.add_vline(0, line=theme.NOTHING, **place)
         fig.update_xaxes(title_text=theme.slope_title(table), title_font_size=13, nticks=5, **place)
-    named = {"tickvals": list(place_of.values()), "ticktext": list(map(theme.label, order))}
-    fig.update_yaxes(range=[-0.6, len(order) - 0.4], **named)
-    return fig.update_layout(margin={"r": 168})
+    labels = {"tickvals": list(place_of.values()), "ticktext": list(map(theme.label, order))}
+    fig.update_yaxes(range=[-0.6, len(order) - 0.4], **labels)
+    return fig.update_layout(margin_r=168)

@@ -226,6 +226,11 @@ def controls(rows: pd.DataFrame) -> str:
     return f"{named} {'vectors' if kinds.sum() > 1 else 'vector'} of the same norm"
 
 
+def gray(rows: pd.DataFrame) -> str:
+    """What a gray band or line of controls is, such as ``"gray: range of 2 random vectors of the same norm"``."""
+    return f"gray: {'range of ' if rows['vector'].nunique() > 1 else ''}{controls(rows)}"
+
+
 def factor(multiplier: float, form: str = "g") -> str:
     """A multiplier as text, with a minus sign."""
     return with_minus(format(multiplier, form if multiplier else "g"))

@@ -141,14 +141,14 @@ def test_the_figure_says_what_it_shows():
         assert part in subtitle
 
 
-def test_series_differ_in_color_symbol_and_dash_and_do_not_cover_one_another():
+def test_series_differ_in_color_and_symbol_and_do_not_cover_one_another():
     names = ("optimism", "sycophancy", "refusal")
     fig = plot_scores(pd.concat([judged(behavior=name) for name in names]))
     assert tuple(line.name for line in fig.data) == names
     assert fig.layout.showlegend
     for line in fig.data:
         look = BEHAVIOR_STYLES[line.name]
-        assert (line.line.color, line.marker.symbol, line.line.dash) == look
+        assert (line.line.color, line.marker.symbol, line.line.dash) == look._replace(dash="solid")
         np.testing.assert_allclose(line.x, [-2, 0, 2], atol=0.31)
         assert line.customdata[:, 0].tolist() == [-2, 0, 2]
     assert len({x for line in fig.data for x in line.x}) == 9

@@ -37,7 +37,7 @@ def test_a_data_curve_shows_means_spread_chance_and_the_number_that_is_enough():
     dotted = [trace for trace in fig.data if trace.mode == "lines" and trace.line.dash == "dot"]
     assert [list(trace.y) for trace in dotted] == [[0.5, 0.7, 1.0]] * 2
     title = fig.layout.title.text
-    for part in ("mean of 4 draws", "80 % of the draws", "n = 9 pairs", "a: 10 pairs are enough", "&lt;b&gt;: none is"):
+    for part in ("mean of 4 draws", "80 % of the draws", "n = 9 pairs", "a: 10 pairs; &lt;b&gt;: none; no interval"):
         assert part in title
     assert fig.layout.yaxis.title.text.endswith("(nats per token per multiplier)")
 
@@ -148,12 +148,20 @@ def test_conversations_have_a_line_for_each_role():
     assert [trace.name for trace in lines] == ["cheer, user", "cheer, assistant"]
     means = table.groupby("turn")["z"].mean()
     assert list(lines[0].y) == pytest.approx([means[0], means[2]])
-    assert np.array(lines[1].x) == pytest.approx([1, 3], abs=0.2)
+    assert np.array(lines[1].x) == pytest.approx([2, 4], abs=0.2)
     assert lines[0].marker.symbol.endswith("-open")
     assert not lines[1].marker.symbol.endswith("-open")
     assert (np.array(lines[0].error_y.array) > 0).all()
-    assert list(fig.layout.xaxis2.tickvals) == [0, 1, 2, 3]
+    assert list(fig.layout.xaxis2.tickvals) == [1, 2, 3, 4]
     assert "n = 48 turns" in fig.layout.title.text
+
+
+def test_controls_are_gray():
+    table = texts(n=12, vectors=("cheer", "random 0"))
+    table["kind"] = table["vector"].map({"cheer": "vector", "random 0": "random"})
+    fig = caa.plotting.plot_monitor(table)
+    own, control = named(fig, "markers")
+    assert own.marker.color != control.marker.color == "#6B7280"
 
 
 def test_two_models_stand_beside_each_other():

@@ -65,7 +65,7 @@ def test_controls_stand_in_the_rows_of_their_behavior():
     fig = caa.plot_steerability(TABLE)
     ticks = fig.data[0]
     assert sorted(zip(ticks.y, ticks.x, strict=True)) == [(0, 0.001), (2, -0.03), (3, 0.002), (3, 0.003)]
-    assert "random vectors, shuffled labels" in fig.layout.title.text
+    assert "1 random vector, 1 vector of shuffled labels" in fig.layout.title.text
 
 
 def test_each_row_ends_with_its_verdict():

@@ -421,21 +421,21 @@ def test_every_figure_has_a_caption_and_a_file(page, run):
     # Each map has a second figure beside it, and what that shows for other cells.
     assert len(names) == 19
     assert "layers-and-multipliers-by-layer" in names
-    assert len(page.texts["figcaption"]) == 18 + len(SLOPES)
-    assert len(drawn) == 18 + 2 * len(SLOPES)
+    assert len(page.texts["figcaption"]) == 19 + len(SLOPES)
+    assert len(drawn) == 19 + 2 * len(SLOPES)
     assert names <= set(page.anchors)
     assert {f"layers-and-multipliers-{name}" for name in SLOPES} <= names
     for path in (run / "figures").iterdir():
         assert plotly.io.read_json(path).layout.title.text
     titles = [text for text in page.texts["strong"] if text.startswith("Figure")]
-    assert [text.partition(". ")[0] for text in titles] == [f"Figure {number}" for number in range(1, 19)]
+    assert [text.partition(". ")[0] for text in titles] == [f"Figure {number}" for number in range(1, 20)]
     captions = [text for text in page.texts["figcaption"] if text]
-    assert len(captions) == 18
+    assert len(captions) == 19
     for title, caption in zip(titles, captions, strict=True):
         assert re.search(r"interval", caption) or "slider" in caption
         assert re.search(r"\d", title.partition(". ")[2]), "a title says what was found"
     labels = [given["aria-label"] for _, given in page.elements if given.get("role") == "img"]
-    assert len(labels) == 18 + len(SLOPES)
+    assert len(labels) == 19 + len(SLOPES)
     assert all(labels)
 
 
