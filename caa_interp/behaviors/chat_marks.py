@@ -33,7 +33,7 @@ _MARK = re.compile(
 # These may be HTML or prose, and say nothing about a template; a model may read them as its own all the same.
 _READ_AS_MARK = re.compile(
     rf"{_MARK.pattern}|</?s>|<(?:bos|eos)>"
-    r"|<\|[^|<>\s]{1,40}>|<[^|<>\s]{1,40}\|>|\[\|[^|\]\s]{1,40}\|\]"  # one bar, as in <|turn>, or none but brackets
+    r"|<\|[^|<>\s]{1,40}>|<[^|<>\s]{1,40}\|>|\[\|[^|\]\s]{1,40}\|\]"  # one bar, as in <|turn>, or bars in brackets
     r"|<(?:reserved|unused|extra_id)[a-z_]*\d{1,6}>"
     r"|\[/?(?:AVAILABLE_TOOLS|TOOL_(?:CALLS|RESULTS|CONTENT)|MODEL_SETTINGS|THINK)\]"
     r"|^[ \t]*(?:Human|Assistant|HUMAN|USER|SYSTEM):",
