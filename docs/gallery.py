@@ -297,10 +297,11 @@ def interference(study: Study) -> go.Figure:
     """Three vectors, two at a time, with a few questions that have a right answer."""
     names = (BEHAVIOR, "refusal", "sycophancy")
     measured = {name: study.behaviors[name].test[::8] for name in names}
-    measured["questions"] = caa.load_questions("capability", per_subject=1, seed=SEED)[::2]
+    questions = caa.load_questions("capability", per_subject=1, seed=SEED)[::2]
     prompts = study.behaviors["hallucination"].open_ended[:3]
     vectors = {name: study.vectors[name] for name in names}
-    table = caa.evaluation.interference(study.model, vectors, measured, prompts, layers=LAYER, n_tokens=16)
+    options = {"layers": LAYER, "questions": questions, "n_tokens": 16}
+    table = caa.evaluation.interference(study.model, vectors, measured, prompts, **options)
     return caa.plotting.plot_interference(table)
 
 

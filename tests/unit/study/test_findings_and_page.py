@@ -485,7 +485,7 @@ def test_what_stands_beside_a_cell(page, run):
     assert told.endswith("(+4) […]")
     costs = here["Costs, at the nearest multiplier, as changes from unsteered"].split("\n")
     assert costs[0] == "multiplier +1"
-    assert len(costs) == 5
+    assert len(costs) == 6
     unsteered = dict(optimism["rows"]["3"]["cells"]["0"])
     assert "unsteered: An answer. (+0)" in unsteered["Steered answers, at the nearest multiplier"]
     assert not any(name.startswith("Costs") for name in unsteered)
