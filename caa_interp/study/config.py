@@ -20,6 +20,8 @@ from caa_interp.study.fields import (
     MOST,
     Answers as Answers,
     Behaviors,
+    Combination as Combination,
+    Combinations,
     Controls as Controls,
     Conversations as Conversations,
     Costs as Costs,
@@ -42,7 +44,7 @@ from caa_interp.study.fields import (
     studied_behavior as studied_behavior,
     with_zero,
 )
-from caa_interp.study.problems import explained, shown
+from caa_interp.study.problems import explained, nearest, shown
 
 # tomllib takes time and memory by the square of a dotted key's length: 1 GB for 32 KiB of `a.a.a`, 4 GB for 64 KiB.
 MAX_BYTES = 32 * 1024
@@ -126,6 +128,8 @@ class ExperimentConfig(Part):
     """Table of :class:`SafetyAudit`."""
     conversations: Conversations = Conversations()
     """Table of :class:`Conversations`."""
+    combinations: Combinations = ()
+    """Tables of :class:`Combination`, each measured beside the single vectors. Default: none."""
 
     @field_validator("n_validation", "n_train", "n_test")
     @classmethod
@@ -179,6 +183,19 @@ class ExperimentConfig(Part):
             strong = max(2 * min(doses), -MOST), 0.0, min(2 * max(doses), MOST)
             filled["multipliers"] = tuple(dict.fromkeys(strong))
         return value.model_copy(update=filled)
+
+    @field_validator("combinations")
+    @classmethod
+    def _of_the_study(cls, values: tuple[Combination, ...], info: ValidationInfo) -> tuple[Combination, ...]:
+        names = [behavior.name for behavior in _loaded(info)]
+        check_distinct([*names, *(one.name for one in values)] if values else [], "Give each combination another name.")
+        for part in (part for one in values for part in one.interventions):
+            if names and part.vector not in names:
+                allowed = f"it must be one of {', '.join(names)}{nearest(part.vector, names) or '.'}"
+                raise InputError(f"a vector is {shown(part.vector)}; {allowed}")
+            if (layers := info.data.get("layers")) and (other := set(part.layers or ()) - set(layers)):
+                raise InputError(f"layers has {min(other)}, which is none of the study's {shown(layers)}.")
+        return values
 
     @field_validator("conversations")
     @classmethod

@@ -335,5 +335,30 @@ class Conversations(Part):
         return value
 
 
+class Applied(Part):
+    """One vector of a combination."""
+
+    vector: Text
+    """Name of a behavior of the study."""
+    layers: Layers | None = None
+    """0-based block indices after each of which it is applied, of the study's. Default: the behavior's chosen layer."""
+    multiplier: Multiplier = 1.0
+    """Number from -1e6 to 1e6. Default: 1."""
+    operator: Spelled | None = None
+    """As :func:`caa_interp.steering.operator_named` reads it. Default: the study's."""
+    positions: Spelled | None = None
+    """As :func:`caa_interp.steering.positions_named` reads it. Default: the study's."""
+
+
+class Combination(Part):
+    """Several interventions at once, such as two vectors, or one after several layers."""
+
+    name: Text
+    """What tables and the page call it."""
+    interventions: Annotated[tuple[Applied, ...], AsTuple, Some]
+    """Tables of :class:`Applied`, applied in turn."""
+
+
+Combinations = Annotated[tuple[Combination, ...], AsTuple, Field(max_length=1000)]
 _NameAsTable = BeforeValidator(lambda value: {"name": value} if isinstance(value, str | Path) else value)
 Models = Annotated[tuple[Annotated[ModelConfig, _NameAsTable], ...], AsTuple, Some]

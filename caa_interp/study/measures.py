@@ -15,14 +15,17 @@ from caa_interp.analysis.reliability import reliability
 from caa_interp.analysis.tokens import token_similarity
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.evaluation.controls import vector_with_controls
+from caa_interp.evaluation.divergence import divergence
 from caa_interp.evaluation.finetuning import fine_tune
 from caa_interp.evaluation.persistence import check_conversations, persistence
+from caa_interp.evaluation.summary import UNSTEERED
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format
 from caa_interp.steering.generation import encode_prompt, generate
 from caa_interp.steering.intervention import Intervention
-from caa_interp.steering.positions import Positions
+from caa_interp.steering.operators import operator_named
+from caa_interp.steering.positions import Positions, positions_named
 from caa_interp.tree.edits import Operator
 from caa_interp.vectors.activations import collect_activations
 from caa_interp.vectors.estimators import Estimator
@@ -109,6 +112,37 @@ def converse(
     """Measure a vector and its controls over the turns of conversations."""
     steering = {name: Intervention(one, layer, multiplier, operator, positions) for name, one in vector.items()}
     return persistence(model, steering, **asked)
+
+
+def sweep_combined(
+    model: Any, *, combinations: Mapping[str, Sequence[Mapping[str, Any]]], pairs: Sequence[ContrastPair], **asked: Any
+) -> pd.DataFrame:
+    """Score pairs under several interventions at once, by the fields of each."""
+    return sweep(model, _combined(combinations), pairs, **asked)
+
+
+def diverge_combined(
+    model: Any, *, combinations: Mapping[str, Sequence[Mapping[str, Any]]], prompts: Sequence[str], **asked: Any
+) -> pd.DataFrame:
+    """Measure how far several interventions at once move the model from its own answers."""
+    return divergence(model, _combined(combinations), prompts, **asked)
+
+
+def _combined(combinations: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[Intervention]]:
+    """Interventions of each combination, and none for the unsteered model."""
+    found: dict[str, list[Intervention]] = {UNSTEERED: []}
+    for name, parts in combinations.items():
+        found[name] = [
+            Intervention(
+                **{
+                    **one,
+                    "operator": operator_named(one["operator"]),
+                    "positions": positions_named(one["positions"]),
+                }
+            )
+            for one in parts
+        ]
+    return found
 
 
 def sweep_transferred(model: Any, *, vector: Mapping[str, SteeringVector], **asked: Any) -> pd.DataFrame:

@@ -69,6 +69,7 @@ def cost(task: Task) -> int:
     varied = ("vector", "layers", "multipliers") if "multipliers" in asked else ()
     n_doses = prod(len(asked[name]) for name in varied if isinstance(asked.get(name), Sized))
     n_conditions = n_doses * (2 + asked["n_random"] if "n_random" in asked else 1)
+    n_conditions *= 1 + len(asked.get("combinations", ()))
     if "target" in asked:
         n_conditions = len(asked["vectors"]) * (len(asked["vectors"]) + 1) // 2  # each, and every two
         n_items += _CALIBRATION * len(asked["prompts"])
