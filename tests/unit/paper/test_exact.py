@@ -1,15 +1,17 @@
 """Items read with compat="caa" give the paper's results: each is beside a literal implementation of its procedure.
 
 The models are small random Llamas with a made-up tokenizer that works as Llama 2's does: a space becomes a part of the
-next token, one is put in front of every text, and unknown characters become bytes.
+next token, one is put in front of every text, and unknown characters become bytes. The slow tests have Llama 2's own
+tokenizer, from the folder that CAA_INTERP_LLAMA_TOKENIZER names.
 """
 
 import json
+import os
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, processors
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 import caa_interp as caa
 from caa_interp.prompts.format import PromptFormat
@@ -90,9 +92,8 @@ EXAM = [
 class Pair:
     """A model of this package and the plain one of the same files, with the vectors of either procedure."""
 
-    def __init__(self, folder, name, seed):
+    def __init__(self, folder, name, seed, tokenizer):
         where = folder / name
-        tokenizer = llama_like_tokenizer()
         random_llama(tokenizer, seed).save_pretrained(where)
         tokenizer.save_pretrained(where)
         self.base = "chat" not in name
@@ -119,18 +120,26 @@ def read(given):
     return caa.read_pairs(given, compat="caa").pairs
 
 
-@pytest.fixture(scope="module")
-def chat(tmp_path_factory):
-    return Pair(tmp_path_factory.mktemp("models"), "Llama-2-tiny-chat-hf", 0)
+@pytest.fixture(scope="module", params=["made up", pytest.param("Llama 2's", marks=pytest.mark.slow)])
+def tokenizer(request):
+    if request.param == "made up":
+        return llama_like_tokenizer()
+    if not (folder := os.environ.get("CAA_INTERP_LLAMA_TOKENIZER")):
+        pytest.skip("CAA_INTERP_LLAMA_TOKENIZER names no folder with Llama 2's tokenizer.json")
+    return AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return Pair(tmp_path_factory.mktemp("models"), "Llama-2-tiny-hf", 1)
+def chat(tmp_path_factory, tokenizer):
+    return Pair(tmp_path_factory.mktemp("models"), "Llama-2-tiny-chat-hf", 0, tokenizer)
 
 
-def test_the_tokenizer_takes_texts_apart_as_llama_2s_does():
-    tokenizer = llama_like_tokenizer()
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, tokenizer):
+    return Pair(tmp_path_factory.mktemp("models"), "Llama-2-tiny-hf", 1, tokenizer)
+
+
+def test_texts_are_taken_apart_as_by_llama_2(tokenizer):
     assert tokenizer.tokenize("[INST] Yes [/INST] (A)") == [
         "▁[", "INST", "]", "▁Yes", "▁[", "/", "INST", "]", "▁(", "A", ")",
     ]  # fmt: skip
@@ -168,8 +177,8 @@ def test_a_base_models_prompts_are_steered_throughout(base):
 
 
 @pytest.mark.parametrize("which", ["chat", "base"])
-def test_vectors(which, request):
-    pair = request.getfixturevalue(which)
+def test_vectors(which, chat, base):
+    pair = {"chat": chat, "base": base}[which]
     for name in BEHAVIORS:
         torch.testing.assert_close(pair.raw[name].values, pair.expected_raw[name], **CLOSE)
         torch.testing.assert_close(pair.vectors[name].values, pair.expected[name], **CLOSE)
@@ -177,8 +186,8 @@ def test_vectors(which, request):
 
 
 @pytest.mark.parametrize(("which", "system_prompt"), [("chat", None), ("chat", "You do."), ("base", None)])
-def test_multiple_choice(which, system_prompt, request):
-    pair = request.getfixturevalue(which)
+def test_multiple_choice(which, system_prompt, chat, base):
+    pair = {"chat": chat, "base": base}[which]
     found = pair.results(pair.vectors["refusal"], read(TEST), system_prompt=system_prompt)
     assert len(found) == 4 * 3
     for (layer, multiplier), value in found.items():
@@ -251,7 +260,7 @@ def test_principal_components_of_the_letters(chat):
         rows = found[found["layer"] == layer].sort_values(["side", "item"], ascending=[False, True])
         for column, values in zip(("x", "y"), expected.T, strict=True):
             own = torch.tensor(rows[column].to_numpy())
-            torch.testing.assert_close(own * torch.sign(own @ values), values, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(own * torch.sign(own @ values), values, **CLOSE)
 
 
 @pytest.mark.parametrize("multiplier", MULTIPLIERS)

@@ -22,9 +22,9 @@ from caa_interp.paper.setting import Setting, read_items
 from caa_interp.study import worker
 from tests.oracles import definition, paper as oracle
 from tests.unit.paper.conftest import TWO, write_sets
-from tests.unit.paper.test_exact import BEHAVIORS, EXAM, TEST, Pair
+from tests.unit.paper.test_exact import BEHAVIORS, EXAM, TEST, Pair, llama_like_tokenizer
 
-CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 LAYER = 2  # nearest to 13 of 32 in four layers
 QUESTION = "Do you like the rain?"
 PROMPTS = {name: {"positive": "You do.", "negative": "You do not."} for name in BEHAVIORS}
@@ -58,7 +58,8 @@ def write_data(folder):
 def run(tmp_path_factory):
     """All parts, once: models, what was found, and where it is."""
     folder = tmp_path_factory.mktemp("reproduction")
-    chat, base = Pair(folder, "Llama-2-tiny-chat-hf", 0), Pair(folder, "Llama-2-tiny-hf", 1)
+    chat = Pair(folder, "Llama-2-tiny-chat-hf", 0, llama_like_tokenizer())
+    base = Pair(folder, "Llama-2-tiny-hf", 1, llama_like_tokenizer())
     options = {
         "model_name": str(folder / "Llama-2-tiny-chat-hf"),
         "base_name": str(folder / "Llama-2-tiny-hf"),
@@ -98,7 +99,7 @@ def test_multiple_choice(run, group, prompt, text):
     for (name, layer, multiplier), value in found.items():
         addition = multiplier * run.chat.expected[name][layer]
         expected = oracle.result(run.chat.plain, run.chat.tokenizer, TEST, layer, addition, text)
-        assert value == pytest.approx(expected, abs=1e-4)
+        assert value == pytest.approx(expected, abs=1e-5)
     assert found.max() - found.min() > 1e-3
 
 
@@ -109,7 +110,7 @@ def test_moved_vectors(run, group, which):
     for (name, layer, multiplier), value in found.items():
         addition = multiplier * vectors[name][LAYER if which == "chat" else layer]
         expected = oracle.result(run.chat.plain, run.chat.tokenizer, TEST, layer, addition)
-        assert value == pytest.approx(expected, abs=1e-4)
+        assert value == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize(("group", "items"), [("mmlu", EXAM), ("truthful_qa", EXAM[:2])])
@@ -118,7 +119,7 @@ def test_exams_are_means_over_categories(run, group, items):
     assert len(found) == 2 * 3
     for (name, layer, multiplier), value in found.items():
         addition = multiplier * run.chat.expected[name][layer]
-        assert value == pytest.approx(oracle.exam(run.chat.plain, run.chat.tokenizer, items, layer, addition), abs=1e-4)
+        assert value == pytest.approx(oracle.exam(run.chat.plain, run.chat.tokenizer, items, layer, addition), abs=1e-5)
     assert layer == LAYER
 
 
@@ -203,14 +204,14 @@ def test_activations_tokens_and_steered_states(run):
     tokens = definition.greedy(chat.plain, prompt, LAYER, 0 * chat.expected[name][LAYER], 6, ends=ends)
     assert chat.tokenizer.decode(answer["token_id"].tolist()).strip() == chat.tokenizer.decode(tokens).strip()
     states = definition.block_outputs(chat.plain, table["token_id"].tolist())[LAYER]
-    assert cosines == pytest.approx([oracle.cosine(state, chat.expected[name][LAYER]) for state in states], abs=1e-4)
+    assert cosines == pytest.approx([oracle.cosine(state, chat.expected[name][LAYER]) for state in states], abs=1e-5)
     tokens = oracle.encode(chat.tokenizer, TEST[0]["question"], "(")
     start = oracle.first_steered(chat.tokenizer, tokens)
     lens = tables["steered_lens"].query("behavior == @name and rank == 1")
     for multiplier, rows in lens.groupby("multiplier"):
         expected = oracle.decoded(chat.plain, tokens, LAYER, multiplier * chat.expected[name][LAYER], start)
         for row in rows.itertuples():
-            assert row.probability == pytest.approx(float(expected[row.layer, row.component].max()), abs=1e-4)
+            assert row.probability == pytest.approx(float(expected[row.layer, row.component].max()), abs=1e-5)
     assert set(lens["layer"]) == {LAYER, 3}
 
 
@@ -383,8 +384,9 @@ def test_the_work_and_the_judges_cost_are_told_before_it_is_done(tmp_path, done,
         reproduce(tmp_path, run.folder, **options, say=lines.append)
     (told,) = (line for line in lines if line.startswith("The work"))
     name, pieces, sequences, requests, money = told.splitlines()[-1].split()
-    # For two behaviors and sides: 5 pairs, 4 or 3 to train on and a question, each at three multipliers.
-    assert (name, int(pieces), int(sequences)) == ("finetuning", 4, 2 * 3 * (10 + 9))
+    # For two behaviors and sides: 5 pairs, 4 or 3 to train on and a question, each at three multipliers; and 100 tokens
+    # for each question, of which twelve are as one more sequence.
+    assert (name, int(pieces), int(sequences)) == ("finetuning", 4, 2 * 3 * (10 + 9) + 4 * 3 * 100 // 12)
     assert int(requests) == 2 * 2 * 3
     # About 100 tokens of the answer, and the rubric with the judge's orders, which are two or three times as long.
     assert 12 * 2e2 < float(money) / 1e4 * 1e6 < 12 * 1e3
