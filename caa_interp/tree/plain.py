@@ -47,8 +47,8 @@ def run_plain(model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> 
                 divergences = on_cpu(
                     [(here.exp() * (here - there)).sum(1) for here, there in zip(unsteered, steered, strict=True)]
                 )
-            answers = zip(log_probs, residual, divergences, averaged, strict=True)
-            found |= dict(zip(group[begin : begin + size], answers, strict=True))
+            each = zip(log_probs, residual, divergences, averaged, strict=True)
+            found |= dict(zip(group[begin : begin + size], each, strict=True))
     answers, means, compared, distributions = zip(*(found[index] for index in range(len(branches))), strict=True)
     result = TreeResult(list(answers), torch.stack(means), list(compared), list(distributions), "plain")
     if bad := result.not_numbers():
@@ -57,20 +57,26 @@ def run_plain(model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> 
 
 
 def _groups(branches: Sequence[Branch], boundary: int | None) -> list[list[int]]:
-    """Indices of branches with the same tokens before what each edits, reads or asks, and of the others; short first.
+    """Indices of branches that begin with the same tokens, which none edits, reads or asks about, and of the others.
 
-    No group has sequences on both sides of the ``boundary``.
+    Short sequences first; no group has sequences on both sides of the ``boundary``.
     """
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for index in sorted(range(len(branches)), key=lambda index: len(branches[index].tokens)):
-        branch = branches[index]
-        beyond = boundary is not None and len(branch.tokens) > boundary
-        groups.setdefault((beyond, branch.tokens[: shared_length([branch])]), []).append(index)
-    alone: dict[bool, list[int]] = {}
-    for (beyond, _), group in groups.items():
-        if len(group) == 1:
-            alone.setdefault(beyond, []).extend(group)
-    return [*(group for group in groups.values() if len(group) > 1), *alone.values()]
+    found: dict[tuple[bool, tuple[int, ...]], list[int]] = {}
+    for index, branch in enumerate(branches):
+        tokens = branch.tokens
+        beyond = boundary is not None and len(tokens) > boundary
+        found.setdefault((beyond, tokens[: shared_length([branch])]), []).append(index)
+    groups: dict[tuple[bool, tuple[int, ...]], list[int]] = {}
+    for (beyond, own), group in sorted(found.items(), key=lambda item: len(item[0][1])):
+        # Unsteered branches, say, ask later than where others are steered: a few tokens more cost less than a prefix.
+        fitting = [
+            key
+            for key in groups
+            if key[0] == beyond and own[: len(key[1])] == key[1] and (len(own) - len(key[1])) * len(group) < len(own)
+        ]
+        alone = (beyond, own if len(group) > 1 else ())
+        groups.setdefault(max(fitting, key=lambda key: len(key[1]), default=alone), []).extend(group)
+    return [sorted(group, key=lambda index: len(branches[index].tokens)) for group in groups.values()]
 
 
 def _branches_at_once(model: Any, branches: Sequence[Branch], longest: int) -> int:
