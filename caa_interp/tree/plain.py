@@ -21,15 +21,16 @@ from caa_interp.tree.branches import Branch, TreeResult
 from caa_interp.tree.edits import EditedBatch, editing
 from caa_interp.tree.prefix import shared_length
 
-_ROWS_AT_ONCE = 32
+_ROWS_AT_ONCE = 128
 _SHARE_OF_FREE_MEMORY = 0.1
 
 
 def run_plain(model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> TreeResult:
     """Run branches with the same prefix in batches of similar length; ``reads`` are averaged at ``layers``."""
-    found: dict[int, tuple[torch.Tensor, ...]] = {}
-    for group in _groups(branches, rotary_boundary(model)):
-        some = [branches[index] for index in group]
+    # Steering with multiplier 0, for one, is the same branch at every layer.
+    same = [replace(branch, edits=branch.applied) for branch in branches]
+    found: dict[Branch, tuple[torch.Tensor, ...]] = {}
+    for some in _groups(list(dict.fromkeys(same)), rotary_boundary(model)):
         longest = len(some[-1].tokens)
         decoder = Decoder(model, longest)
         prefix = shared_length(some) if decoder.cached and len(some) > 1 else 0
@@ -37,7 +38,7 @@ def run_plain(model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> 
             first = torch.tensor([some[0].tokens[:prefix]])
             decoder.forward(first, torch.ones_like(first))
         size = _branches_at_once(model, some, longest)
-        for begin in range(0, len(group), size):
+        for begin in range(0, len(some), size):
             batch = some[begin : begin + size]
             log_probs, residual, steered, averaged = _run_batch(model, batch, layers, decoder, prefix)
             divergences = [torch.zeros(len(branch.compared), dtype=residual[0].dtype) for branch in batch]
@@ -48,27 +49,26 @@ def run_plain(model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> 
                     [(here.exp() * (here - there)).sum(1) for here, there in zip(unsteered, steered, strict=True)]
                 )
             each = zip(log_probs, residual, divergences, averaged, strict=True)
-            found |= dict(zip(group[begin : begin + size], each, strict=True))
-    answers, means, compared, distributions = zip(*(found[index] for index in range(len(branches))), strict=True)
+            found |= dict(zip(batch, each, strict=True))
+    answers, means, compared, distributions = zip(*(found[branch] for branch in same), strict=True)
     result = TreeResult(list(answers), torch.stack(means), list(compared), list(distributions), "plain")
     if bad := result.not_numbers():
         raise not_numbers(model, branches[bad[0]].label)
     return result
 
 
-def _groups(branches: Sequence[Branch], boundary: int | None) -> list[list[int]]:
-    """Indices of branches that begin with the same tokens, which none edits, reads or asks about, and of the others.
+def _groups(branches: Sequence[Branch], boundary: int | None) -> list[list[Branch]]:
+    """Put together branches that begin with the same tokens, which none edits, reads or asks about, and the others.
 
     Short sequences first; no group has sequences on both sides of the ``boundary``.
     """
-    found: dict[tuple[bool, tuple[int, ...]], list[int]] = {}
-    for index, branch in enumerate(branches):
-        tokens = branch.tokens
-        beyond = boundary is not None and len(tokens) > boundary
-        found.setdefault((beyond, tokens[: shared_length([branch])]), []).append(index)
-    groups: dict[tuple[bool, tuple[int, ...]], list[int]] = {}
+    found: dict[tuple[bool, tuple[int, ...]], list[Branch]] = {}
+    for branch in branches:
+        beyond = boundary is not None and len(branch.tokens) > boundary
+        found.setdefault((beyond, branch.tokens[: shared_length([branch])]), []).append(branch)
+    groups: dict[tuple[bool, tuple[int, ...]], list[Branch]] = {}
     for (beyond, own), group in sorted(found.items(), key=lambda item: len(item[0][1])):
-        # Unsteered branches, say, ask later than where others are steered: a few tokens more cost less than a prefix.
+        # Unsteered branches, say, ask later than where others are steered: a few tokens cost less than a prefix.
         fitting = [
             key
             for key in groups
@@ -76,7 +76,7 @@ def _groups(branches: Sequence[Branch], boundary: int | None) -> list[list[int]]
         ]
         alone = (beyond, own if len(group) > 1 else ())
         groups.setdefault(max(fitting, key=lambda key: len(key[1]), default=alone), []).extend(group)
-    return [sorted(group, key=lambda index: len(branches[index].tokens)) for group in groups.values()]
+    return [sorted(group, key=lambda branch: len(branch.tokens)) for group in groups.values()]
 
 
 def _branches_at_once(model: Any, branches: Sequence[Branch], longest: int) -> int:
