@@ -243,12 +243,19 @@ def reading(model: Any, layers: Iterable[int], read: Callable[[int, torch.Tensor
         yield
 
 
+def can_unembed(model: Any) -> bool:
+    """Whether a model's logits are the unembedding of its final norm (not in OPT-350M), and neither is offloaded."""
+    parts = (getattr(model, "ln_final", None), model.unembed)
+    return parts[0] is not None and not any(weight.is_meta for part in parts for weight in part.parameters())
+
+
 def check_readable(model: Any) -> None:
-    """Raise :class:`ModelError` unless the model's logits are the unembedding of its final norm, as not in OPT-350M."""
-    if not hasattr(model, "ln_final"):
+    """Raise :class:`ModelError` unless states of the model can be read as tokens."""
+    if not can_unembed(model):
         raise ModelError(
-            f"model {model_id(model)!r}: it has no final norm between its last block and its logits, so states cannot "
-            "be read as tokens. Use a model whose logits are the unembedding of its final norm."
+            f"model {model_id(model)!r}: it has no final norm between its last block and its logits, or offloads it or "
+            "the unembedding, so states cannot be read as tokens. Use a model whose logits are the unembedding of its "
+            "final norm, both on a device."
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from caa_interp.models.access import n_layers, not_numbers, on_cpu, reading, unembed
+from caa_interp.models.access import can_unembed, n_layers, not_numbers, on_cpu, reading, unembed
 from caa_interp.models.attention import rotary_boundary
 from caa_interp.models.decoding import Decoder
 from caa_interp.models.memory import cache_bytes, rows_that_fit
@@ -124,7 +124,7 @@ def _run_batch(
     asked = [at - prefix for branch in branches for at in _asked(branch)]
     keep = max(lengths) - min(asked, default=max(lengths) - 1)
     read_layers = {n_layers(model) - 1, *(layers if any(branch.reads for branch in branches) else ())}
-    reads_states = hasattr(model, "ln_final")  # else logits are the model's own, as in OPT-350M
+    reads_states = can_unembed(model)  # else logits are the model's own
     with editing(model, edited.layers, edited.apply), reading(model, read_layers, read):
         logits = decoder.fork(len(branches)).forward(tokens, torch.ones_like(tokens), 1 if reads_states else keep)
     if reads_states:
