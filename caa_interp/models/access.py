@@ -231,12 +231,20 @@ def reading(model: Any, layers: Iterable[int], read: Callable[[int, torch.Tensor
         yield
 
 
+def can_unembed(model: Any) -> bool:
+    """Whether a model's logits are the unembedding of its final norm (not in OPT-350M), and neither is offloaded."""
+    if (norm := getattr(model, "ln_final", None)) is None:
+        return False
+    return not any(weight.is_meta for part in (norm, model.unembed) for weight in part.parameters())
+
+
 def check_readable(model: Any) -> None:
-    """Raise :class:`ModelError` unless the model's logits are the unembedding of its final norm, as not in OPT-350M."""
-    if not hasattr(model, "ln_final"):
+    """Raise :class:`ModelError` unless states of the model can be read as tokens."""
+    if not can_unembed(model):
         raise ModelError(
-            f"model {model_id(model)!r}: it has no final norm between its last block and its logits, so states cannot "
-            "be read as tokens. Use a model whose logits are the unembedding of its final norm."
+            f"model {model_id(model)!r}: it has no final norm between its last block and its logits, or offloads it or "
+            "the unembedding, so states cannot be read as tokens. Use a model whose logits are the unembedding of its "
+            "final norm, both on a device."
         )
 
 

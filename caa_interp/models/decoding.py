@@ -104,7 +104,7 @@ class Decoder:
         Keys and values are shared, not copied.
         """
         other = copy.copy(self)
-        if self.cached and self.cache is not None and self.mask is not None:
+        if self.cache is not None and self.mask is not None:
             other.mask = self.mask.expand(n_rows, -1)
             other.cache = copy.copy(self.cache)
             name = "layers" if is_bridge(self.model) else "entries"

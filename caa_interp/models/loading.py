@@ -124,8 +124,6 @@ def load_model(
             model.eval()
             model.cfg.model_name = model_name
             set_bos(model)
-            say("running two tokens through it")
-            _check_runs(model, name)
             if config.model_type == "falcon" and config.alibi:
                 warn(
                     f"model {name!r}: with ALiBi, Falcon's eager attention, which TransformerLens takes, gives other "
@@ -244,7 +242,7 @@ def _checked_config(source: str, name: str, revision: str | None) -> Any:
     return config
 
 
-def _check_runs(model: Any, name: str) -> None:
+def _check_runs(model: Any, source: str) -> None:
     """Run two tokens, or raise :class:`ModelError`: TransformerLens builds some bridges that cannot run."""
     import torch
 
@@ -253,7 +251,7 @@ def _check_runs(model: Any, name: str) -> None:
             model(torch.zeros(1, 2, dtype=torch.long, device=input_device(model)))
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
         raise ModelError(
-            f"model {name!r}: it loads, but TransformerLens {version('transformer-lens')} cannot run it "
+            f"model {source!r}: it loads, but TransformerLens {version('transformer-lens')} cannot run it "
             f"({' '.join(str(error).split()).rstrip('.')}). Use another model."
         ) from error
 
@@ -262,9 +260,11 @@ def _load_bridge(source: str, device: str | None, dtype: torch.dtype, device_map
     from transformer_lens.model_bridge import TransformerBridge
 
     with _nothing_installed():
-        return TransformerBridge.boot_transformers(
+        model = TransformerBridge.boot_transformers(
             source, device=device, dtype=dtype, device_map=device_map, revision=revision
         )
+    _check_runs(model, source)
+    return model
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from caa_interp.models.access import n_layers, not_numbers, on_cpu, reading, unembed
+from caa_interp.models.access import can_unembed, n_layers, not_numbers, on_cpu, reading, unembed
 from caa_interp.models.attention import rotary_boundary
 from caa_interp.models.decoding import Decoder
 from caa_interp.models.memory import cache_bytes, rows_that_fit
@@ -20,15 +20,16 @@ from caa_interp.tree.branches import Branch, TreeResult
 from caa_interp.tree.edits import edited_rows
 from caa_interp.tree.prefix import shared_length
 
-_ROWS_AT_ONCE = 32
+_ROWS_AT_ONCE = 128
 _SHARE_OF_FREE_MEMORY = 0.1
 
 
 def run_plain(model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> TreeResult:
     """Run branches with the same prefix in batches of similar length; ``reads`` are averaged at ``layers``."""
-    found: dict[int, tuple[torch.Tensor, ...]] = {}
-    for group in _groups(branches, rotary_boundary(model)):
-        some = [branches[index] for index in group]
+    # Steering with multiplier 0, for one, is the same branch at every layer.
+    same = [replace(branch, edits=branch.applied) for branch in branches]
+    found: dict[Branch, tuple[torch.Tensor, ...]] = {}
+    for some in _groups(list(dict.fromkeys(same)), rotary_boundary(model)):
         longest = len(some[-1].tokens)
         decoder = Decoder(model, longest)
         prefix = shared_length(some) if decoder.cached and len(some) > 1 else 0
@@ -36,7 +37,7 @@ def run_plain(model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> 
             first = torch.tensor([some[0].tokens[:prefix]])
             decoder.forward(first, torch.ones_like(first))
         size = _branches_at_once(model, some, longest)
-        for begin in range(0, len(group), size):
+        for begin in range(0, len(some), size):
             batch = some[begin : begin + size]
             log_probs, residual, steered, averaged = _run_batch(model, batch, layers, decoder, prefix)
             divergences = [torch.zeros(len(branch.compared), dtype=residual[0].dtype) for branch in batch]
@@ -46,30 +47,35 @@ def run_plain(model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> 
                 divergences = on_cpu(
                     [(here.exp() * (here - there)).sum(1) for here, there in zip(unsteered, steered, strict=True)]
                 )
-            measured = zip(log_probs, residual, divergences, averaged, strict=True)
-            found |= dict(zip(group[begin : begin + size], measured, strict=True))
-    answers, means, compared, distributions = zip(*(found[index] for index in range(len(branches))), strict=True)
+            each = zip(log_probs, residual, divergences, averaged, strict=True)
+            found |= dict(zip(batch, each, strict=True))
+    answers, means, compared, distributions = zip(*(found[branch] for branch in same), strict=True)
     result = TreeResult(list(answers), torch.stack(means), list(compared), list(distributions), "plain")
     if bad := result.not_numbers():
         raise not_numbers(model, branches[bad[0]].label)
     return result
 
 
-def _groups(branches: Sequence[Branch], boundary: int | None) -> list[list[int]]:
-    """Indices of branches with the same tokens before what each edits, reads or asks, and of the others; short first.
+def _groups(branches: Sequence[Branch], boundary: int | None) -> list[list[Branch]]:
+    """Put together branches that begin with the same tokens, which none edits, reads or asks about, and the others.
 
-    No group has sequences on both sides of the ``boundary``.
+    Short sequences first; no group has sequences on both sides of the ``boundary``.
     """
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for index in sorted(range(len(branches)), key=lambda index: len(branches[index].tokens)):
-        branch = branches[index]
+    found: dict[tuple[bool, tuple[int, ...]], list[Branch]] = {}
+    for branch in branches:
         beyond = boundary is not None and len(branch.tokens) > boundary
-        groups.setdefault((beyond, branch.tokens[: shared_length([branch])]), []).append(index)
-    alone: dict[bool, list[int]] = {}
-    for (beyond, _), group in groups.items():
-        if len(group) == 1:
-            alone.setdefault(beyond, []).extend(group)
-    return [*(group for group in groups.values() if len(group) > 1), *alone.values()]
+        found.setdefault((beyond, branch.tokens[: shared_length([branch])]), []).append(branch)
+    groups: dict[tuple[bool, tuple[int, ...]], list[Branch]] = {}
+    for (beyond, own), group in sorted(found.items(), key=lambda item: len(item[0][1])):
+        # Unsteered branches, say, ask later than where others are steered: a few tokens cost less than a prefix.
+        fitting = [
+            key
+            for key in groups
+            if key[0] == beyond and own[: len(key[1])] == key[1] and (len(own) - len(key[1])) * len(group) < len(own)
+        ]
+        alone = (beyond, own if len(group) > 1 else ())
+        groups.setdefault(max(fitting, key=lambda key: len(key[1]), default=alone), []).extend(group)
+    return [sorted(group, key=lambda branch: len(branch.tokens)) for group in groups.values()]
 
 
 def _branches_at_once(model: Any, branches: Sequence[Branch], longest: int) -> int:
@@ -116,7 +122,7 @@ def _run_batch(
     asked = [at - prefix for branch in branches for at in _asked(branch)]
     keep = max(lengths) - min(asked, default=max(lengths) - 1)
     read_layers = {n_layers(model) - 1, *(layers if any(branch.reads for branch in branches) else ())}
-    reads_states = hasattr(model, "ln_final")  # else logits are the model's own, as in OPT-350M
+    reads_states = can_unembed(model)  # else logits are the model's own
     with edited_rows(model, edits, prefix, prefix + max(lengths)), reading(model, read_layers, read):
         logits = decoder.fork(len(branches)).forward(tokens, torch.ones_like(tokens), 1 if reads_states else keep)
     if reads_states:
