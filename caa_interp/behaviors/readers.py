@@ -16,11 +16,11 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 from caa_interp.behaviors.behavior import data_folder
 from caa_interp.behaviors.chat_marks import end_of_prompt, has_marks, user_turn, without_end_of_turn
@@ -44,40 +44,35 @@ _NOTES = {
 }
 
 
-@dataclass(frozen=True)
-class ReadResult(Sequence[ContrastPair]):
-    """Result of :func:`read_pairs`: a sequence of contrast pairs that knows what was skipped and changed.
+class ReadResult(list[ContrastPair]):
+    """Result of :func:`read_pairs`: a list of contrast pairs that knows what was skipped and changed.
+
+    A part of it, or a sum with another list, is a plain list.
 
     Attributes
     ----------
     source
         Name of the file, or of the type of the object.
-    pairs
-        The contrast pairs, in the source's order.
     skipped
         ``(item, reason)`` of every well-formed item that cannot be a pair; items count from 0.
     notes
         Changes, each with the number of items.
     """
 
-    source: str
-    pairs: tuple[ContrastPair, ...]
-    skipped: tuple[tuple[int, str], ...]
-    notes: tuple[str, ...]
+    def __init__(
+        self, source: str, pairs: Iterable[ContrastPair], skipped: Iterable[tuple[int, str]], notes: Iterable[str]
+    ) -> None:
+        super().__init__(pairs)
+        self.source, self.skipped, self.notes = source, tuple(skipped), tuple(notes)
 
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    @overload
-    def __getitem__(self, index: int) -> ContrastPair: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[ContrastPair, ...]: ...
-    def __getitem__(self, index: int | slice) -> ContrastPair | tuple[ContrastPair, ...]:
-        return self.pairs[index]
+    @property
+    def pairs(self) -> tuple[ContrastPair, ...]:
+        """The contrast pairs, in the source's order."""
+        return tuple(self)
 
     def summary(self) -> str:
         """Return a text that accounts for every item: read, skipped by reason, and the notes."""
-        lines = [f"{self.source}: {len(self.pairs):,} read, {len(self.skipped):,} skipped"]
+        lines = [f"{self.source}: {len(self):,} read, {len(self.skipped):,} skipped"]
         lines += [f"  skipped {n:,}: {reason}" for reason, n in Counter(r for _, r in self.skipped).most_common()]
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
@@ -121,7 +116,7 @@ def read_pairs(
     Returns
     -------
     ReadResult
-        The pairs, as a sequence, with skipped items and notes. The id of a pair is the item's own, else
+        The pairs, as a list, with skipped items and notes. The id of a pair is the item's own, else
         ``"<file name>-<item>"``, or ``"pairs-<item>"`` where there is no file.
 
     Warns
@@ -181,7 +176,7 @@ def read_pairs(
             stacklevel=2,
         )
     notes = tuple(f"{changes[key]:,} {text}" for key, text in _NOTES.items() if changes[key])
-    return ReadResult(origin, tuple(pairs), tuple(skipped), notes)
+    return ReadResult(origin, pairs, skipped, notes)
 
 
 def _asked(row: Row, question: str) -> Row:

@@ -1,4 +1,6 @@
+import copy
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 
 from caa_interp.behaviors import readers, rows
 from caa_interp.behaviors.options import answer_letter, find_option, parse_question
-from caa_interp.behaviors.pairs import ContrastPair, PublishedPair
+from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs, split_pairs
 from caa_interp.behaviors.questions import load_questions
 from caa_interp.behaviors.readers import ReadResult, read_pairs
 from caa_interp.errors import InputError
@@ -199,6 +201,34 @@ def test_behavior_file(tmp_path: Path) -> None:
 
 def test_own_ids_are_kept() -> None:
     assert [pair.id for pair in read_pairs([{**ITEM, "id": 12}, OTHER]).pairs] == ["12", "pairs-1"]
+
+
+# What is returned is a list
+
+
+def test_a_result_does_what_a_list_does() -> None:
+    given = [ContrastPair("Tidy?", "Yes", "No", id="a"), ContrastPair("Sure?", "Yes", "No", id="b")]
+    one, more = read_pairs(given), [ContrastPair("Now?", "Yes", "No")]
+    assert (isinstance(one, list), one == given) == (True, True)
+    assert (one + one, one + more, more + one) == (given + given, given + more, more + given)
+    assert (one * 2, one[1:], one[::-1], one[-1]) == (given * 2, given[1:], given[::-1], given[1])
+    assert [type(part) for part in (one + one, one + more, one[:1])] == [list] * 3
+    assert (sorted(one, key=str), [*reversed(one)], json.dumps(one, default=vars)) == (
+        sorted(given, key=str),
+        given[::-1],
+        json.dumps(given, default=vars),
+    )
+    more += one
+    assert more[1:] == given
+    same = pickle.loads(pickle.dumps(one))
+    assert (same, same.summary()) == (given, "list: 2 read, 0 skipped")
+    assert copy.copy(one).source == copy.deepcopy(one).source == "list"
+
+
+def test_a_result_is_taken_where_pairs_are() -> None:
+    result = read_pairs([ITEM, OTHER])
+    assert check_pairs(result) == list(result.pairs)
+    assert [len(part) for part in split_pairs(result, 0.5)] == [1, 1]
 
 
 # Variants of the published formats
