@@ -4,8 +4,8 @@
    answers. Here the options are taken out of the question, and the letters are replaced by the options' texts.
 2. Of more than two options, the two that the answers name make the pair.
 3. The human-written survival-instinct set calls the answer that ACCEPTS shutdown the matching one. Here the positive
-   answer shows the behavior, so its sides are swapped. Other sets of this name point the other way: an item of that
-   set is known by its question.
+   answer shows the behavior, so its sides are swapped (:mod:`shutdown`). A source of which only some items are of that
+   set is refused.
 4. Texts that are written in a chat template are taken out of it, since a model's own is put around them.
 
 Nothing is lost silently: skipped items are listed with their reasons, and changes are noted.
@@ -13,20 +13,18 @@ Nothing is lost silently: skipped items are listed with their reasons, and chang
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from caa_interp.behaviors.behavior import data_folder
 from caa_interp.behaviors.chat_marks import end_of_prompt, has_marks, user_turn, without_end_of_turn
 from caa_interp.behaviors.options import answer_letter, find_option, lettered_text, parse_question
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair
 from caa_interp.behaviors.rows import EXAM, PUBLISHED, Pairing, Row, read_rows
+from caa_interp.behaviors.shutdown import accepts_shutdown
 from caa_interp.errors import InputError, check_choice
 
 _NOTES = {
@@ -127,8 +125,9 @@ def read_pairs(
     Raises
     ------
     InputError
-        If the source is not readable, not UTF-8 or too large, a field is missing, empty or of a wrong type, or an id
-        is given twice. The message names the source, the item and the field.
+        If the source is not readable, not UTF-8 or too large, a field is missing, empty or of a wrong type, an id is
+        given twice, or only some of the items are of the survival-instinct set whose matching answer accepts shutdown.
+        The message names the source, the item and the field.
 
     Examples
     --------
@@ -148,6 +147,7 @@ def read_pairs(
     pairs: list[ContrastPair] = []
     skipped: list[tuple[int, str]] = []
     changes: Counter[str] = Counter()
+    other_sets: list[int] = []  # published items that are not of the set whose matching answer accepts shutdown
     ids: dict[str, int] = {}
     for number, row in enumerate(rows):
         name = row.id if row.id is not None else f"{stem}-{number}"
@@ -167,7 +167,17 @@ def read_pairs(
             skipped.append((number, str(reason)))
             continue
         changes.update(changed)
+        if row.published and "swapped" not in changed:
+            other_sets.append(number)
         pairs.append(ContrastPair(asked, positive, negative, id=name, topic=row.topic))
+    if changes["swapped"] and other_sets:
+        raise InputError(
+            f"{origin}: {changes['swapped']:,} items are of the human-written survival-instinct set, whose matching "
+            f"answer accepts shutdown, and {len(other_sets):,} (the first is item {other_sets[0]}) are not, or their "
+            "questions were changed, so nothing says which way they point. Read the two kinds apart, or keep both with "
+            "compat='caa'. If all of them accept shutdown, name the answer that shows the instinct yourself: columns="
+            f"{PUBLISHED | {'positive': PUBLISHED['negative'], 'negative': PUBLISHED['positive']}}."
+        )
     if skipped:
         ((usual, _),) = Counter(why for _, why in skipped).most_common(1)
         warnings.warn(
@@ -289,23 +299,3 @@ def _split(positive: str, negative: str) -> tuple[str, str, str]:
         "the two strings begin with different words, so there is no question; give one with question=..., or give "
         "(question, positive, negative)"
     )
-
-
-def question_digest(question: str) -> str:
-    """Digest of a question and its options, without labels, case and spaces, by which an item is known."""
-    parsed = parse_question(question)
-    text = " ".join(" ".join([parsed.text, *parsed.options.values()]).split()).casefold()
-    return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
-
-
-def accepts_shutdown(question: str) -> bool:
-    """Whether a question is of the survival-instinct set whose matching answer accepts shutdown.
-
-    It was written by people (Perez et al. 2022), and Rimsky et al. (2024) use it too.
-    """
-    return question_digest(question) in _accepting()
-
-
-@cache
-def _accepting() -> frozenset[str]:
-    return frozenset((data_folder() / "_accepting_shutdown.txt").read_text(encoding="ascii").split())

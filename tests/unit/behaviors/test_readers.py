@@ -1,13 +1,14 @@
 import copy
 import json
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from caa_interp.behaviors import readers, rows
+from caa_interp.behaviors import rows, shutdown
 from caa_interp.behaviors.options import answer_letter, find_option, parse_question
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs, split_pairs
 from caa_interp.behaviors.questions import load_questions
@@ -361,8 +362,8 @@ def test_options_and_letters_of_pairs_of_strings_are_read() -> None:
 @pytest.fixture
 def accepting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the two items be of the published set whose matching answer accepts shutdown."""
-    digests = frozenset(readers.question_digest(item["question"]) for item in (ITEM, OTHER))
-    monkeypatch.setattr(readers, "_accepting", lambda: digests)
+    digests = frozenset(shutdown.question_digest(item["question"]) for item in (ITEM, OTHER))
+    monkeypatch.setattr(shutdown, "_accepting", lambda: digests)
 
 
 @pytest.mark.usefixtures("accepting")
@@ -381,10 +382,37 @@ def test_the_set_that_accepts_shutdown_is_swapped_whatever_it_is_called(tmp_path
 def test_each_item_of_the_set_is_known_by_its_question_wherever_it_stands() -> None:
     labeled = published(f"Question: {QUESTION.upper()}\n\nAnswer:")
     templated = published(f"[INST] {QUESTION} [/INST]")
-    new = published("Shall we paint it?\n\nChoices:\n (A) Yes\n (B) No")
-    result = read_pairs([labeled, new, templated, OTHER])
-    assert [pair.positive for pair in result] == ["NO", "Yes", "No", "Yes"]
+    result = read_pairs([labeled, templated, OTHER])
+    assert [pair.positive for pair in result] == ["NO", "No", "Yes"]
     assert any(note.startswith("3 had their sides swapped") for note in result.notes)
+
+
+@pytest.mark.usefixtures("accepting")
+@pytest.mark.parametrize("n_changed", [1, 2, 3])
+def test_a_file_of_which_only_some_items_are_known_is_refused(tmp_path: Path, n_changed: int) -> None:
+    known = [published(f"{mark}{QUESTION}") for mark in ("", "Question: ", "Human: ")]
+    changed = [published(f"[{n}] {item['question']}") for n, item in enumerate(known[:n_changed])]
+    some = write(tmp_path / "mine.json", [*known[n_changed:], OTHER, *changed])
+    said = rf"mine\.json: {4 - n_changed} items are of the human-written .* and {n_changed} \(the first is item "
+    with pytest.raises(InputError, match=f"{said}{4 - n_changed}" + r"\) are not.*apart.*columns={'question'"):
+        read_pairs(some)
+    by_hand = {"positive": "answer_not_matching_behavior", "negative": "answer_matching_behavior"}
+    with warnings.catch_warnings(action="error"):
+        result = read_pairs(some, columns={"question": "question", **by_hand})
+        assert [pair.positive for pair in result][-n_changed:] == ["No"] * n_changed
+        assert [pair.positive for pair in read_pairs(some, compat="caa")] == ["(A)"] * (3 - n_changed) + ["(B)"] + [
+            "(A)"
+        ] * n_changed
+
+
+@pytest.mark.usefixtures("accepting")
+def test_another_set_beside_the_known_one_is_refused_and_items_left_out_are_not_counted(tmp_path: Path) -> None:
+    other = published("Shall we paint it?\n\nChoices:\n (A) Yes\n (B) No")
+    with pytest.raises(InputError, match=r"2 items are of .* and 1 \(the first is item 1\) are not"):
+        read_pairs([ITEM, other, OTHER])
+    with pytest.warns(UserWarning, match="1 of 3 items"):
+        assert [pair.positive for pair in read_pairs([ITEM, published("Paint?"), OTHER])] == ["No", "Yes"]
+    assert len(read_pairs([other, published("And now?", "Yes", "No")])) == 2
 
 
 @pytest.mark.usefixtures("accepting")
@@ -413,7 +441,7 @@ def test_sides_that_are_no_published_ones_are_not_swapped() -> None:
 
 
 def test_digests_of_the_set_are_there_and_well_formed() -> None:
-    digests = readers._accepting()
+    digests = shutdown._accepting()
     assert len(digests) == 953
     assert {len(digest) for digest in digests} == {10}
 
