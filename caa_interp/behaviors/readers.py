@@ -6,9 +6,10 @@
 3. The human-written survival-instinct set calls the answer that ACCEPTS shutdown the matching one. Here the positive
    answer shows the behavior, so its sides are swapped (:mod:`shutdown`). A source of which only some items are of that
    set is refused.
-4. Texts that are written in a chat template are taken out of it, since a model's own is put around them.
+4. Texts that are written in a chat template are taken out of it, since a model's own is put around them. A system
+   prompt in it is left out and noted.
 
-Nothing is lost silently: skipped items are listed with their reasons, and changes are noted.
+Nothing is lost silently: skipped items are counted by reason in a warning, and changes are noted.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from caa_interp.behaviors.chat_marks import end_of_prompt, has_marks, user_turn, without_end_of_turn
+from caa_interp.behaviors.chat_marks import Said, end_of_prompt, has_marks, said_in, without_end_of_turn
 from caa_interp.behaviors.options import answer_letter, find_option, lettered_text, parse_question
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair
 from caa_interp.behaviors.rows import EXAM, PUBLISHED, Pairing, Row, read_rows
@@ -35,6 +36,8 @@ _NOTES = {
     "lettered": "have answers that begin with a letter such as 'A.', which is kept",
     "prefix": "are pairs of strings; the words that both begin with are the question",
     "template": "were written in a chat template; its marks are left out, since the model's own are put around them",
+    "system": "had a system prompt in their chat template; a pair holds none, so it is left out: give it as "
+    "system_prompt where vectors are made",
     "swapped": "had their sides swapped: the human-written survival-instinct set calls the answer that accepts "
     "shutdown the matching one; here the positive answer shows the instinct",
     "accepting": "are of the human-written survival-instinct set, whose published files call the answer that accepts "
@@ -71,7 +74,7 @@ class ReadResult(list[ContrastPair]):
     def summary(self) -> str:
         """Return a text that accounts for every item: read, skipped by reason, and the notes."""
         lines = [f"{self.source}: {len(self):,} read, {len(self.skipped):,} skipped"]
-        lines += [f"  skipped {n:,}: {reason}" for reason, n in Counter(r for _, r in self.skipped).most_common()]
+        lines += [f"  skipped {n:,}: {reason}" for reason, n in _counted(self.skipped)]
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
 
@@ -120,7 +123,7 @@ def read_pairs(
     Warns
     -----
     UserWarning
-        If items are skipped.
+        If items are skipped: how many for each reason, and the first of them.
 
     Raises
     ------
@@ -179,14 +182,20 @@ def read_pairs(
             f"{PUBLISHED | {'positive': PUBLISHED['negative'], 'negative': PUBLISHED['positive']}}."
         )
     if skipped:
-        ((usual, _),) = Counter(why for _, why in skipped).most_common(1)
+        first = {why: number for number, why in reversed(skipped)}
+        reasons = [f"{n:,} because {why} (the first is item {first[why]})" for why, n in _counted(skipped)]
         warnings.warn(
-            f"{origin}: {len(skipped):,} of {len(rows):,} items cannot be pairs and are left out, most often "
-            f"because {usual}. The result's summary() lists the reasons.",
+            f"{origin}: {len(skipped):,} of {len(rows):,} items cannot be pairs and are left out: "
+            f"{', and '.join(reasons)}.",
             stacklevel=2,
         )
     notes = tuple(f"{changes[key]:,} {text}" for key, text in _NOTES.items() if changes[key])
     return ReadResult(origin, pairs, skipped, notes)
+
+
+def _counted(skipped: Iterable[tuple[int, str]]) -> list[tuple[str, int]]:
+    """Every reason with the number of items, the most frequent first."""
+    return Counter(reason for _, reason in skipped).most_common()
 
 
 def _asked(row: Row, question: str) -> Row:
@@ -196,7 +205,7 @@ def _asked(row: Row, question: str) -> Row:
 
 
 def _as_published(row: Row, name: str) -> PublishedPair:
-    if not (row.published or row.exam) or row.question is None:
+    if not (row.published or row.exam) or row.question is None or row.apart:
         raise InputError(
             f"{row.where} does not have the published fields 'question', 'answer_matching_behavior' and "
             "'answer_not_matching_behavior', or 'prompt', 'correct' and 'incorrect'. Read it without compat."
@@ -225,17 +234,24 @@ class _UnusableError(Exception):
 
 def _texts(row: Row) -> tuple[str, str, str, list[str]]:
     """Question, positive and negative answer, and the keys of what was changed."""
+    if row.apart:
+        raise _UnusableError(
+            "its two sides have different prompts, and a pair is one question with two answers; leave what differs out "
+            "of the prompts, or write it into the answers"
+        )
     texts = (row.positive.strip(), row.negative.strip())
     if texts[0] == texts[1]:
         raise _UnusableError("both answers are the same")
     question, positive, negative = _split(*texts) if row.question is None else (row.question, *texts)
-    in_template = user_turn(question) is not None or has_marks(question, positive, negative)
+    said = said_in(question)
+    in_template = said is not None or has_marks(question, positive, negative)
     if in_template:
-        question, positive, negative = _said(question, positive, negative)
+        question, positive, negative = _without_marks(said, question, positive, negative)
     accepting = accepts_shutdown(question)
     facts = {
         "prefix": row.question is None,
         "template": in_template,
+        "system": said is not None and bool(said.system),
         "several": row.several,
         "swapped": accepting and row.published,
         "accepting": accepting and not row.published,
@@ -245,14 +261,14 @@ def _texts(row: Row) -> tuple[str, str, str, list[str]]:
     return (question, negative, positive, changed) if facts["swapped"] else (question, positive, negative, changed)
 
 
-def _said(question: str, positive: str, negative: str) -> tuple[str, str, str]:
+def _without_marks(said: Said | None, question: str, positive: str, negative: str) -> tuple[str, str, str]:
     """The three texts without the marks of the chat template that they are written in."""
-    said, *answers = user_turn(question), *map(without_end_of_turn, (positive, negative))
-    asked = question if said is None and not has_marks(question) else said
-    if not asked or not all(answers) or has_marks(*answers):
+    answers = [without_end_of_turn(answer) for answer in (positive, negative)]
+    asked = said.user if said else question
+    if not asked or not all(answers) or has_marks(*answers) or (said is None and has_marks(question)):
         raise _UnusableError(
-            "it is in a chat template, but is not one user turn with an answer; give what is said "
-            "in each turn, and a system prompt where vectors are made"
+            "it is in a chat template, but is not one user turn with an answer; give what is said in it as a question "
+            "and two answers"
         )
     return asked, answers[0], answers[1]
 
@@ -292,6 +308,11 @@ def _split(positive: str, negative: str) -> tuple[str, str, str]:
     common = next((n for n in range(shorter) if positive[n] != negative[n]), shorter)
     if end := end_of_prompt(positive[:common]):
         return positive[:end].strip(), positive[end:].strip(), negative[end:].strip()
+    if end_of_prompt(positive) and end_of_prompt(negative):
+        raise _UnusableError(
+            "the two strings differ before the assistant's turn, in what the user or a system prompt says, and a pair "
+            "is one question with two answers; write what differs into the answers"
+        )
     for end in range(common, 0, -1):
         if positive[end - 1].isspace() and positive[end:].strip() and negative[end:].strip():
             return positive[:end].strip(), positive[end:].strip(), negative[end:].strip()

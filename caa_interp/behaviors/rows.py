@@ -59,6 +59,7 @@ class Row:
     published: bool = False  # whether the positive side is the published ``answer_matching_behavior``
     exam: bool = False  # whether the positive side is ``correct``, of CAA's MMLU and TruthfulQA questions
     pair: ContrastPair | None = None  # the item itself, if it is a finished one
+    apart: bool = False  # whether the negative side has a question of its own, other than this one
 
 
 def read_rows(
@@ -268,10 +269,8 @@ def _of_parts(sides: Sequence[Any], where: str, name: str | None, topic: str | N
     (asked, positive), (also_asked, negative) = (
         [_text(side[part], part, where) for part in ("prompt", "response")] for side in sides
     )
-    if asked == also_asked:
-        return Row(where, asked, positive, negative, id=name, topic=topic, published=True)
-    texts = f"{asked}\n{positive}", f"{also_asked}\n{negative}"
-    return Row(where, None, *texts, id=name, topic=topic, published=True)
+    apart = asked != also_asked
+    return Row(where, asked, positive, negative, id=name, topic=topic, published=True, apart=apart)
 
 
 def _get(item: Mapping[str, Any], field: str, where: str) -> Any:

@@ -476,12 +476,26 @@ def test_steering_bench_in_its_other_layouts(tmp_path: Path) -> None:
     assert read_pairs(tmp_path / "a.parquet").pairs == (pair,)
 
 
-def test_steering_bench_with_two_prompts_is_a_pair_of_strings() -> None:
-    item = {
-        "positive": {"prompt": "You are warm. Hello?", "response": "Hi!"},
-        "negative": {"prompt": "You are cold. Hello?", "response": "Yes."},
-    }
-    assert texts(read_pairs([item])) == [("You are", "warm. Hello?\nHi!", "cold. Hello?\nYes.")]
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        ("You are warm. Hello?", "You are cold. Hello?"),
+        ("Be nice. P?", "Be bad. P?"),
+        ("Hello?", "Hello?\nBe brief."),
+        ("[INST] Be nice. [/INST]", "[INST] Be bad. [/INST]"),
+    ],
+)
+def test_steering_bench_with_two_prompts_is_told_and_left_out(prompts: tuple[str, str]) -> None:
+    apart, fine = (
+        {side: {"prompt": asked, "response": side} for side, asked in zip(("positive", "negative"), both, strict=True)}
+        for both in (prompts, ("Tidy?", "Tidy?"))
+    )
+    with pytest.warns(UserWarning, match="1 of 2 items .* 1 because its two sides have different prompts"):
+        assert texts(read_pairs([apart, fine])) == [("Tidy?", "positive", "negative")]
+    with pytest.raises(InputError, match="question: list: item 0 has one of its own"):
+        read_pairs([apart, fine], question="Well?")
+    with pytest.raises(InputError, match="item 0 does not have the published fields"):
+        read_pairs([apart], compat="caa")
 
 
 def test_exam_questions_of_the_published_code(tmp_path: Path) -> None:
@@ -622,6 +636,48 @@ def test_strings_and_questions_in_a_template_are_taken_out_of_it(turn: str) -> N
     assert texts(options) == [("Shall we tidy up?", "Yes", "No")]
 
 
+# With system prompts, as the models' own templates write them: that of Llama 3.1, of Qwen 2.5 and of the embedded model
+# put in one of their own where none is given.
+SYSTEM_TURNS = {
+    "llama-2": "<s>[INST] <<SYS>>\n{}\n<</SYS>>\n\n{} [/INST] ",
+    "llama-3": "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n{}<|eot_id|>"
+    "<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    "chatml": "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n",
+    "mistral": "<s>[SYSTEM_PROMPT]{}[/SYSTEM_PROMPT][INST]{}[/INST]",
+    "phi-3": "<|system|>\n{}<|end|>\n<|user|>\n{}<|end|>\n<|assistant|>\n",
+    "zephyr": "<|system|>\n{}</s>\n<|user|>\n{}</s>\n<|assistant|>\n",
+    "vicuna": "{} USER: {} ASSISTANT: ",
+}
+
+
+@pytest.mark.parametrize("system", ["Be warm.", "You are a helpful assistant.\n\nToday Date: 26 Jul 2024"])
+@pytest.mark.parametrize("turn", SYSTEM_TURNS.values(), ids=SYSTEM_TURNS)
+def test_a_system_prompt_in_a_template_is_left_out_and_noted(turn: str, system: str) -> None:
+    opened = turn.format(system, "Shall we tidy\nup?")
+    for source in ([(f"{opened}I think so", f"{opened}I think not")], [(opened, "I think so", "I think not</s>")]):
+        result = read_pairs(source)
+        assert texts(result) == [("Shall we tidy\nup?", "I think so", "I think not")]
+        assert result.notes[-1].startswith("1 had a system prompt in their chat template; a pair holds none")
+    options = read_pairs([published(turn.format(system, QUESTION)), ITEM])
+    assert texts(options) == [("Shall we tidy up?", "Yes", "No")] * 2
+    assert options.notes[-1].startswith("1 had a system prompt")
+
+
+@pytest.mark.parametrize("turn", TURNS.values(), ids=TURNS)
+def test_strings_that_differ_in_the_turn_of_the_user_are_told(turn: str) -> None:
+    item = [turn.format(f"Pretend to be {one}. Go on.") + "The sea" for one in ("honest", "a liar")]
+    with pytest.warns(UserWarning, match="1 because the two strings differ before the assistant's turn"):
+        assert read_pairs([item]) == []
+
+
+@pytest.mark.parametrize("turn", SYSTEM_TURNS.values(), ids=SYSTEM_TURNS)
+def test_strings_that_differ_in_the_system_prompt_are_told(turn: str) -> None:
+    item = [turn.format(f"Be {one}.", "Tidy?") + answer for one, answer in (("warm", "Yes"), ("cold", "No"))]
+    lists = {"positive": [item[0], "I am glad"], "negative": [item[1], "I am sad"]}
+    with pytest.warns(UserWarning, match=r"1 of 2 items .*1 because the two strings differ before .* is item 0\)"):
+        assert texts(read_pairs(lists, pairing="position")) == [("I am", "glad", "sad")]
+
+
 @pytest.mark.parametrize("end", ["</s>", "</s></s>", "<|end_of_text|>", "<|im_end|>\n", "<end_of_turn><eos>"])
 def test_tokens_that_end_an_answer_are_left_out(end: str) -> None:
     assert texts(read_pairs([("Tidy?", f"Yes{end}", f"No{end}")])) == [("Tidy?", "Yes", "No")]
@@ -630,15 +686,18 @@ def test_tokens_that_end_an_answer_are_left_out(end: str) -> None:
 @pytest.mark.parametrize(
     "item",
     [
-        ("[INST] <<SYS>>\nBe warm.\n<</SYS>>\n\nTidy? [/INST]", "Yes", "No"),
+        ("[INST] <<SYS>>\nBe warm.\nTidy? [/INST]", "Yes", "No"),
         ("[INST] Hi [/INST] Hello [INST] Tidy? [/INST]", "Yes", "No"),
-        ("<|im_start|>system\nBe warm.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", "a", "b"),
-        ("[INST] Pretend to be honest. [/INST] The sea", "[INST] Pretend to be a liar. [/INST] The sea"),
+        (
+            "<|im_start|>system\nBe warm.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYes."
+            "<|im_end|>\n<|im_start|>user\nTidy?<|im_end|>\n<|im_start|>assistant\n",
+            "a",
+            "b",
+        ),
+        ("[INST] Hi [/INST] Hello [INST] <<SYS>>\nBe warm.\n<</SYS>>\n\nTidy? [/INST]", "Yes", "No"),
         ("Tidy?", "Yes [INST] Really? [/INST] Yes", "No"),
         ("[INST] [/INST]", "Yes", "No"),
-        ("A chat with an assistant. USER: Tidy? ASSISTANT:", "Yes", "No"),
         ("USER: Hi ASSISTANT: Hello</s>USER: Tidy? ASSISTANT:", "Yes", "No"),
-        ("USER: Pretend to be honest. ASSISTANT: The sea", "USER: Pretend to be a liar. ASSISTANT: The sea"),
         ("### Instruction:\nTidy?\n\n### Response:\n", "Yes", "No"),
         ("<\uff5cUser\uff5c>Tidy?<\uff5cAssistant\uff5c>", "Yes", "No"),
         ("<|header_start|>user<|header_end|>\n\nTidy?<|eot|>", "Yes", "No"),
@@ -694,7 +753,10 @@ def test_question_of_options_alone() -> None:
 
 def test_summary_accounts_for_every_item() -> None:
     bad = [published("Tidy?"), published("Tidy?"), published(QUESTION, "(A)", "(A)")]
-    with pytest.warns(UserWarning, match="3 of 5 items .* most often because no options are found"):
+    with pytest.warns(
+        UserWarning,
+        match=r"3 of 5 items .* 2 because no options .* \(the first is item 1\), and 1 .* \(the first is item 3\)\.",
+    ):
         result = read_pairs([ITEM, *bad, OTHER])
     assert len(result) + len(result.skipped) == 5
     assert [pair.id for pair in result.pairs] == ["pairs-0", "pairs-4"]
