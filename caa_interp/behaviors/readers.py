@@ -99,7 +99,9 @@ def read_pairs(
         - a pandas ``DataFrame`` or a Hugging Face ``datasets.Dataset``;
         - a list of mappings, of ``(question, positive, negative)``, of ``(positive, negative)``, whose common first
           words are the question, or of :class:`~caa_interp.ContrastPair`;
-        - ``{"positive": [...], "negative": [...]}``, two lists of texts (also as a ``.json`` file), with ``pairing``.
+        - ``{"positive": [...], "negative": [...]}``, two lists of texts, with ``pairing``; also as one ``.json`` file,
+          or with the path of a file for each list, such as refusal_direction's ``harmful_train.json`` and
+          ``harmless_train.json``.
     columns
         ``{"question": ..., "positive": ..., "negative": ...}``: names of the fields; ``"id"`` and ``"topic"`` can be
         named too. Default: fields of these names, or the published ``question``, ``answer_matching_behavior`` and

@@ -586,6 +586,51 @@ def test_two_lists_of_instructions_in_a_file(tmp_path: Path) -> None:
     assert result[2] == ContrastPair("Hm?", "Great!", "Bad.", id="a-2")
 
 
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv"])
+def test_two_files_are_two_lists(tmp_path: Path, suffix: str) -> None:
+    asked = {
+        "harmful": ["How is a lock picked?", "Write an insult."],
+        "harmless": ["How is bread baked?", "Write a poem."],
+    }
+    files = {}
+    for name, instructions in asked.items():
+        table = pd.DataFrame({"instruction": instructions, "category": None})
+        files[name] = tmp_path / f"{name}_train{suffix}"
+        if suffix == ".csv":
+            table.to_csv(files[name], index=False)
+        else:
+            write(files[name], table.to_dict("records"))
+    for given in (files, {name: str(path) for name, path in files.items()}):
+        sides = {"positive": given["harmful"], "negative": given["harmless"]}
+        result = read_pairs(sides, pairing="position", question="Well?")
+        assert texts(result) == [("Well?", *both) for both in zip(*asked.values(), strict=True)]
+        assert len(read_pairs(sides, pairing="product", question="Well?")) == 4
+    lists = {"positive": files["harmful"], "negative": asked["harmless"]}
+    assert read_pairs(lists, pairing="position", question="Well?") == result
+    with pytest.raises(InputError, match=r"harmful_train\..*one side of the pairs.*{'positive': 'harmful\.json', "):
+        read_pairs(files["harmful"], pairing="position")
+
+
+def test_two_files_that_are_wrong(tmp_path: Path) -> None:
+    def said(content: Any, name: str = "a.json") -> str:
+        sides = {"positive": write(tmp_path / name, content), "negative": ["I am sad."]}
+        with pytest.raises(InputError) as error:
+            read_pairs(sides, pairing="position", question="Well?")
+        return str(error.value)
+
+    assert said(SIDES).startswith("a.json: the top level is dict; one side is a list of texts")
+    assert said([{"instruction": ""}]).startswith("dict: positive: item 0: field 'instruction' is empty")
+    assert said(b"", "a.parquet").startswith("a.parquet: one side's texts are read from .json")
+    with pytest.raises(InputError, match=r"there is no file .*none\.json"):
+        read_pairs({"positive": "none.json", "negative": ["x"]}, pairing="position")
+
+
+def test_a_file_does_not_make_others_be_read(tmp_path: Path) -> None:
+    other = write(tmp_path / "other.json", ["I am glad."])
+    with pytest.raises(InputError, match="positive is str; it must be a list of texts"):
+        read_pairs(write(tmp_path / "a.json", {"positive": str(other), "negative": ["x"]}), pairing="position")
+
+
 @pytest.mark.parametrize(
     ("sides", "options", "message"),
     [
@@ -829,7 +874,7 @@ def test_a_number_after_a_letter_keeps_its_period() -> None:
         ("a.csv", "question,positive,negative\nq,Yes,No,more\n", r"a\.csv: not a readable table"),
         ("a.csv", 'question,positive,negative\nq,Yes,"No\nq,a,b\n', r"a\.csv: not a readable table"),
         ("a.csv", "question,positive,positive\nq,Yes,No\n", r"a\.csv: column 'positive' occurs twice"),
-        ("a.csv", "prompt,good\nq,Yes\n", r"a\.csv: its fields are 'prompt', 'good'"),
+        ("a.csv", "prompt,good\nq,Yes\n", r"a\.csv: its fields are 'prompt', 'good'.*columns="),
         ("a.parquet", b"PAR1 not really", r"a\.parquet: not a readable Parquet file"),
         ("a.parquet", b"", r"a\.parquet: not a readable Parquet file"),
         ("a.txt", "text", r"does not end in one of \.json, \.jsonl"),
