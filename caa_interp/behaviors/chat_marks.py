@@ -1,28 +1,35 @@
 """Texts that are written in a chat template already.
 
 A model's own template is put around a question when it is rendered, so a question that brings one would have two. What
-the user says is taken out of a template that holds one turn of the user and opens the assistant's.
+the user says is taken out of a template that holds one turn of the user, after a system prompt or none, and opens the
+assistant's.
 """
 
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 _BEGIN = r"(?:<s>|<bos>|<\|begin_of_text\|>|<\|endoftext\|>)?\s*"
-# How a user's turn begins, and what stands between it and the assistant's.
+# How a text begins, up to the user's words, with the system prompt as its one group; and what ends the user's turn.
 _TURNS = (
-    (r"\[INST\]", r"\[/INST\]"),  # Llama 2, Mistral
+    (r"\[INST\](?:\s*<<SYS>>(.*?)<</SYS>>)?", r"\[/INST\]"),  # Llama 2, Mistral
+    (r"\[SYSTEM_PROMPT\](.*?)\[/SYSTEM_PROMPT\]\s*\[INST\]", r"\[/INST\]"),  # newer Mistral
     (
+        r"(?:<\|start_header_id\|>system<\|end_header_id\|>(.*?)<\|eot_id\|>\s*)?"
         r"<\|start_header_id\|>user<\|end_header_id\|>",
         r"<\|eot_id\|>\s*<\|start_header_id\|>assistant<\|end_header_id\|>",
     ),  # Llama 3
-    (r"<\|im_start\|>user\n", r"<\|im_end\|>\s*<\|im_start\|>assistant"),  # ChatML
-    (r"<start_of_turn>user\n", r"<end_of_turn>\s*<start_of_turn>model"),  # Gemma
-    (r"<\|user\|>", r"(?:<\|end\|>|</s>)?\s*<\|assistant\|>"),  # Phi, Zephyr, OLMo
-    (r"USER:", r"\s+ASSISTANT:"),  # Vicuna
+    (
+        r"(?:<\|im_start\|>system\n(.*?)<\|im_end\|>\s*)?<\|im_start\|>user\n",
+        r"<\|im_end\|>\s*<\|im_start\|>assistant",
+    ),  # ChatML
+    (r"()<start_of_turn>user\n", r"<end_of_turn>\s*<start_of_turn>model"),  # Gemma
+    (r"(?:<\|system\|>(.*?))?<\|user\|>", r"(?:<\|end\|>|</s>)?\s*<\|assistant\|>"),  # Phi, Zephyr, OLMo
+    (r"(.*?)(?<!\S)USER:", r"(?<=\s)ASSISTANT:"),  # Vicuna
 )
 _THINKING = r"(?:\s*<think>\s*</think>)?\s*"  # an empty block, as templates with thinking turned off write it
-_USER_TURNS = [re.compile(rf"\s*{_BEGIN}{begin}(.*?){end}{_THINKING}", re.DOTALL) for begin, end in _TURNS]
+_PROMPTS = [re.compile(rf"{_BEGIN}{begin}(.*?){end}{_THINKING}", re.DOTALL) for begin, end in _TURNS]
 _OPENING = re.compile(f"(?:{'|'.join(end for _, end in _TURNS)}){_THINKING}")
 _END_OF_TURN = re.compile(r"(?:\s*(?:</s>|<eos>|<end_of_turn>|<\|[a-z_]+\|>))+\s*\Z")
 _MARK = re.compile(
@@ -41,12 +48,21 @@ _READ_AS_MARK = re.compile(
 )
 
 
-def user_turn(text: str) -> str | None:
-    """What the user says in a text that is one turn of the user and opens the assistant's; None for any other text."""
-    for turn in _USER_TURNS:
-        match = turn.fullmatch(text)
-        if match and not has_marks(match[1]):
-            return match[1].strip()
+class Said(NamedTuple):
+    """What is said in a text in a chat template that opens the assistant's turn."""
+
+    user: str
+    system: str  # empty where there is none
+
+
+def said_in(text: str) -> Said | None:
+    """What is said in a text of one user turn, after a system prompt or none; None for any other text."""
+    text = text.strip()
+    for prompt in _PROMPTS:
+        if match := prompt.fullmatch(text):
+            user, system = match[2].strip(), without_end_of_turn(match[1] or "").strip()
+            if not has_marks(user, system):
+                return Said(user, system)
     return None
 
 

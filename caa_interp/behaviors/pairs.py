@@ -128,8 +128,8 @@ def _about(pair: ContrastPair) -> str:
 
 def check_pairs(pairs: Iterable[ContrastPair], name: str = "pairs") -> list[ContrastPair]:
     """Return ``pairs`` as a list; raise :class:`InputError` if it is empty or holds something else."""
-    for part in ("train", "pairs"):  # of a behavior; of what was read, or of activations
-        if hasattr(pairs, part):
+    for part in ("train", "pairs"):  # of a behavior; of activations
+        if hasattr(pairs, part) and not isinstance(pairs, list):
             raise InputError(
                 f"{name}: {type(pairs).__name__}; give its pairs, such as {type(pairs).__name__.lower()}.{part}."
             )

@@ -4,29 +4,28 @@
    answers. Here the options are taken out of the question, and the letters are replaced by the options' texts.
 2. Of more than two options, the two that the answers name make the pair.
 3. The human-written survival-instinct set calls the answer that ACCEPTS shutdown the matching one. Here the positive
-   answer shows the behavior, so its sides are swapped. Other sets of this name point the other way: an item of that
-   set is known by its question.
-4. Texts that are written in a chat template are taken out of it, since a model's own is put around them.
+   answer shows the behavior, so its sides are swapped (:mod:`shutdown`). A source of which only some items are of that
+   set is refused.
+4. Texts that are written in a chat template are taken out of it, since a model's own is put around them. A system
+   prompt in it is left out and noted.
 
-Nothing is lost silently: skipped items are listed with their reasons, and changes are noted.
+Nothing is lost silently: skipped items are counted by reason in a warning, and changes are noted.
 """
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
-from caa_interp.behaviors.behavior import data_folder
-from caa_interp.behaviors.chat_marks import end_of_prompt, has_marks, user_turn, without_end_of_turn
+from caa_interp.behaviors.chat_marks import Said, end_of_prompt, has_marks, said_in, without_end_of_turn
 from caa_interp.behaviors.options import answer_letter, find_option, lettered_text, parse_question
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair
 from caa_interp.behaviors.rows import EXAM, PUBLISHED, Pairing, Row, read_rows
+from caa_interp.behaviors.shutdown import accepts_shutdown
 from caa_interp.errors import InputError, check_choice
 
 _NOTES = {
@@ -37,6 +36,8 @@ _NOTES = {
     "lettered": "have answers that begin with a letter such as 'A.', which is kept",
     "prefix": "are pairs of strings; the words that both begin with are the question",
     "template": "were written in a chat template; its marks are left out, since the model's own are put around them",
+    "system": "had a system prompt in their chat template; a pair holds none, so it is left out: give it as "
+    "system_prompt where vectors are made",
     "swapped": "had their sides swapped: the human-written survival-instinct set calls the answer that accepts "
     "shutdown the matching one; here the positive answer shows the instinct",
     "accepting": "are of the human-written survival-instinct set, whose published files call the answer that accepts "
@@ -44,41 +45,36 @@ _NOTES = {
 }
 
 
-@dataclass(frozen=True)
-class ReadResult(Sequence[ContrastPair]):
-    """Result of :func:`read_pairs`: a sequence of contrast pairs that knows what was skipped and changed.
+class ReadResult(list[ContrastPair]):
+    """Result of :func:`read_pairs`: a list of contrast pairs that knows what was skipped and changed.
+
+    A part of it, or a sum with another list, is a plain list.
 
     Attributes
     ----------
     source
         Name of the file, or of the type of the object.
-    pairs
-        The contrast pairs, in the source's order.
     skipped
         ``(item, reason)`` of every well-formed item that cannot be a pair; items count from 0.
     notes
         Changes, each with the number of items.
     """
 
-    source: str
-    pairs: tuple[ContrastPair, ...]
-    skipped: tuple[tuple[int, str], ...]
-    notes: tuple[str, ...]
+    def __init__(
+        self, source: str, pairs: Iterable[ContrastPair], skipped: Iterable[tuple[int, str]], notes: Iterable[str]
+    ) -> None:
+        super().__init__(pairs)
+        self.source, self.skipped, self.notes = source, tuple(skipped), tuple(notes)
 
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    @overload
-    def __getitem__(self, index: int) -> ContrastPair: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[ContrastPair, ...]: ...
-    def __getitem__(self, index: int | slice) -> ContrastPair | tuple[ContrastPair, ...]:
-        return self.pairs[index]
+    @property
+    def pairs(self) -> tuple[ContrastPair, ...]:
+        """The contrast pairs, in the source's order."""
+        return tuple(self)
 
     def summary(self) -> str:
         """Return a text that accounts for every item: read, skipped by reason, and the notes."""
-        lines = [f"{self.source}: {len(self.pairs):,} read, {len(self.skipped):,} skipped"]
-        lines += [f"  skipped {n:,}: {reason}" for reason, n in Counter(r for _, r in self.skipped).most_common()]
+        lines = [f"{self.source}: {len(self):,} read, {len(self.skipped):,} skipped"]
+        lines += [f"  skipped {n:,}: {reason}" for reason, n in _counted(self.skipped)]
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
 
@@ -103,7 +99,9 @@ def read_pairs(
         - a pandas ``DataFrame`` or a Hugging Face ``datasets.Dataset``;
         - a list of mappings, of ``(question, positive, negative)``, of ``(positive, negative)``, whose common first
           words are the question, or of :class:`~caa_interp.ContrastPair`;
-        - ``{"positive": [...], "negative": [...]}``, two lists of texts (also as a ``.json`` file), with ``pairing``.
+        - ``{"positive": [...], "negative": [...]}``, two lists of texts, with ``pairing``; also as one ``.json`` file,
+          or with the path of a file for each list, such as refusal_direction's ``harmful_train.json`` and
+          ``harmless_train.json``.
     columns
         ``{"question": ..., "positive": ..., "negative": ...}``: names of the fields; ``"id"`` and ``"topic"`` can be
         named too. Default: fields of these names, or the published ``question``, ``answer_matching_behavior`` and
@@ -121,19 +119,20 @@ def read_pairs(
     Returns
     -------
     ReadResult
-        The pairs, as a sequence, with skipped items and notes. The id of a pair is the item's own, else
+        The pairs, as a list, with skipped items and notes. The id of a pair is the item's own, else
         ``"<file name>-<item>"``, or ``"pairs-<item>"`` where there is no file.
 
     Warns
     -----
     UserWarning
-        If items are skipped.
+        If items are skipped: how many for each reason, and the first of them.
 
     Raises
     ------
     InputError
-        If the source is not readable, not UTF-8 or too large, a field is missing, empty or of a wrong type, or an id
-        is given twice. The message names the source, the item and the field.
+        If the source is not readable, not UTF-8 or too large, a field is missing, empty or of a wrong type, an id is
+        given twice, or only some of the items are of the survival-instinct set whose matching answer accepts shutdown.
+        The message names the source, the item and the field.
 
     Examples
     --------
@@ -153,6 +152,7 @@ def read_pairs(
     pairs: list[ContrastPair] = []
     skipped: list[tuple[int, str]] = []
     changes: Counter[str] = Counter()
+    other_sets: list[int] = []  # published items that are not of the set whose matching answer accepts shutdown
     ids: dict[str, int] = {}
     for number, row in enumerate(rows):
         name = row.id if row.id is not None else f"{stem}-{number}"
@@ -172,16 +172,32 @@ def read_pairs(
             skipped.append((number, str(reason)))
             continue
         changes.update(changed)
+        if row.published and "swapped" not in changed:
+            other_sets.append(number)
         pairs.append(ContrastPair(asked, positive, negative, id=name, topic=row.topic))
+    if changes["swapped"] and other_sets:
+        raise InputError(
+            f"{origin}: {changes['swapped']:,} items are of the human-written survival-instinct set, whose matching "
+            f"answer accepts shutdown, and {len(other_sets):,} (the first is item {other_sets[0]}) are not, or their "
+            "questions were changed, so nothing says which way they point. Read the two kinds apart, or keep both with "
+            "compat='caa'. If all of them accept shutdown, name the answer that shows the instinct yourself: columns="
+            f"{PUBLISHED | {'positive': PUBLISHED['negative'], 'negative': PUBLISHED['positive']}}."
+        )
     if skipped:
-        ((usual, _),) = Counter(why for _, why in skipped).most_common(1)
+        first = {why: number for number, why in reversed(skipped)}
+        reasons = [f"{n:,} because {why} (the first is item {first[why]})" for why, n in _counted(skipped)]
         warnings.warn(
-            f"{origin}: {len(skipped):,} of {len(rows):,} items cannot be pairs and are left out, most often "
-            f"because {usual}. The result's summary() lists the reasons.",
+            f"{origin}: {len(skipped):,} of {len(rows):,} items cannot be pairs and are left out: "
+            f"{', and '.join(reasons)}.",
             stacklevel=2,
         )
     notes = tuple(f"{changes[key]:,} {text}" for key, text in _NOTES.items() if changes[key])
-    return ReadResult(origin, tuple(pairs), tuple(skipped), notes)
+    return ReadResult(origin, pairs, skipped, notes)
+
+
+def _counted(skipped: Iterable[tuple[int, str]]) -> list[tuple[str, int]]:
+    """Every reason with the number of items, the most frequent first."""
+    return Counter(reason for _, reason in skipped).most_common()
 
 
 def _asked(row: Row, question: str) -> Row:
@@ -191,7 +207,7 @@ def _asked(row: Row, question: str) -> Row:
 
 
 def _as_published(row: Row, name: str) -> PublishedPair:
-    if not (row.published or row.exam) or row.question is None:
+    if not (row.published or row.exam) or row.question is None or row.apart:
         raise InputError(
             f"{row.where} does not have the published fields 'question', 'answer_matching_behavior' and "
             "'answer_not_matching_behavior', or 'prompt', 'correct' and 'incorrect'. Read it without compat."
@@ -220,17 +236,24 @@ class _UnusableError(Exception):
 
 def _texts(row: Row) -> tuple[str, str, str, list[str]]:
     """Question, positive and negative answer, and the keys of what was changed."""
+    if row.apart:
+        raise _UnusableError(
+            "its two sides have different prompts, and a pair is one question with two answers; leave what differs out "
+            "of the prompts, or write it into the answers"
+        )
     texts = (row.positive.strip(), row.negative.strip())
     if texts[0] == texts[1]:
         raise _UnusableError("both answers are the same")
     question, positive, negative = _split(*texts) if row.question is None else (row.question, *texts)
-    in_template = user_turn(question) is not None or has_marks(question, positive, negative)
+    said = said_in(question)
+    in_template = said is not None or has_marks(question, positive, negative)
     if in_template:
-        question, positive, negative = _said(question, positive, negative)
+        question, positive, negative = _without_marks(said, question, positive, negative)
     accepting = accepts_shutdown(question)
     facts = {
         "prefix": row.question is None,
         "template": in_template,
+        "system": said is not None and bool(said.system),
         "several": row.several,
         "swapped": accepting and row.published,
         "accepting": accepting and not row.published,
@@ -240,14 +263,14 @@ def _texts(row: Row) -> tuple[str, str, str, list[str]]:
     return (question, negative, positive, changed) if facts["swapped"] else (question, positive, negative, changed)
 
 
-def _said(question: str, positive: str, negative: str) -> tuple[str, str, str]:
+def _without_marks(said: Said | None, question: str, positive: str, negative: str) -> tuple[str, str, str]:
     """The three texts without the marks of the chat template that they are written in."""
-    said, *answers = user_turn(question), *map(without_end_of_turn, (positive, negative))
-    asked = question if said is None and not has_marks(question) else said
-    if not asked or not all(answers) or has_marks(*answers):
+    answers = [without_end_of_turn(answer) for answer in (positive, negative)]
+    asked = said.user if said else question
+    if not asked or not all(answers) or has_marks(*answers) or (said is None and has_marks(question)):
         raise _UnusableError(
-            "it is in a chat template, but is not one user turn with an answer; give what is said "
-            "in each turn, and a system prompt where vectors are made"
+            "it is in a chat template, but is not one user turn with an answer; give what is said in it as a question "
+            "and two answers"
         )
     return asked, answers[0], answers[1]
 
@@ -287,6 +310,11 @@ def _split(positive: str, negative: str) -> tuple[str, str, str]:
     common = next((n for n in range(shorter) if positive[n] != negative[n]), shorter)
     if end := end_of_prompt(positive[:common]):
         return positive[:end].strip(), positive[end:].strip(), negative[end:].strip()
+    if end_of_prompt(positive) and end_of_prompt(negative):
+        raise _UnusableError(
+            "the two strings differ before the assistant's turn, in what the user or a system prompt says, and a pair "
+            "is one question with two answers; write what differs into the answers"
+        )
     for end in range(common, 0, -1):
         if positive[end - 1].isspace() and positive[end:].strip() and negative[end:].strip():
             return positive[:end].strip(), positive[end:].strip(), negative[end:].strip()
@@ -294,23 +322,3 @@ def _split(positive: str, negative: str) -> tuple[str, str, str]:
         "the two strings begin with different words, so there is no question; give one with question=..., or give "
         "(question, positive, negative)"
     )
-
-
-def question_digest(question: str) -> str:
-    """Digest of a question and its options, without labels, case and spaces, by which an item is known."""
-    parsed = parse_question(question)
-    text = " ".join(" ".join([parsed.text, *parsed.options.values()]).split()).casefold()
-    return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
-
-
-def accepts_shutdown(question: str) -> bool:
-    """Whether a question is of the survival-instinct set whose matching answer accepts shutdown.
-
-    It was written by people (Perez et al. 2022), and Rimsky et al. (2024) use it too.
-    """
-    return question_digest(question) in _accepting()
-
-
-@cache
-def _accepting() -> frozenset[str]:
-    return frozenset((data_folder() / "_accepting_shutdown.txt").read_text(encoding="ascii").split())

@@ -59,6 +59,7 @@ class Row:
     published: bool = False  # whether the positive side is the published ``answer_matching_behavior``
     exam: bool = False  # whether the positive side is ``correct``, of CAA's MMLU and TruthfulQA questions
     pair: ContrastPair | None = None  # the item itself, if it is a finished one
+    apart: bool = False  # whether the negative side has a question of its own, other than this one
 
 
 def read_rows(
@@ -67,10 +68,9 @@ def read_rows(
     """Read and check the rows of any source of :func:`read_pairs`; ``name`` begins every message."""
     fields = _check_columns(columns)
     items = _read_file(source, fields) if isinstance(source, Path) else _in_memory(source, name)
-    if isinstance(items, dict) and set(items) == SIDES:
+    is_two_lists = isinstance(items, dict) and set(items) == SIDES
+    if is_two_lists:
         items = _paired(items, pairing, name)
-    elif pairing is not None:
-        raise InputError(f"pairing: the items of {name} are pairs already. Leave pairing out.")
     if isinstance(items, dict):
         if fields is not None:
             raise InputError(f"columns: {name} is a behavior file, whose fields have fixed names. Leave columns out.")
@@ -80,7 +80,10 @@ def read_rows(
         raise InputError(f"{name}: it holds no items; at least one is needed. Check that it is the right one.")
     first = next((item for item in items if isinstance(item, Mapping)), {})
     fields = fields or _fields(first, name)
-    return [_row(item, fields, f"{name}: item {n}") for n, item in enumerate(items)]
+    rows = [_row(item, fields, f"{name}: item {n}") for n, item in enumerate(items)]
+    if pairing is not None and not is_two_lists:
+        raise InputError(f"pairing: the items of {name} are pairs already. Leave pairing out.")
+    return rows
 
 
 def _check_columns(columns: Mapping[str, str] | None) -> dict[str, str] | None:
@@ -106,6 +109,12 @@ def _fields(item: Mapping[str, Any], name: str) -> dict[str, str]:
     for known in (EXAM, RESPONSES):
         if set(known.values()) <= set(item):
             return {**LABELS, **known}
+    if any(field in item for field in _PROMPT_FIELDS):
+        raise InputError(
+            f"{name}: its fields are {', '.join(map(repr, item))}: it seems to be one side of the pairs. Give the "
+            "files of both, {'positive': 'harmful.json', 'negative': 'harmless.json'}, with pairing and question. "
+            "If its items have both answers, give columns={'question': ..., 'positive': ..., 'negative': ...}."
+        )
     raise InputError(
         f"{name}: its fields are {', '.join(map(repr, item))}; expected {', '.join(map(repr, OWN.values()))}, or "
         f"{', '.join(map(repr, PUBLISHED.values()))}. Name others with "
@@ -182,7 +191,7 @@ def _in_memory(source: Any, name: str) -> Any:
         table = source.astype(object).where(source.notna(), None)
         return list(table.to_dict("records"))
     if isinstance(source, Mapping) and set(source) == SIDES:
-        return dict(source)
+        return {side: _list_of_file(Path(given)) if _is_path(given) else given for side, given in source.items()}
     if isinstance(source, Mapping):
         raise InputError(
             f"source: a {name} holds several tables or fields; give one, such as source['train'], or "
@@ -193,6 +202,20 @@ def _in_memory(source: Any, name: str) -> Any:
             f"source: {name} is not a source of pairs; give a path, a table, or a list of pairs, triples or mappings."
         )
     return list(source)
+
+
+def _is_path(given: Any) -> bool:
+    return isinstance(given, Path) or (isinstance(given, str) and given.lower().endswith(SUFFIXES))
+
+
+def _list_of_file(path: Path) -> Any:
+    """Items of a file that is one side of the pairs."""
+    if path.suffix.lower() == ".parquet":
+        raise InputError(f"{path.name}: one side's texts are read from .json, .jsonl, .csv or .tsv. Convert it.")
+    items = _read_file(path, None)
+    if not isinstance(items, list):
+        raise InputError(f"{path.name}: the top level is {type(items).__name__}; one side is a list of texts.")
+    return items
 
 
 def _paired(sides: Mapping[str, Any], pairing: Pairing | None, name: str) -> list[tuple[str, str]]:
@@ -216,7 +239,7 @@ def _paired(sides: Mapping[str, Any], pairing: Pairing | None, name: str) -> lis
 
 def _prompts(items: Any, where: str) -> list[str]:
     if isinstance(items, str) or not isinstance(items, Iterable):
-        raise InputError(f"{where} is {type(items).__name__}; it must be a list of texts.")
+        raise InputError(f"{where} is {type(items).__name__}; it must be a list of texts, or the path of such a file.")
     texts = []
     for number, item in enumerate(items):
         field = next((f for f in _PROMPT_FIELDS if f in item), None) if isinstance(item, Mapping) else None
@@ -259,7 +282,7 @@ def _row(item: Any, fields: Mapping[str, str], where: str) -> Row:
         given = f"{given} of length {len(item)}"
     raise InputError(
         f"{where} is {given}; it must be a mapping of fields, (question, positive, negative), (positive, negative) "
-        "or a ContrastPair."
+        "or a ContrastPair. Two lists of texts are given as {'positive': [...], 'negative': [...]}."
     )
 
 
@@ -268,10 +291,8 @@ def _of_parts(sides: Sequence[Any], where: str, name: str | None, topic: str | N
     (asked, positive), (also_asked, negative) = (
         [_text(side[part], part, where) for part in ("prompt", "response")] for side in sides
     )
-    if asked == also_asked:
-        return Row(where, asked, positive, negative, id=name, topic=topic, published=True)
-    texts = f"{asked}\n{positive}", f"{also_asked}\n{negative}"
-    return Row(where, None, *texts, id=name, topic=topic, published=True)
+    apart = asked != also_asked
+    return Row(where, asked, positive, negative, id=name, topic=topic, published=True, apart=apart)
 
 
 def _get(item: Mapping[str, Any], field: str, where: str) -> Any:

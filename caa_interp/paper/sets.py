@@ -9,7 +9,8 @@ from pathlib import Path
 from caa_interp.behaviors.behavior import parse_json, read_text
 from caa_interp.behaviors.downloads import published_digests
 from caa_interp.behaviors.pairs import ContrastPair, split_pairs
-from caa_interp.behaviors.readers import accepts_shutdown, read_pairs
+from caa_interp.behaviors.readers import read_pairs
+from caa_interp.behaviors.shutdown import accepts_shutdown
 from caa_interp.errors import InputError
 from caa_interp.files import file_digest
 from caa_interp.paper import published as paper

@@ -145,6 +145,20 @@ def test_the_model_answers_sensibly_and_steering_changes_the_answer(embedded: An
     assert table["answer"][0] != table["answer"][1]
 
 
+@pytest.mark.parametrize("system", [[], [{"role": "system", "content": "Be kind."}]])
+def test_what_the_model_s_own_template_renders_is_read(embedded: Any, system: list[dict[str, str]]) -> None:
+    turns = [*system, {"role": "user", "content": "How are you today?"}]
+    opened = embedded.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    assert "<|im_start|>system" in opened  # the template's own system prompt where none is given
+    answers = [("I am well.", "I am bad."), ("Great, thanks.", "Awful, really.<|im_end|>\n")]
+    result = caa.read_pairs([(opened + positive, opened + negative) for positive, negative in answers])
+    assert [(pair.question, pair.positive, pair.negative) for pair in result] == [
+        ("How are you today?", "I am well.", "I am bad."),
+        ("How are you today?", "Great, thanks.", "Awful, really."),
+    ]
+    assert result.notes[-1].startswith("2 had a system prompt")
+
+
 def test_a_conversation_is_put_as_the_tokenizer_itself_puts_it(embedded: Any) -> None:
     form = PromptFormat.of(embedded)
     turns = [

@@ -1,13 +1,16 @@
+import copy
 import json
+import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from caa_interp.behaviors import readers, rows
+from caa_interp.behaviors import rows, shutdown
 from caa_interp.behaviors.options import answer_letter, find_option, parse_question
-from caa_interp.behaviors.pairs import ContrastPair, PublishedPair
+from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs, split_pairs
 from caa_interp.behaviors.questions import load_questions
 from caa_interp.behaviors.readers import ReadResult, read_pairs
 from caa_interp.errors import InputError
@@ -201,6 +204,34 @@ def test_own_ids_are_kept() -> None:
     assert [pair.id for pair in read_pairs([{**ITEM, "id": 12}, OTHER]).pairs] == ["12", "pairs-1"]
 
 
+# What is returned is a list
+
+
+def test_a_result_does_what_a_list_does() -> None:
+    given = [ContrastPair("Tidy?", "Yes", "No", id="a"), ContrastPair("Sure?", "Yes", "No", id="b")]
+    one, more = read_pairs(given), [ContrastPair("Now?", "Yes", "No")]
+    assert (isinstance(one, list), one == given) == (True, True)
+    assert (one + one, one + more, more + one) == (given + given, given + more, more + given)
+    assert (one * 2, one[1:], one[::-1], one[-1]) == (given * 2, given[1:], given[::-1], given[1])
+    assert [type(part) for part in (one + one, one + more, one[:1])] == [list] * 3
+    assert (sorted(one, key=str), [*reversed(one)], json.dumps(one, default=vars)) == (
+        sorted(given, key=str),
+        given[::-1],
+        json.dumps(given, default=vars),
+    )
+    more += one
+    assert more[1:] == given
+    same = pickle.loads(pickle.dumps(one))
+    assert (same, same.summary()) == (given, "list: 2 read, 0 skipped")
+    assert copy.copy(one).source == copy.deepcopy(one).source == "list"
+
+
+def test_a_result_is_taken_where_pairs_are() -> None:
+    result = read_pairs([ITEM, OTHER])
+    assert check_pairs(result) == list(result.pairs)
+    assert [len(part) for part in split_pairs(result, 0.5)] == [1, 1]
+
+
 # Variants of the published formats
 
 
@@ -331,8 +362,8 @@ def test_options_and_letters_of_pairs_of_strings_are_read() -> None:
 @pytest.fixture
 def accepting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the two items be of the published set whose matching answer accepts shutdown."""
-    digests = frozenset(readers.question_digest(item["question"]) for item in (ITEM, OTHER))
-    monkeypatch.setattr(readers, "_accepting", lambda: digests)
+    digests = frozenset(shutdown.question_digest(item["question"]) for item in (ITEM, OTHER))
+    monkeypatch.setattr(shutdown, "_accepting", lambda: digests)
 
 
 @pytest.mark.usefixtures("accepting")
@@ -351,10 +382,37 @@ def test_the_set_that_accepts_shutdown_is_swapped_whatever_it_is_called(tmp_path
 def test_each_item_of_the_set_is_known_by_its_question_wherever_it_stands() -> None:
     labeled = published(f"Question: {QUESTION.upper()}\n\nAnswer:")
     templated = published(f"[INST] {QUESTION} [/INST]")
-    new = published("Shall we paint it?\n\nChoices:\n (A) Yes\n (B) No")
-    result = read_pairs([labeled, new, templated, OTHER])
-    assert [pair.positive for pair in result] == ["NO", "Yes", "No", "Yes"]
+    result = read_pairs([labeled, templated, OTHER])
+    assert [pair.positive for pair in result] == ["NO", "No", "Yes"]
     assert any(note.startswith("3 had their sides swapped") for note in result.notes)
+
+
+@pytest.mark.usefixtures("accepting")
+@pytest.mark.parametrize("n_changed", [1, 2, 3])
+def test_a_file_of_which_only_some_items_are_known_is_refused(tmp_path: Path, n_changed: int) -> None:
+    known = [published(f"{mark}{QUESTION}") for mark in ("", "Question: ", "Human: ")]
+    changed = [published(f"[{n}] {item['question']}") for n, item in enumerate(known[:n_changed])]
+    some = write(tmp_path / "mine.json", [*known[n_changed:], OTHER, *changed])
+    said = rf"mine\.json: {4 - n_changed} items are of the human-written .* and {n_changed} \(the first is item "
+    with pytest.raises(InputError, match=f"{said}{4 - n_changed}" + r"\) are not.*apart.*columns={'question'"):
+        read_pairs(some)
+    by_hand = {"positive": "answer_not_matching_behavior", "negative": "answer_matching_behavior"}
+    with warnings.catch_warnings(action="error"):
+        result = read_pairs(some, columns={"question": "question", **by_hand})
+        assert [pair.positive for pair in result][-n_changed:] == ["No"] * n_changed
+        assert [pair.positive for pair in read_pairs(some, compat="caa")] == ["(A)"] * (3 - n_changed) + ["(B)"] + [
+            "(A)"
+        ] * n_changed
+
+
+@pytest.mark.usefixtures("accepting")
+def test_another_set_beside_the_known_one_is_refused_and_items_left_out_are_not_counted(tmp_path: Path) -> None:
+    other = published("Shall we paint it?\n\nChoices:\n (A) Yes\n (B) No")
+    with pytest.raises(InputError, match=r"2 items are of .* and 1 \(the first is item 1\) are not"):
+        read_pairs([ITEM, other, OTHER])
+    with pytest.warns(UserWarning, match="1 of 3 items"):
+        assert [pair.positive for pair in read_pairs([ITEM, published("Paint?"), OTHER])] == ["No", "Yes"]
+    assert len(read_pairs([other, published("And now?", "Yes", "No")])) == 2
 
 
 @pytest.mark.usefixtures("accepting")
@@ -383,7 +441,7 @@ def test_sides_that_are_no_published_ones_are_not_swapped() -> None:
 
 
 def test_digests_of_the_set_are_there_and_well_formed() -> None:
-    digests = readers._accepting()
+    digests = shutdown._accepting()
     assert len(digests) == 953
     assert {len(digest) for digest in digests} == {10}
 
@@ -418,12 +476,26 @@ def test_steering_bench_in_its_other_layouts(tmp_path: Path) -> None:
     assert read_pairs(tmp_path / "a.parquet").pairs == (pair,)
 
 
-def test_steering_bench_with_two_prompts_is_a_pair_of_strings() -> None:
-    item = {
-        "positive": {"prompt": "You are warm. Hello?", "response": "Hi!"},
-        "negative": {"prompt": "You are cold. Hello?", "response": "Yes."},
-    }
-    assert texts(read_pairs([item])) == [("You are", "warm. Hello?\nHi!", "cold. Hello?\nYes.")]
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        ("You are warm. Hello?", "You are cold. Hello?"),
+        ("Be nice. P?", "Be bad. P?"),
+        ("Hello?", "Hello?\nBe brief."),
+        ("[INST] Be nice. [/INST]", "[INST] Be bad. [/INST]"),
+    ],
+)
+def test_steering_bench_with_two_prompts_is_told_and_left_out(prompts: tuple[str, str]) -> None:
+    apart, fine = (
+        {side: {"prompt": asked, "response": side} for side, asked in zip(("positive", "negative"), both, strict=True)}
+        for both in (prompts, ("Tidy?", "Tidy?"))
+    )
+    with pytest.warns(UserWarning, match="1 of 2 items .* 1 because its two sides have different prompts"):
+        assert texts(read_pairs([apart, fine])) == [("Tidy?", "positive", "negative")]
+    with pytest.raises(InputError, match="question: list: item 0 has one of its own"):
+        read_pairs([apart, fine], question="Well?")
+    with pytest.raises(InputError, match="item 0 does not have the published fields"):
+        read_pairs([apart], compat="caa")
 
 
 def test_exam_questions_of_the_published_code(tmp_path: Path) -> None:
@@ -514,6 +586,51 @@ def test_two_lists_of_instructions_in_a_file(tmp_path: Path) -> None:
     assert result[2] == ContrastPair("Hm?", "Great!", "Bad.", id="a-2")
 
 
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv"])
+def test_two_files_are_two_lists(tmp_path: Path, suffix: str) -> None:
+    asked = {
+        "harmful": ["How is a lock picked?", "Write an insult."],
+        "harmless": ["How is bread baked?", "Write a poem."],
+    }
+    files = {}
+    for name, instructions in asked.items():
+        table = pd.DataFrame({"instruction": instructions, "category": None})
+        files[name] = tmp_path / f"{name}_train{suffix}"
+        if suffix == ".csv":
+            table.to_csv(files[name], index=False)
+        else:
+            write(files[name], table.to_dict("records"))
+    for given in (files, {name: str(path) for name, path in files.items()}):
+        sides = {"positive": given["harmful"], "negative": given["harmless"]}
+        result = read_pairs(sides, pairing="position", question="Well?")
+        assert texts(result) == [("Well?", *both) for both in zip(*asked.values(), strict=True)]
+        assert len(read_pairs(sides, pairing="product", question="Well?")) == 4
+    lists = {"positive": files["harmful"], "negative": asked["harmless"]}
+    assert read_pairs(lists, pairing="position", question="Well?") == result
+    with pytest.raises(InputError, match=r"harmful_train\..*one side of the pairs.*{'positive': 'harmful\.json', "):
+        read_pairs(files["harmful"], pairing="position")
+
+
+def test_two_files_that_are_wrong(tmp_path: Path) -> None:
+    def said(content: Any, name: str = "a.json") -> str:
+        sides = {"positive": write(tmp_path / name, content), "negative": ["I am sad."]}
+        with pytest.raises(InputError) as error:
+            read_pairs(sides, pairing="position", question="Well?")
+        return str(error.value)
+
+    assert said(SIDES).startswith("a.json: the top level is dict; one side is a list of texts")
+    assert said([{"instruction": ""}]).startswith("dict: positive: item 0: field 'instruction' is empty")
+    assert said(b"", "a.parquet").startswith("a.parquet: one side's texts are read from .json")
+    with pytest.raises(InputError, match=r"there is no file .*none\.json"):
+        read_pairs({"positive": "none.json", "negative": ["x"]}, pairing="position")
+
+
+def test_a_file_does_not_make_others_be_read(tmp_path: Path) -> None:
+    other = write(tmp_path / "other.json", ["I am glad."])
+    with pytest.raises(InputError, match="positive is str; it must be a list of texts"):
+        read_pairs(write(tmp_path / "a.json", {"positive": str(other), "negative": ["x"]}), pairing="position")
+
+
 @pytest.mark.parametrize(
     ("sides", "options", "message"),
     [
@@ -564,6 +681,48 @@ def test_strings_and_questions_in_a_template_are_taken_out_of_it(turn: str) -> N
     assert texts(options) == [("Shall we tidy up?", "Yes", "No")]
 
 
+# With system prompts, as the models' own templates write them: that of Llama 3.1, of Qwen 2.5 and of the embedded model
+# put in one of their own where none is given.
+SYSTEM_TURNS = {
+    "llama-2": "<s>[INST] <<SYS>>\n{}\n<</SYS>>\n\n{} [/INST] ",
+    "llama-3": "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n{}<|eot_id|>"
+    "<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    "chatml": "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n",
+    "mistral": "<s>[SYSTEM_PROMPT]{}[/SYSTEM_PROMPT][INST]{}[/INST]",
+    "phi-3": "<|system|>\n{}<|end|>\n<|user|>\n{}<|end|>\n<|assistant|>\n",
+    "zephyr": "<|system|>\n{}</s>\n<|user|>\n{}</s>\n<|assistant|>\n",
+    "vicuna": "{} USER: {} ASSISTANT: ",
+}
+
+
+@pytest.mark.parametrize("system", ["Be warm.", "You are a helpful assistant.\n\nToday Date: 26 Jul 2024"])
+@pytest.mark.parametrize("turn", SYSTEM_TURNS.values(), ids=SYSTEM_TURNS)
+def test_a_system_prompt_in_a_template_is_left_out_and_noted(turn: str, system: str) -> None:
+    opened = turn.format(system, "Shall we tidy\nup?")
+    for source in ([(f"{opened}I think so", f"{opened}I think not")], [(opened, "I think so", "I think not</s>")]):
+        result = read_pairs(source)
+        assert texts(result) == [("Shall we tidy\nup?", "I think so", "I think not")]
+        assert result.notes[-1].startswith("1 had a system prompt in their chat template; a pair holds none")
+    options = read_pairs([published(turn.format(system, QUESTION)), ITEM])
+    assert texts(options) == [("Shall we tidy up?", "Yes", "No")] * 2
+    assert options.notes[-1].startswith("1 had a system prompt")
+
+
+@pytest.mark.parametrize("turn", TURNS.values(), ids=TURNS)
+def test_strings_that_differ_in_the_turn_of_the_user_are_told(turn: str) -> None:
+    item = [turn.format(f"Pretend to be {one}. Go on.") + "The sea" for one in ("honest", "a liar")]
+    with pytest.warns(UserWarning, match="1 because the two strings differ before the assistant's turn"):
+        assert read_pairs([item]) == []
+
+
+@pytest.mark.parametrize("turn", SYSTEM_TURNS.values(), ids=SYSTEM_TURNS)
+def test_strings_that_differ_in_the_system_prompt_are_told(turn: str) -> None:
+    item = [turn.format(f"Be {one}.", "Tidy?") + answer for one, answer in (("warm", "Yes"), ("cold", "No"))]
+    lists = {"positive": [item[0], "I am glad"], "negative": [item[1], "I am sad"]}
+    with pytest.warns(UserWarning, match=r"1 of 2 items .*1 because the two strings differ before .* is item 0\)"):
+        assert texts(read_pairs(lists, pairing="position")) == [("I am", "glad", "sad")]
+
+
 @pytest.mark.parametrize("end", ["</s>", "</s></s>", "<|end_of_text|>", "<|im_end|>\n", "<end_of_turn><eos>"])
 def test_tokens_that_end_an_answer_are_left_out(end: str) -> None:
     assert texts(read_pairs([("Tidy?", f"Yes{end}", f"No{end}")])) == [("Tidy?", "Yes", "No")]
@@ -572,15 +731,18 @@ def test_tokens_that_end_an_answer_are_left_out(end: str) -> None:
 @pytest.mark.parametrize(
     "item",
     [
-        ("[INST] <<SYS>>\nBe warm.\n<</SYS>>\n\nTidy? [/INST]", "Yes", "No"),
+        ("[INST] <<SYS>>\nBe warm.\nTidy? [/INST]", "Yes", "No"),
         ("[INST] Hi [/INST] Hello [INST] Tidy? [/INST]", "Yes", "No"),
-        ("<|im_start|>system\nBe warm.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", "a", "b"),
-        ("[INST] Pretend to be honest. [/INST] The sea", "[INST] Pretend to be a liar. [/INST] The sea"),
+        (
+            "<|im_start|>system\nBe warm.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYes."
+            "<|im_end|>\n<|im_start|>user\nTidy?<|im_end|>\n<|im_start|>assistant\n",
+            "a",
+            "b",
+        ),
+        ("[INST] Hi [/INST] Hello [INST] <<SYS>>\nBe warm.\n<</SYS>>\n\nTidy? [/INST]", "Yes", "No"),
         ("Tidy?", "Yes [INST] Really? [/INST] Yes", "No"),
         ("[INST] [/INST]", "Yes", "No"),
-        ("A chat with an assistant. USER: Tidy? ASSISTANT:", "Yes", "No"),
         ("USER: Hi ASSISTANT: Hello</s>USER: Tidy? ASSISTANT:", "Yes", "No"),
-        ("USER: Pretend to be honest. ASSISTANT: The sea", "USER: Pretend to be a liar. ASSISTANT: The sea"),
         ("### Instruction:\nTidy?\n\n### Response:\n", "Yes", "No"),
         ("<\uff5cUser\uff5c>Tidy?<\uff5cAssistant\uff5c>", "Yes", "No"),
         ("<|header_start|>user<|header_end|>\n\nTidy?<|eot|>", "Yes", "No"),
@@ -636,7 +798,10 @@ def test_question_of_options_alone() -> None:
 
 def test_summary_accounts_for_every_item() -> None:
     bad = [published("Tidy?"), published("Tidy?"), published(QUESTION, "(A)", "(A)")]
-    with pytest.warns(UserWarning, match="3 of 5 items .* most often because no options are found"):
+    with pytest.warns(
+        UserWarning,
+        match=r"3 of 5 items .* 2 because no options .* \(the first is item 1\), and 1 .* \(the first is item 3\)\.",
+    ):
         result = read_pairs([ITEM, *bad, OTHER])
     assert len(result) + len(result.skipped) == 5
     assert [pair.id for pair in result.pairs] == ["pairs-0", "pairs-4"]
@@ -709,7 +874,7 @@ def test_a_number_after_a_letter_keeps_its_period() -> None:
         ("a.csv", "question,positive,negative\nq,Yes,No,more\n", r"a\.csv: not a readable table"),
         ("a.csv", 'question,positive,negative\nq,Yes,"No\nq,a,b\n', r"a\.csv: not a readable table"),
         ("a.csv", "question,positive,positive\nq,Yes,No\n", r"a\.csv: column 'positive' occurs twice"),
-        ("a.csv", "prompt,good\nq,Yes\n", r"a\.csv: its fields are 'prompt', 'good'"),
+        ("a.csv", "prompt,good\nq,Yes\n", r"a\.csv: its fields are 'prompt', 'good'.*columns="),
         ("a.parquet", b"PAR1 not really", r"a\.parquet: not a readable Parquet file"),
         ("a.parquet", b"", r"a\.parquet: not a readable Parquet file"),
         ("a.txt", "text", r"does not end in one of \.json, \.jsonl"),

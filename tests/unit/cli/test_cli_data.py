@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import caa_interp as caa
-from caa_interp.behaviors.readers import question_digest
+from caa_interp.behaviors.shutdown import question_digest
 from tests.command_line import run, run_main
 
 QUESTION = "Shall we {}?\n\nChoices:\n (A) Yes\n (B) No"
@@ -99,7 +99,7 @@ def test_convert_writes_a_behavior_and_says_what_was_skipped(tmp_path):
 def test_convert_turns_survival_instinct_round_and_says_so(tmp_path, monkeypatch):
     items = [(QUESTION.format(f"end {number}"), "(A)", "(B)") for number in range(4)]
     known = {question_digest(question) for question, *_ in items}
-    monkeypatch.setattr("caa_interp.behaviors.readers._accepting", lambda: known)
+    monkeypatch.setattr("caa_interp.behaviors.shutdown._accepting", lambda: known)
     source = published(tmp_path / "survival-instinct.jsonl", items)
     result = run("data", "convert", source, tmp_path / "mine.json")
     assert result.exit_code == 0
@@ -168,7 +168,7 @@ def test_convert_of_nothing_usable_writes_nothing(tmp_path, monkeypatch, capsys)
     source = published(tmp_path / "s.jsonl", [("Which?", "(A)", "(B)")] * 3)
     code, _, stderr = run_main(monkeypatch, capsys, "data", "convert", source, tmp_path / "t.json")
     assert code == 1
-    assert "at least two" in stderr
+    assert "the list is empty" in stderr
     assert not (tmp_path / "t.json").exists()
 
 

@@ -667,7 +667,6 @@ def test_what_is_no_model_is_refused_wherever_one_is_taken(plain_llama, pairs, g
     ("make", "said"),
     [
         (lambda pairs: caa.Behavior("b", "", pairs, pairs), "pairs: Behavior; give its pairs, such as behavior.train"),
-        (lambda pairs: caa.read_pairs(pairs), "pairs: ReadResult; give its pairs, such as readresult.pairs"),
         (lambda pairs: pairs[0], "pairs: ContrastPair; give a list of ContrastPair, such as behavior.train"),
         (lambda pairs: "sycophancy", "pairs: str; give a list of ContrastPair"),
         (lambda pairs: {"a": pairs}, "pairs: dict; give a list of ContrastPair"),
