@@ -245,8 +245,9 @@ def reading(model: Any, layers: Iterable[int], read: Callable[[int, torch.Tensor
 
 def can_unembed(model: Any) -> bool:
     """Whether a model's logits are the unembedding of its final norm (not in OPT-350M), and neither is offloaded."""
-    parts = (getattr(model, "ln_final", None), model.unembed)
-    return parts[0] is not None and not any(weight.is_meta for part in parts for weight in part.parameters())
+    if not hasattr(model, "ln_final"):
+        return False
+    return not any(weight.is_meta for part in (model.ln_final, model.unembed) for weight in part.parameters())
 
 
 def check_readable(model: Any) -> None:
