@@ -233,9 +233,9 @@ def reading(model: Any, layers: Iterable[int], read: Callable[[int, torch.Tensor
 
 def can_unembed(model: Any) -> bool:
     """Whether a model's logits are the unembedding of its final norm (not in OPT-350M), and neither is offloaded."""
-    if (norm := getattr(model, "ln_final", None)) is None:
+    if not hasattr(model, "ln_final"):
         return False
-    return not any(weight.is_meta for part in (norm, model.unembed) for weight in part.parameters())
+    return not any(weight.is_meta for part in (model.ln_final, model.unembed) for weight in part.parameters())
 
 
 def check_readable(model: Any) -> None:
