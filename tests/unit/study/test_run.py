@@ -331,7 +331,7 @@ def test_after_ctrl_c_it_says_how_to_go_on(study, tmp_path, own_cache, undisturb
     lines: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         run_experiment(study, tmp_path / "run", executor=Interrupted(), say=lines.append)
-    assert lines[-1] == f"Stopped. 3 finished pieces of work are kept in {tmp_path / 'run'}; run it again to go on."
+    assert lines[-1] == f"Stopped. 2 finished pieces of work are kept in {tmp_path / 'run'}; run it again to go on."
     run_experiment(study, tmp_path / "run", say=lines.append)
     assert_same_tables(tmp_path / "run", undisturbed[0])
 
