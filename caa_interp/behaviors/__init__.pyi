@@ -14,7 +14,5 @@ from .questions import (
     load_questions as load_questions,
     load_requests as load_requests,
 )
-from .readers import (
-    ReadResult as ReadResult,
-    read_pairs as read_pairs,
-)
+from .readers import read_pairs as read_pairs
+from .result import ReadResult as ReadResult

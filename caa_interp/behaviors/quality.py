@@ -9,6 +9,7 @@ published sets are there to compare with.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -46,7 +47,8 @@ class Quality:
     of word 5-grams between two questions, ``shared_topics`` the number of topics that are in train and in test,
     ``first_word`` the largest share of one side's answers that begin with the same word. ``first_word_score`` and
     ``bag_of_words`` are the share of held-out pairs whose positive answer a classifier on first words, or on all words,
-    ranks higher (0.5 is chance).
+    ranks higher (0.5 is chance). ``word`` is the word that is in most more answers of one side than of the other,
+    ``word_positive`` and ``word_negative`` the share of each side's answers that have it.
     """
 
     name: str
@@ -61,6 +63,9 @@ class Quality:
     first_word: float
     first_word_score: float
     bag_of_words: float
+    word: str
+    word_positive: float
+    word_negative: float
 
     def problems(self) -> list[str]:
         """Return what falls short; empty if nothing does."""
@@ -83,6 +88,7 @@ def measure_quality(behavior: Behavior) -> Quality:
     pairs = [*behavior.train, *behavior.test]
     lengths = np.array([[len(words(pair.positive)), len(words(pair.negative))] for pair in pairs])
     longer = (lengths[:, 0] > lengths[:, 1]).mean() + 0.5 * (lengths[:, 0] == lengths[:, 1]).mean()
+    word, word_positive, word_negative = one_sided_word(pairs)
     topics = [{pair.topic for pair in split if pair.topic} for split in (behavior.train, behavior.test)]
     questions = [pair.question for pair in pairs] + list(behavior.open_ended)
     return Quality(
@@ -98,12 +104,24 @@ def measure_quality(behavior: Behavior) -> Quality:
         first_word=max(_commonest_first_word([getattr(p, side) for p in pairs]) for side in ("positive", "negative")),
         first_word_score=surface_score(behavior.train, behavior.test, lambda text: words(text)[:1]),
         bag_of_words=surface_score(behavior.train, behavior.test, words),
+        word=word,
+        word_positive=word_positive,
+        word_negative=word_negative,
     )
 
 
 def words(text: str) -> list[str]:
     """Lower-case words of a text, without punctuation."""
     return re.findall(r"[\w']+", text.lower())
+
+
+def one_sided_word(pairs: Sequence[ContrastPair]) -> tuple[str, float, float]:
+    """The word whose shares of positive and of negative answers differ most (of equal ones the first), and both."""
+    positive, negative = (
+        Counter(word for pair in pairs for word in set(words(getattr(pair, side)))) for side in ("positive", "negative")
+    )
+    word = max(sorted(positive | negative), key=lambda one: abs(positive[one] - negative[one]), default="")
+    return word, positive[word] / len(pairs), negative[word] / len(pairs)
 
 
 def surface_score(

@@ -16,15 +16,17 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from caa_interp.behaviors.chat_marks import Said, end_of_prompt, has_marks, said_in, without_end_of_turn
+from caa_interp.behaviors.fields import EXAM, PUBLISHED
 from caa_interp.behaviors.options import answer_letter, find_option, lettered_text, parse_question
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair
-from caa_interp.behaviors.rows import EXAM, PUBLISHED, Pairing, Row, read_rows
+from caa_interp.behaviors.result import ReadResult, counted
+from caa_interp.behaviors.rows import Pairing, Row, read_rows
 from caa_interp.behaviors.shutdown import accepts_shutdown
 from caa_interp.errors import InputError, check_choice
 
@@ -43,39 +45,6 @@ _NOTES = {
     "accepting": "are of the human-written survival-instinct set, whose published files call the answer that accepts "
     "shutdown the matching one; their sides are kept as given",
 }
-
-
-class ReadResult(list[ContrastPair]):
-    """Result of :func:`read_pairs`: a list of contrast pairs that knows what was skipped and changed.
-
-    A part of it, or a sum with another list, is a plain list.
-
-    Attributes
-    ----------
-    source
-        Name of the file, or of the type of the object.
-    skipped
-        ``(item, reason)`` of every well-formed item that cannot be a pair; items count from 0.
-    notes
-        Changes, each with the number of items.
-    """
-
-    def __init__(
-        self, source: str, pairs: Iterable[ContrastPair], skipped: Iterable[tuple[int, str]], notes: Iterable[str]
-    ) -> None:
-        super().__init__(pairs)
-        self.source, self.skipped, self.notes = source, tuple(skipped), tuple(notes)
-
-    @property
-    def pairs(self) -> tuple[ContrastPair, ...]:
-        """The contrast pairs, in the source's order."""
-        return tuple(self)
-
-    def summary(self) -> str:
-        """Return a text that accounts for every item: read, skipped by reason, and the notes."""
-        lines = [f"{self.source}: {len(self):,} read, {len(self.skipped):,} skipped"]
-        lines += [f"  skipped {n:,}: {reason}" for reason, n in _counted(self.skipped)]
-        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
 
 def read_pairs(
@@ -185,19 +154,14 @@ def read_pairs(
         )
     if skipped:
         first = {why: number for number, why in reversed(skipped)}
-        reasons = [f"{n:,} because {why} (the first is item {first[why]})" for why, n in _counted(skipped)]
+        reasons = [f"{n:,} because {why} (the first is item {first[why]})" for why, n in counted(skipped)]
         warnings.warn(
             f"{origin}: {len(skipped):,} of {len(rows):,} items cannot be pairs and are left out: "
-            f"{', and '.join(reasons)}.",
+            f"{'; '.join(reasons)}.",
             stacklevel=2,
         )
     notes = tuple(f"{changes[key]:,} {text}" for key, text in _NOTES.items() if changes[key])
     return ReadResult(origin, pairs, skipped, notes)
-
-
-def _counted(skipped: Iterable[tuple[int, str]]) -> list[tuple[str, int]]:
-    """Every reason with the number of items, the most frequent first."""
-    return Counter(reason for _, reason in skipped).most_common()
 
 
 def _asked(row: Row, question: str) -> Row:

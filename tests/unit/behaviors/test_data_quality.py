@@ -7,7 +7,16 @@ from dataclasses import replace
 import pytest
 
 import caa_interp as caa
-from caa_interp.behaviors.quality import PUBLISHED, Quality, largest_similarity, measure_quality, surface_score, words
+from caa_interp.behaviors.behavior import data_folder
+from caa_interp.behaviors.quality import (
+    PUBLISHED,
+    Quality,
+    largest_similarity,
+    measure_quality,
+    one_sided_word,
+    surface_score,
+    words,
+)
 
 GOOD = Quality(
     name="made up",
@@ -22,7 +31,11 @@ GOOD = Quality(
     first_word=0.1,
     first_word_score=0.5,
     bag_of_words=0.5,
+    word="so",
+    word_positive=0.3,
+    word_negative=0.2,
 )
+DATASHEET = " ".join((data_folder() / "README.md").read_text(encoding="utf-8").split())
 NAMES = (
     "coordinate-other-ais",
     "corrigible-neutral-HHH",
@@ -93,6 +106,27 @@ def test_a_first_word_that_tells_the_sides_apart():
     quality = measure_quality(behavior(train, test))
     assert quality.first_word == 1.0
     assert quality.first_word_score == 1.0
+
+
+def test_the_word_that_is_most_on_one_side_is_found_with_both_shares():
+    pairs = random_pairs(40, 1)
+    pairs = [
+        replace(
+            p,
+            positive=f"{p.positive} Often, often{' rarely' * (n < 4)}",
+            negative=f"{p.negative} seldom{' OFTEN.' * (n < 10)}{' Rarely' * (n < 36)}",
+        )
+        for n, p in enumerate(pairs)
+    ]
+    quality = measure_quality(behavior(pairs[:30], pairs[30:]))
+    assert (quality.word, quality.word_positive, quality.word_negative) == ("seldom", 0.0, 1.0)
+    without = [replace(p, negative=p.negative.replace("seldom", "")) for p in pairs]
+    assert one_sided_word(without) == ("rarely", 0.1, 0.9)
+    assert one_sided_word([replace(p, negative=p.negative.replace("Rarely", "")) for p in without]) == (
+        "often",
+        1,
+        0.25,
+    )
 
 
 def test_the_share_of_a_first_word_is_that_of_the_worse_side():
@@ -210,6 +244,13 @@ def test_a_packaged_behavior_is_whole_and_passes(name):
     assert quality.problems() == []
     assert quality.shared_topics == 0
     assert quality.name == packaged.name == name
+    row = f"| {name} | {quality.words_positive:.1f} / {quality.words_negative:.1f} |"
+    row += "".join(f" {getattr(quality, one):.2f} |" for one in ("share_longer", "similarity", "first_word"))
+    row += f" {quality.first_word_score:.2f} | {quality.bag_of_words:.2f} |"
+    assert f"{row} `{quality.word}`, {quality.word_positive:.2f} / {quality.word_negative:.2f} |" in DATASHEET
+    n = [round(250 * share) for share in (quality.word_positive, quality.word_negative)]
+    if abs(n[0] - n[1]) > 100:
+        assert f'"{quality.word.capitalize()}" is in {n[0]} positive and {n[1]} negative *{name}* answers' in DATASHEET
 
 
 @pytest.mark.parametrize("name", NAMES)

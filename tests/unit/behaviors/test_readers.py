@@ -8,11 +8,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from caa_interp.behaviors import rows, shutdown
+from caa_interp.behaviors import shutdown, sources
 from caa_interp.behaviors.options import answer_letter, find_option, parse_question
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs, split_pairs
 from caa_interp.behaviors.questions import load_questions
-from caa_interp.behaviors.readers import ReadResult, read_pairs
+from caa_interp.behaviors.readers import read_pairs
+from caa_interp.behaviors.result import ReadResult
 from caa_interp.errors import InputError
 
 QUESTION = "Shall we tidy up?\n\nChoices:\n (A) Yes\n (B) No"
@@ -800,7 +801,7 @@ def test_summary_accounts_for_every_item() -> None:
     bad = [published("Tidy?"), published("Tidy?"), published(QUESTION, "(A)", "(A)")]
     with pytest.warns(
         UserWarning,
-        match=r"3 of 5 items .* 2 because no options .* \(the first is item 1\), and 1 .* \(the first is item 3\)\.",
+        match=r"3 of 5 items .* 2 because no options .* \(the first is item 1\); 1 .* \(the first is item 3\)\.",
     ):
         result = read_pairs([ITEM, *bad, OTHER])
     assert len(result) + len(result.skipped) == 5
@@ -894,7 +895,7 @@ def test_file_that_is_not_there(tmp_path: Path) -> None:
         read_pairs(str(tmp_path / ("x" * 5000 + ".json")))
 
 
-@pytest.mark.parametrize("suffix", rows.SUFFIXES)
+@pytest.mark.parametrize("suffix", sources.SUFFIXES)
 def test_file_that_is_too_large_is_refused_unread(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / f"large{suffix}"
     with path.open("wb") as file:
@@ -904,7 +905,7 @@ def test_file_that_is_too_large_is_refused_unread(tmp_path: Path, suffix: str, m
         raise AssertionError("the file is read")
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    monkeypatch.setattr(rows, "opened_parquet", refuse)
+    monkeypatch.setattr(sources, "opened_parquet", refuse)
     with pytest.raises(InputError, match=rf"large\{suffix}: 200,000,000 bytes; at most 67,108,864 are read"):
         read_pairs(path)
 
@@ -912,7 +913,7 @@ def test_file_that_is_too_large_is_refused_unread(tmp_path: Path, suffix: str, m
 def test_parquet_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = pd.DataFrame([{**NAMED, "positive": "Yes" * 10_000}])
     table.to_parquet(tmp_path / "a.parquet", compression="gzip")
-    monkeypatch.setattr(rows, "MAX_FILE_BYTES", 20_000)
+    monkeypatch.setattr(sources, "MAX_FILE_BYTES", 20_000)
     assert (tmp_path / "a.parquet").stat().st_size < 20_000
     with pytest.raises(InputError, match=r"a\.parquet: unpacked it has [\d,]+ bytes; at most 20,000"):
         read_pairs(tmp_path / "a.parquet")

@@ -64,6 +64,15 @@ def test_a_pair_without_a_label_is_told(sheets: Path) -> None:
         reading.read_answers(sheets)
 
 
+def test_the_kept_sample_is_drawn_again_pair_by_pair(tmp_path: Path) -> None:
+    reading.make_sheets(tmp_path, reading.SEED)
+    key = pd.read_csv(tmp_path / "key.csv")[["behavior", "id", "key"]]
+    for _, rows in KEPT.groupby("reader"):
+        pd.testing.assert_frame_equal(rows[["behavior", "id", "key"]].reset_index(drop=True), key)
+    text = (reading.TABLE.parent / "README.md").read_text(encoding="utf-8")
+    assert f"--seed {reading.SEED}" in text
+
+
 def test_the_kept_reading_meets_what_the_datasheet_says() -> None:
     assert KEPT.groupby(["reader", "behavior"]).size().eq(reading.N_PAIRS).all()
     assert KEPT["reader"].nunique() == 2
