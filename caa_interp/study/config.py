@@ -19,6 +19,7 @@ from caa_interp.prompts.rendering import Format
 from caa_interp.study.fields import (
     MOST,
     Answers as Answers,
+    Applied as Applied,
     Behaviors,
     Combination as Combination,
     Combinations,

@@ -198,9 +198,13 @@ def test_the_example_of_the_study_sets_every_field():
 
     given = tomllib.loads(fenced("study-configuration.md", "toml"))
     assert given.keys() == config.ExperimentConfig.model_fields.keys()
-    for name in ("prompt", "controls", "answers", "costs", "side_effects", "safety_audit", "conversations"):
+    parts = ("prompt", "controls", "answers", "costs", "side_effects", "interference", "safety_audit", "conversations")
+    for name in parts:
         part = config.ExperimentConfig.model_fields[name].annotation
         assert given[name].keys() == part.model_fields.keys()
+    (combination,) = given["combinations"]
+    assert combination.keys() == config.Combination.model_fields.keys()
+    assert {name for one in combination["interventions"] for name in one} == config.Applied.model_fields.keys()
 
 
 def test_the_page_of_the_study_has_every_field_with_its_default():
@@ -210,6 +214,7 @@ def test_the_page_of_the_study_has_every_field_with_its_default():
     parts |= {"`[prompt]`": config.PromptConfig, "`[controls]`": config.Controls, "`[answers]`": config.Answers}
     parts |= {"`[costs]`": config.Costs, "`[side_effects]`": config.SideEffects}
     parts |= {"`[safety_audit]`": config.SafetyAudit, "`[conversations]`": config.Conversations}
+    parts |= {"`[interference]`": config.Interference}
     sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGES["study-configuration.md"], flags=re.M | re.S))
     for heading, part in parts.items():
         rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (.*?) \|", sections[heading], flags=re.MULTILINE)
@@ -217,12 +222,14 @@ def test_the_page_of_the_study_has_every_field_with_its_default():
         fields = {
             name: field.default
             for name, field in part.model_fields.items()
-            if part is not config.ExperimentConfig or (f"`[{name}]`" not in sections and name != "models")
+            if part is not config.ExperimentConfig or not {f"`[{name}]`", f"`[[{name}]]`"} & sections.keys()
         }
         assert set(said) == set(fields), heading
         for name, default in fields.items():
             if isinstance(default, int):
                 assert said[name] == str(default), name
+    shown = set(re.findall(r"^\| `(\w+)` \|", sections["`[[combinations]]`"], flags=re.MULTILINE))
+    assert shown == {*config.Combination.model_fields, *config.Applied.model_fields}
 
 
 def test_the_behavior_of_the_format_page_can_be_loaded(tmp_path):
