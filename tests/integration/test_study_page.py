@@ -25,6 +25,7 @@ BEHAVIORS = {
 DRAWN = "() => [...document.querySelectorAll('.plotly-graph-div')].every((one) => one.querySelector('.main-svg'))"
 PHONE, DESK = {"width": 390, "height": 740}, {"width": 1200, "height": 900}
 PAPER = 688  # pixels between the margins of A4
+N_FIGURES = 26  # of the study below
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
 
@@ -83,7 +84,7 @@ def test_no_toolbar_stands_over_a_text(opened):
 def test_every_figure_is_drawn_and_nothing_is_complained_of(opened):
     page = opened.drawn()
     n_figures = page.evaluate("document.querySelectorAll('figure').length")
-    assert n_figures == page.evaluate("document.querySelectorAll('.js-plotly-plot').length") == 25
+    assert n_figures == page.evaluate("document.querySelectorAll('.js-plotly-plot').length") == N_FIGURES
     page.hover(".plotly-graph-div .nsewdrag")
     assert [one for one in opened.told if not one.startswith("data:")] == []
     assert page.title() == "made up"
@@ -116,7 +117,7 @@ def test_contents_lead_to_sections_by_keyboard(opened):
 
 def test_figures_are_named_for_those_who_do_not_see_them(opened):
     names = opened.page.evaluate("[...document.querySelectorAll('[role=img]')].map((one) => one.ariaLabel)")
-    assert len(names) == 25
+    assert len(names) == N_FIGURES
     assert all(names)
     assert opened.page.get_attribute("html", "lang") == "en"
 
@@ -131,7 +132,7 @@ def test_paper_has_every_figure_whole_even_if_printed_at_once(browser, study, tm
       return [...document.querySelectorAll(".plotly-graph-div")].map((one) =>
         one.querySelector(".main-svg")?.getBoundingClientRect().width);
     }""")
-    assert len(widths) == 25
+    assert len(widths) == N_FIGURES
     # What follows a choice is for the screen: on paper it takes no place.
     assert widths.count(0) == 4
     assert None not in widths
