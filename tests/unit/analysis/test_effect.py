@@ -138,8 +138,6 @@ def test_prompts_are_read_along_the_unsteered_models_own_answers(tiny_llama_64, 
 
 
 @pytest.mark.usefixtures("stay_double")
-# PyTorch's own forward-mode rules are compiled with torch.jit.script, which it deprecates.
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning")
 def test_what_is_complete_at_one_is_read_from_zero_to_one(both, pairs):
     model, _ = both
     added, capped = caa.Intervention(VECTOR, 1), caa.Intervention(VECTOR, 2, operator=caa.Cap(high=0))
@@ -149,6 +147,9 @@ def test_what_is_complete_at_one_is_read_from_zero_to_one(both, pairs):
         pd.testing.assert_frame_equal(table, lens(model, steering, pairs[:1], multipliers=(least, 1)))
 
 
+@pytest.mark.usefixtures("stay_double")
+# PyTorch's own forward-mode rules are compiled with torch.jit.script, which it deprecates.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning")
 def test_approaches_the_derivative_as_the_multipliers_shrink(both, pairs):
     model, plain = both
     items = sequences_of(model.tokenizer, pairs[:1])
