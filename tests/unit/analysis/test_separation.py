@@ -119,7 +119,7 @@ def test_the_figure_counts_every_answer_once():
     text = fig.layout.annotations[1].text
     assert f"AUC {row['auc']:.2f} ({row['auc_low']:.2f} to {row['auc_high']:.2f})" in text
     assert f"d' {row['d_prime']:.2f} (" in text
-    assert "n = 40 pairs; d' and AUC with 95 % interval" in fig.layout.title.text
+    assert "n = 40 held-out pairs; d' and AUC with 95 % interval" in fig.layout.title.text
 
 
 def test_a_vector_without_layers_in_common_is_refused_before_any_work():

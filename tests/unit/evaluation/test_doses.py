@@ -66,7 +66,7 @@ def test_costs_and_scores_begin_at_the_unsteered_model(tiny_llama, given, table)
     lines = [*caa.plot_cost(costs).data]
     judged = table[["item", "vector", "kind", "layer", "multiplier", "operator"]].assign(score=5.0, judge="made up")
     lines += caa.plot_scores(judged).data
-    assert [(list(np.round(line.x)), line.showlegend) for line in lines] == [([0, 2], False)] * 2 + [([0, 2], None)]
+    assert [(list(np.round(line.x)), line.showlegend) for line in lines] == [([0, 2], False)] * 3 + [([0, 2], None)]
 
 
 @pytest.mark.parametrize("names", [["none", "capped", "band"], ["band"], ["none"]])
