@@ -50,7 +50,7 @@ def interference(
     prompts: Sequence[Prompt],
     *,
     layers: int | Mapping[str, int],
-    questions: Sequence[ContrastPair] = (),
+    questions: Sequence[ContrastPair] | None = None,
     target: float = 0.1,
     n_pairs: int | None = None,
     format: Format | None = None,

@@ -252,7 +252,7 @@ def _check_runs(model: Any, source: str) -> None:
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
         raise ModelError(
             f"model {source!r}: it loads, but TransformerLens {version('transformer-lens')} cannot run it "
-            f"({' '.join(str(error).split()).rstrip('.')}). Use another model."
+            f"({' '.join(str(error).split()).rstrip('.')}). Use another model, or another dtype."
         ) from error
 
 
