@@ -407,7 +407,7 @@ def transfer(study: Study) -> go.Figure:
 
 def reproduction(study: Study) -> go.Figure:
     """A table of the paper's form at one layer."""
-    return caa.plotting.plot_reproduction(caa.paper.compare(study.by_letter, 12, None, same_items=False))
+    return caa.plotting.plot_reproduction(caa.paper.compare(study.by_letter.query("layer == 12"), None, "other items"))
 
 
 def layer_sweep(study: Study) -> go.Figure:

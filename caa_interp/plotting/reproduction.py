@@ -65,22 +65,22 @@ def plot_reproduction(
     )
     for number in range(1, len(behaviors)):
         fig.add_hline(y=0.5 - number, line={"color": "#d9dee3", "width": 1})
+    named = comparison.rename(columns={"low": "measured_low", "high": "measured_high"})
+    unit = "probability" if most == 1 else f"points of {most:g}"
     for multiplier in multipliers:
-        rows = comparison[comparison["multiplier"] == multiplier]
-        rows = rows.rename(columns={"low": "measured_low", "high": "measured_high"})
+        rows = named[named["multiplier"] == multiplier]
         look = _look(multiplier)
         marker = {"color": look.color, "symbol": look.symbol, "size": 11}
         drawn = {"error_x": {"thickness": 2}, "marker": marker, "name": theme.dose(multiplier)}
-        fig.add_trace(marks(rows, "measured", places[rows.index], "behavior", f"of {most:g}", **drawn))
+        fig.add_trace(marks(rows, "measured", places[rows.index], "behavior", unit, **drawn))
     outside = comparison["within"].eq(False).fillna(False).astype(bool)
-    for name, chosen, column, marker in (
-        ("paper", published, "paper", _PAPER),
-        ("outside its tolerance", outside, "measured", _RING),
-    ):
-        if chosen.any():
-            x = comparison.loc[chosen, column]
-            hover = [f"{name}: {value:.3f}" for value in x]
-            fig.add_trace(dots(x, places[chosen], marker, hover, name=name, showlegend=True))
+    told = [f"paper: {value:.3f}, as published" for value in comparison.loc[published, "paper"]]
+    if told:
+        x, drawn = comparison.loc[published, "paper"], {"name": "paper", "showlegend": True}
+        fig.add_trace(dots(x, places[published], _PAPER, told, **drawn))
+    if outside.any():
+        rows, drawn = named[outside], {"name": "outside its tolerance", "showlegend": True}
+        fig.add_trace(dots(rows["measured"], places[outside], _RING, theme.estimates(rows, "measured", unit), **drawn))
     fig.update_xaxes(title_text=axis, range=[-0.02 * most, 1.02 * most])
     n = len(behaviors)
     return fig.update_yaxes(range=[0.5 - n, 0.5], showgrid=False, **theme.ticks(range(0, -n, -1), behaviors))
@@ -168,7 +168,7 @@ def plot_layer_sweep(
         for multiplier in sorted(known["multiplier"].unique()):
             own, look = known[known["multiplier"] == multiplier], _look(multiplier)
             marker = {**_PAPER, "color": look.color, "symbol": f"{look.symbol}-open", "size": 8}
-            hover = [f"paper, {theme.dose(multiplier)}: {value:.3f}" for value in own["value"]]
+            hover = [f"paper, {theme.dose(multiplier)}: {value:.3f}, as published" for value in own["value"]]
             fig.add_trace(dots(own["layer"], own["value"], marker, hover))
         if len(known):
             fig.add_trace(key("open: paper", {**_PAPER, "symbol": "circle-open"}))

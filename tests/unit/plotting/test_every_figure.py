@@ -226,9 +226,11 @@ EXAMPLES = {
         lambda t: caa.plot_reliability({name: caa.reliability(t.activations) for name in BEHAVIORS}),
     ],
     "plot_reproduction": [
-        lambda t: caa.plotting.plot_reproduction(caa.paper.compare(t.scored(), 2, None, same_items=False)),
         lambda t: caa.plotting.plot_reproduction(
-            caa.paper.compare(t.scored(), 2, None, same_items=False).assign(paper=0.4, within=False)
+            caa.paper.compare(t.scored().query("layer == 2"), None, "other items")
+        ),
+        lambda t: caa.plotting.plot_reproduction(
+            caa.paper.compare(t.scored().query("layer == 2"), None, "other items").assign(paper=0.4, within=False)
         ),
     ],
     "plot_safety_audit": [
@@ -415,7 +417,7 @@ ALONE = {
     "plot_vector_map": "a mark is one vector",
     "plot_weight_alignment": "one vector and the weights",
 }
-ONE_ITEM = r"^(pair|item) \d|^layer \d+: cosine|not measured$|^$"
+ONE_ITEM = r"^(pair|item) \d|^layer \d+: cosine|not measured$|as published$|^$"
 UNITS = r"nats|standard deviations|cosine|correlation|share|probability|points|of the residual stream|d'"
 
 
