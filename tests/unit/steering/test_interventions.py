@@ -363,5 +363,6 @@ def test_one_operator_with_a_plus_in_its_name_is_one(tiny_llama):
 
     both.__name__ = "add + add"
     one, two = caa.Intervention(vector(), 1, operator=both), caa.Intervention(vector(), 2)
-    table = pd.DataFrame([condition.columns for condition in conditions(tiny_llama, {"one": one, "two": [one, two]})])
+    asked = conditions(tiny_llama, {"one": one, "two": [one, two]}, None)
+    table = pd.DataFrame([condition.columns for condition in asked])
     assert are_several(table).tolist() == [False, True]
