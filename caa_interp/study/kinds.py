@@ -63,7 +63,7 @@ KINDS = {
     "logit_lens": Kind(logit_lens, chosen.logit_lens, sections.logit_lens, "the logit lens"),
     "effect_lens": Kind(effect_lens, chosen.effect_lens, sections.effect_lens, "the effect lens"),
     "answers": Kind(generate, chosen.answers, sections.answers, "steered answers"),
-    # One section for the three costs.
+    # One section for all costs.
     "perplexity": Kind(perplexity, chosen.perplexity, sections.costs, "neutral prose"),
     "divergence": Kind(divergence, chosen.divergence, sections.frontiers, "divergence from the unsteered model"),
     "capability": Kind(capability, chosen.capability, name="questions with a right answer"),
