@@ -169,7 +169,7 @@ def steered_lens(
     for condition in track(asked, "Reading states", progress):
         with steered_sequence(model, form, sequence, condition.interventions):
             states = component_states(model, sequence.tokens, chosen)
-        logits = read_logits(model, torch.stack(list(states.values())))
+        logits = read_logits(model, torch.stack(list(states.values())), str(condition))
         for (at, component), row in zip(states, logits, strict=True):
             values, ids = row.topk(top_k)
             columns = {"logit": values - row.mean(), "probability": row.softmax(-1)[ids]}

@@ -183,7 +183,7 @@ def test_in_half_precision_states_and_logits_are_not_rounded(tiny_folder):
 
 def test_a_state_that_is_not_a_number_is_an_error(tiny_folder):
     model = caa.load_model(tiny_folder, device="cpu", dtype="float16", progress=False)
-    with pytest.raises(caa.errors.ModelError, match="what the model computes is not a number"):
+    with pytest.raises(caa.errors.ModelError, match=r"^Intervention\(-1 of cheer, layer 1.*not a number"):
         caa.steered_lens(model, PROMPT, random_vector(4e6), layer=1)
 
 
