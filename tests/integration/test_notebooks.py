@@ -66,6 +66,14 @@ def test_figures_show_where_nothing_runs_and_move_where_it_does(notebook: nbform
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_figures_have_no_words_of_earlier_ones(path: Path) -> None:
+    shown = path.read_text(encoding="utf-8")
+    assert not [
+        words for words in ("nothing in common", "surprise at prose", "not the unsteered token") if words in shown
+    ]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_is_small(path: Path) -> None:
     assert path.stat().st_size < MAX_BYTES
 
