@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -184,22 +184,11 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sampled_digest(path: Path) -> str:
-    """Return the sha256 of a file's size and content; above 64 MiB, 4 KiB of every MiB are read, to save time."""
-    size = path.stat().st_size
-    digest = hashlib.sha256(f"{size}\n".encode())
-    with path.open("rb") as file:
-        for start in range(0, size, 2**20):
-            file.seek(start)
-            digest.update(file.read(2**20 if size <= 64 * 2**20 else 4096))
-    return digest.hexdigest()
-
-
-def files_digest(folder: Path, files: Iterable[Path], digest_of: Callable[[Path], str] = file_digest) -> str:
+def files_digest(folder: Path, files: Iterable[Path]) -> str:
     """Return the sha256 of files below a folder: of their names and contents, in the order of the names."""
     digest = hashlib.sha256()
     for path in sorted(files):
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{digest_of(path)}\n".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{file_digest(path)}\n".encode())
     return digest.hexdigest()
 
 

@@ -455,6 +455,13 @@ def test_two_folders_of_one_name_are_two_models_and_a_folder_that_moves_is_one(t
     assert model_revision(moved) == model_revision(one) != model_revision(other)
 
 
+def test_the_digest_of_a_folder_stays_what_vectors_keep(tmp_path):
+    (tmp_path / "config.json").write_bytes(b"{}")
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(65 * 2**20)
+    assert folder_digest(tmp_path) == "6ec69f6f234f19a46164d819fa3b43053a2662cb15fe17635b412cf94d7881cb"
+
+
 def test_the_digest_of_large_files_sees_each_matrix(tmp_path):
     """Headers and sizes are those of every training of a model; so is most of its content, to an unlucky sample."""
     weights = tmp_path / "model.safetensors"
