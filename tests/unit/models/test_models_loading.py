@@ -779,7 +779,7 @@ def test_the_blocks_for_images_are_not_those_of_the_residual_stream(tmp_path):
 def test_a_model_that_cannot_run_is_refused(tmp_path):
     said = refused(save_tiny(tmp_path / "model", "granite moe hybrid"), device="cpu", progress=False)
     assert "it loads, but TransformerLens" in said
-    assert said.endswith("Use another model.")
+    assert said.endswith("Use another model, or another dtype.")
 
 
 def test_falcon_with_alibi_is_loaded_with_a_warning(tmp_path):
