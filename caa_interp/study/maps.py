@@ -62,8 +62,7 @@ def _profile(results: Results, slopes: pd.DataFrame) -> list[Section]:
     effects = results.tables["effects"]
     table = pd.concat([slopes, effects[effects["kind"] != "vector"]])
     caption = (
-        "Mean slope over held-out pairs. Colored bands are bootstrap intervals over pairs, each layer by itself; "
-        "controls were measured at the chosen layers alone, the gray bars."
+        "Intervals are bootstrap intervals over pairs. Controls were measured at the chosen layers alone: gray bars."
     )
     figure = plot_layer_profile(table, chosen=dict(results.chosen.itertuples(index=False)))
     return [Section("By layer", "", figure, caption=caption, finding=steepest(slopes), data=table, level=3)]
