@@ -46,7 +46,7 @@ from caa_interp.steering.intervention import (
     conditions,
     warn_of_idle,
 )
-from caa_interp.steering.operators import add, grows
+from caa_interp.steering.operators import add, ends
 from caa_interp.steering.positions import Positions
 from caa_interp.tree.branches import Branch, TreeResult
 from caa_interp.tree.edits import Operator
@@ -160,7 +160,7 @@ def effect_lens(
     asked = conditions(model, vector, form, layers, unit, operator, positions)
     check_acts(asked)
     if multipliers is None:
-        multipliers = (-1, 1) if all(grows(one.operator) for some in asked for one in some.interventions) else (0, 1)
+        multipliers = ends(one.operator for condition in asked for one in condition.interventions)
     doses = check_multipliers(multipliers)
     if len(doses) != 2:
         raise InputError(f"multipliers: {doses}; an effect is between two. Give two numbers, such as (-1, 1).")

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import ast
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -159,6 +160,11 @@ WITH_PARAMETERS: dict[str, Any] = {one.__name__: one for one in (ProjectTo, Cap,
 def grows(operator: Operator) -> bool:
     """Whether a larger multiplier does more of the same; what sets or bounds the projection is complete at 1."""
     return operator is not ablate and not isinstance(operator, ProjectTo | Cap)
+
+
+def ends(operators: Iterable[Operator]) -> tuple[float, float]:
+    """Multipliers between which an effect is measured: -1 and 1, or 0 and 1 if one of the operators does not grow."""
+    return (-1.0, 1.0) if all(map(grows, operators)) else (0.0, 1.0)
 
 
 def name_of(operator: Operator) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from caa_interp.behaviors.behavior import Behavior, load_behavior, load_behaviors
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.behaviors.questions import load_prose, load_questions, load_requests
-from caa_interp.steering.operators import grows, operator_named
+from caa_interp.steering.operators import ends, operator_named
 from caa_interp.study.config import ExperimentConfig
 from caa_interp.study.tasks import EVERY, Splits, Task, Vectors, portions, score_portions, task_of
 
@@ -40,6 +40,17 @@ class Chosen:
     def own(self) -> dict[str, Any]:
         """The vector of each behavior."""
         return {name: self.vectors[name][name] for name in self.splits}
+
+    @property
+    def prompts(self) -> dict[str, Sequence[str]]:
+        """Open-ended questions of each behavior along whose unsteered answers the model is compared, if any."""
+        asked = {name: one.open_ended[: self.config.costs.prompts] for name, one in self.behaviors.items()}
+        return {name: prompts for name, prompts in asked.items() if prompts}
+
+    @property
+    def along(self) -> dict[str, Any]:
+        """How these are answered."""
+        return {"n_tokens": DIVERGENCE_TOKENS, "system_prompt": self.config.system_prompt}
 
     def dosed(self, name: str) -> dict[str, Any]:
         """A behavior's vector at its layer and all multipliers."""
@@ -91,24 +102,19 @@ def perplexity(study: Chosen) -> Iterator[Task]:
 
 def divergence(study: Chosen) -> Iterator[Task]:
     """How far vectors and controls move the unsteered model's answers."""
-    for name, behavior in study.behaviors.items():
-        if prompts := behavior.open_ended[: study.config.costs.prompts]:
-            # The controls share the work, and say what any vector would do for its cost.
-            given = {**study.dosed(name), "vector": study.vectors[name]}
-            compared = {"prompts": prompts, "n_tokens": DIVERGENCE_TOKENS, "system_prompt": study.config.system_prompt}
-            yield task_of("divergence", name, "divergence", {**compared, **given})
+    for name, prompts in study.prompts.items():
+        # The controls share the work, and say what any vector would do for its cost.
+        given = {**study.dosed(name), "vector": study.vectors[name]}
+        yield task_of("divergence", name, "divergence", {"prompts": prompts, **study.along, **given})
 
 
 def effect_lens(study: Chosen) -> Iterator[Task]:
     """What vectors and controls make the model say."""
-    # What is complete at multiplier 1 has no opposite.
-    ends = (-1.0, 1.0) if grows(operator_named(study.config.operator)) else (0.0, 1.0)
-    for name, behavior in study.behaviors.items():
-        if prompts := behavior.open_ended[: study.config.costs.prompts]:
-            # The controls share the work, and say what any vector would do.
-            given = {**study.dosed(name), "vector": study.vectors[name], "multipliers": ends}
-            said = {"texts": prompts, "n_tokens": DIVERGENCE_TOKENS, "system_prompt": study.config.system_prompt}
-            yield task_of("effect_lens", name, "effect lens", {**given, **said})
+    doses = ends([operator_named(study.config.operator)])
+    for name, prompts in study.prompts.items():
+        # The controls share the work, and say what any vector would do.
+        given = {**study.dosed(name), "vector": study.vectors[name], "multipliers": doses}
+        yield task_of("effect_lens", name, "effect lens", {**given, "texts": prompts, **study.along})
 
 
 def capability(study: Chosen) -> Iterator[Task]:

@@ -12,7 +12,7 @@ from caa_interp.evaluation.frontier import frontier
 from caa_interp.evaluation.summary import summarize
 from caa_interp.models.access import check_layers
 from caa_interp.report.page import Section
-from caa_interp.study.chosen import DIVERGENCE_TOKENS, Chosen
+from caa_interp.study.chosen import Chosen
 from caa_interp.study.findings import estimates
 from caa_interp.study.results import Results
 from caa_interp.study.tasks import Task, portions, task_of
@@ -20,20 +20,20 @@ from caa_interp.study.tasks import Task, portions, task_of
 
 def scores(study: Chosen) -> Iterator[Task]:
     """Every behavior's test pairs under every combination."""
-    for name, test in study.tests.items() if study.config.combinations else ():
+    combined = _interventions(study)
+    for name, test in study.tests.items() if combined else ():
         for first, part in portions(test):
-            given = {"pairs": part, "combinations": _interventions(study), **study.config.asked}
+            given = {"pairs": part, "combinations": combined, **study.config.asked}
             label = f"combinations, pairs {first + 1} to {first + len(part)}"
             yield task_of("combinations", name, label, given, first)
 
 
 def costs(study: Chosen) -> Iterator[Task]:
     """How far every combination moves the unsteered model's answers."""
-    for name, behavior in study.behaviors.items() if study.config.combinations else ():
-        if prompts := behavior.open_ended[: study.config.costs.prompts]:
-            given = {"prompts": prompts, "n_tokens": DIVERGENCE_TOKENS, "system_prompt": study.config.system_prompt}
-            given["combinations"] = _interventions(study)
-            yield task_of("combination_costs", name, "divergence of combinations", given)
+    combined = _interventions(study)
+    for name, prompts in study.prompts.items() if combined else ():
+        given = {"prompts": prompts, **study.along, "combinations": combined}
+        yield task_of("combination_costs", name, "divergence of combinations", given)
 
 
 def _interventions(study: Chosen) -> dict[str, list[dict[str, Any]]]:

@@ -130,19 +130,12 @@ def diverge_combined(
 
 def _combined(combinations: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[Intervention]]:
     """Interventions of each combination, and none for the unsteered model."""
-    found: dict[str, list[Intervention]] = {UNSTEERED: []}
-    for name, parts in combinations.items():
-        found[name] = [
-            Intervention(
-                **{
-                    **one,
-                    "operator": operator_named(one["operator"]),
-                    "positions": positions_named(one["positions"]),
-                }
-            )
-            for one in parts
-        ]
-    return found
+    found = {name: [_intervention(**one) for one in parts] for name, parts in combinations.items()}
+    return {UNSTEERED: [], **found}
+
+
+def _intervention(operator: str, positions: str, **fields: Any) -> Intervention:
+    return Intervention(operator=operator_named(operator), positions=positions_named(positions), **fields)
 
 
 def sweep_transferred(model: Any, *, vector: Mapping[str, SteeringVector], **asked: Any) -> pd.DataFrame:

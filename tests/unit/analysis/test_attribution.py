@@ -204,14 +204,6 @@ def test_what_cannot_be_split_is_refused_before_any_work(tiny_llama, pairs, monk
         attributed(tiny_llama, given.pop("vector"), given.pop("pairs"), **given)
 
 
-def test_a_condition_that_overflows_is_named(tiny_folder):
-    model = caa.load_model(tiny_folder, device="cpu", dtype="float16", progress=False)
-    far = caa.SteeringVector(torch.full((4, 64), 5e4) * torch.tensor([1, -1] * 32), (0, 1, 2, 3), {"behavior": "any"})
-    pairs = [caa.ContrastPair("Is it good?", "I like it.", "I do not like it.")]
-    with pytest.raises(caa.errors.ModelError, match=r"^pairs\[0\], Intervention\(8 of .*, layer 1, .*is not a number"):
-        effect_attribution(model, far, pairs, layer=1, multiplier=8.0, format="text", progress=False)
-
-
 def test_heads_that_cannot_be_told_apart_are_refused(tmp_path):
     model = caa.load_model(save_tiny(tmp_path / "model", "deepseek 3"), device="cpu", progress=False)
     vector = caa.SteeringVector(torch.ones(4, 64), (0, 1, 2, 3), {"behavior": "any"})

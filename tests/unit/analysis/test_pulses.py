@@ -124,11 +124,3 @@ def test_what_cannot_be_mapped_is_refused_before_any_work(tiny_llama, pairs, mon
     given = {"vector": VECTOR, "pairs": pairs, **options}
     with pytest.raises(caa.InputError, match=message):
         mapped(tiny_llama, given.pop("vector"), given.pop("pairs"), **given)
-
-
-def test_a_condition_that_overflows_is_named(tiny_folder):
-    model = caa.load_model(tiny_folder, device="cpu", dtype="float16", progress=False)
-    far = caa.SteeringVector(torch.full((4, 64), 5e4) * torch.tensor([1, -1] * 32), (0, 1, 2, 3), {"behavior": "any"})
-    pairs = [caa.ContrastPair("Is it good?", "I like it.", "I do not like it.")]
-    with pytest.raises(caa.errors.ModelError, match=r"^pairs\[0\], Intervention\(8 of .*, layer 1, .*is not a number"):
-        position_map(model, far, pairs, layer=1, multiplier=8.0, format="text", progress=False)

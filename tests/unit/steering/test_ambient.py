@@ -146,7 +146,8 @@ def test_each_intervention_that_changed_nothing_is_named(tiny_llama, idle):
         tiny_llama(torch.tensor([[0, 40, 41]]))
 
 
-def test_what_acted_once_is_not_idle(tiny_llama):
+def test_what_acted_once_is_not_idle(tiny_llama, recwarn):
     with caa.steer(tiny_llama, [caa.Intervention(vector(), 1, positions=[4]), caa.Intervention(vector(), 2, 0.0)]):
         tiny_llama(torch.tensor([[0, 40, 41, 42, 43]]))
         tiny_llama(torch.tensor([[0, 40, 41]]))
+    assert not recwarn.list
