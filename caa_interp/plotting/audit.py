@@ -37,9 +37,8 @@ def plot_safety_audit(audit: pd.DataFrame, *, seed: int = 0) -> go.Figure:
     n = theme.counts(findings["n"].dropna())
     itself = "this is the refusal vector; " if ITSELF in set(findings["verdict"]) else ""
     interval = theme.interval(findings.dropna(subset=["n"]))
-    beside = audit_part(audit, "behaviors")
     cosines = audit_part(audit, "cosine")
-    counted = {"gray": beside[beside["kind"] != "vector"], "cosines": cosines[cosines["kind"] != "vector"]}
+    counted = {"gray": effects[effects["kind"] != "vector"], "cosines": cosines[cosines["kind"] != "vector"]}
     told = "; ".join(f"{what}: {theme.controls(rows)}" for what, rows in counted.items() if len(rows))
     fig = theme.figure(
         f"Safety audit of {theme.escape(name)}",
@@ -50,7 +49,7 @@ def plot_safety_audit(audit: pd.DataFrame, *, seed: int = 0) -> go.Figure:
     places = panels(fig, titles, most=2, horizontal_spacing=0.15, vertical_spacing=0.18)
     slopes = findings[findings["part"] == "behaviors"]
     _draw_effects(fig, slopes, name, theme.slope_title(effects), theme.slope_unit(effects), places[0])
-    _draw_cosines(fig, audit_part(audit, "cosine"), layer, places[1])
+    _draw_cosines(fig, cosines, layer, places[1])
     requests = summarize(audit_part(audit, "requests"), seed=seed)
     change = "refusing minus complying<br>(change, nats per token)"
     _draw_doses(fig, requests, name, "logit_difference_change", change, places[2])
