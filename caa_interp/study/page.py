@@ -20,7 +20,7 @@ from caa_interp.study.findings import findings, overall, studied
 from caa_interp.study.folder import PAGE, remove, write_manifest, written
 from caa_interp.study.kinds import KINDS
 from caa_interp.study.maps import one_scale
-from caa_interp.study.results import Results
+from caa_interp.study.results import MAIN_COSTS, Results
 from caa_interp.vectors.vector import SteeringVector
 
 NEEDED = {"layers", "effects", "sweep", "dose_response", "reliability"}
@@ -138,7 +138,7 @@ def _found(results: Results, found: pd.DataFrame) -> list[str]:
     most = results.tables["sweep"]["multiplier"].max()
     lines = []
     for behavior, finding in zip(found["behavior"], findings(found), strict=True):
-        at, *price = results.price(behavior, most) or [""]
+        at, *price = results.price(behavior, most, MAIN_COSTS) or [""]
         lines.append(f"{finding}. Price at {at}: {'; '.join(price)}." if price else f"{finding}.")
     return lines
 

@@ -87,8 +87,10 @@ def _begin(end: Connection, n_threads: int, gpu: str | None) -> None:
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     import torch
+    from tqdm import tqdm
 
     torch.set_num_threads(n_threads)
+    tqdm.set_lock(threading.RLock())  # its own holds a semaphore, which a process that is ended leaves behind
 
 
 def _end_with(end: Connection) -> None:

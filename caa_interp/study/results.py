@@ -26,6 +26,8 @@ _COSTS = {
     "divergence at the worst 5 % of tokens of own answers (KL, nats per token)": ("divergence", "divergence_tail"),
     "share of right answers": ("capability", "correct"),
 }
+# Those that the beginning of a page tells.
+MAIN_COSTS = ("loss on neutral prose (nats per token)", "share of right answers")
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,14 @@ class Results:
         if name in self.tables:
             yield from self.tables[name].groupby("behavior", sort=False)
 
-    def price(self, behavior: str, multiplier: float) -> list[str]:
+    def price(self, behavior: str, multiplier: float, costs: Iterable[str] = tuple(_COSTS)) -> list[str]:
         """What a behavior's vector costs at the nearest multiplier of that sign at which it was measured, in words."""
         own = self.costs[self.costs["behavior"] == behavior] if len(self.costs) else self.costs
         if own.empty or multiplier == 0:
             return []
         at = nearest(own["multiplier"], multiplier)
         row = own[own["multiplier"] == at].iloc[0]
-        texts = [_with_unit(label, row[label]) for label in _COSTS if label in own and row[label]]
+        texts = [_with_unit(label, row[label]) for label in costs if label in own and row[label]]
         return [dose(at), *texts] if texts else []
 
 

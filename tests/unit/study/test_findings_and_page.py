@@ -359,10 +359,11 @@ def test_lead_says_what_was_studied_and_found(page, run):
     )
     assert lines[1].startswith("Findings shows no clear effect at layer 3")
     assert lines[2].startswith("Refusal moves in the opposite direction at layer 3: -0.3")
-    # One line per behavior, and in it each cost as the table has it.
+    # One line per behavior, and in it the first and the last cost as the table has them; the others are there alone.
     costs = {(row[0], row[2]): row[3:] for row in page.rows["what-steering-costs"][1:]}
-    for cell in costs["optimism", "+2"]:
-        assert typed(cell) in lines[0]
+    first, *others, last = map(typed, costs["optimism", "+2"])
+    assert others
+    assert lines[0].endswith(f"loss on neutral prose {first} nats per token; share of right answers {last}.")
 
 
 def test_the_findings_are_a_figure_and_a_table_with_the_same_verdicts(page, run):

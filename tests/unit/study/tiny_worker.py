@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm.auto import tqdm
 
 from caa_interp.errors import InputError
 
@@ -57,10 +58,11 @@ def _wait(task):
     folder, gate = task.arguments
     with open(Path(folder) / task.label, "a") as begun:
         begun.write(f"{os.getpid()}\n")
-    for _ in range(60_000):  # processes that a failed test leaves behind end some time
-        if os.path.exists(gate):
-            return f"{task.label} in {os.getpid()}".encode()
-        time.sleep(0.01)
+    with open(os.devnull, "w") as nowhere:  # a progress bar, as work has, that is not seen
+        for _ in tqdm(range(60_000), file=nowhere):  # processes that a failed test leaves behind end some time
+            if os.path.exists(gate):
+                return f"{task.label} in {os.getpid()}".encode()
+            time.sleep(0.01)
     raise TimeoutError(gate)
 
 
