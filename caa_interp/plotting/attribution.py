@@ -36,7 +36,7 @@ def plot_effect_attribution(table: pd.DataFrame) -> go.Figure:
     per_head = own["component"].str.startswith("head").any()
     first = own.iloc[0]
     effect = theme.intervals(own.iloc[:1], "effect")[0]
-    subtitle = f"effect {effect} {_UNIT}{theme.SUBTITLE_LINE}"
+    subtitle = f"effect {effect} {_UNIT}<br>"
     subtitle += f"steered after layer {first['steered_layer']}; n = {first['n']} pairs, {theme.interval(own)}"
     if len(controls):
         beyond = f"dot: beyond all heads, or all MLPs, of {theme.controls(controls)}"

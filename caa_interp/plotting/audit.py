@@ -42,7 +42,7 @@ def plot_safety_audit(audit: pd.DataFrame, *, seed: int = 0) -> go.Figure:
     told = "; ".join(f"{what}: {theme.controls(rows)}" for what, rows in counted.items() if len(rows))
     fig = theme.figure(
         f"Safety audit of {theme.escape(name)}",
-        f"layer {layer}; {itself}n = {n} pairs or requests, {interval}{theme.SUBTITLE_LINE}{told}",
+        f"layer {layer}; {itself}n = {n} pairs or requests, {interval}<br>{told}",
         width=880,
         **theme.room(836, l=170, t=120, legend=118),
     )

@@ -53,7 +53,7 @@ def plot_data_curve(
     )
     looks = theme.styles(tables)
     ordered = {label: one.sort_values("n_pairs") for label, one in tables.items()}
-    for measure, place in zip(_MEASURES, panels(fig, list(titles.values()), horizontal_spacing=0.1), strict=True):
+    for measure, place in zip(_MEASURES, panels(fig, list(titles.values()), horizontal_spacing=0.12), strict=True):
         for label, rows in ordered.items():
             look = looks[label]
             ends = (rows[f"{measure}_low"].fillna(rows[measure]), rows[f"{measure}_high"].fillna(rows[measure]))

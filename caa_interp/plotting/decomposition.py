@@ -67,7 +67,7 @@ def plot_decomposition(table: pd.DataFrame, *, title: str | None = None) -> go.F
         look = {"mode": "lines+markers", "line": {"color": color, "dash": dash, "width": 2}}
         drawn = dots(rows["rank"], rows[column], {"symbol": symbol, "size": 7}, hover, name=name, **look)
         fig.add_trace(drawn.update(showlegend=True), **other)
-    reach = 1.45 * float(rows["coefficient"].abs().max())
+    reach = 1.7 * float(rows["coefficient"].abs().max())
     fig.update_xaxes(title_text="coefficient (units of the residual stream)", range=[-reach, reach], **one)
     fig.update_xaxes(zeroline=True, zerolinecolor="#9aa5b1", **one)
     down = {"tickvals": list(rows["rank"]), "ticktext": names, "range": [len(rows) + 0.6, 0.4]}

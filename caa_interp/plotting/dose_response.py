@@ -70,7 +70,7 @@ def plot_dose_response(
     ]
     fig = theme.figure(
         "Response to the multiplier",
-        theme.SUBTITLE_LINE.join(notes),
+        "<br>".join(notes),
         showlegend=True,
         legend=theme.LEGEND_BELOW,
         margin={"t": 78 + 18 * len(said)},

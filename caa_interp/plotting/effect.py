@@ -136,4 +136,4 @@ def _subtitle(table: pd.DataFrame, controls_are: str, bars_are: str = "") -> str
     controls = table[table["kind"] != "vector"]
     if len(controls):
         notes[1] += f"; {controls_are} of {theme.controls(controls)}"
-    return theme.SUBTITLE_LINE.join(map(theme.escape, notes))
+    return "<br>".join(map(theme.escape, notes))

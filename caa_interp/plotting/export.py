@@ -19,6 +19,7 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError, MissingDependencyError
 from caa_interp.files import write_atomically
+from caa_interp.plotting.theme import EDGE, wrapped
 
 # Widths of the ACL style: a column is 7.7 cm, both with the gap between them 16 cm.
 COLUMN_INCHES = {1: 3.03, 2: 6.30}
@@ -177,10 +178,9 @@ def _laid_out(fig: go.Figure, inches: float) -> go.Figure:
     height = copy.layout.height or min(450, round(0.75 * width))
     template = copy.layout.template.layout
     size = copy.layout.title.font.size or template.title.font.size or 17
-    edge = 8
     text = copy.layout.title.text or ""
-    wrapped = _wrapped(text, (width - 2 * edge) / size)
-    added = round(1.3 * size) * (wrapped.count("<br>") - text.count("<br>"))
+    broken = wrapped(text, (width - 2 * EDGE) / size)
+    added = round(1.3 * size) * (broken.count("<br>") - text.count("<br>"))
     margin = copy.layout.margin.t if copy.layout.margin.t is not None else (template.margin.t or 100)
     copy.update_layout(width=width, height=height + added, margin_t=margin + added, autosize=False)
     legend = copy.layout.legend
@@ -192,9 +192,9 @@ def _laid_out(fig: go.Figure, inches: float) -> go.Figure:
         below = round(1.5 * letters) * max(0, lines[0] - lines[1])
         copy.update_layout(height=copy.layout.height + below, margin_b=copy.layout.margin.b + below)
     if text:
-        left = {"xref": "container", "x": edge / width, "xanchor": "left"}
-        top = {"yref": "container", "y": 1 - edge / copy.layout.height, "yanchor": "top", "pad": {"t": size}}
-        copy.update_layout(title={"text": wrapped, "font": {"size": size}, **left, **top})
+        left = {"xref": "container", "x": 0, "xanchor": "left"}
+        top = {"yref": "container", "y": 1 - EDGE / copy.layout.height, "yanchor": "top", "pad": {"l": EDGE, "t": size}}
+        copy.update_layout(title={"text": broken, "font": {"size": size}, **left, **top})
     return copy
 
 
@@ -259,28 +259,6 @@ def _legend_lines(names: list[str], width: float, letters: float) -> int:
     for name in names:
         length = 45 + 0.55 * letters * len(unescape(name))
         lines, used = (lines + 1, length) if used and used + length > width else (lines, used + length)
-    return lines
-
-
-def _wrapped(markup: str, ems: float) -> str:
-    """Plotly markup with line breaks so that no line is longer than a number of ems, by a letter's usual width."""
-    letter, small = 0.52, 0.7  # ems; superscripts are 70 % of the size
-    lines, used, scale = "", 0.0, 1.0
-    for piece in re.findall(r"<[^>]*>|\s+|[^\s<]+|<", markup):
-        if piece.startswith("<") and piece.endswith(">"):
-            if piece.startswith("<br"):
-                used = 0.0
-            elif "sup" in piece or "sub" in piece:
-                scale = 1.0 if piece.startswith("</") else small
-            lines += piece
-            continue
-        length = letter * scale * len(unescape(piece))
-        if piece.isspace():
-            lines, used = lines + piece, used + length
-            continue
-        if used and used + length > ems:
-            lines, used = lines.rstrip() + "<br>", 0.0
-        lines, used = lines + piece, used + length
     return lines
 
 

@@ -32,7 +32,7 @@ def plot_predicted_steerability(table: pd.DataFrame) -> go.Figure:
     fig = theme.figure(
         "Can the effect be told from the activations?",
         f"each behavior predicted from the other {n_others}; a point per layer, n = {theme.counts(table['n'])} "
-        f"held-out pairs{theme.SUBTITLE_LINE}skill beyond the others' mean at the same layer: "
+        f"held-out pairs<br>skill beyond the others' mean at the same layer: "
         f"{theme.factor(table['skill'].iloc[0], '.2f')} (1 is perfect, 0 is none); dashed: equal",
         width=760,
         height=560,

@@ -51,7 +51,7 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
     per_row = rows[is_control].groupby(["panel", "row", "kind"])["vector"].nunique().groupby("kind")
     named = {kind: (theme.counts(numbers), _CONTROLS.get(str(kind), str(kind))) for kind, numbers in per_row}
     kinds = [f"{n} {name.replace('vectors', 'vector') if n == '1' else name}" for n, name in named.values()]
-    ticks_of = f"{theme.SUBTITLE_LINE}gray ticks of each row: {theme.escape(', '.join(kinds))}" if kinds else ""
+    ticks_of = f"<br>gray ticks of each row: {theme.escape(', '.join(kinds))}" if kinds else ""
     model = f"{theme.escape(', '.join(map(str, drawn['model'].unique())))}; " if "model" in drawn else ""
     layers = f"layer{'s' if drawn['layer'].nunique() > 1 else ''} {theme.counts(drawn['layer'])}"
     unit = theme.slope_unit(table)

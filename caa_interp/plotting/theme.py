@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape as escape_html
+from html import escape as escape_html, unescape
 from textwrap import wrap
 from typing import Any, Literal, NamedTuple
 
@@ -49,8 +50,8 @@ SEQUENTIAL = [[0.0, "#F7F7F5"], [0.25, "#C6DDEE"], [0.5, "#6FB1DB"], [0.75, "#1F
 # The smallest letters, in pixels: 6.3 points in print, see caa_interp.plotting.export.
 SMALLEST = 11
 _ACROSS = 70  # letters of a line of hover text
-# Between two lines of a subtitle.
-SUBTITLE_LINE = "</sup><br><sup style='color:#52606d'>"
+# Pixels: what a notebook gives a figure without a width of its own, beside a title, and a line of a subtitle.
+SCREEN, EDGE, _SUBTITLE_ROW = 700, 8, 22
 MONOSPACE = "'DejaVu Sans Mono', Menlo, Consolas, monospace"
 DARK = "#101418"
 MULTIPLIER, LAYER = "multiplier (of the raw vector)", "layer (block index)"
@@ -77,12 +78,12 @@ TEMPLATE = go.layout.Template(
         "font": {"family": "Helvetica, Arial, 'DejaVu Sans', sans-serif", "size": 14, "color": "#1f2933"},
         "title": {
             "x": 0.0,
-            "xref": "paper",
+            "xref": "container",
             "xanchor": "left",
             "y": 1.0,
             "yref": "container",
             "yanchor": "top",
-            "pad": {"t": 26},  # down to the base line of the first of several lines
+            "pad": {"l": EDGE, "t": 26},  # down to the base line of the first of several lines
             "font": {"size": 17},
         },
         "colorway": PALETTE,
@@ -101,9 +102,19 @@ TEMPLATE = go.layout.Template(
 
 
 def figure(title: str, subtitle: str = "", **layout: object) -> go.Figure:
-    """Empty figure in the common look; both texts may hold Plotly's markup (:func:`escape` what is not ours)."""
+    """Empty figure in the common look; both texts may hold Plotly's markup (:func:`escape` what is not ours).
+
+    They are broken where a notebook ends, and the figure grows by these lines.
+    """
     text = f"{title}<br><sup style='color:#52606d'>{subtitle}</sup>" if subtitle else title
-    return go.Figure(layout=go.Layout(template=TEMPLATE, title={"text": text}, **layout))
+    fig = go.Figure(layout=go.Layout(template=TEMPLATE, title={"text": text}, **layout))
+    across = (fig.layout.width or SCREEN) - 2 * EDGE
+    fig.layout.title.text = wrapped(text, across / TEMPLATE.layout.title.font.size)
+    if added := _SUBTITLE_ROW * (fig.layout.title.text.count("<br>") - text.count("<br>")):
+        top = fig.layout.margin.t
+        fig.layout.margin.t = (TEMPLATE.layout.margin.t if top is None else top) + added
+        fig.layout.height = fig.layout.height and fig.layout.height + added
+    return fig
 
 
 def room(height: float, *, legend: float = 0, **margin: float) -> dict[str, Any]:
@@ -305,6 +316,35 @@ def scale_bar(title: str) -> dict[str, object]:
 def escape(text: object) -> str:
     """Text as Plotly must be given it to show it as it is: no markup (``<b>``), no formula between dollar signs."""
     return escape_html(str(text), quote=False).replace("$", "&#36;")
+
+
+def wrapped(markup: str, ems: float) -> str:
+    """Plotly markup with line breaks so that no line is longer than a number of ems, by a letter's usual width.
+
+    A line is broken behind its last semicolon, if it has one.
+    """
+    letter, small = 0.52, 0.7  # ems; superscripts are 70 % of the size
+    lines, used, scale = "", 0.0, 1.0
+    clause: tuple[int, float] | None = None  # where the last one of this line begins: in the text, and in ems
+    for piece in re.findall(r"<[^>]*>|\s+|[^\s<]+|<", markup):
+        if piece.startswith("<") and piece.endswith(">"):
+            if piece.startswith("<br"):
+                used, clause = 0.0, None
+            elif "sup" in piece or "sub" in piece:
+                scale = 1.0 if piece.startswith("</") else small
+            lines += piece
+            continue
+        length = letter * scale * len(unescape(piece))
+        if piece.isspace():
+            ends = unescape(lines).endswith(";")
+            lines, used = lines + piece, used + length
+            clause = (len(lines), used) if ends else clause
+            continue
+        if used and used + length > ems:
+            at, before = clause or (len(lines), used)
+            lines, used, clause = f"{lines[:at].rstrip()}<br>{lines[at:]}", used - before, None
+        lines, used = lines + piece, used + length
+    return lines
 
 
 def pair_text(pair: Any) -> list[str]:

@@ -50,8 +50,8 @@ def plot_token_similarity(table: pd.DataFrame, *, layer: int | None = None, meas
     limit = _limit(shown, measure)
     where = f"layer {shown['layer'].iloc[0]}, " if shown["layer"].nunique() == 1 else ""
     subtitle = (
-        f"{where}{shown['position'].nunique()} tokens; ␣ is a space; colors end at ±{limit:.3g}, the 95th percentile "
-        "without special tokens and the first"
+        f"{where}{shown['position'].nunique()} tokens; ␣ is a space<br>"
+        f"colors end at ±{limit:.3g}, the 95th percentile without special tokens and the first"
     )
     title = f"{theme.escape(table['vector'].iloc[0])}: similarity of each token"
     draw = _map if shown["layer"].nunique() > 1 else _text
@@ -102,8 +102,8 @@ def _text(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.
     fig.update_layout(
         barmode="overlay",
         width=800,
-        height=max(300, 122 + 28 * n_lines),
-        margin={"l": 78, "r": 165, "b": 24, "t": 76},
+        height=max(300, 140 + 28 * n_lines),
+        margin={"l": 78, "r": 165, "b": 24, "t": 94},
     )
     fig.update_xaxes(visible=False, range=[0, _LINE])
     bare = {"showgrid": False, "showline": False, "ticks": "", "ticklabelstandoff": 5}
@@ -129,7 +129,8 @@ def _map(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.F
     fig.update_yaxes(title_text=theme.LAYER, type="category", showgrid=False)
     fig.update_layout(
         width=min(800, max(620, 260 + 15 * len(labels))),
-        height=230 + 15 * len(wide) + 7 * int(tokens["token"].str.len().max()),
+        margin_t=96,
+        height=248 + 15 * len(wide) + 7 * int(tokens["token"].str.len().max()),
     )
     return fig
 

@@ -131,7 +131,7 @@ def test_the_source_archive_has_the_tests_and_what_they_look_at(unpacked):
     assert {path.name for path in (ROOT / "notebooks").glob("*.ipynb")} <= files_of(unpacked / "notebooks")
     assert {name for name in files_of(ROOT / "docs") if name.endswith((".md", ".py"))} <= files_of(unpacked / "docs")
     there = {path.name for path in unpacked.iterdir()}
-    assert {"pyproject.toml", "mkdocs.yml", "README.md", "CHANGELOG.md", "LICENSE", "CITATION.cff"} <= there
+    assert {"pyproject.toml", "Makefile", "mkdocs.yml", "README.md", "CHANGELOG.md", "LICENSE", "CITATION.cff"} <= there
     assert not there & {".venv", ".git", "site", "runs", "demo"}
 
 

@@ -375,16 +375,27 @@ def overlap(one, other):
     return min(right, c) - max(left, a) > 1.5 and min(bottom, d) - max(top, b) > 4
 
 
+def printed(fig):
+    return _laid_out(fig, COLUMN_INCHES[2])
+
+
+def in_notebook(fig):
+    """At the width that Plotly gives it beside nothing else."""
+    height = fig.layout.height or 450
+    return go.Figure(fig).update_layout(width=fig.layout.width or 700, height=height)
+
+
+@pytest.mark.parametrize("laid_out", [printed, in_notebook])
 @pytest.mark.parametrize("name", NAMES)
-def test_no_text_lies_over_another_or_beyond_the_edge(figures, browser, name):
+def test_no_text_lies_over_another_or_beyond_the_edge(figures, browser, name, laid_out):
     for fig in figures(name):
-        printed = json.loads(_laid_out(fig, COLUMN_INCHES[2]).update_layout(sliders=[], updatemenus=[]).to_json())
-        drawn = browser.evaluate(DRAW, printed)
+        shown = json.loads(laid_out(fig).update_layout(sliders=[], updatemenus=[]).to_json())
+        drawn = browser.evaluate(DRAW, shown)
         boxes = [(text, box) for text, _, box in drawn["texts"]]
         over = [(a, b) for (a, one), (b, other) in combinations(boxes, 2) if overlap(one, other)]
         titles = [(text, box) for text, is_title, box in drawn["texts"] if is_title]
         over += [(text, "a panel") for text, box in titles for panel in drawn["panels"] if overlap(box, panel)]
-        width, height = printed["layout"]["width"], printed["layout"]["height"]
+        width, height = shown["layout"]["width"], shown["layout"]["height"]
         outside = [text for text, (a, b, c, d) in boxes if min(a, b) < -1 or c > width + 1 or d > height + 1]
         assert (over, outside) == ([], [])
 
