@@ -48,8 +48,8 @@ def plot_frontier(table: pd.DataFrame, *, title: str = "Effect and cost of steer
     behaviors = list(table["behavior"].unique())
     n_rows, _ = shape(len(behaviors), 2)
     controls = table[~steered & (table["kind"] != UNSTEERED)]
-    hollow = " Hollow: another does as much for less." if table["dominated"].any() else ""
-    drawn_beside = f"<br>Gray: {theme.controls(controls)}, and their range." if len(controls) else ""
+    hollow = "; hollow: another does as much for less" if table["dominated"].any() else ""
+    drawn_beside = f"<br>gray: {theme.controls(controls)}, and their range" if len(controls) else ""
     fig = theme.figure(
         theme.escape(title),
         f"mean over n = {theme.counts(table['n'])} scored items, cost over n = {theme.counts(table['n_cost'])} texts, "

@@ -51,7 +51,8 @@ SEQUENTIAL = [[0.0, "#F7F7F5"], [0.25, "#C6DDEE"], [0.5, "#6FB1DB"], [0.75, "#1F
 SMALLEST = 11
 _ACROSS = 70  # letters of a line of hover text
 # Pixels: what a notebook gives a figure without a width of its own, beside a title, and a line of a subtitle.
-SCREEN, EDGE, _SUBTITLE_ROW = 700, 8, 22
+SCREEN, EDGE, SUBTITLE_ROW = 700, 8, 22
+SOFT = " <br>"  # a line break at which text goes on, where another width needs none; our own ones follow no space
 MONOSPACE = "'DejaVu Sans Mono', Menlo, Consolas, monospace"
 DARK = "#101418"
 MULTIPLIER, LAYER = "multiplier (of the raw vector)", "layer (block index)"
@@ -110,7 +111,7 @@ def figure(title: str, subtitle: str = "", **layout: object) -> go.Figure:
     fig = go.Figure(layout=go.Layout(template=TEMPLATE, title={"text": text}, **layout))
     across = (fig.layout.width or SCREEN) - 2 * EDGE
     fig.layout.title.text = wrapped(text, across / TEMPLATE.layout.title.font.size)
-    if added := _SUBTITLE_ROW * (fig.layout.title.text.count("<br>") - text.count("<br>")):
+    if added := SUBTITLE_ROW * fig.layout.title.text.count(SOFT):
         top = fig.layout.margin.t
         fig.layout.margin.t = (TEMPLATE.layout.margin.t if top is None else top) + added
         fig.layout.height = fig.layout.height and fig.layout.height + added
@@ -233,7 +234,7 @@ def vector_and_controls(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame
 def controls(rows: pd.DataFrame) -> str:
     """How many controls of each kind there are in rows of controls, such as ``"2 random vectors of the same norm"``."""
     kinds = rows.groupby("kind", sort=False)["vector"].nunique()
-    named = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
+    named = " and ".join(f"{n} {kind}" for kind, n in kinds.items())
     return f"{named} {'vectors' if kinds.sum() > 1 else 'vector'} of the same norm"
 
 
@@ -319,14 +320,14 @@ def escape(text: object) -> str:
 
 
 def wrapped(markup: str, ems: float) -> str:
-    """Plotly markup with line breaks so that no line is longer than a number of ems, by a letter's usual width.
+    """Plotly markup broken anew, so that no line is longer than a number of ems, by a letter's usual width.
 
-    A line is broken behind its last semicolon, if it has one.
+    A line is broken after its last semicolon, if it has one.
     """
     letter, small = 0.52, 0.7  # ems; superscripts are 70 % of the size
     lines, used, scale = "", 0.0, 1.0
     clause: tuple[int, float] | None = None  # where the last one of this line begins: in the text, and in ems
-    for piece in re.findall(r"<[^>]*>|\s+|[^\s<]+|<", markup):
+    for piece in re.findall(r"<[^>]*>|\s+|[^\s<]+|<", markup.replace(SOFT, " ")):
         if piece.startswith("<") and piece.endswith(">"):
             if piece.startswith("<br"):
                 used, clause = 0.0, None
@@ -342,7 +343,7 @@ def wrapped(markup: str, ems: float) -> str:
             continue
         if used and used + length > ems:
             at, before = clause or (len(lines), used)
-            lines, used, clause = f"{lines[:at].rstrip()}<br>{lines[at:]}", used - before, None
+            lines, used, clause = f"{lines[:at].rstrip()}{SOFT}{lines[at:]}", used - before, None
         lines, used = lines + piece, used + length
     return lines
 

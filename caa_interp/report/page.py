@@ -21,6 +21,7 @@ from plotly.offline import get_plotlyjs
 
 from caa_interp.errors import InputError, check_ending
 from caa_interp.files import write_atomically
+from caa_interp.plotting.theme import SOFT, SUBTITLE_ROW
 
 # Characters that are invisible, or that reverse the text after them: shown instead of obeyed.
 _UNSEEN = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"} | {
@@ -216,12 +217,13 @@ def _figure(figure: go.Figure, finding: str) -> dict[str, Any]:
     spec = figure.to_dict()
     layout = spec["layout"]
     moved = {} if layout.get("sliders") else layout.pop("title", {})
-    title, _, subtitle = (moved.get("text") or "").partition("<br>")
+    text = moved.get("text") or ""
+    title, _, subtitle = text.replace(SOFT, " ").partition("<br>")
     height, fixed = layout.get("height") or 450, layout.get("width")
     if title:
         usual = layout.get("template", {}).get("layout", {}).get("margin", {})
         above = layout.get("margin", {}).get("t") or usual.get("t") or 100
-        kept = max(_ABOVE, above - _TITLE)
+        kept = max(_ABOVE, above - _TITLE - SUBTITLE_ROW * text.count(SOFT))
         height += kept - above
         layout["height"], layout["margin"] = height, {**layout.get("margin", {}), "t": kept}
     panels = {tuple(axis.get("domain", ())) for name, axis in layout.items() if name.startswith("xaxis")}

@@ -67,8 +67,8 @@ class Results:
     @cached_property
     def cost_summaries(self) -> dict[str, pd.DataFrame]:
         """Summary of each table of costs."""
-        names = {name for name, _ in _COSTS.values()} & set(self.tables)
-        return {name: summarize(self.tables[name], seed=self.seed) for name in sorted(names)}
+        names = [name for name in dict.fromkeys(name for name, _ in _COSTS.values()) if name in self.tables]
+        return {name: summarize(self.tables[name], seed=self.seed) for name in names}
 
     @cached_property
     def costs(self) -> pd.DataFrame:

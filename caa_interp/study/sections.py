@@ -198,9 +198,9 @@ def logit_lens(results: Results) -> list[Section]:
 def effect_lens(results: Results) -> list[Section]:
     """The tokens that each vector makes the model expect more and less, a figure for each behavior."""
     text = (
-        "The unsteered model's own answers to open-ended questions, read under multipliers -1 and 1 (0 and 1 for an "
-        "operator that is complete at 1) at the chosen layer: the tokens whose log-probability rises and falls most. "
-        "They need not be those that the model writes more often: many stay rare."
+        "The unsteered model's own answers to open-ended questions, read under multipliers \N{MINUS SIGN}1 and 1 "
+        "(0 and 1 for an operator that is complete at 1) at the chosen layer: the tokens whose log-probability rises "
+        "and falls most. They need not be those that the model writes more often: many stay rare."
     )
     caption = "Intervals are Student's t over questions, each token by itself; the tokens are the most extreme of all."
     sections = []

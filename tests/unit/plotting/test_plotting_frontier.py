@@ -61,8 +61,8 @@ def test_what_is_dominated_is_hollow():
     table = rows().assign(dominated=[True, False, False])
     fig = caa.plotting.plot_frontier(table)
     assert [one.endswith("-open") for one in fig.data[0].marker.symbol] == [True, False, False]
-    assert "Hollow" in fig.layout.title.text
-    assert "Hollow" not in caa.plotting.plot_frontier(rows()).layout.title.text
+    assert "hollow" in fig.layout.title.text
+    assert "hollow" not in caa.plotting.plot_frontier(rows()).layout.title.text
 
 
 def test_single_points_have_names_and_paths_what_tells_them_apart():

@@ -117,3 +117,14 @@ def test_figure_has_title_and_subtitle_in_the_common_look():
     assert fig.layout.height == 321
     assert fig.layout.template.layout.colorway == theme.PALETTE
     assert theme.figure("Only").layout.title.text == "Only"
+
+
+def test_a_long_subtitle_is_broken_and_the_figure_grows_by_its_lines():
+    whole, long = "n = 3", "a clause that says what is drawn; " * 5
+    short, broken = (theme.figure("Title", text, **theme.room(400, t=90)) for text in (whole, long))
+    assert (short.layout.height, short.layout.margin.t) == (400, 90)
+    n_more = broken.layout.title.text.count(theme.SOFT)
+    assert n_more >= 1
+    assert (broken.layout.height, broken.layout.margin.t) == (400 + 22 * n_more, 90 + 22 * n_more)
+    assert all(line.count(";") * 34 <= 110 for line in broken.layout.title.text.split("<br>"))
+    assert broken.layout.title.text.replace(theme.SOFT, " ") == short.layout.title.text.replace(whole, long)

@@ -11,6 +11,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 import caa_interp as caa
+from caa_interp.plotting import theme
 from caa_interp.report.page import Section, anchors, write_report
 
 HOSTILE = [
@@ -202,6 +203,17 @@ def test_a_figures_title_becomes_its_caption(tmp_path):
     assert "title" not in layout
     # What is drawn between the margins keeps its height.
     assert layout["height"] - layout["margin"]["t"] == 400
+
+
+def test_a_caption_has_no_trace_of_the_lines_into_which_a_title_was_broken(tmp_path):
+    part = "what is drawn here; and what that means"
+    fig = theme.figure("A title " * 20, "; ".join([part] * 4), height=500, margin={"t": 100})
+    assert fig.layout.title.text.count(theme.SOFT) > 2
+    page = Page(write_report(tmp_path / "p.html", "t", [Section("h", "", fig)]).read_text("utf-8"))
+    assert page.texts["strong"] == [f"Figure 1. {'A title ' * 20}".strip()]
+    assert page.texts["figcaption"] == [f" ({'; '.join([part] * 4)})."]
+    layout = json.loads(page.texts["script"][1])["layout"]
+    assert (layout["height"] - layout["margin"]["t"], layout["margin"]["t"]) == (400, 100 - 56)
 
 
 def test_a_title_that_a_slider_changes_stays_in_the_figure(tmp_path):
