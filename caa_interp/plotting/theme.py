@@ -52,7 +52,7 @@ SMALLEST = 11
 _ACROSS = 70  # letters of a line of hover text
 # Pixels: what a notebook gives a figure without a width of its own, beside a title, and a line of a subtitle.
 SCREEN, EDGE, SUBTITLE_ROW = 700, 8, 22
-SOFT = " <br>"  # a line break at which text goes on, where another width needs none; our own ones follow no space
+SOFT = "\N{ZERO WIDTH SPACE}<br>"  # a line break at which text goes on, where another width needs none
 MONOSPACE = "'DejaVu Sans Mono', Menlo, Consolas, monospace"
 DARK = "#101418"
 MULTIPLIER, LAYER = "multiplier (of the raw vector)", "layer (block index)"

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import caa_interp as caa
+from caa_interp.plotting import theme
 
 LAYERS = (3, 1, 2)
 
@@ -74,7 +75,7 @@ def test_validation_pairs_are_a_thin_line_of_the_same_color():
     thin = [one for one in fig.data if one.mode == "lines" and one.fill is None]
     assert [list(one.y) for one in thin] == [[0, 1, 2], [1, 2, 3]]
     assert [one.line.color for one in thin] == [one.line.color for one in lines(fig).values()]
-    assert "thin line: 9 validation pairs" in fig.layout.title.text.replace(" <br>", " ")
+    assert "thin line: 9 validation pairs" in fig.layout.title.text.replace(theme.SOFT, " ")
     assert thin[0].customdata[0].startswith("layer 1, validation pairs: +0.000")
 
 

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 import pytest
 
 import caa_interp as caa
-from caa_interp.plotting import plot_effect_attribution, plot_position_map
+from caa_interp.plotting import plot_effect_attribution, plot_position_map, theme
 
 
 def attribution(per="component", controls=2, restored=True, n=12, name="optimism") -> pd.DataFrame:
@@ -92,7 +92,7 @@ def test_heads_are_maps_with_the_mlp_as_the_last_column():
     few = plot_effect_attribution(table)
     dots = dots_of(few)[0]
     assert list(zip(dots.x, dots.y, strict=True)) == [("0", "7"), ("1", "7"), ("MLP", "7")]
-    said = fig.layout.title.text.replace(" <br>", " ")
+    said = fig.layout.title.text.replace(theme.SOFT, " ")
     assert "dot: beyond all heads, or all MLPs, of 2 random vectors of the same norm" in said
     alone = plot_effect_attribution(attribution("head", controls=0, restored=False))
     assert len([one for one in alone.data if isinstance(one, go.Heatmap)]) == 1

@@ -211,7 +211,7 @@ def test_a_caption_has_no_trace_of_the_lines_into_which_a_title_was_broken(tmp_p
     assert fig.layout.title.text.count(theme.SOFT) > 2
     page = Page(write_report(tmp_path / "p.html", "t", [Section("h", "", fig)]).read_text("utf-8"))
     assert page.texts["strong"] == [f"Figure 1. {'A title ' * 20}".strip()]
-    assert page.texts["figcaption"] == [f" ({'; '.join([part] * 4)})."]
+    assert page.texts["figcaption"] == [f" ({'; '.join([part] * 4)})"]
     layout = json.loads(page.texts["script"][1])["layout"]
     assert (layout["height"] - layout["margin"]["t"], layout["margin"]["t"]) == (400, 100 - 56)
 
