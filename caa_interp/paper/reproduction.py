@@ -22,7 +22,7 @@ import pandas as pd
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.judge_requests import Judge
-from caa_interp.files import write_atomically
+from caa_interp.files import fingerprint, write_atomically
 from caa_interp.paper import published as paper
 from caa_interp.paper.parts import PARTS, choose_parts
 from caa_interp.paper.plan import check_table_layer, config_of, planned_setting, planned_tasks, planned_work
@@ -33,6 +33,7 @@ from caa_interp.report.page import write_report
 from caa_interp.study.config import ExperimentConfig
 from caa_interp.study.engine import Engine
 from caa_interp.study.executors import InProcess
+from caa_interp.study.folder import locked, now, read_manifest, write_manifest
 from caa_interp.study.measures import vectors_of
 from caa_interp.study.store import ShardStore, shard_cache
 from caa_interp.study.tasks import vector_tasks
@@ -62,7 +63,7 @@ def reproduce(
     folder
         Where ``vectors/`` (raw, of all layers), ``tables/``, ``report.html`` and ``shards/`` are written. What is
         finished there or in the cache, from the same model, data, settings, code and libraries, is used again, so that
-        a run that was killed goes on.
+        a run that was killed goes on. ``manifest.json`` tells of which model and data they are.
     data
         As in :func:`caa_interp.paper.read_published_sets`; ``test/mmlu/mmlu.json`` and
         ``test/truthfulqa/truthful_qa.json`` beside them are the exams.
@@ -104,8 +105,9 @@ def reproduce(
     Raises
     ------
     InputError
-        If the data are incomplete, a name or layer is unknown, a part lacks what it needs, or a model has another shape
-        than the paper's of its name, or than its base model.
+        If the data are incomplete, a name or layer is unknown, a part lacks what it needs, a model has another shape
+        than the paper's of its name, or than its base model, the folder holds results of another model or other data,
+        or another run is writing to it.
 
     Notes
     -----
@@ -117,42 +119,69 @@ def reproduce(
     check_table_layer(model_name, layers)
     folder = Path(folder)
     config = config_of(model_name, dtype)
-    store = ShardStore(folder / "shards", shard_cache(), say)
-    with closing(InProcess()) as executor:
-        say(f"Loading {model_name}")
-        engine = Engine(executor, store, config.models[0], executor.describe(config.models[0]))
-        planned = planned_setting(config, items, engine.facts, layers, base_name)
-        work = planned_work(planned, planned_tasks(planned, names), judge_prices)
-        say(f"The work, what is finished included:\n{work.to_string(index=False)}")
-        with counting(int(work["sequences"].sum()), "Reproducing", progress, unit="sequence") as bar:
-            base = {}
-            if base_name is not None and "transfer" in names:
-                say(f"Loading {base_name}")
-                base = match_norms(_base_vectors(config_of(base_name, dtype), items, engine, bar))
-            raw = _vectors(config, items, engine, bar)
-            for name, vector in raw.items():
-                vector.save(folder / "vectors" / f"{name}.safetensors")
-            setting = replace(planned, raw=raw, vectors=match_norms(raw), base=base)
-            tables = {name: _measure(name, setting, engine, folder, bar) for name in names}
-    # Only now, since a judge may fail.
-    shown = {name: PARTS[name].show(setting, tables[name]) for name in names}
-    for part in shown.values():
-        _keep(folder, part.tables)
-    cells = [one for part in shown.values() for one in part.cells]
-    nothing = pd.DataFrame(columns=[*CONDITIONS, "behavior", "paper", "within"])
-    comparison = pd.concat(cells, ignore_index=True) if cells else nothing
-    _keep(folder, {"comparison": comparison})
-    notes = _notes(comparison, setting, left)
-    for about, rows in groups(comparison).items():
-        if len(told := _told(rows)):
-            say(f"\n{about}\n{told.to_string(index=False)}\n")
-    for note in [*(f"{about}: {claim}" for about, claim in all_claims(comparison)), *notes]:
-        say(note)
-    title = f"Rimsky et al. 2024, measured again on {engine.facts['id']}"
-    sections = [section for part in shown.values() for section in part.sections]
-    page = write_report(folder / "report.html", title, sections, lead="\n\n".join(notes), contents=2)
-    say(f"The page: {page.resolve()}")
-    return comparison
+    with locked(folder):
+        store = ShardStore(folder / "shards", shard_cache(), say)
+        with closing(InProcess()) as executor:
+            say(f"Loading {model_name}")
+            engine = Engine(executor, store, config.models[0], executor.describe(config.models[0]))
+            planned = planned_setting(config, items, engine.facts, layers, base_name)
+            manifest = _begun(folder, engine.facts, items, say)
+            work = planned_work(planned, planned_tasks(planned, names), judge_prices)
+            say(f"The work, what is finished included:\n{work.to_string(index=False)}")
+            with counting(int(work["sequences"].sum()), "Reproducing", progress, unit="sequence") as bar:
+                base = {}
+                if base_name is not None and "transfer" in names:
+                    say(f"Loading {base_name}")
+                    base = match_norms(_base_vectors(config_of(base_name, dtype), items, engine, bar))
+                raw = _vectors(config, items, engine, bar)
+                for name, vector in raw.items():
+                    vector.save(folder / "vectors" / f"{name}.safetensors")
+                setting = replace(planned, raw=raw, vectors=match_norms(raw), base=base)
+                tables = {name: _measure(name, setting, engine, folder, bar) for name in names}
+        # Only now, since a judge may fail.
+        shown = {name: PARTS[name].show(setting, tables[name]) for name in names}
+        for part in shown.values():
+            _keep(folder, part.tables)
+        cells = [one for part in shown.values() for one in part.cells]
+        nothing = pd.DataFrame(columns=[*CONDITIONS, "behavior", "paper", "within"])
+        comparison = pd.concat(cells, ignore_index=True) if cells else nothing
+        _keep(folder, {"comparison": comparison})
+        notes = _notes(comparison, setting, left)
+        for about, rows in groups(comparison).items():
+            if len(told := _told(rows)):
+                say(f"\n{about}\n{told.to_string(index=False)}\n")
+        for note in [*(f"{about}: {claim}" for about, claim in all_claims(comparison)), *notes]:
+            say(note)
+        title = f"Rimsky et al. 2024, measured again on {engine.facts['id']}"
+        sections = [section for part in shown.values() for section in part.sections]
+        page = write_report(folder / "report.html", title, sections, lead="\n\n".join(notes), contents=2)
+        manifest["sessions"][-1]["finished"] = now()
+        write_manifest(folder, manifest)
+        say(f"The page: {page.resolve()}")
+        return comparison
+
+
+def _begun(folder: Path, facts: Mapping[str, Any], items: Items, say: Callable[[str], None]) -> dict[str, Any]:
+    """The folder's manifest with a session that begins; :class:`InputError` if it tells of another model or data."""
+    model = {name: facts[name] for name in ("id", "revision", "dtype")}
+    data = {name: fingerprint([one.generate, one.test]) for name, one in items.sets.items()}
+    before = read_manifest(folder, say)
+    there = {**before.get("data", {}), **before.get("model", dict.fromkeys(model))} if before else {}
+    changed = [
+        f"{name} {there[name]!s:.12}, now {one:.12}"
+        for name, one in {**data, **model}.items()
+        if there.get(name, one) != one
+    ]
+    if changed:
+        raise InputError(
+            f"folder: {folder} holds results of another model or of other data ({'; '.join(changed)}). Name another "
+            "folder; what the two have in common is taken from the cache."
+        )
+    session = {"started": now(), "finished": None, "code": facts["code"], "versions": facts["versions"]}
+    sessions = [*before.get("sessions", []), session]
+    manifest = {"model": model, "data": {**before.get("data", {}), **data}, "sessions": sessions}
+    write_manifest(folder, manifest)
+    return manifest
 
 
 def _base_vectors(config: ExperimentConfig, items: Items, chat: Engine, bar: Any) -> dict[str, SteeringVector]:

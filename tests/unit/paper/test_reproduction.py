@@ -21,6 +21,7 @@ from caa_interp.paper.sets import read_published_sets
 from caa_interp.paper.table import OTHER, SAME, STEERED_MEAN, STEERED_MOST, agreement, claims, compare, printable
 from caa_interp.plotting import plot_layer_sweep, plot_reproduction
 from caa_interp.study import worker
+from caa_interp.study.folder import locked
 from tests.unit.paper.conftest import TWO, items, write_sets
 
 TINY = paper.PublishedModel("someone/tiny-llama", n_layers=4, d_model=64, layer=2)
@@ -317,10 +318,10 @@ def test_it_measures_what_the_parts_measure(tmp_path, data, done, tiny_folder, t
 
 
 def test_nothing_is_computed_twice(tmp_path, data, done, tiny_folder):
-    def measure(layers):
+    def measure(layers, folder="out"):
         done.clear()
         options = {"model_name": str(tiny_folder), "behaviors": TWO, "layers": layers, "parts": ["sweep"]}
-        found = reproduce(tmp_path / "out", data, **options, say=lambda _: None)
+        found = reproduce(tmp_path / folder, data, **options, say=lambda _: None)
         return found, Counter(done)["vectors"], Counter(done)["sweep"]
 
     first, *counts = measure([1])
@@ -332,13 +333,15 @@ def test_nothing_is_computed_twice(tmp_path, data, done, tiny_folder):
     assert len(pd.read_parquet(tmp_path / "out" / "tables" / "sweep.parquet")) == 2 * 4 * 3
     # Another choice of layers needs no new vectors.
     assert measure([1, 2])[1:] == (0, 4)
-    # Other test items are scored alone; other generate items move the norms of all.
+    # Other items are for another folder. Test items are scored alone; generate items move the norms of all.
     test = data / "datasets" / "test" / "refusal" / "test_dataset_ab.json"
     test.write_text(json.dumps(items("refusal", 5, first=9)))
-    assert measure([1, 2])[1:] == (0, 2)
+    with pytest.raises(caa.InputError, match=r"of other data \(refusal \w{12}, now \w{12}\)"):
+        measure([1, 2])
+    assert measure([1, 2], "other test")[1:] == (0, 2)
     generate = data / "datasets" / "generate" / "refusal" / "generate_dataset.json"
     generate.write_text(json.dumps(items("refusal", 4)))
-    assert measure([1, 2])[1:] == (1, 4)
+    assert measure([1, 2], "other generate")[1:] == (1, 4)
 
 
 def test_another_model_of_the_same_name_or_other_code_make_everything_again(
@@ -353,12 +356,36 @@ def test_another_model_of_the_same_name_or_other_code_make_everything_again(
     assert done == ["load", "vectors", "sweep", "sweep", "load"]
     settings = model / "config.json"
     settings.write_text(settings.read_text() + "\n")
-    measure()
-    assert done[5:] == ["load", "vectors", "sweep", "sweep"]
+    with pytest.raises(caa.InputError, match=r"another model or of other data \(revision \w{12}, now \w{12}\)"):
+        measure()
+    assert done[5:] == ["load"]
+    settings.write_text(settings.read_text()[:-1])
     newer = {**worker.software(), "code": "0" * 64}
     monkeypatch.setattr(worker, "software", lambda: newer)
     measure()
-    assert done[9:] == ["load", "vectors", "sweep", "sweep"]
+    assert done[6:] == ["load", "vectors", "sweep", "sweep"]
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert [one["code"] == "0" * 64 for one in manifest["sessions"]] == [False, False, True]
+    assert all(one["finished"] >= one["started"] for one in manifest["sessions"])
+    assert manifest["model"]["id"] == "tiny-llama"
+
+
+def test_a_folder_has_one_writer_and_one_model(tmp_path, data, done, tiny_folder):
+    options = {"behaviors": ["refusal"], "layers": [1], "parts": ["sweep"], "say": lambda _: None}
+    measure = partial(reproduce, tmp_path / "out", data, model_name=str(tiny_folder), **options)
+    with locked(tmp_path / "out"), pytest.raises(caa.InputError, match="another run is writing to"):
+        measure()
+    assert done == []
+    measure()
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    with pytest.raises(caa.InputError, match="dtype float32, now float64"):
+        measure(dtype="float64")
+    study = tmp_path / "study"
+    study.mkdir()
+    (study / "manifest.json").write_text('{"models": {}, "sessions": []}')
+    with pytest.raises(caa.InputError, match="id None, now tiny-llama"):
+        reproduce(study, data, model_name=str(tiny_folder), **options)
+    assert before == {path: path.read_bytes() for path in before}
 
 
 def test_a_run_that_is_killed_goes_on(tmp_path, data, done, tiny_folder, monkeypatch):
