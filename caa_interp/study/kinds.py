@@ -37,7 +37,7 @@ class Kind:
     ----------
     run
         Called with the model and a task's arguments, and with ``prompt_format`` and ``progress`` if it takes them;
-        returns a table.
+        returns a table. Another one of the same work stands in its ``attrs`` by its name, as lists by column.
     tasks
         What is asked once vectors and layers are chosen; none of a kind that belongs to an earlier stage.
     section

@@ -12,6 +12,7 @@ import torch
 
 from caa_interp.analysis.projection import project
 from caa_interp.analysis.reliability import reliability
+from caa_interp.analysis.separation import separation
 from caa_interp.analysis.tokens import token_similarity
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.evaluation.controls import vector_with_controls
@@ -94,9 +95,15 @@ def vectors_of(table: pd.DataFrame) -> dict[str, SteeringVector]:
     return vectors
 
 
-def project_pairs(model: Any, *, behavior: str, **asked: Any) -> pd.DataFrame:
-    """Project the activations of both sides of each pair."""
-    return project({behavior: collect_activations(model, **asked)})
+def project_pairs(
+    model: Any, *, behavior: str, vector: SteeringVector | None = None, layer: int | None = None, **asked: Any
+) -> pd.DataFrame:
+    """Project the activations of both sides of each pair; with a vector, also place them along it at its layer."""
+    activations = collect_activations(model, **asked)
+    table = project({behavior: activations})
+    if vector is not None:
+        table.attrs["separation"] = separation(activations, vector, layers=layer).to_dict("list")
+    return table
 
 
 def converse(

@@ -64,6 +64,7 @@ def write_page(folder: str | Path) -> Path:
         "controls": (tables["effects"]["kind"] != "vector").any(),
         "a choice of the layer": "validation" in tables,
         **{kind.name: name in tables for name, kind in KINDS.items() if kind.name},
+        "held-out answers along the vector": "separation" in tables,
     }
     if absent := [name for name, is_there in parts.items() if not is_there]:
         lead.append(f"Not part of this study: {', '.join(absent)}.")

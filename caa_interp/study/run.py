@@ -248,6 +248,8 @@ def _measure(
         rows["dose_response", behavior].append(swept[swept["layer"] == layer[behavior]])
     study = Chosen(config, behaviors, splits, engine.facts["n_layers"], vectors, layer)
     for task, table in engine.do(remaining_tasks(study), bar):
+        for name in [*map(str, table.attrs)]:
+            rows[name, task.behavior].append(pd.DataFrame(table.attrs.pop(name)))
         rows[task.table, task.behavior].append(table)
     tables = {place: pd.concat(parts, ignore_index=True) for place, parts in rows.items()}
     for behavior in splits:

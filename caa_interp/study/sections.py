@@ -159,12 +159,12 @@ def _similarity(results: Results) -> list[Section]:
 
 
 def projections(results: Results) -> list[Section]:
-    """Activations of held-out answers in two dimensions, a figure for each behavior."""
+    """Activations of held-out answers in two dimensions and along the vector, figures for each behavior."""
     text = (
         "Held-out answers at an early layer, at a third of the depth and at the chosen layer. The first components "
         "show what differs most between the answers, which need not be the behavior."
     )
-    sections = []
+    sections, along = [], dict(results.each("separation"))
     for behavior, table in results.each("projection"):
         items = table["item"].drop_duplicates()
         caption = (
@@ -177,7 +177,22 @@ def projections(results: Results) -> list[Section]:
         figure = plotting.plot_projection(drawn, title=escape(f"Activations of held-out answers: {behavior}"))
         shown: dict[str, Any] = {"finding": words.components(behavior, table), "data": drawn, "level": 3}
         sections.append(Section(behavior, "", figure, caption=caption, **shown))
+        if behavior in along:
+            sections.append(_separation(behavior, along[behavior]))
     return _headed("Activations", text, sections)
+
+
+def _separation(behavior: str, table: pd.DataFrame) -> Section:
+    """How far a behavior's vector sets held-out answers apart."""
+    text = "The same answers along the vector, which was not made from them."
+    caption = (
+        "0 is halfway between the means of both sides. d' is how far these are apart, in standard deviations of the "
+        "answers, with a jackknife interval over pairs. The AUC is the chance that a positive answer lies farther "
+        "along the vector than a negative one, 0.5 where it tells nothing, with Wilson's interval."
+    )
+    shown: dict[str, Any] = {"finding": words.apart(behavior, table), "data": table, "level": 3}
+    figure = plotting.plot_separation(table)
+    return Section(f"{behavior}, along the vector", text, figure, caption=caption, **shown)
 
 
 def logit_lens(results: Results) -> list[Section]:

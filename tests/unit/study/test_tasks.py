@@ -231,6 +231,7 @@ def test_the_last_stage_stands_at_the_chosen_layer():
             assert asked["layer"] == layer
         elif task.kind == "projection":
             assert asked["layers"] == sorted({5, 10, layer})
+            assert asked["layer"] == layer
         else:
             assert asked["layers"] == [layer]
         if task.table == "dose_response":
