@@ -321,7 +321,8 @@ def escape(text: object) -> str:
 def wrapped(markup: str, ems: float) -> str:
     """Plotly markup with line breaks so that no line is longer than a number of ems, by a letter's usual width.
 
-    A line is broken behind its last semicolon, if it has one.
+    A line is broken behind its last semicolon, if it has one. A space before each of these breaks tells it from those
+    that were there.
     """
     letter, small = 0.52, 0.7  # ems; superscripts are 70 % of the size
     lines, used, scale = "", 0.0, 1.0
@@ -342,7 +343,7 @@ def wrapped(markup: str, ems: float) -> str:
             continue
         if used and used + length > ems:
             at, before = clause or (len(lines), used)
-            lines, used, clause = f"{lines[:at].rstrip()}<br>{lines[at:]}", used - before, None
+            lines, used, clause = f"{lines[:at].rstrip()} <br>{lines[at:]}", used - before, None
         lines, used = lines + piece, used + length
     return lines
 

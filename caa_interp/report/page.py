@@ -216,7 +216,7 @@ def _figure(figure: go.Figure, finding: str) -> dict[str, Any]:
     spec = figure.to_dict()
     layout = spec["layout"]
     moved = {} if layout.get("sliders") else layout.pop("title", {})
-    title, _, subtitle = (moved.get("text") or "").partition("<br>")
+    title, _, subtitle = (moved.get("text") or "").replace(" <br>", " ").partition("<br>")
     height, fixed = layout.get("height") or 450, layout.get("width")
     if title:
         usual = layout.get("template", {}).get("layout", {}).get("margin", {})

@@ -520,7 +520,7 @@ def test_held_out_points_are_hollow(symbol):
 def test_projection_names_layers_shares_n_and_units():
     fig = caa.plot_projection(projection_table(), title="Clusters")
     assert fig.layout.title.text.startswith("Clusters<br>")
-    said = fig.layout.title.text.replace("<br>", " ")
+    said = fig.layout.title.text.replace(" <br>", " ").replace("<br>", " ")
     assert "fitted at each layer; units of the residual stream; arrow: mean difference n = 3 pairs" in said
     assert [one.text for one in fig.layout.annotations] == ["layer 1 (5 %, 2 %)", "layer 10 (50 %, 20 %)"]
     assert fig.layout.xaxis.title.text == fig.layout.xaxis2.title.text == "component 1"

@@ -11,6 +11,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 import caa_interp as caa
+from caa_interp.plotting import theme
 from caa_interp.report.page import Section, anchors, write_report
 
 HOSTILE = [
@@ -202,6 +203,14 @@ def test_a_figures_title_becomes_its_caption(tmp_path):
     assert "title" not in layout
     # What is drawn between the margins keeps its height.
     assert layout["height"] - layout["margin"]["t"] == 400
+
+
+def test_a_caption_has_the_lines_of_a_title_and_not_where_these_were_wrapped(tmp_path):
+    fig = theme.figure("A title, " * 20 + "and its end", "some words; " * 15 + "the last ones<br>n = 3")
+    assert fig.layout.title.text.count("<br>") > 4
+    page = Page(write_report(tmp_path / "p.html", "t", [Section("h", "", fig)]).read_text("utf-8"))
+    assert page.texts["strong"] == [f"Figure 1. {'A title, ' * 20}and its end"]
+    assert page.texts["figcaption"] == [f" ({'some words; ' * 15}the last ones; n = 3)"]
 
 
 def test_a_title_that_a_slider_changes_stays_in_the_figure(tmp_path):
