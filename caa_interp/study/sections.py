@@ -20,6 +20,7 @@ from caa_interp.study.maps import maps
 from caa_interp.study.results import Results, shown_answers
 
 N_DRAWN = 200  # pairs of a behavior whose activations are drawn; more would cover one another, and make a heavy page
+N_LINES = 50  # pairs of a behavior whose responses are drawn, for the same reasons
 _RELIABILITY = ("agreement", "split_half", "separation", "probe_accuracy", "letter_share", "length_correlation")
 
 
@@ -72,11 +73,13 @@ def _response(results: Results) -> list[Section]:
     )
     caption = (
         "Upright bars are bootstrap intervals over pairs, each for its own multiplier; a gray band goes from the "
-        "lowest mean of a kind of control to the highest."
+        "lowest mean of a kind of control to the highest. A thin line is one pair, of the first "
+        f"{N_LINES} at most; hover over it to see which."
     )
-    summary = results.responses
+    summary, scores = results.responses, results.tables["dose_response"]
     shown: dict[str, Any] = {"finding": words.largest_change(summary[summary["kind"] == "vector"]), "data": summary}
-    figure = plotting.plot_dose_responses(summary, effects=results.tables["effects"])
+    each: dict[str, Any] = {"scores": scores[scores["item"] < N_LINES], "pairs": results.pairs}
+    figure = plotting.plot_dose_responses(summary, effects=results.tables["effects"], **each)
     return [Section("Response to the multiplier", text, figure, caption=caption, **shown)]
 
 

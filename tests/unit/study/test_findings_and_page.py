@@ -20,7 +20,7 @@ from caa_interp.statistics import number_text
 from caa_interp.study import findings as words
 from caa_interp.study.page import write_page
 from caa_interp.study.results import nearest
-from caa_interp.study.sections import N_DRAWN
+from caa_interp.study.sections import N_DRAWN, N_LINES
 from tests.study_folder import write_study
 from tests.unit.plotting import test_plotting_safety
 
@@ -688,6 +688,9 @@ def test_many_pairs_are_drawn_in_part_and_the_page_says_so(tmp_path):
     assert f"fitted to {N_DRAWN + 1} pairs, of which the first {N_DRAWN} are drawn" in page.text()
     fig = plotly.io.read_json(folder / "figures" / "activations-optimism.json")
     assert {len(trace.hovertext) for trace in fig.data if trace.hovertext is not None} == {N_DRAWN}
+    fig = plotly.io.read_json(folder / "figures" / "response-to-the-multiplier.json")
+    assert fig.data[0].name == f"each of {N_LINES} pairs"
+    assert f"A thin line is one pair, of the first {N_LINES} at most" in page.text()
 
 
 def test_held_out_answers_are_placed_along_the_vector(page, run):
@@ -701,6 +704,19 @@ def test_held_out_answers_are_placed_along_the_vector(page, run):
     assert told in [typed(given["aria-label"]) for _, given in page.elements if given.get("role") == "img"]
     drawn = plotly.io.read_json(run / "figures" / "activations-refusal-along-the-vector.json")
     assert drawn.data == plotly.io.from_json(caa.plotting.plot_separation(own).to_json(engine="json")).data
+
+
+def test_the_response_has_a_line_for_each_pair_with_its_text(run, copy):
+    def texts(folder: Path) -> list[str]:
+        traces = plotly.io.read_json(folder / "figures" / "response-to-the-multiplier.json").data
+        lines = [one for one in traces if one.name == "each of 12 pairs"]
+        assert len(lines) == len(SLOPES)
+        return [text for text in lines[1].customdata if text]
+
+    assert re.fullmatch(r"pair 11: slope .* per multiplier<br>11\?<br>\+ Yes, 11\.<br>.*No\.", texts(run)[-1])
+    (copy / "tables" / "separation.parquet").unlink()
+    write_page(copy)
+    assert re.fullmatch(r"pair 11: slope .* per multiplier", texts(copy)[-1])
 
 
 def test_a_page_without_answers_along_the_vector_says_so(copy):
