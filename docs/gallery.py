@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/gallery.md from the packaged pairs and the embedded model.
+"""Draw the pictures of docs/gallery.md and of how-tos from the packaged pairs and the embedded model.
 
     python docs/gallery.py [--activations FOLDER] [PICTURE ...]
 
@@ -64,6 +64,11 @@ class Study:
         """Activations of more train pairs of one behavior, at one layer, kept in the folder."""
         return self._activations(f"{BEHAVIOR}-layer-{LAYER_ALONE}", BEHAVIOR, EVERY_ALONE, layers=LAYER_ALONE)
 
+    @cached_property
+    def letters(self) -> caa.Activations:
+        """Activations of one behavior's same train pairs at the letters of their answers, kept in the folder."""
+        return self._activations(f"{BEHAVIOR}-letters", BEHAVIOR, EVERY, form="choices")
+
     @property
     def vector(self) -> caa.SteeringVector:
         """The vector that is looked at from all sides."""
@@ -92,11 +97,11 @@ class Study:
         ]
         return caa.summarize(pd.concat(tables).assign(behavior=lambda rows: rows["vector"]))
 
-    def _activations(self, name: str, behavior: str, every: int, **options: Any) -> caa.Activations:
+    def _activations(self, name: str, behavior: str, every: int, form: str = FORMAT, **options: Any) -> caa.Activations:
         file = self.folder / f"{name}.safetensors" if self.folder else None
         if file and file.is_file():
             return caa.Activations.load(file)
-        found = caa.collect_activations(self.model, self.behaviors[behavior].train[::every], format=FORMAT, **options)
+        found = caa.collect_activations(self.model, self.behaviors[behavior].train[::every], format=form, **options)
         if file:
             found.save(file)
         return found
@@ -432,6 +437,27 @@ def weight_alignment(study: Study) -> go.Figure:
     return caa.plotting.plot_weight_alignment(table, title=f"Weights along the {BEHAVIOR} vector of layer {LAYER}")
 
 
+def forms(study: Study) -> go.Figure:
+    """One behavior's vector from texts and from letters, at equal norms beside random ones, on the same texts."""
+    letters = caa.vectors.vector_from_activations(study.letters, behavior=BEHAVIOR)
+    vectors = caa.match_norms({"from texts": study.vector, "from letters": letters})
+    vectors |= caa.random_vectors(vectors["from texts"], 3, seed=SEED)
+    pairs = study.behaviors[BEHAVIOR].test[::4]
+    table = caa.sweep(study.model, vectors, pairs, format=FORMAT, layers=LAYER, multipliers=(-2, -1, 0, 1, 2))
+    return caa.plot_dose_response(table)
+
+
+def positions(study: Study) -> go.Figure:
+    """The same vector added from the last token of the prompt on, and at every position."""
+    pairs = study.behaviors[BEHAVIOR].test[::4]
+    places: dict[str, Any] = {"from the last prompt token on": "from_last_prompt_token", "at every position": "all"}
+    doses = {"layers": LAYER, "multipliers": (-2, -1, 0, 1, 2)}
+    tables = [
+        caa.sweep(study.model, {name: study.vector}, pairs, positions=where, **doses) for name, where in places.items()
+    ]
+    return caa.plot_dose_response(pd.concat(tables))
+
+
 PICTURES: dict[str, Callable[[Study], go.Figure]] = {
     draw.__name__: draw
     for draw in (
@@ -471,19 +497,23 @@ PICTURES: dict[str, Callable[[Study], go.Figure]] = {
         baselines,
     )
 }
+# Two uses of one function, each for a how-to.
+HOWTO_PICTURES = {draw.__name__: draw for draw in (forms, positions)}
 
 
 def main() -> None:
     """Draw the pictures that are named on the command line, or all."""
-    parser = argparse.ArgumentParser(description="Draw the pictures of docs/gallery.md.")
-    parser.add_argument("pictures", nargs="*", metavar="PICTURE", help=f"any of {', '.join(PICTURES)}; default: all")
+    every = PICTURES | HOWTO_PICTURES
+    parser = argparse.ArgumentParser(description="Draw the pictures of docs/gallery.md and of how-tos.")
+    parser.add_argument("pictures", nargs="*", metavar="PICTURE", help=f"any of {', '.join(every)}; default: all")
     parser.add_argument("--activations", type=Path, metavar="FOLDER", help="where activations are kept")
     given = parser.parse_args()
-    if unknown := sorted(set(given.pictures) - set(PICTURES)):
-        parser.error(f"there is no picture {unknown[0]!r}; choose from {', '.join(PICTURES)}")
+    if unknown := sorted(set(given.pictures) - set(every)):
+        parser.error(f"there is no picture {unknown[0]!r}; choose from {', '.join(every)}")
     study = Study(given.activations)
-    for name in given.pictures or PICTURES:
-        print(caa.save_figure(PICTURES[name](study), IMAGES / f"plot_{name}.png"), flush=True)
+    for name in given.pictures or every:
+        prefix = "plot" if name in PICTURES else "howto"
+        print(caa.save_figure(every[name](study), IMAGES / f"{prefix}_{name}.png"), flush=True)
 
 
 if __name__ == "__main__":

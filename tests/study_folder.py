@@ -99,6 +99,7 @@ def write_study(
                 row |= {column: value, f"{column}_low": value - 0.1, f"{column}_high": value + 0.1}
             add("reliability", model, behavior, pd.DataFrame(row | {"relative_norm": 0.1}))
             add("projection", model, behavior, projected(generator, n_pairs, sorted({0, layer}), behavior))
+            add("separation", model, behavior, separated(vector, n_pairs, layer))
             ranks = [
                 {"layer": layer, "side": side, "rank": rank, "token": token, "token_id": rank, "logit": 1.0}
                 for side in ("promoted", "suppressed")
@@ -159,6 +160,15 @@ def projected(generator: np.random.Generator, n_pairs: int, layers: Sequence[int
     rows = rows.assign(behavior=behavior, id=None, topic=None, order="", split="fit", x_share=0.5, y_share=0.2)
     places = generator.normal(0, 1, (len(rows), 2))
     return rows.assign(x=places[:, 0], y=places[:, 1], method="pca", fit="each", seed=0, format="text", model="tiny")
+
+
+def separated(vector: caa.SteeringVector, n_pairs: int, layer: int) -> pd.DataFrame:
+    """Answers of each side around a point, two standard deviations along the vector from the other side's."""
+    pairs = tuple(caa.ContrastPair(f"{number}?", f"Yes, {number}.", "No.") for number in range(n_pairs))
+    noise = torch.randn(2, n_pairs, 1, vector.d_model, generator=torch.Generator().manual_seed(0))
+    direction = vector.at(layer) / vector.at(layer).norm()
+    at = caa.Activations(noise[0] + direction, noise[1] - direction, (layer,), pairs, "text", metadata=vector.metadata)
+    return caa.analysis.separation(at, vector)
 
 
 def manifest(models: Sequence[str], behaviors: Mapping[str, float]) -> dict[str, object]:

@@ -90,6 +90,8 @@ def plot_dose_responses(
     measure: Measure = "logit_difference",
     control: str | Sequence[str] = CONTROLS,
     effects: pd.DataFrame | None = None,
+    scores: pd.DataFrame | None = None,
+    pairs: Mapping[str, Sequence[ContrastPair]] | None = None,
 ) -> go.Figure:
     """Response to the multiplier of every behavior, one panel each on common axes, as in :func:`plot_dose_response`.
 
@@ -102,6 +104,10 @@ def plot_dose_responses(
     effects
         Result of :func:`caa_interp.steerability` of the same table, for the slope and verdict above each panel;
         default: computed here, unless the table is a summary.
+    scores
+        Result of :func:`caa_interp.dose_response`, for a thin line for every pair; default: none are drawn.
+    pairs
+        The pairs of each behavior, in the order of the scores' ``item``: hover over a pair's line to read it.
     """
     summary = _responses(table, measure, "caa_interp.dose_response", "behavior")
     rows = {str(name): own for name, own in summary.groupby("behavior", sort=False)}
@@ -110,18 +116,26 @@ def plot_dose_responses(
         raise InputError(f"table: it holds several layers of {several}; give the rows of one layer for each behavior.")
     kinds = [control] if isinstance(control, str) else list(control)
     said = _said(_of_items(table) if effects is None else effects, "")
-    n_rows, n_bands = shape(len(rows))[0], summary.loc[summary["kind"].isin(kinds), "kind"].nunique()
+    if scores is not None:
+        theme.check_table(scores, ("behavior", "kind", "layer", "item"), "caa_interp.dose_response")
+    each = _of_items(summary if scores is None else scores)
+    each = each[~each["kind"].isin(kinds)]
+    n_rows = shape(len(rows))[0]
+    n_entries = summary.loc[summary["kind"].isin(kinds), "kind"].nunique() + (len(each) > 0)
     slopes = f"; slope in {quantity(summary, 'logit_difference')[1]} per multiplier" if said else ""
     fig = theme.figure(
         "Response to the multiplier",
         f"mean over {theme.counts(summary['n'])} held-out pairs of each behavior, {theme.interval(summary)}{slopes}",
-        **theme.room(180 + 225 * n_rows + _ENTRY * n_bands, l=100, r=16, t=130, legend=75 + _ENTRY * n_bands),
+        **theme.room(180 + 225 * n_rows + _ENTRY * n_entries, l=100, r=16, t=130, legend=75 + _ENTRY * n_entries),
     )
     titles = [_title(name, own, said) for name, own in rows.items()]
     axes: dict[str, Any] = {"x_title": theme.MULTIPLIER, "y_title": _axis_title(summary, measure)}
     axes |= {"shared_xaxes": "all", "shared_yaxes": "all"}
     places = panels(fig, titles, horizontal_spacing=0.02, vertical_spacing=0.3 / n_rows, **axes)
     for place, (behavior, own) in zip(places, rows.items(), strict=True):
+        scored = each[(each["behavior"] == behavior) & (each["layer"] == own["layer"].iloc[0])]
+        if scored["vector"].nunique() == 1:
+            fig.add_trace(_each_pair(scored, measure, shown_column(own, measure), (pairs or {}).get(behavior)), **place)
         for trace in _traces(own, measure, kinds, summary):
             # A behavior's own vector is named by the panel's title.
             fig.add_trace(trace.update(showlegend=trace.name != theme.escape(behavior)), **place)
@@ -185,7 +199,7 @@ def _each_pair(rows: pd.DataFrame, measure: str, shown: str, pairs: Sequence[Con
         text = f"pair {item}: slope {slope or 'unknown'} {unit} per multiplier"
         if pairs is not None:
             text = "<br>".join([text, *theme.pair_text(pairs[int(str(item))])])
-        points += [*((x, y, text) for x, y in values.items()), (None, None, text)]
+        points += [*((x, y, text) for x, y in values.items()), (None, None, "")]
     x, y, texts = zip(*points, strict=True)
     look = {"mode": "lines", "line": {"color": theme.faded(theme.NEUTRAL, 0.45), "width": 0.75}}
     return dots(x, y, {}, texts, **look, name=f"each of {len(wide)} pairs", showlegend=True)

@@ -84,13 +84,21 @@ def logit_lens(study: Chosen) -> Iterator[Task]:
 
 
 def projection(study: Chosen) -> Iterator[Task]:
-    """Activations of test pairs, where there are several."""
+    """Activations of test pairs, where several differ."""
     for name, test in study.tests.items():
         # Where activations begin to part is about a third of the way in (Rimsky et al. 2024, section 6).
         shown = sorted({study.n_layers // 6, study.n_layers // 3, study.layer[name]})
-        if len(test) > 1:
+        if len(set(test)) > 1:
             given = {"behavior": name, "pairs": test, "layers": shown, **study.config.asked}
             yield task_of("projection", name, "projection", given)
+
+
+def separation(study: Chosen) -> Iterator[Task]:
+    """Test pairs along the vector at its layer, where several differ."""
+    for name, test in study.tests.items():
+        if len(set(test)) > 1:
+            given = {"pairs": test, "vector": study.own[name], "layer": study.layer[name], **study.config.asked}
+            yield task_of("separation", name, "separation", given)
 
 
 def perplexity(study: Chosen) -> Iterator[Task]:

@@ -34,7 +34,7 @@ def demo_config(model: str = EMBEDDED, behavior: str = "optimism") -> Experiment
         n_validation=n_validation,
         n_train=min(80, len(pairs.train) - n_validation),
         n_test=min(24, len(pairs.test)),
-        controls=Controls(random=5, shuffled=0),
+        controls=Controls(random=4, shuffled=0),
         answers=Answers(prompts=6, multipliers=ANSWERED),
         costs=Costs(passages=0, questions=0, prompts=0),
         side_effects=SideEffects(pairs=0),

@@ -128,6 +128,13 @@ def components(behavior: str, table: pd.DataFrame) -> str:
     return f"{_capital(behavior)}: two components explain {share:.0f} % of the variance at layer {row['layer']}"
 
 
+def apart(behavior: str, table: pd.DataFrame) -> str:
+    """How far a vector sets the two sides of held-out pairs apart, from their separation at one layer."""
+    d_prime, auc = (estimates(table.head(1), name, ".2f")[0] or "unknown" for name in ("d_prime", "auc"))
+    layer, n = table["layer"].iloc[0], table["n"].iloc[0]
+    return f"{_capital(behavior)}: along the vector of layer {layer}, d' is {d_prime} and the AUC {auc}, n = {n}"
+
+
 def said(behavior: str, table: pd.DataFrame) -> str:
     """The tokens that a vector raises and lowers most."""
     first = table[(table["kind"] == "vector") & (table["rank"] == 1)].drop_duplicates("side")

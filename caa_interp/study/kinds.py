@@ -60,6 +60,9 @@ KINDS = {
     "sweep": Kind(sweep, chosen.controls, sections.responses),
     "vectors": Kind(measures.make_vectors, section=sections.vectors),
     "projection": Kind(measures.project_pairs, chosen.projection, sections.projections, "activations"),
+    "separation": Kind(
+        measures.separate_pairs, chosen.separation, sections.separations, "held-out answers along the vector"
+    ),
     "logit_lens": Kind(logit_lens, chosen.logit_lens, sections.logit_lens, "the logit lens"),
     "effect_lens": Kind(effect_lens, chosen.effect_lens, sections.effect_lens, "the effect lens"),
     "answers": Kind(generate, chosen.answers, sections.answers, "steered answers"),

@@ -12,6 +12,7 @@ import torch
 
 from caa_interp.analysis.projection import project
 from caa_interp.analysis.reliability import reliability
+from caa_interp.analysis.separation import separation
 from caa_interp.analysis.tokens import token_similarity
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.evaluation.controls import vector_with_controls
@@ -97,6 +98,11 @@ def vectors_of(table: pd.DataFrame) -> dict[str, SteeringVector]:
 def project_pairs(model: Any, *, behavior: str, **asked: Any) -> pd.DataFrame:
     """Project the activations of both sides of each pair."""
     return project({behavior: collect_activations(model, **asked)})
+
+
+def separate_pairs(model: Any, *, vector: SteeringVector, layer: int, **asked: Any) -> pd.DataFrame:
+    """Place both sides of each pair along a vector at a layer."""
+    return separation(collect_activations(model, layers=[layer], **asked), vector)
 
 
 def converse(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.evaluation.audit import summarize_audit
 from caa_interp.evaluation.interference import summarize_interference
 from caa_interp.evaluation.persistence import summarize_persistence
@@ -81,6 +82,17 @@ class Results:
                 index = pd.MultiIndex.from_frame(rows[["behavior", "layer", "multiplier"]])
                 columns.append(pd.Series(estimates(rows, shown_column(rows, measure)), index, name=label))
         return pd.concat(columns, axis=1).fillna("").reset_index() if columns else pd.DataFrame()
+
+    @property
+    def pairs(self) -> dict[str, list[ContrastPair]]:
+        """The test pairs of each behavior by their items, where the run holds the text of each."""
+        first = {name: table[table["side"] == "positive"] for name, table in self.each("separation")}
+        n_test = self.tables["layers"].set_index("behavior")["n_test"]
+        return {
+            name: [ContrastPair(*texts) for texts in rows[["question", "positive", "negative"]].to_numpy()]
+            for name, rows in first.items()
+            if len(rows) == n_test[name]  # equal pairs are one row
+        }
 
     def each(self, name: str) -> Iterator[tuple[Any, pd.DataFrame]]:
         """Each behavior with its rows of a table; none if the table is not in the study."""

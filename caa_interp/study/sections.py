@@ -20,6 +20,7 @@ from caa_interp.study.maps import maps
 from caa_interp.study.results import Results, shown_answers
 
 N_DRAWN = 200  # pairs of a behavior whose activations are drawn; more would cover one another, and make a heavy page
+N_LINES = 50  # pairs of a behavior whose responses are drawn, for the same reasons
 _RELIABILITY = ("agreement", "split_half", "separation", "probe_accuracy", "letter_share", "length_correlation")
 
 
@@ -72,11 +73,13 @@ def _response(results: Results) -> list[Section]:
     )
     caption = (
         "Upright bars are bootstrap intervals over pairs, each for its own multiplier; a gray band goes from the "
-        "lowest mean of a kind of control to the highest."
+        "lowest mean of a kind of control to the highest. A thin line is one pair, of the first "
+        f"{N_LINES} at most; hover over it to see which."
     )
-    summary = results.responses
+    summary, scores = results.responses, results.tables["dose_response"]
     shown: dict[str, Any] = {"finding": words.largest_change(summary[summary["kind"] == "vector"]), "data": summary}
-    figure = plotting.plot_dose_responses(summary, effects=results.tables["effects"])
+    each: dict[str, Any] = {"scores": scores[scores["item"] < N_LINES], "pairs": results.pairs}
+    figure = plotting.plot_dose_responses(summary, effects=results.tables["effects"], **each)
     return [Section("Response to the multiplier", text, figure, caption=caption, **shown)]
 
 
@@ -178,6 +181,21 @@ def projections(results: Results) -> list[Section]:
         shown: dict[str, Any] = {"finding": words.components(behavior, table), "data": drawn, "level": 3}
         sections.append(Section(behavior, "", figure, caption=caption, **shown))
     return _headed("Activations", text, sections)
+
+
+def separations(results: Results) -> list[Section]:
+    """Activations of held-out answers along each vector, a figure for each behavior."""
+    text = "The activations of held-out answers at the chosen layer, along the vector, which was not made from them."
+    caption = (
+        "0 is halfway between the means of both sides. d' is how far these are apart, in standard deviations of the "
+        "answers, with a jackknife interval over pairs. The AUC is the chance that a positive answer lies farther "
+        "along the vector than a negative one, 0.5 where it tells nothing, with Wilson's interval."
+    )
+    sections = []
+    for behavior, table in results.each("separation"):
+        shown: dict[str, Any] = {"finding": words.apart(behavior, table), "data": table, "level": 3}
+        sections.append(Section(behavior, "", plotting.plot_separation(table), caption=caption, **shown))
+    return _headed("Answers along the vectors", text, sections)
 
 
 def logit_lens(results: Results) -> list[Section]:

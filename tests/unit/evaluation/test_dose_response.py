@@ -293,6 +293,28 @@ def test_one_panel_for_each_behavior_with_its_line_and_bands():
     assert (own.line.color, own.line.dash, own.marker.symbol) == (style.color, "solid", style.symbol)
 
 
+def test_a_summary_has_a_thin_line_for_every_pair_of_its_scores():
+    table = several()
+    pairs = [caa.ContrastPair(f"Question {number}?", "Yes.", "No.") for number in range(4)]
+    fig = plot_dose_responses(caa.summarize(table), scores=table, pairs={"mine <b>": pairs})
+    for axis, behavior in (("x", "optimism"), ("x2", "mine <b>")):
+        first, *others = (one for one in fig.data if one.xaxis == axis)
+        assert first.name == "each of 4 pairs"
+        assert len(others) == 4
+        wide = table[table["vector"] == behavior].groupby(["item", "multiplier"])["logit_difference"].mean().unstack()
+        drawn = np.array(first.y, dtype=float).reshape(4, -1)  # the last point of each is the gap after it
+        np.testing.assert_allclose(drawn[:, :-1], wide.sub(wide[0.0], axis=0), atol=1e-12)
+        for number, text in enumerate(first.customdata[:: drawn.shape[1]]):
+            assert text.startswith(f"pair {number}: slope ")
+            assert (f"Question {number}?" in text) == (behavior == "mine <b>")
+    assert sum(one.showlegend is not False and one.name == "each of 4 pairs" for one in fig.data) == 1
+    assert not any(one.name.startswith("each of") for one in plot_dose_responses(table).data)
+    with pytest.raises(caa.InputError, match=r"pairs: 3 pairs, but the table has an item 3"):
+        plot_dose_responses(table, scores=table, pairs={"optimism": pairs[:3]})
+    with pytest.raises(caa.InputError, match="item"):
+        plot_dose_responses(table, scores=caa.summarize(table))
+
+
 def test_panels_share_their_axes():
     fig = plot_dose_responses(several())
     assert fig.layout.yaxis2.matches == "y"

@@ -22,6 +22,12 @@ def test_script_draws_every_figure() -> None:
     assert sorted(f"plot_{name}" for name in runpy.run_path(str(DOCS / "gallery.py"))["PICTURES"]) == FIGURES
 
 
+def test_a_howto_shows_each_of_its_own_pictures() -> None:
+    howtos = "".join(path.read_text(encoding="utf-8") for path in (DOCS / "howto").glob("*.md"))
+    drawn = runpy.run_path(str(DOCS / "gallery.py"))["HOWTO_PICTURES"]
+    assert sorted(set(re.findall(r"\(\.\./images/howto_(\w+)\.png\)", howtos))) == sorted(drawn)
+
+
 def test_names_are_public() -> None:
     text = PAGE + (DOCS / "gallery.py").read_text(encoding="utf-8")
     assert set(re.findall(r"\bcaa\.(\w+)", text)) <= set(caa.__all__)

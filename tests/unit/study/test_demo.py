@@ -39,7 +39,7 @@ def test_the_demo_of_the_embedded_model_reads_few_sequences(monkeypatch):
     tasks = planned_tasks(config, behaviors, splits, config.layers, 30)
     assert sum(map(cost, tasks)) < 1_700
     assert {task.table for task in tasks} == {
-        *("vectors", "validation", "sweep", "dose_response", "answers", "logit_lens", "projection"),
+        *("vectors", "validation", "sweep", "dose_response", "answers", "logit_lens", "projection", "separation"),
     }
 
 
@@ -61,7 +61,7 @@ def test_a_demo_ends_with_its_page_and_three_calls_and_is_opened_again(
     (layers,) = tables["layers"].to_dict("records")
     assert (layers["n_train"], layers["n_validation"], layers["n_test"]) == (1, 4, 3)
     assert set(tables["answers"]["multiplier"]) <= set(tables["dose_response"]["multiplier"])
-    assert tables["dose_response"]["vector"].nunique() == 1 + 5
+    assert tables["dose_response"]["vector"].nunique() == 1 + 4
     # What is printed runs as it stands, and gives what is in the folder.
     told, calls = lines[-1].split("\n\n")
     assert "`train` is 1 of the pairs that `caa.evaluation.validation_split` leaves" in told

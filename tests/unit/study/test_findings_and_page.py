@@ -20,7 +20,7 @@ from caa_interp.statistics import number_text
 from caa_interp.study import findings as words
 from caa_interp.study.page import write_page
 from caa_interp.study.results import nearest
-from caa_interp.study.sections import N_DRAWN
+from caa_interp.study.sections import N_DRAWN, N_LINES
 from tests.study_folder import write_study
 from tests.unit.plotting import test_plotting_safety
 
@@ -28,6 +28,7 @@ SLOPES = {"optimism": 0.5, "refusal": -0.3, "findings": 0.0}
 OPTIONAL = (
     "validation",
     "projection",
+    "separation",
     "logit_lens",
     "effect_lens",
     "answers",
@@ -401,6 +402,7 @@ def test_sections_in_order_with_links_to_them(page, run):
         "Reliability of the vectors",
         "Cosine similarity of the vectors",
         "Activations",
+        "Answers along the vectors",
         "Vectors as tokens (logit lens)",
         "What each vector makes the model say (effect lens)",
         "Steered answers",
@@ -420,23 +422,23 @@ def test_every_figure_has_a_caption_and_a_file(page, run):
     drawn = page.texts["script"][1:-1]  # between Plotly's own code and ours
     names = {path.stem for path in (run / "figures").iterdir()}
     # Each map has a second figure beside it, and what that shows for other cells.
-    assert len(names) == 19
+    assert len(names) == 22
     assert "layers-and-multipliers-by-layer" in names
-    assert len(page.texts["figcaption"]) == 19 + len(SLOPES)
-    assert len(drawn) == 19 + 2 * len(SLOPES)
+    assert len(page.texts["figcaption"]) == 22 + len(SLOPES)
+    assert len(drawn) == 22 + 2 * len(SLOPES)
     assert names <= set(page.anchors)
     assert {f"layers-and-multipliers-{name}" for name in SLOPES} <= names
     for path in (run / "figures").iterdir():
         assert plotly.io.read_json(path).layout.title.text
     titles = [text for text in page.texts["strong"] if text.startswith("Figure")]
-    assert [text.partition(". ")[0] for text in titles] == [f"Figure {number}" for number in range(1, 20)]
+    assert [text.partition(". ")[0] for text in titles] == [f"Figure {number}" for number in range(1, 23)]
     captions = [text for text in page.texts["figcaption"] if text]
-    assert len(captions) == 19
+    assert len(captions) == 22
     for title, caption in zip(titles, captions, strict=True):
         assert re.search(r"interval", caption) or "slider" in caption
         assert re.search(r"\d", title.partition(". ")[2]), "a title says what was found"
     labels = [given["aria-label"] for _, given in page.elements if given.get("role") == "img"]
-    assert len(labels) == 19 + len(SLOPES)
+    assert len(labels) == 22 + len(SLOPES)
     assert all(labels)
 
 
@@ -652,16 +654,16 @@ def test_parts_that_were_not_asked_for_are_named_and_left_out(tmp_path):
         "How it was made",
     ]
     assert page.texts["p"][2] == (
-        "Not part of this study: controls, a choice of the layer, activations, the logit lens, the effect lens, "
-        "steered answers, neutral prose, divergence from the unsteered model, questions with a right answer, "
-        "side effects, interference of vectors."
+        "Not part of this study: controls, a choice of the layer, activations, held-out answers along the "
+        "vector, the logit lens, the effect lens, steered answers, neutral prose, divergence from the unsteered "
+        "model, questions with a right answer, side effects, interference of vectors."
     )
     assert page.rows["findings"][1][-1] == "no controls"
 
 
 def test_several_models_have_a_part_each(tmp_path):
     folder = write_study(
-        tmp_path / "run", {"optimism": 0.5, "tiny": 0.0}, models=("tiny", "large"), leave_out=OPTIONAL[5:]
+        tmp_path / "run", {"optimism": 0.5, "tiny": 0.0}, models=("tiny", "large"), leave_out=OPTIONAL[6:]
     )
     page = Page(write_page(folder))
     assert page.texts["h2"] == ["tiny", "large", "Configuration", "How it was made"]
@@ -687,6 +689,43 @@ def test_many_pairs_are_drawn_in_part_and_the_page_says_so(tmp_path):
     assert f"fitted to {N_DRAWN + 1} pairs, of which the first {N_DRAWN} are drawn" in page.text()
     fig = plotly.io.read_json(folder / "figures" / "activations-optimism.json")
     assert {len(trace.hovertext) for trace in fig.data if trace.hovertext is not None} == {N_DRAWN}
+    fig = plotly.io.read_json(folder / "figures" / "response-to-the-multiplier.json")
+    assert fig.data[0].name == f"each of {N_LINES} pairs"
+    assert f"A thin line is one pair, of the first {N_LINES} at most" in page.text()
+
+
+def test_held_out_answers_are_placed_along_the_vector(page, run):
+    table = pd.read_parquet(run / "tables" / "separation.parquet")
+    own = table[table["behavior"] == "refusal"]
+    first = own.iloc[0]
+    told = (
+        f"Refusal: along the vector of layer 3, d' is {first.d_prime:.2f} ({first.d_prime_low:.2f} to "
+        f"{first.d_prime_high:.2f}) and the AUC {first.auc:.2f} ({first.auc_low:.2f} to {first.auc_high:.2f}), n = 12"
+    )
+    assert told in [typed(given["aria-label"]) for _, given in page.elements if given.get("role") == "img"]
+    drawn = plotly.io.read_json(run / "figures" / "answers-along-the-vectors-refusal.json")
+    assert drawn.data == plotly.io.from_json(caa.plotting.plot_separation(own).to_json(engine="json")).data
+
+
+def test_the_response_has_a_line_for_each_pair_with_its_text(run, copy):
+    def texts(folder: Path) -> list[str]:
+        traces = plotly.io.read_json(folder / "figures" / "response-to-the-multiplier.json").data
+        lines = [one for one in traces if one.name == "each of 12 pairs"]
+        assert len(lines) == len(SLOPES)
+        return [text for text in lines[1].customdata if text]
+
+    assert re.fullmatch(r"pair 11: slope .* per multiplier<br>11\?<br>\+ Yes, 11\.<br>.*No\.", texts(run)[-1])
+    (copy / "tables" / "separation.parquet").unlink()
+    write_page(copy)
+    assert re.fullmatch(r"pair 11: slope .* per multiplier", texts(copy)[-1])
+
+
+def test_a_page_without_answers_along_the_vector_says_so(copy):
+    (copy / "tables" / "separation.parquet").unlink()
+    page = Page(write_page(copy))
+    assert "held-out answers along the vector," in next(text for text in page.texts["p"] if "Not part of" in text)
+    assert "activations-refusal" in page.anchors
+    assert not any(anchor.startswith("answers-along") for anchor in page.anchors)
 
 
 def test_letters_are_named_where_choices_were_scored(tmp_path):

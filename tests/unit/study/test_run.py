@@ -127,7 +127,7 @@ def test_the_folder_holds_what_was_asked(undisturbed, study):
     found = tables(folder)
     assert set(found) == {
         *("layers", "validation", "sweep", "dose_response", "effects", "reliability", "projection"),
-        *("logit_lens", "effect_lens", "answers", "perplexity", "divergence", "side_effects"),
+        *("separation", "logit_lens", "effect_lens", "answers", "perplexity", "divergence", "side_effects"),
         *("interference", "persistence", "examples"),
     }
     for table in found.values():
@@ -173,6 +173,11 @@ def test_tables_are_those_of_the_single_calls(undisturbed, study, tiny_folder):
     measured = caa.reliability(caa.collect_activations(model, rest, format="text")).drop(columns="model")
     mine = found["reliability"][found["reliability"]["behavior"] == "likes"].drop(columns=["model", "behavior"])
     pd.testing.assert_frame_equal(mine.reset_index(drop=True), measured, atol=1e-5, check_dtype=False)
+    held_out = caa.collect_activations(model, likes.test, format="text", layers=int(layers.loc["likes", "layer"]))
+    apart = caa.analysis.separation(held_out, vector).drop(columns="model")
+    mine = found["separation"][found["separation"]["behavior"] == "likes"].drop(columns=["model", "behavior"])
+    pd.testing.assert_frame_equal(mine.reset_index(drop=True), apart, atol=1e-5)
+    assert not {"question", "d_prime"} & set(found["projection"])
 
 
 def test_the_manifest_tells_where_it_all_comes_from(undisturbed):
@@ -442,7 +447,7 @@ def test_two_runs_at_once_cannot_disturb_each_other(study, tmp_path, own_cache):
     assert first.wait() == 0
     assert "another run is writing to" in second.close()
     assert first.close() == ""
-    assert len(tables(tmp_path / "run")) == 16
+    assert len(tables(tmp_path / "run")) == 17
 
 
 def test_the_cache_is_cut_to_its_limit_after_a_run(study, tmp_path, own_cache, monkeypatch):

@@ -141,6 +141,7 @@ def test_a_task_costs_as_many_sequences_as_the_model_reads():
         "answers": [6 * 3 * (1 + 2)],  # twelve tokens in the time of one pair
         "logit_lens": [1],
         "projection": [25],
+        "separation": [25],
         "perplexity": [5 * 5 * 5],  # a passage is long
         "divergence": [3 * 3 * 5 + 8],  # the vector and two controls, and the unsteered model's answers
         "effect_lens": [3 * 3 * 2 + 8],  # the vector and two controls, two multipliers
@@ -174,7 +175,7 @@ def test_equal_costs_take_about_equal_times():
     for task in planned_tasks(config, behaviors, splits, config.layers, 30):
         if task.kind == "divergence":  # was measured without controls
             task = dataclasses.replace(task, arguments={**task.arguments, "vector": [task.behavior]})
-        if task.kind != "logit_lens":
+        if task.kind in costs:
             costs[task.kind] += cost(task)
     rates = {kind: SECONDS[kind] / costs[kind] for kind in costs}
     assert max(rates.values()) / min(rates.values()) < 2.4
@@ -219,7 +220,7 @@ def test_a_layer_is_chosen_between_the_ends_and_measured_at_all_doses():
 def test_the_last_stage_stands_at_the_chosen_layer():
     tasks = Stages(controls={"random": 1, "shuffled": 1}).rest
     assert {task.kind for task in tasks} == {
-        *("sweep", "answers", "logit_lens", "effect_lens", "projection"),
+        *("sweep", "answers", "logit_lens", "effect_lens", "projection", "separation"),
         *("perplexity", "divergence", "capability", "side_effects"),
     }
     for task in tasks:
@@ -231,6 +232,8 @@ def test_the_last_stage_stands_at_the_chosen_layer():
             assert asked["layer"] == layer
         elif task.kind == "projection":
             assert asked["layers"] == sorted({5, 10, layer})
+        elif task.kind == "separation":
+            assert asked["layer"] == layer
         else:
             assert asked["layers"] == [layer]
         if task.table == "dose_response":
@@ -251,7 +254,7 @@ def test_what_steers_is_asked_in_every_task_that_steers():
     assert {task.arguments["estimator"] for task in stages.vectors} == {"logistic_probe"}
     for task in [*stages.scores, *stages.rest]:
         applied = {name: task.arguments[name] for name in steered if name in task.arguments}
-        assert applied == ({} if task.kind in ("logit_lens", "projection") else steered), task.label
+        assert applied == ({} if task.kind in ("logit_lens", "projection", "separation") else steered), task.label
 
 
 def test_answers_are_sampled_as_asked():
