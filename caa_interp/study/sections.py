@@ -20,7 +20,7 @@ from caa_interp.study.maps import maps
 from caa_interp.study.results import Results, shown_answers
 
 N_DRAWN = 200  # pairs of a behavior whose activations are drawn; more would cover one another, and make a heavy page
-N_LINES = 50  # pairs of a behavior whose responses are drawn, for the same reasons
+N_LINES = 30  # pairs of a behavior whose responses are drawn, for the same reasons
 _RELIABILITY = ("agreement", "split_half", "separation", "probe_accuracy", "letter_share", "length_correlation")
 
 
