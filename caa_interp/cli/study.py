@@ -194,6 +194,7 @@ def reproduce(
             help="Dollars for a million tokens that the judge reads and writes, to estimate its cost.",
         ),
     ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes that share the work.")] = 1,
     check: Annotated[
         bool, typer.Option("--check", help="Only check the input, and print what the work would take on this machine.")
     ] = False,
@@ -218,8 +219,10 @@ def reproduce(
         return
     from caa_interp.paper.reproduction import reproduce as measure_again
     from caa_interp.paper.table import all_claims
+    from caa_interp.study.processes import Processes
 
-    comparison = measure_again(folder, data, progress=True, say=typer.echo, **asked)
+    with nullcontext() if workers == 1 else Processes(workers) as executor:
+        comparison = measure_again(folder, data, executor=executor, progress=True, say=typer.echo, **asked)
     held = [claim.holds for _, claim in all_claims(comparison)]
     if strict and not held:
         typer.echo("--strict: there is nothing to judge. No claim is made about any cell.")

@@ -13,7 +13,7 @@ What a cell may differ by depends on whether the items are the paper's own: see 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from caa_interp.progress import counting
 from caa_interp.report.page import write_report
 from caa_interp.study.config import ExperimentConfig
 from caa_interp.study.engine import Engine
-from caa_interp.study.executors import InProcess
+from caa_interp.study.executors import Executor, InProcess
 from caa_interp.study.folder import locked, now, read_manifest, write_manifest
 from caa_interp.study.measures import vectors_of
 from caa_interp.study.store import ShardStore, shard_cache
@@ -53,6 +53,7 @@ def reproduce(
     judge: Judge | None = None,
     judge_prices: tuple[float, float] | None = None,
     dtype: str | None = None,
+    executor: Executor | None = None,
     progress: bool = False,
     say: Callable[[str], None] = print,
 ) -> pd.DataFrame:
@@ -91,6 +92,8 @@ def reproduce(
         Rates the open-ended answers from 0 to 10, see :func:`caa_interp.judge_answers`. Default: they have no scores.
     judge_prices
         Price of a million tokens that the judge reads and writes, by which its cost is estimated. Default: it is not.
+    executor
+        Where pieces of work are done, as in :func:`caa_interp.study.run_experiment`; default: in this process.
     progress
         Show progress bars.
     say
@@ -121,9 +124,9 @@ def reproduce(
     config = config_of(model_name, dtype)
     with locked(folder):
         store = ShardStore(folder / "shards", shard_cache(), say)
-        with closing(InProcess()) as executor:
+        with closing(InProcess()) if executor is None else nullcontext(executor) as place:
             say(f"Loading {model_name}")
-            engine = Engine(executor, store, config.models[0], executor.describe(config.models[0]))
+            engine = Engine(place, store, config.models[0], place.describe(config.models[0]))
             planned = planned_setting(config, items, engine.facts, layers, base_name)
             manifest = _begun(folder, engine.facts, items, say)
             work = planned_work(planned, planned_tasks(planned, names), judge_prices)

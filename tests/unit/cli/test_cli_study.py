@@ -257,7 +257,18 @@ def test_reproduce_hands_on_its_options_and_is_strict_when_asked(monkeypatch, wi
         (10, 11, 12),
     )
     assert (handed["parts"], handed["base_name"], str(handed["system_prompts"])) == (("sweep", "exams"), "b", "p.json")
-    assert (handed["judge"], handed["judge_prices"]) == (None, None)
+    assert (handed["judge"], handed["judge_prices"], handed["executor"]) == (None, None, None)
+
+
+def test_reproduce_in_several_processes(monkeypatch, calls):
+    asked = []
+    nothing = pd.DataFrame(columns=["group", "within"])
+    monkeypatch.setattr("caa_interp.paper.reproduction.reproduce", lambda *a, **o: asked.append(o) or nothing)
+    monkeypatch.setattr("caa_interp.paper.table.all_claims", lambda comparison: [])
+    assert run("reproduce", "out", "--data", "CAA", "--workers", "3").exit_code == 0
+    assert calls.workers == [("Processes", 3, {})]
+    assert isinstance(asked[0]["executor"], calls.kind)
+    assert calls.closed == 1
 
 
 @pytest.mark.parametrize(("given", "code"), [("2.5,10", 0), ("2.5", 2), ("a,b", 2)])

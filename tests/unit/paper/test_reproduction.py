@@ -22,6 +22,7 @@ from caa_interp.paper.table import OTHER, SAME, STEERED_MEAN, STEERED_MOST, agre
 from caa_interp.plotting import plot_layer_sweep, plot_reproduction
 from caa_interp.study import worker
 from caa_interp.study.folder import locked
+from caa_interp.study.processes import Processes
 from tests.unit.paper.conftest import TWO, items, write_sets
 
 TINY = paper.PublishedModel("someone/tiny-llama", n_layers=4, d_model=64, layer=2)
@@ -408,6 +409,17 @@ def test_a_run_that_is_killed_goes_on(tmp_path, data, done, tiny_folder, monkeyp
     done.clear()
     pd.testing.assert_frame_equal(reproduce(tmp_path / "out", data, **options), whole)
     assert done == ["load", "sweep", "sweep", "sweep"]
+
+
+def test_several_processes_measure_the_same(tmp_path, data, done, tiny_folder, monkeypatch):
+    options = {"model_name": str(tiny_folder), "behaviors": TWO, "layers": [1, 2], "parts": ["sweep", "transfer"]}
+    options["say"] = lambda _: None
+    whole = reproduce(tmp_path / "here", data, **options)
+    monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "another cache"))
+    done.clear()
+    with Processes(2) as executor:
+        pd.testing.assert_frame_equal(reproduce(tmp_path / "there", data, executor=executor, **options), whole)
+    assert done == []
 
 
 def test_with_published_numbers(tmp_path, done, tiny_folder, published):
