@@ -148,7 +148,7 @@ def test_check_says_how_much_would_be_done_and_does_nothing(study, calls, tmp_pa
         str(tiny_folder),
         "  every test pair at 3 multipliers and 4 layers",
         "  2 controls for each behavior at the chosen layer",
-        "  6 pieces of work",
+        "  7 pieces of work",
     ]
 
 
