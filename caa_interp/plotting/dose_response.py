@@ -109,6 +109,8 @@ def plot_dose_responses(
     pairs
         The pairs of each behavior, in the order of the scores' ``item``: hover over a pair's line to read it.
     """
+    if pairs is not None and not isinstance(pairs, Mapping):
+        raise InputError(f"pairs: {type(pairs).__name__}; give each behavior's by its name, {{name: behavior.test}}.")
     summary = _responses(table, measure, "caa_interp.dose_response", "behavior")
     rows = {str(name): own for name, own in summary.groupby("behavior", sort=False)}
     several = [name for name, own in rows.items() if own["layer"].nunique() > 1]
