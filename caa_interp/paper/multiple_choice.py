@@ -25,6 +25,7 @@ from caa_interp.paper.table import OTHER, SAME, agreement, claims
 from caa_interp.plotting.reproduction import plot_layer_sweep
 from caa_interp.plotting.similarity import plot_cosine_similarity
 from caa_interp.report.page import Section
+from caa_interp.statistics import number_text
 from caa_interp.study.tasks import Task, score_tasks
 from caa_interp.vectors.vector import SteeringVector
 
@@ -161,7 +162,7 @@ def _by_category(table: pd.DataFrame) -> pd.DataFrame:
         row = {"category": category, "questions": counts[category].iloc[0], "unsteered": f"{own.iloc[0]:.2f}"}
         for name in own.index:
             low, high = (means[category, multiplier, name] - own[name] for multiplier in (-1.0, 1.0))
-            row[name] = f"{low:+.2f}, {high:+.2f}"
+            row[name] = f"{number_text(low, '+.2f')}, {number_text(high, '+.2f')}"
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -31,6 +31,8 @@ _UNSEEN = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\
 _MARKUP = re.compile(r"</?(?:b|i|em|strong|s|u|sup|sub|span|a|br)\b[^>]*>", re.IGNORECASE)
 # Pixels: least width of a figure and of a panel, width beside panels, height of a title, least height above panels.
 _LEAST, _PANEL, _BESIDE_PANELS, _TITLE, _ABOVE = 400, 200, 90, 56, 34
+# A cell of numbers alone, and the hyphens in it that are minus signs: not those of a date.
+_NUMBERS, _MINUS = re.compile(r"(?:[-+\d.,;()%\s]|to|e)*"), re.compile(r"(?<![^\s(e])-(?=\d)")
 _LONG = 60  # letters from which on a cell is running text
 
 
@@ -249,4 +251,5 @@ def _plain(text: str) -> str:
 def _cell(value: Any) -> dict[str, Any]:
     number = isinstance(value, Real) and not isinstance(value, bool)
     text = f"{value:.3g}" if isinstance(value, float) else str(value)
+    text = _MINUS.sub("\N{MINUS SIGN}", text) if _NUMBERS.fullmatch(text) else text
     return {"class": "number" if number else "long" if len(text) > _LONG else "", "text": text}

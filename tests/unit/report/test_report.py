@@ -205,6 +205,14 @@ def test_a_figures_title_becomes_its_caption(tmp_path):
     assert layout["height"] - layout["margin"]["t"] == 400
 
 
+def test_numbers_of_a_table_have_minus_signs_and_other_texts_their_hyphens(tmp_path):
+    shown = {"-1": "\N{MINUS SIGN}1", "0.5 (-0.1 to +1e-05)": "0.5 (\N{MINUS SIGN}0.1 to +1e\N{MINUS SIGN}05)"}
+    shown |= {text: text for text in ("2026-11-28", "x is -1", "corrigible-neutral-HHH", "")}
+    table = pd.DataFrame({"one": [*shown, -0.25]})
+    page = Page(write_report(tmp_path / "p.html", "t", [Section("h", "", table=table)]).read_text("utf-8"))
+    assert page.texts["td"] == [*shown.values(), "\N{MINUS SIGN}0.25"]
+
+
 def test_a_caption_has_no_trace_of_the_lines_into_which_a_title_was_broken(tmp_path):
     part = "what is drawn here; and what that means"
     fig = theme.figure("A title " * 20, "; ".join([part] * 4), height=500, margin={"t": 100})
