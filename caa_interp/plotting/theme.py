@@ -325,7 +325,7 @@ def wrapped(markup: str, ems: float) -> str:
     A line is broken after its last semicolon, if it has one.
     """
     letter, small = 0.52, 0.7  # ems; superscripts are 70 % of the size
-    lines, used, scale = "", 0.0, 1.0
+    lines, used, scale, ended = "", 0.0, 1.0, False  # whether the last word ends a clause
     clause: tuple[int, float] | None = None  # where the last one of this line begins: in the text, and in ems
     for piece in re.findall(r"<[^>]*>|\s+|[^\s<]+|<", markup.replace(SOFT, " ")):
         if piece.startswith("<") and piece.endswith(">"):
@@ -335,16 +335,16 @@ def wrapped(markup: str, ems: float) -> str:
                 scale = 1.0 if piece.startswith("</") else small
             lines += piece
             continue
-        length = letter * scale * len(unescape(piece))
+        shown = unescape(piece)
+        length = letter * scale * len(shown)
         if piece.isspace():
-            ends = unescape(lines).endswith(";")
             lines, used = lines + piece, used + length
-            clause = (len(lines), used) if ends else clause
+            clause = (len(lines), used) if ended else clause
             continue
         if used and used + length > ems:
             at, before = clause or (len(lines), used)
             lines, used, clause = f"{lines[:at].rstrip()}{SOFT}{lines[at:]}", used - before, None
-        lines, used = lines + piece, used + length
+        lines, used, ended = lines + piece, used + length, shown.endswith(";")
     return lines
 
 
