@@ -171,7 +171,7 @@ def _begun(folder: Path, facts: Mapping[str, Any], items: Items, say: Callable[[
     before = read_manifest(folder, say)
     there = {**before.get("data", {}), **before.get("model", dict.fromkeys(model))} if before else {}
     changed = [
-        f"{name} {there[name]!s:.12}, now {one:.12}"
+        f"{name} {_short(there[name])}, now {_short(one)}"
         for name, one in {**data, **model}.items()
         if there.get(name, one) != one
     ]
@@ -185,6 +185,12 @@ def _begun(folder: Path, facts: Mapping[str, Any], items: Items, say: Callable[[
     manifest = {"model": model, "data": {**before.get("data", {}), **data}, "sessions": sessions}
     write_manifest(folder, manifest)
     return manifest
+
+
+def _short(value: str | None) -> str:
+    """A value as an error shows it: of a digest the first letters, all of a name."""
+    text = str(value)
+    return text[:12] if len(text) == 64 else text
 
 
 def _base_vectors(config: ExperimentConfig, items: Items, chat: Engine, bar: Any) -> dict[str, SteeringVector]:

@@ -371,7 +371,7 @@ def test_another_model_of_the_same_name_or_other_code_make_everything_again(
     assert manifest["model"]["id"] == "tiny-llama"
 
 
-def test_a_folder_has_one_writer_and_one_model(tmp_path, data, done, tiny_folder):
+def test_a_folder_has_one_writer_and_one_model(tmp_path, data, done, tiny_folder, monkeypatch):
     options = {"behaviors": ["refusal"], "layers": [1], "parts": ["sweep"], "say": lambda _: None}
     measure = partial(reproduce, tmp_path / "out", data, model_name=str(tiny_folder), **options)
     with locked(tmp_path / "out"), pytest.raises(caa.InputError, match="another run is writing to"):
@@ -381,6 +381,11 @@ def test_a_folder_has_one_writer_and_one_model(tmp_path, data, done, tiny_folder
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     with pytest.raises(caa.InputError, match="dtype float32, now float64"):
         measure(dtype="float64")
+    described = worker.describe
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "describe", lambda model: described(model) | {"revision": None})
+        with pytest.raises(caa.InputError, match=r"data \(revision \w{12}, now None\)"):
+            measure()
     study = tmp_path / "study"
     study.mkdir()
     (study / "manifest.json").write_text('{"models": {}, "sessions": []}')
