@@ -34,6 +34,7 @@ from caa_interp.study.fields import (
     Multipliers,
     Part,
     PromptConfig as PromptConfig,
+    Rivals as Rivals,
     SafetyAudit as SafetyAudit,
     Seed,
     SideEffects as SideEffects,
@@ -49,6 +50,8 @@ from caa_interp.study.problems import explained, nearest, shown
 
 # tomllib takes time and memory by the square of a dotted key's length: 1 GB for 32 KiB of `a.a.a`, 4 GB for 64 KiB.
 MAX_BYTES = 32 * 1024
+# Examples in a few-shot prompt, as in caa_interp.baselines; the fewest pairs that caa_interp.vectors.head_vector takes.
+N_SHOTS, LEAST_PAIRS = 4, 5
 
 
 class ExperimentConfig(Part):
@@ -131,6 +134,8 @@ class ExperimentConfig(Part):
     """Table of :class:`Conversations`."""
     combinations: Combinations = ()
     """Tables of :class:`Combination`, each measured beside the single vectors. Default: none."""
+    rivals: Rivals = Rivals()
+    """Table of :class:`Rivals`."""
 
     @field_validator("n_validation", "n_train", "n_test")
     @classmethod
@@ -165,8 +170,7 @@ class ExperimentConfig(Part):
     @classmethod
     def _enough_to_shuffle(cls, value: Controls, info: ValidationInfo) -> Controls:
         for behavior in _loaded(info) if value.shuffled else ():
-            left = len(behavior.train) - _set_apart(info.data)
-            if min(left, info.data.get("n_train") or left) < 2:
+            if _n_train(behavior, info.data) < 2:
                 raise InputError(
                     f"shuffled is {value.shuffled}, but one pair makes the vector of {shown(behavior.name)}, and "
                     "labels are shuffled between at least 2. Give it more train pairs, or shuffled = 0."
@@ -197,6 +201,28 @@ class ExperimentConfig(Part):
             if (layers := info.data.get("layers")) and (other := set(part.layers or ()) - set(layers)):
                 raise InputError(f"layers has {min(other)}, which is none of the study's {shown(layers)}.")
         return values
+
+    @field_validator("rivals")
+    @classmethod
+    def _can_be_made(cls, value: Rivals, info: ValidationInfo) -> Rivals:
+        methods = value.methods
+        if methods and (costs := info.data.get("costs")) and not costs.prompts:
+            raise InputError("costs.prompts is 0, but rivals are compared at equal cost. Give it at least 1.")
+        for behavior in _loaded(info) if methods else ():
+            name, n = shown(behavior.name), _n_train(behavior, info.data)
+            if behavior.name in methods:
+                raise InputError(f"{name} is a rival, and the name of a behavior. Give the behavior another.")
+            needed = {"open_ended": behavior.open_ended, "system_prompts": behavior.system_prompts}
+            for part in ("open_ended", *(["system_prompts"] if "system prompts" in methods else [])):
+                if not needed[part]:
+                    raise InputError(f"the behavior {name} has no {part!r}, which {shown(methods)} need. Add some.")
+            for method, least in {"few-shot prompts": N_SHOTS, "attention heads": LEAST_PAIRS}.items():
+                if method in methods and n < least:
+                    raise InputError(
+                        f"{method!r} need at least {least} train pairs, but {n} make the vector of {name}. Give it "
+                        "more, or leave the method out."
+                    )
+        return value
 
     @field_validator("conversations")
     @classmethod
@@ -330,6 +356,12 @@ def _settings(model: ModelConfig) -> dict[str, str]:
 def _loaded(info: ValidationInfo) -> list[Behavior]:
     """Behaviors of a study that is being checked; none if something is wrong with them."""
     return [studied_behavior(one) for one in info.data.get("behaviors", ())]
+
+
+def _n_train(behavior: Behavior, fields: Mapping[str, Any]) -> int:
+    """Return how many train pairs make the vector."""
+    left = len(behavior.train) - _set_apart(fields)
+    return min(left, fields.get("n_train") or left)
 
 
 def _set_apart(fields: Mapping[str, Any]) -> int:

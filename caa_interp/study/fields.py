@@ -335,6 +335,17 @@ class Conversations(Part):
         return value
 
 
+Method = Literal["system prompts", "few-shot prompts", "learned vector", "attention heads"]
+
+
+class Rivals(Part):
+    """What else shows a behavior, made from the same train pairs and compared with the vector at equal cost."""
+
+    methods: Annotated[tuple[Method, ...], AsTuple, AfterValidator(_each_once)] = ()
+    """``"system prompts"``, ``"few-shot prompts"``, ``"learned vector"``, ``"attention heads"``, or some of these.
+    Default: none."""
+
+
 class Applied(Part):
     """One vector of a combination."""
 

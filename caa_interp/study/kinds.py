@@ -22,7 +22,7 @@ from caa_interp.evaluation.interference import interference
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.report.page import Section
 from caa_interp.steering.generation import generate
-from caa_interp.study import chosen, combinations, findings as words, measures, sections
+from caa_interp.study import chosen, combinations, findings as words, measures, rivals, sections
 from caa_interp.study.chosen import Chosen
 from caa_interp.study.config import ExperimentConfig
 from caa_interp.study.results import Results
@@ -78,6 +78,9 @@ KINDS = {
     # Off by default, all of these: a page does not miss them.
     "combinations": Kind(measures.sweep_combined, combinations.scores, combinations.section),
     "combination_costs": Kind(measures.diverge_combined, combinations.costs),
+    "rival_vectors": Kind(measures.make_rival),
+    "rivals": Kind(measures.sweep_rivals, rivals.scores, rivals.section, sentence=rivals.sentence),
+    "rival_costs": Kind(measures.diverge_rivals, rivals.costs),
     "safety_audit": Kind(
         safety_audit, chosen.safety_audit, sections.safety_audits, sentence=lambda results: words.audits(results.audits)
     ),
@@ -106,9 +109,11 @@ def planned_tasks(
     """All tasks but that of :func:`check_tasks`, as far as they are known beforehand: without vectors."""
     controls = [f"{kind} {number}" for kind, n in config.controls.model_dump().items() for number in range(n)]
     vectors: Any = {name: dict.fromkeys([name, *controls]) for name in splits}
-    study = Chosen(config, behaviors, splits, n_layers, vectors, dict.fromkeys(splits, layers[0]))
+    made: Any = dict.fromkeys(splits, dict.fromkeys(rivals.vectors(config)))
+    study = Chosen(config, behaviors, splits, n_layers, vectors, dict.fromkeys(splits, layers[0]), made)
     return [
         *vector_tasks(config, splits, layers),
         *score_tasks(config, splits, layers, vectors),
+        *rivals.vector_tasks(study),
         *remaining_tasks(study),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,19 +18,24 @@ from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.evaluation.controls import vector_with_controls
 from caa_interp.evaluation.divergence import divergence
 from caa_interp.evaluation.finetuning import fine_tune
+from caa_interp.evaluation.learned import learned_vector
 from caa_interp.evaluation.persistence import check_conversations, persistence
-from caa_interp.evaluation.summary import UNSTEERED
+from caa_interp.evaluation.summary import NO_BASELINE, UNSTEERED
 from caa_interp.evaluation.sweep import sweep
+from caa_interp.models.access import n_layers
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format
 from caa_interp.steering.generation import encode_prompt, generate
-from caa_interp.steering.intervention import Intervention
+from caa_interp.steering.intervention import Condition, Intervention, condition_of
 from caa_interp.steering.operators import operator_named
 from caa_interp.steering.positions import Positions, positions_named
 from caa_interp.tree.edits import Operator
 from caa_interp.vectors.activations import collect_activations
 from caa_interp.vectors.estimators import Estimator
+from caa_interp.vectors.heads import head_vector
 from caa_interp.vectors.vector import SteeringVector
+
+MOST_HEADS = 16  # of a vector of attention heads; a small model may have fewer
 
 
 def count_tokens(
@@ -75,13 +81,17 @@ def make_vectors(
     activations = collect_activations(model, pairs, **asked)
     numbers = {f"n_{kind}": n for kind, n in controls.items()}
     vectors = vector_with_controls(activations, behavior, estimator=estimator, seed=seed, **numbers)
-    rows = [
+    statistics = reliability(activations, seed=seed).assign(vector=behavior)
+    return _rows(vectors).merge(statistics, on=["vector", "layer"], how="left")
+
+
+def _rows(vectors: Mapping[str, SteeringVector]) -> pd.DataFrame:
+    """A row for each vector and layer, for :func:`vectors_of`."""
+    return pd.DataFrame(
         {"vector": name, "layer": layer, "values": one.at(layer).numpy(), "metadata": json.dumps(dict(one.metadata))}
         for name, one in vectors.items()
         for layer in one.layers
-    ]
-    statistics = reliability(activations, seed=seed).assign(vector=behavior)
-    return pd.DataFrame(rows).merge(statistics, on=["vector", "layer"], how="left")
+    )
 
 
 def vectors_of(table: pd.DataFrame) -> dict[str, SteeringVector]:
@@ -136,6 +146,69 @@ def _combined(combinations: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[s
 
 def _intervention(operator: str, positions: str, **fields: Any) -> Intervention:
     return Intervention(operator=operator_named(operator), positions=positions_named(positions), **fields)
+
+
+def make_rival(
+    model: Any,
+    *,
+    method: Literal["learned vector", "attention heads"],
+    pairs: Sequence[ContrastPair],
+    vector: SteeringVector,
+    layer: int,
+    seed: int,
+    **asked: Any,
+) -> pd.DataFrame:
+    """Make a steering vector in another way: learned at ``layer`` from ``vector`` on, or of attention heads."""
+    if method == "learned vector":
+        made = learned_vector(model, vector, pairs, layer=layer, seed=seed, **asked)
+    else:
+        n_heads = min(MOST_HEADS, n_layers(model) * int(model.cfg.n_heads))
+        made = head_vector(model, pairs, n_heads=n_heads, behavior=vector.name, **asked)
+    return _rows({method: made})
+
+
+def sweep_rivals(
+    model: Any,
+    *,
+    rivals: Mapping[str, SteeringVector],
+    multipliers: Sequence[float],
+    system_prompts: Mapping[str, str],
+    pairs: Sequence[ContrastPair],
+    system_prompt: str | None,
+    **asked: Any,
+) -> pd.DataFrame:
+    """Score pairs under vectors of :func:`make_rival`, and without steering after each of the system prompts."""
+    tables = {NO_BASELINE: sweep(model, _dosed(rivals, multipliers), pairs, system_prompt=system_prompt, **asked)}
+    for name, text in system_prompts.items():
+        tables[name] = sweep(model, None, pairs, system_prompt=text, **asked)
+    return pd.concat(tables, names=["baseline"]).reset_index("baseline").reset_index(drop=True)
+
+
+def diverge_rivals(
+    model: Any,
+    *,
+    rivals: Mapping[str, SteeringVector],
+    multipliers: Sequence[float],
+    system_prompts: Mapping[str, str],
+    prompts: Sequence[str],
+    **asked: Any,
+) -> pd.DataFrame:
+    """Measure how far the same conditions move the model from its own answers."""
+    steered = divergence(model, _dosed(rivals, multipliers), prompts, **asked).assign(baseline=NO_BASELINE)
+    if not system_prompts:
+        return steered
+    prompted = divergence(model, None, prompts, baselines=system_prompts, **asked)
+    return pd.concat([steered, prompted[prompted["baseline"] != NO_BASELINE]], ignore_index=True)
+
+
+def _dosed(rivals: Mapping[str, SteeringVector], multipliers: Sequence[float]) -> list[Condition]:
+    """No steering, and each vector at all of its layers at once, with every multiplier."""
+    found = [condition_of([])]
+    for name, vector in rivals.items():
+        for multiplier in multipliers:
+            every = condition_of([Intervention(vector, layer, multiplier) for layer in vector.layers], name)
+            found.append(replace(every, operator="add"))  # one path, since all layers have one multiplier
+    return found
 
 
 def sweep_transferred(model: Any, *, vector: Mapping[str, SteeringVector], **asked: Any) -> pd.DataFrame:
