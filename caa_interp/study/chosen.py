@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -22,10 +22,7 @@ AUDIT_RANDOM, AUDIT_TOKENS = 5, 40
 
 @dataclass(frozen=True)
 class Chosen:
-    """A study once each behavior has its ``vectors`` and its ``layer``; ``n_layers`` is the number of the model's.
-
-    ``rivals`` are the vectors that were made in other ways, see :mod:`caa_interp.study.rivals`.
-    """
+    """A study once each behavior has its ``vectors`` and its ``layer``; ``n_layers`` is the number of the model's."""
 
     config: ExperimentConfig
     behaviors: Mapping[str, Behavior]
@@ -33,7 +30,6 @@ class Chosen:
     n_layers: int
     vectors: Vectors
     layer: Mapping[str, int]
-    rivals: Vectors = field(default_factory=dict)
 
     @property
     def tests(self) -> dict[str, list[ContrastPair]]:

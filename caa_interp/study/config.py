@@ -50,8 +50,6 @@ from caa_interp.study.problems import explained, nearest, shown
 
 # tomllib takes time and memory by the square of a dotted key's length: 1 GB for 32 KiB of `a.a.a`, 4 GB for 64 KiB.
 MAX_BYTES = 32 * 1024
-# Examples in a few-shot prompt, as in caa_interp.baselines; the fewest pairs that caa_interp.vectors.head_vector takes.
-N_SHOTS, LEAST_PAIRS = 4, 5
 
 
 class ExperimentConfig(Part):
@@ -204,24 +202,20 @@ class ExperimentConfig(Part):
 
     @field_validator("rivals")
     @classmethod
-    def _can_be_made(cls, value: Rivals, info: ValidationInfo) -> Rivals:
-        methods = value.methods
-        if methods and (costs := info.data.get("costs")) and not costs.prompts:
-            raise InputError("costs.prompts is 0, but rivals are compared at equal cost. Give it at least 1.")
-        for behavior in _loaded(info) if methods else ():
-            name, n = shown(behavior.name), _n_train(behavior, info.data)
-            if behavior.name in methods:
-                raise InputError(f"{name} is a rival, and the name of a behavior. Give the behavior another.")
-            needed = {"open_ended": behavior.open_ended, "system_prompts": behavior.system_prompts}
-            for part in ("open_ended", *(["system_prompts"] if "system prompts" in methods else [])):
-                if not needed[part]:
-                    raise InputError(f"the behavior {name} has no {part!r}, which {shown(methods)} need. Add some.")
-            for method, least in {"few-shot prompts": N_SHOTS, "attention heads": LEAST_PAIRS}.items():
-                if method in methods and n < least:
-                    raise InputError(
-                        f"{method!r} need at least {least} train pairs, but {n} make the vector of {name}. Give it "
-                        "more, or leave the method out."
-                    )
+    def _comparable(cls, value: Rivals, info: ValidationInfo) -> Rivals:
+        needs = {"examples": 4, "attention heads": 5}  # train pairs
+        costs, doses = info.data.get("costs", Costs()), info.data.get("multipliers", [1.0])
+        if value.methods and not (costs.prompts and max(doses) > 0):
+            raise InputError("they are compared at equal cost: costs.prompts and a multiplier must be above 0.")
+        for behavior in _loaded(info) if value.methods else ():
+            check_distinct([behavior.name, *value.methods], "Give the behavior another name.")
+            least, n = max(needs.get(one, 1) for one in value.methods), _n_train(behavior, info.data)
+            prompted = "system prompt" not in value.methods or "positive" in behavior.system_prompts
+            if not (behavior.open_ended and prompted and n >= least):
+                raise InputError(
+                    f"{shown(value.methods)} need open-ended questions, at least {least} train pairs and, for a system "
+                    f"prompt, a positive one; {shown(behavior.name)} lacks one of these. Add it, or leave methods out."
+                )
         return value
 
     @field_validator("conversations")

@@ -335,15 +335,14 @@ class Conversations(Part):
         return value
 
 
-Method = Literal["system prompts", "few-shot prompts", "learned vector", "attention heads"]
+Method = Literal["system prompt", "examples", "learned vector", "attention heads"]
 
 
 class Rivals(Part):
-    """What else shows a behavior, made from the same train pairs and compared with the vector at equal cost."""
+    """What else makes a model show a behavior, measured as its vector is."""
 
     methods: Annotated[tuple[Method, ...], AsTuple, AfterValidator(_each_once)] = ()
-    """``"system prompts"``, ``"few-shot prompts"``, ``"learned vector"``, ``"attention heads"``, or some of these.
-    Default: none."""
+    """Some of ``"system prompt"``, ``"examples"``, ``"learned vector"``, ``"attention heads"``. Default: none."""
 
 
 class Applied(Part):

@@ -78,9 +78,7 @@ KINDS = {
     # Off by default, all of these: a page does not miss them.
     "combinations": Kind(measures.sweep_combined, combinations.scores, combinations.section),
     "combination_costs": Kind(measures.diverge_combined, combinations.costs),
-    "rival_vectors": Kind(measures.make_rival),
-    "rivals": Kind(measures.sweep_rivals, rivals.scores, rivals.section, sentence=rivals.sentence),
-    "rival_costs": Kind(measures.diverge_rivals, rivals.costs),
+    "rivals": Kind(measures.measure_rival, rivals.measurements, rivals.section),
     "safety_audit": Kind(
         safety_audit, chosen.safety_audit, sections.safety_audits, sentence=lambda results: words.audits(results.audits)
     ),
@@ -109,11 +107,9 @@ def planned_tasks(
     """All tasks but that of :func:`check_tasks`, as far as they are known beforehand: without vectors."""
     controls = [f"{kind} {number}" for kind, n in config.controls.model_dump().items() for number in range(n)]
     vectors: Any = {name: dict.fromkeys([name, *controls]) for name in splits}
-    made: Any = dict.fromkeys(splits, dict.fromkeys(rivals.vectors(config)))
-    study = Chosen(config, behaviors, splits, n_layers, vectors, dict.fromkeys(splits, layers[0]), made)
+    study = Chosen(config, behaviors, splits, n_layers, vectors, dict.fromkeys(splits, layers[0]))
     return [
         *vector_tasks(config, splits, layers),
         *score_tasks(config, splits, layers, vectors),
-        *rivals.vector_tasks(study),
         *remaining_tasks(study),
     ]

@@ -26,7 +26,7 @@ from caa_interp.models.access import n_layers
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format
 from caa_interp.steering.generation import encode_prompt, generate
-from caa_interp.steering.intervention import Condition, Intervention, condition_of
+from caa_interp.steering.intervention import Intervention, condition_of
 from caa_interp.steering.operators import operator_named
 from caa_interp.steering.positions import Positions, positions_named
 from caa_interp.tree.edits import Operator
@@ -35,7 +35,7 @@ from caa_interp.vectors.estimators import Estimator
 from caa_interp.vectors.heads import head_vector
 from caa_interp.vectors.vector import SteeringVector
 
-MOST_HEADS = 16  # of a vector of attention heads; a small model may have fewer
+MOST_HEADS = 16  # of a rival; a small model has fewer
 
 
 def count_tokens(
@@ -81,17 +81,13 @@ def make_vectors(
     activations = collect_activations(model, pairs, **asked)
     numbers = {f"n_{kind}": n for kind, n in controls.items()}
     vectors = vector_with_controls(activations, behavior, estimator=estimator, seed=seed, **numbers)
-    statistics = reliability(activations, seed=seed).assign(vector=behavior)
-    return _rows(vectors).merge(statistics, on=["vector", "layer"], how="left")
-
-
-def _rows(vectors: Mapping[str, SteeringVector]) -> pd.DataFrame:
-    """A row for each vector and layer, for :func:`vectors_of`."""
-    return pd.DataFrame(
+    rows = [
         {"vector": name, "layer": layer, "values": one.at(layer).numpy(), "metadata": json.dumps(dict(one.metadata))}
         for name, one in vectors.items()
         for layer in one.layers
-    )
+    ]
+    statistics = reliability(activations, seed=seed).assign(vector=behavior)
+    return pd.DataFrame(rows).merge(statistics, on=["vector", "layer"], how="left")
 
 
 def vectors_of(table: pd.DataFrame) -> dict[str, SteeringVector]:
@@ -148,67 +144,42 @@ def _intervention(operator: str, positions: str, **fields: Any) -> Intervention:
     return Intervention(operator=operator_named(operator), positions=positions_named(positions), **fields)
 
 
-def make_rival(
+def measure_rival(
     model: Any,
     *,
-    method: Literal["learned vector", "attention heads"],
+    method: str,
+    text: str | None,
+    train: Sequence[ContrastPair],
+    vector: Mapping[str, SteeringVector],
+    layers: Sequence[int],
+    multipliers: Sequence[float],
     pairs: Sequence[ContrastPair],
-    vector: SteeringVector,
-    layer: int,
+    prompts: Sequence[str],
+    n_tokens: int,
+    format: Format,
     seed: int,
     **asked: Any,
 ) -> pd.DataFrame:
-    """Make a steering vector in another way: learned at ``layer`` from ``vector`` on, or of attention heads."""
+    """Score pairs and measure the divergence along answers, under a system prompt, a ``text``, or else another vector.
+
+    ``vector`` is one, by its name, and ``layers`` is one layer. The rows of answers have a ``divergence``.
+    """
+    ((name, own),), (layer,) = vector.items(), layers
+    if text is not None:
+        alone: Any = {"layers": layer, "multipliers": [0.0]}
+        scored = sweep(model, vector, pairs, format=format, **alone, **{**asked, "system_prompt": text})
+        costs = divergence(model, vector, prompts, n_tokens=n_tokens, baselines={method: text}, **alone, **asked)
+        return pd.concat([scored.assign(baseline=method), costs[costs["baseline"] == method]], ignore_index=True)
     if method == "learned vector":
-        made = learned_vector(model, vector, pairs, layer=layer, seed=seed, **asked)
+        made = learned_vector(model, own, train, layer=layer, format=format, seed=seed, **asked)
     else:
         n_heads = min(MOST_HEADS, n_layers(model) * int(model.cfg.n_heads))
-        made = head_vector(model, pairs, n_heads=n_heads, behavior=vector.name, **asked)
-    return _rows({method: made})
-
-
-def sweep_rivals(
-    model: Any,
-    *,
-    rivals: Mapping[str, SteeringVector],
-    multipliers: Sequence[float],
-    system_prompts: Mapping[str, str],
-    pairs: Sequence[ContrastPair],
-    system_prompt: str | None,
-    **asked: Any,
-) -> pd.DataFrame:
-    """Score pairs under vectors of :func:`make_rival`, and without steering after each of the system prompts."""
-    tables = {NO_BASELINE: sweep(model, _dosed(rivals, multipliers), pairs, system_prompt=system_prompt, **asked)}
-    for name, text in system_prompts.items():
-        tables[name] = sweep(model, None, pairs, system_prompt=text, **asked)
-    return pd.concat(tables, names=["baseline"]).reset_index("baseline").reset_index(drop=True)
-
-
-def diverge_rivals(
-    model: Any,
-    *,
-    rivals: Mapping[str, SteeringVector],
-    multipliers: Sequence[float],
-    system_prompts: Mapping[str, str],
-    prompts: Sequence[str],
-    **asked: Any,
-) -> pd.DataFrame:
-    """Measure how far the same conditions move the model from its own answers."""
-    steered = divergence(model, _dosed(rivals, multipliers), prompts, **asked).assign(baseline=NO_BASELINE)
-    if not system_prompts:
-        return steered
-    prompted = divergence(model, None, prompts, baselines=system_prompts, **asked)
-    return pd.concat([steered, prompted[prompted["baseline"] != NO_BASELINE]], ignore_index=True)
-
-
-def _dosed(rivals: Mapping[str, SteeringVector], multipliers: Sequence[float]) -> list[Condition]:
-    """No steering, and each vector at all of its layers at once, with every multiplier."""
-    found = [condition_of([])]
-    for name, vector in rivals.items():
-        for multiplier in multipliers:
-            every = condition_of([Intervention(vector, layer, multiplier) for layer in vector.layers], name)
-            found.append(replace(every, operator="add"))  # one path, since all layers have one multiplier
-    return found
+        made = head_vector(model, train, n_heads=n_heads, format=format, behavior=name, **asked)
+    every = [condition_of([Intervention(made, at, dose) for at in made.layers], method) for dose in multipliers]
+    doses = [replace(one, operator="add") for one in every]  # one path, since all layers have one multiplier
+    scored = sweep(model, doses, pairs, format=format, **asked)
+    costs = divergence(model, doses, prompts, n_tokens=n_tokens, **asked)
+    return pd.concat([scored, costs], ignore_index=True).assign(baseline=NO_BASELINE)
 
 
 def sweep_transferred(model: Any, *, vector: Mapping[str, SteeringVector], **asked: Any) -> pd.DataFrame:

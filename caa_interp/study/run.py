@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from caa_interp.files import write_atomically
 from caa_interp.models.access import check_layers
 from caa_interp.models.loading import revision_of
 from caa_interp.progress import counting
-from caa_interp.study import folder as run_folder, rivals, tasks
+from caa_interp.study import folder as run_folder, tasks
 from caa_interp.study.chosen import Chosen
 from caa_interp.study.config import ExperimentConfig, ModelConfig, studied_behavior
 from caa_interp.study.engine import Engine
@@ -248,10 +247,7 @@ def _measure(
         swept = pd.concat(rows["sweep", behavior])
         rows["dose_response", behavior].append(swept[swept["layer"] == layer[behavior]])
     study = Chosen(config, behaviors, splits, engine.facts["n_layers"], vectors, layer)
-    made: dict[str, dict[str, SteeringVector]] = {behavior: {} for behavior in splits}
-    for task, table in engine.do(rivals.vector_tasks(study), bar):
-        made[task.behavior] |= vectors_of(table)
-    for task, table in engine.do(remaining_tasks(replace(study, rivals=made)), bar):
+    for task, table in engine.do(remaining_tasks(study), bar):
         rows[task.table, task.behavior].append(table)
     tables = {place: pd.concat(parts, ignore_index=True) for place, parts in rows.items()}
     for behavior in splits:

@@ -29,7 +29,6 @@ ITEMS_PER_TASK = 10
 # calibrated on one prompt; and how many tokens are written in the time of one.
 _WEIGHTS = {"pairs": 1, "train": 1, "prompts": 1, "texts": 1, "passages": 5, "questions": 1 / 3}
 _TURN, _CALIBRATION, _WRITTEN = 2, 20, 12
-_LEARNED = 20  # pairs scored in the time in which a vector is learned from one
 
 EVERY = "every behavior"  # of a task whose own table says which of them a row belongs to
 
@@ -67,12 +66,10 @@ def cost(task: Task) -> int:
     n_items = sum(weight * len(asked.get(name, ())) for name, weight in _WEIGHTS.items())
     n_items += sum(map(len, [*pairs, *requests]))
     # Without multipliers nothing is steered, and one reading serves all layers.
-    varied = ("vector", "rivals", "layers", "multipliers") if "multipliers" in asked else ()
+    varied = ("vector", "layers", "multipliers") if "multipliers" in asked else ()
     n_doses = prod(len(asked[name]) for name in varied if isinstance(asked.get(name), Sized))
     n_conditions = n_doses * (2 + asked["n_random"] if "n_random" in asked else 1)
     n_conditions *= 1 + len(asked.get("combinations", ()))
-    n_conditions += len(asked.get("system_prompts", ()))
-    n_items *= _LEARNED if asked.get("method") == "learned vector" else 1
     if "target" in asked:
         n_conditions = len(asked["vectors"]) * (len(asked["vectors"]) + 1) // 2  # each, and every two
         n_items += _CALIBRATION * len(asked["prompts"])
@@ -107,16 +104,10 @@ def check_tasks(config: ExperimentConfig, planned: Sequence[Task]) -> list[Task]
     every = {"pairs": list(pairs), "prompts": prompts, "conversations": talks, **config.asked}
     every["max_new_tokens"] = config.conversations.max_new_tokens
     tasks = [Task("tokens", "tokens", "", 0, "whether all fits the model", every)]
-    for asked in (task.arguments for task in planned):
-        own = {
-            "pairs": asked.get("pairs", ()),
-            "prompts": dict.fromkeys(asked.get("prompts", ()), asked.get("n_tokens")),
-        }
-        for name, text in asked.get("system_prompts", {}).items():
-            label = f"whether all fits the model after the {name}"
-            tasks.append(
-                Task("tokens", "tokens", "", 0, label, {**every, "conversations": [], **own, "system_prompt": text})
-            )
+    for asked in (task.arguments for task in planned if task.kind == "rivals" and task.arguments["text"] is not None):
+        own = {"pairs": asked["pairs"], "prompts": dict.fromkeys(asked["prompts"], asked["n_tokens"])}
+        under = {**every, **own, "conversations": [], "system_prompt": asked["text"]}
+        tasks.append(Task("tokens", "tokens", "", 0, f"whether all fits with {asked['method']}", under))
     return tasks
 
 

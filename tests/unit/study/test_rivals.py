@@ -1,9 +1,6 @@
 """Rivals of a vector in a study are what the library makes of the same pairs, beside the vector at equal cost."""
 
 import dataclasses
-import json
-import re
-from collections import Counter
 
 import pandas as pd
 import pytest
@@ -11,13 +8,14 @@ import pytest
 import caa_interp as caa
 from caa_interp.errors import InputError
 from caa_interp.study import ExperimentConfig, Processes
+from caa_interp.study.findings import estimates
 from caa_interp.study.results import Results
-from caa_interp.study.rivals import BEYOND, compare, section, sentence
+from caa_interp.study.rivals import compared, section
 from caa_interp.study.run import run_experiment
 from tests.study_folder import write_study
 from tests.unit.study.test_run import behavior_file
 
-METHODS = ["system prompts", "few-shot prompts", "learned vector", "attention heads"]
+METHODS = ["system prompt", "examples", "learned vector", "attention heads"]
 ASKED = {"format": "text", "system_prompt": "Be brief."}
 LESS = {"answers": {"prompts": 0}, "side_effects": {"pairs": 0}, "controls": {"random": 1, "shuffled": 0}}
 LESS |= {"costs": {"passages": 0, "questions": 0, "prompts": 2}, "layers": [1], "multipliers": [-1, 0, 2]}
@@ -82,101 +80,110 @@ def named(table: pd.DataFrame) -> pd.DataFrame:
 
 def test_vectors_do_and_cost_what_those_of_the_library_do(done, made):
     model, given, _, steering = made
-    found = tables(done)
+    scores, costs = parts(done)
     scored = caa.sweep(model, steering, given.test, progress=False, **ASKED)
-    equal(named(found["rivals"]), scored, "logit_difference", ["id", "vector"])
-    prompts, alone = given.open_ended[:2], {"system_prompt": ASKED["system_prompt"], "progress": False}
-    priced = caa.divergence(model, steering, prompts, **alone)
-    equal(named(found["rival_costs"]), priced, "divergence", ["item", "vector"])
+    equal(named(scores), scored, "logit_difference", ["id", "vector"])
+    alone = {"system_prompt": ASKED["system_prompt"], "progress": False}
+    priced = caa.divergence(model, steering, given.open_ended[:2], **alone)
+    equal(named(costs), priced, "divergence", ["item", "vector"])
 
 
 def test_prompts_do_and_cost_what_those_of_the_library_do(done, made):
     model, given, vector, _ = made
-    found = tables(done)
-    asked = {"layer": 1, "multipliers": [0.0], "format": "text", "progress": False}
-    scored = caa.baselines(model, vector, given, **asked)
-    texts = scored.drop_duplicates("baseline").set_index("baseline")["system_prompt"].drop("none").to_dict()
-    assert set(texts) == {f"{side} {kind}" for side in SIDES for kind in ("system prompt", "few-shot")}
-    prompted = found["rivals"][found["rivals"]["baseline"] != "none"]
-    equal(prompted, scored[scored["baseline"] != "none"], "logit_difference", ["id", "baseline"])
+    scored = caa.baselines(model, vector, given, layer=1, multipliers=[0.0], format="text", progress=False)
+    theirs = {"positive system prompt": "system prompt", "positive few-shot": "examples"}
+    scored = scored[scored["baseline"].isin(theirs)].replace({"baseline": theirs})
+    scores, costs = (one[one["baseline"] != "none"] for one in parts(done))
+    equal(scores, scored, "logit_difference", ["id", "baseline"])
+    texts = scored.drop_duplicates("baseline").set_index("baseline")["system_prompt"].to_dict()
     along = {"system_prompt": ASKED["system_prompt"], "baselines": texts, "progress": False}
     priced = caa.divergence(model, None, given.open_ended[:2], **along)
-    prompted = found["rival_costs"][found["rival_costs"]["baseline"] != "none"]
-    equal(prompted, priced[priced["baseline"] != "none"], "divergence", ["item", "baseline"])
+    equal(costs, priced[priced["baseline"] != "none"], "divergence", ["item", "baseline"])
 
 
 def test_a_study_without_them_is_as_before(done, without):
     before, after = tables(without), tables(done)
-    assert set(after) - set(before) == {"rivals", "rival_costs"}
+    assert set(after) - set(before) == {"rivals"}
     for name, table in before.items():
         pd.testing.assert_frame_equal(table, after[name], check_exact=True)
     plain, page = ((folder / "report.html").read_text(encoding="utf-8") for folder in (without, done))
-    assert "ivals" not in re.sub(r"<script.*?</script>", "", plain, flags=re.DOTALL).split("Configuration")[0]
     assert "Rivals at equal cost" in page
+    assert "Rivals at equal cost" not in plain
+    # Figures of the same names, and nothing in them is changed.
+    for path in (without / "figures").iterdir():
+        assert path.read_bytes() == (done / "figures" / path.name).read_bytes(), path.name
 
 
 def test_all_are_compared_where_both_cost_the_same(done):
-    found, cost = results_of(done), {}
-    rows = compare(found, "likes").set_index("rival")
-    prompts = [f"{side} {kind}" for side in SIDES for kind in ("system prompt", "few-shot")]
-    vectors = [f"{name}, {side} multipliers" for name in METHODS[2:] for side in SIDES]
-    assert set(rows.index) == {*prompts, *vectors}
+    found = results_of(done)
+    plane, rows = compared(found, "likes")
+    assert rows["rival"].tolist() == METHODS
+    assert set(plane["baseline"]) == {"none", "system prompt", "examples"}
     effects, costs = (found.tables[name] for name in ("dose_response", "divergence"))
-    for name, row in rows.iterrows():
-        side = "negative" if "negative" in name else "positive"
-        own = caa.evaluation.at_equal_cost(effects, costs, cost=row["cost"])
-        (own,) = own[(own["side"] == side) & (own["kind"] == "vector")].to_dict("records")
-        assert own["reached"] == (row["does"] != BEYOND)
-        assert row[["own", "own_low", "own_high"]].tolist() == pytest.approx(
-            [own[f"effect{end}"] for end in ("", "_low", "_high")], nan_ok=True
-        )
-        cost[name] = row["cost"]
-    found = named_means(found.tables["rival_costs"])
-    assert {name: cost[name] for name in prompts} == pytest.approx({name: found[name] for name in prompts})
+    most = costs[(costs["kind"] == "vector") & (costs["multiplier"] == 2)]["divergence"].mean()
+    _, priced = parts(done)
+    for row in rows.to_dict("records"):
+        at = caa.evaluation.at_equal_cost(effects, costs, cost=row["cost"])
+        (own,) = at[(at["side"] == "positive") & (at["kind"] == "vector")].to_dict("records")
+        assert own["reached"] == (row["does"] != "costs more than the vector at any multiplier")
+        ends = ("", "_low", "_high")
+        assert [row[f"own{end}"] for end in ends] == pytest.approx([own[f"effect{end}"] for end in ends], nan_ok=True)
+        prompted = priced[priced["baseline"] == row["rival"]]["divergence"]
+        steered = priced[(priced["vector"] == row["rival"]) & (priced["multiplier"] == 2)]["divergence"]
+        if len(prompted):
+            assert row["cost"] == pytest.approx(prompted.mean())
+        else:
+            assert 0.85 < row["cost"] / min(most, steered.mean()) <= 1
 
 
-def named_means(costs: pd.DataFrame) -> dict[str, float]:
-    return costs.groupby("baseline")["divergence"].mean().to_dict()
+def parts(folder) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of scores, and those of costs."""
+    table = tables(folder)["rivals"]
+    return table[table["divergence"].isna()], table[table["divergence"].notna()]
 
 
 def results_of(folder) -> Results:
-    found = tables(folder)
-    return Results({name: table for name, table in found.items() if len(table)}, {}, 0)
+    return Results({name: table for name, table in tables(folder).items() if len(table)}, {}, 0)
 
 
 @pytest.mark.parametrize(
-    ("shift", "does"), [(5.0, ("more", "less")), (-5.0, ("less", "more")), (0.0, ("intervals overlap",) * 2)]
+    ("shift", "cost", "does"),
+    [
+        (5.0, 0.3, "does more"),
+        (-5.0, 0.3, "does less"),
+        (0.0, 0.3, "cannot be told apart"),
+        (0.0, 3.0, "costs more than the vector at any multiplier"),
+    ],
 )
-def test_one_does_more_where_it_is_beyond_the_vectors_interval(tmp_path, shift, does):
-    """Made-up scores: a prompt for each side, about at the cost of multiplier 1, ``shift`` beside its effect."""
-    folder = write_study(tmp_path, {"likes": 0.5})
-    found = results_of(folder)
-    for name, measure, at in (("dose_response", "logit_difference", None), ("divergence", "divergence", 0.3)):
-        own = found.tables[name].query("vector == 'likes'").assign(baseline="none")
-        bare = own[own["multiplier"] == 0].assign(vector="unsteered", kind="unsteered", layer=float("nan"))
-        parts = [bare]
-        for sign, side in ((1, "positive"), (-1, "negative")):
-            moved = own.loc[own["multiplier"] == sign, measure].to_numpy()
-            moved = moved + shift if at is None else at
-            parts.append(bare.assign(baseline=f"{side} system prompt", **{measure: moved}))
-        found.tables[{"dose_response": "rivals", "divergence": "rival_costs"}[name]] = pd.concat(parts)
-    rows = compare(found, "likes")
-    assert tuple(rows["does"]) == does
-    if shift:
-        (part,) = [one for one in section(found) if one.level == 3]
-        assert f"more: {'positive' if shift > 0 else 'negative'} system prompt" in part.finding
-        assert "1 of 2 rivals do more than the vector" in sentence(found)
+def test_one_does_more_where_it_is_beyond_the_vectors_interval(tmp_path, shift, cost, does):
+    """Made-up scores: a prompt's effect is ``shift`` beside that of multiplier 1, which costs 0.3 (and 2 costs 0.6)."""
+    found = results_of(write_study(tmp_path, {"likes": 0.5}))
+    rows = []
+    for name, measure in (("dose_response", "logit_difference"), ("divergence", "divergence")):
+        own = found.tables[name].query("vector == 'likes' and multiplier == 1")
+        value = cost if name == "divergence" else own[measure] + shift
+        rows.append(own.assign(baseline="system prompt", multiplier=0.0, **{measure: value}))
+    found.tables["rivals"] = pd.concat(rows)
+    _, part = section(found)
+    (row,) = compared(found, "likes")[1].to_dict("records")
+    assert (row["does"], row["cost"], row["n"]) == (does, pytest.approx(cost), 12)
+    assert row["effect"] == pytest.approx(0.5 + shift, abs=0.05)
+    (effect,), (own,) = (estimates(pd.DataFrame([row]), name) for name in ("effect", "own"))
+    assert bool(own) == (cost < 0.6)
+    assert f"system prompt {does} ({effect}{own and f' against {own}'})" in part.finding
+    assert part.table["beside the vector"].tolist() == [does]
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"rivals": {"methods": ["system prompt"]}}, "did you mean 'system prompts'"),
-        ({"rivals": {"method": ["system prompts"]}}, "did you mean 'methods'"),
-        ({"rivals": {"methods": ["attention heads"] * 2}}, "lists one twice"),
-        ({"costs": {"prompts": 0}}, "costs.prompts is 0, but rivals are compared at equal cost"),
-        ({"n_train": 4}, "'attention heads' need at least 5 train pairs, but 4 make the vector of 'likes'"),
-        ({"n_train": 3}, "'few-shot prompts' need at least 4 train pairs, but 3 make"),
+        ({"rivals": {"methods": ["system prompts"]}}, r"rivals.methods\[0\]: .* did you mean 'system prompt'"),
+        ({"rivals": {"method": ["examples"]}}, "did you mean 'rivals.methods' or|did you mean 'methods'"),
+        ({"rivals": {"methods": ["examples"] * 2}}, "lists one twice"),
+        ({"costs": {"prompts": 0}}, "costs.prompts and a multiplier must be above 0"),
+        ({"multipliers": [-1, 0]}, "costs.prompts and a multiplier must be above 0"),
+        ({"n_train": 4}, "need open-ended questions, at least 5 train pairs"),
+        ({"n_train": 3, "rivals": {"methods": ["examples"]}}, "at least 4 train pairs .* 'likes' lacks one"),
     ],
 )
 def test_what_is_wrong_is_told_before_any_work(behavior, changed, message):
@@ -187,12 +194,12 @@ def test_what_is_wrong_is_told_before_any_work(behavior, changed, message):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"system_prompts": {}}, "'likes' has no 'system_prompts'"),
-        ({"open_ended": ()}, "'likes' has no 'open_ended'"),
-        ({"name": "learned vector"}, "'learned vector' is a rival, and the name of a behavior"),
+        ({"system_prompts": {"negative": "Like nothing."}}, "a positive one; 'likes' lacks one of these"),
+        ({"open_ended": ()}, "need open-ended questions"),
+        ({"name": "learned vector"}, "would be one in tables"),
     ],
 )
-def test_a_behavior_holds_what_they_need(behavior, tmp_path, changed, message):
+def test_a_behavior_has_what_they_need(behavior, tmp_path, changed, message):
     dataclasses.replace(caa.load_behavior(behavior), **changed).save(tmp_path / "likes.json")
     with pytest.raises(InputError, match=message):
         ExperimentConfig(behaviors=[tmp_path / "likes.json"], rivals={"methods": METHODS})
@@ -202,7 +209,7 @@ def test_a_prompt_that_does_not_fit_is_told_before_anything_is_computed(behavior
     monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "cache"))
     long = dataclasses.replace(caa.load_behavior(behavior), system_prompts={"positive": "Like all. " * 80})
     long.save(tmp_path / "likes.json")
-    rivals = {"methods": ["system prompts"]}
+    rivals = {"methods": ["system prompt"]}
     config = ExperimentConfig(behaviors=[tmp_path / "likes.json"], models=[tiny_folder], rivals=rivals, **LESS)
     with pytest.raises(InputError, match="256"):
         run_experiment(config, tmp_path / "run", say=lambda _: None)
@@ -218,11 +225,4 @@ def test_processes_find_the_same_to_the_last_bit(done, behavior, tiny_folder, tm
     with Processes(2) as executor:
         folder = run_experiment(config, tmp_path / "run", executor=executor, say=lambda _: None)
     before, after = tables(done), tables(folder)
-    for name in ("rivals", "rival_costs"):
-        pd.testing.assert_frame_equal(before[name], after[name], check_exact=True)
-
-
-def test_each_vector_is_made_once(done):
-    record = json.loads((done / "manifest.json").read_text(encoding="utf-8"))
-    kinds = Counter(one["kind"] for one in record["shards"])
-    assert (kinds["rival_vectors"], kinds["rivals"], kinds["rival_costs"]) == (2, 1, 1)
+    pd.testing.assert_frame_equal(before["rivals"], after["rivals"], check_exact=True)
