@@ -32,10 +32,11 @@ def measurements(study: Chosen) -> Iterator[Task]:
         if "examples" in methods:
             texts["examples"] = few_shot_prompt(train, format=config.format, seed=config.seed)
         given = {"vector": {name: study.own[name]}, "layers": [study.layer[name]], "multipliers": config.multipliers}
-        given |= {"train": train, "pairs": test, "prompts": study.prompts[name], **study.along, "format": config.format}
+        given |= {"pairs": test, "prompts": study.prompts[name], **study.along, "format": config.format}
+        given["seed"] = config.seed
         for method in methods:
-            asked = {"method": method, "text": texts.get(method), "seed": config.seed}
-            yield task_of("rivals", name, method, {**given, **asked})
+            own = {"text": texts[method], "train": []} if method in texts else {"text": None, "train": train}
+            yield task_of("rivals", name, method, {"method": method, **own, **given})
 
 
 def section(results: Results) -> list[Section]:
@@ -56,8 +57,8 @@ def section(results: Results) -> list[Section]:
         shown["effect (95 % interval)"], shown["the vector's at this cost"] = effects
         shown["beside the vector"] = found["does"]
         told = zip(found["rival"], found["does"], *effects, strict=True)
-        clauses = [f"{rival} {does} ({effect}{own and f' against {own}'})" for rival, does, effect, own in told]
-        finding = f"Beside the vector of {behavior} at equal cost, in nats per token: {'; '.join(clauses)}"
+        clauses = [f"{rival}{own and f' {effect} against {own}'}: {does}" for rival, does, effect, own in told]
+        finding = f"At equal cost, beside the vector of {behavior}, in nats per token: {'; '.join(clauses)}"
         figure = plotting.plot_frontier(plane, title=escape(f"Rivals: {behavior}"))
         options: dict[str, Any] = {"caption": caption, "finding": finding, "data": plane, "level": 3}
         sections.append(Section(behavior, "", figure, shown, **options))

@@ -170,7 +170,7 @@ def test_one_does_more_where_it_is_beyond_the_vectors_interval(tmp_path, shift, 
     assert row["effect"] == pytest.approx(0.5 + shift, abs=0.05)
     (effect,), (own,) = (estimates(pd.DataFrame([row]), name) for name in ("effect", "own"))
     assert bool(own) == (cost < 0.6)
-    assert f"system prompt {does} ({effect}{own and f' against {own}'})" in part.finding
+    assert f"system prompt{own and f' {effect} against {own}'}: {does}" in part.finding
     assert part.table["beside the vector"].tolist() == [does]
 
 
