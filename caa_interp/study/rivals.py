@@ -31,12 +31,13 @@ def measurements(study: Chosen) -> Iterator[Task]:
         texts = {"system prompt": study.behaviors[name].system_prompts.get("positive")}
         if "examples" in methods:
             texts["examples"] = few_shot_prompt(train, format=config.format, seed=config.seed)
-        given = {"vector": {name: study.own[name]}, "layers": [study.layer[name]], "multipliers": config.multipliers}
-        given |= {"pairs": test, "prompts": study.prompts[name], **study.along, "format": config.format}
-        given["seed"] = config.seed
+        given: dict[str, Any] = {"vector": {name: study.own[name]}, "layers": [study.layer[name]], "seed": config.seed}
+        given |= {"multipliers": config.multipliers, "format": config.format, "pairs": test}
+        given |= {"prompts": study.prompts[name], **study.along}
         for method in methods:
-            own = {"text": texts[method], "train": []} if method in texts else {"text": None, "train": train}
-            yield task_of("rivals", name, method, {"method": method, **own, **given})
+            made_of = [] if method in texts else train
+            own = {"method": method, "text": texts.get(method), "train": made_of}
+            yield task_of("rivals", name, method, {**own, **given})
 
 
 def section(results: Results) -> list[Section]:
