@@ -53,14 +53,14 @@ def count_tokens(
 
     ``prompts`` have their greatest number of new tokens, ``conversations`` that of an answer, ``max_new_tokens``.
     """
-    rows = []
+    rows, after = [], f" after the system prompt {system_prompt[:60]!r}" if system_prompt else ""
     for number, pair in enumerate(pairs):
-        what = f"pair {pair.id or number} ({pair.question[:60]!r})"
+        what = f"pair {pair.id or number} ({pair.question[:60]!r}){after}"
         renderings = prompt_format.render(pair, format, system_prompt, what=what)
         longest = max(len(tokens) for one in renderings for tokens in (one.positive, one.negative))
         rows.append(("pair", number, longest))
     for number, (prompt, n_new) in enumerate(prompts.items()):
-        tokens = encode_prompt(prompt_format, prompt, n_new, system_prompt, f"prompt {prompt[:60]!r}")
+        tokens = encode_prompt(prompt_format, prompt, n_new, system_prompt, f"prompt {prompt[:60]!r}{after}")
         rows.append(("prompt", number, len(tokens)))
     if conversations:
         check_conversations(prompt_format, conversations, max_new_tokens, system_prompt)

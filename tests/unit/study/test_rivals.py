@@ -211,7 +211,7 @@ def test_a_prompt_that_does_not_fit_is_told_before_anything_is_computed(behavior
     long.save(tmp_path / "likes.json")
     rivals = {"methods": ["system prompt"]}
     config = ExperimentConfig(behaviors=[tmp_path / "likes.json"], models=[tiny_folder], rivals=rivals, **LESS)
-    with pytest.raises(InputError, match="256"):
+    with pytest.raises(InputError, match=r"after the system prompt 'Like all\. Like .*context holds 256"):
         run_experiment(config, tmp_path / "run", say=lambda _: None)
     # What was done is the check of all else, which counts tokens.
     (kept,) = (tmp_path / "run" / "shards").rglob("*.parquet")
