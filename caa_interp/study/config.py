@@ -34,6 +34,7 @@ from caa_interp.study.fields import (
     Multipliers,
     Part,
     PromptConfig as PromptConfig,
+    Rivals as Rivals,
     SafetyAudit as SafetyAudit,
     Seed,
     SideEffects as SideEffects,
@@ -131,6 +132,8 @@ class ExperimentConfig(Part):
     """Table of :class:`Conversations`."""
     combinations: Combinations = ()
     """Tables of :class:`Combination`, each measured beside the single vectors. Default: none."""
+    rivals: Rivals = Rivals()
+    """Table of :class:`Rivals`."""
 
     @field_validator("n_validation", "n_train", "n_test")
     @classmethod
@@ -165,8 +168,7 @@ class ExperimentConfig(Part):
     @classmethod
     def _enough_to_shuffle(cls, value: Controls, info: ValidationInfo) -> Controls:
         for behavior in _loaded(info) if value.shuffled else ():
-            left = len(behavior.train) - _set_apart(info.data)
-            if min(left, info.data.get("n_train") or left) < 2:
+            if _n_train(behavior, info.data) < 2:
                 raise InputError(
                     f"shuffled is {value.shuffled}, but one pair makes the vector of {shown(behavior.name)}, and "
                     "labels are shuffled between at least 2. Give it more train pairs, or shuffled = 0."
@@ -197,6 +199,24 @@ class ExperimentConfig(Part):
             if (layers := info.data.get("layers")) and (other := set(part.layers or ()) - set(layers)):
                 raise InputError(f"layers has {min(other)}, which is none of the study's {shown(layers)}.")
         return values
+
+    @field_validator("rivals")
+    @classmethod
+    def _comparable(cls, value: Rivals, info: ValidationInfo) -> Rivals:
+        needs = {"examples": 4, "attention heads": 5}  # train pairs
+        costs, doses = info.data.get("costs", Costs()), info.data.get("multipliers", [1.0])
+        if value.methods and not (costs.prompts and max(doses) > 0):
+            raise InputError("they are compared at equal cost: costs.prompts and a multiplier must be above 0.")
+        for behavior in _loaded(info) if value.methods else ():
+            check_distinct([behavior.name, *value.methods], "Give the behavior another name.")
+            least, n = max(needs.get(one, 1) for one in value.methods), _n_train(behavior, info.data)
+            prompted = "system prompt" not in value.methods or "positive" in behavior.system_prompts
+            if not (behavior.open_ended and prompted and n >= least):
+                raise InputError(
+                    f"{shown(value.methods)} need open-ended questions, at least {least} train pairs and, for a system "
+                    f"prompt, a positive one; {shown(behavior.name)} lacks one of these. Add it, or leave methods out."
+                )
+        return value
 
     @field_validator("conversations")
     @classmethod
@@ -330,6 +350,12 @@ def _settings(model: ModelConfig) -> dict[str, str]:
 def _loaded(info: ValidationInfo) -> list[Behavior]:
     """Behaviors of a study that is being checked; none if something is wrong with them."""
     return [studied_behavior(one) for one in info.data.get("behaviors", ())]
+
+
+def _n_train(behavior: Behavior, fields: Mapping[str, Any]) -> int:
+    """Return how many train pairs make the vector."""
+    left = len(behavior.train) - _set_apart(fields)
+    return min(left, fields.get("n_train") or left)
 
 
 def _set_apart(fields: Mapping[str, Any]) -> int:

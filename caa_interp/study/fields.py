@@ -335,6 +335,16 @@ class Conversations(Part):
         return value
 
 
+Method = Literal["system prompt", "examples", "learned vector", "attention heads"]
+
+
+class Rivals(Part):
+    """What else makes a model show a behavior, measured as its vector is."""
+
+    methods: Annotated[tuple[Method, ...], AsTuple, AfterValidator(_each_once)] = ()
+    """Some of ``"system prompt"``, ``"examples"``, ``"learned vector"``, ``"attention heads"``. Default: none."""
+
+
 class Applied(Part):
     """One vector of a combination."""
 

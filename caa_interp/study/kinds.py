@@ -22,7 +22,7 @@ from caa_interp.evaluation.interference import interference
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.report.page import Section
 from caa_interp.steering.generation import generate
-from caa_interp.study import chosen, combinations, findings as words, measures, sections
+from caa_interp.study import chosen, combinations, findings as words, measures, rivals, sections
 from caa_interp.study.chosen import Chosen
 from caa_interp.study.config import ExperimentConfig
 from caa_interp.study.results import Results
@@ -81,6 +81,7 @@ KINDS = {
     # Off by default, all of these: a page does not miss them.
     "combinations": Kind(measures.sweep_combined, combinations.scores, combinations.section),
     "combination_costs": Kind(measures.diverge_combined, combinations.costs),
+    "rivals": Kind(measures.measure_rival, rivals.measurements, rivals.section),
     "safety_audit": Kind(
         safety_audit, chosen.safety_audit, sections.safety_audits, sentence=lambda results: words.audits(results.audits)
     ),

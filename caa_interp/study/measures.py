@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,19 +19,24 @@ from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.evaluation.controls import vector_with_controls
 from caa_interp.evaluation.divergence import divergence
 from caa_interp.evaluation.finetuning import fine_tune
+from caa_interp.evaluation.learned import learned_vector
 from caa_interp.evaluation.persistence import check_conversations, persistence
-from caa_interp.evaluation.summary import UNSTEERED
+from caa_interp.evaluation.summary import NO_BASELINE, UNSTEERED
 from caa_interp.evaluation.sweep import sweep
+from caa_interp.models.access import n_layers
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format
 from caa_interp.steering.generation import encode_prompt, generate
-from caa_interp.steering.intervention import Intervention
+from caa_interp.steering.intervention import Intervention, condition_of
 from caa_interp.steering.operators import operator_named
 from caa_interp.steering.positions import Positions, positions_named
 from caa_interp.tree.edits import Operator
 from caa_interp.vectors.activations import collect_activations
 from caa_interp.vectors.estimators import Estimator
+from caa_interp.vectors.heads import head_vector
 from caa_interp.vectors.vector import SteeringVector
+
+MOST_HEADS = 16  # of a rival; a small model has fewer
 
 
 def count_tokens(
@@ -48,14 +54,14 @@ def count_tokens(
 
     ``prompts`` have their greatest number of new tokens, ``conversations`` that of an answer, ``max_new_tokens``.
     """
-    rows = []
+    rows, after = [], f" after the system prompt {system_prompt[:60]!r}" if system_prompt else ""
     for number, pair in enumerate(pairs):
-        what = f"pair {pair.id or number} ({pair.question[:60]!r})"
+        what = f"pair {pair.id or number} ({pair.question[:60]!r}){after}"
         renderings = prompt_format.render(pair, format, system_prompt, what=what)
         longest = max(len(tokens) for one in renderings for tokens in (one.positive, one.negative))
         rows.append(("pair", number, longest))
     for number, (prompt, n_new) in enumerate(prompts.items()):
-        tokens = encode_prompt(prompt_format, prompt, n_new, system_prompt, f"prompt {prompt[:60]!r}")
+        tokens = encode_prompt(prompt_format, prompt, n_new, system_prompt, f"prompt {prompt[:60]!r}{after}")
         rows.append(("prompt", number, len(tokens)))
     if conversations:
         check_conversations(prompt_format, conversations, max_new_tokens, system_prompt)
@@ -142,6 +148,44 @@ def _combined(combinations: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[s
 
 def _intervention(operator: str, positions: str, **fields: Any) -> Intervention:
     return Intervention(operator=operator_named(operator), positions=positions_named(positions), **fields)
+
+
+def measure_rival(
+    model: Any,
+    *,
+    method: str,
+    text: str | None,
+    train: Sequence[ContrastPair],
+    vector: Mapping[str, SteeringVector],
+    layers: Sequence[int],
+    multipliers: Sequence[float],
+    pairs: Sequence[ContrastPair],
+    prompts: Sequence[str],
+    n_tokens: int,
+    format: Format,
+    seed: int,
+    **asked: Any,
+) -> pd.DataFrame:
+    """Score pairs and measure the divergence along answers, under a system prompt, a ``text``, or else another vector.
+
+    ``vector`` is one, by its name, and ``layers`` is one layer. The rows of answers have a ``divergence``.
+    """
+    ((name, own),), (layer,) = vector.items(), layers
+    if text is not None:
+        alone: Any = {"layers": layer, "multipliers": [0.0]}
+        scored = sweep(model, vector, pairs, format=format, **alone, **{**asked, "system_prompt": text})
+        costs = divergence(model, vector, prompts, n_tokens=n_tokens, baselines={method: text}, **alone, **asked)
+        return pd.concat([scored.assign(baseline=method), costs[costs["baseline"] == method]], ignore_index=True)
+    if method == "learned vector":
+        made = learned_vector(model, own, train, layer=layer, format=format, seed=seed, **asked)
+    else:
+        n_heads = min(MOST_HEADS, n_layers(model) * int(model.cfg.n_heads))
+        made = head_vector(model, train, n_heads=n_heads, format=format, behavior=name, **asked)
+    every = [condition_of([Intervention(made, at, dose) for at in made.layers], method) for dose in multipliers]
+    doses = [replace(one, operator="add") for one in every]  # one path, since all layers have one multiplier
+    scored = sweep(model, doses, pairs, format=format, **asked)
+    costs = divergence(model, doses, prompts, n_tokens=n_tokens, **asked)
+    return pd.concat([scored, costs], ignore_index=True).assign(baseline=NO_BASELINE)
 
 
 def sweep_transferred(model: Any, *, vector: Mapping[str, SteeringVector], **asked: Any) -> pd.DataFrame:

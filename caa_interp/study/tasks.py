@@ -26,9 +26,9 @@ from caa_interp.vectors.vector import SteeringVector
 # Small enough that little is lost with a killed worker, large enough that what questions share is read once for many.
 ITEMS_PER_TASK = 10
 # In the time of how many scored pairs an item is read, the turn of a conversation with all turns before it, or vectors
-# calibrated on one prompt; and how many tokens are written in the time of one.
+# calibrated on one prompt; how many tokens are written in the time of one; and from one, a vector is learned.
 _WEIGHTS = {"pairs": 1, "train": 1, "prompts": 1, "texts": 1, "passages": 5, "questions": 1 / 3}
-_TURN, _CALIBRATION, _WRITTEN = 2, 20, 12
+_TURN, _CALIBRATION, _WRITTEN, _LEARNED = 2, 20, 12, 40
 
 EVERY = "every behavior"  # of a task whose own table says which of them a row belongs to
 
@@ -76,11 +76,12 @@ def cost(task: Task) -> int:
     n_answers = len(requests) * asked.get("n_answers", 0) + len(asked.get("prompts", ())) + len(asked.get("texts", ()))
     n_written = n_answers * asked.get("n_tokens", 0)  # by the unsteered model alone
     n_written += n_answers * asked.get("n", 1) * n_doses * asked.get("max_new_tokens", 0)
+    n_learned = len(asked["train"]) if asked.get("method") == "learned vector" else 0
     if task.kind == "persistence":
         n_turns, n_steered = sum(map(len, asked["conversations"])), len(CONDITIONS) * len(asked["vector"]) + 1
         n_items, n_conditions = _TURN * n_turns, n_steered
         n_written = n_turns * n_steered * asked["max_new_tokens"]
-    return max(1, round(n_items * n_conditions + n_written / _WRITTEN))
+    return max(1, round(n_items * n_conditions + n_written / _WRITTEN + n_learned * _LEARNED))
 
 
 def split_pairs(config: ExperimentConfig, behaviors: Mapping[str, Behavior], layers: Sequence[int]) -> Splits:
@@ -90,7 +91,7 @@ def split_pairs(config: ExperimentConfig, behaviors: Mapping[str, Behavior], lay
 
 
 def check_tasks(config: ExperimentConfig, planned: Sequence[Task]) -> list[Task]:
-    """The task that fails if something that the ``planned`` ones ask does not fit the model."""
+    """Tasks that fail if something that the ``planned`` ones ask does not fit the model."""
     pairs: dict[ContrastPair, None] = {}
     prompts: dict[str, int] = {}
     for asked in (task.arguments for task in planned):
@@ -103,7 +104,12 @@ def check_tasks(config: ExperimentConfig, planned: Sequence[Task]) -> list[Task]
     talks = [one for task in planned for one in task.arguments.get("conversations", ())]
     every = {"pairs": list(pairs), "prompts": prompts, "conversations": talks, **config.asked}
     every["max_new_tokens"] = config.conversations.max_new_tokens
-    return [Task("tokens", "tokens", "", 0, "whether all fits the model", every)]
+    tasks = [Task("tokens", "tokens", "", 0, "whether all fits the model", every)]
+    for asked in (task.arguments for task in planned if task.kind == "rivals" and task.arguments["text"] is not None):
+        own = {"pairs": asked["pairs"], "prompts": dict.fromkeys(asked["prompts"], asked["n_tokens"])}
+        under = {**every, **own, "conversations": [], "system_prompt": asked["text"]}
+        tasks.append(Task("tokens", "tokens", "", 0, f"whether all fits with {asked['method']}", under))
+    return tasks
 
 
 def vector_tasks(config: ExperimentConfig, splits: Splits, layers: Sequence[int]) -> list[Task]:

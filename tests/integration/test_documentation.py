@@ -199,7 +199,7 @@ def test_the_example_of_the_study_sets_every_field():
     given = tomllib.loads(fenced("study-configuration.md", "toml"))
     assert given.keys() == config.ExperimentConfig.model_fields.keys()
     parts = ("prompt", "controls", "answers", "costs", "side_effects", "interference", "safety_audit", "conversations")
-    for name in parts:
+    for name in (*parts, "rivals"):
         part = config.ExperimentConfig.model_fields[name].annotation
         assert given[name].keys() == part.model_fields.keys()
     (combination,) = given["combinations"]
@@ -214,7 +214,7 @@ def test_the_page_of_the_study_has_every_field_with_its_default():
     parts |= {"`[prompt]`": config.PromptConfig, "`[controls]`": config.Controls, "`[answers]`": config.Answers}
     parts |= {"`[costs]`": config.Costs, "`[side_effects]`": config.SideEffects}
     parts |= {"`[safety_audit]`": config.SafetyAudit, "`[conversations]`": config.Conversations}
-    parts |= {"`[interference]`": config.Interference}
+    parts |= {"`[interference]`": config.Interference, "`[rivals]`": config.Rivals}
     sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGES["study-configuration.md"], flags=re.M | re.S))
     for heading, part in parts.items():
         rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (.*?) \|", sections[heading], flags=re.MULTILINE)

@@ -115,7 +115,8 @@ def test_other_texts_of_an_audit_are_other_work(monkeypatch, name):
 
 
 def test_the_number_of_tasks_is_known_beforehand():
-    for fields in ({}, {"controls": {"random": 0, "shuffled": 0}}, {"costs": {"prompts": 0}}, {"n_test": 11}):
+    rivals = {"rivals": {"methods": ["system prompt", "examples", "learned vector", "attention heads"]}}
+    for fields in ({}, {"controls": {"random": 0, "shuffled": 0}}, {"costs": {"prompts": 0}}, {"n_test": 11}, rivals):
         stages = Stages(**fields)
         done = [*stages.vectors, *stages.scores, *stages.rest]
         assert [task.label for task in stages.planned] == [task.label for task in done]
@@ -182,6 +183,26 @@ def test_equal_costs_take_about_equal_times():
     for kind, seconds in SECONDS.items():
         share = costs[kind] / sum(costs.values())
         assert share == pytest.approx(seconds / sum(SECONDS.values()), rel=0.5, abs=0.01), kind
+
+
+def test_rivals_are_made_of_the_vectors_train_pairs():
+    methods = ["system prompt", "examples", "learned vector", "attention heads"]
+    stages = Stages(n_train=30, n_validation=12, n_test=25, rivals={"methods": methods}, costs={"prompts": 3})
+    tasks = [task for task in stages.rest if task.kind == "rivals"]
+    assert [(task.behavior, task.arguments["method"]) for task in tasks] == [(a, b) for a in NAMES for b in methods]
+    for task in tasks:
+        asked, (train, _, test) = task.arguments, stages.splits[task.behavior]
+        prompted = asked["method"] in methods[:2]
+        assert asked["train"] == ([] if prompted else train)
+        assert asked["layers"] == [CHOSEN[task.behavior]]
+        read = (len(asked["train"]) + len(test) + 3) * 5 + 8  # five multipliers, and the unsteered model's answers
+        assert cost(task) == read + (30 * 40 if asked["method"] == "learned vector" else 0)
+    # Prompts are checked with the texts that come before them.
+    assert [one.arguments["system_prompt"] for one in stages.checks[1:]] == [
+        one.arguments["text"] for one in stages.planned if one.kind == "rivals" and one.arguments["text"]
+    ]
+    assert stages.checks[1].arguments["system_prompt"] == caa.load_behavior(NAMES[0]).system_prompts["positive"]
+    assert stages.checks[1].arguments["pairs"] == stages.splits[NAMES[0]][2]
 
 
 def test_interference_is_measured_where_it_is_asked_for():
