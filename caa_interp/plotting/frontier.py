@@ -71,7 +71,7 @@ def plot_frontier(table: pd.DataFrame, *, title: str = "Effect and cost of steer
                 fig.add_trace(_path(own, looks[name], name), **place)
         _name_axes(fig, rows, place)
     for name, look in looks.items():
-        if len(paths[name]) > 1:  # a single point has its name beside it
+        if table.loc[paths[name], "behavior"].duplicated().any():  # a single point has its name beside it
             fig.add_trace(key(theme.escape(name), {"color": look.color, "symbol": look.symbol, "size": 9}))
     return fig
 
@@ -85,12 +85,14 @@ def _paths(rows: pd.DataFrame) -> dict[str, pd.Index[int]]:
         for name in shared
         if name not in ("vector", "baseline") and rows.groupby("vector")[name].nunique().max() > 1
     ]
-    found = {}
+    found: dict[str, pd.Index[int]] = {}
     for _, path in rows.groupby(shared, sort=False, dropna=False):
         first = path.iloc[0].dropna()
         vector, baseline = str(first["vector"]), str(first.get("baseline", NO_BASELINE))
         if baseline != NO_BASELINE and not path["multiplier"].any():
-            found[baseline] = path.index
+            # The same point for every vector that its rows name.
+            every = rows.loc[found.get(baseline, path.index).union(path.index)]
+            found[baseline] = every.drop_duplicates("behavior").index
             continue
         name = vector if baseline == NO_BASELINE else f"{baseline}, with {vector}"
         more = [f"layer {first[one]:g}" if one == "layer" else str(first[one]) for one in varied if first.get(one)]

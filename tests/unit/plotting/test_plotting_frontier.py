@@ -85,6 +85,21 @@ def test_behaviors_have_panels_of_their_own():
     assert [one.text for one in fig.layout.annotations] == ["optimism", "refusal"]
 
 
+def test_a_prompt_stands_once_in_the_panel_of_each_behavior_whatever_vectors_its_rows_name():
+    prompts = [
+        rows(vector, multipliers=(0.0,), baseline="few-shot", behavior=behavior).assign(effect=effect)
+        for behavior, vector, effect in (
+            ("optimism", "optimism", 1.5),
+            ("optimism", "refusal", 1.5),
+            ("refusal", "refusal", 0.5),
+        )
+    ]
+    own = [rows(name, baseline="none", behavior=name) for name in ("optimism", "refusal")]
+    fig = caa.plotting.plot_frontier(pd.concat([*own, *prompts], ignore_index=True))
+    points = [(one.xaxis, [*one.y], one.mode) for one in fig.data if one.name == "few-shot"]
+    assert points == [("x", [1.5], "markers+text"), ("x2", [0.5], "markers+text")]
+
+
 def test_another_table_is_refused():
     with pytest.raises(
         caa.InputError, match=r"columns .*dominated.* missing; give the result of caa_interp.evaluation"
