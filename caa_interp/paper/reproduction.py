@@ -31,7 +31,7 @@ from caa_interp.paper.table import CONDITIONS, agreement, all_claims, groups, pr
 from caa_interp.progress import counting
 from caa_interp.report.page import write_report
 from caa_interp.study.config import ExperimentConfig
-from caa_interp.study.engine import Engine
+from caa_interp.study.engine import Engine, facts_of
 from caa_interp.study.executors import Executor, InProcess
 from caa_interp.study.folder import locked, now, read_manifest, write_manifest
 from caa_interp.study.measures import vectors_of
@@ -111,6 +111,8 @@ def reproduce(
         If the data are incomplete, a name or layer is unknown, a part lacks what it needs, a model has another shape
         than the paper's of its name, or than its base model, the folder holds results of another model or other data,
         or another run is writing to it.
+    ModelError
+        If the executor's workers run another version of this package.
 
     Notes
     -----
@@ -126,7 +128,7 @@ def reproduce(
         store = ShardStore(folder / "shards", shard_cache(), say)
         with closing(InProcess()) if executor is None else nullcontext(executor) as place:
             say(f"Loading {model_name}")
-            engine = Engine(place, store, config.models[0], place.describe(config.models[0]))
+            engine = Engine(place, store, config.models[0], facts_of(place, config.models[0]))
             planned = planned_setting(config, items, engine.facts, layers, base_name)
             manifest = _begun(folder, engine.facts, items, say)
             work = planned_work(planned, planned_tasks(planned, names), judge_prices)
@@ -196,7 +198,7 @@ def _short(value: str | None) -> str:
 def _base_vectors(config: ExperimentConfig, items: Items, chat: Engine, bar: Any) -> dict[str, SteeringVector]:
     """The raw vectors of the base model, which must have the chat model's shape."""
     (model,) = config.models
-    facts = chat.executor.describe(model)
+    facts = facts_of(chat.executor, model)
     if differing := [name for name in ("n_layers", "d_model") if facts[name] != chat.facts[name]]:
         told = ", ".join(f"{name} {facts[name]} and {chat.facts[name]}" for name in differing)
         raise InputError(

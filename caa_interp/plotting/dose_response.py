@@ -73,6 +73,7 @@ def plot_dose_response(
         "<br>".join(notes),
         showlegend=True,
         legend=theme.LEGEND_BELOW,
+        height=430 + 18 * len(said),
         margin={"t": 78 + 18 * len(said)},
     )
     own = items[~items["kind"].isin(kinds)] if len(items) else items
@@ -81,7 +82,7 @@ def plot_dose_response(
     fig.add_traces(_traces(rows, measure, kinds))
     fig.update_xaxes(title={"text": theme.MULTIPLIER, "font": {"size": 14}})
     fig.update_yaxes(title={"text": _axis_title(rows, measure), "font": {"size": 14}})
-    return fig.update_layout(height=430 + 18 * len(said) + _ENTRY * len(fig.data))
+    return fig.update_layout(height=fig.layout.height + _ENTRY * len(fig.data))
 
 
 def plot_dose_responses(

@@ -80,11 +80,8 @@ def _paths(rows: pd.DataFrame) -> dict[str, pd.Index[int]]:
     """Rows of each path, by its baseline or its vector and by what else tells it from other paths."""
     left_out = ("behavior", "kind", *(("model",) if "baseline" in rows else ()))
     shared = [name for name in SERIES if name in rows and name not in left_out]
-    varied = [
-        name
-        for name in shared
-        if name not in ("vector", "baseline") and rows.groupby("vector")[name].nunique().max() > 1
-    ]
+    steered = rows[rows["multiplier"] != 0].groupby("vector")
+    varied = [name for name in shared if name not in ("vector", "baseline") and steered[name].nunique().max() > 1]
     found: dict[str, pd.Index[int]] = {}
     for _, path in rows.groupby(shared, sort=False, dropna=False):
         first = path.iloc[0].dropna()
@@ -112,10 +109,12 @@ def _path(rows: pd.DataFrame, look: theme.Style, name: str, intervals: bool = Tr
     measure, unit_of_cost = rows["measure"].iloc[0], rows["cost_unit"].iloc[0]
     unit = "points" if measure == "score" else theme.unit(rows, measure)
     texts = [theme.estimates(rows, "effect", unit), theme.estimates(rows, "cost", unit_of_cost, n="n_cost")]
-    known = zip(rows["vector"].map(theme.escape), map(theme.factor, rows["multiplier"]), *texts, strict=True)
-    hover = [
-        f"{vector}, multiplier {factor}<br>effect {effect}<br>cost {cost}" for vector, factor, effect, cost in known
-    ]
+    points = zip(rows["vector"], rows["multiplier"], strict=True)
+    what = [f"{name or vector}, multiplier {theme.factor(dose)}" for vector, dose in points]
+    if alone and not rows["multiplier"].any():  # a prompt
+        what = [name]
+    known = zip(map(theme.escape, what), *texts, strict=True)
+    hover = [f"{one}<br>effect {effect}<br>cost {cost}" for one, effect, cost in known]
     symbols = [look.symbol + ("-open" if one else "") for one in rows["dominated"]]
     marker = {"size": 9 if intervals else 5, "symbol": symbols, "color": look.color}
     written = {"text": labels, "textposition": "top right", "textfont": {"size": 11, "color": theme.DARK}}

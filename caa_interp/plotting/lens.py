@@ -125,7 +125,7 @@ def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") 
     notes += [] if "mid residual" in components else ["no mid residual: attention and MLP are parallel"]
     title = f"{_name(table[table['multiplier'] != 0] if any(multipliers) else table)}: inside the steered model"
     subtitle = f"states {read_at}through final norm and unembedding<br>{'; '.join(notes)}"
-    return fig.update_layout(title=theme.figure(title, subtitle).layout.title)
+    return theme.entitled(fig, title, subtitle)
 
 
 def _check_multipliers(table: pd.DataFrame) -> None:

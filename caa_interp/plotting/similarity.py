@@ -97,8 +97,7 @@ def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_l
     numbered = n_cells <= _NUMBERED
     note = " (gray)" if numbered else ""
     within = {label: f"95 % of pairs of random directions lie within ±{chance[label]:.3f}{note}" for label in groups}
-    headed = [theme.figure(titles[label], within[label]) for label in groups]
-    fig = headed[start]
+    fig = theme.figure("")
     bar = {**theme.scale_bar("cosine<br>similarity"), "tickvals": [-1, -0.5, 0, 0.5, 1]}
     shown: dict[str, Any] = {"limit": 1, "colorbar": bar}
     font = {"size": 13 if n_cells <= _ROOMY else theme.SMALLEST}
@@ -120,16 +119,16 @@ def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_l
         fig.update_xaxes(tickangle=-45, **ticks)
         fig.update_yaxes(autorange="reversed", **ticks)
     fig.update_xaxes(**axes).update_yaxes(**axes)
-    if len(groups) > 1:
-        slider = _slider(list(groups), [one.layout.title.text for one in headed], start, below)
-        slider["currentvalue"] = {"prefix": "" if of_layers else "layer "}
-        fig.update_layout(sliders=[slider])
-        below += 90
+    under = 90 if len(groups) > 1 else 0  # for the slider
     side = min(max(340, n_cells * (58 if numbered else 15)), 800 - left - 125)
-    fig.update_layout(
-        width=left + side + 125, height=78 + side + below, margin={"l": left, "r": 125, "t": 78, "b": below}
-    )
-    return fig
+    margin = {"l": left, "r": 125, "t": 78, "b": below + under}
+    fig.update_layout(width=left + side + 125, height=78 + side + below + under, margin=margin)
+    headed = [theme.entitled(go.Figure(layout=fig.layout), titles[label], within[label]).layout for label in groups]
+    if len(groups) > 1:
+        slider = _slider(list(groups), headed, start, below)
+        slider["currentvalue"] = {"prefix": "" if of_layers else "layer "}
+        headed[start].sliders = [slider]
+    return fig.update_layout(headed[start])
 
 
 def _matrix(rows: pd.DataFrame, of_layers: bool) -> pd.DataFrame:
@@ -150,14 +149,11 @@ def _number(value: float, chance: float, narrow: bool) -> str:
     return f"<span style='color:{_GRAY}'>{shown}</span>" if within else theme.on_map(f"<b>{shown}</b>", value)
 
 
-def _slider(labels: Sequence[str], titles: Sequence[str], start: int, below: int) -> dict[str, object]:
-    """Slider that shows one map and its title, ``below`` pixels under the maps."""
-    steps = [
-        {
-            "label": theme.escape(label),
-            "method": "update",
-            "args": [{"visible": [label == other for other in labels]}, {"title.text": title}],
-        }
-        for label, title in zip(labels, titles, strict=True)
-    ]
+def _slider(labels: Sequence[str], headed: Sequence[go.Layout], start: int, below: int) -> dict[str, object]:
+    """Slider that shows one map, its title and room for that, ``below`` pixels under the maps."""
+    steps = []
+    for label, own in zip(labels, headed, strict=True):
+        above = {"title.text": own.title.text, "margin.t": own.margin.t, "height": own.height}
+        args = [{"visible": [label == other for other in labels]}, above]
+        steps.append({"label": theme.escape(label), "method": "update", "args": args})
     return {"active": start, "steps": steps, "pad": {"t": below}}

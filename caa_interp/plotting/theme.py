@@ -103,12 +103,17 @@ TEMPLATE = go.layout.Template(
 
 
 def figure(title: str, subtitle: str = "", **layout: object) -> go.Figure:
-    """Empty figure in the common look; both texts may hold Plotly's markup (:func:`escape` what is not ours).
+    """Empty figure in the common look, with a title as in :func:`entitled`."""
+    return entitled(go.Figure(layout=go.Layout(template=TEMPLATE, **layout)), title, subtitle)
 
-    They are broken where a notebook ends, and the figure grows by these lines.
+
+def entitled(fig: go.Figure, title: str, subtitle: str = "") -> go.Figure:
+    """Put a title above a figure that has its width and margins, and return it.
+
+    Both texts may hold Plotly's markup (:func:`escape` what is not ours). They are broken where a notebook ends, and
+    the figure grows by these lines.
     """
     text = f"{title}<br><sup style='color:#52606d'>{subtitle}</sup>" if subtitle else title
-    fig = go.Figure(layout=go.Layout(template=TEMPLATE, title={"text": text}, **layout))
     across = (fig.layout.width or SCREEN) - 2 * EDGE
     fig.layout.title.text = wrapped(text, across / TEMPLATE.layout.title.font.size)
     if added := SUBTITLE_ROW * fig.layout.title.text.count(SOFT):

@@ -55,7 +55,7 @@ def plot_token_similarity(table: pd.DataFrame, *, layer: int | None = None, meas
     )
     title = f"{theme.escape(table['vector'].iloc[0])}: similarity of each token"
     draw = _map if shown["layer"].nunique() > 1 else _text
-    return draw(theme.figure(title, subtitle), shown, measure, limit)
+    return theme.entitled(draw(theme.figure(""), shown, measure, limit), title, subtitle)
 
 
 def _limit(table: pd.DataFrame, measure: str) -> float:

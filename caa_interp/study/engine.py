@@ -9,19 +9,30 @@ from typing import Any
 
 import pandas as pd
 
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, ModelError
 from caa_interp.study.config import ModelConfig
 from caa_interp.study.executors import Executor
 from caa_interp.study.store import ShardStore
 from caa_interp.study.tasks import Task, cost, key
-from caa_interp.study.worker import decode
+from caa_interp.study.worker import decode, software
+
+
+def facts_of(executor: Executor, model: ModelConfig) -> dict[str, Any]:
+    """What the results of a model depend on; :class:`ModelError` if the executor's workers run other code."""
+    facts = executor.describe(model)
+    if facts["code"] != software()["code"]:
+        raise ModelError(
+            "executor: its workers run another version of caa_interp than this process, so their results would not be "
+            "those that are asked for. Install the same version everywhere."
+        )
+    return facts
 
 
 @dataclass
 class Engine:
     """Does tasks with one model, each once; results are kept in ``store``.
 
-    ``facts`` is what the results depend on, as :meth:`Executor.describe` tells it. Those of an earlier session, which
+    ``facts`` is what the results depend on, as :func:`facts_of` tells it. Those of an earlier session, which
     this executor has not ``described``, are compared with the model before a task is done. ``made`` grows by a record
     of each task: its key, kind and label, what it took, and whether it was there already.
     """

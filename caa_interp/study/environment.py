@@ -12,7 +12,7 @@ from typing import Any
 from caa_interp import devices
 from caa_interp.behaviors.behavior import data_folder
 from caa_interp.files import files_digest, fingerprint
-from caa_interp.study.config import ExperimentConfig
+from caa_interp.study.config import ExperimentConfig, studied_behavior
 
 GIT_SECONDS = 10.0
 
@@ -28,8 +28,9 @@ def made_of(config: ExperimentConfig, models: Mapping[str, Any]) -> str:
     root = Path(str(files("caa_interp")))
     code = files_digest(root, root.rglob("*.py"))
     texts = files_digest(data_folder(), (path for path in data_folder().iterdir() if path.is_file()))
+    prompts = [dict(studied_behavior(one).system_prompts) for one in config.behaviors]
     packages = devices.environment()["packages"]
-    return fingerprint([config.to_toml(), config.data, models, code, texts, packages])
+    return fingerprint([config.to_toml(), config.data, prompts, models, code, texts, packages])
 
 
 def checkout(folder: Path) -> tuple[str | None, bool | None]:

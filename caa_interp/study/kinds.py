@@ -57,6 +57,7 @@ class Kind:
 
 KINDS = {
     "tokens": Kind(measures.count_tokens),
+    "rival_tokens": Kind(measures.check_rival),
     "sweep": Kind(sweep, chosen.controls, sections.responses),
     "vectors": Kind(measures.make_vectors, section=sections.vectors),
     "projection": Kind(measures.project_pairs, chosen.projection, sections.projections, "activations"),

@@ -16,6 +16,7 @@ from caa_interp.analysis.reliability import reliability
 from caa_interp.analysis.separation import separation
 from caa_interp.analysis.tokens import token_similarity
 from caa_interp.behaviors.pairs import ContrastPair
+from caa_interp.errors import CAAError, InputError
 from caa_interp.evaluation.controls import vector_with_controls
 from caa_interp.evaluation.divergence import divergence
 from caa_interp.evaluation.finetuning import fine_tune
@@ -33,7 +34,7 @@ from caa_interp.steering.positions import Positions, positions_named
 from caa_interp.tree.edits import Operator
 from caa_interp.vectors.activations import collect_activations
 from caa_interp.vectors.estimators import Estimator
-from caa_interp.vectors.heads import head_vector
+from caa_interp.vectors.heads import head_hooks, head_vector
 from caa_interp.vectors.vector import SteeringVector
 
 MOST_HEADS = 16  # of a rival; a small model has fewer
@@ -54,14 +55,14 @@ def count_tokens(
 
     ``prompts`` have their greatest number of new tokens, ``conversations`` that of an answer, ``max_new_tokens``.
     """
-    rows, after = [], f" after the system prompt {system_prompt[:60]!r}" if system_prompt else ""
+    rows = []
     for number, pair in enumerate(pairs):
-        what = f"pair {pair.id or number} ({pair.question[:60]!r}){after}"
+        what = f"pair {pair.id or number} ({pair.question[:60]!r})"
         renderings = prompt_format.render(pair, format, system_prompt, what=what)
         longest = max(len(tokens) for one in renderings for tokens in (one.positive, one.negative))
         rows.append(("pair", number, longest))
     for number, (prompt, n_new) in enumerate(prompts.items()):
-        tokens = encode_prompt(prompt_format, prompt, n_new, system_prompt, f"prompt {prompt[:60]!r}{after}")
+        tokens = encode_prompt(prompt_format, prompt, n_new, system_prompt, f"prompt {prompt[:60]!r}")
         rows.append(("prompt", number, len(tokens)))
     if conversations:
         check_conversations(prompt_format, conversations, max_new_tokens, system_prompt)
@@ -150,6 +151,19 @@ def _intervention(operator: str, positions: str, **fields: Any) -> Intervention:
     return Intervention(operator=operator_named(operator), positions=positions_named(positions), **fields)
 
 
+def check_rival(model: Any, *, method: str, progress: bool = False, **asked: Any) -> pd.DataFrame:
+    """As :func:`count_tokens`, under the prompt of a rival; an error also tells where heads cannot be read.
+
+    Nothing of it takes so long that it would show ``progress``.
+    """
+    try:
+        if method == "attention heads":
+            head_hooks(model)
+        return count_tokens(model, **asked)
+    except CAAError as error:
+        raise InputError(f"rivals.methods: {method!r} does not go with this model. {error}") from error
+
+
 def measure_rival(
     model: Any,
     *,
@@ -172,7 +186,7 @@ def measure_rival(
     """
     ((name, own),), (layer,) = vector.items(), layers
     if text is not None:
-        alone: Any = {"layers": layer, "multipliers": [0.0]}
+        alone: Any = {"layers": layer, "multipliers": multipliers}
         scored = sweep(model, vector, pairs, format=format, **alone, **{**asked, "system_prompt": text})
         costs = divergence(model, vector, prompts, n_tokens=n_tokens, baselines={method: text}, **alone, **asked)
         return pd.concat([scored.assign(baseline=method), costs[costs["baseline"] == method]], ignore_index=True)

@@ -15,8 +15,7 @@ import pandas as pd
 from caa_interp import plotting
 from caa_interp.evaluation.baselines import few_shot_prompt
 from caa_interp.evaluation.frontier import at_equal_cost, frontier
-from caa_interp.evaluation.summary import NO_BASELINE
-from caa_interp.plotting.theme import escape
+from caa_interp.evaluation.summary import NO_BASELINE, quantity
 from caa_interp.report.page import Section
 from caa_interp.study.chosen import Chosen
 from caa_interp.study.findings import estimates
@@ -35,9 +34,10 @@ def measurements(study: Chosen) -> Iterator[Task]:
         given |= {"multipliers": config.multipliers, "format": config.format, "pairs": test}
         given |= {"prompts": study.prompts[name], **study.along}
         for method in methods:
-            made_of = [] if method in texts else train
-            own = {"method": method, "text": texts.get(method), "train": made_of}
-            yield task_of("rivals", name, method, {**own, **given})
+            own: dict[str, Any] = {"method": method, "text": texts.get(method), "train": train}
+            if method in texts:
+                own |= {"train": [], "multipliers": [0.0]}
+            yield task_of("rivals", name, method, {**given, **own})
 
 
 def section(results: Results) -> list[Section]:
@@ -47,20 +47,22 @@ def section(results: Results) -> list[Section]:
         "the study's own. A learned vector is trained on the preference for the positive answers, at the same layer. "
         "Attention heads, those that tell the answers apart best, act at their own layers, all at once. Vectors are "
         "compared at nearly the largest cost that both reach, and a prompt, which has no multiplier, with the vector "
-        "at the prompt's mean cost. Where intervals do not overlap, one does more than the other."
+        "at the prompt's mean cost. Where intervals do not overlap, one does more than the other. Learned vectors and "
+        "heads are added from the last token of the prompt on, whatever the study does with its own vectors."
     )
     caption = "Bars are bootstrap intervals over pairs and over questions; numbers are multipliers."
     sections = []
     for behavior, _ in results.each("rivals"):
         plane, found = compared(results, behavior)
         effects = [estimates(found, "effect"), estimates(found, "own")]
-        shown = found[["rival", "cost", "n"]].assign(cost=[f"{cost:.2g}" for cost in found["cost"]])
-        shown["effect (95 % interval)"], shown["the vector's at this cost"] = effects
+        unit = quantity(plane, "logit_difference")[1]
+        shown = found[["rival", "n"]].assign(**{"cost (nats per token)": [f"{cost:.2g}" for cost in found["cost"]]})
+        shown[f"effect ({unit}, 95 % interval)"], shown["the vector's at this cost"] = effects
         shown["beside the vector"] = found["does"]
         told = zip(found["rival"], found["does"], *effects, strict=True)
         clauses = [f"{rival}{own and f' {effect} against {own}'}: {does}" for rival, does, effect, own in told]
-        finding = f"At equal cost, beside the vector of {behavior}, in nats per token: {'; '.join(clauses)}"
-        figure = plotting.plot_frontier(plane, title=escape(f"Rivals: {behavior}"))
+        finding = f"At equal cost, beside the vector of {behavior}, in {unit}: {'; '.join(clauses)}"
+        figure = plotting.plot_frontier(plane, title=f"Rivals: {behavior}")
         options: dict[str, Any] = {"caption": caption, "finding": finding, "data": plane, "level": 3}
         sections.append(Section(behavior, "", figure, shown, **options))
     return [Section("Rivals at equal cost", text), *sections] if sections else []
@@ -76,6 +78,8 @@ def compared(results: Results, behavior: str) -> tuple[pd.DataFrame, pd.DataFram
     plane = frontier(*tables, seed=results.seed)
 
     def at(cost: float, vector: str) -> pd.Series[Any]:
+        if not cost > 0:
+            return pd.Series({"cost": cost, "n": 0, "effect": np.nan, "effect_low": np.nan, "effect_high": np.nan})
         own = [one[(one["vector"] == vector) & (one["baseline"] == NO_BASELINE)] for one in tables]
         found = at_equal_cost(*own, cost=cost, seed=results.seed)
         return found[found["side"] == "positive"].iloc[0]
@@ -92,6 +96,11 @@ def compared(results: Results, behavior: str) -> tuple[pd.DataFrame, pd.DataFram
         numbers = {f"{key}{end}": row[f"effect{end}"] for key, row in beside.items() for end in ("", "_low", "_high")}
         rows.append({"rival": name, "cost": one["cost"], "n": one["n"], **numbers})
     found = pd.DataFrame(rows)
-    cases = [found["own"].isna(), found["effect_low"] > found["own_high"], found["effect_high"] < found["own_low"]]
-    does = ["costs more than the vector at any multiplier", "does more", "does less"]
-    return plane, found.assign(does=np.select(cases, does, "cannot be told apart"))
+    cases = {
+        "cannot be compared where nothing is paid": ~(found["cost"] > 0),
+        "costs more than the vector at any positive multiplier": found["own"].isna(),
+        "cannot be compared without intervals": found[["effect_low", "own_low"]].isna().any(axis=1),
+        "does more": found["effect_low"] > found["own_high"],
+        "does less": found["effect_high"] < found["own_low"],
+    }
+    return plane, found.assign(does=np.select([*cases.values()], [*cases], "cannot be told apart"))

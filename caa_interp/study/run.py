@@ -20,7 +20,7 @@ import pandas as pd
 
 from caa_interp.behaviors.behavior import Behavior
 from caa_interp.behaviors.pairs import ContrastPair
-from caa_interp.errors import InputError, ModelError
+from caa_interp.errors import InputError
 from caa_interp.evaluation.response import choose_layer, steerability
 from caa_interp.files import write_atomically
 from caa_interp.models.access import check_layers
@@ -29,7 +29,7 @@ from caa_interp.progress import counting
 from caa_interp.study import folder as run_folder, tasks
 from caa_interp.study.chosen import Chosen
 from caa_interp.study.config import ExperimentConfig, ModelConfig, studied_behavior
-from caa_interp.study.engine import Engine
+from caa_interp.study.engine import Engine, facts_of
 from caa_interp.study.environment import environment, made_of
 from caa_interp.study.executors import Executor, InProcess
 from caa_interp.study.kinds import planned_tasks, remaining_tasks
@@ -197,12 +197,7 @@ def _engine(
         return Engine(executor, store, model, known, described=False)
     kept = before.get("models", {}).get(label, {})
     say(f"Loading {label}")
-    facts = executor.describe(model)
-    if facts["code"] != software()["code"]:
-        raise ModelError(
-            "executor: its workers run another version of caa_interp than this process, so their results would not be "
-            "those of this study. Install the same version everywhere."
-        )
+    facts = facts_of(executor, model)
     if kept and kept.get("revision") != facts["revision"]:
         raise InputError(
             f"folder: {store.folder.parent} holds a run with model {label!r} as it was before (files changed since). "

@@ -76,7 +76,7 @@ def cost(task: Task) -> int:
     n_answers = len(requests) * asked.get("n_answers", 0) + len(asked.get("prompts", ())) + len(asked.get("texts", ()))
     n_written = n_answers * asked.get("n_tokens", 0)  # by the unsteered model alone
     n_written += n_answers * asked.get("n", 1) * n_doses * asked.get("max_new_tokens", 0)
-    n_learned = len(asked["train"]) if asked.get("method") == "learned vector" else 0
+    n_learned = len(asked["train"]) if task.kind == "rivals" and asked["method"] == "learned vector" else 0
     if task.kind == "persistence":
         n_turns, n_steered = sum(map(len, asked["conversations"])), len(CONDITIONS) * len(asked["vector"]) + 1
         n_items, n_conditions = _TURN * n_turns, n_steered
@@ -105,10 +105,15 @@ def check_tasks(config: ExperimentConfig, planned: Sequence[Task]) -> list[Task]
     every = {"pairs": list(pairs), "prompts": prompts, "conversations": talks, **config.asked}
     every["max_new_tokens"] = config.conversations.max_new_tokens
     tasks = [Task("tokens", "tokens", "", 0, "whether all fits the model", every)]
-    for asked in (task.arguments for task in planned if task.kind == "rivals" and task.arguments["text"] is not None):
-        own = {"pairs": asked["pairs"], "prompts": dict.fromkeys(asked["prompts"], asked["n_tokens"])}
-        under = {**every, **own, "conversations": [], "system_prompt": asked["text"]}
-        tasks.append(Task("tokens", "tokens", "", 0, f"whether all fits with {asked['method']}", under))
+    for one, asked in ((task, task.arguments) for task in planned if task.kind == "rivals"):
+        if asked["method"] == "learned vector":
+            continue  # needs nothing that the study's own vector does not
+        under = {**every, "method": asked["method"], "pairs": [], "prompts": {}, "conversations": []}
+        if asked["text"] is not None:
+            under |= {"pairs": asked["pairs"], "prompts": dict.fromkeys(asked["prompts"], asked["n_tokens"])}
+            under["system_prompt"] = asked["text"]
+        label = f"whether {asked['method']} goes with the model"
+        tasks.append(Task("rival_tokens", "tokens", one.behavior, 0, label, under))
     return tasks
 
 

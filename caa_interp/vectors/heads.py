@@ -89,15 +89,20 @@ def head_vector(
     return SteeringVector(values.float(), tuple(layers), metadata)
 
 
-def _outputs(model: Any, rendered: Sequence[Sequence[Rendering]], format: Format, progress: bool) -> torch.Tensor:
-    """Mean output of every head at the answers: ``[n_layers, n_heads, n_pairs, 2, d_head]``, positive side first."""
+def head_hooks(model: Any) -> list[str]:
+    """Name the hook of each layer that shows its heads' outputs, or raise :class:`ModelError` if one is missing."""
     names = [f"blocks.{layer}.attn.hook_z" for layer in range(n_layers(model))]
     if missing := [name for name in names if name not in model.hook_dict]:
         raise ModelError(
             f"model {model_id(model)!r}: it has no {missing[0]!r}, so its heads cannot be told apart. Use "
             "extract_vector."
         )
-    read = []
+    return names
+
+
+def _outputs(model: Any, rendered: Sequence[Sequence[Rendering]], format: Format, progress: bool) -> torch.Tensor:
+    """Mean output of every head at the answers: ``[n_layers, n_heads, n_pairs, 2, d_head]``, positive side first."""
+    names, read = head_hooks(model), []
     for renderings in track(rendered, "Reading heads", progress):
         sides = []
         for tokens, places in (side for one in renderings for side in one.read(format)):

@@ -401,6 +401,22 @@ def test_no_text_lies_over_another_or_beyond_the_edge(figures, browser, name, la
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_figure_grows_by_each_line_of_a_broken_title(tables, figures, name, monkeypatch):
+    """Whatever else it sets after its title: beside an edge so wide that every title is broken."""
+    monkeypatch.setattr(theme, "EDGE", 320)
+    for fig, draw in zip(figures(name), EXAMPLES[name], strict=True):
+        narrow = draw(tables)
+        before, after = (one.layout.title.text.count(theme.SOFT) for one in (fig, narrow))
+        added = theme.SUBTITLE_ROW * (after - before)
+        assert added > 0
+        usual = theme.TEMPLATE.layout.margin.t
+        top, wide_top = (usual if one.layout.margin.t is None else one.layout.margin.t for one in (narrow, fig))
+        assert top - wide_top == added
+        if fig.layout.height:
+            assert narrow.layout.height - fig.layout.height == added
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_trace_says_what_it_shows(figures, name):
     """Lines and areas beside the data, which say nothing, are skipped, as are entries of the legend without points."""
     for fig in figures(name):

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, ModelError
 from caa_interp.study.config import ModelConfig
-from caa_interp.study.engine import Engine
+from caa_interp.study.engine import Engine, facts_of
 from caa_interp.study.store import ShardStore
 from caa_interp.study.tasks import Task, key
-from caa_interp.study.worker import encode
+from caa_interp.study.worker import encode, software
 
 FACTS = {"revision": "1", "device": "cpu"}
 
@@ -103,6 +103,13 @@ def test_the_bar_counts_costs_and_what_was_there_not_for_the_rate(store, tasks):
     Engine(Backwards(), store, ModelConfig(), FACTS).do(more, bar)
     assert bar.initial == bar.updates[0] == 2 * 8  # both tasks of one key: 2 pairs, 2 layers, 2 multipliers
     assert bar.updates[1:] == [20, 8, 8]
+
+
+def test_workers_must_run_the_code_of_this_process():
+    same, other = ({**FACTS, "code": code} for code in (software()["code"], "another"))
+    assert facts_of(Backwards(same), ModelConfig()) == same
+    with pytest.raises(ModelError, match="executor: its workers run another version of caa_interp"):
+        facts_of(Backwards(other), ModelConfig())
 
 
 def test_facts_from_before_are_compared_with_the_model_before_anything_is_done(store, tasks):

@@ -7,8 +7,11 @@ import pytest
 
 import caa_interp as caa
 from caa_interp.errors import InputError
+from caa_interp.plotting.theme import BEHAVIOR_STYLES
 from caa_interp.study import ExperimentConfig, Processes
+from caa_interp.study.environment import made_of
 from caa_interp.study.findings import estimates
+from caa_interp.study.measures import check_rival
 from caa_interp.study.results import Results
 from caa_interp.study.rivals import compared, section
 from caa_interp.study.run import run_experiment
@@ -125,7 +128,7 @@ def test_all_are_compared_where_both_cost_the_same(done):
     for row in rows.to_dict("records"):
         at = caa.evaluation.at_equal_cost(effects, costs, cost=row["cost"])
         (own,) = at[(at["side"] == "positive") & (at["kind"] == "vector")].to_dict("records")
-        assert own["reached"] == (row["does"] != "costs more than the vector at any multiplier")
+        assert own["reached"] == (row["does"] != "costs more than the vector at any positive multiplier")
         ends = ("", "_low", "_high")
         assert [row[f"own{end}"] for end in ends] == pytest.approx([own[f"effect{end}"] for end in ends], nan_ok=True)
         prompted = priced[priced["baseline"] == row["rival"]]["divergence"]
@@ -152,26 +155,88 @@ def results_of(folder) -> Results:
         (5.0, 0.3, "does more"),
         (-5.0, 0.3, "does less"),
         (0.0, 0.3, "cannot be told apart"),
-        (0.0, 3.0, "costs more than the vector at any multiplier"),
+        (0.0, 3.0, "costs more than the vector at any positive multiplier"),
+        (5.0, 0.0, "cannot be compared where nothing is paid"),
     ],
 )
 def test_one_does_more_where_it_is_beyond_the_vectors_interval(tmp_path, shift, cost, does):
     """Made-up scores: a prompt's effect is ``shift`` beside that of multiplier 1, which costs 0.3 (and 2 costs 0.6)."""
-    found = results_of(write_study(tmp_path, {"likes": 0.5}))
-    rows = []
-    for name, measure in (("dose_response", "logit_difference"), ("divergence", "divergence")):
-        own = found.tables[name].query("vector == 'likes' and multiplier == 1")
-        value = cost if name == "divergence" else own[measure] + shift
-        rows.append(own.assign(baseline="system prompt", multiplier=0.0, **{measure: value}))
-    found.tables["rivals"] = pd.concat(rows)
+    found = made_up(tmp_path, shift, cost)
     _, part = section(found)
     (row,) = compared(found, "likes")[1].to_dict("records")
     assert (row["does"], row["cost"], row["n"]) == (does, pytest.approx(cost), 12)
     assert row["effect"] == pytest.approx(0.5 + shift, abs=0.05)
     (effect,), (own,) = (estimates(pd.DataFrame([row]), name) for name in ("effect", "own"))
-    assert bool(own) == (cost < 0.6)
+    assert bool(own) == (0 < cost < 0.6)
     assert f"system prompt{own and f' {effect} against {own}'}: {does}" in part.finding
     assert part.table["beside the vector"].tolist() == [does]
+
+
+def made_up(folder, shift: float, cost: float, name: str = "likes", **study) -> Results:
+    """A study with a prompt: its effect is ``shift`` beside that of multiplier 1, whose cost is 0.3."""
+    found = results_of(write_study(folder, {name: 0.5}, **study))
+    rows = []
+    for table, measure in (("dose_response", "logit_difference"), ("divergence", "divergence")):
+        own = found.tables[table].query("vector == @name and multiplier == 1")
+        value = cost if table == "divergence" else own[measure] + shift
+        rows.append(own.assign(baseline="system prompt", multiplier=0.0, **{measure: value}))
+    found.tables["rivals"] = pd.concat(rows)
+    return found
+
+
+def test_vectors_that_cost_nothing_are_not_compared(tmp_path):
+    """As under a cap that never binds; a page is made all the same."""
+    found = made_up(tmp_path, 0.0, 0.3)
+    own = found.tables["divergence"]
+    found.tables["divergence"] = own.assign(divergence=0.0)
+    rival = {"baseline": "none", "vector": "learned vector"}
+    scores = found.tables["dose_response"].query("vector == 'likes'")
+    found.tables["rivals"] = pd.concat([scores.assign(**rival), own.query("vector == 'likes'").assign(**rival)])
+    _, part = section(found)
+    assert "learned vector: cannot be compared where nothing is paid" in part.finding
+
+
+def test_a_negative_multiplier_that_costs_more_is_no_comparison(tmp_path):
+    found = made_up(tmp_path, 1.0, 0.45)
+    for name in ("dose_response", "divergence"):
+        table = found.tables[name]
+        found.tables[name] = table[table["multiplier"].isin([-2, 0, 1])].reset_index(drop=True)
+    _, part = section(found)
+    assert "costs more than the vector at any positive multiplier" in part.finding
+
+
+def test_without_intervals_nothing_is_said_to_be_alike(tmp_path):
+    found = made_up(tmp_path, 5.0, 0.3)
+    for name in ("divergence", "rivals"):
+        table = found.tables[name]
+        found.tables[name] = table[(table["item"] == 0) | table["divergence"].isna()].reset_index(drop=True)
+    (row,) = compared(found, "likes")[1].to_dict("records")
+    assert row["does"] == "cannot be compared without intervals"
+
+
+@pytest.mark.parametrize(("format", "unit"), [("choices", "nats"), ("text", "nats per token")])
+def test_effects_have_their_own_unit(tmp_path, format, unit):
+    _, part = section(made_up(tmp_path, 1.0, 0.3, format=format))
+    assert f"beside the vector of likes, in {unit}: " in part.finding
+    assert [*part.table][2:4] == ["cost (nats per token)", f"effect ({unit}, 95 % interval)"]
+
+
+def test_a_prompt_has_its_own_name_and_leaves_the_behavior_its_name_and_color(tmp_path):
+    """Whatever the study's positions are: those of a prompt, where nothing is added, are no difference."""
+    found = made_up(tmp_path, 1.0, 0.3, name="sycophancy")
+    for name in ("dose_response", "divergence"):
+        found.tables[name] = found.tables[name].assign(positions="all")
+    found.tables["rivals"] = found.tables["rivals"].assign(positions="from_last_prompt_token")
+    lines = {one.name: one for one in section(found)[1].figure.data if one.name and one.mode and one.x[0] is not None}
+    assert set(lines) == {"sycophancy", "system prompt"}
+    assert lines["sycophancy"].line.color == BEHAVIOR_STYLES["sycophancy"].color
+    (hover,) = [*(lines["system prompt"].hovertext or lines["system prompt"].customdata)]
+    assert hover.startswith("system prompt<br>effect +1.5")
+
+
+def test_a_name_is_escaped_once(tmp_path):
+    _, part = section(made_up(tmp_path, 1.0, 0.3, name="cats & dogs"))
+    assert part.figure.layout.title.text.startswith("Rivals: cats &amp; dogs<br>")
 
 
 @pytest.mark.parametrize(
@@ -189,6 +254,16 @@ def test_one_does_more_where_it_is_beyond_the_vectors_interval(tmp_path, shift, 
 def test_what_is_wrong_is_told_before_any_work(behavior, changed, message):
     with pytest.raises(InputError, match=message):
         ExperimentConfig(**{"behaviors": [behavior], **LESS, "rivals": {"methods": METHODS}, **changed})
+
+
+def test_another_system_prompt_is_another_study(behavior, tmp_path):
+    """So that a finished folder is not taken for that of the changed file."""
+    found = []
+    for text in ("Like all.", "Like everything."):
+        prompts = {**SIDES, "positive": text}
+        dataclasses.replace(caa.load_behavior(behavior), system_prompts=prompts).save(tmp_path / "likes.json")
+        found.append(made_of(ExperimentConfig(behaviors=[tmp_path / "likes.json"], n_validation=3), {}))
+    assert found[0] != found[1]
 
 
 @pytest.mark.parametrize(
@@ -211,11 +286,21 @@ def test_a_prompt_that_does_not_fit_is_told_before_anything_is_computed(behavior
     long.save(tmp_path / "likes.json")
     rivals = {"methods": ["system prompt"]}
     config = ExperimentConfig(behaviors=[tmp_path / "likes.json"], models=[tiny_folder], rivals=rivals, **LESS)
-    with pytest.raises(InputError, match=r"after the system prompt 'Like all\. Like .*context holds 256"):
+    with pytest.raises(InputError, match=r"rivals.methods: 'system prompt' does not go with .*context holds 256"):
         run_experiment(config, tmp_path / "run", say=lambda _: None)
     # What was done is the check of all else, which counts tokens.
     (kept,) = (tmp_path / "run" / "shards").rglob("*.parquet")
     assert list(pd.read_parquet(kept)) == ["what", "number", "n_tokens"]
+
+
+def test_heads_that_a_model_does_not_show_are_told_before_anything_is_computed(tiny_llama, monkeypatch):
+    hooks = {name: hook for name, hook in tiny_llama.hook_dict.items() if not name.endswith("hook_z")}
+    monkeypatch.setattr(type(tiny_llama), "hook_dict", hooks)
+    form = caa.PromptFormat.of(tiny_llama)
+    nothing = {"pairs": [], "prompts": {}, "conversations": [], "max_new_tokens": 1, "prompt_format": form, **ASKED}
+    with pytest.raises(InputError, match=r"rivals.methods: 'attention heads' does not go with this model. .*hook_z"):
+        check_rival(tiny_llama, method="attention heads", **nothing)
+    assert check_rival(tiny_llama, method="examples", **nothing).empty
 
 
 def test_processes_find_the_same_to_the_last_bit(done, behavior, tiny_folder, tmp_path, monkeypatch):

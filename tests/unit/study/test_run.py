@@ -19,7 +19,7 @@ from filelock import FileLock
 import caa_interp as caa
 from caa_interp.errors import InputError
 from caa_interp.files import slug
-from caa_interp.study import run as run_module, tasks as tasks_module, worker
+from caa_interp.study import engine, run as run_module, tasks as tasks_module, worker
 from caa_interp.study.config import ExperimentConfig
 from caa_interp.study.executors import InProcess
 from caa_interp.study.run import run_experiment
@@ -531,7 +531,7 @@ def test_what_newer_code_makes_anew_is_said_and_nothing_older_stays_beside_it(sm
     before = manifest(folder)["shards"]
     assert not any("changed" in line for line in lines)
     newer = {**worker.software(), "code": "0" * 64}
-    for module in (worker, run_module):
+    for module in (worker, run_module, engine):
         monkeypatch.setattr(module, "software", lambda: newer)
     with monkeypatch.context() as patch:
         patch.setattr(caa.SteeringVector, "save", interrupt)
@@ -632,7 +632,7 @@ def test_what_an_earlier_version_wrote_does_not_stay_and_what_a_user_put_there_d
     run_experiment(small, folder, say=lambda line: None)
     assert not any((folder / name).exists() for name in (*former, "vectors/capability"))
     newer = {**worker.software(), "code": "0" * 64}
-    for module in (worker, run_module):
+    for module in (worker, run_module, engine):
         monkeypatch.setattr(module, "software", lambda: newer)
     run_experiment(small, folder, say=lambda line: None)
     assert all((folder / name).read_text() == "not to be read" for name in own)

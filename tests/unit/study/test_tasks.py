@@ -195,11 +195,15 @@ def test_rivals_are_made_of_the_vectors_train_pairs():
         prompted = asked["method"] in methods[:2]
         assert asked["train"] == ([] if prompted else train)
         assert asked["layers"] == [CHOSEN[task.behavior]]
-        read = (len(asked["train"]) + len(test) + 3) * 5 + 8  # five multipliers, and the unsteered model's answers
+        # Five multipliers, of a prompt none; and the unsteered model's answers.
+        read = (len(asked["train"]) + len(test) + 3) * (1 if prompted else 5) + 8
         assert cost(task) == read + (30 * 40 if asked["method"] == "learned vector" else 0)
-    # Prompts are checked with the texts that come before them.
-    assert [one.arguments["system_prompt"] for one in stages.checks[1:]] == [
-        one.arguments["text"] for one in stages.planned if one.kind == "rivals" and one.arguments["text"]
+    # Prompts are checked with the texts that come before them, heads without any pair.
+    checks = [(one.arguments["method"], one.arguments["system_prompt"]) for one in stages.checks[1:]]
+    assert checks == [
+        (one.arguments["method"], one.arguments["text"])
+        for one in stages.planned
+        if one.kind == "rivals" and one.arguments["method"] != "learned vector"
     ]
     assert stages.checks[1].arguments["system_prompt"] == caa.load_behavior(NAMES[0]).system_prompts["positive"]
     assert stages.checks[1].arguments["pairs"] == stages.splits[NAMES[0]][2]
