@@ -20,7 +20,7 @@ from caa_interp.paper.reproduction import reproduce
 from caa_interp.paper.sets import read_published_sets
 from caa_interp.paper.table import OTHER, SAME, STEERED_MEAN, STEERED_MOST, agreement, claims, compare, printable
 from caa_interp.plotting import plot_layer_sweep, plot_reproduction
-from caa_interp.study import worker
+from caa_interp.study import engine, worker
 from caa_interp.study.folder import locked
 from caa_interp.study.processes import Processes
 from tests.unit.paper.conftest import TWO, items, write_sets
@@ -362,7 +362,8 @@ def test_another_model_of_the_same_name_or_other_code_make_everything_again(
     assert done[5:] == ["load"]
     settings.write_text(settings.read_text()[:-1])
     newer = {**worker.software(), "code": "0" * 64}
-    monkeypatch.setattr(worker, "software", lambda: newer)
+    for module in (worker, engine):
+        monkeypatch.setattr(module, "software", lambda: newer)
     measure()
     assert done[6:] == ["load", "vectors", "sweep", "sweep"]
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
