@@ -154,6 +154,17 @@ def check_layers(layers: Any, available: Sequence[int], what: str) -> list[int]:
     return [int(layer) for layer in chosen]
 
 
+def check_layer(layer: Any, available: Sequence[int], what: str) -> int:
+    """Return one layer, or raise :class:`InputError`; see :func:`check_layers`."""
+    chosen = check_layers(layer, available, what)
+    if layer is None or len(chosen) > 1:
+        raise InputError(
+            f"layer: {layer!r}; give one layer as an int, such as {available[-1]}. For several, give a list of "
+            "interventions, one for each."
+        )
+    return chosen[0]
+
+
 def block_indices(layers: Any) -> tuple[int, ...]:
     """Return the layers of a vector or of activations as a tuple, or raise :class:`InputError`."""
     given = listed(layers)
@@ -273,7 +284,8 @@ def unembed(model: Any, residual: torch.Tensor) -> torch.Tensor:
         logits = model.unembed(model.ln_final(residual.to(matrix.dtype)[None]))[0]
     else:
         norm = {name: weight.float() for name, weight in model.ln_final.named_parameters()}
-        normed = torch.func.functional_call(model.ln_final, norm, (residual[None].float(),))[0].to(matrix.device)
+        normed = torch.func.functional_call(model.ln_final, norm, (residual[None].float(),))[0]
+        normed = normed.to(matrix.device).float()  # HookedTransformer's norms round to the type of the weights
         # A few columns at a time: the whole matrix in float32 may be gigabytes.
         parts = [normed @ columns.float() for columns in matrix.split(_COLUMNS, dim=1)]
         logits = torch.cat(parts, dim=1) + model.b_U.float()

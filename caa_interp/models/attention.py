@@ -55,7 +55,8 @@ def takes_tree_masks(model: Any) -> bool:
         cfg = model.cfg
         by_position = cfg.positional_embedding_type in ("standard", "rotary") and cfg.attention_dir == "causal"
         by_length = getattr(cfg, "use_dynamic_ntk_rope", False) or getattr(cfg, "use_logn_attn", False)
-        return by_position and not by_length and not getattr(cfg, "post_embedding_ln", False)
+        simple = not by_length and not getattr(cfg, "post_embedding_ln", False)
+        return by_position and simple and hasattr(model, "ln_final")
     # Layers that take another layer's keys and values cannot be run by themselves.
     shared = getattr(text_config(model), "num_kv_shared_layers", 0)
     declared = bool(getattr(model.original_model, "_supports_attention_backend", False))

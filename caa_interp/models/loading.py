@@ -100,6 +100,8 @@ def load_model(
             )
         if device is not None and device_map is not None:
             raise InputError("device and device_map: both were given; a model is placed by one of them. Drop one.")
+        if backend == "hooked" and device_map is not None:
+            raise InputError("device_map: HookedTransformer takes none. Use backend='bridge', or device.")
         if device is None and device_map is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if str(device).startswith("cuda") and not torch.cuda.is_available():
@@ -113,11 +115,9 @@ def load_model(
             say("reading its configuration")
             config = _checked_config(source, name, revision)
             if backend == "auto":
-                backend = "hooked" if listed_by_hooked(source) else "bridge"
+                backend = "hooked" if device_map is None and listed_by_hooked(source) else "bridge"
             say("reading its weights")
             if backend == "hooked":
-                if device_map is not None:
-                    raise InputError("device_map: HookedTransformer takes none. Use backend='bridge', or device.")
                 model = load_hooked(source, device, torch_dtype, revision)
             else:
                 model = _load_bridge(source, device, torch_dtype, device_map, revision)
@@ -319,7 +319,10 @@ def _explained(name: str) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, ValueError, RuntimeError, AttributeError, KeyError, SafetensorError, struct.error) as error:
+    except (
+        *(OSError, ValueError, RuntimeError, AttributeError, KeyError, ImportError),
+        *(SafetensorError, struct.error),
+    ) as error:
         if isinstance(error, CAAError):
             raise
         if any(isinstance(cause, OSError) and cause.errno == errno.ENOSPC for cause in causes(error)):

@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from caa_interp.models.access import is_bridge, lock_of, runner, text_config
+from caa_interp.models.attention import takes_tree_masks
 from caa_interp.models.hooks import has_hooks
 
 # A module of a bridge that stands for a Hugging Face module, as ``owner.name``: owner, name and the module.
@@ -22,7 +23,7 @@ _Wrapper = tuple[nn.Module, str, Any]
 
 @contextmanager
 def bare(model: Any) -> Iterator[Any]:
-    """Run a model's blocks without wrappers while the context is open, if it computes the same without them.
+    """Run a model's blocks without wrappers while the context is open, if it takes trees and computes the same so.
 
     Yields the module to call, as :func:`caa_interp.models.access.runner` tells it meanwhile.
     Attention is then computed in one step where it can be. Meanwhile no other thread of this package runs the model,
@@ -30,7 +31,7 @@ def bare(model: Any) -> Iterator[Any]:
     """
     with lock_of(model):
         wrappers, plain = _wrappers(model.original_model) if is_bridge(model) else ([], set())
-        if not wrappers or not changes_nothing(model, plain):
+        if not (wrappers and takes_tree_masks(model) and changes_nothing(model, plain)):
             yield runner(model)
             return
         config = text_config(model)

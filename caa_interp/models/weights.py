@@ -15,6 +15,9 @@ from caa_interp.models.access import is_bridge, model_id
 if TYPE_CHECKING:
     import torch
 
+# In these, HookedTransformer calls the norms after attention and MLP by the names of those before.
+_HOOKED_POST_NORM = {"Olmo2ForCausalLM", "Olmo3ForCausalLM"}
+
 
 @dataclass(frozen=True)
 class BlockWeights:
@@ -109,9 +112,11 @@ def _norms(model: Any, layer: int) -> list[_Norm]:
     """Norms before the heads and the MLP, and after them; in a parallel block, heads and MLP may share one."""
     block = model.blocks[layer]
     first, second, *after = (getattr(block, name, None) for name in ("ln1", "ln2", "ln1_post", "ln2_post"))
-    if first is None and after[0] is None:
+    if not is_bridge(model) and getattr(model.cfg, "original_architecture", None) in _HOOKED_POST_NORM:
+        first, second, after = None, None, [first, second]
+    elif first is None and after[0] is None:
         raise _unreadable(model, layer, "its norms are not where they are expected")
-    if second is None and after[1] is None:
+    elif second is None and after[1] is None:
         second = first
     return [_Norm(norm, int(model.cfg.d_model)) for norm in (first, second, *after)]
 

@@ -230,12 +230,18 @@ class PromptFormat:
         ids: list[int] = []
         for piece in pieces:
             ids += [self.tokenizer.eos_token_id] if ids else []
-            ids += token_ids(self.tokenizer, piece, what, add_special_tokens=self.template is None)
+            ids += self._piece_ids(piece, what)
         if len(ids) > self.n_ctx:
             raise InputError(
                 f"{what}: {len(ids)} tokens, but the model's context holds {self.n_ctx}. Shorten it, or leave it out."
             )
         return tuple(ids)
+
+    def _piece_ids(self, piece: str, what: str) -> list[int]:
+        """Token ids of a piece of text, with BOS where no template writes it, and never with EOS after it."""
+        ids = token_ids(self.tokenizer, piece, what, add_special_tokens=self.template is None)
+        appended = self.template is None and ids[-1:] == [self.tokenizer.eos_token_id]
+        return ids[:-1] if appended and not piece.endswith(self.tokenizer.eos_token) else ids
 
     def render(
         self,
@@ -261,7 +267,7 @@ class PromptFormat:
         """Return the sha256 of a fixed prompt's token ids; a date in it is always the same one."""
         messages = messages_of(PROBE["content"], system_prompt, "prompt")
         (text,) = self.pieces(messages, "", "prompt", PINNED_DATE)
-        ids = self.tokenizer(text, add_special_tokens=self.template is None)["input_ids"]
+        ids = self._piece_ids(text, "prompt")
         return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
 
 

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,14 @@ import pandas as pd
 
 from caa_interp.errors import InputError, check_count, is_number
 from caa_interp.models.access import model_id
+from caa_interp.models.unwrapped import bare
 from caa_interp.prompts.conversation import Prompt
 from caa_interp.prompts.format import PromptFormat, form_of, shown_text, split_thinking
 from caa_interp.steering.context import ambient
 from caa_interp.steering.intervention import Steering, conditions, one_layer, warn_of_idle
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions
-from caa_interp.steering.writing import Row, Writing, unwrapped, write_all
+from caa_interp.steering.writing import Row, Writing, write_all
 from caa_interp.tree.edits import Operator
 from caa_interp.vectors.vector import SteeringVector
 
@@ -103,6 +104,9 @@ def generate(
         if steering is not None:
             raise InputError("steering and vector: both are given. Give conditions in steering, or the short form.")
         steering, layer = vector, one_layer(vector, layer)
+    given = list(steering.values()) if isinstance(steering, Mapping) else [steering]
+    if given and isinstance(given[0], SteeringVector):
+        layer = one_layer(given[0], layer)
         multipliers = (1.0,) if multipliers is None else multipliers
     asked = conditions(model, steering, form, layer, multipliers, operator, positions)
     with ambient(model) as outer:
@@ -177,10 +181,10 @@ def stream_answer(
 
     def written() -> Iterator[Answer]:
         tokens: tuple[int, ...] = ()
-        with ambient(model), unwrapped(model):
+        with ambient(model), bare(model):
             writing = Writing(model, form, [ids], [row], longest=len(ids) + max_new_tokens)
         while len(tokens) < max_new_tokens:
-            with ambient(model), unwrapped(model):
+            with ambient(model), bare(model):
                 step = writing.step()
             if not step:
                 break

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from caa_interp.errors import InputError, is_number, listed, warn
-from caa_interp.models.access import check_layers, check_model
+from caa_interp.models.access import check_layer, check_layers, check_model
 from caa_interp.prompts.format import PromptFormat, check_prompt
 from caa_interp.steering.operators import add, name_of
 from caa_interp.steering.positions import Positions, check_positions, name_of_positions, resolve
@@ -60,7 +60,7 @@ class Intervention:
     positions: Positions = "from_last_prompt_token"
 
     def __post_init__(self) -> None:
-        (layer,) = check_layers(self.layer, one_vector(self.vector).layers, "the vector")
+        layer = check_layer(self.layer, one_vector(self.vector).layers, "the vector")
         (multiplier,) = check_multipliers((self.multiplier,))
         if not callable(self.operator):
             raise InputError(f"operator: {self.operator!r}; give one such as caa.add, caa.ablate or caa.Cap(high=3).")
@@ -163,7 +163,7 @@ def one_layer(vector: SteeringVector, layer: int | None) -> int:
     held = one_vector(vector).layers
     if layer is None and len(held) > 1:
         raise InputError(f"layer: {vector!r} needs one. Give one of its layers.")
-    return held[0] if layer is None else layer
+    return held[0] if layer is None else check_layer(layer, held, "the vector")
 
 
 def as_interventions(

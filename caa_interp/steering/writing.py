@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Generator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
 
 from caa_interp.models.access import input_device, not_numbers
-from caa_interp.models.attention import rotary_boundary, takes_tree_masks
+from caa_interp.models.attention import rotary_boundary
 from caa_interp.models.decoding import Decoder
 from caa_interp.models.memory import cache_bytes, rows_that_fit
 from caa_interp.models.unwrapped import bare
@@ -68,7 +68,7 @@ def write_all(
                 rows.append(Row(numbers.index(number), applied, _generator(seed, prompts[number], k), label))
             chosen = [prompts[number] for number in numbers]
             longest = max(map(len, chosen)) + max_new_tokens
-            with unwrapped(model):
+            with bare(model):
                 writing = Writing(model, form, chosen, rows, temperature, top_p, longest)
                 for _ in range(max_new_tokens):
                     step = writing.step()
@@ -213,11 +213,6 @@ class Writing:
         """Raise :class:`ModelError` for the first row whose logits are not numbers."""
         if any(bad):
             raise not_numbers(self.model, self.rows[self.alive[bad.index(True)]].label)
-
-
-def unwrapped(model: Any) -> Any:
-    """Context in which a model that takes trees runs without a bridge's wrappers, as it does for them."""
-    return bare(model) if takes_tree_masks(model) else nullcontext()
 
 
 def _generator(seed: int, prompt: Sequence[int], sample: int) -> torch.Generator:

@@ -1,7 +1,8 @@
 """The plain path: every branch as a row of a right-padded batch, after a prefix that is read once.
 
 Slower than the tree, and right for every causal model: masks and positions are the model's own, and all batches of the
-branches that share a prefix go on from its keys and values. A model without such a cache reads everything in one pass.
+branches that share a prefix go on from its keys and values. A model without such a cache reads everything in one pass,
+and so does one with hooks of the user's own: they see whole sequences.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from caa_interp.models.access import can_unembed, n_layers, not_numbers, on_cpu, reading, unembed
 from caa_interp.models.attention import rotary_boundary
 from caa_interp.models.decoding import Decoder
+from caa_interp.models.hooks import is_hooked_by_user
 from caa_interp.models.memory import cache_bytes, rows_that_fit
 from caa_interp.tree.branches import Branch, TreeResult
 from caa_interp.tree.edits import edited_rows
@@ -29,10 +31,11 @@ def run_plain(model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> 
     # Steering with multiplier 0, for one, is the same branch at every layer.
     same = [replace(branch, edits=branch.applied) for branch in branches]
     found: dict[Branch, tuple[torch.Tensor, ...]] = {}
+    whole = is_hooked_by_user(model)
     for some in _groups(list(dict.fromkeys(same)), rotary_boundary(model)):
         longest = len(some[-1].tokens)
         decoder = Decoder(model, longest)
-        prefix = shared_length(some) if decoder.cached and len(some) > 1 else 0
+        prefix = shared_length(some) if decoder.cached and len(some) > 1 and not whole else 0
         if prefix:
             first = torch.tensor([some[0].tokens[:prefix]])
             decoder.forward(first, torch.ones_like(first))

@@ -23,6 +23,7 @@ from caa_interp.models.access import (
 )
 from caa_interp.models.attention import rotary_boundary, takes_tree_masks
 from caa_interp.models.blocks import Trunk
+from caa_interp.models.hooks import is_hooked_by_user
 from caa_interp.models.memory import rows_that_fit
 from caa_interp.models.unwrapped import bare
 from caa_interp.tree.agreement import agree, agreed_so_far, length
@@ -68,7 +69,8 @@ def run_trees(
     path
         ``"tree"`` or ``"plain"``; default: the tree where the model takes its mask. A model's first tree, and every one
         that is longer than those before, is compared with the plain path; if they differ, the plain path is used from
-        then on, with one warning.
+        then on, with one warning. A model with hooks of the user's own takes the plain path too, since they may
+        look at the positions of a plain sequence.
 
     Yields
     ------
@@ -131,7 +133,8 @@ def _path(model: Any, path: Path | None) -> Path:
         return "plain"
     if path is not None:
         return path
-    return "tree" if takes_tree_masks(model) and agreed_so_far(model) else "plain"
+    takes_trees = takes_tree_masks(model) and agreed_so_far(model) and not is_hooked_by_user(model)
+    return "tree" if takes_trees else "plain"
 
 
 class _Job:

@@ -19,6 +19,7 @@ from caa_interp.errors import InputError, warn
 from caa_interp.models.access import (
     HOOK,
     block_indices,
+    check_layer,
     check_layers,
     check_model,
     identity,
@@ -126,7 +127,7 @@ class Activations:
 
     def at(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the positive and the negative side at one layer, ``[n_rows, d_model]`` each, in float64."""
-        (layer,) = check_layers(layer, self.layers, "the activations")
+        layer = check_layer(layer, self.layers, "the activations")
         place = self.layers.index(layer)
         return self.positive[:, place].double(), self.negative[:, place].double()
 

@@ -14,7 +14,7 @@ from caa_interp.errors import InputError, VectorMismatchError, by_text
 from caa_interp.models.access import (
     CENTERED,
     block_indices,
-    check_layers,
+    check_layer,
     check_model,
     identity,
     model_id,
@@ -95,7 +95,7 @@ class SteeringVector:
 
     def at(self, layer: int) -> torch.Tensor:
         """Return the vector ``[d_model]`` of one layer."""
-        (layer,) = check_layers(layer, self.layers, "the vector")
+        layer = check_layer(layer, self.layers, "the vector")
         return self.values[self.layers.index(layer)]
 
     def __mul__(self, factor: object) -> SteeringVector:

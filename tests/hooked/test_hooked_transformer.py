@@ -313,6 +313,10 @@ class TestChoiceOfBackend:
         caa.load_model("meta-llama/Llama-2-7b-chat-hf", backend=backend, device="cpu")
         assert [kind for kind, _ in loaded] == [backend]
 
+    def test_auto_takes_the_bridge_where_it_is_spread_over_devices(self, loaded):
+        caa.load_model("meta-llama/Llama-2-7b-chat-hf", device_map="cpu")
+        assert [kind for kind, _ in loaded] == ["bridge"]
+
     def test_device_map_is_for_the_bridge(self, loaded):
         with pytest.raises(caa.InputError, match="device_map"):
             caa.load_model("meta-llama/Llama-2-7b-chat-hf", backend="hooked", device_map="auto")

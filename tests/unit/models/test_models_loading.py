@@ -288,6 +288,18 @@ def test_a_full_disk_says_so(monkeypatch, wrapped):
     )
 
 
+def test_a_package_that_a_model_needs_is_told_with_its_name(tiny_folder, monkeypatch):
+    """As Transformers tells it, of a quantization's kernels or of a tokenizer's library."""
+
+    def missing(*_, **__):
+        raise ImportError("Using `bitsandbytes` 4-bit quantization requires bitsandbytes: `pip install bitsandbytes`")
+
+    monkeypatch.setattr("caa_interp.models.loading._load_bridge", missing)
+    told = refused(tiny_folder)
+    assert told.startswith("model '")
+    assert "requires bitsandbytes" in told
+
+
 def test_a_folder_that_holds_no_model(tmp_path):
     assert "the folder has no config.json. Give a folder written by save_pretrained" in refused(tmp_path)
     assert "there is no such folder. Check the path" in refused(tmp_path / "none")

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+from tokenizers import processors
 
 import caa_interp as caa
 from caa_interp.prompts.format import PromptFormat
@@ -34,6 +35,22 @@ def model_with(template=None, name="some-model", n_ctx=256):
     tokenizer = small_tokenizer()
     tokenizer.chat_template = template
     return SimpleNamespace(tokenizer=tokenizer, cfg=SimpleNamespace(model_name=name, n_ctx=n_ctx, n_layers=1))
+
+
+@pytest.mark.parametrize("style", ["llama-2-chat", "base"])
+def test_a_tokenizer_that_appends_eos_ends_no_prompt_with_it(style):
+    """Steering starts at the last token of the prompt, and answers are scored, as without it."""
+    plain, appends = form(style), form(style)
+    eos = appends.tokenizer.eos_token_id
+    appends.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", appends.tokenizer.bos_token_id), ("</s>", eos)]
+    )
+    assert appends.tokenizer("Why?")["input_ids"][-1] == eos
+    assert appends.tokens("Why?", "(A)") == plain.tokens("Why?", "(A)")
+    assert appends.render(PAIR, "text") == plain.render(PAIR, "text")
+    assert appends.digest() == plain.digest()
+    talk = [{"role": role, "content": text} for role, text in (("user", "Why?"), ("assistant", "So."), ("user", "Oh?"))]
+    assert appends.tokens(talk) == plain.tokens(talk)
 
 
 @pytest.mark.parametrize(

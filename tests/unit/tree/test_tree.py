@@ -436,6 +436,30 @@ def log_probs(model, tokens, edits=()):
         return model.run_with_hooks(torch.tensor([tokens]), fwd_hooks=hooks)[0].double().log_softmax(-1)
 
 
+@pytest.mark.parametrize("name", ["blocks.0.hook_resid_post", "blocks.2.attn.hook_z"])
+def test_hooks_of_the_user_see_whole_sequences(model, name):
+    """A hook that looks at positions finds those of a plain sequence, and nothing is remembered of it."""
+    trunk = tuple(range(40, 70))
+    branches = [asked((*trunk, 80, 81)), asked((*trunk, 90, 91, 92), [edit_from(1, direction(1), 30)])]
+
+    def zeroed(activation, hook):
+        activation[:, 0] = 0
+        return activation
+
+    with model.hooks(fwd_hooks=[(name, zeroed)]):
+        expected = [log_probs(model, branch.tokens, branch.edits) for branch in branches]
+        result = run_tree(model, branches)
+    assert result.path == "plain"
+    tolerance = 1e-9 if next(model.parameters()).dtype == torch.float64 else 1e-4
+    for branch, found, whole in zip(branches, result.log_probs, expected, strict=True):
+        known = torch.stack([whole[at, token] for at, token in branch.targets])
+        torch.testing.assert_close(found.double(), known, rtol=0, atol=tolerance)
+    with model.hooks(fwd_hooks=[(name, zeroed)]):
+        other = run_tree(model, branches[:1])
+    assert run_tree(model, branches).path == "tree"
+    assert other.path == "plain"
+
+
 def test_divergences_are_those_of_whole_distributions(model):
     """Against KL(unedited || edited), summed over the vocabulary of two plain forward passes."""
     tokens = (*TRUNK, 80, 81, 82, 83)
