@@ -101,7 +101,6 @@ def run_experiment(
         if _is_finished(config, folder, before, store):
             say(_told(folder))
             return folder
-        write_atomically(folder / "config.toml", config.to_toml().encode("utf-8"))
         remove_unfinished(folder)
         try:
             with closing(InProcess()) if executor is None else nullcontext(executor) as place:
@@ -156,7 +155,6 @@ def _run(
         "shards": [],
         "files": {},
     }
-    run_folder.write_manifest(folder, manifest | before)  # until this session ends, earlier ones made what is there
     studied: dict[str, tuple[Engine, list[int], tasks.Splits, int]] = {}
     for label, model in zip(config.labels, config.models, strict=True):
         engine = _engine(label, model, before, store, executor, say)
@@ -166,8 +164,10 @@ def _run(
         planned = planned_tasks(config, behaviors, splits, layers, engine.facts["n_layers"])
         engine.do(tasks.check_tasks(config, planned))
         studied[label] = engine, layers, splits, sum(map(tasks.cost, planned))
-    if not before.get("shards"):
-        run_folder.write_manifest(folder, manifest)
+    # Only now: what fails before any work leaves the folder free for the corrected study. Until this session ends,
+    # earlier ones made what is there.
+    write_atomically(folder / "config.toml", config.to_toml().encode("utf-8"))
+    run_folder.write_manifest(folder, manifest | before if before.get("shards") else manifest)
     tables: dict[str, list[pd.DataFrame]] = defaultdict(list)
     vectors: dict[tuple[str, str], SteeringVector] = {}
     for label, (engine, layers, splits, n) in studied.items():
