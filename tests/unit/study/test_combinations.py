@@ -83,6 +83,13 @@ def test_what_is_wrong_is_told_before_any_work(behaviors, changed, message):
         ExperimentConfig(**fields(behaviors, layers=[1, 2], combinations=[{**BAND, **changed}]))
 
 
+def test_they_name_no_files(behaviors):
+    named = [{**BAND, "name": name} for name in ("诚实", "勇气", "a b", "a/b")]
+    assert len(ExperimentConfig(**fields(behaviors, combinations=named)).combinations) == 4
+    with pytest.raises(InputError, match=r"\('Band', 'band'\) would be one in tables\. Give each combination another"):
+        ExperimentConfig(**fields(behaviors, combinations=[{**BAND, "name": "Band"}, BAND]))
+
+
 def test_a_file_of_a_study_holds_them(behaviors, tmp_path):
     config = ExperimentConfig(**fields(behaviors))
     path = tmp_path / "study.toml"
