@@ -135,7 +135,8 @@ def show_exams(setting: Setting, tables: Tables) -> Shown:
         table["category"] = table["item"].map(topics.__getitem__)
         basis = SAME if setting.items.are_the_papers and exam.are_the_papers else OTHER
         summary = summarize(table, equal="category")
-        own = setting.beside(summary, name, basis=basis, n_theirs=len(topics))
+        unsteered = SAME if exam.are_the_papers else None
+        own = setting.beside(summary, name, basis=basis, unsteered=unsteered, n_theirs=paper.EXAM_SIZES[name])
         title, score = EXAM_NAMES[name], "p(right) / (p(A) + p(B))"
         text = (
             f"Mean over {len(set(topics))} categories of the mean {score} over their questions, {len(topics)} in all, "

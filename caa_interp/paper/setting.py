@@ -93,7 +93,7 @@ class Setting:
     raw: Mapping[str, SteeringVector]
     vectors: Mapping[str, SteeringVector]
     base: Mapping[str, SteeringVector] = field(default_factory=dict)
-    base_name: str | None = None
+    base_name: str | Path | None = None
 
     def scored(
         self, table: str, behavior: str, pairs: Sequence[ContrastPair], kind: str = "sweep", **asked: Any
