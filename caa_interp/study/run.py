@@ -19,7 +19,6 @@ from typing import Any
 import pandas as pd
 
 from caa_interp.behaviors.behavior import Behavior
-from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError
 from caa_interp.evaluation.response import choose_layer, steerability
 from caa_interp.files import write_atomically
@@ -238,7 +237,7 @@ def _measure(
         layer[behavior] = choose_layer(pd.concat(rows["validation", behavior])) if validation else layers[0]
         counts = {"n_train": len(train), "n_validation": len(validation), "n_test": len(test)}
         rows["layers", behavior].append(pd.DataFrame([{"layer": layer[behavior], **counts}]))
-        rows["examples", behavior].append(_examples(test))
+        rows["examples", behavior].append(pd.DataFrame(test[:N_EXAMPLES])[["question", "positive", "negative"]])
         swept = pd.concat(rows["sweep", behavior])
         rows["dose_response", behavior].append(swept[swept["layer"] == layer[behavior]])
     study = Chosen(config, behaviors, splits, engine.facts["n_layers"], vectors, layer)
@@ -248,10 +247,3 @@ def _measure(
     for behavior in splits:
         tables["effects", behavior] = steerability(tables["dose_response", behavior], seed=config.seed)
     return tables, {behavior: vectors[behavior][behavior] for behavior in splits}
-
-
-def _examples(pairs: Sequence[ContrastPair]) -> pd.DataFrame:
-    """The first pairs as text, for the page."""
-    return pd.DataFrame(
-        [{name: getattr(pair, name) for name in ("question", "positive", "negative")} for pair in pairs[:N_EXAMPLES]]
-    )

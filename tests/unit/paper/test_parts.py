@@ -263,7 +263,7 @@ def test_the_page_has_a_section_of_each_part_in_the_papers_order(run):
         "Open-ended answers",
         "MMLU",
         "TruthfulQA",
-        "Similarity of the vectors",
+        "Cosine similarity of the vectors",
         "The vector of layer 2 at other layers",
         "Vectors of the base model",
         "Similarity of tokens",
