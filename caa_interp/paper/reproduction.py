@@ -176,9 +176,7 @@ def reproduce(
         return comparison
 
 
-def _begun(
-    folder: Path, before: Mapping[str, Any], facts: Mapping[str, Any], items: Items
-) -> dict[str, Any]:
+def _begun(folder: Path, before: Mapping[str, Any], facts: Mapping[str, Any], items: Items) -> dict[str, Any]:
     """The folder's manifest with a session that begins; :class:`InputError` if it was of another model or data."""
     model = {name: facts[name] for name in ("id", "revision", "dtype")}
     data = {name: fingerprint([one.generate, one.test]) for name, one in items.sets.items()}

@@ -328,7 +328,7 @@ def test_by_default_what_the_data_allow_without_training(tmp_path, data, done, t
     """These data have no open-ended questions and no exams; the sets have too long system prompts for this model."""
     monkeypatch.setattr("caa_interp.paper.setting.load_behavior", lambda name: SimpleNamespace(**SHORT))
     lines: list[str] = []
-    found = reproduce(tmp_path, data, model_name=str(tiny_folder), behaviors=TWO, layers=[2], say=lines.append)
+    found = reproduce(tmp_path / "out", data, model_name=str(tiny_folder), behaviors=TWO, layers=[2], say=lines.append)
     assert set(found["group"]) == {"ab", "layer_sweep", "layer_13_vector"}
     assert set(found["system_prompt"]) == {"", "pos", "neg"}
     (line,) = (line for line in lines if line.startswith("Not measured"))

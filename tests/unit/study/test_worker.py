@@ -34,13 +34,14 @@ def test_no_module_with_a_say_in_a_result_is_left_out_of_its_digest():
 @pytest.fixture
 def given(monkeypatch):
     """What a kind of task is given, which is then not done."""
-    given = {}
-
-    def remember(model, **options):
-        given.update(options)
-        return pd.DataFrame({"item": [0]})
 
     def asked(kind, model):
+        given = {}
+
+        def remember(model, **options):
+            given.update(options)
+            return pd.DataFrame({"item": [0]})
+
         # The signature is that of the real function.
         monkeypatch.setitem(KINDS, kind, replace(KINDS[kind], run=wraps(KINDS[kind].run)(remember)))
         worker.work(model, Task(kind, kind, "likes", 0, kind, {}))
