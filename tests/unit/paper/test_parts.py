@@ -22,6 +22,7 @@ from caa_interp.paper.plan import config_of
 from caa_interp.paper.reproduction import reproduce
 from caa_interp.paper.sets import Exam
 from caa_interp.paper.setting import Setting, read_items
+from caa_interp.statistics import number_text
 from caa_interp.study import worker
 from tests.oracles import definition, paper as oracle
 from tests.unit.paper.conftest import TWO, write_sets
@@ -200,13 +201,20 @@ def test_exams_err_by_the_papers_number_of_questions(are_the_papers):
     items = SimpleNamespace(are_the_papers=False, sets={}, exams={"mmlu": exam})
     given = {"items": items, "layer": 13, "published": paper.LLAMA_2_7B_CHAT}
     one = Setting(config=None, n_layers=32, swept=range(32), raw={}, vectors={}, **given)
-    (found,) = show_exams(one, {"mmlu": table.reset_index(drop=True)}).cells
+    shown = show_exams(one, {"mmlu": table.reset_index(drop=True)})
+    (found,) = shown.cells
     reach = (found["high"] - found["measured"]).combine(found["measured"] - found["low"], max)
     tolerance = reach * math.sqrt(1 + 4 / 570)
     if are_the_papers:
         tolerance[found["multiplier"] == 0] = 0.01
     assert found["tolerance"].tolist() == pytest.approx(tolerance.tolist())
     assert found["within"].all()
+    (row,) = shown.sections[1].table.to_dict("records")
+    means = rows.set_index(["behavior", "multiplier"])["value"]
+    assert list(row) == ["category", "questions", "unsteered", *paper.BEHAVIORS]
+    assert (row["category"], row["questions"], row["unsteered"]) == ("law", 4, f"{means['refusal', 0]:.2f}")
+    ends = (number_text(means["refusal", end] - means["refusal", 0], "+.2f") for end in (-1, 1))
+    assert row["refusal"] == ", ".join(ends)
 
 
 def test_activations_tokens_and_steered_states(run):
