@@ -47,8 +47,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def slug(name: str) -> str:
-    """Name of a file or folder for a model, a behavior or a vector, whatever characters it has."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "unnamed"
+    """Name of a file or folder for a model, a behavior or a vector: letters and digits of any script, and ``._-``."""
+    return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "unnamed"
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -25,19 +26,22 @@ from caa_interp.study.executors import Executor, InProcess
 from caa_interp.study.tasks import Task, cost
 from caa_interp.study.worker import decode
 
+if TYPE_CHECKING:
+    import torch
+
 
 def estimate_reproduction(
     data: str | Path,
     *,
-    model_name: str = paper.LLAMA_2_7B_CHAT.name,
-    base_name: str | None = None,
+    model_name: str | Path = paper.LLAMA_2_7B_CHAT.name,
+    base_name: str | Path | None = None,
     behaviors: Sequence[str] = paper.BEHAVIORS,
-    layers: Sequence[int] | None = None,
+    layers: int | Sequence[int] | None = None,
     parts: Sequence[str] | None = None,
     system_prompts: str | Path | None = None,
     judge: Judge | None = None,
     judge_prices: tuple[float, float] | None = None,
-    dtype: str | None = None,
+    dtype: torch.dtype | str | None = None,
     say: Callable[[str], None] = print,
 ) -> pd.DataFrame:
     """Check what :func:`caa_interp.paper.reproduce` is to be given, and estimate what it would take.

@@ -1,7 +1,7 @@
 """What the paper looks at inside the model: activations by layer, vectors across layers, tokens, and steered states.
 
 1. Activations of both answer letters of all generate items in two principal components, at a few layers.
-2. Cosines between the vectors of all layers, and between behaviors at the layer of the tables.
+2. Cosines between the vectors of all layers, and between behaviors at each layer.
 3. The cosine of the vector with every token of an open-ended question and of the unsteered answer.
 4. The states at the end of a multiple-choice question, decoded by the unembedding while the model is steered.
 
@@ -12,16 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from caa_interp.analysis.similarity import cosine_similarity
 from caa_interp.paper import published as paper
 from caa_interp.paper.setting import Setting, Shown, Tables
 from caa_interp.plotting.lens import plot_steered_lens
 from caa_interp.plotting.projection import plot_projection
-from caa_interp.plotting.similarity import plot_cosine_similarity
 from caa_interp.plotting.theme import escape
 from caa_interp.plotting.tokens import plot_token_similarity
 from caa_interp.report.page import Section
-from caa_interp.study.sections import N_DRAWN
+from caa_interp.study.results import Results
+from caa_interp.study.sections import N_DRAWN, similarity
 from caa_interp.study.tasks import Task
 
 _DECODED = 6  # layers whose states are decoded
@@ -54,13 +53,7 @@ def show_activations(setting: Setting, tables: Tables) -> Shown:
 
 def show_similarity(setting: Setting, _: Tables) -> Shown:
     """Cosines of the vectors, which need no further work."""
-    told = "Whether vectors point in the same direction, whatever their norms: 1 is the same direction, 0 is unrelated."
-    between_layers = plot_cosine_similarity(cosine_similarity(setting.raw, between="layers"))
-    sections = [Section("Similarity of the vectors", told), Section("Between layers", "", between_layers, level=3)]
-    if len(setting.raw) > 1:
-        between = cosine_similarity(setting.raw, between="vectors", layers=[setting.layer])
-        sections.append(Section("Between behaviors", "", plot_cosine_similarity(between), level=3))
-    return Shown(sections)
+    return Shown(similarity(Results({}, setting.raw, setting.config.seed)))
 
 
 def token_tasks(setting: Setting) -> Iterator[Task]:
@@ -74,7 +67,6 @@ def token_tasks(setting: Setting) -> Iterator[Task]:
         given = {"text": text, "vector": vector, "layers": [setting.layer], "max_new_tokens": paper.MAX_NEW_TOKENS}
         yield Task("token_similarity", "token_similarity", name, 0, f"{name}: tokens of an answer", given)
         steered = {**setting.steered(name), "layer": setting.layer, "layers": layers, "answer": "("}
-        del steered["format"]  # it decodes what it is given
         yield Task("steered_lens", "steered_lens", name, 0, f"{name}: steered states", {**steered, "prompt": asked})
 
 

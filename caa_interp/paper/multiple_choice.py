@@ -94,6 +94,7 @@ def finetuning_tasks(setting: Setting) -> Iterator[Task]:
             label = f"{name}: trained on the {side} answers"
             asked = {"pairs": one.test, "train": one.generate, "side": side, **setting.steered(name)}
             asked |= {"prompts": one.open_ended, "max_new_tokens": paper.MAX_NEW_TOKENS}
+            asked["format"] = setting.config.format
             yield Task("tuned", f"tuned_{side}", name, 0, label, asked)
 
 
@@ -135,7 +136,8 @@ def show_exams(setting: Setting, tables: Tables) -> Shown:
         table["category"] = table["item"].map(topics.__getitem__)
         basis = SAME if setting.items.are_the_papers and exam.are_the_papers else OTHER
         summary = summarize(table, equal="category")
-        own = setting.beside(summary, name, basis=basis, n_theirs=len(topics))
+        unsteered = SAME if exam.are_the_papers else None
+        own = setting.beside(summary, name, basis=basis, unsteered=unsteered, n_theirs=paper.EXAM_SIZES[name])
         title, score = EXAM_NAMES[name], "p(right) / (p(A) + p(B))"
         text = (
             f"Mean over {len(set(topics))} categories of the mean {score} over their questions, {len(topics)} in all, "
@@ -153,18 +155,12 @@ def show_exams(setting: Setting, tables: Tables) -> Shown:
 
 def _by_category(table: pd.DataFrame) -> pd.DataFrame:
     """Questions and unsteered mean of each category, and what each vector changes."""
-    groups = table.groupby(["category", "multiplier", "vector"], sort=False)["p_positive"]
-    means, counts = groups.mean(), groups.size()
-    unsteered = means.xs(0.0, level="multiplier")
-    rows = []
-    for category in table["category"].unique():
-        own = unsteered[category]
-        row = {"category": category, "questions": counts[category].iloc[0], "unsteered": f"{own.iloc[0]:.2f}"}
-        for name in own.index:
-            low, high = (means[category, multiplier, name] - own[name] for multiplier in (-1.0, 1.0))
-            row[name] = f"{number_text(low, '+.2f')}, {number_text(high, '+.2f')}"
-        rows.append(row)
-    return pd.DataFrame(rows)
+    means = table.pivot_table("p_positive", ["category", "vector"], "multiplier")
+    told = means[[-1.0, 1.0]].sub(means[0.0], axis=0).map(lambda change: number_text(change, "+.2f"))
+    changes = (told[-1.0] + ", " + told[1.0]).unstack()[table["vector"].unique()]
+    unsteered = table[table["multiplier"] == 0].groupby("category", sort=False)
+    shown = unsteered.agg(questions=("item", "nunique"), unsteered=("p_positive", "mean"))
+    return shown.assign(unsteered=shown["unsteered"].map("{:.2f}".format)).join(changes).reset_index()
 
 
 def transfer_tasks(setting: Setting) -> Iterator[Task]:

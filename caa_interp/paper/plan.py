@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from caa_interp.behaviors.behavior import load_behavior
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, listed
 from caa_interp.evaluation.judging import estimate_cost
 from caa_interp.models.access import check_layers
 from caa_interp.paper import published as paper
@@ -17,10 +18,14 @@ from caa_interp.paper.setting import Items, Setting, placeholders
 from caa_interp.study.config import Controls, ExperimentConfig, ModelConfig
 from caa_interp.study.tasks import Task, cost, vector_tasks
 
+if TYPE_CHECKING:
+    import torch
 
-def config_of(model_name: str, dtype: str | None) -> ExperimentConfig:
+
+def config_of(model_name: str | Path, dtype: torch.dtype | str | None) -> ExperimentConfig:
     """The study's settings of a model."""
-    model = ModelConfig(name=model_name, dtype=dtype)  # type: ignore[arg-type]
+    number_type: Any = None if dtype is None else str(dtype).removeprefix("torch.")
+    model = ModelConfig(name=str(model_name), dtype=number_type)
     return ExperimentConfig(models=(model,), multipliers=paper.MULTIPLIERS, controls=Controls(random=0, shuffled=0))
 
 
@@ -28,8 +33,8 @@ def planned_setting(
     config: ExperimentConfig,
     items: Items,
     facts: Mapping[str, Any],
-    layers: Sequence[int] | None,
-    base_name: str | None,
+    layers: int | Sequence[int] | None,
+    base_name: str | Path | None,
 ) -> Setting:
     """The setting before there are vectors."""
     published = paper.published_model(config.models[0].name)
@@ -75,17 +80,17 @@ def _judging(setting: Setting, tasks: Sequence[Task], prices: tuple[float, float
     return calls, money
 
 
-def check_table_layer(model_name: str, layers: Sequence[int] | None) -> None:
+def check_table_layer(model_name: str | Path, layers: int | Sequence[int] | None) -> None:
     """Raise :class:`InputError` unless the layer of the paper's table is among those to sweep."""
     published = paper.published_model(model_name)
-    if published and layers is not None and published.layer not in layers:
+    if published and layers is not None and published.layer not in listed(layers):
         raise InputError(
-            f"layers: {list(layers)}; the paper's table of {published.name} is at layer {published.layer}. Add it."
+            f"layers: {listed(layers)}; the paper's table of {published.name} is at layer {published.layer}. Add it."
         )
 
 
 def _layers(
-    facts: Mapping[str, Any], published: paper.PublishedModel | None, layers: Sequence[int] | None
+    facts: Mapping[str, Any], published: paper.PublishedModel | None, layers: int | Sequence[int] | None
 ) -> tuple[list[int], int]:
     """Layers to sweep, and that of the table."""
     depth, width = facts["n_layers"], facts["d_model"]

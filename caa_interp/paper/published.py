@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caa_interp.behaviors.behavior import data_folder
@@ -23,6 +25,7 @@ SIZES = {
     "refusal": (408, 50),
 }
 BEHAVIORS = tuple(SIZES)
+EXAM_SIZES = {"mmlu": 570, "truthful_qa": 817}  # questions
 # Multipliers of the paper's multiple-choice results, and of those at the layer of its table.
 MULTIPLIERS = (-1.0, 0.0, 1.0)
 TABLE_MULTIPLIERS = (-1.0, -0.5, 0.0, 0.5, 1.0)
@@ -60,14 +63,14 @@ LLAMA_2_13B_CHAT = PublishedModel("meta-llama/Llama-2-13b-chat-hf", n_layers=40,
 MODELS = (LLAMA_2_7B_CHAT, LLAMA_2_13B_CHAT)
 
 
-def published_model(name: str) -> PublishedModel | None:
+def published_model(name: str | Path) -> PublishedModel | None:
     """The paper's model of that Hugging Face name, or of a folder with the same name; None if there is none."""
     return next((model for model in MODELS if same_name(model.name, name)), None)
 
 
-def same_name(one: str, other: str) -> bool:
+def same_name(one: str | Path, other: str | Path) -> bool:
     """Whether two Hugging Face names or folders end in the same name."""
-    return len({name.rstrip("/").rsplit("/", 1)[-1].lower() for name in (one, other)}) == 1
+    return len({re.split(r"[/\\]", str(name).rstrip("/\\"))[-1].lower() for name in (one, other)}) == 1
 
 
 def numbers() -> pd.DataFrame:

@@ -12,11 +12,11 @@ What a cell may differ by depends on whether the items are the paper's own: see 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -27,32 +27,35 @@ from caa_interp.paper import published as paper
 from caa_interp.paper.parts import PARTS, choose_parts
 from caa_interp.paper.plan import check_table_layer, config_of, planned_setting, planned_tasks, planned_work
 from caa_interp.paper.setting import Items, Setting, Tables, read_items
-from caa_interp.paper.table import CONDITIONS, agreement, all_claims, groups, printable
+from caa_interp.paper.table import COLUMNS, CONDITIONS, agreement, all_claims, groups, printable
 from caa_interp.progress import counting
 from caa_interp.report.page import write_report
 from caa_interp.study.config import ExperimentConfig
 from caa_interp.study.engine import Engine, facts_of
 from caa_interp.study.executors import Executor, InProcess
-from caa_interp.study.folder import locked, now, read_manifest, write_manifest
+from caa_interp.study.folder import PAGE, check_place, locked, now, read_manifest, remove, write_manifest, written
 from caa_interp.study.measures import vectors_of
 from caa_interp.study.store import ShardStore, shard_cache
 from caa_interp.study.tasks import vector_tasks
 from caa_interp.vectors.vector import SteeringVector, match_norms
+
+if TYPE_CHECKING:
+    import torch
 
 
 def reproduce(
     folder: str | Path,
     data: str | Path,
     *,
-    model_name: str = paper.LLAMA_2_7B_CHAT.name,
-    base_name: str | None = None,
+    model_name: str | Path = paper.LLAMA_2_7B_CHAT.name,
+    base_name: str | Path | None = None,
     behaviors: Sequence[str] = paper.BEHAVIORS,
-    layers: Sequence[int] | None = None,
+    layers: int | Sequence[int] | None = None,
     parts: Sequence[str] | None = None,
     system_prompts: str | Path | None = None,
     judge: Judge | None = None,
     judge_prices: tuple[float, float] | None = None,
-    dtype: str | None = None,
+    dtype: torch.dtype | str | None = None,
     executor: Executor | None = None,
     progress: bool = False,
     say: Callable[[str], None] = print,
@@ -64,7 +67,8 @@ def reproduce(
     folder
         Where ``vectors/`` (raw, of all layers), ``tables/``, ``report.html`` and ``shards/`` are written. What is
         finished there or in the cache, from the same model, data, settings, code and libraries, is used again, so that
-        a run that was killed goes on. ``manifest.json`` tells of which model and data they are.
+        a run that was killed goes on. Vectors, tables and page are those of the last call: what an earlier one wrote
+        besides is removed, and its shards stay. ``manifest.json`` tells of which model and data they are.
     data
         As in :func:`caa_interp.paper.read_published_sets`; ``test/mmlu/mmlu.json`` and
         ``test/truthfulqa/truthful_qa.json`` beside them are the exams.
@@ -109,8 +113,8 @@ def reproduce(
     ------
     InputError
         If the data are incomplete, a name or layer is unknown, a part lacks what it needs, a model has another shape
-        than the paper's of its name, or than its base model, the folder holds results of another model or other data,
-        or another run is writing to it.
+        than the paper's of its name, or than its base model, the folder holds results of another model or other data
+        or is not empty and holds no run, or another run is writing to it.
     ModelError
         If the executor's workers run another version of this package.
 
@@ -123,14 +127,17 @@ def reproduce(
     names, left = choose_parts(parts, items)
     check_table_layer(model_name, layers)
     folder = Path(folder)
+    check_place(folder)
     config = config_of(model_name, dtype)
     with locked(folder):
+        before = read_manifest(folder, say)
         store = ShardStore(folder / "shards", shard_cache(), say)
         with closing(InProcess()) if executor is None else nullcontext(executor) as place:
             say(f"Loading {model_name}")
             engine = Engine(place, store, config.models[0], facts_of(place, config.models[0]))
             planned = planned_setting(config, items, engine.facts, layers, base_name)
-            manifest = _begun(folder, engine.facts, items, say)
+            # What failed before it made anything leaves the folder free.
+            manifest = _begun(folder, before if len(store) or before.get("files") else {}, engine.facts, items)
             work = planned_work(planned, planned_tasks(planned, names), judge_prices)
             say(f"The work, what is finished included:\n{work.to_string(index=False)}")
             with counting(int(work["sequences"].sum()), "Reproducing", progress, unit="sequence") as bar:
@@ -139,18 +146,20 @@ def reproduce(
                     say(f"Loading {base_name}")
                     base = match_norms(_base_vectors(config_of(base_name, dtype), items, engine, bar))
                 raw = _vectors(config, items, engine, bar)
-                for name, vector in raw.items():
-                    vector.save(folder / "vectors" / f"{name}.safetensors")
                 setting = replace(planned, raw=raw, vectors=match_norms(raw), base=base)
-                tables = {name: _measure(name, setting, engine, folder, bar) for name in names}
+                tables = {name: _measure(name, setting, engine, bar) for name in names}
+        remove(folder, written(folder, before))  # other parts, layers or code may have made it
+        saved = {f"vectors/{name}.safetensors": vector for name, vector in raw.items()}
+        _list(folder, manifest, saved)
+        for name, vector in saved.items():
+            vector.save(folder / name)
+        _keep(folder, manifest, *tables.values())
         # Only now, since a judge may fail.
         shown = {name: PARTS[name].show(setting, tables[name]) for name in names}
-        for part in shown.values():
-            _keep(folder, part.tables)
         cells = [one for part in shown.values() for one in part.cells]
-        nothing = pd.DataFrame(columns=[*CONDITIONS, "behavior", "paper", "within"])
+        nothing = pd.DataFrame(columns=[*CONDITIONS, *COLUMNS])
         comparison = pd.concat(cells, ignore_index=True) if cells else nothing
-        _keep(folder, {"comparison": comparison})
+        _keep(folder, manifest, *(part.tables for part in shown.values()), {"comparison": comparison})
         notes = _notes(comparison, setting, left)
         for about, rows in groups(comparison).items():
             if len(told := _told(rows)):
@@ -159,18 +168,18 @@ def reproduce(
             say(note)
         title = f"Rimsky et al. 2024, measured again on {engine.facts['id']}"
         sections = [section for part in shown.values() for section in part.sections]
-        page = write_report(folder / "report.html", title, sections, lead="\n\n".join(notes), contents=2)
+        _list(folder, manifest, [PAGE])
+        page = write_report(folder / PAGE, title, sections, lead="\n\n".join(notes), contents=2)
         manifest["sessions"][-1]["finished"] = now()
         write_manifest(folder, manifest)
         say(f"The page: {page.resolve()}")
         return comparison
 
 
-def _begun(folder: Path, facts: Mapping[str, Any], items: Items, say: Callable[[str], None]) -> dict[str, Any]:
-    """The folder's manifest with a session that begins; :class:`InputError` if it tells of another model or data."""
+def _begun(folder: Path, before: Mapping[str, Any], facts: Mapping[str, Any], items: Items) -> dict[str, Any]:
+    """The folder's manifest with a session that begins; :class:`InputError` if it was of another model or data."""
     model = {name: facts[name] for name in ("id", "revision", "dtype")}
     data = {name: fingerprint([one.generate, one.test]) for name, one in items.sets.items()}
-    before = read_manifest(folder, say)
     there = {**before.get("data", {}), **before.get("model", dict.fromkeys(model))} if before else {}
     changed = [
         f"{name} {_short(there[name])}, now {_short(one)}"
@@ -185,8 +194,8 @@ def _begun(folder: Path, facts: Mapping[str, Any], items: Items, say: Callable[[
     session = {"started": now(), "finished": None, "code": facts["code"], "versions": facts["versions"]}
     sessions = [*before.get("sessions", []), session]
     manifest = {"model": model, "data": {**before.get("data", {}), **data}, "sessions": sessions}
-    write_manifest(folder, manifest)
-    return manifest
+    write_manifest(folder, {**before, **manifest})  # what is there until this session ends
+    return {**manifest, "files": []}
 
 
 def _short(value: str | None) -> str:
@@ -213,19 +222,26 @@ def _vectors(config: ExperimentConfig, items: Items, engine: Engine, bar: Any) -
     return {task.behavior: vectors_of(table)[task.behavior] for task, table in engine.do(tasks, bar)}
 
 
-def _measure(name: str, setting: Setting, engine: Engine, folder: Path, bar: Any) -> Tables:
-    """Do the tasks of a part, and keep its tables."""
+def _measure(name: str, setting: Setting, engine: Engine, bar: Any) -> Tables:
+    """Do the tasks of a part; returns its tables."""
     found: dict[str, list[pd.DataFrame]] = {}
     for task, table in engine.do(list(PARTS[name].tasks(setting)), bar):
         found.setdefault(task.table, []).append(table.assign(behavior=task.behavior))
-    tables = {table: pd.concat(some, ignore_index=True) for table, some in found.items()}
-    _keep(folder, tables)
-    return tables
+    return {table: pd.concat(some, ignore_index=True) for table, some in found.items()}
 
 
-def _keep(folder: Path, tables: Tables) -> None:
-    for name, table in tables.items():
-        write_atomically(folder / "tables" / f"{name}.parquet", table.to_parquet(index=False))
+def _keep(folder: Path, manifest: dict[str, Any], *several: Tables) -> None:
+    """Write tables."""
+    named = {f"tables/{name}.parquet": table for tables in several for name, table in tables.items()}
+    _list(folder, manifest, named)
+    for name, table in named.items():
+        write_atomically(folder / name, table.to_parquet(index=False))
+
+
+def _list(folder: Path, manifest: dict[str, Any], files: Iterable[str]) -> None:
+    """Put files that are about to be written into the manifest, so that the next call can tell them from a user's."""
+    manifest["files"] += files
+    write_manifest(folder, manifest)
 
 
 def _told(rows: pd.DataFrame) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from caa_interp.paper.table import OTHER, SAME, claims, compare, printable
 from caa_interp.plotting.reproduction import plot_reproduction
 from caa_interp.report.page import Section
 from caa_interp.study.config import ExperimentConfig
-from caa_interp.study.tasks import Splits, Task, portions
+from caa_interp.study.tasks import Splits, Task, score_portions
 from caa_interp.vectors.vector import SteeringVector
 
 # Tables of a part by their names.
@@ -93,20 +93,19 @@ class Setting:
     raw: Mapping[str, SteeringVector]
     vectors: Mapping[str, SteeringVector]
     base: Mapping[str, SteeringVector] = field(default_factory=dict)
-    base_name: str | None = None
+    base_name: str | Path | None = None
 
     def scored(
         self, table: str, behavior: str, pairs: Sequence[ContrastPair], kind: str = "sweep", **asked: Any
     ) -> Iterator[Task]:
         """Tasks that score pairs, steered as in the tables or as ``asked``."""
-        for first, part in portions(pairs):
-            label = f"{behavior}: {table.replace('_', ' ')}, items {first + 1} to {first + len(part)}"
-            yield Task(kind, table, behavior, first, label, {"pairs": part, **self.steered(behavior), **asked})
+        for task in score_portions(self.config, table, behavior, pairs, {**self.steered(behavior), **asked}):
+            yield replace(task, kind=kind)
 
     def steered(self, behavior: str) -> dict[str, Any]:
         """The behavior's vector as in the tables."""
         given = {"vector": {behavior: self.vectors.get(behavior)}, "layers": [self.layer]}
-        return {**given, "multipliers": paper.MULTIPLIERS, "format": self.config.format}
+        return {**given, "multipliers": paper.MULTIPLIERS}
 
     def beside(
         self,

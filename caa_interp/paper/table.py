@@ -17,8 +17,10 @@ SAME, OTHER = "same items and model", "other items"
 # An independent rerun by others at 7B, on the paper's items: two decimals the same where unsteered; where steered, this
 # far off at most and on average.
 UNSTEERED, STEERED_MOST, STEERED_MEAN = 0.01, 0.10, 0.03
-# What tells groups of cells apart.
+# What tells groups of cells apart, and what a cell holds.
 CONDITIONS = ["group", "system_prompt", "weights"]
+COLUMNS = ["behavior", "layer", "multiplier", "n", "paper", "measured", "low", "high", "difference"]
+COLUMNS += ["basis", "tolerance", "within"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ def compare(
     theirs: pd.DataFrame | None,
     basis: str,
     *,
+    unsteered: str | None = None,
     measure: str = "p_positive",
     n_theirs: int | None = None,
 ) -> pd.DataFrame:
@@ -51,6 +54,8 @@ def compare(
         Rows of :func:`caa_interp.paper.numbers` of one group and condition, or None if there are none of this model.
     basis
         What can make two numbers differ, see below.
+    unsteered
+        That of unsteered cells, in which no vector has a part; default: ``basis``.
     measure
         What was measured: ``"p_positive"`` (default), or ``"score"`` of judged answers.
     n_theirs
@@ -90,19 +95,18 @@ def compare(
     cells["difference"] = cells["measured"] - cells["paper"]
     reach = np.maximum(cells["high"] - cells["measured"], cells["measured"] - cells["low"])
     steered = cells["multiplier"] != 0
-    if basis == SAME:
-        tolerance = pd.Series(np.where(steered, STEERED_MOST, UNSTEERED))
-    elif basis == OTHER:
-        of_theirs = n_theirs or cells["behavior"].map(lambda name: paper.SIZES[name][1])
-        tolerance = reach * np.sqrt(1 + cells["n"] / of_theirs)
-    else:
-        tolerance = pd.Series(np.nan, cells.index)
-    cells["basis"] = basis
-    cells["tolerance"] = tolerance.where(cells["paper"].notna())
+    of_theirs = n_theirs or cells["behavior"].map(lambda name: paper.SIZES[name][1])
+    tolerances = {
+        SAME: np.where(steered, STEERED_MOST, UNSTEERED),
+        OTHER: reach * np.sqrt(1 + cells["n"] / of_theirs),
+    }
+    cells["basis"] = np.where(steered, basis, unsteered or basis)
+    known = [(cells["basis"] == one) & cells["paper"].notna() for one in tolerances]
+    cells["tolerance"] = np.select(known, [*tolerances.values()], np.nan)
     judged = cells["tolerance"].notna() & (~steered | unit_is_the_papers)
     within = (cells["difference"].abs() <= cells["tolerance"] + 1e-9).astype("boolean")
     cells["within"] = within.where(judged)
-    return cells
+    return cells[COLUMNS]
 
 
 def claims(comparison: pd.DataFrame) -> list[Claim]:
@@ -113,8 +117,11 @@ def claims(comparison: pd.DataFrame) -> list[Claim]:
     (Bonferroni; the cells of a behavior share their items).
     """
     judged = comparison.dropna(subset="within")
-    if judged.empty:
-        return []
+    return [claim for _, rows in judged.groupby("basis", sort=False) for claim in _claims(rows)]
+
+
+def _claims(judged: pd.DataFrame) -> list[Claim]:
+    """What is claimed of judged cells of one basis."""
     n, outside = len(judged), int((~judged["within"].astype(bool)).sum())
     off, steered = judged["difference"].abs(), judged["multiplier"] != 0
     if judged["basis"].iloc[0] == OTHER:
@@ -176,7 +183,7 @@ def printable(comparison: pd.DataFrame) -> pd.DataFrame:
                 for row in zip(comparison["measured"], comparison["low"], comparison["high"], strict=True)
             ],
             "difference": _texts(comparison["difference"], "+.3f"),
-            f"tolerance ({comparison['basis'].iloc[0]})": _texts(comparison["tolerance"], ".3f"),
+            f"tolerance ({', '.join(comparison['basis'].unique())})": _texts(comparison["tolerance"], ".3f"),
             "within?": comparison["within"].map({True: "yes", False: "NO"}).astype(object).fillna(""),
         }
     )

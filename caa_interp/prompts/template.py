@@ -62,10 +62,7 @@ class ChatTemplate:
 
         ``today``: the template's date of today; default: the real one. Refused messages: ``jinja2.TemplateError``.
         """
-        template = None
-        if today is not None:
-            # A macro hides the function of the same name; the newline after it is dropped by transformers' own setting.
-            template = f"{{% macro strftime_now(format) %}}{today}{{% endmacro %}}\n{self.source}"
+        template = None if today is None else _dated(self.source, today)
         return str(
             self.tokenizer.apply_chat_template(
                 list(messages), chat_template=template, tokenize=False, add_generation_prompt=asks, **self.arguments
@@ -114,3 +111,14 @@ class ChatTemplate:
             if found and rest.startswith(str(token))
         }
         return ends[max(ends)] if ends else None
+
+
+def pin_date(tokenizer: Any) -> None:
+    """Let a tokenizer's chat template print a fixed date, whatever the day: the one in digests."""
+    if getattr(tokenizer, "chat_template", None) and "strftime_now" in (source := str(tokenizer.get_chat_template())):
+        tokenizer.chat_template = _dated(source, PINNED_DATE)
+
+
+def _dated(template: str, today: str) -> str:
+    # A macro hides the function of the same name; the newline after it is dropped by transformers' own setting.
+    return f"{{% macro strftime_now(format) %}}{today}{{% endmacro %}}\n{template}"

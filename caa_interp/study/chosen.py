@@ -191,6 +191,7 @@ def persistence(study: Chosen) -> Iterator[Task]:
     steered = {"multiplier": talks.multiplier, "max_new_tokens": talks.max_new_tokens, **study.config.applied}
     steered["system_prompt"] = study.config.system_prompt
     for name, test in study.tests.items() if talks.conversations else ():
-        told = [[test[(n + m) % len(test)] for m in range(talks.turns)] for n in range(talks.conversations)]
+        n_talks = min(talks.conversations, len(test))  # others would be copies
+        told = [[test[(n + m) % len(test)] for m in range(talks.turns)] for n in range(n_talks)]
         given = {"conversations": told, "vector": study.vectors[name], "layer": study.layer[name]}
         yield task_of("persistence", name, "effect over turns", {**given, **steered})

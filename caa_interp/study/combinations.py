@@ -14,26 +14,16 @@ from caa_interp.models.access import check_layers
 from caa_interp.report.page import Section
 from caa_interp.study.chosen import Chosen
 from caa_interp.study.findings import estimates
-from caa_interp.study.results import Results
-from caa_interp.study.tasks import Task, portions, task_of
+from caa_interp.study.results import Results, scores_and_costs
+from caa_interp.study.tasks import Task, task_of
 
 
-def scores(study: Chosen) -> Iterator[Task]:
-    """Every behavior's test pairs under every combination."""
+def measurements(study: Chosen) -> Iterator[Task]:
+    """What every combination does to the test pairs of each behavior, and how far it moves the unsteered answers."""
     combined = _interventions(study)
     for name, test in study.tests.items() if combined else ():
-        for first, part in portions(test):
-            given = {"pairs": part, "combinations": combined, **study.config.asked}
-            label = f"combinations, pairs {first + 1} to {first + len(part)}"
-            yield task_of("combinations", name, label, given, first)
-
-
-def costs(study: Chosen) -> Iterator[Task]:
-    """How far every combination moves the unsteered model's answers."""
-    combined = _interventions(study)
-    for name, prompts in study.prompts.items() if combined else ():
-        given = {"prompts": prompts, **study.along, "combinations": combined}
-        yield task_of("combination_costs", name, "divergence of combinations", given)
+        given = {"pairs": test, "prompts": study.prompts.get(name, []), "format": study.config.format, **study.along}
+        yield task_of("combinations", name, "combinations", {**given, "combinations": combined})
 
 
 def _interventions(study: Chosen) -> dict[str, list[dict[str, Any]]]:
@@ -58,7 +48,7 @@ def section(results: Results) -> list[Section]:
         "Several interventions at once, applied in turn, as the study's configuration lists them. Each behavior's own "
         "vector stands beside them."
     )
-    scored = results.tables["combinations"]
+    scored, priced = scores_and_costs(results.tables["combinations"])
     summary = summarize(scored, seed=results.seed)
     summary = summary[summary["kind"] != "unsteered"]
     shown = summary[["behavior"]].assign(
@@ -67,13 +57,13 @@ def section(results: Results) -> list[Section]:
         n=summary["n"].astype(str),
     )
     options: dict[str, Any] = {"table": shown, "data": summary}
-    if "combination_costs" in results.tables:
+    if len(priced):
         singles = [results.tables[name] for name in ("dose_response", "divergence")]
-        effects, priced = (
-            pd.concat([one[one["kind"] == "vector"], results.tables[name]], ignore_index=True)
-            for one, name in zip(singles, ("combinations", "combination_costs"), strict=True)
+        effects, costs = (
+            pd.concat([one[one["kind"] == "vector"], own], ignore_index=True)
+            for one, own in zip(singles, (scored, priced), strict=True)
         )
-        table = frontier(effects, priced, seed=results.seed)
+        table = frontier(effects, costs, seed=results.seed)
         options |= {
             "figure": plotting.plot_frontier(table, title="Combinations: effect and cost"),
             "caption": "Bars are bootstrap intervals over pairs and over questions; numbers are multipliers.",

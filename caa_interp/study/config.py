@@ -42,14 +42,15 @@ from caa_interp.study.fields import (
     SystemPrompt,
     Text,
     check_distinct,
+    check_free,
     packaged,
     studied_behavior as studied_behavior,
     with_zero,
 )
 from caa_interp.study.problems import explained, nearest, shown
 
-# tomllib takes time and memory by the square of a dotted key's length: 1 GB for 32 KiB of `a.a.a`, 4 GB for 64 KiB.
-MAX_BYTES = 32 * 1024
+# tomllib takes time and memory by the square of a dotted key's length: 1 GB for a key of so many dots, 4 GB for twice.
+MAX_DOTS = 16 * 1024
 
 
 class ExperimentConfig(Part):
@@ -156,6 +157,18 @@ class ExperimentConfig(Part):
                 )
         return value
 
+    @field_validator("n_train")
+    @classmethod
+    def _enough_for_the_estimator(cls, value: int | None, info: ValidationInfo) -> int | None:
+        fields = {**info.data, "n_train": value}
+        for behavior in _loaded(info) if fields.get("estimator") == "whitened_mean_difference" else ():
+            if _n_train(behavior, fields) < 2:
+                raise InputError(
+                    f"one pair makes the vector of {shown(behavior.name)}, and {fields['estimator']} needs at least 2. "
+                    "Give it more train pairs, or take another estimator."
+                )
+        return value
+
     @field_validator("models")
     @classmethod
     def _distinct_and_addressed(cls, values: tuple[ModelConfig, ...], info: ValidationInfo) -> tuple[ModelConfig, ...]:
@@ -191,7 +204,9 @@ class ExperimentConfig(Part):
     @classmethod
     def _of_the_study(cls, values: tuple[Combination, ...], info: ValidationInfo) -> tuple[Combination, ...]:
         names = [behavior.name for behavior in _loaded(info)]
-        check_distinct([*names, *(one.name for one in values)] if values else [], "Give each combination another name.")
+        own = [one.name for one in values]
+        check_free(own)
+        check_distinct([*names, *own] if own else [], "Give each combination another name.", of_files=False)
         for part in (part for one in values for part in one.interventions):
             if names and part.vector not in names:
                 allowed = f"it must be one of {', '.join(names)}{nearest(part.vector, names) or '.'}"
@@ -208,7 +223,7 @@ class ExperimentConfig(Part):
         if value.methods and not (costs.prompts and max(doses) > 0):
             raise InputError("they are compared at equal cost: costs.prompts and a multiplier must be above 0.")
         for behavior in _loaded(info) if value.methods else ():
-            check_distinct([behavior.name, *value.methods], "Give the behavior another name.")
+            check_distinct([behavior.name, *value.methods], "Give the behavior another name.", of_files=False)
             least, n = max(needs.get(one, 1) for one in value.methods), _n_train(behavior, info.data)
             prompted = "system prompt" not in value.methods or "positive" in behavior.system_prompts
             if not (behavior.open_ended and prompted and n >= least):
@@ -234,7 +249,7 @@ class ExperimentConfig(Part):
         Parameters
         ----------
         path
-            At most 32 KiB. Relative paths in it start at its folder.
+            Relative paths in it start at its folder.
 
         Raises
         ------
@@ -244,9 +259,9 @@ class ExperimentConfig(Part):
         return cls._checked(Path(path), _read(Path(path)))
 
     @classmethod
-    def _checked(cls, path: Path, fields: Mapping[str, Any], moved: Mapping[str, str] | None = None) -> Self:
-        """Study of the fields in a file; ``moved`` tells where models that it names by a path are by now."""
-        context = {"folder": path.absolute().parent, "moved": moved or {}}
+    def _checked(cls, path: Path, fields: Mapping[str, Any], is_kept: bool = False) -> Self:
+        """Study of the fields in a file; of one that ``is_kept`` in a run's folder, the models may be elsewhere now."""
+        context = {"folder": path.absolute().parent, "is_kept": is_kept}
         try:
             return cls.model_validate({"name": path.stem, **fields}, context=context)
         except ValidationError as error:
@@ -280,7 +295,7 @@ class ExperimentConfig(Part):
     def differences(self, path: Path) -> list[str]:
         """Name each field in which the study that :meth:`to_toml` wrote into a file differs from this one.
 
-        Files may have been moved since: local models are the same if their ``id`` is, and behaviors are left out. What
+        Files may have been moved since: of a local model the name alone counts, and behaviors are left out. What
         they hold is told by their revisions, and by :attr:`data`.
 
         Returns
@@ -293,8 +308,7 @@ class ExperimentConfig(Part):
         InputError
             If the file holds no study.
         """
-        moved = {os.path.basename(model.name): model.name for model in self.models if os.path.isabs(model.name)}
-        kept = self._checked(path, {**_read(path), "behaviors": self.behaviors}, moved)
+        kept = self._checked(path, {**_read(path), "behaviors": self.behaviors}, is_kept=True)
         before, now = _flat(kept), _flat(self)
         return [
             f"{name}: {shown(before.get(name))} and {shown(now.get(name))}"
@@ -307,10 +321,8 @@ def _read(path: Path) -> dict[str, Any]:
     """Fields of a TOML file; :class:`InputError` if it is none."""
     what = f"config file {path}"
     text = read_text(path, what)
-    if len(text.encode()) > MAX_BYTES:
-        raise InputError(
-            f"{what}: more than {MAX_BYTES:,} bytes, too many for a study. Check that it is the right file."
-        )
+    if text.count(".") > MAX_DOTS:
+        raise InputError(f"{what}: more than {MAX_DOTS:,} dots, too many for a study. Check that it is the right file.")
     try:
         return tomllib.loads(text)
     except RecursionError:
@@ -320,16 +332,19 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _flat(study: ExperimentConfig) -> dict[Any, Any]:
-    """Fields that hold no others, by their dotted names."""
+    """Fields that hold no others, by their dotted names; of a path the last part."""
     import pandas as pd
 
     fields = study.model_dump()
-    fields |= {f"models[{number}]": model for number, model in enumerate(fields.pop("models"))}
+    for number, model in enumerate(fields.pop("models")):
+        if os.path.isabs(model["name"]):
+            model["name"] = os.path.join("...", os.path.basename(model["name"]))
+        fields[f"models[{number}]"] = model
     return pd.json_normalize(fields).iloc[0].to_dict()
 
 
 def _labels(models: Sequence[ModelConfig]) -> tuple[str, ...]:
-    ids = [slug(model.id).lower() for model in models]
+    ids = [slug(model.id).casefold() for model in models]
     settings = [_settings(model) for model in models]
     shared = Counter((own, one) for own, given in zip(ids, settings, strict=True) for one in given.items())
     return tuple(

@@ -49,28 +49,18 @@ class Executor(Protocol):
 class InProcess:
     """Does tasks in this process, in their order."""
 
-    _closed = False
-
     def describe(self, model: ModelConfig) -> dict[str, Any]:
         """Load a model and describe it."""
-        return self._open().describe(model)
+        return describe(WORKER, model)
 
     def run(self, model: ModelConfig, tasks: Sequence[Task]) -> Iterator[tuple[Task, bytes]]:
         """Do one task after the other, each when it is asked for."""
-        worker = self._open()
         for task in tasks:
-            yield task, worker.work(model, task)
+            yield task, work(WORKER, model, task, None)
 
     def close(self) -> None:
         """Let go of the model."""
-        if not self._closed:
-            self._open().forget()
-        self._closed = True
-
-    def _open(self) -> Any:
-        if self._closed:
-            raise InputError("executor: it is closed. Make a new InProcess().")
-        return importlib.import_module(WORKER)
+        importlib.import_module(WORKER).forget()
 
 
 class Workers(ABC):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,6 +30,8 @@ from caa_interp.prompts.format import Style
 from caa_interp.study.problems import explained, nearest, shown
 
 MOST = 1e6
+# Controls, the model without a vector, and what a measurement of several behaviors asks and belongs to.
+_TAKEN = re.compile(r"(random|orthogonal|shuffled) \d+|unsteered|questions with a right answer|every behavior")
 
 
 @cache
@@ -51,11 +54,18 @@ def studied_behavior(name: str) -> Behavior:
     return _parsed(name, state.st_mtime_ns, state.st_size)
 
 
-def check_distinct(names: Sequence[str], advice: str) -> None:
-    """Raise :class:`InputError` if two of these names would be one in tables, or on a disk that ignores case."""
-    slugs = [slug(name).lower() for name in names]
-    if same := tuple(name for name, own in zip(names, slugs, strict=True) if slugs.count(own) > 1):
-        raise InputError(f"{shown(same)} would be one in tables and files. {advice}")
+def check_distinct(names: Sequence[str], advice: str, *, of_files: bool = True) -> None:
+    """Raise :class:`InputError` if two names would be one in tables or, ``of_files``, on a disk that ignores case."""
+    keys = [(slug(name) if of_files else name).casefold() for name in names]
+    if same := tuple(name for name, own in zip(names, keys, strict=True) if keys.count(own) > 1):
+        raise InputError(f"{shown(same)} would be one in tables{' and files' * of_files}. {advice}")
+
+
+def check_free(names: Iterable[str]) -> None:
+    """Raise :class:`InputError` if tables use one of these names for something else."""
+    for name in names:
+        if _TAKEN.fullmatch(name):
+            raise InputError(f"{shown(name)}; tables use this name for something else. Give another 'name'.")
 
 
 def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -73,11 +83,9 @@ def with_zero(multipliers: tuple[float, ...]) -> tuple[float, ...]:
 
 def _absolute(name: str, info: ValidationInfo) -> str:
     """Path from the folder of the config file, or from the current one."""
-    context = info.context or {}
-    path = str(Path(context.get("folder", Path.cwd()), os.path.expanduser(name)))
+    path = str(Path((info.context or {}).get("folder", Path.cwd()), os.path.expanduser(name)))
     path.encode()  # fails if no config could hold it
-    moved = context.get("moved", {})  # where a run's models are by now
-    return str(moved.get(os.path.basename(path), path)) if os.path.isabs(name) else path
+    return path
 
 
 def _behavior(name: str, info: ValidationInfo) -> str:
@@ -95,7 +103,9 @@ def _behavior(name: str, info: ValidationInfo) -> str:
 
 
 def _distinct_behaviors(values: tuple[str, ...]) -> tuple[str, ...]:
-    check_distinct([studied_behavior(value).name for value in values], "Give each file a 'name' of its own.")
+    names = [studied_behavior(value).name for value in values]
+    check_free(names)
+    check_distinct(names, "Give each file a 'name' of its own.")
     return values
 
 
@@ -107,7 +117,8 @@ def _model(name: str, info: ValidationInfo) -> str:
     is_path = os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") > 1
     if is_path or name.endswith(".gguf") or os.path.isdir(path):
         needed = path if name.endswith(".gguf") else os.path.join(path, "config.json")
-        if not os.path.isfile(needed):
+        # The models of a run may have been moved since.
+        if not os.path.isfile(needed) and not (info.context or {}).get("is_kept"):
             raise InputError(f"{shown(name)}; there is no file {needed}. Give a .gguf file, or a folder of a model.")
         return path
     if "/" not in name and (hint := nearest(name, [EMBEDDED])):
@@ -319,7 +330,7 @@ class Conversations(Part):
     """What is left of steering in later turns."""
 
     conversations: Count = 0
-    """Number of conversations, each of which begins with another test pair; 0: none. Default: 0."""
+    """Number of conversations, at most one for each test pair, with which it begins; 0: none. Default: 0."""
     turns: Annotated[int, Field(ge=2, le=100)] = 3
     """Turns of each, from 2 to 100. Default: 3."""
     multiplier: Multiplier = 1.0

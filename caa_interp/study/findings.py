@@ -77,6 +77,11 @@ def overall(found: pd.DataFrame) -> str:
     return f"{len(steer)} of {len(found)} behaviors {verb} beyond every control: {_listed(steer)}"
 
 
+def largest(multipliers: Iterable[float]) -> float:
+    """The largest multiplier; where none is positive, the one farthest from 0."""
+    return max(multipliers, key=lambda one: (one > 0, abs(one)))
+
+
 def largest_change(summary: pd.DataFrame, among: str = "") -> str:
     """The largest change from unsteered in a summary of scores; empty if there is none."""
     if (shown := shown_column(summary, "logit_difference")) == "logit_difference":
@@ -149,7 +154,7 @@ def cost_range(summaries: Sequence[pd.DataFrame]) -> str:
     """How much the first of several costs changes at the largest multiplier."""
     summary = summaries[0]
     measure = next(name for name in COSTS if name in summary)
-    rows = summary[(summary["multiplier"] == summary["multiplier"].max()) & (summary["kind"] == "vector")]
+    rows = summary[(summary["multiplier"] == largest(summary["multiplier"])) & (summary["kind"] == "vector")]
     name = {"nats_per_token": "loss on prose", "correct": "share of right answers"}.get(measure, measure)
     changes = rows[shown_column(rows, measure)]
     return (

@@ -44,9 +44,16 @@ def check_same_study(config: ExperimentConfig, folder: Path) -> None:
                 f"folder: {folder} holds a run of another study ({'; '.join(different)}). Name another folder; what "
                 "the two have in common is taken from the cache."
             )
-    elif folder.is_file():
+    else:
+        check_place(folder)
+
+
+def check_place(folder: Path) -> None:
+    """Raise :class:`InputError` if a folder is a file, or is not empty and holds no run."""
+    if folder.is_file():
         raise InputError(f"folder: {str(folder)!r} is a file. Name a folder.")
-    elif folder.is_dir() and not (folder / "shards").is_dir() and any(folder.glob("[!.]*")):
+    is_run = (folder / "shards").is_dir() or read_manifest(folder, lambda line: None)
+    if not is_run and folder.is_dir() and any(folder.glob("[!.]*")):
         raise InputError(f"folder: {folder} is not empty, and holds no run. Name a new folder.")
 
 
@@ -136,7 +143,7 @@ def written(folder: Path, manifest: Mapping[str, Any]) -> set[str]:
 
     Of an older version, which listed none, all that are there; what a user has put there is not a study's.
     """
-    places = ("vectors/*/*.safetensors", "tables/*.parquet", "figures/*.json", PAGE)
+    places = ("vectors/**/*.safetensors", "tables/*.parquet", "figures/*.json", PAGE)
     there = {path.relative_to(folder).as_posix() for place in places for path in folder.glob(place)}
     return there & set(manifest.get("files", there))
 

@@ -80,8 +80,7 @@ KINDS = {
         lambda results: words.kept_beside(results.interference),
     ),
     # Off by default, all of these: a page does not miss them.
-    "combinations": Kind(measures.sweep_combined, combinations.scores, combinations.section),
-    "combination_costs": Kind(measures.diverge_combined, combinations.costs),
+    "combinations": Kind(measures.measure_combined, combinations.measurements, combinations.section),
     "rivals": Kind(measures.measure_rival, rivals.measurements, rivals.section),
     "safety_audit": Kind(
         safety_audit, chosen.safety_audit, sections.safety_audits, sentence=lambda results: words.audits(results.audits)

@@ -16,7 +16,7 @@ from caa_interp.plotting.grid import dots
 from caa_interp.plotting.layer_profile import plot_layer_profile
 from caa_interp.plotting.sweep import plot_sweep
 from caa_interp.report.page import Row, Section, Views
-from caa_interp.study.findings import estimates, findings, largest_change, steepest
+from caa_interp.study.findings import estimates, findings, largest, largest_change, steepest
 from caa_interp.study.results import Results, nearest, shown_answers
 
 
@@ -89,16 +89,22 @@ def _views(results: Results, behavior: str, summary: pd.DataFrame, slopes: pd.Da
     for layer in sorted(traces):
         own = summary[summary["layer"] == layer]
         texts = {
-            f"{multiplier:g}": [
+            _key(multiplier): [
                 (heading, f"{score}, n = {n}"),
                 *((name, text if layer == chosen else elsewhere) for name, text in known[multiplier]),
             ]
             for multiplier, score, n in zip(own["multiplier"], estimates(own, shown), own["n"], strict=True)
         }
-        rows[f"{layer:g}"] = Row(go.Figure(traces[layer]), said[layer], texts)
+        rows[_key(layer)] = Row(go.Figure(traces[layer]), said[layer], texts)
     figure = plot_dose_response(responses, layer=int(chosen))
     figure.update_yaxes(range=[ends.min() - margin, ends.max() + margin])
-    return Views(("layer", "multiplier"), (f"{chosen:g}", f"{summary['multiplier'].max():g}"), rows, figure)
+    start = _key(chosen), _key(largest(summary["multiplier"]))
+    return Views(("layer", "multiplier"), start, rows, figure)
+
+
+def _key(number: float) -> str:
+    """A layer or multiplier as a tick of its map, with all digits."""
+    return str(float(number)).removesuffix(".0")
 
 
 def _at_chosen(results: Results, behavior: str, multiplier: float) -> list[tuple[str, str]]:

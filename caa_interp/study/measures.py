@@ -127,24 +127,26 @@ def converse(
     return persistence(model, steering, **asked)
 
 
-def sweep_combined(
-    model: Any, *, combinations: Mapping[str, Sequence[Mapping[str, Any]]], pairs: Sequence[ContrastPair], **asked: Any
+def measure_combined(
+    model: Any,
+    *,
+    combinations: Mapping[str, Sequence[Mapping[str, Any]]],
+    pairs: Sequence[ContrastPair],
+    prompts: Sequence[str],
+    n_tokens: int,
+    format: Format,
+    **asked: Any,
 ) -> pd.DataFrame:
-    """Score pairs under several interventions at once, by the fields of each."""
-    return sweep(model, _combined(combinations), pairs, **asked)
+    """Score pairs under several interventions at once, by the fields of each, and measure the divergence along answers.
 
-
-def diverge_combined(
-    model: Any, *, combinations: Mapping[str, Sequence[Mapping[str, Any]]], prompts: Sequence[str], **asked: Any
-) -> pd.DataFrame:
-    """Measure how far several interventions at once move the model from its own answers."""
-    return divergence(model, _combined(combinations), prompts, **asked)
-
-
-def _combined(combinations: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[Intervention]]:
-    """Interventions of each combination, and none for the unsteered model."""
-    found = {name: [_intervention(**one) for one in parts] for name, parts in combinations.items()}
-    return {UNSTEERED: [], **found}
+    The rows of answers have a ``divergence``.
+    """
+    steering: dict[str, Any] = {name: [_intervention(**one) for one in parts] for name, parts in combinations.items()}
+    steering = {UNSTEERED: [], **steering}
+    tables = [sweep(model, steering, pairs, format=format, **asked).assign(divergence=np.nan)]
+    if prompts:
+        tables.append(divergence(model, steering, prompts, n_tokens=n_tokens, **asked))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _intervention(operator: str, positions: str, **fields: Any) -> Intervention:

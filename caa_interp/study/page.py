@@ -16,7 +16,7 @@ from caa_interp.errors import InputError
 from caa_interp.evaluation.verdicts import verdicts
 from caa_interp.files import file_digest, slug, write_atomically
 from caa_interp.report.page import Section, anchors, write_report
-from caa_interp.study.findings import findings, overall, studied
+from caa_interp.study.findings import findings, largest, overall, studied
 from caa_interp.study.folder import PAGE, remove, write_manifest, written
 from caa_interp.study.kinds import KINDS
 from caa_interp.study.maps import one_scale
@@ -135,7 +135,7 @@ def _subtitle(record: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> 
 
 def _found(results: Results, found: pd.DataFrame) -> list[str]:
     """What each vector does and at what price, in one line."""
-    most = results.tables["sweep"]["multiplier"].max()
+    most = largest(results.tables["sweep"]["multiplier"].unique())
     lines = []
     for behavior, finding in zip(found["behavior"], findings(found), strict=True):
         at, *price = results.price(behavior, most, MAIN_COSTS) or [""]

@@ -110,6 +110,12 @@ class Results:
         return [dose(at), *texts] if texts else []
 
 
+def scores_and_costs(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of pairs, and those of answers, which have a ``divergence``, from a table that holds both."""
+    is_cost = table["divergence"].notna()
+    return table[~is_cost].dropna(axis=1, how="all"), table[is_cost].dropna(axis=1, how="all")
+
+
 def nearest(multipliers: Iterable[float], wanted: float) -> float:
     """The nearest multiplier of the same sign, else the nearest one."""
     return min(multipliers, key=lambda one: (np.sign(one) != np.sign(wanted), abs(one - wanted)))

@@ -19,7 +19,7 @@ from caa_interp.evaluation.summary import NO_BASELINE, quantity
 from caa_interp.report.page import Section
 from caa_interp.study.chosen import Chosen
 from caa_interp.study.findings import estimates
-from caa_interp.study.results import Results
+from caa_interp.study.results import Results, scores_and_costs
 from caa_interp.study.tasks import Task, task_of
 
 
@@ -71,9 +71,8 @@ def section(results: Results) -> list[Section]:
 def compared(results: Results, behavior: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Plane of effect and cost, and for each rival its ``effect`` and the vector's ``own`` at the same cost."""
     rivals, tables = results.tables["rivals"], []
-    is_cost = rivals["divergence"].notna()
-    for name, part in (("dose_response", rivals[~is_cost]), ("divergence", rivals[is_cost])):
-        joined = pd.concat([results.tables[name], part.dropna(axis=1, how="all")], ignore_index=True)
+    for name, part in zip(("dose_response", "divergence"), scores_and_costs(rivals), strict=True):
+        joined = pd.concat([results.tables[name], part], ignore_index=True)
         tables.append(joined[joined["behavior"] == behavior].fillna({"baseline": NO_BASELINE}))
     plane = frontier(*tables, seed=results.seed)
 

@@ -19,7 +19,6 @@ from typing import Any
 import pandas as pd
 
 from caa_interp.behaviors.behavior import Behavior
-from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError
 from caa_interp.evaluation.response import choose_layer, steerability
 from caa_interp.files import write_atomically
@@ -101,7 +100,6 @@ def run_experiment(
         if _is_finished(config, folder, before, store):
             say(_told(folder))
             return folder
-        write_atomically(folder / "config.toml", config.to_toml().encode("utf-8"))
         remove_unfinished(folder)
         try:
             with closing(InProcess()) if executor is None else nullcontext(executor) as place:
@@ -156,7 +154,6 @@ def _run(
         "shards": [],
         "files": {},
     }
-    run_folder.write_manifest(folder, manifest | before)  # until this session ends, earlier ones made what is there
     studied: dict[str, tuple[Engine, list[int], tasks.Splits, int]] = {}
     for label, model in zip(config.labels, config.models, strict=True):
         engine = _engine(label, model, before, store, executor, say)
@@ -166,8 +163,10 @@ def _run(
         planned = planned_tasks(config, behaviors, splits, layers, engine.facts["n_layers"])
         engine.do(tasks.check_tasks(config, planned))
         studied[label] = engine, layers, splits, sum(map(tasks.cost, planned))
-    if not before.get("shards"):
-        run_folder.write_manifest(folder, manifest)
+    # Only now: what fails before any work leaves the folder free for the corrected study. Until this session ends,
+    # earlier ones made what is there.
+    write_atomically(folder / "config.toml", config.to_toml().encode("utf-8"))
+    run_folder.write_manifest(folder, manifest | before if before.get("shards") else manifest)
     tables: dict[str, list[pd.DataFrame]] = defaultdict(list)
     vectors: dict[tuple[str, str], SteeringVector] = {}
     for label, (engine, layers, splits, n) in studied.items():
@@ -238,7 +237,7 @@ def _measure(
         layer[behavior] = choose_layer(pd.concat(rows["validation", behavior])) if validation else layers[0]
         counts = {"n_train": len(train), "n_validation": len(validation), "n_test": len(test)}
         rows["layers", behavior].append(pd.DataFrame([{"layer": layer[behavior], **counts}]))
-        rows["examples", behavior].append(_examples(test))
+        rows["examples", behavior].append(pd.DataFrame(test[:N_EXAMPLES])[["question", "positive", "negative"]])
         swept = pd.concat(rows["sweep", behavior])
         rows["dose_response", behavior].append(swept[swept["layer"] == layer[behavior]])
     study = Chosen(config, behaviors, splits, engine.facts["n_layers"], vectors, layer)
@@ -248,10 +247,3 @@ def _measure(
     for behavior in splits:
         tables["effects", behavior] = steerability(tables["dose_response", behavior], seed=config.seed)
     return tables, {behavior: vectors[behavior][behavior] for behavior in splits}
-
-
-def _examples(pairs: Sequence[ContrastPair]) -> pd.DataFrame:
-    """The first pairs as text, for the page."""
-    return pd.DataFrame(
-        [{name: getattr(pair, name) for name in ("question", "positive", "negative")} for pair in pairs[:N_EXAMPLES]]
-    )

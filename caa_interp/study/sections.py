@@ -31,7 +31,7 @@ def responses(results: Results) -> list[Section]:
 
 def vectors(results: Results) -> list[Section]:
     """How far vectors can be trusted, and how alike they are."""
-    return _reliability(results) + _similarity(results)
+    return _reliability(results) + similarity(results)
 
 
 def _findings(results: Results) -> list[Section]:
@@ -139,7 +139,7 @@ def _reliability(results: Results) -> list[Section]:
     ]
 
 
-def _similarity(results: Results) -> list[Section]:
+def similarity(results: Results) -> list[Section]:
     """Cosines of the vectors, between behaviors and between layers."""
     text = "Whether vectors point in the same direction, whatever their norms: 1 is the same direction, 0 is unrelated."
     sections = []

@@ -155,7 +155,7 @@ def score_portions(
     """Tasks that score pairs under vectors, for one of the tables of sweeps."""
     for first, part in portions(pairs):
         label = f"{behavior}: {table.replace('_', ' ')}, pairs {first + 1} to {first + len(part)}"
-        yield Task("sweep", table, behavior, first, label, {"pairs": part, **steered, **config.asked})
+        yield Task("sweep", table, behavior, first, label, {"pairs": part, **config.asked, **steered})
 
 
 def portions(items: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:

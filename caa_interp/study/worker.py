@@ -20,6 +20,7 @@ from caa_interp.files import files_digest
 from caa_interp.models import load_model
 from caa_interp.models.access import model_id, model_revision, n_layers
 from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.template import pin_date
 from caa_interp.steering.operators import operator_named
 from caa_interp.steering.positions import positions_named
 from caa_interp.study.config import ModelConfig, PromptConfig
@@ -121,7 +122,9 @@ def _loaded(config: ModelConfig) -> Any:
     if _last is None or _last[0] != config:
         _last = None  # two models may not fit side by side
         given = config.model_dump(exclude={"name", "prompt"})
-        _last = config, load_model(config.name, **given, progress=False)
+        model = load_model(config.name, **given, progress=False)
+        pin_date(model.tokenizer)  # results of two days may stand in one table
+        _last = config, model
     return _last[1]
 
 

@@ -1,6 +1,8 @@
 """Every part of a reproduction is beside the oracle's literal procedure, and what is left out is not done."""
 
 import json
+import math
+import shutil
 import warnings
 from collections import Counter
 from types import SimpleNamespace
@@ -13,12 +15,14 @@ import caa_interp as caa
 from caa_interp.behaviors.behavior import load_behavior
 from caa_interp.paper import inside, published as paper
 from caa_interp.paper.estimate import estimate_reproduction
-from caa_interp.paper.multiple_choice import show_finetuning, show_transfer
+from caa_interp.paper.multiple_choice import show_exams, show_finetuning, show_transfer
 from caa_interp.paper.open_ended import judged
 from caa_interp.paper.parts import PARTS
 from caa_interp.paper.plan import config_of
 from caa_interp.paper.reproduction import reproduce
+from caa_interp.paper.sets import Exam
 from caa_interp.paper.setting import Setting, read_items
+from caa_interp.statistics import number_text
 from caa_interp.study import worker
 from tests.oracles import definition, paper as oracle
 from tests.unit.paper.conftest import TWO, write_sets
@@ -187,6 +191,32 @@ def test_what_is_not_the_papers_model_is_not_judged(group, base_name, basis):
         assert cells["within"].notna().all() == (basis == "same items and model")
 
 
+@pytest.mark.parametrize("are_the_papers", [True, False])
+def test_exams_err_by_the_papers_number_of_questions(are_the_papers):
+    """Measured at the paper's own values, with vectors of other items."""
+    rows = paper.LLAMA_2_7B_CHAT.results("mmlu")
+    rows = rows.assign(vector=rows["behavior"])
+    table = pd.concat([rows.assign(item=item, p_positive=rows["value"] + (-1) ** item / 10) for item in range(4)])
+    exam = Exam([caa.ContrastPair(f"{item}?", "Yes", "No", topic="law") for item in range(4)], are_the_papers)
+    items = SimpleNamespace(are_the_papers=False, sets={}, exams={"mmlu": exam})
+    given = {"items": items, "layer": 13, "published": paper.LLAMA_2_7B_CHAT}
+    one = Setting(config=None, n_layers=32, swept=range(32), raw={}, vectors={}, **given)
+    shown = show_exams(one, {"mmlu": table.reset_index(drop=True)})
+    (found,) = shown.cells
+    reach = (found["high"] - found["measured"]).combine(found["measured"] - found["low"], max)
+    tolerance = reach * math.sqrt(1 + 4 / 570)
+    if are_the_papers:
+        tolerance[found["multiplier"] == 0] = 0.01
+    assert found["tolerance"].tolist() == pytest.approx(tolerance.tolist())
+    assert found["within"].all()
+    (row,) = shown.sections[1].table.to_dict("records")
+    means = rows.set_index(["behavior", "multiplier"])["value"]
+    assert list(row) == ["category", "questions", "unsteered", *paper.BEHAVIORS]
+    assert (row["category"], row["questions"], row["unsteered"]) == ("law", 4, f"{means['refusal', 0]:.2f}")
+    ends = (number_text(means["refusal", end] - means["refusal", 0], "+.2f") for end in (-1, 1))
+    assert row["refusal"] == ", ".join(ends)
+
+
 def test_activations_tokens_and_steered_states(run):
     tables = {path.stem: pd.read_parquet(path) for path in (run.folder / "out" / "tables").glob("*.parquet")}
     chat, name = run.chat, "refusal"
@@ -241,7 +271,7 @@ def test_the_page_has_a_section_of_each_part_in_the_papers_order(run):
         "Open-ended answers",
         "MMLU",
         "TruthfulQA",
-        "Similarity of the vectors",
+        "Cosine similarity of the vectors",
         "The vector of layer 2 at other layers",
         "Vectors of the base model",
         "Similarity of tokens",
@@ -253,14 +283,15 @@ def test_the_page_has_a_section_of_each_part_in_the_papers_order(run):
     assert not any("Not measured" in line for line in run.lines)
 
 
-def test_what_is_finished_is_kept_whatever_parts_are_asked_for(run, monkeypatch):
+def test_what_is_finished_is_kept_whatever_parts_are_asked_for(run, tmp_path, monkeypatch):
     monkeypatch.setenv("CAA_INTERP_CACHE", str(run.folder / "another cache"))
     monkeypatch.setattr(paper, "OPEN_ENDED_MULTIPLIERS", (-1.0, 0.0, 1.0))
     monkeypatch.setattr(paper, "MAX_NEW_TOKENS", 6)
     monkeypatch.delattr(worker, "work")
     lines: list[str] = []
     options = {**run.options, "parts": ("tokens", "exams")}
-    found = reproduce(run.folder / "out", run.folder, **options, say=lines.append)
+    folder = shutil.copytree(run.folder / "out", tmp_path / "out")
+    found = reproduce(folder, run.folder, **options, say=lines.append)
     whole = run.found[run.found["group"].isin(["mmlu", "truthful_qa"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(found, whole)
     assert any("Not measured: activations (not asked for), sweep (not asked for)" in line for line in lines)
@@ -279,7 +310,7 @@ def test_a_run_that_is_killed_between_parts_goes_on(tmp_path, done, run, monkeyp
         patch.setattr(worker, "work", interrupted)
         with pytest.raises(KeyboardInterrupt):
             reproduce(tmp_path, run.folder, **options)
-    assert (tmp_path / "tables" / "projection.parquet").exists()
+    assert not (tmp_path / "tables").exists()  # what is there belongs together
     done.clear()
     reproduce(tmp_path, run.folder, **options)
     assert Counter(done) == {"load": 1, "sweep": 2}
@@ -305,7 +336,7 @@ def test_by_default_what_the_data_allow_without_training(tmp_path, data, done, t
     """These data have no open-ended questions and no exams; the sets have too long system prompts for this model."""
     monkeypatch.setattr("caa_interp.paper.setting.load_behavior", lambda name: SimpleNamespace(**SHORT))
     lines: list[str] = []
-    found = reproduce(tmp_path, data, model_name=str(tiny_folder), behaviors=TWO, layers=[2], say=lines.append)
+    found = reproduce(tmp_path / "out", data, model_name=str(tiny_folder), behaviors=TWO, layers=[2], say=lines.append)
     assert set(found["group"]) == {"ab", "layer_sweep", "layer_13_vector"}
     assert set(found["system_prompt"]) == {"", "pos", "neg"}
     (line,) = (line for line in lines if line.startswith("Not measured"))

@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 import caa_interp as caa
 from caa_interp import cli
 from caa_interp.paper import published as paper, setting
+from caa_interp.paper.plan import check_table_layer
 from caa_interp.paper.reproduction import reproduce
 from caa_interp.paper.sets import read_published_sets
 from caa_interp.paper.table import OTHER, SAME, STEERED_MEAN, STEERED_MOST, agreement, claims, compare, printable
@@ -83,6 +85,8 @@ def compared(summary, same_items=False, model=paper.LLAMA_2_7B_CHAT):
     [
         ("meta-llama/Llama-2-7b-chat-hf", paper.LLAMA_2_7B_CHAT),
         ("/models/llama-2-13b-chat-hf/", paper.LLAMA_2_13B_CHAT),
+        ("C:\\models\\Llama-2-7b-chat-hf\\", paper.LLAMA_2_7B_CHAT),
+        (Path("/models/Llama-2-7b-chat-hf"), paper.LLAMA_2_7B_CHAT),
         ("meta-llama/Llama-2-7b-hf", None),
         ("smollm2-135m-instruct", None),
     ],
@@ -220,6 +224,18 @@ def test_steered_cells_of_some_behaviors_are_not_judged(same_items):
     (claim,) = claims(found)
     assert claim.holds
     assert "of 2 cells expected" in claim.text
+
+
+def test_unsteered_cells_may_have_a_basis_of_their_own():
+    """As those of an exam, which no vector of other items has moved; 570 is the paper's number of questions."""
+    theirs = paper.LLAMA_2_7B_CHAT.results("ab")
+    found = compare(summary_of(exact, 0.1, n=57), theirs, OTHER, unsteered=SAME, n_theirs=570)
+    assert found["basis"].tolist() == [OTHER, SAME, OTHER] * 7
+    assert found["tolerance"].tolist() == pytest.approx([0.1 * math.sqrt(1.1), 0.01, 0.1 * math.sqrt(1.1)] * 7)
+    steered, unsteered = claims(found)
+    assert "of 14 cells expected by chance, 0 seen" in steered.text
+    assert "0 of 7 cells expected, 0 seen. Unsteered cells are within 0.01" in unsteered.text
+    assert "tolerance (other items, same items and model)" in printable(found)
 
 
 def test_a_missing_number_is_blank(monkeypatch):
@@ -389,10 +405,57 @@ def test_a_folder_has_one_writer_and_one_model(tmp_path, data, done, tiny_folder
             measure()
     study = tmp_path / "study"
     study.mkdir()
-    (study / "manifest.json").write_text('{"models": {}, "sessions": []}')
+    (study / "manifest.json").write_text('{"models": {}, "sessions": [], "files": {"report.html": null}}')
     with pytest.raises(caa.InputError, match="id None, now tiny-llama"):
         reproduce(study, data, model_name=str(tiny_folder), **options)
     assert before == {path: path.read_bytes() for path in before}
+
+
+def test_a_folder_holds_what_its_last_call_asked_for(tmp_path, data, done, tiny_folder):
+    folder = tmp_path / "out"
+    measure = partial(reproduce, folder, data, model_name=str(tiny_folder), layers=[1], say=lambda _: None)
+    first = measure(behaviors=TWO, parts=["sweep"])
+    assert (folder / "tables" / "between.parquet").exists()
+    (folder / "tables" / "mine.parquet").write_text("a user's own")
+    found = measure(behaviors=["refusal"], parts=["similarity"])
+    assert found.empty
+    assert list(found) == list(first)
+    names = {path.relative_to(folder).as_posix() for place in ("vectors/*", "tables/*") for path in folder.glob(place)}
+    assert names == {"vectors/refusal.safetensors", "tables/comparison.parquet", "tables/mine.parquet"}
+    done.clear()
+    pd.testing.assert_frame_equal(measure(behaviors=TWO, parts=["sweep"]), first)
+    assert done == ["load"]
+
+
+def test_a_call_that_made_nothing_leaves_its_folder_free(tmp_path, data, done, tiny_folder, monkeypatch):
+    options = {"model_name": str(tiny_folder), "behaviors": ["refusal"], "layers": [1], "parts": ["similarity"]}
+    measure = partial(reproduce, tmp_path / "out", data, **options, say=lambda _: None)
+    with monkeypatch.context() as patch:
+        patch.delattr(worker, "work")
+        with pytest.raises(AttributeError):
+            measure(dtype="float64")
+    measure(dtype="float32")
+    with pytest.raises(caa.InputError, match="dtype float32, now float64"):
+        measure(dtype="float64")
+
+
+def test_a_place_that_is_no_folder_of_a_run(tmp_path, data, done):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
+    with pytest.raises(caa.InputError, match="is not empty, and holds no run"):
+        reproduce(tmp_path / "thesis", data, behaviors=TWO)
+    with pytest.raises(caa.InputError, match="is a file"):
+        reproduce(tmp_path / "thesis" / "chapter.tex", data, behaviors=TWO)
+    assert done == []
+
+
+def test_a_model_is_given_as_to_load_model(tmp_path, data, done, tiny_folder):
+    options = {"behaviors": ["refusal"], "layers": 1, "parts": ["similarity"], "say": lambda _: None}
+    reproduce(tmp_path / "out", data, model_name=tiny_folder, dtype=torch.float64, **options)
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["model"]["dtype"] == "float64"
+    check_table_layer(Path("models/Llama-2-7b-chat-hf"), 13)
+    with pytest.raises(caa.InputError, match=r"layers: \[12\]; the paper's table"):
+        check_table_layer(Path("models/Llama-2-7b-chat-hf"), 12)
 
 
 def test_a_run_that_is_killed_goes_on(tmp_path, data, done, tiny_folder, monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 import caa_interp as caa
 from caa_interp.errors import InputError
 from caa_interp.study import ExperimentConfig
+from caa_interp.study.results import scores_and_costs
 from caa_interp.study.run import run_experiment
 from tests.unit.study.test_run import behavior_file
 
@@ -48,17 +49,17 @@ def test_a_study_scores_and_prices_them_as_the_library_does(behaviors, tiny_fold
         caa.Intervention(vectors["agrees"], int(layer["agrees"]), operator=caa.Cap(high=0.1)),
     ]
     steering = {"band": band, "likes, agrees capped": capped}
+    both = scores_and_costs(tables["combinations"].set_index("behavior"))
     for name, path in zip(("likes", "agrees"), behaviors, strict=True):
         behavior = caa.load_behavior(path)
-        scored = tables["combinations"].set_index("behavior").loc[name]
+        scored, priced = (table.loc[name] for table in both)
         pairs = [pair for pair in behavior.test if pair.id in set(scored["id"])]
         expected = caa.sweep(model, steering, pairs, format="text", progress=False)
         keys = ["id", "vector"]
-        both = expected.merge(scored, on=keys, suffixes=("", "_study"), validate="one_to_one")
-        assert len(both) == len(expected) == 2 * 3
-        assert both["logit_difference"].to_numpy() == pytest.approx(both["logit_difference_study"].to_numpy(), abs=1e-5)
-        assert both["operator"].tolist() == both["operator_study"].tolist()
-        priced = tables["combination_costs"].set_index("behavior").loc[name]
+        found = expected.merge(scored, on=keys, suffixes=("", "_study"), validate="one_to_one")
+        assert len(found) == len(expected) == 2 * 3
+        assert found["logit_difference"].tolist() == pytest.approx(found["logit_difference_study"].tolist(), abs=1e-5)
+        assert found["operator"].tolist() == found["operator_study"].tolist()
         costs = caa.divergence(model, steering, behavior.open_ended[:1], progress=False)
         shown = priced[priced["kind"] != "unsteered"].set_index("vector")["divergence"]
         assert costs.set_index("vector")["divergence"].to_dict() == pytest.approx(shown.to_dict(), abs=1e-6)
@@ -81,6 +82,13 @@ def test_a_study_scores_and_prices_them_as_the_library_does(behaviors, tiny_fold
 def test_what_is_wrong_is_told_before_any_work(behaviors, changed, message):
     with pytest.raises(InputError, match=message):
         ExperimentConfig(**fields(behaviors, layers=[1, 2], combinations=[{**BAND, **changed}]))
+
+
+def test_they_name_no_files(behaviors):
+    named = [{**BAND, "name": name} for name in ("诚实", "勇气", "a b", "a/b")]
+    assert len(ExperimentConfig(**fields(behaviors, combinations=named)).combinations) == 4
+    with pytest.raises(InputError, match=r"\('Band', 'band'\) would be one in tables\. Give each combination another"):
+        ExperimentConfig(**fields(behaviors, combinations=[{**BAND, "name": "Band"}, BAND]))
 
 
 def test_a_file_of_a_study_holds_them(behaviors, tmp_path):

@@ -18,6 +18,8 @@ from pydantic import ValidationError
 import caa_interp as caa
 from caa_interp.behaviors.behavior import FORMAT
 from caa_interp.errors import InputError
+from caa_interp.evaluation.interference import QUESTIONS
+from caa_interp.evaluation.summary import UNSTEERED
 from caa_interp.files import slug
 from caa_interp.study import config as module, fields as parts
 from caa_interp.study.config import (
@@ -32,6 +34,7 @@ from caa_interp.study.config import (
     SafetyAudit,
     SideEffects,
 )
+from caa_interp.study.tasks import EVERY
 
 ODD = 'it\'s "odd"\n\té\x7f.json'
 
@@ -451,6 +454,10 @@ def test_models_and_behaviors_need_names_that_files_can_tell_apart(folder, tmp_p
     assert said == "behaviors: ('mine', 'Mine') would be one in tables and files. Give each file a 'name' of its own."
     assert slug("a/b c") == "a-b-c"
     assert slug("...") == "unnamed"
+    for name in ("诚实", "勇气"):
+        behavior_file(tmp_path / f"{name}.json")
+        assert slug(name) == name
+    assert study(folder, behaviors=[str(tmp_path / "诚实.json"), str(tmp_path / "勇气.json")])
 
 
 def test_one_model_at_two_precisions_or_revisions_is_one_study(folder):
@@ -526,6 +533,23 @@ def test_conversations_are_steered_at_positions_of_one_turn(folder, positions):
     assert study(folder, positions=positions).conversations.conversations == 0
 
 
+@pytest.mark.parametrize("name", [EVERY, UNSTEERED, QUESTIONS, "random 0", "orthogonal 1", "shuffled 12"])
+def test_names_that_tables_use_for_something_else(folder, tmp_path, name):
+    path = behavior_file(tmp_path / "taken.json", name=name)
+    said = f"{name!r}; tables use this name for something else. Give another 'name'."
+    assert problems(study, folder, behaviors=[str(path)])[1:] == [f"behaviors: {said}"]
+    combination = {"name": name, "interventions": [{"vector": "mine"}]}
+    assert problems(study, folder, combinations=[combination])[1:] == [f"combinations: {said}"]
+
+
+def test_a_spread_within_the_sides_needs_two_pairs(folder):
+    for fields in ({"n_train": 1}, {"n_validation": 11}):
+        given = {"estimator": "whitened_mean_difference", "controls": {"shuffled": 0}, **fields}
+        (said,) = problems(study, folder, **given)[1:]
+        assert said.startswith("n_train: one pair makes the vector of 'mine', and whitened_mean_difference needs at le")
+    assert study(folder, estimator="whitened_mean_difference", n_train=2, n_validation=10)
+
+
 def test_labels_of_one_pair_cannot_be_shuffled(folder):
     said = (
         "controls: shuffled is 4, but one pair makes the vector of 'mine', and labels are shuffled between at least 2"
@@ -546,7 +570,7 @@ def test_labels_of_one_pair_cannot_be_shuffled(folder):
         (b"name = '\xff'", "not UTF-8 at byte 8. Save it as UTF-8."),
         ("seed = " + "9" * 5000, "not valid TOML: Exceeds the limit"),
         ("layers = " + "[" * 20000, "lists or tables nested too deep"),
-        ("#" * (32 * 1024 + 1), "more than 32,768 bytes, too many for a study"),
+        ("seed" + ".a" * (16 * 1024 + 1), "more than 16,384 dots, too many for a study"),
     ],
 )
 def test_a_file_that_is_no_toml_or_no_study(tmp_path, text, said):
@@ -559,6 +583,14 @@ def test_a_file_that_is_not_there_or_a_folder(tmp_path):
     for path in (tmp_path / "none.toml", tmp_path):
         with pytest.raises(InputError, match=f"config file {path}: there is no file {path}. Check the path."):
             ExperimentConfig.load(path)
+
+
+def test_a_long_study_is_read_again(folder, tmp_path):
+    made = study(folder, system_prompt="Answer as in these examples. " * 5000)
+    path = tmp_path / "study.toml"
+    path.write_text(made.to_toml())
+    assert ExperimentConfig.load(path) == made
+    assert made.differences(path) == []
 
 
 def test_a_byte_order_mark_and_line_ends_of_windows_are_read(tmp_path):
@@ -708,9 +740,14 @@ def test_a_study_whose_files_were_moved_is_the_same(folder, tmp_path):
     kept.write_text(study(folder, models=models).to_toml().replace(str(folder), "/gone"))
     assert study(folder, models=models).differences(kept) == []
     other = study(folder, models=[*models[:2], str(folder / "two")])
-    assert other.differences(kept) == [f"models[2].name: 'owner/two' and {models[0][:-3] + 'two'!r}"]
-    said = problems(study(folder, models=models[1:]).differences, kept)
-    assert said[1].startswith("models[0].name: '/gone/one'; there is no file /gone/one/config.json.")
+    assert other.differences(kept) == ["models[2].name: 'owner/two' and '.../two'"]
+    assert study(folder, models=models[1:]).differences(kept)[0] == "models[0].name: '.../one' and '.../model.gguf'"
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "config.json").write_text("{}")
+    of_one_name = [{"name": models[0], "dtype": "float32"}, {"name": str(tmp_path / "one"), "dtype": "float16"}]
+    made = study(folder, models=of_one_name)
+    kept.write_text(made.to_toml())
+    assert made.differences(kept) == []
 
 
 def test_the_data_of_a_study_are_known_by_name_and_content(folder, tmp_path):

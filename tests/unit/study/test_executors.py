@@ -47,9 +47,6 @@ def test_in_process_does_tasks_in_order_and_only_when_asked(tmp_path):
     assert next(results)[0] == tasks[0]
     assert set(starts(tmp_path)) == {"0"}
     assert [task for task, _ in results] == tasks[1:]
-    executor.close()
-    with pytest.raises(InputError, match=r"executor: it is closed\. Make a new InProcess"):
-        executor.describe(MODEL)
 
 
 @pytest.mark.parametrize(

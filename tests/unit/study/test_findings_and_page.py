@@ -21,6 +21,7 @@ from caa_interp.study import findings as words
 from caa_interp.study.page import write_page
 from caa_interp.study.results import nearest
 from caa_interp.study.sections import N_DRAWN, N_LINES
+from tests import study_folder
 from tests.study_folder import write_study
 from tests.unit.plotting import test_plotting_safety
 
@@ -492,6 +493,26 @@ def test_what_stands_beside_a_cell(page, run):
     unsteered = dict(optimism["rows"]["3"]["cells"]["0"])
     assert "unsteered: An answer. (+0)" in unsteered["Steered answers, at the nearest multiplier"]
     assert not any(name.startswith("Costs") for name in unsteered)
+
+
+def test_a_cell_has_all_digits_of_its_multiplier(tmp_path, monkeypatch):
+    monkeypatch.setattr(study_folder, "MULTIPLIERS", (-1.2345678, 0.0, 1.2345678))
+    page = Page(write_page(write_study(tmp_path, {"optimism": 0.5})))
+    (views,) = [json.loads(text) for text in page.texts["script"] if text.startswith('{"start"')]
+    assert views["start"] == ["3", "1.2345678"]
+    assert [*views["rows"]["1"]["cells"]] == ["-1.2345678", "0", "1.2345678"]
+    fig = plotly.io.read_json(tmp_path / "figures" / "layers-and-multipliers-optimism.json")
+    assert (list(fig.data[-1].x), list(fig.data[-1].y)) == ([1.2345678], ["3"])
+    assert list(fig.data[0].x) == [-1.2345678, 0, 1.2345678]
+
+
+def test_without_a_positive_multiplier_the_page_tells_of_the_most_negative(tmp_path, monkeypatch):
+    monkeypatch.setattr(study_folder, "MULTIPLIERS", (-2.0, -1.0, 0.0))
+    page = Page(write_page(write_study(tmp_path, {"optimism": 0.5})))
+    assert any("Price at multiplier -2: loss on neutral prose +0." in typed(text) for text in page.texts["li"])
+    assert any("At multiplier -2, the change in loss on prose is " in typed(text) for text in page.texts["strong"])
+    (views,) = [json.loads(text) for text in page.texts["script"] if text.startswith('{"start"')]
+    assert views["start"] == ["3", "-2"]
 
 
 def test_examples_are_folded(page):

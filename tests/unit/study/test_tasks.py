@@ -324,6 +324,12 @@ def test_audits_and_conversations_are_there_when_asked_for():
     assert (talks["multiplier"], talks["max_new_tokens"]) == (1.0, 40)
 
 
+def test_there_is_one_conversation_for_a_test_pair_at_most():
+    tasks = Stages(n_test=4, conversations={"conversations": 9, "turns": 3}).rest
+    talks = next(task.arguments["conversations"] for task in tasks if task.kind == "persistence")
+    assert len({talk[0] for talk in talks}) == len(talks) == 4
+
+
 def test_one_layer_is_not_chosen():
     assert not any(task.table == "validation" for task in Stages(layers=(4,)).scores)
 

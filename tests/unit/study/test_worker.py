@@ -1,5 +1,6 @@
 """What a worker does: whose source counts for its results, and that every kind of task asks in the model's form."""
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from transformers import AutoTokenizer
 
 from caa_interp.study import worker
 from caa_interp.study.config import ModelConfig
 from caa_interp.study.kinds import KINDS
 from caa_interp.study.tasks import Task
+from tests.unit.prompts.test_template import DATE, DATE_IN_A_MACRO, at
 
 
 def test_no_module_with_a_say_in_a_result_is_left_out_of_its_digest():
@@ -28,17 +31,43 @@ def test_no_module_with_a_say_in_a_result_is_left_out_of_its_digest():
     assert {"study/worker.py", "study/measures.py"} <= counted
 
 
+@pytest.fixture
+def given(monkeypatch):
+    """What a kind of task is given, which is then not done."""
+
+    def asked(kind, model):
+        given = {}
+
+        def remember(model, **options):
+            given.update(options)
+            return pd.DataFrame({"item": [0]})
+
+        # The signature is that of the real function.
+        monkeypatch.setitem(KINDS, kind, replace(KINDS[kind], run=wraps(KINDS[kind].run)(remember)))
+        worker.work(model, Task(kind, kind, "likes", 0, kind, {}))
+        return given
+
+    return asked
+
+
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"logit_lens", "perplexity"}))
-def test_every_kind_of_work_that_asks_something_asks_it_in_the_models_form(monkeypatch, tiny_folder, kind):
-    given = {}
+def test_every_kind_of_work_that_asks_something_asks_it_in_the_models_form(given, tiny_folder, kind):
+    asked = given(kind, ModelConfig(name=str(tiny_folder), prompt={"style": "llama-2-chat"}))
+    assert asked["prompt_format"].style == "llama-2-chat"
+    assert asked.get("progress", False) is False
 
-    def remember(model, **options):
-        given.update(options)
-        return pd.DataFrame({"item": [0]})
 
-    # The signature is that of the real function.
-    monkeypatch.setitem(KINDS, kind, replace(KINDS[kind], run=wraps(KINDS[kind].run)(remember)))
-    model = ModelConfig(name=str(tiny_folder), prompt={"style": "llama-2-chat"})
-    worker.work(model, Task(kind, kind, "likes", 0, kind, {}))
-    assert given["prompt_format"].style == "llama-2-chat"
-    assert given.get("progress", False) is False
+@pytest.mark.parametrize("template", [DATE, DATE_IN_A_MACRO])
+def test_prompts_are_the_same_on_another_day(given, monkeypatch, tiny_folder, tmp_path, template):
+    shutil.copytree(tiny_folder, tmp_path / "dated")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "dated")
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(tmp_path / "dated")
+    texts = []
+    for day in (1, 2):
+        at(monkeypatch, day)
+        worker.forget()
+        form = given("answers", ModelConfig(name=str(tmp_path / "dated")))["prompt_format"]
+        texts.append(form.text("Why?"))
+    assert texts[0] == texts[1]
+    assert texts[0].count("26 Jul 2024") == 1
