@@ -24,10 +24,10 @@ from caa_interp.errors import InputError, check_count
 from caa_interp.evaluation.controls import vector_with_controls
 from caa_interp.evaluation.response import choose_layer, outermost
 from caa_interp.evaluation.splits import split_behavior
-from caa_interp.evaluation.sweep import sweep
+from caa_interp.evaluation.sweep import check_renderings, sweep
 from caa_interp.models.access import check_layers, check_model, n_layers
 from caa_interp.progress import track
-from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format, check_format
 from caa_interp.steering.intervention import check_multipliers
 from caa_interp.steering.operators import add
@@ -118,6 +118,8 @@ def dose_response(
                 f"behaviors[{name!r}]: {len(train)} pair makes the vector; shuffling labels needs at least 2. Give "
                 "more train pairs, or n_shuffled=0."
             )
+    every = {name: [*train, *validation, *test] for name, (train, validation, test) in splits.items()}
+    check_renderings(form_of(model, prompt_format), every, format)
 
     options: dict[str, Any] = {"format": format, "operator": operator, "positions": positions}
     options |= {"prompt_format": prompt_format, "progress": False}

@@ -214,7 +214,8 @@ def train(plain: Any, examples: list[Examples], settings: Mapping[str, Any], pro
             arguments._n_gpu = 1
         trainer = Trainer(plain, arguments, train_dataset=examples, data_collator=batched)
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        with torch.enable_grad():
+            trainer.train()
     plain.config.use_cache = use_cache
     plain.eval()
 

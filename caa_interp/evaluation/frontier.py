@@ -227,7 +227,7 @@ def _joined(
     check_confidence(confidence)
     check_count("seed", seed, least=0)
     column, unit = _COSTS[cost_measure]
-    (_, _, left, gained), (_, _, right, paid) = items_of(effects), items_of(costs)
+    (_, _, left, gained), (_, _, right, paid) = items_of(effects, "effects"), items_of(costs, "costs")
     for name, values, wanted in (("effects", gained, f"{measure}_change"), ("costs", paid, column)):
         if wanted not in values:
             what = wanted.removesuffix("_change")
@@ -239,7 +239,7 @@ def _joined(
     if right.duplicated(keys).any():
         raise InputError(f"costs: several conditions agree in {keys}, the columns that both tables have. Give one's.")
     table = left.assign(_left=range(len(left))).merge(right[keys].assign(_right=range(len(right))), on=keys)
-    if not table["multiplier"].any():
+    if not (table["multiplier"].astype(bool) | are_several(table)).any():
         raise InputError(
             f"costs: no steered condition is in both tables; they are joined by {keys}. Measure both under the same "
             "vectors, layers and multipliers."

@@ -127,7 +127,7 @@ def _raters(
 
 def _by_answer(name: str, table: pd.DataFrame, column: str, keys: Sequence[str]) -> pd.Series[float]:
     """Scores of a column; rounded, since the means of equal scores may differ in their last digits."""
-    known = [table[key].fillna("") for key in keys]  # a CSV file keeps no empty text
+    known = [table[key].astype(object).fillna("") for key in keys]  # a CSV file keeps no empty text
     return numbers_of(table, column, name).groupby(known).mean().round(9)
 
 

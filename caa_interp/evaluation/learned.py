@@ -131,7 +131,7 @@ def learned_vector(
     order = [
         some for _ in range(epochs) for some in torch.randperm(len(sequences), generator=generator).split(batch_size)
     ]
-    with _frozen(model):
+    with _frozen(model), torch.enable_grad():
         with torch.no_grad():
             parts = torch.arange(len(sequences)).split(batch_size)
             unsteered = torch.cat([_scores(model, [sequences[n] for n in part], layer, values, 0.0) for part in parts])

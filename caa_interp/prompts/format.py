@@ -112,12 +112,7 @@ class PromptFormat:
             If the chat template prints today's date, once for each tokenizer.
         """
         check_model(model)
-        tokenizer = model.tokenizer
-        if tokenizer is None:
-            raise InputError(
-                "model: it has no tokenizer, so no text can be put to it. Load it with load_model, or set "
-                "model.tokenizer."
-            )
+        tokenizer = tokenizer_of(model)
         config = getattr(model.original_model if is_bridge(model) else model, "generation_config", None)
         given = getattr(config, "eos_token_id", None)
         ends = frozenset(int(token) for token in (given if isinstance(given, list) else [given]) if token is not None)
@@ -273,6 +268,15 @@ def form_of(model: Any, prompt_format: PromptFormat | None) -> PromptFormat:
     if not isinstance(prompt_format, PromptFormat):
         raise InputError(f"prompt_format: {prompt_format!r}; give one such as PromptFormat.of(model, style='base').")
     return prompt_format
+
+
+def tokenizer_of(model: Any) -> Any:
+    """A model's tokenizer; :class:`InputError` if it has none."""
+    if model.tokenizer is None:
+        raise InputError(
+            "model: it has no tokenizer, so no text can be put to it. Load it with load_model, or set model.tokenizer."
+        )
+    return model.tokenizer
 
 
 def token_ids(tokenizer: Any, text: str, what: str, **options: Any) -> list[int]:

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ import pandas as pd
 
 from caa_interp.errors import InputError, check_count, is_number
 from caa_interp.models.access import model_id
-from caa_interp.prompts.conversation import Prompt
+from caa_interp.prompts.conversation import Prompt, shown_prompt
 from caa_interp.prompts.format import PromptFormat, form_of, shown_text, split_thinking
 from caa_interp.steering.context import ambient
 from caa_interp.steering.intervention import Steering, conditions, one_layer, warn_of_idle
@@ -111,10 +110,9 @@ def generate(
         answers = write_all(model, form, ids, every, max_new_tokens, n, temperature, top_p, seed, progress)
     rows = []
     for (number, place, sample), tokens in answers.items():
-        prompt, (thinking, answer) = prompts[number], split_thinking(form, tokens)
-        shown = prompt if isinstance(prompt, str) else json.dumps([dict(turn) for turn in prompt], ensure_ascii=False)
-        columns = {"item": number, "prompt": shown, "sample": sample, **asked[place].columns, "answer": answer}
-        columns |= {} if form.thinking_end is None else {"thinking": thinking}
+        thinking, answer = split_thinking(form, tokens)
+        columns = {"item": number, "prompt": shown_prompt(prompts[number]), "sample": sample, **asked[place].columns}
+        columns |= {"answer": answer} | ({} if form.thinking_end is None else {"thinking": thinking})
         columns |= {"blank": bool(tokens) and not (answer or thinking), "n_tokens": len(tokens)}
         rows.append({**columns, "finished": len(tokens) < max_new_tokens})
     return pd.DataFrame(rows).assign(model=model_id(model), prompt_digest=form.digest(system_prompt))
