@@ -41,11 +41,16 @@ class AnswerTokens(NamedTuple):
 
 
 def own_answers(
-    model: Any, form: PromptFormat, prompts: Sequence[Prompt], n_tokens: int, system_prompt: str | None
+    model: Any,
+    form: PromptFormat,
+    prompts: Sequence[Prompt],
+    n_tokens: int,
+    system_prompt: str | None,
+    what: str = "prompts",
 ) -> list[AnswerTokens]:
     """The unsteered model's greedy answers; an empty one is its end token."""
     check_count("n_tokens", n_tokens)
-    asked = encode_prompts(form, prompts, n_tokens, system_prompt)
+    asked = encode_prompts(form, prompts, n_tokens, system_prompt, what)
     with ambient(model):
         answers = write_all(model, form, asked, [()], max_new_tokens=n_tokens)
     found = []
@@ -89,7 +94,7 @@ def answers_along(
         if format is not None:
             raise InputError(f"format: {format!r}; prompts have none, only contrast pairs have. Leave it out.")
         chosen = "own answers"
-        whole = [[one] for one in own_answers(model, form, given, n_tokens, system_prompt)]
+        whole = [[one] for one in own_answers(model, form, given, n_tokens, system_prompt, "texts")]
     items = []
     for number, sequences in enumerate(whole):
         read = [(one, one.places[_CHOSEN[at]]) for one in sequences]

@@ -160,8 +160,8 @@ def safety_audit(
     paired = {kind: [pair for one in some for pair in _openings(one)] for kind, some in asking.items()}
     check_renderings(form, paired, "text", system_prompt, "requests")
     answering = {f"{kind} requests": some[:n_answers] for kind, some in given.items()} if n_answers else {}
-    for some in answering.values():
-        encode_prompts(form, some, max_new_tokens, system_prompt)
+    for kind, some in answering.items():
+        encode_prompts(form, some, max_new_tokens, system_prompt, f"requests[{kind!r}]")
 
     asked: dict[str, Any] = {"prompt_format": prompt_format, "progress": progress, **options}
     if refusal is None:

@@ -167,9 +167,7 @@ def _measured_elsewhere(
     return pd.concat(frames, ignore_index=True)
 
 
-def _log_probs(
-    model: Any, tokens: tuple[int, ...], n_prompt: int, edits: tuple[Edit, ...]
-) -> tuple[torch.Tensor, str]:
+def _log_probs(model: Any, tokens: tuple[int, ...], n_prompt: int, edits: tuple[Edit, ...]) -> tuple[torch.Tensor, str]:
     """Log-probability of every token at each place of an answer, ``[n_tokens, d_vocab]``."""
     # The mean over one place is the distribution there.
     branches = [Branch(tokens[:-1], edits, averaged=(at,)) for at in range(n_prompt - 1, len(tokens) - 1)]

@@ -118,8 +118,8 @@ def interference(
     for one, other in [*together, *(two[::-1] for two in together)]:
         if chosen[other] not in vectors[one].layers:
             raise InputError(
-                f"layers: {one!r} has no layer {chosen[other]}, at which {other!r} is added; vectors that are combined need "
-                "each other's layer. Extract both at all layers, or give one layer for all."
+                f"layers: {one!r} has no layer {chosen[other]}, at which {other!r} is added; vectors that are combined "
+                "need each other's layer. Extract both at all layers, or give one layer for all."
             )
     check_renderings(form, pairs, format, system_prompt)
     sequences = own_answers(model, form, prompts, n_tokens, system_prompt)

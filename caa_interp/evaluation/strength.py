@@ -131,7 +131,9 @@ def calibrate(
     with steps("Calibrating", progress) as say:
         say("the model's own answers")
         sequences = own_answers(model, form, prompts, n_tokens, system_prompt)
-        others = own_answers(model, form, held_out, n_tokens, system_prompt) if len(held_out) else []
+        others: list[AnswerTokens] = []
+        if len(held_out):
+            others = own_answers(model, form, held_out, n_tokens, system_prompt, "held_out")
         multiplier = calibrated(model, asked.interventions, sequences, target, measure, say)
         if not others:
             return Calibration(multiplier)

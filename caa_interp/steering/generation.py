@@ -190,14 +190,18 @@ def stream_answer(
 
 
 def encode_prompts(
-    form: PromptFormat, prompts: Sequence[Prompt], max_new_tokens: int, system_prompt: str | None
+    form: PromptFormat,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    system_prompt: str | None,
+    what: str = "prompts",
 ) -> list[tuple[int, ...]]:
-    """Token ids of several prompts, see :func:`encode_prompt`."""
+    """Token ids of several prompts, which errors call ``what``; see :func:`encode_prompt`."""
     if isinstance(prompts, str) or not isinstance(prompts, Sequence | np.ndarray) or not len(prompts):
-        raise InputError(f"prompts: {prompts!r:.100}; give a non-empty list of texts or conversations.")
+        raise InputError(f"{what}: {prompts!r:.100}; give a non-empty list of texts or conversations.")
     if isinstance(prompts[0], dict):
-        raise InputError("prompts: a single conversation; give a list of conversations, [[...]].")
-    return [encode_prompt(form, one, max_new_tokens, system_prompt, f"prompts[{n}]") for n, one in enumerate(prompts)]
+        raise InputError(f"{what}: a single conversation; give a list of conversations, [[...]].")
+    return [encode_prompt(form, one, max_new_tokens, system_prompt, f"{what}[{n}]") for n, one in enumerate(prompts)]
 
 
 def encode_prompt(

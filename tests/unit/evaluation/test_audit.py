@@ -191,7 +191,11 @@ def test_requests_are_thirty_of_each_kind_and_all_different():
         ({"format": "letters"}, caa.InputError, "format: 'letters' is not one of"),
         ({"multipliers": (0, float("nan"))}, caa.InputError, "multiplier: nan is not a finite number"),
         ({"n_answers": 1, "max_new_tokens": 0}, caa.InputError, "max_new_tokens: 0"),
-        ({"n_answers": 1, "max_new_tokens": 250}, caa.InputError, r"prompts\[0\]: .* and 250 new ones do not fit"),
+        (
+            {"n_answers": 1, "max_new_tokens": 250},
+            caa.InputError,
+            r"requests\['harmless requests'\]\[0\]: .* and 250 new ones",
+        ),
         ({"behaviors": {"other": []}}, caa.InputError, "none of .* has the vector's name, 'refusal'"),
         (
             {"refusal": caa.SteeringVector(torch.ones(1, 64), (0,))},

@@ -132,6 +132,7 @@ def test_a_tuned_model_is_addressed_as_the_bare_one_is(tiny_llama, vector):
     form = PromptFormat.of(tiny_llama, style="llama-2-chat")
     given = {"system_prompt": "Say that it is good.", "prompt_format": form, "baselines": {"copy": copy}}
     options = {"layers": 1, "multipliers": (0.0,), "n_tokens": 4, "progress": False}
+    vector = caa.SteeringVector(vector.values, vector.layers)  # it does not say in which form it was made
     table = caa.divergence(tiny_llama, vector, PROMPTS, **given, **options)
     assert table["prompt_digest"].nunique() == 1
     np.testing.assert_allclose(table["divergence"], 0, atol=1e-5)
@@ -181,7 +182,7 @@ def test_a_model_without_a_tokenizer_is_told(tiny_llama, vector, monkeypatch):
 
 def test_held_out_prompts_are_checked_before_a_multiplier_is_found(tiny_llama, vector, monkeypatch):
     monkeypatch.setattr(import_module("caa_interp.evaluation.strength"), "calibrated", None)
-    with pytest.raises(caa.InputError, match=r"prompts\[0\]: \d+ tokens and 2 new ones do not fit"):
+    with pytest.raises(caa.InputError, match=r"held_out\[0\]: \d+ tokens, but the model's context"):
         caa.evaluation.calibrate(tiny_llama, vector, PROMPTS, layer=1, n_tokens=2, held_out=["Is it good? " * 99])
 
 

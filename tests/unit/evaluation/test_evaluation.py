@@ -101,7 +101,7 @@ def test_topics_are_carried_into_the_table_so_that_they_can_weigh_equally(tiny_l
 def test_a_pair_without_an_id_is_named_by_its_place(tiny_llama, pairs):
     strong = caa.SteeringVector(torch.full((1, 64), 3e38), (1,))
     with pytest.raises(caa.errors.ModelError, match=r"pairs\[0\], "):
-        caa.sweep(tiny_llama, strong, pairs[1:2], format="text", multipliers=(1,), progress=False)
+        caa.sweep(tiny_llama, strong, pairs[1:2], format="text", multipliers=(10,), progress=False)
 
 
 def test_multiplier_zero_is_the_unsteered_model_exactly(tiny_llama, pairs, vector):
