@@ -16,7 +16,7 @@ import pandas as pd
 
 import caa_interp as caa
 from caa_interp.evaluation import relative_multiplier, side_effects, validation_split
-from caa_interp.evaluation.dose_response import fit_vectors
+from caa_interp.evaluation.controls import vector_with_controls
 from caa_interp.files import write_atomically
 
 N_VALIDATION, N_RANDOM, N_SHUFFLED = 20, 20, 3
@@ -49,8 +49,9 @@ def effects_of(model: Any, name: str, layers: Sequence[int], published: Path | N
     """Steerability of one behavior's vector and its controls on its own, the published and all other test pairs."""
     behaviors = caa.load_behaviors()
     train, validation = validation_split(behaviors[name].train, N_VALIDATION)
-    counts = {"n_random": N_RANDOM, "n_shuffled": N_SHUFFLED}
-    vectors, layer, activations = fit_vectors(model, name, train, validation, layers=layers, **counts, **TEXT)
+    activations = caa.collect_activations(model, train, format="text", layers=layers, progress=False)
+    vectors = vector_with_controls(activations, name, n_random=N_RANDOM, n_shuffled=N_SHUFFLED)
+    layer = caa.choose_layer(caa.sweep(model, vectors[name], validation, **TEXT))
     vector = vectors[name]
     share = relative_multiplier(vector, activations, layer=layer, share=SHARE)
     tests = {"packaged": behaviors[name].test}

@@ -131,19 +131,34 @@ def bootstrap_ratio(
     n_items = len(over)
     if n_items < 2:
         return (float(over[0] / under[0]) if n_items else np.nan), np.nan, np.nan
-    equal = np.full(n_items, 1 / n_items)
-    shares = np.vstack([equal, generator.multinomial(n_items, equal, size=N_RESAMPLES) / n_items])
+    shares = resampled(n_items, generator)
     means = shares @ under
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = shares @ over / means
         # The mean of what is left of each item is 0 in every resample.
         squares = shares @ over**2 - 2 * ratios * (shares @ (over * under)) + ratios**2 * (shares @ under**2)
         errors = np.sqrt(np.maximum(squares, 0) / (n_items - 1)) / np.abs(means)
-        t = np.abs(ratios[1:] - ratios[0]) / np.maximum(errors[1:], LEAST_SPREAD * errors[0])
-    reach = errors[0]
-    if reach > 0:
-        reach *= max(np.nanquantile(t, confidence), stats.t.ppf((1 + confidence) / 2, n_items - 1))
+    reach = studentized_reach(ratios, errors, n_items - 1, confidence)
     return float(ratios[0]), float(ratios[0] - reach), float(ratios[0] + reach)
+
+
+def resampled(n_items: int, generator: np.random.Generator) -> np.ndarray:
+    """Share of each item in the sample, the first row, and in its resamples, ``[1 + N_RESAMPLES, n_items]``."""
+    equal = np.full(n_items, 1 / n_items)
+    return np.vstack([equal, generator.multinomial(n_items, equal, size=N_RESAMPLES) / n_items])
+
+
+def studentized_reach(estimates: np.ndarray, errors: np.ndarray, freedom: float, confidence: float) -> float:
+    """Half the width of a bootstrap-t interval, no less than Student's t with ``freedom`` degrees of freedom.
+
+    ``estimates`` and their standard ``errors`` are those of :func:`resampled`. 0 where the error of the sample is, NaN
+    where it is NaN.
+    """
+    if not errors[0] > 0:
+        return float(errors[0])
+    with np.errstate(invalid="ignore"):
+        t = np.abs(estimates[1:] - estimates[0]) / np.maximum(errors[1:], LEAST_SPREAD * errors[0])
+    return float(errors[0] * max(np.nanquantile(t, confidence), stats.t.ppf((1 + confidence) / 2, freedom)))
 
 
 def slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:

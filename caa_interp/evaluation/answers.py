@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
-from caa_interp.errors import InputError
-from caa_interp.evaluation.divergence import own_answers
+from caa_interp.errors import InputError, check_count
 from caa_interp.evaluation.sweep import scoring_format
+from caa_interp.prompts.conversation import Prompt
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format
+from caa_interp.steering.context import ambient
+from caa_interp.steering.generation import encode_prompts
 from caa_interp.steering.intervention import Condition
 from caa_interp.steering.positions import end_of_thinking
+from caa_interp.steering.writing import write_all
 
 At = Literal["answer", "first", "later"]
 _CHOSEN = {"answer": slice(None), "first": slice(1), "later": slice(1, None)}
 
 
-@dataclass(frozen=True)
-class AnswerTokens:
-    """A prompt with an answer, as far as it is read.
+class AnswerTokens(NamedTuple):
+    """A prompt with an answer.
 
     Attributes
     ----------
     tokens
-        Token ids of the prompt and the answer, up to the last of ``places``.
+        Token ids of the prompt and the answer.
     places
         Positions after which the next token is asked for: one token of the answer each.
     n_prompt, thinking_end
@@ -39,6 +40,27 @@ class AnswerTokens:
     thinking_end: float | None
 
 
+def own_answers(
+    model: Any,
+    form: PromptFormat,
+    prompts: Sequence[Prompt],
+    n_tokens: int,
+    system_prompt: str | None,
+    what: str = "prompts",
+) -> list[AnswerTokens]:
+    """The unsteered model's greedy answers; an empty one is its end token."""
+    check_count("n_tokens", n_tokens)
+    asked = encode_prompts(form, prompts, n_tokens, system_prompt, what)
+    with ambient(model):
+        answers = write_all(model, form, asked, [()], max_new_tokens=n_tokens)
+    found = []
+    for number, ids in enumerate(asked):
+        tokens = (*ids, *(answers[number, 0, 0] or [min(form.end_ids, default=0)]))
+        places = tuple(range(len(ids) - 1, len(tokens) - 1))
+        found.append(AnswerTokens(tokens, places, len(ids), end_of_thinking(form, tokens, len(ids), growing=True)))
+    return found
+
+
 def answers_along(
     model: Any,
     form: PromptFormat,
@@ -49,33 +71,34 @@ def answers_along(
     at: At,
     n_tokens: int,
 ) -> tuple[list[list[AnswerTokens]], str]:
-    """Sequences of each item, those of a pair or one answer, and what the column ``format`` says of them."""
+    """Sequences of each item, up to the last place that is read, and what the column ``format`` says of them.
+
+    A pair has those of both answers, a prompt that of the model's own.
+    """
     is_list = isinstance(texts, Iterable) and not isinstance(texts, str | Mapping)
     given = list(texts) if is_list else []
     if not given:
         what = "an empty list" if is_list else type(texts).__name__
         raise InputError(f"texts: {what}; give a list of contrast pairs, such as behavior.test, or of prompts.")
-    whole: list[list[tuple[tuple[int, ...], int, int, float | None]]] = []
+    whole: list[list[AnswerTokens]] = []
     if any(isinstance(one, ContrastPair) for one in given):
         chosen: str = (form_of_pairs := scoring_format(format, asked))
         for number, pair in enumerate(check_pairs(given, "texts")):
             whole.append([])
             for one in form.render(pair, form_of_pairs, system_prompt, what=f"texts[{number}]"):
                 for tokens in (one.positive, one.negative):
+                    places = tuple(range(one.n_prompt - 1, len(tokens) - 1))
                     thinking_end = end_of_thinking(form, tokens, one.n_prompt)
-                    whole[-1].append((tokens, one.n_prompt, one.start + 1, thinking_end))
+                    whole[-1].append(AnswerTokens(tokens, places, one.start + 1, thinking_end))
     else:
         if format is not None:
             raise InputError(f"format: {format!r}; prompts have none, only contrast pairs have. Leave it out.")
         chosen = "own answers"
-        answers = own_answers(model, form, given, n_tokens, system_prompt)
-        whole = [[(tokens, n_prompt, n_prompt, thinking_end)] for tokens, n_prompt, thinking_end in answers]
+        whole = [[one] for one in own_answers(model, form, given, n_tokens, system_prompt, "texts")]
     items = []
     for number, sequences in enumerate(whole):
-        found = []
-        for tokens, n_prompt, n_steered_after, thinking_end in sequences:
-            if places := tuple(range(n_prompt - 1, len(tokens) - 1))[_CHOSEN[at]]:
-                found.append(AnswerTokens(tokens[: places[-1] + 1], places, n_steered_after, thinking_end))
+        read = [(one, one.places[_CHOSEN[at]]) for one in sequences]
+        found = [one._replace(tokens=one.tokens[: places[-1] + 1], places=places) for one, places in read if places]
         if not found:
             raise InputError(f"at: 'later', but the answers of texts[{number}] have one token. Leave them out.")
         items.append(list(dict.fromkeys(found)))  # the first token of both answers has one place

@@ -20,21 +20,22 @@ import pandas as pd
 import torch
 
 from caa_interp.behaviors.behavior import Behavior, check_behaviors, load_behavior, load_behaviors
-from caa_interp.behaviors.pairs import ContrastPair
+from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.behaviors.questions import load_requests
 from caa_interp.errors import InputError, VectorMismatchError, check_count, check_table
 from caa_interp.evaluation.controls import random_vectors, vector_with_controls
-from caa_interp.evaluation.cost import side_effects
+from caa_interp.evaluation.cost import crossed, side_effects
 from caa_interp.evaluation.response import steerability
 from caa_interp.evaluation.summary import summarize
+from caa_interp.evaluation.sweep import check_renderings, scoring_format
 from caa_interp.evaluation.verdicts import verdicts
 from caa_interp.models.access import check_layers
-from caa_interp.prompts.format import PromptFormat
-from caa_interp.prompts.rendering import Format
+from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.statistics import chance_cosine
-from caa_interp.steering.generation import generate
+from caa_interp.steering.generation import encode_prompts, generate
+from caa_interp.steering.intervention import check_multipliers, conditions
 from caa_interp.vectors.activations import collect_activations
-from caa_interp.vectors.vector import SteeringVector, one_vector, without_part
+from caa_interp.vectors.vector import SteeringVector, named_vectors, one_vector, without_part
 
 N_SHUFFLED = 10
 ITSELF = "the refusal vector"  # the verdict on a vector that is nothing else
@@ -95,7 +96,8 @@ def safety_audit(
     n_random
         Number of random vectors of the same norm, at least 0.
     n_answers, max_new_tokens
-        Also answer this many requests of each kind, and look for refusals by their words; longest answer in tokens.
+        Also answer this many requests of each kind, the first ones, and look for refusals by their words; longest
+        answer in tokens.
         Default: none.
     seed
         Seed of the controls.
@@ -134,8 +136,10 @@ def safety_audit(
     for count, n, least in (("n_requests", n_requests, 1), ("n_random", n_random, 0), ("n_answers", n_answers, 0)):
         if n is not None:
             check_count(count, n, least)
-    if 0 not in multipliers or len(set(multipliers)) < 2:
-        raise InputError(f"multipliers: {list(multipliers)}; give 0, the unsteered model, and at least one other.")
+    check_count("max_new_tokens", max_new_tokens)
+    doses = check_multipliers(multipliers)
+    if 0 not in doses or len(doses) < 2:
+        raise InputError(f"multipliers: {doses}; give 0, the unsteered model, and at least one other.")
     behaviors = load_behaviors() if behaviors is None else behaviors
     check_behaviors(behaviors)
     if name not in behaviors:
@@ -143,45 +147,50 @@ def safety_audit(
             f"behaviors: none of {list(behaviors)} has the vector's name, {name!r}. Add its held-out pairs: "
             f"{{**caa.load_behaviors(), {name!r}: pairs}}."
         )
+    # All texts are put into the model's form first, so that none is refused when others are done already.
+    steering = replace(vector, values=vector.at(layer)[None], layers=(layer,))
+    form, system_prompt = form_of(model, prompt_format), options.get("system_prompt")
+    format = scoring_format(options.pop("format", None), conditions(model, steering, None))
+    vectors = {name: steering}
+    _, pairs = crossed(vectors, behaviors, layer, n_pairs)
+    check_renderings(form, pairs, format, system_prompt)
+    given = load_requests() if requests is None else requests
+    _check_requests(given)
+    asking = {f"{kind} requests": some[:n_requests] for kind, some in given.items()}
+    paired = {kind: [pair for one in some for pair in _openings(one)] for kind, some in asking.items()}
+    check_renderings(form, paired, "text", system_prompt, "requests")
+    answering = {f"{kind} requests": some[:n_answers] for kind, some in given.items()} if n_answers else {}
+    for kind, some in answering.items():
+        encode_prompts(form, some, max_new_tokens, system_prompt, f"requests[{kind!r}]")
+
     asked: dict[str, Any] = {"prompt_format": prompt_format, "progress": progress, **options}
     if refusal is None:
         refusal = load_behavior("refusal").train
-    if isinstance(refusal, Sequence):
+    if isinstance(refusal, SteeringVector | Mapping):
+        compared = named_vectors(refusal, "refusal")
+    else:
         own = {key: asked[key] for key in ("system_prompt", "prompt_format", "progress") if key in asked}
-        form: Format = options.get("format") or vector.metadata.get("format") or "choices"
-        activations = collect_activations(model, refusal, format=form, layers=vector.layers, **own)
-        refusal = vector_with_controls(activations, "refusal", n_shuffled=N_SHUFFLED, seed=seed)
-    compared = {refusal.name: refusal} if isinstance(refusal, SteeringVector) else dict(refusal)
+        shown = check_pairs(refusal, "refusal")
+        activations = collect_activations(model, shown, format=format, layers=vector.layers, **own)
+        compared = vector_with_controls(activations, "refusal", n_shuffled=N_SHUFFLED, seed=seed)
     direction = _refusal_of(compared, vector)
-    steering = replace(vector, values=vector.at(layer)[None], layers=(layer,))
-    vectors = {name: steering}
     if not _is_all(_cosine(steering, direction, layer)):
         vectors[f"{name} without refusal"] = _without(steering, direction)
     vectors |= random_vectors(steering, n_random, seed=seed) if n_random else {}
-    dosed: dict[str, Any] = {"layers": layer, "multipliers": multipliers}
-    given = load_requests() if requests is None else requests
-    asking = {f"{kind} requests": some[:n_requests] for kind, some in given.items()}
-    paired = {kind: [pair for one in some for pair in _openings(one)] for kind, some in asking.items()}
-    scored = side_effects(model, vectors, paired, **dosed, **{**asked, "format": "text"})
+    dosed: dict[str, Any] = {"layers": layer, "multipliers": doses}
+    scored = side_effects(model, vectors, paired, **dosed, format="text", **asked)
     opening = scored["item"] % len(OPENINGS)
     scored = scored.assign(item=scored["item"] // len(OPENINGS), order="opening " + (opening + 1).astype(str))
     parts = {
         "cosine": pd.DataFrame(_cosines(vector, compared)),
         "requests": scored,
-        "behaviors": side_effects(model, vectors, behaviors, **dosed, n_pairs=n_pairs, **asked),
+        "behaviors": side_effects(model, vectors, pairs, **dosed, format=format, **asked),
     }
-    if n_answers:
+    if answering:
+        steered: dict[str, Any] = {"vector": steering, "layer": layer, "multipliers": doses}
         written = {
-            kind: generate(
-                model,
-                some[:n_answers],
-                vector=steering,
-                layer=layer,
-                multipliers=multipliers,
-                max_new_tokens=max_new_tokens,
-                **{key: value for key, value in asked.items() if key != "format"},
-            )
-            for kind, some in asking.items()
+            kind: generate(model, some, **steered, max_new_tokens=max_new_tokens, **asked)
+            for kind, some in answering.items()
         }
         answers = pd.concat(written, names=["behavior"]).reset_index("behavior")
         parts["answers"] = answers.assign(refused=answers["answer"].map(is_refusal).astype(float))
@@ -258,6 +267,16 @@ def is_refusal(answer: str) -> bool:
     Words alone: a refusal in other words is missed, and "I can't say enough about it" counts as one.
     """
     return _REFUSALS.search(answer.strip()[:200].replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")) is not None
+
+
+def _check_requests(requests: Any) -> None:
+    """Raise :class:`InputError` unless they are lists of texts by kind."""
+    if not isinstance(requests, Mapping) or not requests:
+        what = "the mapping is empty" if isinstance(requests, Mapping) else type(requests).__name__
+        raise InputError(f"requests: {what}; give lists of texts by kind, such as {{'harmless': [...]}}.")
+    for kind, some in requests.items():
+        if not isinstance(some, Sequence) or isinstance(some, str) or not some:
+            raise InputError(f"requests[{kind!r}]: {some!r:.60}; give a non-empty list of texts.")
 
 
 def _openings(request: str) -> Iterator[ContrastPair]:

@@ -144,7 +144,7 @@ def baselines(
     check_count("n_shots", n_shots, least=0)
     # Every sweep compares the vector's form with its own.
     asked = conditions(model, vector, None, layer, multipliers, operator, positions)
-    if not any(condition.multiplier == 0 for condition in asked):
+    if not any(condition.multiplier == 0 and len(condition.interventions) < 2 for condition in asked):
         given = [condition.multiplier for condition in asked]
         raise InputError(f"multipliers: {given}; 0, each baseline alone, must be one of them.")
     format = scoring_format(format, asked)

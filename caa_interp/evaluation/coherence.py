@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from caa_interp.errors import InputError, check_table, is_number, warn
-from caa_interp.evaluation.ratings import numbers_of, scale_of, score_columns
+from caa_interp.evaluation.ratings import ratings_of, scale_of, score_columns
 from caa_interp.evaluation.summary import CONDITIONS, conditions_of
 
 _MOST_SHOWN = 5  # conditions in the message
@@ -51,7 +51,7 @@ def coherence_gate(judged: pd.DataFrame, least: float) -> pd.DataFrame:
         raise InputError(f"least: {least!r}; it must be a number from 0 to {most}, the scale of the table.")
     if "incoherent" in judged:
         raise InputError("judged: it went through a gate already, which took scores away. Gate the table from before.")
-    coherence = numbers_of(judged, "coherence", "judged")
+    coherence = ratings_of(judged, "coherence", "judged")
     incoherent, kept = coherence < least, coherence >= least
     if not kept.all():
         names = [name for name in CONDITIONS if name in judged]

@@ -16,11 +16,12 @@ import pandas as pd
 
 from caa_interp.behaviors.behavior import Behavior, check_behaviors
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
-from caa_interp.errors import InputError, check_count
-from caa_interp.evaluation.divergence import Known, measured
-from caa_interp.evaluation.sweep import sweep
+from caa_interp.errors import InputError, by_text, check_count
+from caa_interp.evaluation.answers import AnswerTokens
+from caa_interp.evaluation.divergence import measured
+from caa_interp.evaluation.sweep import check_renderings, scoring_format, sweep
 from caa_interp.progress import track
-from caa_interp.prompts.format import token_ids
+from caa_interp.prompts.format import form_of, token_ids, tokenizer_of
 from caa_interp.steering.intervention import Steered, conditions
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions
@@ -67,12 +68,12 @@ def perplexity(
         raise InputError(f"passages: {passages!r:.100}; give a non-empty list of texts.")
     check_count("max_tokens", max_tokens, least=3)
     limit = min(max_tokens, int(model.cfg.n_ctx))
-    sequences: list[Known] = []
+    tokenizer, sequences = tokenizer_of(model), []
     for number, passage in enumerate(passages):
-        ids = token_ids(model.tokenizer, passage, f"passages[{number}]")[:limit] if isinstance(passage, str) else []
+        ids = token_ids(tokenizer, passage, f"passages[{number}]")[:limit] if isinstance(passage, str) else []
         if len(ids) < 3:
             raise InputError(f"passages[{number}]: {passage!r} has fewer than three tokens; give a longer text.")
-        sequences.append((tuple(ids), 2, None))
+        sequences.append(AnswerTokens(tuple(ids), tuple(range(1, len(ids) - 1)), 2, None))
     table = measured(model, asked, sequences, progress)
     table.insert(list(table).index("n_tokens") + 1, "nats_per_token", -table.pop("log_p"))
     return table
@@ -106,7 +107,7 @@ def capability(
 
 def side_effects(
     model: Any,
-    vectors: Mapping[str, SteeringVector],
+    vectors: Mapping[str, SteeringVector] | SteeringVector,
     behaviors: Mapping[str, Behavior | Sequence[ContrastPair]],
     *,
     layers: int | Mapping[str, int],
@@ -122,7 +123,7 @@ def side_effects(
     model, multipliers, progress, **options
         As in :func:`caa_interp.sweep`; at least two multipliers, for a slope.
     vectors
-        Steering vectors by name; :func:`caa_interp.match_norms` makes their multipliers comparable.
+        Steering vectors by name, or one; :func:`caa_interp.match_norms` makes their multipliers comparable.
     behaviors
         Behaviors by name, whose ``test`` pairs are scored, or the pairs themselves.
     layers
@@ -136,17 +137,21 @@ def side_effects(
         The tables of :func:`caa_interp.sweep` and a first column ``behavior``, the measured one; ``vector`` is the
         one that steers. :func:`caa_interp.steerability` of it is the matrix of effects with intervals.
     """
-    conditions(model, named_vectors(vectors), None, multipliers=multipliers)
+    vectors = named_vectors(vectors)
+    asked = conditions(model, vectors, None, multipliers=multipliers)
     if len(set(multipliers)) < 2:
         raise InputError(f"multipliers: {list(multipliers)}; an effect needs at least two. Give two or more.")
     chosen, pairs = crossed(vectors, behaviors, layers, n_pairs)
+    format = scoring_format(options.pop("format", None), asked)
+    form = form_of(model, options.get("prompt_format"))
+    check_renderings(form, pairs, format, options.get("system_prompt"))
     single = {
         name: replace(vector, values=vector.at(chosen[name])[None], layers=(int(chosen[name]),))
         for name, vector in vectors.items()
     }
     tables = {}
     for name, scored in track(pairs.items(), "Measuring", progress, total=len(pairs)):
-        tables[name] = sweep(model, single, scored, multipliers=multipliers, progress=False, **options)
+        tables[name] = sweep(model, single, scored, multipliers=multipliers, format=format, progress=False, **options)
     return pd.concat(tables, names=["behavior"]).reset_index("behavior").reset_index(drop=True)
 
 
@@ -160,7 +165,7 @@ def crossed(
     check_behaviors(behaviors)
     if n_pairs is not None:
         check_count("n_pairs", n_pairs)
-    chosen = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(vectors, layers)
+    chosen = by_text(layers, "layers") if isinstance(layers, Mapping) else dict.fromkeys(vectors, layers)
     if missing := [name for name in vectors if name not in chosen]:
         raise InputError(f"layers: there is none for {missing[0]!r}. Give one for each of {list(vectors)}.")
     return chosen, {

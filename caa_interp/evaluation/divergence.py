@@ -13,31 +13,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
 
 from caa_interp.errors import InputError
+from caa_interp.evaluation.answers import AnswerTokens, own_answers
 from caa_interp.evaluation.summary import NO_BASELINE
 from caa_interp.models.access import check_model, model_id
 from caa_interp.progress import track
-from caa_interp.prompts.conversation import Prompt
-from caa_interp.prompts.format import PromptFormat, form_of
+from caa_interp.prompts.conversation import Prompt, shown_prompt
+from caa_interp.prompts.format import PromptFormat, form_of, tokenizer_of
 from caa_interp.steering.context import ambient
 from caa_interp.steering.generation import encode_prompts
 from caa_interp.steering.intervention import Condition, Steered, conditions, warn_of_idle
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions, end_of_thinking
-from caa_interp.steering.writing import write_all
 from caa_interp.tree.branches import Branch
 from caa_interp.tree.edits import Edit, Operator
 from caa_interp.tree.run import run_tree, run_trees
 
 _TAIL = 20  # one token in so many is in the tail of an answer
-
-# Tokens of a prompt and what follows it, the length of the prompt, and where the thinking ends (:func:`resolve`).
-Known = tuple[tuple[int, ...], int, float | None]
 
 
 def divergence(
@@ -70,120 +67,112 @@ def divergence(
         Longest answer, in tokens.
     baselines
         By name a system prompt (a text, in the place of ``system_prompt``) or a tuned model with the same tokenizer,
-        such as those of :func:`caa_interp.baselines`. Each is measured along the same answers, those of ``model``
-        without steering, alone or steered as the conditions say.
+        such as those of :func:`caa_interp.baselines`, to which ``system_prompt`` and ``prompt_format`` apply as well.
+        Each is measured along the same answers, those of ``model`` without steering, alone or steered as the conditions
+        say.
 
     Returns
     -------
     pandas.DataFrame
-        One row per prompt, vector, layer and multiplier: ``item``, ``prompt``, ``vector``, ``layer``, ``multiplier``,
-        ``n_tokens``, ``divergence`` (mean of KL(unsteered || steered) over the answer, nats per token) and
-        ``divergence_tail`` (the same over the 5 % of the answer's tokens with the largest, at least one). With
-        ``baselines`` also ``baseline``: ``"none"`` for ``model`` itself, or one of the names given, whose divergence
-        is KL(unsteered ``model`` || the model with that prompt, or the tuned one, each steered as the row says).
+        One row per prompt, vector, layer and multiplier: ``item``, ``prompt`` (a conversation as JSON), ``vector``,
+        ``layer``, ``multiplier``, ``n_tokens``, ``divergence`` (mean of KL(unsteered || steered) over the answer, nats
+        per token) and ``divergence_tail`` (the same over the 5 % of the answer's tokens with the largest, at least
+        one). With ``baselines`` also ``baseline``: ``"none"`` for ``model`` itself, or one of the names given, whose
+        divergence is KL(unsteered ``model`` || the model with that prompt, or the tuned one, each steered as the row
+        says).
     """
     form = form_of(model, prompt_format)
     asked = conditions(model, vector, form, layers, multipliers, operator, positions)
-    others = {name: _baseline(model, form, name, one) for name, one in (baselines or {}).items()}
-    began = {name: encode_prompts(own, prompts, n_tokens, prompt) for name, (_, own, prompt) in others.items()}
+    bare = _Baseline(model, form, system_prompt, asked)
+    others = {name: _baseline(bare, name, one, prompt_format) for name, one in (baselines or {}).items()}
+    began = {name: encode_prompts(one.form, prompts, n_tokens, one.system_prompt) for name, one in others.items()}
     sequences = own_answers(model, form, prompts, n_tokens, system_prompt)
     tables = {NO_BASELINE: measured(model, asked, sequences, progress).assign(prompt_digest=form.digest(system_prompt))}
-    for name, (other, own, prompt) in others.items():
-        table = _measured_elsewhere(model, sequences, other, own, began[name], asked)
-        tables[name] = table.assign(prompt_digest=own.digest(prompt))
+    for name, one in others.items():
+        table = _measured_elsewhere(model, sequences, one, began[name])
+        tables[name] = table.assign(prompt_digest=one.form.digest(one.system_prompt))
     table = pd.concat(tables, names=["baseline"]).reset_index("baseline").reset_index(drop=True)
-    table.insert(list(table).index("item") + 1, "prompt", [prompts[item] for item in table["item"]])
+    table.insert(list(table).index("item") + 1, "prompt", [shown_prompt(prompts[item]) for item in table["item"]])
     return table.drop(columns="log_p" if baselines else ["log_p", "baseline"])
 
 
-def own_answers(
-    model: Any, form: PromptFormat, prompts: Sequence[Prompt], n_tokens: int, system_prompt: str | None
-) -> list[Known]:
-    """The unsteered model's greedy answers; an empty one is its end token."""
-    asked = encode_prompts(form, prompts, n_tokens, system_prompt)
-    with ambient(model):
-        answers = write_all(model, form, asked, [()], max_new_tokens=n_tokens)
-    whole = [((*ids, *(answers[n, 0, 0] or [min(form.end_ids, default=0)])), len(ids)) for n, ids in enumerate(asked)]
-    return [(*known, end_of_thinking(form, *known, growing=True)) for known in whole]
-
-
-def measured(model: Any, asked: Sequence[Condition], sequences: Sequence[Known], progress: bool) -> pd.DataFrame:
-    """Log-probability and divergence at every token after a prompt, for sequences that each begin with their prompt."""
+def measured(model: Any, asked: Sequence[Condition], sequences: Sequence[AnswerTokens], progress: bool) -> pd.DataFrame:
+    """Log-probability and divergence at every token of some answers."""
     with ambient(model) as outer:
-        longest = max(len(tokens) for tokens, _, _ in sequences) - 1
+        longest = max(len(one.tokens) for one in sequences) - 1
         warn_of_idle([outer, *(condition.interventions for condition in asked)], longest)
-
-        def branches(item: int, tokens: tuple[int, ...], n_prompt: int, thinking_end: float | None) -> list[Branch]:
-            places = tuple(range(n_prompt - 1, len(tokens) - 1))
-            targets = tuple((at, tokens[at + 1]) for at in places)
-            return [
+        trees = (
+            [
                 Branch(
-                    tokens[:-1],
-                    condition.edits(n_prompt, thinking_end, outer),
-                    targets,
-                    compared=places,
+                    one.tokens[:-1],
+                    condition.edits(one.n_prompt, one.thinking_end, outer),
+                    tuple((at, one.tokens[at + 1]) for at in one.places),
+                    compared=one.places,
                     label=f"text {item}, {condition}",
                 )
                 for condition in asked
             ]
-
+            for item, one in enumerate(sequences)
+        )
         frames = []
-        results = run_trees(model, (branches(item, *sequence) for item, sequence in enumerate(sequences)))
-        for number, result in enumerate(track(results, "Measuring", progress, total=len(sequences))):
+        results = track(run_trees(model, trees), "Measuring", progress, total=len(sequences))
+        for number, result in enumerate(results):
             frame = _frame(asked, number, result.divergences, model, result.path)
             frames.append(frame.assign(log_p=[float(answers.double().mean()) for answers in result.log_probs]))
     return pd.concat(frames, ignore_index=True)
 
 
-def _baseline(model: Any, form: PromptFormat, name: str, given: Any) -> tuple[Any, PromptFormat, str | None]:
-    """Model, form and system prompt of a baseline."""
+class _Baseline(NamedTuple):
+    """A model, how it is addressed, and the conditions there."""
+
+    model: Any
+    form: PromptFormat
+    system_prompt: str | None
+    asked: Sequence[Condition]
+
+
+def _baseline(bare: _Baseline, name: str, given: Any, prompt_format: PromptFormat | None) -> _Baseline:
     if name == NO_BASELINE:
         raise InputError(f"baselines: {NO_BASELINE!r} is the bare model. Leave it out, or give another name.")
     if isinstance(given, str):
-        return model, form, given
+        return bare._replace(system_prompt=given)
     check_model(given)
-    if given.tokenizer.get_vocab() != model.tokenizer.get_vocab():
+    if tokenizer_of(given).get_vocab() != bare.model.tokenizer.get_vocab():
         raise InputError(
             f"baselines[{name!r}]: its tokenizer is not the model's, so their next tokens cannot be compared. Give a "
             "system prompt, or a model that was tuned from this one."
         )
-    return given, PromptFormat.of(given), None
+    asked = [condition.transferred_to(given) for condition in bare.asked]
+    return bare._replace(model=given, form=form_of(given, prompt_format), asked=asked)
 
 
 def _measured_elsewhere(
-    model: Any,
-    sequences: Sequence[Known],
-    other: Any,
-    form: PromptFormat,
-    began: Sequence[tuple[int, ...]],
-    asked: Sequence[Condition],
+    model: Any, sequences: Sequence[AnswerTokens], other: _Baseline, began: Sequence[tuple[int, ...]]
 ) -> pd.DataFrame:
     """Divergence as in :func:`measured`, of another model, or after other prompts, along the same answers."""
-    there = asked if other is model else [condition.transferred_to(other) for condition in asked]
     frames = []
-    for number, ((tokens, n_prompt, _), prompt) in enumerate(zip(sequences, began, strict=True)):
-        whole = (*prompt, *tokens[n_prompt:])
-        thinking_end = end_of_thinking(form, whole, len(prompt), growing=True)
+    for number, (one, prompt) in enumerate(zip(sequences, began, strict=True)):
         with ambient(model):
-            ((here,), _) = _log_probs(model, tokens, n_prompt, [()])
-        with ambient(other) as outer:
-            edits = [condition.edits(len(prompt), thinking_end, outer) for condition in there]
-            found, path = _log_probs(other, whole, len(prompt), edits)
-        divergences = [(here.exp() * (here - one)).sum(1) for one in found]
-        frames.append(_frame(there, number, divergences, other, path))
+            here, _ = _log_probs(model, one.tokens, one.n_prompt, ())
+        whole = (*prompt, *one.tokens[one.n_prompt :])
+        thinking_end = end_of_thinking(other.form, whole, len(prompt), growing=True)
+        divergences = []
+        with ambient(other.model) as outer:
+            # One by one, since whole distributions of all conditions would take too much memory.
+            for condition in other.asked:
+                edits = condition.edits(len(prompt), thinking_end, outer)
+                there, path = _log_probs(other.model, whole, len(prompt), edits)
+                divergences.append((here.exp() * (here - there)).sum(1))
+        frames.append(_frame(other.asked, number, divergences, other.model, path))
     return pd.concat(frames, ignore_index=True)
 
 
-def _log_probs(
-    model: Any, tokens: tuple[int, ...], n_prompt: int, every: Sequence[tuple[Edit, ...]]
-) -> tuple[list[torch.Tensor], str]:
-    """Log-probability of every token at each place of an answer, ``[n_tokens, d_vocab]``, under some edits each."""
-    places = range(n_prompt - 1, len(tokens) - 1)
+def _log_probs(model: Any, tokens: tuple[int, ...], n_prompt: int, edits: tuple[Edit, ...]) -> tuple[torch.Tensor, str]:
+    """Log-probability of every token at each place of an answer, ``[n_tokens, d_vocab]``."""
     # The mean over one place is the distribution there.
-    branches = [Branch(tokens[:-1], edits, averaged=(at,)) for edits in every for at in places]
+    branches = [Branch(tokens[:-1], edits, averaged=(at,)) for at in range(n_prompt - 1, len(tokens) - 1)]
     result = run_tree(model, branches)
-    log_probs = torch.stack([one[0].double() for one in result.distributions])
-    return list(log_probs.split(len(places))), result.path
+    return torch.stack([one[0].double() for one in result.distributions]), result.path
 
 
 def _frame(

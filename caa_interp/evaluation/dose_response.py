@@ -19,23 +19,21 @@ from typing import Any
 import pandas as pd
 
 from caa_interp.behaviors.behavior import Behavior, check_behaviors
-from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError, check_count
 from caa_interp.evaluation.controls import vector_with_controls
 from caa_interp.evaluation.response import choose_layer, outermost
 from caa_interp.evaluation.splits import split_behavior
-from caa_interp.evaluation.sweep import sweep
+from caa_interp.evaluation.sweep import check_renderings, sweep
 from caa_interp.models.access import check_layers, check_model, n_layers
 from caa_interp.progress import track
-from caa_interp.prompts.format import PromptFormat
+from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format, check_format
 from caa_interp.steering.intervention import check_multipliers
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions
 from caa_interp.tree.edits import Operator
-from caa_interp.vectors.activations import Activations, collect_activations
+from caa_interp.vectors.activations import collect_activations
 from caa_interp.vectors.estimators import Estimator, mean_difference
-from caa_interp.vectors.vector import SteeringVector
 
 
 def dose_response(
@@ -118,42 +116,18 @@ def dose_response(
                 f"behaviors[{name!r}]: {len(train)} pair makes the vector; shuffling labels needs at least 2. Give "
                 "more train pairs, or n_shuffled=0."
             )
+    every = {name: [*train, *validation, *test] for name, (train, validation, test) in splits.items()}
+    check_renderings(form_of(model, prompt_format), every, format)
 
-    options: dict[str, Any] = {"format": format, "operator": operator, "positions": positions}
-    options |= {"prompt_format": prompt_format, "progress": False}
-    made: dict[str, Any] = {"layers": candidates, "multipliers": doses, "estimator": estimator, "seed": seed}
-    made |= {"n_random": n_random, "n_shuffled": n_shuffled}
+    asked: dict[str, Any] = {"format": format, "prompt_format": prompt_format, "progress": False}
+    scoring = {**asked, "operator": operator, "positions": positions}
+    made: dict[str, Any] = {"estimator": estimator, "n_random": n_random, "n_shuffled": n_shuffled, "seed": seed}
     tables = {}
     for name, (train, validation, test) in track(splits.items(), "Behaviors", progress):
-        vectors, layer, _ = fit_vectors(model, name, train, validation, **made, **options)
-        table = sweep(model, vectors, test, layers=layer, multipliers=doses, **options)
+        activations = collect_activations(model, train, layers=candidates, **asked)
+        vectors, layer = vector_with_controls(activations, name, **made), candidates[0]
+        if validation:
+            layer = choose_layer(sweep(model, vectors[name], validation, multipliers=outermost(doses), **scoring))
+        table = sweep(model, vectors, test, layers=layer, multipliers=doses, **scoring)
         tables[name] = table.assign(n_train=len(train), n_validation=len(validation), seed=seed)
     return pd.concat(tables, names=["behavior"]).reset_index("behavior").reset_index(drop=True)
-
-
-def fit_vectors(
-    model: Any,
-    name: str,
-    train: Sequence[ContrastPair],
-    validation: Sequence[ContrastPair],
-    *,
-    layers: Sequence[int],
-    multipliers: Sequence[float],
-    estimator: Estimator = mean_difference,
-    n_random: int,
-    n_shuffled: int,
-    seed: int = 0,
-    **options: Any,
-) -> tuple[dict[str, SteeringVector], int, Activations]:
-    """Steps 2 and 3 for one behavior: its vector and controls, by name, the layer, and the train pairs' activations.
-
-    Arguments are those of :func:`dose_response`; without ``validation`` pairs the layer is the first one.
-    """
-    asked = {name: options[name] for name in ("format", "prompt_format", "progress") if name in options}
-    activations = collect_activations(model, train, layers=layers, **asked)
-    controls = {"n_random": n_random, "n_shuffled": n_shuffled}
-    vectors = vector_with_controls(activations, name, estimator=estimator, seed=seed, **controls)
-    layer = layers[0]
-    if validation:
-        layer = choose_layer(sweep(model, vectors[name], validation, multipliers=outermost(multipliers), **options))
-    return vectors, layer, activations

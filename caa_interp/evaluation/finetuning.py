@@ -19,18 +19,18 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError, MissingDependencyError, check_choice, check_count
 from caa_interp.files import fingerprint, publish_folder
 from caa_interp.models.access import check_model, check_unsteered, model_id
 from caa_interp.models.wrapping import plain_copy, wrap
-from caa_interp.prompts.format import PromptFormat, form_of
+from caa_interp.prompts.format import PromptFormat, form_of, style_of
 from caa_interp.prompts.rendering import Format
 
 Method = Literal["lora", "full"]
@@ -214,19 +214,18 @@ def train(plain: Any, examples: list[Examples], settings: Mapping[str, Any], pro
             arguments._n_gpu = 1
         trainer = Trainer(plain, arguments, train_dataset=examples, data_collator=batched)
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        with torch.enable_grad():
+            trainer.train()
     plain.config.use_cache = use_cache
     plain.eval()
 
 
 def batched(pairs: Sequence[Examples]) -> dict[str, torch.Tensor]:
     """Stack the examples of some pairs, padded on the right: tensors ``[n_examples, length]``."""
-    examples = [example for examples in pairs for example in examples]
-    length = max(len(example["input_ids"]) for example in examples)
-    rows = [{**example, "attention_mask": [1] * len(example["input_ids"])} for example in examples]
+    examples = [{**one, "attention_mask": [1] * len(one["labels"])} for examples in pairs for one in examples]
     padding = {"input_ids": 0, "labels": IGNORED, "attention_mask": 0}
     return {
-        name: torch.tensor([row[name] + [fill] * (length - len(row[name])) for row in rows])
+        name: pad_sequence([torch.tensor(one[name]) for one in examples], batch_first=True, padding_value=fill)
         for name, fill in padding.items()
     }
 
@@ -235,11 +234,7 @@ def _check_folder(folder: Path, model: Any) -> None:
     """Raise :class:`InputError` if the folder is there, or if a model of its name would be addressed differently."""
     if folder.exists():
         raise InputError(f"output: {str(folder)!r} exists; give the name of a new folder.")
-    named = SimpleNamespace(
-        tokenizer=model.tokenizer,
-        cfg=SimpleNamespace(model_name=folder.name, n_ctx=model.cfg.n_ctx, n_layers=model.cfg.n_layers),
-    )
-    before, after = PromptFormat.of(model).style, PromptFormat.of(named).style
+    before, after = (style_of(model.tokenizer, name) for name in (model.cfg.model_name, folder.name))
     if before != after:
         raise InputError(
             f"output: the model is addressed in the form {before!r}, but named {folder.name!r} it would be in "

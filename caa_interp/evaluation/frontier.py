@@ -16,11 +16,10 @@ from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from caa_interp.errors import InputError, check_choice, check_count, is_number
 from caa_interp.evaluation.summary import CONDITIONS, NO_BASELINE, SERIES, UNSTEERED, are_several, items_of, range_of
-from caa_interp.statistics import LEAST_SPREAD, N_RESAMPLES, bootstrap_means, check_confidence
+from caa_interp.statistics import bootstrap_means, check_confidence, resampled, studentized_reach
 
 Effect = Literal["logit_difference", "p_positive", "score"]
 Cost = Literal["divergence", "divergence_tail", "nats_per_token", "correct", "coherence"]
@@ -181,11 +180,7 @@ def crossing(
     nowhere = (np.nan,) * 4
     if not n or not m:
         return nowhere
-    # The first row is the sample itself.
-    shares = [
-        np.vstack([np.full(size, 1 / size), generator.multinomial(size, np.full(size, 1 / size), N_RESAMPLES) / size])
-        for size in (n, m)
-    ]
+    shares = [resampled(size, generator) for size in (n, m)]
     means, roots = shares[0] @ effects, np.sqrt(np.maximum(shares[1] @ costs, 0))
     beyond = roots >= np.sqrt(cost)
     if beyond[0, 0] or not beyond[0].any():
@@ -202,12 +197,9 @@ def crossing(
         of_prompts = steep[0][:, None] * costs.T[end - 1] + steep[1][:, None] * costs.T[end]
         variances = np.stack([_variance(*one) for one in zip((of_items, of_prompts), shares, strict=True)])
         errors = np.sqrt(variances.sum(axis=0))
-        t = np.abs(found[1:] - found[0]) / np.maximum(errors[1:], LEAST_SPREAD * errors[0])
         # Welch's degrees of freedom, since items and prompts are two samples.
         freedom = variances[:, 0].sum() ** 2 / (variances[:, 0] ** 2 / (n - 1, m - 1)).sum()
-    reach = errors[0]  # 0 where all agree, NaN with one item or one prompt
-    if reach > 0:
-        reach *= max(np.nanquantile(t, confidence), stats.t.ppf((1 + confidence) / 2, freedom))
+    reach = studentized_reach(found, errors, freedom, confidence)  # NaN with one item or one prompt
     dose = multipliers[end[0] - 1] + share[0] * (multipliers[end[0]] - multipliers[end[0] - 1])
     return dose, found[0], found[0] - reach, found[0] + reach
 
@@ -227,7 +219,7 @@ def _joined(
     check_confidence(confidence)
     check_count("seed", seed, least=0)
     column, unit = _COSTS[cost_measure]
-    (_, _, left, gained), (_, _, right, paid) = items_of(effects), items_of(costs)
+    (_, _, left, gained), (_, _, right, paid) = items_of(effects, "effects"), items_of(costs, "costs")
     for name, values, wanted in (("effects", gained, f"{measure}_change"), ("costs", paid, column)):
         if wanted not in values:
             what = wanted.removesuffix("_change")
@@ -239,7 +231,7 @@ def _joined(
     if right.duplicated(keys).any():
         raise InputError(f"costs: several conditions agree in {keys}, the columns that both tables have. Give one's.")
     table = left.assign(_left=range(len(left))).merge(right[keys].assign(_right=range(len(right))), on=keys)
-    if not table["multiplier"].any():
+    if not (table["multiplier"].astype(bool) | are_several(table)).any():
         raise InputError(
             f"costs: no steered condition is in both tables; they are joined by {keys}. Measure both under the same "
             "vectors, layers and multipliers."

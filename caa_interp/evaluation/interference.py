@@ -24,11 +24,11 @@ import torch
 from caa_interp.behaviors.behavior import Behavior
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError, check_table
+from caa_interp.evaluation.answers import own_answers
 from caa_interp.evaluation.cost import capability, crossed
-from caa_interp.evaluation.divergence import own_answers
 from caa_interp.evaluation.strength import at_target, check_target
 from caa_interp.evaluation.summary import items_of, summarize
-from caa_interp.evaluation.sweep import sweep
+from caa_interp.evaluation.sweep import check_renderings, scoring_format, sweep
 from caa_interp.evaluation.verdicts import excludes_zero
 from caa_interp.progress import track
 from caa_interp.prompts.conversation import Prompt
@@ -37,7 +37,7 @@ from caa_interp.prompts.rendering import Format
 from caa_interp.statistics import bootstrap_ratio
 from caa_interp.steering.intervention import Intervention, conditions
 from caa_interp.steering.positions import Positions
-from caa_interp.vectors.vector import SteeringVector, without_part
+from caa_interp.vectors.vector import SteeringVector, named_vectors, without_part
 
 ALONE, UNSTEERED, BOTH = "alone", "unsteered", "both"
 QUESTIONS = "questions with a right answer"  # what they are called among the behaviors
@@ -67,7 +67,8 @@ def interference(
     model, format, positions, system_prompt, prompt_format, progress
         As in :func:`caa_interp.sweep`; the vectors are added.
     vectors
-        At least two steering vectors by the names of their behaviors.
+        At least two steering vectors by the names of their behaviors; of two that are combined, each has the layer of
+        the other.
     behaviors
         Behaviors by name, whose ``test`` pairs are scored, or the pairs themselves. One that has a vector is scored
         under that vector and each two with it; any other under all.
@@ -103,6 +104,7 @@ def interference(
     check_target(target)
     if not isinstance(vectors, Mapping) or len(vectors) < 2 or UNSTEERED in vectors:
         raise InputError(f"vectors: give a mapping of at least two vectors by name, none of them {UNSTEERED!r}.")
+    vectors = named_vectors(vectors)
     chosen, pairs = crossed(vectors, behaviors, layers, n_pairs)
     if questions:
         if QUESTIONS in {*vectors, *pairs}:
@@ -110,7 +112,16 @@ def interference(
         pairs[QUESTIONS] = check_pairs(questions, "questions")
     form = form_of(model, prompt_format)
     alone = {name: Intervention(one, chosen[name], positions=positions) for name, one in vectors.items()}
-    conditions(model, alone, form)
+    format = scoring_format(format, conditions(model, alone, form))
+    others = [name for name in pairs if name not in vectors]
+    together = [two for two in combinations(vectors, 2) if others or {*two} & {*pairs}]
+    for one, other in [*together, *(two[::-1] for two in together)]:
+        if chosen[other] not in vectors[one].layers:
+            raise InputError(
+                f"layers: {one!r} has no layer {chosen[other]}, at which {other!r} is added; vectors that are combined "
+                "need each other's layer. Extract both at all layers, or give one layer for all."
+            )
+    check_renderings(form, pairs, format, system_prompt)
     sequences = own_answers(model, form, prompts, n_tokens, system_prompt)
     asked: dict[str, list[Intervention]] = {UNSTEERED: []}
     about = [{"vector": UNSTEERED, "first": "", "second": "", "combination": UNSTEERED, "second_multiplier": math.nan}]
@@ -124,9 +135,8 @@ def interference(
 
     for name in vectors:
         ask(name, name, name, ALONE, [alone[name]])
-    others = [name for name in pairs if name not in vectors]
-    for first, second in track(list(combinations(vectors, 2)), "Calibrating", progress):
-        if first in asked and second in asked and (others or {first, second} & set(pairs)):
+    for first, second in track(together, "Calibrating", progress):
+        if first in asked and second in asked:
             for combination, several in _combined(asked[first][0], asked[second][0]).items():
                 name = f"{first} + {second}" + (f", {combination}" if combination != BOTH else "")
                 ask(name, first, second, combination, several)

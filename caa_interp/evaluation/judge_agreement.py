@@ -20,7 +20,7 @@ import pandas as pd
 from scipy import stats
 
 from caa_interp.errors import InputError, check_count, check_table
-from caa_interp.evaluation.ratings import numbers_of, scale_of
+from caa_interp.evaluation.ratings import ratings_of, scale_of
 from caa_interp.statistics import N_RESAMPLES, check_confidence, rank_correlations
 
 _STATISTICS = ("spearman", "alpha", "difference", "length_first", "length_second")
@@ -64,7 +64,7 @@ def judge_agreement(
     Raises
     ------
     InputError
-        If a table lacks a column, a score is no number, the scales differ, or no answer was rated by both.
+        If a table lacks a column, a score is no number on its scale, the scales differ, or no answer was rated by both.
 
     Examples
     --------
@@ -127,8 +127,8 @@ def _raters(
 
 def _by_answer(name: str, table: pd.DataFrame, column: str, keys: Sequence[str]) -> pd.Series[float]:
     """Scores of a column; rounded, since the means of equal scores may differ in their last digits."""
-    known = [table[key].fillna("") for key in keys]  # a CSV file keeps no empty text
-    return numbers_of(table, column, name).groupby(known).mean().round(9)
+    known = [table[key].astype(object).fillna("") for key in keys]  # a CSV file keeps no empty text
+    return ratings_of(table, column, name).groupby(known).mean().round(9)
 
 
 def _with_intervals(

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,22 +24,13 @@ from caa_interp.evaluation.sweep import scored_renderings, scoring_format
 from caa_interp.models.access import check_model, check_unsteered, input_device, n_layers, not_numbers, reading, unembed
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat, form_of
-from caa_interp.prompts.rendering import Format, Scored
+from caa_interp.prompts.rendering import Format, Rendering
 from caa_interp.steering.intervention import conditions, one_layer
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import resolve
 from caa_interp.tree.edits import Edit, edited_rows
 from caa_interp.vectors.activations import origin
 from caa_interp.vectors.vector import SteeringVector
-
-
-@dataclass(frozen=True)
-class _Sequence:
-    """A sequence whose score, times its ``share``, is a part of its pair's; ``start`` is the first steered position."""
-
-    scored: Scored
-    start: int
-    share: float
 
 
 def learned_vector(
@@ -115,29 +105,26 @@ def learned_vector(
     layer = one_layer(vector, layer)
     form = form_of(model, prompt_format)
     format = scoring_format(format, conditions(model, vector, form, layer, [1.0]))
-    sequences = [
-        [_Sequence(scored, one.start, 1 / len(renderings)) for one in renderings for scored in one.scored(format)]
-        for renderings in scored_renderings(form, pairs, format, system_prompt)
-    ]
+    rendered = scored_renderings(form, pairs, format, system_prompt)
     values = vector.at(layer).clone().float()
     size = float(values.square().mean().sqrt())
     if size == 0:
         raise InputError(f"vector: it is zero at layer {layer}, so steps have no size. Start from another vector.")
     values.requires_grad_()
-    steps = epochs * -(-len(sequences) // batch_size)
+    steps = epochs * -(-len(rendered) // batch_size)
     optimizer = torch.optim.AdamW([values], lr=learning_rate * size, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     generator = torch.Generator().manual_seed(seed)
     order = [
-        some for _ in range(epochs) for some in torch.randperm(len(sequences), generator=generator).split(batch_size)
+        some for _ in range(epochs) for some in torch.randperm(len(rendered), generator=generator).split(batch_size)
     ]
-    with _frozen(model):
+    with _frozen(model), torch.enable_grad():
         with torch.no_grad():
-            parts = torch.arange(len(sequences)).split(batch_size)
-            unsteered = torch.cat([_scores(model, [sequences[n] for n in part], layer, values, 0.0) for part in parts])
+            parts = [rendered[n : n + batch_size] for n in range(0, len(rendered), batch_size)]
+            unsteered = torch.cat([_scores(model, part, format, layer, values, 0.0) for part in parts])
         for batch in track(order, "Learning", progress):
             optimizer.zero_grad()
-            loss = _loss(model, [sequences[n] for n in batch], unsteered[batch], layer, values, beta)
+            loss = _loss(model, [rendered[n] for n in batch], format, unsteered[batch], layer, values, beta)
             if not bool(loss.isfinite()):
                 raise not_numbers(model, f"vector learned at layer {layer}")
             loss.backward()
@@ -146,7 +133,7 @@ def learned_vector(
     made: dict[str, Any] = {
         **origin(model, system_prompt, form),
         "estimator": "learned by preference",
-        "n_pairs": len(sequences),
+        "n_pairs": len(rendered),
         "format": format,
         "seed": seed,
     }
@@ -155,27 +142,38 @@ def learned_vector(
 
 def _loss(
     model: Any,
-    pairs: Sequence[Sequence[_Sequence]],
+    pairs: Sequence[Sequence[Rendering]],
+    format: Format,
     unsteered: torch.Tensor,
     layer: int,
     values: torch.Tensor,
     beta: float,
 ) -> torch.Tensor:
     """Mean over pairs and directions d of -log sigmoid(beta * d * (score under d v - score of the unsteered model))."""
-    gains = torch.stack([d * (_scores(model, pairs, layer, values, d) - unsteered) for d in (1.0, -1.0)])
+    gains = torch.stack([d * (_scores(model, pairs, format, layer, values, d) - unsteered) for d in (1.0, -1.0)])
     return -torch.nn.functional.logsigmoid(beta * gains).mean()
 
 
 def _scores(
-    model: Any, pairs: Sequence[Sequence[_Sequence]], layer: int, values: torch.Tensor, multiplier: float
+    model: Any,
+    pairs: Sequence[Sequence[Rendering]],
+    format: Format,
+    layer: int,
+    values: torch.Tensor,
+    multiplier: float,
 ) -> torch.Tensor:
     """Score of each pair, ``[n_pairs]``: the difference of its answers' log-probabilities per token."""
-    rows = [(index, one) for index, some in enumerate(pairs) for one in some]
-    tokens = torch.zeros(len(rows), max(len(one.scored.tokens) for _, one in rows), dtype=torch.long)
+    rows = [
+        (index, one.start, 1 / len(some), scored)
+        for index, some in enumerate(pairs)
+        for one in some
+        for scored in one.scored(format)
+    ]
+    tokens = torch.zeros(len(rows), max(len(scored.tokens) for *_, scored in rows), dtype=torch.long)
     edits = []
-    for row, (_, one) in enumerate(rows):
-        tokens[row, : len(one.scored.tokens)] = torch.tensor(one.scored.tokens)
-        edits.append([Edit(layer, values, multiplier, add, resolve("from_last_prompt_token", one.start + 1))])
+    for row, (_, start, _, scored) in enumerate(rows):
+        tokens[row, : len(scored.tokens)] = torch.tensor(scored.tokens)
+        edits.append([Edit(layer, values, multiplier, add, resolve("from_last_prompt_token", start + 1))])
     states: list[torch.Tensor] = []
     with (
         edited_rows(model, edits, 0, tokens.shape[1]),  # padded on the right, which nothing sees
@@ -183,11 +181,11 @@ def _scores(
     ):
         model(tokens.to(input_device(model)))
     scores = torch.zeros(len(pairs), dtype=torch.float64)
-    for state, (index, one) in zip(states[0], rows, strict=True):
-        at, targets = torch.tensor(one.scored.targets).T
+    for state, (index, _, share, scored) in zip(states[0], rows, strict=True):
+        at, targets = torch.tensor(scored.targets).T
         log_probs = unembed(model, state[at.to(state.device)]).log_softmax(-1)
         chosen = log_probs.gather(1, targets.to(log_probs.device)[:, None])[:, 0].cpu().double()
-        score = one.share * (chosen @ torch.tensor(one.scored.weights, dtype=torch.float64))
+        score = share * (chosen @ torch.tensor(scored.weights, dtype=torch.float64))
         scores = scores.index_add(0, torch.tensor([index]), score[None])
     return scores
 

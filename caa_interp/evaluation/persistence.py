@@ -22,7 +22,7 @@ import pandas as pd
 
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
 from caa_interp.errors import InputError, check_count, check_table
-from caa_interp.evaluation.summary import UNSTEERED
+from caa_interp.evaluation.summary import UNSTEERED, items_of
 from caa_interp.models.access import model_id
 from caa_interp.progress import track
 from caa_interp.prompts.conversation import messages_of
@@ -102,9 +102,9 @@ def persistence(
     pandas.DataFrame
         One row per conversation, turn and condition:
 
-        - ``item`` (0-based), ``turn`` (from 1), ``id`` (of the pair), ``condition``: ``"every turn"``; ``"turn 1"``,
-          whose steered positions stay so, as in a kept cache; ``"turn 1, as text"``, whose tokens are read unsteered
-          in later turns; ``"from turn 2"``; ``"unsteered"``;
+        - ``item`` (0-based), ``turn`` (from 1), ``condition``: ``"every turn"``; ``"turn 1"``, whose steered positions
+          stay so, as in a kept cache; ``"turn 1, as text"``, whose tokens are read unsteered in later turns; ``"from
+          turn 2"``; ``"unsteered"``; ``id`` and ``topic`` of the pair;
         - ``vector``, ``kind``, ``layer``, ``multiplier``, ``operator``, ``positions``: the steering;
         - ``log_p_positive``, ``log_p_negative``, ``logit_difference``: as in :func:`caa_interp.sweep` in text form,
           nats per token;
@@ -175,8 +175,8 @@ def persistence(
                     longest = max(longest, len(ids) + max(map(len, sides[number])))
                     positive, negative = scores[place[ids, interventions] :][:2]
                     answer = written.get(((*ids, *prompt), interventions))
-                    row: dict[str, Any] = {"item": number, "turn": turn + 1, "id": pair.id, "condition": talk.name}
-                    row |= talk.condition.columns
+                    row: dict[str, Any] = {"item": number, "turn": turn + 1, "condition": talk.name}
+                    row |= {"id": pair.id, "topic": pair.topic, **talk.condition.columns}
                     row |= {"log_p_positive": positive, "log_p_negative": negative, "path": result.path}
                     row |= {"logit_difference": positive - negative, "n_tokens": len(ids) + len(prompt)}
                     rows.append({**row, "answer": None if answer is None else shown_text(form, answer)})
@@ -191,39 +191,40 @@ def summarize_persistence(table: pd.DataFrame, *, confidence: float = 0.95, seed
     Parameters
     ----------
     table, confidence, seed
-        Result of :func:`persistence`; as in :func:`caa_interp.summarize`.
+        Result of :func:`persistence`, or several stacked, told apart by a column such as ``behavior``; as in
+        :func:`caa_interp.summarize`.
 
     Returns
     -------
     pandas.DataFrame
-        One row per steering, condition and turn: ``vector``, ``kind``, ``layer``, ``multiplier``, ``condition``,
-        ``turn``; ``change`` of the log-probability difference, nats per token, with ``change_low`` and
-        ``change_high``; ``n`` conversations; ``confidence``. One more condition, ``"turn 1, in the cache"``, is the
-        difference between ``"turn 1"`` and ``"turn 1, as text"``.
+        One row per steering, condition and turn: the columns that tell them apart, as in
+        :func:`caa_interp.summarize`; ``change`` of the log-probability difference, nats per token, with
+        ``change_low`` and ``change_high``; ``n`` conversations; ``confidence``. One more condition, ``"turn 1, in the
+        cache"``, is the difference between ``"turn 1"`` and ``"turn 1, as text"``.
     """
     columns = {"item", "turn", "condition", "vector", "kind", "layer", "multiplier", "logit_difference"}
     check_table(table, columns, "caa_interp.evaluation.persistence")
     check_confidence(confidence)
-    wide = table[table["condition"] != UNSTEERED].pivot_table(
-        index="item", columns=["vector", "kind", "layer", "multiplier", "condition", "turn"], values="logit_difference"
+    check_count("seed", seed, least=0)
+    _, _, every, values = items_of(table)
+    if "logit_difference_change" not in values:
+        raise InputError("table: no conversation in it is unsteered. Give it with these rows.")
+    changes, steered = values["logit_difference_change"], every[every["kind"] != UNSTEERED]
+    kept, read = (
+        steered[steered["condition"] == name].drop(columns="condition").reset_index()
+        for name in ("turn 1", "turn 1, as text")
     )
-    unsteered = table[table["condition"] == UNSTEERED].pivot(index="item", columns="turn", values="logit_difference")
-    changes = wide - unsteered[wide.columns.get_level_values("turn")].to_numpy()
-    kept, read = (changes.xs(name, axis=1, level="condition") for name in ("turn 1", "turn 1, as text"))
-    cache = pd.concat({CACHE: kept - read}, axis=1, names=["condition"])
-    cache = cache.reorder_levels([str(name) for name in changes.columns.names], axis=1)
-    changes = pd.concat([changes, cache], axis=1)
-    mean, low, high, n = bootstrap_means(changes.to_numpy(), confidence, False, seed)
-    result = changes.columns.to_frame(index=False)
-    result = result.astype({"layer": int}).assign(
-        change=mean, change_low=low, change_high=high, n=n, confidence=confidence
-    )
-    listed = [*table["vector"].unique(), *CONDITIONS]
+    cache = kept.merge(read, on=[name for name in kept if name != "index"])
+    of_cache = changes[:, cache.pop("index_x")] - changes[:, cache.pop("index_y")]
+    result = pd.concat([steered, cache.assign(condition=CACHE)], ignore_index=True).astype({"layer": int})
+    mean, low, high, n = bootstrap_means(np.hstack([changes[:, steered.index], of_cache]), confidence, seed=seed)
+    result = result.assign(change=mean, change_low=low, change_high=high, n=n, confidence=confidence)
+    listed = list(CONDITIONS)
     listed.insert(listed.index("turn 1, as text") + 1, CACHE)
-    order = {name: place for place, name in enumerate(listed)}
-    return result.sort_values(
-        ["vector", "layer", "multiplier", "condition", "turn"], key=lambda one: one.map(lambda x: order.get(x, x))
-    ).reset_index(drop=True)
+    steering = [name for name in every if name not in ("condition", "turn")]
+    number = result.groupby(steering, sort=False, dropna=False).ngroup()
+    order = np.lexsort([result["turn"], result["condition"].map(listed.index), number])
+    return result.iloc[order].reset_index(drop=True)
 
 
 def check_conversations(

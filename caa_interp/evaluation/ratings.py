@@ -34,6 +34,19 @@ def numbers_of(table: pd.DataFrame, column: str, name: str = "table") -> pd.Seri
     return numbers
 
 
+def ratings_of(table: pd.DataFrame, column: str, name: str = "table") -> pd.Series[float]:
+    """Return ratings as :func:`numbers_of` does; :class:`InputError` if one lies outside its scale."""
+    numbers = numbers_of(table, column, name)
+    most = numbers_of(table, "scale", name).fillna(10) if "scale" in table else pd.Series(10.0, table.index)
+    if (wrong := (numbers < 0) | (numbers > most)).any():
+        row = wrong.idxmax()
+        raise InputError(
+            f"{name}: {column} of row {row!r} is {numbers[wrong].iloc[0]:g}; it must lie on its scale, from 0 to "
+            f"{most[wrong].iloc[0]:g}. Give the scale's upper end in a column 'scale'."
+        )
+    return numbers
+
+
 def scale_of(table: pd.DataFrame) -> int:
     """Upper end of the ratings in a table, of items or of conditions; :class:`InputError` if there are several."""
     found = sorted(numbers_of(table, "scale").fillna(10).unique()) if "scale" in table else [10]
@@ -54,5 +67,5 @@ def counts_of(table: pd.DataFrame) -> dict[str, pd.Series[bool]]:
         found["n_incoherent"] = table["incoherent"].eq(True)
         found["n_unparseable"] &= ~found["n_incoherent"]
     if "answer" in table:
-        found["n_empty"] = table["answer"].fillna("").astype(str).str.strip().eq("")
+        found["n_empty"] = table["answer"].astype(object).fillna("").astype(str).str.strip().eq("")
     return found

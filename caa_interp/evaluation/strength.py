@@ -13,15 +13,16 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
-from caa_interp.errors import InputError, VectorMismatchError, check_choice, is_number
-from caa_interp.evaluation.divergence import Known, measured, own_answers
+from caa_interp.errors import InputError, VectorMismatchError, check_choice, check_count, is_number
+from caa_interp.evaluation.answers import AnswerTokens, own_answers
+from caa_interp.evaluation.divergence import measured
 from caa_interp.evaluation.summary import summarize
-from caa_interp.evaluation.sweep import sweep
+from caa_interp.evaluation.sweep import scoring_format, sweep
 from caa_interp.progress import steps, track
 from caa_interp.prompts.conversation import Prompt
 from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format
-from caa_interp.statistics import bootstrap_means
+from caa_interp.statistics import bootstrap_means, check_confidence
 from caa_interp.steering.intervention import Intervention, Steering, as_interventions, condition_of, conditions
 from caa_interp.steering.operators import add, grows, name_of
 from caa_interp.steering.positions import Positions
@@ -130,11 +131,13 @@ def calibrate(
     with steps("Calibrating", progress) as say:
         say("the model's own answers")
         sequences = own_answers(model, form, prompts, n_tokens, system_prompt)
+        others: list[AnswerTokens] = []
+        if len(held_out):
+            others = own_answers(model, form, held_out, n_tokens, system_prompt, "held_out")
         multiplier = calibrated(model, asked.interventions, sequences, target, measure, say)
-        if not len(held_out):
+        if not others:
             return Calibration(multiplier)
         say("held-out prompts")
-        others = own_answers(model, form, held_out, n_tokens, system_prompt)
         table = measured(model, [condition_of(scaled(asked.interventions, multiplier))], others, False)
     numbers = [float(one[0]) for one in bootstrap_means(table[[measure]].to_numpy())[:3]]
     mean, low, high = (None if math.isnan(one) else max(0.0, one) for one in numbers)
@@ -150,7 +153,7 @@ def check_target(target: float) -> None:
 def calibrated(
     model: Any,
     interventions: Sequence[Intervention],
-    sequences: Sequence[Known],
+    sequences: Sequence[AnswerTokens],
     target: float,
     measure: Distance = "divergence",
     say: Callable[[str], None] = lambda step: None,
@@ -186,7 +189,7 @@ def scaled(interventions: Sequence[Intervention], factor: float) -> list[Interve
 
 
 def at_target(
-    model: Any, interventions: Sequence[Intervention], sequences: Sequence[Known], target: float
+    model: Any, interventions: Sequence[Intervention], sequences: Sequence[AnswerTokens], target: float
 ) -> list[Intervention] | None:
     """Interventions scaled together until they reach a divergence, by :func:`calibrated`; None if nothing does."""
     try:
@@ -284,6 +287,8 @@ def compare_at_equal_divergence(
     if not candidates:
         raise InputError("candidates: the mapping is empty; give at least one vector.")
     check_target(target)
+    check_confidence(confidence)
+    check_count("seed", seed, least=0)
     checked = check_pairs(pairs)
     own_layer: dict[type, int | None] = {SteeringVector: layer}
     given = {name: as_interventions(one, own_layer.get(type(one))) for name, one in candidates.items()}
@@ -293,6 +298,9 @@ def compare_at_equal_divergence(
     asked = conditions(model, given, form)
     if "unsteered" in given:
         raise InputError("candidates: 'unsteered' is what they are compared with. Give that candidate another name.")
+    format = scoring_format(format, asked)
+    for number, pair in enumerate(checked):  # so that none is too long when all are calibrated
+        form.render(pair, format, what=f"pairs[{number}]")
     sequences = own_answers(model, form, prompts, n_tokens, None)
     equal: dict[str, list[Intervention]] = {}
     multipliers: dict[str, float] = {}
@@ -308,8 +316,8 @@ def compare_at_equal_divergence(
     return pd.DataFrame(described).assign(
         multiplier=[multipliers.get(condition.vector, math.nan) for condition in asked],
         **{f"effect{end}": found[f"logit_difference_change{end}"] for end in ("", "_low", "_high")},
-        n=found["n"].fillna(0).astype(int),
-        format=table["format"].iloc[0],
+        n=found["logit_difference_change_n"].fillna(0).astype(int),
+        format=format,
         target=target,
         confidence=confidence,
     )

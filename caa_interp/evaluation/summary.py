@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from caa_interp.errors import InputError, check_choice, check_count, check_table
-from caa_interp.evaluation.ratings import RATINGS, counts_of, numbers_of
+from caa_interp.evaluation.ratings import RATINGS, counts_of, numbers_of, ratings_of
 from caa_interp.statistics import (
     bootstrap_means,
     check_confidence,
@@ -44,8 +44,10 @@ _REPEATS = ("order", "sample")  # of an item in one condition; it is averaged ov
 # What a series of multipliers has in common, as far as a table has these columns.
 SERIES = (
     *("behavior", "baseline", "judge", "scale", "vector", "kind", "source_layer", "layer"),
-    *("operator", "positions", "format", "model"),
+    *("operator", "positions", "condition", "turn", "format", "model"),
 )
+# What rows without any vector have none of, or the same for all.
+_STEERING = ("vector", "kind", "source_layer", "layer", "operator", "positions", "condition")
 CONDITIONS = (*SERIES[: SERIES.index("layer") + 1], "multiplier", *SERIES[SERIES.index("layer") + 1 :])
 UNSTEERED = "unsteered"  # the kind of rows without any vector
 NO_BASELINE = "none"  # the baseline without prompt, examples or tuning
@@ -86,15 +88,15 @@ def summarize(
 
         - the columns that tell conditions apart, as far as the table has them: ``behavior``, ``baseline``, ``judge``,
           ``scale``, ``vector``, ``kind``, ``source_layer``, ``layer``, ``multiplier``, ``operator``, ``positions``,
-          ``format``, ``model``;
+          ``condition``, ``turn``, ``format``, ``model``;
         - for each of ``p_positive``, ``logit_difference``, ``nats_per_token``, ``divergence``, ``divergence_tail``,
           ``correct``, ``refused``, ``coherence``, ``score``, and :func:`caa_interp.evaluation.text_quality`'s
           ``n_words`` and ``loop`` that the table has: its mean over the condition's own items that have a value, with
           ``_low``, ``_high`` and their number, ``_n``. The samples of an item are averaged;
         - where some condition is unsteered, the change from it (``p_positive_change`` and so on), paired over the
           ``_n`` items and letter orders that have a value in both. Unsteered is multiplier 0 of the same
-          vector and layer, else the rows whose ``kind`` is ``"unsteered"``; in a table of baselines, that of the
-          baseline ``"none"``;
+          vector and layer in a condition of one intervention, else the rows whose ``kind`` is ``"unsteered"``; in a
+          table of baselines, that of the baseline ``"none"``;
         - ``n``: the number of items that have a value; of judged answers, that have a score;
         - ``n_unparseable`` (of judged answers): the number of answers without a score, or without the coherence that
           was asked for, since no reply could be read; ``n_incoherent``: of those without a score since
@@ -148,19 +150,21 @@ def summarize(
 
 
 def items_of(
-    table: pd.DataFrame,
+    table: pd.DataFrame, name: str = "table"
 ) -> tuple[pd.DataFrame, pd.Series[int], pd.DataFrame, dict[str, np.ndarray]]:
-    """Take a table of items apart.
+    """Take a table of items apart; ``name`` is what errors call it.
 
     Returns the table as it is read, the number of each row's condition, the conditions, and by name the values
     ``[n_items, n_conditions]`` of each measure and, where a condition is unsteered, of its change, such as
     ``p_positive_change``; of a share also what it was before, ``correct_before``. Letter orders and samples are
     averaged, and what is missing is NaN.
     """
-    measures, names = check_items(table)
+    measures, names = check_items(table, name=name)
     # A CSV file keeps no empty text: unsteered rows come back without operator and positions.
-    table = table.reset_index(drop=True).fillna({"operator": "", "positions": ""})
-    table = table.assign(**{measure: numbers_of(table, measure) for measure in measures})
+    texts = [column for column in ("operator", "positions") if column in table]
+    table = table.reset_index(drop=True).astype(dict.fromkeys(texts, object)).fillna(dict.fromkeys(texts, ""))
+    read = {measure: (ratings_of if measure in RATINGS else numbers_of)(table, measure, name) for measure in measures}
+    table = table.assign(**read)
     number, conditions = conditions_of(table, names)
     items = [name for name in ("behavior", "item") if name in table]
     paired = [*items, *(["order"] if "order" in table else [])]  # by which a change is taken; samples are averaged
@@ -269,7 +273,7 @@ def _unsteered(conditions: pd.DataFrame) -> np.ndarray:
     """For each condition the place of the unsteered one that it is compared with, or -1."""
     records: list[dict[Any, Any]] = conditions.to_dict("records")
     rows = [{name: None if pd.isna(value) else value for name, value in row.items()} for row in records]
-    free = {"vector", "kind", "source_layer", "layer", "operator", "positions"}
+    free = {*_STEERING}
     if "baseline" in conditions:
         free.add("model")  # a tuned model is compared with the one it was made from
     shared = [name for name in SERIES if name in conditions and name not in free]
@@ -279,11 +283,11 @@ def _unsteered(conditions: pd.DataFrame) -> np.ndarray:
         return tuple(NO_BASELINE if name == "baseline" else row[name] for name in names)
 
     places: dict[tuple[Hashable, ...], list[int]] = {}
-    for place, row in enumerate(rows):
+    for place, (row, several) in enumerate(zip(rows, are_several(conditions), strict=True)):
         if row.get("baseline", NO_BASELINE) == NO_BASELINE:
             if row.get("kind") == UNSTEERED:
                 places.setdefault((UNSTEERED, *key(row, shared)), []).append(place)
-            elif row["multiplier"] == 0:
+            elif row["multiplier"] == 0 and not several:
                 places.setdefault(("own", *key(row, own)), []).append(place)
     found = []
     for row in rows:
@@ -315,7 +319,7 @@ def by_series(table: pd.DataFrame) -> list[pd.DataFrame]:
             "Give conditions of one intervention each."
         )
     series = [name for name in SERIES if name in table]
-    shared = [name for name in ("behavior", "baseline", "judge", "scale", "format", "model") if name in table]
+    shared = [name for name in series if name not in _STEERING]
     parts = []
     for _, rows in table[~none & ~several].groupby(series, sort=False, dropna=False):
         if none.any() and not (rows["multiplier"] == 0).any():
@@ -327,18 +331,18 @@ def by_series(table: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def check_items(
-    table: pd.DataFrame, confidence: float = 0.95, seed: int = 0, needed: Sequence[str] = ()
+    table: pd.DataFrame, confidence: float = 0.95, seed: int = 0, needed: Sequence[str] = (), name: str = "table"
 ) -> tuple[list[str], list[str]]:
     """Return the measures and the condition columns of a table of items, or raise if it is no such table."""
-    check_table(table, {"item", "layer", "multiplier", *needed, *(("vector",) if needed else ())}, _SOURCE)
-    measures = [name for name in MEASURES if name in table]
+    check_table(table, {"item", "layer", "multiplier", *needed, *(("vector",) if needed else ())}, _SOURCE, name)
+    measures = [measure for measure in MEASURES if measure in table]
     if not measures:
-        raise InputError(f"table: it has none of the columns {list(MEASURES)}; give the result of {_SOURCE}.")
-    conditions = [name for name in CONDITIONS if name in table]
-    keys = ["item", *(name for name in _REPEATS if name in table), *conditions]
+        raise InputError(f"{name}: it has none of the columns {list(MEASURES)}; give the result of {_SOURCE}.")
+    conditions = [column for column in CONDITIONS if column in table]
+    keys = ["item", *(column for column in _REPEATS if column in table), *conditions]
     if table.duplicated(keys).any():
         raise InputError(
-            f"table: some rows agree in {keys}, as when the tables of two sweeps are joined. Summarize each by "
+            f"{name}: some rows agree in {keys}, as when the tables of two sweeps are joined. Summarize each by "
             "itself, or add a column such as 'behavior' or 'vector'."
         )
     check_confidence(confidence)

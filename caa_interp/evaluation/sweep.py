@@ -9,7 +9,7 @@ Where this differs from the paper: every choices item is scored in both letter o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -74,8 +74,8 @@ def sweep(
     pandas.DataFrame
         One row per item, order, vector, layer and multiplier:
 
-        - ``item`` (0-based), ``id``, ``order`` (``"AB"``, ``"BA"``, or ``""`` for text), ``vector``, ``kind``,
-          ``layer``, ``multiplier``, ``operator``, ``positions``;
+        - ``item`` (0-based), ``id``, ``topic``, ``order`` (``"AB"``, ``"BA"``, or ``""`` for text), ``vector``,
+          ``kind``, ``layer``, ``multiplier``, ``operator``, ``positions``;
         - ``log_p_positive``, ``log_p_negative``: log-probability of each answer, in nats: of the letter, or the
           mean per token of the text;
         - ``logit_difference``: their difference; ``p_positive``: its logistic function, which for choices is the
@@ -95,7 +95,8 @@ def sweep(
     rendered = [
         form.render(pair, format, system_prompt, what=f"pairs[{number}]") for number, pair in enumerate(checked)
     ]
-    described = pd.DataFrame([{"item": 0, "id": "", "order": "", **condition.columns} for condition in asked])
+    labels = dict.fromkeys(("item", "id", "topic", "order"), "")
+    described = pd.DataFrame([{**labels, **condition.columns} for condition in asked])
     frames = []
     with ambient(model) as outer:
         warn_of_idle([outer, *(condition.interventions for condition in asked)], longest_of(rendered, format))
@@ -103,19 +104,20 @@ def sweep(
             [
                 branch
                 for rendering in some
-                for branch in _condition_branches(f"pair {pair.id!r}", form, rendering, format, asked, outer)
+                for branch in _condition_branches(f"pairs[{number}]", form, rendering, format, asked, outer)
             ]
-            for pair, some in zip(checked, rendered, strict=True)
+            for number, some in enumerate(rendered)
         )
         results = track(run_trees(model, trees), "Sweeping", progress, total=len(rendered))
-        for number, (renderings, result) in enumerate(zip(rendered, results, strict=True)):
+        for number, (pair, renderings, result) in enumerate(zip(checked, rendered, results, strict=True)):
             # For choices a branch scores both letters, for text a branch scores one answer.
             lengths = [1] * (2 * len(result.log_probs)) if format == "choices" else [*map(len, result.log_probs)]
             sums = np.add.reduceat(torch.cat(result.log_probs).double().numpy(), np.cumsum([0, *lengths[:-1]]))
             scores = (sums / lengths).reshape(len(renderings), len(asked), 2)
             for rendering, (positive, negative) in zip(renderings, scores.transpose(0, 2, 1), strict=True):
-                about = {"item": number, "id": checked[number].id, "order": rendering.order, "path": result.path}
-                frames.append(described.assign(**about, log_p_positive=positive, log_p_negative=negative))
+                about: dict[str, Any] = {"item": number, "id": pair.id, "topic": pair.topic, "order": rendering.order}
+                about |= {"log_p_positive": positive, "log_p_negative": negative, "path": result.path}
+                frames.append(described.assign(**about))
     table = pd.concat(frames, ignore_index=True)
     path = table.pop("path")
     table["logit_difference"] = table["log_p_positive"] - table["log_p_negative"]
@@ -162,6 +164,19 @@ def scored_renderings(
             )
         rendered.append(form.render(pair, format, system_prompt, what=f"pairs[{number}]"))
     return rendered
+
+
+def check_renderings(
+    form: PromptFormat,
+    pairs: Mapping[str, Iterable[ContrastPair]],
+    format: Format,
+    system_prompt: str | None = None,
+    what: str = "behaviors",
+) -> None:
+    """Raise :class:`InputError` if a pair cannot be put to the model, before others are scored."""
+    for name, some in pairs.items():
+        for pair in some:
+            form.render(pair, format, system_prompt, what=f"{what}[{name!r}]: {pair.question!r:.60}")
 
 
 def longest_of(rendered: Iterable[Sequence[Rendering]], format: Format) -> int:

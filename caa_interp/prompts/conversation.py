@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,6 +46,11 @@ def messages_of(prompt: Prompt, system_prompt: str | None, what: str) -> list[di
             "with a turn of the user. Leave this turn out, or add what the user says next."
         )
     return [*given, *messages]
+
+
+def shown_prompt(prompt: Prompt) -> str:
+    """A prompt as tables hold it: a text as it is, a conversation as JSON."""
+    return prompt if isinstance(prompt, str) else json.dumps([dict(turn) for turn in prompt], ensure_ascii=False)
 
 
 def _turn(message: Any, where: str) -> dict[str, str]:

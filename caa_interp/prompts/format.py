@@ -112,18 +112,12 @@ class PromptFormat:
             If the chat template prints today's date, once for each tokenizer.
         """
         check_model(model)
-        tokenizer = model.tokenizer
-        if tokenizer is None:
-            raise InputError(
-                "model: it has no tokenizer, so no text can be put to it. Load it with load_model, or set "
-                "model.tokenizer."
-            )
+        tokenizer = tokenizer_of(model)
         config = getattr(model.original_model if is_bridge(model) else model, "generation_config", None)
         given = getattr(config, "eos_token_id", None)
         ends = frozenset(int(token) for token in (given if isinstance(given, list) else [given]) if token is not None)
-        form = cls(
-            tokenizer, _style_of(model) if style is None else style, int(model.cfg.n_ctx), template_arguments, ends
-        )
+        style = style_of(tokenizer, model.cfg.model_name) if style is None else style
+        form = cls(tokenizer, style, int(model.cfg.n_ctx), template_arguments, ends)
         if form.template and form.prints_date and tokenizer not in _warned_of_dates:
             _warned_of_dates.add(tokenizer)
             name = form.template.date_argument
@@ -281,6 +275,15 @@ def form_of(model: Any, prompt_format: PromptFormat | None) -> PromptFormat:
     return prompt_format
 
 
+def tokenizer_of(model: Any) -> Any:
+    """A model's tokenizer; :class:`InputError` if it has none."""
+    if model.tokenizer is None:
+        raise InputError(
+            "model: it has no tokenizer, so no text can be put to it. Load it with load_model, or set model.tokenizer."
+        )
+    return model.tokenizer
+
+
 def token_ids(tokenizer: Any, text: str, what: str, **options: Any) -> list[int]:
     """Token ids of a text; errors as in :func:`encoded`."""
     return list(encoded(tokenizer, text, what, **options)["input_ids"])
@@ -296,8 +299,9 @@ def encoded(tokenizer: Any, text: str, what: str, **options: Any) -> Mapping[str
         ) from error
 
 
-def _style_of(model: Any) -> Style:
-    template, name = model.tokenizer.chat_template, str(model.cfg.model_name).lower()
+def style_of(tokenizer: Any, model_name: str) -> Style:
+    """Style in which a model is addressed by default."""
+    template, name = tokenizer.chat_template, str(model_name).lower()
     if not template:
         return "llama-2-chat" if "llama-2" in name and "chat" in name else "base"
     metas = isinstance(template, str) and "[INST]" in template and "<<SYS>>" in template

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ import pandas as pd
 from caa_interp.errors import InputError, check_count, is_number
 from caa_interp.models.access import model_id
 from caa_interp.models.unwrapped import bare
-from caa_interp.prompts.conversation import Prompt
+from caa_interp.prompts.conversation import Prompt, shown_prompt
 from caa_interp.prompts.format import PromptFormat, form_of, shown_text, split_thinking
 from caa_interp.steering.context import ambient
 from caa_interp.steering.intervention import Steering, conditions, one_layer, warn_of_idle
@@ -115,10 +114,9 @@ def generate(
         answers = write_all(model, form, ids, every, max_new_tokens, n, temperature, top_p, seed, progress)
     rows = []
     for (number, place, sample), tokens in answers.items():
-        prompt, (thinking, answer) = prompts[number], split_thinking(form, tokens)
-        shown = prompt if isinstance(prompt, str) else json.dumps([dict(turn) for turn in prompt], ensure_ascii=False)
-        columns = {"item": number, "prompt": shown, "sample": sample, **asked[place].columns, "answer": answer}
-        columns |= {} if form.thinking_end is None else {"thinking": thinking}
+        thinking, answer = split_thinking(form, tokens)
+        columns = {"item": number, "prompt": shown_prompt(prompts[number]), "sample": sample, **asked[place].columns}
+        columns |= {"answer": answer} | ({} if form.thinking_end is None else {"thinking": thinking})
         columns |= {"blank": bool(tokens) and not (answer or thinking), "n_tokens": len(tokens)}
         rows.append({**columns, "finished": len(tokens) < max_new_tokens})
     return pd.DataFrame(rows).assign(model=model_id(model), prompt_digest=form.digest(system_prompt))
@@ -196,14 +194,18 @@ def stream_answer(
 
 
 def encode_prompts(
-    form: PromptFormat, prompts: Sequence[Prompt], max_new_tokens: int, system_prompt: str | None
+    form: PromptFormat,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    system_prompt: str | None,
+    what: str = "prompts",
 ) -> list[tuple[int, ...]]:
-    """Token ids of several prompts, see :func:`encode_prompt`."""
+    """Token ids of several prompts, which errors call ``what``; see :func:`encode_prompt`."""
     if isinstance(prompts, str) or not isinstance(prompts, Sequence | np.ndarray) or not len(prompts):
-        raise InputError(f"prompts: {prompts!r:.100}; give a non-empty list of texts or conversations.")
+        raise InputError(f"{what}: {prompts!r:.100}; give a non-empty list of texts or conversations.")
     if isinstance(prompts[0], dict):
-        raise InputError("prompts: a single conversation; give a list of conversations, [[...]].")
-    return [encode_prompt(form, one, max_new_tokens, system_prompt, f"prompts[{n}]") for n, one in enumerate(prompts)]
+        raise InputError(f"{what}: a single conversation; give a list of conversations, [[...]].")
+    return [encode_prompt(form, one, max_new_tokens, system_prompt, f"{what}[{n}]") for n, one in enumerate(prompts)]
 
 
 def encode_prompt(

@@ -49,7 +49,7 @@ def test_labels(tiny_llama, pairs, vector):
         tiny_llama, vector, pairs[:1], source_layers=[2, 0], layers=[3, 1], multipliers=(0, 1), format="choices"
     )
     swept = caa.sweep(tiny_llama, vector, pairs[:1], layers=1)
-    assert list(table.columns) == [*swept.columns[:5], "source_layer", *swept.columns[5:]]
+    assert list(table.columns) == [*swept.columns[:6], "source_layer", *swept.columns[6:]]
     half = table[table["order"] == "AB"]
     assert half["vector"].unique().tolist() == ["weather"]
     assert half["source_layer"].tolist() == [2] * 4 + [0] * 4

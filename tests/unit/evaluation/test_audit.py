@@ -133,6 +133,14 @@ def test_texts_that_are_given_are_all_that_it_reads(tiny_llama, pairs, monkeypat
     assert finding(audit, "refusal vector", "likes")["estimate"] == pytest.approx(cosine, abs=1e-5)
 
 
+def test_as_many_requests_are_answered_as_are_asked_for(tiny_llama, refusal, pairs):
+    requests = {"odd": ["Fold it.", "Sing it.", "Hum it."]}
+    options = {"requests": requests, "n_requests": 1, "n_answers": 2, "max_new_tokens": 2, "n_random": 0}
+    audit = audited(tiny_llama, refusal, refusal, pairs, **options)
+    assert audit_part(audit, "requests")["item"].unique().tolist() == [0]
+    assert audit_part(audit, "answers")["prompt"].unique().tolist() == requests["odd"][:2]
+
+
 def test_answers_are_read_by_their_words(of_refusal):
     answers = audit_part(of_refusal, "answers")
     assert len(answers) == 2 * 2 * 3
@@ -172,7 +180,22 @@ def test_requests_are_thirty_of_each_kind_and_all_different():
         ({"multipliers": (1.0, 2.0)}, caa.InputError, "multipliers: .*give 0"),
         ({"layer": 9}, caa.InputError, "layer"),
         ({"n_requests": 0}, caa.InputError, "n_requests"),
-        ({"refusal": {}}, caa.InputError, r"refusal: 0 of \[\]"),
+        ({"refusal": {}}, caa.InputError, "refusal: the mapping is empty"),
+        ({"refusal": caa.Behavior("refusal", "", [], [])}, caa.InputError, r"refusal: Behavior; give .*\.train"),
+        ({"requests": ["Fold it."]}, caa.InputError, "requests: list; give lists of texts by kind"),
+        ({"requests": {}}, caa.InputError, "requests: the mapping is empty; give lists of texts by kind"),
+        ({"requests": {"odd": "Fold it."}}, caa.InputError, r"requests\['odd'\]: 'Fold it\.'; give a non-empty list"),
+        ({"requests": {"odd": ["Fold it. " * 99]}}, caa.InputError, r"requests\['odd requests'\]: 'Fold it\. "),
+        ({"n_pairs": 0}, caa.InputError, "n_pairs: 0; it must be a whole number"),
+        ({"behaviors": {"refusal": []}}, caa.InputError, r"behaviors\['refusal'\]: the list is empty"),
+        ({"format": "letters"}, caa.InputError, "format: 'letters' is not one of"),
+        ({"multipliers": (0, float("nan"))}, caa.InputError, "multiplier: nan is not a finite number"),
+        ({"n_answers": 1, "max_new_tokens": 0}, caa.InputError, "max_new_tokens: 0"),
+        (
+            {"n_answers": 1, "max_new_tokens": 250},
+            caa.InputError,
+            r"requests\['harmless requests'\]\[0\]: .* and 250 new ones",
+        ),
         ({"behaviors": {"other": []}}, caa.InputError, "none of .* has the vector's name, 'refusal'"),
         (
             {"refusal": caa.SteeringVector(torch.ones(1, 64), (0,))},
@@ -181,7 +204,9 @@ def test_requests_are_thirty_of_each_kind_and_all_different():
         ),
     ],
 )
-def test_bad_input_is_named(tiny_llama, refusal, pairs, change, error, message):
+def test_bad_input_is_named_before_any_work(tiny_llama, refusal, pairs, monkeypatch, change, error, message):
+    for name in ("collect_activations", "side_effects"):
+        monkeypatch.setattr(f"caa_interp.evaluation.audit.{name}", None)
     asked = {"layer": LAYER, "refusal": refusal, "behaviors": {"refusal": pairs}, "progress": False}
     with pytest.raises(error, match=message):
         safety_audit(tiny_llama, refusal, **asked | change)

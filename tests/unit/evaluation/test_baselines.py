@@ -173,6 +173,12 @@ def test_a_prompt_that_is_too_long_is_found_before_any_work(tiny_llama, vector, 
         baselines(tiny_llama, vector, long, **OPTIONS)
 
 
+def test_a_baseline_alone_is_steered_by_nothing(tiny_llama, vector, behavior):
+    both = [caa.Intervention(vector, 1, 0.0), caa.Intervention(vector, 2)]
+    with pytest.raises(caa.InputError, match=r"multipliers: \[0\.0\]; 0, each baseline alone, must be one of them"):
+        baselines(tiny_llama, [both], behavior, n_shots=0)
+
+
 def test_no_behavior(tiny_llama, vector, pairs):
     with pytest.raises(caa.InputError, match="behavior: list; give a Behavior"):
         baselines(tiny_llama, vector, pairs, layer=2)

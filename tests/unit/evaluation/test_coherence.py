@@ -109,8 +109,8 @@ def test_length_and_repetition_stand_beside_the_scores():
 
 
 def test_samples_of_a_prompt_count_as_one():
-    twice = pd.concat([judged(sample=0), judged(sample=1, score=judged()["score"] + 2)])
-    summary, once = caa.summarize(twice), caa.summarize(judged(score=judged()["score"] + 1))
+    twice = pd.concat([judged(sample=0), judged(sample=1, score=judged()["score"] / 2)])
+    summary, once = caa.summarize(twice), caa.summarize(judged(score=judged()["score"] * 0.75))
     of_answers = ["n_unparseable", "n_empty"]
     pd.testing.assert_frame_equal(summary.drop(columns=of_answers), once.drop(columns=of_answers))
     assert summary[of_answers].to_numpy().tolist() == [[0, 0], [0, 0], [2, 2]]

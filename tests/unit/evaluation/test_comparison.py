@@ -1,10 +1,14 @@
 """Candidates at equal cost: each is calibrated, then scored as a sweep scores it."""
 
 import math
+import warnings
+from dataclasses import replace
+from importlib import import_module
 
 import pytest
 
 import caa_interp as caa
+from caa_interp.behaviors.pairs import PublishedPair
 
 PROMPTS = ["Is the weather good?", "What do you think of the sea?"]
 OPTIONS = {"prompts": PROMPTS, "layer": 1, "target": 0.05, "format": "text", "n_tokens": 6}
@@ -50,6 +54,43 @@ def test_several_interventions_are_scaled_together(tiny_llama, vector, pairs):
     scale = table["multiplier"][0] / 2
     moved = caa.divergence(tiny_llama, [[scale * one, scale * other]], PROMPTS, n_tokens=6)
     assert moved["divergence"].mean() == pytest.approx(0.05, rel=0.021)
+
+
+def test_the_number_of_pairs_is_that_behind_the_effect(tiny_llama, vector):
+    """Planted: the second item has no score, and so no change."""
+    question = "Is it good?\n\nChoices:\n (A) Yes\n (B) No\n (C) It is"
+    pairs = [PublishedPair(question, *letters, n_options=3) for letters in (("(A)", "(B)"), ("(C)", "(A)"))]
+    options = {**OPTIONS, "format": "choices"}
+    table = caa.evaluation.compare_at_equal_divergence(tiny_llama, {"v": vector}, pairs, **options)
+    assert table["n"].tolist() == [1]
+
+
+def test_candidates_that_do_not_reach_the_target_keep_their_form(tiny_llama, vector, pairs):
+    idle = caa.Intervention(vector, 1, operator=caa.steering.AddIf(-1e6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        options = {**OPTIONS, "format": None, "layer": None}
+        table = caa.evaluation.compare_at_equal_divergence(tiny_llama, {"idle": idle}, pairs, **options)
+    assert table[["n", "format"]].to_numpy().tolist() == [[0, "text"]]
+    assert math.isnan(table["effect"].item())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": None}, r"format: the vectors were made in different forms, \['choices', 'text'\]"),
+        ({"pairs": [caa.ContrastPair("Is it good? " * 99, "Yes.", "No.")]}, r"pairs\[0\]: \d+ tokens, but"),
+        ({"confidence": 95}, "confidence: 95; it must lie between 0 and 1"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_before_anything_is_calibrated(
+    tiny_llama, vector, pairs, monkeypatch, change, message
+):
+    monkeypatch.setattr(import_module("caa_interp.evaluation.strength"), "own_answers", None)
+    other = replace(vector, metadata={**vector.metadata, "format": "choices"})
+    given = {"candidates": {"v": vector, "other": other}, "pairs": pairs, **OPTIONS, **change}
+    with pytest.raises(caa.InputError, match=message):
+        caa.evaluation.compare_at_equal_divergence(tiny_llama, **given)
 
 
 def test_wrong_input_is_told(tiny_llama, vector, pairs):

@@ -1,6 +1,7 @@
 """What steering costs: against whole distributions of plain forward passes, and calibration against itself."""
 
 import math
+from importlib import import_module
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 import torch
 
 import caa_interp as caa
-from caa_interp.evaluation.divergence import _tail, own_answers
+from caa_interp.evaluation.answers import own_answers
+from caa_interp.evaluation.divergence import _tail
 from caa_interp.models.wrapping import wrap
 from caa_interp.prompts.format import PromptFormat
 from tests.conftest import random_llama
@@ -68,11 +70,12 @@ def test_own_answers_are_the_models_own_tokens(tiny_llama, plain_llama):
     form = PromptFormat.of(tiny_llama)
     sequences = own_answers(tiny_llama, form, PROMPTS, 12, None)
     again = []
-    for prompt, (tokens, n_prompt, thinking_end) in zip(PROMPTS, sequences, strict=True):
+    for prompt, (tokens, places, n_prompt, thinking_end) in zip(PROMPTS, sequences, strict=True):
         asked = form.tokens(prompt).tokens
         answer = oracle.greedy(plain_llama, asked, [], 12, form.end_ids)
         assert tokens == (*asked, *answer)
         assert n_prompt == len(asked)
+        assert places == tuple(range(n_prompt - 1, len(tokens) - 1))
         assert thinking_end is None
         again.append(form.tokens(prompt, tiny_llama.tokenizer.decode(answer).strip()).tokens)
     assert again != [tokens for tokens, *_ in sequences]
@@ -109,7 +112,7 @@ def test_baselines_are_measured_along_the_same_answers(tiny_llama, vector):
     pd.testing.assert_frame_equal(table[table["baseline"] == "none"].drop(columns="baseline"), alone)
     form = PromptFormat.of(tiny_llama)
     for row in table[table["baseline"] != "none"].itertuples():
-        tokens, n_prompt, _ = own_answers(tiny_llama, form, PROMPTS, 6, None)[row.item]
+        tokens, _, n_prompt, _ = own_answers(tiny_llama, form, PROMPTS, 6, None)[row.item]
         model, prompt = (tuned, None) if row.baseline == "tuned" else (tiny_llama, given[row.baseline])
         asked = form.tokens(PROMPTS[row.item], "", prompt or None).tokens
         here = plain_logits(tiny_llama, tokens, 1, 0 * vector.at(1), 0)[n_prompt - 1 : -1]
@@ -121,6 +124,66 @@ def test_baselines_are_measured_along_the_same_answers(tiny_llama, vector):
         assert row.n_tokens == len(each)
     assert (table.loc[(table["baseline"] == "tuned"), "model"] == "tuned").all()
     assert table.loc[(table["baseline"] == "asked") & (table["multiplier"] == 0), "divergence"].min() > 1e-3
+
+
+def test_a_tuned_model_is_addressed_as_the_bare_one_is(tiny_llama, vector):
+    """Planted: the tuned model has the same weights, so that only another prompt could move it."""
+    copy = wrap(random_llama(tiny_llama.tokenizer), tiny_llama.tokenizer, "copy")
+    form = PromptFormat.of(tiny_llama, style="llama-2-chat")
+    given = {"system_prompt": "Say that it is good.", "prompt_format": form, "baselines": {"copy": copy}}
+    options = {"layers": 1, "multipliers": (0.0,), "n_tokens": 4, "progress": False}
+    vector = caa.SteeringVector(vector.values, vector.layers)  # it does not say in which form it was made
+    table = caa.divergence(tiny_llama, vector, PROMPTS, **given, **options)
+    assert table["prompt_digest"].nunique() == 1
+    np.testing.assert_allclose(table["divergence"], 0, atol=1e-5)
+
+
+def test_baselines_hold_the_distributions_of_one_condition_at_a_time(tiny_llama, vector, monkeypatch):
+    module, branches = import_module("caa_interp.evaluation.divergence"), []
+    run_tree = module.run_tree
+    monkeypatch.setattr(module, "run_tree", lambda model, some: branches.append(len(some)) or run_tree(model, some))
+    options = {"baselines": {"asked": "Say that it is good."}, "n_tokens": 4, "progress": False}
+    caa.divergence(tiny_llama, vector, PROMPTS, **options)
+    assert len(branches) == len(PROMPTS) * (1 + 4 * 3)  # the answers unsteered, then four layers and three multipliers
+    assert max(branches) <= 4
+
+
+def test_a_conversation_is_written_as_in_a_table_of_answers(tiny_llama, vector):
+    talk = [{"role": "user", "content": "Is it good?"}]
+    table = caa.divergence(tiny_llama, vector, [talk], layers=1, n_tokens=2, progress=False)
+    answers = caa.generate(tiny_llama, [talk], max_new_tokens=2, progress=False)
+    shown = '[{"role": "user", "content": "Is it good?"}]'
+    assert table["prompt"].unique().tolist() == answers["prompt"].tolist() == [shown]
+
+
+@pytest.mark.parametrize("n_tokens", [0, -3, 2.5])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m, v, **n: caa.divergence(m, v, PROMPTS, **n),
+        lambda m, v, **n: caa.divergence(m, v, PROMPTS, baselines={"asked": "Yes."}, **n),
+        lambda m, v, **n: caa.evaluation.calibrate(m, v, PROMPTS, layer=1, **n),
+        lambda m, v, **n: caa.evaluation.compare_at_equal_divergence(
+            m, {"v": v}, [caa.ContrastPair("Is it?", "Yes.", "No.")], prompts=PROMPTS, layer=1, **n
+        ),
+    ],
+    ids=["divergence", "baselines", "calibrate", "compare"],
+)
+def test_the_length_of_answers_is_a_number_of_tokens(tiny_llama, vector, call, n_tokens):
+    with pytest.raises(caa.InputError, match=f"n_tokens: {n_tokens}; it must be a whole number of at least 1"):
+        call(tiny_llama, vector, n_tokens=n_tokens, progress=False)
+
+
+def test_a_model_without_a_tokenizer_is_told(tiny_llama, vector, monkeypatch):
+    monkeypatch.setattr(tiny_llama, "tokenizer", None)
+    with pytest.raises(caa.InputError, match="model: it has no tokenizer"):
+        caa.perplexity(tiny_llama, vector, PASSAGES, progress=False)
+
+
+def test_held_out_prompts_are_checked_before_a_multiplier_is_found(tiny_llama, vector, monkeypatch):
+    monkeypatch.setattr(import_module("caa_interp.evaluation.strength"), "calibrated", None)
+    with pytest.raises(caa.InputError, match=r"held_out\[0\]: \d+ tokens, but the model's context"):
+        caa.evaluation.calibrate(tiny_llama, vector, PROMPTS, layer=1, n_tokens=2, held_out=["Is it good? " * 99])
 
 
 def test_a_baseline_of_another_tokenizer_is_refused(tiny_llama, vector):
@@ -243,6 +306,17 @@ def test_side_effects_are_sweeps_of_every_behavior_with_every_vector(tiny_llama,
             np.testing.assert_allclose(found["log_p_positive"], alone["log_p_positive"], atol=1e-4)
     slopes = caa.steerability(table)
     assert set(zip(slopes["behavior"], slopes["vector"], strict=True)) == {(b, v) for b in behaviors for v in vectors}
+
+    one = caa.evaluation.side_effects(tiny_llama, vectors["ours"], behaviors, layers=1, **options)
+    named = caa.evaluation.side_effects(tiny_llama, {"vector": vectors["ours"]}, behaviors, layers=1, **options)
+    pd.testing.assert_frame_equal(one, named)
+
+
+def test_a_pair_that_is_too_long_is_found_before_any_is_scored(tiny_llama, vector, pairs, monkeypatch):
+    monkeypatch.setattr(import_module("caa_interp.evaluation.cost"), "sweep", None)
+    behaviors = {"weather": pairs, "sea": [pairs[0], caa.ContrastPair("Is it good? " * 99, "Yes.", "No.")]}
+    with pytest.raises(caa.InputError, match=r"behaviors\['sea'\]: 'Is it good\? .*tokens, but the model's context"):
+        caa.evaluation.side_effects(tiny_llama, {"v": vector}, behaviors, layers=1)
 
 
 @pytest.mark.parametrize(

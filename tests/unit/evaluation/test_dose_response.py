@@ -194,6 +194,7 @@ def test_the_seed_decides(tiny_llama, behaviors):
         ({"n_random": -1}, "n_random: -1; it must be a whole number of at least 0"),
         ({"n_shuffled": -2}, "n_shuffled: -2; it must be a whole number of at least 0"),
         ({"n_validation": 8}, r"n_validation: 8, but behaviors\['mine'\] has 8 train pairs.*Set fewer apart"),
+        ({"prompt_format": "base"}, "prompt_format: 'base'; give one such as"),
         ({"n_train": 1}, r"behaviors\['mine'\]: 1 pair makes the vector; shuffling labels needs.*or n_shuffled=0"),
     ],
 )
@@ -201,6 +202,14 @@ def test_what_cannot_be_used_is_refused_before_any_work(tiny_llama, behaviors, m
     monkeypatch.delattr(module, "collect_activations")
     with pytest.raises(caa.InputError, match=message):
         dose_response(tiny_llama, {"mine": behaviors["mine"]}, **{**OPTIONS, **options})
+
+
+def test_a_pair_that_is_too_long_is_found_before_any_work(tiny_llama, behaviors, monkeypatch):
+    monkeypatch.delattr(module, "collect_activations")
+    long = [caa.ContrastPair("Is it good? " * 99, "Yes.", "No.")]
+    last = caa.Behavior("last", "", behaviors["mine"].train, long)
+    with pytest.raises(caa.InputError, match=r"behaviors\['last'\]: 'Is it good\? .*tokens, but the model's context"):
+        dose_response(tiny_llama, {**behaviors, "last": last}, **OPTIONS)
 
 
 def test_behaviors_that_are_none(tiny_llama, behaviors):

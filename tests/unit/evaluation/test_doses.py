@@ -69,6 +69,24 @@ def test_costs_and_scores_begin_at_the_unsteered_model(tiny_llama, given, table)
     assert [(list(np.round(line.x)), line.showlegend) for line in lines] == [([0, 2], False)] * 3 + [([0, 2], None)]
 
 
+def test_a_grid_of_two_vectors_is_compared_with_no_steering(tiny_llama, vector, pairs):
+    """The first multiplier of a list does not say that nothing else in it steers."""
+    up, other = caa.Intervention(vector, 1), caa.Intervention(vector, 2)
+    grid = {f"{a},{b}": [a * up, b * other] for a in (0, 1) for b in (1, 2)}
+    table = caa.sweep(tiny_llama, {"none": None, **grid}, pairs, format="text", progress=False)
+    summary = caa.summarize(table).set_index("vector")
+    means = table.groupby("vector")["logit_difference"].mean()
+    np.testing.assert_allclose(summary["logit_difference_change"], (means - means["none"])[summary.index], atol=1e-9)
+    assert (summary["logit_difference_change_low"] < summary["logit_difference_change_high"])[list(grid)].all()
+    assert summary.loc["0,1", "logit_difference_change"] != 0
+    first = table[table["vector"].isin(["none", "0,1"])]
+    frontier = caa.evaluation.frontier(first, first.assign(divergence=0.1)).set_index("vector")
+    assert frontier.loc["0,1", "effect"] == pytest.approx(means["0,1"] - means["none"])
+    # Without unsteered rows there is nothing to compare with.
+    alone = caa.summarize(table[table["vector"] != "none"])
+    assert "logit_difference_change" not in alone
+
+
 @pytest.mark.parametrize("names", [["none", "capped", "band"], ["band"], ["none"]])
 @pytest.mark.parametrize("use", [caa.steerability, caa.choose_layer, caa.plot_sweep, caa.plot_dose_response])
 def test_a_table_without_a_dose_is_told(table, names, use):

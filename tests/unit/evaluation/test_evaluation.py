@@ -19,6 +19,7 @@ MULTIPLIERS = (-1.0, 0.0, 1.5)
 COLUMNS = [
     "item",
     "id",
+    "topic",
     "order",
     *("vector", "kind", "layer", "multiplier", "operator", "positions"),
     "log_p_positive",
@@ -76,6 +77,7 @@ def test_labels_of_a_sweep(tiny_llama, pairs, vector):
     assert table["item"].tolist() == [0] * 8 + [1] * 8 + [2] * 8
     assert table["id"].iloc[0] == "weather"
     assert table["id"].isna().sum() == 16
+    assert table["topic"].isna().all()
     assert table["order"].tolist() == (["AB"] * 4 + ["BA"] * 4) * 3
     assert table["vector"].unique().tolist() == ["weather"]
     assert table["layer"].tolist() == [3, 3, 1, 1] * 6
@@ -84,6 +86,22 @@ def test_labels_of_a_sweep(tiny_llama, pairs, vector):
     assert {name: table[name].unique().tolist() for name in facts} == {name: [fact] for name, fact in facts.items()}
     assert table.attrs == {}
     assert caa.sweep(tiny_llama, vector, pairs[:1], format="text", layers=1)["order"].unique().tolist() == [""]
+
+
+def test_topics_are_carried_into_the_table_so_that_they_can_weigh_equally(tiny_llama, pairs, vector):
+    topics = ("sea", "rain", "rain")
+    own = [replace(pair, topic=topic) for pair, topic in zip(pairs, topics, strict=True)]
+    table = caa.sweep(tiny_llama, vector, own, format="choices", layers=1, progress=False)
+    assert table.groupby("item")["topic"].unique().map(list).tolist() == [["sea"], ["rain"], ["rain"]]
+    mean = caa.summarize(table, equal="topic").set_index("multiplier").loc[1.0, "logit_difference"]
+    by_item = table[table["multiplier"] == 1].groupby("item")["logit_difference"].mean()
+    assert mean == pytest.approx((by_item[0] + (by_item[1] + by_item[2]) / 2) / 2)
+
+
+def test_a_pair_without_an_id_is_named_by_its_place(tiny_llama, pairs):
+    strong = caa.SteeringVector(torch.full((1, 64), 3e38), (1,))
+    with pytest.raises(caa.errors.ModelError, match=r"pairs\[0\], "):
+        caa.sweep(tiny_llama, strong, pairs[1:2], format="text", multipliers=(10,), progress=False)
 
 
 def test_multiplier_zero_is_the_unsteered_model_exactly(tiny_llama, pairs, vector):

@@ -133,6 +133,15 @@ def test_a_seed_fixes_the_weights_to_the_bit(tiny_llama, pairs, tuned):
     assert model_id(tuned) == model_id(again) != model_id(other)
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_it_trains_where_gradients_are_switched_off(tiny_llama, pairs, method):
+    options = {"method": method, "learning_rate": 0.05, "progress": False}
+    with torch.no_grad():
+        found = fine_tune(tiny_llama, pairs[:1], **options)
+    assert same(weights(found), weights(fine_tune(tiny_llama, pairs[:1], **options)))
+    assert not same(weights(found), weights(tiny_llama))
+
+
 def test_random_generators_are_left_as_they_were(tiny_llama, pairs):
     torch.manual_seed(5), random.seed(5), np.random.seed(5)
     fine_tune(tiny_llama, pairs[:1])

@@ -213,6 +213,10 @@ def test_prompts_and_tuned_models_have_a_place_in_the_plane(tiny_llama, pairs):
             {"costs": lambda t: t.rename(columns={"divergence": "divergence_tail"})},
             "costs: it has no column 'divergence'",
         ),
+        ({"effects": lambda t: t.drop(columns="item")}, r"effects: columns \['item'\] are missing"),
+        ({"costs": lambda t: t[["item", "layer", "multiplier"]]}, "costs: it has none of the columns"),
+        ({"costs": lambda t: pd.concat([t, t])}, "costs: some rows agree in"),
+        ({"costs": lambda t: t.assign(divergence="far")}, "costs: divergence of row 0 is 'far'"),
         ({"costs": lambda t: t.assign(layer=4)}, "costs: no steered condition is in both tables; they are joined by"),
         (
             {"costs": lambda t: pd.concat([t.assign(source_layer=n) for n in (1, 2)])},

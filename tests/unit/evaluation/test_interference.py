@@ -1,6 +1,8 @@
 """Two vectors at once: all at one divergence, scored as a sweep scores them, with interference that was planted."""
 
 import math
+from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -100,6 +102,37 @@ def test_vectors_that_undo_each_other_cannot_be_combined(tiny_llama, vectors, pa
     # Planted: the same vector twice is no other vector, and keeps the whole effect.
     assert means["weather + sea"] - means["unsteered"] == pytest.approx(means["weather"] - means["unsteered"], rel=0.05)
     assert means["weather + sea, merged"] == pytest.approx(means["weather"], abs=0.05)
+
+
+def test_vectors_that_are_combined_need_each_others_layer(tiny_llama, pairs, monkeypatch):
+    monkeypatch.setattr(import_module("caa_interp.evaluation.interference"), "own_answers", None)
+    single = {
+        name: caa.extract_vector(tiny_llama, pairs, format="text", layers=[layer], behavior=name, progress=False)
+        for name, layer in OPTIONS["layers"].items()
+    }
+    with pytest.raises(caa.InputError, match="layers: 'weather' has no layer 2, at which 'sea' is added"):
+        caa.evaluation.interference(tiny_llama, single, {"sea": pairs}, PROMPTS, **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": None}, r"format: the vectors were made in different forms, \['choices', 'text'\]"),
+        (
+            {"behaviors": {"sea": [caa.ContrastPair("Is it good? " * 99, "Yes.", "No.")]}},
+            r"behaviors\['sea'\]: 'Is it good",
+        ),
+        ({"n_tokens": 0}, "n_tokens: 0; it must be a whole number of at least 1"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_before_anything_is_calibrated(
+    tiny_llama, vectors, pairs, monkeypatch, change, message
+):
+    monkeypatch.setattr(import_module("caa_interp.evaluation.interference"), "at_target", None)
+    sea = replace(vectors["sea"], metadata={**vectors["sea"].metadata, "format": "choices"})
+    given = {"behaviors": {"weather": pairs}, "prompts": PROMPTS, **OPTIONS, **change}
+    with pytest.raises(caa.InputError, match=message):
+        caa.evaluation.interference(tiny_llama, {**vectors, "sea": sea}, **given)
 
 
 def test_wrong_input_is_told(tiny_llama, vectors, pairs):

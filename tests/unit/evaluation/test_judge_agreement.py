@@ -122,6 +122,14 @@ def test_answers_without_a_behavior_are_not_lost():
     assert agreement(table, table.assign(judge="b"))["n"] == len(table)
 
 
+@pytest.mark.parametrize("kept", ["category", "float64"])
+def test_missing_behaviors_may_be_of_any_type(kept):
+    table = rated(answers(), answers()["quality"], "a")
+    names = ["x"] * 10 + [np.nan] * (len(table) - 10) if kept == "category" else np.nan
+    table = table.assign(behavior=names).astype({"behavior": kept})
+    assert agreement(table, table.assign(judge="b"))["n"] == len(table)
+
+
 def test_equal_ratings_have_no_alpha_however_they_are_rounded():
     table = answers(n_prompts=7, n_answers=1)
     same = rated(table, 0.1 + 0.2, "a")

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -122,6 +123,34 @@ def test_several_conditions_share_the_unsteered_conversation(tiny_llama, vector,
     alone = table[(table["item"] < 2) & (table["kind"] == "vector")].sort_values(["condition", "item", "turn"])
     np.testing.assert_allclose(mine["logit_difference"], alone["logit_difference"], atol=1e-5)
     assert set(summarize_persistence(several)["vector"]) == {"up", "both"}
+
+
+def test_steerings_that_differ_in_positions_alone_are_kept_apart(tiny_llama, vector, talks, table):
+    up = caa.Intervention(vector, layer=1, multiplier=2)
+    answer = replace(up, positions="answer")
+    found = summarize_persistence(measured(tiny_llama, [up, answer], talks))
+    assert found["positions"].unique().tolist() == ["from_last_prompt_token", "answer"]
+    for steering, alone in ((up, table), (answer, measured(tiny_llama, answer, talks))):
+        own, expected = found[found["positions"] == steering.positions], summarize_persistence(alone)
+        np.testing.assert_allclose(own["change"], expected["change"], atol=1e-5)
+        assert own["condition"].tolist() == expected["condition"].tolist()
+
+
+def test_stacked_tables_are_summarized_one_by_one(table):
+    other = table.assign(logit_difference=table["logit_difference"] * np.where(table["kind"] == "vector", 2, 1))
+    both = pd.concat([table.assign(behavior="a"), other[other["item"] < 2].assign(behavior="b")])
+    found = summarize_persistence(both)
+    for name, alone in (("a", table), ("b", other[other["item"] < 2])):
+        own = found[found["behavior"] == name].drop(columns="behavior").reset_index(drop=True)
+        pd.testing.assert_frame_equal(own, summarize_persistence(alone))
+    change = caa.summarize(table).set_index(["condition", "turn"])["logit_difference_change"]
+    expected = summarize_persistence(table).set_index(["condition", "turn"])["change"].drop(CACHE, level=0)
+    np.testing.assert_allclose(change.drop("unsteered", level=0)[expected.index], expected)
+
+
+def test_without_the_unsteered_conversation_there_is_no_change(table):
+    with pytest.raises(caa.InputError, match="table: no conversation in it is unsteered"):
+        summarize_persistence(table[table["condition"] != "unsteered"])
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,19 @@ def test_what_is_a_number_is_read_as_one(given):
     np.testing.assert_array_equal(numbers, [1, 1, NAN, NAN, NAN])
 
 
+def test_a_rating_outside_its_scale_is_told():
+    for name in ("score", "coherence"):
+        table = judged().assign(**{name: [5.0, 62.0]})
+        message = f"table: {name} of row 1 is 62; it must lie on its scale, from 0 to 10. Give .* 'scale'"
+        with pytest.raises(caa.InputError, match=message):
+            caa.summarize(table.drop(columns="scale"))
+        assert caa.summarize(table.assign(scale=100))[name].tolist() == [33.5]
+        with pytest.raises(caa.InputError, match=f"{name} of row 0 is -1; it must lie on its scale, from 0 to 100"):
+            caa.summarize(table.assign(scale=100, **{name: [-1.0, 2.0]}))
+    with pytest.raises(caa.InputError, match="judged: coherence of row 1 is 62"):
+        caa.evaluation.coherence_gate(judged(coherence=[5.0, 62.0]), least=5)
+
+
 def test_what_is_no_number_is_told():
     table = judged(coherence=["9", "good"])
     for call in (caa.summarize, lambda table: caa.evaluation.coherence_gate(table, least=5)):

@@ -7,7 +7,7 @@ import torch
 import caa_interp as caa
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.evaluation import learned_vector
-from caa_interp.evaluation.learned import _loss, _scores, _Sequence
+from caa_interp.evaluation.learned import _loss, _scores
 from caa_interp.evaluation.sweep import scored_renderings
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.vectors import head_vector
@@ -61,23 +61,19 @@ def test_what_is_trained_is_what_a_sweep_scores(tiny_llama_64, format):
     values = torch.randn(64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     form = PromptFormat.of(tiny_llama_64)
     rendered = scored_renderings(form, PAIRS, format, None)
-    sequences = [
-        [_Sequence(scored, one.start, 1 / len(some)) for one in some for scored in one.scored(format)]
-        for some in rendered
-    ]
     vector = caa.SteeringVector(values[None], (1,))
     table = caa.sweep(tiny_llama_64, vector, PAIRS, multipliers=(0, 1), format=format, progress=False)
     for multiplier, rows in table.groupby("multiplier"):
         with torch.no_grad():
-            found = _scores(tiny_llama_64, sequences, 1, values, multiplier)
+            found = _scores(tiny_llama_64, rendered, format, 1, values, multiplier)
         np.testing.assert_allclose(found.numpy(), rows.groupby("item")["logit_difference"].mean(), atol=1e-9)
 
     unsteered = torch.zeros(len(PAIRS), dtype=torch.float64)
     values.requires_grad_()
-    (gradient,) = torch.autograd.grad(_loss(tiny_llama_64, sequences, unsteered, 1, values, 5.0), values)
+    (gradient,) = torch.autograd.grad(_loss(tiny_llama_64, rendered, format, unsteered, 1, values, 5.0), values)
     step = 1e-5 * torch.randn(64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     with torch.no_grad():
-        losses = [_loss(tiny_llama_64, sequences, unsteered, 1, values + sign * step, 5.0) for sign in (1, -1)]
+        losses = [_loss(tiny_llama_64, rendered, format, unsteered, 1, values + sign * step, 5.0) for sign in (1, -1)]
     assert float(losses[0] - losses[1]) / 2 == pytest.approx(float(gradient @ step), rel=1e-4)
 
 
@@ -89,6 +85,13 @@ def test_training_does_more_than_the_mean_difference_in_both_directions(tiny_lla
     table = caa.sweep(tiny_llama, learned, PAIRS, multipliers=(-1, 0, 1), progress=False)
     down, zero, up = table.groupby("multiplier")["logit_difference"].mean()
     assert down < zero < up
+
+
+def test_it_learns_where_gradients_are_switched_off(tiny_llama, start):
+    options = {"layer": 1, "epochs": 1, "progress": False}
+    with torch.no_grad():
+        learned = learned_vector(tiny_llama, start, PAIRS, **options)
+    assert learned == learned_vector(tiny_llama, start, PAIRS, **options)
 
 
 def test_letters_can_be_learned_too(tiny_llama, start):

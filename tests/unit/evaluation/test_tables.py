@@ -74,6 +74,15 @@ def test_a_table_that_does_not_tell_its_form_has_no_unit():
         quantity(scored({0: 1.0}).drop(columns="format"), "logit_difference")
 
 
+@pytest.mark.parametrize("kept", ["category", "float64"])
+def test_unsteered_rows_may_be_without_operator_in_a_column_of_any_type(kept):
+    rows = [scored({0: 1.0, 1: 2.0}, 0.0, kind="unsteered", operator=np.nan), scored({0: 2.0, 1: 5.0}, operator="add")]
+    table = rows[0].astype({"operator": "float64"}) if kept == "float64" else pd.concat(rows).astype({"operator": kept})
+    summary = caa.summarize(table)
+    assert summary["operator"].tolist() == ["", "add"][: len(summary)]
+    assert summary["logit_difference_change"].tolist() == [0.0, 2.0][: len(summary)]
+
+
 # Means, intervals and n are those of the row
 
 

@@ -132,6 +132,6 @@ def test_other_tables_are_refused():
         plot_safety_audit(talks())
     with pytest.raises(caa.InputError, match=r"columns .*turn.* are missing"):
         plot_persistence(audit())
-    several = talks().assign(kind="vector")
+    several = talks().replace({"kind": {"random": "vector"}})
     with pytest.raises(caa.InputError, match="it holds the vectors"):
         plot_persistence(several)
