@@ -237,8 +237,8 @@ def monitor(
 
     iterate_texts(texts, column)  # says at once if there is no such file
     vectors = named_files(files)
-    for name, vector in vectors.items():
-        check_layers([layer], vector.layers, f"the vector {name!r}")
+    for one, vector in vectors.items():
+        check_layers([layer], vector.layers, f"the vector {one!r}")
     subject, form = load_for(next(iter(vectors.values())), files[0], model, style, device, dtype)
     table = read(subject, vectors, texts, layer=layer, column=column, output=out, prompt_format=form)
     say(f"{table['item'].nunique()} rows of {texts}, layer {layer}, model {table['model'].iloc[0]}")
