@@ -59,8 +59,9 @@ def plot_sweep(
     relative = 0.0 in wide.columns
     middle = wide[0.0].dropna().iloc[0] if relative else (0.0 if measure == "logit_difference" else 0.5)
     shown = (wide - middle).rename(index=str)
-    reach = summary[summary["kind"] != "vector"] if "kind" in summary else summary[:0]
-    largest = pd.concat([shown.stack(), reach[measure] - middle]).abs().max()
+    kinds = summary.get("kind", pd.Series("vector", summary.index))
+    values = pd.concat([rows[measure], summary.loc[kinds != "vector", measure]])
+    largest = float((values - middle).abs().max())
     certain, dots = pd.DataFrame(False, shown.index, shown.columns), ""
     column = shown_column(rows, measure)
     if column != measure:
