@@ -103,9 +103,9 @@ def _bars(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
 
 def _grid(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
     """Two grids of tokens, layers by ranks."""
-    token = rows["token"].map(short)
+    token = rows["token"].astype(object).map(short)
     name, unit = _UNITS[measure := rows["ranked_by"].iloc[0]]
-    known = rows["token"].map(theme.escape) + ": " + theme.estimates(rows, measure, unit)
+    known = rows["token"].astype(object).map(theme.escape) + ": " + theme.estimates(rows, measure, unit)
     beyond = rows["value"].abs() > rows["control"]  # false without controls
     cells = rows.assign(shown=token.where(~beyond, "<b>" + token + "</b>"), hover=known)
     return ranked_grid(

@@ -50,7 +50,7 @@ def plot_logit_lens(table: pd.DataFrame, *, side: Side = "both") -> go.Figure:
     rows = table[table["side"].isin(sides)]
     theme.check_once(rows, ["layer", "side", "rank"], "caa_interp.logit_lens")
     cells = rows.rename(columns={"logit": "value"})
-    known = rows["token"].map(theme.escape) + ": " + theme.numbers(rows["logit"], "+.2f")
+    known = rows["token"].astype(object).map(theme.escape) + ": " + theme.numbers(rows["logit"], "+.2f")
     cells = cells.assign(shown=rows["token"].map(short), hover=known)
     n_pairs = table["n_pairs"].iloc[0]
     return ranked_grid(
@@ -86,13 +86,13 @@ def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") 
     _check_multipliers(table)
     theme.check_once(table, [*key, "rank"], "caa_interp.steered_lens")
     ordered = table.sort_values("rank")
-    ordered["line"] = ordered["token"].map(theme.escape) + ordered["probability"].map("  p = {:.3f}".format)
+    ordered["line"] = ordered["token"].astype(object).map(theme.escape) + ordered["probability"].map("  p = {:.3f}".format)
     cells = ordered.groupby(key).agg(token=("token", "first"), value=(measure, "first"), hover=("line", "<br>".join))
     cells = cells.reset_index()
     unsteered = cells.loc[cells["multiplier"] == 0, ["layer", "component", "token"]]
     cells = cells.merge(unsteered.rename(columns={"token": "unsteered"}), how="left", on=["layer", "component"])
     changed = cells["unsteered"].notna() & (cells["token"] != cells["unsteered"])
-    plain = cells["token"].map(short)
+    plain = cells["token"].astype(object).map(short)
     cells["shown"] = plain.where(~changed, "<b>" + plain + "</b>")
     multipliers, layers = sorted(cells["multiplier"].unique()), sorted(cells["layer"].unique())
     components = {name: label for name, label in _COMPONENTS.items() if name in set(cells["component"])}

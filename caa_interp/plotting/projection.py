@@ -70,7 +70,7 @@ def plot_projection(
     mark_of = _marks(marks, symbol)
     hollow = (table["split"] == "held out").map({True: "-open", False: ""})
     edge = hollow.map({"-open": 1.5, "": 0.5})
-    drawn = table.assign(hue=hues, mark=marks.map(mark_of) + hollow, edge=edge, hover=_hover(table))
+    drawn = table.assign(hue=hues, mark=marks.astype(object).map(mark_of) + hollow, edge=edge, hover=_hover(table))
 
     layers = sorted(int(layer) for layer in table["layer"].unique())
     n_rows, n_columns = shape(len(layers), _COLUMNS_MOST)

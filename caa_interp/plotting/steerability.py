@@ -21,8 +21,9 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
     ----------
     table
         Result of :func:`caa_interp.steerability` on a sweep over vectors and controls, or several of these in one table
-        with a column ``behavior``. Controls stand in the rows of their behavior and layer. A behavior with several vectors
-        has a row for each. A column ``pairs`` divides the rows into panels, by the pairs that they were measured on.
+        with a column ``behavior``. Controls stand in the rows of their behavior and layer. A behavior with several
+        vectors has a row for each. A column ``pairs`` divides the rows into panels, by the pairs that they were
+        measured on.
     title
         Title of the figure.
 

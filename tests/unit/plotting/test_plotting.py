@@ -506,6 +506,12 @@ def test_several_behaviors_are_told_apart_by_color_without_being_asked():
     assert caa.plot_projection(table) == caa.plot_projection(table, color="behavior")
 
 
+def test_names_may_be_categories():
+    table = projection_table(behaviors=("refusal", "mine"))
+    texts = dict.fromkeys(("behavior", "side", "split", "order"), "category")
+    assert caa.plot_projection(table.astype(texts)) == caa.plot_projection(table)
+
+
 def test_a_line_joins_both_answers_of_a_pair_and_an_arrow_their_means():
     table = projection_table((4,), splits=("fit", "held out"))
     joined, arrow = [one for one in caa.plot_projection(table).data if "lines" in one.mode]
