@@ -86,7 +86,9 @@ def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") 
     _check_multipliers(table)
     theme.check_once(table, [*key, "rank"], "caa_interp.steered_lens")
     ordered = table.sort_values("rank")
-    ordered["line"] = ordered["token"].astype(object).map(theme.escape) + ordered["probability"].map("  p = {:.3f}".format)
+    ordered["line"] = ordered["token"].astype(object).map(theme.escape) + ordered["probability"].map(
+        "  p = {:.3f}".format
+    )
     cells = ordered.groupby(key).agg(token=("token", "first"), value=(measure, "first"), hover=("line", "<br>".join))
     cells = cells.reset_index()
     unsteered = cells.loc[cells["multiplier"] == 0, ["layer", "component", "token"]]
