@@ -122,7 +122,11 @@ def _write(tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
     if "logit_lens" in tables:
         lens = tables["logit_lens"]
         for name in dict.fromkeys(lens["vector"]):
-            file = f"logit_lens-{slug(name)}"
+            file, number = f"logit_lens-{slug(name)}", 1
+            # Two names may be one as a file, on some disks also if they differ in case.
+            while file.lower() in map(str.lower, figures):
+                number += 1
+                file = f"logit_lens-{slug(name)}-{number}"
             figures[file] = plot_logit_lens(lens[lens["vector"] == name])
     for name, figure in figures.items():
         save_figure(figure, folder / "figures" / f"{name}.html")
@@ -182,12 +186,14 @@ def effect_lens(
         check_target(figure, (".html",), force)
     from caa_interp.analysis.effect import effect_lens as read
     from caa_interp.behaviors.behavior import load_behavior
+    from caa_interp.models.access import check_layers
     from caa_interp.plotting.effect import plot_effect_lens
     from caa_interp.plotting.export import save_figure
 
     applied = applied_by(operator, positions)
     loaded, asked = read_vector(vector), load_behavior(behavior)
     named = with_controls(loaded, controls, seed)
+    check_layers(layers, loaded.layers, f"the vector {loaded.name!r}")
     subject, form = load_for(loaded, vector, model, style, device, dtype)
     table = read(subject, named, asked.test, layers=layers, words_only=words_only, prompt_format=form, **applied)
     if figure is not None:
@@ -226,8 +232,13 @@ def monitor(
     Example: caa-interp monitor chats.jsonl optimism.safetensors --layer 12 --out chats.parquet
     """
     from caa_interp.analysis.monitor import monitor as read
+    from caa_interp.behaviors.texts import iterate_texts
+    from caa_interp.models.access import check_layers
 
+    iterate_texts(texts, column)  # says at once if there is no such file
     vectors = named_files(files)
+    for one, vector in vectors.items():
+        check_layers([layer], vector.layers, f"the vector {one!r}")
     subject, form = load_for(next(iter(vectors.values())), files[0], model, style, device, dtype)
     table = read(subject, vectors, texts, layer=layer, column=column, output=out, prompt_format=form)
     say(f"{table['item'].nunique()} rows of {texts}, layer {layer}, model {table['model'].iloc[0]}")

@@ -44,7 +44,8 @@ def export(
 
     Example: caa-interp export optimism.safetensors optimism.gguf --layers 1-29
     """
-    check_target(target, (), force)
+    if not target.is_dir():  # into a folder the layers are written one by one
+        check_target(target, (), force)
     from caa_interp.interchange.exchange import export_vector
 
     loaded = read_vector(vector)

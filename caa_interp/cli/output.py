@@ -23,7 +23,8 @@ def say(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print JSON, with ``null`` for what is not a finite number."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    finite = json.loads(json.dumps(value), parse_constant=lambda name: None)
+    typer.echo(json.dumps(finite, indent=2, ensure_ascii=False))
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

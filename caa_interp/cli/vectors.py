@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from caa_interp.cli import options
 from caa_interp.cli.output import check_target, print_json, print_table, records, say, write_table
-from caa_interp.errors import InputError, ModelError
+from caa_interp.errors import InputError, ModelError, check_choice
 from caa_interp.prompts.rendering import Format
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def extract(
     from caa_interp.vectors.extraction import extract_vector
 
     chosen, pairs = estimator_named(estimator), load_behavior(behavior)
+    _check_style(style)
     loaded = load_model(model, device=device, dtype=dtype)
     asked: dict[str, Any] = {"format": format, "layers": layers, "estimator": chosen, "behavior": pairs.name}
     asked["prompt_format"] = PromptFormat.of(loaded, style=style)  # type: ignore[arg-type]
@@ -92,10 +93,12 @@ def sweep(
     from caa_interp.behaviors.behavior import load_behavior
     from caa_interp.evaluation.summary import interval_texts, quantity, summarize
     from caa_interp.evaluation.sweep import sweep as score
+    from caa_interp.models.access import check_layers
 
     applied = applied_by(operator, positions)
     loaded, asked = read_vector(vector), load_behavior(behavior)
     named = with_controls(loaded, controls, seed)
+    check_layers(layers, loaded.layers, f"the vector {loaded.name!r}")
     subject, form = load_for(loaded, vector, model, style, device, dtype)
     applied |= {"format": format, "layers": layers, "multipliers": multipliers}
     table = score(subject, named, asked.test, prompt_format=form, **applied)
@@ -180,7 +183,7 @@ def generate(
     asked = _prompts([one for one in arguments if not one.endswith(".safetensors")], prompt_file)
     layers = _per_vector(layer, len(files), "--layer")
     scales = _per_vector(multiplier, len(files), "--multiplier")
-    from caa_interp.steering.generation import generate as answer
+    from caa_interp.steering.generation import check_sampling, generate as answer
     from caa_interp.steering.intervention import Intervention
 
     operators = _per_vector(operator, len(files), "--operator")
@@ -190,6 +193,7 @@ def generate(
     added = [Intervention(*one, **how) for *one, how in zip(vectors, layers, scales, applied, strict=True)]
     steering = [[one * factor for one in added] for factor in multipliers]
     sampled = {"n": n, "max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
+    check_sampling(**sampled)  # type: ignore[arg-type]
     subject, form = load_for(vectors[0], files[0], model, style, device, dtype)
     table = answer(subject, asked, steering=steering, prompt_format=form, **sampled)  # type: ignore[arg-type]
     if as_json:
@@ -241,6 +245,7 @@ def load_for(
     named = vector.metadata.get("model") if model is None else model
     if named is None:
         raise InputError(f"vector file {path}: it does not say which model it was made from. Give --model.")
+    _check_style(style)
     try:
         loaded = load_model(str(named), device=device, dtype=dtype)
     except ModelError as error:
@@ -248,6 +253,14 @@ def load_for(
             raise
         raise ModelError(f"{error} {path} names it; if it is somewhere else, give --model.") from error
     return loaded, PromptFormat.of(loaded, style=style)  # type: ignore[arg-type]
+
+
+def _check_style(style: str | None) -> None:
+    """Raise before a model is loaded if there is no such style."""
+    from caa_interp.prompts.format import Style
+
+    if style is not None:
+        check_choice("style", style, get_args(Style))
 
 
 def _prompts(given: list[str], file: Path | None) -> list[str]:

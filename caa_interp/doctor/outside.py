@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from caa_interp.doctor.subject import Subject, Verdict, post
+from caa_interp.doctor.subject import Subject, Verdict, post, relative_difference
 from caa_interp.models.access import input_device, is_bridge, model_revision, n_layers, weight_processing
 from caa_interp.models.wrapping import block_outputs, module_of
 
@@ -43,12 +43,8 @@ def check_outside(subject: Subject) -> Verdict:
     del plain, blocks
     names = [post(layer) for layer in range(n_layers(model))]
     found = subject.residuals(tokens, names)
-    off = torch.stack(
-        [
-            (found[name] - state).norm(dim=-1).max() / state.norm(dim=-1).max()
-            for name, state in zip(names, expected, strict=True)
-        ]
-    )
+    pairs = zip(names, expected, strict=True)
+    off = torch.tensor([relative_difference(found[name], state) for name, state in pairs])
     return bool((off <= subject.of_norm).all()), (
         f"The residual stream after {len(names)} blocks differs from that of the same weights in Hugging Face's own "
         f"model by at most {float(off.max()):.2g} of its norm, at layer {int(off.argmax())} (tolerated: "

@@ -18,6 +18,7 @@ from caa_interp.doctor.subject import (
     likely_difference,
     parts_of,
     post,
+    relative_difference,
     wide,
 )
 from caa_interp.errors import ModelError
@@ -155,9 +156,13 @@ def check_extraction(subject: Subject) -> Verdict:
                 residual = subject.residuals(tokens, [*map(post, layers), *pre.values()])
                 at = [first] if format == "choices" else list(range(rendering.n_prompt, len(tokens)))
                 expected = torch.stack([residual[post(layer)][at].mean(0) for layer in layers])
-                off.append(_off(wide(side[row]), expected))
-                between += [_off(residual[post(layer - 1)], residual[name]) for layer, name in pre.items()]
-                steps += [_off(expected[layer - 1 : layer], expected[layer : layer + 1]) for layer in pre]
+                off.append(relative_difference(wide(side[row]), expected))
+                between += [
+                    relative_difference(residual[post(layer - 1)], residual[name]) for layer, name in pre.items()
+                ]
+                steps += [
+                    relative_difference(expected[layer - 1 : layer], expected[layer : layer + 1]) for layer in pre
+                ]
     worst, shift = largest(off), largest(between)
     moved = f"; from one layer to the next they change by {min(steps):.2g} or more" if steps else ""
     return worst <= subject.of_norm and shift <= subject.of_norm, (
@@ -239,8 +244,3 @@ def _mean_log_prob(log_probs: torch.Tensor, tokens: tuple[int, ...], rendering: 
     """Mean log-probability per token after the prompt."""
     at = torch.arange(rendering.n_prompt, len(tokens))
     return float(log_probs[at - 1, torch.tensor(tokens)[at]].mean())
-
-
-def _off(given: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest difference of two residual streams ``[n, d_model]``, relative to their norm."""
-    return float(((given - expected).norm(dim=-1) / expected.norm(dim=-1).clamp(min=1e-9)).max())

@@ -188,6 +188,11 @@ def likely_difference(given: torch.Tensor, expected: torch.Tensor) -> float:
     return float((given.gather(-1, likely) - expected.gather(-1, likely)).abs().max())
 
 
+def relative_difference(given: torch.Tensor, expected: torch.Tensor) -> float:
+    """Largest difference of two residual streams ``[n, d_model]``, relative to the norm at its own position."""
+    return float(((given - expected).norm(dim=-1) / expected.norm(dim=-1).clamp(min=1e-9)).max())
+
+
 def parts_of(model: Any) -> list[Any]:
     """The model, and in a bridge also the Hugging Face model that it wraps."""
     return [model, model.original_model] if is_bridge(model) else [model]

@@ -235,9 +235,10 @@ def interval_texts(rows: pd.DataFrame, name: str, form: str = "+.3f") -> list[st
 def quantity(table: pd.DataFrame, measure: str) -> tuple[str, str]:
     """Name and unit of a measure of scored pairs, as the column ``format`` tells; a probability has no unit.
 
-    Raises :class:`InputError` if the table holds both choices and texts, whose logit differences have different units,
-    or does not tell which.
+    Raises :class:`InputError` if the measure is another one, or if the table holds both choices and texts, whose logit
+    differences have different units, or does not tell which.
     """
+    check_choice("measure", measure, SCORES)
     if measure == "p_positive":
         return "p(positive answer)", ""
     forms = list(table["format"].unique()) if "format" in table else []

@@ -189,6 +189,7 @@ class Explorer(ui.VBox):  # type: ignore[misc]
             self.prompt.value, self.strip.value = choice.prompt, choice.factors
             self._first.put(choice.added[:1])
             self.second.put(choice.added[1:])
+            self._begin()  # also where nothing but the prompt is another
 
     def _begin(self) -> None:
         self._interrupt()

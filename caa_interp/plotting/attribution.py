@@ -65,7 +65,7 @@ def _draw_layers(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> N
                 continue
             look = {"color": theme.PALETTE[number], "symbol": theme.SYMBOLS[2 * number], "size": 8}
             known = zip(there["layer"], theme.estimates(there, measure, _UNIT), strict=True)
-            hover = [f"{kind}, layer {layer}, {name}: {text}" for layer, text in known]
+            hover = [f"{kind}, layer {layer:g}, {name}: {text}" for layer, text in known]
             x = there["layer"].astype(int) + (0 if kind == "direct" else _APART * (2 * number - 1))
             drawn = dots(x, there[measure], look, hover, name=name, showlegend=kind == kinds[-1])
             fig.add_trace(drawn.update(error_y=theme.error_bars(there, measure) | {"width": 2}), **place)
@@ -78,7 +78,7 @@ def _draw_layers(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> N
 
 def _draw_maps(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> None:
     """Layers by heads, with the MLP as the last column; one panel for each measure that there is."""
-    rows = own[own["component"].str.startswith("head") | (own["component"] == "MLP")]
+    rows = own[own["component"].str.startswith("head") | (own["component"] == "MLP")].astype({"layer": int})
     measures = [measure for measure in _MEASURES if rows[measure].notna().any()]
     limit = float(rows[measures].abs().max().max()) or 1.0
     scale = theme.color_axis(theme.DIVERGING, -limit, limit, _UNIT.replace(" per", "<br>per"))

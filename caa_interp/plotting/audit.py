@@ -106,8 +106,8 @@ def _draw_doses(fig: go.Figure, summary: pd.DataFrame, name: str, mean: str, tit
     own = summary[summary["vector"] == name]
     multipliers = list(own["multiplier"].unique())
     unit = "share of answers" if mean == "refused" else "nats per token"
-    looks = {"harmless requests": theme.Style(theme.PALETTE[2], "square", "solid")}
-    looks["borderline requests"] = theme.Style(theme.PALETTE[1], "diamond", "solid")
+    looks = {"harmless requests": theme.Style(theme.PALETTE[2], "square")}
+    looks["borderline requests"] = theme.Style(theme.PALETTE[1], "diamond")
     for shift, (kind, look) in zip(side_by_side(multipliers, len(looks)), looks.items(), strict=True):
         legend = {"legendgroup": kind, "showlegend": mean != "refused"}
         drawn = line(own[own["behavior"] == kind], "multiplier", mean, look, kind, unit, shift=shift, **legend)

@@ -11,6 +11,7 @@ from caa_interp.plotting import theme
 from caa_interp.plotting.grid import marks
 from caa_interp.plotting.theme import Measure
 
+_SOURCE = "caa_interp.baselines or caa_interp.summarize"
 _APART, _GAP = 17, 16  # pixels from one multiplier to the next, and what is added between baselines
 
 
@@ -30,13 +31,14 @@ def plot_baselines(table: pd.DataFrame, *, measure: Measure = "logit_difference"
         One line of marks per baseline, one mark per multiplier: the mean change from unsteered, paired over items.
     """
     columns = ("baseline", "vector", "layer", "multiplier")
-    theme.check_table(table, columns, "caa_interp.baselines or caa_interp.summarize")
+    theme.check_table(table, columns, _SOURCE)
     summary, shown = summarized(table, measure), f"{measure}_change"
     if shown not in summary:
         raise InputError("table: it has no baseline 'none' with multiplier 0; give the result of caa_interp.baselines.")
     vectors = list(summary["vector"].unique())
     if len(vectors) > 1:
         raise InputError(f"table: it holds vectors {vectors}; give the rows of one.")
+    theme.check_once(summary, ("baseline", "multiplier"), _SOURCE)
     baselines = list(summary["baseline"].unique())
     multipliers = sorted(summary["multiplier"].unique())
     step = _APART * len(multipliers) + _GAP

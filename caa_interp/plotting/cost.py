@@ -49,18 +49,22 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
     summaries: dict[str, pd.DataFrame] = {}
     for table in tables:
         theme.check_table(table, ["vector", "layer", "multiplier"], _SOURCE)
-        summary = pd.concat(by_series(table if "n" in table else summarize(table)))
+        summary = pd.concat(by_series(table if "n" in table else summarize(table)), ignore_index=True)
+        is_own = ~summary.get("kind", pd.Series("vector", summary.index)).isin(CONTROLS)
+        summary = summary.assign(label=theme.series_labels(summary[is_own], "layer"))  # none for controls
         summaries |= {measure: summary for measure in COSTS if measure in summary}
     if not summaries:
         raise InputError(f"tables: none holds one of {list(COSTS)}; give results of {_SOURCE}.")
     layer = theme.one_layer([one for summary in summaries.values() for one in summary["layer"]], layer)
-    shown = {name: rows[rows["layer"] == layer] for name in COSTS if (rows := summaries.get(name)) is not None}
-    looks = theme.styles([str(name) for rows in shown.values() for name in rows["vector"]])
+    at_layer = {name: summary[summary["layer"] == layer] for name, summary in summaries.items()}
+    shown = {name: at_layer[name] for name in COSTS if len(at_layer.get(name, ()))}
+    labels = pd.concat([rows["label"] for rows in shown.values()])
+    looks, several = theme.styles(labels.dropna()), labels.nunique(dropna=False) > 1
     n_rows, n_columns = shape(len(shown), _MOST)
     fig = theme.figure(
         theme.escape(title),
         f"layer {layer}; mean over items, {theme.interval(next(iter(shown.values())))}",
-        **theme.room(96 + 360 * n_rows, l=60, t=140, legend=130 if len(looks) > 1 else 80),
+        **theme.room(96 + 360 * n_rows, l=60, t=140, legend=130 if several else 80),
         width=min(800, 130 + 330 * n_columns),
     )
     columns = {name: shown_column(rows, name) for name, rows in shown.items()}
@@ -72,13 +76,12 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
     places = panels(fig, names, most=_MOST, horizontal_spacing=0.22 / n_columns, vertical_spacing=0.6 / n_rows)
     for place, (measure, mean), rows in zip(places, columns.items(), shown.values(), strict=True):
         multipliers, unit = list(rows["multiplier"].unique()), _UNITS.get(measure, "nats per token")
-        is_control = rows.get("kind", pd.Series("vector", rows.index)).isin(CONTROLS)
-        for one in control_bands(rows[is_control], "multiplier", mean, unit) if is_control.any() else ():
+        controls = rows[rows["label"].isna()]
+        for one in control_bands(controls, "multiplier", mean, unit) if len(controls) else ():
             fig.add_trace(one, **place)
-        groups = {str(name): own for name, own in rows[~is_control].groupby("vector", sort=False)}
-        for shift, (name, own) in zip(side_by_side(multipliers, len(groups)), groups.items(), strict=True):
-            look = looks[name]._replace(dash="solid")
-            drawn = line(own, "multiplier", mean, look, name, unit, shift=shift, showlegend=len(looks) > 1)
+        series = {str(name): own for name, own in rows.groupby("label", sort=False)}
+        for shift, (name, own) in zip(side_by_side(multipliers, len(series)), series.items(), strict=True):
+            drawn = line(own, "multiplier", mean, looks[name], name, unit, shift=shift, showlegend=several)
             fig.add_trace(drawn, **place)
         name_multipliers(fig, multipliers, theme.MULTIPLIER_WRAPPED, **place)
         fig.update_yaxes(rangemode="tozero" if measure in DISTANCES else "normal", **place)

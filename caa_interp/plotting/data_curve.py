@@ -37,6 +37,9 @@ def plot_data_curve(
     for one in tables.values():
         theme.check_once(one, ["n_pairs"], _SOURCE)
     every = pd.concat(tables.values())
+    draws, spread = every.loc[every["n_draws"] > 1, "n_draws"], ""
+    if len(draws):
+        spread = f"; mean of {theme.counts(draws)} draws; bands: {100 * every['confidence'].iloc[0]:g} % of the draws"
     titles = {"slope": "effect on held-out pairs", "cosine": "direction", "split_half": "split halves"}
     units = {
         "slope": theme.slope_title(every),
@@ -45,11 +48,9 @@ def plot_data_curve(
     }
     fig = theme.figure(
         theme.escape(title),
-        f"vectors of equal norm; mean of {theme.counts(every.loc[every['n_draws'] > 1, 'n_draws'])} draws; bands: "
-        f"{100 * every['confidence'].iloc[0]:g} % of the draws; effect on n = {theme.counts(every['n'])} pairs<br>"
+        f"vectors of equal norm{spread}; effect on n = {theme.counts(every['n'])} pairs<br>"
         f"{_enough(tables)}; dotted: unrelated pairs",
-        **theme.room(470 if len(tables) > 1 else 430, t=124, b=110 if len(tables) > 1 else 70),
-        legend={"orientation": "h", "x": 0, "y": -0.27, "yanchor": "top"},
+        **theme.room(470 if len(tables) > 1 else 430, t=124, b=70, legend=110 if len(tables) > 1 else 0),
     )
     looks = theme.styles(tables)
     ordered = {label: one.sort_values("n_pairs") for label, one in tables.items()}
@@ -89,7 +90,7 @@ def _enough(tables: Mapping[str, pd.DataFrame]) -> str:
     """From which number of pairs on the mean effect is about that of all, which is no claim about other pairs."""
     found = {label: one["enough"].iloc[0] for label, one in tables.items()}
     said = [
-        f"{theme.escape(label)}{': ' if label else ''}{'none' if pd.isna(number) else f'{number} pairs'}"
+        f"{theme.escape(label)}{': ' if label else ''}{'none' if pd.isna(number) else f'{number:g} pairs'}"
         for label, number in found.items()
     ]
     return f"large mark: mean effect within 10 % of that of all pairs from here on ({'; '.join(said)}; no interval)"

@@ -17,8 +17,6 @@ from caa_interp.plotting import theme
 from caa_interp.plotting.grid import CONTROLS, control_bands, dots, line, mark_zero, name_once, panels, shape
 from caa_interp.plotting.theme import Measure
 
-_ENTRY = 21  # pixels of a line of the legend
-
 
 def plot_dose_response(
     table: pd.DataFrame,
@@ -50,9 +48,9 @@ def plot_dose_response(
     Returns
     -------
     plotly.graph_objects.Figure
-        One line per vector, and a thin one for every pair if there is one vector. Below the title stands each
-        vector's slope with its interval (:func:`caa_interp.steerability`) and its verdict
-        (:func:`caa_interp.evaluation.verdicts`).
+        One line per vector, or per operator and so on where a vector has several, and a thin one for every pair if
+        there is one line. Below the title stands each line's slope with its interval
+        (:func:`caa_interp.steerability`) and its verdict (:func:`caa_interp.evaluation.verdicts`).
     """
     summary = _responses(table, measure, "caa_interp.sweep")
     if "behavior" in summary and summary["behavior"].nunique() > 1:
@@ -76,13 +74,13 @@ def plot_dose_response(
         height=430 + 18 * len(said),
         margin={"t": 78 + 18 * len(said)},
     )
-    own = items[~items["kind"].isin(kinds)] if len(items) else items
-    if len(own) and own["vector"].nunique() == 1:
+    own = items[~items["kind"].isin(kinds)]
+    if own["label"].nunique() == 1:
         fig.add_trace(_each_pair(own, measure, shown_column(rows, measure), pairs))
     fig.add_traces(_traces(rows, measure, kinds))
     fig.update_xaxes(title={"text": theme.MULTIPLIER, "font": {"size": 14}})
     fig.update_yaxes(title={"text": _axis_title(rows, measure), "font": {"size": 14}})
-    return fig.update_layout(height=fig.layout.height + _ENTRY * len(fig.data))
+    return fig.update_layout(height=fig.layout.height + theme.LEGEND_ROW * len(fig.data))
 
 
 def plot_dose_responses(
@@ -120,7 +118,7 @@ def plot_dose_responses(
     kinds = [control] if isinstance(control, str) else list(control)
     said = _said(_of_items(table) if effects is None else effects, "")
     if scores is not None:
-        theme.check_table(scores, ("behavior", "kind", "layer", "item"), "caa_interp.dose_response")
+        theme.check_table(scores, ("behavior", "kind", "layer", "item"), "caa_interp.dose_response", "scores")
     each = _of_items(summary if scores is None else scores)
     each = each[~each["kind"].isin(kinds)]
     n_rows = shape(len(rows))[0]
@@ -129,7 +127,13 @@ def plot_dose_responses(
     fig = theme.figure(
         "Response to the multiplier",
         f"mean over {theme.counts(summary['n'])} held-out pairs of each behavior, {theme.interval(summary)}{slopes}",
-        **theme.room(180 + 225 * n_rows + _ENTRY * n_entries, l=100, r=16, t=130, legend=75 + _ENTRY * n_entries),
+        **theme.room(
+            180 + 225 * n_rows + theme.LEGEND_ROW * n_entries,
+            l=100,
+            r=16,
+            t=130,
+            legend=75 + theme.LEGEND_ROW * n_entries,
+        ),
     )
     titles = [_title(name, own, said) for name, own in rows.items()]
     axes: dict[str, Any] = {"x_title": theme.MULTIPLIER, "y_title": _axis_title(summary, measure)}
@@ -137,7 +141,7 @@ def plot_dose_responses(
     places = panels(fig, titles, horizontal_spacing=0.02, vertical_spacing=0.3 / n_rows, **axes)
     for place, (behavior, own) in zip(places, rows.items(), strict=True):
         scored = each[(each["behavior"] == behavior) & (each["layer"] == own["layer"].iloc[0])]
-        if scored["vector"].nunique() == 1:
+        if scored["label"].nunique() == 1:
             fig.add_trace(_each_pair(scored, measure, shown_column(own, measure), (pairs or {}).get(behavior)), **place)
         for trace in _traces(own, measure, kinds, summary):
             # A behavior's own vector is named by the panel's title.
@@ -157,22 +161,27 @@ def response_traces(summary: pd.DataFrame) -> dict[int, list[go.Scatter]]:
 
 def _responses(table: pd.DataFrame, measure: str, source: str, *columns: str) -> pd.DataFrame:
     theme.check_table(table, ("kind", *columns), source)
-    return pd.concat(by_series(summarized(table, measure)))
+    return _labelled(pd.concat(by_series(summarized(table, measure))))
 
 
 def _of_items(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of a table of items, as far as they make a slope; none of a summary."""
     series = by_series(table) if "item" in table else []
-    return pd.concat([rows for rows in series if rows["multiplier"].nunique() > 1] or [table.iloc[:0]])
+    return _labelled(pd.concat([rows for rows in series if rows["multiplier"].nunique() > 1] or [table.iloc[:0]]))
+
+
+def _labelled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the name of their series; its behavior and layer stand in the title."""
+    return rows.assign(label=theme.series_labels(rows, "behavior", "layer"))
 
 
 def _said(rows: pd.DataFrame, unit: str) -> dict[tuple[str, str], tuple[str, str]]:
-    """Slope and verdict of every vector, in words, by its behavior (empty if there is none) and name."""
+    """Slope and verdict of every series, in words, by its behavior (empty if there is none) and name."""
     if rows.empty:
         return {}
-    found = verdicts(rows if "slope_low" in rows else steerability(rows))
+    found = _labelled(verdicts(rows if "slope_low" in rows else steerability(rows)))
     slopes = (f"{one} {unit} per multiplier" if unit else one for one in theme.intervals(found, "slope"))
-    keys = zip(found.get("behavior", [""] * len(found)), found["vector"], strict=True)
+    keys = zip(found.get("behavior", [""] * len(found)), found["label"], strict=True)
     return dict(zip(keys, zip(slopes, found["verdict"], strict=True), strict=True))
 
 
@@ -211,20 +220,17 @@ def _each_pair(rows: pd.DataFrame, measure: str, shown: str, pairs: Sequence[Con
 def _traces(
     rows: pd.DataFrame, measure: str, kinds: Sequence[str], among: pd.DataFrame | None = None
 ) -> list[go.Scatter]:
-    """A band for the controls of each kind, and a solid line for each other vector, in their looks ``among`` all."""
+    """A band for the controls of each kind, and a line for each other series, in their looks ``among`` all."""
     among = rows if among is None else among
     shown = shown_column(rows, measure)
     is_control, is_any = rows["kind"].isin(kinds), among["kind"].isin(kinds)
     per_behavior = among[is_any].groupby([*({"behavior"} & set(among)), "kind"])["vector"].nunique()
     most = per_behavior.groupby("kind").max().to_dict()
-    looks = theme.styles([*among.get("behavior", ()), *among.loc[~is_any, "vector"]])
+    looks = theme.styles([*among.get("behavior", ()), *among.loc[~is_any, "label"]])
     unit = theme.unit(rows, measure)
     bands = control_bands(rows, "multiplier", shown, unit, kinds, most)
-    vectors = rows[~is_control].groupby("vector", sort=False)
-    return bands + [
-        line(own, "multiplier", shown, looks[str(name)]._replace(dash="solid"), str(name), unit)
-        for name, own in vectors
-    ]
+    series = rows[~is_control].groupby("label", sort=False)
+    return bands + [line(own, "multiplier", shown, looks[str(name)], str(name), unit) for name, own in series]
 
 
 def _axis_title(summary: pd.DataFrame, measure: str) -> str:

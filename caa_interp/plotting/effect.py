@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from caa_interp.errors import InputError
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import panels
-from caa_interp.plotting.token_grid import cell_width, short, token_grids
+from caa_interp.plotting.token_grid import ranked_grid, short
 
 _SOURCE = "caa_interp.effect_lens"
 _READ = ("effect", "probability", "ranked_by", "n", "at", "format")
@@ -103,22 +103,18 @@ def _bars(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
 
 def _grid(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
     """Two grids of tokens, layers by ranks."""
-    token = rows["token"].map(short)
+    token = rows["token"].astype(object).map(short)
     name, unit = _UNITS[measure := rows["ranked_by"].iloc[0]]
-    known = rows["token"].map(theme.escape) + ": " + theme.estimates(rows, measure, unit)
+    known = rows["token"].astype(object).map(theme.escape) + ": " + theme.estimates(rows, measure, unit)
     beyond = rows["value"].abs() > rows["control"]  # false without controls
     cells = rows.assign(shown=token.where(~beyond, "<b>" + token + "</b>"), hover=known)
-    limit = float(rows["value"].abs().max()) or 1.0
-    fig = token_grids(
+    return ranked_grid(
         f"What {_name(rows)} makes the model say, by layer",
         _subtitle(table, "bold: beyond the largest effect at that layer"),
-        {words: cells[cells["side"] == side] for side, (words, _) in _SIDES.items()},
-        [f"layer %{{y}}, {words}, rank %{{x}}<br>%{{customdata}}<extra></extra>" for words, _ in _SIDES.values()],
-        ("rank", {rank: str(rank) for rank in sorted(rows["rank"].unique())}),
-        theme.color_axis(theme.DIVERGING, -limit, limit, f"{name},<br>{unit}"),
-        cell=cell_width(rows["token"]),
+        cells,
+        {side: words for side, (words, _) in _SIDES.items()},
+        f"{name},<br>{unit}",
     )
-    return fig.update_xaxes(title_text="rank")
 
 
 def _name(rows: pd.DataFrame) -> str:

@@ -44,12 +44,12 @@ def plot_frontier(table: pd.DataFrame, *, title: str = "Effect and cost of steer
         table = table.assign(behavior="")
     steered = table["kind"] == "vector"
     paths = _paths(table[steered | (table["kind"] == UNSTEERED)])
-    looks = theme.styles(paths)
+    looks = theme.styles(paths["label"])
     behaviors = list(table["behavior"].unique())
     n_rows, _ = shape(len(behaviors), 2)
     controls = table[~steered & (table["kind"] != UNSTEERED)]
     hollow = "; hollow: another does as much for less" if table["dominated"].any() else ""
-    drawn_beside = f"<br>gray: {theme.controls(controls)}, and their range" if len(controls) else ""
+    drawn_beside = f"<br>gray: {theme.controls(controls, ['behavior'])}, and their range" if len(controls) else ""
     fig = theme.figure(
         theme.escape(title),
         f"mean over n = {theme.counts(table['n'])} scored items, cost over n = {theme.counts(table['n_cost'])} texts, "
@@ -65,36 +65,30 @@ def plot_frontier(table: pd.DataFrame, *, title: str = "Effect and cost of steer
         if len(beside):
             fig.add_trace(_reach(beside), **place)
         for _, own in _series(beside):
-            fig.add_trace(_path(own, theme.Style(theme.NEUTRAL, "circle", "solid"), "", intervals=False), **place)
-        for name, index in paths.items():
-            if len(own := rows.loc[index.intersection(rows.index)]):
-                fig.add_trace(_path(own, looks[name], name), **place)
+            fig.add_trace(_path(own, theme.Style(theme.NEUTRAL, "circle"), "", intervals=False), **place)
+        for name, own in paths[paths["behavior"] == behavior].groupby("label", sort=False):
+            fig.add_trace(_path(own, looks[str(name)], str(name)), **place)
         _name_axes(fig, rows, place)
     for name, look in looks.items():
-        if table.loc[paths[name], "behavior"].duplicated().any():  # a single point has its name beside it
+        if paths.loc[paths["label"] == name, "behavior"].duplicated().any():  # a single point has its name beside it
             fig.add_trace(key(theme.escape(name), {"color": look.color, "symbol": look.symbol, "size": 9}))
     return fig
 
 
-def _paths(rows: pd.DataFrame) -> dict[str, pd.Index[int]]:
-    """Rows of each path, by its baseline or its vector and by what else tells it from other paths."""
+def _paths(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the name of their path: its baseline or its vector, and what else tells it from other paths."""
     left_out = ("behavior", "kind", *(("model",) if "baseline" in rows else ()))
     shared = [name for name in SERIES if name in rows and name not in left_out]
-    steered = rows[rows["multiplier"] != 0].groupby("vector")
-    varied = [name for name in shared if name not in ("vector", "baseline") and steered[name].nunique().max() > 1]
-    found: dict[str, pd.Index[int]] = {}
-    for _, path in rows.groupby(shared, sort=False, dropna=False):
-        first = path.iloc[0].dropna()
-        vector, baseline = str(first["vector"]), str(first.get("baseline", NO_BASELINE))
-        if baseline != NO_BASELINE and not path["multiplier"].any():
-            # The same point for every vector that its rows name.
-            every = rows.loc[found.get(baseline, path.index).union(path.index)]
-            found[baseline] = every.drop_duplicates("behavior").index
-            continue
-        name = vector if baseline == NO_BASELINE else f"{baseline}, with {vector}"
-        more = [f"layer {first[one]:g}" if one == "layer" else str(first[one]) for one in varied if first.get(one)]
-        found[", ".join([name, *more])] = path.index
-    return found
+    others = [name for name in shared if name not in ("vector", "baseline")]
+    label = theme.labels_of(rows, ["vector", *theme.varying(rows[rows["multiplier"] != 0], others, ["vector"])])
+    if "baseline" not in rows:
+        return rows.assign(label=label)
+    baseline = rows["baseline"].fillna(NO_BASELINE)
+    is_prompt = ~rows.groupby(shared, dropna=False)["multiplier"].transform("any") & (baseline != NO_BASELINE)
+    label = label.where(baseline == NO_BASELINE, baseline + ", with " + label).mask(is_prompt, baseline)
+    rows = rows.assign(label=label)
+    # A prompt is the same point for every vector that its rows name.
+    return rows[~(is_prompt & rows.duplicated(["behavior", "label"]))]
 
 
 def _path(rows: pd.DataFrame, look: theme.Style, name: str, intervals: bool = True) -> go.Scatter:

@@ -80,7 +80,7 @@ def line(
             "y": rows[mean],
             "error_y": theme.error_bars(rows, mean),
             "mode": "lines+markers",
-            "line": {"color": look.color, "dash": look.dash, "width": 2.5},
+            "line": {"color": look.color, "width": 2.5},
             "marker": {"size": 9, "symbol": look.symbol},
             "name": theme.escape(name),
             "customdata": rows[[along]].assign(shown=theme.estimates(rows, mean, unit)),
@@ -143,12 +143,12 @@ def control_bands(
     ``unit`` is that of the means, for the hover text. The legend says how many there are, or, where panels share it,
     the ``most`` in any of them.
     """
-    bands = []
+    bands, counted = [], theme.n_controls(rows)
     for place, kind in enumerate(kinds):
         own = rows[rows["kind"] == kind]
         if own[mean].isna().all():
             continue
-        n = (most or {}).get(kind, own["vector"].nunique())
+        n = (most or counted)[kind]
         ends = own.groupby(along)[mean].agg(["min", "max"])
         fill, edge = _FILLS[place % len(_FILLS)], _EDGES[place % len(_EDGES)]
         # A hatched band is clear between its marks, so that bands that overlap can both be seen.
@@ -166,7 +166,7 @@ def control_bands(
             hoverinfo=None,
             hoveron="points",
             hovertemplate=f"{along} %{{x}}: %{{customdata}} {unit}, lowest or highest mean of n = "
-            f"{own['vector'].nunique()} {theme.escape(kind)} controls<extra></extra>",
+            f"{counted[kind]} {theme.escape(kind)} controls<extra></extra>",
         )
         bands.append(drawn.update(customdata=["" if y is None else theme.numbers([y])[0] for y in drawn.y]))
     return bands

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -10,13 +9,16 @@ import plotly.graph_objects as go
 
 from caa_interp.evaluation.interference import QUESTIONS, summarize_interference
 from caa_interp.evaluation.summary import quantity
+from caa_interp.evaluation.verdicts import excludes_zero
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import panels, shape, signed_map
 
+_SOURCE = "caa_interp.evaluation.interference"
 _NARROW = 4  # vectors, of which two maps have room side by side
 # Changes, texts of the cells, and what hovering over them tells.
 _Map = tuple[pd.DataFrame, list[list[str]], list[list[str]]]
 _TITLES = {"both": "both added", "orthogonalized": "orthogonalized", "merged": "merged into one"}
+_ORDERS = (("first", "second"), ("second", "first"))
 
 
 def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the same divergence") -> go.Figure:
@@ -38,15 +40,19 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
         does. Maps of behaviors without a vector, and of questions, have one row and one column per vector; of
         questions they hold the share that is answered right, and its change.
     """
-    theme.check_table(table, ["behavior", "first", "second", "combination", "target"], "evaluation.interference")
+    key = ["behavior", "first", "second", "combination"]
+    theme.check_table(table, [*key, "target"], _SOURCE)
     summary = table if "kept_low" in table else summarize_interference(table)
+    theme.check_once(summary, key, _SOURCE)
+    of, unit = quantity(summary, "logit_difference")
     names = list(dict.fromkeys([*summary["first"], *summary["second"]]))
-    maps = [(_TITLES[one], _cells(summary, names, one)) for one in _TITLES if one in set(summary["combination"])]
+    used = [one for one in _TITLES if one in set(summary["combination"])]
+    maps = [(_TITLES[one], _map(summary, names, one)) for one in used]
     others = [name for name in summary["behavior"].unique() if name not in (*names, QUESTIONS)]
-    maps += [(theme.escape(f"{name}, both added"), _cells(summary, names, "both", name)) for name in others]
+    maps += [(theme.escape(f"{name}, both added"), _map(summary, names, "both", name)) for name in others]
     limits = [max((float(wide.abs().max().max()) for _, (wide, *_) in maps), default=0.0) or 1.0] * len(maps)
     if (summary["behavior"] == QUESTIONS).any():
-        maps.append(("share of right answers, both added", _right(summary, names)))
+        maps.append(("share of right answers, both added", _map(summary, names, "both", QUESTIONS)))
         limits.append(1.0)  # all are right, or none
     most = 2 if len(names) <= _NARROW else 1
     n_rows, n_columns = shape(len(maps), most)
@@ -63,7 +69,6 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
     spacing = gap / (side * n_rows + gap * (n_rows - 1))
     named = [name for name, _ in maps]
     places = panels(fig, named, most=most, horizontal_spacing=0.06, vertical_spacing=spacing, shared_yaxes=True)
-    of, unit = quantity(summary, "logit_difference")
     for number, (place, (_, (wide, text, known)), limit) in enumerate(zip(places, maps, limits, strict=True)):
         drawn: dict[str, Any] = {"text": text, "texttemplate": "%{text}", "xgap": 2, "ygap": 2, "limit": limit}
         drawn |= {"customdata": known, "hovertemplate": "%{y}, with %{x}: %{customdata}<extra></extra>"}
@@ -74,53 +79,26 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
     return fig
 
 
-def _cells(summary: pd.DataFrame, names: list[str], combination: str, measured: str | None = None) -> _Map:
-    """Effects on each of ``names`` beside each other, or on one behavior under every two; texts of cells and hover."""
-
-    def text(row: Mapping[Any, Any], alone: bool) -> str:
-        shown = _change(row, "logit_difference")
-        if alone or row["kept"] != row["kept"]:
-            return shown
-        ends = f"{100 * row['kept_low']:.0f} to {100 * row['kept_high']:.0f}"
-        return f"{shown}<br>{row['kept']:.0%}<br>{theme.with_minus(ends)}"
-
-    return _grid(
-        summary[summary["combination"].isin(["alone", combination])], names, "logit_difference", text, measured
+def _map(summary: pd.DataFrame, names: list[str], combination: str, measured: str | None = None) -> _Map:
+    """Changes of each of ``names``, or of the one ``measured``, beside each other; texts and hover."""
+    rows = summary[summary["combination"].isin(["alone", combination])]
+    change, unit = "logit_difference_change", theme.unit(summary, "logit_difference")
+    if measured == QUESTIONS:
+        change, unit = "correct_change", "share of right answers"
+    text = rows[change].map("{:+.2f}".format)
+    text = text.where(excludes_zero(rows, change), "(" + text + ")")
+    if measured == QUESTIONS:
+        text = rows["correct"].map("{:.2f}".format) + "<br>" + text
+    kept = zip(rows["kept"], rows["kept_low"], rows["kept_high"], strict=True)
+    share = pd.Series([f"<br>{one:.0%}<br>{100 * low:.0f} to {100 * high:.0f}" for one, low, high in kept], rows.index)
+    text += share.where(rows["kept"].notna() & (rows["combination"] != "alone"), "")
+    rows = rows.assign(text=text.map(theme.with_minus), known=theme.estimates(rows, change, unit))
+    # Two vectors have a cell on each side of the diagonal: the same one where another behavior is measured.
+    sides = [rows.assign(row=rows[one], column=rows[other]) for one, other in _ORDERS]
+    both = pd.concat(sides).drop_duplicates(["behavior", "row", "column"])
+    both = both[both["behavior"] == (measured or both["row"])]
+    wide, texts, known = (
+        both.pivot(index="row", columns="column", values=one).reindex(index=names, columns=names)
+        for one in (change, "text", "known")
     )
-
-
-def _right(summary: pd.DataFrame, names: list[str]) -> _Map:
-    """The share of right answers under every two vectors; texts, with its change, and hover."""
-
-    def text(row: Mapping[Any, Any], _: bool) -> str:
-        return f"{row['correct']:.2f}<br>{_change(row, 'correct')}"
-
-    return _grid(summary[summary["combination"].isin(["alone", "both"])], names, "correct", text, QUESTIONS)
-
-
-def _change(row: Mapping[Any, Any], measure: str) -> str:
-    """A change from unsteered, in parentheses if its interval includes zero."""
-    change = f"{row[f'{measure}_change']:+.2f}"
-    clear = row[f"{measure}_change_low"] > 0 or row[f"{measure}_change_high"] < 0
-    return theme.with_minus(change if clear else f"({change})")
-
-
-def _grid(
-    found: pd.DataFrame,
-    names: list[str],
-    measure: str,
-    text: Callable[[Mapping[Any, Any], bool], str],
-    measured: str | None,
-) -> _Map:
-    """Changes of a measure, of each of ``names`` or of the one ``measured``, beside each other; texts and hover."""
-    known = theme.estimates(found, f"{measure}_change", theme.unit(found, measure))
-    found = found.assign(known=known)
-    rows = {(one["behavior"], frozenset((one["first"], one["second"]))): one for one in found.to_dict("records")}
-    wide = pd.DataFrame(float("nan"), index=names, columns=names)
-    texts, hover = (pd.DataFrame("", index=names, columns=names) for _ in range(2))
-    for name in names:
-        for other in names:
-            if row := rows.get((measured or name, frozenset((name, other)))):
-                wide.loc[name, other] = row[f"{measure}_change"]
-                texts.loc[name, other], hover.loc[name, other] = text(row, name == other), row["known"]
-    return wide, texts.to_numpy().tolist(), hover.to_numpy().tolist()
+    return wide, texts.fillna("").to_numpy().tolist(), known.fillna("").to_numpy().tolist()

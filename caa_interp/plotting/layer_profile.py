@@ -27,7 +27,6 @@ _SOURCE = "caa_interp.steerability"
 _COLUMNS = ("vector", "kind", "layer", "slope", "slope_low", "slope_high", "n")
 _TOGETHER = 4  # more behaviors than this get a panel each
 _HALF = 0.3  # of a layer, to both sides of controls that stand alone
-_ENTRY = 21  # pixels of a line of the legend
 
 
 def plot_layer_profile(
@@ -68,7 +67,8 @@ def plot_layer_profile(
     theme.check_once(own, (about, "layer"), _SOURCE)
     names = list(dict.fromkeys(own[about]))
     if validation is not None:
-        theme.check_table(validation, _COLUMNS, _SOURCE)
+        theme.check_table(validation, _COLUMNS, _SOURCE, "validation")
+        theme.check_steered(validation, name="validation")
         validation = validation[validation["kind"] == "vector"]
     if chosen is None:
         peaks = own.dropna(subset=["slope"]).sort_values("slope").drop_duplicates(about, keep="last")
@@ -79,7 +79,7 @@ def plot_layer_profile(
     groups = [names] if len(names) <= _TOGETHER else [[name] for name in names]
     n_rows = shape(len(groups))[0]
     n_entries = (1 if len(groups) > 1 else len(names)) + table.loc[is_control, "kind"].nunique() + 1
-    below = 80 + _ENTRY * ((n_entries + 2) // 3)
+    below = 80 + theme.LEGEND_ROW * ((n_entries + 2) // 3)
     thin = "" if validation is None else f"; thin line: {theme.counts(validation['n'])} validation pairs"
     fig = theme.figure(
         theme.escape(title),
@@ -100,14 +100,16 @@ def plot_layer_profile(
     places = panels(fig, titles, shared_yaxes="all", **axes)
     looks = theme.styles(names)
     controls = table[is_control]
-    most = {str(kind): n for kind, n in controls.groupby("kind")["vector"].nunique().items()}
-    kinds = [*CONTROLS, *(kind for kind in most if kind not in CONTROLS)]
     # Controls at one layer of each behavior say nothing of the layers between those of several behaviors.
     is_bar = about == "behavior" and (controls.groupby(about)["layer"].nunique() < 2).all()
+    beside = [controls[controls[about].isin(group)] if about == "behavior" else controls for group in groups]
+    parts = [[some for _, some in one.groupby("layer")] if is_bar else [one] for one in beside]
+    counted = [theme.n_controls(some) for together in parts for some in together]
+    most = {str(kind): max((n.get(kind, 0) for n in counted), default=0) for kind in controls["kind"].unique()}
+    kinds = [*CONTROLS, *(kind for kind in most if kind not in CONTROLS)]
     drawn: dict[str, Any] = {"kinds": kinds, "most": most, "half": _HALF if is_bar else 0.0}
-    for group, place in zip(groups, places, strict=True):
-        beside = controls[controls[about].isin(group)] if about == "behavior" else controls
-        for _, some in beside.groupby("layer") if is_bar else [(None, beside)]:
+    for group, together, place in zip(groups, parts, places, strict=True):
+        for some in together:
             for one in control_bands(some, "layer", "slope", theme.slope_unit(table), **drawn):
                 fig.add_trace(one, **place)
         if validation is not None:
@@ -146,5 +148,5 @@ def _draw(
         "line": {"color": theme.DARK, "width": [1.5 if one else 0 for one in at]},
     }
     shown: dict[str, Any] = {"marker": marker, "error_y": None, "legendgroup": group, "showlegend": in_legend}
-    drawn = line(rows, "layer", "slope", look._replace(dash="solid"), name, theme.slope_unit(rows), **shown)
+    drawn = line(rows, "layer", "slope", look, name, theme.slope_unit(rows), **shown)
     fig.add_trace(drawn, **place)

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from caa_interp.errors import InputError
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import shape
-from caa_interp.plotting.token_grid import cell_width, short, token_grids
+from caa_interp.plotting.token_grid import cell_width, ranked_grid, short, token_grids
 
 Side = Literal["both", "promoted", "suppressed"]
 Measure = Literal["probability", "logit"]
@@ -50,21 +50,17 @@ def plot_logit_lens(table: pd.DataFrame, *, side: Side = "both") -> go.Figure:
     rows = table[table["side"].isin(sides)]
     theme.check_once(rows, ["layer", "side", "rank"], "caa_interp.logit_lens")
     cells = rows.rename(columns={"logit": "value"})
-    known = rows["token"].map(theme.escape) + ": " + theme.numbers(rows["logit"], "+.2f")
+    known = rows["token"].astype(object).map(theme.escape) + ": " + theme.numbers(rows["logit"], "+.2f")
     cells = cells.assign(shown=rows["token"].map(short), hover=known)
-    limit = float(rows["logit"].abs().max()) or 1.0
     n_pairs = table["n_pairs"].iloc[0]
-    fig = token_grids(
+    return ranked_grid(
         f"{_name(table)} as tokens",
         f"{'' if pd.isna(n_pairs) else f'vector of {n_pairs} pairs, '}through final norm and unembedding (length "
         "removed); ␣ is a space",
-        {f"{name} tokens": cells[cells["side"] == name] for name in sides},
-        [f"layer %{{y}}, {name}, rank %{{x}}<br>%{{customdata}}<extra></extra>" for name in sides],
-        ("rank", {rank: str(rank) for rank in sorted(rows["rank"].unique())}),
-        theme.color_axis(theme.DIVERGING, -limit, limit, _UNITS["logit"]),
-        cell=cell_width(rows["token"]),
+        cells,
+        {name: f"{name} tokens" for name in sides},
+        _UNITS["logit"],
     )
-    return fig.update_xaxes(title_text="rank")
 
 
 def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") -> go.Figure:
@@ -90,13 +86,15 @@ def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") 
     _check_multipliers(table)
     theme.check_once(table, [*key, "rank"], "caa_interp.steered_lens")
     ordered = table.sort_values("rank")
-    ordered["line"] = ordered["token"].map(theme.escape) + ordered["probability"].map("  p = {:.3f}".format)
+    ordered["line"] = ordered["token"].astype(object).map(theme.escape) + ordered["probability"].map(
+        "  p = {:.3f}".format
+    )
     cells = ordered.groupby(key).agg(token=("token", "first"), value=(measure, "first"), hover=("line", "<br>".join))
     cells = cells.reset_index()
     unsteered = cells.loc[cells["multiplier"] == 0, ["layer", "component", "token"]]
     cells = cells.merge(unsteered.rename(columns={"token": "unsteered"}), how="left", on=["layer", "component"])
     changed = cells["unsteered"].notna() & (cells["token"] != cells["unsteered"])
-    plain = cells["token"].map(short)
+    plain = cells["token"].astype(object).map(short)
     cells["shown"] = plain.where(~changed, "<b>" + plain + "</b>")
     multipliers, layers = sorted(cells["multiplier"].unique()), sorted(cells["layer"].unique())
     components = {name: label for name, label in _COMPONENTS.items() if name in set(cells["component"])}

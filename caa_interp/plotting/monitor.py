@@ -38,12 +38,11 @@ def plot_monitor(table: pd.DataFrame, *, n_examples: int = 5, title: str = "Text
     Returns
     -------
     plotly.graph_objects.Figure
-        One row per vector, and model if there are several; controls are gray. The band is one standard deviation of
-        neutral prose to either side of its mean. Turns are counted from 1.
+        One row per vector, and per layer and model if there are several; controls are gray. The band is one standard
+        deviation of neutral prose to either side of its mean. Turns are counted from 1.
     """
     theme.check_table(table, _COLUMNS, _SOURCE)
-    several = table["model"].nunique() > 1
-    label = table["vector"] + (", " + table["model"] if several else "")
+    label = theme.labels_of(table, ["vector", *theme.varying(table, ("layer", "model"))])
     rows = table.assign(label=label, turn=table["turn"] + 1)  # people count turns from 1
     theme.check_once(rows, ["label", "layer", "item", "turn"], _SOURCE)
     rows = rows.dropna(subset=["z"])
@@ -122,7 +121,7 @@ def _turns(fig: go.Figure, rows: pd.DataFrame, looks: dict[str, theme.Style], **
             for turn, some in own.groupby("turn")
         ]
         means = pd.DataFrame(found, columns=["turn", "z", "z_low", "z_high", "n"])
-        look = looks[label]._replace(symbol=looks[label].symbol + _ROLES[role], dash="solid")
+        look = looks[label]._replace(symbol=looks[label].symbol + _ROLES[role])
         fig.add_trace(line(means, "turn", "z", look, f"{label}, {role}", "standard deviations", shift=shift), **place)
     fig.add_hline(0, line=theme.CHANCE, **place)
     fig.update_xaxes(title_text="turn of the conversation", title_standoff=4, tickvals=thinned(turns), **place)

@@ -11,6 +11,8 @@ from caa_interp.evaluation.persistence import summarize_persistence
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import control_range, line, mark_zero, panels
 
+_SOURCE = "caa_interp.evaluation.persistence"
+
 
 def plot_persistence(table: pd.DataFrame) -> go.Figure:
     """Mean change from the unsteered conversation in every turn, a panel for each condition on common axes.
@@ -26,7 +28,8 @@ def plot_persistence(table: pd.DataFrame) -> go.Figure:
     plotly.graph_objects.Figure
         Lines with intervals over conversations; the gray band is the range of the controls.
     """
-    theme.check_table(table, {"turn", "condition", "vector", "kind"}, "caa_interp.evaluation.persistence")
+    theme.check_table(table, {"turn", "condition", "vector", "kind"}, _SOURCE)
+    theme.check_once(table, ["turn", "condition", "vector", *({"item"} & set(table))], _SOURCE)
     summary = table if "change" in table else summarize_persistence(table)
     own, controls = theme.vector_and_controls(summary)
     names, name = list(own["condition"].unique()), str(own["vector"].iloc[0])
@@ -41,7 +44,7 @@ def plot_persistence(table: pd.DataFrame) -> go.Figure:
     )
     axes: dict[str, Any] = {"x_title": "turn", "y_title": "change from unsteered<br>(nats per token)"}
     places = panels(fig, names, most=len(names), shared_yaxes="all", horizontal_spacing=0.025, **axes)
-    look = theme.styles([name])[name]._replace(dash="solid")
+    look = theme.styles([name])[name]
     for condition, place in zip(names, places, strict=True):
         fig.add_trace(control_range(controls[controls["condition"] == condition], "turn", "change"), **place)
         fig.add_trace(line(own[own["condition"] == condition], "turn", "change", look, name, "nats per token"), **place)

@@ -24,8 +24,8 @@ _SIDE_COLORS = {"positive": theme.POSITIVE, "negative": theme.NEGATIVE}
 _PAIR_OF_SYMBOLS = ("circle", "x")
 _TOPIC_SYMBOLS = (*theme.SYMBOLS, "pentagon", "hourglass", "bowtie", "triangle-left")
 _AXES = {"pca": "component", "umap": "UMAP", "tsne": "t-SNE"}
-# Heights in pixels: a panel among several, one alone, between two rows, above and below all, a row of the legend.
-_PANEL, _ALONE, _BETWEEN, _ABOVE, _BELOW, _LEGEND_ROW = 230, 440, 66, 104, 60, 24
+# Heights in pixels: a panel among several, one alone, between two rows, above and below all.
+_PANEL, _ALONE, _BETWEEN, _ABOVE, _BELOW = 230, 440, 66, 104, 60
 _IN_LEGEND_ROW = 4
 _COLUMNS_MOST = 3
 _MANY = 300  # more points than this in a panel are drawn smaller
@@ -70,7 +70,7 @@ def plot_projection(
     mark_of = _marks(marks, symbol)
     hollow = (table["split"] == "held out").map({True: "-open", False: ""})
     edge = hollow.map({"-open": 1.5, "": 0.5})
-    drawn = table.assign(hue=hues, mark=marks.map(mark_of) + hollow, edge=edge, hover=_hover(table))
+    drawn = table.assign(hue=hues, mark=marks.astype(object).map(mark_of) + hollow, edge=edge, hover=_hover(table))
 
     layers = sorted(int(layer) for layer in table["layer"].unique())
     n_rows, n_columns = shape(len(layers), _COLUMNS_MOST)
@@ -108,7 +108,7 @@ def plot_projection(
     for name, hue, mark, group in legend:
         edge_width = 1.5 if mark.endswith("-open") else 0.5
         fig.add_trace(key(name, _marker(hue, mark, 9, edge_width), legendgroup=group))
-    return fig
+    return fig.update_layout(legend_itemsizing="constant")
 
 
 def plot_vector_map(table: pd.DataFrame, *, title: str = "Steering vectors through the layers") -> go.Figure:
@@ -127,7 +127,6 @@ def plot_vector_map(table: pd.DataFrame, *, title: str = "Steering vectors throu
         f"{len(looks)} vectors at {table['layer'].nunique()} layers, on one map; numbers are layers"
     )
     fig = theme.figure(title, subtitle, **_frame(_ALONE, len(looks)))
-    fig.update_layout(legend_itemsizing="trace")
     ordered = table.sort_values(["vector", "layer"], kind="stable").reset_index(drop=True)
     labelled = _apart(ordered)
     for name in looks:
@@ -138,7 +137,7 @@ def plot_vector_map(table: pd.DataFrame, *, title: str = "Steering vectors throu
         numbers = [str(layer) if one else "" for layer, one in zip(rows["layer"], at, strict=True)]
         drawn = dots(rows["x"], rows["y"], marker, rows[["layer", "norm"]], name=theme.escape(name), showlegend=True)
         drawn.update(mode="lines+markers+text", text=numbers, textposition="top center", textfont=font)
-        drawn.update(line={"color": theme.faded(look.color, 0.5), "dash": look.dash, "width": 1.5})
+        drawn.update(line={"color": theme.faded(look.color, 0.5), "width": 1.5})
         told = f"layer %{{customdata[0]}}, norm %{{customdata[1]:.3g}}<extra>{theme.escape(name)}</extra>"
         fig.add_trace(drawn.update(hovertemplate=told))
     _name_axes(fig, table, with_shares=True)
@@ -170,12 +169,8 @@ def _draw_vectors(fig: go.Figure, rows: pd.DataFrame, colors: dict[str, str], **
 
 def _frame(inside: float, n_entries: int) -> dict[str, Any]:
     """Layout of a figure that is ``inside`` pixels high between its axes, its legend below them."""
-    legend_height = _LEGEND_ROW * math.ceil(n_entries / _IN_LEGEND_ROW)
-    return {
-        "height": inside + _ABOVE + _BELOW + legend_height,
-        "margin": {"l": 70, "r": 24, "t": _ABOVE, "b": _BELOW + legend_height},
-        "legend": {"orientation": "h", "x": 0, "y": -_BELOW / inside, "yanchor": "top", "itemsizing": "constant"},
-    }
+    below = _BELOW + theme.LEGEND_ROW * math.ceil(n_entries / _IN_LEGEND_ROW)
+    return theme.room(inside + _ABOVE + below, l=70, r=24, t=_ABOVE, legend=below)
 
 
 def _marker(color: str, symbol: Any, size: float, edge: Any) -> dict[str, Any]:

@@ -83,8 +83,8 @@ def _draw_lines(fig: go.Figure, rows: pd.DataFrame, controls: pd.DataFrame, plac
     fig.add_trace(control_range(last, "distance", "value"), **place)
     rows = rows[rows["n"] > 0].astype({"distance": int})
     groups = [*rows.groupby("layer", dropna=False)]
-    for (layer, some), color, symbol, dash in zip(groups, theme.PALETTE, theme.SYMBOLS, theme.DASHES, strict=False):
-        look, is_state = theme.Style(color, symbol, dash), layer is not pd.NA
-        drawn = line(some, "distance", "value", look, f"after layer {layer}", unit, showlegend=is_state)
+    for (layer, some), color, symbol in zip(groups, theme.PALETTE, theme.SYMBOLS, strict=False):
+        look, name = theme.Style(color, symbol), "" if pd.isna(layer) else f"after layer {layer:g}"
+        drawn = line(some, "distance", "value", look, name, unit, showlegend=bool(name))
         fig.add_trace(drawn, **place)
     fig.update_xaxes(title_text="distance in tokens after the<br>last of the prompt", **place)

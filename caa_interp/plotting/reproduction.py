@@ -13,15 +13,15 @@ COMPARED = ("behavior", "layer", "multiplier", "n", "paper", "measured", "low", 
 _SWEPT = ("behavior", "layer", "multiplier", "n", "p_positive", "p_positive_low", "p_positive_high")
 _PUBLISHED = ("model", "behavior", "layer", "multiplier", "value")
 _LOOKS = {
-    -2.0: theme.Style(theme.NEGATIVE, "triangle-left", "dash"),
-    -1.5: theme.Style(theme.NEGATIVE, "star-triangle-down", "dash"),
-    -1.0: theme.Style(theme.NEGATIVE, "triangle-down", "dash"),
-    -0.5: theme.Style(theme.NEGATIVE, "triangle-down-open", "dot"),
-    0.0: theme.Style(theme.NEUTRAL, "circle", "dot"),
-    0.5: theme.Style(theme.POSITIVE, "triangle-up-open", "dot"),
-    1.0: theme.Style(theme.POSITIVE, "triangle-up", "solid"),
-    1.5: theme.Style(theme.POSITIVE, "star-triangle-up", "solid"),
-    2.0: theme.Style(theme.POSITIVE, "triangle-right", "solid"),
+    -2.0: theme.Style(theme.NEGATIVE, "triangle-left"),
+    -1.5: theme.Style(theme.NEGATIVE, "star-triangle-down"),
+    -1.0: theme.Style(theme.NEGATIVE, "triangle-down"),
+    -0.5: theme.Style(theme.NEGATIVE, "triangle-down-open"),
+    0.0: theme.Style(theme.NEUTRAL, "circle"),
+    0.5: theme.Style(theme.POSITIVE, "triangle-up-open"),
+    1.0: theme.Style(theme.POSITIVE, "triangle-up"),
+    1.5: theme.Style(theme.POSITIVE, "star-triangle-up"),
+    2.0: theme.Style(theme.POSITIVE, "triangle-right"),
 }
 _PAPER = {"symbol": "diamond-open", "size": 12, "color": "#1f2933", "line": {"width": 2}}
 _RING = {"symbol": "circle-open", "size": 20, "color": "#1f2933", "line": {"width": 1.5}}
@@ -48,7 +48,7 @@ def plot_reproduction(
         One band per behavior with a line per multiplier: the measured mean with its 95 % interval, the paper's value
         where there is one, and a ring around means outside their tolerance.
     """
-    theme.check_table(comparison, COMPARED, "caa_interp.paper.reproduce")
+    theme.check_table(comparison, COMPARED, "caa_interp.paper.reproduce", "comparison")
     behaviors = list(comparison["behavior"].unique())
     multipliers = sorted(comparison["multiplier"].unique())
     # From top to bottom in the table's order; within a behavior from the smallest multiplier to the largest.
@@ -143,10 +143,11 @@ def plot_layer_sweep(
     plotly.graph_objects.Figure
         One line per multiplier with a band for its 95 % interval, and open marks for the published scores.
     """
-    theme.check_table(summary, _SWEPT, "caa_interp.summarize")
+    theme.check_table(summary, _SWEPT, "caa_interp.summarize", "summary")
     rows = summary[summary["behavior"] == behavior].sort_values("layer")
     if rows.empty:
         raise InputError(f"behavior: {behavior!r} is not in the table; it holds {list(summary['behavior'].unique())}.")
+    theme.check_once(rows, ("layer", "multiplier"), "caa_interp.summarize")
     fig = theme.figure(
         f"{theme.escape(behavior)}: {title}",
         f"mean over {theme.counts(rows['n'])} test items, {theme.interval(rows)}",
@@ -161,7 +162,7 @@ def plot_layer_sweep(
         marker = {"symbol": look.symbol, "size": 7}
         fig.add_trace(line(own, "layer", "p_positive", look, name, "probability", marker=marker, error_y=None))
     if published is not None:
-        theme.check_table(published, _PUBLISHED, "caa_interp.paper.numbers")
+        theme.check_table(published, _PUBLISHED, "caa_interp.paper.numbers", "published")
         known = published[(published["behavior"] == behavior) & published["layer"].isin(rows["layer"])]
         known = known[known["multiplier"].isin(rows["multiplier"])]
         known = known.drop_duplicates(["layer", "multiplier"]).sort_values("layer")

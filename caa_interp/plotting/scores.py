@@ -6,16 +6,17 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.evaluation.ratings import scale_of
-from caa_interp.evaluation.summary import by_series, summarize
+from caa_interp.evaluation.summary import SERIES, by_series, summarize
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import line, name_multipliers, side_by_side
 
-# Columns that set lines apart, as far as a table has them.
-_SERIES = ("behavior", "vector", "judge", "layer")
+# What a line is named by, as far as a table has these columns: first what it shows, then how.
+_FIRST = ("behavior", "vector", "judge", "layer")
+_SERIES = (*_FIRST, *(name for name in SERIES if name not in (*_FIRST, "kind", "scale")))
 
 
 def plot_scores(table: pd.DataFrame) -> go.Figure:
-    """Mean score of judged answers over the multiplier, with intervals; one line per behavior, vector, judge and layer.
+    """Mean score of judged answers over the multiplier, with intervals; one line per vector, judge, layer and so on.
 
     Unsteered answers are multiplier 0 of every line. Conditions of several interventions are left out.
 
@@ -27,31 +28,22 @@ def plot_scores(table: pd.DataFrame) -> go.Figure:
     """
     theme.check_table(table, ["layer", "multiplier", "score"], "caa_interp.judge_answers or caa_interp.summarize")
     summary = pd.concat(by_series(table if "score_low" in table else summarize(table)))
-    columns = [name for name in _SERIES if name in summary]
-    varying = [name for name in columns if summary[name].nunique(dropna=False) > 1]
+    columns, varying = [name for name in _FIRST if name in summary], theme.varying(summary, _SERIES)
     # A single line has no legend, and looks as its behavior does elsewhere.
-    named = varying or columns[:1]
-    labels = summary.apply(lambda row: _label(row[named]), axis=1)
+    labels = theme.labels_of(summary, varying or columns[:1])
     looks, multipliers = theme.styles(labels), list(summary["multiplier"].unique())
-    fixed = _label(summary[[name for name in columns if name not in varying]].iloc[0])
-    fig = theme.figure("Judged answers", _subtitle(summary, fixed, len(looks)), height=480, margin={"t": 104})
+    fixed = theme.labels_of(summary[:1], [name for name in columns if name not in varying])
+    fig = theme.figure("Judged answers", _subtitle(summary, "".join(fixed), len(looks)), height=480, margin={"t": 104})
     shifts = dict(zip(looks, side_by_side(multipliers, len(looks)), strict=True))
     most = scale_of(summary)
+    unit = f"points of {most}"
     for label, rows in summary.groupby(labels, sort=False):
         name = str(label)
-        look = looks[name]._replace(dash="solid")
-        fig.add_trace(line(rows, "multiplier", "score", look, name, f"points of {most}", shift=shifts[name]))
+        fig.add_trace(line(rows, "multiplier", "score", looks[name], name, unit, shift=shifts[name]))
     fig.update_layout(showlegend=len(looks) > 1)
     name_multipliers(fig, multipliers)
     fig.update_yaxes(title_text=f"judge's score (0 to {most})", range=[-0.03 * most, 1.03 * most], dtick=most / 5)
     return fig
-
-
-def _label(row: pd.Series) -> str:
-    """What a line is called; a vector has the name of its behavior."""
-    before = {"layer": "layer ", "judge": "judge "}
-    parts = (before.get(str(name), "") + (f"{one:g}" if name == "layer" else str(one)) for name, one in row.items())
-    return ", ".join(dict.fromkeys(parts))
 
 
 def _subtitle(summary: pd.DataFrame, fixed: str, n_series: int) -> str:

@@ -12,6 +12,7 @@ from caa_interp.evaluation.verdicts import excludes_zero
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import missing, signed_map
 
+_SOURCE = "caa_interp.evaluation.side_effects"
 _ROOMY = 6  # columns up to which a cell has room for large numbers
 
 
@@ -29,8 +30,9 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
         One row per vector, one column per measured behavior; a slope whose interval does not exclude zero, or that has
         none, is in parentheses.
     """
-    theme.check_table(table, ["behavior", "vector", "layer"], "caa_interp.evaluation.side_effects")
+    theme.check_table(table, ["behavior", "vector", "layer"], _SOURCE)
     effects = table if "slope_low" in table else steerability(table)
+    theme.check_once(effects, ["vector", "behavior"], _SOURCE)
     rows, columns = (list(dict.fromkeys(effects[name])) for name in ("vector", "behavior"))
     columns = [name for name in rows if name in columns] + [name for name in columns if name not in rows]
     limit = float(effects["slope"].abs().max()) or 1.0

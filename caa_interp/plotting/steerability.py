@@ -5,17 +5,12 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
+from caa_interp.evaluation.summary import SERIES
 from caa_interp.evaluation.verdicts import verdicts
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import dots, marks, panels
 
 _SOURCE = "caa_interp.steerability"
-_CONTROLS = {
-    "random": "random vectors",
-    "orthogonal": "orthogonal vectors",
-    "shuffled": "vectors of shuffled labels",
-    "other": "vectors of other behaviors",
-}
 _COLUMNS = ("vector", "kind", "layer", "slope", "slope_low", "slope_high", "share_against", "n")
 
 
@@ -26,8 +21,9 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
     ----------
     table
         Result of :func:`caa_interp.steerability` on a sweep over vectors and controls, or several of these in one table
-        with a column ``behavior``. Controls stand in the rows of their behavior. A column ``pairs`` divides
-        the rows into panels, by the pairs that they were measured on.
+        with a column ``behavior``. Controls stand in the rows of their behavior and layer. A behavior with several
+        vectors has a row for each. A column ``pairs`` divides the rows into panels, by the pairs that they were
+        measured on.
     title
         Title of the figure.
 
@@ -41,17 +37,19 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
     theme.check_steered(table)
     is_control = table["kind"] != "vector"
     about = "behavior" if "behavior" in table else "vector"
-    rows = table.assign(panel=table.get("pairs", ""), row=table[about], of=table.get("behavior", ""))
-    theme.check_once(rows[~is_control], ("panel", "row", "vector"), _SOURCE)
+    rows = table.assign(panel=table.get("pairs", ""))
+    # What tells vectors of one row apart, and what a vector has in common with its controls.
+    several = theme.varying(rows[~is_control], SERIES, ["panel", about])
+    shared = ["panel", *(name for name in SERIES if name in table and name not in ("vector", "kind"))]
+    rows = rows.assign(row=theme.labels_of(rows, [about, *several]))
+    theme.check_once(rows[~is_control], ("panel", "row"), _SOURCE)
     drawn = rows[~is_control].sort_values("slope")
     titles = list(dict.fromkeys(rows["panel"]))
     order = list(drawn.loc[drawn["panel"] == titles[0], "row"])
     order = [name for name in dict.fromkeys(drawn["row"]) if name not in order] + order
     place_of = {name: place for place, name in enumerate(order)}
-    per_row = rows[is_control].groupby(["panel", "row", "kind"])["vector"].nunique().groupby("kind")
-    named = {kind: (theme.counts(numbers), _CONTROLS.get(str(kind), str(kind))) for kind, numbers in per_row}
-    kinds = [f"{n} {name.replace('vectors', 'vector') if n == '1' else name}" for n, name in named.values()]
-    ticks_of = f"<br>gray ticks of each row: {theme.escape(', '.join(kinds))}" if kinds else ""
+    controls = rows[is_control]
+    ticks_of = f"<br>gray ticks of each row: {theme.escape(theme.controls(controls, shared))}" if len(controls) else ""
     model = f"{theme.escape(', '.join(map(str, drawn['model'].unique())))}; " if "model" in drawn else ""
     layers = f"layer{'s' if drawn['layer'].nunique() > 1 else ''} {theme.counts(drawn['layer'])}"
     unit = theme.slope_unit(table)
@@ -65,10 +63,8 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
     apart = 0.62 / len(titles)
     places = panels(fig, list(map(theme.escape, titles)), shared_yaxes=True, horizontal_spacing=apart)
     for panel, place in zip(titles, places, strict=True):
-        of_panel = rows[rows["panel"] == panel]
-        own = verdicts(of_panel)
-        controls = of_panel.loc[of_panel["kind"] != "vector", ["of", "vector", "slope", "slope_low", "slope_high", "n"]]
-        beside = own[["of", "row"]].merge(controls, on="of")
+        own = verdicts(rows[rows["panel"] == panel])
+        beside = own[[*shared, "row"]].merge(controls.drop(columns="row"), on=shared)
         tick = {"symbol": "line-ns", "size": 15, "line": {"color": theme.faded(theme.NEUTRAL, 0.55), "width": 1.5}}
         known = zip(beside["vector"].map(theme.escape), theme.estimates(beside, "slope", unit), strict=True)
         hover = [f"{vector}: {slope}" for vector, slope in known]

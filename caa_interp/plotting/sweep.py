@@ -53,13 +53,15 @@ def plot_sweep(
     rows = summary[summary["vector"] == name]
     if rows[measure].isna().all():
         raise InputError(f"table: {name!r} has no value of {measure!r}; give a vector that was scored.")
+    theme.check_once(rows, ("layer", "multiplier"), "caa_interp.sweep")
     unit = theme.with_unit(*quantity(rows, measure))
     wide = rows.pivot(index="layer", columns="multiplier", values=measure)
     relative = 0.0 in wide.columns
     middle = wide[0.0].dropna().iloc[0] if relative else (0.0 if measure == "logit_difference" else 0.5)
     shown = (wide - middle).rename(index=str)
-    reach = summary[summary.get("kind", "vector") != "vector"]
-    largest = pd.concat([shown.stack(), reach[measure] - middle]).abs().max()
+    kinds = summary.get("kind", pd.Series("vector", summary.index))
+    values = pd.concat([rows[measure], summary.loc[kinds != "vector", measure]])
+    largest = float((values - middle).abs().max())
     certain, dots = pd.DataFrame(False, shown.index, shown.columns), ""
     column = shown_column(rows, measure)
     if column != measure:

@@ -1,10 +1,12 @@
-"""One look for all figures: template, colors, symbols and dashes; text as it appears; checks of tables."""
+"""One look for all figures: template, colors and symbols; text as it appears; checks of tables."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape as escape_html, unescape
+from itertools import cycle
+from numbers import Real
 from textwrap import wrap
 from typing import Any, Literal, NamedTuple
 
@@ -13,30 +15,29 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError, check_choice as check_choice, check_table as check_table
-from caa_interp.evaluation.summary import interval_texts, quantity
+from caa_interp.evaluation.summary import CONDITIONS, SERIES, interval_texts, quantity
 from caa_interp.statistics import number_text
 
 Measure = Literal["logit_difference", "p_positive"]
 
 # Okabe and Ito (2008), the last one darkened from their yellow: distinct with every kind of color vision.
-# Some are equally light, so wherever color carries a meaning a symbol or a dash carries it too.
+# Some are equally light, so wherever color carries a meaning a symbol carries it too.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F6A00")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "star")
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "10px,3px,2px,3px,2px,3px", "3px,9px")
 
 
 class Style(NamedTuple):
-    """How one name is drawn. Its color, its symbol and its dash each set it apart from the others."""
+    """How one name is drawn. Its color and its symbol each set it apart from the others."""
 
     color: str
     symbol: str
-    dash: str
 
 
+# Eight looks that differ in color and in symbol; every further turn of them has the same colors with other symbols.
+_STYLES = [Style(PALETTE[at], SYMBOLS[(at + turn) % len(SYMBOLS)]) for turn in range(8) for at in range(len(PALETTE))]
 # The same behavior looks the same in every figure.
-_STYLES = list(map(Style, PALETTE, SYMBOLS, DASHES))
 _BEHAVIORS = ("sycophancy", "refusal", "corrigible-neutral-HHH", "hallucination", "optimism", "coordinate-other-ais")
-BEHAVIOR_STYLES = dict(zip((*_BEHAVIORS, "survival-instinct", "myopic-reward"), _STYLES, strict=True))
+BEHAVIOR_STYLES = dict(zip((*_BEHAVIORS, "survival-instinct", "myopic-reward"), _STYLES, strict=False))
 POSITIVE, NEGATIVE, NEUTRAL = "#0072B2", "#D55E00", "#6B7280"
 # Lines of no effect, and of a value that is expected by chance.
 NOTHING = {"color": NEUTRAL, "width": 1}
@@ -50,8 +51,10 @@ SEQUENTIAL = [[0.0, "#F7F7F5"], [0.25, "#C6DDEE"], [0.5, "#6FB1DB"], [0.75, "#1F
 # The smallest letters, in pixels: 6.3 points in print, see caa_interp.plotting.export.
 SMALLEST = 11
 _ACROSS = 70  # letters of a line of hover text
-# Pixels: what a notebook gives a figure without a width of its own, beside a title, and a line of a subtitle.
-SCREEN, EDGE, SUBTITLE_ROW = 700, 8, 22
+# What stands before a value in the name of a series.
+_BEFORE = {"judge": "judge ", "source_layer": "vector of layer ", "layer": "layer ", "multiplier": "multiplier "}
+# Pixels: a notebook's figure without a width of its own, beside a title, a line of a subtitle and of a legend.
+SCREEN, EDGE, SUBTITLE_ROW, LEGEND_ROW = 700, 8, 22, 21
 SOFT = "\N{ZERO WIDTH SPACE}<br>"  # a line break at which text goes on, where another width needs none
 MONOSPACE = "'DejaVu Sans Mono', Menlo, Consolas, monospace"
 DARK = "#101418"
@@ -136,14 +139,9 @@ def room(height: float, *, legend: float = 0, **margin: float) -> dict[str, Any]
 def styles(names: Iterable[str]) -> dict[str, Style]:
     """A style for every name: a behavior's own, else the next free one; up to 64 names differ in color or symbol."""
     names = list(dict.fromkeys(names))
-    taken = {BEHAVIOR_STYLES.get(name) for name in names}
-    free = [index for index, style in enumerate(_STYLES) if style not in taken] or list(range(len(_STYLES)))
-    chosen = {name: BEHAVIOR_STYLES[name] for name in names if name in BEHAVIOR_STYLES}
-    for number, name in enumerate(name for name in names if name not in BEHAVIOR_STYLES):
-        turn, place = divmod(number, len(free))
-        shifted = (free[place] + turn) % len(_STYLES)
-        chosen[name] = Style(PALETTE[free[place]], SYMBOLS[shifted], DASHES[shifted])
-    return {name: chosen[name] for name in names}
+    own = {name: BEHAVIOR_STYLES[name] for name in names if name in BEHAVIOR_STYLES}
+    free = cycle(look for look in _STYLES if look not in own.values())
+    return {name: own.get(name) or next(free) for name in names}
 
 
 def faded(color: str, opacity: float) -> str:
@@ -170,18 +168,20 @@ def error_bars(rows: pd.DataFrame, name: str) -> dict[str, object]:
 
 def intervals(rows: pd.DataFrame, name: str, form: str = "+.3f") -> list[str]:
     """Each row's mean and interval as the hover text has it."""
-    return list(map(with_minus, interval_texts(rows, name, form)))
+    ends = rows[[name, f"{name}_low", f"{name}_high"]].apply(pd.to_numeric).astype(float)  # without pd.NA
+    return list(map(with_minus, interval_texts(ends, name, form)))
 
 
-def estimates(rows: pd.DataFrame, name: str, unit: str, form: str = "+.3f", *, n: str = "n") -> list[str]:
+def estimates(rows: pd.DataFrame, name: str, unit: str, *, n: str = "n") -> list[str]:
     """Each row's mean with its interval, unit and number of items (column ``n``), as the hover text has them."""
-    texts = zip(intervals(rows, name, form), rows[n], strict=True)
+    texts = zip(intervals(rows, name), rows[n], strict=True)
     return [f"{text} {unit}, n = {number:g}" if text else "not measured" for text, number in texts]
 
 
 def numbers(values: Iterable[float], form: str = "+.3f") -> list[str]:
     """Numbers as the hover text has them: Plotly's own formats write a hyphen for a minus sign."""
-    return [with_minus(number_text(value, form)) for value in values]
+    floats = pd.to_numeric(pd.Series(list(values), dtype=object)).astype(float)
+    return [with_minus(number_text(value, form)) for value in floats]
 
 
 def with_minus(text: str) -> str:
@@ -216,10 +216,10 @@ def tables_by_name(
     return tables
 
 
-def check_steered(table: pd.DataFrame, verb: str = "sweep over") -> None:
+def check_steered(table: pd.DataFrame, verb: str = "sweep over", name: str = "table") -> None:
     """Raise :class:`InputError` if a table holds controls alone."""
     if (table["kind"] != "vector").all():
-        raise InputError(f"table: it holds controls alone; {verb} a steering vector beside them.")
+        raise InputError(f"{name}: it holds controls alone; {verb} a steering vector beside them.")
 
 
 def check_chosen(chosen: Mapping[str, int], names: Sequence[str]) -> None:
@@ -236,11 +236,21 @@ def vector_and_controls(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame
     return own, others
 
 
-def controls(rows: pd.DataFrame) -> str:
-    """How many controls of each kind there are in rows of controls, such as ``"2 random vectors of the same norm"``."""
-    kinds = rows.groupby("kind", sort=False)["vector"].nunique()
-    named = " and ".join(f"{n} {kind}" for kind, n in kinds.items())
-    return f"{named} {'vectors' if kinds.sum() > 1 else 'vector'} of the same norm"
+def controls(rows: pd.DataFrame, each: Sequence[str] = ()) -> str:
+    """How many controls of each kind there are, such as ``"2 random vectors of the same norm"``.
+
+    With columns ``each``: how many stand beside each of their values, in the figure's rows or panels.
+    """
+    n_of = rows.groupby([*each, "kind"], sort=False, dropna=False)["vector"].nunique()
+    found = {str(kind): counts(every) for kind, every in n_of.groupby(level="kind", sort=False)}
+    named = " and ".join(f"{n} {kind}" for kind, n in found.items())
+    return f"{named} {'vector' if [*found.values()] == ['1'] else 'vectors'} of the same norm"
+
+
+def n_controls(rows: pd.DataFrame) -> pd.Series[int]:
+    """Number of controls of each kind; those of two behaviors are two, even by one name."""
+    key = [name for name in ("behavior", "vector", "kind") if name in rows]
+    return rows.drop_duplicates(key).groupby("kind", sort=False).size()
 
 
 def gray(rows: pd.DataFrame) -> str:
@@ -281,6 +291,30 @@ def unit(table: pd.DataFrame, measure: str) -> str:
 def with_unit(name: str, unit: str) -> str:
     """Title of an axis, its unit below."""
     return f"{name}<br>({unit})" if unit else name
+
+
+def varying(table: pd.DataFrame, names: Iterable[str], within: Sequence[str] = ()) -> list[str]:
+    """Those of the columns ``names`` that a table has and that vary, among rows that agree in ``within`` if given."""
+    groups: Any = table.groupby(list(within), dropna=False) if within else table
+    return [name for name in names if name in table and np.any(groups[name].nunique(dropna=False) > 1)]
+
+
+def labels_of(table: pd.DataFrame, names: Iterable[str]) -> pd.Series[str]:
+    """Name of every row: what it has in the columns ``names``, each said once and without what is missing."""
+    parts = zip([""] * len(table), *([_said(name, value) for value in table[name]] for name in names), strict=True)
+    return pd.Series([", ".join(dict.fromkeys(filter(None, row))) for row in parts], table.index, dtype=object)
+
+
+def series_labels(rows: pd.DataFrame, *told: str) -> pd.Series[str]:
+    """Name of the series of each row: its vector, and what else tells it apart, but for what is ``told`` elsewhere."""
+    others = [name for name in SERIES if name not in ("vector", "kind", *told)]
+    return labels_of(rows, ["vector", *varying(rows, others, ["vector"])])
+
+
+def _said(name: str, value: Any) -> str:
+    if pd.isna(value) or value == "":
+        return ""
+    return _BEFORE.get(name, "") + (f"{value:g}" if isinstance(value, Real) else str(value))
 
 
 def cut(token: str, longest: int) -> str:
@@ -360,9 +394,17 @@ def pair_text(pair: Any) -> list[str]:
 
 
 def check_once(table: pd.DataFrame, key: Sequence[str], source: str) -> None:
-    """Raise :class:`InputError` if two rows of a table agree in ``key``."""
-    if table.duplicated(list(key)).any():
-        raise InputError(f"table: it holds a row of {list(key)} twice; give the result of one call of {source}.")
+    """Raise :class:`InputError` if two rows of a table agree in ``key``, and say in which other column they differ."""
+    repeated = table[table.duplicated(list(key), keep=False)]
+    if repeated.empty:
+        return
+    _, first = next(iter(repeated.groupby(list(key), sort=False, dropna=False)))
+    if differing := varying(first, CONDITIONS):
+        raise InputError(
+            f"table: rows that agree in {list(key)} differ in {differing[0]!r}, which is one of "
+            f"{list(first[differing[0]].unique())}; give the rows of one."
+        )
+    raise InputError(f"table: it holds a row of {list(key)} twice; give the result of one call of {source}.")
 
 
 def one_layer(layers: Iterable[int], layer: int | None) -> int:

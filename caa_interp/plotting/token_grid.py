@@ -64,6 +64,24 @@ def token_grids(
     return fig.update_yaxes(title_text=theme.LAYER, col=1)
 
 
+def ranked_grid(title: str, subtitle: str, cells: pd.DataFrame, sides: Mapping[str, str], unit: str) -> go.Figure:
+    """Layers by ranks, a panel for each of the ``sides``, which is named by its words.
+
+    ``cells`` has the columns of :func:`token_grids`, and side, rank and token; ``unit`` is that of the values.
+    """
+    limit = float(cells["value"].abs().max()) or 1.0
+    fig = token_grids(
+        title,
+        subtitle,
+        {words: cells[cells["side"] == side] for side, words in sides.items()},
+        [f"layer %{{y}}, {words}, rank %{{x}}<br>%{{customdata}}<extra></extra>" for words in sides.values()],
+        ("rank", {rank: str(rank) for rank in sorted(cells["rank"].unique())}),
+        theme.color_axis(theme.DIVERGING, -limit, limit, unit),
+        cell=cell_width(cells["token"]),
+    )
+    return fig.update_xaxes(title_text="rank")
+
+
 def cell_width(tokens: pd.Series[str]) -> int:
     """Pixels that the longest shown token takes."""
     return 8 + 7 * max(5, min(LONGEST, int(tokens.str.len().max())))

@@ -117,7 +117,7 @@ def _map(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.F
         f"<span style='color:{_MUTED_TEXT}'>{theme.escape(token)}</span>" if special else theme.escape(token)
         for token, special in zip(tokens["token"], tokens["special"], strict=True)
     ]
-    known = rows["token"].map(theme.escape) + "<br>position " + rows["position"].astype(str)
+    known = rows["token"].astype(object).map(theme.escape) + "<br>position " + rows["position"].astype(str)
     known += ", layer " + rows["layer"].astype(str) + ": " + theme.numbers(rows[measure], "+.3g")
     hover = rows.assign(known=known).pivot(index="layer", columns="position", values="known")
     drawn = signed_map(wide, "", limit=limit, x=wide.columns, colorbar=theme.scale_bar(_UNITS[measure]))

@@ -12,6 +12,8 @@ from caa_interp.evaluation.verdicts import excludes_zero
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import cell_marks, line, missing, signed_map, thinned
 
+_SOURCE = "caa_interp.analysis.transfer"
+
 
 def plot_transfer(table: pd.DataFrame) -> go.Figure:
     """Map of the mean slope of the logit difference over source layers and the layers they are applied at.
@@ -30,10 +32,11 @@ def plot_transfer(table: pd.DataFrame) -> go.Figure:
         cells whose 95 % interval excludes zero, each by itself: of 100 cells without any effect, about 5 get one.
         With one source layer: a line over the layers, with intervals; with one layer: a line over the source layers.
     """
-    theme.check_table(table, ("vector", "source_layer", "layer"), "caa_interp.analysis.transfer")
+    theme.check_table(table, ("vector", "source_layer", "layer"), _SOURCE)
     rows = table if "slope_low" in table else steerability(table)
     if rows["vector"].nunique() > 1:
         raise InputError(f"table: it holds vectors {list(rows['vector'].unique())}; give the rows of one.")
+    theme.check_once(rows, ("source_layer", "layer"), _SOURCE)
     measure, unit = quantity(rows, "logit_difference")
     axis_title = theme.with_unit(f"slope of the {measure}", f"{unit} per unit of multiplier")
     name, sources = theme.escape(rows["vector"].iloc[0]), rows["source_layer"].unique()
@@ -89,7 +92,7 @@ def _line(rows: pd.DataFrame, along: str, title: str, axis_title: str) -> go.Fig
         "line": {"width": 0},
         "symbol": ["square" if one else "circle" for one in own],
     }
-    look = theme.Style(theme.PALETTE[0], "circle", "solid")
+    look = theme.Style(theme.PALETTE[0], "circle")
     fig.add_trace(line(rows, along, "slope", look, "", theme.slope_unit(rows), marker=marker))
     fig.update_xaxes(title_text=f"{'applied at' if along == 'layer' else 'vector of'} {theme.LAYER}")
     fig.update_yaxes(title_text=axis_title, zeroline=True, zerolinecolor=theme.NEUTRAL)

@@ -96,7 +96,7 @@ def generate(
     >>> list(answers["multiplier"])
     [0.0, 2.0]
     """
-    _check_sampling(n, max_new_tokens, temperature, top_p, seed)
+    check_sampling(n, max_new_tokens, temperature, top_p, seed)
     form = form_of(model, prompt_format)
     ids = encode_prompts(form, prompts, max_new_tokens, system_prompt)
     if vector is not None:
@@ -221,7 +221,8 @@ def encode_prompt(
     return ids
 
 
-def _check_sampling(n: int, max_new_tokens: int, temperature: float, top_p: float, seed: int) -> None:
+def check_sampling(n: int, max_new_tokens: int, temperature: float, top_p: float, seed: int) -> None:
+    """Raise :class:`InputError` unless these are numbers by which answers can be sampled."""
     for name, value, least in (("n", n, 1), ("max_new_tokens", max_new_tokens, 1), ("seed", seed, 0)):
         check_count(name, value, least)
     if not is_number(temperature) or 0 != temperature < _COLDEST:

@@ -652,6 +652,11 @@ def test_a_side_that_the_table_has_not(lens):
         caa.plot_logit_lens(lens[lens["side"] == "promoted"], side="suppressed")
 
 
+def test_texts_may_be_categories(lens, steered):
+    for plot, table in ((caa.plot_logit_lens, lens), (caa.plot_steered_lens, steered)):
+        assert plot(table.astype({"token": "category"})) == plot(table)
+
+
 def test_tables_are_left_as_they_were(lens, steered):
     for plot, table in ((caa.plot_logit_lens, lens), (caa.plot_steered_lens, steered)):
         before = table.copy(deep=True)

@@ -61,9 +61,9 @@ def test_records_have_null_for_what_is_missing_and_all_digits():
     assert output.records(table) == [{"a": 0.1234567890123, "b": "x"}, {"a": None, "b": None}]
 
 
-def test_json_is_never_nan():
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        output.print_json({"a": float("nan")})
+def test_json_has_null_for_what_is_not_finite(capsys):
+    output.print_json({"a": [float("nan"), 1.5], "b": -float("inf")})
+    assert json.loads(capsys.readouterr().out) == {"a": [None, 1.5], "b": None}
 
 
 def test_json_keeps_letters_as_they_are(capsys):

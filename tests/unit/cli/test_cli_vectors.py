@@ -375,6 +375,38 @@ def test_analyze_writes_tables_and_figures(vector, loaded, folder):
     assert "3 tables and 2 figures in out" in result.stderr
 
 
+def test_names_that_are_one_as_a_file_have_a_figure_each(vector, loaded, folder):
+    for number, name in enumerate(("a b", "a-b", "A*B")):
+        caa.SteeringVector(vector.values, vector.layers, {"behavior": name}).save(f"{number}.safetensors")
+    done("analyze", "0.safetensors", "1.safetensors", "2.safetensors", "--model", "x", "--folder", "out", "--json")
+    found = sorted(path.stem for path in (folder / "out" / "figures").glob("logit_lens*"))
+    assert found == ["logit_lens-A-B-3", "logit_lens-a-b", "logit_lens-a-b-2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("extract liking.json --out v.safetensors --style x", "style: 'x' is not one of"),
+        ("sweep liking.safetensors liking.json --style x", "style: 'x' is not one of"),
+        ("sweep liking.safetensors liking.json --layers 9", "layer 9: the vector 'liking' has layers 0 to 3"),
+        ("effect-lens liking.safetensors liking.json --layers 9", "layer 9: the vector 'liking' has layers"),
+        ("generate liking.safetensors Hello --layer 9", "layer 9: the vector has layers 0 to 3"),
+        (
+            "generate liking.safetensors Hello --layer 1 --n 2",
+            "temperature: it is 0, so every sample would be the same",
+        ),
+        ("monitor none.jsonl liking.safetensors --layer 1", "texts: there is no file none.jsonl"),
+        ("monitor texts.jsonl liking.safetensors --layer 9", "layer 9: the vector 'liking' has layers 0 to 3"),
+    ],
+)
+def test_what_needs_no_model_is_told_before_one_is_loaded(vector, loaded, folder, arguments, message):
+    (folder / "texts.jsonl").write_text('{"text": "rain"}\n')
+    result = run(*arguments.split())
+    assert result.exit_code == 1
+    assert message in str(result.exception)
+    assert loaded == []
+
+
 def test_a_vector_given_twice(vector):
     result = run("analyze", "liking.safetensors", "./liking.safetensors")
     assert "names a file twice" in str(result.exception)
@@ -401,6 +433,14 @@ def test_export_takes_its_options(vector):
     assert back.layers == (2,)
     result = run("export", "liking.safetensors", "v.npz", "--multiplier", "2")
     assert "a file of format 'npz' has no place for them" in str(result.exception)
+
+
+def test_layers_are_added_to_a_folder_of_the_published_code(vector, folder):
+    for layer in ("1", "2"):
+        done("export", "liking.safetensors", "liking", "--format", "caa", "--layers", layer)
+    assert len(list((folder / "liking").iterdir())) == 2
+    done("import", "liking", "back.safetensors", "--format", "caa")
+    assert caa.SteeringVector.load("back.safetensors").layers == (1, 2)
 
 
 def test_import_names_the_model(vector):

@@ -157,6 +157,25 @@ def test_a_stream_that_is_shifted_by_a_layer(model, monkeypatch):
     assert examine(model, "residual stream")["residual stream"].passed is False
 
 
+def test_a_position_of_great_norm_does_not_hide_what_others_are_off(model, monkeypatch):
+    outside, ours = import_module("caa_interp.doctor.outside"), Subject.residuals
+    theirs = outside.block_outputs
+
+    def with_sink(state, last=1.0):
+        factors = torch.ones(len(state), 1, dtype=state.dtype)
+        factors[0], factors[-1] = 1e4, last
+        return state * factors
+
+    def off(self, tokens, names):
+        return {name: with_sink(state, 1.05) for name, state in ours(self, tokens, names).items()}
+
+    monkeypatch.setattr(outside, "block_outputs", lambda *given: [with_sink(state) for state in theirs(*given)])
+    monkeypatch.setattr(Subject, "residuals", off)
+    check = examine(model, "residual stream")["residual stream"]
+    assert check.passed is False
+    assert "by at most 0.05 of its norm" in check.detail
+
+
 def test_weights_that_were_changed_are_not_compared(model):
     with torch.no_grad():
         model.original_model.get_input_embeddings().weight.mul_(1.5)

@@ -299,7 +299,7 @@ def test_one_panel_for_each_behavior_with_its_line_and_bands():
         np.testing.assert_allclose(line.y - line.error_y.arrayminus, rows["logit_difference_change_low"])
     own = next(one for one in fig.data if one.name == "optimism")
     style = BEHAVIOR_STYLES["optimism"]
-    assert (own.line.color, own.line.dash, own.marker.symbol) == (style.color, "solid", style.symbol)
+    assert (own.line.color, own.marker.symbol) == style
 
 
 def test_a_summary_has_a_thin_line_for_every_pair_of_its_scores():

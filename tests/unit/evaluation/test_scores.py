@@ -148,7 +148,7 @@ def test_series_differ_in_color_and_symbol_and_do_not_cover_one_another():
     assert fig.layout.showlegend
     for line in fig.data:
         look = BEHAVIOR_STYLES[line.name]
-        assert (line.line.color, line.marker.symbol, line.line.dash) == look._replace(dash="solid")
+        assert (line.line.color, line.marker.symbol) == look
         np.testing.assert_allclose(line.x, [-2, 0, 2], atol=0.31)
         assert line.customdata[:, 0].tolist() == [-2, 0, 2]
     assert len({x for line in fig.data for x in line.x}) == 9
@@ -166,6 +166,15 @@ def test_series_are_named_by_what_tells_them_apart():
     ]
     assert "optimism" in fig.layout.title.text
     assert "layer" not in fig.layout.title.text
+
+
+def test_operators_and_positions_are_lines_of_their_own():
+    tables = [
+        judged(vector="v").assign(operator=one, score=lambda t, n=n: t["score"] - n) for n, one in enumerate("ab")
+    ]
+    first, second = plot_scores(pd.concat(tables)).data
+    assert (first.name, second.name) == ("a", "b")
+    np.testing.assert_allclose(np.array(first.y) - second.y, 1)
 
 
 def test_a_missing_mean_is_a_gap():

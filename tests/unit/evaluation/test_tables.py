@@ -69,6 +69,11 @@ def test_forms_are_summarized_one_by_one(both, summary):
         caa.choose_layer(both, "weather")
 
 
+def test_another_measure_has_no_unit_here(both):
+    with pytest.raises(caa.InputError, match="measure: 'correct' is not one of 'p_positive', 'logit_difference'"):
+        quantity(both[both["format"] == "text"], "correct")
+
+
 def test_a_table_that_does_not_tell_its_form_has_no_unit():
     with pytest.raises(caa.InputError, match="its column 'format' holds"):
         quantity(scored({0: 1.0}).drop(columns="format"), "logit_difference")

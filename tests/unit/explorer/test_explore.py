@@ -253,6 +253,21 @@ def test_a_pinned_answer_stays_and_what_was_tried_comes_back(explored, tiny_llam
     assert len(explorer.earlier.options) == 2
 
 
+def test_what_was_tried_comes_back_where_nothing_but_the_prompt_differs(explored, tiny_llama):
+    async def scenario(explorer):
+        for prompt in (PROMPT, "Rain"):
+            explorer.prompt.value = prompt
+            explorer.generate.click()
+            await rest(explorer)
+        explorer.earlier.value = explorer.earlier.options[0][1]
+        await rest(explorer)
+        await rest(explorer)
+
+    explorer = explored(scenario)
+    assert explorer.prompt.value == PROMPT
+    pd.testing.assert_frame_equal(explorer.answers, generated(tiny_llama))
+
+
 def test_a_prompt_that_is_being_typed_stays_when_an_answer_ends(explored):
     async def scenario(explorer):
         explorer.generate.click()

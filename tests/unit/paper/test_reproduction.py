@@ -670,7 +670,7 @@ def test_the_papers_figure_3_from_its_numbers():
         assert trace.xaxis == ("x" if multiplier == -1 else "x2")
     colors = {trace.name: trace.line.color for trace in figure.data}
     assert len(set(colors.values())) == 7
-    with pytest.raises(caa.InputError, match=r"one group and model of caa_interp\.paper\.numbers"):
+    with pytest.raises(caa.InputError, match="differ in 'model', which is one of"):
         caa.plotting.plot_layer_sweeps(caa.paper.numbers())
 
 

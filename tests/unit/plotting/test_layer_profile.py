@@ -38,10 +38,10 @@ def test_lines_intervals_and_controls(column):
     assert list(drawn) == ["a", "&lt;b&gt;"]
     for place, one in enumerate(drawn.values()):
         assert (list(one.x), list(one.y)) == ([1, 2, 3], [1 + place, 2 + place, 3 + place])
-        assert one.line.dash == "solid"
     controls, *bands = [one for one in fig.data if one.fill == "toself"]
     assert list(controls.y) == [0.5] * 3 + [-1] * 3
-    assert controls.name == "2 random vectors of the same norm"
+    n = 4 if column == "behavior" else 2  # of two behaviors there are two by each name
+    assert controls.name == f"{n} random vectors of the same norm"
     np.testing.assert_allclose(bands[0].y, [1.2, 2.2, 3.2, 2.9, 1.9, 0.9])
     assert "6 pairs; colored bands: 95 % interval, each layer by itself" in fig.layout.title.text
     assert "nats per token per multiplier" in fig.layout.annotations[1].text
@@ -104,8 +104,13 @@ def test_a_missing_slope_is_a_gap():
         (effects("a").drop(columns="slope"), {}, r"columns \['slope'\] are missing; give the result of caa_interp.st"),
         (pd.concat([effects("a")] * 2), {}, "twice"),
         (effects("a", "b"), {"chosen": {"a": 1}}, r"chosen: there is no layer for 'b'. Give one for each of \['a', 'b"),
+        (
+            effects("a"),
+            {"validation": effects("a")[lambda t: t["kind"] == "random"]},
+            "validation: it holds controls alone; sweep over a steering vector beside them",
+        ),
     ],
-    ids=["controls", "column", "twice", "chosen"],
+    ids=["controls", "column", "twice", "chosen", "validation"],
 )
 def test_what_is_refused(table, options, message):
     with pytest.raises(caa.InputError, match=message):

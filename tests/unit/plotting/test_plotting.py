@@ -292,13 +292,12 @@ def test_figures_of_one_item_say_that_it_gives_no_interval(draw, n):
     assert bars or bands or all(("(" in one.text[0][0]) == (n == 1) for one in maps)
 
 
-def test_vectors_are_solid_lines_that_differ_in_symbol_beside_color():
+def test_vectors_are_lines_that_differ_in_symbol_beside_color():
     fig = caa.plot_dose_response(sweep_table(("refusal", "optimism", "mine"), layers=(2,)))
     for field in ("line.color", "marker.symbol"):
         assert len({one[field] for one in fig.data}) == 3
     refusal = trace(fig, "refusal")
-    assert (refusal.line.color, refusal.marker.symbol) == BEHAVIOR_STYLES["refusal"][:2]
-    assert {one.line.dash for one in fig.data} == {"solid"}
+    assert (refusal.line.color, refusal.marker.symbol) == BEHAVIOR_STYLES["refusal"]
 
 
 def test_every_pair_is_a_thin_line_with_its_texts_and_slope():
@@ -317,6 +316,49 @@ def test_every_pair_is_a_thin_line_with_its_texts_and_slope():
 def test_pairs_without_a_common_vector_are_not_drawn():
     fig = caa.plot_dose_response(sweep_table(("refusal", "mine"), layers=(2,)))
     assert [one.name for one in fig.data] == ["refusal", "mine"]
+
+
+def two_operators(**more):
+    """A sweep in which half of the effect is left under the second operator."""
+    table = sweep_table(**{"layers": (2,), "multipliers": (-1.0, 0.0, 1.0), **more}).assign(operator="add")
+    base = table["item"] - (table["order"] == "BA")
+    half = table.assign(operator="ablate", logit_difference=base + (table["logit_difference"] - base) / 2)
+    return pd.concat([table, half])
+
+
+def test_what_tells_lines_of_one_vector_apart_stands_in_their_names():
+    for table in (two_operators(), caa.summarize(two_operators())):
+        fig = caa.plot_dose_response(table)
+        assert [one.name for one in fig.data] == ["sycophancy, add", "sycophancy, ablate"]
+        for name, slope in (("sycophancy, add", 2), ("sycophancy, ablate", 1)):
+            np.testing.assert_allclose(trace(fig, name).y, [-slope, 0, slope], atol=1e-12)
+    said = caa.plot_dose_response(two_operators()).layout.title.text
+    assert "sycophancy, add: slope +2.000" in said
+    assert "sycophancy, ablate: slope +1.000" in said
+    drawn = caa.plot_dose_responses(two_operators().assign(behavior="sycophancy")).data
+    assert [one.name for one in drawn] == ["sycophancy, add", "sycophancy, ablate"]
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        caa.plot_sweep,
+        lambda table: caa.plot_baselines(table.assign(baseline="none")),
+        lambda table: caa.plotting.plot_side_effects(table.assign(behavior="sycophancy")),
+        lambda table: caa.plotting.plot_transfer(table.assign(source_layer=1)),
+        lambda table: plot_layer_sweep(caa.summarize(table.assign(behavior="b")), None, behavior="b"),
+    ],
+    ids=["sweep", "baselines", "side effects", "transfer", "layer sweep"],
+)
+def test_conditions_that_have_no_place_beside_one_another_are_refused(draw):
+    with pytest.raises(caa.InputError, match=r"differ in 'operator', which is one of .'add', 'ablate'.; give the"):
+        draw(two_operators())
+
+
+def test_a_sweep_that_names_no_kinds_is_drawn():
+    table = sweep_table()
+    bare = caa.plot_sweep(table.drop(columns="kind"))
+    assert bare == caa.plot_sweep(table)
 
 
 def test_slopes_intervals_and_verdicts_stand_in_the_title():
@@ -462,6 +504,12 @@ def test_behaviors_have_their_colors_and_sides_their_marks():
 def test_several_behaviors_are_told_apart_by_color_without_being_asked():
     table = projection_table(behaviors=("refusal", "mine"))
     assert caa.plot_projection(table) == caa.plot_projection(table, color="behavior")
+
+
+def test_names_may_be_categories():
+    table = projection_table(behaviors=("refusal", "mine"))
+    texts = dict.fromkeys(("behavior", "side", "split", "order"), "category")
+    assert caa.plot_projection(table.astype(texts)) == caa.plot_projection(table)
 
 
 def test_a_line_joins_both_answers_of_a_pair_and_an_arrow_their_means():
@@ -614,7 +662,7 @@ def test_a_vector_is_a_line_through_its_layers():
         assert "lines" in line.mode
         assert line.marker.color == styles(["refusal", "mine"])[name].color
         assert [row[1] for row in line.customdata] == rows["norm"].tolist()
-    assert len({(one.line.dash, one.marker.symbol) for one in fig.data}) == 2
+    assert len({one.marker.symbol for one in fig.data}) == 2
 
 
 def test_ends_of_lines_and_every_fifth_layer_are_named():

@@ -62,7 +62,30 @@ def test_controls_are_a_gray_band_from_the_lowest_to_the_highest():
     means = table[table["kind"] == "random"].groupby(["multiplier", "vector"])["divergence"].mean().unstack()
     assert band.name == "2 random vectors of the same norm"
     np.testing.assert_allclose(band.y, [*means.max(axis=1), *means.min(axis=1)[::-1]])
-    assert (line.name, line.line.dash) == ("optimism", "solid")
+    assert line.name == "optimism"
+
+
+def test_lines_of_one_vector_are_named_by_what_tells_them_apart():
+    table = costs("divergence", ("optimism",)).assign(operator="add")
+    other = table.assign(operator="ablate", divergence=table["divergence"] + 1)
+    first, second = caa.plot_cost(pd.concat([table, other])).data
+    assert (first.name, second.name) == ("optimism, add", "optimism, ablate")
+    np.testing.assert_allclose(np.array(second.y) - first.y, 1)
+
+
+def test_controls_of_two_behaviors_are_counted_apart():
+    table = costs("divergence", ("optimism", "random 0", "random 1"))
+    table["kind"] = np.where(table["vector"] == "optimism", "vector", "random")
+    both = [table.assign(behavior=name, vector=table["vector"].replace("optimism", name)) for name in ("a", "b")]
+    band, *lines = caa.plot_cost(pd.concat(both)).data
+    assert band.name == "4 random vectors of the same norm"
+    assert "n = 4 random controls" in band.hovertemplate
+    assert [one.name for one in lines] == ["a", "b"]
+
+
+def test_a_measure_without_the_layer_has_no_panel():
+    fig = caa.plot_cost(costs("nats_per_token"), costs("divergence", layers=(5,)), layer=3)
+    assert [one.text.split("<br>")[0] for one in fig.layout.annotations] == ["change in loss on neutral prose"]
 
 
 def test_without_multiplier_zero_the_values_themselves_are_shown():

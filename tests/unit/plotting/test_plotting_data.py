@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import caa_interp as caa
+from caa_interp.plotting import theme
 
 
 def named(fig, mode):
@@ -40,6 +41,14 @@ def test_a_data_curve_shows_means_spread_chance_and_the_number_that_is_enough():
     for part in ("mean of 4 draws", "80 % of the draws", "n = 9 pairs", "a: 10 pairs; &lt;b&gt;: none; no interval"):
         assert part in title
     assert fig.layout.yaxis.title.text.endswith("(nats per token per multiplier)")
+
+
+def test_a_data_curve_of_one_draw_says_nothing_of_a_spread():
+    one = curve().assign(
+        n_draws=1, **{f"{name}_{end}": np.nan for name in ("slope", "cosine") for end in ("low", "high")}
+    )
+    title = caa.plotting.plot_data_curve(one).layout.title.text.replace(theme.SOFT, " ")
+    assert "vectors of equal norm; effect on n = 9 pairs" in title
 
 
 # plot_influence
@@ -170,6 +179,20 @@ def test_two_models_stand_beside_each_other():
     assert list(fig.layout.yaxis.ticktext) == ["cheer, m", "cheer, base"]
     with pytest.raises(caa.InputError, match=r"it holds a row of \['label', 'layer', 'item', 'turn'\] twice"):
         caa.plotting.plot_monitor(pd.concat([texts(), texts()]))
+
+
+def test_layers_are_distributions_of_their_own():
+    both = pd.concat([texts(vectors=("cheer",)), texts(vectors=("cheer",)).assign(layer=0)])
+    fig = caa.plotting.plot_monitor(both)
+    assert list(fig.layout.yaxis.ticktext) == ["cheer, layer 2", "cheer, layer 0"]
+    assert "layer 0, 2; n = 40 texts" in fig.layout.title.text
+
+
+def test_names_may_be_categories():
+    table = texts().assign(model=["m", "base"] * 40)
+    names = [*caa.plotting.plot_monitor(table).layout.yaxis.ticktext]
+    as_categories = table.astype({"vector": "category", "model": "category"})
+    assert [*caa.plotting.plot_monitor(as_categories).layout.yaxis.ticktext] == names
 
 
 def test_texts_of_which_nothing_was_read_cannot_be_drawn():

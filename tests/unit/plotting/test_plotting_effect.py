@@ -35,6 +35,13 @@ def made(vectors=("optimism",), layers=(3,), controls=("random 0", "random 1"), 
     return table.assign(**{"ranked_by": "effect", "n": n, "at": "answer", "format": "text", **columns})
 
 
+@pytest.mark.parametrize("layers", [(3,), (2, 3)])
+def test_texts_may_be_categories(layers):
+    table = made(layers=layers)
+    texts = dict.fromkeys(table.select_dtypes(exclude="number"), "category")
+    assert plot_effect_lens(table.astype(texts)) == plot_effect_lens(table)
+
+
 def bars(fig: go.Figure) -> list[go.Bar]:
     return [trace for trace in fig.data if isinstance(trace, go.Bar)]
 

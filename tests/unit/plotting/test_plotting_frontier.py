@@ -78,6 +78,19 @@ def test_single_points_have_names_and_paths_what_tells_them_apart():
     assert [one.name for one in legend] == [first.name, second.name]
 
 
+def test_paths_stay_apart_in_a_table_whose_index_repeats():
+    table = pd.concat([rows(), rows("refusal", gain=3.0), rows("random 0", "random", gain=0.0)])
+    first, second = [one for one in caa.plotting.plot_frontier(table).data if one.mode == "lines+markers+text"]
+    assert (first.name, [*first.y]) == ("optimism", [-1.0, 0.0, 2.0])
+    assert (second.name, [*second.y]) == ("refusal", [-3.0, 0.0, 6.0])
+
+
+def test_the_first_layer_is_named_like_any_other():
+    table = pd.concat([rows().assign(layer=0), rows(price=0.2).assign(layer=5)], ignore_index=True)
+    first, second, *_ = caa.plotting.plot_frontier(table).data
+    assert [one.name for one in (first, second)] == ["optimism, layer 0", "optimism, layer 5"]
+
+
 def test_behaviors_have_panels_of_their_own():
     table = pd.concat([rows(behavior="optimism"), rows("refusal", gain=2.0, behavior="refusal")], ignore_index=True)
     fig = caa.plotting.plot_frontier(table)

@@ -76,6 +76,7 @@ def test_questions_show_the_share_of_right_answers():
     cells = [list(row) for row in drawn.text]
     assert cells[0][0] == "0.83<br>(+0.00)"
     assert cells[0][1].startswith("0.33<br>")
+    assert drawn.customdata[0][1].endswith("share of right answers, n = 6")
     assert fig.data[0].zmax == pytest.approx(4.0)  # what questions do is not on the scale of the effects
 
 
@@ -116,7 +117,7 @@ def test_any_number_of_vectors_can_be_read_in_print(n_vectors):
         for item in range(2)
     ]
     parts = [pd.DataFrame(rows), table().query("vector == 'unsteered'").assign(behavior="behavior 0")]
-    every = pd.concat(parts).drop_duplicates(["behavior", "vector", "item"])
+    every = pd.concat(parts).drop_duplicates(["behavior", "first", "second", "combination", "item"])
     every = every.assign(kind=every["vector"].map(lambda name: "unsteered" if name == "unsteered" else "vector"))
     every = every.assign(layer=3, multiplier=1.0, p_positive=0.5, format="text", model="m", operator="add", target=0.1)
     fig = caa.plotting.plot_interference(every)
@@ -125,5 +126,8 @@ def test_any_number_of_vectors_can_be_read_in_print(n_vectors):
 
 
 def test_another_table_is_refused():
+    twice = pd.concat([table().assign(operator=name) for name in ("add", "ablate")])
+    with pytest.raises(caa.InputError, match=r"differ in 'operator', which is one of .'add', 'ablate'."):
+        caa.plotting.plot_interference(twice)
     with pytest.raises(caa.InputError, match=r"columns .*combination.* missing"):
         caa.plotting.plot_interference(table().drop(columns="combination"))

@@ -1,5 +1,7 @@
 """Figures of the parts and positions through which a vector acts: what is drawn is what the table says."""
 
+import io
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -132,6 +134,24 @@ def test_positions_are_dots_and_a_pulse_is_lines():
         np.testing.assert_allclose(lines[0].error_y.arrayminus, 0.5)
     assert [one.name for one in fig.data if one.showlegend] == ["after layer 6", "after layer 8"]
     assert "n = 12 pairs, 95 % interval; gray: range of 2 random vectors of the same norm" in fig.layout.title.text
+
+
+@pytest.mark.parametrize(
+    ("plot", "table"),
+    [
+        (plot_position_map, positions()),
+        (plot_effect_attribution, attribution()),
+        (plot_effect_attribution, attribution("head")),
+    ],
+    ids=["positions", "parts", "heads"],
+)
+def test_a_table_is_drawn_alike_after_a_csv_file(plot, table):
+    first, second = plot(table), plot(pd.read_csv(io.StringIO(table.to_csv(index=False))))
+    for one, other in zip(first.data, second.data, strict=True):
+        assert (one.name, one.showlegend) == (other.name, other.showlegend)
+        assert np.array_equal(one.customdata, other.customdata)
+        if one.type == "heatmap":
+            assert list(one.y) == list(other.y)
 
 
 def test_bands_of_positions_are_the_ranges_of_the_controls():

@@ -135,3 +135,7 @@ def test_other_tables_are_refused():
     several = talks().replace({"kind": {"random": "vector"}})
     with pytest.raises(caa.InputError, match="it holds the vectors"):
         plot_persistence(several)
+    doses = pd.concat([talks(), talks()[lambda t: t["kind"] != "unsteered"].assign(multiplier=1.0)])
+    for table in (doses, summarize_persistence(doses)):
+        with pytest.raises(caa.InputError, match=r"differ in 'multiplier', which is one of"):
+            plot_persistence(table)

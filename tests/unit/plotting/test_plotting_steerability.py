@@ -65,7 +65,7 @@ def test_controls_stand_in_the_rows_of_their_behavior():
     fig = caa.plot_steerability(TABLE)
     ticks = fig.data[0]
     assert sorted(zip(ticks.y, ticks.x, strict=True)) == [(0, 0.001), (2, -0.03), (3, 0.002), (3, 0.003)]
-    assert "1 random vector, 1 vector of shuffled labels" in fig.layout.title.text
+    assert "gray ticks of each row: 1 random and 1 shuffled vectors of the same norm" in fig.layout.title.text
 
 
 def test_each_row_ends_with_its_verdict():
@@ -82,6 +82,28 @@ def test_without_behaviors_all_vectors_share_the_controls():
     fig = caa.plot_steerability(table)
     assert len(fig.data[0].x) == 4 * 2
     assert verdicts(fig)["strong"] == "steers"
+
+
+def test_controls_of_each_row_are_counted_where_no_behaviors_are_named():
+    controls = [row(f"random {number}", 0.001 * number, kind="random") for number in range(3)]
+    fig = caa.plot_steerability(pd.DataFrame([row("one", 0.05), row("two", 0.02), *controls]))
+    assert "gray ticks of each row: 3 random vectors of the same norm" in fig.layout.title.text
+
+
+def test_controls_stand_beside_the_vectors_of_their_layer():
+    rows = [row("one", 0.05, layer=3), row("two", 0.02, layer=5)]
+    rows += [row("random 0", 0.001 * layer, kind="random", layer=layer) for layer in (3, 5)]
+    ticks = caa.plot_steerability(pd.DataFrame(rows)).data[0]
+    assert sorted(zip(ticks.y, ticks.x, strict=True)) == [(0, 0.005), (1, 0.003)]
+
+
+def test_several_vectors_of_a_behavior_have_a_row_each():
+    mine = row("mine", 0.09, behavior="strong")
+    fig = caa.plot_steerability(pd.concat([TABLE, pd.DataFrame([mine])], ignore_index=True))
+    assert points(fig) == {"back": -0.04, "none": 0.005, "weak": 0.02, "strong": 0.05, "strong, mine": 0.09}
+    assert verdicts(fig)["strong, mine"] == "steers"
+    operators = pd.concat([TABLE.assign(operator="add"), TABLE.assign(operator="ablate", slope=0.0)])
+    assert {"strong, add", "strong, ablate"} <= set(caa.plot_steerability(operators).layout.yaxis.ticktext)
 
 
 def test_pairs_are_panels_with_the_rows_of_the_first():

@@ -1,4 +1,4 @@
-"""One look: names are told apart by color, by symbol and by dash, and text is shown as it is."""
+"""One look: names are told apart by color and by symbol, and text is shown as it is."""
 
 import itertools
 import xml.etree.ElementTree as ET
@@ -19,15 +19,15 @@ def lightness(color):
     return 116 * y ** (1 / 3) - 16 if y > 0.008856 else 903.3 * y
 
 
-def test_gray_prints_tell_names_apart_by_symbol_and_by_dash():
+def test_gray_prints_tell_names_apart_by_symbol():
     styles = list(theme.BEHAVIOR_STYLES.values())
-    for field in ("color", "symbol", "dash"):
+    for field in ("color", "symbol"):
         assert len({getattr(style, field) for style in styles}) == len(styles) == 8
 
 
-def test_symbols_and_dashes_are_plotlys_and_colors_stand_out_from_white():
+def test_symbols_are_plotlys_and_colors_stand_out_from_white():
     for style in theme.BEHAVIOR_STYLES.values():
-        go.Scatter(line={"dash": style.dash}, marker={"symbol": style.symbol, "color": style.color})
+        go.Scatter(marker={"symbol": style.symbol, "color": style.color})
         assert lightness(style.color) < 75
 
 
@@ -51,13 +51,13 @@ def test_other_names_take_styles_that_are_free():
 def test_64_names_differ_in_color_or_symbol():
     found = theme.styles(str(number) for number in range(64))
     assert len({(style.color, style.symbol) for style in found.values()}) == 64
-    assert len({(style.color, style.dash) for style in found.values()}) == 64
 
 
-def test_names_beside_all_behaviors_still_differ_from_one_another():
-    others = [f"vector {number}" for number in range(8)]
+def test_names_beside_all_behaviors_differ_from_these_and_from_one_another():
+    others = [f"vector {number}" for number in range(56)]
     found = theme.styles([*theme.BEHAVIOR_STYLES, *others])
-    assert len({found[name] for name in others}) == 8
+    assert len(set(found.values())) == 64
+    assert {name: found[name] for name in theme.BEHAVIOR_STYLES} == theme.BEHAVIOR_STYLES
 
 
 def test_a_name_that_comes_twice_takes_one_style():
@@ -128,3 +128,44 @@ def test_a_long_subtitle_is_broken_and_the_figure_grows_by_its_lines():
     assert (broken.layout.height, broken.layout.margin.t) == (400 + 22 * n_more, 90 + 22 * n_more)
     assert all(line.count(";") * 34 <= 110 for line in broken.layout.title.text.split("<br>"))
     assert broken.layout.title.text.replace(theme.SOFT, " ") == short.layout.title.text.replace(whole, long)
+
+
+def test_rows_are_named_by_what_they_are_and_what_tells_them_apart():
+    table = pd.DataFrame({"vector": ["v", "v", "w"], "operator": ["add", "ablate", "add"], "layer": [0, 0, 3.0]})
+    assert theme.series_labels(table).tolist() == ["v, add", "v, ablate", "w, add"]
+    assert theme.series_labels(table, "operator").tolist() == ["v", "v", "w"]
+    assert theme.series_labels(table.assign(operator="add")).tolist() == ["v", "v", "w"]
+    layers = table.assign(operator=["add", None, "add"], layer=[0, 3, 3], behavior=table["vector"])
+    assert theme.labels_of(layers, ["behavior", "vector", "layer", "operator"]).tolist() == [
+        "v, layer 0, add",
+        "v, layer 3",
+        "w, layer 3, add",
+    ]
+    assert theme.labels_of(table, []).tolist() == [""] * 3
+
+
+def test_rows_that_stand_twice_say_in_what_they_differ():
+    table = pd.DataFrame({"layer": [1, 1], "multiplier": [2.0, 2.0], "operator": ["add", "ablate"]})
+    with pytest.raises(caa.InputError, match=r"'multiplier'\] differ in 'operator', which is one of \['add', 'abl"):
+        theme.check_once(table, ["layer", "multiplier"], "caa_interp.sweep")
+    with pytest.raises(caa.InputError, match=r"twice; give the result of one call of caa_interp\.sweep"):
+        theme.check_once(table.assign(operator="add"), ["layer", "multiplier"], "caa_interp.sweep")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "Float64", "object", "category"])
+def test_numbers_may_be_of_any_type_that_a_table_holds(dtype):
+    values = pd.Series([0.5, None]).astype(dtype)
+    if dtype == "object":
+        values = values.where(values.notna(), pd.NA)
+    table = pd.DataFrame({"slope": values, "slope_low": values, "slope_high": values, "n": 3})
+    assert theme.numbers(values) == ["+0.500", ""]
+    assert theme.estimates(table, "slope", "nats") == ["+0.500 (+0.500 to +0.500) nats, n = 3", "not measured"]
+
+
+def test_controls_are_counted_by_kind_in_all_or_beside_each():
+    table = pd.DataFrame({"behavior": [*"aab"], "vector": ["random 0", "random 1", "random 0"], "kind": "random"})
+    assert theme.controls(table) == "2 random vectors of the same norm"
+    assert theme.controls(table, ["behavior"]) == "1 to 2 random vectors of the same norm"
+    assert theme.controls(table[2:], ["behavior"]) == "1 random vector of the same norm"
+    assert theme.n_controls(table).to_dict() == {"random": 3}
+    assert theme.n_controls(table.drop(columns="behavior")).to_dict() == {"random": 2}
