@@ -43,6 +43,7 @@ from caa_interp.steering.context import ambient
 from caa_interp.steering.intervention import check_acts, conditions, one_layer, warn_of_idle
 from caa_interp.tree.edits import Edit, edited_rows
 from caa_interp.tree.readout import log_probs_of
+from caa_interp.vectors.heads import head_hooks
 from caa_interp.vectors.vector import SteeringVector, named_vectors
 
 Per = Literal["component", "head"]
@@ -188,11 +189,7 @@ def _parts(model: Any, layer: int, per: Per) -> list[_Part]:
                 "apart. Use a model whose blocks are attention and MLP."
             )
         if per == "head":
-            if model.blocks[block].attn.W_O.shape[1] != model.cfg.d_head:
-                raise ModelError(
-                    f"model {model_id(model)!r}: the values of its heads in block {block} are not as wide as its "
-                    "queries, and TransformerLens does not tell the heads apart. Use per='component'."
-                )
+            head_hooks(model, [block], "Use per='component'.")
             parts += [_Part(block, f"head {head}", heads, head) for head in range(int(model.cfg.n_heads))]
         else:
             parts.append(_Part(block, "attention", attention))
@@ -310,9 +307,9 @@ def _check_sum(model: Any, added: Sequence[torch.Tensor], unsteered: torch.Tenso
     rounding = torch.finfo(steered.dtype).eps * float(steered.norm())
     if missing > _MISSING * float(change.norm()) + 4 * rounding:
         raise ModelError(
-            f"model {model_id(model)!r}: the parts do not sum to the change of its last state: a norm follows the "
-            "heads of its attention, its blocks have other parts, or an open steer context acts on later layers. "
-            "Use per='component', another model, or leave the context."
+            f"model {model_id(model)!r}: the parts do not sum to the change of its last state: its blocks have other "
+            "parts, or an open steer context acts on later layers. Use per='component', another model, or leave the "
+            "context."
         )
 
 

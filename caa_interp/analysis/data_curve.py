@@ -27,8 +27,8 @@ from caa_interp.evaluation.sweep import sweep
 from caa_interp.models.access import check_layers
 from caa_interp.statistics import check_confidence, random_halves, split_half_cosines
 from caa_interp.steering.intervention import check_multipliers
-from caa_interp.vectors.activations import Activations, check_activations
-from caa_interp.vectors.estimators import Estimator, mean_difference
+from caa_interp.vectors.activations import Activations, check_activations, mean_by_pair
+from caa_interp.vectors.estimators import Estimator, check_estimator, mean_difference
 from caa_interp.vectors.extraction import vector_from_activations
 from caa_interp.vectors.vector import SteeringVector, with_norms
 
@@ -120,6 +120,7 @@ def data_curve(
     for name, number, least in (("n_draws", n_draws, 1), ("seed", seed, 0)):
         check_count(name, number, least)
     check_confidence(confidence)
+    check_estimator(estimator)
     draws, vectors = _draws(activations, layer, _sizes(sizes, len(different)), n_draws, estimator, seed)
     table = sweep(model, vectors, scored, layers=layer, multipliers=multipliers, progress=progress, **options)
     draws["slope"] = draws["name"].map(item_slopes(table).groupby("vector")["slope"].mean())
@@ -152,12 +153,9 @@ def _draws(
     activations: Activations, layer: int, sizes: Sequence[int], n_draws: int, estimator: Estimator, seed: int
 ) -> tuple[pd.DataFrame, dict[str, SteeringVector]]:
     """One row per set of pairs, and the vector of each set, at one layer and with the norm of that of all pairs."""
-    place = activations.layers.index(layer)
-    positive, negative = (side[:, [place]] for side in (activations.positive, activations.negative))
-    at_layer = replace(activations, layers=(layer,), positive=positive, negative=negative)
-    rows_of = np.arange(max(activations.pair_numbers) + 1)[:, None] == activations.pair_numbers
-    difference = (positive - negative)[:, 0].double().numpy()
-    means = rows_of @ difference / rows_of.sum(1, keepdims=True)
+    at_layer, numbers = activations.at_layers(layer), torch.tensor(activations.pair_numbers)
+    positive, negative = at_layer.positive, at_layer.negative
+    means = mean_by_pair((positive.double() - negative.double())[:, 0], numbers)
     products, generator = means @ means.T, np.random.default_rng(seed)
     sets = {_ALL: np.arange(len(means))}
     for draw in range(n_draws):
@@ -167,7 +165,7 @@ def _draws(
     whole = vector_from_activations(at_layer, estimator=estimator)
     found, vectors = [], {}
     for name, chosen in sets.items():
-        rows = torch.from_numpy(rows_of[chosen].any(0))
+        rows = torch.isin(numbers, torch.from_numpy(chosen))
         values = estimator(positive[rows], negative[rows])
         vectors[name] = replace(whole, values=with_norms(values, whole.norms))
         found.append(

@@ -154,7 +154,7 @@ def decompose(
         - ``cosine``: of the feature's direction and the vector (-1 to 1);
         - ``error``: norm of the residual after this many features, as a share of the vector's norm (0 to 1);
         - ``random_error``: the same for random directions, averaged over 20;
-        - ``n_features``: of the autoencoder.
+        - ``n_features``: of the autoencoder; ``model``: of the vector, missing if it does not say.
 
     Raises
     ------
@@ -195,6 +195,7 @@ def decompose(
             "error": errors[1:],
             "random_error": np.reshape(random_errors, (-1, N_RANDOM)).mean(1),
             "n_features": sae.n_features,
+            "model": vector.metadata.get("model"),
         }
     )
 

@@ -15,8 +15,8 @@ import torch
 
 from caa_interp.models.access import check_layers
 from caa_interp.progress import track
-from caa_interp.vectors.activations import Activations, check_activations
-from caa_interp.vectors.estimators import Estimator, mean_difference
+from caa_interp.vectors.activations import Activations, check_activations, mean_by_pair, pair_texts
+from caa_interp.vectors.estimators import Estimator, check_estimator, mean_difference
 
 
 def influence(
@@ -37,7 +37,7 @@ def influence(
         0-based block indices; default: all of the activations'.
     estimator
         As in :func:`caa_interp.extract_vector`. With the default the cost grows with the number of pairs; any other is
-        fitted once per pair.
+        fitted once per pair and layer.
     progress
         Show a progress bar where an estimator is fitted once per pair.
 
@@ -70,41 +70,41 @@ def influence(
     no longer tell how well the others agree; measure the effect on held-out pairs.
     """
     chosen = check_layers(layers, check_activations(activations, n_pairs=2).layers, "the activations")
-    pairs = activations.different_pairs
-    places = [activations.layers.index(layer) for layer in chosen]
-    positive, negative = (side[:, places].double() for side in (activations.positive, activations.negative))
-    of_pair = torch.tensor(activations.pair_numbers) == torch.arange(len(pairs))[:, None]
-    sums = torch.einsum("pr,rld->pld", of_pair.double(), positive - negative)
-    sizes = of_pair.sum(1)[:, None, None]
-    whole = estimator(positive, negative)
-    if estimator is mean_difference:
-        without = (sums.sum(0) - sums) / (len(positive) - sizes)
-    else:
-        kept = track(~of_pair, "Leaving out pairs", progress, total=len(pairs))
-        without = torch.stack([estimator(positive[rows], negative[rows]) for rows in kept])
-    own, norm = sums / sizes, without.norm(dim=2)
-    measured = {
-        "projection": (own * without).sum(2) / norm**2,
-        "cosine": ((without * whole).sum(2) / (norm * whole.norm(dim=1))).clamp(-1, 1),
-        "norm_change": norm / whole.norm(dim=1) - 1,
-    }
+    check_estimator(estimator)
     texts = pair_texts(activations)
-    texts.insert(0, "pair", range(len(pairs)))
+    texts.insert(0, "pair", range(len(texts)))
+    numbers = torch.tensor(activations.pair_numbers)
     tables = []
-    for place, layer in enumerate(chosen):
-        table = texts.assign(**{name: values[:, place].numpy() for name, values in measured.items()})
+    for layer in track(chosen, "Leaving out pairs", progress and estimator is not mean_difference):
+        measured = _measure(*activations.at(layer), numbers, estimator)
+        table = texts.assign(**{name: values.numpy() for name, values in measured.items()})
         table = table.sort_values("projection", kind="stable")
         table.insert(0, "layer", layer)
-        table.insert(1, "rank", range(1, len(pairs) + 1))
+        table.insert(1, "rank", range(1, len(texts) + 1))
         tables.append(table)
     return pd.concat(tables, ignore_index=True).assign(
-        n=len(pairs),
+        n=len(texts),
         estimator=getattr(estimator, "__name__", str(estimator)),
         format=activations.format,
         model=activations.model,
     )
 
 
-def pair_texts(activations: Activations) -> pd.DataFrame:
-    """What the different pairs say, a row each: ``id``, ``topic``, ``question``, ``positive`` and ``negative``."""
-    return pd.DataFrame(activations.different_pairs)[["id", "topic", "question", "positive", "negative"]]
+def _measure(
+    positive: torch.Tensor, negative: torch.Tensor, numbers: torch.Tensor, estimator: Estimator
+) -> dict[str, torch.Tensor]:
+    """What each pair does at one layer, ``[n_pairs]``, from both sides ``[n_rows, d_model]``."""
+    positive, negative = positive[:, None], negative[:, None]  # estimators take layers
+    own, sizes = torch.from_numpy(mean_by_pair(positive - negative, numbers))[:, 0], numbers.bincount()[:, None]
+    whole = estimator(positive, negative)[0]
+    if estimator is mean_difference:
+        without = ((sizes * own).sum(0) - sizes * own) / (len(numbers) - sizes)
+    else:
+        kept = (numbers != pair for pair in range(len(own)))
+        without = torch.cat([estimator(positive[rows], negative[rows]) for rows in kept])
+    norm = without.norm(dim=1)
+    return {
+        "projection": (own * without).sum(1) / norm**2,
+        "cosine": ((without @ whole) / (norm * whole.norm())).clamp(-1, 1),
+        "norm_change": norm / whole.norm() - 1,
+    }

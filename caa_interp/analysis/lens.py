@@ -6,7 +6,7 @@ As in Rimsky et al. (2024), :func:`steered_lens` decodes the states inside a ste
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -121,7 +121,7 @@ def steered_lens(
     vector
         A steering vector, several by name, or interventions, as in :func:`caa_interp.sweep`.
     layer
-        0-based index of the block after which a vector is added.
+        0-based index of the block after which a vector is added; needed if the vector has several layers.
     multipliers, operator, positions
         For a vector, see :class:`Intervention`; multipliers are -1, 0 and 1 by default, and 0 is the unsteered model.
     layers
@@ -155,8 +155,9 @@ def steered_lens(
     Each state goes through the final norm unscaled, as in the paper. The outputs of attention and MLP are only parts of
     the stream: they say what the part writes, not what the model would answer.
     """
-    if isinstance(vector, SteeringVector):
-        layer = one_layer(vector, layer)
+    several: list[Any] = list(vector.values()) if isinstance(vector, Mapping) else [vector]
+    if several and all(isinstance(one, SteeringVector) for one in several):
+        layer = one_layer(several[0], layer)
     form = form_of(model, prompt_format)
     asked = conditions(model, vector, form, layer, multipliers, operator, positions)
     chosen = check_layers(layers, range(n_layers(model)), "the model")

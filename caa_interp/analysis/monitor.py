@@ -62,9 +62,10 @@ def monitor(
         A steering vector, or several by name, none zero at the layer. They share the passes.
     texts
         Texts, conversations (lists of ``{"role": ..., "content": ...}``), or both: a list or any other iterable of
-        them, or of rows such as those of a ``datasets.Dataset``; a pandas table; or the path of a ``.jsonl`` or
-        ``.parquet`` file. They are read as they are needed, 256 at a time, and only the result grows with their number.
-        A text is read as it is, with the BOS token if the tokenizer adds one; a conversation in the model's chat form.
+        them, or of rows such as those of a ``datasets.Dataset``; a pandas or polars table; or the path of a
+        ``.jsonl`` or ``.parquet`` file. They are read as they are needed, 256 at a time, and only the result grows with
+        their number. A text is read as it is, with the BOS token if the tokenizer adds one; a conversation in the
+        model's chat form.
     layer
         0-based block index; the vectors of this layer are compared with the residual stream after this block.
     column

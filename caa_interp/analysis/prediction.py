@@ -5,7 +5,7 @@ Braun et al. 2025). Here that is put to the test:
 
 1. For each behavior and layer, take what :func:`caa_interp.reliability` measures, and the depth of the layer.
 2. Leave out one behavior with all of its layers. Fit a ridge regression of the slope on the others; its penalty is
-   chosen among them, too.
+   the one that predicts each of these best from the rest of them.
 3. Predict the slopes of the behavior that was left out, and compare with the measured ones, and with a prediction that
    knows no activations: the mean slope of the other behaviors at the same layer.
 
@@ -57,7 +57,8 @@ def predict_steerability(
     Raises
     ------
     InputError
-        If there are fewer than three behaviors, if the two do not hold the same ones, or a table is another.
+        If fewer than three behaviors have a layer with all numbers, if the two do not hold the same ones, or a table is
+        another.
 
     Notes
     -----
@@ -74,6 +75,7 @@ def predict_steerability(
         ],
         ignore_index=True,
     ).dropna(subset=["slope", *FEATURES])
+    _check_left(rows, effects)
     depth = rows["layer"] / max(1, rows["layer"].max())
     known = rows[list(FEATURES)].assign(depth=depth, depth_squared=depth**2).to_numpy()
     rows["predicted"] = _left_out(known, rows["slope"].to_numpy(), rows["behavior"].to_numpy())
@@ -91,12 +93,16 @@ def predict_steerability(
 def _left_out(known: np.ndarray, slopes: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Prediction of each row by a fit that has seen no row of its group."""
     from sklearn.linear_model import RidgeCV
-    from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+    from sklearn.model_selection import LeaveOneGroupOut
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    fit = make_pipeline(StandardScaler(), RidgeCV(_PENALTIES))
-    return np.asarray(cross_val_predict(fit, known, slopes, groups=groups, cv=LeaveOneGroupOut()))
+    predicted, by_group = np.empty(len(slopes)), LeaveOneGroupOut()
+    for others, mine in by_group.split(known, slopes, groups):
+        folds = list(by_group.split(known[others], slopes[others], groups[others]))
+        fit = make_pipeline(StandardScaler(), RidgeCV(_PENALTIES, scoring="neg_mean_squared_error", cv=folds))
+        predicted[mine] = fit.fit(known[others], slopes[others]).predict(known[mine])
+    return predicted
 
 
 def _check(reliabilities: Mapping[str, pd.DataFrame], effects: Mapping[str, pd.DataFrame]) -> None:
@@ -115,5 +121,14 @@ def _check(reliabilities: Mapping[str, pd.DataFrame], effects: Mapping[str, pd.D
             check_table(table, needed, source, repr(name))
             if table["layer"].duplicated().any():
                 raise InputError(f"{name!r}: a layer is there twice; give a result of {source} for one vector.")
-    if not any(set(reliabilities[name]["layer"]) & set(effects[name]["layer"]) for name in effects):
-        raise InputError("effects: they have no layer in common with reliabilities. Measure both at the same layers.")
+
+
+def _check_left(rows: pd.DataFrame, effects: Mapping[str, pd.DataFrame]) -> None:
+    """Raise :class:`InputError` unless three behaviors have rows in which nothing is missing."""
+    left = set(rows["behavior"])
+    if len(left) < 3:
+        lost = ", ".join(name for name in effects if name not in left)
+        raise InputError(
+            f"effects: {len(left)} behaviors are left, and to predict one from others takes at least 3: {lost} have no "
+            "layer with all numbers in both tables. Measure both at the same layers."
+        )

@@ -20,7 +20,7 @@ from caa_interp.analysis.plane import SETTINGS, Method, check_method, fit_plane
 from caa_interp.errors import InputError, by_text, check_choice
 from caa_interp.models.access import check_layers
 from caa_interp.vectors.activations import Activations, check_activations
-from caa_interp.vectors.vector import SteeringVector, check_widths, direction_at, named_vectors
+from caa_interp.vectors.vector import SteeringVector, check_widths, direction_at, named_vectors, same_model
 
 Fit = Literal["each", "shared"]
 
@@ -124,7 +124,8 @@ def project_vectors(
     pandas.DataFrame
         One row per vector and layer: ``vector``, ``layer``, ``norm`` (of the vector as given, in units of the
         residual stream), ``x``, ``y``, ``x_share`` and ``y_share`` as in :func:`project`, and ``method``,
-        ``normalize``, ``seed``, and ``n_neighbors`` of UMAP or ``perplexity`` of t-SNE.
+        ``normalize``, ``seed``, ``n_neighbors`` of UMAP or ``perplexity`` of t-SNE, and ``model`` (missing where a
+        vector does not say).
 
     Raises
     ------
@@ -142,21 +143,22 @@ def project_vectors(
         for label, vector in every.items():
             for layer in chosen:
                 direction_at(vector, layer, label, "Leave it out, or give normalize=False.")
-    values = np.concatenate([_at_layers(vector.values, vector.layers, chosen) for vector in named.values()])
+    values = np.concatenate([vector.at_layers(chosen).values.double().numpy() for vector in named.values()])
     norms = np.linalg.norm(values, axis=-1)
     plane = fit_plane(values / norms[:, None] if normalize else values, method, seed, "vectors")
     names = [name for name in named for _ in chosen]
     table = pd.DataFrame({"vector": names, "layer": chosen * len(named), "norm": norms})
     table = _with_places(table, plane.placed, plane.shares)
-    return table.assign(method=method, normalize=normalize, seed=seed, **SETTINGS[method])
+    table = table.assign(method=method, normalize=normalize, seed=seed, **SETTINGS[method])
+    table["model"] = [named[name].metadata.get("model") for name in names]
+    return table
 
 
 def _points(groups: Mapping[str, Activations], layers: Sequence[int]) -> np.ndarray:
     """Points of all groups, ``[n_layers * n_points, d_model]``: layer by layer, each group's positive side first."""
-    sides = [
-        _at_layers(side, group.layers, layers) for group in groups.values() for side in (group.positive, group.negative)
-    ]
-    return np.concatenate(np.concatenate(sides).swapaxes(0, 1))
+    taken = [group.at_layers(layers) for group in groups.values()]
+    sides = torch.cat([side for group in taken for side in (group.positive, group.negative)])
+    return sides.double().transpose(0, 1).flatten(0, 1).numpy()
 
 
 def _labels(groups: Mapping[str, Activations], layers: Sequence[int], split: str) -> pd.DataFrame:
@@ -169,11 +171,6 @@ def _labels(groups: Mapping[str, Activations], layers: Sequence[int], split: str
         for item, pair, order in zip(group.items, group.pairs, group.orders, strict=True)
     ]
     return pd.DataFrame(rows, columns=["behavior", "item", "id", "topic", "order", "side", "split", "layer"])
-
-
-def _at_layers(values: torch.Tensor, available: Sequence[int], layers: Sequence[int]) -> np.ndarray:
-    """Entries of some layers, in float64; layers are the second-to-last axis."""
-    return values[..., [available.index(layer) for layer in layers], :].double().numpy()
 
 
 def _with_places(table: pd.DataFrame, placed: np.ndarray, shares: tuple[float, float]) -> pd.DataFrame:
@@ -203,7 +200,8 @@ def _check_alike(every: Mapping[str, Activations]) -> None:
             ("format", first.format, other.format),
             ("model", first.model, other.model),
         ):
-            if mine != theirs and None not in (mine, theirs):
+            same = mine == theirs or (what == "model" and same_model(str(mine), str(theirs)))
+            if not same and None not in (mine, theirs):
                 raise InputError(
                     f"{other_label}: its {what} is {theirs!r}, but that of {label} is {mine!r}. Points of one map "
                     "must come from one model, read in one way."

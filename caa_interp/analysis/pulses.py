@@ -127,7 +127,8 @@ def position_map(
         results = run_trees(model, named, layers)
         tracked = track(results, "Mapping", progress, total=len(trees))
         for some, tree, result in zip(rendered, trees, tracked, strict=True):
-            answers = zip(result.log_probs, result.divergences, result.residual.double().numpy(), strict=True)
+            compared = result.distributions if outer else result.divergences
+            answers = zip(result.log_probs, compared, result.residual.double().numpy(), strict=True)
             found.append(_values(dict(zip(tree, answers, strict=True)), some, format, asked, n_tokens, len(layers)))
             paths.add(result.path)
     numbers = [some.reshape(len(asked), -1) for some in bootstrap_means(np.array(found).reshape(len(found), -1))]
@@ -192,11 +193,13 @@ def _branches(
             for side, one in enumerate(sequences):
                 reach = range(len(one.tokens))[rendering.n_prompt - 1 :][: n_tokens + 1]
                 for place, some in enumerate(edits):
-                    compared = tuple(reach) if number and place == _PULSE else ()
-                    branches[order, side, number, "score", place] = Branch(one.tokens, some, one.targets, (), compared)
+                    branches[order, side, number, "score", place] = Branch(one.tokens, some, one.targets)
                 pulse = edits[_PULSE if number else 0]
                 for distance, at in enumerate(reach):
-                    branches[order, side, number, "state", distance] = Branch(one.tokens, pulse, reads=(at,))
+                    # A tree compares with the sequence without any edits, which is not the baseline in an open context.
+                    compared, averaged = ((), (at,)) if outer else ((at,), ())
+                    state = Branch(one.tokens, pulse, reads=(at,), compared=compared, averaged=averaged)
+                    branches[order, side, number, "state", distance] = state
     return branches
 
 
@@ -225,13 +228,20 @@ def _values(
             effects[n_steered + 1 :] = [np.nan] * len(effects[n_steered + 1 :])
             by_distance = np.full((len(sequences), 1 + n_layers, n_distances), np.nan)
             for side, rows in enumerate(by_distance):
-                divergences = answers[order, side, number, "score", _PULSE][1].double().numpy()
-                rows[0, : len(divergences)] = divergences
-                for distance in range(len(divergences)):
-                    steered, unsteered = (answers[order, side, n, "state", distance][2] for n in (number, 0))
-                    rows[1:, distance] = (steered - unsteered) @ added / (added @ added)
+                reach = min(n_distances, len(sequences[side].tokens) - rendering.n_prompt + 1)
+                for distance in range(reach):
+                    steered, unsteered = (answers[order, side, n, "state", distance] for n in (number, 0))
+                    rows[0, distance] = _divergence(steered[1], unsteered[1])
+                    rows[1:, distance] = (steered[2] - unsteered[2]) @ added / (added @ added)
             orders[order, number - 1] = [*effects, *_mean(by_distance).ravel()]
     return _mean(orders)
+
+
+def _divergence(steered: torch.Tensor, unsteered: torch.Tensor) -> float:
+    """KL(unsteered || steered): what the tree answered, ``[1]``, or from two distributions, ``[2, d_vocab]`` each."""
+    if steered.ndim == 1:
+        return float(steered)
+    return float((unsteered[1] * (unsteered[0] - steered[0])).double().sum())
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

@@ -13,11 +13,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from caa_interp.analysis.influence import pair_texts
 from caa_interp.errors import InputError, VectorMismatchError
 from caa_interp.models.access import check_layers
 from caa_interp.statistics import check_confidence, jackknife_interval, wilson_interval
-from caa_interp.vectors.activations import Activations, check_activations, mean_by_pair
+from caa_interp.vectors.activations import Activations, check_activations, mean_by_pair, pair_texts
 from caa_interp.vectors.vector import SteeringVector, direction_at, one_vector
 
 

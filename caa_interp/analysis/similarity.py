@@ -44,7 +44,8 @@ def cosine_similarity(
         - ``first``, ``first_layer``, ``second``, ``second_layer``: the two vectors;
         - ``cosine``: from -1 to 1, computed in float64; NaN if one of the two is zero;
         - ``chance``: the cosine of two independent, uniformly random directions of that width lies between
-          ``-chance`` and ``chance`` with a probability of 95 %.
+          ``-chance`` and ``chance`` with a probability of 95 %;
+        - ``first_model``, ``second_model``: that they were made from, missing where a vector does not say.
 
     Raises
     ------
@@ -108,6 +109,7 @@ def _compared(named: Mapping[str, SteeringVector], group: Sequence[tuple[str, in
     values = values / values.norm(dim=1, keepdim=True)
     first, second = (index.ravel() for index in np.indices((len(group), len(group))))
     names, layers = (np.array(part) for part in zip(*group, strict=True))
+    models = np.array([named[name].metadata.get("model") for name in names], dtype=object)
     return pd.DataFrame(
         {
             "first": names[first],
@@ -116,5 +118,7 @@ def _compared(named: Mapping[str, SteeringVector], group: Sequence[tuple[str, in
             "second_layer": layers[second],
             "cosine": (values @ values.T).clamp(-1, 1).flatten().numpy(),
             "chance": chance_cosine(values.shape[1]),
+            "first_model": models[first],
+            "second_model": models[second],
         }
     )

@@ -44,7 +44,7 @@ def transfer(
     vector
         A steering vector of this model, or ``vector.transferred_to(model)`` for one of another model of the same
         width, such as the base model. If that model has more layers, drop the extra ones first:
-        ``caa.SteeringVector(vector.values[:n], vector.layers[:n], vector.metadata).transferred_to(model)``.
+        ``vector.at_layers(range(n)).transferred_to(model)``.
     pairs
         Pairs to score, usually a behavior's ``test``.
     source_layers

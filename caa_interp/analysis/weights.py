@@ -21,12 +21,16 @@ import torch
 from scipy import stats
 
 from caa_interp.errors import check_count
-from caa_interp.models.access import check_layers, n_layers
+from caa_interp.models.access import check_layers, model_id, n_layers
 from caa_interp.models.weights import BlockWeights, block_weights
 from caa_interp.steering.intervention import one_layer
 from caa_interp.vectors.vector import SteeringVector, direction_at, one_vector
 
 CONFIDENCE = 0.95
+_COLUMNS = (
+    *("vector", "vector_layer", "layer", "where", "component", "index", "query_heads"),
+    *("role", "alignment", "chance", "model"),
+)
 
 
 def weight_alignment(
@@ -58,8 +62,8 @@ def weight_alignment(
     pandas.DataFrame
         One row per component and role:
 
-        - ``vector_layer``, ``layer``, ``where`` (``"before"``: the block is at or before the vector's layer and may
-          have written it; ``"after"``: the block may read it);
+        - ``vector`` (its name), ``vector_layer``, ``layer``, ``where`` (``"before"``: the block is at or before the
+          vector's layer and may have written it; ``"after"``: the block may read it);
         - ``component`` (``"head"`` or ``"neuron"``), ``index``, ``query_heads`` (that a head serves, such as ``"3"``,
           or ``"3-5"`` for a key or value head that three share; empty for neurons);
         - ``role``: ``"writes"``, ``"reads query"``, ``"reads key"``, ``"reads value"``, ``"reads gate"`` or
@@ -67,7 +71,8 @@ def weight_alignment(
         - ``alignment``: for a neuron the cosine with the vector (-1 to 1); for a head ``|W v| / |W|`` (0 to 1);
         - ``chance``: bound on the largest absolute alignment of a random direction among all heads, or all neurons, of
           the block and role, with a probability of at least 95 %. Without any relation, one block and role in twenty
-          exceeds it.
+          exceeds it;
+        - ``model``.
 
     Raises
     ------
@@ -96,8 +101,8 @@ def weight_alignment(
         parts = [*_heads(weights, direction), *_neurons(weights, direction, top_k)]
         where = "before" if block <= at else "after"
         frames += [part.assign(vector_layer=at, layer=block, where=where) for part in parts]
-    columns = ["vector_layer", "layer", "where", "component", "index", "query_heads", "role", "alignment", "chance"]
-    return pd.concat(frames, ignore_index=True)[columns]
+    table = pd.concat(frames, ignore_index=True).assign(vector=vector.name, model=model_id(model))
+    return table[list(_COLUMNS)]
 
 
 def _heads(weights: BlockWeights, direction: torch.Tensor) -> Iterator[pd.DataFrame]:

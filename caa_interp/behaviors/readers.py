@@ -14,7 +14,6 @@ Nothing is lost silently: skipped items are counted by reason in a warning, and 
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -28,7 +27,7 @@ from caa_interp.behaviors.pairs import ContrastPair, PublishedPair
 from caa_interp.behaviors.result import ReadResult, counted
 from caa_interp.behaviors.rows import Pairing, Row, read_rows
 from caa_interp.behaviors.shutdown import accepts_shutdown
-from caa_interp.errors import InputError, check_choice
+from caa_interp.errors import InputError, check_choice, warn
 
 _NOTES = {
     "options": "have more than two options; the two that their answers name make the pair",
@@ -155,10 +154,8 @@ def read_pairs(
     if skipped:
         first = {why: number for number, why in reversed(skipped)}
         reasons = [f"{n:,} because {why} (the first is item {first[why]})" for why, n in counted(skipped)]
-        warnings.warn(
-            f"{origin}: {len(skipped):,} of {len(rows):,} items cannot be pairs and are left out: "
-            f"{'; '.join(reasons)}.",
-            stacklevel=2,
+        warn(
+            f"{origin}: {len(skipped):,} of {len(rows):,} items cannot be pairs and are left out: {'; '.join(reasons)}."
         )
     notes = tuple(f"{changes[key]:,} {text}" for key, text in _NOTES.items() if changes[key])
     return ReadResult(origin, pairs, skipped, notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ def iterate_texts(source: Any, column: str | None = None) -> Iterator[tuple[str,
     ----------
     source
         An iterable of texts, of conversations (lists of ``{"role": ..., "content": ...}``) or of mappings, such as a
-        ``datasets.Dataset``; a pandas table; or the path of a ``.jsonl`` or ``.parquet`` file, which is read in
-        portions.
+        ``datasets.Dataset``; a pandas or polars table; or the path of a ``.jsonl`` or ``.parquet`` file, which is read
+        in portions.
     column
         Name of the field that holds the text or the conversation; default: ``"text"``, else ``"messages"``.
 
@@ -33,7 +34,7 @@ def iterate_texts(source: Any, column: str | None = None) -> Iterator[tuple[str,
         nor a conversation.
     """
     if isinstance(source, str | Path):
-        path = Path(source)
+        path = Path(os.path.expanduser(source))
         if path.suffix.lower() not in (".jsonl", ".parquet"):
             raise InputError(
                 f"texts: {str(source)[:80]!r} is neither a list of texts nor the path of a .jsonl or .parquet file. "
@@ -43,7 +44,9 @@ def iterate_texts(source: Any, column: str | None = None) -> Iterator[tuple[str,
             raise InputError(f"texts: there is no file {path}. Check the path.")
         rows = _lines(path) if path.suffix.lower() == ".jsonl" else _parquet(path, column)
         return _texts(rows, column, f"{path.name}: item ")
-    if hasattr(source, "to_dict") and hasattr(source, "columns"):  # a pandas table, which iterates over its names
+    if hasattr(source, "to_dicts"):  # a polars table, which iterates over its columns, as a pandas table does
+        source = source.to_dicts()
+    elif hasattr(source, "to_dict") and hasattr(source, "columns"):
         source = source.to_dict("records")
     if isinstance(source, Mapping | bytes) or not isinstance(source, Iterable):
         raise InputError(

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from caa_interp.errors import InputError, VectorMismatchError, check_count
+from caa_interp.errors import InputError, check_count
 from caa_interp.vectors.activations import Activations, check_activations
 from caa_interp.vectors.estimators import Estimator, mean_difference
 from caa_interp.vectors.extraction import vector_from_activations
-from caa_interp.vectors.vector import SteeringVector, one_vector, with_norms, without_part
+from caa_interp.vectors.vector import SteeringVector, check_same_shape, one_vector, with_norms, without_part
 
 
 def vector_with_controls(
@@ -139,10 +139,7 @@ def rescaled_to(vector: SteeringVector, reference: SteeringVector) -> SteeringVe
         The vector to rescale, such as another behavior's, and a vector of the same layers and width.
     """
     one_vector(vector), one_vector(reference, "reference")
-    if vector.layers != reference.layers or vector.d_model != reference.d_model:
-        raise VectorMismatchError(
-            f"vectors: {vector!r} and {reference!r} differ in layers or width. Extract both from one model."
-        )
+    check_same_shape(vector, reference)
     values = with_norms(vector.values, reference.norms)
     return replace(vector, values=values, metadata=dict(vector.metadata, kind="other"))
 

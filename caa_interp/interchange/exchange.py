@@ -11,11 +11,11 @@ from caa_interp.errors import InputError, VectorMismatchError, check_choice
 from caa_interp.interchange.arrays import read_npz, write_npz
 from caa_interp.interchange.control_vectors import read_gguf, write_gguf
 from caa_interp.interchange.harness import read_harness, write_harness
-from caa_interp.interchange.published import VECTORS, layer_file, read_folder, short_name, write_folder
+from caa_interp.interchange.published import VECTORS, layer_file, read_folder, write_folder
 from caa_interp.interchange.tensors import reading
 from caa_interp.models.access import check_layers, check_model, model_id
 from caa_interp.steering.intervention import check_multipliers
-from caa_interp.vectors.vector import SteeringVector, one_vector
+from caa_interp.vectors.vector import SteeringVector, one_vector, same_model
 
 FileFormat = Literal["caa", "gguf", "lm-eval", "npz"]
 _ENDINGS: dict[str, FileFormat] = {".gguf": "gguf", ".npz": "npz", ".pt": "lm-eval", ".pth": "lm-eval", "": "caa"}
@@ -43,8 +43,9 @@ def export_vector(
         - ``"lm-eval"`` (``.pt``, ``.pth``): for lm-evaluation-harness's ``--model steered``; one layer;
         - ``"npz"`` (``.npz``): numpy arrays ``values`` and ``layers``;
         - ``"caa"`` (a folder): the published CAA code's, one file per layer; the folder's name is the behavior, and
-          in one named ``survival-instinct`` the sign is reversed, as in that code. A folder holds one vector of a
-          model: its layers can be written one by one, those of another vector not beside them.
+          one named ``survival-instinct`` points to the answer that accepts shutdown, as in that code: the sign is
+          reversed, unless the vector was made of pairs with their sides as published (``compat="caa"``). A folder
+          holds one vector of a model: its layers can be written one by one, those of another vector not beside them.
     layers
         Which of the vector's layers to write; default: all.
     multiplier
@@ -75,7 +76,7 @@ def export_vector(
             f"multiplier and hook: {multiplier!r} and {hook!r}; a file of format {chosen!r} has no place for them. "
             "Leave them out, and give the multiplier when the vector is used."
         )
-    part = _of_layers(vector, layers, "the vector")
+    part = vector.at_layers(layers)
     if chosen == "lm-eval":
         (coefficient,) = check_multipliers(multiplier)
         write_harness(part, path, coefficient, hook)
@@ -135,22 +136,17 @@ def import_vector(
         with reading(path):
             vector = {"gguf": read_gguf, "lm-eval": read_harness, "npz": read_npz}[chosen](path)
         made_from = vector.metadata.get("model")
-        if name is not None and made_from is not None and short_name(str(made_from)) != short_name(name):
+        if name is not None and made_from is not None and not same_model(str(made_from), name):
             raise VectorMismatchError(
                 f"model: {name!r}, but {path.name} was made from {made_from!r}. Leave it out, and if the transfer is "
                 "meant, use vector.transferred_to(model)."
             )
         if name is not None:
             vector = replace(vector, metadata={**vector.metadata, "model": name})
-    vector = _of_layers(vector, layers, path.name)
+    vector = vector.at_layers(check_layers(layers, vector.layers, path.name))
     if model is not None and not isinstance(model, str):
         vector.check_fits(model)
     return vector
-
-
-def _of_layers(vector: SteeringVector, layers: int | Sequence[int] | None, what: str) -> SteeringVector:
-    rows = check_layers(layers, vector.layers, what)
-    return replace(vector, values=vector.values[[vector.layers.index(n) for n in rows]], layers=tuple(rows))
 
 
 def _format(path: Path, given: FileFormat | None) -> FileFormat:

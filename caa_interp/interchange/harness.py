@@ -1,7 +1,8 @@
 """Files of lm-evaluation-harness's model ``steered``: one layer's vector and multiplier, for one run.
 
 1. A ``.pt`` dictionary ``{hook: {steering_vector, steering_coefficient, action, bias, head_index}}``; a hook is the
-   name of a module of the Hugging Face model without its head, such as ``layers.13``.
+   name of a module of the Hugging Face model without its head, such as ``layers.13``. The vector is ``[d_model]`` or
+   ``[1, d_model]``.
 2. ``action`` is ``"add"``: coefficient times vector is added to the module's output at EVERY position; the paper and
    ``steer`` begin at the last token of the prompt.
 
@@ -13,6 +14,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from caa_interp.errors import InputError
 from caa_interp.interchange.published import stack_rows
@@ -68,9 +72,16 @@ def read_harness(path: Path) -> SteeringVector:
         if not isinstance(coefficient, int | float):
             raise InputError(f"{where}: field 'steering_coefficient' is {coefficient!r}; it must be a number.")
         layer, header = int(match[1]), entry.get(_OURS)
-        rows[layer] = floats(entry.get("steering_vector"), 1, where)
+        rows[layer] = floats(_one_row(entry.get("steering_vector")), 1, where)
         coefficients[layer] = float(coefficient)
     layers = tuple(sorted(rows))
     metadata = metadata_of(header if len(rows) == 1 and isinstance(header, str) else None, layers, "lm-eval")
     metadata["steering_coefficients"] = {str(layer): coefficients[layer] for layer in layers}
     return SteeringVector(stack_rows({layer: rows[layer] for layer in layers}, "hooks"), layers, metadata)
+
+
+def _one_row(content: Any) -> Any:
+    """A vector that is kept as ``[1, d_model]``, as in the examples of the harness, as ``[d_model]``."""
+    while isinstance(content, torch.Tensor) and content.ndim > 1 and len(content) == 1:
+        content = content[0]
+    return content

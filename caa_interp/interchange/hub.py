@@ -81,11 +81,11 @@ def save_for_hub(
     folder = Path(folder)
     _check_folder(folder)
     with publish_folder(folder, replace=True) as new:
+        vector.save(new / VECTOR)
         drawn = None if figure is None else _draw(figure, new)
         tables = {"reliability": reliability, "effects": effects, "audit": audit}
         card = model_card(vector, repo_id=repo_id, **tables, figure=drawn, behavior=behavior)
         (new / CARD).write_text(card, encoding="utf-8", newline="\n")
-        vector.save(new / VECTOR)
     return folder
 
 

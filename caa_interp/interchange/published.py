@@ -3,7 +3,8 @@
 1. ``vectors/<behavior>/vec_layer_<L>_<model>.pt`` holds the vector of block L's output, ``[d_model]``; ``<model>`` is
    the last part of the model's name, and is missing in early versions. ``normalized_vectors`` has the same layout.
 2. The published survival-instinct vector points to the answer that ACCEPTS shutdown, ours away from it: in a folder
-   of that name the sign is reversed, in reading and in writing.
+   of that name the sign is reversed, in reading and in writing. A vector of pairs that are kept as published points
+   there already, and is written as it is.
 3. ``activations/<behavior>/activations_{pos|neg}_<L>_<model>.pt`` holds block L's output at the answer letter,
    ``[n_pairs, d_model]``, one row per item of that behavior's ``generate_dataset.json``, in its order. Both sides are
    as published: ``pos`` is the answer that matches the behavior.
@@ -22,7 +23,8 @@ from caa_interp.errors import InputError
 from caa_interp.interchange.tensors import read_tensor, write_tensors
 from caa_interp.models.access import HOOK, check_layers
 from caa_interp.vectors.activations import Activations
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.vectors.extraction import AS_PUBLISHED
+from caa_interp.vectors.vector import SteeringVector, short_name
 
 SURVIVAL = "survival-instinct"
 VECTORS, _POSITIVE, _NEGATIVE = "vec_layer", "activations_pos", "activations_neg"  # how names of files begin
@@ -38,7 +40,8 @@ def write_folder(vector: SteeringVector, layers: Iterable[int], folder: Path) ->
             f"the sign: the folder of {SURVIVAL!r}, and no other, must have that name."
         )
     owner = short_name(str(model)) if model else None
-    rows = dict(zip(vector.layers, _signed(vector.values, folder), strict=True))
+    values = vector.values if vector.metadata.get("sides") == AS_PUBLISHED else _signed(vector.values, folder)
+    rows = dict(zip(vector.layers, values, strict=True))
     for name, layer, file in _files(folder, VECTORS) if folder.is_dir() else []:
         if name == owner and not (layer in rows and torch.equal(read_tensor(file, 1).double(), rows[layer].double())):
             raise InputError(
@@ -177,11 +180,6 @@ def _files_of_model(path: Path, kind: str, model: str | None) -> tuple[str | Non
         )
     full = f"meta-llama/{wanted}" if wanted and _LLAMA_2.fullmatch(wanted) else wanted
     return model or full, by_model[wanted]
-
-
-def short_name(model: str) -> str:
-    """Last part of a model's name, which file names have."""
-    return model.rsplit("/", 1)[-1]
 
 
 def _signed(values: torch.Tensor, folder: Path) -> torch.Tensor:

@@ -102,10 +102,13 @@ def read_members(path: Path, names: Collection[str] | None = None) -> dict[str, 
         raise InputError("it is not a zip archive, as numpy and torch (since 1.6) write it. Get it again.")
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
-        stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise InputError(
+                "its parts are compressed, as by np.savez_compressed. Save it with np.savez, or torch.save."
+            )
         named_once = len(set(archive.namelist())) == len(entries)
-        if not (stored and named_once and sum(entry.file_size for entry in entries) <= n_bytes):
-            raise InputError("its parts are compressed, named twice or larger than the file. Get it again.")
+        if not (named_once and sum(entry.file_size for entry in entries) <= n_bytes):
+            raise InputError("its parts are named twice or larger than the file. Get it again.")
         return {entry.filename: archive.read(entry) for entry in entries if names is None or entry.filename in names}
 
 

@@ -8,10 +8,13 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from caa_interp.errors import InputError
 from caa_interp.plotting import theme
 from caa_interp.plotting.grid import band, dots
 
-_COLUMNS = ("vector_layer", "layer", "where", "component", "index", "query_heads", "role", "alignment", "chance")
+_SOURCE = "caa_interp.analysis.weight_alignment"
+_OF_ONE = ("vector", "vector_layer", "model")
+_COLUMNS = (*_OF_ONE, "layer", "where", "component", "index", "query_heads", "role", "alignment", "chance")
 _GRID = 12  # columns of the grid, which 1 to 4 panels divide
 _GAP = 100
 _PLACE_OF_VECTOR = {"dash": "dot", "width": 2, "color": "black"}
@@ -23,7 +26,7 @@ def plot_weight_alignment(table: pd.DataFrame, *, title: str = "Weights along th
     Parameters
     ----------
     table, title
-        Result of :func:`caa_interp.analysis.weight_alignment`; title of the figure.
+        Result of :func:`caa_interp.analysis.weight_alignment`, of one vector; title of the figure.
 
     Returns
     -------
@@ -31,7 +34,14 @@ def plot_weight_alignment(table: pd.DataFrame, *, title: str = "Weights along th
         The dotted line is the vector's place: what writes before it may have made it, what reads after it may be
         changed by it.
     """
-    theme.check_table(table, _COLUMNS, "caa_interp.analysis.weight_alignment")
+    theme.check_table(table, _COLUMNS, _SOURCE)
+    if differing := [name for name in _OF_ONE if table[name].nunique() > 1]:
+        name, values = differing[0], table[differing[0]].unique().tolist()
+        raise InputError(
+            f"table: it holds several, with {name} {values}. Draw one at a time, such as table[table[{name!r}] == "
+            f"{values[0]!r}]."
+        )
+    theme.check_once(table, ["component", "role", "layer", "index"], _SOURCE)
     parts = [part for part in (table[table["component"] == name] for name in ("head", "neuron")) if not part.empty]
     roles = [list(part["role"].unique()) for part in parts]
     spans = [_GRID // len(names) for names in roles]

@@ -34,6 +34,7 @@ from caa_interp.vectors.files import finite_floats, opened, save
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     import torch
 
 # Number of pairs on which the choice of letter is scored too, and how many are needed to judge it.
@@ -131,6 +132,13 @@ class Activations:
         place = self.layers.index(layer)
         return self.positive[:, place].double(), self.negative[:, place].double()
 
+    def at_layers(self, layers: int | Sequence[int] | None) -> Activations:
+        """Return the activations at some layers, in their order; at all for None."""
+        chosen = check_layers(layers, self.layers, "the activations")
+        places = [self.layers.index(layer) for layer in chosen]
+        positive, negative = self.positive[:, places], self.negative[:, places]
+        return replace(self, positive=positive, negative=negative, layers=tuple(chosen))
+
     @property
     def different_pairs(self) -> list[ContrastPair]:
         """The pairs, each once."""
@@ -172,6 +180,13 @@ def mean_by_pair(values: torch.Tensor, numbers: torch.Tensor) -> np.ndarray:
     counts = numbers.bincount()
     totals = values.new_zeros(len(counts), *values.shape[1:]).index_add_(0, numbers, values)
     return (totals / counts.reshape(-1, *[1] * (values.ndim - 1))).numpy()
+
+
+def pair_texts(activations: Activations) -> pd.DataFrame:
+    """What the different pairs say, a row each: ``id``, ``topic``, ``question``, ``positive`` and ``negative``."""
+    import pandas as pd
+
+    return pd.DataFrame(activations.different_pairs)[["id", "topic", "question", "positive", "negative"]]
 
 
 def collect_activations(

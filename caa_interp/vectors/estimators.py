@@ -8,6 +8,7 @@ their directions differ and a multiplier means the same step.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,14 +70,16 @@ def whitened_mean_difference(positive: torch.Tensor, negative: torch.Tensor) -> 
     """Mean difference whitened by the covariance within the sides, as in linear discriminant analysis.
 
     The covariance is shrunk toward a multiple of the identity (Ledoit and Wolf 2004), since there are usually fewer
-    pairs than dimensions. Shapes as in :func:`mean_difference`; at least two pairs.
+    pairs than dimensions. Shapes as in :func:`mean_difference`; at least two different pairs.
     """
     from sklearn.covariance import ledoit_wolf
 
-    if len(positive) < 2:
-        raise InputError(f"pairs: {len(positive)}; a spread within the sides needs at least two. Give more.")
-
     def direction(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+        if all(torch.allclose(side, side[:1]) for side in (ours, theirs)):
+            raise InputError(
+                "pairs: all of them are alike, and whitened_mean_difference needs a spread within the sides. Give at "
+                "least two different pairs, or another estimator."
+            )
         within = torch.cat([ours - ours.mean(0), theirs - theirs.mean(0)])
         covariance, _ = ledoit_wolf(within.numpy(), assume_centered=True)
         return torch.linalg.lstsq(torch.from_numpy(covariance), (ours - theirs).mean(0)[:, None]).solution[:, 0]
@@ -94,6 +97,15 @@ def estimator_named(text: str) -> Estimator:
     if text not in ESTIMATORS:
         raise InputError(f"estimator: {text!r}; give one of {', '.join(ESTIMATORS)}.")
     return ESTIMATORS[text]
+
+
+def check_estimator(estimator: Any) -> None:
+    """Raise :class:`InputError` unless an estimator is a function."""
+    if not callable(estimator):
+        raise InputError(
+            f"estimator: {estimator!r}; it must be a function of both sides, such as caa.vectors.mean_difference. Give "
+            f"one of your own, or of caa.vectors: {', '.join(ESTIMATORS)}."
+        )
 
 
 def _like_mean_difference(

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from caa_interp.behaviors.pairs import ContrastPair, check_pairs
+from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
 from caa_interp.models.access import check_layers, check_model, n_layers
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import Format, check_format
@@ -21,8 +21,10 @@ from caa_interp.vectors.activations import (
     iterate_activations,
     origin,
 )
-from caa_interp.vectors.estimators import Estimator, mean_difference
+from caa_interp.vectors.estimators import Estimator, check_estimator, mean_difference
 from caa_interp.vectors.vector import SteeringVector
+
+AS_PUBLISHED = "as published"  # what the metadata say of the sides of pairs that are kept so
 
 
 def extract_vector(
@@ -80,6 +82,7 @@ def extract_vector(
     check_model(model)
     checked = check_pairs(pairs)
     check_format(format)
+    check_estimator(estimator)
     chosen = check_layers(layers, range(n_layers(model)), "the model")
     if estimator is not mean_difference:
         activations = collect_activations(
@@ -98,7 +101,7 @@ def extract_vector(
     for _, ((positive, negative),) in read:
         total = total + (positive.double() - negative.double())
         dtype = positive.dtype
-    metadata = vector_metadata(behavior, origin(model, system_prompt, prompt_format), format, estimator, len(checked))
+    metadata = vector_metadata(behavior, origin(model, system_prompt, prompt_format), format, estimator, checked)
     return SteeringVector((total / len(checked)).to(dtype), tuple(chosen), metadata)
 
 
@@ -120,14 +123,19 @@ def vector_from_activations(
         With the metadata of the activations, the estimator and the number of pairs.
     """
     check_activations(activations)
+    check_estimator(estimator)
     values = estimator(activations.positive, activations.negative)
-    n_pairs = len(set(activations.items))
-    metadata = vector_metadata(behavior, activations.metadata, activations.format, estimator, n_pairs)
+    pairs = list(dict(zip(activations.items, activations.pairs, strict=True)).values())
+    metadata = vector_metadata(behavior, activations.metadata, activations.format, estimator, pairs)
     return SteeringVector(values, activations.layers, metadata)
 
 
 def vector_metadata(
-    behavior: str | None, origin: Mapping[str, Any], format: Format, estimator: Estimator | str, n_pairs: int
+    behavior: str | None,
+    origin: Mapping[str, Any],
+    format: Format,
+    estimator: Estimator | str,
+    pairs: Sequence[ContrastPair],
 ) -> dict[str, Any]:
     """Metadata of a vector: what it was made from, and how."""
     return {
@@ -136,5 +144,6 @@ def vector_metadata(
         "format": format,
         "position": "answer letter" if format == "choices" else "mean over the answer's tokens",
         "estimator": getattr(estimator, "__name__", str(estimator)),
-        "n_pairs": n_pairs,
+        "n_pairs": len(pairs),
+        **({"sides": AS_PUBLISHED} if any(isinstance(pair, PublishedPair) for pair in pairs) else {}),
     }

@@ -18,7 +18,7 @@ import torch
 
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError, ModelError, check_count
-from caa_interp.models.access import check_model, check_unsteered, input_device, model_id, n_layers
+from caa_interp.models.access import check_model, check_unsteered, input_device, model_id, n_layers, on_cpu
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format, Rendering, check_format
@@ -62,7 +62,7 @@ def head_vector(
     InputError
         If there are too few pairs or heads, or the model is being steered.
     ModelError
-        If the model does not show its heads.
+        If the model does not show its heads, or a norm or a factor follows them, as in Gemma 2 and Granite.
     """
     check_model(model)
     check_unsteered(model, "Extract from it")
@@ -72,45 +72,65 @@ def head_vector(
     check_count("n_heads", n_heads, 1, shape[0] * shape[1])
     if len(checked) < _FOLDS:
         raise InputError(f"pairs: {len(checked)}; probes are checked in {_FOLDS} folds. Give at least {_FOLDS} pairs.")
+    head_hooks(model)
     form = form_of(model, prompt_format)
     rendered = [form.render(pair, format, system_prompt, what=f"pairs[{n}]") for n, pair in enumerate(checked)]
     outputs = _outputs(model, rendered, format, progress)
     accuracy = np.array([_accuracy(one) for one in track(outputs.flatten(0, 1), "Probing heads", progress)])
     chosen = sorted(divmod(int(place), shape[1]) for place in np.argsort(-accuracy, kind="stable")[:n_heads])
-    shifts = (outputs[..., 0, :] - outputs[..., 1, :]).mean(2)  # [n_layers, n_heads, d_head]
     layers = sorted({layer for layer, _ in chosen})
     values = torch.zeros(len(layers), int(model.cfg.d_model), dtype=torch.float64)
     for layer, head in chosen:
         written = model.blocks[layer].attn.W_O[head].detach().cpu().double()
-        values[layers.index(layer)] += shifts[layer, head] @ written
+        shift = (outputs[layer, head, :, 0].double() - outputs[layer, head, :, 1].double()).mean(0)
+        values[layers.index(layer)] += shift @ written
     made_from = origin(model, system_prompt, form)
-    metadata = vector_metadata(behavior, made_from, format, "mean difference of attention heads", len(checked))
+    metadata = vector_metadata(behavior, made_from, format, "mean difference of attention heads", checked)
     metadata["heads"] = [list(one) for one in chosen]
     return SteeringVector(values.float(), tuple(layers), metadata)
 
 
-def head_hooks(model: Any) -> list[str]:
-    """Name the hook of each layer that shows its heads' outputs, or raise :class:`ModelError` if one is missing."""
-    names = [f"blocks.{layer}.attn.hook_z" for layer in range(n_layers(model))]
-    if missing := [name for name in names if name not in model.hook_dict]:
-        raise ModelError(
-            f"model {model_id(model)!r}: it has no {missing[0]!r}, so its heads cannot be told apart. Use "
-            "extract_vector."
-        )
+def head_hooks(model: Any, layers: Iterable[int] | None = None, what_to_do: str = "Use extract_vector.") -> list[str]:
+    """Name the hook of each layer that shows its heads' outputs, by default of all layers.
+
+    Raises :class:`ModelError` unless what each head writes to the residual stream is its output times its matrix.
+    """
+    names, width = [], (int(model.cfg.n_heads), int(model.cfg.d_head))
+    for layer in range(n_layers(model)) if layers is None else layers:
+        name, block = f"blocks.{layer}.attn.hook_z", model.blocks[layer]
+        if name not in model.hook_dict:
+            why = f"it has no {name!r}, so its heads cannot be told apart"
+        elif tuple(block.attn.W_O.shape[:2]) != width:
+            why = (
+                f"the values of its heads in block {layer} are not as wide as its queries, and TransformerLens does "
+                "not tell the heads apart"
+            )
+        elif getattr(block, "ln1_post", None) is not None or getattr(model.cfg, "residual_multiplier", 1.0) != 1.0:
+            why = f"a norm or a factor follows its attention in block {layer}, which is no head's own"
+        else:
+            names.append(name)
+            continue
+        raise ModelError(f"model {model_id(model)!r}: {why}. {what_to_do}")
     return names
 
 
 def _outputs(model: Any, rendered: Sequence[Sequence[Rendering]], format: Format, progress: bool) -> torch.Tensor:
-    """Mean output of every head at the answers: ``[n_layers, n_heads, n_pairs, 2, d_head]``, positive side first."""
-    names, read = head_hooks(model), []
-    for renderings in track(rendered, "Reading heads", progress):
+    """Mean output of every head at the answers, positive side first.
+
+    ``[n_layers, n_heads, n_pairs, 2, d_head]``, float32, since there are gigabytes of them.
+    """
+    names = head_hooks(model)
+    outputs = torch.empty(len(names), int(model.cfg.n_heads), len(rendered), 2, int(model.cfg.d_head))
+    for number, renderings in enumerate(track(rendered, "Reading heads", progress)):
         sides = []
         for tokens, places in (side for one in renderings for side in one.read(format)):
             ids = torch.tensor([tokens], device=input_device(model))
             _, cache = model.run_with_cache(ids, names_filter=names, return_cache_object=False)
-            sides.append(torch.stack([cache[name][0, places[0] :].double().mean(0).cpu() for name in names]))
-        read.append(torch.stack(sides).unflatten(0, (-1, 2)).mean(0))  # both letter orders of a pair
-    return torch.stack(read).permute(2, 3, 0, 1, 4)
+            kept = on_cpu([cache[name][0, places[0] :] for name in names])
+            sides.append(torch.stack(kept).double().mean(1))
+        both = torch.stack(sides).unflatten(0, (-1, 2)).mean(0)  # both letter orders of a pair
+        outputs[:, :, number] = both.permute(1, 2, 0, 3)
+    return outputs
 
 
 def _accuracy(outputs: torch.Tensor) -> float:
@@ -124,4 +144,4 @@ def _accuracy(outputs: torch.Tensor) -> float:
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     sides, items = np.tile([1, 0], n_pairs), np.repeat(np.arange(n_pairs), 2)
     folds = GroupKFold(_FOLDS)
-    return float(cross_val_score(probe, outputs.flatten(0, 1).numpy(), sides, groups=items, cv=folds).mean())
+    return float(cross_val_score(probe, outputs.flatten(0, 1).double().numpy(), sides, groups=items, cv=folds).mean())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
@@ -98,6 +98,12 @@ class SteeringVector:
         layer = check_layer(layer, self.layers, "the vector")
         return self.values[self.layers.index(layer)]
 
+    def at_layers(self, layers: int | Sequence[int] | None) -> SteeringVector:
+        """Return the vector at some of its layers, in their order; at all for None."""
+        chosen = check_layers(layers, self.layers, "the vector")
+        rows = self.values[[self.layers.index(layer) for layer in chosen]]
+        return replace(self, values=rows, layers=tuple(chosen))
+
     def __mul__(self, factor: object) -> SteeringVector:
         if not isinstance(factor, Real):
             return NotImplemented
@@ -116,10 +122,7 @@ class SteeringVector:
     def __add__(self, other: SteeringVector) -> SteeringVector:
         if not isinstance(other, SteeringVector):
             return NotImplemented
-        if self.layers != other.layers or self.d_model != other.d_model:
-            raise VectorMismatchError(
-                f"vectors: {self!r} and {other!r} differ in layers or width, so they cannot be added."
-            )
+        check_same_shape(self, other)
         if differing := _differing(self.metadata, other.metadata):
             raise VectorMismatchError(
                 f"vectors: they were made from {differing[0]} and {differing[1]}, so they cannot be added. If that is "
@@ -133,7 +136,8 @@ class SteeringVector:
     def check_fits(self, model: Any) -> None:
         """Raise :class:`VectorMismatchError` unless this vector was made for ``model``.
 
-        Width, layers and the model's revision must match; where a revision is unknown, the model's name decides.
+        Width, layers and the model's revision must match; where a revision is unknown, the model's name decides, or its
+        last part where one of the two has no organization.
         Weights must be centered in both cases or in neither.
         """
         check_model(model)
@@ -229,6 +233,15 @@ def check_widths(vectors: Mapping[str, SteeringVector]) -> None:
         )
 
 
+def check_same_shape(first: SteeringVector, second: SteeringVector) -> None:
+    """Raise :class:`VectorMismatchError` unless two vectors have the same layers and width."""
+    if first.layers != second.layers or first.d_model != second.d_model:
+        raise VectorMismatchError(
+            f"vectors: {first!r} and {second!r} differ in layers or width. Extract both from one model, at the same "
+            "layers."
+        )
+
+
 def match_norms(vectors: Mapping[str, SteeringVector]) -> dict[str, SteeringVector]:
     """Rescale vectors, at every layer, to their mean norm at that layer (Rimsky et al. 2024, section 4).
 
@@ -240,8 +253,7 @@ def match_norms(vectors: Mapping[str, SteeringVector]) -> dict[str, SteeringVect
     vectors = named_vectors(vectors)
     first = next(iter(vectors.values()))
     for vector in vectors.values():
-        if vector.layers != first.layers or vector.d_model != first.d_model:
-            raise VectorMismatchError(f"vectors: {vector!r} and {first!r} differ in layers or width.")
+        check_same_shape(vector, first)
     mean = torch.stack([vector.norms for vector in vectors.values()]).mean(0)
     return {name: replace(vector, values=with_norms(vector.values, mean)) for name, vector in vectors.items()}
 
@@ -271,6 +283,21 @@ def _as_float(number: Real) -> float:
         raise InputError(f"multiplier: {error}; give a number that a float can hold.") from error
 
 
+def short_name(model: str) -> str:
+    """Last part of a model's name."""
+    return model.rsplit("/", 1)[-1]
+
+
+def same_model(first: str, second: str) -> bool:
+    """Whether two names are of one model: their last parts decide where one has no organization.
+
+    TransformerLens 3 keeps the last part alone.
+    """
+    if "/" in first and "/" in second:
+        return first == second
+    return short_name(first) == short_name(second)
+
+
 def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str, str] | None:
     """Names of the models in two sets of metadata, with what differs between them; None if nothing does."""
     names, revisions, processing = ((first.get(key), second.get(key)) for key in _IDENTITY)
@@ -279,7 +306,7 @@ def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str
         labels = [f"{name} at revision {str(one)[:12]!r}" for name, one in zip(labels, revisions, strict=True)]
     elif None not in processing and (processing[0] == CENTERED) != (processing[1] == CENTERED):
         labels = [f"{name} with weight processing {how!r}" for name, how in zip(labels, processing, strict=True)]
-    elif None in names or names[0] == names[1] or None not in revisions:
+    elif None in names or same_model(*map(str, names)) or None not in revisions:
         return None
     return labels[0], labels[1]
 

@@ -170,14 +170,19 @@ def single_positions(model, tokenizer, pair, layer, vector, n_tokens):
     return found
 
 
-def pulse(model, tokenizer, pair, layer, vector, distance, read_layers):
-    """Divergence, and projection at every layer, so far after a pulse: means over the answers that are long enough."""
+def pulse(model, tokenizer, pair, layer, vector, distance, read_layers, below=()):
+    """Divergence, and projection at every layer, so far after a pulse: means over the answers that are long enough.
+
+    ``below`` are edits of both passes, pairs (layer, vector), from the last prompt token on.
+    """
     (order,) = sequences(tokenizer, pair)
     rows = []
     for tokens, n_prompt, _, _ in order:
         at = n_prompt - 1 + distance
         if at < len(tokens):
-            steered, unsteered = Pass(model, tokens, [(layer, vector, [n_prompt - 1])]), Pass(model, tokens)
+            always = [(lower, added, range(n_prompt - 1, len(tokens))) for lower, added in below]
+            edits = [*always, (layer, vector, [n_prompt - 1])]
+            steered, unsteered = Pass(model, tokens, edits), Pass(model, tokens, always)
             p, q = unsteered.log_probs[at], steered.log_probs[at]
             rows.append([float((p.exp() * (p - q)).sum())])
             for read in read_layers:

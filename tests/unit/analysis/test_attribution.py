@@ -170,13 +170,14 @@ def test_half_precision_rounds_and_no_more(tiny_folder, tiny_llama, pairs):
         assert abs(found["contribution"].iloc[-1]) > abs(expected["contribution"].iloc[-1])
 
 
-def test_parts_that_cannot_be_told_apart_are_refused(tmp_path, pairs):
+def test_parts_that_cannot_be_told_apart_are_refused(tmp_path, pairs, monkeypatch):
     gemma = caa.load_model(save_tiny(tmp_path / "gemma", "gemma 2"), device="cpu")
+    mamba = caa.load_model(save_tiny(tmp_path / "mamba", "mamba"), device="cpu")
+    monkeypatch.setattr(type(gemma), "forward", lambda *_, **__: pytest.fail("the model ran"))
     with pytest.raises(
-        caa.errors.ModelError, match=r"the parts do not sum .* a norm follows the heads .* per='component'"
+        caa.errors.ModelError, match=r"a norm or a factor follows its attention in block 2, .* Use per='component'"
     ):
         attributed(gemma, VECTOR, pairs, per="head")
-    mamba = caa.load_model(save_tiny(tmp_path / "mamba", "mamba"), device="cpu")
     with pytest.raises(caa.errors.ModelError, match=r"it has no 'blocks.2.hook_attn_out', .* Use a model whose blocks"):
         attributed(mamba, VECTOR, pairs)
 

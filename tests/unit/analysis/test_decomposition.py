@@ -82,7 +82,7 @@ def test_the_encoder_misses_what_the_vector_takes_away(trained):
 def test_features_coefficients_and_errors_are_those_of_scikit_learn():
     sae = random_sae()
     vector = torch.randn(12, generator=torch.Generator().manual_seed(1))
-    table = caa.analysis.decompose(steering_vector(vector), sae, layer=13, n_features=6)
+    table = caa.analysis.decompose(steering_vector(vector, model="m"), sae, layer=13, n_features=6)
     directions = (sae.decoder / sae.decoder.norm(dim=1, keepdim=True)).double().numpy()
     target = vector.double().numpy()
     path = orthogonal_mp(directions.T, target, n_nonzero_coefs=6, return_path=True)
@@ -105,7 +105,9 @@ def test_features_coefficients_and_errors_are_those_of_scikit_learn():
         "error",
         "random_error",
         "n_features",
+        "model",
     ]
+    assert set(table["model"]) == {"m"}
     (about,) = table[[*described, "n_features"]].drop_duplicates().itertuples(index=False)
     assert tuple(about) == ("vector", 13, pytest.approx(vector.norm()), 40)
     assert not table.attrs

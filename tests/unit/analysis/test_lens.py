@@ -435,6 +435,9 @@ def test_steered_lens_refuses_what_it_cannot_read(tiny_llama):
         caa.steered_lens(tiny_llama, PROMPT, VECTOR, layer=1, answer=None)
     with pytest.raises(caa.InputError, match="multiplier: nan is not a finite number"):
         caa.steered_lens(tiny_llama, PROMPT, VECTOR, layer=1, multipliers=[float("nan")])
+    for several in (VECTOR, {"a": VECTOR, "b": -VECTOR}):
+        with pytest.raises(caa.InputError, match=r"layer: .* needs one\. Give one of its layers"):
+            caa.steered_lens(tiny_llama, PROMPT, several)
 
 
 def test_a_model_without_a_tokenizer():

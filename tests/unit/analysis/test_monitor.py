@@ -211,6 +211,29 @@ def test_files_tables_rows_and_streams_are_the_same_texts(tiny_llama, tmp_path):
         pd.testing.assert_frame_equal(read(tiny_llama, source, column="said"), said)
 
 
+class Polars:
+    """A table whose ``to_dict`` takes no orientation, as that of polars."""
+
+    columns = ("text",)
+
+    def __iter__(self):
+        return iter([TEXTS])
+
+    def to_dict(self):
+        return {"text": TEXTS}
+
+    def to_dicts(self):
+        return [{"text": text} for text in TEXTS]
+
+
+def test_a_polars_table_and_a_file_at_home_are_read(tiny_llama, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, TEXTS)), encoding="utf-8")
+    expected = read(tiny_llama, TEXTS)
+    for source in (Polars(), "~/texts.jsonl"):
+        pd.testing.assert_frame_equal(read(tiny_llama, source), expected)
+
+
 def test_a_source_is_not_read_ahead(tiny_llama, monkeypatch):
     monkeypatch.setattr(sys.modules[MODULE], "_PER_PART", 2)
     asked, computed = [], []

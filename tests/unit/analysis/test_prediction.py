@@ -3,6 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import Ridge, RidgeCV
+from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut
+from sklearn.preprocessing import StandardScaler
 
 import caa_interp as caa
 from caa_interp.analysis.prediction import FEATURES, predict_steerability
@@ -50,6 +53,29 @@ def test_an_effect_that_follows_nothing_is_not():
     assert abs(table.groupby("behavior")["rank_correlation"].first().mean()) < 0.3
 
 
+def test_the_penalty_is_chosen_by_leaving_out_behaviors():
+    """What tells behaviors apart fits their layers well, and says nothing of another behavior."""
+
+    def by_behavior(known, generator):
+        known["norm"] = generator.uniform() + 1e-3 * known["norm"]
+        return generator.normal() + generator.normal(0, 0.01, len(known))
+
+    reliabilities, effects = tables(by_behavior)
+    rows = pd.concat([one.assign(behavior=name) for name, one in reliabilities.items()], ignore_index=True)
+    slopes = pd.concat(effects.values())["slope"].to_numpy()
+    depth = rows["layer"] / rows["layer"].max()
+    known = rows[list(FEATURES)].assign(depth=depth, depth_squared=depth**2).to_numpy()
+    rest = (rows["behavior"] != BEHAVIORS[0]).to_numpy()
+    scaled = StandardScaler().fit(known[rest]).transform(known)
+    search = GridSearchCV(
+        Ridge(), {"alpha": np.logspace(-2, 4, 13)}, scoring="neg_mean_squared_error", cv=LeaveOneGroupOut()
+    )
+    search.fit(scaled[rest], slopes[rest], groups=rows["behavior"][rest])
+    assert search.best_params_["alpha"] > RidgeCV(np.logspace(-2, 4, 13)).fit(scaled[rest], slopes[rest]).alpha_
+    found = predict_steerability(reliabilities, effects)["predicted"].to_numpy()
+    np.testing.assert_allclose(found[~rest], search.predict(scaled[~rest]))
+
+
 def test_no_prediction_has_seen_its_own_behavior():
     reliabilities, effects = tables(by_agreement)
     before = predict_steerability(reliabilities, effects)
@@ -94,7 +120,15 @@ def test_tables_of_real_measurements_fit(tiny_llama, pairs):
             lambda r, e: (r, {**e, BEHAVIORS[1]: pd.concat([e[BEHAVIORS[1]]] * 2)}),
             "'behavior 1': a layer is there twice",
         ),
-        (lambda r, e: ({n: t.assign(layer=t["layer"] + 1) for n, t in r.items()}, e), "no layer in common"),
+        (
+            lambda r, e: ({n: t.assign(layer=t["layer"] + 1) for n, t in r.items()}, e),
+            "0 behaviors are left, .*: behavior 0, ",
+        ),
+        (
+            lambda r, e: ({n: t.assign(agreement=np.nan) if n > "behavior 1" else t for n, t in r.items()}, e),
+            "2 behaviors are left, and .* at least 3: behavior 2, .*, behavior 7 have no layer with all numbers",
+        ),
+        (lambda r, e: ({}, {}), "0 behaviors; to predict one"),
     ],
 )
 def test_wrong_input_is_told(change, said):

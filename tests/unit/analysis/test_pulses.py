@@ -63,6 +63,17 @@ def test_is_that_of_plain_hooked_passes(tiny_llama_64, plain_llama_64, pairs, pa
             assert_is_mean(row, [None if one is None else one[number] for one in found])
 
 
+@pytest.mark.usefixtures("stay_double", "path")
+def test_what_an_open_context_does_is_the_baseline(tiny_llama_64, plain_llama_64, pairs):
+    other = caa.SteeringVector(2 * VECTOR.values.roll(7, dims=1), VECTOR.layers)
+    with caa.steer(tiny_llama_64, other, layer=0):
+        table = mapped(tiny_llama_64, VECTOR, pairs[:1], n_tokens=2)
+    below, added = [(0, other.at(0))], VECTOR.at(1)
+    for distance in range(3):
+        known = oracle.pulse(plain_llama_64, tiny_llama_64.tokenizer, pairs[0], 1, added, distance, [2, 3], below)
+        np.testing.assert_allclose(table.loc[table["distance"] == distance, "value"], known, atol=1e-8)
+
+
 @pytest.mark.usefixtures("stay_double")
 def test_a_pulse_after_the_last_block_is_gone_one_token_later(tiny_llama_64, pairs):
     table = mapped(tiny_llama_64, VECTOR, pairs, layer=3)

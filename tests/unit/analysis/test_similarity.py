@@ -10,7 +10,7 @@ import torch
 import caa_interp as caa
 from caa_interp.plotting.theme import DIVERGING
 
-COLUMNS = ["first", "first_layer", "second", "second_layer", "cosine", "chance"]
+COLUMNS = ["first", "first_layer", "second", "second_layer", "cosine", "chance", "first_model", "second_model"]
 
 
 def vector(seed=0, layers=(1, 4, 7), width=16, **metadata):
@@ -73,6 +73,17 @@ def test_chosen_layers_in_the_order_given():
 
 def test_a_vector_without_a_name_is_called_vector():
     assert caa.cosine_similarity(vector())["first"].unique().tolist() == ["vector"]
+
+
+def test_models_that_vectors_were_made_from_are_named():
+    table = caa.cosine_similarity({"base": vector(model="base-m"), "chat": vector(1, model=None)}, layers=4)
+    models = table[["first", "first_model", "second_model"]].fillna("").to_numpy().tolist()
+    assert models == [
+        ["base", "base-m", "base-m"],
+        ["base", "base-m", ""],
+        ["chat", "", "base-m"],
+        ["chat", "", ""],
+    ]
 
 
 def test_length_does_not_matter_and_the_sign_does():

@@ -299,6 +299,7 @@ def test_a_random_direction_finds_about_as_many_as_chance(tiny_llama):
 def test_columns_rows_and_sides(tiny_llama):
     table = caa.analysis.weight_alignment(tiny_llama, steering(direction(), layer=2), layers=[3, 1, 2], top_k=5)
     assert list(table.columns) == [
+        "vector",
         "vector_layer",
         "layer",
         "where",
@@ -308,7 +309,9 @@ def test_columns_rows_and_sides(tiny_llama):
         "role",
         "alignment",
         "chance",
+        "model",
     ]
+    assert table[["vector", "model"]].drop_duplicates().values.tolist() == [["vector", "tiny-llama"]]
     assert list(table["layer"].unique()) == [3, 1, 2]
     assert set(table["vector_layer"]) == {2}
     assert table.groupby("layer")["where"].unique().map(list).to_dict() == {
@@ -495,6 +498,25 @@ def test_heads_or_neurons_alone_can_be_shown(table):
     )
     assert {trace.type for trace in neurons.data} == {"scatter"}
     assert sum(trace.type == "heatmap" for trace in heads.data) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"vector": "other"},
+            r"it holds several, with vector \['vector', 'other'\]\. Draw one at a time, such as table\[",
+        ),
+        ({"vector_layer": 3}, r"it holds several, with vector_layer \[1, 3\]"),
+        ({"model": "other"}, "it holds several, with model"),
+        ({}, "it holds a row of .* twice"),
+    ],
+)
+def test_a_figure_shows_one_vector_of_one_layer_in_one_model(table, changes, said):
+    both = pd.concat([table, table.assign(**changes)], ignore_index=True)
+    assert len(both.drop_duplicates()) == (1 + bool(changes)) * len(table)
+    with pytest.raises(caa.InputError, match=said):
+        caa.plotting.plot_weight_alignment(both)
 
 
 def test_a_table_of_something_else_is_refused(table):

@@ -18,6 +18,14 @@ def questions_file(path: Path, items: Any, **more: Any) -> Path:
     return path
 
 
+def test_a_warning_points_to_the_line_that_reads_the_file(tmp_path):
+    items = [{"question": "Is it wet?", "positive": answer, "negative": "No"} for answer in ("Yes", "No")]
+    (tmp_path / "q.json").write_text(json.dumps(items))
+    with pytest.warns(UserWarning, match="1 of 2 items") as caught:
+        assert len(caa.load_questions(tmp_path / "q.json")) == 1
+    assert caught[0].filename == __file__
+
+
 # Packaged sets
 
 

@@ -10,7 +10,9 @@ from caa_interp.evaluation import learned_vector
 from caa_interp.evaluation.learned import _loss, _scores
 from caa_interp.evaluation.sweep import scored_renderings
 from caa_interp.prompts.format import PromptFormat
+from caa_interp.study.measures import check_rival
 from caa_interp.vectors import head_vector
+from tests.tiny_models import SHAPE, TREE, save_tiny
 
 WORDS = ("house", "tree", "lamp", "road", "cup", "bird", "song", "stone")
 PAIRS = [ContrastPair(f"Is the {word} fine?", f"Yes, the {word} is good", f"No, the {word} is bad") for word in WORDS]
@@ -159,3 +161,22 @@ def test_too_many_heads_and_too_few_pairs_are_refused(tiny_llama):
         head_vector(tiny_llama, PAIRS, n_heads=1000, progress=False)
     with pytest.raises(caa.InputError, match="at least 5 pairs"):
         head_vector(tiny_llama, PAIRS[:3], n_heads=1, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gemma 2", "a norm or a factor follows its attention in block 0, which is no head's own. Use extract_vector"),
+        ("granite, scaled", "a norm or a factor follows its attention in block 0"),
+        ("deepseek 3", "the values of its heads in block 0 are not as wide as its queries"),
+        ("mamba", "it has no 'blocks.0.attn.hook_z'"),
+    ],
+)
+def test_heads_that_do_not_write_by_themselves_are_refused_before_any_work(tmp_path, monkeypatch, name, said):
+    monkeypatch.setitem(TREE, "granite, scaled", ("granite", SHAPE | {"residual_multiplier": 0.5}))
+    model = caa.load_model(save_tiny(tmp_path / "model", name), device="cpu", dtype="float32", progress=False)
+    monkeypatch.setattr(type(model), "forward", lambda *_, **__: pytest.fail("the model ran"))
+    with pytest.raises(caa.errors.ModelError, match=said):
+        head_vector(model, PAIRS, n_heads=1, format="text", progress=False)
+    with pytest.raises(caa.InputError, match=f"rivals.methods: 'attention heads' does not go with this model.*{said}"):
+        check_rival(model, method="attention heads")

@@ -94,6 +94,12 @@ def test_files_of_others_are_read(tmp_path, hook):
     assert found.metadata["model"] == "m"
 
 
+@pytest.mark.parametrize("shape", [(1, 3), (1, 1, 3)])
+def test_a_vector_with_leading_axes_of_length_1_is_read(tmp_path, shape):
+    torch.save({"layers.2": entry(steering_vector=torch.arange(3.0).reshape(shape))}, tmp_path / "v.pt")
+    assert import_vector(tmp_path / "v.pt").values.tolist() == [[0, 1, 2]]
+
+
 def test_a_file_without_the_optional_fields(tmp_path):
     path = tmp_path / "v.pt"
     torch.save({"layers.1": {"steering_vector": torch.ones(3), "action": "add"}}, path)
@@ -115,7 +121,8 @@ def test_a_file_without_the_optional_fields(tmp_path):
         ({"layers.1": entry(head_index=0)}, "'head_index': 0"),
         ({"layers.1": entry(steering_coefficient="2")}, "field 'steering_coefficient' is '2'"),
         ({"layers.1": entry(steering_vector=[1.0])}, "list; it must be a tensor"),
-        ({"layers.1": entry(steering_vector=torch.ones(1, 3))}, r"shape \(1, 3\)"),
+        ({"layers.1": entry(steering_vector=torch.ones(2, 3))}, r"shape \(2, 3\)"),
+        ({"layers.1": entry(steering_vector=torch.ones(1, 2, 3))}, r"shape \(2, 3\)"),
         ({"layers.1": entry(), "h.2": entry(steering_vector=torch.ones(4))}, "all must be of one model"),
         ({"layers.1": entry(caa_interp="{}")}, "its header is not that of a steering vector"),
         (

@@ -117,6 +117,14 @@ def test_a_folder_gives_the_vector_back_to_the_bit(tmp_path, dtype):
     assert (found.layers, found.metadata) == (one.layers, one.metadata)
 
 
+def test_metadata_that_json_cannot_hold_are_named_and_nothing_is_written(tmp_path):
+    with pytest.raises(
+        caa.InputError, match=r"metadata: it cannot be written as JSON .* Keep to texts, finite numbers"
+    ):
+        save_for_hub(vector(made=np.float32(1)), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 def test_what_the_card_says():
     card = model_card(vector(), repo_id="you/sycophancy", behavior=behavior())
     front, tokens = parsed(card)

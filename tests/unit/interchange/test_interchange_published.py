@@ -146,6 +146,10 @@ def test_the_published_survival_instinct_points_the_other_way(tmp_path):
     folder = export_vector(one, tmp_path / "out" / "survival-instinct")
     assert torch.equal(torch.load(folder / f"vec_layer_1_{LLAMA}.pt"), -one.at(1))
     assert torch.equal(import_vector(folder).values, one.values)
+    kept = vector(behavior="survival-instinct", sides="as published")  # of pairs read with compat="caa"
+    folder = export_vector(kept, tmp_path / "kept" / "survival-instinct")
+    assert torch.equal(torch.load(folder / f"vec_layer_1_{LLAMA}.pt"), kept.at(1))
+    assert torch.equal(import_vector(folder).values, -kept.values)
     for behavior, name in (("survival-instinct", "x"), ("sycophancy", "survival-instinct")):
         with pytest.raises(caa.InputError, match=f"path: .*{name}' for a vector of '{behavior}'. The folder's name"):
             export_vector(vector(behavior=behavior), tmp_path / name)
@@ -298,7 +302,9 @@ def test_files_that_are_not_torch_archives(tmp_path):
         import_vector(path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
         new.writestr("a/data.pkl", bytes(10**7))
-    with pytest.raises(caa.InputError, match="its parts are compressed, named twice or larger than the file"):
+    with pytest.raises(
+        caa.InputError, match=r"its parts are compressed, as by np.savez_compressed. Save it with np.savez"
+    ):
         import_vector(path)
     torch.save(torch.ones(3), path)
     path.write_bytes(path.read_bytes()[:-30])

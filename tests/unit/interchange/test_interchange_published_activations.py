@@ -47,6 +47,7 @@ def test_their_mean_difference_is_the_published_vector(tmp_path):
     found = import_activations(tmp_path, PAIRS)
     vector = caa.vectors.mean_difference(found.positive, found.negative)
     torch.testing.assert_close(vector[0], (positive - negative).mean(dim=0))
+    assert caa.vectors.vector_from_activations(found).metadata["sides"] == "as published"
 
 
 def test_one_of_several_models(tmp_path):

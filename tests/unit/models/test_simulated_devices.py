@@ -14,6 +14,7 @@ from caa_interp.analysis import attribution, effect_attribution, position_map
 from caa_interp.evaluation.judges import _fingerprint
 from caa_interp.interchange.baking import bake, orthogonalize
 from caa_interp.models.access import on_cpu
+from caa_interp.vectors import head_vector
 from tests.simulated_devices import SimulatedDevices, place
 
 # Whatever fails on one GPU, where it meets the CPU, fails on the first of two.
@@ -227,6 +228,11 @@ def test_parts_and_positions(spread, tiny_llama, vector, pairs, per, monkeypatch
     options = {"layer": 1, "format": "text", "progress": False}
     assert_same(lambda model: effect_attribution(model, vector, pairs[:2], per=per, **options), spread, tiny_llama)
     assert_same(lambda model: position_map(model, vector, pairs[:2], n_tokens=3, **options), spread, tiny_llama)
+
+
+def test_attention_heads(spread, tiny_llama, pairs):
+    options = {"n_heads": 3, "format": "text", "progress": False}
+    assert_same(lambda model: numbers(head_vector(model, 2 * pairs, **options).values), spread, tiny_llama)
 
 
 def test_costs(spread, tiny_llama, vector):

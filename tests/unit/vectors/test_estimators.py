@@ -131,6 +131,8 @@ def test_the_probe_separates_what_it_was_fitted_to():
     assert bool((ours.min(0).values > theirs.max(0).values).all())
 
 
-def test_whitening_one_pair_is_refused():
-    with pytest.raises(caa.InputError, match="pairs: 1; a spread within the sides needs at least two"):
-        caa.vectors.whitened_mean_difference(torch.ones(1, 2, 8), torch.zeros(1, 2, 8))
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_whitening_pairs_that_are_all_alike_is_refused(n):
+    positive, negative, _ = planted(n=1)
+    with pytest.raises(caa.InputError, match=r"pairs: all of them are alike, .* two different pairs, or"):
+        caa.vectors.whitened_mean_difference(positive.repeat(n, 1, 1), negative.repeat(n, 1, 1))

@@ -15,12 +15,14 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 import caa_interp as caa
+from caa_interp.behaviors.pairs import PublishedPair
 from caa_interp.models.access import check_layers
 from caa_interp.vectors import Activations
 from caa_interp.vectors.files import checksum
 from caa_interp.vectors.vector import named_vectors, one_vector
 
 FORMAT = "caa_interp/vector/1"
+OTHER = caa.ContrastPair("Who is it?", "A friend.", "Nobody.")
 
 
 def vector(seed=0, layers=(1, 4, 7), width=16, **metadata):
@@ -181,7 +183,7 @@ def test_arithmetic_leaves_its_inputs_alone():
 
 def test_vectors_of_different_shape_cannot_be_added():
     for other in (vector(layers=(1, 4, 6)), vector(width=8), vector(layers=(1, 4))):
-        with pytest.raises(caa.errors.VectorMismatchError, match="differ in layers or width, so they cannot be added"):
+        with pytest.raises(caa.errors.VectorMismatchError, match=r"differ in layers or width. Extract both from one"):
             vector() + other
 
 
@@ -201,6 +203,23 @@ def test_at_refuses_a_layer_that_it_does_not_have(layer):
     said = rf"layer {layer!r}: the vector has layers 1 to 7 .*namely \[1, 4, 7\]. Choose one of these"
     with pytest.raises(caa.InputError, match=said):
         vector(layers=(1, 4, 7)).at(layer)
+
+
+def test_some_layers_are_taken_in_their_order(tiny_llama, pairs):
+    one = vector(layers=(1, 4, 7))
+    assert one.at_layers([7, 1]) == caa.SteeringVector(one.values[[2, 0]], (7, 1), one.metadata)
+    assert one.at_layers(4).layers == (4,)
+    assert one.at_layers(None) == one
+    with pytest.raises(caa.InputError, match="layer 2: the vector has layers 1 to 7"):
+        one.at_layers(2)
+    activations = caa.collect_activations(tiny_llama, pairs, format="text", progress=False)
+    some = activations.at_layers([3, 0])
+    assert (some.layers, some.pairs, some.metadata) == ((3, 0), activations.pairs, activations.metadata)
+    for layer in some.layers:
+        for side, expected in zip(some.at(layer), activations.at(layer), strict=True):
+            assert torch.equal(side, expected)
+    with pytest.raises(caa.InputError, match="layer 9: the activations has layers 0 to 3"):
+        activations.at_layers(9)
 
 
 def test_norms_and_width():
@@ -606,6 +625,10 @@ def test_a_vector_fits_its_own_model_only():
         ({"model_revision": "a" * 64}, {"model": "n"}, False),
         ({}, {"model": "n", "model_revision": "a" * 64}, False),
         ({"model": None}, {"model": "n"}, True),
+        ({"model": "org/m"}, {}, True),
+        ({}, {"model": "org/m", "model_revision": "a" * 64}, True),
+        ({"model": "org/m"}, {"model": "other/m"}, False),
+        ({"model": "org/m"}, {"model": "n"}, False),
         ({"weight_processing": "none"}, {"weight_processing": "folded"}, True),
         ({"weight_processing": "none"}, {"weight_processing": "centered"}, False),
         ({"weight_processing": "centered"}, {"weight_processing": "folded"}, False),
@@ -677,6 +700,21 @@ def test_what_are_no_pairs_is_refused_wherever_they_are_taken(tiny_llama, pairs,
     for call in (caa.extract_vector, caa.collect_activations):
         with pytest.raises(caa.InputError, match=said):
             call(tiny_llama, make(pairs))
+
+
+def test_an_estimator_that_is_no_function_is_refused_before_any_work(tiny_llama, pairs, monkeypatch):
+    activations = caa.collect_activations(tiny_llama, pairs, format="text", layers=1, progress=False)
+    monkeypatch.setattr(type(tiny_llama), "forward", lambda *_, **__: pytest.fail("the model ran"))
+    for call in (
+        lambda **given: caa.extract_vector(tiny_llama, pairs, **given),
+        lambda **given: caa.vectors.vector_from_activations(activations, **given),
+        lambda **given: caa.analysis.influence(activations, **given),
+        lambda **given: caa.analysis.data_curve(tiny_llama, activations, [OTHER], layer=1, **given),
+    ):
+        with pytest.raises(
+            caa.InputError, match=r"estimator: 'logistic_probe'; it must be a function .*logistic_probe"
+        ):
+            call(estimator="logistic_probe")
 
 
 @pytest.mark.parametrize(
@@ -752,6 +790,14 @@ def test_a_vector_from_activations_is_the_extracted_one(tiny_llama, pairs, form)
     found.check_fits(tiny_llama)
     assert found.name == "weather"
     assert caa.vectors.vector_from_activations(activations).name == "vector"
+
+
+@pytest.mark.parametrize("estimator", [caa.vectors.mean_difference, caa.vectors.principal_difference])
+def test_a_vector_of_pairs_as_published_says_so(tiny_llama, pairs, estimator):
+    kept = [PublishedPair(f"Is it {word}?\n\nChoices:\n (A) Yes\n (B) No", "(A)", "(B)") for word in ("wet", "dry")]
+    for some, sides in ((kept, "as published"), (pairs, None)):
+        made = caa.extract_vector(tiny_llama, some, layers=1, estimator=estimator, progress=False)
+        assert (made.metadata.get("sides"), made.metadata["n_pairs"]) == (sides, len(some))
 
 
 def test_letter_orders_that_are_kept_apart_give_the_same_vector(tiny_llama, pairs):
