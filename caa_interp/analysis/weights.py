@@ -90,7 +90,7 @@ def weight_alignment(
     control than a random direction.
     """
     one_vector(vector).check_fits(model)
-    (at,) = check_layers(one_layer(vector, layer), vector.layers, "the vector")
+    at = one_layer(vector, layer)
     chosen = check_layers(layers, range(n_layers(model)), "the model")
     check_count("top_k", top_k)
     direction = direction_at(vector, at, what_to_do="Choose another layer.")

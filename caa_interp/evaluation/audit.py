@@ -29,7 +29,7 @@ from caa_interp.evaluation.response import steerability
 from caa_interp.evaluation.summary import summarize
 from caa_interp.evaluation.sweep import check_renderings, scoring_format
 from caa_interp.evaluation.verdicts import verdicts
-from caa_interp.models.access import check_layers
+from caa_interp.models.access import check_layer
 from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.statistics import chance_cosine
 from caa_interp.steering.generation import encode_prompts, generate
@@ -132,7 +132,7 @@ def safety_audit(
     """
     name = one_vector(vector).name
     vector.check_fits(model)
-    (layer,) = check_layers(layer, vector.layers, "the vector")
+    layer = check_layer(layer, vector.layers, "the vector")
     for count, n, least in (("n_requests", n_requests, 1), ("n_random", n_random, 0), ("n_answers", n_answers, 0)):
         if n is not None:
             check_count(count, n, least)
@@ -148,7 +148,7 @@ def safety_audit(
             f"{{**caa.load_behaviors(), {name!r}: pairs}}."
         )
     # All texts are put into the model's form first, so that none is refused when others are done already.
-    steering = replace(vector, values=vector.at(layer)[None], layers=(layer,))
+    steering = vector.at_layers(layer)
     form, system_prompt = form_of(model, prompt_format), options.get("system_prompt")
     format = scoring_format(options.pop("format", None), conditions(model, steering, None))
     vectors = {name: steering}

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -145,10 +144,7 @@ def side_effects(
     format = scoring_format(options.pop("format", None), asked)
     form = form_of(model, options.get("prompt_format"))
     check_renderings(form, pairs, format, options.get("system_prompt"))
-    single = {
-        name: replace(vector, values=vector.at(chosen[name])[None], layers=(int(chosen[name]),))
-        for name, vector in vectors.items()
-    }
+    single = {name: vector.at_layers(chosen[name]) for name, vector in vectors.items()}
     tables = {}
     for name, scored in track(pairs.items(), "Measuring", progress, total=len(pairs)):
         tables[name] = sweep(model, single, scored, multipliers=multipliers, format=format, progress=False, **options)

@@ -15,6 +15,7 @@ from caa_interp.models.access import (
     CENTERED,
     block_indices,
     check_layer,
+    check_layers,
     check_model,
     identity,
     model_id,
