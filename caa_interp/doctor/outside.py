@@ -12,6 +12,8 @@ from caa_interp.models.access import input_device, is_bridge, model_revision, n_
 from caa_interp.models.wrapping import block_outputs, module_of
 
 _GIB = 2**30
+# Hugging Face computes attention in another order, and what rounds in one block is carried through all the others.
+_TIMES_TOLERANCE = 3
 
 
 def check_outside(subject: Subject) -> Verdict:
@@ -45,10 +47,11 @@ def check_outside(subject: Subject) -> Verdict:
     found = subject.residuals(tokens, names)
     pairs = zip(names, expected, strict=True)
     off = torch.tensor([relative_difference(found[name], state) for name, state in pairs])
-    return bool((off <= subject.of_norm).all()), (
+    tolerated = _TIMES_TOLERANCE * subject.of_norm
+    return bool((off <= tolerated).all()), (
         f"The residual stream after {len(names)} blocks differs from that of the same weights in Hugging Face's own "
         f"model by at most {float(off.max()):.2g} of its norm, at layer {int(off.argmax())} (tolerated: "
-        f"{subject.of_norm:g})."
+        f"{tolerated:g})."
     )
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 _WIRING = ("transformer_lens.",)
-# Of these, Transformers' only collect what a model computes, and ours know the positions of a tree.
-_HARMLESS = (*_WIRING, "transformers.", "caa_interp.")
+# Of these, Transformers' only collect what a model computes, Accelerate's place it, and ours know a tree's positions.
+_HARMLESS = (*_WIRING, "transformers.", "accelerate.", "caa_interp.")
 
 
 def has_hooks(modules: Iterable[Any], makers: tuple[str, ...] = _WIRING) -> bool:
