@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 
 from caa_interp.errors import InputError, check_choice
 
@@ -74,8 +76,19 @@ def _umap(points: np.ndarray, seed: int) -> Plane:
         warnings.simplefilter("ignore", ImportWarning)
         from umap import UMAP
 
-    fit = UMAP(n_neighbors=N_NEIGHBORS, init="pca", random_state=seed, n_jobs=1).fit(points)
-    return Plane(fit.embedding_.astype(np.float64), (np.nan, np.nan), fit.transform)
+    with _threads_kept():
+        fit = UMAP(n_neighbors=N_NEIGHBORS, init="pca", random_state=seed, n_jobs=1).fit(points)
+    return Plane(fit.embedding_.astype(np.float64), (np.nan, np.nan), _threads_kept()(fit.transform))
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """Give PyTorch its number of threads back: Numba, on which UMAP runs, sets it to that of all cores."""
+    n_threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 def _tsne(points: np.ndarray, seed: int) -> Plane:

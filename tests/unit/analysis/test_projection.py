@@ -1,5 +1,6 @@
 """Activations and vectors on a plane: exact components, repeatable neighbor maps, and who lies where."""
 
+import os
 import warnings
 
 import numpy as np
@@ -217,7 +218,13 @@ def far():
 
 @pytest.fixture(scope="module")
 def umap(far):
-    return caa.project(far[0], method="umap", held_out=far[1])
+    """Made where PyTorch has more threads than there are cores, which is how many Numba sets for the whole process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads := (os.cpu_count() or 1) + 1)
+    table = caa.project(far[0], method="umap", held_out=far[1])
+    assert torch.get_num_threads() == n_threads
+    torch.set_num_threads(before)
+    return table
 
 
 def assert_apart(table):
