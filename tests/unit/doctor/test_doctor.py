@@ -141,7 +141,7 @@ def test_a_bridge_that_disagrees_with_hugging_face(tmp_path):
     check = examine(model, "residual stream")["residual stream"]
     assert check.passed is False
     assert re.search(
-        r"after 4 blocks differs .* by at most 0\.\d+ of its norm, at layer \d \(tolerated: 0.001\)", check.detail
+        r"after 4 blocks differs .* by at most 0\.\d+ of its norm, at layer \d \(tolerated: 0.003\)", check.detail
     )
 
 
