@@ -28,6 +28,7 @@ for line in sys.stdin:
     cache, folder, kind, address = line.split()
     driver = os.fork()
     if not driver:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Ray tells there of workers that died
         os.environ["CAA_INTERP_CACHE"] = cache
         try:
             if kind == "processes":
@@ -58,7 +59,8 @@ class Sessions:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            # Python's tracker tells of the semaphores that a killed process left, and removes them.
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore:resource_tracker"},
         )
 
     def start(self, folder: Path) -> psutil.Process:
