@@ -6,7 +6,7 @@ As in Rimsky et al. (2024), :func:`steered_lens` decodes the states inside a ste
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -19,7 +19,7 @@ from caa_interp.progress import track
 from caa_interp.prompts.conversation import Prompt
 from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.steering.context import steered_sequence
-from caa_interp.steering.intervention import Steered, conditions, one_layer
+from caa_interp.steering.intervention import Steered, conditions, one_layer, short_form
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions
 from caa_interp.tree.edits import Operator
@@ -155,9 +155,8 @@ def steered_lens(
     Each state goes through the final norm unscaled, as in the paper. The outputs of attention and MLP are only parts of
     the stream: they say what the part writes, not what the model would answer.
     """
-    several: list[Any] = list(vector.values()) if isinstance(vector, Mapping) else [vector]
-    if several and all(isinstance(one, SteeringVector) for one in several):
-        layer = one_layer(several[0], layer)
+    if vectors := short_form(vector):
+        layer = one_layer(vectors[0], layer)
     form = form_of(model, prompt_format)
     asked = conditions(model, vector, form, layer, multipliers, operator, positions)
     chosen = check_layers(layers, range(n_layers(model)), "the model")

@@ -21,10 +21,10 @@ import torch
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
 from caa_interp.errors import InputError
 from caa_interp.interchange.tensors import read_tensor, write_tensors
-from caa_interp.models.access import HOOK, check_layers
+from caa_interp.models.access import HOOK, check_layers, short_name
 from caa_interp.vectors.activations import Activations
 from caa_interp.vectors.extraction import AS_PUBLISHED
-from caa_interp.vectors.vector import SteeringVector, short_name
+from caa_interp.vectors.vector import SteeringVector
 
 SURVIVAL = "survival-instinct"
 VECTORS, _POSITIVE, _NEGATIVE = "vec_layer", "activations_pos", "activations_neg"  # how names of files begin

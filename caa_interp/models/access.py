@@ -39,6 +39,11 @@ def model_id(model: Any) -> str:
     return str(model.cfg.model_name)
 
 
+def short_name(name: str) -> str:
+    """Last part of a model's name or path."""
+    return name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+
+
 def model_revision(model: Any) -> str | None:
     """Commit of a Hugging Face model, sha256 of a GGUF file, or :func:`folder_digest` of a folder; None if unknown."""
     return revisions.get(model)

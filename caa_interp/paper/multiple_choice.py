@@ -131,18 +131,16 @@ def show_exams(setting: Setting, tables: Tables) -> Shown:
     """For each exam a table, and one of its categories."""
     sections, cells = [], []
     for name, exam in setting.items.exams.items():
-        topics = [pair.topic or "" for pair in exam.questions]
-        table = tables[name].assign(behavior=tables[name]["vector"])
-        table["category"] = table["item"].map(topics.__getitem__)
+        table = tables[name].assign(behavior=tables[name]["vector"], category=tables[name]["topic"].fillna(""))
         basis = SAME if setting.items.are_the_papers and exam.are_the_papers else OTHER
         summary = summarize(table, equal="category")
         unsteered = SAME if exam.are_the_papers else None
         own = setting.beside(summary, name, basis=basis, unsteered=unsteered, n_theirs=paper.EXAM_SIZES[name])
         title, score = EXAM_NAMES[name], "p(right) / (p(A) + p(B))"
         text = (
-            f"Mean over {len(set(topics))} categories of the mean {score} over their questions, {len(topics)} in all, "
-            f"with the vector of each behavior added after layer {setting.layer}. Intervals are bootstrap intervals "
-            "over questions."
+            f"Mean over {table['category'].nunique()} categories of the mean {score} over their questions, "
+            f"{len(exam.questions)} in all, with the vector of each behavior added after layer {setting.layer}. "
+            "Intervals are bootstrap intervals over questions."
         )
         told = "Unsteered mean, and how it changes under each vector at multipliers \N{MINUS SIGN}1 and +1."
         sections += [

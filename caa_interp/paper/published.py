@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caa_interp.behaviors.behavior import data_folder
+from caa_interp.models.access import short_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +70,7 @@ def published_model(name: str | Path) -> PublishedModel | None:
 
 def same_name(one: str | Path, other: str | Path) -> bool:
     """Whether two Hugging Face names or folders end in the same name."""
-    return len({re.split(r"[/\\]", str(name).rstrip("/\\"))[-1].lower() for name in (one, other)}) == 1
+    return len({short_name(str(name)).lower() for name in (one, other)}) == 1
 
 
 def numbers() -> pd.DataFrame:

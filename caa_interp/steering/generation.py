@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +20,12 @@ from caa_interp.models.unwrapped import bare
 from caa_interp.prompts.conversation import Prompt, shown_prompt
 from caa_interp.prompts.format import PromptFormat, form_of, shown_text, split_thinking
 from caa_interp.steering.context import ambient
-from caa_interp.steering.intervention import Steering, conditions, one_layer, warn_of_idle
+from caa_interp.steering.intervention import Steering, conditions, one_layer, short_form, warn_of_idle
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions
 from caa_interp.steering.writing import Row, Writing, write_all
 from caa_interp.tree.edits import Operator
-from caa_interp.vectors.vector import SteeringVector
+from caa_interp.vectors.vector import SteeringVector, one_vector
 
 _COLDEST = 1e-6  # lowest temperature: logits divided by less would overflow float32
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
@@ -102,10 +102,9 @@ def generate(
     if vector is not None:
         if steering is not None:
             raise InputError("steering and vector: both are given. Give conditions in steering, or the short form.")
-        steering, layer = vector, one_layer(vector, layer)
-    given = list(steering.values()) if isinstance(steering, Mapping) else [steering]
-    if given and isinstance(given[0], SteeringVector):
-        layer = one_layer(given[0], layer)
+        steering = one_vector(vector)
+    if vectors := short_form(steering):
+        layer = one_layer(vectors[0], layer)
         multipliers = (1.0,) if multipliers is None else multipliers
     asked = conditions(model, steering, form, layer, multipliers, operator, positions)
     with ambient(model) as outer:

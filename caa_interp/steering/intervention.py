@@ -166,6 +166,12 @@ def one_layer(vector: SteeringVector, layer: int | None) -> int:
     return held[0] if layer is None else check_layer(layer, held, "the vector")
 
 
+def short_form(given: Any) -> list[SteeringVector]:
+    """Vectors of the short form, which is one vector or several by name; none if conditions are given."""
+    several = list(given.values()) if isinstance(given, Mapping) else [given]
+    return several if all(isinstance(one, SteeringVector) for one in several) else []
+
+
 def as_interventions(
     steering: Any,
     layer: int | None = None,
@@ -220,7 +226,7 @@ def conditions(
         given = {given.name: given}
     if isinstance(given, Mapping | Sequence) and not given:
         raise InputError("vector: it is empty; give at least one vector or condition.")
-    if isinstance(given, Mapping) and all(isinstance(one, SteeringVector) for one in given.values()):
+    if short_form(given):
         doses = check_multipliers((-1.0, 0.0, 1.0) if multipliers is None else multipliers)
         found = [
             condition_of([Intervention(vector, layer, dose, operator, positions)], str(name))

@@ -78,6 +78,8 @@ def run_trees(
         Log-probabilities and residual streams of each tree, in the order of its branches.
     """
     check_model(model)
+    if path is None and is_hooked_by_user(model):
+        path = "plain"
     waiting = (_checked(model, branches) for branches in trees)
     prefix = Prefix()
     for first in waiting:
@@ -133,8 +135,7 @@ def _path(model: Any, path: Path | None) -> Path:
         return "plain"
     if path is not None:
         return path
-    takes_trees = takes_tree_masks(model) and agreed_so_far(model) and not is_hooked_by_user(model)
-    return "tree" if takes_trees else "plain"
+    return "tree" if takes_tree_masks(model) and agreed_so_far(model) else "plain"
 
 
 class _Job:

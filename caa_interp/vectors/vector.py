@@ -20,6 +20,7 @@ from caa_interp.models.access import (
     identity,
     model_id,
     n_layers,
+    short_name,
 )
 from caa_interp.vectors.files import finite_floats, opened, save
 
@@ -282,11 +283,6 @@ def _as_float(number: Real) -> float:
         return float(number)
     except OverflowError as error:
         raise InputError(f"multiplier: {error}; give a number that a float can hold.") from error
-
-
-def short_name(model: str) -> str:
-    """Last part of a model's name."""
-    return model.rsplit("/", 1)[-1]
 
 
 def same_model(first: str, second: str) -> bool:

@@ -196,7 +196,9 @@ def test_exams_err_by_the_papers_number_of_questions(are_the_papers):
     """Measured at the paper's own values, with vectors of other items."""
     rows = paper.LLAMA_2_7B_CHAT.results("mmlu")
     rows = rows.assign(vector=rows["behavior"])
-    table = pd.concat([rows.assign(item=item, p_positive=rows["value"] + (-1) ** item / 10) for item in range(4)])
+    table = pd.concat(
+        [rows.assign(item=item, topic="law", p_positive=rows["value"] + (-1) ** item / 10) for item in range(4)]
+    )
     exam = Exam([caa.ContrastPair(f"{item}?", "Yes", "No", topic="law") for item in range(4)], are_the_papers)
     items = SimpleNamespace(are_the_papers=False, sets={}, exams={"mmlu": exam})
     given = {"items": items, "layer": 13, "published": paper.LLAMA_2_7B_CHAT}
