@@ -14,6 +14,7 @@ from plotly.colors import sample_colorscale
 
 from caa_interp.explorer.trials import Record, Trial
 from caa_interp.plotting import theme
+from caa_interp.plotting.words import numbers
 
 CURSOR = "▍"
 # Cards side by side, as many as there is room for.
@@ -110,7 +111,7 @@ def _read(row: Any) -> str:
     width = max(len(here) for here, _ in columns) + 2
     return "\n".join(
         [
-            f"{row.token}  {theme.numbers([row.change], '+.2f')[0]} nats",
+            f"{row.token}  {numbers([row.change], '+.2f')[0]} nats",
             *(f"{here:<{width}}{there}" for here, there in columns),
         ]
     )
@@ -124,7 +125,7 @@ def words(lens: pd.DataFrame, effect: pd.DataFrame | None) -> str:
         if effect is not None:
             mine = effect[(effect["vector"] == vector) & (effect["layer"] == layer)]
             of = f"{mine['n'].iloc[0]} pairs" if mine["format"].iloc[0] != "own answers" else "the model's own answer"
-            shown = mine["token"] + "  " + pd.Series(theme.numbers(mine["effect"], "+.2f"), mine.index)
+            shown = mine["token"] + "  " + pd.Series(numbers(mine["effect"], "+.2f"), mine.index)
             said = {"raised": f"effect on {of}: more", "lowered": "less (nats per unit)"}
             columns = {said[side]: part for side, part in shown.groupby(mine["side"], sort=False)} | columns
         rows = zip(*columns.values(), strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import control_range, dots, mark_zero, panels
 
 _SOURCE = "caa_interp.analysis.effect_attribution"
@@ -30,17 +30,17 @@ def plot_effect_attribution(table: pd.DataFrame) -> go.Figure:
         intervals; the gray band is the range of the controls' contributions. For heads, a map of layers by heads for
         each of the two; a dot marks a head or MLP beyond those of all controls.
     """
-    theme.check_table(table, _COLUMNS, _SOURCE)
-    theme.check_once(table, ["vector", "layer", "component"], _SOURCE)
-    own, controls = theme.vector_and_controls(table)
+    checks.check_table(table, _COLUMNS, _SOURCE)
+    checks.check_once(table, ["vector", "layer", "component"], _SOURCE)
+    own, controls = checks.vector_and_controls(table)
     per_head = own["component"].str.startswith("head").any()
     first = own.iloc[0]
-    effect = theme.intervals(own.iloc[:1], "effect")[0]
+    effect = words.intervals(own.iloc[:1], "effect")[0]
     subtitle = f"effect {effect} {_UNIT}<br>"
-    subtitle += f"steered after layer {first['steered_layer']}; n = {first['n']} pairs, {theme.interval(own)}"
+    subtitle += f"steered after layer {first['steered_layer']}; n = {first['n']} pairs, {words.interval(own)}"
     if len(controls):
-        beyond = f"dot: beyond all heads, or all MLPs, of {theme.controls(controls)}"
-        subtitle += f"; {beyond if per_head else theme.gray(controls)}"
+        beyond = f"dot: beyond all heads, or all MLPs, of {words.controls(controls)}"
+        subtitle += f"; {beyond if per_head else words.gray(controls)}"
     fig = theme.figure(
         f"Through which parts {theme.escape(first['vector'])} acts",
         subtitle,
@@ -64,7 +64,7 @@ def _draw_layers(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> N
             if there.empty:
                 continue
             look = {"color": theme.PALETTE[number], "symbol": theme.SYMBOLS[2 * number], "size": 8}
-            known = zip(there["layer"], theme.estimates(there, measure, _UNIT), strict=True)
+            known = zip(there["layer"], words.estimates(there, measure, _UNIT), strict=True)
             hover = [f"{kind}, layer {layer:g}, {name}: {text}" for layer, text in known]
             x = there["layer"].astype(int) + (0 if kind == "direct" else _APART * (2 * number - 1))
             drawn = dots(x, there[measure], look, hover, name=name, showlegend=kind == kinds[-1])
@@ -72,7 +72,7 @@ def _draw_layers(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> N
         fig.update_xaxes(title_text=theme.LAYER if kind != "direct" else None, showgrid=False, **place)
     direct = own.loc[own["component"] == "direct", "layer"]
     fig.update_xaxes(tickvals=direct, row=1, col=1)
-    fig.update_yaxes(title_text=theme.with_unit("change of score", _UNIT), row=1, col=1)
+    fig.update_yaxes(title_text=words.with_unit("change of score", _UNIT), row=1, col=1)
     mark_zero(fig)
 
 
@@ -88,7 +88,7 @@ def _draw_maps(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> Non
     for measure, place in zip(measures, places, strict=True):
         columns = list(dict.fromkeys(rows["component"].str.removeprefix("head ")))
         named = rows.assign(
-            column=rows["component"].str.removeprefix("head "), text=theme.estimates(rows, measure, _UNIT)
+            column=rows["component"].str.removeprefix("head "), text=words.estimates(rows, measure, _UNIT)
         )
         wide, text = (named.pivot(index="layer", columns="column", values=one)[columns] for one in (measure, "text"))
         cells = {"z": wide.to_numpy(), "x": columns, "y": list(map(str, wide.index)), "customdata": text.to_numpy()}

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from caa_interp.evaluation.audit import ITSELF, audit_part, summarize_audit
 from caa_interp.evaluation.summary import summarize
-from caa_interp.plotting import theme
+from caa_interp.plotting import theme, words
 from caa_interp.plotting.grid import Place, control_range, dots, line, marks, name_multipliers, panels, side_by_side
 
 _SHIFT = 0.16  # of a row, by which a vector and what remains of it stand apart
@@ -34,12 +34,12 @@ def plot_safety_audit(audit: pd.DataFrame, *, seed: int = 0) -> go.Figure:
     name, layer = str(effects["vector"].iloc[0]), int(effects["layer"].iloc[0])
     titles = ["effects and side effects", "cosine with refusal", "openings that refuse"]
     titles += ["answers that refuse"] * answered
-    n = theme.counts(findings["n"].dropna())
+    n = words.counts(findings["n"].dropna())
     itself = "this is the refusal vector; " if ITSELF in set(findings["verdict"]) else ""
-    interval = theme.interval(findings.dropna(subset=["n"]))
+    interval = words.interval(findings.dropna(subset=["n"]))
     cosines = audit_part(audit, "cosine")
     counted = {"gray": effects[effects["kind"] != "vector"], "cosines": cosines[cosines["kind"] != "vector"]}
-    told = "; ".join(f"{what}: {theme.controls(rows)}" for what, rows in counted.items() if len(rows))
+    told = "; ".join(f"{what}: {words.controls(rows)}" for what, rows in counted.items() if len(rows))
     fig = theme.figure(
         f"Safety audit of {theme.escape(name)}",
         f"layer {layer}; {itself}n = {n} pairs or requests, {interval}<br>{told}",
@@ -48,7 +48,7 @@ def plot_safety_audit(audit: pd.DataFrame, *, seed: int = 0) -> go.Figure:
     )
     places = panels(fig, titles, most=2, horizontal_spacing=0.15, vertical_spacing=0.18)
     slopes = findings[findings["part"] == "behaviors"]
-    _draw_effects(fig, slopes, name, theme.slope_title(effects), theme.slope_unit(effects), places[0])
+    _draw_effects(fig, slopes, name, words.slope_title(effects), words.slope_unit(effects), places[0])
     _draw_cosines(fig, cosines, layer, places[1])
     requests = summarize(audit_part(audit, "requests"), seed=seed)
     change = "refusing minus complying<br>(change, nats per token)"
@@ -91,7 +91,7 @@ def _draw_cosines(fig: go.Figure, rows: pd.DataFrame, layer: int, place: Place) 
     own = rows[rows["kind"] == "vector"].sort_values("layer")
     marker = {"size": [10 if one == layer else 6 for one in own["layer"]], "opacity": 1}
     look = {"mode": "lines+markers", "line": {"color": theme.BEHAVIOR_STYLES["refusal"].color}}
-    known = zip(own["layer"], theme.numbers(own["cosine"]), strict=True)
+    known = zip(own["layer"], words.numbers(own["cosine"]), strict=True)
     hover = [f"layer {at}: cosine {cosine}" for at, cosine in known]
     fig.add_trace(dots(own["layer"], own["cosine"], marker, hover, **look), **place)
     for chance in (rows["chance"].iloc[0], -rows["chance"].iloc[0]):

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import quantity, summarized
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import marks
 from caa_interp.plotting.theme import Measure
 
@@ -31,21 +31,21 @@ def plot_baselines(table: pd.DataFrame, *, measure: Measure = "logit_difference"
         One line of marks per baseline, one mark per multiplier: the mean change from unsteered, paired over items.
     """
     columns = ("baseline", "vector", "layer", "multiplier")
-    theme.check_table(table, columns, _SOURCE)
+    checks.check_table(table, columns, _SOURCE)
     summary, shown = summarized(table, measure), f"{measure}_change"
     if shown not in summary:
         raise InputError("table: it has no baseline 'none' with multiplier 0; give the result of caa_interp.baselines.")
     vectors = list(summary["vector"].unique())
     if len(vectors) > 1:
         raise InputError(f"table: it holds vectors {vectors}; give the rows of one.")
-    theme.check_once(summary, ("baseline", "multiplier"), _SOURCE)
+    checks.check_once(summary, ("baseline", "multiplier"), _SOURCE)
     baselines = list(summary["baseline"].unique())
     multipliers = sorted(summary["multiplier"].unique())
     step = _APART * len(multipliers) + _GAP
     fig = theme.figure(
         f"{theme.escape(vectors[0])}: baselines, alone and steered",
-        f"change from the bare model, paired by item<br>mean over {theme.counts(summary['n'])} held-out pairs, "
-        f"{theme.interval(summary)}",
+        f"change from the bare model, paired by item<br>mean over {words.counts(summary['n'])} held-out pairs, "
+        f"{words.interval(summary)}",
         **theme.room(104 + step * len(baselines) + 104, t=104, b=104),
         legend={
             **theme.LEGEND_BELOW,
@@ -59,10 +59,10 @@ def plot_baselines(table: pd.DataFrame, *, measure: Measure = "logit_difference"
         below = (number - (len(multipliers) - 1) / 2) * _APART / step
         color = theme.NEUTRAL if not multiplier else theme.POSITIVE if multiplier > 0 else theme.NEGATIVE
         marker = {"size": 9, "symbol": theme.SYMBOLS[number % len(theme.SYMBOLS)], "color": color}
-        drawn = {"error_x": {"width": 3}, "marker": marker, "name": theme.factor(multiplier, "+g")}
+        drawn = {"error_x": {"width": 3}, "marker": marker, "name": words.factor(multiplier, "+g")}
         heights = [baselines.index(name) + below for name in rows["baseline"]]
-        fig.add_trace(marks(rows, shown, heights, "baseline", theme.unit(summary, measure), **drawn))
-    fig.update_xaxes(title_text=f"change in {theme.with_unit(*quantity(summary, measure))}".replace("<br>", " "))
+        fig.add_trace(marks(rows, shown, heights, "baseline", words.unit(summary, measure), **drawn))
+    fig.update_xaxes(title_text=f"change in {words.with_unit(*quantity(summary, measure))}".replace("<br>", " "))
     n = len(baselines)
     fig.update_yaxes(range=[n - 0.5, -0.5], showgrid=False, **theme.ticks(range(n), baselines))
     for boundary in range(n - 1):

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import COSTS, DISTANCES, by_series, shown_column, summarize
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import (
     CONTROLS,
     control_bands,
@@ -48,14 +48,14 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
         raise InputError(f"tables: none was given; give results of {_SOURCE}.")
     summaries: dict[str, pd.DataFrame] = {}
     for table in tables:
-        theme.check_table(table, ["vector", "layer", "multiplier"], _SOURCE)
+        checks.check_table(table, ["vector", "layer", "multiplier"], _SOURCE)
         summary = pd.concat(by_series(table if "n" in table else summarize(table)), ignore_index=True)
         is_own = ~summary.get("kind", pd.Series("vector", summary.index)).isin(CONTROLS)
-        summary = summary.assign(label=theme.series_labels(summary[is_own], "layer"))  # none for controls
+        summary = summary.assign(label=checks.series_labels(summary[is_own], "layer"))  # none for controls
         summaries |= {measure: summary for measure in COSTS if measure in summary}
     if not summaries:
         raise InputError(f"tables: none holds one of {list(COSTS)}; give results of {_SOURCE}.")
-    layer = theme.one_layer([one for summary in summaries.values() for one in summary["layer"]], layer)
+    layer = checks.one_layer([one for summary in summaries.values() for one in summary["layer"]], layer)
     at_layer = {name: summary[summary["layer"] == layer] for name, summary in summaries.items()}
     shown = {name: at_layer[name] for name in COSTS if len(at_layer.get(name, ()))}
     labels = pd.concat([rows["label"] for rows in shown.values()])
@@ -63,14 +63,14 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
     n_rows, n_columns = shape(len(shown), _MOST)
     fig = theme.figure(
         theme.escape(title),
-        f"layer {layer}; mean over items, {theme.interval(next(iter(shown.values())))}",
+        f"layer {layer}; mean over items, {words.interval(next(iter(shown.values())))}",
         **theme.room(96 + 360 * n_rows, l=60, t=140, legend=130 if several else 80),
         width=min(800, 130 + 330 * n_columns),
     )
     columns = {name: shown_column(rows, name) for name, rows in shown.items()}
     names = [
-        f"{'' if mean == name else 'change in '}{theme.with_unit(*_NAMES[name])}<br>"
-        + theme.small(f"n = {theme.counts(shown[name]['n'])}")
+        f"{'' if mean == name else 'change in '}{words.with_unit(*_NAMES[name])}<br>"
+        + theme.small(f"n = {words.counts(shown[name]['n'])}")
         for name, mean in columns.items()
     ]
     places = panels(fig, names, most=_MOST, horizontal_spacing=0.22 / n_columns, vertical_spacing=0.6 / n_rows)

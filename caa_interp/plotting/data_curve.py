@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import band, dots, panels
 
 _SOURCE = "caa_interp.analysis.data_curve"
@@ -33,22 +33,22 @@ def plot_data_curve(
         within 10 % of that of all; it has no interval. The dotted line is the value
         for unrelated pairs.
     """
-    tables = theme.tables_by_name(table, _COLUMNS, _SOURCE)
+    tables = checks.tables_by_name(table, _COLUMNS, _SOURCE)
     for one in tables.values():
-        theme.check_once(one, ["n_pairs"], _SOURCE)
+        checks.check_once(one, ["n_pairs"], _SOURCE)
     every = pd.concat(tables.values())
     draws, spread = every.loc[every["n_draws"] > 1, "n_draws"], ""
     if len(draws):
-        spread = f"; mean of {theme.counts(draws)} draws; bands: {100 * every['confidence'].iloc[0]:g} % of the draws"
+        spread = f"; mean of {words.counts(draws)} draws; bands: {100 * every['confidence'].iloc[0]:g} % of the draws"
     titles = {"slope": "effect on held-out pairs", "cosine": "direction", "split_half": "split halves"}
     units = {
-        "slope": theme.slope_title(every),
+        "slope": words.slope_title(every),
         "cosine": "cosine with the vector of all pairs",
         "split_half": "cosine of the halves' vectors",
     }
     fig = theme.figure(
         theme.escape(title),
-        f"vectors of equal norm{spread}; effect on n = {theme.counts(every['n'])} pairs<br>"
+        f"vectors of equal norm{spread}; effect on n = {words.counts(every['n'])} pairs<br>"
         f"{_enough(tables)}; dotted: unrelated pairs",
         **theme.room(470 if len(tables) > 1 else 430, t=124, b=70, legend=110 if len(tables) > 1 else 0),
     )
@@ -81,8 +81,8 @@ def plot_data_curve(
 def _told(rows: pd.DataFrame, measure: str) -> list[str]:
     """What a mark says: the mean over draws with their spread, and how many draws and scored pairs there are."""
     if measure != "slope":
-        return theme.estimates(rows, measure, "cosine (range of draws)", n="n_draws")
-    texts = theme.estimates(rows, measure, f"{theme.slope_unit(rows)} (range of draws)")
+        return words.estimates(rows, measure, "cosine (range of draws)", n="n_draws")
+    texts = words.estimates(rows, measure, f"{words.slope_unit(rows)} (range of draws)")
     return [f"{text} scored pairs, {draws} draws" for text, draws in zip(texts, rows["n_draws"], strict=True)]
 
 

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import dots
 
 _FEATURES = ("rank", "feature", "coefficient", "cosine", "error", "random_error")
@@ -30,7 +30,7 @@ def plot_decomposition(table: pd.DataFrame, *, title: str | None = None) -> go.F
         Left: signed coefficients in the order of choice, with each feature's cosine with the vector. Right: what is
         left of the vector, and of random directions, after each feature.
     """
-    theme.check_table(table, _COLUMNS, "caa_interp.analysis.decompose")
+    checks.check_table(table, _COLUMNS, "caa_interp.analysis.decompose")
     rows = table.sort_values("rank")
     known = table.iloc[0]
     names = rows["feature"].astype(str).tolist()
@@ -51,10 +51,10 @@ def plot_decomposition(table: pd.DataFrame, *, title: str | None = None) -> go.F
     # In gray the two sides still differ.
     hatched = {"shape": ["/" if negative else "" for negative in signs], "solidity": 0.25}
     look = {"color": [theme.NEGATIVE if negative else theme.POSITIVE for negative in signs], "pattern": hatched}
-    cosines = [f"cos {cosine}" for cosine in theme.numbers(rows["cosine"], "+.2f")]
+    cosines = [f"cos {cosine}" for cosine in words.numbers(rows["cosine"], "+.2f")]
     written = {"text": cosines, "textposition": "outside", "textfont_size": 11, "cliponaxis": False}
     said = {
-        "customdata": list(zip(names, theme.numbers(rows["coefficient"]), strict=True)),
+        "customdata": list(zip(names, words.numbers(rows["coefficient"]), strict=True)),
         "hovertemplate": "feature %{customdata[0]}: %{customdata[1]} units of the residual stream<extra></extra>",
     }
     bars = {"x": rows["coefficient"], "y": rows["rank"], "orientation": "h", "showlegend": False}

@@ -13,7 +13,7 @@ from caa_interp.errors import InputError
 from caa_interp.evaluation.response import item_slopes, steerability
 from caa_interp.evaluation.summary import by_series, quantity, shown_column, summarized
 from caa_interp.evaluation.verdicts import verdicts
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import CONTROLS, control_bands, dots, line, mark_zero, name_once, panels, shape
 from caa_interp.plotting.theme import Measure
 
@@ -56,14 +56,14 @@ def plot_dose_response(
     if "behavior" in summary and summary["behavior"].nunique() > 1:
         names = list(summary["behavior"].unique())
         raise InputError(f"table: it holds behaviors {names}; give the rows of one, or use plot_dose_responses.")
-    layer = theme.one_layer(summary["layer"], layer)
+    layer = checks.one_layer(summary["layer"], layer)
     rows = summary[summary["layer"] == layer]
     kinds = [control] if isinstance(control, str) else list(control)
     items = _of_items(table)
     items = items[items["layer"] == layer]
     said = _said(items, quantity(rows, "logit_difference")[1])
     notes = [
-        f"layer {layer}, mean over {theme.counts(rows['n'])} pairs, {theme.interval(rows)}",
+        f"layer {layer}, mean over {words.counts(rows['n'])} pairs, {words.interval(rows)}",
         *(f"{theme.escape(name)}: slope {slope}; {verdict}" for (_, name), (slope, verdict) in said.items()),
     ]
     fig = theme.figure(
@@ -118,7 +118,7 @@ def plot_dose_responses(
     kinds = [control] if isinstance(control, str) else list(control)
     said = _said(_of_items(table) if effects is None else effects, "")
     if scores is not None:
-        theme.check_table(scores, ("behavior", "kind", "layer", "item"), "caa_interp.dose_response", "scores")
+        checks.check_table(scores, ("behavior", "kind", "layer", "item"), "caa_interp.dose_response", "scores")
     each = _of_items(summary if scores is None else scores)
     each = each[~each["kind"].isin(kinds)]
     n_rows = shape(len(rows))[0]
@@ -126,7 +126,7 @@ def plot_dose_responses(
     slopes = f"; slope in {quantity(summary, 'logit_difference')[1]} per multiplier" if said else ""
     fig = theme.figure(
         "Response to the multiplier",
-        f"mean over {theme.counts(summary['n'])} held-out pairs of each behavior, {theme.interval(summary)}{slopes}",
+        f"mean over {words.counts(summary['n'])} held-out pairs of each behavior, {words.interval(summary)}{slopes}",
         **theme.room(
             180 + 225 * n_rows + theme.LEGEND_ROW * n_entries,
             l=100,
@@ -160,7 +160,7 @@ def response_traces(summary: pd.DataFrame) -> dict[int, list[go.Scatter]]:
 
 
 def _responses(table: pd.DataFrame, measure: str, source: str, *columns: str) -> pd.DataFrame:
-    theme.check_table(table, ("kind", *columns), source)
+    checks.check_table(table, ("kind", *columns), source)
     return _labelled(pd.concat(by_series(summarized(table, measure))))
 
 
@@ -172,7 +172,7 @@ def _of_items(table: pd.DataFrame) -> pd.DataFrame:
 
 def _labelled(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows with the name of their series; its behavior and layer stand in the title."""
-    return rows.assign(label=theme.series_labels(rows, "behavior", "layer"))
+    return rows.assign(label=checks.series_labels(rows, "behavior", "layer"))
 
 
 def _said(rows: pd.DataFrame, unit: str) -> dict[tuple[str, str], tuple[str, str]]:
@@ -180,19 +180,19 @@ def _said(rows: pd.DataFrame, unit: str) -> dict[tuple[str, str], tuple[str, str
     if rows.empty:
         return {}
     found = _labelled(verdicts(rows if "slope_low" in rows else steerability(rows)))
-    slopes = (f"{one} {unit} per multiplier" if unit else one for one in theme.intervals(found, "slope"))
+    slopes = (f"{one} {unit} per multiplier" if unit else one for one in words.intervals(found, "slope"))
     keys = zip(found.get("behavior", [""] * len(found)), found["label"], strict=True)
     return dict(zip(keys, zip(slopes, found["verdict"], strict=True), strict=True))
 
 
 def _title(behavior: str, rows: pd.DataFrame, said: Mapping[tuple[str, str], tuple[str, str]]) -> str:
     """Title of a panel: the behavior and its layer; where it has one vector, its verdict and slope."""
-    found = [words for (name, _), words in said.items() if name == behavior]
+    found = [told for (name, _), told in said.items() if name == behavior]
     notes = [f"layer {rows['layer'].iloc[0]:g}"]
     if len(found) == 1:
         slope, verdict = found[0]
         notes = [f"{notes[0]}: {verdict}", slope]
-    return "<br>".join([theme.label(behavior), *map(theme.small, notes)])
+    return "<br>".join([words.label(behavior), *map(theme.small, notes)])
 
 
 def _each_pair(rows: pd.DataFrame, measure: str, shown: str, pairs: Sequence[ContrastPair] | None) -> go.Scatter:
@@ -207,10 +207,10 @@ def _each_pair(rows: pd.DataFrame, measure: str, shown: str, pairs: Sequence[Con
     slope_of = item_slopes(rows).set_index("item")["slope"]
     unit = quantity(rows, "logit_difference")[1]
     points: list[tuple[Any, Any, str]] = []
-    for (item, values), slope in zip(wide.iterrows(), theme.numbers(slope_of.reindex(wide.index)), strict=True):
+    for (item, values), slope in zip(wide.iterrows(), words.numbers(slope_of.reindex(wide.index)), strict=True):
         text = f"pair {item}: slope {slope or 'unknown'} {unit} per multiplier"
         if pairs is not None:
-            text = "<br>".join([text, *theme.pair_text(pairs[int(str(item))])])
+            text = "<br>".join([text, *words.pair_text(pairs[int(str(item))])])
         points += [*((x, y, text) for x, y in values.items()), (None, None, "")]
     x, y, texts = zip(*points, strict=True)
     look = {"mode": "lines", "line": {"color": theme.faded(theme.NEUTRAL, 0.45), "width": 0.75}}
@@ -227,7 +227,7 @@ def _traces(
     per_behavior = among[is_any].groupby([*({"behavior"} & set(among)), "kind"])["vector"].nunique()
     most = per_behavior.groupby("kind").max().to_dict()
     looks = theme.styles([*among.get("behavior", ()), *among.loc[~is_any, "label"]])
-    unit = theme.unit(rows, measure)
+    unit = words.unit(rows, measure)
     bands = control_bands(rows, "multiplier", shown, unit, kinds, most)
     series = rows[~is_control].groupby("label", sort=False)
     return bands + [line(own, "multiplier", shown, looks[str(name)], str(name), unit) for name, own in series]
@@ -235,4 +235,4 @@ def _traces(
 
 def _axis_title(summary: pd.DataFrame, measure: str) -> str:
     change = "change in " if shown_column(summary, measure) != measure else ""
-    return change + theme.with_unit(*quantity(summary, measure))
+    return change + words.with_unit(*quantity(summary, measure))

@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import panels
 from caa_interp.plotting.token_grid import ranked_grid, short
 
@@ -38,10 +38,10 @@ def plot_effect_lens(table: pd.DataFrame) -> go.Figure:
         largest effect of any control. Several layers: layers as rows and ranks as columns, colored by the effect;
         bold where it is larger than that of every control at that layer.
     """
-    theme.check_table(table, _COLUMNS, _SOURCE)
-    theme.check_steered(table, "read")
+    checks.check_table(table, _COLUMNS, _SOURCE)
+    checks.check_steered(table, "read")
     rows = table.assign(of=table.get("behavior", ""), value=table[table["ranked_by"].iloc[0]])
-    theme.check_once(rows, ["of", "vector", "layer", "side", "rank"], _SOURCE)
+    checks.check_once(rows, ["of", "vector", "layer", "side", "rank"], _SOURCE)
     own = rows[rows["kind"] == "vector"]
     reach = rows[rows["kind"] != "vector"].groupby(["of", "layer", "side"])["value"].agg(lambda some: some.abs().max())
     rows = own.merge(reach.rename("control"), how="left", on=["of", "layer", "side"])
@@ -61,14 +61,14 @@ def _bars(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
     inner = len(vectors) * (64 + 21 * n_ranks)
     fig = theme.figure(
         "What the vectors make the model say" if len(vectors) > 1 else f"What {_name(rows)} makes the model say",
-        _subtitle(table, "gray: up to the largest effect", theme.interval(table)),
+        _subtitle(table, "gray: up to the largest effect", words.interval(table)),
         **theme.room(150 + inner, t=112, l=20, b=66),
         showlegend=False,
     )
     titles = [
-        f"{_name(some) + ', ' if len(vectors) > 1 else ''}{words}, layer {some['layer'].iloc[0]}"
+        f"{_name(some) + ', ' if len(vectors) > 1 else ''}{told}, layer {some['layer'].iloc[0]}"
         for _, some in vectors
-        for words, _ in _SIDES.values()
+        for told, _ in _SIDES.values()
     ]
     places = panels(fig, titles, most=2, horizontal_spacing=0.2, vertical_spacing=72 / inner)
     name, unit = _UNITS[measure := rows["ranked_by"].iloc[0]]
@@ -81,7 +81,7 @@ def _bars(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
             ends = {"x0": 0, "x1": sign * part["control"].iloc[0], "y0": 0.4, "y1": n_ranks + 0.6}
             fig.add_shape(type="rect", **ends, **band, **place)
         likely = part["probability"].map("{:.2g}".format)
-        known = (part["token"].map(theme.escape), theme.estimates(part, measure, unit), likely)
+        known = (part["token"].map(theme.escape), words.estimates(part, measure, unit), likely)
         bars = {"x": part["value"], "y": part["rank"], "orientation": "h", "width": 0.62}
         fig.add_bar(
             **bars,
@@ -93,9 +93,9 @@ def _bars(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
         )
         longest = float(some[["value", f"{measure}_low", f"{measure}_high", "control"]].abs().max().max())
         is_last = number >= len(places) - 2
-        title = theme.with_unit(name, unit) if is_last else None
+        title = words.with_unit(name, unit) if is_last else None
         fig.update_xaxes(title_text=title, title_font_size=13, range=[0, 1.04 * sign * longest], nticks=5, **place)
-        named = theme.ticks(part["rank"], [theme.cut(token, _LONGEST) for token in part["token"]])
+        named = theme.ticks(part["rank"], [words.cut(token, _LONGEST) for token in part["token"]])
         bare = {"range": [n_ranks + 0.6, 0.4], "ticks": "", "showgrid": False}
         fig.update_yaxes(tickfont={"family": theme.MONOSPACE, "size": 12}, **named, **bare, **place)
     return fig
@@ -105,14 +105,14 @@ def _grid(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
     """Two grids of tokens, layers by ranks."""
     token = rows["token"].astype(object).map(short)
     name, unit = _UNITS[measure := rows["ranked_by"].iloc[0]]
-    known = rows["token"].astype(object).map(theme.escape) + ": " + theme.estimates(rows, measure, unit)
+    known = rows["token"].astype(object).map(theme.escape) + ": " + words.estimates(rows, measure, unit)
     beyond = rows["value"].abs() > rows["control"]  # false without controls
     cells = rows.assign(shown=token.where(~beyond, "<b>" + token + "</b>"), hover=known)
     return ranked_grid(
         f"What {_name(rows)} makes the model say, by layer",
         _subtitle(table, "bold: beyond the largest effect at that layer"),
         cells,
-        {side: words for side, (words, _) in _SIDES.items()},
+        {side: told for side, (told, _) in _SIDES.items()},
         f"{name},<br>{unit}",
     )
 
@@ -124,12 +124,12 @@ def _name(rows: pd.DataFrame) -> str:
 def _subtitle(table: pd.DataFrame, controls_are: str, bars_are: str = "") -> str:
     """How it was read, and below that, what the controls look like if there are any."""
     texts = "own answers to {} prompts" if table["format"].iloc[0] == "own answers" else "both answers of {} pairs"
-    read = f"{_READ_AT[table['at'].iloc[0]]} {texts.format(theme.counts(table['n']))}"
+    read = f"{_READ_AT[table['at'].iloc[0]]} {texts.format(words.counts(table['n']))}"
     read += f"; {bars_are}" if bars_are else ""
     if table["ranked_by"].iloc[0] == "effect":
         read += "; 0 is the average token"
     notes = [read, "␣ is a space"]
     controls = table[table["kind"] != "vector"]
     if len(controls):
-        notes[1] += f"; {controls_are} of {theme.controls(controls)}"
+        notes[1] += f"; {controls_are} of {words.controls(controls)}"
     return "<br>".join(map(theme.escape, notes))

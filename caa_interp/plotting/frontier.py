@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from caa_interp.evaluation.ratings import scale_of
 from caa_interp.evaluation.summary import NO_BASELINE, SERIES, UNSTEERED, quantity
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import band, dots, key, mark_zero, panels, shape
 
 _COSTS = {
@@ -39,7 +39,7 @@ def plot_frontier(table: pd.DataFrame, *, title: str = "Effect and cost of steer
     table, title
         Result of :func:`caa_interp.evaluation.frontier`, and the figure's title.
     """
-    theme.check_table(table, _NEEDED, "caa_interp.evaluation.frontier")
+    checks.check_table(table, _NEEDED, "caa_interp.evaluation.frontier")
     if "behavior" not in table:
         table = table.assign(behavior="")
     steered = table["kind"] == "vector"
@@ -49,11 +49,11 @@ def plot_frontier(table: pd.DataFrame, *, title: str = "Effect and cost of steer
     n_rows, _ = shape(len(behaviors), 2)
     controls = table[~steered & (table["kind"] != UNSTEERED)]
     hollow = "; hollow: another does as much for less" if table["dominated"].any() else ""
-    drawn_beside = f"<br>gray: {theme.controls(controls, ['behavior'])}, and their range" if len(controls) else ""
+    drawn_beside = f"<br>gray: {words.controls(controls, ['behavior'])}, and their range" if len(controls) else ""
     fig = theme.figure(
         theme.escape(title),
-        f"mean over n = {theme.counts(table['n'])} scored items, cost over n = {theme.counts(table['n_cost'])} texts, "
-        f"{theme.interval(table)}{drawn_beside}{hollow}",
+        f"mean over n = {words.counts(table['n'])} scored items, cost over n = {words.counts(table['n_cost'])} texts, "
+        f"{words.interval(table)}{drawn_beside}{hollow}",
         **theme.room(220 + 330 * n_rows, t=110, legend=110),
         width=None if len(behaviors) == 1 else _WIDEST,
     )
@@ -80,7 +80,7 @@ def _paths(rows: pd.DataFrame) -> pd.DataFrame:
     left_out = ("behavior", "kind", *(("model",) if "baseline" in rows else ()))
     shared = [name for name in SERIES if name in rows and name not in left_out]
     others = [name for name in shared if name not in ("vector", "baseline")]
-    label = theme.labels_of(rows, ["vector", *theme.varying(rows[rows["multiplier"] != 0], others, ["vector"])])
+    label = checks.labels_of(rows, ["vector", *checks.varying(rows[rows["multiplier"] != 0], others, ["vector"])])
     if "baseline" not in rows:
         return rows.assign(label=label)
     baseline = rows["baseline"].fillna(NO_BASELINE)
@@ -97,14 +97,14 @@ def _path(rows: pd.DataFrame, look: theme.Style, name: str, intervals: bool = Tr
     roots = {end: np.sqrt(rows[f"cost{end}"].clip(lower=0)) for end in ("", "_low", "_high")}
     bars = {"color": theme.faded(look.color, 0.5), "width": 0, "thickness": 1.5}
     alone = len(rows) == 1
-    labels = [theme.escape(name)] if alone else [theme.factor(one) if one else "" for one in rows["multiplier"]]
+    labels = [theme.escape(name)] if alone else [words.factor(one) if one else "" for one in rows["multiplier"]]
     across = {"type": "data", "array": roots["_high"] - roots[""], "arrayminus": roots[""] - roots["_low"]}
     shown = {"error_x": {**across, **bars}, "error_y": {**theme.error_bars(rows, "effect"), **bars}}
     measure, unit_of_cost = rows["measure"].iloc[0], rows["cost_unit"].iloc[0]
-    unit = "points" if measure == "score" else theme.unit(rows, measure)
-    texts = [theme.estimates(rows, "effect", unit), theme.estimates(rows, "cost", unit_of_cost, n="n_cost")]
+    unit = "points" if measure == "score" else words.unit(rows, measure)
+    texts = [words.estimates(rows, "effect", unit), words.estimates(rows, "cost", unit_of_cost, n="n_cost")]
     points = zip(rows["vector"], rows["multiplier"], strict=True)
-    what = [f"{name or vector}, multiplier {theme.factor(dose)}" for vector, dose in points]
+    what = [f"{name or vector}, multiplier {words.factor(dose)}" for vector, dose in points]
     if alone and not rows["multiplier"].any():  # a prompt
         what = [name]
     known = zip(map(theme.escape, what), *texts, strict=True)
@@ -146,11 +146,11 @@ def _name_axes(fig: go.Figure, rows: pd.DataFrame, place: dict[str, int]) -> Non
     shown = [tick for tick in ticks if tick <= largest and (tick == 0 or tick >= largest / 30)]
     unit_of_cost = f"{rows['cost_unit'].iloc[0]}, square-root axis"
     fig.update_xaxes(
-        title_text=theme.with_unit(_COSTS[cost], f"KL, {unit_of_cost}" if cost.startswith("div") else unit_of_cost),
+        title_text=words.with_unit(_COSTS[cost], f"KL, {unit_of_cost}" if cost.startswith("div") else unit_of_cost),
         tickvals=np.sqrt(shown),
         ticktext=[f"{tick:g}" for tick in shown],
         range=[-0.03 * math.sqrt(largest), 1.06 * math.sqrt(largest)],
         **place,
     )
-    fig.update_yaxes(title_text=f"change in {theme.with_unit(name, unit)}", **place)
+    fig.update_yaxes(title_text=f"change in {words.with_unit(name, unit)}", **place)
     mark_zero(fig)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.plotting import theme
+from caa_interp.plotting import theme, words
 
 Place = dict[str, int]
 # Kinds of controls, see caa_interp.evaluation.controls.
@@ -83,7 +83,7 @@ def line(
             "line": {"color": look.color, "width": 2.5},
             "marker": {"size": 9, "symbol": look.symbol},
             "name": theme.escape(name),
-            "customdata": rows[[along]].assign(shown=theme.estimates(rows, mean, unit)),
+            "customdata": rows[[along]].assign(shown=words.estimates(rows, mean, unit)),
             "hovertemplate": f"{along} %{{customdata[0]}}: %{{customdata[1]}}",
             **options,
         }
@@ -143,7 +143,7 @@ def control_bands(
     ``unit`` is that of the means, for the hover text. The legend says how many there are, or, where panels share it,
     the ``most`` in any of them.
     """
-    bands, counted = [], theme.n_controls(rows)
+    bands, counted = [], words.n_controls(rows)
     for place, kind in enumerate(kinds):
         own = rows[rows["kind"] == kind]
         if own[mean].isna().all():
@@ -168,7 +168,7 @@ def control_bands(
             hovertemplate=f"{along} %{{x}}: %{{customdata}} {unit}, lowest or highest mean of n = "
             f"{counted[kind]} {theme.escape(kind)} controls<extra></extra>",
         )
-        bands.append(drawn.update(customdata=["" if y is None else theme.numbers([y])[0] for y in drawn.y]))
+        bands.append(drawn.update(customdata=["" if y is None else words.numbers([y])[0] for y in drawn.y]))
     return bands
 
 
@@ -181,7 +181,7 @@ def marks(rows: pd.DataFrame, mean: str, y: Iterable[float], names: str, unit: s
             "y": y,
             "error_x": bars,
             "mode": "markers",
-            "customdata": list(zip(rows[names].map(theme.escape), theme.estimates(rows, mean, unit), strict=True)),
+            "customdata": list(zip(rows[names].map(theme.escape), words.estimates(rows, mean, unit), strict=True)),
             "hovertemplate": "%{customdata[0]}: %{customdata[1]}<extra></extra>",
             **options,
         }
@@ -264,7 +264,7 @@ def side_by_side(multipliers: Sequence[float], n: int) -> list[float]:
 def name_multipliers(fig: go.Figure, multipliers: Iterable[float], title: str = theme.MULTIPLIER, **place: int) -> None:
     """Ticks at the multipliers of an axis, and its title."""
     at = sorted(multipliers)
-    fig.update_xaxes(title_text=title, tickvals=at, ticktext=[theme.factor(one) for one in at], **place)
+    fig.update_xaxes(title_text=title, tickvals=at, ticktext=[words.factor(one) for one in at], **place)
 
 
 def thinned(labels: Sequence[str]) -> Sequence[str]:

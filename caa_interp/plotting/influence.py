@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import dots
 
 _SOURCE = "caa_interp.analysis.influence"
@@ -38,10 +38,10 @@ def plot_influence(
     title
         Title of the figure.
     """
-    theme.check_table(table, _COLUMNS, _SOURCE)
-    layer = theme.one_layer(table["layer"], layer)
+    checks.check_table(table, _COLUMNS, _SOURCE)
+    layer = checks.one_layer(table["layer"], layer)
     rows = table[table["layer"] == layer].reset_index(drop=True)
-    theme.check_once(rows, ["rank"], _SOURCE)
+    checks.check_once(rows, ["rank"], _SOURCE)
     rows = rows.assign(angle=np.degrees(np.arccos(rows["cosine"])))
     places = rows[["projection", "angle"]]
     spread = (places.quantile(0.75) - places.quantile(0.25)).replace(0, np.nan)
@@ -56,10 +56,10 @@ def plot_influence(
         **theme.room(470 + 19 * len(outer), b=84 + 19 * len(outer)),
         showlegend=False,
     )
-    known = zip(rows.itertuples(), theme.numbers(rows["projection"], ".2f"), strict=True)
+    known = zip(rows.itertuples(), words.numbers(rows["projection"], ".2f"), strict=True)
     hover = [
-        f"{row.rank}. {'<br>'.join(theme.pair_text(row))}<br>projection {projection}, turned by "
-        f"{row.angle:.2f}\N{DEGREE SIGN}, norm without it {theme.with_minus(f'{row.norm_change:+.1%}')}"
+        f"{row.rank}. {'<br>'.join(words.pair_text(row))}<br>projection {projection}, turned by "
+        f"{row.angle:.2f}\N{DEGREE SIGN}, norm without it {words.with_minus(f'{row.norm_change:+.1%}')}"
         for row, projection in known
     ]
     colors, symbols = np.where(against, theme.NEGATIVE, theme.POSITIVE), np.where(against, "x", "circle")
@@ -72,7 +72,7 @@ def plot_influence(
     fig.add_vline(1, line=theme.CHANCE)
     for number, place in enumerate(outer):
         row = rows.loc[place]
-        texts = [theme.escape(theme.cut(" ".join(row[name].split()), _LONGEST)) for name in _TEXTS]
+        texts = [theme.escape(words.cut(" ".join(row[name].split()), _LONGEST)) for name in _TEXTS]
         told = "<b>{}.</b> {}  <b>+</b> {}  <b>\N{MINUS SIGN}</b> {}".format(row["rank"], *texts)
         across = {"x": 0, "xref": "paper", "xanchor": "left", "xshift": -62}
         down = {"y": 0, "yref": "paper", "yanchor": "top", "yshift": -66 - 19 * number}

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from caa_interp.evaluation.interference import QUESTIONS, summarize_interference
 from caa_interp.evaluation.summary import quantity
 from caa_interp.evaluation.verdicts import excludes_zero
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import panels, shape, signed_map
 
 _SOURCE = "caa_interp.evaluation.interference"
@@ -41,9 +41,9 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
         questions they hold the share that is answered right, and its change.
     """
     key = ["behavior", "first", "second", "combination"]
-    theme.check_table(table, [*key, "target"], _SOURCE)
+    checks.check_table(table, [*key, "target"], _SOURCE)
     summary = table if "kept_low" in table else summarize_interference(table)
-    theme.check_once(summary, key, _SOURCE)
+    checks.check_once(summary, key, _SOURCE)
     of, unit = quantity(summary, "logit_difference")
     names = list(dict.fromkeys([*summary["first"], *summary["second"]]))
     used = [one for one in _TITLES if one in set(summary["combination"])]
@@ -60,7 +60,7 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
     fig = theme.figure(
         theme.escape(title),
         f"change from unsteered where every condition moves the model {table['target'].iloc[0]:g} nats per token<br>"
-        f"n = {theme.counts(summary['n'])} pairs per cell; {theme.interval(summary)}; "
+        f"n = {words.counts(summary['n'])} pairs per cell; {words.interval(summary)}; "
         "in parentheses: it does not exclude zero<br>row: what is measured; column: the vector beside its own; "
         "diagonal: alone; percent: of the effect alone, with its interval",
         **theme.room(150 + gap + side * n_rows + gap * (n_rows - 1), t=150, b=gap, l=20, r=20),
@@ -73,7 +73,7 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
         drawn: dict[str, Any] = {"text": text, "texttemplate": "%{text}", "xgap": 2, "ygap": 2, "limit": limit}
         drawn |= {"customdata": known, "hovertemplate": "%{y}, with %{x}: %{customdata}<extra></extra>"}
         drawn["showscale"] = not number
-        fig.add_trace(signed_map(wide, theme.with_unit(f"change in {of}", unit), **drawn), **place)
+        fig.add_trace(signed_map(wide, words.with_unit(f"change in {of}", unit), **drawn), **place)
         fig.update_xaxes(tickangle=-35, showgrid=False, **place)
         fig.update_yaxes(autorange="reversed", showgrid=False, **place)
     return fig
@@ -82,7 +82,7 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
 def _map(summary: pd.DataFrame, names: list[str], combination: str, measured: str | None = None) -> _Map:
     """Changes of each of ``names``, or of the one ``measured``, beside each other; texts and hover."""
     rows = summary[summary["combination"].isin(["alone", combination])]
-    change, unit = "logit_difference_change", theme.unit(summary, "logit_difference")
+    change, unit = "logit_difference_change", words.unit(summary, "logit_difference")
     if measured == QUESTIONS:
         change, unit = "correct_change", "share of right answers"
     text = rows[change].map("{:+.2f}".format)
@@ -92,7 +92,7 @@ def _map(summary: pd.DataFrame, names: list[str], combination: str, measured: st
     kept = zip(rows["kept"], rows["kept_low"], rows["kept_high"], strict=True)
     share = pd.Series([f"<br>{one:.0%}<br>{100 * low:.0f} to {100 * high:.0f}" for one, low, high in kept], rows.index)
     text += share.where(rows["kept"].notna() & (rows["combination"] != "alone"), "")
-    rows = rows.assign(text=text.map(theme.with_minus), known=theme.estimates(rows, change, unit))
+    rows = rows.assign(text=text.map(words.with_minus), known=words.estimates(rows, change, unit))
     # Two vectors have a cell on each side of the diagonal: the same one where another behavior is measured.
     sides = [rows.assign(row=rows[one], column=rows[other]) for one, other in _ORDERS]
     both = pd.concat(sides).drop_duplicates(["behavior", "row", "column"])

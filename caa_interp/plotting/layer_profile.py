@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import (
     CONTROLS,
     Place,
@@ -59,31 +59,31 @@ def plot_layer_profile(
         of a kind to the highest; those of behaviors in one panel are pooled. Controls that each behavior has at one
         layer alone are bars there.
     """
-    theme.check_table(table, _COLUMNS, _SOURCE)
-    theme.check_steered(table)
+    checks.check_table(table, _COLUMNS, _SOURCE)
+    checks.check_steered(table)
     is_control = table["kind"] != "vector"
     about = "behavior" if "behavior" in table else "vector"
     own = table[~is_control]
-    theme.check_once(own, (about, "layer"), _SOURCE)
+    checks.check_once(own, (about, "layer"), _SOURCE)
     names = list(dict.fromkeys(own[about]))
     if validation is not None:
-        theme.check_table(validation, _COLUMNS, _SOURCE, "validation")
-        theme.check_steered(validation, name="validation")
+        checks.check_table(validation, _COLUMNS, _SOURCE, "validation")
+        checks.check_steered(validation, name="validation")
         validation = validation[validation["kind"] == "vector"]
     if chosen is None:
         peaks = own.dropna(subset=["slope"]).sort_values("slope").drop_duplicates(about, keep="last")
         which, marked = "steepest", dict(zip(peaks[about], peaks["layer"], strict=True))
     else:
-        theme.check_chosen(chosen, names)
+        checks.check_chosen(chosen, names)
         which, marked = "chosen", dict(chosen)
     groups = [names] if len(names) <= _TOGETHER else [[name] for name in names]
     n_rows = shape(len(groups))[0]
     n_entries = (1 if len(groups) > 1 else len(names)) + table.loc[is_control, "kind"].nunique() + 1
     below = 80 + theme.LEGEND_ROW * ((n_entries + 2) // 3)
-    thin = "" if validation is None else f"; thin line: {theme.counts(validation['n'])} validation pairs"
+    thin = "" if validation is None else f"; thin line: {words.counts(validation['n'])} validation pairs"
     fig = theme.figure(
         theme.escape(title),
-        f"mean slope over {theme.counts(own['n'])} pairs; colored bands: {theme.interval(own)}, each layer by itself; "
+        f"mean slope over {words.counts(own['n'])} pairs; colored bands: {words.interval(own)}, each layer by itself; "
         f"large mark: {which} layer{thin}",
         **theme.room(
             90 + below + (330 if len(groups) == 1 else 195 * n_rows),
@@ -94,8 +94,8 @@ def plot_layer_profile(
         ),
         showlegend=True,
     )
-    titles = [theme.label(group[0]) if len(groups) > 1 else "" for group in groups]
-    axes: dict[str, Any] = {"x_title": theme.LAYER, "y_title": theme.slope_title(table), "shared_xaxes": "all"}
+    titles = [words.label(group[0]) if len(groups) > 1 else "" for group in groups]
+    axes: dict[str, Any] = {"x_title": theme.LAYER, "y_title": words.slope_title(table), "shared_xaxes": "all"}
     axes |= {"horizontal_spacing": 0.02, "vertical_spacing": 0.2 / n_rows}
     places = panels(fig, titles, shared_yaxes="all", **axes)
     looks = theme.styles(names)
@@ -104,13 +104,13 @@ def plot_layer_profile(
     is_bar = about == "behavior" and (controls.groupby(about)["layer"].nunique() < 2).all()
     beside = [controls[controls[about].isin(group)] if about == "behavior" else controls for group in groups]
     parts = [[some for _, some in one.groupby("layer")] if is_bar else [one] for one in beside]
-    counted = [theme.n_controls(some) for together in parts for some in together]
+    counted = [words.n_controls(some) for together in parts for some in together]
     most = {str(kind): max((n.get(kind, 0) for n in counted), default=0) for kind in controls["kind"].unique()}
     kinds = [*CONTROLS, *(kind for kind in most if kind not in CONTROLS)]
     drawn: dict[str, Any] = {"kinds": kinds, "most": most, "half": _HALF if is_bar else 0.0}
     for group, together, place in zip(groups, parts, places, strict=True):
         for some in together:
-            for one in control_bands(some, "layer", "slope", theme.slope_unit(table), **drawn):
+            for one in control_bands(some, "layer", "slope", words.slope_unit(table), **drawn):
                 fig.add_trace(one, **place)
         if validation is not None:
             for name in group:
@@ -127,7 +127,7 @@ def plot_layer_profile(
 def _thin(rows: pd.DataFrame, look: theme.Style) -> go.Scatter:
     """Slopes of one behavior on validation pairs, without intervals."""
     rows = rows.sort_values("layer")
-    known = zip(rows["layer"], theme.estimates(rows, "slope", theme.slope_unit(rows)), strict=True)
+    known = zip(rows["layer"], words.estimates(rows, "slope", words.slope_unit(rows)), strict=True)
     hover = [f"layer {layer}, validation pairs: {text}" for layer, text in known]
     return dots(rows["layer"], rows["slope"], {}, hover, mode="lines", line={"color": look.color, "width": 1})
 
@@ -148,5 +148,5 @@ def _draw(
         "line": {"color": theme.DARK, "width": [1.5 if one else 0 for one in at]},
     }
     shown: dict[str, Any] = {"marker": marker, "error_y": None, "legendgroup": group, "showlegend": in_legend}
-    drawn = line(rows, "layer", "slope", look, name, theme.slope_unit(rows), **shown)
+    drawn = line(rows, "layer", "slope", look, name, words.slope_unit(rows), **shown)
     fig.add_trace(drawn, **place)

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import shape
 from caa_interp.plotting.token_grid import cell_width, ranked_grid, short, token_grids
 
@@ -41,16 +41,16 @@ def plot_logit_lens(table: pd.DataFrame, *, side: Side = "both") -> go.Figure:
         Cells are colored by the logit, centered on the vocabulary's mean. Tokens longer than ten letters are cut, and
         whole in the hover text.
     """
-    theme.check_table(table, ("vector", "layer", "side", "rank", "token", "logit", "n_pairs"), "caa_interp.logit_lens")
-    theme.check_choice("side", side, get_args(Side))
+    checks.check_table(table, ("vector", "layer", "side", "rank", "token", "logit", "n_pairs"), "caa_interp.logit_lens")
+    checks.check_choice("side", side, get_args(Side))
     sides = ("promoted", "suppressed") if side == "both" else (side,)
     for name in sides:
         if name not in set(table["side"]):
             raise InputError(f"side: the table holds no {name!r} tokens; give the result of caa_interp.logit_lens.")
     rows = table[table["side"].isin(sides)]
-    theme.check_once(rows, ["layer", "side", "rank"], "caa_interp.logit_lens")
+    checks.check_once(rows, ["layer", "side", "rank"], "caa_interp.logit_lens")
     cells = rows.rename(columns={"logit": "value"})
-    known = rows["token"].astype(object).map(theme.escape) + ": " + theme.numbers(rows["logit"], "+.2f")
+    known = rows["token"].astype(object).map(theme.escape) + ": " + words.numbers(rows["logit"], "+.2f")
     cells = cells.assign(shown=rows["token"].map(short), hover=known)
     n_pairs = table["n_pairs"].iloc[0]
     return ranked_grid(
@@ -81,10 +81,10 @@ def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") 
     """
     key = ["multiplier", "layer", "component"]
     columns = (*key, *_CONDITION, "rank", "token", "logit", "probability", "read_at")
-    theme.check_table(table, columns, "caa_interp.steered_lens")
-    theme.check_choice("measure", measure, _UNITS)
+    checks.check_table(table, columns, "caa_interp.steered_lens")
+    checks.check_choice("measure", measure, _UNITS)
     _check_multipliers(table)
-    theme.check_once(table, [*key, "rank"], "caa_interp.steered_lens")
+    checks.check_once(table, [*key, "rank"], "caa_interp.steered_lens")
     ordered = table.sort_values("rank")
     ordered["line"] = ordered["token"].astype(object).map(theme.escape) + ordered["probability"].map(
         "  p = {:.3f}".format
@@ -102,8 +102,8 @@ def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") 
     fig = token_grids(
         "",
         "",
-        {f"multiplier {theme.factor(m)}" if m else "unsteered": cells[cells["multiplier"] == m] for m in multipliers},
-        [f"multiplier {theme.factor(m)}, layer %{{y}}, %{{x}}<br>%{{customdata}}<extra></extra>" for m in multipliers],
+        {f"multiplier {words.factor(m)}" if m else "unsteered": cells[cells["multiplier"] == m] for m in multipliers},
+        [f"multiplier {words.factor(m)}, layer %{{y}}, %{{x}}<br>%{{customdata}}<extra></extra>" for m in multipliers],
         ("component", components),
         theme.color_axis(theme.SEQUENTIAL, 0, highest, _UNITS[measure]),
         cell=max(cell_width(cells["token"]), 70),

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import dots, line, panels, side_by_side, thinned
 from caa_interp.statistics import bootstrap_mean
 
@@ -41,10 +41,10 @@ def plot_monitor(table: pd.DataFrame, *, n_examples: int = 5, title: str = "Text
         One row per vector, and per layer and model if there are several; controls are gray. The band is one standard
         deviation of neutral prose to either side of its mean. Turns are counted from 1.
     """
-    theme.check_table(table, _COLUMNS, _SOURCE)
-    label = theme.labels_of(table, ["vector", *theme.varying(table, ("layer", "model"))])
+    checks.check_table(table, _COLUMNS, _SOURCE)
+    label = checks.labels_of(table, ["vector", *checks.varying(table, ("layer", "model"))])
     rows = table.assign(label=label, turn=table["turn"] + 1)  # people count turns from 1
-    theme.check_once(rows, ["label", "layer", "item", "turn"], _SOURCE)
+    checks.check_once(rows, ["label", "layer", "item", "turn"], _SOURCE)
     rows = rows.dropna(subset=["z"])
     if rows.empty:
         raise InputError(
@@ -61,7 +61,7 @@ def plot_monitor(table: pd.DataFrame, *, n_examples: int = 5, title: str = "Text
     fig = theme.figure(
         theme.escape(title),
         f"layer {', '.join(map(str, sorted(set(table['layer']))))}; n = "
-        f"{theme.counts(rows.groupby('label').size())} {'turns' if talks else 'texts'}; marks: the {n_examples} most "
+        f"{words.counts(rows.groupby('label').size())} {'turns' if talks else 'texts'}; marks: the {n_examples} most "
         "and least aligned; band: neutral prose, one standard deviation",
         **theme.room(sum(heights) + 170 + (90 if talks else 0), l=120, legend=100 if talks else 62),
         showlegend=talks,
@@ -94,8 +94,8 @@ def _distribution(
     marker = {"color": look.color, "symbol": look.symbol, "size": 8, "line": {"color": "white", "width": 0.5}}
     fig.add_trace(dots(outer["z"], [base] * len(outer), marker, list(map(_hover, outer.itertuples()))), **place)
     for side, row, at in (("left", ordered.iloc[0], 0), ("right", ordered.iloc[-1], 1)):
-        text = theme.escape(theme.cut(" ".join(str(row["text"]).split()), _LONGEST))
-        told = f"{theme.factor(row['z'], '+.1f')}: {text}"
+        text = theme.escape(words.cut(" ".join(str(row["text"]).split()), _LONGEST))
+        told = f"{words.factor(row['z'], '+.1f')}: {text}"
         below = {"x": at, "xref": "x domain", "xanchor": side, "y": base, "yanchor": "top", "yshift": -7}
         fig.add_annotation(text=told, showarrow=False, font={"size": 11}, **below, **place)
 
@@ -104,7 +104,7 @@ def _hover(row: Any) -> str:
     """What a mark says: its number, and the beginning of its text in lines."""
     lines = wrap(" ".join(str(row.text).split()), _ACROSS)
     turn = f", turn {row.turn} ({row.role})" if row.role else ""
-    return f"item {row.item}{turn}: z {theme.factor(row.z, '.2f')}, {row.n_tokens} tokens<br>" + "<br>".join(
+    return f"item {row.item}{turn}: z {words.factor(row.z, '.2f')}, {row.n_tokens} tokens<br>" + "<br>".join(
         map(theme.escape, lines)
     )
 

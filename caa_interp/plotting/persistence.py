@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.evaluation.persistence import summarize_persistence
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import control_range, line, mark_zero, panels
 
 _SOURCE = "caa_interp.evaluation.persistence"
@@ -28,16 +28,16 @@ def plot_persistence(table: pd.DataFrame) -> go.Figure:
     plotly.graph_objects.Figure
         Lines with intervals over conversations; the gray band is the range of the controls.
     """
-    theme.check_table(table, {"turn", "condition", "vector", "kind"}, _SOURCE)
-    theme.check_once(table, ["turn", "condition", "vector", *({"item"} & set(table))], _SOURCE)
+    checks.check_table(table, {"turn", "condition", "vector", "kind"}, _SOURCE)
+    checks.check_once(table, ["turn", "condition", "vector", *({"item"} & set(table))], _SOURCE)
     summary = table if "change" in table else summarize_persistence(table)
-    own, controls = theme.vector_and_controls(summary)
+    own, controls = checks.vector_and_controls(summary)
     names, name = list(own["condition"].unique()), str(own["vector"].iloc[0])
-    gray = f"; {theme.gray(controls)}" if len(controls) else ""
+    gray = f"; {words.gray(controls)}" if len(controls) else ""
     fig = theme.figure(
         f"{theme.escape(name)} over the turns of a conversation",
         f"multiplier {own['multiplier'].iloc[0]:g} after layer {own['layer'].iloc[0]}; "
-        f"n = {theme.counts(own['n'])} conversations, {theme.interval(own)}{gray}; panels: what is steered",
+        f"n = {words.counts(own['n'])} conversations, {words.interval(own)}{gray}; panels: what is steered",
         width=880,
         **theme.room(400, l=90, t=104, b=70),
         showlegend=False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import dots
 
 _SOURCE = "caa_interp.analysis.predict_steerability"
@@ -25,26 +25,26 @@ def plot_predicted_steerability(table: pd.DataFrame) -> go.Figure:
     plotly.graph_objects.Figure
         The legend has each behavior's rank correlation over layers; the subtitle has the skill of all predictions.
     """
-    theme.check_table(table, _COLUMNS, _SOURCE)
-    theme.check_once(table, ("behavior", "layer"), _SOURCE)
+    checks.check_table(table, _COLUMNS, _SOURCE)
+    checks.check_once(table, ("behavior", "layer"), _SOURCE)
     looks = theme.styles(dict.fromkeys(table["behavior"]))
     n_others = table["behavior"].nunique() - 1
     fig = theme.figure(
         "Can the effect be told from the activations?",
-        f"each behavior predicted from the other {n_others}; a point per layer, n = {theme.counts(table['n'])} "
+        f"each behavior predicted from the other {n_others}; a point per layer, n = {words.counts(table['n'])} "
         f"held-out pairs<br>skill beyond the others' mean at the same layer: "
-        f"{theme.factor(table['skill'].iloc[0], '.2f')} (1 is perfect, 0 is none); dashed: equal",
+        f"{words.factor(table['skill'].iloc[0], '.2f')} (1 is perfect, 0 is none); dashed: equal",
         width=760,
         height=560,
     )
     for name, style in looks.items():
         rows = table[table["behavior"] == name]
         correlation = rows["rank_correlation"].iloc[0]
-        label = "" if pd.isna(correlation) else theme.with_minus(f" ({correlation:+.2f})")
-        measured = theme.estimates(rows, "slope", "nats per multiplier")
+        label = "" if pd.isna(correlation) else words.with_minus(f" ({correlation:+.2f})")
+        measured = words.estimates(rows, "slope", "nats per multiplier")
         hover = [
             f"layer {layer}: predicted {before}, measured {found}"
-            for layer, before, found in zip(rows["layer"], theme.numbers(rows["predicted"]), measured, strict=True)
+            for layer, before, found in zip(rows["layer"], words.numbers(rows["predicted"]), measured, strict=True)
         ]
         marker = {"color": style.color, "symbol": style.symbol, "size": 8}
         drawn = dots(rows["predicted"], rows["slope"], marker, hover, name=theme.escape(name) + label)

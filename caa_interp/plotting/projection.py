@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme
 from caa_interp.plotting.grid import dots, key, panels, shape
 
 Color = Literal["side", "behavior"]
@@ -60,11 +60,11 @@ def plot_projection(
         Held-out points are hollow. Principal components have equal units on both axes, and an arrow for each behavior
         from the mean negative answer to the mean positive one: the mean-difference vector of the fitted pairs.
     """
-    theme.check_table(table, _COLUMNS, "caa_interp.project")
+    checks.check_table(table, _COLUMNS, "caa_interp.project")
     if color is None:
         color = "behavior" if table["behavior"].nunique() > 1 else "side"
-    theme.check_choice("color", color, get_args(Color))
-    theme.check_choice("symbol", symbol, get_args(Symbol))
+    checks.check_choice("color", color, get_args(Color))
+    checks.check_choice("symbol", symbol, get_args(Symbol))
     hues, marks = _labels(table, color, "color"), _labels(table, symbol, "symbol")
     hue_of = _SIDE_COLORS if color == "side" else {name: look.color for name, look in theme.styles(hues).items()}
     mark_of = _marks(marks, symbol)
@@ -119,7 +119,7 @@ def plot_vector_map(table: pd.DataFrame, *, title: str = "Steering vectors throu
     table, title
         Result of :func:`caa_interp.analysis.project_vectors`; title of the figure.
     """
-    theme.check_table(table, _VECTOR_COLUMNS, "caa_interp.analysis.project_vectors")
+    checks.check_table(table, _VECTOR_COLUMNS, "caa_interp.analysis.project_vectors")
     looks = theme.styles(table["vector"])
     kind = "divided by their norms" if table["normalize"].iloc[0] else "in units of the residual stream"
     subtitle = (

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import Place, control_range, dots, line, mark_zero, panels
 
 _SOURCE = "caa_interp.analysis.position_map"
@@ -39,14 +39,14 @@ def plot_position_map(table: pd.DataFrame) -> go.Figure:
         and of all later ones; the divergence; the projection at up to three layers, of which the controls are those
         of the last. The gray bands are the range of the controls.
     """
-    theme.check_table(table, _COLUMNS, _SOURCE)
-    theme.check_once(table, ["vector", "measure", "steered", "distance", "layer"], _SOURCE)
-    own, controls = theme.vector_and_controls(table)
+    checks.check_table(table, _COLUMNS, _SOURCE)
+    checks.check_once(table, ["vector", "measure", "steered", "distance", "layer"], _SOURCE)
+    own, controls = checks.vector_and_controls(table)
     first = own.iloc[0]
     subtitle = f"multiplier {first['multiplier']:g} after layer {first['steered_layer']}; "
-    subtitle += f"n = {theme.counts(own.loc[own['n'] > 0, 'n'])} pairs, {theme.interval(own)}"
+    subtitle += f"n = {words.counts(own.loc[own['n'] > 0, 'n'])} pairs, {words.interval(own)}"
     if len(controls):
-        subtitle += f"; {theme.gray(controls)}"
+        subtitle += f"; {words.gray(controls)}"
     fig = theme.figure(
         f"Where and for how long {theme.escape(first['vector'])} acts",
         subtitle,
@@ -65,7 +65,7 @@ def _draw_places(fig: go.Figure, rows: pd.DataFrame, controls: pd.DataFrame, pla
     at = pd.Series(range(len(rows)), index=rows["steered"])
     beside = controls.assign(at=controls["steered"].map(at))
     fig.add_trace(control_range(beside, "at", "value", half=0.5), **place)
-    known = zip(rows["steered"], theme.estimates(rows, "value", _UNITS["effect"][1]), strict=True)
+    known = zip(rows["steered"], words.estimates(rows, "value", _UNITS["effect"][1]), strict=True)
     hover = [f"{steered}: {value}" for steered, value in known]
     look = {"size": 9, "color": theme.PALETTE[0]}
     fig.add_trace(dots(at, rows["value"], look, hover, error_y=theme.error_bars(rows, "value")), **place)

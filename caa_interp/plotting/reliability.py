@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import band, dots, panels, shape
 
 # Column, title of the panel, unit, and its value for unrelated pairs.
@@ -42,14 +42,14 @@ def plot_reliability(
         line is the value for unrelated pairs. Tables differ in color and symbol.
     """
     columns = ("layer", "n", "confidence", *(name for name, *_ in _PANELS))
-    tables = theme.tables_by_name(table, columns, "caa_interp.reliability")
+    tables = checks.tables_by_name(table, columns, "caa_interp.reliability")
     panels_of = [panel for panel in _PANELS if any(one[panel[0]].notna().any() for one in tables.values())]
     several = len(tables) > 1
     n_rows = shape(len(panels_of), _N_COLUMNS)[0]
     fig = theme.figure(
         theme.escape(title),
-        f"n = {theme.counts(n for one in tables.values() for n in one['n'])} pairs, each compared with the "
-        f"others; bands: {theme.interval(pd.concat(tables.values()))}, or as many of the splits in halves; "
+        f"n = {words.counts(n for one in tables.values() for n in one['n'])} pairs, each compared with the "
+        f"others; bands: {words.interval(pd.concat(tables.values()))}, or as many of the splits in halves; "
         "dotted: unrelated pairs",
         **theme.room(150 + 215 * n_rows + 30 * several, t=120, legend=62 + 30 * several),
         showlegend=several,
@@ -69,9 +69,9 @@ def plot_reliability(
             # Symbols at a few layers: gaps of dashes would look like missing values in small panels.
             marker = {"color": style.color, "symbol": style.symbol, "size": 6, "maxdisplayed": 7}
             if f"{name}_low" in one:
-                told = theme.estimates(one, name, unit)
+                told = words.estimates(one, name, unit)
             else:
-                told = [f"{text} {unit}, n = {n:g}" for text, n in zip(theme.numbers(one[name]), one["n"], strict=True)]
+                told = [f"{text} {unit}, n = {n:g}" for text, n in zip(words.numbers(one[name]), one["n"], strict=True)]
             drawn = dots(one["layer"], one[name], marker, told, name=extra, legendgroup=label)
             drawn.update(mode="lines+markers" if label or len(one) == 1 else "lines", line_width=1.8)
             drawn.update(line_color=style.color, showlegend=bool(label) and index == 0)

@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import band, dots, key, line, marks, name_once, panels
 
 COMPARED = ("behavior", "layer", "multiplier", "n", "paper", "measured", "low", "high", "within")
@@ -48,7 +48,7 @@ def plot_reproduction(
         One band per behavior with a line per multiplier: the measured mean with its 95 % interval, the paper's value
         where there is one, and a ring around means outside their tolerance.
     """
-    theme.check_table(comparison, COMPARED, "caa_interp.paper.reproduce", "comparison")
+    checks.check_table(comparison, COMPARED, "caa_interp.paper.reproduce", "comparison")
     behaviors = list(comparison["behavior"].unique())
     multipliers = sorted(comparison["multiplier"].unique())
     # From top to bottom in the table's order; within a behavior from the smallest multiplier to the largest.
@@ -58,7 +58,7 @@ def plot_reproduction(
     published = comparison["paper"].notna()
     fig = theme.figure(
         f"{title} at layer {comparison['layer'].iloc[0]}",
-        f"mean over {theme.counts(comparison['n'])} test items, {theme.interval(comparison)}"
+        f"mean over {words.counts(comparison['n'])} test items, {words.interval(comparison)}"
         + ("" if published.any() else "; no published numbers for this model"),
         **theme.room(190 + (5 + 23 * len(multipliers)) * len(behaviors), legend=110),
         showlegend=True,
@@ -71,7 +71,7 @@ def plot_reproduction(
         rows = named[named["multiplier"] == multiplier]
         look = _look(multiplier)
         marker = {"color": look.color, "symbol": look.symbol, "size": 11}
-        drawn = {"error_x": {"thickness": 2}, "marker": marker, "name": theme.dose(multiplier)}
+        drawn = {"error_x": {"thickness": 2}, "marker": marker, "name": words.dose(multiplier)}
         fig.add_trace(marks(rows, "measured", places[rows.index], "behavior", unit, **drawn))
     outside = comparison["within"].eq(False).fillna(False).astype(bool)
     told = [f"paper: {value:.3f}, as published" for value in comparison.loc[published, "paper"]]
@@ -80,7 +80,7 @@ def plot_reproduction(
         fig.add_trace(dots(x, places[published], _PAPER, told, **drawn))
     if outside.any():
         rows, drawn = named[outside], {"name": "outside its tolerance", "showlegend": True}
-        fig.add_trace(dots(rows["measured"], places[outside], _RING, theme.estimates(rows, "measured", unit), **drawn))
+        fig.add_trace(dots(rows["measured"], places[outside], _RING, words.estimates(rows, "measured", unit), **drawn))
     fig.update_xaxes(title_text=axis, range=[-0.02 * most, 1.02 * most])
     n = len(behaviors)
     return fig.update_yaxes(range=[0.5 - n, 0.5], showgrid=False, **theme.ticks(range(0, -n, -1), behaviors))
@@ -99,8 +99,8 @@ def plot_layer_sweeps(table: pd.DataFrame) -> go.Figure:
     plotly.graph_objects.Figure
         One line per behavior, in the same colors in all panels. The paper's means have no intervals.
     """
-    theme.check_table(table, _PUBLISHED, "caa_interp.paper.numbers")
-    theme.check_once(table, ("behavior", "layer", "multiplier"), "one group and model of caa_interp.paper.numbers")
+    checks.check_table(table, _PUBLISHED, "caa_interp.paper.numbers")
+    checks.check_once(table, ("behavior", "layer", "multiplier"), "one group and model of caa_interp.paper.numbers")
     behaviors, multipliers = list(table["behavior"].unique()), sorted(table["multiplier"].unique())
     fig = theme.figure(
         f"{theme.escape(table['model'].iloc[0].rsplit('/', 1)[-1])}: the paper's layer sweep",
@@ -108,7 +108,7 @@ def plot_layer_sweeps(table: pd.DataFrame) -> go.Figure:
         **theme.room(520, legend=140),
         showlegend=True,
     )
-    places = panels(fig, [theme.dose(m) for m in multipliers], x_title=theme.LAYER, y_title=_SCORE, shared_yaxes=True)
+    places = panels(fig, [words.dose(m) for m in multipliers], x_title=theme.LAYER, y_title=_SCORE, shared_yaxes=True)
     for name, look in zip(behaviors, theme.styles(behaviors).values(), strict=True):
         for multiplier, place in zip(multipliers, places, strict=True):
             rows = table[(table["behavior"] == name) & (table["multiplier"] == multiplier)].sort_values("layer")
@@ -143,18 +143,18 @@ def plot_layer_sweep(
     plotly.graph_objects.Figure
         One line per multiplier with a band for its 95 % interval, and open marks for the published scores.
     """
-    theme.check_table(summary, _SWEPT, "caa_interp.summarize", "summary")
+    checks.check_table(summary, _SWEPT, "caa_interp.summarize", "summary")
     rows = summary[summary["behavior"] == behavior].sort_values("layer")
     if rows.empty:
         raise InputError(f"behavior: {behavior!r} is not in the table; it holds {list(summary['behavior'].unique())}.")
-    theme.check_once(rows, ("layer", "multiplier"), "caa_interp.summarize")
+    checks.check_once(rows, ("layer", "multiplier"), "caa_interp.summarize")
     fig = theme.figure(
         f"{theme.escape(behavior)}: {title}",
-        f"mean over {theme.counts(rows['n'])} test items, {theme.interval(rows)}",
+        f"mean over {words.counts(rows['n'])} test items, {words.interval(rows)}",
         **theme.room(430, legend=105),
         showlegend=True,
     )
-    groups = [(_look(m), theme.dose(m), rows[rows["multiplier"] == m]) for m in sorted(rows["multiplier"].unique())]
+    groups = [(_look(m), words.dose(m), rows[rows["multiplier"] == m]) for m in sorted(rows["multiplier"].unique())]
     for look, _, own in groups:
         ends = (own["p_positive_low"], own["p_positive_high"])
         fig.add_trace(band(own["layer"], *ends, theme.faded(look.color, 0.12)))
@@ -162,14 +162,14 @@ def plot_layer_sweep(
         marker = {"symbol": look.symbol, "size": 7}
         fig.add_trace(line(own, "layer", "p_positive", look, name, "probability", marker=marker, error_y=None))
     if published is not None:
-        theme.check_table(published, _PUBLISHED, "caa_interp.paper.numbers", "published")
+        checks.check_table(published, _PUBLISHED, "caa_interp.paper.numbers", "published")
         known = published[(published["behavior"] == behavior) & published["layer"].isin(rows["layer"])]
         known = known[known["multiplier"].isin(rows["multiplier"])]
         known = known.drop_duplicates(["layer", "multiplier"]).sort_values("layer")
         for multiplier in sorted(known["multiplier"].unique()):
             own, look = known[known["multiplier"] == multiplier], _look(multiplier)
             marker = {**_PAPER, "color": look.color, "symbol": f"{look.symbol}-open", "size": 8}
-            hover = [f"paper, {theme.dose(multiplier)}: {value:.3f}, as published" for value in own["value"]]
+            hover = [f"paper, {words.dose(multiplier)}: {value:.3f}, as published" for value in own["value"]]
             fig.add_trace(dots(own["layer"], own["value"], marker, hover))
         if len(known):
             fig.add_trace(key("open: paper", {**_PAPER, "symbol": "circle-open"}))

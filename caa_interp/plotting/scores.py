@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from caa_interp.evaluation.ratings import scale_of
 from caa_interp.evaluation.summary import SERIES, by_series, summarize
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import line, name_multipliers, side_by_side
 
 # What a line is named by, as far as a table has these columns: first what it shows, then how.
@@ -26,13 +26,13 @@ def plot_scores(table: pd.DataFrame) -> go.Figure:
         Result of :func:`caa_interp.judge_answers`, or of several stacked, distinguished by a column
         ``behavior`` or ``vector``; or result of :func:`caa_interp.summarize`.
     """
-    theme.check_table(table, ["layer", "multiplier", "score"], "caa_interp.judge_answers or caa_interp.summarize")
+    checks.check_table(table, ["layer", "multiplier", "score"], "caa_interp.judge_answers or caa_interp.summarize")
     summary = pd.concat(by_series(table if "score_low" in table else summarize(table)))
-    columns, varying = [name for name in _FIRST if name in summary], theme.varying(summary, _SERIES)
+    columns, varying = [name for name in _FIRST if name in summary], checks.varying(summary, _SERIES)
     # A single line has no legend, and looks as its behavior does elsewhere.
-    labels = theme.labels_of(summary, varying or columns[:1])
+    labels = checks.labels_of(summary, varying or columns[:1])
     looks, multipliers = theme.styles(labels), list(summary["multiplier"].unique())
-    fixed = theme.labels_of(summary[:1], [name for name in columns if name not in varying])
+    fixed = checks.labels_of(summary[:1], [name for name in columns if name not in varying])
     fig = theme.figure("Judged answers", _subtitle(summary, "".join(fixed), len(looks)), height=480, margin={"t": 104})
     shifts = dict(zip(looks, side_by_side(multipliers, len(looks)), strict=True))
     most = scale_of(summary)
@@ -47,7 +47,7 @@ def plot_scores(table: pd.DataFrame) -> go.Figure:
 
 
 def _subtitle(summary: pd.DataFrame, fixed: str, n_series: int) -> str:
-    parts = [f"mean over n = {theme.counts(summary['n'])} prompts, {theme.interval(summary)}"]
+    parts = [f"mean over n = {words.counts(summary['n'])} prompts, {words.interval(summary)}"]
     left_out = {"n_unparseable": "replies without a score", "n_incoherent": "incoherent answers"}
     for name, what in left_out.items():
         if name in summary and (n := int(summary[name].sum())):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import dots, panels, shape
 
 _SOURCE = "caa_interp.analysis.separation"
@@ -35,20 +35,20 @@ def plot_separation(table: pd.DataFrame, *, title: str | None = None) -> go.Figu
         Both sides have the same bins; 0 is halfway between their means. Below the bars stands a tick for every answer:
         hover over it to read the pair.
     """
-    theme.check_table(table, _COLUMNS, _SOURCE)
-    theme.check_once(table, ("layer", "pair", "side"), _SOURCE)
+    checks.check_table(table, _COLUMNS, _SOURCE)
+    checks.check_once(table, ("layer", "pair", "side"), _SOURCE)
     layers = sorted(table["layer"].unique())
     n_rows = shape(len(layers), _COLUMNS_MOST)[0]
     fig = theme.figure(
         theme.escape(title or f"Answers along the vector of {table['vector'].iloc[0]}"),
-        f"n = {theme.counts(table['n'])} held-out pairs; d' and AUC with {theme.interval(table)}",
+        f"n = {words.counts(table['n'])} held-out pairs; d' and AUC with {words.interval(table)}",
         **theme.room(200 + (270 if n_rows == 1 else 250 * n_rows), t=118, legend=112),
         barmode="overlay",
         bargap=0,
     )
     firsts = table.drop_duplicates("layer").set_index("layer").loc[layers]
     notes = (
-        [f"{label} {one}" for one in theme.intervals(firsts, name, ".2f")]
+        [f"{label} {one}" for one in words.intervals(firsts, name, ".2f")]
         for name, label in (("d_prime", "d'"), ("auc", "AUC"))
     )
     known = zip(layers, *notes, strict=True)
@@ -78,8 +78,8 @@ def plot_separation(table: pd.DataFrame, *, title: str | None = None) -> go.Figu
 
 def _hover(rows: pd.DataFrame) -> list[str]:
     """A pair's number, place and texts."""
-    places = theme.numbers(rows["projection"], "+.3g")
+    places = words.numbers(rows["projection"], "+.3g")
     return [
-        f"pair {row.pair}, {row.side} answer: {place}<br>" + "<br>".join(theme.pair_text(row))
+        f"pair {row.pair}, {row.side} answer: {place}<br>" + "<br>".join(words.pair_text(row))
         for row, place in zip(rows.itertuples(), places, strict=True)
     ]

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from caa_interp.evaluation.response import steerability
 from caa_interp.evaluation.verdicts import excludes_zero
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import missing, signed_map
 
 _SOURCE = "caa_interp.evaluation.side_effects"
@@ -30,19 +30,19 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
         One row per vector, one column per measured behavior; a slope whose interval does not exclude zero, or that has
         none, is in parentheses.
     """
-    theme.check_table(table, ["behavior", "vector", "layer"], _SOURCE)
+    checks.check_table(table, ["behavior", "vector", "layer"], _SOURCE)
     effects = table if "slope_low" in table else steerability(table)
-    theme.check_once(effects, ["vector", "behavior"], _SOURCE)
+    checks.check_once(effects, ["vector", "behavior"], _SOURCE)
     rows, columns = (list(dict.fromkeys(effects[name])) for name in ("vector", "behavior"))
     columns = [name for name in rows if name in columns] + [name for name in columns if name not in rows]
     limit = float(effects["slope"].abs().max()) or 1.0
     digits = _digits(limit)
     texts = []
     for slope, clear in zip(effects["slope"], excludes_zero(effects, "slope"), strict=True):
-        shown = theme.with_minus(f"{slope:+z.{digits}f}")
+        shown = words.with_minus(f"{slope:+z.{digits}f}")
         shown = shown if len(columns) <= _ROOMY else shown.replace("0.", ".", 1)
         texts.append("" if pd.isna(slope) else theme.on_map(shown if clear else f"({shown})", slope / limit))
-    hover = theme.estimates(effects, "slope", theme.slope_unit(effects))
+    hover = words.estimates(effects, "slope", words.slope_unit(effects))
     drawn = effects.assign(text=texts, known=hover)
     wide, text, known = (
         drawn.pivot(index="vector", columns="behavior", values=name).reindex(index=rows, columns=columns)
@@ -54,7 +54,7 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
     crosses, lacking = missing(named.rename(index=theme.escape, columns=theme.escape))
     fig = theme.figure(
         theme.escape(title),
-        f"{at}n = {theme.counts(effects['n'])} pairs per column; {theme.interval(effects)}; "
+        f"{at}n = {words.counts(effects['n'])} pairs per column; {words.interval(effects)}; "
         f"in parentheses: it does not exclude zero{lacking}",
         **theme.room(
             max(440, 190 + 46 * len(rows)), l=20, r=20, t=90, b=20
@@ -65,9 +65,9 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
     written: dict[str, Any] = {"text": text.fillna("").to_numpy(), "texttemplate": "%{text}", "textfont": font}
     written |= {"customdata": known.to_numpy(), "xgap": 2, "ygap": 2}
     written["hovertemplate"] = "steer %{y}, measure %{x}: %{customdata}<extra></extra>"
-    fig.add_traces([signed_map(named, theme.slope_title(effects), **written), crosses])
+    fig.add_traces([signed_map(named, words.slope_title(effects), **written), crosses])
     ticks = ((list(map(theme.escape, names)), list(names)) for names in (named.columns, named.index))
-    across, down = ({"tickvals": one, "ticktext": list(map(theme.label, names))} for one, names in ticks)
+    across, down = ({"tickvals": one, "ticktext": list(map(words.label, names))} for one, names in ticks)
     fig.update_xaxes(title_text="measured behavior", tickangle=-35, showgrid=False, **across)
     fig.update_yaxes(title_text="steered with", autorange="reversed", showgrid=False, **down)
     return fig

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import dots, mark_zero, signed_map
 
 _COLUMNS = ("first", "first_layer", "second", "second_layer", "cosine", "chance")
@@ -43,7 +43,7 @@ def plot_cosine_similarity(table: pd.DataFrame, *, layer: int | None = None) -> 
     plotly.graph_objects.Figure
         Colors run from -1 to 1. Numbers within chance are gray, others bold; a missing cosine leaves its cell blank.
     """
-    theme.check_table(table, _COLUMNS, "caa_interp.cosine_similarity")
+    checks.check_table(table, _COLUMNS, "caa_interp.cosine_similarity")
     compares_vectors = bool((table["first"] != table["second"]).any())
     if compares_vectors and bool((table["first_layer"] != table["second_layer"]).any()):
         raise InputError("table: it compares vectors and layers at once; give the rows of one comparison.")
@@ -57,7 +57,7 @@ def plot_cosine_similarity(table: pd.DataFrame, *, layer: int | None = None) -> 
     if layer is None and len(by_layer) > 1 and len(_names(table)) == 2:
         return _line(table)
     if layer is not None:
-        by_layer = {theme.one_layer(by_layer, layer): by_layer[layer]}
+        by_layer = {checks.one_layer(by_layer, layer): by_layer[layer]}
     groups = {str(number): rows for number, rows in by_layer.items()}
     titles = {number: f"Cosine similarity of steering vectors at layer {number}" for number in groups}
     return _maps(groups, titles, of_layers=False, start=len(groups) // 2)
@@ -78,7 +78,7 @@ def _line(table: pd.DataFrame) -> go.Figure:
         f"gray band: 95 % of pairs of random directions (±{chance:.3f})",
         height=440,
     )
-    known = theme.numbers(rows["cosine"], ".3f")
+    known = words.numbers(rows["cosine"], ".3f")
     fig.add_hrect(y0=-chance, y1=chance, fillcolor=theme.faded(theme.NEUTRAL, 0.3), line_width=0, layer="below")
     hover = [f"layer {layer}: {text}" for layer, text in zip(rows["first_layer"], known, strict=True)]
     look = {"mode": "lines+markers", "line": {"color": theme.PALETTE[0], "width": 2.5}}
@@ -105,7 +105,7 @@ def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_l
     shown["hovertemplate"] = "%{y} and %{x}: %{customdata}<extra></extra>"
     for number, (label, matrix) in enumerate(wide.items()):
         text = [[_number(value, chance[label], n_cells > _ROOMY) for value in row] for row in matrix.to_numpy()]
-        known = [theme.numbers(row, ".3f") for row in matrix.to_numpy()]
+        known = [words.numbers(row, ".3f") for row in matrix.to_numpy()]
         fig.add_trace(signed_map(matrix, "", text=text, customdata=known, visible=number == start, **shown))
     axes: dict[str, object] = {"type": "category", "showgrid": False}
     if of_layers:
@@ -114,7 +114,7 @@ def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_l
     else:
         names = [str(name) for name in next(iter(wide.values())).index]
         length = 8 * min(24, max(map(len, names)))
-        ticks = {"tickvals": list(map(theme.escape, names)), "ticktext": list(map(theme.label, names))}
+        ticks = {"tickvals": list(map(theme.escape, names)), "ticktext": list(map(words.label, names))}
         left, below = 30 + length, 30 + round(0.72 * length)
         fig.update_xaxes(tickangle=-45, **ticks)
         fig.update_yaxes(autorange="reversed", **ticks)
@@ -143,7 +143,7 @@ def _number(value: float, chance: float, narrow: bool) -> str:
     """A cosine as the text of a cell."""
     if math.isnan(value):
         return ""
-    shown = theme.with_minus(f"{round(value, 2) + 0.0:.2f}")  # + 0.0 makes -0.0 a plain 0
+    shown = words.with_minus(f"{round(value, 2) + 0.0:.2f}")  # + 0.0 makes -0.0 a plain 0
     shown = shown.replace("0.", ".", 1) if narrow else shown
     within = abs(value) <= chance
     return f"<span style='color:{_GRAY}'>{shown}</span>" if within else theme.on_map(f"<b>{shown}</b>", value)

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from caa_interp.evaluation.summary import SERIES
 from caa_interp.evaluation.verdicts import verdicts
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import dots, marks, panels
 
 _SOURCE = "caa_interp.steerability"
@@ -33,29 +33,29 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
         Each row ends with its verdict (:func:`caa_interp.evaluation.verdicts`), the share of items that move in the
         opposite direction, and their number.
     """
-    theme.check_table(table, _COLUMNS, _SOURCE)
-    theme.check_steered(table)
+    checks.check_table(table, _COLUMNS, _SOURCE)
+    checks.check_steered(table)
     is_control = table["kind"] != "vector"
     about = "behavior" if "behavior" in table else "vector"
     rows = table.assign(panel=table.get("pairs", ""))
     # What tells vectors of one row apart, and what a vector has in common with its controls.
-    several = theme.varying(rows[~is_control], SERIES, ["panel", about])
+    several = checks.varying(rows[~is_control], SERIES, ["panel", about])
     shared = ["panel", *(name for name in SERIES if name in table and name not in ("vector", "kind"))]
-    rows = rows.assign(row=theme.labels_of(rows, [about, *several]))
-    theme.check_once(rows[~is_control], ("panel", "row"), _SOURCE)
+    rows = rows.assign(row=checks.labels_of(rows, [about, *several]))
+    checks.check_once(rows[~is_control], ("panel", "row"), _SOURCE)
     drawn = rows[~is_control].sort_values("slope")
     titles = list(dict.fromkeys(rows["panel"]))
     order = list(drawn.loc[drawn["panel"] == titles[0], "row"])
     order = [name for name in dict.fromkeys(drawn["row"]) if name not in order] + order
     place_of = {name: place for place, name in enumerate(order)}
     controls = rows[is_control]
-    ticks_of = f"<br>gray ticks of each row: {theme.escape(theme.controls(controls, shared))}" if len(controls) else ""
+    ticks_of = f"<br>gray ticks of each row: {theme.escape(words.controls(controls, shared))}" if len(controls) else ""
     model = f"{theme.escape(', '.join(map(str, drawn['model'].unique())))}; " if "model" in drawn else ""
-    layers = f"layer{'s' if drawn['layer'].nunique() > 1 else ''} {theme.counts(drawn['layer'])}"
-    unit = theme.slope_unit(table)
+    layers = f"layer{'s' if drawn['layer'].nunique() > 1 else ''} {words.counts(drawn['layer'])}"
+    unit = words.slope_unit(table)
     fig = theme.figure(
         theme.escape(title),
-        f"{model}{layers}; points: mean slope over held-out pairs, {theme.interval(drawn)}{ticks_of}",
+        f"{model}{layers}; points: mean slope over held-out pairs, {words.interval(drawn)}{ticks_of}",
         **theme.room(190 + 37 * len(order), t=96),
         width=800 if len(titles) > 1 else None,
         showlegend=False,
@@ -66,7 +66,7 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
         own = verdicts(rows[rows["panel"] == panel])
         beside = own[[*shared, "row"]].merge(controls.drop(columns="row"), on=shared)
         tick = {"symbol": "line-ns", "size": 15, "line": {"color": theme.faded(theme.NEUTRAL, 0.55), "width": 1.5}}
-        known = zip(beside["vector"].map(theme.escape), theme.estimates(beside, "slope", unit), strict=True)
+        known = zip(beside["vector"].map(theme.escape), words.estimates(beside, "slope", unit), strict=True)
         hover = [f"{vector}: {slope}" for vector, slope in known]
         fig.add_trace(dots(beside["slope"], beside["row"].map(place_of), tick, hover), **place)
         heights = own["row"].map(place_of)
@@ -77,7 +77,7 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
             beside_row = {"x": 1.02, "xref": "x domain", "xanchor": "left", "align": "left", "y": height}
             fig.add_annotation(text=told, showarrow=False, font={"size": 12}, **beside_row, **place)
         fig.add_vline(0, line=theme.NOTHING, **place)
-        fig.update_xaxes(title_text=theme.slope_title(table), title_font_size=13, nticks=5, **place)
-    labels = {"tickvals": list(place_of.values()), "ticktext": list(map(theme.label, order))}
+        fig.update_xaxes(title_text=words.slope_title(table), title_font_size=13, nticks=5, **place)
+    labels = {"tickvals": list(place_of.values()), "ticktext": list(map(words.label, order))}
     fig.update_yaxes(range=[-0.6, len(order) - 0.4], **labels)
     return fig.update_layout(margin_r=168)

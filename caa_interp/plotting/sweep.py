@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import by_series, quantity, shown_column, summarized
 from caa_interp.evaluation.verdicts import excludes_zero
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import cell_marks, missing, name_multipliers, signed_map, thinned
 from caa_interp.plotting.theme import Measure
 
@@ -53,8 +53,8 @@ def plot_sweep(
     rows = summary[summary["vector"] == name]
     if rows[measure].isna().all():
         raise InputError(f"table: {name!r} has no value of {measure!r}; give a vector that was scored.")
-    theme.check_once(rows, ("layer", "multiplier"), "caa_interp.sweep")
-    unit = theme.with_unit(*quantity(rows, measure))
+    checks.check_once(rows, ("layer", "multiplier"), "caa_interp.sweep")
+    unit = words.with_unit(*quantity(rows, measure))
     wide = rows.pivot(index="layer", columns="multiplier", values=measure)
     relative = 0.0 in wide.columns
     middle = wide[0.0].dropna().iloc[0] if relative else (0.0 if measure == "logit_difference" else 0.5)
@@ -68,17 +68,17 @@ def plot_sweep(
         certain = rows.assign(certain=excludes_zero(rows, column))
         certain = certain.pivot(index="layer", columns="multiplier", values="certain")
         certain = certain.eq(True).rename(index=str)
-        dots = f"; dots: {theme.interval(rows)} excludes 0" if certain.any(axis=None) else ""
+        dots = f"; dots: {words.interval(rows)} excludes 0" if certain.any(axis=None) else ""
     crosses, lacking = missing(shown)
     fig = theme.figure(
         f"{theme.escape(name)}: effect by layer and multiplier",
-        f"mean over {theme.counts(rows['n'])} pairs"
-        + (f"; unsteered: {theme.factor(middle, '.2f')}" if relative else "")
+        f"mean over {words.counts(rows['n'])} pairs"
+        + (f"; unsteered: {words.factor(middle, '.2f')}" if relative else "")
         + dots
         + lacking,
         height=min(900, max(420, 90 + 17 * len(shown))),
     )
-    known = rows.assign(text=theme.estimates(rows, column, theme.unit(rows, measure)))
+    known = rows.assign(text=words.estimates(rows, column, words.unit(rows, measure)))
     known = known.pivot(index="layer", columns="multiplier", values="text")
     what = "change from unsteered" if relative else "from indifference"
     hover = "layer %{y}, multiplier %{x}: %{customdata}<extra></extra>"

@@ -1,22 +1,16 @@
-"""One look for all figures: template, colors and symbols; text as it appears; checks of tables."""
+"""One look for all figures: template, colors and symbols, titles, and text as Plotly must be given it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from html import escape as escape_html, unescape
 from itertools import cycle
-from numbers import Real
-from textwrap import wrap
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-
-from caa_interp.errors import InputError, check_choice as check_choice, check_table as check_table
-from caa_interp.evaluation.summary import CONDITIONS, SERIES, interval_texts, quantity
-from caa_interp.statistics import number_text
 
 Measure = Literal["logit_difference", "p_positive"]
 
@@ -50,9 +44,6 @@ SEQUENTIAL = [[0.0, "#F7F7F5"], [0.25, "#C6DDEE"], [0.5, "#6FB1DB"], [0.75, "#1F
 
 # The smallest letters, in pixels: 6.3 points in print, see caa_interp.plotting.export.
 SMALLEST = 11
-_ACROSS = 70  # letters of a line of hover text
-# What stands before a value in the name of a series.
-_BEFORE = {"judge": "judge ", "source_layer": "vector of layer ", "layer": "layer ", "multiplier": "multiplier "}
 # Pixels: a notebook's figure without a width of its own, beside a title, a line of a subtitle and of a legend.
 SCREEN, EDGE, SUBTITLE_ROW, LEGEND_ROW = 700, 8, 22, 21
 SOFT = "\N{ZERO WIDTH SPACE}<br>"  # a line break at which text goes on, where another width needs none
@@ -166,167 +157,9 @@ def error_bars(rows: pd.DataFrame, name: str) -> dict[str, object]:
     }
 
 
-def intervals(rows: pd.DataFrame, name: str, form: str = "+.3f") -> list[str]:
-    """Each row's mean and interval as the hover text has it."""
-    ends = rows[[name, f"{name}_low", f"{name}_high"]].apply(pd.to_numeric).astype(float)  # without pd.NA
-    return list(map(with_minus, interval_texts(ends, name, form)))
-
-
-def estimates(rows: pd.DataFrame, name: str, unit: str, *, n: str = "n") -> list[str]:
-    """Each row's mean with its interval, unit and number of items (column ``n``), as the hover text has them."""
-    texts = zip(intervals(rows, name), rows[n], strict=True)
-    return [f"{text} {unit}, n = {number:g}" if text else "not measured" for text, number in texts]
-
-
-def numbers(values: Iterable[float], form: str = "+.3f") -> list[str]:
-    """Numbers as the hover text has them: Plotly's own formats write a hyphen for a minus sign."""
-    floats = pd.to_numeric(pd.Series(list(values), dtype=object)).astype(float)
-    return [with_minus(number_text(value, form)) for value in floats]
-
-
-def with_minus(text: str) -> str:
-    """Text of numbers whose hyphens are minus signs."""
-    return text.replace("-", "\N{MINUS SIGN}")
-
-
-def interval(table: pd.DataFrame) -> str:
-    """What the intervals of a table are, such as ``"95 % interval"``, or that it has none."""
-    if (table["n"] < 2).all():
-        return "one item gives no interval"
-    confidence = table["confidence"].iloc[0] if "confidence" in table else 0.95
-    joint = "simultaneous" in table and table["simultaneous"].iloc[0]
-    return f"{100 * confidence:g} % {'simultaneous ' if joint else ''}interval"
-
-
-def counts(numbers: Iterable[float]) -> str:
-    """Counts that may differ, as one number or as the least and the largest."""
-    ordered = sorted({int(number) for number in numbers})
-    return str(ordered[0]) if len(ordered) == 1 else f"{ordered[0]} to {ordered[-1]}"
-
-
-def tables_by_name(
-    table: pd.DataFrame | Mapping[str, pd.DataFrame], columns: Iterable[str], source: str
-) -> dict[str, pd.DataFrame]:
-    """Checked tables by name; a single one has an empty name."""
-    tables = dict(table) if isinstance(table, Mapping) else {"": table}
-    if not tables:
-        raise InputError(f"table: the mapping is empty; give at least one result of {source}.")
-    for one in tables.values():
-        check_table(one, columns, source)
-    return tables
-
-
-def check_steered(table: pd.DataFrame, verb: str = "sweep over", name: str = "table") -> None:
-    """Raise :class:`InputError` if a table holds controls alone."""
-    if (table["kind"] != "vector").all():
-        raise InputError(f"{name}: it holds controls alone; {verb} a steering vector beside them.")
-
-
-def check_chosen(chosen: Mapping[str, int], names: Sequence[str]) -> None:
-    """Raise :class:`InputError` if there is no layer for one of the names."""
-    if lacking := [name for name in names if name not in chosen]:
-        raise InputError(f"chosen: there is no layer for {lacking[0]!r}. Give one for each of {names}.")
-
-
-def vector_and_controls(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows of the one vector of a table, and those of its controls; raise :class:`InputError` if it holds several."""
-    own, others = table[table["kind"] == "vector"], table[table["kind"] != "vector"]
-    if own["vector"].nunique() != 1:
-        raise InputError(f"table: it holds the vectors {list(own['vector'].unique())}; select one, and its controls.")
-    return own, others
-
-
-def controls(rows: pd.DataFrame, each: Sequence[str] = ()) -> str:
-    """How many controls of each kind there are, such as ``"2 random vectors of the same norm"``.
-
-    With columns ``each``: how many stand beside each of their values, in the figure's rows or panels.
-    """
-    n_of = rows.groupby([*each, "kind"], sort=False, dropna=False)["vector"].nunique()
-    found = {str(kind): counts(every) for kind, every in n_of.groupby(level="kind", sort=False)}
-    named = " and ".join(f"{n} {kind}" for kind, n in found.items())
-    return f"{named} {'vector' if [*found.values()] == ['1'] else 'vectors'} of the same norm"
-
-
-def n_controls(rows: pd.DataFrame) -> pd.Series[int]:
-    """Number of controls of each kind; those of two behaviors are two, even by one name."""
-    key = [name for name in ("behavior", "vector", "kind") if name in rows]
-    return rows.drop_duplicates(key).groupby("kind", sort=False).size()
-
-
-def gray(rows: pd.DataFrame) -> str:
-    """What a gray band or line of controls is, such as ``"gray: range of 2 random vectors of the same norm"``."""
-    return f"gray: {'range of ' if rows['vector'].nunique() > 1 else ''}{controls(rows)}"
-
-
-def factor(multiplier: float, form: str = "g") -> str:
-    """A multiplier as text, with a minus sign."""
-    return with_minus(format(multiplier, form if multiplier else "g"))
-
-
-def dose(multiplier: float) -> str:
-    """Name of a condition by its multiplier, such as "multiplier +2"."""
-    return f"multiplier {factor(multiplier, '+g')}" if multiplier else "unsteered"
-
-
 def small(text: str) -> str:
     """Markup of text in the smallest letters that can be read in print."""
     return f"<span style='font-size:{SMALLEST}px'>{text}</span>"
-
-
-def slope_title(table: pd.DataFrame) -> str:
-    """Title of an axis of slopes over the multiplier."""
-    return with_unit(f"slope of the {quantity(table, 'logit_difference')[0]}", slope_unit(table))
-
-
-def slope_unit(table: pd.DataFrame) -> str:
-    """Unit of a slope over the multiplier."""
-    return f"{quantity(table, 'logit_difference')[1]} per multiplier"
-
-
-def unit(table: pd.DataFrame, measure: str) -> str:
-    """Unit of a measure of scored pairs, in words that can follow a number."""
-    return quantity(table, measure)[1] or "probability"
-
-
-def with_unit(name: str, unit: str) -> str:
-    """Title of an axis, its unit below."""
-    return f"{name}<br>({unit})" if unit else name
-
-
-def varying(table: pd.DataFrame, names: Iterable[str], within: Sequence[str] = ()) -> list[str]:
-    """Those of the columns ``names`` that a table has and that vary, among rows that agree in ``within`` if given."""
-    groups: Any = table.groupby(list(within), dropna=False) if within else table
-    return [name for name in names if name in table and np.any(groups[name].nunique(dropna=False) > 1)]
-
-
-def labels_of(table: pd.DataFrame, names: Iterable[str]) -> pd.Series[str]:
-    """Name of every row: what it has in the columns ``names``, each said once and without what is missing."""
-    parts = zip([""] * len(table), *([_said(name, value) for value in table[name]] for name in names), strict=True)
-    return pd.Series([", ".join(dict.fromkeys(filter(None, row))) for row in parts], table.index, dtype=object)
-
-
-def series_labels(rows: pd.DataFrame, *told: str) -> pd.Series[str]:
-    """Name of the series of each row: its vector, and what else tells it apart, but for what is ``told`` elsewhere."""
-    others = [name for name in SERIES if name not in ("vector", "kind", *told)]
-    return labels_of(rows, ["vector", *varying(rows, others, ["vector"])])
-
-
-def _said(name: str, value: Any) -> str:
-    if pd.isna(value) or value == "":
-        return ""
-    return _BEFORE.get(name, "") + (f"{value:g}" if isinstance(value, Real) else str(value))
-
-
-def cut(token: str, longest: int) -> str:
-    """A token in at most so many letters."""
-    return token if len(token) <= longest else token[: longest - 1] + "…"
-
-
-def label(name: object, longest: int = 24) -> str:
-    """A name as an axis or a panel has room for it, cut in the middle, since endings tell names apart."""
-    text = str(name)
-    half = (longest - 1) // 2
-    return escape(text if len(text) <= longest else f"{text[:half]}…{text[-half:]}")
 
 
 def letter_colors(shares: np.ndarray) -> np.ndarray:
@@ -385,33 +218,3 @@ def wrapped(markup: str, ems: float) -> str:
             lines, used, clause = f"{lines[:at].rstrip()}{SOFT}{lines[at:]}", used - before, None
         lines, used, ended = lines + piece, used + length, shown.endswith(";")
     return lines
-
-
-def pair_text(pair: Any) -> list[str]:
-    """Lines of hover text for a pair's question and both answers (attributes or columns of these names)."""
-    marked = (("", pair.question), ("+ ", pair.positive), ("\N{MINUS SIGN} ", pair.negative))
-    return [mark + "<br>".join(map(escape, wrap(" ".join(text.split()), _ACROSS))) for mark, text in marked]
-
-
-def check_once(table: pd.DataFrame, key: Sequence[str], source: str) -> None:
-    """Raise :class:`InputError` if two rows of a table agree in ``key``, and say in which other column they differ."""
-    repeated = table[table.duplicated(list(key), keep=False)]
-    if repeated.empty:
-        return
-    _, first = next(iter(repeated.groupby(list(key), sort=False, dropna=False)))
-    if differing := varying(first, CONDITIONS):
-        raise InputError(
-            f"table: rows that agree in {list(key)} differ in {differing[0]!r}, which is one of "
-            f"{list(first[differing[0]].unique())}; give the rows of one."
-        )
-    raise InputError(f"table: it holds a row of {list(key)} twice; give the result of one call of {source}.")
-
-
-def one_layer(layers: Iterable[int], layer: int | None) -> int:
-    """The layer to show: the one that is named, else the only one there is."""
-    available = sorted({int(one) for one in layers})
-    if layer is None and len(available) > 1:
-        raise InputError(f"layer: the table holds layers {available[0]} to {available[-1]}; name the one to show.")
-    if layer is not None and layer not in available:
-        raise InputError(f"layer: {layer} is not in the table; it holds {available}.")
-    return available[0] if layer is None else layer

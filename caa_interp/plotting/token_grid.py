@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.plotting import theme
+from caa_interp.plotting import theme, words
 from caa_interp.plotting.grid import dots, panels, shape
 
 LONGEST = 10  # letters of a token that a cell shows
@@ -73,8 +73,8 @@ def ranked_grid(title: str, subtitle: str, cells: pd.DataFrame, sides: Mapping[s
     fig = token_grids(
         title,
         subtitle,
-        {words: cells[cells["side"] == side] for side, words in sides.items()},
-        [f"layer %{{y}}, {words}, rank %{{x}}<br>%{{customdata}}<extra></extra>" for words in sides.values()],
+        {told: cells[cells["side"] == side] for side, told in sides.items()},
+        [f"layer %{{y}}, {told}, rank %{{x}}<br>%{{customdata}}<extra></extra>" for told in sides.values()],
         ("rank", {rank: str(rank) for rank in sorted(cells["rank"].unique())}),
         theme.color_axis(theme.DIVERGING, -limit, limit, unit),
         cell=cell_width(cells["token"]),
@@ -89,4 +89,4 @@ def cell_width(tokens: pd.Series[str]) -> int:
 
 def short(token: str) -> str:
     """A token as a cell shows it: cut, and escaped for Plotly."""
-    return theme.escape(theme.cut(token, LONGEST))
+    return theme.escape(words.cut(token, LONGEST))

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import key, signed_map
 
 Measure = Literal["cosine", "projection"]
@@ -42,10 +42,10 @@ def plot_token_similarity(table: pd.DataFrame, *, layer: int | None = None, meas
         special ones (gray in the text), nor the first, whose norm dwarfs all others.
     """
     columns = ("vector", "position", "token", "part", "layer", "special", "cosine", "projection")
-    theme.check_table(table, columns, "caa_interp.token_similarity")
-    theme.check_choice("measure", measure, _UNITS)
-    theme.check_once(table, ["layer", "position"], "caa_interp.token_similarity")
-    shown = table if layer is None else table[table["layer"] == theme.one_layer(table["layer"], layer)]
+    checks.check_table(table, columns, "caa_interp.token_similarity")
+    checks.check_choice("measure", measure, _UNITS)
+    checks.check_once(table, ["layer", "position"], "caa_interp.token_similarity")
+    shown = table if layer is None else table[table["layer"] == checks.one_layer(table["layer"], layer)]
     shown = shown.sort_values(["layer", "position"])
     limit = _limit(shown, measure)
     where = f"layer {shown['layer'].iloc[0]}, " if shown["layer"].nunique() == 1 else ""
@@ -81,7 +81,7 @@ def _text(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.
         font = {"family": theme.MONOSPACE, "size": 13, "color": color}
         inside = {"textposition": "inside", "insidetextanchor": "middle", "constraintext": "none", "textangle": 0}
         known = part[["position", "part"]].assign(
-            cosine=theme.numbers(part["cosine"]), projection=theme.numbers(part["projection"], "+.3g")
+            cosine=words.numbers(part["cosine"]), projection=words.numbers(part["projection"], "+.3g")
         )
         fig.add_bar(
             **place,
@@ -118,7 +118,7 @@ def _map(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.F
         for token, special in zip(tokens["token"], tokens["special"], strict=True)
     ]
     known = rows["token"].astype(object).map(theme.escape) + "<br>position " + rows["position"].astype(str)
-    known += ", layer " + rows["layer"].astype(str) + ": " + theme.numbers(rows[measure], "+.3g")
+    known += ", layer " + rows["layer"].astype(str) + ": " + words.numbers(rows[measure], "+.3g")
     hover = rows.assign(known=known).pivot(index="layer", columns="position", values="known")
     drawn = signed_map(wide, "", limit=limit, x=wide.columns, colorbar=theme.scale_bar(_UNITS[measure]))
     fig.add_trace(drawn.update(customdata=hover.to_numpy(), hovertemplate="%{customdata}<extra></extra>"))

@@ -9,7 +9,7 @@ from caa_interp.errors import InputError
 from caa_interp.evaluation.response import steerability
 from caa_interp.evaluation.summary import quantity
 from caa_interp.evaluation.verdicts import excludes_zero
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import cell_marks, line, missing, signed_map, thinned
 
 _SOURCE = "caa_interp.analysis.transfer"
@@ -32,13 +32,13 @@ def plot_transfer(table: pd.DataFrame) -> go.Figure:
         cells whose 95 % interval excludes zero, each by itself: of 100 cells without any effect, about 5 get one.
         With one source layer: a line over the layers, with intervals; with one layer: a line over the source layers.
     """
-    theme.check_table(table, ("vector", "source_layer", "layer"), _SOURCE)
+    checks.check_table(table, ("vector", "source_layer", "layer"), _SOURCE)
     rows = table if "slope_low" in table else steerability(table)
     if rows["vector"].nunique() > 1:
         raise InputError(f"table: it holds vectors {list(rows['vector'].unique())}; give the rows of one.")
-    theme.check_once(rows, ("source_layer", "layer"), _SOURCE)
+    checks.check_once(rows, ("source_layer", "layer"), _SOURCE)
     measure, unit = quantity(rows, "logit_difference")
-    axis_title = theme.with_unit(f"slope of the {measure}", f"{unit} per unit of multiplier")
+    axis_title = words.with_unit(f"slope of the {measure}", f"{unit} per unit of multiplier")
     name, sources = theme.escape(rows["vector"].iloc[0]), rows["source_layer"].unique()
     if len(sources) == 1:
         return _line(rows, "layer", f"{name}: the vector of layer {sources[0]} at other layers", axis_title)
@@ -53,7 +53,7 @@ def _map(rows: pd.DataFrame, title: str, axis_title: str) -> go.Figure:
     wide = rows.pivot(index="source_layer", columns="layer", values="slope")
     rows = rows.assign(
         certain=excludes_zero(rows, "slope"),
-        known=theme.estimates(rows, "slope", theme.slope_unit(rows)),
+        known=words.estimates(rows, "slope", words.slope_unit(rows)),
     )
     certain, known = (rows.pivot(index="source_layer", columns="layer", values=one) for one in ("certain", "known"))
     shown = wide.rename(index=str, columns=str)
@@ -61,7 +61,7 @@ def _map(rows: pd.DataFrame, title: str, axis_title: str) -> go.Figure:
     cell = max(14, min(48, 460 // max(wide.shape)))
     fig = theme.figure(
         title,
-        f"mean over {theme.counts(rows['n'])} pairs, {theme.interval(rows)}; dot: it excludes 0; frame: its own "
+        f"mean over {words.counts(rows['n'])} pairs, {words.interval(rows)}; dot: it excludes 0; frame: its own "
         f"layer{lacking}",
         width=70 + max(340, cell * wide.shape[1]) + 150,
         **theme.room(78 + max(240, cell * wide.shape[0]) + 62, r=150),
@@ -84,7 +84,7 @@ def _line(rows: pd.DataFrame, along: str, title: str, axis_title: str) -> go.Fig
     """Slope over the layers of one kind, with intervals."""
     rows = rows.sort_values(along)
     own = rows["layer"] == rows["source_layer"]
-    subtitle = f"mean over {theme.counts(rows['n'])} pairs, {theme.interval(rows)}"
+    subtitle = f"mean over {words.counts(rows['n'])} pairs, {words.interval(rows)}"
     fig = theme.figure(title, subtitle + ("; square: its own layer" if own.any() else ""), height=460)
     marker = {
         "size": [11 if one else 7 for one in own],
@@ -93,7 +93,7 @@ def _line(rows: pd.DataFrame, along: str, title: str, axis_title: str) -> go.Fig
         "symbol": ["square" if one else "circle" for one in own],
     }
     look = theme.Style(theme.PALETTE[0], "circle")
-    fig.add_trace(line(rows, along, "slope", look, "", theme.slope_unit(rows), marker=marker))
+    fig.add_trace(line(rows, along, "slope", look, "", words.slope_unit(rows), marker=marker))
     fig.update_xaxes(title_text=f"{'applied at' if along == 'layer' else 'vector of'} {theme.LAYER}")
     fig.update_yaxes(title_text=axis_title, zeroline=True, zerolinecolor=theme.NEUTRAL)
     return fig

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from caa_interp.errors import InputError
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import band, dots
 
 _SOURCE = "caa_interp.analysis.weight_alignment"
@@ -34,14 +34,14 @@ def plot_weight_alignment(table: pd.DataFrame, *, title: str = "Weights along th
         The dotted line is the vector's place: what writes before it may have made it, what reads after it may be
         changed by it.
     """
-    theme.check_table(table, _COLUMNS, _SOURCE)
+    checks.check_table(table, _COLUMNS, _SOURCE)
     if differing := [name for name in _OF_ONE if table[name].nunique() > 1]:
         name, values = differing[0], table[differing[0]].unique().tolist()
         raise InputError(
             f"table: it holds several, with {name} {values}. Draw one at a time, such as table[table[{name!r}] == "
             f"{values[0]!r}]."
         )
-    theme.check_once(table, ["component", "role", "layer", "index"], _SOURCE)
+    checks.check_once(table, ["component", "role", "layer", "index"], _SOURCE)
     parts = [part for part in (table[table["component"] == name] for name in ("head", "neuron")) if not part.empty]
     roles = [list(part["role"].unique()) for part in parts]
     spans = [_GRID // len(names) for names in roles]
@@ -106,7 +106,7 @@ def _draw_neurons(
         (rows[acts], "circle", "writes before the vector, reads after it"),
         (rows[~acts], "circle-open", "cannot act on the vector"),
     ):
-        known = list(zip(part["index"], theme.numbers(part["alignment"]), strict=True))
+        known = list(zip(part["index"], words.numbers(part["alignment"]), strict=True))
         mark = {"color": theme.PALETTE[0], "size": 5, "symbol": symbol}
         drawn = dots(part["layer"], part["alignment"], mark, known, name=name, legendgroup=symbol, showlegend=first)
         drawn.update(hovertemplate="block %{x}, neuron %{customdata[0]}: %{customdata[1]}<extra></extra>")

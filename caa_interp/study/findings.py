@@ -12,7 +12,7 @@ from caa_interp.evaluation.audit import ITSELF
 from caa_interp.evaluation.interference import ALONE, BOTH, QUESTIONS
 from caa_interp.evaluation.summary import COSTS, interval_texts, quantity, shown_column
 from caa_interp.evaluation.verdicts import excludes_zero
-from caa_interp.plotting.theme import counts, factor, with_minus
+from caa_interp.plotting.words import counts, factor, with_minus
 from caa_interp.statistics import ends_text, interval_text, number_text
 
 # Warnings, and the reason for each.

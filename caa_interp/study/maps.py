@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from caa_interp.evaluation.response import steerability
 from caa_interp.evaluation.summary import shown_column, summarize
 from caa_interp.evaluation.verdicts import verdicts
-from caa_interp.plotting import theme
+from caa_interp.plotting import theme, words
 from caa_interp.plotting.dose_response import plot_dose_response, response_traces
 from caa_interp.plotting.grid import dots
 from caa_interp.plotting.layer_profile import plot_layer_profile
@@ -127,7 +127,7 @@ def _answers(table: pd.DataFrame | None, multiplier: float) -> str:
     parts = []
     for _, rows in table.groupby(["item", "sample"]):
         answers = dict(zip(rows["multiplier"], rows["answer"], strict=True))
-        named = {theme.dose(one): answers[one] for one in (0.0, at) if one in answers}
+        named = {words.dose(one): answers[one] for one in (0.0, at) if one in answers}
         parts.append("\n".join([rows["prompt"].iloc[0], *(f"{name}: {answer}" for name, answer in named.items())]))
     return "\n\n".join(parts)
 

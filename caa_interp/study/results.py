@@ -15,7 +15,7 @@ from caa_interp.evaluation.audit import summarize_audit
 from caa_interp.evaluation.interference import summarize_interference
 from caa_interp.evaluation.persistence import summarize_persistence
 from caa_interp.evaluation.summary import shown_column, summarize
-from caa_interp.plotting.theme import dose
+from caa_interp.plotting.words import dose
 from caa_interp.study.findings import estimates
 from caa_interp.vectors.vector import SteeringVector
 

@@ -13,7 +13,8 @@ from caa_interp.evaluation.frontier import at_equal_cost, frontier
 from caa_interp.evaluation.response import steerability
 from caa_interp.evaluation.summary import DISTANCES
 from caa_interp.evaluation.verdicts import VERDICTS, verdicts
-from caa_interp.plotting.theme import dose, escape, factor
+from caa_interp.plotting.theme import escape
+from caa_interp.plotting.words import dose, factor
 from caa_interp.report.page import Section
 from caa_interp.study import findings as words
 from caa_interp.study.maps import maps

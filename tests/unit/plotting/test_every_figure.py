@@ -403,8 +403,9 @@ def test_no_text_lies_over_another_or_beyond_the_edge(figures, browser, name, la
 @pytest.mark.parametrize("name", NAMES)
 def test_a_figure_grows_by_each_line_of_a_broken_title(tables, figures, name, monkeypatch):
     """Whatever else it sets after its title: beside an edge so wide that every title is broken."""
+    drawn = figures(name)  # before the edge is wide
     monkeypatch.setattr(theme, "EDGE", 320)
-    for fig, draw in zip(figures(name), EXAMPLES[name], strict=True):
+    for fig, draw in zip(drawn, EXAMPLES[name], strict=True):
         narrow = draw(tables)
         before, after = (one.layout.title.text.count(theme.SOFT) for one in (fig, narrow))
         added = theme.SUBTITLE_ROW * (after - before)

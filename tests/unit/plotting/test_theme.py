@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import pytest
 
 import caa_interp as caa
-from caa_interp.plotting import theme
+from caa_interp.plotting import checks, theme, words
 
 
 def lightness(color):
@@ -90,24 +90,24 @@ def test_escaped_dollars_make_no_formula():
 
 
 def test_long_names_are_cut_in_the_middle_where_they_differ_least():
-    assert theme.label("corrigible-neutral-HHH") == "corrigible-neutral-HHH"
-    cut = [theme.label(f"a-very-long-behavior-name-that-goes-on-{number}") for number in range(12)]
+    assert words.label("corrigible-neutral-HHH") == "corrigible-neutral-HHH"
+    cut = [words.label(f"a-very-long-behavior-name-that-goes-on-{number}") for number in range(12)]
     assert len(set(cut)) == 12
     assert max(map(len, cut)) <= 24
-    assert theme.label("<b>") == "&lt;b&gt;"
+    assert words.label("<b>") == "&lt;b&gt;"
 
 
 def test_check_table_names_what_is_missing_and_where_it_comes_from():
     table = pd.DataFrame({"a": [1], "b": [2]})
-    theme.check_table(table, ("b", "a"), "caa_interp.sweep")
+    checks.check_table(table, ("b", "a"), "caa_interp.sweep")
     with pytest.raises(
         caa.InputError, match=r"table: columns \['c', 'd'\] are missing; give the result of caa_interp\.x"
     ):
-        theme.check_table(table, ("d", "a", "c"), "caa_interp.x")
+        checks.check_table(table, ("d", "a", "c"), "caa_interp.x")
     with pytest.raises(caa.InputError, match=r"table: it has no rows; give the result of caa_interp\.x"):
-        theme.check_table(table.iloc[:0], ("a",), "caa_interp.x")
+        checks.check_table(table.iloc[:0], ("a",), "caa_interp.x")
     with pytest.raises(caa.InputError, match=r"table: dict, not a pandas DataFrame; give the result of caa_interp\.x"):
-        theme.check_table({"a": 1}, ("a",), "caa_interp.x")
+        checks.check_table({"a": 1}, ("a",), "caa_interp.x")
 
 
 def test_figure_has_title_and_subtitle_in_the_common_look():
@@ -132,24 +132,24 @@ def test_a_long_subtitle_is_broken_and_the_figure_grows_by_its_lines():
 
 def test_rows_are_named_by_what_they_are_and_what_tells_them_apart():
     table = pd.DataFrame({"vector": ["v", "v", "w"], "operator": ["add", "ablate", "add"], "layer": [0, 0, 3.0]})
-    assert theme.series_labels(table).tolist() == ["v, add", "v, ablate", "w, add"]
-    assert theme.series_labels(table, "operator").tolist() == ["v", "v", "w"]
-    assert theme.series_labels(table.assign(operator="add")).tolist() == ["v", "v", "w"]
+    assert checks.series_labels(table).tolist() == ["v, add", "v, ablate", "w, add"]
+    assert checks.series_labels(table, "operator").tolist() == ["v", "v", "w"]
+    assert checks.series_labels(table.assign(operator="add")).tolist() == ["v", "v", "w"]
     layers = table.assign(operator=["add", None, "add"], layer=[0, 3, 3], behavior=table["vector"])
-    assert theme.labels_of(layers, ["behavior", "vector", "layer", "operator"]).tolist() == [
+    assert checks.labels_of(layers, ["behavior", "vector", "layer", "operator"]).tolist() == [
         "v, layer 0, add",
         "v, layer 3",
         "w, layer 3, add",
     ]
-    assert theme.labels_of(table, []).tolist() == [""] * 3
+    assert checks.labels_of(table, []).tolist() == [""] * 3
 
 
 def test_rows_that_stand_twice_say_in_what_they_differ():
     table = pd.DataFrame({"layer": [1, 1], "multiplier": [2.0, 2.0], "operator": ["add", "ablate"]})
     with pytest.raises(caa.InputError, match=r"'multiplier'\] differ in 'operator', which is one of \['add', 'abl"):
-        theme.check_once(table, ["layer", "multiplier"], "caa_interp.sweep")
+        checks.check_once(table, ["layer", "multiplier"], "caa_interp.sweep")
     with pytest.raises(caa.InputError, match=r"twice; give the result of one call of caa_interp\.sweep"):
-        theme.check_once(table.assign(operator="add"), ["layer", "multiplier"], "caa_interp.sweep")
+        checks.check_once(table.assign(operator="add"), ["layer", "multiplier"], "caa_interp.sweep")
 
 
 @pytest.mark.parametrize("dtype", ["float64", "Float64", "object", "category"])
@@ -158,14 +158,14 @@ def test_numbers_may_be_of_any_type_that_a_table_holds(dtype):
     if dtype == "object":
         values = values.where(values.notna(), pd.NA)
     table = pd.DataFrame({"slope": values, "slope_low": values, "slope_high": values, "n": 3})
-    assert theme.numbers(values) == ["+0.500", ""]
-    assert theme.estimates(table, "slope", "nats") == ["+0.500 (+0.500 to +0.500) nats, n = 3", "not measured"]
+    assert words.numbers(values) == ["+0.500", ""]
+    assert words.estimates(table, "slope", "nats") == ["+0.500 (+0.500 to +0.500) nats, n = 3", "not measured"]
 
 
 def test_controls_are_counted_by_kind_in_all_or_beside_each():
     table = pd.DataFrame({"behavior": [*"aab"], "vector": ["random 0", "random 1", "random 0"], "kind": "random"})
-    assert theme.controls(table) == "2 random vectors of the same norm"
-    assert theme.controls(table, ["behavior"]) == "1 to 2 random vectors of the same norm"
-    assert theme.controls(table[2:], ["behavior"]) == "1 random vector of the same norm"
-    assert theme.n_controls(table).to_dict() == {"random": 3}
-    assert theme.n_controls(table.drop(columns="behavior")).to_dict() == {"random": 2}
+    assert words.controls(table) == "2 random vectors of the same norm"
+    assert words.controls(table, ["behavior"]) == "1 to 2 random vectors of the same norm"
+    assert words.controls(table[2:], ["behavior"]) == "1 random vector of the same norm"
+    assert words.n_controls(table).to_dict() == {"random": 3}
+    assert words.n_controls(table.drop(columns="behavior")).to_dict() == {"random": 2}
