@@ -15,7 +15,9 @@
     (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => draw(entry.target)),
     {rootMargin: "600px"});
   figures.forEach((place) => near.observe(place));
-  const whenIdle = window.requestIdleCallback || ((work) => setTimeout(work, 50));
+  // A machine that is busy with other things has no idle time.
+  const whenIdle = (work) =>
+    window.requestIdleCallback ? requestIdleCallback(work, {timeout: 500}) : setTimeout(work, 50);
   const drawNext = () => {
     const [next] = waiting;
     if (next) { draw(next); whenIdle(drawNext); }
