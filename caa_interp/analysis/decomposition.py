@@ -170,13 +170,14 @@ def decompose(
     a similar one was chosen first. The encoder is not used, for the reasons in Mayne, Yang and Mahdi 2024,
     arXiv:2411.08790.
     """
-    target = direction_at(one_vector(vector), layer, what_to_do="Choose another layer.")
+    direction = direction_at(one_vector(vector), layer, what_to_do="Choose another layer.")
+    norm = vector.at(layer).double().norm()
     _check_fit(vector, sae, layer)
     check_count("n_features", n_features, 1, min(sae.n_features, sae.d_model))
     # Half precision is too coarse for inner products. A zero direction stays zero and is never chosen.
     decoder = sae.decoder if sae.decoder.dtype == torch.float64 else sae.decoder.float()
     directions = torch.nn.functional.normalize(decoder, dim=1)
-    features, coefficients, errors = _pursue(directions, target, n_features)
+    features, coefficients, errors = _pursue(directions, norm * direction, n_features)
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(N_RANDOM, sae.d_model, generator=generator, dtype=torch.float64)
     random = [_pursue(directions, one, n_features)[2] for one in drawn]
@@ -187,11 +188,11 @@ def decompose(
         {
             "vector": vector.name,
             "layer": layer,
-            "norm": float(target.norm()),
+            "norm": float(norm),
             "rank": ranks,
             "feature": features,
             "coefficient": coefficients,
-            "cosine": (directions[features].cpu().double() @ target / target.norm()).tolist(),
+            "cosine": (directions[features].cpu().double() @ direction).tolist(),
             "error": errors[1:],
             "random_error": np.reshape(random_errors, (-1, N_RANDOM)).mean(1),
             "n_features": sae.n_features,

@@ -80,8 +80,7 @@ def logit_lens(
     check_count("top_k", top_k, 1, int(model.cfg.d_vocab))
     tokenizer = PromptFormat.of(model).tokenizer
     directions = torch.stack([direction_at(vector, layer) for layer in chosen])
-    lengths = directions.square().mean(dim=1, keepdim=True).sqrt()
-    logits = read_logits(model, (directions / lengths).to(vector.values))
+    logits = read_logits(model, (directions * vector.d_model**0.5).to(vector.values))
     frames = []
     for layer, row in zip(chosen, logits - logits.mean(dim=1, keepdim=True), strict=True):
         for side in ("promoted", "suppressed"):

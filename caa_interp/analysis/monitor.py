@@ -120,7 +120,6 @@ def monitor(
     for name, vector in named.items():
         check_vector(model, vector, form)
         (layer,) = check_layers([layer], vector.layers, f"the vector {name!r}")
-        direction_at(vector, layer, f"vectors[{name!r}]", "Leave it out, or choose another layer.")
     rows = iterate_texts(texts, column)
     reader = _Reader(model, form, layer, named)
     parts = TableParts(Path(output).expanduser(), reader.identity()) if output is not None else None
@@ -158,7 +157,9 @@ class _Reader:
         self.model, self.form, self.layer = model, form, layer
         self.vectors = {name: vector.at(layer) for name, vector in named.items()}  # [d_model] each
         self.kinds = [vector.kind for vector in named.values()]
-        self.units = torch.nn.functional.normalize(torch.stack(list(self.vectors.values())).double(), dim=1)
+        advice = "Leave it out, or choose another layer."
+        units = [direction_at(vector, layer, f"vectors[{name!r}]", advice) for name, vector in named.items()]
+        self.units = torch.stack(units)  # [n_vectors, d_model]
         self.special = special_ids(form.tokenizer)
 
     def identity(self) -> dict[str, Any]:

@@ -83,9 +83,7 @@ def separation(
     frames = []
     for layer in chosen:
         direction = direction_at(vector, layer)
-        positive, negative = (
-            mean_by_pair(side @ (direction / direction.norm()), numbers) for side in activations.at(layer)
-        )
+        positive, negative = (mean_by_pair(side @ direction, numbers) for side in activations.at(layer))
         middle = (positive.mean() + negative.mean()) / 2
         measured = {"layer": layer, **_measure(positive, negative, confidence)}
         for side, values in (("positive", positive), ("negative", negative)):

@@ -76,18 +76,18 @@ def token_similarity(
         answer = ""
     check_vector(model, one_vector(vector), None if answer is None else form)
     chosen = check_layers(layers, vector.layers, "the vector")
-    directions = {layer: direction_at(vector, layer) for layer in chosen}
+    directions = [direction_at(vector, layer) for layer in chosen]
     tokens, n_prompt = _tokens(form, text, answer, system_prompt)
     residuals: dict[int, torch.Tensor] = {}
     ids = torch.tensor([tokens], device=input_device(model))
     steered = steered_sequence(model, form, PromptTokens(tuple(tokens), n_prompt - 1))
     with torch.no_grad(), steered, reading(model, chosen, residuals.__setitem__):
         model(ids, attention_mask=torch.ones_like(ids))
-    rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    for layer, residual in zip(residuals, on_cpu([stream[0] for stream in residuals.values()]), strict=True):
-        projection = residual.double() @ (directions[layer] / directions[layer].norm())
-        rows[layer] = ((projection / residual.double().norm(dim=1)).numpy(), projection.numpy())
-    if any(np.isnan(projection).any() for _, projection in rows.values()):
+    streams = on_cpu([residuals[layer][0] for layer in chosen])
+    # Layer by layer, ``[n_layers * n_tokens]``: all streams at once in float64 would take much memory.
+    lengths = torch.cat([stream.double().norm(dim=1) for stream in streams])
+    projections = torch.cat([stream.double() @ unit for stream, unit in zip(streams, directions, strict=True)])
+    if bool(projections.isnan().any()):
         raise not_numbers(model, f"text {text!r:.60}")
     special = special_ids(form.tokenizer)
     return pd.DataFrame(
@@ -98,8 +98,8 @@ def token_similarity(
             "token_id": tokens * len(chosen),
             "part": (["prompt"] * n_prompt + ["answer"] * (len(tokens) - n_prompt)) * len(chosen),
             "layer": np.repeat(chosen, len(tokens)),
-            "cosine": np.concatenate([rows[layer][0] for layer in chosen]),
-            "projection": np.concatenate([rows[layer][1] for layer in chosen]),
+            "cosine": (projections / lengths).numpy(),
+            "projection": projections.numpy(),
             "special": [token in special for token in tokens] * len(chosen),
             "model": model_id(model),
             "prompt_digest": None if answer is None else form.digest(system_prompt),

@@ -94,7 +94,6 @@ def weight_alignment(
     chosen = check_layers(layers, range(n_layers(model)), "the model")
     check_count("top_k", top_k)
     direction = direction_at(vector, at, what_to_do="Choose another layer.")
-    direction = direction / direction.norm()
     frames = []
     for block in chosen:
         weights = block_weights(model, block)

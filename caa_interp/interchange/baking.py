@@ -23,7 +23,7 @@ from caa_interp.steering.context import steer
 from caa_interp.steering.intervention import Steering, as_interventions, check_fit
 from caa_interp.steering.operators import add, name_of
 from caa_interp.steering.positions import name_of_positions
-from caa_interp.vectors.vector import SteeringVector, one_vector
+from caa_interp.vectors.vector import SteeringVector, direction_at, one_vector
 
 
 def bake(model: Any, vector: SteeringVector | Steering, *, layer: int | None = None, multiplier: float = 1.0) -> Any:
@@ -130,10 +130,7 @@ def orthogonalize(model: Any, vector: SteeringVector, *, layer: int) -> Any:
     """
     one_vector(vector).check_fits(model)
     check_unsteered(model, "Orthogonalize it")
-    direction = vector.at(layer).double()
-    if not bool(direction.norm() > 0):
-        raise InputError(f"vector: it is zero at layer {layer}, so it gives no direction. Choose another layer.")
-    direction = direction / direction.norm()
+    direction = direction_at(vector, layer, what_to_do="Choose another layer.")
     plain = plain_copy(model)
     embedding, unembedding = plain.get_input_embeddings(), plain.get_output_embeddings()
     if embedding.weight.shape[1] != len(direction):

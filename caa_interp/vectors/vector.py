@@ -219,11 +219,12 @@ def named_vectors(vectors: Any, name: str = "vectors") -> dict[str, SteeringVect
 def direction_at(
     vector: SteeringVector, layer: int, name: str = "vector", what_to_do: str = "Leave the layer out."
 ) -> torch.Tensor:
-    """Return a vector of one layer, raw, ``[d_model]`` in float64; :class:`InputError` if it is zero there."""
+    """Return the unit vector of one layer, ``[d_model]`` in float64; :class:`InputError` if it is zero there."""
     values = vector.at(layer).double()
-    if not values.norm() > 0:
+    norm = values.norm()
+    if not norm > 0:
         raise InputError(f"{name}: it is zero at layer {layer}, so it has no direction there. {what_to_do}")
-    return values
+    return values / norm
 
 
 def check_widths(vectors: Mapping[str, SteeringVector]) -> None:
