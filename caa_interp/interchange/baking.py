@@ -43,7 +43,8 @@ def bake(model: Any, vector: SteeringVector | Steering, *, layer: int | None = N
     -------
     transformers.PreTrainedModel
         A copy whose block ``layer`` adds ``multiplier * vector``: the same logits as under
-        ``steer(model, vector, layer, multiplier, positions="all")``. Its configuration says so under ``steering``.
+        ``steer(model, vector, layer, multiplier, positions="all")``. Its configuration lists
+        the additions under ``steering``, after what was done to the weights before.
 
     Raises
     ------
@@ -88,7 +89,7 @@ def bake(model: Any, vector: SteeringVector | Steering, *, layer: int | None = N
     if not bool((_logits(plain) - steered).norm() <= allowed):
         raise _unsupported(model, plain, "what its MLP writes is changed before it is added to the residual stream")
     _check_saved_form(plain, model)
-    plain.config.steering = [
+    done = [
         {
             "operation": "add",
             "layer": one.layer,
@@ -97,6 +98,7 @@ def bake(model: Any, vector: SteeringVector | Steering, *, layer: int | None = N
         }
         for one in interventions
     ]
+    plain.config.steering = [*getattr(plain.config, "steering", []), *done]
     return plain
 
 
@@ -116,7 +118,7 @@ def orthogonalize(model: Any, vector: SteeringVector, *, layer: int) -> Any:
     -------
     transformers.PreTrainedModel
         A copy, equivalent to ablating the direction after every write. An unembedding that shared the embedding's
-        weights keeps a copy of the old ones. Its configuration says so under ``steering``.
+        weights keeps a copy of the old ones. Its configuration lists the ablation as in :func:`bake`.
 
     Raises
     ------
@@ -152,7 +154,8 @@ def orthogonalize(model: Any, vector: SteeringVector, *, layer: int) -> Any:
     if not _free_of(plain, model, direction):
         raise _unsupported(model, plain, "other modules write to its residual stream")
     _check_saved_form(plain, model)
-    plain.config.steering = [{"operation": "ablate", "behavior": vector.metadata.get("behavior"), "layer": int(layer)}]
+    done = {"operation": "ablate", "behavior": vector.metadata.get("behavior"), "layer": int(layer)}
+    plain.config.steering = [*getattr(plain.config, "steering", []), done]
     return plain
 
 

@@ -153,6 +153,20 @@ def test_the_saved_configuration_says_what_was_done(tiny_llama, tmp_path):
     assert not list(tmp_path.rglob("*.py"))
 
 
+def test_what_was_done_before_stays_in_the_configuration(tiny_llama, tmp_path):
+    first = vector(tiny_llama)
+    bake(tiny_llama, first, layer=2, multiplier=2).save_pretrained(tmp_path)
+    tiny_llama.tokenizer.save_pretrained(tmp_path)
+    model = caa.load_model(tmp_path, device="cpu", dtype="float32")
+    again = vector(model, seed=1)
+    added = {"operation": "add", "behavior": "b", "layer": 2, "multiplier": 2.0}
+    then = {"operation": "add", "behavior": "b", "layer": 0, "multiplier": -1.0}
+    assert bake(model, again, layer=0, multiplier=-1).config.steering == [added, then]
+    ablated = {"operation": "ablate", "behavior": "b", "layer": 1}
+    assert orthogonalize(model, again, layer=1).config.steering == [added, ablated]
+    assert model.original_model.config.steering == [added]
+
+
 def test_every_supported_architecture_is_baked(architecture, tmp_path):
     one = vector(architecture)
     expected = steered(architecture, one, 2, 1.5)
