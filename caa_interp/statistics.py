@@ -259,12 +259,23 @@ def paired_shares_interval(
     return p - q - low, p - q + high
 
 
-def chance_cosine(width: int) -> float:
-    """Bound on the absolute cosine of two independent random directions, with a probability of 95 %.
+def chance_alignment(width: int, n: int = 1, concentration: float = 1.0) -> float:
+    """Bound on the largest of ``n`` alignments of a random direction, with a probability of at least 95 %.
 
-    The square of a random cosine in d dimensions has the Beta(1/2, (d - 1)/2) distribution.
+    The alignment of a unit vector ``v`` with a matrix ``W`` of that ``width`` is ``|W v| / |W|_F`` (0 to 1); with one
+    row, the default, the absolute cosine of two directions. Its square is a mean of the squared coordinates of ``v``,
+    weighted by the squared singular values (divided by their sum). It has mean ``1 / width`` and mean square
+    ``(1 + 2 concentration) / (width (width + 2))``, where the concentration is the sum of the squared weights, from 1
+    for one row down to ``1 / width``, where every direction is aligned alike. A beta distribution with these moments is
+    exact for one row (Beta(1/2, (width - 1)/2)), and close for several. That the ``n`` alignments share one direction
+    only makes the bound safer (Šidák 1967, Royen 2014).
     """
-    return float(np.sqrt(stats.beta.ppf(0.95, 0.5, (width - 1) / 2))) if width > 1 else 1.0
+    mean = 1 / width
+    variance = (1 + 2 * concentration) / (width * (width + 2)) - mean**2
+    if variance < 1e-12 * mean**2:  # nothing but rounding
+        return float(np.sqrt(mean))
+    size = mean * (1 - mean) / variance - 1
+    return float(np.sqrt(stats.beta.ppf(0.95 ** (1 / n), mean * size, (1 - mean) * size)))
 
 
 def number_text(value: float, form: str = "+.3f") -> str:

@@ -11,7 +11,7 @@ import torch
 
 from caa_interp.errors import InputError, VectorMismatchError, check_choice
 from caa_interp.models.access import check_layers
-from caa_interp.statistics import chance_cosine
+from caa_interp.statistics import chance_alignment
 from caa_interp.vectors.vector import SteeringVector, check_widths, named_vectors
 
 Between = Literal["layers", "vectors"]
@@ -117,7 +117,7 @@ def _compared(named: Mapping[str, SteeringVector], group: Sequence[tuple[str, in
             "second": names[second],
             "second_layer": layers[second],
             "cosine": (values @ values.T).clamp(-1, 1).flatten().numpy(),
-            "chance": chance_cosine(values.shape[1]),
+            "chance": chance_alignment(values.shape[1]),
             "first_model": models[first],
             "second_model": models[second],
         }

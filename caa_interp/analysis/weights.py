@@ -18,15 +18,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 
 from caa_interp.errors import check_count
 from caa_interp.models.access import check_layers, model_id, n_layers
 from caa_interp.models.weights import BlockWeights, block_weights
+from caa_interp.statistics import chance_alignment
 from caa_interp.steering.intervention import one_layer
 from caa_interp.vectors.vector import SteeringVector, direction_at, one_vector
 
-CONFIDENCE = 0.95
 _COLUMNS = (
     *("vector", "vector_layer", "layer", "where", "component", "index", "query_heads"),
     *("role", "alignment", "chance", "model"),
@@ -144,7 +143,7 @@ def _neurons(weights: BlockWeights, direction: torch.Tensor, top_k: int) -> Iter
                 "query_heads": "",
                 "role": role,
                 "alignment": cosine[kept],
-                "chance": _bound(1.0, len(direction), len(cosine)),
+                "chance": chance_alignment(len(direction), len(cosine)),
             }
         )
 
@@ -155,19 +154,4 @@ def _aligned(matrices: torch.Tensor, direction: torch.Tensor) -> tuple[np.ndarra
     alignment = (matrices @ direction).norm(dim=1) / norms
     concentration = (matrices @ matrices.mT).flatten(1).norm(dim=1) ** 2 / norms**4
     n, _, width = matrices.shape
-    return alignment.numpy(), np.array([_bound(value, width, n) for value in concentration.tolist()])
-
-
-def _bound(concentration: float, width: int, n: int) -> float:
-    """Bound on the largest of ``n`` alignments of a random direction, with probability CONFIDENCE.
-
-    A squared alignment is a mean of the squared coordinates of the random unit vector, weighted by a matrix's
-    squared singular values (divided by their sum). Its mean is ``1 / width`` and its mean square
-    ``(1 + 2 concentration) / (width (width + 2))``, where the concentration is the sum of the squared weights. A beta
-    distribution with these moments is exact for a single row (concentration 1), and close for several. That the ``n``
-    alignments share one direction only makes the bound safer (Šidák 1967, Royen 2014).
-    """
-    mean = 1 / width
-    variance = (1 + 2 * concentration) / (width * (width + 2)) - mean**2
-    size = mean * (1 - mean) / variance - 1
-    return float(np.sqrt(stats.beta.ppf(CONFIDENCE ** (1 / n), mean * size, (1 - mean) * size)))
+    return alignment.numpy(), np.array([chance_alignment(width, n, value) for value in concentration.tolist()])

@@ -31,7 +31,7 @@ from caa_interp.evaluation.sweep import check_renderings, scoring_format
 from caa_interp.evaluation.verdicts import verdicts
 from caa_interp.models.access import check_layer
 from caa_interp.prompts.format import PromptFormat, form_of
-from caa_interp.statistics import chance_cosine
+from caa_interp.statistics import chance_alignment
 from caa_interp.steering.generation import encode_prompts, generate
 from caa_interp.steering.intervention import check_multipliers, conditions
 from caa_interp.vectors.activations import collect_activations
@@ -302,7 +302,8 @@ def _refusal_of(compared: Mapping[str, SteeringVector], vector: SteeringVector) 
 
 def _cosines(vector: SteeringVector, compared: Mapping[str, SteeringVector]) -> Iterator[dict[str, Any]]:
     for name, one in compared.items():
-        about = {"behavior": "refusal vector", "vector": name, "kind": one.kind, "chance": chance_cosine(one.d_model)}
+        chance = chance_alignment(one.d_model)
+        about = {"behavior": "refusal vector", "vector": name, "kind": one.kind, "chance": chance}
         for layer in vector.layers:
             yield {**about, "layer": layer, "cosine": _cosine(vector, one, layer)}
 

@@ -20,8 +20,9 @@ from transformers import (
 )
 
 import caa_interp as caa
-from caa_interp.analysis.weights import _aligned, _bound
+from caa_interp.analysis.weights import _aligned
 from caa_interp.models.weights import block_weights
+from caa_interp.statistics import chance_alignment
 from tests.conftest import random_llama, small_tokenizer
 
 WIDTH, N_HEADS, D_HEAD = 64, 4, 16
@@ -280,8 +281,23 @@ def test_one_random_direction_in_twenty_lies_above_the_bound_of_chance(decay):
 def test_the_bound_of_chance_for_a_single_row_is_that_of_the_cosine_of_two_random_directions():
     for width in (3, 64, 4096):
         t = stats.t.ppf(0.975, width - 1)  # cosine = t / sqrt(t² + width - 1)
-        assert _bound(1.0, width, 1) == pytest.approx(t / np.sqrt(t**2 + width - 1), rel=1e-6)
-    assert _bound(1.0, 64, 100) > _bound(1.0, 64, 10) > _bound(1.0, 64, 1)
+        assert chance_alignment(width) == pytest.approx(t / np.sqrt(t**2 + width - 1), rel=1e-6)
+    assert chance_alignment(64, 100) > chance_alignment(64, 10) > chance_alignment(64)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 48, 64, 4096])
+def test_where_all_directions_are_aligned_alike_the_bound_of_chance_is_that_alignment(width):
+    for concentration in (1 / width, *np.nextafter(1 / width, [0, 1])):
+        assert chance_alignment(width, 3, concentration) == pytest.approx(width**-0.5)
+
+
+@pytest.mark.parametrize("width", [3, 48, 64])
+def test_a_head_that_is_a_rotation_is_aligned_with_all_directions_alike(width):
+    generator = torch.Generator().manual_seed(0)
+    rotation = torch.linalg.qr(torch.randn(width, width, generator=generator)).Q
+    v = torch.nn.functional.normalize(torch.randn(width, generator=generator, dtype=torch.float64), dim=0)
+    for alignment_or_chance in _aligned(2 * rotation[None].double(), v):
+        np.testing.assert_allclose(alignment_or_chance, [width**-0.5], rtol=1e-5)
 
 
 def test_a_random_direction_finds_about_as_many_as_chance(tiny_llama):
