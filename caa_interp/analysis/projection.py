@@ -9,20 +9,34 @@ Beyond the paper: several behaviors on one map, held-out activations, maps of ve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import combinations
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import torch
 
-from caa_interp.analysis.plane import SETTINGS, Method, check_method, fit_plane
 from caa_interp.errors import InputError, by_text, check_choice
-from caa_interp.models.access import check_layers
+from caa_interp.models.access import shared_layers
 from caa_interp.vectors.activations import Activations, check_activations
 from caa_interp.vectors.vector import SteeringVector, check_widths, direction_at, named_vectors, same_model
 
+Method = Literal["pca", "umap", "tsne"]
 Fit = Literal["each", "shared"]
+
+# The usual values of both methods.
+N_NEIGHBORS = 15
+PERPLEXITY = 30
+SETTINGS: dict[Method, dict[str, int]] = {
+    "pca": {},
+    "umap": {"n_neighbors": N_NEIGHBORS},
+    "tsne": {"perplexity": PERPLEXITY},
+}
+# Three points make a plane; neighbors, and a perplexity, must be fewer than the points.
+FEWEST: dict[Method, int] = {"pca": 3, "umap": N_NEIGHBORS + 1, "tsne": PERPLEXITY + 1}
 
 
 def project(
@@ -46,7 +60,7 @@ def project(
         neighbors, for more than 15 points. ``"tsne"``: t-SNE with perplexity 30, for more than 30 points. Both start
         from the principal components (Kobak and Linderman 2021).
     layers
-        0-based block indices; default: all of the activations'.
+        0-based block indices; default: those that all of the activations have.
     fit
         ``"each"`` (default): one map per layer. ``"shared"``: one map for all layers, so that coordinates can be
         compared between layers.
@@ -71,8 +85,8 @@ def project(
     Raises
     ------
     InputError
-        If activations differ in layers, width, format or model, if the points are too few or all the same, or if the
-        method is unknown.
+        If activations differ in width, format or model, lack a layer or have none in common, if the points are too few
+        or all the same, or if the method is unknown.
     """
     check_choice("fit", fit, get_args(Fit))
     if held_out is not None and isinstance(held_out, Activations) != isinstance(activations, Activations):
@@ -81,19 +95,19 @@ def project(
     others = {} if held_out is None else _named(held_out, "held_out")
     every = {**_labelled(groups, "activations"), **_labelled(others, "held_out")}
     _check_alike(every)
-    chosen = _common_layers(every, layers)
+    chosen = shared_layers(layers, {label: group.layers for label, group in every.items()})
     batches = [chosen] if fit == "shared" else [[layer] for layer in chosen]
-    check_method(method, sum(2 * len(group.pairs) for group in groups.values()) * len(batches[0]), "activations")
+    _check_method(method, sum(2 * len(group.pairs) for group in groups.values()) * len(batches[0]), "activations")
     if others and method == "tsne":
         raise InputError("held_out: t-SNE cannot place further points. Use method='pca' or 'umap'.")
 
     frames = []
     for batch in batches:
-        plane = fit_plane(_points(groups, batch), method, seed, f"activations at layer {', '.join(map(str, batch))}")
-        frames.append(_with_places(_labels(groups, batch, "fit"), plane.placed, plane.shares))
-        if others and plane.place is not None:
-            placed = plane.place(_points(others, batch))
-            frames.append(_with_places(_labels(others, batch, "held out"), placed, plane.shares))
+        points = _points(groups, batch)
+        further = _points(others, batch) if others else points[:0]
+        labels = _labels({"fit": groups, "held out": others}, batch)
+        what = f"activations at layer {', '.join(map(str, batch))}"
+        frames.append(labels.assign(**_on_plane(points, further, method, seed, what)))
     table = pd.concat(frames, ignore_index=True).sort_values("layer", kind="stable", ignore_index=True)
     first = next(iter(groups.values()))
     return table.assign(method=method, fit=fit, seed=seed, format=first.format, model=first.model, **SETTINGS[method])
@@ -114,7 +128,7 @@ def project_vectors(
     vectors
         One vector, or several by name, all of one width; they may be of different models.
     method, layers, seed
-        As in :func:`project`.
+        As in :func:`project`; by default the layers that all of the vectors have.
     normalize
         Divide each vector by its norm first (default), so that the map shows directions. Otherwise it mostly shows
         that norms grow with depth.
@@ -132,23 +146,21 @@ def project_vectors(
     InputError
         If there are too few points, if they are all the same, or if a vector to be normalized is zero.
     VectorMismatchError
-        If the vectors differ in width.
+        If the vectors differ in width, or have no layer in common.
     """
     named = named_vectors(vectors)
     check_widths(named)
     every = _labelled(named, "vectors")
-    chosen = _common_layers(every, layers)
-    check_method(method, len(named) * len(chosen), "vectors")
+    chosen = shared_layers(layers, {label: vector.layers for label, vector in every.items()})
+    _check_method(method, len(named) * len(chosen), "vectors")
+    values = points = torch.cat([vector.at_layers(chosen).values.double() for vector in named.values()])
     if normalize:
-        for label, vector in every.items():
-            for layer in chosen:
-                direction_at(vector, layer, label, "Leave it out, or give normalize=False.")
-    values = np.concatenate([vector.at_layers(chosen).values.double().numpy() for vector in named.values()])
-    norms = np.linalg.norm(values, axis=-1)
-    plane = fit_plane(values / norms[:, None] if normalize else values, method, seed, "vectors")
+        advice = "Leave it out, or give normalize=False."
+        units = [direction_at(vector, layer, label, advice) for label, vector in every.items() for layer in chosen]
+        points = torch.stack(units)
     names = [name for name in named for _ in chosen]
-    table = pd.DataFrame({"vector": names, "layer": chosen * len(named), "norm": norms})
-    table = _with_places(table, plane.placed, plane.shares)
+    table = pd.DataFrame({"vector": names, "layer": chosen * len(named), "norm": values.norm(dim=1).numpy()})
+    table = table.assign(**_on_plane(points.numpy(), points[:0].numpy(), method, seed, "vectors"))
     table = table.assign(method=method, normalize=normalize, seed=seed, **SETTINGS[method])
     table["model"] = [named[name].metadata.get("model") for name in names]
     return table
@@ -161,10 +173,11 @@ def _points(groups: Mapping[str, Activations], layers: Sequence[int]) -> np.ndar
     return sides.double().transpose(0, 1).flatten(0, 1).numpy()
 
 
-def _labels(groups: Mapping[str, Activations], layers: Sequence[int], split: str) -> pd.DataFrame:
-    """Label columns of each point, in the order of :func:`_points`."""
+def _labels(splits: Mapping[str, Mapping[str, Activations]], layers: Sequence[int]) -> pd.DataFrame:
+    """Label columns of each point, in the order of :func:`_points` of one split after the other."""
     rows = [
         (name, item, pair.id, pair.topic, order, side, split, layer)
+        for split, groups in splits.items()
         for layer in layers
         for name, group in groups.items()
         for side in ("positive", "negative")
@@ -173,8 +186,72 @@ def _labels(groups: Mapping[str, Activations], layers: Sequence[int], split: str
     return pd.DataFrame(rows, columns=["behavior", "item", "id", "topic", "order", "side", "split", "layer"])
 
 
-def _with_places(table: pd.DataFrame, placed: np.ndarray, shares: tuple[float, float]) -> pd.DataFrame:
-    return table.assign(x=placed[:, 0], y=placed[:, 1], x_share=shares[0], y_share=shares[1])
+def _check_method(method: Method, n_points: int, what: str) -> None:
+    """Raise :class:`InputError` unless the method exists and ``n_points`` are enough for it."""
+    check_choice("method", method, FEWEST)
+    fewest = FEWEST[method]
+    if n_points < fewest:
+        other = ", or use method='pca'" if method != "pca" else ""
+        raise InputError(f"{what}: {n_points} points; method {method!r} needs at least {fewest}. Give more{other}.")
+
+
+def _on_plane(points: np.ndarray, further: np.ndarray, method: Method, seed: int, what: str) -> dict[str, Any]:
+    """Columns ``x``, ``y``, ``x_share`` and ``y_share`` of ``points`` and ``further`` ones, of which t-SNE takes none.
+
+    The plane is fitted to ``points`` ``[n_points, d]``, float64, alone. UMAP and t-SNE start from the principal
+    components, which keeps the large-scale arrangement (Kobak and Linderman 2021), and run in one thread, so that they
+    repeat to the bit. ``what`` names the points in messages.
+    """
+    if (points == points[0]).all():
+        raise InputError(f"{what}: all {len(points)} points are the same, so there is nothing to see on a plane.")
+    shares = (np.nan, np.nan)
+    if method == "pca":
+        placed, shares = _pca(points, further, seed)
+    else:
+        placed = _umap(points, further, seed) if method == "umap" else _tsne(points, seed)
+    return {"x": placed[:, 0], "y": placed[:, 1], "x_share": shares[0], "y_share": shares[1]}
+
+
+def _pca(points: np.ndarray, further: np.ndarray, seed: int) -> tuple[np.ndarray, tuple[float, float]]:
+    from sklearn.decomposition import PCA
+
+    # Truncated, so quick at any width, and exact to rounding; but it cannot return all components.
+    solver = "arpack" if points.shape[1] > 2 else "full"
+    fit = PCA(n_components=2, svd_solver=solver, random_state=seed).fit(points)
+    x_share, y_share = fit.explained_variance_ratio_
+    return fit.transform(np.concatenate([points, further])), (float(x_share), float(y_share))
+
+
+def _umap(points: np.ndarray, further: np.ndarray, seed: int) -> np.ndarray:
+    with warnings.catch_warnings():
+        # UMAP warns about missing TensorFlow, which is not needed here.
+        warnings.simplefilter("ignore", ImportWarning)
+        from umap import UMAP
+
+    with _threads_kept():
+        fit = UMAP(n_neighbors=N_NEIGHBORS, init="pca", random_state=seed, n_jobs=1).fit(points)
+        placed = [fit.embedding_, *([fit.transform(further)] if len(further) else [])]
+    return np.concatenate(placed).astype(np.float64)
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """Give PyTorch its number of threads back: Numba, on which UMAP runs, sets it to that of all cores."""
+    n_threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+def _tsne(points: np.ndarray, seed: int) -> np.ndarray:
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    # The order of sums differs between threads, and the descent amplifies it.
+    with threadpool_limits(limits=1, user_api="openmp"):
+        placed = TSNE(perplexity=PERPLEXITY, init="pca", random_state=seed).fit_transform(points)
+    return placed.astype(np.float64)
 
 
 def _named(given: Any, what: str) -> dict[str, Activations]:
@@ -193,12 +270,11 @@ def _labelled(groups: Mapping[str, Any], what: str) -> dict[str, Any]:
 
 def _check_alike(every: Mapping[str, Activations]) -> None:
     """Raise :class:`InputError` unless all activations are of one width, format and model."""
-    label, first = next(iter(every.items()))
-    for other_label, other in every.items():
+    for (label, one), (other_label, other) in combinations(every.items(), 2):
         for what, mine, theirs in (
-            ("width", first.d_model, other.d_model),
-            ("format", first.format, other.format),
-            ("model", first.model, other.model),
+            ("width", one.d_model, other.d_model),
+            ("format", one.format, other.format),
+            ("model", one.model, other.model),
         ):
             same = mine == theirs or (what == "model" and same_model(str(mine), str(theirs)))
             if not same and None not in (mine, theirs):
@@ -206,16 +282,3 @@ def _check_alike(every: Mapping[str, Activations]) -> None:
                     f"{other_label}: its {what} is {theirs!r}, but that of {label} is {mine!r}. Points of one map "
                     "must come from one model, read in one way."
                 )
-
-
-def _common_layers(every: Mapping[str, Any], layers: int | Sequence[int] | None) -> list[int]:
-    """Return ``layers`` if all groups have them; by default all layers, which must then be the same."""
-    label, first = next(iter(every.items()))
-    for other_label, other in every.items():
-        if layers is None and set(other.layers) != set(first.layers):
-            raise InputError(
-                f"{other_label}: its layers are {list(other.layers)}, but those of {label} are {list(first.layers)}. "
-                "Name layers that all have."
-            )
-        check_layers(layers, other.layers, other_label)
-    return check_layers(layers, first.layers, label)

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from caa_interp.errors import InputError, VectorMismatchError
-from caa_interp.models.access import check_layers
+from caa_interp.errors import VectorMismatchError
+from caa_interp.models.access import shared_layers
 from caa_interp.statistics import check_confidence, jackknife_interval, wilson_interval
 from caa_interp.vectors.activations import Activations, check_activations, mean_by_pair, pair_texts
 from caa_interp.vectors.vector import SteeringVector, direction_at, one_vector
@@ -64,14 +64,8 @@ def separation(
     VectorMismatchError
         If vector and activations differ in width.
     """
-    held = one_vector(vector).layers
-    shared = [layer for layer in check_activations(activations, n_pairs=2).layers if layer in held]
-    if not shared:
-        raise InputError(
-            f"vector: its layers are {list(held)}, those of the activations {list(activations.layers)}; give "
-            "activations of a layer that the vector has."
-        )
-    chosen = check_layers(layers, shared, "the activations and the vector")
+    check_activations(activations, n_pairs=2)
+    chosen = shared_layers(layers, {"the activations": activations.layers, "the vector": one_vector(vector).layers})
     check_confidence(confidence)
     if activations.d_model != vector.d_model:
         raise VectorMismatchError(

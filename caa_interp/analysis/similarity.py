@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from caa_interp.errors import InputError, VectorMismatchError, check_choice
-from caa_interp.models.access import check_layers
+from caa_interp.errors import InputError, check_choice
+from caa_interp.models.access import check_layers, shared_layers
 from caa_interp.statistics import chance_alignment
 from caa_interp.vectors.vector import SteeringVector, check_widths, named_vectors
 
@@ -81,24 +81,14 @@ def cosine_similarity(
                 "layers: between='layers'."
             )
         check_widths(named)
-        layers = _shared_layers(named) if layers is None else layers
-    chosen = {name: check_layers(layers, vector.layers, f"the vector {name!r}") for name, vector in named.items()}
-    if between == "vectors":
-        groups = [[(name, layer) for name in named] for layer in next(iter(chosen.values()))]
+        shared = shared_layers(layers, {f"the vector {name!r}": vector.layers for name, vector in named.items()})
+        groups = [[(name, layer) for name in named] for layer in shared]
     else:
-        groups = [[(name, layer) for layer in chosen[name]] for name in named]
+        groups = [
+            [(name, layer) for layer in check_layers(layers, vector.layers, f"the vector {name!r}")]
+            for name, vector in named.items()
+        ]
     return pd.concat([_compared(named, group) for group in groups], ignore_index=True)
-
-
-def _shared_layers(named: Mapping[str, SteeringVector]) -> list[int]:
-    first, *others = named.values()
-    shared = [layer for layer in first.layers if all(layer in other.layers for other in others)]
-    if not shared:
-        held = ", ".join(f"{name!r}: {list(vector.layers)}" for name, vector in named.items())
-        raise VectorMismatchError(
-            f"vectors: there is no layer that all of them have ({held}). Extract them at the same layers."
-        )
-    return shared
 
 
 def _compared(named: Mapping[str, SteeringVector], group: Sequence[tuple[str, int]]) -> pd.DataFrame:

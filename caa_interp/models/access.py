@@ -6,11 +6,11 @@ import contextlib
 import hashlib
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caa_interp.errors import InputError, ModelError, is_count, listed
+from caa_interp.errors import InputError, ModelError, VectorMismatchError, is_count, listed
 from caa_interp.models.hooks import has_hooks
 
 if TYPE_CHECKING:
@@ -157,6 +157,19 @@ def check_layers(layers: Any, available: Sequence[int], what: str) -> list[int]:
     if len(set(chosen)) < len(chosen):
         raise InputError(f"layers: {chosen} names a layer twice; name each once.")
     return [int(layer) for layer in chosen]
+
+
+def shared_layers(layers: Any, held: Mapping[str, Sequence[int]]) -> list[int]:
+    """Return ``layers`` if all of several have them (None: those that all have), see :func:`check_layers`.
+
+    ``held`` are the layers of each, by what messages call it; :class:`VectorMismatchError` if they have none in common.
+    """
+    first, *others = [check_layers(layers, own, label) for label, own in held.items()]
+    shared = [layer for layer in first if all(layer in other for other in others)]
+    if not shared:
+        listing = "; ".join(f"{label}: {list(own)}" for label, own in held.items())
+        raise VectorMismatchError(f"layers: there is none that all have ({listing}). Make all at the same layers.")
+    return shared
 
 
 def check_layer(layer: Any, available: Sequence[int], what: str) -> int:

@@ -297,8 +297,8 @@ def test_nothing_warns_where_warnings_are_shown(far):
         ({"held_out": activations(format="text")}, "held_out: its format is 'text', but that of activations is 'cho"),
         ({"held_out": activations(model="n")}, "held_out: its model is 'n', but that of activations is 'm'"),
         (
-            {"held_out": activations(layers=(2, 6))},
-            r"held_out: its layers are \[2, 6\], but those of activations are",
+            {"held_out": activations(layers=(3, 6))},
+            r"layers: there is none that all have \(activations: \[2, 5\]; held_out: \[3, 6\]\)\. Make all at the",
         ),
         ({"held_out": activations(layers=(5,)), "layers": 2}, "layer 2: held_out has layers 5 to 5"),
     ],
@@ -321,7 +321,7 @@ def test_what_cannot_be_projected_is_said(given, said):
         ),
         (
             {"a": activations(), "b": activations(layers=(1,))},
-            r"activations\['b'\]: its layers are \[1\], but those of",
+            r"layers: there is none that all have \(activations\['a'\]: \[2, 5\]; activations\['b'\]: \[1\]\)",
         ),
     ],
 )
@@ -330,9 +330,10 @@ def test_what_is_no_set_of_activations_is_said(given, said):
         caa.project(given)
 
 
-def test_layers_that_all_have_can_be_named():
+def test_layers_that_all_have_are_mapped():
     named = {"a": activations(layers=(2, 5)), "b": activations(layers=(5, 9), seed=1)}
-    assert set(caa.project(named, layers=5)["layer"]) == {5}
+    pd.testing.assert_frame_equal(caa.project(named), caa.project(named, layers=5))
+    assert set(caa.project(named["a"], held_out=named["b"])["layer"]) == {5}
     with pytest.raises(caa.InputError, match=r"layer 2: activations\['b'\] has layers 5 to 9"):
         caa.project(named, layers=[5, 2])
 
@@ -340,6 +341,17 @@ def test_layers_that_all_have_can_be_named():
 def test_an_unknown_model_fits_every_model():
     for model in (None, "org/m"):  # TransformerLens 3 leaves the organization out
         assert len(caa.project({"a": activations(), "b": activations(model=model, seed=1)})) == 48
+
+
+@pytest.mark.parametrize("models", [(None, "m", "n"), ("m", "one/m", "other/m")])
+def test_models_are_compared_with_one_another_whichever_is_first(models):
+    named = {str(seed): activations(model=model, seed=seed) for seed, model in enumerate(models)}
+    said = rf"activations\['2'\]: its model is '{models[2]}', but that of activations\['1'\] is '{models[1]}'"
+    with pytest.raises(caa.InputError, match=said):
+        caa.project(named)
+    first, second, third = named.values()
+    with pytest.raises(caa.InputError, match=said.replace(r"activations\['2'\]", r"held_out\['2'\]")):
+        caa.project({"0": first, "1": second}, held_out={"2": third})
 
 
 @pytest.mark.parametrize(("method", "least"), [("pca", 3), ("umap", 16)])
@@ -424,6 +436,11 @@ def test_one_vector_is_a_map_of_its_layers():
     pd.testing.assert_frame_equal(alone, named, check_exact=True)
 
 
+def test_vectors_of_different_layers_are_mapped_at_those_that_all_have():
+    table = caa.analysis.project_vectors({"a": vector(), "b": vector(1, layers=(7, 1, 9))})
+    assert table[["vector", "layer"]].values.tolist() == [["a", 1], ["a", 7], ["b", 1], ["b", 7]]
+
+
 def test_vectors_of_different_models_can_be_compared():
     table = caa.analysis.project_vectors({"base": vector(0), "chat": vector(1, model="n")})
     assert table["model"].tolist() == ["m"] * 3 + ["n"] * 3
@@ -439,10 +456,10 @@ def test_vectors_of_different_models_can_be_compared():
         ({"a": vector()}, {"layers": [1, 4]}, caa.InputError, "vectors: 2 points; method 'pca' needs at least 3"),
         ({"a": vector()}, {"method": "tsne"}, caa.InputError, "vectors: 3 points; method 'tsne' needs at least 31"),
         (
-            {"a": vector(), "b": vector(layers=(1, 4))},
+            {"a": vector(), "b": vector(layers=(2, 5))},
             {},
-            caa.InputError,
-            r"vectors\['b'\]: its layers are \[1, 4\], but those of vectors\['a'\] are \[1, 4, 7\]",
+            caa.errors.VectorMismatchError,
+            r"layers: there is none that all have \(vectors\['a'\]: \[1, 4, 7\]; vectors\['b'\]: \[2, 5\]\)",
         ),
         (
             {"a": vector(), "b": vector(width=8)},

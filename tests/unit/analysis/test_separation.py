@@ -123,5 +123,5 @@ def test_the_figure_counts_every_answer_once():
 
 
 def test_a_vector_without_layers_in_common_is_refused_before_any_work():
-    with pytest.raises(caa.InputError, match=r"vector: its layers are \[7, 9\], those of the activations \[2, 5\]"):
+    with pytest.raises(caa.InputError, match=r"none that all have \(the activations: \[2, 5\]; the vector: \[7, 9\]\)"):
         caa.analysis.separation(activations(), vector(layers=(7, 9)))

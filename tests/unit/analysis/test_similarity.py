@@ -175,7 +175,7 @@ def test_vectors_of_different_width():
 
 
 def test_vectors_without_a_common_layer():
-    with pytest.raises(caa.errors.VectorMismatchError, match=r"no layer that all.*'a': \[1\], 'b': \[2\].*same layers"):
+    with pytest.raises(caa.errors.VectorMismatchError, match=r"none that all have .*'a': \[1\]; the vector 'b': \[2\]"):
         caa.cosine_similarity({"a": vector(layers=(1,)), "b": vector(layers=(2,))})
 
 
