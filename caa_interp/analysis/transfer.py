@@ -17,8 +17,6 @@ import pandas as pd
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.models.access import check_layers, n_layers
-from caa_interp.prompts.format import PromptFormat
-from caa_interp.prompts.rendering import Format
 from caa_interp.vectors.vector import SteeringVector, one_vector
 
 
@@ -29,11 +27,7 @@ def transfer(
     *,
     source_layers: int | Sequence[int] | None = None,
     layers: int | Sequence[int] | None = None,
-    multipliers: Sequence[float] = (-1.0, 0.0, 1.0),
-    format: Format | None = None,
-    system_prompt: str | None = None,
-    prompt_format: PromptFormat | None = None,
-    progress: bool = True,
+    **options: Any,
 ) -> pd.DataFrame:
     """Score contrast pairs while the vector of one layer is applied at other layers.
 
@@ -52,8 +46,8 @@ def transfer(
     layers
         Layers at which they are applied, 0-based block indices; default: all of the model's. There are
         source layers * layers * multipliers conditions.
-    multipliers, format, system_prompt, prompt_format, progress
-        As in :func:`caa_interp.sweep`.
+    **options
+        As in :func:`caa_interp.sweep`: ``multipliers``, ``format``, ``operator`` and the others.
 
     Returns
     -------
@@ -85,8 +79,7 @@ def transfer(
         )
         for source in sources
     }
-    options: Any = {"system_prompt": system_prompt, "prompt_format": prompt_format, "progress": progress}
-    table = sweep(model, moved, pairs, format=format, multipliers=multipliers, **options)
+    table = sweep(model, moved, pairs, **options)
     numbers = dict(zip(moved, sources, strict=True))
     table.insert(list(table.columns).index("layer"), "source_layer", table["vector"].map(numbers))
     return table.assign(vector=name)
