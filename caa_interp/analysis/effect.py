@@ -19,7 +19,7 @@ middle layers, where vectors steer best, :func:`caa_interp.logit_lens` shows fra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -44,6 +44,7 @@ from caa_interp.steering.intervention import (
     check_acts,
     check_multipliers,
     conditions,
+    short_form,
     warn_of_idle,
 )
 from caa_interp.steering.operators import add, ends
@@ -51,7 +52,6 @@ from caa_interp.steering.positions import Positions
 from caa_interp.tree.branches import Branch, TreeResult
 from caa_interp.tree.edits import Operator
 from caa_interp.tree.run import run_trees
-from caa_interp.vectors.vector import SteeringVector
 
 # Conditions whose running means take more than this are read in several rounds, each over all texts.
 _BYTES, _BYTES_PER_TOKEN = 2**30, 200
@@ -155,9 +155,7 @@ def effect_lens(
     (['lowered', 'raised'], [1, 2, 3])
     """
     form = form_of(model, prompt_format)
-    several = list(vector.values()) if isinstance(vector, Mapping) else [vector]
-    unit = [1.0] if all(isinstance(one, SteeringVector) for one in several) else None
-    asked = conditions(model, vector, form, layers, unit, operator, positions)
+    asked = conditions(model, vector, form, layers, [1.0] if short_form(vector) else None, operator, positions)
     check_acts(asked)
     if multipliers is None:
         multipliers = ends(one.operator for condition in asked for one in condition.interventions)

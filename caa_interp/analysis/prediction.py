@@ -75,7 +75,12 @@ def predict_steerability(
         ],
         ignore_index=True,
     ).dropna(subset=["slope", *FEATURES])
-    _check_left(rows, effects)
+    if len(left := set(rows["behavior"])) < 3:
+        lost = ", ".join(name for name in effects if name not in left)
+        raise InputError(
+            f"effects: {len(left)} behaviors are left, and to predict one from others takes at least 3: {lost} have no "
+            "layer with all numbers in both tables. Measure both at the same layers."
+        )
     depth = rows["layer"] / max(1, rows["layer"].max())
     known = rows[list(FEATURES)].assign(depth=depth, depth_squared=depth**2).to_numpy()
     rows["predicted"] = _left_out(known, rows["slope"].to_numpy(), rows["behavior"].to_numpy())
@@ -121,14 +126,3 @@ def _check(reliabilities: Mapping[str, pd.DataFrame], effects: Mapping[str, pd.D
             check_table(table, needed, source, repr(name))
             if table["layer"].duplicated().any():
                 raise InputError(f"{name!r}: a layer is there twice; give a result of {source} for one vector.")
-
-
-def _check_left(rows: pd.DataFrame, effects: Mapping[str, pd.DataFrame]) -> None:
-    """Raise :class:`InputError` unless three behaviors have rows in which nothing is missing."""
-    left = set(rows["behavior"])
-    if len(left) < 3:
-        lost = ", ".join(name for name in effects if name not in left)
-        raise InputError(
-            f"effects: {len(left)} behaviors are left, and to predict one from others takes at least 3: {lost} have no "
-            "layer with all numbers in both tables. Measure both at the same layers."
-        )

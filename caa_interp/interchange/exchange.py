@@ -125,9 +125,10 @@ def import_vector(
     if not path.exists():
         raise InputError(f"path: {str(path)!r} does not exist. Check the path.")
     chosen = _format(path, format)
-    if not (model is None or isinstance(model, str)):
+    is_loaded = not (model is None or isinstance(model, str))
+    if is_loaded:
         check_model(model)
-    name = model if model is None or isinstance(model, str) else model_id(model)
+    name = model_id(model) if is_loaded else model
     if chosen == "caa":
         vector = read_folder(path, name)
     else:
@@ -144,7 +145,7 @@ def import_vector(
         if name is not None:
             vector = replace(vector, metadata={**vector.metadata, "model": name})
     vector = vector.at_layers(check_layers(layers, vector.layers, path.name))
-    if model is not None and not isinstance(model, str):
+    if is_loaded:
         vector.check_fits(model)
     return vector
 

@@ -21,10 +21,10 @@ from caa_interp.errors import InputError, warn
 from caa_interp.files import publish_folder
 from caa_interp.interchange.hub_errors import check_repo_id, hub_errors
 from caa_interp.interchange.model_card import model_card
+from caa_interp.interchange.tensors import MAX_BYTES
 from caa_interp.vectors.vector import SteeringVector, one_vector
 
 VECTOR, CARD, PICTURE, DRAWING = "vector.safetensors", "README.md", "figure.png", "figure.json"
-MAX_BYTES = 2**30
 _FILENAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors")
 
 
