@@ -13,7 +13,6 @@ at a distance has been carried there by attention of later blocks.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,7 +27,7 @@ from caa_interp.evaluation.sweep import longest_of, scored_renderings, scoring_f
 from caa_interp.models.access import model_id, n_layers
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat, form_of
-from caa_interp.prompts.rendering import Format, Rendering
+from caa_interp.prompts.rendering import Format, Rendering, Scored
 from caa_interp.statistics import bootstrap_means
 from caa_interp.steering.context import ambient
 from caa_interp.steering.intervention import Condition, Intervention, check_acts, conditions, one_layer, warn_of_idle
@@ -39,6 +38,7 @@ from caa_interp.vectors.vector import SteeringVector, named_vectors
 
 # Order of the letters, answer, number of the vector (0: none), "score" or "state", and which place or distance.
 _Key = tuple[int, int, int, str, int]
+_Answers = Mapping[_Key, tuple[torch.Tensor, torch.Tensor, np.ndarray]]
 _PULSE = 1  # index among the places
 _COLUMNS = (
     *("vector", "kind", "steered_layer", "multiplier", "measure", "steered", "distance", "layer"),
@@ -127,8 +127,7 @@ def position_map(
         results = run_trees(model, named, layers)
         tracked = track(results, "Mapping", progress, total=len(trees))
         for some, tree, result in zip(rendered, trees, tracked, strict=True):
-            compared = result.distributions if outer else result.divergences
-            answers = zip(result.log_probs, compared, result.residual.double().numpy(), strict=True)
+            answers = zip(result.log_probs, result.distributions, result.residual.double().numpy(), strict=True)
             found.append(_values(dict(zip(tree, answers, strict=True)), some, format, asked, n_tokens, len(layers)))
             paths.add(result.path)
     numbers = [some.reshape(len(asked), -1) for some in bootstrap_means(np.array(found).reshape(len(found), -1))]
@@ -196,15 +195,15 @@ def _branches(
                     branches[order, side, number, "score", place] = Branch(one.tokens, some, one.targets)
                 pulse = edits[_PULSE if number else 0]
                 for distance, at in enumerate(reach):
-                    # A tree compares with the sequence without any edits, which is not the baseline in an open context.
-                    compared, averaged = ((), (at,)) if outer else ((at,), ())
-                    state = Branch(one.tokens, pulse, reads=(at,), compared=compared, averaged=averaged)
-                    branches[order, side, number, "state", distance] = state
+                    # The mean over one place is the distribution there.
+                    branches[order, side, number, "state", distance] = Branch(
+                        one.tokens, pulse, reads=(at,), averaged=(at,)
+                    )
     return branches
 
 
 def _values(
-    answers: Mapping[_Key, tuple[torch.Tensor, torch.Tensor, np.ndarray]],
+    answers: _Answers,
     renderings: Sequence[Rendering],
     format: Format,
     asked: Sequence[Condition],
@@ -217,13 +216,11 @@ def _values(
     for order, rendering in enumerate(renderings):
         sequences = rendering.scored(format)
         n_steered = min(len(one.tokens) for one in sequences) - rendering.n_prompt + 1
-        scores: dict[tuple[int, int], float] = defaultdict(float)
-        for (its_order, side, number, kind, place), (log_probs, *_) in answers.items():
-            if its_order == order and kind == "score":
-                scores[number, place] += float(log_probs.double().numpy() @ np.array(sequences[side].weights))
+        baseline = _score(answers, sequences, order, 0, 0)
         for number, condition in enumerate(asked, start=1):
             added = _added(condition).cpu().numpy()
-            effects = [(scores[number, n] - scores[0, 0]) / condition.multiplier for n in range(n_places)]
+            scores = [_score(answers, sequences, order, number, place) for place in range(n_places)]
+            effects = [(score - baseline) / condition.multiplier for score in scores]
             # The place of index n is n - 1 positions after the last prompt token.
             effects[n_steered + 1 :] = [np.nan] * len(effects[n_steered + 1 :])
             by_distance = np.full((len(sequences), 1 + n_layers, n_distances), np.nan)
@@ -231,17 +228,18 @@ def _values(
                 reach = min(n_distances, len(sequences[side].tokens) - rendering.n_prompt + 1)
                 for distance in range(reach):
                     steered, unsteered = (answers[order, side, n, "state", distance] for n in (number, 0))
-                    rows[0, distance] = _divergence(steered[1], unsteered[1])
+                    rows[0, distance] = float((unsteered[1][1] * (unsteered[1][0] - steered[1][0])).double().sum())
                     rows[1:, distance] = (steered[2] - unsteered[2]) @ added / (added @ added)
             orders[order, number - 1] = [*effects, *_mean(by_distance).ravel()]
     return _mean(orders)
 
 
-def _divergence(steered: torch.Tensor, unsteered: torch.Tensor) -> float:
-    """KL(unsteered || steered): what the tree answered, ``[1]``, or from two distributions, ``[2, d_vocab]`` each."""
-    if steered.ndim == 1:
-        return float(steered)
-    return float((unsteered[1] * (unsteered[0] - steered[0])).double().sum())
+def _score(answers: _Answers, sequences: Sequence[Scored], order: int, number: int, place: int) -> float:
+    """What a sweep scores, with the letters in one order and one vector at one place."""
+    return sum(
+        float(answers[order, side, number, "score", place][0].double().numpy() @ np.array(one.weights))
+        for side, one in enumerate(sequences)
+    )
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
