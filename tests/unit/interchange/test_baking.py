@@ -289,9 +289,7 @@ def test_what_is_refused(tiny_llama):
         bake(tiny_llama, None)
     with pytest.raises(caa.InputError, match=r"layer: .* needs one\. Give one of its layers"):
         bake(tiny_llama, one)
-    with pytest.raises(
-        caa.InputError, match="vector: it is zero at layer 1, so it has no direction there. Choose another layer"
-    ):
+    with pytest.raises(caa.InputError, match="vector: it is zero at layer 1, so it has no direction there"):
         orthogonalize(tiny_llama, 0 * one, layer=1)
 
 
