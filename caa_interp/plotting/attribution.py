@@ -42,7 +42,7 @@ def plot_effect_attribution(table: pd.DataFrame) -> go.Figure:
         beyond = f"dot: beyond all heads, or all MLPs, of {words.controls(controls)}"
         subtitle += f"; {beyond if per_head else words.gray(controls)}"
     fig = theme.figure(
-        f"Through which parts {theme.escape(first['vector'])} acts",
+        f"Through which parts {first['vector']} acts",
         subtitle,
         **theme.room(max(380, 180 + 22 * own["layer"].nunique()) if per_head else 440, t=114, legend=96),
     )

@@ -62,7 +62,7 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
     looks, several = theme.styles(labels.dropna()), labels.nunique(dropna=False) > 1
     n_rows, n_columns = shape(len(shown), _MOST)
     fig = theme.figure(
-        theme.escape(title),
+        title,
         f"layer {layer}; mean over items, {words.interval(next(iter(shown.values())))}",
         **theme.room(96 + 360 * n_rows, l=60, t=140, legend=130 if several else 80),
         width=min(800, 130 + 330 * n_columns),

@@ -60,14 +60,16 @@ def _bars(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
     n_ranks = int(rows["rank"].max())
     inner = len(vectors) * (64 + 21 * n_ranks)
     fig = theme.figure(
-        "What the vectors make the model say" if len(vectors) > 1 else f"What {_name(rows)} makes the model say",
+        "What the vectors make the model say"
+        if len(vectors) > 1
+        else f"What {rows['vector'].iloc[0]} makes the model say",
         _subtitle(table, "gray: up to the largest effect", words.interval(table)),
         **theme.room(150 + inner, t=112, l=20, b=66),
         showlegend=False,
     )
     titles = [
-        f"{_name(some) + ', ' if len(vectors) > 1 else ''}{told}, layer {some['layer'].iloc[0]}"
-        for _, some in vectors
+        f"{theme.escape(f'{name}, ') if len(vectors) > 1 else ''}{told}, layer {some['layer'].iloc[0]}"
+        for (_, name), some in vectors
         for told, _ in _SIDES.values()
     ]
     places = panels(fig, titles, most=2, horizontal_spacing=0.2, vertical_spacing=72 / inner)
@@ -109,16 +111,12 @@ def _grid(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
     beyond = rows["value"].abs() > rows["control"]  # false without controls
     cells = rows.assign(shown=token.where(~beyond, "<b>" + token + "</b>"), hover=known)
     return ranked_grid(
-        f"What {_name(rows)} makes the model say, by layer",
+        f"What {rows['vector'].iloc[0]} makes the model say, by layer",
         _subtitle(table, "bold: beyond the largest effect at that layer"),
         cells,
         {side: told for side, (told, _) in _SIDES.items()},
         f"{name},<br>{unit}",
     )
-
-
-def _name(rows: pd.DataFrame) -> str:
-    return theme.escape(rows["vector"].iloc[0])
 
 
 def _subtitle(table: pd.DataFrame, controls_are: str, bars_are: str = "") -> str:

@@ -82,7 +82,7 @@ def plot_layer_profile(
     below = 80 + theme.LEGEND_ROW * ((n_entries + 2) // 3)
     thin = "" if validation is None else f"; thin line: {words.counts(validation['n'])} validation pairs"
     fig = theme.figure(
-        theme.escape(title),
+        title,
         f"mean slope over {words.counts(own['n'])} pairs; colored bands: {words.interval(own)}, each layer by itself; "
         f"large mark: {which} layer{thin}",
         **theme.room(

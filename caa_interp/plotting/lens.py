@@ -54,7 +54,7 @@ def plot_logit_lens(table: pd.DataFrame, *, side: Side = "both") -> go.Figure:
     cells = cells.assign(shown=rows["token"].map(short), hover=known)
     n_pairs = table["n_pairs"].iloc[0]
     return ranked_grid(
-        f"{_name(table)} as tokens",
+        f"{table['vector'].iloc[0]} as tokens",
         f"{'' if pd.isna(n_pairs) else f'vector of {n_pairs} pairs, '}through final norm and unembedding (length "
         "removed); ␣ is a space",
         cells,
@@ -121,7 +121,8 @@ def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") 
     notes += ["bold: differs from unsteered"] if changed.any() else []
     notes += ["outlined: where the vector is added"] if fig.layout.shapes else []
     notes += [] if "mid residual" in components else ["no mid residual: attention and MLP are parallel"]
-    title = f"{_name(table[table['multiplier'] != 0] if any(multipliers) else table)}: inside the steered model"
+    steered = table[table["multiplier"] != 0] if any(multipliers) else table
+    title = f"{steered['vector'].iloc[0]}: inside the steered model"
     subtitle = f"states {read_at}through final norm and unembedding<br>{'; '.join(notes)}"
     return theme.entitled(fig, title, subtitle)
 

@@ -59,7 +59,7 @@ def plot_monitor(table: pd.DataFrame, *, n_examples: int = 5, title: str = "Text
     talks = bool((table["role"] != "").any())
     heights = [_ROW * len(looks) + 30, *([_TURNS] if talks else [])]
     fig = theme.figure(
-        theme.escape(title),
+        title,
         f"layer {', '.join(map(str, sorted(set(table['layer']))))}; n = "
         f"{words.counts(rows.groupby('label').size())} {'turns' if talks else 'texts'}; marks: the {n_examples} most "
         "and least aligned; band: neutral prose, one standard deviation",

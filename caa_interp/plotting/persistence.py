@@ -35,7 +35,7 @@ def plot_persistence(table: pd.DataFrame) -> go.Figure:
     names, name = list(own["condition"].unique()), str(own["vector"].iloc[0])
     gray = f"; {words.gray(controls)}" if len(controls) else ""
     fig = theme.figure(
-        f"{theme.escape(name)} over the turns of a conversation",
+        f"{name} over the turns of a conversation",
         f"multiplier {own['multiplier'].iloc[0]:g} after layer {own['layer'].iloc[0]}; "
         f"n = {words.counts(own['n'])} conversations, {words.interval(own)}{gray}; panels: what is steered",
         width=880,

@@ -48,7 +48,7 @@ def plot_position_map(table: pd.DataFrame) -> go.Figure:
     if len(controls):
         subtitle += f"; {words.gray(controls)}"
     fig = theme.figure(
-        f"Where and for how long {theme.escape(first['vector'])} acts",
+        f"Where and for how long {first['vector']} acts",
         subtitle,
         **theme.room(440, t=124, legend=110),
     )

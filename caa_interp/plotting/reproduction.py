@@ -103,7 +103,7 @@ def plot_layer_sweeps(table: pd.DataFrame) -> go.Figure:
     checks.check_once(table, ("behavior", "layer", "multiplier"), "one group and model of caa_interp.paper.numbers")
     behaviors, multipliers = list(table["behavior"].unique()), sorted(table["multiplier"].unique())
     fig = theme.figure(
-        f"{theme.escape(table['model'].iloc[0].rsplit('/', 1)[-1])}: the paper's layer sweep",
+        f"{table['model'].iloc[0].rsplit('/', 1)[-1]}: the paper's layer sweep",
         "mean over test items, as published (without intervals)",
         **theme.room(520, legend=140),
         showlegend=True,
@@ -149,7 +149,7 @@ def plot_layer_sweep(
         raise InputError(f"behavior: {behavior!r} is not in the table; it holds {list(summary['behavior'].unique())}.")
     checks.check_once(rows, ("layer", "multiplier"), "caa_interp.summarize")
     fig = theme.figure(
-        f"{theme.escape(behavior)}: {title}",
+        f"{behavior}: {title}",
         f"mean over {words.counts(rows['n'])} test items, {words.interval(rows)}",
         **theme.room(430, legend=105),
         showlegend=True,

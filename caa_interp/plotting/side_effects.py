@@ -53,7 +53,7 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
     named = wide.rename(index=lambda row: row if at else f"{row} (layer {layers[row]})")
     crosses, lacking = missing(named.rename(index=theme.escape, columns=theme.escape))
     fig = theme.figure(
-        theme.escape(title),
+        title,
         f"{at}n = {words.counts(effects['n'])} pairs per column; {words.interval(effects)}; "
         f"in parentheses: it does not exclude zero{lacking}",
         **theme.room(

@@ -54,7 +54,7 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
     layers = f"layer{'s' if drawn['layer'].nunique() > 1 else ''} {words.counts(drawn['layer'])}"
     unit = words.slope_unit(table)
     fig = theme.figure(
-        theme.escape(title),
+        title,
         f"{model}{layers}; points: mean slope over held-out pairs, {words.interval(drawn)}{ticks_of}",
         **theme.room(190 + 37 * len(order), t=96),
         width=800 if len(titles) > 1 else None,

@@ -71,7 +71,7 @@ def plot_sweep(
         dots = f"; dots: {words.interval(rows)} excludes 0" if certain.any(axis=None) else ""
     crosses, lacking = missing(shown)
     fig = theme.figure(
-        f"{theme.escape(name)}: effect by layer and multiplier",
+        f"{name}: effect by layer and multiplier",
         f"mean over {words.counts(rows['n'])} pairs"
         + (f"; unsteered: {words.factor(middle, '.2f')}" if relative else "")
         + dots

@@ -104,10 +104,10 @@ def figure(title: str, subtitle: str = "", **layout: object) -> go.Figure:
 def entitled(fig: go.Figure, title: str, subtitle: str = "") -> go.Figure:
     """Put a title above a figure that has its width and margins, and return it.
 
-    Both texts may hold Plotly's markup (:func:`escape` what is not ours). They are broken where a notebook ends, and
-    the figure grows by these lines.
+    The title is plain text; the subtitle may hold Plotly's markup (:func:`escape` what is not ours). They are broken
+    where a notebook ends, and the figure grows by these lines.
     """
-    text = f"{title}<br><sup style='color:#52606d'>{subtitle}</sup>" if subtitle else title
+    text = escape(title) + (f"<br><sup style='color:#52606d'>{subtitle}</sup>" if subtitle else "")
     across = (fig.layout.width or SCREEN) - 2 * EDGE
     fig.layout.title.text = wrapped(text, across / TEMPLATE.layout.title.font.size)
     if added := SUBTITLE_ROW * fig.layout.title.text.count(SOFT):

@@ -117,6 +117,8 @@ def test_figure_has_title_and_subtitle_in_the_common_look():
     assert fig.layout.height == 321
     assert fig.layout.template.layout.colorway == theme.PALETTE
     assert theme.figure("Only").layout.title.text == "Only"
+    assert theme.figure("<b>, $", "<i>n</i> = 3").layout.title.text.startswith("&lt;b&gt;, &#36;<br><sup")
+    assert "<i>n</i>" in theme.figure("Title", "<i>n</i> = 3").layout.title.text
 
 
 def test_a_long_subtitle_is_broken_and_the_figure_grows_by_its_lines():
