@@ -57,8 +57,8 @@ def plot_baselines(table: pd.DataFrame, *, measure: Measure = "logit_difference"
     for number, multiplier in enumerate(multipliers):
         rows = summary[summary["multiplier"] == multiplier]
         below = (number - (len(multipliers) - 1) / 2) * _APART / step
-        color = theme.NEUTRAL if not multiplier else theme.POSITIVE if multiplier > 0 else theme.NEGATIVE
-        marker = {"size": 9, "symbol": theme.SYMBOLS[number % len(theme.SYMBOLS)], "color": color}
+        symbol = theme.SYMBOLS[number % len(theme.SYMBOLS)]
+        marker = {"size": 9, "symbol": symbol, "color": theme.sign_color(multiplier)}
         drawn = {"error_x": {"width": 3}, "marker": marker, "name": words.factor(multiplier, "+g")}
         heights = [baselines.index(name) + below for name in rows["baseline"]]
         fig.add_trace(marks(rows, shown, heights, "baseline", words.unit(summary, measure), **drawn))

@@ -141,6 +141,11 @@ def faded(color: str, opacity: float) -> str:
     return f"rgba({red},{green},{blue},{opacity})"
 
 
+def sign_color(multiplier: float) -> str:
+    """Color of a condition by the sign of its multiplier."""
+    return NEUTRAL if not multiplier else POSITIVE if multiplier > 0 else NEGATIVE
+
+
 def ticks(places: Iterable[Any], names: Iterable[object]) -> dict[str, object]:
     """Ticks of an axis with a name at each place."""
     return {"tickvals": list(places), "ticktext": list(map(escape, names))}
