@@ -35,15 +35,13 @@ def plot_baselines(table: pd.DataFrame, *, measure: Measure = "logit_difference"
     summary, shown = summarized(table, measure), f"{measure}_change"
     if shown not in summary:
         raise InputError("table: it has no baseline 'none' with multiplier 0; give the result of caa_interp.baselines.")
-    vectors = list(summary["vector"].unique())
-    if len(vectors) > 1:
-        raise InputError(f"table: it holds vectors {vectors}; give the rows of one.")
+    checks.check_one(summary, ["vector"])
     checks.check_once(summary, ("baseline", "multiplier"), _SOURCE)
     baselines = list(summary["baseline"].unique())
     multipliers = sorted(summary["multiplier"].unique())
     step = _APART * len(multipliers) + _GAP
     fig = theme.figure(
-        f"{theme.escape(vectors[0])}: baselines, alone and steered",
+        f"{summary['vector'].iloc[0]}: baselines, alone and steered",
         f"change from the bare model, paired by item<br>mean over {words.counts(summary['n'])} held-out pairs, "
         f"{words.interval(summary)}",
         **theme.room(104 + step * len(baselines) + 104, t=104, b=104),

@@ -40,7 +40,7 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
     texts = []
     for slope, clear in zip(effects["slope"], excludes_zero(effects, "slope"), strict=True):
         shown = words.with_minus(f"{slope:+z.{digits}f}")
-        shown = shown if len(columns) <= _ROOMY else shown.replace("0.", ".", 1)
+        shown = shown if len(columns) <= _ROOMY else words.without_zero(shown)
         texts.append("" if pd.isna(slope) else theme.on_map(shown if clear else f"({shown})", slope / limit))
     hover = words.estimates(effects, "slope", words.slope_unit(effects))
     drawn = effects.assign(text=texts, known=hover)

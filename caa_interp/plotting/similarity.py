@@ -144,7 +144,7 @@ def _number(value: float, chance: float, narrow: bool) -> str:
     if math.isnan(value):
         return ""
     shown = words.with_minus(f"{round(value, 2) + 0.0:.2f}")  # + 0.0 makes -0.0 a plain 0
-    shown = shown.replace("0.", ".", 1) if narrow else shown
+    shown = words.without_zero(shown) if narrow else shown
     within = abs(value) <= chance
     return f"<span style='color:{_GRAY}'>{shown}</span>" if within else theme.on_map(f"<b>{shown}</b>", value)
 
