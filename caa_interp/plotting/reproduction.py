@@ -18,9 +18,9 @@ _PUBLISHED = ("model", "behavior", "layer", "multiplier", "value")
 # Symbols of multipliers above and below zero, by their size; each has a hollow form.
 _UP_AND_DOWN = (
     ("triangle-up", "triangle-down"),
-    ("star-triangle-up", "star-triangle-down"),
     ("triangle-right", "triangle-left"),
     ("triangle-ne", "triangle-sw"),
+    ("star-triangle-up", "star-triangle-down"),
 )
 _PAPER = {"symbol": "diamond-open", "size": 12, "color": "#1f2933", "line": {"width": 2}}
 _RING = {"symbol": "circle-open", "size": 20, "color": "#1f2933", "line": {"width": 1.5}}
