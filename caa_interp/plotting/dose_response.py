@@ -112,7 +112,7 @@ def plot_dose_responses(
         checks.check_table(scores, ("behavior", "kind", "layer", "item"), "caa_interp.dose_response", "scores")
     each = _of_items(summary if scores is None else scores)
     n_rows = shape(len(rows))[0]
-    n_entries = len({*summary["kind"]} - {"vector"}) + (each["kind"] == "vector").any()
+    n_entries = len({*summary["kind"]} - {"vector"}) + ("vector" in set(each["kind"]))
     slopes = f"; slope in {quantity(summary, 'logit_difference')[1]} per multiplier" if said else ""
     fig = theme.figure(
         "Response to the multiplier",

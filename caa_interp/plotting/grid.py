@@ -158,7 +158,8 @@ def control_bands(
             f"n = %{{customdata[2]}} {theme.escape(kind)} controls<extra></extra>",
         )
         counted = words.n_controls(own[own[mean].notna()], [along]).droplevel("kind")
-        places = {at + side: (words.factor(at), n_there) for at, n_there in counted.items() for side in (-half, half)}
+        there = zip(counted.index, counted, strict=True)
+        places = {at + side: (words.factor(at), n_there) for at, n_there in there for side in (-half, half)}
         known = zip(map(places.get, drawn.x), words.numbers(drawn.y), strict=True)
         bands.append(drawn.update(customdata=[(at[0], height, at[1]) if at else ("", "", "") for at, height in known]))
     return bands
@@ -166,7 +167,8 @@ def control_bands(
 
 def most_controls(rows: pd.DataFrame, each: Sequence[str] = ()) -> dict[str, int]:
     """Number of controls of each kind, beside the value of the columns ``each`` that has most."""
-    return words.n_controls(rows, each).groupby(level="kind", sort=False).max().to_dict()
+    most = words.n_controls(rows, each).groupby(level="kind", sort=False).max()
+    return {str(kind): int(n) for kind, n in most.items()}
 
 
 def marks(rows: pd.DataFrame, mean: str, y: Iterable[float], names: str, unit: str, **options: Any) -> go.Scatter:

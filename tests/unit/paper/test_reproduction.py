@@ -685,7 +685,7 @@ def test_any_multipliers_are_drawn_in_the_color_of_their_sign():
     half = paper.LLAMA_2_7B_CHAT.results("layer_sweep", "ab").eval("multiplier = multiplier / 2")
     both = plot_layer_sweep(summary, half, behavior="sycophancy")
     hollow = {trace.marker.symbol for trace in both.data if trace.mode == "markers" and trace.x[0] is not None}
-    assert hollow == {"triangle-up-open", "triangle-down-open"}
+    assert hollow == {"triangle-up-open", "triangle-down-open", "circle-open"}
 
 
 def test_figures_refuse_what_they_cannot_show():
