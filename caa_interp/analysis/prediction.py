@@ -23,7 +23,7 @@ from scipy.stats import spearmanr
 from caa_interp.errors import InputError, check_table
 
 FEATURES = ("agreement", "split_half", "separation", "variance_share", "relative_norm", "norm")
-_EFFECTS = ("layer", "slope", "slope_low", "slope_high", "n")
+_EFFECTS = ("layer", "slope", "slope_low", "slope_high", "n", "format")
 _PENALTIES = np.logspace(-2, 4, 13)
 
 
@@ -38,14 +38,15 @@ def predict_steerability(
         Results of :func:`caa_interp.reliability` by behavior, at least three, on train pairs.
     effects
         Results of :func:`caa_interp.steerability` by behavior, of sweeps over held-out pairs at several layers, of one
-        vector each. Layers that one of the two lacks are left out.
+        vector each and of pairs of one form. Layers that one of the two lacks are left out.
 
     Returns
     -------
     pandas.DataFrame
         One row per behavior and layer:
 
-        - ``behavior``, ``layer``, ``slope`` with ``slope_low`` and ``slope_high``, ``n`` (held-out pairs): as measured;
+        - ``behavior``, ``layer``, ``slope`` with ``slope_low`` and ``slope_high``, ``n`` (held-out pairs) and
+          ``format``: as measured;
         - ``predicted``: slope, in nats per token per unit of multiplier (for choices nats), from this behavior's
           activations, and measurements of the other behaviors alone;
         - ``baseline``: mean measured slope of the other behaviors at this layer; missing if they lack it;
@@ -126,3 +127,6 @@ def _check(reliabilities: Mapping[str, pd.DataFrame], effects: Mapping[str, pd.D
             check_table(table, needed, source, repr(name))
             if table["layer"].duplicated().any():
                 raise InputError(f"{name!r}: a layer is there twice; give a result of {source} for one vector.")
+    forms = {str(form) for table in effects.values() for form in table["format"]}
+    if len(forms) > 1:
+        raise InputError(f"effects: their slopes mix units, of the forms {sorted(forms)}. Give those of one form.")

@@ -16,7 +16,6 @@ from caa_interp.paper import published as paper
 from caa_interp.paper.setting import Setting, Shown, Tables
 from caa_interp.plotting.lens import plot_steered_lens
 from caa_interp.plotting.projection import plot_projection
-from caa_interp.plotting.theme import escape
 from caa_interp.plotting.tokens import plot_token_similarity
 from caa_interp.report.page import Section
 from caa_interp.study.results import Results
@@ -46,7 +45,7 @@ def show_activations(setting: Setting, tables: Tables) -> Shown:
     sections = [Section("Activations", told)]
     for name, table in tables["projection"].groupby("behavior", sort=False):
         drawn = table[table["item"].isin(table["item"].drop_duplicates()[:N_DRAWN])]
-        figure = plot_projection(drawn, symbol="letter", title=escape(f"Activations of {name}"))
+        figure = plot_projection(drawn, symbol="letter", title=f"Activations of {name}")
         sections.append(Section(str(name), f"{table['item'].nunique()} items.", figure, level=3))
     return Shown(sections)
 

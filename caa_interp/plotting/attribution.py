@@ -38,11 +38,12 @@ def plot_effect_attribution(table: pd.DataFrame) -> go.Figure:
     effect = words.intervals(own.iloc[:1], "effect")[0]
     subtitle = f"effect {effect} {_UNIT}<br>"
     subtitle += f"steered after layer {first['steered_layer']}; n = {first['n']} pairs, {words.interval(own)}"
-    if len(controls):
-        beyond = f"dot: beyond all heads, or all MLPs, of {words.controls(controls)}"
-        subtitle += f"; {beyond if per_head else words.gray(controls)}"
+    if per_head:
+        subtitle += f"; dot: beyond all heads, or all MLPs, of {words.controls(controls)}" if len(controls) else ""
+    else:
+        subtitle += words.gray(controls)
     fig = theme.figure(
-        f"Through which parts {theme.escape(first['vector'])} acts",
+        f"Through which parts {first['vector']} acts",
         subtitle,
         **theme.room(max(380, 180 + 22 * own["layer"].nunique()) if per_head else 440, t=114, legend=96),
     )

@@ -39,9 +39,9 @@ def plot_safety_audit(audit: pd.DataFrame, *, seed: int = 0) -> go.Figure:
     interval = words.interval(findings.dropna(subset=["n"]))
     cosines = audit_part(audit, "cosine")
     counted = {"gray": effects[effects["kind"] != "vector"], "cosines": cosines[cosines["kind"] != "vector"]}
-    told = "; ".join(f"{what}: {words.controls(rows)}" for what, rows in counted.items() if len(rows))
+    told = "; ".join(f"{what}: {words.controls(rows, ['behavior'])}" for what, rows in counted.items() if len(rows))
     fig = theme.figure(
-        f"Safety audit of {theme.escape(name)}",
+        f"Safety audit of {name}",
         f"layer {layer}; {itself}n = {n} pairs or requests, {interval}<br>{told}",
         width=880,
         **theme.room(836, l=170, t=120, legend=118),

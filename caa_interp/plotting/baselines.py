@@ -35,15 +35,13 @@ def plot_baselines(table: pd.DataFrame, *, measure: Measure = "logit_difference"
     summary, shown = summarized(table, measure), f"{measure}_change"
     if shown not in summary:
         raise InputError("table: it has no baseline 'none' with multiplier 0; give the result of caa_interp.baselines.")
-    vectors = list(summary["vector"].unique())
-    if len(vectors) > 1:
-        raise InputError(f"table: it holds vectors {vectors}; give the rows of one.")
+    checks.check_one(summary, ["vector"])
     checks.check_once(summary, ("baseline", "multiplier"), _SOURCE)
     baselines = list(summary["baseline"].unique())
     multipliers = sorted(summary["multiplier"].unique())
     step = _APART * len(multipliers) + _GAP
     fig = theme.figure(
-        f"{theme.escape(vectors[0])}: baselines, alone and steered",
+        f"{summary['vector'].iloc[0]}: baselines, alone and steered",
         f"change from the bare model, paired by item<br>mean over {words.counts(summary['n'])} held-out pairs, "
         f"{words.interval(summary)}",
         **theme.room(104 + step * len(baselines) + 104, t=104, b=104),
@@ -57,8 +55,8 @@ def plot_baselines(table: pd.DataFrame, *, measure: Measure = "logit_difference"
     for number, multiplier in enumerate(multipliers):
         rows = summary[summary["multiplier"] == multiplier]
         below = (number - (len(multipliers) - 1) / 2) * _APART / step
-        color = theme.NEUTRAL if not multiplier else theme.POSITIVE if multiplier > 0 else theme.NEGATIVE
-        marker = {"size": 9, "symbol": theme.SYMBOLS[number % len(theme.SYMBOLS)], "color": color}
+        symbol = theme.SYMBOLS[number % len(theme.SYMBOLS)]
+        marker = {"size": 9, "symbol": symbol, "color": theme.sign_color(multiplier)}
         drawn = {"error_x": {"width": 3}, "marker": marker, "name": words.factor(multiplier, "+g")}
         heights = [baselines.index(name) + below for name in rows["baseline"]]
         fig.add_trace(marks(rows, shown, heights, "baseline", words.unit(summary, measure), **drawn))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from caa_interp.errors import InputError, check_choice as check_choice, check_table as check_table
-from caa_interp.evaluation.summary import CONDITIONS, SERIES
+from caa_interp.evaluation.summary import CONDITIONS, SERIES, UNSTEERED, shown_column
 
 # What stands before a value in the name of a series.
 _BEFORE = {"judge": "judge ", "source_layer": "vector of layer ", "layer": "layer ", "multiplier": "multiplier "}
@@ -28,10 +28,10 @@ def tables_by_name(
     return tables
 
 
-def check_steered(table: pd.DataFrame, verb: str = "sweep over", name: str = "table") -> None:
-    """Raise :class:`InputError` if a table holds controls alone."""
-    if (table["kind"] != "vector").all():
-        raise InputError(f"{name}: it holds controls alone; {verb} a steering vector beside them.")
+def shown(table: pd.DataFrame, measure: str) -> str:
+    """Column that is drawn: the change from unsteered where some vector has one; without vectors, some control."""
+    own = table[table["kind"] == "vector"] if "kind" in table else table
+    return shown_column((table if own.empty else own).dropna(axis="columns", how="all"), measure)
 
 
 def check_chosen(chosen: Mapping[str, int], names: Sequence[str]) -> None:
@@ -40,12 +40,30 @@ def check_chosen(chosen: Mapping[str, int], names: Sequence[str]) -> None:
         raise InputError(f"chosen: there is no layer for {lacking[0]!r}. Give one for each of {names}.")
 
 
+def vectors_and_controls(table: pd.DataFrame, name: str = "table") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of the vectors of a table, and those of controls; raise :class:`InputError` if it holds controls alone."""
+    is_own = table["kind"] == "vector"
+    if not is_own.any():
+        raise InputError(f"{name}: it holds controls alone; give the rows of a steering vector beside them.")
+    return table[is_own], table[~is_own & (table["kind"] != UNSTEERED)]
+
+
 def vector_and_controls(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of the one vector of a table, and those of its controls; raise :class:`InputError` if it holds several."""
-    own, others = table[table["kind"] == "vector"], table[table["kind"] != "vector"]
-    if own["vector"].nunique() != 1:
-        raise InputError(f"table: it holds the vectors {list(own['vector'].unique())}; select one, and its controls.")
-    return own, others
+    own, controls = vectors_and_controls(table)
+    check_one(own, ["vector"], "Select one, and its controls.")
+    return own, controls
+
+
+def check_one(table: pd.DataFrame, names: Iterable[str], advice: str = "") -> None:
+    """Raise :class:`InputError` if a table has several values in one of the columns ``names``.
+
+    ``advice`` is what to do then; default: draw the rows of one.
+    """
+    if differing := varying(table, names):
+        name, values = differing[0], table[differing[0]].unique().tolist()
+        advice = advice or f"Draw one at a time, such as table[table[{name!r}] == {values[0]!r}]."
+        raise InputError(f"table: it holds several, with {name} {values}. {advice}")
 
 
 def varying(table: pd.DataFrame, names: Iterable[str], within: Sequence[str] = ()) -> list[str]:

@@ -6,10 +6,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
-from caa_interp.evaluation.summary import COSTS, DISTANCES, by_series, shown_column, summarize
+from caa_interp.evaluation.summary import COSTS, DISTANCES, by_series, summarize
 from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import (
-    CONTROLS,
     control_bands,
     line,
     name_multipliers,
@@ -50,8 +49,9 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
     for table in tables:
         checks.check_table(table, ["vector", "layer", "multiplier"], _SOURCE)
         summary = pd.concat(by_series(table if "n" in table else summarize(table)), ignore_index=True)
-        is_own = ~summary.get("kind", pd.Series("vector", summary.index)).isin(CONTROLS)
-        summary = summary.assign(label=checks.series_labels(summary[is_own], "layer"))  # none for controls
+        summary = summary.assign(kind=summary.get("kind", "vector"))
+        own = summary[summary["kind"] == "vector"]
+        summary = summary.assign(label=checks.series_labels(own, "layer"))  # none for controls
         summaries |= {measure: summary for measure in COSTS if measure in summary}
     if not summaries:
         raise InputError(f"tables: none holds one of {list(COSTS)}; give results of {_SOURCE}.")
@@ -62,12 +62,12 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
     looks, several = theme.styles(labels.dropna()), labels.nunique(dropna=False) > 1
     n_rows, n_columns = shape(len(shown), _MOST)
     fig = theme.figure(
-        theme.escape(title),
+        title,
         f"layer {layer}; mean over items, {words.interval(next(iter(shown.values())))}",
         **theme.room(96 + 360 * n_rows, l=60, t=140, legend=130 if several else 80),
         width=min(800, 130 + 330 * n_columns),
     )
-    columns = {name: shown_column(rows, name) for name, rows in shown.items()}
+    columns = {name: checks.shown(rows, name) for name, rows in shown.items()}
     names = [
         f"{'' if mean == name else 'change in '}{words.with_unit(*_NAMES[name])}<br>"
         + theme.small(f"n = {words.counts(shown[name]['n'])}")
@@ -76,8 +76,7 @@ def plot_cost(*tables: pd.DataFrame, layer: int | None = None, title: str = "Wha
     places = panels(fig, names, most=_MOST, horizontal_spacing=0.22 / n_columns, vertical_spacing=0.6 / n_rows)
     for place, (measure, mean), rows in zip(places, columns.items(), shown.values(), strict=True):
         multipliers, unit = list(rows["multiplier"].unique()), _UNITS.get(measure, "nats per token")
-        controls = rows[rows["label"].isna()]
-        for one in control_bands(controls, "multiplier", mean, unit) if len(controls) else ():
+        for one in control_bands(rows[rows["label"].isna()], "multiplier", mean, unit):
             fig.add_trace(one, **place)
         series = {str(name): own for name, own in rows.groupby("label", sort=False)}
         for shift, (name, own) in zip(side_by_side(multipliers, len(series)), series.items(), strict=True):

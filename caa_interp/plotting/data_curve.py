@@ -47,7 +47,7 @@ def plot_data_curve(
         "split_half": "cosine of the halves' vectors",
     }
     fig = theme.figure(
-        theme.escape(title),
+        title,
         f"vectors of equal norm{spread}; effect on n = {words.counts(every['n'])} pairs<br>"
         f"{_enough(tables)}; dotted: unrelated pairs",
         **theme.room(470 if len(tables) > 1 else 430, t=124, b=70, legend=110 if len(tables) > 1 else 0),

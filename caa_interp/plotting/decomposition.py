@@ -40,7 +40,7 @@ def plot_decomposition(table: pd.DataFrame, *, title: str | None = None) -> go.F
     if title is None:
         title = f"{known['vector']} in features, layer {known['layer']}"
     fig = theme.figure(
-        theme.escape(title),
+        title,
         f"{len(rows)} of {known['n_features']} features, orthogonal matching pursuit; "
         f"{100 * rows['error'].iloc[-1]:.0f} % of the norm is left; norm of the vector: {known['norm']:.3g}",
         **theme.room(190 + 28 * max(len(rows), 8), l=20, t=104),

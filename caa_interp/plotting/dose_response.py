@@ -11,10 +11,10 @@ import plotly.graph_objects as go
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError
 from caa_interp.evaluation.response import item_slopes, steerability
-from caa_interp.evaluation.summary import by_series, quantity, shown_column, summarized
+from caa_interp.evaluation.summary import by_series, quantity, summarized
 from caa_interp.evaluation.verdicts import verdicts
 from caa_interp.plotting import checks, theme, words
-from caa_interp.plotting.grid import CONTROLS, control_bands, dots, line, mark_zero, name_once, panels, shape
+from caa_interp.plotting.grid import control_bands, dots, line, mark_zero, most_controls, name_once, panels, shape
 from caa_interp.plotting.theme import Measure
 
 
@@ -23,7 +23,6 @@ def plot_dose_response(
     *,
     layer: int | None = None,
     measure: Measure = "logit_difference",
-    control: str | Sequence[str] = CONTROLS,
     pairs: Sequence[ContrastPair] | None = None,
 ) -> go.Figure:
     """Mean score over the multiplier at one layer, with intervals, beside controls and every single pair.
@@ -40,8 +39,6 @@ def plot_dose_response(
         Layer to show; needed if the table holds several.
     measure
         ``"logit_difference"`` (nats) or ``"p_positive"`` (0 to 1).
-    control
-        Kinds of control (column ``kind``), each drawn as one gray band from the lowest mean to the highest.
     pairs
         The pairs that were scored, in the order of the table's ``item``: hover over a pair's line to read it.
 
@@ -49,16 +46,15 @@ def plot_dose_response(
     -------
     plotly.graph_objects.Figure
         One line per vector, or per operator and so on where a vector has several, and a thin one for every pair if
-        there is one line. Below the title stands each line's slope with its interval
+        there is one line; the controls of each kind (column ``kind``) are a gray band from the lowest mean to the
+        highest. Below the title stands each line's slope with its interval
         (:func:`caa_interp.steerability`) and its verdict (:func:`caa_interp.evaluation.verdicts`).
     """
     summary = _responses(table, measure, "caa_interp.sweep")
-    if "behavior" in summary and summary["behavior"].nunique() > 1:
-        names = list(summary["behavior"].unique())
-        raise InputError(f"table: it holds behaviors {names}; give the rows of one, or use plot_dose_responses.")
+    checks.check_one(summary, ["behavior"], "Give the rows of one, or use plot_dose_responses.")
     layer = checks.one_layer(summary["layer"], layer)
     rows = summary[summary["layer"] == layer]
-    kinds = [control] if isinstance(control, str) else list(control)
+    shown = checks.shown(rows, measure)
     items = _of_items(table)
     items = items[items["layer"] == layer]
     said = _said(items, quantity(rows, "logit_difference")[1])
@@ -71,15 +67,12 @@ def plot_dose_response(
         "<br>".join(notes),
         showlegend=True,
         legend=theme.LEGEND_BELOW,
-        height=430 + 18 * len(said),
-        margin={"t": 78 + 18 * len(said)},
+        height=430 + theme.SUBTITLE_ROW * len(said),
+        margin={"t": 78 + theme.SUBTITLE_ROW * len(said)},
     )
-    own = items[~items["kind"].isin(kinds)]
-    if own["label"].nunique() == 1:
-        fig.add_trace(_each_pair(own, measure, shown_column(rows, measure), pairs))
-    fig.add_traces(_traces(rows, measure, kinds))
+    fig.add_traces([*_each_pair(items, measure, shown, pairs), *_traces(rows, measure, shown)])
     fig.update_xaxes(title={"text": theme.MULTIPLIER, "font": {"size": 14}})
-    fig.update_yaxes(title={"text": _axis_title(rows, measure), "font": {"size": 14}})
+    fig.update_yaxes(title={"text": _axis_title(rows, measure, shown), "font": {"size": 14}})
     return fig.update_layout(height=fig.layout.height + theme.LEGEND_ROW * len(fig.data))
 
 
@@ -87,7 +80,6 @@ def plot_dose_responses(
     table: pd.DataFrame,
     *,
     measure: Measure = "logit_difference",
-    control: str | Sequence[str] = CONTROLS,
     effects: pd.DataFrame | None = None,
     scores: pd.DataFrame | None = None,
     pairs: Mapping[str, Sequence[ContrastPair]] | None = None,
@@ -98,7 +90,7 @@ def plot_dose_responses(
     ----------
     table
         Result of :func:`caa_interp.dose_response`, or :func:`caa_interp.summarize` of it.
-    measure, control
+    measure
         As in :func:`plot_dose_response`.
     effects
         Result of :func:`caa_interp.steerability` of the same table, for the slope and verdict above each panel;
@@ -112,17 +104,15 @@ def plot_dose_responses(
         raise InputError(f"pairs: {type(pairs).__name__}; give each behavior's by its name, {{name: behavior.test}}.")
     summary = _responses(table, measure, "caa_interp.dose_response", "behavior")
     rows = {str(name): own for name, own in summary.groupby("behavior", sort=False)}
-    several = [name for name, own in rows.items() if own["layer"].nunique() > 1]
-    if several:
-        raise InputError(f"table: it holds several layers of {several}; give the rows of one layer for each behavior.")
-    kinds = [control] if isinstance(control, str) else list(control)
+    for own in rows.values():
+        checks.check_one(own, ["layer"], "Give the rows of one layer for each behavior.")
+    shown = checks.shown(summary, measure)
     said = _said(_of_items(table) if effects is None else effects, "")
     if scores is not None:
         checks.check_table(scores, ("behavior", "kind", "layer", "item"), "caa_interp.dose_response", "scores")
     each = _of_items(summary if scores is None else scores)
-    each = each[~each["kind"].isin(kinds)]
     n_rows = shape(len(rows))[0]
-    n_entries = summary.loc[summary["kind"].isin(kinds), "kind"].nunique() + (len(each) > 0)
+    n_entries = len({*summary["kind"]} - {"vector"}) + ("vector" in set(each["kind"]))
     slopes = f"; slope in {quantity(summary, 'logit_difference')[1]} per multiplier" if said else ""
     fig = theme.figure(
         "Response to the multiplier",
@@ -136,27 +126,28 @@ def plot_dose_responses(
         ),
     )
     titles = [_title(name, own, said) for name, own in rows.items()]
-    axes: dict[str, Any] = {"x_title": theme.MULTIPLIER, "y_title": _axis_title(summary, measure)}
+    axes: dict[str, Any] = {"x_title": theme.MULTIPLIER, "y_title": _axis_title(summary, measure, shown)}
     axes |= {"shared_xaxes": "all", "shared_yaxes": "all"}
     places = panels(fig, titles, horizontal_spacing=0.02, vertical_spacing=0.3 / n_rows, **axes)
     for place, (behavior, own) in zip(places, rows.items(), strict=True):
         scored = each[(each["behavior"] == behavior) & (each["layer"] == own["layer"].iloc[0])]
-        if scored["label"].nunique() == 1:
-            fig.add_trace(_each_pair(scored, measure, shown_column(own, measure), (pairs or {}).get(behavior)), **place)
-        for trace in _traces(own, measure, kinds, summary):
+        for trace in _each_pair(scored, measure, shown, (pairs or {}).get(behavior)):
+            fig.add_trace(trace, **place)
+        for trace in _traces(own, measure, shown, summary):
             # A behavior's own vector is named by the panel's title.
             fig.add_trace(trace.update(showlegend=trace.name != theme.escape(behavior)), **place)
     name_once(fig)
-    if shown_column(summary, measure) != measure:
+    if shown != measure:
         mark_zero(fig)
     return fig
 
 
 def response_traces(summary: pd.DataFrame) -> dict[int, list[go.Scatter]]:
     """What :func:`plot_dose_response` draws of a summary at each of its layers."""
-    rows = _responses(summary, "logit_difference", "caa_interp.sweep")
+    measure = "logit_difference"
+    rows = _responses(summary, measure, "caa_interp.sweep")
     own = {int(layer): rows[rows["layer"] == layer] for layer in rows["layer"].unique()}
-    return {layer: _traces(some, "logit_difference", CONTROLS) for layer, some in own.items()}
+    return {layer: _traces(some, measure, checks.shown(rows, measure)) for layer, some in own.items()}
 
 
 def _responses(table: pd.DataFrame, measure: str, source: str, *columns: str) -> pd.DataFrame:
@@ -195,8 +186,14 @@ def _title(behavior: str, rows: pd.DataFrame, said: Mapping[tuple[str, str], tup
     return "<br>".join([words.label(behavior), *map(theme.small, notes)])
 
 
-def _each_pair(rows: pd.DataFrame, measure: str, shown: str, pairs: Sequence[ContrastPair] | None) -> go.Scatter:
-    """A thin line for every pair of a vector: its score at every multiplier, over its letter orders."""
+def _each_pair(rows: pd.DataFrame, measure: str, shown: str, pairs: Sequence[ContrastPair] | None) -> list[go.Scatter]:
+    """A thin line for every pair of a vector: its score at every multiplier, over its letter orders.
+
+    None where there are several vectors, or nothing that the score's change can be taken from.
+    """
+    rows = rows[rows["kind"] == "vector"]
+    if rows["label"].nunique() != 1 or (shown != measure and not (rows["multiplier"] == 0).any()):
+        return []
     orders = ["order"] if "order" in rows else []
     wide = rows.set_index(["item", *orders, "multiplier"])[measure].unstack()
     wide = (wide if shown == measure else wide.sub(wide[0.0], axis=0)).groupby(level="item").mean()
@@ -214,25 +211,21 @@ def _each_pair(rows: pd.DataFrame, measure: str, shown: str, pairs: Sequence[Con
         points += [*((x, y, text) for x, y in values.items()), (None, None, "")]
     x, y, texts = zip(*points, strict=True)
     look = {"mode": "lines", "line": {"color": theme.faded(theme.NEUTRAL, 0.45), "width": 0.75}}
-    return dots(x, y, {}, texts, **look, name=f"each of {len(wide)} pairs", showlegend=True)
+    return [dots(x, y, {}, texts, **look, name=f"each of {len(wide)} pairs", showlegend=True)]
 
 
-def _traces(
-    rows: pd.DataFrame, measure: str, kinds: Sequence[str], among: pd.DataFrame | None = None
-) -> list[go.Scatter]:
+def _traces(rows: pd.DataFrame, measure: str, shown: str, among: pd.DataFrame | None = None) -> list[go.Scatter]:
     """A band for the controls of each kind, and a line for each other series, in their looks ``among`` all."""
     among = rows if among is None else among
-    shown = shown_column(rows, measure)
-    is_control, is_any = rows["kind"].isin(kinds), among["kind"].isin(kinds)
-    per_behavior = among[is_any].groupby([*({"behavior"} & set(among)), "kind"])["vector"].nunique()
-    most = per_behavior.groupby("kind").max().to_dict()
-    looks = theme.styles([*among.get("behavior", ()), *among.loc[~is_any, "label"]])
+    own, controls = (rows[(rows["kind"] == "vector") == is_own] for is_own in (True, False))
+    most = most_controls(among[among["kind"] != "vector"], [*({"behavior"} & set(among))])
+    looks = theme.styles([*among.get("behavior", ()), *among.loc[among["kind"] == "vector", "label"]])
     unit = words.unit(rows, measure)
-    bands = control_bands(rows, "multiplier", shown, unit, kinds, most)
-    series = rows[~is_control].groupby("label", sort=False)
+    bands = control_bands(controls, "multiplier", shown, unit, most)
+    series = own.groupby("label", sort=False)
     return bands + [line(own, "multiplier", shown, looks[str(name)], str(name), unit) for name, own in series]
 
 
-def _axis_title(summary: pd.DataFrame, measure: str) -> str:
-    change = "change in " if shown_column(summary, measure) != measure else ""
+def _axis_title(summary: pd.DataFrame, measure: str, shown: str) -> str:
+    change = "change in " if shown != measure else ""
     return change + words.with_unit(*quantity(summary, measure))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.errors import InputError
 from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import panels
 from caa_interp.plotting.token_grid import ranked_grid, short
@@ -39,11 +38,10 @@ def plot_effect_lens(table: pd.DataFrame) -> go.Figure:
         bold where it is larger than that of every control at that layer.
     """
     checks.check_table(table, _COLUMNS, _SOURCE)
-    checks.check_steered(table, "read")
     rows = table.assign(of=table.get("behavior", ""), value=table[table["ranked_by"].iloc[0]])
     checks.check_once(rows, ["of", "vector", "layer", "side", "rank"], _SOURCE)
-    own = rows[rows["kind"] == "vector"]
-    reach = rows[rows["kind"] != "vector"].groupby(["of", "layer", "side"])["value"].agg(lambda some: some.abs().max())
+    own, controls = checks.vectors_and_controls(rows)
+    reach = controls.groupby(["of", "layer", "side"])["value"].agg(lambda some: some.abs().max())
     rows = own.merge(reach.rename("control"), how="left", on=["of", "layer", "side"])
     names = rows.groupby(["of", "vector"], sort=False).ngroups
     if rows["layer"].nunique() == 1 or names > 1:
@@ -55,19 +53,22 @@ def _bars(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
     """Two columns of bars, a row of panels for each vector at its layer."""
     vectors = list(rows.groupby(["of", "vector"], sort=False))
     for (_, name), some in vectors:
-        if some["layer"].nunique() > 1:
-            raise InputError(f"table: it holds several vectors, and several layers of {name!r}. Select one of them.")
+        checks.check_one(
+            some, ["layer"], f"These are of {name!r} beside other vectors; select one layer, or one vector."
+        )
     n_ranks = int(rows["rank"].max())
     inner = len(vectors) * (64 + 21 * n_ranks)
     fig = theme.figure(
-        "What the vectors make the model say" if len(vectors) > 1 else f"What {_name(rows)} makes the model say",
+        "What the vectors make the model say"
+        if len(vectors) > 1
+        else f"What {rows['vector'].iloc[0]} makes the model say",
         _subtitle(table, "gray: up to the largest effect", words.interval(table)),
         **theme.room(150 + inner, t=112, l=20, b=66),
         showlegend=False,
     )
     titles = [
-        f"{_name(some) + ', ' if len(vectors) > 1 else ''}{told}, layer {some['layer'].iloc[0]}"
-        for _, some in vectors
+        f"{theme.escape(f'{name}, ') if len(vectors) > 1 else ''}{told}, layer {some['layer'].iloc[0]}"
+        for (_, name), some in vectors
         for told, _ in _SIDES.values()
     ]
     places = panels(fig, titles, most=2, horizontal_spacing=0.2, vertical_spacing=72 / inner)
@@ -109,16 +110,12 @@ def _grid(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
     beyond = rows["value"].abs() > rows["control"]  # false without controls
     cells = rows.assign(shown=token.where(~beyond, "<b>" + token + "</b>"), hover=known)
     return ranked_grid(
-        f"What {_name(rows)} makes the model say, by layer",
+        f"What {rows['vector'].iloc[0]} makes the model say, by layer",
         _subtitle(table, "bold: beyond the largest effect at that layer"),
         cells,
         {side: told for side, (told, _) in _SIDES.items()},
         f"{name},<br>{unit}",
     )
-
-
-def _name(rows: pd.DataFrame) -> str:
-    return theme.escape(rows["vector"].iloc[0])
 
 
 def _subtitle(table: pd.DataFrame, controls_are: str, bars_are: str = "") -> str:
@@ -131,5 +128,5 @@ def _subtitle(table: pd.DataFrame, controls_are: str, bars_are: str = "") -> str
     notes = [read, "␣ is a space"]
     controls = table[table["kind"] != "vector"]
     if len(controls):
-        notes[1] += f"; {controls_are} of {words.controls(controls)}"
+        notes[1] += f"; {controls_are} of {words.controls(controls, [*({'behavior'} & set(table))])}"
     return "<br>".join(map(theme.escape, notes))

@@ -51,7 +51,7 @@ def plot_frontier(table: pd.DataFrame, *, title: str = "Effect and cost of steer
     hollow = "; hollow: another does as much for less" if table["dominated"].any() else ""
     drawn_beside = f"<br>gray: {words.controls(controls, ['behavior'])}, and their range" if len(controls) else ""
     fig = theme.figure(
-        theme.escape(title),
+        title,
         f"mean over n = {words.counts(table['n'])} scored items, cost over n = {words.counts(table['n_cost'])} texts, "
         f"{words.interval(table)}{drawn_beside}{hollow}",
         **theme.room(220 + 330 * n_rows, t=110, legend=110),

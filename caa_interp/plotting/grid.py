@@ -14,8 +14,8 @@ import plotly.graph_objects as go
 from caa_interp.plotting import theme, words
 
 Place = dict[str, int]
-# Kinds of controls, see caa_interp.evaluation.controls.
-CONTROLS = ("random", "orthogonal", "shuffled", "other")
+# Kinds of controls, see caa_interp.evaluation.controls, in the order of their fills; others come after these.
+_CONTROLS = ("random", "orthogonal", "shuffled", "other")
 # Distinct without color: plain, dotted, hatched, crossed; by their edges where a band is too narrow for that.
 _FILLS, _EDGES = ("", ".", "/", "x"), ("solid", "dot", "dash", "dashdot")
 _MOST_TICKS = 16
@@ -114,7 +114,7 @@ def band(x: Iterable[float], low: Iterable[float], high: Iterable[float], color:
     )
 
 
-def control_range(rows: pd.DataFrame, along: str, value: str, half: float = 0.0) -> go.Scatter:
+def control_range(rows: pd.DataFrame, along: str, value: str, half: float = 0.0, **options: Any) -> go.Scatter:
     """Gray band from the lowest value of controls to the highest at each place ``along``, a single control a line.
 
     It is level for ``half`` of the way to the next place, on both sides; 0: it goes straight from place to place.
@@ -124,52 +124,51 @@ def control_range(rows: pd.DataFrame, along: str, value: str, half: float = 0.0)
     low, high = (reach[end].repeat(len(sides)) for end in ("min", "max"))
     color = theme.faded(theme.NEUTRAL, 0.3)
     x = [place + side for place in reach.index for side in sides]
-    return band(x, low, high, color, line={"width": 2, "color": color})
+    return band(x, low, high, color, **{"line": {"width": 2, "color": color}, **options})
 
 
 def control_bands(
-    rows: pd.DataFrame,
-    along: str,
-    mean: str,
-    unit: str,
-    kinds: Sequence[str] = CONTROLS,
-    most: Mapping[Any, int] | None = None,
-    half: float = 0.0,
+    rows: pd.DataFrame, along: str, mean: str, unit: str, most: Mapping[str, int] | None = None, half: float = 0.0
 ) -> list[go.Scatter]:
-    """A gray band for the controls of each kind, from the lowest mean to the highest at each place ``along``.
-
-    It is level for ``half`` to both sides of a place; 0: it goes straight from place to place.
+    """A band as in :func:`control_range` for the controls of each kind, which differ in their fills.
 
     ``unit`` is that of the means, for the hover text. The legend says how many there are, or, where panels share it,
-    the ``most`` in any of them.
+    the ``most`` in any of them (:func:`most_controls`).
     """
-    bands, counted = [], words.n_controls(rows)
-    for place, kind in enumerate(kinds):
+    bands, most = [], most or most_controls(rows)
+    for number, kind in enumerate(dict.fromkeys([*_CONTROLS, *most])):
         own = rows[rows["kind"] == kind]
         if own[mean].isna().all():
             continue
-        n = (most or counted)[kind]
-        ends = own.groupby(along)[mean].agg(["min", "max"])
-        fill, edge = _FILLS[place % len(_FILLS)], _EDGES[place % len(_EDGES)]
+        fill, edge, n = _FILLS[number % len(_FILLS)], _EDGES[number % len(_EDGES)], most[kind]
         # A hatched band is clear between its marks, so that bands that overlap can both be seen.
         pattern = {"shape": fill, "fgcolor": theme.NEUTRAL, "bgcolor": "rgba(0,0,0,0)", "size": 5, "solidity": 0.25}
-        sides = (-half, half) if half else (0.0,)
-        drawn = band(
-            [at + side for at in ends.index for side in sides],
-            ends["min"].repeat(len(sides)),
-            ends["max"].repeat(len(sides)),
-            theme.faded(theme.NEUTRAL, 0.3),
+        drawn = control_range(
+            own,
+            along,
+            mean,
+            half,
             fillpattern=pattern if fill else None,
             line={"width": 1, "color": theme.faded(theme.NEUTRAL, 0.8), "dash": edge},
             name=f"{n} {theme.escape(kind)} vector{'' if n == 1 else 's'} of the same norm",
             showlegend=True,
             hoverinfo=None,
             hoveron="points",
-            hovertemplate=f"{along} %{{x}}: %{{customdata}} {unit}, lowest or highest mean of n = "
-            f"{counted[kind]} {theme.escape(kind)} controls<extra></extra>",
+            hovertemplate=f"{along} %{{customdata[0]}}: %{{customdata[1]}} {unit}, lowest or highest mean of "
+            f"n = %{{customdata[2]}} {theme.escape(kind)} controls<extra></extra>",
         )
-        bands.append(drawn.update(customdata=["" if y is None else words.numbers([y])[0] for y in drawn.y]))
+        counted = words.n_controls(own[own[mean].notna()], [along]).droplevel("kind")
+        there = zip(counted.index, counted, strict=True)
+        places = {at + side: (words.factor(at), n_there) for at, n_there in there for side in (-half, half)}
+        known = zip(map(places.get, drawn.x), words.numbers(drawn.y), strict=True)
+        bands.append(drawn.update(customdata=[(at[0], height, at[1]) if at else ("", "", "") for at, height in known]))
     return bands
+
+
+def most_controls(rows: pd.DataFrame, each: Sequence[str] = ()) -> dict[str, int]:
+    """Number of controls of each kind, beside the value of the columns ``each`` that has most."""
+    most = words.n_controls(rows, each).groupby(level="kind", sort=False).max()
+    return {str(kind): int(n) for kind, n in most.items()}
 
 
 def marks(rows: pd.DataFrame, mean: str, y: Iterable[float], names: str, unit: str, **options: Any) -> go.Scatter:

@@ -50,7 +50,7 @@ def plot_influence(
     outer = sorted([*lowest, *distance.drop(lowest).nlargest(n_labels - len(lowest)).index])
     against = rows["projection"] < 0
     fig = theme.figure(
-        theme.escape(title),
+        title,
         f"layer {layer}; n = {len(rows)} pairs, each compared with the vector of all others; {int(against.sum())} "
         "against it",
         **theme.room(470 + 19 * len(outer), b=84 + 19 * len(outer)),

@@ -58,7 +58,7 @@ def plot_interference(table: pd.DataFrame, *, title: str = "Two vectors at the s
     n_rows, n_columns = shape(len(maps), most)
     side, gap = 110 + 62 * len(names), 150  # pixels; the gap holds slanted names and the next map's title
     fig = theme.figure(
-        theme.escape(title),
+        title,
         f"change from unsteered where every condition moves the model {table['target'].iloc[0]:g} nats per token<br>"
         f"n = {words.counts(summary['n'])} pairs per cell; {words.interval(summary)}; "
         "in parentheses: it does not exclude zero<br>row: what is measured; column: the vector beside its own; "

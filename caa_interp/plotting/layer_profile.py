@@ -10,7 +10,6 @@ import plotly.graph_objects as go
 
 from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import (
-    CONTROLS,
     Place,
     band,
     control_bands,
@@ -18,6 +17,7 @@ from caa_interp.plotting.grid import (
     key,
     line,
     mark_zero,
+    most_controls,
     name_once,
     panels,
     shape,
@@ -60,16 +60,13 @@ def plot_layer_profile(
         layer alone are bars there.
     """
     checks.check_table(table, _COLUMNS, _SOURCE)
-    checks.check_steered(table)
-    is_control = table["kind"] != "vector"
+    own, controls = checks.vectors_and_controls(table)
     about = "behavior" if "behavior" in table else "vector"
-    own = table[~is_control]
     checks.check_once(own, (about, "layer"), _SOURCE)
     names = list(dict.fromkeys(own[about]))
     if validation is not None:
         checks.check_table(validation, _COLUMNS, _SOURCE, "validation")
-        checks.check_steered(validation, name="validation")
-        validation = validation[validation["kind"] == "vector"]
+        validation, _ = checks.vectors_and_controls(validation, "validation")
     if chosen is None:
         peaks = own.dropna(subset=["slope"]).sort_values("slope").drop_duplicates(about, keep="last")
         which, marked = "steepest", dict(zip(peaks[about], peaks["layer"], strict=True))
@@ -78,11 +75,11 @@ def plot_layer_profile(
         which, marked = "chosen", dict(chosen)
     groups = [names] if len(names) <= _TOGETHER else [[name] for name in names]
     n_rows = shape(len(groups))[0]
-    n_entries = (1 if len(groups) > 1 else len(names)) + table.loc[is_control, "kind"].nunique() + 1
+    n_entries = (1 if len(groups) > 1 else len(names)) + controls["kind"].nunique() + 1
     below = 80 + theme.LEGEND_ROW * ((n_entries + 2) // 3)
     thin = "" if validation is None else f"; thin line: {words.counts(validation['n'])} validation pairs"
     fig = theme.figure(
-        theme.escape(title),
+        title,
         f"mean slope over {words.counts(own['n'])} pairs; colored bands: {words.interval(own)}, each layer by itself; "
         f"large mark: {which} layer{thin}",
         **theme.room(
@@ -99,15 +96,13 @@ def plot_layer_profile(
     axes |= {"horizontal_spacing": 0.02, "vertical_spacing": 0.2 / n_rows}
     places = panels(fig, titles, shared_yaxes="all", **axes)
     looks = theme.styles(names)
-    controls = table[is_control]
     # Controls at one layer of each behavior say nothing of the layers between those of several behaviors.
     is_bar = about == "behavior" and (controls.groupby(about)["layer"].nunique() < 2).all()
     beside = [controls[controls[about].isin(group)] if about == "behavior" else controls for group in groups]
     parts = [[some for _, some in one.groupby("layer")] if is_bar else [one] for one in beside]
-    counted = [words.n_controls(some) for together in parts for some in together]
-    most = {str(kind): max((n.get(kind, 0) for n in counted), default=0) for kind in controls["kind"].unique()}
-    kinds = [*CONTROLS, *(kind for kind in most if kind not in CONTROLS)]
-    drawn: dict[str, Any] = {"kinds": kinds, "most": most, "half": _HALF if is_bar else 0.0}
+    apart = {"behavior": about == "behavior" and len(groups) > 1, "layer": is_bar}
+    most = most_controls(controls, [name for name, is_apart in apart.items() if is_apart])
+    drawn: dict[str, Any] = {"most": most, "half": _HALF if is_bar else 0.0}
     for group, together, place in zip(groups, parts, places, strict=True):
         for some in together:
             for one in control_bands(some, "layer", "slope", words.slope_unit(table), **drawn):

@@ -54,7 +54,7 @@ def plot_logit_lens(table: pd.DataFrame, *, side: Side = "both") -> go.Figure:
     cells = cells.assign(shown=rows["token"].map(short), hover=known)
     n_pairs = table["n_pairs"].iloc[0]
     return ranked_grid(
-        f"{_name(table)} as tokens",
+        f"{table['vector'].iloc[0]} as tokens",
         f"{'' if pd.isna(n_pairs) else f'vector of {n_pairs} pairs, '}through final norm and unembedding (length "
         "removed); ␣ is a space",
         cells,
@@ -83,7 +83,8 @@ def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") 
     columns = (*key, *_CONDITION, "rank", "token", "logit", "probability", "read_at")
     checks.check_table(table, columns, "caa_interp.steered_lens")
     checks.check_choice("measure", measure, _UNITS)
-    _check_multipliers(table)
+    for _, rows in table.groupby("multiplier"):  # each has a grid of its own
+        checks.check_one(rows, _CONDITION)
     checks.check_once(table, [*key, "rank"], "caa_interp.steered_lens")
     ordered = table.sort_values("rank")
     ordered["line"] = ordered["token"].astype(object).map(theme.escape) + ordered["probability"].map(
@@ -102,8 +103,7 @@ def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") 
     fig = token_grids(
         "",
         "",
-        {f"multiplier {words.factor(m)}" if m else "unsteered": cells[cells["multiplier"] == m] for m in multipliers},
-        [f"multiplier {words.factor(m)}, layer %{{y}}, %{{x}}<br>%{{customdata}}<extra></extra>" for m in multipliers],
+        {words.dose(m): cells[cells["multiplier"] == m] for m in multipliers},
         ("component", components),
         theme.color_axis(theme.SEQUENTIAL, 0, highest, _UNITS[measure]),
         cell=max(cell_width(cells["token"]), 70),
@@ -121,21 +121,7 @@ def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") 
     notes += ["bold: differs from unsteered"] if changed.any() else []
     notes += ["outlined: where the vector is added"] if fig.layout.shapes else []
     notes += [] if "mid residual" in components else ["no mid residual: attention and MLP are parallel"]
-    title = f"{_name(table[table['multiplier'] != 0] if any(multipliers) else table)}: inside the steered model"
+    steered = table[table["multiplier"] != 0] if any(multipliers) else table
+    title = f"{steered['vector'].iloc[0]}: inside the steered model"
     subtitle = f"states {read_at}through final norm and unembedding<br>{'; '.join(notes)}"
     return theme.entitled(fig, title, subtitle)
-
-
-def _check_multipliers(table: pd.DataFrame) -> None:
-    """Raise :class:`InputError` unless every multiplier, which has a grid of its own, is that of one condition."""
-    for multiplier, rows in table.groupby("multiplier"):
-        if differing := [name for name in _CONDITION if rows[name].nunique(dropna=False) > 1]:
-            name, values = differing[0], rows[differing[0]].unique().tolist()
-            raise InputError(
-                f"table: multiplier {multiplier:g} stands for several conditions, with {name} {values}. Draw one at a "
-                f"time, such as table[table[{name!r}] == {values[0]!r}]."
-            )
-
-
-def _name(table: pd.DataFrame) -> str:
-    return theme.escape(table["vector"].iloc[0])

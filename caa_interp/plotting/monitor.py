@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from caa_interp.errors import InputError
 from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import dots, line, panels, side_by_side, thinned
-from caa_interp.statistics import bootstrap_mean
+from caa_interp.statistics import bootstrap_means
 
 _SOURCE = "caa_interp.analysis.monitor"
 _COLUMNS = ("item", "turn", "role", "vector", "layer", "z", "n_tokens", "text", "model")
@@ -59,7 +59,7 @@ def plot_monitor(table: pd.DataFrame, *, n_examples: int = 5, title: str = "Text
     talks = bool((table["role"] != "").any())
     heights = [_ROW * len(looks) + 30, *([_TURNS] if talks else [])]
     fig = theme.figure(
-        theme.escape(title),
+        title,
         f"layer {', '.join(map(str, sorted(set(table['layer']))))}; n = "
         f"{words.counts(rows.groupby('label').size())} {'turns' if talks else 'texts'}; marks: the {n_examples} most "
         "and least aligned; band: neutral prose, one standard deviation",
@@ -116,11 +116,9 @@ def _turns(fig: go.Figure, rows: pd.DataFrame, looks: dict[str, theme.Style], **
     turns = sorted(spoken["turn"].unique())
     shifts = side_by_side(turns, len(series))
     for shift, (label, role, own) in zip(shifts, series, strict=True):
-        found = [
-            (turn, *map(float, bootstrap_mean(some["z"].to_numpy(), np.random.default_rng(0))), len(some))
-            for turn, some in own.groupby("turn")
-        ]
-        means = pd.DataFrame(found, columns=["turn", "z", "z_low", "z_high", "n"])
+        wide = own.pivot(index="item", columns="turn", values="z")
+        found = dict(zip(("z", "z_low", "z_high", "n"), bootstrap_means(wide.to_numpy()), strict=True))
+        means = pd.DataFrame({"turn": wide.columns, **found})
         look = looks[label]._replace(symbol=looks[label].symbol + _ROLES[role])
         fig.add_trace(line(means, "turn", "z", look, f"{label}, {role}", "standard deviations", shift=shift), **place)
     fig.add_hline(0, line=theme.CHANCE, **place)

@@ -33,11 +33,11 @@ def plot_persistence(table: pd.DataFrame) -> go.Figure:
     summary = table if "change" in table else summarize_persistence(table)
     own, controls = checks.vector_and_controls(summary)
     names, name = list(own["condition"].unique()), str(own["vector"].iloc[0])
-    gray = f"; {words.gray(controls)}" if len(controls) else ""
     fig = theme.figure(
-        f"{theme.escape(name)} over the turns of a conversation",
+        f"{name} over the turns of a conversation",
         f"multiplier {own['multiplier'].iloc[0]:g} after layer {own['layer'].iloc[0]}; "
-        f"n = {words.counts(own['n'])} conversations, {words.interval(own)}{gray}; panels: what is steered",
+        f"n = {words.counts(own['n'])} conversations, {words.interval(own)}"
+        f"{words.gray(controls)}; panels: what is steered",
         width=880,
         **theme.room(400, l=90, t=104, b=70),
         showlegend=False,

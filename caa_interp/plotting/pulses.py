@@ -44,11 +44,9 @@ def plot_position_map(table: pd.DataFrame) -> go.Figure:
     own, controls = checks.vector_and_controls(table)
     first = own.iloc[0]
     subtitle = f"multiplier {first['multiplier']:g} after layer {first['steered_layer']}; "
-    subtitle += f"n = {words.counts(own.loc[own['n'] > 0, 'n'])} pairs, {words.interval(own)}"
-    if len(controls):
-        subtitle += f"; {words.gray(controls)}"
+    subtitle += f"n = {words.counts(own.loc[own['n'] > 0, 'n'])} pairs, {words.interval(own)}{words.gray(controls)}"
     fig = theme.figure(
-        f"Where and for how long {theme.escape(first['vector'])} acts",
+        f"Where and for how long {first['vector']} acts",
         subtitle,
         **theme.room(440, t=124, legend=110),
     )

@@ -47,7 +47,7 @@ def plot_reliability(
     several = len(tables) > 1
     n_rows = shape(len(panels_of), _N_COLUMNS)[0]
     fig = theme.figure(
-        theme.escape(title),
+        title,
         f"n = {words.counts(n for one in tables.values() for n in one['n'])} pairs, each compared with the "
         f"others; bands: {words.interval(pd.concat(tables.values()))}, or as many of the splits in halves; "
         "dotted: unrelated pairs",

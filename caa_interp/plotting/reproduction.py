@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import cycle
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -12,17 +15,13 @@ from caa_interp.plotting.grid import band, dots, key, line, marks, name_once, pa
 COMPARED = ("behavior", "layer", "multiplier", "n", "paper", "measured", "low", "high", "within")
 _SWEPT = ("behavior", "layer", "multiplier", "n", "p_positive", "p_positive_low", "p_positive_high")
 _PUBLISHED = ("model", "behavior", "layer", "multiplier", "value")
-_LOOKS = {
-    -2.0: theme.Style(theme.NEGATIVE, "triangle-left"),
-    -1.5: theme.Style(theme.NEGATIVE, "star-triangle-down"),
-    -1.0: theme.Style(theme.NEGATIVE, "triangle-down"),
-    -0.5: theme.Style(theme.NEGATIVE, "triangle-down-open"),
-    0.0: theme.Style(theme.NEUTRAL, "circle"),
-    0.5: theme.Style(theme.POSITIVE, "triangle-up-open"),
-    1.0: theme.Style(theme.POSITIVE, "triangle-up"),
-    1.5: theme.Style(theme.POSITIVE, "star-triangle-up"),
-    2.0: theme.Style(theme.POSITIVE, "triangle-right"),
-}
+# Symbols of multipliers above and below zero, by their size; each has a hollow form.
+_UP_AND_DOWN = (
+    ("triangle-up", "triangle-down"),
+    ("triangle-right", "triangle-left"),
+    ("triangle-ne", "triangle-sw"),
+    ("star-triangle-up", "star-triangle-down"),
+)
 _PAPER = {"symbol": "diamond-open", "size": 12, "color": "#1f2933", "line": {"width": 2}}
 _RING = {"symbol": "circle-open", "size": 20, "color": "#1f2933", "line": {"width": 1.5}}
 _SCORE = "mean p(matching) / (p(A) + p(B))"
@@ -65,11 +64,11 @@ def plot_reproduction(
     )
     for number in range(1, len(behaviors)):
         fig.add_hline(y=0.5 - number, line={"color": "#d9dee3", "width": 1})
+    looks = _looks(multipliers)
     named = comparison.rename(columns={"low": "measured_low", "high": "measured_high"})
     unit = "probability" if most == 1 else f"points of {most:g}"
-    for multiplier in multipliers:
+    for multiplier, look in looks.items():
         rows = named[named["multiplier"] == multiplier]
-        look = _look(multiplier)
         marker = {"color": look.color, "symbol": look.symbol, "size": 11}
         drawn = {"error_x": {"thickness": 2}, "marker": marker, "name": words.dose(multiplier)}
         fig.add_trace(marks(rows, "measured", places[rows.index], "behavior", unit, **drawn))
@@ -103,7 +102,7 @@ def plot_layer_sweeps(table: pd.DataFrame) -> go.Figure:
     checks.check_once(table, ("behavior", "layer", "multiplier"), "one group and model of caa_interp.paper.numbers")
     behaviors, multipliers = list(table["behavior"].unique()), sorted(table["multiplier"].unique())
     fig = theme.figure(
-        f"{theme.escape(table['model'].iloc[0].rsplit('/', 1)[-1])}: the paper's layer sweep",
+        f"{table['model'].iloc[0].rsplit('/', 1)[-1]}: the paper's layer sweep",
         "mean over test items, as published (without intervals)",
         **theme.room(520, legend=140),
         showlegend=True,
@@ -130,7 +129,7 @@ def plot_layer_sweep(
     ----------
     summary
         Result of :func:`caa_interp.summarize` with a column ``behavior``, such as that of ``tables/sweep.parquet`` of
-        :func:`caa_interp.paper.reproduce`. Multipliers must be among those of the paper.
+        :func:`caa_interp.paper.reproduce`.
     published
         Rows of :func:`caa_interp.paper.numbers` of the same model and group, or None if there are none.
     behavior
@@ -149,12 +148,13 @@ def plot_layer_sweep(
         raise InputError(f"behavior: {behavior!r} is not in the table; it holds {list(summary['behavior'].unique())}.")
     checks.check_once(rows, ("layer", "multiplier"), "caa_interp.summarize")
     fig = theme.figure(
-        f"{theme.escape(behavior)}: {title}",
+        f"{behavior}: {title}",
         f"mean over {words.counts(rows['n'])} test items, {words.interval(rows)}",
         **theme.room(430, legend=105),
         showlegend=True,
     )
-    groups = [(_look(m), words.dose(m), rows[rows["multiplier"] == m]) for m in sorted(rows["multiplier"].unique())]
+    looks = _looks(rows["multiplier"])
+    groups = [(look, words.dose(m), rows[rows["multiplier"] == m]) for m, look in looks.items()]
     for look, _, own in groups:
         ends = (own["p_positive_low"], own["p_positive_high"])
         fig.add_trace(band(own["layer"], *ends, theme.faded(look.color, 0.12)))
@@ -167,7 +167,7 @@ def plot_layer_sweep(
         known = known[known["multiplier"].isin(rows["multiplier"])]
         known = known.drop_duplicates(["layer", "multiplier"]).sort_values("layer")
         for multiplier in sorted(known["multiplier"].unique()):
-            own, look = known[known["multiplier"] == multiplier], _look(multiplier)
+            own, look = known[known["multiplier"] == multiplier], looks[multiplier]
             marker = {**_PAPER, "color": look.color, "symbol": f"{look.symbol}-open", "size": 8}
             hover = [f"paper, {words.dose(multiplier)}: {value:.3f}, as published" for value in own["value"]]
             fig.add_trace(dots(own["layer"], own["value"], marker, hover))
@@ -179,9 +179,10 @@ def plot_layer_sweep(
     return fig
 
 
-def _look(multiplier: float) -> theme.Style:
-    if multiplier not in _LOOKS:
-        raise InputError(
-            f"table: multiplier {multiplier:g}; the paper's table has {', '.join(map('{:g}'.format, _LOOKS))}."
-        )
-    return _LOOKS[multiplier]
+def _looks(multipliers: Iterable[float]) -> dict[float, theme.Style]:
+    """Look of each multiplier in turn: the color says its sign, the symbol also its size among the others."""
+    ordered = sorted(set(multipliers))
+    symbols = {0.0: "circle"}
+    for size, (up, down) in zip(sorted({abs(one) for one in ordered if one}), cycle(_UP_AND_DOWN), strict=False):
+        symbols |= {size: up, -size: down}
+    return {one: theme.Style(theme.sign_color(one), symbols[one]) for one in ordered}

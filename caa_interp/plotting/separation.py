@@ -40,7 +40,7 @@ def plot_separation(table: pd.DataFrame, *, title: str | None = None) -> go.Figu
     layers = sorted(table["layer"].unique())
     n_rows = shape(len(layers), _COLUMNS_MOST)[0]
     fig = theme.figure(
-        theme.escape(title or f"Answers along the vector of {table['vector'].iloc[0]}"),
+        title or f"Answers along the vector of {table['vector'].iloc[0]}",
         f"n = {words.counts(table['n'])} held-out pairs; d' and AUC with {words.interval(table)}",
         **theme.room(200 + (270 if n_rows == 1 else 250 * n_rows), t=118, legend=112),
         barmode="overlay",

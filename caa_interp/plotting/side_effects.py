@@ -40,7 +40,7 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
     texts = []
     for slope, clear in zip(effects["slope"], excludes_zero(effects, "slope"), strict=True):
         shown = words.with_minus(f"{slope:+z.{digits}f}")
-        shown = shown if len(columns) <= _ROOMY else shown.replace("0.", ".", 1)
+        shown = shown if len(columns) <= _ROOMY else words.without_zero(shown)
         texts.append("" if pd.isna(slope) else theme.on_map(shown if clear else f"({shown})", slope / limit))
     hover = words.estimates(effects, "slope", words.slope_unit(effects))
     drawn = effects.assign(text=texts, known=hover)
@@ -53,7 +53,7 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
     named = wide.rename(index=lambda row: row if at else f"{row} (layer {layers[row]})")
     crosses, lacking = missing(named.rename(index=theme.escape, columns=theme.escape))
     fig = theme.figure(
-        theme.escape(title),
+        title,
         f"{at}n = {words.counts(effects['n'])} pairs per column; {words.interval(effects)}; "
         f"in parentheses: it does not exclude zero{lacking}",
         **theme.room(

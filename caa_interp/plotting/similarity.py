@@ -51,7 +51,7 @@ def plot_cosine_similarity(table: pd.DataFrame, *, layer: int | None = None) -> 
         if layer is not None:
             raise InputError(f"layer: {layer}, but the table compares layers with one another. Leave it out.")
         groups = {str(name): rows for name, rows in table.groupby("first", sort=False)}
-        titles = {name: f"{theme.escape(name)}: cosine similarity between layers" for name in groups}
+        titles = {name: f"{name}: cosine similarity between layers" for name in groups}
         return _maps(groups, titles, of_layers=True, start=0)
     by_layer = {int(number): table[table["first_layer"] == number] for number in sorted(set(table["first_layer"]))}
     if layer is None and len(by_layer) > 1 and len(_names(table)) == 2:
@@ -74,7 +74,7 @@ def _line(table: pd.DataFrame) -> go.Figure:
     rows = table[(table["first"] == one) & (table["second"] == other)].sort_values("first_layer")
     chance = float(rows["chance"].iloc[0])
     fig = theme.figure(
-        f"{theme.escape(one)} and {theme.escape(other)}: cosine similarity by layer",
+        f"{one} and {other}: cosine similarity by layer",
         f"gray band: 95 % of pairs of random directions (±{chance:.3f})",
         height=440,
     )
@@ -144,7 +144,7 @@ def _number(value: float, chance: float, narrow: bool) -> str:
     if math.isnan(value):
         return ""
     shown = words.with_minus(f"{round(value, 2) + 0.0:.2f}")  # + 0.0 makes -0.0 a plain 0
-    shown = shown.replace("0.", ".", 1) if narrow else shown
+    shown = words.without_zero(shown) if narrow else shown
     within = abs(value) <= chance
     return f"<span style='color:{_GRAY}'>{shown}</span>" if within else theme.on_map(f"<b>{shown}</b>", value)
 

@@ -34,27 +34,26 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
         opposite direction, and their number.
     """
     checks.check_table(table, _COLUMNS, _SOURCE)
-    checks.check_steered(table)
-    is_control = table["kind"] != "vector"
     about = "behavior" if "behavior" in table else "vector"
     rows = table.assign(panel=table.get("pairs", ""))
     # What tells vectors of one row apart, and what a vector has in common with its controls.
-    several = checks.varying(rows[~is_control], SERIES, ["panel", about])
+    own, _ = checks.vectors_and_controls(rows)
+    several = checks.varying(own, SERIES, ["panel", about])
     shared = ["panel", *(name for name in SERIES if name in table and name not in ("vector", "kind"))]
     rows = rows.assign(row=checks.labels_of(rows, [about, *several]))
-    checks.check_once(rows[~is_control], ("panel", "row"), _SOURCE)
-    drawn = rows[~is_control].sort_values("slope")
+    own, controls = checks.vectors_and_controls(rows)
+    checks.check_once(own, ("panel", "row"), _SOURCE)
+    drawn = own.sort_values("slope")
     titles = list(dict.fromkeys(rows["panel"]))
     order = list(drawn.loc[drawn["panel"] == titles[0], "row"])
     order = [name for name in dict.fromkeys(drawn["row"]) if name not in order] + order
     place_of = {name: place for place, name in enumerate(order)}
-    controls = rows[is_control]
     ticks_of = f"<br>gray ticks of each row: {theme.escape(words.controls(controls, shared))}" if len(controls) else ""
     model = f"{theme.escape(', '.join(map(str, drawn['model'].unique())))}; " if "model" in drawn else ""
     layers = f"layer{'s' if drawn['layer'].nunique() > 1 else ''} {words.counts(drawn['layer'])}"
     unit = words.slope_unit(table)
     fig = theme.figure(
-        theme.escape(title),
+        title,
         f"{model}{layers}; points: mean slope over held-out pairs, {words.interval(drawn)}{ticks_of}",
         **theme.room(190 + 37 * len(order), t=96),
         width=800 if len(titles) > 1 else None,
@@ -73,7 +72,8 @@ def plot_steerability(table: pd.DataFrame, *, title: str = "What one unit of eac
         point = {"size": 10, "color": theme.POSITIVE}
         fig.add_trace(marks(own, "slope", heights, "row", unit, marker=point), **place)
         for height, verdict, share, n in zip(heights, own["verdict"], own["share_against"], own["n"], strict=True):
-            told = f"{verdict}<br>{theme.small(f'{100 * share:.0f} % opposite, n = {n}')}"
+            counted = f"{100 * share:.0f} % opposite, n = {n}" if n else "n = 0"
+            told = f"{verdict}<br>{theme.small(counted)}"
             beside_row = {"x": 1.02, "xref": "x domain", "xanchor": "left", "align": "left", "y": height}
             fig.add_annotation(text=told, showarrow=False, font={"size": 12}, **beside_row, **place)
         fig.add_vline(0, line=theme.NOTHING, **place)

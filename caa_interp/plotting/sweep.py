@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
-from caa_interp.evaluation.summary import by_series, quantity, shown_column, summarized
+from caa_interp.evaluation.summary import by_series, quantity, summarized
 from caa_interp.evaluation.verdicts import excludes_zero
 from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import cell_marks, missing, name_multipliers, signed_map, thinned
@@ -50,37 +50,38 @@ def plot_sweep(
     if vector is not None and vector not in names:
         raise InputError(f"vector: {vector!r} is not in the table; it holds {names}.")
     name = str(vector if vector is not None else names[0])
-    rows = summary[summary["vector"] == name]
+    rows = summary[summary["vector"] == name].sort_values("layer")
     if rows[measure].isna().all():
         raise InputError(f"table: {name!r} has no value of {measure!r}; give a vector that was scored.")
     checks.check_once(rows, ("layer", "multiplier"), "caa_interp.sweep")
     unit = words.with_unit(*quantity(rows, measure))
-    wide = rows.pivot(index="layer", columns="multiplier", values=measure)
-    relative = 0.0 in wide.columns
-    middle = wide[0.0].dropna().iloc[0] if relative else (0.0 if measure == "logit_difference" else 0.5)
-    shown = (wide - middle).rename(index=str)
+    column = checks.shown(rows, measure)
+    is_change = column != measure
+    middle = 0.5 if measure == "p_positive" and not is_change else 0.0
+    cells = rows.assign(
+        value=rows[column] - middle,
+        certain=excludes_zero(rows, column) & is_change,
+        known=words.estimates(rows, column, words.unit(rows, measure)),
+    )
+    shown, certain, known = (
+        cells.pivot(index="layer", columns="multiplier", values=one).rename(index=str)
+        for one in ("value", "certain", "known")
+    )
+    certain = certain.eq(True)
     kinds = summary.get("kind", pd.Series("vector", summary.index))
-    values = pd.concat([rows[measure], summary.loc[kinds != "vector", measure]])
+    values = pd.concat([rows[column], summary.loc[kinds != "vector", column]])
     largest = float((values - middle).abs().max())
-    certain, dots = pd.DataFrame(False, shown.index, shown.columns), ""
-    column = shown_column(rows, measure)
-    if column != measure:
-        certain = rows.assign(certain=excludes_zero(rows, column))
-        certain = certain.pivot(index="layer", columns="multiplier", values="certain")
-        certain = certain.eq(True).rename(index=str)
-        dots = f"; dots: {words.interval(rows)} excludes 0" if certain.any(axis=None) else ""
+    unsteered = rows.loc[rows["multiplier"] == 0, measure].dropna()
     crosses, lacking = missing(shown)
     fig = theme.figure(
-        f"{theme.escape(name)}: effect by layer and multiplier",
+        f"{name}: effect by layer and multiplier",
         f"mean over {words.counts(rows['n'])} pairs"
-        + (f"; unsteered: {words.factor(middle, '.2f')}" if relative else "")
-        + dots
+        + (f"; unsteered: {words.factor(unsteered.iloc[0], '.2f')}" if len(unsteered) else "")
+        + (f"; dots: {words.interval(rows)} excludes 0" if certain.any(axis=None) else "")
         + lacking,
         height=min(900, max(420, 90 + 17 * len(shown))),
     )
-    known = rows.assign(text=words.estimates(rows, column, words.unit(rows, measure)))
-    known = known.pivot(index="layer", columns="multiplier", values="text")
-    what = "change from unsteered" if relative else "from indifference"
+    what = "change from unsteered" if is_change else "from indifference"
     hover = "layer %{y}, multiplier %{x}: %{customdata}<extra></extra>"
     told = {"x": list(shown.columns), "customdata": known.to_numpy(), "hovertemplate": hover}
     drawn = signed_map(shown, f"{what}<br>{unit}", limit=limit or largest, **told)

@@ -104,10 +104,10 @@ def figure(title: str, subtitle: str = "", **layout: object) -> go.Figure:
 def entitled(fig: go.Figure, title: str, subtitle: str = "") -> go.Figure:
     """Put a title above a figure that has its width and margins, and return it.
 
-    Both texts may hold Plotly's markup (:func:`escape` what is not ours). They are broken where a notebook ends, and
-    the figure grows by these lines.
+    The title is plain text; the subtitle may hold Plotly's markup (:func:`escape` what is not ours). They are broken
+    where a notebook ends, and the figure grows by these lines.
     """
-    text = f"{title}<br><sup style='color:#52606d'>{subtitle}</sup>" if subtitle else title
+    text = escape(title) + (f"<br><sup style='color:#52606d'>{subtitle}</sup>" if subtitle else "")
     across = (fig.layout.width or SCREEN) - 2 * EDGE
     fig.layout.title.text = wrapped(text, across / TEMPLATE.layout.title.font.size)
     if added := SUBTITLE_ROW * fig.layout.title.text.count(SOFT):
@@ -139,6 +139,11 @@ def faded(color: str, opacity: float) -> str:
     """A ``#rrggbb`` color with an opacity between 0 and 1."""
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity})"
+
+
+def sign_color(multiplier: float) -> str:
+    """Color of a condition by the sign of its multiplier."""
+    return NEUTRAL if not multiplier else POSITIVE if multiplier > 0 else NEGATIVE
 
 
 def ticks(places: Iterable[Any], names: Iterable[object]) -> dict[str, object]:

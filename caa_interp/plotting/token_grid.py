@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -19,7 +19,6 @@ def token_grids(
     title: str,
     subtitle: str,
     panels_of: Mapping[str, pd.DataFrame],
-    hovers: Sequence[str],
     across: tuple[str, Mapping[Any, str]],
     coloraxis: dict[str, Any],
     cell: int,
@@ -27,8 +26,8 @@ def token_grids(
     """Panels of layers by columns, with a token in every cell, ``cell`` pixels wide.
 
     ``panels_of`` has each panel's rows by its title (columns layer, value, shown and hover, and the one named in
-    ``across``, with the labels of its values); ``hovers`` has the panels' hover templates. Tokens are a trace of their
-    own, since a heatmap's own text is too faint on colors of middle lightness.
+    ``across``, with the labels of its values). Tokens are a trace of their own, since a heatmap's own text is too faint
+    on colors of middle lightness.
     """
     name, labels = across
     most = max(1, min(len(panels_of), (_WIDEST - 200) // (len(labels) * cell)))
@@ -45,12 +44,13 @@ def token_grids(
     places = panels(
         fig, list(panels_of), most=most, shared_yaxes=True, horizontal_spacing=0.02, vertical_spacing=between
     )
-    for place, rows, hover in zip(places, panels_of.values(), hovers, strict=True):
+    for place, (heading, rows) in zip(places, panels_of.items(), strict=True):
         z, shown, customdata = (
             rows.pivot(index="layer", columns=name, values=column).reindex(index=layers, columns=list(labels))
             for column in ("value", "shown", "hover")
         )
         across_and_down = {"x": list(labels.values()), "y": list(map(str, layers)), "xgap": 1, "ygap": 1}
+        hover = f"{heading}, layer %{{y}}, {name} %{{x}}<br>%{{customdata}}<extra></extra>"
         said = {"customdata": customdata.fillna(""), "hovertemplate": hover}
         fig.add_heatmap(z=z.to_numpy(), coloraxis="coloraxis", **across_and_down, **said, **place)
         color = theme.letter_colors(z.to_numpy().ravel() / coloraxis["cmax"])
@@ -74,7 +74,6 @@ def ranked_grid(title: str, subtitle: str, cells: pd.DataFrame, sides: Mapping[s
         title,
         subtitle,
         {told: cells[cells["side"] == side] for side, told in sides.items()},
-        [f"layer %{{y}}, {told}, rank %{{x}}<br>%{{customdata}}<extra></extra>" for told in sides.values()],
         ("rank", {rank: str(rank) for rank in sorted(cells["rank"].unique())}),
         theme.color_axis(theme.DIVERGING, -limit, limit, unit),
         cell=cell_width(cells["token"]),

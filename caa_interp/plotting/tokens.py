@@ -53,7 +53,7 @@ def plot_token_similarity(table: pd.DataFrame, *, layer: int | None = None, meas
         f"{where}{shown['position'].nunique()} tokens; ␣ is a space<br>"
         f"colors end at ±{limit:.3g}, the 95th percentile without special tokens and the first"
     )
-    title = f"{theme.escape(table['vector'].iloc[0])}: similarity of each token"
+    title = f"{table['vector'].iloc[0]}: similarity of each token"
     draw = _map if shown["layer"].nunique() > 1 else _text
     return theme.entitled(draw(theme.figure(""), shown, measure, limit), title, subtitle)
 

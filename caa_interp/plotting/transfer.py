@@ -5,9 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from caa_interp.errors import InputError
 from caa_interp.evaluation.response import steerability
-from caa_interp.evaluation.summary import quantity
 from caa_interp.evaluation.verdicts import excludes_zero
 from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import cell_marks, line, missing, signed_map, thinned
@@ -34,21 +32,18 @@ def plot_transfer(table: pd.DataFrame) -> go.Figure:
     """
     checks.check_table(table, ("vector", "source_layer", "layer"), _SOURCE)
     rows = table if "slope_low" in table else steerability(table)
-    if rows["vector"].nunique() > 1:
-        raise InputError(f"table: it holds vectors {list(rows['vector'].unique())}; give the rows of one.")
+    checks.check_one(rows, ["vector"])
     checks.check_once(rows, ("source_layer", "layer"), _SOURCE)
-    measure, unit = quantity(rows, "logit_difference")
-    axis_title = words.with_unit(f"slope of the {measure}", f"{unit} per unit of multiplier")
-    name, sources = theme.escape(rows["vector"].iloc[0]), rows["source_layer"].unique()
+    name, sources = rows["vector"].iloc[0], rows["source_layer"].unique()
     if len(sources) == 1:
-        return _line(rows, "layer", f"{name}: the vector of layer {sources[0]} at other layers", axis_title)
+        return _line(rows, "layer", f"{name}: the vector of layer {sources[0]} at other layers")
     if rows["layer"].nunique() == 1:
         title = f"{name}: vectors of other layers at layer {rows['layer'].iloc[0]}"
-        return _line(rows, "source_layer", title, axis_title)
-    return _map(rows, f"{name}: the vector of one layer at other layers", axis_title)
+        return _line(rows, "source_layer", title)
+    return _map(rows, f"{name}: the vector of one layer at other layers")
 
 
-def _map(rows: pd.DataFrame, title: str, axis_title: str) -> go.Figure:
+def _map(rows: pd.DataFrame, title: str) -> go.Figure:
     """Source layers by the layers that they are applied at."""
     wide = rows.pivot(index="source_layer", columns="layer", values="slope")
     rows = rows.assign(
@@ -67,7 +62,7 @@ def _map(rows: pd.DataFrame, title: str, axis_title: str) -> go.Figure:
         **theme.room(78 + max(240, cell * wide.shape[0]) + 62, r=150),
     )
     hover = "vector of layer %{y} at layer %{x}: %{customdata}<extra></extra>"
-    fig.add_trace(signed_map(shown, axis_title, customdata=known.to_numpy(), hovertemplate=hover))
+    fig.add_trace(signed_map(shown, words.slope_title(rows), customdata=known.to_numpy(), hovertemplate=hover))
     fig.add_traces([cell_marks(certain.eq(True).rename(index=str, columns=str)), crosses])
     for row, source in enumerate(wide.index):
         if source in wide.columns:
@@ -80,7 +75,7 @@ def _map(rows: pd.DataFrame, title: str, axis_title: str) -> go.Figure:
     return fig
 
 
-def _line(rows: pd.DataFrame, along: str, title: str, axis_title: str) -> go.Figure:
+def _line(rows: pd.DataFrame, along: str, title: str) -> go.Figure:
     """Slope over the layers of one kind, with intervals."""
     rows = rows.sort_values(along)
     own = rows["layer"] == rows["source_layer"]
@@ -95,5 +90,5 @@ def _line(rows: pd.DataFrame, along: str, title: str, axis_title: str) -> go.Fig
     look = theme.Style(theme.PALETTE[0], "circle")
     fig.add_trace(line(rows, along, "slope", look, "", words.slope_unit(rows), marker=marker))
     fig.update_xaxes(title_text=f"{'applied at' if along == 'layer' else 'vector of'} {theme.LAYER}")
-    fig.update_yaxes(title_text=axis_title, zeroline=True, zerolinecolor=theme.NEUTRAL)
+    fig.update_yaxes(title_text=words.slope_title(rows), zeroline=True, zerolinecolor=theme.NEUTRAL)
     return fig

@@ -8,7 +8,6 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from caa_interp.errors import InputError
 from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import band, dots
 
@@ -35,12 +34,7 @@ def plot_weight_alignment(table: pd.DataFrame, *, title: str = "Weights along th
         changed by it.
     """
     checks.check_table(table, _COLUMNS, _SOURCE)
-    if differing := [name for name in _OF_ONE if table[name].nunique() > 1]:
-        name, values = differing[0], table[differing[0]].unique().tolist()
-        raise InputError(
-            f"table: it holds several, with {name} {values}. Draw one at a time, such as table[table[{name!r}] == "
-            f"{values[0]!r}]."
-        )
+    checks.check_one(table, _OF_ONE)
     checks.check_once(table, ["component", "role", "layer", "index"], _SOURCE)
     parts = [part for part in (table[table["component"] == name] for name in ("head", "neuron")) if not part.empty]
     roles = [list(part["role"].unique()) for part in parts]

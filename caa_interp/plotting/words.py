@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from textwrap import wrap
 from typing import Any
@@ -58,21 +59,34 @@ def controls(rows: pd.DataFrame, each: Sequence[str] = ()) -> str:
 
     With columns ``each``: how many stand beside each of their values, in the figure's rows or panels.
     """
-    n_of = rows.groupby([*each, "kind"], sort=False, dropna=False)["vector"].nunique()
+    n_of = n_controls(rows, each)
     found = {str(kind): counts(every) for kind, every in n_of.groupby(level="kind", sort=False)}
     named = " and ".join(f"{n} {kind}" for kind, n in found.items())
     return f"{named} {'vector' if [*found.values()] == ['1'] else 'vectors'} of the same norm"
 
 
-def n_controls(rows: pd.DataFrame) -> pd.Series[int]:
-    """Number of controls of each kind; those of two behaviors are two, even by one name."""
-    key = [name for name in ("behavior", "vector", "kind") if name in rows]
-    return rows.drop_duplicates(key).groupby("kind", sort=False).size()
+def n_controls(rows: pd.DataFrame, each: Sequence[str] = ()) -> pd.Series[int]:
+    """Number of controls of each kind, beside each value of ``each`` if given.
+
+    Those of two behaviors are two, even by one name.
+    """
+    own = [name for name in ("behavior", "vector", "kind") if name in rows and name not in each]
+    return rows.drop_duplicates([*each, *own]).groupby([*each, "kind"], sort=False, dropna=False).size()
 
 
 def gray(rows: pd.DataFrame) -> str:
-    """What a gray band or line of controls is, such as ``"gray: range of 2 random vectors of the same norm"``."""
-    return f"gray: {'range of ' if rows['vector'].nunique() > 1 else ''}{controls(rows)}"
+    """What a gray band or line of controls is, such as ``"; gray: range of 2 random vectors of the same norm"``.
+
+    Empty without controls.
+    """
+    if rows.empty:
+        return ""
+    return f"; gray: {'range of ' if rows['vector'].nunique() > 1 else ''}{controls(rows)}"
+
+
+def without_zero(number: str) -> str:
+    """A number as a narrow cell has room for it, without the 0 before its point."""
+    return re.sub(r"(?<!\d)0\.", ".", number)
 
 
 def factor(multiplier: float, form: str = "g") -> str:

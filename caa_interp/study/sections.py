@@ -13,7 +13,6 @@ from caa_interp.evaluation.frontier import at_equal_cost, frontier
 from caa_interp.evaluation.response import steerability
 from caa_interp.evaluation.summary import DISTANCES
 from caa_interp.evaluation.verdicts import VERDICTS, verdicts
-from caa_interp.plotting.theme import escape
 from caa_interp.plotting.words import dose, factor
 from caa_interp.report.page import Section
 from caa_interp.study import findings as words
@@ -178,7 +177,7 @@ def projections(results: Results) -> list[Section]:
         if len(items) > N_DRAWN:
             caption += f" The components are fitted to {len(items)} pairs, of which the first {N_DRAWN} are drawn."
         drawn = table[table["item"].isin(items[:N_DRAWN])]
-        figure = plotting.plot_projection(drawn, title=escape(f"Activations of held-out answers: {behavior}"))
+        figure = plotting.plot_projection(drawn, title=f"Activations of held-out answers: {behavior}")
         shown: dict[str, Any] = {"finding": words.components(behavior, table), "data": drawn, "level": 3}
         sections.append(Section(behavior, "", figure, caption=caption, **shown))
     return _headed("Activations", text, sections)

@@ -561,7 +561,7 @@ def luminance(channels):
 
 def test_the_steered_figure_has_every_token_in_its_cell(steered):
     fig = caa.plot_steered_lens(steered.sample(frac=1, random_state=0))
-    assert [one.text for one in fig.layout.annotations] == ["multiplier \N{MINUS SIGN}2", "unsteered", "multiplier 1"]
+    assert [one.text for one in fig.layout.annotations] == ["multiplier \N{MINUS SIGN}2", "unsteered", "multiplier +1"]
     components = ["attention output", "mid residual", "MLP output", "block output"]
     n_bold = 0
     for multiplier, heatmap, texts in zip((-2, 0, 1), *split(fig), strict=True):
@@ -622,11 +622,11 @@ def test_rows_of_every_condition_can_be_told_apart_and_a_figure_asks_for_one(tin
     table = caa.steered_lens(tiny_llama, PROMPT, [None, caa.Intervention(VECTOR, **DOSE), *others], layers=[3], top_k=2)
     columns = ["vector", "kind", "steered_layer", "multiplier", "operator", "positions"]
     assert not table.duplicated([*columns, "layer", "component", "rank"]).any()
-    said = rf"multiplier 2 stands for several conditions, with {told} .*Draw one at a time, such as (table\[.*\])\.$"
+    said = rf"table: it holds several, with {told} .*Draw one at a time, such as (table\[.*\])\.$"
     with pytest.raises(caa.InputError, match=said) as refused:
         caa.plot_steered_lens(table)
     fig = caa.plot_steered_lens(eval(re.search(said, str(refused.value))[1], {"table": table}))
-    assert "multiplier 2" in fig.to_json()
+    assert "multiplier +2" in fig.to_json()
 
 
 def test_without_multiplier_0_nothing_is_bold(steered):

@@ -24,7 +24,14 @@ def tables(slope_of, seed=0):
         slope = slope_of(known, generator)
         reliabilities[name] = known.assign(layer=LAYERS)
         effects[name] = pd.DataFrame(
-            {"layer": LAYERS, "slope": slope, "slope_low": slope - 0.01, "slope_high": slope + 0.01, "n": 20}
+            {
+                "layer": LAYERS,
+                "slope": slope,
+                "slope_low": slope - 0.01,
+                "slope_high": slope + 0.01,
+                "n": 20,
+                "format": "text",
+            }
         )
     return reliabilities, effects
 
@@ -129,6 +136,10 @@ def test_tables_of_real_measurements_fit(tiny_llama, pairs):
             "2 behaviors are left, and .* at least 3: behavior 2, .*, behavior 7 have no layer with all numbers",
         ),
         (lambda r, e: ({}, {}), "0 behaviors; to predict one"),
+        (
+            lambda r, e: (r, {**e, BEHAVIORS[1]: e[BEHAVIORS[1]].assign(format="choices")}),
+            r"effects: their slopes mix units, of the forms \['choices', 'text'\]\. Give those of one form",
+        ),
     ],
 )
 def test_wrong_input_is_told(change, said):
@@ -141,6 +152,13 @@ def test_the_figure_has_every_point_and_says_what_the_predictions_are_worth():
     fig = plot_predicted_steerability(table)
     assert sum(len(trace.x) for trace in fig.data) == len(table)
     assert f"the same layer: {table['skill'].iloc[0]:.2f}" in fig.layout.title.text
+    assert fig.layout.xaxis.title.text == "predicted slope (nats per token per multiplier)"
+    assert "nats per token per multiplier, n = 20" in fig.data[0].customdata[0]
+    letters = plot_predicted_steerability(table.assign(format="choices"))
+    assert letters.layout.yaxis.title.text == "measured slope (nats per multiplier)"
+    assert (
+        "same layer: unknown (1 is perfect" in plot_predicted_steerability(table.assign(skill=np.nan)).layout.title.text
+    )
     assert all("(+0.9" in trace.name or "(+1.00" in trace.name for trace in fig.data)
     with pytest.raises(caa.InputError, match="predict_steerability"):
         plot_predicted_steerability(table.drop(columns="skill"))

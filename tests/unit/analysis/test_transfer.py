@@ -163,9 +163,9 @@ def test_the_map_names_units_and_n():
     assert "mean over 5 pairs" in fig.layout.title.text
     assert fig.layout.xaxis.title.text == "applied at layer (block index)"
     assert fig.layout.yaxis.title.text == "vector of layer (block index)"
-    unit = "slope of the log-odds of the positive letter<br>(nats per unit of multiplier)"
+    unit = "slope of the log-odds of the positive letter<br>(nats per multiplier)"
     assert fig.data[0].colorbar.title.text == unit
-    unit = "slope of the log-probability difference<br>(nats per token per unit of multiplier)"
+    unit = "slope of the log-probability difference<br>(nats per token per multiplier)"
     assert caa.plotting.plot_transfer(transfer_table(form="text")).data[0].colorbar.title.text == unit
 
 
@@ -232,5 +232,5 @@ def test_tables_that_cannot_be_shown():
     with pytest.raises(caa.InputError, match=r"has one multiplier, .*; a slope needs at least two"):
         caa.plotting.plot_transfer(table[table["multiplier"] == 2.0])
     other = table.assign(vector="optimism")
-    with pytest.raises(caa.InputError, match=r"it holds vectors \['refusal', 'optimism'\]; give the rows of one"):
+    with pytest.raises(caa.InputError, match=r"it holds several, with vector \['refusal', 'optimism'\]\. Draw one"):
         caa.plotting.plot_transfer(pd.concat([table, other]))

@@ -374,10 +374,10 @@ def test_tables_that_are_no_dose_response():
         plot_dose_responses(slopes_table({"v": 1}))
     both = pd.concat([several(), several(layers=(4, 6))], ignore_index=True)
     with pytest.raises(
-        caa.InputError, match=r"table: it holds several layers of \['optimism', 'mine <b>'\]; give the rows of one"
+        caa.InputError, match=r"it holds several, with layer \[.*\]\. Give the rows of one layer for each behavior"
     ):
         plot_dose_responses(both)
-    with pytest.raises(caa.InputError, match=r"it holds behaviors \['optimism', 'mine <b>'\].*use plot_dose_responses"):
+    with pytest.raises(caa.InputError, match=r"with behavior \['optimism', 'mine <b>'\].*use plot_dose_responses"):
         plot_dose_response(several(layers=(3, 3)))
     with pytest.raises(caa.InputError, match="measure: 'logits' is not one of"):
         plot_dose_responses(several(), measure="logits")

@@ -21,7 +21,7 @@ from caa_interp.paper.plan import check_table_layer
 from caa_interp.paper.reproduction import reproduce
 from caa_interp.paper.sets import read_published_sets
 from caa_interp.paper.table import OTHER, SAME, STEERED_MEAN, STEERED_MOST, agreement, claims, compare, printable
-from caa_interp.plotting import plot_layer_sweep, plot_reproduction
+from caa_interp.plotting import plot_layer_sweep, plot_reproduction, theme
 from caa_interp.study import engine, worker
 from caa_interp.study.folder import locked
 from caa_interp.study.processes import Processes
@@ -674,14 +674,25 @@ def test_the_papers_figure_3_from_its_numbers():
         caa.plotting.plot_layer_sweeps(caa.paper.numbers())
 
 
+def test_any_multipliers_are_drawn_in_the_color_of_their_sign():
+    halves = summary_of(exact).query("multiplier != 0").eval("multiplier = multiplier / 2")
+    summary = pd.concat([summary_of(exact), halves], ignore_index=True)
+    figure = plot_reproduction(compared(summary, model=None).replace({"multiplier": {1.0: 3.0}}))
+    drawn = {trace.name: trace.marker for trace in figure.data}
+    assert list(drawn)[-1] == "multiplier +3"
+    assert len({mark.symbol for mark in drawn.values()}) == 5
+    assert drawn["multiplier +0.5"].color == drawn["multiplier +3"].color == theme.POSITIVE
+    half = paper.LLAMA_2_7B_CHAT.results("layer_sweep", "ab").eval("multiplier = multiplier / 2")
+    both = plot_layer_sweep(summary, half, behavior="sycophancy")
+    hollow = {trace.marker.symbol for trace in both.data if trace.mode == "markers" and trace.x[0] is not None}
+    assert hollow == {"triangle-up-open", "triangle-down-open", "circle-open"}
+
+
 def test_figures_refuse_what_they_cannot_show():
     summary = summary_of(exact)
     found = compared(summary, model=None)
     with pytest.raises(caa.InputError, match=r"behavior: 'optimism' is not in the table; it holds \['coord"):
         plot_layer_sweep(summary, None, behavior="optimism")
-    message = r"table: multiplier 3; the paper's table has -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2\."
-    with pytest.raises(caa.InputError, match=message):
-        plot_reproduction(found.replace({"multiplier": {1.0: 3.0}}))
     with pytest.raises(
         caa.InputError, match=r"columns \['paper'\] are missing; give the result of caa_interp\.paper\.reproduce"
     ):

@@ -1,6 +1,7 @@
 """What holds for every figure that the package draws: it can be read in print, and says what it shows."""
 
 import contextlib
+import inspect
 import json
 import re
 import shutil
@@ -113,7 +114,7 @@ class Tables:
         rows = [(name, layer, -0.02 * layer) for name in BEHAVIORS for layer in (1, 2)]
         table = pd.DataFrame(rows, columns=["behavior", "layer", "slope"])
         ends = {"slope_low": table["slope"] - 0.01, "slope_high": table["slope"] + 0.01, "predicted": table["slope"]}
-        return table.assign(**ends, n=3, rank_correlation=-0.5, skill=-0.1)
+        return table.assign(**ends, n=3, format="text", rank_correlation=-0.5, skill=-0.1)
 
     def effect(self, layers):
         options = {"layers": layers, "progress": False}
@@ -171,7 +172,7 @@ EXAMPLES = {
     "plot_decomposition": [lambda t: caa.plotting.plot_decomposition(t.decomposed())],
     "plot_dose_response": [
         lambda t: caa.plot_dose_response(t.at_a_layer, pairs=t.pairs),
-        lambda t: caa.plot_dose_response(t.at_a_layer, measure="p_positive", control="none"),
+        lambda t: caa.plot_dose_response(t.at_a_layer, measure="p_positive"),
     ],
     "plot_dose_responses": [lambda t: caa.plot_dose_responses(t.behaviors[t.behaviors["layer"] == 2])],
     "plot_effect_attribution": [
@@ -415,6 +416,16 @@ def test_a_figure_grows_by_each_line_of_a_broken_title(tables, figures, name, mo
         assert top - wide_top == added
         if fig.layout.height:
             assert narrow.layout.height - fig.layout.height == added
+
+
+TITLED = [name for name in NAMES if "title" in inspect.signature(getattr(caa.plotting, name)).parameters]
+
+
+@pytest.mark.parametrize("name", TITLED)
+def test_a_title_is_shown_as_it_is(tables, name, monkeypatch):
+    monkeypatch.setitem(getattr(caa.plotting, name).__kwdefaults__, "title", "<b> of $1 & $2")
+    for draw in EXAMPLES[name]:
+        assert "&lt;b&gt; of &#36;1 &amp; &#36;2" in draw(tables).layout.title.text
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -87,6 +87,15 @@ def test_controls_at_the_chosen_layers_alone_are_bars_there():
     bars = [one for one in fig.data if (one.name or "").startswith("2 random")]
     assert [sorted(set(one.x)) for one in bars] == [[0.7, 1.3], [2.7, 3.3]]
     assert [sorted(set(one.y)) for one in bars] == [[-1, 0.5]] * 2
+    assert [{layer for layer, *_ in one.customdata} for one in bars] == [{"1"}, {"3"}]
+
+
+def test_hovering_over_controls_tells_how_many_there_are_at_the_layer():
+    table = effects("a")
+    fig = caa.plotting.plot_layer_profile(table[(table["vector"] != "random 1") | (table["layer"] == 3)])
+    (band,) = [one for one in fig.data if (one.name or "").startswith("2 random")]
+    told = {(layer, n) for layer, _, n in band.customdata}
+    assert told == {("1", 1), ("2", 1), ("3", 2)}
 
 
 def test_a_missing_slope_is_a_gap():
@@ -100,14 +109,18 @@ def test_a_missing_slope_is_a_gap():
 @pytest.mark.parametrize(
     ("table", "options", "message"),
     [
-        (effects("a")[lambda t: t["kind"] == "random"], {}, "table: it holds controls alone; sweep over a steering"),
+        (
+            effects("a")[lambda t: t["kind"] == "random"],
+            {},
+            "table: it holds controls alone; give the rows of a steering",
+        ),
         (effects("a").drop(columns="slope"), {}, r"columns \['slope'\] are missing; give the result of caa_interp.st"),
         (pd.concat([effects("a")] * 2), {}, "twice"),
         (effects("a", "b"), {"chosen": {"a": 1}}, r"chosen: there is no layer for 'b'. Give one for each of \['a', 'b"),
         (
             effects("a"),
             {"validation": effects("a")[lambda t: t["kind"] == "random"]},
-            "validation: it holds controls alone; sweep over a steering vector beside them",
+            "validation: it holds controls alone; give the rows of a steering vector",
         ),
     ],
     ids=["controls", "column", "twice", "chosen", "validation"],

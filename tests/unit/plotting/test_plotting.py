@@ -165,7 +165,7 @@ def test_a_missing_cell_of_a_sweep_is_crossed_out_and_counted():
 
 def test_a_missing_value_of_a_summary_stays_empty():
     summary = caa.summarize(sweep_table())
-    summary.loc[(summary["layer"] == 10) & (summary["multiplier"] == 2), "logit_difference"] = np.nan
+    summary.loc[(summary["layer"] == 10) & (summary["multiplier"] == 2), "logit_difference_change"] = np.nan
     heatmap = caa.plot_sweep(summary).data[0]
     np.testing.assert_allclose(heatmap.z, [[-1, 0, 2], [-2, 0, 4], [-10, 0, np.nan]], atol=1e-12)
     assert (heatmap.zmin, heatmap.zmax) == pytest.approx((-10, 10))
@@ -232,10 +232,12 @@ def test_controls_are_one_band_from_the_lowest_to_the_highest():
     np.testing.assert_allclose(trace(fig, "refusal").y, [-5, 0, 10], atol=1e-12)
 
 
-def test_other_names_can_be_the_controls():
-    table = sweep_table(("refusal", "shuffled 0", "random"), layers=(3,))
-    names = [one.name for one in caa.plot_dose_response(table, control="shuffled").data]
-    assert names == ["1 shuffled vector of the same norm", "refusal", "random"]
+def test_a_control_is_what_its_kind_says_whatever_its_name():
+    table = sweep_table(("refusal", "shuffled 0", "random", "mine"), layers=(3,))
+    table.loc[table["vector"] == "mine", "kind"] = "my own"
+    names = [one.name for one in caa.plot_dose_response(caa.summarize(table)).data]
+    bands = ["1 shuffled vector of the same norm", "1 my own vector of the same norm"]
+    assert names == [*bands, "refusal", "random"]
 
 
 def test_a_missing_value_is_a_gap_in_the_line():
@@ -392,16 +394,66 @@ def test_names_are_shown_as_they_are():
     table = sweep_table(("<b>bold", "&"), layers=(2,))
     table["kind"] = table["vector"].map({"<b>bold": "vector", "&": "random &"})
     assert caa.plot_sweep(table).layout.title.text.startswith("&lt;b&gt;bold: effect")
-    names = [one.name for one in caa.plot_dose_response(caa.summarize(table), control="random &").data]
+    names = [one.name for one in caa.plot_dose_response(caa.summarize(table)).data]
     assert names == ["1 random &amp; vector of the same norm", "&lt;b&gt;bold"]
 
 
 def test_the_legend_of_a_dose_response_has_room_below():
-    few, many = (
-        caa.plot_dose_response(caa.summarize(sweep_table(map(str, range(n)), layers=(2,))), control="x") for n in (1, 8)
-    )
+    few, many = (caa.plot_dose_response(caa.summarize(sweep_table(map(str, range(n)), layers=(2,)))) for n in (1, 8))
     assert few.layout.legend.yref == "container"
     assert many.layout.height - few.layout.height == 7 * 21
+
+
+@pytest.mark.parametrize("n", [1, 8, 12])
+def test_every_line_of_a_subtitle_has_room_above_the_plot(n):
+    fig = caa.plot_dose_response(sweep_table([f"v{number}" for number in range(n)], layers=(2,)))
+    n_lines = fig.layout.title.text.count("<br>")  # below the title
+    assert n_lines >= n + 1
+    assert fig.layout.margin.t >= theme.TEMPLATE.layout.margin.t + theme.SUBTITLE_ROW * (n_lines - 1)
+
+
+def without_a_baseline():
+    """A vector that was not swept over multiplier 0, beside a control that was."""
+    own = sweep_table(("refusal",), layers=(2,), multipliers=(1.0, 2.0))
+    control = sweep_table(("random 0",), layers=(2,), multipliers=(-1.0, 0.0, 1.0), slope=lambda name, _: 0.5)
+    return pd.concat([own, control])
+
+
+def test_without_multiplier_0_of_the_vector_itself_its_score_is_shown_whatever_its_controls_have():
+    table = without_a_baseline()
+    map_of_it = caa.plot_sweep(table)
+    (heatmap, dots, _) = map_of_it.data
+    np.testing.assert_allclose(heatmap.z, [[0.5 + 2, 0.5 + 4]])
+    assert heatmap.customdata[0][0].startswith("+2.500")
+    assert "from indifference" in heatmap.colorbar.title.text
+    assert not len(dots.x)
+    fig = caa.plot_dose_response(table)
+    np.testing.assert_allclose(trace(fig, "refusal").y, [2.5, 4.5])
+    band = trace(fig, "1 random vector of the same norm")
+    np.testing.assert_allclose(band.y, [0, 0.5, 1, 1, 0.5, 0])
+    assert fig.layout.yaxis.title.text == "log-odds of the positive letter<br>(nats)"
+    several = caa.plot_dose_responses(table.assign(behavior="refusal"), scores=table.assign(behavior="refusal"))
+    np.testing.assert_allclose(trace(several, "refusal").y, [2.5, 4.5])
+    assert "each of 3 pairs" in {one.name for one in several.data}
+
+
+def test_pairs_of_a_series_without_multiplier_0_have_no_change_to_draw():
+    base, other = (sweep_table(layers=(2,), multipliers=some) for some in ((0.0,), (1.0, 2.0)))
+    fig = caa.plot_dose_response(pd.concat([base.assign(operator="add"), other.assign(operator="ablate")]))
+    np.testing.assert_allclose(trace(fig, "sycophancy, ablate").y, [2, 4])
+    assert not [one for one in fig.data if (one.name or "").startswith("each of")]
+
+
+def test_the_color_of_a_cell_is_the_change_that_hovering_tells():
+    """The mean change of the pairs that were scored at both multipliers, not the difference of two means."""
+    rows = [(item, m, base + m / 2) for item, base in enumerate((-10.0, 10.0)) for m in (0.0, 2.0)]
+    table = pd.DataFrame(rows, columns=["item", "multiplier", "logit_difference"])
+    table = table.assign(p_positive=0.5, vector="refusal", kind="vector", layer=2, order="", format="text")
+    table.loc[3, ["logit_difference", "p_positive"]] = np.nan
+    heatmap = caa.plot_sweep(table).data[0]
+    np.testing.assert_allclose(heatmap.z, [[0, 1]])
+    assert heatmap.customdata[0][1].startswith("+1.000")
+    assert (heatmap.zmin, heatmap.zmax) == (-1, 1)
 
 
 # Colors

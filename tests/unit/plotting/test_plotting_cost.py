@@ -79,7 +79,8 @@ def test_controls_of_two_behaviors_are_counted_apart():
     both = [table.assign(behavior=name, vector=table["vector"].replace("optimism", name)) for name in ("a", "b")]
     band, *lines = caa.plot_cost(pd.concat(both)).data
     assert band.name == "4 random vectors of the same norm"
-    assert "n = 4 random controls" in band.hovertemplate
+    assert "of n = %{customdata[2]} random controls" in band.hovertemplate
+    assert {at for _, _, at in band.customdata} == {4}
     assert [one.name for one in lines] == ["a", "b"]
 
 
@@ -149,3 +150,21 @@ def test_layers_of_their_own_are_told():
 def test_a_table_of_something_else_is_refused():
     with pytest.raises(caa.InputError, match=r"columns .*behavior.* missing"):
         caa.plotting.plot_side_effects(effects().drop(columns="behavior"))
+
+
+def test_in_narrow_cells_a_number_loses_the_zero_before_its_point_and_no_other():
+    names = "abcdefg"
+    rows = [(one, other, 10.3 if one == other else -0.2) for one in names for other in names]
+    table = pd.DataFrame(rows, columns=["behavior", "vector", "slope"]).assign(layer=4, n=12, format="text")
+    table = table.assign(slope_low=table["slope"] - 1, slope_high=table["slope"] + 1)
+    text = caa.plotting.plot_side_effects(table).data[0].text
+    shown = {re.sub("<[^>]*>", "", one) for row in text for one in row}
+    assert shown == {"+10.3", "(\N{MINUS SIGN}.2)"}
+
+
+def test_without_multiplier_0_of_the_vector_itself_its_cost_is_shown():
+    own, control = costs("nats_per_token", ("optimism",)), costs("nats_per_token", ("random 0",))
+    table = pd.concat([own[own["multiplier"] > 0].assign(kind="vector"), control.assign(kind="random")])
+    fig = caa.plot_cost(table)
+    assert fig.layout.annotations[0].text.startswith("loss")
+    assert fig.data[-1].y[0] == pytest.approx(own.query("multiplier == 2")["nats_per_token"].mean())

@@ -126,9 +126,9 @@ def test_tokens_are_shown_as_they_are():
 def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(caa.InputError, match=r"columns \['side'\] are missing.*caa_interp.effect_lens"):
         plot_effect_lens(made().drop(columns="side"))
-    with pytest.raises(caa.InputError, match="it holds controls alone; read a steering vector beside them"):
+    with pytest.raises(caa.InputError, match="it holds controls alone; give the rows of a steering vector beside"):
         plot_effect_lens(made(vectors=()))
     with pytest.raises(caa.InputError, match=r"twice; give the result of one call"):
         plot_effect_lens(pd.concat([made(), made()]))
-    with pytest.raises(caa.InputError, match=r"several vectors, and several layers of .optimism.\. Select one of them"):
+    with pytest.raises(caa.InputError, match=r"several, with layer \[1, 2\]\. These are of 'optimism' beside other"):
         plot_effect_lens(made(vectors=("optimism", "refusal"), layers=(1, 2)))

@@ -188,11 +188,11 @@ def test_what_cannot_be_drawn_is_refused(plot, made, column, source):
         plot(made().drop(columns=column))
     with pytest.raises(caa.InputError, match="twice; give the result of one call"):
         plot(pd.concat([made(), made()]))
-    with pytest.raises(caa.InputError, match=r"vectors \['optimism', 'refusal'\]; select one, and its controls"):
+    with pytest.raises(caa.InputError, match=r"vector \['optimism', 'refusal'\]\. Select one, and its controls"):
         plot(pd.concat([made(), made(controls=0, name="refusal")]))
     table = made(name="<b>&$x$")
     assert "&lt;b&gt;&amp;&#36;x&#36;" in plot(table).layout.title.text
-    with pytest.raises(caa.InputError, match=r"vectors \[\]; select one"):
+    with pytest.raises(caa.InputError, match="it holds controls alone; give the rows of a steering vector"):
         plot(table[table["kind"] != "vector"])
 
 

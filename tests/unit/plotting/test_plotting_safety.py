@@ -133,7 +133,7 @@ def test_other_tables_are_refused():
     with pytest.raises(caa.InputError, match=r"columns .*turn.* are missing"):
         plot_persistence(audit())
     several = talks().replace({"kind": {"random": "vector"}})
-    with pytest.raises(caa.InputError, match="it holds the vectors"):
+    with pytest.raises(caa.InputError, match=r"it holds several, with vector .*Select one, and its controls"):
         plot_persistence(several)
     doses = pd.concat([talks(), talks()[lambda t: t["kind"] != "unsteered"].assign(multiplier=1.0)])
     for table in (doses, summarize_persistence(doses)):

@@ -61,6 +61,14 @@ def test_one_item_decides_nothing():
     assert verdict == "no interval"
 
 
+def test_a_vector_of_which_no_pair_was_scored_everywhere_has_no_share():
+    lost = {**row("lost", float("nan"), against=float("nan"), behavior="lost"), "n": 0}
+    fig = caa.plot_steerability(pd.concat([TABLE, pd.DataFrame([lost])], ignore_index=True))
+    (note,) = [one.text for one in fig.layout.annotations if "n = 0" in one.text]
+    assert note.startswith("no interval<br>")
+    assert "nan" not in note
+
+
 def test_controls_stand_in_the_rows_of_their_behavior():
     fig = caa.plot_steerability(TABLE)
     ticks = fig.data[0]

@@ -117,6 +117,8 @@ def test_figure_has_title_and_subtitle_in_the_common_look():
     assert fig.layout.height == 321
     assert fig.layout.template.layout.colorway == theme.PALETTE
     assert theme.figure("Only").layout.title.text == "Only"
+    assert theme.figure("<b>, $", "<i>n</i> = 3").layout.title.text.startswith("&lt;b&gt;, &#36;<br><sup")
+    assert "<i>n</i>" in theme.figure("Title", "<i>n</i> = 3").layout.title.text
 
 
 def test_a_long_subtitle_is_broken_and_the_figure_grows_by_its_lines():
@@ -164,8 +166,12 @@ def test_numbers_may_be_of_any_type_that_a_table_holds(dtype):
 
 def test_controls_are_counted_by_kind_in_all_or_beside_each():
     table = pd.DataFrame({"behavior": [*"aab"], "vector": ["random 0", "random 1", "random 0"], "kind": "random"})
-    assert words.controls(table) == "2 random vectors of the same norm"
+    assert words.controls(table) == "3 random vectors of the same norm"  # those of another behavior are others
     assert words.controls(table, ["behavior"]) == "1 to 2 random vectors of the same norm"
     assert words.controls(table[2:], ["behavior"]) == "1 random vector of the same norm"
     assert words.n_controls(table).to_dict() == {"random": 3}
     assert words.n_controls(table.drop(columns="behavior")).to_dict() == {"random": 2}
+    assert words.n_controls(table, ["behavior"]).to_dict() == {("a", "random"): 2, ("b", "random"): 1}
+    assert words.gray(table) == "; gray: range of 3 random vectors of the same norm"
+    assert words.gray(table[:1]) == "; gray: 1 random vector of the same norm"
+    assert words.gray(table[:0]) == ""
