@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from jinja2 import TemplateError
 
@@ -25,10 +25,9 @@ from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError, check_choice, warn
 from caa_interp.models.access import check_model, is_bridge
 from caa_interp.prompts.conversation import Prompt, messages_of
-from caa_interp.prompts.rendering import Format, Rendering, common_prefix, render_pair
+from caa_interp.prompts.rendering import Format, Rendering, Style as Style, common_prefix, render_pair
 from caa_interp.prompts.template import PINNED_DATE, PROBE, ChatTemplate
 
-Style = Literal["llama-2-chat", "base", "chat-template"]
 _warned_of_dates: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
