@@ -82,13 +82,7 @@ def completing(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]
     return complete
 
 
-def _packaged_behaviors() -> list[str]:
-    from caa_interp.behaviors.behavior import data_folder
-
-    return sorted(path.stem for path in data_folder().glob("[!_]*.json"))
-
-
-complete_behavior = completing(_packaged_behaviors)
+complete_behavior = completing(lambda: resolve_name("caa_interp.behaviors.behavior:behavior_names")())
 # Folders and files are for the shell to complete.
 complete_model = completing(
     lambda: [EMBEDDED, *(one.name for one in resolve_name("caa_interp.paper.published:MODELS"))]

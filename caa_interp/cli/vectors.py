@@ -259,7 +259,7 @@ def _prompts(given: list[str], file: Path | None) -> list[str]:
     for prompt in given:
         asked += sys.stdin.read().splitlines() if prompt == "-" else [prompt]
     if file is not None:
-        from caa_interp.behaviors.behavior import read_text
+        from caa_interp.files import read_text
 
         asked += read_text(file, f"prompts: {file}").splitlines()
     asked = [prompt for prompt in asked if prompt.strip()]
