@@ -1,4 +1,4 @@
-"""The cache folder, names of files, atomic writes, tables in parts, and digests of contents."""
+"""The cache folder, checked reads, atomic writes, names of files, tables in parts, and digests of contents."""
 
 from __future__ import annotations
 
@@ -22,11 +22,74 @@ from caa_interp.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+MAX_FILE_BYTES = 64 * 2**20
+
 
 def cache_folder() -> Path:
     """Folder for files that can be made again: ``$CAA_INTERP_CACHE``, else the platform's cache folder."""
     given = os.environ.get("CAA_INTERP_CACHE")
     return Path(given).expanduser() if given else user_cache_path("caa_interp")
+
+
+def read_text(path: Path, where: str) -> str:
+    """Read a UTF-8 file of at most 64 MiB; every failure is an :class:`InputError` that begins with ``where``."""
+    check_file(path, where)
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: not UTF-8 at byte {error.start}. Save it as UTF-8.") from error
+    except OSError as error:
+        raise InputError(f"{where}: it cannot be read ({error}). Check the file.") from error
+
+
+def check_file(path: Path, where: str) -> None:
+    """Raise :class:`InputError` unless there is a file of at most 64 MiB."""
+    try:
+        if not path.is_file():
+            raise InputError(f"{where}: there is no file {path}. Check the path.")
+        size = path.stat().st_size
+    except OSError as error:
+        raise InputError(f"{where}: it cannot be read ({error}). Check the file.") from error
+    if size > MAX_FILE_BYTES:
+        raise InputError(f"{where}: {size:,} bytes; at most {MAX_FILE_BYTES:,} are read. Split the file.")
+
+
+@contextmanager
+def opened_parquet(path: Path) -> Iterator[Any]:
+    """Give a ``pyarrow.parquet.ParquetFile``; whatever goes wrong with it is an :class:`InputError`."""
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path.name}: not a readable Parquet file ({error}). Write it again.") from error
+
+
+def parse_json(text: str, where: str) -> Any:
+    """Parse JSON text; a failure is an :class:`InputError` that begins with ``where``."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        hint = " A file of JSON lines must end in .jsonl." if str(error).startswith("Extra data") else ""
+        raise InputError(f"{where}: not valid JSON ({error}). Correct it there.{hint}") from error
+
+
+def read_json(path: Path, where: str) -> Any:
+    """Read a JSON file as :func:`read_text` does."""
+    return parse_json(read_text(path, where), where)
+
+
+def read_objects(path: Path, where: str) -> list[dict[str, Any]]:
+    """Read a JSON file that is a list of objects, as :func:`read_text` does."""
+    items = read_json(path, where)
+    if not isinstance(items, list):
+        raise InputError(f"{where}: the top level is {type(items).__name__}; it must be a list of objects.")
+    for number, item in enumerate(items):
+        if not isinstance(item, dict):
+            raise InputError(f"{where}: item {number} is {type(item).__name__}; it must be an object.")
+    return items
 
 
 def write_atomically(path: Path, content: bytes) -> None:

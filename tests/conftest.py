@@ -1,6 +1,7 @@
 """Models that the tests share: a small random Llama in two precisions, and the embedded chat model."""
 
 import contextlib
+import copy
 import math
 import os
 import secrets
@@ -59,6 +60,14 @@ def small_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", padding_side="right"
     )
+
+
+def appending_eos(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """A copy of :func:`small_tokenizer` that also puts EOS after every text."""
+    tokenizer = copy.deepcopy(tokenizer)
+    ids = [("<s>", tokenizer.bos_token_id), ("</s>", tokenizer.eos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ids)
+    return tokenizer
 
 
 def edit_from(layer: int, vector: torch.Tensor, start: int, multiplier: float = 1.0, operator: Operator = add) -> Edit:

@@ -32,9 +32,10 @@ import torch
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import ModelError, check_choice
 from caa_interp.evaluation.sweep import longest_of, scored_renderings, scoring_format
-from caa_interp.models.access import hook_name, model_id, n_layers, not_numbers, unembed
+from caa_interp.models.access import hook_name, model_id, n_layers, not_numbers
 from caa_interp.models.decoding import Decoder
 from caa_interp.models.memory import cache_bytes, rows_that_fit
+from caa_interp.models.readout import unembed
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format, Scored

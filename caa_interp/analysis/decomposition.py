@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from caa_interp.behaviors.behavior import parse_json, read_text
 from caa_interp.errors import InputError, VectorMismatchError, check_count
+from caa_interp.files import parse_json, read_text
 from caa_interp.models.access import hook_name
 from caa_interp.vectors.vector import SteeringVector, direction_at, one_vector
 

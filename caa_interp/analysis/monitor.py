@@ -27,7 +27,7 @@ from caa_interp.models.readout import special_ids
 from caa_interp.progress import counting
 from caa_interp.prompts.format import PromptFormat, form_of, token_ids
 from caa_interp.prompts.turns import Turn, read_turns
-from caa_interp.steering.intervention import check_vector
+from caa_interp.steering.intervention import check_vectors
 from caa_interp.tree import Branch, run_trees
 from caa_interp.vectors.activations import origin
 from caa_interp.vectors.vector import SteeringVector, direction_at, named_vectors
@@ -117,8 +117,8 @@ def monitor(
     """
     named = named_vectors(vectors)
     form = form_of(model, prompt_format)
+    check_vectors(model, named.values(), form)
     for name, vector in named.items():
-        check_vector(model, vector, form)
         (layer,) = check_layers([layer], vector.layers, f"the vector {name!r}")
     rows = iterate_texts(texts, column)
     reader = _Reader(model, form, layer, named)

@@ -15,7 +15,7 @@ from caa_interp.models.readout import special_ids, token_texts
 from caa_interp.prompts.conversation import Prompt
 from caa_interp.prompts.format import PromptFormat, PromptTokens, form_of, token_ids
 from caa_interp.steering.context import steered_sequence
-from caa_interp.steering.intervention import check_vector
+from caa_interp.steering.intervention import check_vectors
 from caa_interp.vectors.vector import SteeringVector, direction_at, one_vector
 
 
@@ -74,7 +74,7 @@ def token_similarity(
     form = form_of(model, prompt_format)
     if not isinstance(text, str) and answer is None:
         answer = ""
-    check_vector(model, one_vector(vector), None if answer is None else form)
+    check_vectors(model, [one_vector(vector)], None if answer is None else form)
     chosen = check_layers(layers, vector.layers, "the vector")
     directions = [direction_at(vector, layer) for layer in chosen]
     tokens, n_prompt = _tokens(form, text, answer, system_prompt)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -12,10 +11,9 @@ from typing import Any
 
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
 from caa_interp.errors import InputError, check_ending
-from caa_interp.files import write_atomically
+from caa_interp.files import read_json, write_atomically
 
 FORMAT = "caa_interp/behavior/1"
-MAX_FILE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,12 @@ def load_behaviors() -> dict[str, Behavior]:
     dict
         ``{name: Behavior}``, sorted by name.
     """
-    return {path.stem: load_behavior(path) for path in _packaged()}
+    return {name: load_behavior(name) for name in behavior_names()}
+
+
+def behavior_names() -> list[str]:
+    """Names of the behaviors that come with the package, sorted."""
+    return sorted(path.stem for path in data_folder().glob("[!_]*.json"))
 
 
 def load_behavior(name_or_path: str | Path) -> Behavior:
@@ -125,60 +128,14 @@ def load_behavior(name_or_path: str | Path) -> Behavior:
     """
     path = Path(name_or_path)
     if path.suffix != ".json":
-        known = {p.stem: p for p in _packaged()}
+        known = behavior_names()
         if str(name_or_path) not in known:
             raise InputError(
                 f"behavior: {str(name_or_path)!r} is not one of {', '.join(known)}. Give one of these names, or the "
                 "path of a .json file; caa-interp data convert turns other files into one."
             )
-        path = known[str(name_or_path)]
-    where = f"behavior file {path}"
-    return parse_behavior(parse_json(read_text(path, where), where), source=str(path))
-
-
-def read_text(path: Path, where: str) -> str:
-    """Read a UTF-8 file of at most 64 MiB; every failure is an :class:`InputError` that begins with ``where``."""
-    check_file(path, where)
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: not UTF-8 at byte {error.start}. Save it as UTF-8.") from error
-    except OSError as error:
-        raise InputError(f"{where}: it cannot be read ({error}). Check the file.") from error
-
-
-def check_file(path: Path, where: str) -> None:
-    """Raise :class:`InputError` unless there is a file of at most 64 MiB."""
-    try:
-        if not path.is_file():
-            raise InputError(f"{where}: there is no file {path}. Check the path.")
-        size = path.stat().st_size
-    except OSError as error:
-        raise InputError(f"{where}: it cannot be read ({error}). Check the file.") from error
-    if size > MAX_FILE_BYTES:
-        raise InputError(f"{where}: {size:,} bytes; at most {MAX_FILE_BYTES:,} are read. Split the file.")
-
-
-@contextmanager
-def opened_parquet(path: Path) -> Iterator[Any]:
-    """Give a ``pyarrow.parquet.ParquetFile``; whatever goes wrong with it is an :class:`InputError`."""
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
-
-    try:
-        with pq.ParquetFile(path) as file:
-            yield file
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path.name}: not a readable Parquet file ({error}). Write it again.") from error
-
-
-def parse_json(text: str, where: str) -> Any:
-    """Parse JSON text; a failure is an :class:`InputError` that begins with ``where``."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        hint = " A file of JSON lines must end in .jsonl." if str(error).startswith("Extra data") else ""
-        raise InputError(f"{where}: not valid JSON ({error}). Correct it there.{hint}") from error
+        path = data_folder() / f"{name_or_path}.json"
+    return parse_behavior(read_json(path, f"behavior file {path}"), source=str(path))
 
 
 def parse_behavior(data: Any, source: str) -> Behavior:
@@ -217,11 +174,6 @@ def data_folder() -> Path:
     """Folder of the packaged data: inside an installed package, or beside it in a checkout."""
     installed = Path(str(files("caa_interp"))) / "data"
     return installed if installed.is_dir() else installed.parent.parent / "data"
-
-
-def _packaged() -> list[Path]:
-    """Files of the behaviors; names that begin with ``_`` hold something else."""
-    return sorted(path for path in data_folder().glob("*.json") if not path.stem.startswith("_"))
 
 
 def _typed(data: dict[str, Any], key: str, kind: type, where: str, default: Any = None) -> Any:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,47 +38,17 @@ PUBLISHED = [
 ]
 
 
-@dataclass(frozen=True)
-class Quality:
-    """Measurements of one behavior.
+def measure_quality(behavior: Behavior) -> dict[str, Any]:
+    """Measure a behavior of at least two train pairs and one test pair; takes about a second.
 
-    ``words_positive`` and ``words_negative`` are mean lengths in words, ``share_longer`` the share of pairs whose
-    positive answer has more words (ties count half; 0.5 is balance). ``similarity`` is the largest Jaccard similarity
-    of word 5-grams between two questions, ``shared_topics`` the number of topics that are in train and in test,
-    ``first_word`` the largest share of one side's answers that begin with the same word. ``first_word_score`` and
-    ``bag_of_words`` are the share of held-out pairs whose positive answer a classifier on first words, or on all words,
-    ranks higher (0.5 is chance). ``word`` is the word that is in most more answers of one side than of the other,
-    ``word_positive`` and ``word_negative`` the share of each side's answers that have it.
+    Returns a row of a table. ``words_positive`` and ``words_negative`` are mean lengths in words, ``share_longer`` the
+    share of pairs whose positive answer has more words (ties count half; 0.5 is balance). ``similarity`` is the largest
+    Jaccard similarity of word 5-grams between two questions, ``shared_topics`` the number of topics that are in train
+    and in test, ``first_word`` the largest share of one side's answers that begin with the same word.
+    ``first_word_score`` and ``bag_of_words`` are the share of held-out pairs whose positive answer a classifier on
+    first words, or on all words, ranks higher (0.5 is chance). ``word`` is the word that is in most more answers of one
+    side than of the other, ``word_positive`` and ``word_negative`` the share of each side's answers that have it.
     """
-
-    name: str
-    n_train: int
-    n_test: int
-    n_open_ended: int
-    words_positive: float
-    words_negative: float
-    share_longer: float
-    similarity: float
-    shared_topics: int
-    first_word: float
-    first_word_score: float
-    bag_of_words: float
-    word: str
-    word_positive: float
-    word_negative: float
-
-    def problems(self) -> list[str]:
-        """Return what falls short; empty if nothing does."""
-        problems = []
-        if self.similarity > MAX_SIMILARITY:
-            problems.append(f"two questions share {self.similarity:.2f} of their word 5-grams")
-        if self.shared_topics:
-            problems.append(f"{self.shared_topics} topics are in train and in test")
-        return problems
-
-
-def measure_quality(behavior: Behavior) -> Quality:
-    """Measure a behavior of at least two train pairs and one test pair; takes about a second."""
     check_behavior(behavior)
     if len(behavior.train) < 2 or not behavior.test:
         raise InputError(
@@ -91,23 +61,35 @@ def measure_quality(behavior: Behavior) -> Quality:
     word, word_positive, word_negative = one_sided_word(pairs)
     topics = [{pair.topic for pair in split if pair.topic} for split in (behavior.train, behavior.test)]
     questions = [pair.question for pair in pairs] + list(behavior.open_ended)
-    return Quality(
-        name=behavior.name,
-        n_train=len(behavior.train),
-        n_test=len(behavior.test),
-        n_open_ended=len(behavior.open_ended),
-        words_positive=float(lengths[:, 0].mean()),
-        words_negative=float(lengths[:, 1].mean()),
-        share_longer=float(longer),
-        similarity=largest_similarity(questions),
-        shared_topics=len(topics[0] & topics[1]),
-        first_word=max(_commonest_first_word([getattr(p, side) for p in pairs]) for side in ("positive", "negative")),
-        first_word_score=surface_score(behavior.train, behavior.test, lambda text: words(text)[:1]),
-        bag_of_words=surface_score(behavior.train, behavior.test, words),
-        word=word,
-        word_positive=word_positive,
-        word_negative=word_negative,
-    )
+    return {
+        "name": behavior.name,
+        "n_train": len(behavior.train),
+        "n_test": len(behavior.test),
+        "n_open_ended": len(behavior.open_ended),
+        "words_positive": float(lengths[:, 0].mean()),
+        "words_negative": float(lengths[:, 1].mean()),
+        "share_longer": float(longer),
+        "similarity": largest_similarity(questions),
+        "shared_topics": len(topics[0] & topics[1]),
+        "first_word": max(
+            _commonest_first_word([getattr(p, side) for p in pairs]) for side in ("positive", "negative")
+        ),
+        "first_word_score": surface_score(behavior.train, behavior.test, lambda text: words(text)[:1]),
+        "bag_of_words": surface_score(behavior.train, behavior.test, words),
+        "word": word,
+        "word_positive": word_positive,
+        "word_negative": word_negative,
+    }
+
+
+def problems(quality: Mapping[str, Any]) -> list[str]:
+    """Return what falls short in a row of :func:`measure_quality`; empty if nothing does."""
+    found = []
+    if quality["similarity"] > MAX_SIMILARITY:
+        found.append(f"two questions share {quality['similarity']:.2f} of their word 5-grams")
+    if quality["shared_topics"]:
+        found.append(f"{quality['shared_topics']} topics are in train and in test")
+    return found
 
 
 def words(text: str) -> list[str]:

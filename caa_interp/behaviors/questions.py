@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from caa_interp.behaviors.behavior import data_folder, parse_json, parse_pairs, read_text
+from caa_interp.behaviors.behavior import data_folder, parse_pairs
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.behaviors.readers import read_pairs
 from caa_interp.errors import InputError, MissingDependencyError, check_count
+from caa_interp.files import read_json
 
 FORMAT = "caa_interp/questions/1"
 PACKAGED = ("capability", "misconceptions")
@@ -84,14 +85,13 @@ def load_requests() -> dict[str, list[str]]:
         ``"harmless"``: 30 that sound harmless; ``"borderline"``: 30 that hold a word which sounds alarming, such as
         the zombie of a zombie process.
     """
-    path = data_folder() / "_requests.json"
-    data = parse_json(read_text(path, "requests"), "requests")
+    data = read_json(data_folder() / "_requests.json", "requests")
     return {kind: list(data[kind]) for kind in ("harmless", "borderline")}
 
 
 def _from_file(path: Path, name: str) -> list[ContrastPair]:
     where = f"questions {name!r}"
-    data = parse_json(read_text(path, where), where)
+    data = read_json(path, where)
     if isinstance(data, list):
         return list(read_pairs(path))
     if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("items"), list):

@@ -10,9 +10,10 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from caa_interp.behaviors.behavior import FORMAT, MAX_FILE_BYTES, check_file, opened_parquet, parse_json, read_text
+from caa_interp.behaviors.behavior import FORMAT
 from caa_interp.behaviors.fields import LABELS, OWN, fields_of
 from caa_interp.errors import InputError
+from caa_interp.files import MAX_FILE_BYTES, check_file, opened_parquet, parse_json, read_text
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 SIDES = {"positive", "negative"}

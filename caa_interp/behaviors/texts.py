@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from caa_interp.behaviors.behavior import opened_parquet, parse_json
 from caa_interp.errors import InputError
+from caa_interp.files import opened_parquet, parse_json
 
 Text = str | list[dict[str, Any]]
 _COLUMNS = ("text", "messages")

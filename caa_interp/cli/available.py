@@ -94,11 +94,25 @@ def _hub_cache() -> Iterator[Available]:
     for name in cached_names():
         folder = cached_folder(name)
         config = _read(folder / "config.json") if folder else {}
-        kinds = map(str, config.get("architectures") or ())
-        if folder and any(kind.endswith(("ForCausalLM", "LMHeadModel")) for kind in kinds):
+        if folder and _is_causal(config):
             has_weights = any(file.suffix in (".safetensors", ".bin") for file in folder.iterdir())
             needs = "" if has_weights else "its weights, which loading it downloads"
             yield Available(name, "Hugging Face cache", **_shape(folder), needs=needs)
+
+
+def _is_causal(config: dict[str, Any]) -> bool:
+    """Whether a ``config.json`` is that of a causal language model."""
+    from caa_interp.models.loading import CAUSAL
+
+    kinds = [str(kind) for kind in config.get("architectures") or ()]
+    if not kinds or config.get("is_encoder_decoder") or not all(kind.endswith(CAUSAL) for kind in kinds):
+        return False
+    if not any(kind.endswith("ForConditionalGeneration") for kind in kinds):
+        return True
+    # Of the others only some are, such as Gemma 3. The list of them takes seconds to import.
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return config.get("model_type") in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 
 _UNKNOWN: dict[str, Any] = {"n_layers": None, "d_model": None}

@@ -30,19 +30,19 @@ def check(
     import pandas as pd
 
     from caa_interp.behaviors.behavior import load_behavior, load_behaviors
-    from caa_interp.behaviors.quality import PUBLISHED, measure_quality
+    from caa_interp.behaviors.quality import PUBLISHED, measure_quality, problems
 
     chosen = [load_behavior(name) for name in behaviors] if behaviors else list(load_behaviors().values())
     qualities = [measure_quality(behavior) for behavior in chosen]
-    table = pd.DataFrame(map(vars, qualities))
+    table = pd.DataFrame(qualities)
     if as_json:
         print_json(records(table))
     else:
         print_table(pd.concat([table.round(2).astype(str), pd.DataFrame(PUBLISHED)], ignore_index=True).fillna(""))
-    problems = [f"{quality.name}: {what}" for quality in qualities for what in quality.problems()]
-    for problem in problems:
+    found = [f"{quality['name']}: {what}" for quality in qualities for what in problems(quality)]
+    for problem in found:
         say(problem)
-    if problems:
+    if found:
         raise typer.Exit(3)
 
 

@@ -6,9 +6,11 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
+
+from caa_interp.prompts.rendering import Style
 
 # Written out, because the module that has it takes long to import; a test holds the two together.
 EMBEDDED = "smollm2-135m-instruct"
@@ -80,13 +82,7 @@ def completing(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]
     return complete
 
 
-def _packaged_behaviors() -> list[str]:
-    from caa_interp.behaviors.behavior import data_folder
-
-    return sorted(path.stem for path in data_folder().glob("[!_]*.json"))
-
-
-complete_behavior = completing(_packaged_behaviors)
+complete_behavior = completing(lambda: resolve_name("caa_interp.behaviors.behavior:behavior_names")())
 # Folders and files are for the shell to complete.
 complete_model = completing(
     lambda: [EMBEDDED, *(one.name for one in resolve_name("caa_interp.paper.published:MODELS"))]
@@ -160,13 +156,8 @@ EachOperatorOption = Annotated[list[str], _named("--operator", "NAME", _OPERATOR
 PositionsOption = Annotated[str, _named("--positions", "RULE", _POSITIONS, _rules)]
 EachPositionsOption = Annotated[list[str], _named("--positions", "RULE", _POSITIONS + _EACH, _rules)]
 StyleOption = Annotated[
-    str | None,
-    _named(
-        "--style",
-        "NAME",
-        "Prompt form, such as base; default: the one that fits the model.",
-        lambda: get_args(resolve_name("caa_interp.prompts.format:Style")),
-    ),
+    Style | None,
+    typer.Option("--style", help="Prompt form, such as base; default: the one that fits the model."),
 ]
 ControlsOption = Annotated[
     int, typer.Option("--controls", min=0, help="Number of random control vectors of the same norms.")

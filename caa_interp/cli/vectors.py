@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from caa_interp.cli import options
 from caa_interp.cli.output import check_target, print_json, print_table, records, say, write_table
-from caa_interp.errors import InputError, ModelError, check_choice
-from caa_interp.prompts.rendering import Format
+from caa_interp.errors import InputError, ModelError
+from caa_interp.prompts.rendering import Format, Style
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,10 +51,9 @@ def extract(
     from caa_interp.vectors.extraction import extract_vector
 
     chosen, pairs = estimator_named(estimator), load_behavior(behavior)
-    _check_style(style)
     loaded = load_model(model, device=device, dtype=dtype)
     asked: dict[str, Any] = {"format": format, "layers": layers, "estimator": chosen, "behavior": pairs.name}
-    asked["prompt_format"] = PromptFormat.of(loaded, style=style)  # type: ignore[arg-type]
+    asked["prompt_format"] = PromptFormat.of(loaded, style=style)
     vector = extract_vector(loaded, pairs.train, progress=True, **asked)
     vector.save(out)
     if as_json:
@@ -236,7 +235,7 @@ def with_controls(vector: SteeringVector, n: int, seed: int) -> dict[str, Steeri
 
 
 def load_for(
-    vector: SteeringVector, path: Path, model: str | None, style: str | None, device: str | None, dtype: str | None
+    vector: SteeringVector, path: Path, model: str | None, style: Style | None, device: str | None, dtype: str | None
 ) -> tuple[Any, PromptFormat]:
     """Load the model of ``--model``, else the one that the vector names; and its form in the style of ``--style``."""
     from caa_interp.models import load_model
@@ -245,22 +244,13 @@ def load_for(
     named = vector.metadata.get("model") if model is None else model
     if named is None:
         raise InputError(f"vector file {path}: it does not say which model it was made from. Give --model.")
-    _check_style(style)
     try:
         loaded = load_model(str(named), device=device, dtype=dtype)
     except ModelError as error:
         if model is not None:
             raise
         raise ModelError(f"{error} {path} names it; if it is somewhere else, give --model.") from error
-    return loaded, PromptFormat.of(loaded, style=style)  # type: ignore[arg-type]
-
-
-def _check_style(style: str | None) -> None:
-    """Raise before a model is loaded if there is no such style."""
-    from caa_interp.prompts.format import Style
-
-    if style is not None:
-        check_choice("style", style, get_args(Style))
+    return loaded, PromptFormat.of(loaded, style=style)
 
 
 def _prompts(given: list[str], file: Path | None) -> list[str]:
@@ -269,7 +259,7 @@ def _prompts(given: list[str], file: Path | None) -> list[str]:
     for prompt in given:
         asked += sys.stdin.read().splitlines() if prompt == "-" else [prompt]
     if file is not None:
-        from caa_interp.behaviors.behavior import read_text
+        from caa_interp.files import read_text
 
         asked += read_text(file, f"prompts: {file}").splitlines()
     asked = [prompt for prompt in asked if prompt.strip()]

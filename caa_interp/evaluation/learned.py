@@ -17,11 +17,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError, check_count, is_number
 from caa_interp.evaluation.sweep import scored_renderings, scoring_format
-from caa_interp.models.access import check_model, check_unsteered, input_device, n_layers, not_numbers, reading, unembed
+from caa_interp.models.access import check_model, check_unsteered, input_device, n_layers, not_numbers, reading
+from caa_interp.models.readout import unembed
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format, Rendering
@@ -169,11 +171,9 @@ def _scores(
         for one in some
         for scored in one.scored(format)
     ]
-    tokens = torch.zeros(len(rows), max(len(scored.tokens) for *_, scored in rows), dtype=torch.long)
-    edits = []
-    for row, (_, start, _, scored) in enumerate(rows):
-        tokens[row, : len(scored.tokens)] = torch.tensor(scored.tokens)
-        edits.append([Edit(layer, values, multiplier, add, resolve("from_last_prompt_token", start + 1))])
+    tokens = pad_sequence([torch.tensor(scored.tokens) for *_, scored in rows], batch_first=True)
+    spans = [resolve("from_last_prompt_token", start + 1) for _, start, *_ in rows]
+    edits = [[Edit(layer, values, multiplier, add, some)] for some in spans]
     states: list[torch.Tensor] = []
     with (
         edited_rows(model, edits, 0, tokens.shape[1]),  # padded on the right, which nothing sees

@@ -294,10 +294,7 @@ def _after(
             f"{what}: the chat template of this model does not show its own earlier answers. Give a prompt_format that "
             "does."
         )
-    ids = token_ids(form.tokenizer, pieces[places[-1]].rpartition(_MARK)[2], what, add_special_tokens=False)
+    ids = token_ids(form.tokenizer, pieces[places[-1]].rpartition(_MARK)[2], what, special=False)
     for piece in pieces[places[-1] + 1 :]:
-        ids += [
-            form.tokenizer.eos_token_id,
-            *token_ids(form.tokenizer, piece, what, add_special_tokens=form.template is None),
-        ]
+        ids += [form.tokenizer.eos_token_id, *form.piece_ids(piece, what)]
     return tuple(ids)

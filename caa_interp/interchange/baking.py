@@ -20,7 +20,7 @@ from caa_interp.errors import InputError, ModelError
 from caa_interp.models.access import check_unsteered, model_id, n_layers
 from caa_interp.models.wrapping import block_outputs, module_of, plain_copy
 from caa_interp.steering.context import steer
-from caa_interp.steering.intervention import Steering, as_interventions, check_fit
+from caa_interp.steering.intervention import Steering, as_interventions, check_vectors
 from caa_interp.steering.operators import add, name_of
 from caa_interp.steering.positions import name_of_positions
 from caa_interp.vectors.vector import SteeringVector, direction_at, one_vector
@@ -70,7 +70,7 @@ def bake(model: Any, vector: SteeringVector | Steering, *, layer: int | None = N
         raise InputError(f"operator: {names}; weights can only add. For ablation see caa.interchange.orthogonalize.")
     if other := [one.positions for one in interventions if one.positions not in ("all", "from_last_prompt_token")]:
         raise InputError(f"positions: {name_of_positions(other[0])}; weights steer every position. Give 'all'.")
-    check_fit(model, interventions)
+    check_vectors(model, (one.vector for one in interventions))
     check_unsteered(model, "Bake it")
     plain = plain_copy(model)
     unsteered = _bridge_logits(model)

@@ -19,9 +19,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from caa_interp.behaviors.behavior import parse_json, read_text
 from caa_interp.behaviors.options import answer_letter
 from caa_interp.errors import InputError, check_choice
+from caa_interp.files import read_objects
 
 Test = Literal["ab", "mmlu", "truthful_qa", "open_ended"]
 _SIDES = ("answer_matching_behavior", "answer_not_matching_behavior")
@@ -120,12 +120,9 @@ def _condition(file: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _items(file: Path) -> list[dict[str, Any]]:
-    items = parse_json(read_text(file, f"file {file}"), f"file {file}")
-    if not isinstance(items, list) or not items:
-        raise InputError(f"file {file}: {type(items).__name__}; it must be a list of at least one item. Check it.")
-    for number, item in enumerate(items):
-        if not isinstance(item, dict):
-            raise InputError(f"file {file}: item {number} is {type(item).__name__}; it must be an object.")
+    items = read_objects(file, f"file {file}")
+    if not items:
+        raise InputError(f"file {file}: the list is empty; it must hold at least one item. Check it.")
     return items
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caa_interp.errors import InputError, ModelError, VectorMismatchError, is_count, listed
-from caa_interp.models.hooks import has_hooks
 
 if TYPE_CHECKING:
     import torch
@@ -20,8 +19,6 @@ HOOK = "blocks.{layer}.hook_resid_post"
 CENTERED = "centered"
 # GPT-1's blocks return lists, on which TransformerBridge's hooks do not fire.
 _NO_STREAM = {"OpenAIGPTLMHeadModel"}
-# Columns of the unembedding that are multiplied at a time where they are converted.
-_COLUMNS = 16384
 
 # Models that are being steered by hooks, and whether the hooks know which positions to steer in any sequence.
 steered: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
@@ -268,49 +265,6 @@ def reading(model: Any, layers: Iterable[int], read: Callable[[int, torch.Tensor
     """Call ``read(layer, residual)`` as in :func:`hooking`; it changes nothing."""
     with hooking(model, layers, read):
         yield
-
-
-def can_unembed(model: Any) -> bool:
-    """Whether a model's logits are the unembedding of its final norm (not in OPT-350M), and neither is offloaded."""
-    if not hasattr(model, "ln_final"):
-        return False
-    return not any(weight.is_meta for part in (model.ln_final, model.unembed) for weight in part.parameters())
-
-
-def check_readable(model: Any) -> None:
-    """Raise :class:`ModelError` unless states of the model can be read as tokens."""
-    if not can_unembed(model):
-        raise ModelError(
-            f"model {model_id(model)!r}: it has no final norm between its last block and its logits, or offloads it or "
-            "the unembedding, so states cannot be read as tokens. Use a model whose logits are the unembedding of its "
-            "final norm, both on a device."
-        )
-
-
-def unembed(model: Any, residual: torch.Tensor) -> torch.Tensor:
-    """Logits ``[n, d_vocab]`` of states ``[n, d_model]``, as from the last block: final norm, unembedding, cap.
-
-    In float32 at least, unless somebody hooks the unembedding: between 16 and 32 bfloat16 steps by 0.125, as much as
-    steering often does.
-    """
-    import torch
-
-    check_readable(model)
-    matrix = model.W_U
-    residual = residual.to(next(model.ln_final.parameters(), residual).device)
-    if matrix.dtype.itemsize >= 4 or has_hooks(model.unembed.modules()):
-        logits = model.unembed(model.ln_final(residual.to(matrix.dtype)[None]))[0]
-    else:
-        norm = {name: weight.float() for name, weight in model.ln_final.named_parameters()}
-        normed = torch.func.functional_call(model.ln_final, norm, (residual[None].float(),))[0]
-        normed = normed.to(matrix.device).float()  # HookedTransformer's norms round to the type of the weights
-        # A few columns at a time: the whole matrix in float32 may be gigabytes.
-        parts = [normed @ columns.float() for columns in matrix.split(_COLUMNS, dim=1)]
-        logits = torch.cat(parts, dim=1) + model.b_U.float()
-    if is_bridge(model):
-        return model.adapter.apply_output_logits_transform(logits)
-    cap = float(model.cfg.output_logits_soft_cap or 0)
-    return cap * torch.tanh(logits / cap) if cap > 0 else logits
 
 
 def not_numbers(model: Any, label: str) -> ModelError:

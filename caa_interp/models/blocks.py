@@ -76,17 +76,6 @@ class Trunk:
     calls: list[_Call] = field(default_factory=list)
 
 
-class _Pass(NamedTuple):
-    """What a trunk is made of; see :func:`run_trunk`."""
-
-    tokens: torch.Tensor
-    rows: Rows
-    before: Sequence[KeysValues]
-    keep_layers: Sequence[int]
-    stop: int
-    continued: bool
-
-
 @torch.no_grad()
 def run_trunk(
     model: Any,
@@ -105,8 +94,33 @@ def run_trunk(
     """
     trunk = Trunk(tokens.shape[1], attention_windows(model))
     before = [(keys.expand(len(tokens), -1, -1, -1), values.expand(len(tokens), -1, -1, -1)) for keys, values in before]
-    run = _run_bridge if is_bridge(model) else _run_hooked
-    run(model, trunk, _Pass(tokens, rows, before, keep_layers, n_layers(model) if stop is None else stop, continued))
+    positions = rows.positions[:, -trunk.n_rows :]
+    stop = n_layers(model) if stop is None else stop
+    if is_bridge(model):
+        cache = _cache_of(before)
+        masks = {
+            kind: _additive(rows.mask(window, trunk.n_rows, tokens.device), float_type(model))
+            for kind, window in dict(zip(layer_kinds(model), trunk.windows, strict=True)).items()
+        }
+        # Models whose layers are of several kinds take one mask for each.
+        mask = masks if len(masks) > 1 else masks.popitem()[1]
+        options: dict[str, Any] = {"past_key_values": cache} if continued or before else {}
+        blocks = list(model.blocks)[:stop]  # without wrappers, if these are taken away
+        with _watched(trunk, blocks, keep_layers), suppress(_StopError):
+            runner(model)(tokens, attention_mask=mask, position_ids=positions, **options)
+        if continued:
+            trunk.keys_values = [(layer.keys, layer.values) for layer in cache.layers]
+        return trunk
+    residual = model.hook_embed(model.embed(tokens))
+    if model.cfg.positional_embedding_type == "standard":
+        residual = residual + model.hook_pos_embed(model.pos_embed.W_pos[positions])
+    for layer in range(stop):
+        past = before[layer] if before else None
+        residual, keys_values = _hooked_block(model, layer, residual, rows, past, trunk.windows[layer])
+        if layer in keep_layers:
+            trunk.residual[layer] = residual
+        if continued:
+            trunk.keys_values.append(keys_values)
     return trunk
 
 
@@ -134,8 +148,10 @@ def run_block(
     mask = _additive(rows.mask(trunk.windows[layer], residual.shape[1], residual.device), residual.dtype)
     cache = _cache_of([before])
     cache.layers *= layer + 1  # the block asks for the one of its own index
-    replace = _Replacement(trunk.n_rows, place, twins, mask, cache)
-    return _stream(block(residual, *map(replace, args), **{name: replace(value) for name, value in kwargs.items()}))
+    own = (trunk.n_rows, place, twins, mask, cache)
+    args = tuple(_replaced(value, *own) for value in args)
+    kwargs = {name: _replaced(value, *own) for name, value in kwargs.items()}
+    return _stream(block(residual, *args, **kwargs))
 
 
 def _cache_of(keys_values: Sequence[KeysValues]) -> DynamicCache:
@@ -152,27 +168,6 @@ def _cache_of(keys_values: Sequence[KeysValues]) -> DynamicCache:
 def _stream(output: Any) -> torch.Tensor:
     """Residual stream from what a block returns."""
     return output[0] if isinstance(output, tuple) else output
-
-
-def _run_bridge(model: Any, trunk: Trunk, asked: _Pass) -> None:
-    tokens, rows = asked.tokens, asked.rows
-    cache = _cache_of(asked.before)
-    options: dict[str, Any] = {"past_key_values": cache} if asked.continued or asked.before else {}
-    masks = {
-        kind: _additive(rows.mask(window, trunk.n_rows, tokens.device), float_type(model))
-        for kind, window in dict(zip(layer_kinds(model), trunk.windows, strict=True)).items()
-    }
-    blocks = list(model.blocks)[: asked.stop]  # without wrappers, if these are taken away
-    with _watched(trunk, blocks, asked.keep_layers), suppress(_StopError):
-        runner(model)(
-            tokens,
-            # Models whose layers are of several kinds take one mask for each.
-            attention_mask=masks if len(masks) > 1 else masks.popitem()[1],
-            position_ids=rows.positions[:, -tokens.shape[1] :],
-            **options,
-        )
-    if asked.continued:
-        trunk.keys_values = [(layer.keys, layer.values) for layer in cache.layers]
 
 
 class _StopError(Exception):
@@ -207,55 +202,34 @@ def _watched(trunk: Trunk, blocks: Sequence[Any], keep_layers: Sequence[int]) ->
             handle.remove()
 
 
-@dataclass(frozen=True)
-class _Replacement:
-    """Replace, in the arguments of a block, what belongs to the trunk's rows by what belongs to other rows.
+def _replaced(
+    value: Any, n_rows: int, place: torch.Tensor, twins: torch.Tensor, mask: torch.Tensor, cache: Cache
+) -> Any:
+    """Replace, in an argument of a block, what belongs to the trunk's rows by what belongs to other rows.
 
     The trunk has ``n_rows`` rows, and a tensor of that length belongs to them. ``place`` and ``twins`` are as in
     :func:`run_block`.
     """
-
-    n_rows: int
-    place: torch.Tensor
-    twins: torch.Tensor
-    mask: torch.Tensor
-    cache: Cache
-
-    def __call__(self, value: Any) -> Any:
-        if isinstance(value, Cache):
-            return self.cache
-        if isinstance(value, tuple | list):
-            return type(value)(map(self, value))
-        if isinstance(value, torch.Tensor):
-            if value.ndim == 4 and value.shape[-2] == self.n_rows:
-                return self.mask.to(value)
-            twins = self.twins.to(value.device)
-            if value.ndim >= 2 and value.shape[1] == self.n_rows:
-                place = self.place if len(value) > 1 else torch.zeros_like(self.place)
-                return value[place.to(value.device)[:, None], twins]
-            if value.ndim == 1 and len(value) == self.n_rows:
-                return value[twins[0]]
-        return value
+    if isinstance(value, Cache):
+        return cache
+    if isinstance(value, tuple | list):
+        return type(value)(_replaced(one, n_rows, place, twins, mask, cache) for one in value)
+    if isinstance(value, torch.Tensor):
+        if value.ndim == 4 and value.shape[-2] == n_rows:
+            return mask.to(value)
+        twins = twins.to(value.device)
+        if value.ndim >= 2 and value.shape[1] == n_rows:
+            place = place if len(value) > 1 else torch.zeros_like(place)
+            return value[place.to(value.device)[:, None], twins]
+        if value.ndim == 1 and len(value) == n_rows:
+            return value[twins[0]]
+    return value
 
 
 def _additive(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Attention mask ``[batch, 1, query, key]``: 0 where allowed, the type's lowest value elsewhere."""
     zero = torch.zeros((), dtype=dtype, device=allowed.device)
     return torch.where(allowed, zero, torch.finfo(dtype).min)[:, None]
-
-
-def _run_hooked(model: Any, trunk: Trunk, asked: _Pass) -> None:
-    residual = model.hook_embed(model.embed(asked.tokens))
-    if model.cfg.positional_embedding_type == "standard":
-        positions = asked.rows.positions[:, -asked.tokens.shape[1] :]
-        residual = residual + model.hook_pos_embed(model.pos_embed.W_pos[positions])
-    for layer in range(asked.stop):
-        past = asked.before[layer] if asked.before else None
-        residual, keys_values = _hooked_block(model, layer, residual, asked.rows, past, trunk.windows[layer])
-        if layer in asked.keep_layers:
-            trunk.residual[layer] = residual
-        if asked.continued:
-            trunk.keys_values.append(keys_values)
 
 
 def _hooked_block(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from caa_interp.models.access import input_device, is_bridge, runner
 from caa_interp.models.attention import carries_state, rotary_boundary
@@ -92,9 +93,7 @@ class Decoder:
         """Run whole sequences, padded on the right, where no causal model sees it."""
         new = [row[seen.bool()].tolist() for row, seen in zip(tokens, mask, strict=True)]
         self._read = [[*old, *some] for old, some in zip(self._read or [[]] * len(new), new, strict=True)]
-        ids = torch.zeros(len(new), max(map(len, self._read)), dtype=torch.long)
-        for row, sequence in enumerate(self._read):
-            ids[row, : len(sequence)] = torch.tensor(sequence)
+        ids = pad_sequence([torch.tensor(own, dtype=torch.long) for own in self._read], batch_first=True)
         logits = self._call(ids.to(input_device(self.model)))
         return torch.stack([row[len(own) - keep : len(own)] for row, own in zip(logits, self._read, strict=True)])
 

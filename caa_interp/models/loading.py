@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 Backend = Literal["auto", "bridge", "hooked"]
 EMBEDDED = "smollm2-135m-instruct"
+# Names of classes whose checkpoints may be causal language models, as their configurations give them.
+CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 LLAMA_2_CHAT = ("meta-llama/Llama-2-7b-chat-hf", "meta-llama/Llama-2-13b-chat-hf")
 _KNOWN = [EMBEDDED, *LLAMA_2_CHAT, "google/gemma-2-2b-it", "Qwen/Qwen2.5-7B-Instruct", "gpt2"]
 
@@ -233,8 +235,7 @@ def _checked_config(source: str, name: str, revision: str | None) -> Any:
     config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
     causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     named = config.architectures or []
-    endings = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-    if config.is_encoder_decoder or not causal or not all(name.endswith(endings) for name in named):
+    if config.is_encoder_decoder or not causal or not all(name.endswith(CAUSAL) for name in named):
         raise ModelError(
             f"model {name!r}: {', '.join(named) or config.model_type} is not a causal language model, and steering "
             "needs one. Give a decoder-only model such as a Llama, Qwen, Gemma, GPT-2 or Pythia."

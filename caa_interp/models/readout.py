@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-from caa_interp.models.access import HOOK, check_readable, input_device, not_numbers, on_cpu, unembed
+from caa_interp.errors import ModelError
+from caa_interp.models.access import HOOK, input_device, is_bridge, model_id, not_numbers, on_cpu
+from caa_interp.models.hooks import has_hooks
 
 COMPONENTS = {
     "attention output": "blocks.{layer}.hook_attn_out",
@@ -17,6 +19,49 @@ COMPONENTS = {
     "block output": HOOK,
 }
 SPACE = "\u2423"
+# Columns of the unembedding that are multiplied at a time where they are converted.
+_COLUMNS = 16384
+
+
+def can_unembed(model: Any) -> bool:
+    """Whether a model's logits are the unembedding of its final norm (not in OPT-350M), and neither is offloaded."""
+    if not hasattr(model, "ln_final"):
+        return False
+    return not any(weight.is_meta for part in (model.ln_final, model.unembed) for weight in part.parameters())
+
+
+def check_readable(model: Any) -> None:
+    """Raise :class:`ModelError` unless states of the model can be read as tokens."""
+    if not can_unembed(model):
+        raise ModelError(
+            f"model {model_id(model)!r}: it has no final norm between its last block and its logits, or offloads it or "
+            "the unembedding, so states cannot be read as tokens. Use a model whose logits are the unembedding of its "
+            "final norm, both on a device."
+        )
+
+
+def unembed(model: Any, residual: torch.Tensor) -> torch.Tensor:
+    """Logits ``[n, d_vocab]`` of states ``[n, d_model]``, as from the last block: final norm, unembedding, cap.
+
+    In float32 at least, unless somebody hooks the unembedding: between 16 and 32 bfloat16 steps by 0.125, as much as
+    steering often does.
+    """
+    check_readable(model)
+    matrix = model.W_U
+    residual = residual.to(next(model.ln_final.parameters(), residual).device)
+    if matrix.dtype.itemsize >= 4 or has_hooks(model.unembed.modules()):
+        logits = model.unembed(model.ln_final(residual.to(matrix.dtype)[None]))[0]
+    else:
+        norm = {name: weight.float() for name, weight in model.ln_final.named_parameters()}
+        normed = torch.func.functional_call(model.ln_final, norm, (residual[None].float(),))[0]
+        normed = normed.to(matrix.device).float()  # HookedTransformer's norms round to the type of the weights
+        # A few columns at a time: the whole matrix in float32 may be gigabytes.
+        parts = [normed @ columns.float() for columns in matrix.split(_COLUMNS, dim=1)]
+        logits = torch.cat(parts, dim=1) + model.b_U.float()
+    if is_bridge(model):
+        return model.adapter.apply_output_logits_transform(logits)
+    cap = float(model.cfg.output_logits_soft_cap or 0)
+    return cap * torch.tanh(logits / cap) if cap > 0 else logits
 
 
 @torch.no_grad()

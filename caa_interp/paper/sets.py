@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from caa_interp.behaviors.behavior import parse_json, read_text
 from caa_interp.behaviors.downloads import published_digests
 from caa_interp.behaviors.pairs import ContrastPair, split_pairs
 from caa_interp.behaviors.readers import read_pairs
 from caa_interp.behaviors.shutdown import accepts_shutdown
 from caa_interp.errors import InputError
-from caa_interp.files import file_digest
+from caa_interp.files import file_digest, read_objects
 from caa_interp.paper import published as paper
 
 _GET = (
@@ -149,10 +148,8 @@ def _is_the_papers(file: Path, part: str) -> bool:
 
 
 def _open_ended(path: Path) -> tuple[str, ...]:
-    items = parse_json(read_text(path, path.name), path.name)
-    if not isinstance(items, list):
-        raise InputError(f"{path.name}: {type(items).__name__}; it must be a list of objects with a 'question'.")
+    items = read_objects(path, path.name)
     for number, item in enumerate(items):
-        if not isinstance(item, dict) or not isinstance(item.get("question"), str):
+        if not isinstance(item.get("question"), str):
             raise InputError(f"{path.name}: item {number} has no text 'question'. Add it, or remove the item.")
     return tuple(item["question"] for item in items)

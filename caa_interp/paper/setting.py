@@ -10,11 +10,12 @@ from typing import Any
 import pandas as pd
 import torch
 
-from caa_interp.behaviors.behavior import load_behavior, parse_json, read_text
+from caa_interp.behaviors.behavior import load_behavior
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError
 from caa_interp.evaluation.baselines import SIDES
 from caa_interp.evaluation.judge_requests import Judge
+from caa_interp.files import read_json
 from caa_interp.paper import published as paper
 from caa_interp.paper.sets import Exam, PublishedSet, read_exams, read_published_sets
 from caa_interp.paper.table import OTHER, SAME, claims, compare, printable
@@ -64,7 +65,7 @@ def read_items(
 
 def _read_prompts(path: Path, behaviors: Sequence[str]) -> dict[str, Mapping[str, str]]:
     what = f"system_prompts: {path}"
-    given = parse_json(read_text(path, what), what)
+    given = read_json(path, what)
     for name, own in given.items() if isinstance(given, dict) else [(None, given)]:
         texts = [own.get(side) for side in SIDES] if isinstance(own, dict) else []
         if name not in behaviors or not texts or not all(isinstance(text, str) and text.strip() for text in texts):

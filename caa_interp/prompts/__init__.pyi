@@ -5,11 +5,11 @@ from .conversation import (
 from .format import (
     PromptFormat as PromptFormat,
     PromptTokens as PromptTokens,
-    Style as Style,
     check_prompt as check_prompt,
     split_thinking as split_thinking,
 )
 from .rendering import (
     Format as Format,
     Rendering as Rendering,
+    Style as Style,
 )

@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from jinja2 import TemplateError
 
@@ -25,10 +25,9 @@ from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError, check_choice, warn
 from caa_interp.models.access import check_model, is_bridge
 from caa_interp.prompts.conversation import Prompt, messages_of
-from caa_interp.prompts.rendering import Format, Rendering, common_prefix, render_pair
+from caa_interp.prompts.rendering import Format, Rendering, Style as Style, common_prefix, render_pair
 from caa_interp.prompts.template import PINNED_DATE, PROBE, ChatTemplate
 
-Style = Literal["llama-2-chat", "base", "chat-template"]
 _warned_of_dates: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
@@ -224,18 +223,16 @@ class PromptFormat:
         ids: list[int] = []
         for piece in pieces:
             ids += [self.tokenizer.eos_token_id] if ids else []
-            ids += self._piece_ids(piece, what)
+            ids += self.piece_ids(piece, what)
         if len(ids) > self.n_ctx:
             raise InputError(
                 f"{what}: {len(ids)} tokens, but the model's context holds {self.n_ctx}. Shorten it, or leave it out."
             )
         return tuple(ids)
 
-    def _piece_ids(self, piece: str, what: str) -> list[int]:
-        """Token ids of a piece of text, with BOS where no template writes it, and never with EOS after it."""
-        ids = token_ids(self.tokenizer, piece, what, add_special_tokens=self.template is None)
-        appended = self.template is None and ids[-1:] == [self.tokenizer.eos_token_id]
-        return ids[:-1] if appended and not piece.endswith(self.tokenizer.eos_token) else ids
+    def piece_ids(self, piece: str, what: str) -> list[int]:
+        """Token ids of a piece of text, with BOS where no template writes it."""
+        return token_ids(self.tokenizer, piece, what, special=self.template is None)
 
     def render(
         self,
@@ -261,7 +258,7 @@ class PromptFormat:
         """Return the sha256 of a fixed prompt's token ids; a date in it is always the same one."""
         messages = messages_of(PROBE["content"], system_prompt, "prompt")
         (text,) = self.pieces(messages, "", "prompt", PINNED_DATE)
-        ids = self._piece_ids(text, "prompt")
+        ids = self.piece_ids(text, "prompt")
         return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
 
 
@@ -284,19 +281,26 @@ def tokenizer_of(model: Any) -> Any:
     return model.tokenizer
 
 
-def token_ids(tokenizer: Any, text: str, what: str, **options: Any) -> list[int]:
-    """Token ids of a text; errors as in :func:`encoded`."""
-    return list(encoded(tokenizer, text, what, **options)["input_ids"])
+def token_ids(tokenizer: Any, text: str, what: str, *, special: bool = True) -> list[int]:
+    """Token ids of a text; arguments and errors as in :func:`encoded`."""
+    return list(encoded(tokenizer, text, what, special=special)["input_ids"])
 
 
-def encoded(tokenizer: Any, text: str, what: str, **options: Any) -> Mapping[str, Any]:
-    """A tokenizer's result; :class:`InputError` if the text holds half a character, all that tokenizers refuse."""
+def encoded(tokenizer: Any, text: str, what: str, *, special: bool = True, **options: Any) -> Mapping[str, Any]:
+    """A tokenizer's result: ``special``, with BOS where it puts that in front, but never with an EOS that it appends.
+
+    Raises :class:`InputError` if the text holds half a character, all that tokenizers refuse.
+    """
     try:
-        return tokenizer(text, **options)
+        found = tokenizer(text, add_special_tokens=special, **options)
     except (TypeError, UnicodeEncodeError) as error:
         raise InputError(
             f"{what}: it holds half a character, a lone surrogate, {text!r:.100}. Leave it out."
         ) from error
+    appended = special and found["input_ids"][-1:] == [tokenizer.eos_token_id]
+    if appended and not text.endswith(tokenizer.eos_token):
+        return {name: values[:-1] for name, values in found.items()}
+    return found
 
 
 def style_of(tokenizer: Any, model_name: str) -> Style:

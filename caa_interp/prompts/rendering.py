@@ -18,6 +18,7 @@ from caa_interp.errors import InputError, check_choice
 if TYPE_CHECKING:
     from caa_interp.prompts.format import PromptFormat
 
+Style = Literal["llama-2-chat", "base", "chat-template"]
 Format = Literal["choices", "text"]
 FORMATS: tuple[Format, ...] = ("choices", "text")
 

@@ -50,8 +50,7 @@ def read_turns(form: PromptFormat, conversation: Sequence[Message], what: str) -
     positions: dict[int, tuple[int, ...]] = {}
     for piece, places in filled:
         ids += [form.tokenizer.eos_token_id] if ids else []
-        options = {"add_special_tokens": form.template is None, "return_offsets_mapping": True}
-        found = encoded(form.tokenizer, piece, what, **options)
+        found = encoded(form.tokenizer, piece, what, special=form.template is None, return_offsets_mapping=True)
         for number, (begin, end) in places.items():
             positions[number] = tuple(
                 len(ids) + at

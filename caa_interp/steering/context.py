@@ -24,7 +24,7 @@ import torch
 from caa_interp.errors import InputError, is_count, listed
 from caa_interp.models.access import is_bridge, lock_of, steered, text_config
 from caa_interp.prompts.format import PromptFormat, PromptTokens
-from caa_interp.steering.intervention import Intervention, Steering, as_interventions, check_fit, warn_of_idle
+from caa_interp.steering.intervention import Intervention, Steering, as_interventions, check_vectors, warn_of_idle
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions, end_of_thinking
 from caa_interp.tree.edits import EditedBatch, Operator, edited_rows, editing
@@ -86,7 +86,7 @@ def steer(
     ...     text = model.generate("How was your day?", max_new_tokens=5, verbose=False)
     """
     interventions = as_interventions(vector, layer, multiplier, operator, positions)
-    check_fit(model, interventions)
+    check_vectors(model, (one.vector for one in interventions))
     rules = [one.positions for one in interventions]
     if "after_thinking" in rules and model.tokenizer and PromptFormat.of(model).thinking_end is not None:
         raise InputError(

@@ -253,7 +253,7 @@ def conditions(
     if number > 1:
         alike = ", ".join(f"{name} {value}" for name, value in shown if value not in (None, ""))
         raise InputError(f"vector: {number} conditions look alike in a table, {alike}. Name them: {{name: condition}}.")
-    check_fit(model, (one for condition in found for one in condition.interventions), form)
+    check_vectors(model, (one.vector for condition in found for one in condition.interventions), form)
     return found
 
 
@@ -284,18 +284,13 @@ def warn_of_idle(every: Iterable[Sequence[Intervention]], longest: int, n_prompt
             warn(f"positions: {shown:.60}: nothing is steered: the model reads at most {longest} tokens.")
 
 
-def check_fit(model: Any, interventions: Iterable[Intervention], form: PromptFormat | None = None) -> None:
-    """Raise :class:`VectorMismatchError` unless all vectors were made for ``model``; warn of another prompt form."""
+def check_vectors(model: Any, vectors: Iterable[SteeringVector], form: PromptFormat | None = None) -> None:
+    """Raise :class:`VectorMismatchError` unless all vectors were made for ``model``; warn if under another ``form``."""
     check_model(model)
-    for vector in {id(one.vector): one.vector for one in interventions}.values():
-        check_vector(model, vector, form)
-
-
-def check_vector(model: Any, vector: SteeringVector, form: PromptFormat | None) -> None:
-    """Raise :class:`VectorMismatchError` unless a vector was made for ``model``; warn if under another prompt form."""
-    vector.check_fits(model)
-    if form is not None:
-        check_prompt(vector.metadata, form)
+    for vector in {id(one): one for one in vectors}.values():
+        vector.check_fits(model)
+        if form is not None:
+            check_prompt(vector.metadata, form)
 
 
 def check_multipliers(multipliers: Any) -> list[float]:

@@ -83,10 +83,11 @@ def end_of_thinking(form: PromptFormat, tokens: Sequence[int], n_prompt: int, *,
     Returns the position of the first ``</think>`` token, or None. If there is none and the answer is ``growing``: that
     of its first token if it begins without thinking, infinity while the model thinks or may begin to.
     """
-    if form.thinking_end is None:
+    mark = form.thinking_end
+    if mark is None:
         return None
     begin = max(0, n_prompt - _TEMPLATE_TOKENS)
-    end = next((at for at in range(begin, len(tokens)) if tokens[at] == form.thinking_end), None)
+    end = next((at for at in range(begin, len(tokens)) if tokens[at] == mark), None)
     if end is not None or not growing:
         return end
     written = (str(form.tokenizer.decode([token])) for token in tokens[n_prompt:])

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
 
 from caa_interp.models.access import input_device, not_numbers
@@ -23,7 +23,7 @@ from caa_interp.models.attention import rotary_boundary
 from caa_interp.models.decoding import Decoder
 from caa_interp.models.memory import cache_bytes, rows_that_fit
 from caa_interp.models.unwrapped import bare
-from caa_interp.progress import track
+from caa_interp.progress import counting
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.steering.intervention import Intervention
 from caa_interp.steering.positions import end_of_thinking
@@ -57,8 +57,7 @@ def write_all(
     every = [(number, place, k) for number in range(len(prompts)) for place in range(len(asked)) for k in range(n)]
     answers: dict[Place, list[int]] = {place: [] for place in every}
     portions = _portions(model, [len(prompt) + max_new_tokens for prompt in prompts], every)
-
-    def steps() -> Generator[dict[Place, int]]:
+    with counting(len(portions) * max_new_tokens, "Generating", progress) as bar:
         for places in portions:
             numbers = list(dict.fromkeys(number for number, _, _ in places))
             rows = []
@@ -74,12 +73,10 @@ def write_all(
                     step = writing.step()
                     if not step:
                         break
-                    yield {places[row]: token for row, token in step.items()}
-
-    with closing(steps()) as taken:  # its hooks go with it, also when the loop is interrupted
-        for step in track(taken, "Generating", progress, total=len(portions) * max_new_tokens):
-            for place, token in step.items():
-                answers[place].append(token)
+                    for row, token in step.items():
+                        answers[places[row]].append(token)
+                    if bar is not None:
+                        bar.update()
     return answers
 
 
@@ -151,16 +148,15 @@ class Writing:
     @torch.no_grad()
     def _read(self, prompts: Sequence[tuple[int, ...]]) -> None:
         """Read the prompts without their last tokens: once each, unless a row is steered there."""
-        width, n_each = max(map(len, prompts)), len(self.rows) // len(prompts)
+        n_each = len(self.rows) // len(prompts)
         before = [n - 1 for n in self.n_prompt]
         early = any(edit.first(n) < n for n, edits in zip(before, self.batch.edits, strict=True) for edit in edits)
         each = [prompt for prompt in prompts for _ in range(n_each)] if early else list(prompts)
-        tokens = torch.zeros(len(each), width, dtype=torch.long)
-        mask = torch.zeros_like(tokens)
-        for row, prompt in enumerate(each):
-            tokens[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
-        if width > 1:
+        tokens, mask = (
+            pad_sequence(list(map(torch.tensor, some)), batch_first=True, padding_side="left")
+            for some in (each, [[1] * len(prompt) for prompt in each])
+        )
+        if tokens.shape[1] > 1:
             if early:
                 self.batch.place(self.decoder.positions(mask[:, :-1]))
             with editing(self.model, self.layers if early else (), self.batch.apply):

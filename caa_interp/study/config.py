@@ -12,9 +12,9 @@ from typing import Annotated, Any, Self
 import tomli_w
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 
-from caa_interp.behaviors.behavior import Behavior, read_text
+from caa_interp.behaviors.behavior import Behavior
 from caa_interp.errors import InputError
-from caa_interp.files import fingerprint, slug
+from caa_interp.files import fingerprint, read_text, slug
 from caa_interp.prompts.rendering import Format
 from caa_interp.study.fields import (
     MOST,

@@ -22,7 +22,7 @@ from pydantic import (
     field_validator,
 )
 
-from caa_interp.behaviors.behavior import Behavior, data_folder, load_behavior, load_behaviors
+from caa_interp.behaviors.behavior import Behavior, behavior_names, data_folder, load_behavior
 from caa_interp.errors import InputError, is_number
 from caa_interp.files import slug
 from caa_interp.models.loading import EMBEDDED, Backend
@@ -37,7 +37,7 @@ _TAKEN = re.compile(r"(random|orthogonal|shuffled) \d+|unsteered|questions with 
 @cache
 def packaged() -> tuple[str, ...]:
     """Names of the behaviors that come with the package, sorted."""
-    return tuple(load_behaviors())
+    return tuple(behavior_names())
 
 
 @lru_cache(64)

@@ -12,12 +12,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
-from caa_interp.models.access import can_unembed, n_layers, not_numbers, on_cpu, reading, unembed
+from caa_interp.models.access import n_layers, not_numbers, on_cpu, reading
 from caa_interp.models.attention import rotary_boundary
 from caa_interp.models.decoding import Decoder
 from caa_interp.models.hooks import is_hooked_by_user
 from caa_interp.models.memory import cache_bytes, rows_that_fit
+from caa_interp.models.readout import can_unembed, unembed
 from caa_interp.tree.branches import Branch, TreeResult
 from caa_interp.tree.edits import edited_rows
 from caa_interp.tree.prefix import shared_length
@@ -104,9 +106,7 @@ def _run_batch(
     ``decoder`` has read the ``prefix`` tokens with which all branches begin.
     """
     lengths = [len(branch.tokens) - prefix for branch in branches]
-    tokens = torch.zeros(len(branches), max(lengths), dtype=torch.long)
-    for row, branch in enumerate(branches):
-        tokens[row, : lengths[row]] = torch.tensor(branch.tokens[prefix:])
+    tokens = pad_sequence([torch.tensor(branch.tokens[prefix:]) for branch in branches], batch_first=True)
     found = torch.zeros(len(branches), len(layers), int(model.cfg.d_model), dtype=torch.float64)
     edits = [branch.edits for branch in branches]
 

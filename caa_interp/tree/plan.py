@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 
 import numpy as np
@@ -44,57 +43,31 @@ class Variant:
 class Plan:
     """Rows of a set of branches: unsteered, and steered by rising ``join``, variants of equal paths as neighbors.
 
-    For each branch, ``variant_of`` is the index of its variant, or -1, and ``rows_of`` holds the indices of its steered
-    rows within that variant, from position ``start`` on.
+    For each branch, ``variant_of`` is the index of its variant, or -1. ``twins`` and ``rows`` are those of the tokens
+    of all branches, one branch after the other, each from its index in ``begins``: the unsteered row, and the steered
+    one within the variant, or -1.
     """
 
     base: BaseRows
     variants: list[Variant]
     variant_of: np.ndarray
-    rows_of: list[list[int]]
-
-    @cached_property
-    def _starts(self) -> np.ndarray:
-        return np.array([variant.start for variant in self.variants] + [0])[self.variant_of]
-
-    @cached_property
-    def _joined(self) -> tuple[_Joined, _Joined]:
-        return _Joined.of(self.base.paths), _Joined.of(self.rows_of)
+    begins: np.ndarray
+    twins: np.ndarray
+    rows: np.ndarray
 
     def places(self, positions: Sequence[Sequence[int]]) -> Places:
         """Find the rows of some ``positions`` of every branch."""
         branch = np.repeat(np.arange(len(positions)), [len(some) for some in positions])
-        at = np.fromiter(chain.from_iterable(positions), dtype=np.int64, count=len(branch))
-        mine, after = self.variant_of[branch], at - self._starts[branch]
-        steered = (mine >= 0) & (after >= 0)
-        paths, rows = self._joined
-        row = np.zeros_like(at)
-        row[steered] = rows.at(branch[steered], after[steered])
-        return Places(branch, paths.at(branch, at), np.where(steered, mine, -1), row)
-
-
-@dataclass(frozen=True)
-class _Joined:
-    """Lists of indices, joined to one array; list ``n`` begins at ``begins[n]``."""
-
-    values: np.ndarray
-    begins: np.ndarray
-
-    @classmethod
-    def of(cls, lists: Sequence[Sequence[int] | np.ndarray]) -> _Joined:
-        values = np.concatenate([np.asarray(one, dtype=np.int64) for one in lists])
-        return cls(values, np.cumsum([0, *map(len, lists)]))
-
-    def at(self, which: np.ndarray, index: np.ndarray) -> np.ndarray:
-        """Return the elements at an ``index`` of the list ``which``, ``[n]`` each."""
-        return self.values[self.begins[which] + index]
+        at = self.begins[branch] + np.fromiter(chain.from_iterable(positions), dtype=np.int64, count=len(branch))
+        row = self.rows[at]
+        return Places(branch, self.twins[at], np.where(row < 0, -1, self.variant_of[branch]), row)
 
 
 @dataclass(frozen=True)
 class Places:
     """Positions of branches as rows, ``[n_places]`` each: index of the branch, and unsteered row (``twin``).
 
-    ``variant`` and ``row`` are the variant's index and the row within it; -1 and 0 if the position is not steered.
+    ``variant`` and ``row`` are the variant's index and the row within it; -1 if the position is not steered.
     """
 
     branch: np.ndarray
@@ -149,25 +122,20 @@ def deal(variants: Sequence[Variant], least: int) -> Lanes:
 def make_plan(branches: Sequence[Branch]) -> Plan:
     """Merge what branches share."""
     base = _base_rows(branches)
-    variants: dict[tuple[Edit, ...], Variant] = {}
-    known: dict[tuple[Edit, ...], dict[int, int]] = {}
-    rows_of: list[list[int]] = []
+    found: dict[tuple[Edit, ...], tuple[Branch, dict[int, int]]] = {}
+    rows = []
     for branch, path in zip(branches, base.paths, strict=True):
-        rows: list[int] = []
-        if edits := branch.applied:
-            if edits not in variants:
-                variants[edits] = Variant(edits, branch.start, branch.join, [])
-                known[edits] = {}
-            twins, row_of = variants[edits].twins, known[edits]
-            for twin in path[branch.start :].tolist():
-                if twin not in row_of:
-                    row_of[twin] = len(twins)
-                    twins.append(twin)
-                rows.append(row_of[twin])
-        rows_of.append(rows)
-    ordered = sorted(variants.values(), key=lambda variant: (variant.join, variant.start, variant.twins[0]))
-    place = {variant.edits: index for index, variant in enumerate(ordered)} | {(): -1}
-    return Plan(base, ordered, np.array([place[branch.applied] for branch in branches]), rows_of)
+        own = np.full(len(path), -1)
+        if branch.applied:
+            _, row_of = found.setdefault(branch.applied, (branch, {}))
+            own[branch.start :] = [row_of.setdefault(twin, len(row_of)) for twin in path[branch.start :].tolist()]
+        rows.append(own)
+    variants = [Variant(edits, first.start, first.join, list(row_of)) for edits, (first, row_of) in found.items()]
+    variants.sort(key=lambda variant: (variant.join, variant.start, variant.twins[0]))
+    place = {variant.edits: index for index, variant in enumerate(variants)} | {(): -1}
+    variant_of = np.array([place[branch.applied] for branch in branches])
+    begins = np.cumsum([0, *map(len, base.paths)])[:-1]
+    return Plan(base, variants, variant_of, begins, np.concatenate(base.paths), np.concatenate(rows))
 
 
 def _base_rows(branches: Sequence[Branch]) -> BaseRows:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from caa_interp.models.access import unembed
+from caa_interp.models.readout import unembed
 
 # Logits are computed in blocks that keep the matrix product long, and normalized in parts that fit a processor's
 # cache (log_softmax is many times faster there than logsumexp).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -141,7 +141,8 @@ def _path(model: Any, path: Path | None) -> Path:
 class _Job:
     """One tree while it runs: its plan, what is asked of which rows, and the answers so far.
 
-    ``found`` holds values on the model's devices, each with what is to be done with it on the CPU.
+    ``found`` holds values on the model's devices, each with where on the CPU it is to be added: to which rows of which
+    answers, and with which weights.
     """
 
     def __init__(self, model: Any, branches: Sequence[Branch], layers: Sequence[int]) -> None:
@@ -159,42 +160,41 @@ class _Job:
         self.shares = 1 / np.array([max(1, len(branch.averaged)) for branch in branches])[self.averaged.branch]
         asked = len(self.tokens) + len(self.compared.branch) + len(self.averaged.branch)
         self.stop = n_layers(model) if asked else max(self.read_layers | self.join_layers, default=0) + 1
-        self.log_probs = torch.empty(len(self.tokens), dtype=torch.float64)
+        self.log_probs = torch.zeros(len(self.tokens), dtype=torch.float64)
         self.divergences = torch.zeros(len(self.compared.branch), dtype=torch.float64)
         # For each branch, its row among those that average.
         self.place = np.cumsum([bool(branch.averaged) for branch in branches]) - 1
         dtype = torch.promote_types(float_type(model), torch.float32)
         self.distributions = torch.zeros(int(self.place[-1]) + 1, 2, int(model.cfg.d_vocab), dtype=dtype)
         self.means = torch.zeros(len(branches), len(layers), int(model.cfg.d_model), dtype=torch.float64)
-        self.found: list[tuple[torch.Tensor, Callable[[torch.Tensor], Any]]] = []
+        self.found: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | float]] = []
+
+    def keep(
+        self, values: torch.Tensor, answers: torch.Tensor, at: np.ndarray, weights: torch.Tensor | float = 1.0
+    ) -> None:
+        self.found.append((values, answers, torch.as_tensor(at), weights))
 
     def read(self, layer: int, residual: torch.Tensor, mine: np.ndarray, rows: np.ndarray) -> None:
-        means = self.means[:, self.layers.index(layer)]
-        branches, weights = torch.as_tensor(self.reads.branch[mine]), torch.as_tensor(self.weights[mine])[:, None]
         values = residual[torch.as_tensor(rows[mine], device=residual.device)]
-        self.found.append((values, lambda moved: means.index_add_(0, branches, moved * weights)))
+        weights = torch.as_tensor(self.weights[mine])[:, None]
+        self.keep(values, self.means[:, self.layers.index(layer)], self.reads.branch[mine], weights)
 
     def answer(self, residual: torch.Tensor, mine: np.ndarray, rows: np.ndarray) -> None:
         if mine.any():
-            at = torch.as_tensor(np.flatnonzero(mine))
             values = log_probs_of(self.model, residual, rows[mine], self.tokens[mine])
-            self.found.append((values, lambda moved: self.log_probs.index_copy_(0, at, moved)))
+            self.keep(values, self.log_probs, np.flatnonzero(mine))
 
     def compare(self, residual: torch.Tensor, mine: np.ndarray, rows: np.ndarray, unsteered: torch.Tensor) -> None:
         if mine.any():
-            at = torch.as_tensor(np.flatnonzero(mine))
             twins = self.compared.twin[mine] - self.n_before
             values = divergences_of(self.model, residual, rows[mine], unsteered, twins)
-            self.found.append((values, lambda moved: self.divergences.index_copy_(0, at, moved)))
+            self.keep(values, self.divergences, np.flatnonzero(mine))
 
     def average(self, residual: torch.Tensor, mine: np.ndarray, rows: np.ndarray) -> None:
         if mine.any():
             owners = self.place[self.averaged.branch[mine]]
-            at = torch.as_tensor(np.unique(owners))
             values = distributions_of(self.model, residual, rows[mine], owners, self.shares[mine])
-            self.found.append(
-                (values, lambda moved: self.distributions.index_add_(0, at, moved.to(self.distributions)))
-            )
+            self.keep(values, self.distributions, np.unique(owners))
 
     def take_unsteered(self, trunk: Trunk, place: int, n_before: int, stop: int) -> None:
         """Answer from the unsteered rows; the tree has index ``place`` in the trunk's batch."""
@@ -261,8 +261,8 @@ def _run_trees(
                     last = trunk.residual[layer][part.place] if layer == stop - 1 else None
                     batch[part.place].take_steered(layer, residual, variants, last)
         found = [one for job in batch for one in job.found]
-        for moved, (_, take) in zip(on_cpu([values for values, _ in found]), found, strict=True):
-            take(moved.double())
+        for moved, (_, answers, at, weights) in zip(on_cpu([values for values, *_ in found]), found, strict=True):
+            answers.index_add_(0, at, (moved.double() * weights).to(answers))
         dtype = torch.promote_types(trunk.residual[stop - 1].dtype, torch.float32)
         results |= {index: job.result(dtype) for index, job in zip(chosen, batch, strict=True)}
     for branches, result in zip(trees, (results[index] for index in range(len(jobs))), strict=True):

@@ -107,16 +107,12 @@ class SteeringVector:
         return replace(self, values=rows, layers=tuple(chosen))
 
     def __mul__(self, factor: object) -> SteeringVector:
-        if not isinstance(factor, Real):
-            return NotImplemented
-        return replace(self, values=self.values * _as_float(factor))
+        return replace(self, values=self.values * float(factor)) if isinstance(factor, Real) else NotImplemented
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: object) -> SteeringVector:
-        if not isinstance(divisor, Real):
-            return NotImplemented
-        return replace(self, values=self.values / _as_float(divisor))
+        return replace(self, values=self.values / float(divisor)) if isinstance(divisor, Real) else NotImplemented
 
     def __neg__(self) -> SteeringVector:
         return self * -1.0
@@ -277,13 +273,6 @@ def without_part(values: torch.Tensor, directions: torch.Tensor) -> torch.Tensor
     values, units = values.double(), torch.nn.functional.normalize(directions.double(), dim=-1)
     rest = values - (values * units).sum(dim=-1, keepdim=True) * units
     return rest * (rest.norm(dim=-1, keepdim=True) > 1e-5 * values.norm(dim=-1, keepdim=True))
-
-
-def _as_float(number: Real) -> float:
-    try:
-        return float(number)
-    except OverflowError as error:
-        raise InputError(f"multiplier: {error}; give a number that a float can hold.") from error
 
 
 def same_model(first: str, second: str) -> bool:

@@ -7,8 +7,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 
-from caa_interp.models.access import unembed
 from caa_interp.models.attention import takes_tree_masks
+from caa_interp.models.readout import unembed
 from caa_interp.models.weights import block_weights
 
 try:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import caa_interp as caa
-from tests.conftest import small_tokenizer
+from tests.conftest import appending_eos, small_tokenizer
 
 TEXTS = [
     "I like the rain.",
@@ -125,6 +125,15 @@ def test_every_turn_is_read_at_its_own_tokens_in_the_conversation(tiny_llama, ch
             projected(model, ids, list(range(begin, end)), VECTORS["cheer"]), abs=1e-4
         )
         assert row.text == message["content"]
+
+
+def test_a_tokenizer_that_appends_eos_changes_nothing(tiny_llama, monkeypatch):
+    tables = []
+    for tokenizer in (tiny_llama.tokenizer, appending_eos(tiny_llama.tokenizer)):
+        monkeypatch.setattr(tiny_llama, "tokenizer", tokenizer)
+        form = caa.PromptFormat.of(tiny_llama, style="llama-2-chat")
+        tables.append(read(tiny_llama, [TALK, TALK[:3], TEXTS[0]], prompt_format=form))
+    pd.testing.assert_frame_equal(*tables)
 
 
 def test_a_turn_that_repeats_words_of_the_template_is_read_at_its_own_place(chat_llama):

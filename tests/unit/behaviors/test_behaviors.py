@@ -158,7 +158,7 @@ def test_json_that_cannot_be_read(tmp_path, text):
 
 
 def test_a_file_that_is_too_large(tmp_path, monkeypatch):
-    monkeypatch.setattr("caa_interp.behaviors.behavior.MAX_FILE_BYTES", 100)
+    monkeypatch.setattr("caa_interp.files.MAX_FILE_BYTES", 100)
     path = written(tmp_path)
     with pytest.raises(caa.InputError, match=r"[\d,]+ bytes; at most 100 are read. Split the file"):
         caa.load_behavior(path)

@@ -10,31 +10,15 @@ import caa_interp as caa
 from caa_interp.behaviors.behavior import data_folder
 from caa_interp.behaviors.quality import (
     PUBLISHED,
-    Quality,
     largest_similarity,
     measure_quality,
     one_sided_word,
+    problems,
     surface_score,
     words,
 )
 
-GOOD = Quality(
-    name="made up",
-    n_train=200,
-    n_test=50,
-    n_open_ended=30,
-    words_positive=20.0,
-    words_negative=20.0,
-    share_longer=0.5,
-    similarity=0.1,
-    shared_topics=0,
-    first_word=0.1,
-    first_word_score=0.5,
-    bag_of_words=0.5,
-    word="so",
-    word_positive=0.3,
-    word_negative=0.2,
-)
+GOOD = {"similarity": 0.1, "shared_topics": 0}
 DATASHEET = " ".join((data_folder() / "README.md").read_text(encoding="utf-8").split())
 NAMES = (
     "coordinate-other-ais",
@@ -76,7 +60,7 @@ def behavior(train, test, **more):
 def test_a_giveaway_word_is_found_in_unseen_pairs():
     train, test = (random_pairs(n, seed, "certainly", "never") for n, seed in ((100, 1), (50, 2)))
     assert surface_score(train, test, words) == 1.0
-    assert measure_quality(behavior(train, test)).bag_of_words == 1.0
+    assert measure_quality(behavior(train, test))["bag_of_words"] == 1.0
 
 
 def test_a_word_that_points_the_other_way_in_test_scores_nothing():
@@ -86,7 +70,7 @@ def test_a_word_that_points_the_other_way_in_test_scores_nothing():
 
 def test_random_words_give_nothing_away():
     scores = [
-        measure_quality(behavior(random_pairs(200, seed), random_pairs(200, seed + 100))).bag_of_words
+        measure_quality(behavior(random_pairs(200, seed), random_pairs(200, seed + 100)))["bag_of_words"]
         for seed in range(5)
     ]
     assert sum(scores) / 5 == pytest.approx(0.5, abs=0.07)
@@ -104,8 +88,8 @@ def test_a_first_word_that_tells_the_sides_apart():
         for n, seed in ((40, 1), (20, 2))
     )
     quality = measure_quality(behavior(train, test))
-    assert quality.first_word == 1.0
-    assert quality.first_word_score == 1.0
+    assert quality["first_word"] == 1.0
+    assert quality["first_word_score"] == 1.0
 
 
 def test_the_word_that_is_most_on_one_side_is_found_with_both_shares():
@@ -119,7 +103,7 @@ def test_the_word_that_is_most_on_one_side_is_found_with_both_shares():
         for n, p in enumerate(pairs)
     ]
     quality = measure_quality(behavior(pairs[:30], pairs[30:]))
-    assert (quality.word, quality.word_positive, quality.word_negative) == ("seldom", 0.0, 1.0)
+    assert (quality["word"], quality["word_positive"], quality["word_negative"]) == ("seldom", 0.0, 1.0)
     without = [replace(p, negative=p.negative.replace("seldom", "")) for p in pairs]
     assert one_sided_word(without) == ("rarely", 0.1, 0.9)
     assert one_sided_word([replace(p, negative=p.negative.replace("Rarely", "")) for p in without]) == (
@@ -134,22 +118,22 @@ def test_the_share_of_a_first_word_is_that_of_the_worse_side():
     pairs = [replace(p, negative=f"Well, {p.negative}") if n % 4 == 0 else p for n, p in enumerate(pairs)]
     own = max(sum(words(p.negative)[0] == w for p in pairs) for w in {words(p.negative)[0] for p in pairs} - {"well"})
     assert own < 10
-    assert measure_quality(behavior(pairs[:30], pairs[30:])).first_word == 10 / 40
+    assert measure_quality(behavior(pairs[:30], pairs[30:]))["first_word"] == 10 / 40
 
 
 def test_duplicates_are_wholly_similar():
     pairs = random_pairs(10, 1)
     same = replace(pairs[0], question=f"  {pairs[0].question.upper()}!")
-    assert measure_quality(behavior([*pairs[:8], same], pairs[8:])).similarity == 1.0
-    assert measure_quality(behavior(pairs[:8], [*pairs[8:], same])).similarity == 1.0
-    assert measure_quality(behavior(pairs[:8], pairs[8:])).similarity == 0.0
+    assert measure_quality(behavior([*pairs[:8], same], pairs[8:]))["similarity"] == 1.0
+    assert measure_quality(behavior(pairs[:8], [*pairs[8:], same]))["similarity"] == 1.0
+    assert measure_quality(behavior(pairs[:8], pairs[8:]))["similarity"] == 0.0
 
 
 def test_open_ended_questions_are_compared_too():
     pairs = random_pairs(10, 1)
     quality = measure_quality(behavior(pairs[:8], pairs[8:], open_ended=["Unlike any other.", pairs[3].question]))
-    assert quality.similarity == 1.0
-    assert quality.n_open_ended == 2
+    assert quality["similarity"] == 1.0
+    assert quality["n_open_ended"] == 2
 
 
 def test_similarity_is_the_share_of_word_5_grams():
@@ -162,24 +146,24 @@ def test_similarity_is_the_share_of_word_5_grams():
 
 def test_topics_in_train_and_test_are_counted_once_each():
     train, test = random_pairs(10, 1), random_pairs(6, 2)
-    assert measure_quality(behavior(train, test)).shared_topics == 0
+    assert measure_quality(behavior(train, test))["shared_topics"] == 0
     shared = [replace(p, topic=train[n // 2].topic) for n, p in enumerate(test)]
-    assert measure_quality(behavior(train, shared)).shared_topics == 3
+    assert measure_quality(behavior(train, shared))["shared_topics"] == 3
 
 
 def test_pairs_without_a_topic_share_none():
     train, test = ([replace(p, topic=None) for p in random_pairs(5, seed)] for seed in (1, 2))
-    assert measure_quality(behavior(train, test)).shared_topics == 0
+    assert measure_quality(behavior(train, test))["shared_topics"] == 0
 
 
 def test_lengths_are_in_words_over_train_and_test():
     train = [caa.ContrastPair("q1", "one, two, three", "one"), caa.ContrastPair("q2", "one two", "three four")]
     test = [caa.ContrastPair("q3", "it's", "one two - three"), caa.ContrastPair("q4", "a b c d", "a b")]
     quality = measure_quality(behavior(train, test))
-    assert (quality.n_train, quality.n_test, quality.n_open_ended) == (2, 2, 0)
-    assert quality.words_positive == (3 + 2 + 1 + 4) / 4
-    assert quality.words_negative == (1 + 2 + 3 + 2) / 4
-    assert quality.share_longer == (1 + 0.5 + 0 + 1) / 4
+    assert (quality["n_train"], quality["n_test"], quality["n_open_ended"]) == (2, 2, 0)
+    assert quality["words_positive"] == (3 + 2 + 1 + 4) / 4
+    assert quality["words_negative"] == (1 + 2 + 3 + 2) / 4
+    assert quality["share_longer"] == (1 + 0.5 + 0 + 1) / 4
 
 
 def test_words_are_lower_case_without_punctuation():
@@ -195,14 +179,14 @@ def test_a_set_too_small_to_measure(n_train, n_test):
 
 def test_answers_of_signs_alone_give_nothing_away():
     pairs = [caa.ContrastPair(f"question {number}", ":-)", ":-(") for number in range(4)]
-    assert measure_quality(behavior(pairs[:2], pairs[2:])).bag_of_words == 0.5
+    assert measure_quality(behavior(pairs[:2], pairs[2:]))["bag_of_words"] == 0.5
 
 
 # Problems
 
 
 def test_a_good_set_has_no_problem():
-    assert GOOD.problems() == []
+    assert problems(GOOD) == []
 
 
 @pytest.mark.parametrize(
@@ -213,18 +197,19 @@ def test_a_good_set_has_no_problem():
     ],
 )
 def test_each_measure_is_a_problem_beyond_its_limit(field, allowed, bad, message):
-    assert replace(GOOD, **{field: allowed}).problems() == []
-    assert replace(GOOD, **{field: bad}).problems() == [message]
+    assert problems({**GOOD, field: allowed}) == []
+    assert problems({**GOOD, field: bad}) == [message]
 
 
 def test_all_problems_are_listed():
-    poor = replace(GOOD, bag_of_words=1.0, similarity=1.0, shared_topics=1, first_word=1.0, words_positive=30.0)
-    assert len(poor.problems()) == 2  # what answers say shows in their words, which is no fault
+    measured = measure_quality(behavior(random_pairs(4, 1), random_pairs(2, 2)))
+    poor = {**measured, "similarity": 1.0, "shared_topics": 1, "bag_of_words": 1.0, "first_word": 1.0}
+    assert len(problems(poor)) == 2  # what answers say shows in their words, which is no fault
 
 
 def test_the_published_sets_are_measured_alike():
     measures = set(PUBLISHED[0]) - {"name"}
-    assert measures <= set(vars(GOOD))
+    assert measures <= set(measure_quality(behavior(random_pairs(4, 1), random_pairs(2, 2))))
     mean, lowest, highest = PUBLISHED
     assert all(float(lowest[name]) <= float(mean[name]) <= float(highest[name]) for name in measures)
 
@@ -240,17 +225,19 @@ def test_the_packaged_behaviors_are_the_papers_seven_and_optimism():
 def test_a_packaged_behavior_is_whole_and_passes(name):
     packaged = caa.load_behavior(name)
     quality = measure_quality(packaged)
-    assert (quality.n_train, quality.n_test, quality.n_open_ended) == (200, 50, 30)
-    assert quality.problems() == []
-    assert quality.shared_topics == 0
-    assert quality.name == packaged.name == name
-    row = f"| {name} | {quality.words_positive:.1f} / {quality.words_negative:.1f} |"
-    row += "".join(f" {getattr(quality, one):.2f} |" for one in ("share_longer", "similarity", "first_word"))
-    row += f" {quality.first_word_score:.2f} | {quality.bag_of_words:.2f} |"
-    assert f"{row} `{quality.word}`, {quality.word_positive:.2f} / {quality.word_negative:.2f} |" in DATASHEET
-    n = [round(250 * share) for share in (quality.word_positive, quality.word_negative)]
+    assert (quality["n_train"], quality["n_test"], quality["n_open_ended"]) == (200, 50, 30)
+    assert problems(quality) == []
+    assert quality["shared_topics"] == 0
+    assert quality["name"] == packaged.name == name
+    row = f"| {name} | {quality['words_positive']:.1f} / {quality['words_negative']:.1f} |"
+    row += "".join(f" {quality[one]:.2f} |" for one in ("share_longer", "similarity", "first_word"))
+    row += f" {quality['first_word_score']:.2f} | {quality['bag_of_words']:.2f} |"
+    assert f"{row} `{quality['word']}`, {quality['word_positive']:.2f} / {quality['word_negative']:.2f} |" in DATASHEET
+    n = [round(250 * share) for share in (quality["word_positive"], quality["word_negative"])]
     if abs(n[0] - n[1]) > 100:
-        assert f'"{quality.word.capitalize()}" is in {n[0]} positive and {n[1]} negative *{name}* answers' in DATASHEET
+        assert (
+            f'"{quality["word"].capitalize()}" is in {n[0]} positive and {n[1]} negative *{name}* answers' in DATASHEET
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)

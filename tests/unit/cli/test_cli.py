@@ -169,6 +169,10 @@ def test_an_error_of_the_package_is_one_line_and_code_1(tmp_path, monkeypatch, c
             "Invalid value for '--multipliers': '1,,2'",
         ),
         (("sweep", "v.safetensors", "optimism", "--format", "letters"), "'letters' is not one of 'choices', 'text'"),
+        (
+            ("extract", "optimism", "--out", "v.safetensors", "--style", "x"),
+            "'x' is not one of 'llama-2-chat', 'base',",
+        ),
         (("sweep", "v.safetensors", "optimism", "--out", "t.xlsx"), "'t.xlsx' must end in .parquet or .csv."),
         (("generate", "v.safetensors", "--layer", "1"), "there is no prompt."),
         (("generate", "Hi", "--layer", "1"), "there is no vector. Give a .safetensors file."),

@@ -88,6 +88,21 @@ def test_models_lists_causal_models_of_the_hub_cache(caches):
     assert available.known_depth("gpt2") == 12
 
 
+def test_models_lists_those_that_take_images_too_as_far_as_they_load(caches):
+    _, hub = caches
+    text = {"text_config": {"num_hidden_layers": 34, "hidden_size": 2560}}
+    for name, more in (
+        ("google/gemma-3-4b-it", {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", **text}),
+        ("llava", {"architectures": ["LlavaForConditionalGeneration"], "model_type": "llava", **text}),
+        ("t5", {"architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "is_encoder_decoder": True}),
+    ):
+        in_hub_cache(hub, name, more, "model.safetensors")
+    assert {name: one["n_layers"] for name, one in listed().items() if one["where"] == "Hugging Face cache"} == {
+        "google/gemma-3-4b-it": 34
+    }
+    assert available.is_here("google/gemma-3-4b-it")
+
+
 def test_the_depth_of_a_model_that_is_nowhere_is_not_known(caches, tiny_folder):
     assert available.known_depth("no/such") is None
     assert not available.is_here("no/such")

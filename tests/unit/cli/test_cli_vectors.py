@@ -386,8 +386,6 @@ def test_names_that_are_one_as_a_file_have_a_figure_each(vector, loaded, folder)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("extract liking.json --out v.safetensors --style x", "style: 'x' is not one of"),
-        ("sweep liking.safetensors liking.json --style x", "style: 'x' is not one of"),
         ("sweep liking.safetensors liking.json --layers 9", "layer 9: the vector 'liking' has layers 0 to 3"),
         ("effect-lens liking.safetensors liking.json --layers 9", "layer 9: the vector 'liking' has layers"),
         ("generate liking.safetensors Hello --layer 9", "layer 9: the vector has layers 0 to 3"),

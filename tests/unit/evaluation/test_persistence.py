@@ -10,6 +10,7 @@ import torch
 import caa_interp as caa
 from caa_interp.evaluation import persistence, summarize_persistence
 from caa_interp.evaluation.persistence import CACHE, CONDITIONS
+from tests.conftest import appending_eos
 from tests.oracles.conversations import Chat
 
 N_NEW = 6
@@ -84,6 +85,16 @@ def test_conditions_and_turns_are_all_there(table):
     # Otherwise it would not show which turns are steered.
     wide = table.pivot(index=["item", "turn"], columns="condition", values="logit_difference").query("turn == 3")
     assert (wide.corr() < 1 - 1e-6).sum().sum() == 5 * 4
+
+
+def test_a_tokenizer_that_appends_eos_changes_nothing(tiny_llama, vector, talks, monkeypatch):
+    up = caa.Intervention(vector, layer=1, multiplier=2)
+    tables = []
+    for tokenizer in (tiny_llama.tokenizer, appending_eos(tiny_llama.tokenizer)):
+        monkeypatch.setattr(tiny_llama, "tokenizer", tokenizer)
+        form = caa.PromptFormat.of(tiny_llama, style="llama-2-chat")
+        tables.append(persistence(tiny_llama, up, talks[:1], max_new_tokens=2, prompt_format=form, progress=False))
+    pd.testing.assert_frame_equal(*tables)
 
 
 def test_steering_after_the_last_block_leaves_nothing_in_the_cache(tiny_llama, vector, talks):

@@ -125,8 +125,8 @@ def item(**changes):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({}, "dict; it must be a list"),
-        ([], "list; it must be a list of at least one item"),
+        ({}, "the top level is dict; it must be a list"),
+        ([], "the list is empty; it must hold at least one item"),
         ([1], "item 0 is int"),
         (item(a_prob=None), "item 0: field 'a_prob' is None"),
         (item(b_prob=1.5), "item 0: field 'b_prob' is 1.5"),

@@ -127,7 +127,10 @@ def test_questions_for_free_answers(data):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [({}, r"dict; it must be a list"), ([{"question": "Why?"}, {"prompt": "How?"}], "item 1 has no text 'question'")],
+    [
+        ({}, r"the top level is dict; it must be a list"),
+        ([{"question": "Why?"}, {"prompt": "How?"}], "item 1 has no text 'question'"),
+    ],
 )
 def test_malformed_questions_for_free_answers(data, content, message):
     write_open_ended(data, content)

@@ -1,14 +1,14 @@
 """Prompts are the paper's and the model's own, to the letter and to the token."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from tokenizers import processors
 
 import caa_interp as caa
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import common_prefix
-from tests.conftest import small_tokenizer
+from tests.conftest import appending_eos, small_tokenizer
 
 PAIR = caa.ContrastPair(" Is it good?\n", "Yes.", "No, not at all.")
 ASKED_AB = "Is it good?\n\n\nChoices:\n (A) Yes.\n (B) No, not at all."
@@ -40,12 +40,9 @@ def model_with(template=None, name="some-model", n_ctx=256):
 @pytest.mark.parametrize("style", ["llama-2-chat", "base"])
 def test_a_tokenizer_that_appends_eos_ends_no_prompt_with_it(style):
     """Steering starts at the last token of the prompt, and answers are scored, as without it."""
-    plain, appends = form(style), form(style)
-    eos = appends.tokenizer.eos_token_id
-    appends.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", appends.tokenizer.bos_token_id), ("</s>", eos)]
-    )
-    assert appends.tokenizer("Why?")["input_ids"][-1] == eos
+    plain = form(style)
+    appends = replace(plain, tokenizer=appending_eos(plain.tokenizer))
+    assert appends.tokenizer("Why?")["input_ids"][-1] == plain.tokenizer.eos_token_id
     assert appends.tokens("Why?", "(A)") == plain.tokens("Why?", "(A)")
     assert appends.render(PAIR, "text") == plain.render(PAIR, "text")
     assert appends.digest() == plain.digest()

@@ -75,9 +75,6 @@ def test_multiplied_and_divided_by_any_number(number):
         torch.testing.assert_close(product.values, one.values * float(number))
     with pytest.raises(caa.InputError, match="must be finite"):
         one / 0
-    for call in (lambda: one * 10**400, lambda: 10**400 * one, lambda: one / 10**400):
-        with pytest.raises(caa.InputError, match=r"multiplier: int too large.*; give a number that a float can hold"):
-            call()
 
 
 @pytest.mark.parametrize("other", [None, "2", [1.0], torch.ones(3, 16)])
