@@ -1,6 +1,6 @@
 """A whole study into one folder: kept shard by shard, so that it can be killed at any moment and continued.
 
-1. The folder is locked, its config compared with the one given, and what a killed run left half-written removed.
+1. The folder is locked, what a killed run left half-written is removed, and its config compared with the one given.
 2. Each model is described; what a result depends on is part of each task's key. Whether the models have all the layers,
    and all that is to be asked fits them, is known before anything is computed.
 3. Stages of tasks (:mod:`caa_interp.study.tasks`). Results that are kept from before are read, in the run's folder or
@@ -34,7 +34,7 @@ from caa_interp.study.executors import Executor, InProcess
 from caa_interp.study.kinds import planned_tasks, remaining_tasks
 from caa_interp.study.measures import vectors_of
 from caa_interp.study.page import write_page
-from caa_interp.study.store import ShardStore, cache_limit, clear_cache, remove_unfinished, shard_cache
+from caa_interp.study.store import ShardStore
 from caa_interp.study.worker import software
 from caa_interp.vectors.vector import SteeringVector
 
@@ -91,36 +91,21 @@ def run_experiment(
     config = config if isinstance(config, ExperimentConfig) else ExperimentConfig.load(config)
     folder = Path(folder)
     behaviors = {one.name: one for one in map(studied_behavior, config.behaviors)}
-    limit = cache_limit()
     run_folder.check_same_study(config, folder)  # before anything is written there
-    with run_folder.locked(folder):
-        run_folder.check_same_study(config, folder)
-        store = ShardStore(folder / "shards", shard_cache(), say)
-        before = run_folder.read_manifest(folder, say)
-        if _is_finished(config, folder, before, store):
-            say(_told(folder))
-            return folder
-        remove_unfinished(folder)
-        try:
-            with closing(InProcess()) if executor is None else nullcontext(executor) as place:
-                _run(config, behaviors, folder, before, store, place, progress, say)
-        except KeyboardInterrupt:
-            say(f"Stopped. {len(store)} finished pieces of work are kept in {folder}; run it again to go on.")
-            raise
-        finally:
+    with run_folder.opened(folder, say) as (before, store):
+        run_folder.check_same_study(config, folder)  # another run may have taken the folder by now
+        if not _is_finished(config, folder, before, store):
             try:
-                clear_cache(keep_bytes=limit)
-            except OSError as error:
-                say(f"The cache {shard_cache()} cannot be cut to its limit ({error}).")
-        write_page(folder)
-        manifest = run_folder.read_manifest(folder, say)
-        run_folder.write_manifest(folder, {**manifest, "made_of": made_of(config, manifest["models"])})
-    say(_told(folder))
+                with closing(InProcess()) if executor is None else nullcontext(executor) as place:
+                    _run(config, behaviors, folder, before, store, place, progress, say)
+            except KeyboardInterrupt:
+                say(f"Stopped. {len(store)} finished pieces of work are kept in {folder}; run it again to go on.")
+                raise
+            write_page(folder)
+            manifest = run_folder.read_manifest(folder, say)
+            run_folder.write_manifest(folder, {**manifest, "made_of": made_of(config, manifest["models"])})
+    say(f"The page: {(folder / run_folder.PAGE).resolve()}")
     return folder
-
-
-def _told(folder: Path) -> str:
-    return f"The page: {(folder / run_folder.PAGE).resolve()}"
 
 
 def _is_finished(config: ExperimentConfig, folder: Path, before: Mapping[str, Any], store: ShardStore) -> bool:
