@@ -36,7 +36,7 @@ def studied(layers: pd.DataFrame, effects: pd.DataFrame) -> str:
     chosen = (
         f"its layer was chosen on {counts(layers['n_validation'])} others"
         if layers["n_validation"].any()
-        else "it was added at the one layer of the study"
+        else "it was applied at the one layer of the study"
     )
     beside = f"beside {counts(n_controls)} control vectors of the same norm" if is_control.any() else "without controls"
     return (
@@ -292,22 +292,22 @@ def lasting(behavior: str, summary: pd.DataFrame) -> str:
     """What is left in the last turn of steering the first one, from a summary of conversations."""
     changes = [_estimate(row, "change", "nats per token") for row in _first_and_last(summary)]
     turns = f"in turn 1 ({changes[0]}) and in turn {summary['turn'].max()} ({changes[1]})"
-    return f"{_capital(behavior)}, added in turn 1 alone: the change {turns}"
+    return f"{_capital(behavior)}, applied in turn 1 alone: the change {turns}"
 
 
 def conversations(summaries: Mapping[str, pd.DataFrame]) -> str:
-    """Which vectors still act in the last turn when they were added in the first one."""
+    """Which vectors still act in the last turn when they were applied in the first one."""
     if not summaries:
         return ""
     last = pd.DataFrame({name: _first_and_last(summary)[1] for name, summary in summaries.items()}).T
     clear = last.index[excludes_zero(last, "change")]
     left = f"{_listed(clear)} still {'has' if len(clear) == 1 else 'have'}" if len(clear) else "no vector still has"
     at = f"in turn {last['turn'].max()} (n = {counts(last['n'])} conversations)"
-    return f"Added in turn 1 alone, {left} a clear effect {at}"
+    return f"Applied in turn 1 alone, {left} a clear effect {at}"
 
 
 def _first_and_last(summary: pd.DataFrame) -> list[dict[Any, Any]]:
-    """The first and the last turn of a vector that was added in turn 1 alone."""
+    """The first and the last turn of a vector that was applied in turn 1 alone."""
     own = summary[(summary["kind"] == "vector") & (summary["condition"] == "turn 1")].sort_values("turn")
     return _records(own.iloc[[0, -1]])
 

@@ -23,7 +23,7 @@ from caa_interp.study.results import Results, nearest, shown_answers
 def maps(results: Results) -> list[Section]:
     """A map for each behavior; what is beside it follows the cell that is chosen."""
     text = (
-        "The vector of every layer is added after that layer, with every multiplier, and scored on the held-out "
+        "The vector of every layer is applied after that layer, with every multiplier, and scored on the held-out "
         "pairs: mean changes from the unsteered model on one scale for all maps, blue toward the behavior. The layer "
         "was not chosen on these maps. Click a cell, or use the menus beside it, to see the response at that layer and "
         "everything else that the study measured there; the page's address then leads to it."

@@ -68,16 +68,20 @@ def _examples(results: Results) -> list[Section]:
 
 def _response(results: Results) -> list[Section]:
     """The response to the multiplier beside that of controls."""
+    summary, scores = results.responses, results.tables["dose_response"]
+    operator, positions = scores[["operator", "positions"]].iloc[0]
+    how = "added" if operator == "add" else f"applied with the operator {operator!r}"
+    from_last = positions == "from_last_prompt_token"
+    where = "from the last token of the prompt on" if from_last else f"at the positions {positions!r}"
     text = (
-        "Each behavior's vector is added at its chosen layer, from the last token of the prompt on. A response "
-        "that is the vector's own leaves the gray bands and has opposite signs on the two sides of 0."
+        f"Each behavior's vector is {how} at its chosen layer, {where}. A response that is the vector's own leaves the "
+        "gray bands and has opposite signs on the two sides of 0."
     )
     caption = (
         "Upright bars are bootstrap intervals over pairs, each for its own multiplier; a gray band goes from the "
         "lowest mean of a kind of control to the highest. A thin line is one pair, of the first "
         f"{N_LINES} at most; hover over it to see which."
     )
-    summary, scores = results.responses, results.tables["dose_response"]
     shown: dict[str, Any] = {"finding": words.largest_change(summary[summary["kind"] == "vector"]), "data": summary}
     each: dict[str, Any] = {"scores": scores[scores["item"] < N_LINES], "pairs": results.pairs}
     figure = plotting.plot_dose_responses(summary, effects=results.tables["effects"], **each)
@@ -254,8 +258,8 @@ def costs(results: Results) -> list[Section]:
     table = table[table["multiplier"].isin([*by_behavior.min(), *by_behavior.max()])]
     table = table.assign(multiplier=[factor(one, "+g") for one in table["multiplier"]])
     text = (
-        "What else changes when the vector is added at the chosen layer: how likely the model finds neutral prose, how "
-        "far its distributions move from the unsteered ones, on prose and on the answers that it would have given "
+        "What else changes when the vector is applied at the chosen layer: how likely the model finds neutral prose, "
+        "how far its distributions move from the unsteered ones, on prose and on the answers that it would have given "
         "unsteered, there also at the worst 5 % of tokens, and how many two-option questions it answers right. The "
         "table shows the outermost multipliers, as changes from unsteered, with 95 % intervals."
     )

@@ -286,14 +286,14 @@ def talks(last: float) -> pd.DataFrame:
 def test_conversations_in_one_sentence():
     said = words.lasting("optimism", talks(0.05)).replace("\N{NO-BREAK SPACE}", " ")
     assert said == (
-        "Optimism, added in turn 1 alone: the change in turn 1 (+0.500 nats per token, 95 % CI +0.400 to +0.600, "
+        "Optimism, applied in turn 1 alone: the change in turn 1 (+0.500 nats per token, 95 % CI +0.400 to +0.600, "
         "n = 4) and in turn 3 (+0.050 nats per token, 95 % CI \N{MINUS SIGN}0.050 to +0.150, n = 4)"
     )
     at = "a clear effect in turn 3 (n = 4 conversations)"
-    assert words.conversations({"a": talks(0.05)}) == f"Added in turn 1 alone, no vector still has {at}"
-    assert words.conversations({"a": talks(0.05), "b": talks(-0.2)}) == f"Added in turn 1 alone, b still has {at}"
+    assert words.conversations({"a": talks(0.05)}) == f"Applied in turn 1 alone, no vector still has {at}"
+    assert words.conversations({"a": talks(0.05), "b": talks(-0.2)}) == f"Applied in turn 1 alone, b still has {at}"
     both = words.conversations({"a": talks(0.2), "b": talks(-0.2)})
-    assert both == f"Added in turn 1 alone, a and b still have {at}"
+    assert both == f"Applied in turn 1 alone, a and b still have {at}"
 
 
 @pytest.mark.parametrize(
@@ -515,6 +515,20 @@ def test_without_a_positive_multiplier_the_page_tells_of_the_most_negative(tmp_p
     assert views["start"] == ["3", "-2"]
 
 
+def test_the_page_says_how_and_where_vectors_are_applied(page, copy):
+    usual = "Each behavior's vector is added at its chosen layer, from the last token of the prompt on."
+    assert usual in page.text()
+    for path in (copy / "tables").iterdir():
+        if "operator" in (table := pd.read_parquet(path)):
+            table.assign(operator="Cap(high=3.0)", positions="answer").to_parquet(path)
+    told = Page(write_page(copy)).text()
+    assert (
+        "Each behavior's vector is applied with the operator 'Cap(high=3.0)' at its chosen layer, at the positions "
+        "'answer'."
+    ) in told
+    assert not re.search(r"\b[Aa]dded\b", told)
+
+
 def test_examples_are_folded(page):
     assert page.rows["example-pairs-optimism"][:2] == [["question", "positive", "negative"], ["0?", "Yes, 0.", "No."]]
     assert page.texts["summary"] == ["Show"] * (len(SLOPES) + 1)  # and the manifest
@@ -602,7 +616,7 @@ def test_what_else_was_measured_is_told_first_and_shown_below(copy):
     for first, heading in (
         ("Two vectors at once", "Two vectors at once"),
         ("Safety audit:", "Safety audit"),
-        ("Added in turn 1 alone,", "Over the turns of a conversation"),
+        ("Applied in turn 1 alone,", "Over the turns of a conversation"),
     ):
         assert len([text for text in page.texts["li"] if text.startswith(first)]) == 1
         assert heading in page.texts["h2"]
