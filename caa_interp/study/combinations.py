@@ -14,7 +14,7 @@ from caa_interp.models.access import check_layers
 from caa_interp.report.page import Section
 from caa_interp.study.chosen import Chosen
 from caa_interp.study.findings import estimates
-from caa_interp.study.results import Results, scores_and_costs
+from caa_interp.study.results import ON_THE_PLANE, Results, scores_and_costs
 from caa_interp.study.tasks import Task, task_of
 
 
@@ -66,7 +66,7 @@ def section(results: Results) -> list[Section]:
         table = frontier(effects, costs, seed=results.seed)
         options |= {
             "figure": plotting.plot_frontier(table, title="Combinations: effect and cost"),
-            "caption": "Bars are bootstrap intervals over pairs and over questions; numbers are multipliers.",
+            "caption": ON_THE_PLANE,
             "data": table,
         }
     return [Section("Combinations", text, **options)]

@@ -99,14 +99,6 @@ def chosen_again(chosen: pd.DataFrame, held_out: pd.DataFrame) -> str:
     return f"The chosen layer is also the steepest one on held-out pairs for {n} of {len(chosen)} behaviors"
 
 
-def steepest(slopes: pd.DataFrame) -> str:
-    """The layer with the largest slope of each behavior."""
-    rows = slopes.dropna(subset="slope").sort_values("slope").drop_duplicates("behavior", keep="last").sort_index()
-    found = dict(zip(rows["behavior"], rows["layer"], strict=True))
-    by_layer = [f"layer {found[name]} for {name}" for name in dict.fromkeys(slopes["behavior"]) if name in found]
-    return f"On held-out pairs the slope is largest at {_listed(by_layer)}"
-
-
 def agreement(rows: pd.DataFrame, n_warned: int) -> str:
     """How well pairs agree at the chosen layers, and how many vectors have a warning."""
     at = f"The agreement of pairs at the chosen layers is {_range(rows['agreement'])}"
@@ -165,7 +157,8 @@ def cost_range(summaries: Sequence[pd.DataFrame]) -> str:
 def largest_effect(found: pd.DataFrame, controls: pd.DataFrame, cost: str) -> str:
     """The largest of the effects at one cost, and what the controls of that behavior do there."""
     row = _records(found.iloc[[int(found["effect"].argmax())]])[0]
-    effect = f"{typeset(interval_text(row['effect'], row['effect_low'], row['effect_high']))} nats"
+    unit = quantity(found, "logit_difference")[1]
+    effect = f"{typeset(interval_text(row['effect'], row['effect_low'], row['effect_high']))} {unit}"
     beside = reached(controls, row["behavior"])
     controls_do = f"; its controls, {beside}" if beside else ""
     return f"At a cost of {cost} nats per token, {row['behavior']} has the largest effect: {effect}{controls_do}"

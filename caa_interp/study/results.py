@@ -29,6 +29,8 @@ _COSTS = {
 }
 # Those that the beginning of a page tells.
 MAIN_COSTS = ("loss on neutral prose (nats per token)", "share of right answers")
+# What a figure of effects over costs shows.
+ON_THE_PLANE = "Bars are bootstrap intervals over pairs and over questions; numbers are multipliers."
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,15 @@ def scores_and_costs(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of pairs, and those of answers, which have a ``divergence``, from a table that holds both."""
     is_cost = table["divergence"].notna()
     return table[~is_cost].dropna(axis=1, how="all"), table[is_cost].dropna(axis=1, how="all")
+
+
+def common_cost(plane: pd.DataFrame) -> float:
+    """A cost that every vector of a plane reaches at a positive multiplier: nearly the largest, in two digits.
+
+    Two digits of a number that is 5 % smaller are no larger than it. NaN without a positive multiplier.
+    """
+    most = plane[plane["multiplier"] > 0].groupby("vector")["cost"].max()
+    return float(f"{0.95 * most.min():.2g}")
 
 
 def nearest(multipliers: Iterable[float], wanted: float) -> float:

@@ -423,23 +423,22 @@ def test_every_figure_has_a_caption_and_a_file(page, run):
     drawn = page.texts["script"][1:-1]  # between Plotly's own code and ours
     names = {path.stem for path in (run / "figures").iterdir()}
     # Each map has a second figure beside it, and what that shows for other cells.
-    assert len(names) == 22
-    assert "layers-and-multipliers-by-layer" in names
-    assert len(page.texts["figcaption"]) == 22 + len(SLOPES)
-    assert len(drawn) == 22 + 2 * len(SLOPES)
+    assert len(names) == 21
+    assert len(page.texts["figcaption"]) == 21 + len(SLOPES)
+    assert len(drawn) == 21 + 2 * len(SLOPES)
     assert names <= set(page.anchors)
     assert {f"layers-and-multipliers-{name}" for name in SLOPES} <= names
     for path in (run / "figures").iterdir():
         assert plotly.io.read_json(path).layout.title.text
     titles = [text for text in page.texts["strong"] if text.startswith("Figure")]
-    assert [text.partition(". ")[0] for text in titles] == [f"Figure {number}" for number in range(1, 23)]
+    assert [text.partition(". ")[0] for text in titles] == [f"Figure {number}" for number in range(1, 22)]
     captions = [text for text in page.texts["figcaption"] if text]
-    assert len(captions) == 22
+    assert len(captions) == 21
     for title, caption in zip(titles, captions, strict=True):
         assert re.search(r"interval", caption) or "slider" in caption
         assert re.search(r"\d", title.partition(". ")[2]), "a title says what was found"
     labels = [given["aria-label"] for _, given in page.elements if given.get("role") == "img"]
-    assert len(labels) == 22 + len(SLOPES)
+    assert len(labels) == 21 + len(SLOPES)
     assert all(labels)
 
 
@@ -461,6 +460,15 @@ def test_a_table_is_saved_as_it_is(page, run):
     assert map_of["logit_difference_change"].tolist() == expected["logit_difference_change"].tolist()
     answers = saved("steered-answers-optimism")
     assert answers["answer"].tolist() == [f"An answer. ({m:+g})" for _ in range(2) for m in (-4, 0, 4)]
+
+
+def test_the_choice_of_the_layer_is_drawn_beside_controls(page, run):
+    drawn = plotly.io.read_json(run / "figures" / "how-the-layer-was-chosen.json")
+    assert {"random", "shuffled"} <= {word for trace in drawn.data for word in str(trace.name).split()}
+    assert any("Gray bars: controls on held-out pairs" in text for text in page.texts["figcaption"])
+    header, *rows = page.rows["how-the-layer-was-chosen"]
+    assert [row[0] for row in rows] == list(SLOPES)
+    assert len(header) == 4
 
 
 def test_maps_share_a_scale(run):
@@ -580,6 +588,19 @@ def test_effects_are_compared_at_the_largest_cost_that_all_reach(page, run):
         assert typed(row[4]) == " to ".join(map(number_text, controls.loc[row[0]]))
     finding = plotly.io.read_json(run / "figures" / "effect-and-cost.json").data[0]
     assert finding.fill == "toself"  # the controls' band, under the lines
+
+
+def test_vectors_that_reach_no_common_cost_are_not_compared(copy):
+    """One prompt costs far more than all others, and was not read at every multiplier."""
+    path = copy / "tables" / "divergence.parquet"
+    table = pd.read_parquet(path)
+    costly = (table["kind"] == "vector") & (table["item"] == 0)
+    table.loc[costly & (table["multiplier"] == 1), "divergence"] = np.nan
+    table.loc[costly & (table["multiplier"] == 2), "divergence"] = 50.0
+    table.to_parquet(path)
+    page = Page(write_page(copy))
+    assert "effect-and-cost" in page.anchors
+    assert "effect-and-cost-at-equal-cost" not in page.anchors
 
 
 def with_every_part(copy: Path) -> Path:
