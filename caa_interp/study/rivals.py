@@ -17,13 +17,13 @@ from caa_interp.evaluation.baselines import few_shot_prompt
 from caa_interp.evaluation.frontier import at_equal_cost, frontier
 from caa_interp.evaluation.summary import NO_BASELINE, quantity
 from caa_interp.report.page import Section
-from caa_interp.study.chosen import Chosen
+from caa_interp.study.chosen import Study
 from caa_interp.study.findings import estimates
 from caa_interp.study.results import ON_THE_PLANE, Results, common_cost, scores_and_costs
 from caa_interp.study.tasks import Task, task_of
 
 
-def measurements(study: Chosen) -> Iterator[Task]:
+def measurements(study: Study) -> Iterator[Task]:
     """Each rival of every behavior: what it does to test pairs, and what it costs."""
     config, methods = study.config, study.config.rivals.methods
     for name, (train, _, test) in study.splits.items() if methods else ():
