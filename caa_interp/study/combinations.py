@@ -13,7 +13,7 @@ from caa_interp.evaluation.summary import summarize
 from caa_interp.models.access import check_layers
 from caa_interp.report.page import Section
 from caa_interp.study.chosen import Study
-from caa_interp.study.findings import estimates
+from caa_interp.study.findings import intervals
 from caa_interp.study.results import ON_THE_PLANE, Results, scores_and_costs
 from caa_interp.study.tasks import Task, task_of
 
@@ -53,7 +53,7 @@ def section(results: Results) -> list[Section]:
     summary = summary[summary["kind"] != "unsteered"]
     shown = summary[["behavior"]].assign(
         combination=summary["vector"],
-        **{"effect (95 % interval)": estimates(summary, "logit_difference_change")},
+        **{"effect (95 % interval)": intervals(summary, "logit_difference_change")},
         n=summary["n"].astype(str),
     )
     options: dict[str, Any] = {"table": shown, "data": summary}

@@ -127,7 +127,7 @@ def components(behavior: str, table: pd.DataFrame) -> str:
 
 def apart(behavior: str, table: pd.DataFrame) -> str:
     """How far a vector sets the two sides of held-out pairs apart, from their separation at one layer."""
-    d_prime, auc = (estimates(table.head(1), name, ".2f")[0] or "unknown" for name in ("d_prime", "auc"))
+    d_prime, auc = (intervals(table.head(1), name, ".2f")[0] or "unknown" for name in ("d_prime", "auc"))
     layer, n = table["layer"].iloc[0], table["n"].iloc[0]
     return f"{_capital(behavior)}: along the vector of layer {layer}, d' is {d_prime} and the AUC {auc}, n = {n}"
 
@@ -205,7 +205,7 @@ def _right(effects: pd.DataFrame) -> str:
     lowest = asked[asked["combination"] == BOTH].nsmallest(1, "correct_change")
     together = [
         f"{change}, n = {n}, under the two with the lowest, and by "
-        for change, n in zip(estimates(lowest, "correct_change", "+.2f"), lowest["n"], strict=True)
+        for change, n in zip(intervals(lowest, "correct_change", "+.2f"), lowest["n"], strict=True)
     ]
     alone = _range(asked.loc[asked["combination"] == ALONE, "correct_change"], "+.2f")
     return f". The share of right answers changes by {''.join(together)}{alone} under one alone"
@@ -226,8 +226,8 @@ def right_table(effects: pd.DataFrame) -> pd.DataFrame:
     if asked.empty:
         return pd.DataFrame()
     return asked[["vector"]].assign(
-        **{"share of right answers (95 % interval)": estimates(asked, "correct", ".2f")},
-        change=estimates(asked, "correct_change", "+.2f"),
+        **{"share of right answers (95 % interval)": intervals(asked, "correct", ".2f")},
+        change=intervals(asked, "correct_change", "+.2f"),
         n=asked["n"],
     )
 
@@ -239,7 +239,7 @@ def _other(row: Mapping[str, Any]) -> str:
 
 def _kept(rows: pd.DataFrame) -> list[str]:
     """Each row's share of the effect alone that is kept, in percent, with its interval."""
-    return [f"{text}\N{NO-BREAK SPACE}%" for text in estimates(100 * rows.filter(like="kept"), "kept", ".0f")]
+    return [f"{text}\N{NO-BREAK SPACE}%" for text in intervals(100 * rows.filter(like="kept"), "kept", ".0f")]
 
 
 _REFUSES = {
@@ -334,11 +334,11 @@ def findings_table(found: pd.DataFrame) -> pd.DataFrame:
     """Verdicts with what they are made from, as texts."""
     ranges = zip(found["control_low"], found["control_high"], found["n_controls"], strict=True)
     texts = {
-        "slope (95 % interval)": estimates(found, "slope"),
+        "slope (95 % interval)": intervals(found, "slope"),
         "controls": [
             typeset(f"{number_text(low)} to {number_text(high)} ({n})") if n else "none" for low, high, n in ranges
         ],
-        "opposite (% of pairs)": estimates((100 * found.filter(like="share_against")).round(), "share_against", ".0f"),
+        "opposite (% of pairs)": intervals((100 * found.filter(like="share_against")).round(), "share_against", ".0f"),
     }
     return found[["behavior", "layer"]].assign(**texts, n=found["n"], verdict=found["verdict"])
 
@@ -355,7 +355,7 @@ def spaced(name: str) -> str:
     return name.replace("_", " ")
 
 
-def estimates(rows: pd.DataFrame, name: str, form: str = "+.3f") -> list[str]:
+def intervals(rows: pd.DataFrame, name: str, form: str = "+.3f") -> list[str]:
     """Each row's mean and interval as text, empty where there is none."""
     return list(map(typeset, interval_texts(rows, name, form)))
 

@@ -15,7 +15,7 @@ from caa_interp.plotting.dose_response import plot_dose_response, response_trace
 from caa_interp.plotting.grid import dots
 from caa_interp.plotting.sweep import plot_sweep
 from caa_interp.report.page import Row, Section, Views
-from caa_interp.study.findings import estimates, findings, largest, largest_change
+from caa_interp.study.findings import findings, intervals, largest, largest_change
 from caa_interp.study.results import Results, nearest, shown_answers
 
 
@@ -79,7 +79,7 @@ def _views(results: Results, behavior: str, summary: pd.DataFrame, slopes: pd.Da
                 (heading, f"{score}, n = {n}"),
                 *((name, text if layer == chosen else elsewhere) for name, text in known[multiplier]),
             ]
-            for multiplier, score, n in zip(own["multiplier"], estimates(own, shown), own["n"], strict=True)
+            for multiplier, score, n in zip(own["multiplier"], intervals(own, shown), own["n"], strict=True)
         }
         rows[_key(layer)] = Row(go.Figure(traces[layer]), said[layer], texts)
     figure = plot_dose_response(responses, layer=int(chosen))

@@ -16,7 +16,7 @@ from caa_interp.evaluation.interference import summarize_interference
 from caa_interp.evaluation.persistence import summarize_persistence
 from caa_interp.evaluation.summary import shown_column, summarize
 from caa_interp.plotting.words import dose
-from caa_interp.study.findings import estimates
+from caa_interp.study.findings import intervals
 from caa_interp.vectors.vector import SteeringVector
 
 # Each cost in words: its table, and the measure in it.
@@ -82,7 +82,7 @@ class Results:
                 summary = self.cost_summaries[name]
                 rows = summary[(summary["multiplier"] != 0) & (summary["kind"] == "vector")]
                 index = pd.MultiIndex.from_frame(rows[["behavior", "layer", "multiplier"]])
-                columns.append(pd.Series(estimates(rows, shown_column(rows, measure)), index, name=label))
+                columns.append(pd.Series(intervals(rows, shown_column(rows, measure)), index, name=label))
         return pd.concat(columns, axis=1).fillna("").reset_index() if columns else pd.DataFrame()
 
     @property

@@ -18,7 +18,7 @@ from caa_interp.evaluation.frontier import at_equal_cost, frontier
 from caa_interp.evaluation.summary import NO_BASELINE, quantity
 from caa_interp.report.page import Section
 from caa_interp.study.chosen import Study
-from caa_interp.study.findings import estimates
+from caa_interp.study.findings import intervals
 from caa_interp.study.results import ON_THE_PLANE, Results, common_cost, scores_and_costs
 from caa_interp.study.tasks import Task, task_of
 
@@ -53,7 +53,7 @@ def section(results: Results) -> list[Section]:
     sections = []
     for behavior, _ in results.each("rivals"):
         plane, found = compared(results, behavior)
-        effects = [estimates(found, "effect"), estimates(found, "own")]
+        effects = [intervals(found, "effect"), intervals(found, "own")]
         unit = quantity(plane, "logit_difference")[1]
         shown = found[["rival", "n"]].assign(**{"cost (nats per token)": [f"{cost:.2g}" for cost in found["cost"]]})
         shown[f"effect ({unit}, 95 % interval)"], shown["the vector's at this cost"] = effects

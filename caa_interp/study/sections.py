@@ -99,7 +99,7 @@ def _layer_choice(results: Results) -> list[Section]:
     before, held_out = (steerability(table, seed=results.seed) for table in (validation, scores))
     own = held_out[held_out["kind"] == "vector"]
     texts = {
-        f"slope on {pairs} pairs (95 % interval)": words.estimates(chosen.merge(table), "slope")
+        f"slope on {pairs} pairs (95 % interval)": words.intervals(chosen.merge(table), "slope")
         for pairs, table in {"validation": before, "held-out": own}.items()
     }
     text = (
@@ -126,7 +126,7 @@ def _reliability(results: Results) -> list[Section]:
     rows = results.chosen.merge(results.tables["reliability"]).rename(columns={"n": "pairs"})
     points = words.warnings(rows)
     texts = {
-        words.spaced(name): words.estimates(rows, name, ".2f") for name in _RELIABILITY if rows[name].notna().any()
+        words.spaced(name): words.intervals(rows, name, ".2f") for name in _RELIABILITY if rows[name].notna().any()
     }
     norm = [float(results.vectors[name].at(layer).norm()) for name, layer in results.chosen.itertuples(index=False)]
     norms: dict[str, Any] = {"norm of the vector": norm, "share of activation norm": rows["relative_norm"]}
@@ -318,7 +318,7 @@ def _at_equal_cost(effects: pd.DataFrame, costs: pd.DataFrame, cost: float, seed
     )
     shown = own[["behavior", "layer"]].assign(
         multiplier=[f"{one:.2g}" for one in own["multiplier"]],
-        **{"effect (95 % interval)": words.estimates(own, "effect")},
+        **{"effect (95 % interval)": words.intervals(own, "effect")},
         **{"controls, in both directions": [words.reached(beside, one) for one in own["behavior"]]},
     )
     return words.largest_effect(own, beside, f"{cost:.2g}"), [

@@ -333,7 +333,7 @@ def test_each_warning_has_its_threshold(statistic, good, bad, told):
 )
 def test_numbers(value, shown):
     rows = pd.DataFrame({"slope": [value], "slope_low": [value - 0.1], "slope_high": [value + 0.1]})
-    assert list(map(typed, words.estimates(rows, "slope"))) == [shown]
+    assert list(map(typed, words.intervals(rows, "slope"))) == [shown]
 
 
 # The page

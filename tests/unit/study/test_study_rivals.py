@@ -10,7 +10,7 @@ from caa_interp.errors import InputError
 from caa_interp.plotting.theme import BEHAVIOR_STYLES
 from caa_interp.study import ExperimentConfig, Processes
 from caa_interp.study.environment import made_of
-from caa_interp.study.findings import estimates
+from caa_interp.study.findings import intervals
 from caa_interp.study.measures import check_rival
 from caa_interp.study.results import Results
 from caa_interp.study.rivals import compared, section
@@ -166,7 +166,7 @@ def test_one_does_more_where_it_is_beyond_the_vectors_interval(tmp_path, shift, 
     (row,) = compared(found, "likes")[1].to_dict("records")
     assert (row["does"], row["cost"], row["n"]) == (does, pytest.approx(cost), 12)
     assert row["effect"] == pytest.approx(0.5 + shift, abs=0.05)
-    (effect,), (own,) = (estimates(pd.DataFrame([row]), name) for name in ("effect", "own"))
+    (effect,), (own,) = (intervals(pd.DataFrame([row]), name) for name in ("effect", "own"))
     assert bool(own) == (0 < cost < 0.6)
     assert f"system prompt{own and f' {effect} against {own}'}: {does}" in part.finding
     assert part.table["beside the vector"].tolist() == [does]
