@@ -53,7 +53,7 @@ class Kind:
 
 
 KINDS = {
-    "tokens": Kind(measures.count_tokens),
+    "tokens": Kind(measures.check_fit),
     "rival_tokens": Kind(measures.check_rival),
     "sweep": Kind(sweep, chosen.controls, sections.responses),
     "vectors": Kind(measures.make_vectors, section=sections.vectors),
