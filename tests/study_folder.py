@@ -51,7 +51,8 @@ def write_study(
         rows["p_positive"] = 1 / (1 + np.exp(-rows["logit_difference"]))
         rows.insert(1, "id", None)
         kinds = rows["vector"].str.extract(r"^(random|shuffled) \d+$")[0].fillna("vector")
-        return rows.assign(kind=kinds, operator="add", format=format, model="tiny", path="tree")
+        applied = {"operator": "add", "positions": "from_last_prompt_token"}
+        return rows.assign(kind=kinds, **applied, format=format, model="tiny", path="tree")
 
     def costs(measures: Mapping[str, float], layer: int, behavior: str, controls: Sequence[str] = ()) -> pd.DataFrame:
         rows = pd.MultiIndex.from_product(

@@ -89,34 +89,26 @@ def run(
 def _print_plan(study: ExperimentConfig) -> None:
     """Print the size of a study, as far as it is known before a model is loaded."""
     from caa_interp.cli.available import known_depth
-    from caa_interp.models.access import check_layers
-    from caa_interp.study.config import studied_behavior
-    from caa_interp.study.kinds import planned_tasks
-    from caa_interp.study.tasks import split_pairs
+    from caa_interp.study.chosen import Study
+    from caa_interp.study.kinds import every_task
 
-    behaviors = {one.name: one for one in map(studied_behavior, study.behaviors)}
-    n_layers = {label: known_depth(model.name) for label, model in zip(study.labels, study.models, strict=True)}
+    depths = [known_depth(model.name) for model in study.models]
     # How pairs are split depends on whether there is more than one layer, and not on how many.
-    least = max(study.layers or (1,)) + 1
-    layers = {name: check_layers(study.layers, range(n or least), "the model") for name, n in n_layers.items()}
-    splits = {name: split_pairs(study, behaviors, at) for name, at in layers.items()}
+    planned = [Study.planned(study, depth or max(study.layers or (1,)) + 1) for depth in depths]
     typer.echo(f"{study.name}: the file is valid.\n")
     print_facts(
         {
             name: f"{len(train)} train, {len(validation)} validation, {len(test)} test pairs"
-            for name, (train, validation, test) in next(iter(splits.values())).items()
+            for name, (train, validation, test) in planned[0].splits.items()
         }
     )
     controls = study.controls.random + study.controls.orthogonal + study.controls.shuffled
-    for (label, n), model in zip(n_layers.items(), study.models, strict=True):
-        known = study.layers is not None or n is not None
-        told = (
-            f"{len(layers[label])} layers" if known else "all layers (their number is known once the model is loaded)"
-        )
-        pieces = len(planned_tasks(study, behaviors, splits[label], layers[label], n or least))
+    for model, depth, one in zip(study.models, depths, planned, strict=True):
+        known = study.layers is not None or depth is not None
+        told = f"{len(one.layers)} layers" if known else "all layers (their number is known once the model is loaded)"
         typer.echo(
             f"\n{model.name}\n  every test pair at {len(study.multipliers)} multipliers and {told}\n"
-            f"  {controls} controls for each behavior at the chosen layer\n  {pieces} pieces of work"
+            f"  {controls} controls for each behavior at the chosen layer\n  {len(every_task(one))} pieces of work"
         )
 
 

@@ -20,7 +20,7 @@ from caa_interp.plotting.tokens import plot_token_similarity
 from caa_interp.report.page import Section
 from caa_interp.study.results import Results
 from caa_interp.study.sections import N_DRAWN, similarity
-from caa_interp.study.tasks import Task
+from caa_interp.study.tasks import Task, task_of
 
 _DECODED = 6  # layers whose states are decoded
 
@@ -32,7 +32,7 @@ def activation_tasks(setting: Setting) -> Iterator[Task]:
     asked = {"layers": layers, "format": setting.config.format, "system_prompt": None}
     for name, one in setting.items.sets.items():
         given = {"behavior": name, "pairs": one.generate, **asked}
-        yield Task("projection", "projection", name, 0, f"{name}: activations", given)
+        yield task_of("projection", name, "activations", given)
 
 
 def show_activations(setting: Setting, tables: Tables) -> Shown:
@@ -64,9 +64,9 @@ def token_tasks(setting: Setting) -> Iterator[Task]:
         vector, asked = setting.vectors[name], one.test[0].question
         text = one.open_ended[0] if one.open_ended else asked
         given = {"text": text, "vector": vector, "layers": [setting.layer], "max_new_tokens": paper.MAX_NEW_TOKENS}
-        yield Task("token_similarity", "token_similarity", name, 0, f"{name}: tokens of an answer", given)
+        yield task_of("token_similarity", name, "tokens of an answer", given)
         steered = {**setting.steered(name), "layer": setting.layer, "layers": layers, "answer": "("}
-        yield Task("steered_lens", "steered_lens", name, 0, f"{name}: steered states", {**steered, "prompt": asked})
+        yield task_of("steered_lens", name, "steered states", {**steered, "prompt": asked})
 
 
 def show_tokens(setting: Setting, tables: Tables) -> Shown:

@@ -16,7 +16,7 @@ from caa_interp.paper.setting import Setting, Shown, Tables, result
 from caa_interp.report.page import Section
 from caa_interp.study.results import Results
 from caa_interp.study.sections import answers
-from caa_interp.study.tasks import Task, portions
+from caa_interp.study.tasks import Task, portions, task_of
 
 OTHER_JUDGE = "another judge and rubric"
 SCORED: dict[str, Any] = {"axis": "mean score (0 to 10)", "most": 10}  # how judged answers are drawn
@@ -29,7 +29,7 @@ def answer_tasks(setting: Setting) -> Iterator[Task]:
         asked = {"vector": setting.vectors[name], "layer": setting.layer, "multipliers": paper.OPEN_ENDED_MULTIPLIERS}
         for first, part in portions(one.open_ended):
             given = {"prompts": part, "max_new_tokens": paper.MAX_NEW_TOKENS, **asked}
-            yield Task("answers", "answers", name, first, f"{name}: answers from {first + 1} on", given)
+            yield task_of("answers", name, f"answers from {first + 1} on", given, first)
 
 
 def show_answers(setting: Setting, tables: Tables) -> Shown:

@@ -12,7 +12,7 @@ What a cell may differ by depends on whether the items are the paper's own: see 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ import pandas as pd
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.judge_requests import Judge
-from caa_interp.files import fingerprint, write_atomically
+from caa_interp.files import fingerprint
 from caa_interp.paper import published as paper
 from caa_interp.paper.parts import PARTS, choose_parts
 from caa_interp.paper.plan import check_table_layer, config_of, planned_setting, planned_tasks, planned_work
@@ -33,9 +33,18 @@ from caa_interp.report.page import write_report
 from caa_interp.study.config import ExperimentConfig
 from caa_interp.study.engine import Engine, facts_of
 from caa_interp.study.executors import Executor, InProcess
-from caa_interp.study.folder import PAGE, check_place, locked, now, read_manifest, remove, write_manifest, written
+from caa_interp.study.folder import (
+    PAGE,
+    check_place,
+    now,
+    opened,
+    remove,
+    table_files,
+    write,
+    write_manifest,
+    written,
+)
 from caa_interp.study.measures import vectors_of
-from caa_interp.study.store import ShardStore, shard_cache
 from caa_interp.study.tasks import vector_tasks
 from caa_interp.vectors.vector import SteeringVector, match_norms
 
@@ -129,9 +138,7 @@ def reproduce(
     folder = Path(folder)
     check_place(folder)
     config = config_of(model_name, dtype)
-    with locked(folder):
-        before = read_manifest(folder, say)
-        store = ShardStore(folder / "shards", shard_cache(), say)
+    with opened(folder, say) as (before, store):
         with closing(InProcess()) if executor is None else nullcontext(executor) as place:
             say(f"Loading {model_name}")
             engine = Engine(place, store, config.models[0], facts_of(place, config.models[0]))
@@ -149,17 +156,17 @@ def reproduce(
                 setting = replace(planned, raw=raw, vectors=match_norms(raw), base=base)
                 tables = {name: _measure(name, setting, engine, bar) for name in names}
         remove(folder, written(folder, before))  # other parts, layers or code may have made it
-        saved = {f"vectors/{name}.safetensors": vector for name, vector in raw.items()}
-        _list(folder, manifest, saved)
-        for name, vector in saved.items():
-            vector.save(folder / name)
-        _keep(folder, manifest, *tables.values())
+        write(folder, manifest, {f"vectors/{name}.safetensors": vector for name, vector in raw.items()})
+        for own in tables.values():
+            write(folder, manifest, table_files(own))
         # Only now, since a judge may fail.
         shown = {name: PARTS[name].show(setting, tables[name]) for name in names}
         cells = [one for part in shown.values() for one in part.cells]
         nothing = pd.DataFrame(columns=[*CONDITIONS, *COLUMNS])
         comparison = pd.concat(cells, ignore_index=True) if cells else nothing
-        _keep(folder, manifest, *(part.tables for part in shown.values()), {"comparison": comparison})
+        for part in shown.values():
+            write(folder, manifest, table_files(part.tables))
+        write(folder, manifest, table_files({"comparison": comparison}))
         notes = _notes(comparison, setting, left)
         for about, rows in groups(comparison).items():
             if len(told := _told(rows)):
@@ -168,7 +175,8 @@ def reproduce(
             say(note)
         title = f"Rimsky et al. 2024, measured again on {engine.facts['id']}"
         sections = [section for part in shown.values() for section in part.sections]
-        _list(folder, manifest, [PAGE])
+        manifest["files"][PAGE] = None
+        write_manifest(folder, manifest)
         page = write_report(folder / PAGE, title, sections, lead="\n\n".join(notes), contents=2)
         manifest["sessions"][-1]["finished"] = now()
         write_manifest(folder, manifest)
@@ -195,7 +203,7 @@ def _begun(folder: Path, before: Mapping[str, Any], facts: Mapping[str, Any], it
     sessions = [*before.get("sessions", []), session]
     manifest = {"model": model, "data": {**before.get("data", {}), **data}, "sessions": sessions}
     write_manifest(folder, {**before, **manifest})  # what is there until this session ends
-    return {**manifest, "files": []}
+    return {**manifest, "files": {}}
 
 
 def _short(value: str | None) -> str:
@@ -228,20 +236,6 @@ def _measure(name: str, setting: Setting, engine: Engine, bar: Any) -> Tables:
     for task, table in engine.do(list(PARTS[name].tasks(setting)), bar):
         found.setdefault(task.table, []).append(table.assign(behavior=task.behavior))
     return {table: pd.concat(some, ignore_index=True) for table, some in found.items()}
-
-
-def _keep(folder: Path, manifest: dict[str, Any], *several: Tables) -> None:
-    """Write tables."""
-    named = {f"tables/{name}.parquet": table for tables in several for name, table in tables.items()}
-    _list(folder, manifest, named)
-    for name, table in named.items():
-        write_atomically(folder / name, table.to_parquet(index=False))
-
-
-def _list(folder: Path, manifest: dict[str, Any], files: Iterable[str]) -> None:
-    """Put files that are about to be written into the manifest, so that the next call can tell them from a user's."""
-    manifest["files"] += files
-    write_manifest(folder, manifest)
 
 
 def _told(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,18 +1,19 @@
-"""What each measurement of a study asks at the chosen layers: a function for each, as the registry lists them."""
+"""The study of one model, and what each measurement of it asks: a function for each, as the registry lists them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
-from typing import Any
+from typing import Any, Self
 
 from caa_interp.behaviors.behavior import Behavior, load_behavior, load_behaviors
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.behaviors.questions import load_prose, load_questions, load_requests
+from caa_interp.models.access import check_layers
 from caa_interp.steering.operators import ends, operator_named
-from caa_interp.study.config import ExperimentConfig
-from caa_interp.study.tasks import EVERY, Splits, Task, Vectors, portions, score_portions, task_of
+from caa_interp.study.config import ExperimentConfig, studied_behavior
+from caa_interp.study.tasks import EVERY, Splits, Task, Vectors, portions, score_portions, split_behaviors, task_of
 
 # Number of tokens of each unsteered answer that are compared.
 DIVERGENCE_TOKENS = 32
@@ -21,15 +22,32 @@ AUDIT_RANDOM, AUDIT_TOKENS = 5, 40
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """A study once each behavior has its ``vectors`` and its ``layer``; ``n_layers`` is the number of the model's."""
+class Study:
+    """The study of a model with ``n_layers``, of which it sweeps ``layers``.
+
+    ``vectors`` and ``layer`` are those of each behavior; of one that is only :meth:`planned`, what stands for them.
+    """
 
     config: ExperimentConfig
     behaviors: Mapping[str, Behavior]
-    splits: Splits
     n_layers: int
+    layers: Sequence[int]
+    splits: Splits
     vectors: Vectors
     layer: Mapping[str, int]
+
+    @classmethod
+    def planned(cls, config: ExperimentConfig, n_layers: int) -> Self:
+        """A study before anything is made: vectors have names alone, and the first layer stands for a chosen one.
+
+        Raises :class:`InputError` if the model lacks a layer.
+        """
+        behaviors = {one.name: one for one in map(studied_behavior, config.behaviors)}
+        layers = check_layers(config.layers, range(n_layers), "the model")
+        splits = split_behaviors(config, behaviors, layers)
+        controls = [f"{kind} {number}" for kind, n in config.controls.model_dump().items() for number in range(n)]
+        vectors: Any = {name: dict.fromkeys([name, *controls]) for name in splits}
+        return cls(config, behaviors, n_layers, layers, splits, vectors, dict.fromkeys(splits, layers[0]))
 
     @property
     def tests(self) -> dict[str, list[ContrastPair]]:
@@ -58,14 +76,14 @@ class Chosen:
         return {**at, "multipliers": self.config.multipliers, **self.config.applied}
 
 
-def controls(study: Chosen) -> Iterator[Task]:
+def controls(study: Study) -> Iterator[Task]:
     """The dose-response of control vectors."""
     for name, test in study.tests.items():
         if others := {other: one for other, one in study.vectors[name].items() if other != name}:
             yield from score_portions(study.config, "dose_response", name, test, study.dosed(name) | {"vector": others})
 
 
-def answers(study: Chosen) -> Iterator[Task]:
+def answers(study: Study) -> Iterator[Task]:
     """Free answers."""
     given = study.config.answers
     alone = {"system_prompt": study.config.system_prompt}  # what is answered freely has no format
@@ -77,13 +95,13 @@ def answers(study: Chosen) -> Iterator[Task]:
             yield task_of("answers", name, label, {**steered, **sampled}, first)
 
 
-def logit_lens(study: Chosen) -> Iterator[Task]:
+def logit_lens(study: Study) -> Iterator[Task]:
     """The tokens that vectors write."""
     for name, vector in study.own.items():
         yield task_of("logit_lens", name, "logit lens", {"vector": vector, "layers": [study.layer[name]]})
 
 
-def projection(study: Chosen) -> Iterator[Task]:
+def projection(study: Study) -> Iterator[Task]:
     """Activations of test pairs, where several differ."""
     for name, test in study.tests.items():
         # Where activations begin to part is about a third of the way in (Rimsky et al. 2024, section 6).
@@ -93,7 +111,7 @@ def projection(study: Chosen) -> Iterator[Task]:
             yield task_of("projection", name, "projection", given)
 
 
-def separation(study: Chosen) -> Iterator[Task]:
+def separation(study: Study) -> Iterator[Task]:
     """Test pairs along the vector at its layer, where several differ."""
     for name, test in study.tests.items():
         if len(set(test)) > 1:
@@ -101,14 +119,14 @@ def separation(study: Chosen) -> Iterator[Task]:
             yield task_of("separation", name, "separation", given)
 
 
-def perplexity(study: Chosen) -> Iterator[Task]:
+def perplexity(study: Study) -> Iterator[Task]:
     """Neutral prose."""
     if passages := load_prose()[: study.config.costs.passages]:
         for name in study.splits:
             yield task_of("perplexity", name, "perplexity", {"passages": passages, **study.dosed(name)})
 
 
-def divergence(study: Chosen) -> Iterator[Task]:
+def divergence(study: Study) -> Iterator[Task]:
     """How far vectors and controls move the unsteered model's answers."""
     for name, prompts in study.prompts.items():
         # The controls share the work, and say what any vector would do for its cost.
@@ -116,7 +134,7 @@ def divergence(study: Chosen) -> Iterator[Task]:
         yield task_of("divergence", name, "divergence", {"prompts": prompts, **study.along, **given})
 
 
-def effect_lens(study: Chosen) -> Iterator[Task]:
+def effect_lens(study: Study) -> Iterator[Task]:
     """What vectors and controls make the model say."""
     doses = ends([operator_named(study.config.operator)])
     for name, prompts in study.prompts.items():
@@ -125,7 +143,7 @@ def effect_lens(study: Chosen) -> Iterator[Task]:
         yield task_of("effect_lens", name, "effect lens", {**given, "texts": prompts, **study.along})
 
 
-def capability(study: Chosen) -> Iterator[Task]:
+def capability(study: Study) -> Iterator[Task]:
     """Questions with a right answer."""
     if questions := spread_questions(study.config):
         for name in study.splits:
@@ -140,7 +158,7 @@ def spread_questions(config: ExperimentConfig) -> list[ContrastPair]:
     return [questions[number * len(questions) // n] for number in range(n)]
 
 
-def side_effects(study: Chosen) -> Iterator[Task]:
+def side_effects(study: Study) -> Iterator[Task]:
     """Every behavior under every vector, where there are several."""
     n, doses = study.config.side_effects.pairs, study.config.multipliers
     outer = sorted({min(doses), 0.0, max(doses)})
@@ -151,7 +169,7 @@ def side_effects(study: Chosen) -> Iterator[Task]:
             yield task_of("side_effects", name, "under every vector", under)
 
 
-def interference(study: Chosen) -> Iterator[Task]:
+def interference(study: Study) -> Iterator[Task]:
     """Every two vectors at once."""
     both = study.config.interference
     in_turn = chain.from_iterable(zip_longest(*(one.open_ended for one in study.behaviors.values())))
@@ -165,7 +183,7 @@ def interference(study: Chosen) -> Iterator[Task]:
         yield task_of("interference", EVERY, "every two vectors", {**given, **at, **study.config.asked})
 
 
-def safety_audit(study: Chosen) -> Iterator[Task]:
+def safety_audit(study: Study) -> Iterator[Task]:
     """What vectors have to do with refusal."""
     audited = study.config.safety_audit
     if not audited.requests:
@@ -185,7 +203,7 @@ def safety_audit(study: Chosen) -> Iterator[Task]:
         yield task_of("safety_audit", name, "safety audit", {**own, **given})
 
 
-def persistence(study: Chosen) -> Iterator[Task]:
+def persistence(study: Study) -> Iterator[Task]:
     """Conversations, in which each test pair takes each turn."""
     talks = study.config.conversations
     steered = {"multiplier": talks.multiplier, "max_new_tokens": talks.max_new_tokens, **study.config.applied}

@@ -12,13 +12,13 @@ from caa_interp.evaluation.frontier import frontier
 from caa_interp.evaluation.summary import summarize
 from caa_interp.models.access import check_layers
 from caa_interp.report.page import Section
-from caa_interp.study.chosen import Chosen
-from caa_interp.study.findings import estimates
-from caa_interp.study.results import Results, scores_and_costs
+from caa_interp.study.chosen import Study
+from caa_interp.study.findings import intervals
+from caa_interp.study.results import ON_THE_PLANE, Results, scores_and_costs
 from caa_interp.study.tasks import Task, task_of
 
 
-def measurements(study: Chosen) -> Iterator[Task]:
+def measurements(study: Study) -> Iterator[Task]:
     """What every combination does to the test pairs of each behavior, and how far it moves the unsteered answers."""
     combined = _interventions(study)
     for name, test in study.tests.items() if combined else ():
@@ -26,7 +26,7 @@ def measurements(study: Chosen) -> Iterator[Task]:
         yield task_of("combinations", name, "combinations", {**given, "combinations": combined})
 
 
-def _interventions(study: Chosen) -> dict[str, list[dict[str, Any]]]:
+def _interventions(study: Study) -> dict[str, list[dict[str, Any]]]:
     """Fields of the interventions of each combination, one for each layer."""
     made = study.config.layers or range(study.n_layers)
     found: dict[str, list[dict[str, Any]]] = {}
@@ -53,7 +53,7 @@ def section(results: Results) -> list[Section]:
     summary = summary[summary["kind"] != "unsteered"]
     shown = summary[["behavior"]].assign(
         combination=summary["vector"],
-        **{"effect (95 % interval)": estimates(summary, "logit_difference_change")},
+        **{"effect (95 % interval)": intervals(summary, "logit_difference_change")},
         n=summary["n"].astype(str),
     )
     options: dict[str, Any] = {"table": shown, "data": summary}
@@ -66,7 +66,7 @@ def section(results: Results) -> list[Section]:
         table = frontier(effects, costs, seed=results.seed)
         options |= {
             "figure": plotting.plot_frontier(table, title="Combinations: effect and cost"),
-            "caption": "Bars are bootstrap intervals over pairs and over questions; numbers are multipliers.",
+            "caption": ON_THE_PLANE,
             "data": table,
         }
     return [Section("Combinations", text, **options)]

@@ -36,7 +36,7 @@ def studied(layers: pd.DataFrame, effects: pd.DataFrame) -> str:
     chosen = (
         f"its layer was chosen on {counts(layers['n_validation'])} others"
         if layers["n_validation"].any()
-        else "it was added at the one layer of the study"
+        else "it was applied at the one layer of the study"
     )
     beside = f"beside {counts(n_controls)} control vectors of the same norm" if is_control.any() else "without controls"
     return (
@@ -99,14 +99,6 @@ def chosen_again(chosen: pd.DataFrame, held_out: pd.DataFrame) -> str:
     return f"The chosen layer is also the steepest one on held-out pairs for {n} of {len(chosen)} behaviors"
 
 
-def steepest(slopes: pd.DataFrame) -> str:
-    """The layer with the largest slope of each behavior."""
-    rows = slopes.dropna(subset="slope").sort_values("slope").drop_duplicates("behavior", keep="last").sort_index()
-    found = dict(zip(rows["behavior"], rows["layer"], strict=True))
-    by_layer = [f"layer {found[name]} for {name}" for name in dict.fromkeys(slopes["behavior"]) if name in found]
-    return f"On held-out pairs the slope is largest at {_listed(by_layer)}"
-
-
 def agreement(rows: pd.DataFrame, n_warned: int) -> str:
     """How well pairs agree at the chosen layers, and how many vectors have a warning."""
     at = f"The agreement of pairs at the chosen layers is {_range(rows['agreement'])}"
@@ -135,7 +127,7 @@ def components(behavior: str, table: pd.DataFrame) -> str:
 
 def apart(behavior: str, table: pd.DataFrame) -> str:
     """How far a vector sets the two sides of held-out pairs apart, from their separation at one layer."""
-    d_prime, auc = (estimates(table.head(1), name, ".2f")[0] or "unknown" for name in ("d_prime", "auc"))
+    d_prime, auc = (intervals(table.head(1), name, ".2f")[0] or "unknown" for name in ("d_prime", "auc"))
     layer, n = table["layer"].iloc[0], table["n"].iloc[0]
     return f"{_capital(behavior)}: along the vector of layer {layer}, d' is {d_prime} and the AUC {auc}, n = {n}"
 
@@ -165,7 +157,8 @@ def cost_range(summaries: Sequence[pd.DataFrame]) -> str:
 def largest_effect(found: pd.DataFrame, controls: pd.DataFrame, cost: str) -> str:
     """The largest of the effects at one cost, and what the controls of that behavior do there."""
     row = _records(found.iloc[[int(found["effect"].argmax())]])[0]
-    effect = f"{typeset(interval_text(row['effect'], row['effect_low'], row['effect_high']))} nats"
+    unit = quantity(found, "logit_difference")[1]
+    effect = f"{typeset(interval_text(row['effect'], row['effect_low'], row['effect_high']))} {unit}"
     beside = reached(controls, row["behavior"])
     controls_do = f"; its controls, {beside}" if beside else ""
     return f"At a cost of {cost} nats per token, {row['behavior']} has the largest effect: {effect}{controls_do}"
@@ -212,7 +205,7 @@ def _right(effects: pd.DataFrame) -> str:
     lowest = asked[asked["combination"] == BOTH].nsmallest(1, "correct_change")
     together = [
         f"{change}, n = {n}, under the two with the lowest, and by "
-        for change, n in zip(estimates(lowest, "correct_change", "+.2f"), lowest["n"], strict=True)
+        for change, n in zip(intervals(lowest, "correct_change", "+.2f"), lowest["n"], strict=True)
     ]
     alone = _range(asked.loc[asked["combination"] == ALONE, "correct_change"], "+.2f")
     return f". The share of right answers changes by {''.join(together)}{alone} under one alone"
@@ -233,8 +226,8 @@ def right_table(effects: pd.DataFrame) -> pd.DataFrame:
     if asked.empty:
         return pd.DataFrame()
     return asked[["vector"]].assign(
-        **{"share of right answers (95 % interval)": estimates(asked, "correct", ".2f")},
-        change=estimates(asked, "correct_change", "+.2f"),
+        **{"share of right answers (95 % interval)": intervals(asked, "correct", ".2f")},
+        change=intervals(asked, "correct_change", "+.2f"),
         n=asked["n"],
     )
 
@@ -246,7 +239,7 @@ def _other(row: Mapping[str, Any]) -> str:
 
 def _kept(rows: pd.DataFrame) -> list[str]:
     """Each row's share of the effect alone that is kept, in percent, with its interval."""
-    return [f"{text}\N{NO-BREAK SPACE}%" for text in estimates(100 * rows.filter(like="kept"), "kept", ".0f")]
+    return [f"{text}\N{NO-BREAK SPACE}%" for text in intervals(100 * rows.filter(like="kept"), "kept", ".0f")]
 
 
 _REFUSES = {
@@ -292,22 +285,22 @@ def lasting(behavior: str, summary: pd.DataFrame) -> str:
     """What is left in the last turn of steering the first one, from a summary of conversations."""
     changes = [_estimate(row, "change", "nats per token") for row in _first_and_last(summary)]
     turns = f"in turn 1 ({changes[0]}) and in turn {summary['turn'].max()} ({changes[1]})"
-    return f"{_capital(behavior)}, added in turn 1 alone: the change {turns}"
+    return f"{_capital(behavior)}, applied in turn 1 alone: the change {turns}"
 
 
 def conversations(summaries: Mapping[str, pd.DataFrame]) -> str:
-    """Which vectors still act in the last turn when they were added in the first one."""
+    """Which vectors still act in the last turn when they were applied in the first one."""
     if not summaries:
         return ""
     last = pd.DataFrame({name: _first_and_last(summary)[1] for name, summary in summaries.items()}).T
     clear = last.index[excludes_zero(last, "change")]
     left = f"{_listed(clear)} still {'has' if len(clear) == 1 else 'have'}" if len(clear) else "no vector still has"
     at = f"in turn {last['turn'].max()} (n = {counts(last['n'])} conversations)"
-    return f"Added in turn 1 alone, {left} a clear effect {at}"
+    return f"Applied in turn 1 alone, {left} a clear effect {at}"
 
 
 def _first_and_last(summary: pd.DataFrame) -> list[dict[Any, Any]]:
-    """The first and the last turn of a vector that was added in turn 1 alone."""
+    """The first and the last turn of a vector that was applied in turn 1 alone."""
     own = summary[(summary["kind"] == "vector") & (summary["condition"] == "turn 1")].sort_values("turn")
     return _records(own.iloc[[0, -1]])
 
@@ -341,11 +334,11 @@ def findings_table(found: pd.DataFrame) -> pd.DataFrame:
     """Verdicts with what they are made from, as texts."""
     ranges = zip(found["control_low"], found["control_high"], found["n_controls"], strict=True)
     texts = {
-        "slope (95 % interval)": estimates(found, "slope"),
+        "slope (95 % interval)": intervals(found, "slope"),
         "controls": [
             typeset(f"{number_text(low)} to {number_text(high)} ({n})") if n else "none" for low, high, n in ranges
         ],
-        "opposite (% of pairs)": estimates((100 * found.filter(like="share_against")).round(), "share_against", ".0f"),
+        "opposite (% of pairs)": intervals((100 * found.filter(like="share_against")).round(), "share_against", ".0f"),
     }
     return found[["behavior", "layer"]].assign(**texts, n=found["n"], verdict=found["verdict"])
 
@@ -362,7 +355,7 @@ def spaced(name: str) -> str:
     return name.replace("_", " ")
 
 
-def estimates(rows: pd.DataFrame, name: str, form: str = "+.3f") -> list[str]:
+def intervals(rows: pd.DataFrame, name: str, form: str = "+.3f") -> list[str]:
     """Each row's mean and interval as text, empty where there is none."""
     return list(map(typeset, interval_texts(rows, name, form)))
 

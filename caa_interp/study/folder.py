@@ -1,4 +1,4 @@
-"""The folder of a run: that it is this study's, that nobody else is writing there, and what its manifest tells."""
+"""The folder of a run: that it is this study's, that nobody else is writing there, and what its manifest lists."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pandas as pd
 from caa_interp.errors import InputError
 from caa_interp.files import file_digest, slug, write_atomically
 from caa_interp.study.config import ExperimentConfig
+from caa_interp.study.store import ShardStore, cache_limit, clear_cache, remove_unfinished, shard_cache
 from caa_interp.vectors.vector import SteeringVector
 
 PAGE = "report.html"
@@ -55,6 +56,24 @@ def check_place(folder: Path) -> None:
     is_run = (folder / "shards").is_dir() or read_manifest(folder, lambda line: None)
     if not is_run and folder.is_dir() and any(folder.glob("[!.]*")):
         raise InputError(f"folder: {folder} is not empty, and holds no run. Name a new folder.")
+
+
+@contextlib.contextmanager
+def opened(folder: Path, say: Callable[[str], None]) -> Iterator[tuple[dict[str, Any], ShardStore]]:
+    """Keep other runs out of a folder, and give what its manifest tells and its shards.
+
+    What a killed run left half-written is removed, and at the end the cache of all runs is cut to its limit.
+    """
+    limit = cache_limit()
+    with locked(folder):
+        remove_unfinished(folder)
+        try:
+            yield read_manifest(folder, say), ShardStore(folder / "shards", shard_cache(), say)
+        finally:
+            try:
+                clear_cache(keep_bytes=limit)
+            except OSError as error:
+                say(f"The cache {shard_cache()} cannot be cut to its limit ({error}).")
 
 
 @contextlib.contextmanager
@@ -122,20 +141,32 @@ def publish(
             for kind in sorted({one["kind"] for one in shards if one["path"]})
         },
     }
-    saved = {f"vectors/{slug(model)}/{slug(name)}.safetensors": one for (model, name), one in vectors.items()}
-    named = {f"tables/{name}.parquet": table for name, table in tables.items()}
+    files = {f"vectors/{slug(model)}/{slug(name)}.safetensors": one for (model, name), one in vectors.items()}
+    files |= table_files(tables)
     stale = former = written(folder, before)
     if {one["key"] for one in before.get("shards", [])} == {one["key"] for one in shards}:
-        stale = {name for name in former if name.startswith(("tables/", "vectors/"))} - {*saved, *named}
+        stale = {name for name in former if name.startswith(("tables/", "vectors/"))} - set(files)
     remove(folder, stale)  # nothing that was made of other results may stand beside these
-    manifest["files"] = dict.fromkeys([*saved, *named, *sorted(former - stale)])
-    write_manifest(folder, manifest)
-    for name, vector in saved.items():
-        vector.save(folder / name)
-    for name, table in named.items():
-        write_atomically(folder / name, table.to_parquet(index=False))
+    manifest["files"] = dict.fromkeys(sorted(former - stale))
+    write(folder, manifest, files)
     manifest["sessions"][-1]["finished"] = now()
     write_manifest(folder, manifest)
+
+
+def table_files(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame | SteeringVector]:
+    """Tables by the names of their files."""
+    return {f"tables/{name}.parquet": table for name, table in tables.items()}
+
+
+def write(folder: Path, manifest: dict[str, Any], files: Mapping[str, pd.DataFrame | SteeringVector]) -> None:
+    """Write tables and vectors, first into the manifest's list, by which a later run tells them from a user's files."""
+    manifest["files"] |= dict.fromkeys(files)
+    write_manifest(folder, manifest)
+    for name, one in files.items():
+        if isinstance(one, SteeringVector):
+            one.save(folder / name)
+        else:
+            write_atomically(folder / name, one.to_parquet(index=False))
 
 
 def written(folder: Path, manifest: Mapping[str, Any]) -> set[str]:

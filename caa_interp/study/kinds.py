@@ -6,15 +6,13 @@ one for its part of the page and, if it has one, its sentence on the first scree
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
 from caa_interp.analysis.effect import effect_lens
 from caa_interp.analysis.lens import logit_lens, steered_lens
-from caa_interp.behaviors.behavior import Behavior
 from caa_interp.evaluation.audit import safety_audit
 from caa_interp.evaluation.cost import capability, perplexity, side_effects
 from caa_interp.evaluation.divergence import divergence
@@ -23,10 +21,9 @@ from caa_interp.evaluation.sweep import sweep
 from caa_interp.report.page import Section
 from caa_interp.steering.generation import generate
 from caa_interp.study import chosen, combinations, findings as words, measures, rivals, sections
-from caa_interp.study.chosen import Chosen
-from caa_interp.study.config import ExperimentConfig
+from caa_interp.study.chosen import Study
 from caa_interp.study.results import Results
-from caa_interp.study.tasks import Splits, Task, score_tasks, vector_tasks
+from caa_interp.study.tasks import Task, score_tasks, vector_tasks
 
 
 @dataclass(frozen=True)
@@ -49,14 +46,14 @@ class Kind:
     """
 
     run: Callable[..., pd.DataFrame]
-    tasks: Callable[[Chosen], Iterable[Task]] = lambda _: ()
+    tasks: Callable[[Study], Iterable[Task]] = lambda _: ()
     section: Callable[[Results], list[Section]] = lambda _: []
     name: str = ""
     sentence: Callable[[Results], str] = lambda _: ""
 
 
 KINDS = {
-    "tokens": Kind(measures.count_tokens),
+    "tokens": Kind(measures.check_fit),
     "rival_tokens": Kind(measures.check_rival),
     "sweep": Kind(sweep, chosen.controls, sections.responses),
     "vectors": Kind(measures.make_vectors, section=sections.vectors),
@@ -99,20 +96,15 @@ KINDS = {
 }
 
 
-def remaining_tasks(study: Chosen) -> list[Task]:
+def remaining_tasks(study: Study) -> list[Task]:
     """Tasks of all measurements at the chosen layers."""
     return [task for kind in KINDS.values() for task in kind.tasks(study)]
 
 
-def planned_tasks(
-    config: ExperimentConfig, behaviors: Mapping[str, Behavior], splits: Splits, layers: Sequence[int], n_layers: int
-) -> list[Task]:
-    """All tasks but that of :func:`check_tasks`, as far as they are known beforehand: without vectors."""
-    controls = [f"{kind} {number}" for kind, n in config.controls.model_dump().items() for number in range(n)]
-    vectors: Any = {name: dict.fromkeys([name, *controls]) for name in splits}
-    study = Chosen(config, behaviors, splits, n_layers, vectors, dict.fromkeys(splits, layers[0]))
+def every_task(study: Study) -> list[Task]:
+    """Tasks of all stages but :func:`~caa_interp.study.tasks.check_tasks`."""
     return [
-        *vector_tasks(config, splits, layers),
-        *score_tasks(config, splits, layers, vectors),
+        *vector_tasks(study.config, study.splits, study.layers),
+        *score_tasks(study.config, study.splits, study.layers, study.vectors),
         *remaining_tasks(study),
     ]

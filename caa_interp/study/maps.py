@@ -13,23 +13,22 @@ from caa_interp.evaluation.verdicts import verdicts
 from caa_interp.plotting import theme, words
 from caa_interp.plotting.dose_response import plot_dose_response, response_traces
 from caa_interp.plotting.grid import dots
-from caa_interp.plotting.layer_profile import plot_layer_profile
 from caa_interp.plotting.sweep import plot_sweep
 from caa_interp.report.page import Row, Section, Views
-from caa_interp.study.findings import estimates, findings, largest, largest_change, steepest
+from caa_interp.study.findings import findings, intervals, largest, largest_change
 from caa_interp.study.results import Results, nearest, shown_answers
 
 
 def maps(results: Results) -> list[Section]:
     """A map for each behavior; what is beside it follows the cell that is chosen."""
     text = (
-        "The vector of every layer is added after that layer, with every multiplier, and scored on the held-out "
+        "The vector of every layer is applied after that layer, with every multiplier, and scored on the held-out "
         "pairs: mean changes from the unsteered model on one scale for all maps, blue toward the behavior. The layer "
         "was not chosen on these maps. Click a cell, or use the menus beside it, to see the response at that layer and "
         "everything else that the study measured there; the page's address then leads to it."
     )
     slopes = {name: steerability(table, seed=results.seed) for name, table in results.each("sweep")}
-    sections = [Section("Layers and multipliers", text), *_profile(results, pd.concat(slopes.values()))]
+    sections = [Section("Layers and multipliers", text)]
     for behavior, table in results.each("sweep"):
         summary = summarize(table, seed=results.seed)
         finding = largest_change(summary, f" (of {len(summary)} cells)")
@@ -53,19 +52,6 @@ def one_scale(sections: list[Section]) -> None:
     limit = max((abs(trace.zmax) for trace in cells), default=0)
     for trace in cells:
         trace.update(zmin=-limit, zmax=limit)
-
-
-def _profile(results: Results, slopes: pd.DataFrame) -> list[Section]:
-    """Slopes of all behaviors by layer, beside the controls of the chosen layers; nothing for one layer."""
-    if slopes["layer"].nunique() < 2:
-        return []
-    effects = results.tables["effects"]
-    table = pd.concat([slopes, effects[effects["kind"] != "vector"]])
-    caption = (
-        "Intervals are bootstrap intervals over pairs. Controls were measured at the chosen layers alone: gray bars."
-    )
-    figure = plot_layer_profile(table, chosen=dict(results.chosen.itertuples(index=False)))
-    return [Section("By layer", "", figure, caption=caption, finding=steepest(slopes), data=table, level=3)]
 
 
 def _views(results: Results, behavior: str, summary: pd.DataFrame, slopes: pd.DataFrame) -> Views:
@@ -93,7 +79,7 @@ def _views(results: Results, behavior: str, summary: pd.DataFrame, slopes: pd.Da
                 (heading, f"{score}, n = {n}"),
                 *((name, text if layer == chosen else elsewhere) for name, text in known[multiplier]),
             ]
-            for multiplier, score, n in zip(own["multiplier"], estimates(own, shown), own["n"], strict=True)
+            for multiplier, score, n in zip(own["multiplier"], intervals(own, shown), own["n"], strict=True)
         }
         rows[_key(layer)] = Row(go.Figure(traces[layer]), said[layer], texts)
     figure = plot_dose_response(responses, layer=int(chosen))

@@ -1,4 +1,4 @@
-"""Measurements of a study that are no single call of another room: vectors with controls, lengths, activations."""
+"""Measurements of a study that are no single call of another room: whether all fits, vectors with controls, others."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from caa_interp.vectors.vector import SteeringVector
 MOST_HEADS = 16  # of a rival; a small model has fewer
 
 
-def count_tokens(
+def check_fit(
     model: Any,
     *,
     pairs: Sequence[ContrastPair],
@@ -51,22 +51,18 @@ def count_tokens(
     system_prompt: str | None,
     prompt_format: PromptFormat,
 ) -> pd.DataFrame:
-    """Count the tokens of pairs and prompts; raise an error if one does not fit the model.
+    """Raise an error if a pair, a prompt or a conversation does not fit the model; else the table is empty.
 
     ``prompts`` have their greatest number of new tokens, ``conversations`` that of an answer, ``max_new_tokens``.
     """
-    rows = []
     for number, pair in enumerate(pairs):
         what = f"pair {pair.id or number} ({pair.question[:60]!r})"
-        renderings = prompt_format.render(pair, format, system_prompt, what=what)
-        longest = max(len(tokens) for one in renderings for tokens in (one.positive, one.negative))
-        rows.append(("pair", number, longest))
-    for number, (prompt, n_new) in enumerate(prompts.items()):
-        tokens = encode_prompt(prompt_format, prompt, n_new, system_prompt, f"prompt {prompt[:60]!r}")
-        rows.append(("prompt", number, len(tokens)))
+        prompt_format.render(pair, format, system_prompt, what=what)
+    for prompt, n_new in prompts.items():
+        encode_prompt(prompt_format, prompt, n_new, system_prompt, f"prompt {prompt[:60]!r}")
     if conversations:
         check_conversations(prompt_format, conversations, max_new_tokens, system_prompt)
-    return pd.DataFrame(rows, columns=["what", "number", "n_tokens"])
+    return pd.DataFrame()
 
 
 def make_vectors(
@@ -154,14 +150,14 @@ def _intervention(operator: str, positions: str, **fields: Any) -> Intervention:
 
 
 def check_rival(model: Any, *, method: str, progress: bool = False, **asked: Any) -> pd.DataFrame:
-    """As :func:`count_tokens`, under the prompt of a rival; an error also tells where heads cannot be read.
+    """As :func:`check_fit`, under the prompt of a rival; an error also tells where heads cannot be read.
 
     Nothing of it takes so long that it would show ``progress``.
     """
     try:
         if method == "attention heads":
             head_hooks(model)
-        return count_tokens(model, **asked)
+        return check_fit(model, **asked)
     except CAAError as error:
         raise InputError(f"rivals.methods: {method!r} does not go with this model. {error}") from error
 

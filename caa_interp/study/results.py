@@ -16,7 +16,7 @@ from caa_interp.evaluation.interference import summarize_interference
 from caa_interp.evaluation.persistence import summarize_persistence
 from caa_interp.evaluation.summary import shown_column, summarize
 from caa_interp.plotting.words import dose
-from caa_interp.study.findings import estimates
+from caa_interp.study.findings import intervals
 from caa_interp.vectors.vector import SteeringVector
 
 # Each cost in words: its table, and the measure in it.
@@ -29,6 +29,8 @@ _COSTS = {
 }
 # Those that the beginning of a page tells.
 MAIN_COSTS = ("loss on neutral prose (nats per token)", "share of right answers")
+# What a figure of effects over costs shows.
+ON_THE_PLANE = "Bars are bootstrap intervals over pairs and over questions; numbers are multipliers."
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Results:
                 summary = self.cost_summaries[name]
                 rows = summary[(summary["multiplier"] != 0) & (summary["kind"] == "vector")]
                 index = pd.MultiIndex.from_frame(rows[["behavior", "layer", "multiplier"]])
-                columns.append(pd.Series(estimates(rows, shown_column(rows, measure)), index, name=label))
+                columns.append(pd.Series(intervals(rows, shown_column(rows, measure)), index, name=label))
         return pd.concat(columns, axis=1).fillna("").reset_index() if columns else pd.DataFrame()
 
     @property
@@ -114,6 +116,15 @@ def scores_and_costs(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of pairs, and those of answers, which have a ``divergence``, from a table that holds both."""
     is_cost = table["divergence"].notna()
     return table[~is_cost].dropna(axis=1, how="all"), table[is_cost].dropna(axis=1, how="all")
+
+
+def common_cost(plane: pd.DataFrame) -> float:
+    """A cost that every vector of a plane reaches at a positive multiplier: nearly the largest, in two digits.
+
+    Two digits of a number that is 5 % smaller are no larger than it. NaN without a positive multiplier.
+    """
+    most = plane[plane["multiplier"] > 0].groupby("vector")["cost"].max()
+    return float(f"{0.95 * most.min():.2g}")
 
 
 def nearest(multipliers: Iterable[float], wanted: float) -> float:

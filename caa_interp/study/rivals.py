@@ -17,13 +17,13 @@ from caa_interp.evaluation.baselines import few_shot_prompt
 from caa_interp.evaluation.frontier import at_equal_cost, frontier
 from caa_interp.evaluation.summary import NO_BASELINE, quantity
 from caa_interp.report.page import Section
-from caa_interp.study.chosen import Chosen
-from caa_interp.study.findings import estimates
-from caa_interp.study.results import Results, scores_and_costs
+from caa_interp.study.chosen import Study
+from caa_interp.study.findings import intervals
+from caa_interp.study.results import ON_THE_PLANE, Results, common_cost, scores_and_costs
 from caa_interp.study.tasks import Task, task_of
 
 
-def measurements(study: Chosen) -> Iterator[Task]:
+def measurements(study: Study) -> Iterator[Task]:
     """Each rival of every behavior: what it does to test pairs, and what it costs."""
     config, methods = study.config, study.config.rivals.methods
     for name, (train, _, test) in study.splits.items() if methods else ():
@@ -50,11 +50,10 @@ def section(results: Results) -> list[Section]:
         "at the prompt's mean cost. Where intervals do not overlap, one does more than the other. Learned vectors and "
         "heads are added from the last token of the prompt on, whatever the study does with its own vectors."
     )
-    caption = "Bars are bootstrap intervals over pairs and over questions; numbers are multipliers."
     sections = []
     for behavior, _ in results.each("rivals"):
         plane, found = compared(results, behavior)
-        effects = [estimates(found, "effect"), estimates(found, "own")]
+        effects = [intervals(found, "effect"), intervals(found, "own")]
         unit = quantity(plane, "logit_difference")[1]
         shown = found[["rival", "n"]].assign(**{"cost (nats per token)": [f"{cost:.2g}" for cost in found["cost"]]})
         shown[f"effect ({unit}, 95 % interval)"], shown["the vector's at this cost"] = effects
@@ -63,7 +62,7 @@ def section(results: Results) -> list[Section]:
         clauses = [f"{rival}{own and f' {effect} against {own}'}: {does}" for rival, does, effect, own in told]
         finding = f"At equal cost, beside the vector of {behavior}, in {unit}: {'; '.join(clauses)}"
         figure = plotting.plot_frontier(plane, title=f"Rivals: {behavior}")
-        options: dict[str, Any] = {"caption": caption, "finding": finding, "data": plane, "level": 3}
+        options: dict[str, Any] = {"caption": ON_THE_PLANE, "finding": finding, "data": plane, "level": 3}
         sections.append(Section(behavior, "", figure, shown, **options))
     return [Section("Rivals at equal cost", text), *sections] if sections else []
 
@@ -83,14 +82,13 @@ def compared(results: Results, behavior: str) -> tuple[pd.DataFrame, pd.DataFram
         found = at_equal_cost(*own, cost=cost, seed=results.seed)
         return found[found["side"] == "positive"].iloc[0]
 
-    most = plane[plane["multiplier"] > 0].groupby("vector")["cost"].max()
     prompts = plane[plane["baseline"] != NO_BASELINE].set_index("baseline")
     rows = []
     for name in rivals["baseline"].where(rivals["baseline"] != NO_BASELINE, rivals["vector"]).unique():
         if name in prompts.index:
             one = prompts.loc[name]
-        else:  # two digits of a number that is 5 % smaller are no larger than it
-            one = at(float(f"{0.95 * most[[name, behavior]].min():.2g}"), name)
+        else:
+            one = at(common_cost(plane[plane["vector"].isin([name, behavior])]), name)
         beside = {"effect": one, "own": at(one["cost"], behavior)}
         numbers = {f"{key}{end}": row[f"effect{end}"] for key, row in beside.items() for end in ("", "_low", "_high")}
         rows.append({"rival": name, "cost": one["cost"], "n": one["n"], **numbers})

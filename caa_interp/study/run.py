@@ -1,6 +1,6 @@
 """A whole study into one folder: kept shard by shard, so that it can be killed at any moment and continued.
 
-1. The folder is locked, its config compared with the one given, and what a killed run left half-written removed.
+1. The folder is locked, what a killed run left half-written is removed, and its config compared with the one given.
 2. Each model is described; what a result depends on is part of each task's key. Whether the models have all the layers,
    and all that is to be asked fits them, is known before anything is computed.
 3. Stages of tasks (:mod:`caa_interp.study.tasks`). Results that are kept from before are read, in the run's folder or
@@ -11,30 +11,29 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from caa_interp.behaviors.behavior import Behavior
 from caa_interp.errors import InputError
 from caa_interp.evaluation.response import choose_layer, steerability
 from caa_interp.files import write_atomically
-from caa_interp.models.access import check_layers
 from caa_interp.models.loading import revision_of
 from caa_interp.progress import counting
 from caa_interp.study import folder as run_folder, tasks
-from caa_interp.study.chosen import Chosen
-from caa_interp.study.config import ExperimentConfig, ModelConfig, studied_behavior
+from caa_interp.study.chosen import Study
+from caa_interp.study.config import ExperimentConfig, ModelConfig
 from caa_interp.study.engine import Engine, facts_of
 from caa_interp.study.environment import environment, made_of
 from caa_interp.study.executors import Executor, InProcess
-from caa_interp.study.kinds import planned_tasks, remaining_tasks
+from caa_interp.study.kinds import every_task, remaining_tasks
 from caa_interp.study.measures import vectors_of
 from caa_interp.study.page import write_page
-from caa_interp.study.store import ShardStore, cache_limit, clear_cache, remove_unfinished, shard_cache
+from caa_interp.study.store import ShardStore
 from caa_interp.study.worker import software
 from caa_interp.vectors.vector import SteeringVector
 
@@ -90,37 +89,21 @@ def run_experiment(
     """
     config = config if isinstance(config, ExperimentConfig) else ExperimentConfig.load(config)
     folder = Path(folder)
-    behaviors = {one.name: one for one in map(studied_behavior, config.behaviors)}
-    limit = cache_limit()
     run_folder.check_same_study(config, folder)  # before anything is written there
-    with run_folder.locked(folder):
-        run_folder.check_same_study(config, folder)
-        store = ShardStore(folder / "shards", shard_cache(), say)
-        before = run_folder.read_manifest(folder, say)
-        if _is_finished(config, folder, before, store):
-            say(_told(folder))
-            return folder
-        remove_unfinished(folder)
-        try:
-            with closing(InProcess()) if executor is None else nullcontext(executor) as place:
-                _run(config, behaviors, folder, before, store, place, progress, say)
-        except KeyboardInterrupt:
-            say(f"Stopped. {len(store)} finished pieces of work are kept in {folder}; run it again to go on.")
-            raise
-        finally:
+    with run_folder.opened(folder, say) as (before, store):
+        run_folder.check_same_study(config, folder)  # another run may have taken the folder by now
+        if not _is_finished(config, folder, before, store):
             try:
-                clear_cache(keep_bytes=limit)
-            except OSError as error:
-                say(f"The cache {shard_cache()} cannot be cut to its limit ({error}).")
-        write_page(folder)
-        manifest = run_folder.read_manifest(folder, say)
-        run_folder.write_manifest(folder, {**manifest, "made_of": made_of(config, manifest["models"])})
-    say(_told(folder))
+                with closing(InProcess()) if executor is None else nullcontext(executor) as place:
+                    _run(config, folder, before, store, place, progress, say)
+            except KeyboardInterrupt:
+                say(f"Stopped. {len(store)} finished pieces of work are kept in {folder}; run it again to go on.")
+                raise
+            write_page(folder)
+            manifest = run_folder.read_manifest(folder, say)
+            run_folder.write_manifest(folder, {**manifest, "made_of": made_of(config, manifest["models"])})
+    say(f"The page: {(folder / run_folder.PAGE).resolve()}")
     return folder
-
-
-def _told(folder: Path) -> str:
-    return f"The page: {(folder / run_folder.PAGE).resolve()}"
 
 
 def _is_finished(config: ExperimentConfig, folder: Path, before: Mapping[str, Any], store: ShardStore) -> bool:
@@ -135,7 +118,6 @@ def _is_finished(config: ExperimentConfig, folder: Path, before: Mapping[str, An
 
 def _run(
     config: ExperimentConfig,
-    behaviors: Mapping[str, Behavior],
     folder: Path,
     before: dict[str, Any],
     store: ShardStore,
@@ -154,24 +136,23 @@ def _run(
         "shards": [],
         "files": {},
     }
-    studied: dict[str, tuple[Engine, list[int], tasks.Splits, int]] = {}
+    studied: dict[str, tuple[Engine, Study]] = {}
     for label, model in zip(config.labels, config.models, strict=True):
         engine = _engine(label, model, before, store, executor, say)
         manifest["models"][label] = engine.facts
-        layers = check_layers(config.layers, range(engine.facts["n_layers"]), "the model")
-        splits = tasks.split_pairs(config, behaviors, layers)
-        planned = planned_tasks(config, behaviors, splits, layers, engine.facts["n_layers"])
-        engine.do(tasks.check_tasks(config, planned))
-        studied[label] = engine, layers, splits, sum(map(tasks.cost, planned))
+        study = Study.planned(config, engine.facts["n_layers"])
+        engine.do(tasks.check_tasks(config, every_task(study)))
+        studied[label] = engine, study
     # Only now: what fails before any work leaves the folder free for the corrected study. Until this session ends,
     # earlier ones made what is there.
     write_atomically(folder / "config.toml", config.to_toml().encode("utf-8"))
     run_folder.write_manifest(folder, manifest | before if before.get("shards") else manifest)
     tables: dict[str, list[pd.DataFrame]] = defaultdict(list)
     vectors: dict[tuple[str, str], SteeringVector] = {}
-    for label, (engine, layers, splits, n) in studied.items():
+    for label, (engine, study) in studied.items():
+        n = sum(map(tasks.cost, every_task(study)))
         with counting(n, label, progress, unit="sequence") as bar:
-            found, made = _measure(config, behaviors, engine, layers, splits, bar)
+            found, made = _measure(study, engine, bar)
         for (name, behavior), table in found.items():
             rows = table.drop(columns=["model", "behavior"], errors="ignore")
             rows.insert(0, "behavior", table["behavior"] if behavior == tasks.EVERY else behavior)
@@ -216,14 +197,10 @@ def _known(label: str, model: ModelConfig, before: Mapping[str, Any]) -> dict[st
 
 
 def _measure(
-    config: ExperimentConfig,
-    behaviors: Mapping[str, Behavior],
-    engine: Engine,
-    layers: Sequence[int],
-    splits: tasks.Splits,
-    bar: Any,
+    study: Study, engine: Engine, bar: Any
 ) -> tuple[dict[tuple[str, str], pd.DataFrame], dict[str, SteeringVector]]:
     """Tables of one model, by name and behavior, and the vector of each behavior."""
+    config, splits, layers = study.config, study.splits, study.layers
     rows: dict[tuple[str, str], list[pd.DataFrame]] = defaultdict(list)
     vectors: dict[str, dict[str, SteeringVector]] = {}
     layer: dict[str, int] = {}
@@ -240,8 +217,7 @@ def _measure(
         rows["examples", behavior].append(pd.DataFrame(test[:N_EXAMPLES])[["question", "positive", "negative"]])
         swept = pd.concat(rows["sweep", behavior])
         rows["dose_response", behavior].append(swept[swept["layer"] == layer[behavior]])
-    study = Chosen(config, behaviors, splits, engine.facts["n_layers"], vectors, layer)
-    for task, table in engine.do(remaining_tasks(study), bar):
+    for task, table in engine.do(remaining_tasks(replace(study, vectors=vectors, layer=layer)), bar):
         rows[task.table, task.behavior].append(table)
     tables = {place: pd.concat(parts, ignore_index=True) for place, parts in rows.items()}
     for behavior in splits:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pandas as pd
@@ -17,7 +16,7 @@ from caa_interp.plotting.words import dose, factor
 from caa_interp.report.page import Section
 from caa_interp.study import findings as words
 from caa_interp.study.maps import maps
-from caa_interp.study.results import Results, shown_answers
+from caa_interp.study.results import ON_THE_PLANE, Results, common_cost, shown_answers
 
 N_DRAWN = 200  # pairs of a behavior whose activations are drawn; more would cover one another, and make a heavy page
 N_LINES = 30  # pairs of a behavior whose responses are drawn, for the same reasons
@@ -67,16 +66,20 @@ def _examples(results: Results) -> list[Section]:
 
 def _response(results: Results) -> list[Section]:
     """The response to the multiplier beside that of controls."""
+    summary, scores = results.responses, results.tables["dose_response"]
+    operator, positions = scores[["operator", "positions"]].iloc[0]
+    how = "added" if operator == "add" else f"applied with the operator {operator!r}"
+    from_last = positions == "from_last_prompt_token"
+    where = "from the last token of the prompt on" if from_last else f"at the positions {positions!r}"
     text = (
-        "Each behavior's vector is added at its chosen layer, from the last token of the prompt on. A response "
-        "that is the vector's own leaves the gray bands and has opposite signs on the two sides of 0."
+        f"Each behavior's vector is {how} at its chosen layer, {where}. A response that is the vector's own leaves the "
+        "gray bands and has opposite signs on the two sides of 0."
     )
     caption = (
         "Upright bars are bootstrap intervals over pairs, each for its own multiplier; a gray band goes from the "
         "lowest mean of a kind of control to the highest. A thin line is one pair, of the first "
         f"{N_LINES} at most; hover over it to see which."
     )
-    summary, scores = results.responses, results.tables["dose_response"]
     shown: dict[str, Any] = {"finding": words.largest_change(summary[summary["kind"] == "vector"]), "data": summary}
     each: dict[str, Any] = {"scores": scores[scores["item"] < N_LINES], "pairs": results.pairs}
     figure = plotting.plot_dose_responses(summary, effects=results.tables["effects"], **each)
@@ -87,29 +90,33 @@ def _layer_choice(results: Results) -> list[Section]:
     """Slopes by layer on validation pairs, and whether they hold on held-out pairs."""
     if "validation" not in results.tables:
         return []
-    chosen, swept, validation = results.chosen, results.tables["sweep"], results.tables["validation"]
+    chosen, validation, scores = results.chosen, results.tables["validation"], results.tables["dose_response"]
+    controls = scores[scores["kind"] != "vector"]
+    scores = pd.concat([results.tables["sweep"], controls])
     # Slopes over other multipliers are other slopes.
-    same = swept["multiplier"].isin(validation["multiplier"].unique())
-    scores = {"validation": validation, "held-out": swept[same]}
-    slopes = {pairs: steerability(table, seed=results.seed) for pairs, table in scores.items()}
+    scores = scores[scores["multiplier"].isin(validation["multiplier"].unique())]
+    before, held_out = (steerability(table, seed=results.seed) for table in (validation, scores))
+    own = held_out[held_out["kind"] == "vector"]
     texts = {
-        f"slope on {pairs} pairs (95 % interval)": words.estimates(chosen.merge(table), "slope")
-        for pairs, table in slopes.items()
+        f"slope on {pairs} pairs (95 % interval)": words.intervals(chosen.merge(table), "slope")
+        for pairs, table in {"validation": before, "held-out": own}.items()
     }
     text = (
         "For each behavior, the layer with the steepest mean response between the outermost multipliers on validation "
         "pairs: train pairs that the vector is not made from. If it is the steepest by chance, its slope is "
         "smaller on the held-out pairs, here over the same multipliers."
     )
-    marked: dict[str, Any] = {"chosen": dict(chosen.itertuples(index=False)), "validation": slopes["validation"]}
-    figure = plotting.plot_layer_profile(slopes["held-out"], **marked, title="Slope on both sets of pairs")
+    marked: dict[str, Any] = {"chosen": dict(chosen.itertuples(index=False)), "validation": before}
+    figure = plotting.plot_layer_profile(held_out, **marked, title="Slope on both sets of pairs")
     table = chosen.rename(columns={"layer": "chosen layer"}).assign(**texts)
     caption = (
         "Lines with bands are slopes on held-out pairs, thin lines those on validation pairs. Intervals are bootstrap "
         "intervals over pairs."
     )
-    data = pd.concat([table.assign(pairs=pairs) for pairs, table in slopes.items()])
-    finding = words.chosen_again(chosen, slopes["held-out"])
+    if len(controls):
+        caption += " Gray bars: controls on held-out pairs, which were measured at the chosen layers alone."
+    data = pd.concat([before.assign(pairs="validation"), held_out.assign(pairs="held-out")])
+    finding = words.chosen_again(chosen, own)
     return [Section("How the layer was chosen", text, figure, table, caption=caption, finding=finding, data=data)]
 
 
@@ -118,7 +125,7 @@ def _reliability(results: Results) -> list[Section]:
     rows = results.chosen.merge(results.tables["reliability"]).rename(columns={"n": "pairs"})
     points = words.warnings(rows)
     texts = {
-        words.spaced(name): words.estimates(rows, name, ".2f") for name in _RELIABILITY if rows[name].notna().any()
+        words.spaced(name): words.intervals(rows, name, ".2f") for name in _RELIABILITY if rows[name].notna().any()
     }
     norm = [float(results.vectors[name].at(layer).norm()) for name, layer in results.chosen.itertuples(index=False)]
     norms: dict[str, Any] = {"norm of the vector": norm, "share of activation norm": rows["relative_norm"]}
@@ -253,8 +260,8 @@ def costs(results: Results) -> list[Section]:
     table = table[table["multiplier"].isin([*by_behavior.min(), *by_behavior.max()])]
     table = table.assign(multiplier=[factor(one, "+g") for one in table["multiplier"]])
     text = (
-        "What else changes when the vector is added at the chosen layer: how likely the model finds neutral prose, how "
-        "far its distributions move from the unsteered ones, on prose and on the answers that it would have given "
+        "What else changes when the vector is applied at the chosen layer: how likely the model finds neutral prose, "
+        "how far its distributions move from the unsteered ones, on prose and on the answers that it would have given "
         "unsteered, there also at the worst 5 % of tokens, and how many two-option questions it answers right. The "
         "table shows the outermost multipliers, as changes from unsteered, with 95 % intervals."
     )
@@ -288,34 +295,34 @@ def frontiers(results: Results) -> list[Section]:
         "on average. Near a cost of 1 the model breaks. There controls move the score, too, so what a vector does "
         "within the gray band says nothing about the behavior."
     )
-    finding, equal = "", []
-    steered = table[(table["kind"] == "vector") & (table["multiplier"] > 0)]
-    largest = steered.groupby("behavior")["cost"].max().min()
-    if largest > 0:
-        digit = 10.0 ** (math.floor(math.log10(largest)) - 1)
-        cost = math.floor(largest / digit) * digit
-        found = at_equal_cost(effects, costs, cost=cost, seed=results.seed)
-        found = found[found["reached"]]
-        beside = found[found["kind"] != "vector"]
-        own = found[(found["kind"] == "vector") & (found["side"] == "positive")]
-        shown = own[["behavior", "layer"]].assign(
-            multiplier=[f"{one:.2g}" for one in own["multiplier"]],
-            **{"effect (95 % interval)": words.estimates(own, "effect")},
-            **{"controls, in both directions": [words.reached(beside, one) for one in own["behavior"]]},
-        )
-        about = (
-            f"The effect where each vector costs {cost:.2g} nats per token, the largest cost that all of them reach, "
-            "interpolated between the multipliers that were measured; and the lowest and the highest effect of a "
-            "control at that cost, with either sign of the multiplier."
-        )
-        finding = words.largest_effect(own, beside, f"{cost:.2g}")
-        equal = [Section("At equal cost", about, table=shown, data=found, level=3)]
-    caption = (
-        "Bars are bootstrap intervals over pairs and over questions; numbers are multipliers. The gray band goes from "
-        "the lowest to the highest mean effect of a control at each cost."
-    )
+    cost = common_cost(table[table["kind"] == "vector"])
+    finding, equal = _at_equal_cost(effects, costs, cost, results.seed) if cost > 0 else ("", [])
+    caption = f"{ON_THE_PLANE} The gray band goes from the lowest to the highest mean effect of a control at each cost."
     options: dict[str, Any] = {"caption": caption, "finding": finding, "data": table}
     return [Section("Effect and cost", text, plotting.plot_frontier(table), **options), *equal]
+
+
+def _at_equal_cost(effects: pd.DataFrame, costs: pd.DataFrame, cost: float, seed: int) -> tuple[str, list[Section]]:
+    """The largest effect at one cost in a sentence, and every vector's in a table; nothing if no vector reaches it."""
+    found = at_equal_cost(effects, costs, cost=cost, seed=seed)
+    found = found[found["reached"]]
+    beside = found[found["kind"] != "vector"]
+    own = found[(found["kind"] == "vector") & (found["side"] == "positive")]
+    if own.empty:
+        return "", []
+    about = (
+        f"The effect where each vector costs {cost:.2g} nats per token, nearly the largest cost that all of them "
+        "reach, interpolated between the multipliers that were measured; and the lowest and the highest effect of a "
+        "control at that cost, with either sign of the multiplier."
+    )
+    shown = own[["behavior", "layer"]].assign(
+        multiplier=[f"{one:.2g}" for one in own["multiplier"]],
+        **{"effect (95 % interval)": words.intervals(own, "effect")},
+        **{"controls, in both directions": [words.reached(beside, one) for one in own["behavior"]]},
+    )
+    return words.largest_effect(own, beside, f"{cost:.2g}"), [
+        Section("At equal cost", about, table=shown, data=found, level=3)
+    ]
 
 
 def interference(results: Results) -> list[Section]:

@@ -84,7 +84,7 @@ def cost(task: Task) -> int:
     return max(1, round(n_items * n_conditions + n_written / _WRITTEN + n_learned * _LEARNED))
 
 
-def split_pairs(config: ExperimentConfig, behaviors: Mapping[str, Behavior], layers: Sequence[int]) -> Splits:
+def split_behaviors(config: ExperimentConfig, behaviors: Mapping[str, Behavior], layers: Sequence[int]) -> Splits:
     """Split each behavior's pairs; with one layer, none are set apart to choose it."""
     given = config.n_train, config.n_validation, config.n_test, config.seed
     return {name: split_behavior(name, one, layers, *given) for name, one in behaviors.items()}

@@ -25,7 +25,7 @@ BEHAVIORS = {
 DRAWN = "() => [...document.querySelectorAll('.plotly-graph-div')].every((one) => one.querySelector('.main-svg'))"
 PHONE, DESK = {"width": 390, "height": 740}, {"width": 1200, "height": 900}
 PAPER = 688  # pixels between the margins of A4
-N_FIGURES = 30  # of the study below
+N_FIGURES = 29  # of the study below
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
 

@@ -25,6 +25,7 @@ from caa_interp.plotting import plot_layer_sweep, plot_reproduction, theme
 from caa_interp.study import engine, worker
 from caa_interp.study.folder import locked
 from caa_interp.study.processes import Processes
+from caa_interp.study.store import cache_contents
 from tests.unit.paper.conftest import TWO, items, write_sets
 
 TINY = paper.PublishedModel("someone/tiny-llama", n_layers=4, d_model=64, layer=2)
@@ -425,6 +426,17 @@ def test_a_folder_holds_what_its_last_call_asked_for(tmp_path, data, done, tiny_
     done.clear()
     pd.testing.assert_frame_equal(measure(behaviors=TWO, parts=["sweep"]), first)
     assert done == ["load"]
+
+
+def test_nothing_half_written_stays_and_the_cache_is_cut_to_its_limit(tmp_path, data, done, tiny_folder, monkeypatch):
+    monkeypatch.setenv("CAA_INTERP_CACHE_LIMIT", "0")
+    left = tmp_path / "out" / "shards" / ".sweep.parquet-abcdefgh"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    options = {"model_name": str(tiny_folder), "behaviors": ["refusal"], "layers": [1], "parts": ["similarity"]}
+    reproduce(tmp_path / "out", data, **options, say=lambda _: None)
+    assert cache_contents() == {}
+    assert not left.exists()
 
 
 def test_a_call_that_made_nothing_leaves_its_folder_free(tmp_path, data, done, tiny_folder, monkeypatch):

@@ -7,10 +7,11 @@ import pytest
 
 import caa_interp as caa
 from caa_interp.study import demo as module
+from caa_interp.study.chosen import Study
 from caa_interp.study.demo import demo_config, run_demo
-from caa_interp.study.kinds import planned_tasks
+from caa_interp.study.kinds import every_task
 from caa_interp.study.store import ShardStore
-from caa_interp.study.tasks import cost, split_pairs
+from caa_interp.study.tasks import cost
 
 WORDS = ("rain", "sea", "garden", "day", "weather", "text", "answer", "choice")
 
@@ -31,12 +32,11 @@ def liking(tmp_path):
 def test_the_demo_of_the_embedded_model_reads_few_sequences(monkeypatch):
     monkeypatch.setattr(module, "depth_of", lambda name: 30)
     config = demo_config()
-    behaviors = {"optimism": caa.load_behavior("optimism")}
-    splits = split_pairs(config, behaviors, config.layers)
-    assert [len(part) for part in splits["optimism"]] == [80, 10, 24]
+    planned = Study.planned(config, 30)
+    assert [len(part) for part in planned.splits["optimism"]] == [80, 10, 24]
     assert config.layers == (5, 10, 15, 20, 25)
     assert set(config.answers.multipliers) < set(config.multipliers)
-    tasks = planned_tasks(config, behaviors, splits, config.layers, 30)
+    tasks = every_task(planned)
     assert sum(map(cost, tasks)) < 1_700
     assert {task.table for task in tasks} == {
         *("vectors", "validation", "sweep", "dose_response", "answers", "logit_lens", "projection", "separation"),

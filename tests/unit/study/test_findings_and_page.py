@@ -286,14 +286,14 @@ def talks(last: float) -> pd.DataFrame:
 def test_conversations_in_one_sentence():
     said = words.lasting("optimism", talks(0.05)).replace("\N{NO-BREAK SPACE}", " ")
     assert said == (
-        "Optimism, added in turn 1 alone: the change in turn 1 (+0.500 nats per token, 95 % CI +0.400 to +0.600, "
+        "Optimism, applied in turn 1 alone: the change in turn 1 (+0.500 nats per token, 95 % CI +0.400 to +0.600, "
         "n = 4) and in turn 3 (+0.050 nats per token, 95 % CI \N{MINUS SIGN}0.050 to +0.150, n = 4)"
     )
     at = "a clear effect in turn 3 (n = 4 conversations)"
-    assert words.conversations({"a": talks(0.05)}) == f"Added in turn 1 alone, no vector still has {at}"
-    assert words.conversations({"a": talks(0.05), "b": talks(-0.2)}) == f"Added in turn 1 alone, b still has {at}"
+    assert words.conversations({"a": talks(0.05)}) == f"Applied in turn 1 alone, no vector still has {at}"
+    assert words.conversations({"a": talks(0.05), "b": talks(-0.2)}) == f"Applied in turn 1 alone, b still has {at}"
     both = words.conversations({"a": talks(0.2), "b": talks(-0.2)})
-    assert both == f"Added in turn 1 alone, a and b still have {at}"
+    assert both == f"Applied in turn 1 alone, a and b still have {at}"
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_each_warning_has_its_threshold(statistic, good, bad, told):
 )
 def test_numbers(value, shown):
     rows = pd.DataFrame({"slope": [value], "slope_low": [value - 0.1], "slope_high": [value + 0.1]})
-    assert list(map(typed, words.estimates(rows, "slope"))) == [shown]
+    assert list(map(typed, words.intervals(rows, "slope"))) == [shown]
 
 
 # The page
@@ -423,23 +423,22 @@ def test_every_figure_has_a_caption_and_a_file(page, run):
     drawn = page.texts["script"][1:-1]  # between Plotly's own code and ours
     names = {path.stem for path in (run / "figures").iterdir()}
     # Each map has a second figure beside it, and what that shows for other cells.
-    assert len(names) == 22
-    assert "layers-and-multipliers-by-layer" in names
-    assert len(page.texts["figcaption"]) == 22 + len(SLOPES)
-    assert len(drawn) == 22 + 2 * len(SLOPES)
+    assert len(names) == 21
+    assert len(page.texts["figcaption"]) == 21 + len(SLOPES)
+    assert len(drawn) == 21 + 2 * len(SLOPES)
     assert names <= set(page.anchors)
     assert {f"layers-and-multipliers-{name}" for name in SLOPES} <= names
     for path in (run / "figures").iterdir():
         assert plotly.io.read_json(path).layout.title.text
     titles = [text for text in page.texts["strong"] if text.startswith("Figure")]
-    assert [text.partition(". ")[0] for text in titles] == [f"Figure {number}" for number in range(1, 23)]
+    assert [text.partition(". ")[0] for text in titles] == [f"Figure {number}" for number in range(1, 22)]
     captions = [text for text in page.texts["figcaption"] if text]
-    assert len(captions) == 22
+    assert len(captions) == 21
     for title, caption in zip(titles, captions, strict=True):
         assert re.search(r"interval", caption) or "slider" in caption
         assert re.search(r"\d", title.partition(". ")[2]), "a title says what was found"
     labels = [given["aria-label"] for _, given in page.elements if given.get("role") == "img"]
-    assert len(labels) == 22 + len(SLOPES)
+    assert len(labels) == 21 + len(SLOPES)
     assert all(labels)
 
 
@@ -461,6 +460,15 @@ def test_a_table_is_saved_as_it_is(page, run):
     assert map_of["logit_difference_change"].tolist() == expected["logit_difference_change"].tolist()
     answers = saved("steered-answers-optimism")
     assert answers["answer"].tolist() == [f"An answer. ({m:+g})" for _ in range(2) for m in (-4, 0, 4)]
+
+
+def test_the_choice_of_the_layer_is_drawn_beside_controls(page, run):
+    drawn = plotly.io.read_json(run / "figures" / "how-the-layer-was-chosen.json")
+    assert {"random", "shuffled"} <= {word for trace in drawn.data for word in str(trace.name).split()}
+    assert any("Gray bars: controls on held-out pairs" in text for text in page.texts["figcaption"])
+    header, *rows = page.rows["how-the-layer-was-chosen"]
+    assert [row[0] for row in rows] == list(SLOPES)
+    assert len(header) == 4
 
 
 def test_maps_share_a_scale(run):
@@ -513,6 +521,20 @@ def test_without_a_positive_multiplier_the_page_tells_of_the_most_negative(tmp_p
     assert any("At multiplier -2, the change in loss on prose is " in typed(text) for text in page.texts["strong"])
     (views,) = [json.loads(text) for text in page.texts["script"] if text.startswith('{"start"')]
     assert views["start"] == ["3", "-2"]
+
+
+def test_the_page_says_how_and_where_vectors_are_applied(page, copy):
+    usual = "Each behavior's vector is added at its chosen layer, from the last token of the prompt on."
+    assert usual in page.text()
+    for path in (copy / "tables").iterdir():
+        if "operator" in (table := pd.read_parquet(path)):
+            table.assign(operator="Cap(high=3.0)", positions="answer").to_parquet(path)
+    told = Page(write_page(copy)).text()
+    assert (
+        "Each behavior's vector is applied with the operator 'Cap(high=3.0)' at its chosen layer, at the positions "
+        "'answer'."
+    ) in told
+    assert not re.search(r"\b[Aa]dded\b", told)
 
 
 def test_examples_are_folded(page):
@@ -568,6 +590,19 @@ def test_effects_are_compared_at_the_largest_cost_that_all_reach(page, run):
     assert finding.fill == "toself"  # the controls' band, under the lines
 
 
+def test_vectors_that_reach_no_common_cost_are_not_compared(copy):
+    """One prompt costs far more than all others, and was not read at every multiplier."""
+    path = copy / "tables" / "divergence.parquet"
+    table = pd.read_parquet(path)
+    costly = (table["kind"] == "vector") & (table["item"] == 0)
+    table.loc[costly & (table["multiplier"] == 1), "divergence"] = np.nan
+    table.loc[costly & (table["multiplier"] == 2), "divergence"] = 50.0
+    table.to_parquet(path)
+    page = Page(write_page(copy))
+    assert "effect-and-cost" in page.anchors
+    assert "effect-and-cost-at-equal-cost" not in page.anchors
+
+
 def with_every_part(copy: Path) -> Path:
     """A run with two vectors at once, an audit and conversations as well."""
     swept = pd.read_parquet(copy / "tables" / "sweep.parquet")
@@ -602,7 +637,7 @@ def test_what_else_was_measured_is_told_first_and_shown_below(copy):
     for first, heading in (
         ("Two vectors at once", "Two vectors at once"),
         ("Safety audit:", "Safety audit"),
-        ("Added in turn 1 alone,", "Over the turns of a conversation"),
+        ("Applied in turn 1 alone,", "Over the turns of a conversation"),
     ):
         assert len([text for text in page.texts["li"] if text.startswith(first)]) == 1
         assert heading in page.texts["h2"]

@@ -8,9 +8,9 @@ import torch
 
 import caa_interp as caa
 from caa_interp.study import chosen as chosen_module
-from caa_interp.study.chosen import Chosen
+from caa_interp.study.chosen import Study
 from caa_interp.study.config import ExperimentConfig
-from caa_interp.study.kinds import planned_tasks, remaining_tasks
+from caa_interp.study.kinds import every_task, remaining_tasks
 from caa_interp.study.tasks import (
     EVERY,
     ITEMS_PER_TASK,
@@ -19,7 +19,6 @@ from caa_interp.study.tasks import (
     cost,
     key,
     score_tasks,
-    split_pairs,
     vector_tasks,
 )
 
@@ -34,15 +33,15 @@ class Stages:
 
     def __init__(self, layers=LAYERS, **fields):
         config = ExperimentConfig(behaviors=NAMES, layers=layers, **fields)
-        behaviors = {name: caa.load_behavior(name) for name in NAMES}
-        self.splits = split_pairs(config, behaviors, layers)
+        planned = Study.planned(config, 30)
+        self.splits = planned.splits
         names = [f"{kind} {one}" for kind, n in config.controls.model_dump().items() for one in range(n)]
         vector = caa.SteeringVector(torch.ones(3, 4), LAYERS)
         vectors = {name: dict.fromkeys([name, *names], vector) for name in NAMES}
         self.vectors = vector_tasks(config, self.splits, layers)
         self.scores = score_tasks(config, self.splits, layers, vectors)
-        self.rest = remaining_tasks(Chosen(config, behaviors, self.splits, 30, vectors, CHOSEN))
-        self.planned = planned_tasks(config, behaviors, self.splits, layers, 30)
+        self.rest = remaining_tasks(dataclasses.replace(planned, vectors=vectors, layer=CHOSEN))
+        self.planned = every_task(planned)
         self.checks = check_tasks(config, self.planned)
 
 
@@ -86,17 +85,15 @@ def test_all_that_is_asked_is_checked_first():
 
 
 def check_of(name, **fields):
-    config, behaviors = ExperimentConfig(behaviors=[name], layers=LAYERS, **fields), {name: caa.load_behavior(name)}
-    splits = split_pairs(config, behaviors, LAYERS)
-    return check_tasks(config, planned_tasks(config, behaviors, splits, LAYERS, 30))
+    config = ExperimentConfig(behaviors=[name], layers=LAYERS, **fields)
+    return check_tasks(config, every_task(Study.planned(config, 30)))
 
 
 @pytest.mark.parametrize("name", ["load_requests", "load_behaviors", "load_behavior"])
 def test_other_texts_of_an_audit_are_other_work(monkeypatch, name):
     def audit_key():
-        config, behaviors = ExperimentConfig(behaviors=["optimism"], layers=[4], safety_audit={"requests": 1}), {}
-        behaviors["optimism"] = caa.load_behavior("optimism")
-        planned = planned_tasks(config, behaviors, split_pairs(config, behaviors, [4]), [4], 30)
+        config = ExperimentConfig(behaviors=["optimism"], layers=[4], safety_audit={"requests": 1})
+        planned = every_task(Study.planned(config, 30))
         return [key(task, {}) for task in planned if task.kind == "safety_audit"]
 
     def changed(*given):
@@ -170,10 +167,8 @@ SECONDS = {
 
 def test_equal_costs_take_about_equal_times():
     config = ExperimentConfig(**REVIEW)
-    behaviors = {name: caa.load_behavior(name) for name in config.behaviors}
-    splits = split_pairs(config, behaviors, config.layers)
     costs = dict.fromkeys(SECONDS, 0)
-    for task in planned_tasks(config, behaviors, splits, config.layers, 30):
+    for task in every_task(Study.planned(config, 30)):
         if task.kind == "divergence":  # was measured without controls
             task = dataclasses.replace(task, arguments={**task.arguments, "vector": [task.behavior]})
         if task.kind in costs:
