@@ -122,7 +122,7 @@ def sweep(
 def _reads(form: PromptFormat, rendering: Rendering, format: Format) -> Iterator[Read]:
     for one in rendering.scored(format):
         end = end_of_thinking(form, one.tokens, rendering.n_prompt)
-        yield Read(Branch(one.tokens, targets=one.targets), rendering.start + 1, end)
+        yield Read(Branch(one.tokens, targets=one.targets), rendering.start + 1, end, rendering.order)
 
 
 def _scores(log_probs: list[torch.Tensor], format: Format, n_renderings: int, n_conditions: int) -> np.ndarray:

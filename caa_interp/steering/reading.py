@@ -14,11 +14,16 @@ from caa_interp.tree.run import run_trees
 
 
 class Read(NamedTuple):
-    """A sequence and what is asked of it, without edits; what resolves the steered positions on it."""
+    """A sequence and what is asked of it, without edits; what resolves the steered positions on it.
+
+    Sequences of an item that agree in all but ``asked`` hold the same edits, and so share their computation; ``order``
+    keeps those apart that share no prompt.
+    """
 
     asked: Branch
     n_prompt: int
     thinking_end: float | None = None
+    order: str = ""
 
 
 def read_under(
@@ -41,14 +46,13 @@ def _branches(
     name: str, item: Sequence[Read], asked: Sequence[Condition], outer: Sequence[Intervention]
 ) -> list[Branch]:
     branches = []
-    # Branches that hold the same edits share their computation.
-    edits: dict[tuple[int, float | None], list[tuple[Edit, ...]]] = {}
+    edits: dict[tuple[int, float | None, str], list[tuple[Edit, ...]]] = {}
     for one in item:
-        start = (one.n_prompt, one.thinking_end)
-        if start not in edits:
-            edits[start] = [condition.edits(*start, outer) for condition in asked]
+        key = (one.n_prompt, one.thinking_end, one.order)
+        if key not in edits:
+            edits[key] = [condition.edits(one.n_prompt, one.thinking_end, outer) for condition in asked]
         branches += [
             replace(one.asked, edits=own, label=f"{name}, {condition}")
-            for condition, own in zip(asked, edits[start], strict=True)
+            for condition, own in zip(asked, edits[key], strict=True)
         ]
     return branches
