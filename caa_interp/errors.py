@@ -1,5 +1,6 @@
 """Exceptions, warnings and common checks. Messages name the input, what was given, what is allowed and what to do."""
 
+import importlib.util
 import math
 import sys
 import warnings
@@ -80,6 +81,12 @@ def check_table(table: Any, columns: Iterable[str], source: str, name: str = "ta
         raise InputError(f"{name}: columns {missing} are missing; give the result of {source}.")
     if table.empty:
         raise InputError(f"{name}: it has no rows; give the result of {source}.")
+
+
+def check_installed(package: str, what: str, install: str) -> None:
+    """Raise :class:`MissingDependencyError`, with pip's name for it, unless a package that ``what`` needs is there."""
+    if importlib.util.find_spec(package) is None:
+        raise MissingDependencyError(f"{what}: it needs the package {package}; pip install {install}")
 
 
 def by_text(given: Mapping[Any, Any], name: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import re
 import numpy as np
 from scipy import stats
 
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, check_count
 
 N_RESAMPLES = 2000
 LEAST_SPREAD = 0.25  # of a resample, as a share of the sample's
@@ -21,6 +21,12 @@ def check_confidence(confidence: object) -> None:
     """Raise :class:`InputError` unless ``confidence`` lies between 0 and 1."""
     if not isinstance(confidence, float | np.floating) or not 0 < confidence < 1:
         raise InputError(f"confidence: {confidence!r}; it must lie between 0 and 1, such as 0.95.")
+
+
+def check_resampling(confidence: object, seed: object) -> None:
+    """Raise :class:`InputError` unless ``confidence`` and ``seed`` are those of a bootstrap."""
+    check_confidence(confidence)
+    check_count("seed", seed, least=0)
 
 
 def bootstrap_mean(
@@ -58,16 +64,10 @@ def bootstrap_mean(
     # Equal values may leave a spread of rounding errors, whose ratios mean nothing.
     differ = spread > 1e-12 * np.abs(values).max(axis=0)
     standardized = (np.where(differ, values - mean, 0) / np.where(differ, spread, 1)).reshape(n_items, -1)
-    shares = generator.multinomial(n_items, np.full(n_items, 1 / n_items), size=n_resamples) / n_items
-    deviations = shares @ standardized
-    variances = shares @ standardized**2 - deviations**2
-    # A resample without the one item that stands out has hardly any spread. Unless that is bounded from below, a
-    # single such condition widens the intervals of all.
-    t = np.abs(deviations) / np.sqrt(np.maximum(variances, LEAST_SPREAD**2))
-    largest = np.quantile(t.max(axis=1, keepdims=True) if simultaneous else t, confidence, axis=0)
-    students = stats.t.ppf((1 + confidence) / 2, n_items - 1) / np.sqrt(n_items - 1)
-    errors = np.broadcast_to(np.maximum(largest, students), t.shape[1:]).reshape(mean.shape)
-    reach = np.where(differ, errors, 0) * spread
+    shares = resampled(n_items, generator, n_resamples)
+    means = shares @ standardized
+    errors = np.sqrt(np.maximum(shares @ standardized**2 - means**2, 0) / (n_items - 1))
+    reach = studentized_reach(means, errors, n_items - 1, confidence, simultaneous).reshape(mean.shape) * spread
     return mean, mean - reach, mean + reach
 
 
@@ -142,23 +142,31 @@ def bootstrap_ratio(
     return float(ratios[0]), float(ratios[0] - reach), float(ratios[0] + reach)
 
 
-def resampled(n_items: int, generator: np.random.Generator) -> np.ndarray:
-    """Share of each item in the sample, the first row, and in its resamples, ``[1 + N_RESAMPLES, n_items]``."""
+def resampled(n_items: int, generator: np.random.Generator, n_resamples: int = N_RESAMPLES) -> np.ndarray:
+    """Share of each item in the sample, the first row, and in its resamples, ``[1 + n_resamples, n_items]``."""
     equal = np.full(n_items, 1 / n_items)
-    return np.vstack([equal, generator.multinomial(n_items, equal, size=N_RESAMPLES) / n_items])
+    return np.vstack([equal, generator.multinomial(n_items, equal, size=n_resamples) / n_items])
 
 
-def studentized_reach(estimates: np.ndarray, errors: np.ndarray, freedom: float, confidence: float) -> float:
-    """Half the width of a bootstrap-t interval, no less than Student's t with ``freedom`` degrees of freedom.
+def studentized_reach(
+    estimates: np.ndarray, errors: np.ndarray, freedom: float, confidence: float, simultaneous: bool = False
+) -> np.ndarray:
+    """Half the width ``[...]`` of bootstrap-t intervals, no less than Student's t with ``freedom`` degrees of freedom.
 
-    ``estimates`` and their standard ``errors`` are those of :func:`resampled`. 0 where the error of the sample is, NaN
-    where it is NaN.
+    ``estimates`` and their standard ``errors`` ``[1 + n_resamples, ...]`` are those of :func:`resampled`. With
+    ``simultaneous``, all intervals hold at once. 0 where the error of the sample is, NaN where it is NaN.
     """
-    if not errors[0] > 0:
-        return float(errors[0])
-    with np.errstate(invalid="ignore"):
+    known = errors[0] > 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # A resample without the one item that stands out has hardly any spread. Unless that is bounded from below, a
+        # single such condition widens the intervals of all.
         t = np.abs(estimates[1:] - estimates[0]) / np.maximum(errors[1:], LEAST_SPREAD * errors[0])
-    return float(errors[0] * max(np.nanquantile(t, confidence), stats.t.ppf((1 + confidence) / 2, freedom)))
+    t = np.where(known, t, 0).reshape(len(t), -1)
+    t = t[~np.isnan(t).any(axis=1)]
+    largest = np.quantile(t.max(axis=1, keepdims=True) if simultaneous else t, confidence, axis=0)
+    least = stats.t.ppf((1 + confidence) / 2, freedom)
+    reach = np.broadcast_to(np.maximum(largest, least), t.shape[1:]).reshape(known.shape)
+    return np.where(known, reach * errors[0], errors[0])
 
 
 def slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ middle layers, where vectors steer best, :func:`caa_interp.logit_lens` shows fra
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from typing import Any, get_args
 
 import numpy as np
@@ -36,22 +37,20 @@ from caa_interp.prompts.conversation import Prompt
 from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format
 from caa_interp.statistics import RunningMean
-from caa_interp.steering.context import ambient
 from caa_interp.steering.intervention import (
     Condition,
-    Intervention,
     Steered,
     check_acts,
     check_multipliers,
+    condition_of,
     conditions,
     short_form,
-    warn_of_idle,
 )
 from caa_interp.steering.operators import add, ends
 from caa_interp.steering.positions import Positions
+from caa_interp.steering.reading import Read, read_under
 from caa_interp.tree.branches import Branch, TreeResult
 from caa_interp.tree.edits import Operator
-from caa_interp.tree.run import run_trees
 
 # Conditions whose running means take more than this are read in several rounds, each over all texts.
 _BYTES, _BYTES_PER_TOKEN = 2**30, 200
@@ -170,18 +169,15 @@ def effect_lens(
     d_vocab = int(model.cfg.d_vocab)
     at_once = max(1, _BYTES // (_BYTES_PER_TOKEN * d_vocab))
     frames = []
-    with ambient(model) as outer:
-        longest = max(len(sequence.tokens) for item in items for sequence in item)
-        warn_of_idle([outer, *(condition.interventions for condition in asked)], longest)
-        for first in range(0, len(asked), at_once):
-            some = asked[first : first + at_once]
-            changes, probability, path = _read(model, items, some, doses, outer, progress)
-            parts = zip(some, changes.mean, changes.reach(), changes.reach(n_together=d_vocab), strict=True)
-            for condition, mean, reach, joint_reach in parts:
-                described = {name: value for name, value in condition.columns.items() if name != "multiplier"}
-                described |= _vocabulary(mean[0], joint_reach[0])
-                ranks = _ranks(form, mean, reach, probability, ranked, top_k, weighted)
-                frames.append(ranks.assign(**described, path=path))
+    for first in range(0, len(asked), at_once):
+        some = asked[first : first + at_once]
+        changes, probability, path = _read(model, items, some, doses, progress)
+        parts = zip(some, changes.mean, changes.reach(), changes.reach(n_together=d_vocab), strict=True)
+        for condition, mean, reach, joint_reach in parts:
+            described = {name: value for name, value in condition.columns.items() if name != "multiplier"}
+            described |= _vocabulary(mean[0], joint_reach[0])
+            ranks = _ranks(form, mean, reach, probability, ranked, top_k, weighted)
+            frames.append(ranks.assign(**described, path=path))
     table = pd.concat(frames, ignore_index=True).assign(
         from_multiplier=doses[0],
         to_multiplier=doses[1],
@@ -209,7 +205,6 @@ def _read(
     items: Sequence[Sequence[AnswerTokens]],
     asked: Sequence[Condition],
     doses: Sequence[float],
-    outer: Sequence[Intervention],
     progress: bool,
 ) -> tuple[RunningMean, np.ndarray, str]:
     """Changes over items, ``[n_conditions, 2, d_vocab]``: of log-probability and probability, per unit.
@@ -218,40 +213,21 @@ def _read(
     """
     steps = {dose: sign / (doses[1] - doses[0]) for dose, sign in zip(doses, (-1, 1), strict=True)}
     at_zero = steps.pop(0.0, 0.0)
+    scaled = [condition_of([one * dose for one in each.interventions]) for each in asked for dose in steps]
+    reads = [
+        [Read(Branch(one.tokens, averaged=one.places), one.n_prompt, one.thinking_end) for one in item]
+        for item in items
+    ]
     changes = RunningMean((len(asked), 2, int(model.cfg.d_vocab)))
     probability = np.zeros(int(model.cfg.d_vocab))
     paths = set()
-    results = run_trees(model, (_branches(n, item, asked, list(steps), outer) for n, item in enumerate(items)))
-    for item, result in zip(items, track(results, "Reading", progress, total=len(items)), strict=True):
-        values, unsteered = _of_item(item, result, len(asked), list(steps.values()), at_zero)
-        changes.add(values.numpy())
-        probability += unsteered.numpy() / len(items)
-        paths.add(result.path)
+    with closing(read_under(model, reads, [condition_of([]), *scaled], "texts")) as results:
+        for item, result in zip(items, track(results, "Reading", progress, total=len(items)), strict=True):
+            values, unsteered = _of_item(item, result, len(asked), list(steps.values()), at_zero)
+            changes.add(values.numpy())
+            probability += unsteered.numpy() / len(items)
+            paths.add(result.path)
     return changes, probability, " + ".join(sorted(paths))
-
-
-def _branches(
-    number: int,
-    item: Sequence[AnswerTokens],
-    asked: Sequence[Condition],
-    doses: Sequence[float],
-    outer: Sequence[Intervention],
-) -> list[Branch]:
-    """Branches of an item: for each of its sequences, unsteered and then every condition with every dose."""
-    every = [()] + [tuple(one * dose for one in condition.interventions) for condition in asked for dose in doses]
-    named = ["unsteered"] + [f"{condition} times {dose:g}" for condition in asked for dose in doses]
-    known: dict[tuple[int, float | None], list[Any]] = {}
-    branches = []
-    for sequence in item:
-        start = (sequence.n_prompt, sequence.thinking_end)
-        if start not in known:
-            # Branches that hold the same edits share their computation.
-            known[start] = [tuple(one.edit(*start) for one in (*outer, *several)) for several in every]
-        branches += [
-            Branch(sequence.tokens, edits, averaged=sequence.places, label=f"texts[{number}], {name}")
-            for edits, name in zip(known[start], named, strict=True)
-        ]
-    return branches
 
 
 def _of_item(

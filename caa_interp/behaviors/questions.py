@@ -12,7 +12,7 @@ import numpy as np
 from caa_interp.behaviors.behavior import data_folder, parse_pairs
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.behaviors.readers import read_pairs
-from caa_interp.errors import InputError, MissingDependencyError, check_count
+from caa_interp.errors import InputError, check_count, check_installed
 from caa_interp.files import read_json
 
 FORMAT = "caa_interp/questions/1"
@@ -102,10 +102,9 @@ def _from_file(path: Path, name: str) -> list[ContrastPair]:
 
 
 def _from_hub(name: str, generator: np.random.Generator) -> list[ContrastPair]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingDependencyError(f"questions {name!r}: pip install datasets") from error
+    check_installed("datasets", f"questions {name!r}", "datasets")
+    import datasets
+
     repository, configuration, split = HUB[name]
     try:
         rows = datasets.load_dataset(repository, configuration, split=split)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import resolve_name
 from tempfile import TemporaryDirectory
@@ -16,7 +15,7 @@ import typer
 from caa_interp.cli.options import EMBEDDED, Force, LayersOption, ModelOfVector, VectorFile, completing
 from caa_interp.cli.output import check_target, say
 from caa_interp.cli.vectors import read_vector
-from caa_interp.errors import InputError, MissingDependencyError, ModelError
+from caa_interp.errors import InputError, ModelError, check_installed
 
 FormatOption = Annotated[
     str | None,
@@ -99,8 +98,7 @@ def lm_eval(
     """
     from caa_interp.interchange.exchange import export_vector
 
-    if find_spec("lm_eval") is None:
-        raise MissingDependencyError("lm-eval: it needs lm-evaluation-harness; pip install 'lm_eval[hf]'")
+    check_installed("lm_eval", "lm-eval", "'lm_eval[hf]'")
     loaded = read_vector(vector)
     name = model or loaded.metadata.get("model")
     if name is None or name == EMBEDDED or str(name).endswith(".gguf"):

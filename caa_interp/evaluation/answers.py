@@ -10,7 +10,7 @@ from caa_interp.errors import InputError, check_count
 from caa_interp.evaluation.sweep import scoring_format
 from caa_interp.prompts.conversation import Prompt
 from caa_interp.prompts.format import PromptFormat
-from caa_interp.prompts.rendering import Format
+from caa_interp.prompts.rendering import Format, render_pairs
 from caa_interp.steering.context import ambient
 from caa_interp.steering.generation import encode_prompts
 from caa_interp.steering.intervention import Condition
@@ -83,9 +83,9 @@ def answers_along(
     whole: list[list[AnswerTokens]] = []
     if any(isinstance(one, ContrastPair) for one in given):
         chosen: str = (form_of_pairs := scoring_format(format, asked))
-        for number, pair in enumerate(check_pairs(given, "texts")):
+        for renderings in render_pairs(form, check_pairs(given, "texts"), form_of_pairs, system_prompt, "texts"):
             whole.append([])
-            for one in form.render(pair, form_of_pairs, system_prompt, what=f"texts[{number}]"):
+            for one in renderings:
                 for tokens in (one.positive, one.negative):
                     places = tuple(range(one.n_prompt - 1, len(tokens) - 1))
                     thinking_end = end_of_thinking(form, tokens, one.n_prompt)

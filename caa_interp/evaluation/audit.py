@@ -24,7 +24,7 @@ from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.behaviors.questions import load_requests
 from caa_interp.errors import InputError, VectorMismatchError, check_count, check_table
 from caa_interp.evaluation.controls import random_vectors, vector_with_controls
-from caa_interp.evaluation.cost import crossed, side_effects
+from caa_interp.evaluation.cost import crossed, scored_each
 from caa_interp.evaluation.response import steerability
 from caa_interp.evaluation.summary import summarize
 from caa_interp.evaluation.sweep import check_renderings, scoring_format
@@ -35,7 +35,7 @@ from caa_interp.statistics import chance_alignment
 from caa_interp.steering.generation import encode_prompts, generate
 from caa_interp.steering.intervention import check_multipliers, conditions
 from caa_interp.vectors.activations import collect_activations
-from caa_interp.vectors.vector import SteeringVector, named_vectors, one_vector, without_part
+from caa_interp.vectors.vector import SteeringVector, named_vectors, one_vector, without
 
 N_SHUFFLED = 10
 ITSELF = "the refusal vector"  # the verdict on a vector that is nothing else
@@ -81,7 +81,8 @@ def safety_audit(
         As in :func:`caa_interp.sweep`; options are ``format`` (of pairs), ``operator``, ``positions`` and
         ``system_prompt``.
     vector, layer, multipliers
-        The vector, the 0-based block index after which it is added, and at least two multipliers, one of them 0.
+        The vector (also a control, which is audited like any other), the 0-based block index after which it is added,
+        and at least two multipliers, one of them 0.
     refusal
         The refusal vector, with all layers of ``vector``; or it and control vectors by name; or pairs, from which it is
         made with ten vectors of shuffled labels. Default: the packaged refusal pairs.
@@ -121,7 +122,7 @@ def safety_audit(
     Raises
     ------
     InputError
-        If an argument is not one of those above, or no behavior has the vector's name.
+        If an argument is not one of those above, no behavior has the vector's name, or a random vector has it.
     VectorMismatchError
         If a vector was not made for this model, or the refusal vector lacks a layer.
 
@@ -148,7 +149,10 @@ def safety_audit(
             f"{{**caa.load_behaviors(), {name!r}: pairs}}."
         )
     # All texts are put into the model's form first, so that none is refused when others are done already.
-    steering = vector.at_layers(layer)
+    steering = replace(vector.at_layers(layer), metadata={**vector.metadata, "kind": "vector"})
+    controls = random_vectors(steering, n_random, seed=seed) if n_random else {}
+    if name in controls:
+        raise InputError(f"vector: {name!r} is also the name of a random vector. Give it another name, or n_random=0.")
     form, system_prompt = form_of(model, prompt_format), options.get("system_prompt")
     format = scoring_format(options.pop("format", None), conditions(model, steering, None))
     vectors = {name: steering}
@@ -175,23 +179,22 @@ def safety_audit(
         compared = vector_with_controls(activations, "refusal", n_shuffled=N_SHUFFLED, seed=seed)
     direction = _refusal_of(compared, vector)
     if not _is_all(_cosine(steering, direction, layer)):
-        vectors[f"{name} without refusal"] = _without(steering, direction)
-    vectors |= random_vectors(steering, n_random, seed=seed) if n_random else {}
-    dosed: dict[str, Any] = {"layers": layer, "multipliers": doses}
-    scored = side_effects(model, vectors, paired, **dosed, format="text", **asked)
+        rest = without(steering, direction, layer)
+        named = {**rest.metadata, "behavior": f"{name} without refusal"}
+        vectors[named["behavior"]] = replace(rest, metadata=named)
+    vectors |= controls
+    asked["multipliers"] = doses
+    scored = scored_each(model, vectors, paired, format="text", **asked)
     opening = scored["item"] % len(OPENINGS)
     scored = scored.assign(item=scored["item"] // len(OPENINGS), order="opening " + (opening + 1).astype(str))
     parts = {
         "cosine": pd.DataFrame(_cosines(vector, compared)),
         "requests": scored,
-        "behaviors": side_effects(model, vectors, pairs, **dosed, format=format, **asked),
+        "behaviors": scored_each(model, vectors, pairs, format=format, **asked),
     }
     if answering:
-        steered: dict[str, Any] = {"vector": steering, "layer": layer, "multipliers": doses}
-        written = {
-            kind: generate(model, some, **steered, max_new_tokens=max_new_tokens, **asked)
-            for kind, some in answering.items()
-        }
+        asked |= {"vector": steering, "layer": layer, "max_new_tokens": max_new_tokens}
+        written = {kind: generate(model, some, **asked) for kind, some in answering.items()}
         answers = pd.concat(written, names=["behavior"]).reset_index("behavior")
         parts["answers"] = answers.assign(refused=answers["answer"].map(is_refusal).astype(float))
     # A table of several audits has the behavior of the vector under "behavior".
@@ -232,12 +235,12 @@ def summarize_audit(audit: pd.DataFrame, *, confidence: float = 0.95, seed: int 
           chance"`` for the cosine, which must pass both chance and all controls; ``"the refusal vector"`` where the
           vector is that, or ``"the opposite of the refusal vector"``.
     """
-    effects = pd.concat([audit_part(audit, "requests"), audit_part(audit, "behaviors")])
     slopes = {f"slope{end}": f"estimate{end}" for end in ("", "_low", "_high")}
-    found = verdicts(steerability(effects, confidence=confidence, seed=seed)).rename(columns=slopes)
-    about = found["behavior"].str.endswith(" requests")
-    frames = [found.assign(part=about.map({True: "requests", False: "behaviors"}))]
-    name, layer = found["vector"].iloc[0], found["layer"].iloc[0]
+    frames = []
+    for part in ("requests", "behaviors"):
+        found = verdicts(steerability(audit_part(audit, part), confidence=confidence, seed=seed))
+        frames.append(found.rename(columns=slopes).assign(part=part))
+    name, layer = frames[0]["vector"].iloc[0], frames[0]["layer"].iloc[0]
     cosines = audit_part(audit, "cosine")
     cosines = cosines[cosines["layer"] == layer]
     chance, controls = cosines["chance"].iloc[0], cosines.loc[cosines["kind"] != "vector", "cosine"]
@@ -315,10 +318,3 @@ def _cosine(one: SteeringVector, other: SteeringVector, layer: int) -> float:
 def _is_all(cosine: float) -> bool:
     """Whether nothing of a vector but rounding errors is left without its part along refusal."""
     return abs(cosine) > 1 - 1e-6
-
-
-def _without(vector: SteeringVector, direction: SteeringVector) -> SteeringVector:
-    """A vector of one layer minus its projection on another vector there."""
-    rest = without_part(vector.values, direction.at(vector.layers[0])).to(vector.values)
-    metadata = dict(vector.metadata, behavior=f"{vector.name} without refusal")
-    return replace(vector, values=rest, metadata=metadata)

@@ -19,13 +19,13 @@ import pandas as pd
 
 from caa_interp.behaviors.behavior import Behavior, check_behavior
 from caa_interp.behaviors.pairs import ContrastPair, PublishedPair, check_pairs
-from caa_interp.errors import InputError, check_choice, check_count
+from caa_interp.errors import InputError, check_choice, check_count, is_count
 from caa_interp.evaluation.splits import some_of
 from caa_interp.evaluation.summary import NO_BASELINE
 from caa_interp.evaluation.sweep import scoring_format, sweep
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat, form_of
-from caa_interp.prompts.rendering import Format, check_format, with_choices
+from caa_interp.prompts.rendering import Format, check_format, render_pairs, with_choices
 from caa_interp.steering.intervention import Condition, Steered, conditions
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions
@@ -66,8 +66,11 @@ def few_shot_prompt(
     check_format(format)
     checked = check_pairs(pairs)
     check_choice("side", side, SIDES)
-    if not 0 < n <= len(checked):
-        raise InputError(f"n: {n} of {len(checked)} pairs; show at least 1, and no more than there are.")
+    if not is_count(n) or n > len(checked):
+        raise InputError(
+            f"n: {n!r} of {len(checked)} pairs; show at least 1, and no more than there are, as a whole number."
+        )
+    check_count("seed", seed, least=0)
     generator = random.Random(seed)
     shown = generator.sample(checked, n)
     # As many of one order as of the other, or one more of either.
@@ -168,9 +171,7 @@ def baselines(
         every[name] = (other, [condition.transferred_to(other) for condition in asked], None)
     test = some_of(test, n_pairs, seed)
     for name, (own_model, _, prompt) in every.items():  # so that none is too long when others are done already
-        form = form_of(own_model, prompt_format)
-        for number, pair in enumerate(test):
-            form.render(pair, format, prompt, what=f"{name}, pair {number}")
+        render_pairs(form_of(own_model, prompt_format), test, format, prompt, what=f"{name}: pairs")
     tables = {}
     for name, (own_model, own, prompt) in track(every.items(), "Baselines", progress):
         options: Any = {"system_prompt": prompt, "prompt_format": prompt_format, "progress": False}

@@ -156,6 +156,7 @@ def _controls(
     """Controls by name; ``stream`` tells the random numbers of one kind from those of another with the same seed."""
     one_vector(vector)
     check_count("n", n)
+    check_count("seed", seed, least=0)
     start = int(np.random.SeedSequence([seed, stream]).generate_state(1)[0]) if stream else seed
     generator = torch.Generator().manual_seed(start)
     controls = {}

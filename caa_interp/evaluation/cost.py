@@ -145,9 +145,21 @@ def side_effects(
     form = form_of(model, options.get("prompt_format"))
     check_renderings(form, pairs, format, options.get("system_prompt"))
     single = {name: vector.at_layers(chosen[name]) for name, vector in vectors.items()}
+    options |= {"multipliers": multipliers, "format": format, "progress": progress}
+    return scored_each(model, single, pairs, **options)
+
+
+def scored_each(
+    model: Any,
+    vectors: Mapping[str, SteeringVector],
+    pairs: Mapping[str, Sequence[ContrastPair]],
+    progress: bool = True,
+    **options: Any,
+) -> pd.DataFrame:
+    """The tables of a sweep of each behavior's pairs, with ``behavior`` in front; options as in a sweep."""
     tables = {}
     for name, scored in track(pairs.items(), "Measuring", progress, total=len(pairs)):
-        tables[name] = sweep(model, single, scored, multipliers=multipliers, format=format, progress=False, **options)
+        tables[name] = sweep(model, vectors, scored, progress=False, **options)
     return pd.concat(tables, names=["behavior"]).reset_index("behavior").reset_index(drop=True)
 
 

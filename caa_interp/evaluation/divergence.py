@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -27,12 +28,13 @@ from caa_interp.prompts.conversation import Prompt, shown_prompt
 from caa_interp.prompts.format import PromptFormat, form_of, tokenizer_of
 from caa_interp.steering.context import ambient
 from caa_interp.steering.generation import encode_prompts
-from caa_interp.steering.intervention import Condition, Steered, conditions, warn_of_idle
+from caa_interp.steering.intervention import Condition, Steered, conditions
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions, end_of_thinking
+from caa_interp.steering.reading import Read, read_under
 from caa_interp.tree.branches import Branch
 from caa_interp.tree.edits import Edit, Operator
-from caa_interp.tree.run import run_tree, run_trees
+from caa_interp.tree.run import run_tree
 
 _TAIL = 20  # one token in so many is in the tail of an answer
 
@@ -98,25 +100,14 @@ def divergence(
 
 def measured(model: Any, asked: Sequence[Condition], sequences: Sequence[AnswerTokens], progress: bool) -> pd.DataFrame:
     """Log-probability and divergence at every token of some answers."""
-    with ambient(model) as outer:
-        longest = max(len(one.tokens) for one in sequences) - 1
-        warn_of_idle([outer, *(condition.interventions for condition in asked)], longest)
-        trees = (
-            [
-                Branch(
-                    one.tokens[:-1],
-                    condition.edits(one.n_prompt, one.thinking_end, outer),
-                    tuple((at, one.tokens[at + 1]) for at in one.places),
-                    compared=one.places,
-                    label=f"text {item}, {condition}",
-                )
-                for condition in asked
-            ]
-            for item, one in enumerate(sequences)
-        )
-        frames = []
-        results = track(run_trees(model, trees), "Measuring", progress, total=len(sequences))
-        for number, result in enumerate(results):
+    items = []
+    for one in sequences:
+        targets = tuple((at, one.tokens[at + 1]) for at in one.places)
+        asks = Branch(one.tokens[:-1], targets=targets, compared=one.places)
+        items.append([Read(asks, one.n_prompt, one.thinking_end)])
+    frames = []
+    with closing(read_under(model, items, asked, "texts")) as results:
+        for number, result in enumerate(track(results, "Measuring", progress, total=len(sequences))):
             frame = _frame(asked, number, result.divergences, model, result.path)
             frames.append(frame.assign(log_p=[float(answers.double().mean()) for answers in result.log_probs]))
     return pd.concat(frames, ignore_index=True)

@@ -24,10 +24,10 @@ from caa_interp.evaluation.controls import vector_with_controls
 from caa_interp.evaluation.response import choose_layer, outermost
 from caa_interp.evaluation.splits import split_behavior
 from caa_interp.evaluation.sweep import check_renderings, sweep
-from caa_interp.models.access import check_layers, check_model, n_layers
+from caa_interp.models.access import check_layers, n_layers
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat, form_of
-from caa_interp.prompts.rendering import Format, check_format
+from caa_interp.prompts.rendering import Format
 from caa_interp.steering.intervention import check_multipliers
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions
@@ -95,8 +95,7 @@ def dose_response(
     One behavior costs one forward pass of each train pair, ``2 * len(layers)`` steered conditions of each validation
     pair and ``(1 + n_random + n_shuffled) * (len(multipliers) - 1)`` of each test pair.
     """
-    check_model(model)
-    check_format(format)
+    form = form_of(model, prompt_format)
     candidates = check_layers(layers, range(n_layers(model)), "the model")
     doses = check_multipliers(multipliers)
     if len(doses) < 2:
@@ -106,6 +105,7 @@ def dose_response(
     for name, number in {**counts, "n_random": n_random, "n_shuffled": n_shuffled}.items():
         if number is not None:
             check_count(name, number, least=1 if name in counts else 0)
+    check_count("seed", seed, least=0)
     splits = {
         name: split_behavior(name, one, candidates, n_train, n_validation, n_test, seed)
         for name, one in behaviors.items()
@@ -117,7 +117,7 @@ def dose_response(
                 "more train pairs, or n_shuffled=0."
             )
     every = {name: [*train, *validation, *test] for name, (train, validation, test) in splits.items()}
-    check_renderings(form_of(model, prompt_format), every, format)
+    check_renderings(form, every, format)
 
     asked: dict[str, Any] = {"format": format, "prompt_format": prompt_format, "progress": False}
     scoring = {**asked, "operator": operator, "positions": positions}

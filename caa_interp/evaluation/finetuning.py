@@ -12,7 +12,6 @@ Where this differs: low-rank updates of the weights (LoRA, Hu et al. 2022) are t
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import math
 import random
 import tempfile
@@ -26,12 +25,12 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
-from caa_interp.errors import InputError, MissingDependencyError, check_choice, check_count
+from caa_interp.errors import InputError, check_choice, check_count, check_installed
 from caa_interp.files import fingerprint, publish_folder
 from caa_interp.models.access import check_model, check_unsteered, model_id
 from caa_interp.models.wrapping import plain_copy, wrap
 from caa_interp.prompts.format import PromptFormat, form_of, style_of
-from caa_interp.prompts.rendering import Format
+from caa_interp.prompts.rendering import Format, render_pairs
 
 Method = Literal["lora", "full"]
 # For all weights what the paper and its code say: plain SGD at a constant rate, and nothing is clipped.
@@ -128,10 +127,7 @@ def fine_tune(
         check_count(argument, value)
     check_count("seed", seed, least=0)
     for package in ("accelerate", "peft") if method == "lora" else ("accelerate",):
-        if importlib.util.find_spec(package) is None:
-            raise MissingDependencyError(
-                f"fine_tune: it needs the package {package}; pip install 'caa-interp[finetune]'"
-            )
+        check_installed(package, "fine_tune", "'caa-interp[finetune]'")
     check_unsteered(model, "Fine-tune it")
     examples = answer_examples(form_of(model, prompt_format), checked, side, format, system_prompt)
     settings = dict(_METHODS[method], num_train_epochs=epochs, per_device_train_batch_size=batch_size, seed=seed)
@@ -168,9 +164,9 @@ def answer_examples(
 ) -> list[Examples]:
     """Sequences to train on: for each pair two in the choices form, which end at the letter, and one for text."""
     examples = []
-    for number, pair in enumerate(pairs):
+    for renderings in render_pairs(form, pairs, format, system_prompt):
         sequences = []
-        for rendering in form.render(pair, format, system_prompt, what=f"pairs[{number}]"):
+        for rendering in renderings:
             tokens, begin = list(getattr(rendering, side)), rendering.n_prompt
             if format == "choices":
                 begin = rendering.n_shared

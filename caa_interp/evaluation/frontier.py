@@ -17,9 +17,9 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
-from caa_interp.errors import InputError, check_choice, check_count, is_number
+from caa_interp.errors import InputError, check_choice, is_number
 from caa_interp.evaluation.summary import CONDITIONS, NO_BASELINE, SERIES, UNSTEERED, are_several, items_of, range_of
-from caa_interp.statistics import bootstrap_means, check_confidence, resampled, studentized_reach
+from caa_interp.statistics import bootstrap_means, check_resampling, resampled, studentized_reach
 
 Effect = Literal["logit_difference", "p_positive", "score"]
 Cost = Literal["divergence", "divergence_tail", "nats_per_token", "correct", "coherence"]
@@ -216,8 +216,7 @@ def _joined(
     """Conditions of both tables: as the effects have them, their effects ``[n_items, n]``; the same of the costs."""
     check_choice("measure", measure, get_args(Effect))
     check_choice("cost_measure", cost_measure, _COSTS)
-    check_confidence(confidence)
-    check_count("seed", seed, least=0)
+    check_resampling(confidence, seed)
     column, unit = _COSTS[cost_measure]
     (_, _, left, gained), (_, _, right, paid) = items_of(effects, "effects"), items_of(costs, "costs")
     for name, values, wanted in (("effects", gained, f"{measure}_change"), ("costs", paid, column)):

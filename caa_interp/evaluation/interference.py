@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from caa_interp.behaviors.behavior import Behavior
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
@@ -37,9 +36,9 @@ from caa_interp.prompts.rendering import Format
 from caa_interp.statistics import bootstrap_ratio
 from caa_interp.steering.intervention import Intervention, conditions
 from caa_interp.steering.positions import Positions
-from caa_interp.vectors.vector import SteeringVector, named_vectors, without_part
+from caa_interp.vectors.vector import SteeringVector, named_vectors, without
 
-ALONE, UNSTEERED, BOTH = "alone", "unsteered", "both"
+ALONE, UNSTEERED, BOTH, ORTHOGONALIZED, MERGED = "alone", "unsteered", "both", "orthogonalized", "merged"
 QUESTIONS = "questions with a right answer"  # what they are called among the behaviors
 
 
@@ -121,6 +120,9 @@ def interference(
                 f"layers: {one!r} has no layer {chosen[other]}, at which {other!r} is added; vectors that are combined "
                 "need each other's layer. Extract both at all layers, or give one layer for all."
             )
+    names = [*vectors, *(_name(*two, way) for two in together for way in (BOTH, ORTHOGONALIZED, MERGED))]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"vectors: {twice[0]!r} would be the name of two conditions. Give the vectors other names.")
     check_renderings(form, pairs, format, system_prompt)
     sequences = own_answers(model, form, prompts, n_tokens, system_prompt)
     asked: dict[str, list[Intervention]] = {UNSTEERED: []}
@@ -138,8 +140,7 @@ def interference(
     for first, second in track(together, "Calibrating", progress):
         if first in asked and second in asked:
             for combination, several in _combined(asked[first][0], asked[second][0]).items():
-                name = f"{first} + {second}" + (f", {combination}" if combination != BOTH else "")
-                ask(name, first, second, combination, several)
+                ask(_name(first, second, combination), first, second, combination, several)
     told = pd.DataFrame(about)
     tables = {}
     for name, scored in track(pairs.items(), "Measuring", progress):
@@ -188,21 +189,19 @@ def summarize_interference(table: pd.DataFrame, *, confidence: float = 0.95, see
     return summary[summary["combination"] != UNSTEERED].reset_index(drop=True)
 
 
+def _name(first: str, second: str, combination: str) -> str:
+    """What a table calls two vectors together."""
+    return f"{first} + {second}" + (f", {combination}" if combination != BOTH else "")
+
+
 def _combined(one: Intervention, other: Intervention) -> dict[str, list[Intervention]]:
     """Two calibrated interventions together, in each way."""
     both = one.vector.at(one.layer) + other.vector.at(one.layer).to(one.vector.values)
     return {
         BOTH: [one, other],
-        "orthogonalized": [_without(one, other.vector), _without(other, one.vector)],
-        "merged": [replace(one, vector=_at_one_layer(one, both), multiplier=1.0)],
+        ORTHOGONALIZED: [
+            replace(each, vector=without(each.vector, rival.vector, each.layer))
+            for each, rival in ((one, other), (other, one))
+        ],
+        MERGED: [replace(one, vector=replace(one.vector, values=both[None], layers=(one.layer,)), multiplier=1.0)],
     }
-
-
-def _without(one: Intervention, vector: SteeringVector) -> Intervention:
-    """The intervention with its vector's part along another taken out."""
-    rest = without_part(one.vector.at(one.layer), vector.at(one.layer))
-    return replace(one, vector=_at_one_layer(one, rest))
-
-
-def _at_one_layer(one: Intervention, values: torch.Tensor) -> SteeringVector:
-    return replace(one.vector, values=values[None].to(one.vector.values), layers=(one.layer,))

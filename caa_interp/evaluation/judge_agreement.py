@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from caa_interp.errors import InputError, check_count, check_table
+from caa_interp.errors import InputError, check_table
 from caa_interp.evaluation.ratings import ratings_of, scale_of
-from caa_interp.statistics import N_RESAMPLES, check_confidence, rank_correlations
+from caa_interp.statistics import N_RESAMPLES, check_resampling, rank_correlations
 
 _STATISTICS = ("spearman", "alpha", "difference", "length_first", "length_second")
 
@@ -73,8 +73,7 @@ def judge_agreement(
     >>> caa.evaluation.judge_agreement(labels, judged)[["spearman", "difference"]].to_numpy().tolist()
     [[1.0, 1.0]]
     """
-    check_confidence(confidence)
-    check_count("seed", seed, least=0)
+    check_resampling(confidence, seed)
     rows = []
     for names, one, other in _raters(first, second):
         both = pd.concat([one, other], axis=1, keys=["first", "second"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from caa_interp.errors import InputError, MissingDependencyError, ModelError, check_count, is_number
+from caa_interp.errors import InputError, ModelError, check_count, check_installed, is_number
 from caa_interp.evaluation.judge_requests import Messages, UnjudgedError
 from caa_interp.models.access import is_bridge, model_id, model_revision, steered
 from caa_interp.prompts.format import PromptFormat
@@ -74,12 +74,9 @@ class OpenAIJudge:
             raise InputError(f"timeout: {timeout!r}; it must be a positive number of seconds.")
         if temperature is not None and (not is_number(temperature) or temperature < 0):
             raise InputError(f"temperature: {temperature!r}; it must be a number of at least 0, or None.")
-        try:
-            import openai
-        except ImportError as error:
-            raise MissingDependencyError(
-                "OpenAIJudge: it needs the package openai; pip install 'caa-interp[judge]'"
-            ) from error
+        check_installed("openai", "OpenAIJudge", "'caa-interp[judge]'")
+        import openai
+
         key = "none" if base_url is not None and api_key is None else api_key  # the client insists on one
         try:
             self._client = openai.OpenAI(base_url=base_url, api_key=key, max_retries=max_retries, timeout=timeout)

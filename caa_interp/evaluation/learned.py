@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import InputError, check_count, is_number
 from caa_interp.evaluation.sweep import scored_renderings, scoring_format
-from caa_interp.models.access import check_model, check_unsteered, input_device, n_layers, not_numbers, reading
+from caa_interp.models.access import check_unsteered, input_device, n_layers, not_numbers, reading
 from caa_interp.models.readout import unembed
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat, form_of
@@ -96,7 +96,7 @@ def learned_vector(
     VectorMismatchError
         If ``vector`` was not made for this model.
     """
-    check_model(model)
+    form = form_of(model, prompt_format)
     check_unsteered(model, "Train a vector")
     for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
         check_count(name, value)
@@ -105,7 +105,6 @@ def learned_vector(
         if not (is_number(number) and number > 0):
             raise InputError(f"{name}: {number!r}; it must be a positive number.")
     layer = one_layer(vector, layer)
-    form = form_of(model, prompt_format)
     format = scoring_format(format, conditions(model, vector, form, layer, [1.0]))
     rendered = scored_renderings(form, pairs, format, system_prompt)
     values = vector.at(layer).clone().float()

@@ -28,7 +28,7 @@ from caa_interp.progress import track
 from caa_interp.prompts.conversation import messages_of
 from caa_interp.prompts.format import PromptFormat, form_of, shown_text, token_ids
 from caa_interp.prompts.rendering import common_prefix
-from caa_interp.statistics import bootstrap_means, check_confidence
+from caa_interp.statistics import bootstrap_means, check_resampling
 from caa_interp.steering.context import ambient
 from caa_interp.steering.intervention import Condition, Intervention, Steering, condition_of, conditions, warn_of_idle
 from caa_interp.steering.positions import check_turn, end_of_thinking
@@ -44,6 +44,8 @@ CONDITIONS = {
     "from turn 2": (1, math.inf, True),
 }
 CACHE = "turn 1, in the cache"
+# Tokens of a turn: of the question, and of the question with the positive and with the negative answer.
+_Turn = list[tuple[int, ...]]
 _MARK = "\ue000"  # stands for the model's own answers, in a character that no text has
 
 
@@ -133,7 +135,7 @@ def persistence(
     """
     form = form_of(model, prompt_format)
     check_count("max_new_tokens", max_new_tokens)
-    checked = check_conversations(form, conversations, max_new_tokens, system_prompt)
+    checked, tokens = check_conversations(form, conversations, max_new_tokens, system_prompt)
     asked = [condition for condition in conditions(model, steering, form) if condition.interventions]
     if not asked:
         raise InputError("steering: nothing in it steers; give at least one Intervention.")
@@ -146,12 +148,8 @@ def persistence(
     rows, longest = [], 0
     with ambient(model) as outer:
         for turn in track(range(n_turns), "Turns", progress):
-            told = [pairs[: turn + 1] for pairs in checked]
-            prompts = [_after(form, pairs, "", system_prompt, f"conversations[{n}]") for n, pairs in enumerate(told)]
+            prompts, sides = [own[turn][0] for own in tokens], [own[turn][1:] for own in tokens]
             of_turn = [{talk: (talk.ids, (*outer, *talk.interventions(turn))) for talk in some} for some in talks]
-            sides = [
-                [_after(form, pairs, text, system_prompt, "pair") for text in _answers(pairs[-1])] for pairs in told
-            ]
             trees = (
                 list(_branches(form, dict.fromkeys(own.values()), prompt, both))
                 for own, prompt, both in zip(of_turn, prompts, sides, strict=True)
@@ -204,8 +202,7 @@ def summarize_persistence(table: pd.DataFrame, *, confidence: float = 0.95, seed
     """
     columns = {"item", "turn", "condition", "vector", "kind", "layer", "multiplier", "logit_difference"}
     check_table(table, columns, "caa_interp.evaluation.persistence")
-    check_confidence(confidence)
-    check_count("seed", seed, least=0)
+    check_resampling(confidence, seed)
     _, _, every, values = items_of(table)
     if "logit_difference_change" not in values:
         raise InputError("table: no conversation in it is unsteered. Give it with these rows.")
@@ -229,9 +226,10 @@ def summarize_persistence(table: pd.DataFrame, *, confidence: float = 0.95, seed
 
 def check_conversations(
     form: PromptFormat, conversations: Any, max_new_tokens: int, system_prompt: str | None
-) -> list[list[ContrastPair]]:
+) -> tuple[list[list[ContrastPair]], list[list[_Turn]]]:
     """Return conversations of equally many turns that fit the model's context however long the model's answers are.
 
+    And the tokens of every turn of each, from where the model's answer before it ends.
     Raises :class:`InputError`, which names a conversation, if they are not.
     """
     if not isinstance(conversations, Sequence) or isinstance(conversations, str) or not len(conversations):
@@ -240,25 +238,23 @@ def check_conversations(
     lengths = [len(pairs) for pairs in checked]
     if min(lengths) < 2 or len(set(lengths)) > 1:
         raise InputError(f"conversations: of {sorted(set(lengths))} pairs; each needs equally many, and at least two.")
+    tokens = []
     for number, pairs in enumerate(checked):
         what = f"conversations[{number}]"
         if any(isinstance(pair, PublishedPair) for pair in pairs):
             raise InputError(f"{what}: a pair is kept as published, with letters; read it without compat for text.")
         turns = [
-            max(len(_after(form, pairs[: n + 1], text, system_prompt, what)) for text in _answers(pairs[n]))
-            for n in range(len(pairs))
+            [_after(form, pairs[: n + 1], text, system_prompt, what) for text in ("", pair.positive, pair.negative)]
+            for n, pair in enumerate(pairs)
         ]
-        longest = sum(turns) + (len(pairs) - 1) * max_new_tokens
+        tokens.append(turns)
+        longest = sum(max(map(len, turn)) for turn in turns) + (len(pairs) - 1) * max_new_tokens
         if longest > form.n_ctx:
             raise InputError(
                 f"{what}: up to {longest} tokens, but the model's context holds {form.n_ctx}. Give fewer turns, or "
                 "lower max_new_tokens."
             )
-    return checked
-
-
-def _answers(pair: ContrastPair) -> tuple[str, str]:
-    return pair.positive, pair.negative
+    return checked, tokens
 
 
 def _branches(

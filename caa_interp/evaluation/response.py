@@ -10,7 +10,7 @@ import pandas as pd
 
 from caa_interp.errors import InputError
 from caa_interp.evaluation.summary import SCORES, SERIES, by_series, check_items, conditions_of, summarize
-from caa_interp.statistics import bootstrap_means, rank_correlations, slopes, wilson_interval
+from caa_interp.statistics import bootstrap_means, check_resampling, rank_correlations, slopes, wilson_interval
 
 
 def steerability(table: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
@@ -38,7 +38,8 @@ def steerability(table: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0
           interval, ``_low`` and ``_high``;
         - ``n``: number of items; ``confidence``, as given.
     """
-    check_items(table, confidence, seed, SCORES)
+    check_items(table, SCORES)
+    check_resampling(confidence, seed)
     per_item = item_slopes(table)
     number, result = conditions_of(per_item, [name for name in SERIES if name in per_item])
     items = [per_item[name] for name in ("behavior", "item") if name in per_item]
@@ -146,7 +147,7 @@ def choose_condition(table: pd.DataFrame, vector: str | None = None) -> tuple[in
 
 def _of_one_vector(table: pd.DataFrame, vector: str | None) -> pd.DataFrame:
     """Rows of one vector, with those of no vector as its multiplier 0."""
-    check_items(table, needed=SCORES)
+    check_items(table, SCORES)
     table = pd.concat(by_series(table))
     for name in SERIES:
         values = list(table[name].unique()) if name in table else []

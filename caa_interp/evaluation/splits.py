@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from caa_interp.behaviors.behavior import Behavior, check_behavior
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
-from caa_interp.errors import InputError
+from caa_interp.errors import InputError, check_count, is_count
 
 
 def validation_split(
@@ -31,8 +31,11 @@ def validation_split(
         All pairs, each in one of the two and in the order given; ``validation`` has ``n``.
     """
     checked = check_pairs(pairs)
-    if not 0 < n < len(checked):
-        raise InputError(f"n: {n} of {len(checked)} pairs; set apart at least 1, and leave at least 1.")
+    if not is_count(n) or n >= len(checked):
+        raise InputError(
+            f"n: {n!r} of {len(checked)} pairs; set apart at least 1, and leave at least 1, as a whole number."
+        )
+    check_count("seed", seed, least=0)
     topics: dict[tuple[str, str], list[int]] = {}
     for number, pair in enumerate(checked):
         key = ("question", pair.question) if pair.topic is None else ("topic", pair.topic)

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
-from caa_interp.errors import InputError, VectorMismatchError, check_choice, check_count, is_number
+from caa_interp.errors import InputError, VectorMismatchError, check_choice, is_number
 from caa_interp.evaluation.answers import AnswerTokens, own_answers
 from caa_interp.evaluation.divergence import measured
 from caa_interp.evaluation.summary import summarize
@@ -21,8 +21,8 @@ from caa_interp.evaluation.sweep import scoring_format, sweep
 from caa_interp.progress import steps, track
 from caa_interp.prompts.conversation import Prompt
 from caa_interp.prompts.format import PromptFormat, form_of
-from caa_interp.prompts.rendering import Format
-from caa_interp.statistics import bootstrap_means, check_confidence
+from caa_interp.prompts.rendering import Format, render_pairs
+from caa_interp.statistics import bootstrap_means, check_resampling
 from caa_interp.steering.intervention import Intervention, Steering, as_interventions, condition_of, conditions
 from caa_interp.steering.operators import add, grows, name_of
 from caa_interp.steering.positions import Positions
@@ -287,8 +287,7 @@ def compare_at_equal_divergence(
     if not candidates:
         raise InputError("candidates: the mapping is empty; give at least one vector.")
     check_target(target)
-    check_confidence(confidence)
-    check_count("seed", seed, least=0)
+    check_resampling(confidence, seed)
     checked = check_pairs(pairs)
     own_layer: dict[type, int | None] = {SteeringVector: layer}
     given = {name: as_interventions(one, own_layer.get(type(one))) for name, one in candidates.items()}
@@ -299,8 +298,7 @@ def compare_at_equal_divergence(
     if "unsteered" in given:
         raise InputError("candidates: 'unsteered' is what they are compared with. Give that candidate another name.")
     format = scoring_format(format, asked)
-    for number, pair in enumerate(checked):  # so that none is too long when all are calibrated
-        form.render(pair, format, what=f"pairs[{number}]")
+    render_pairs(form, checked, format)  # so that none is too long when all are calibrated
     sequences = own_answers(model, form, prompts, n_tokens, None)
     equal: dict[str, list[Intervention]] = {}
     multipliers: dict[str, float] = {}

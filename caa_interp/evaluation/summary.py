@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from caa_interp.errors import InputError, check_choice, check_count, check_table
+from caa_interp.errors import InputError, check_choice, check_table
 from caa_interp.evaluation.ratings import RATINGS, counts_of, numbers_of, ratings_of
 from caa_interp.statistics import (
     bootstrap_means,
-    check_confidence,
+    check_resampling,
     interval_text,
     paired_shares_interval,
     wilson_interval,
@@ -117,8 +117,7 @@ def summarize(
     such as those of k behaviors, simultaneous intervals have confidence to the power of 1/k within each (Sidak 1967,
     Journal of the American Statistical Association 62); with k rows, Wilson's in each.
     """
-    check_confidence(confidence)
-    check_count("seed", seed, least=0)
+    check_resampling(confidence, seed)
     table, number, result, values = items_of(table)
     measures = [name for name in MEASURES if name in values]
     group = None if equal is None else _group_of_items(table, equal)
@@ -214,7 +213,7 @@ def summarized(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Return the summary of a table of scored pairs, or ``table`` itself if it is one, with ``measure`` in it."""
     check_choice("measure", measure, SCORES)
     if not isinstance(table, pd.DataFrame) or f"{measure}_low" not in table.columns:
-        check_items(table, needed=SCORES)
+        check_items(table, SCORES)
         return summarize(table)
     check_table(table, {"vector", "layer", "multiplier", "n", measure, f"{measure}_high"}, "caa_interp.summarize")
     return table
@@ -331,9 +330,7 @@ def by_series(table: pd.DataFrame) -> list[pd.DataFrame]:
     return parts
 
 
-def check_items(
-    table: pd.DataFrame, confidence: float = 0.95, seed: int = 0, needed: Sequence[str] = (), name: str = "table"
-) -> tuple[list[str], list[str]]:
+def check_items(table: pd.DataFrame, needed: Sequence[str] = (), name: str = "table") -> tuple[list[str], list[str]]:
     """Return the measures and the condition columns of a table of items, or raise if it is no such table."""
     check_table(table, {"item", "layer", "multiplier", *needed, *(("vector",) if needed else ())}, _SOURCE, name)
     measures = [measure for measure in MEASURES if measure in table]
@@ -346,6 +343,4 @@ def check_items(
             f"{name}: some rows agree in {keys}, as when the tables of two sweeps are joined. Summarize each by "
             "itself, or add a column such as 'behavior' or 'vector'."
         )
-    check_confidence(confidence)
-    check_count("seed", seed, least=0)
     return measures, conditions

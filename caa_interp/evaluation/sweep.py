@@ -9,7 +9,8 @@ Where this differs from the paper: every choices item is scored in both letter o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any, cast
 
 import numpy as np
@@ -21,14 +22,13 @@ from caa_interp.errors import InputError, warn
 from caa_interp.models.access import model_id
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat, form_of
-from caa_interp.prompts.rendering import Format, Rendering, check_format
-from caa_interp.steering.context import ambient
-from caa_interp.steering.intervention import Condition, Intervention, Steered, conditions, warn_of_idle
+from caa_interp.prompts.rendering import Format, Rendering, check_format, render_pairs
+from caa_interp.steering.intervention import Condition, Steered, conditions
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions, end_of_thinking
+from caa_interp.steering.reading import Read, read_under
 from caa_interp.tree.branches import Branch
 from caa_interp.tree.edits import Operator
-from caa_interp.tree.run import run_trees
 
 
 def sweep(
@@ -92,29 +92,16 @@ def sweep(
     form = form_of(model, prompt_format)
     asked = conditions(model, vector, form, layers, multipliers, operator, positions)
     format = scoring_format(format, asked)
-    rendered = [
-        form.render(pair, format, system_prompt, what=f"pairs[{number}]") for number, pair in enumerate(checked)
-    ]
+    rendered = render_pairs(form, checked, format, system_prompt)
     labels = dict.fromkeys(("item", "id", "topic", "order"), "")
     described = pd.DataFrame([{**labels, **condition.columns} for condition in asked])
+    reads = [[read for rendering in some for read in _reads(form, rendering, format)] for some in rendered]
     frames = []
-    with ambient(model) as outer:
-        warn_of_idle([outer, *(condition.interventions for condition in asked)], longest_of(rendered, format))
-        trees = (
-            [
-                branch
-                for rendering in some
-                for branch in _condition_branches(f"pairs[{number}]", form, rendering, format, asked, outer)
-            ]
-            for number, some in enumerate(rendered)
-        )
-        results = track(run_trees(model, trees), "Sweeping", progress, total=len(rendered))
-        for number, (pair, renderings, result) in enumerate(zip(checked, rendered, results, strict=True)):
-            # For choices a branch scores both letters, for text a branch scores one answer.
-            lengths = [1] * (2 * len(result.log_probs)) if format == "choices" else [*map(len, result.log_probs)]
-            sums = np.add.reduceat(torch.cat(result.log_probs).double().numpy(), np.cumsum([0, *lengths[:-1]]))
-            scores = (sums / lengths).reshape(len(renderings), len(asked), 2)
-            for rendering, (positive, negative) in zip(renderings, scores.transpose(0, 2, 1), strict=True):
+    with closing(read_under(model, reads, asked, "pairs")) as results:
+        tracked = track(results, "Sweeping", progress, total=len(rendered))
+        for number, (pair, renderings, result) in enumerate(zip(checked, rendered, tracked, strict=True)):
+            scores = _scores(result.log_probs, format, len(renderings), len(asked))
+            for rendering, (positive, negative) in zip(renderings, scores, strict=True):
                 about: dict[str, Any] = {"item": number, "id": pair.id, "topic": pair.topic, "order": rendering.order}
                 about |= {"log_p_positive": positive, "log_p_negative": negative, "path": result.path}
                 frames.append(described.assign(**about))
@@ -130,6 +117,22 @@ def sweep(
     return table.assign(
         format=format, model=model_id(model), prompt_digest=form.digest(system_prompt), path=path.to_numpy()
     )
+
+
+def _reads(form: PromptFormat, rendering: Rendering, format: Format) -> Iterator[Read]:
+    for one in rendering.scored(format):
+        end = end_of_thinking(form, one.tokens, rendering.n_prompt)
+        yield Read(Branch(one.tokens, targets=one.targets), rendering.start + 1, end, rendering.order)
+
+
+def _scores(log_probs: list[torch.Tensor], format: Format, n_renderings: int, n_conditions: int) -> np.ndarray:
+    """Log-probability of each answer of a pair, ``[n_renderings, 2, n_conditions]``, the positive one first."""
+    if format == "choices":  # a branch scores both letters
+        letters = torch.stack(log_probs).double().numpy()
+        return letters.reshape(n_renderings, n_conditions, 2).transpose(0, 2, 1)
+    lengths = [*map(len, log_probs)]  # a branch scores one answer
+    sums = np.add.reduceat(torch.cat(log_probs).double().numpy(), np.cumsum([0, *lengths[:-1]]))
+    return (sums / lengths).reshape(n_renderings, 2, n_conditions)
 
 
 def scoring_format(format: Format | None, asked: Sequence[Condition]) -> Format:
@@ -156,14 +159,13 @@ def scored_renderings(
     form: PromptFormat, pairs: Iterable[ContrastPair], format: Format, system_prompt: str | None
 ) -> list[list[Rendering]]:
     """Renderings of pairs, all of which have a score, or raise :class:`InputError`."""
-    rendered = []
-    for number, pair in enumerate(check_pairs(pairs)):
+    checked = check_pairs(pairs)
+    for number, pair in enumerate(checked):
         if isinstance(pair, PublishedPair) and not pair.scored:
             raise InputError(
                 f"pairs[{number}]: its matching answer is neither (A) nor (B), so it has no score. Leave it out."
             )
-        rendered.append(form.render(pair, format, system_prompt, what=f"pairs[{number}]"))
-    return rendered
+    return render_pairs(form, checked, format, system_prompt)
 
 
 def check_renderings(
@@ -182,25 +184,3 @@ def check_renderings(
 def longest_of(rendered: Iterable[Sequence[Rendering]], format: Format) -> int:
     """Number of tokens of the longest sequence that is scored."""
     return max(len(one.tokens) for some in rendered for rendering in some for one in rendering.scored(format))
-
-
-def _condition_branches(
-    item: str,
-    form: PromptFormat,
-    rendering: Rendering,
-    format: Format,
-    asked: Sequence[Condition],
-    outer: Sequence[Intervention],
-) -> list[Branch]:
-    """Branches of one rendering: one per condition for choices, one per condition and answer for text."""
-    scored = rendering.scored(format)
-    thinking = [end_of_thinking(form, one.tokens, rendering.n_prompt) for one in scored]
-    branches = []
-    for condition in asked:
-        # Branches that hold the same edits share their computation.
-        edits = {end: condition.edits(rendering.start + 1, end, outer) for end in thinking}
-        branches += [
-            Branch(one.tokens, edits[end], one.targets, label=f"{item}, {condition}")
-            for one, end in zip(scored, thinking, strict=True)
-        ]
-    return branches

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from caa_interp.behaviors.pairs import ContrastPair, check_pairs
-from caa_interp.errors import InputError, MissingDependencyError
+from caa_interp.errors import InputError, check_installed
 from caa_interp.steering.intervention import Intervention
 from caa_interp.steering.operators import add
 from caa_interp.steering.positions import Positions
@@ -83,13 +83,8 @@ def explore(
         loop = asyncio.get_running_loop()
     except RuntimeError as error:
         raise InputError("explore: there is no running event loop. Call it in a cell of a Jupyter notebook.") from error
-    try:
-        from caa_interp.explorer.trials import Session
-        from caa_interp.explorer.widget import Explorer
-    except ModuleNotFoundError as error:
-        if error.name != "ipywidgets":
-            raise
-        raise MissingDependencyError(
-            "explore: ipywidgets is not installed. Install it: pip install 'caa-interp[notebooks]'"
-        ) from error
+    check_installed("ipywidgets", "explore", "'caa-interp[notebooks]'")
+    from caa_interp.explorer.trials import Session
+    from caa_interp.explorer.widget import Explorer
+
     return Explorer(Session(model, vectors, checked, **applied), prompt, loop)

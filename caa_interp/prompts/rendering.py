@@ -101,6 +101,17 @@ def render_pair(
     return renderings
 
 
+def render_pairs(
+    form: PromptFormat,
+    pairs: Sequence[ContrastPair],
+    format: Format,
+    system_prompt: str | None = None,
+    what: str = "pairs",
+) -> list[list[Rendering]]:
+    """Render each of some pairs; an error calls them ``what[0]`` and so on."""
+    return [render_pair(form, pair, format, system_prompt, f"{what}[{number}]") for number, pair in enumerate(pairs)]
+
+
 def _rendering(
     form: PromptFormat, question: str, positive: str, negative: str, order: str, system: str | None, what: str
 ) -> Rendering:

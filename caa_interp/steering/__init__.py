@@ -3,7 +3,7 @@
 An :class:`Intervention` is a vector, a layer, a multiplier, an operator (:mod:`operators`) and a rule of positions
 (:mod:`positions`). It is resolved on a prompt to an edit of that sequence, which :mod:`caa_interp.tree.edits` applies.
 :func:`steer` does that to every call of a model (:mod:`context`), :func:`generate` to the answers that it writes
-(:mod:`generation`). Begin reading at :mod:`caa_interp.steering.intervention`.
+(:mod:`generation`), :mod:`reading` to sequences that are scored. Begin at :mod:`caa_interp.steering.intervention`.
 """
 
 import lazy_loader

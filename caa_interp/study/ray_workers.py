@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
 from typing import Any
 
-from caa_interp.errors import InputError, MissingDependencyError, ModelError, check_count
+from caa_interp.errors import InputError, ModelError, check_count, check_installed
 from caa_interp.study.executors import Workers
 
 # Settings that a worker takes from here though its cluster was started elsewhere; never one that holds a secret.
@@ -135,10 +135,9 @@ def _connect(address: str) -> tuple[Any, bool]:
     """Ray, connected to a cluster, and whether it was connected here."""
     # "auto" may mean a cluster that is gone; Ray would try twenty times, for half a minute each.
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingDependencyError("RayWorkers: it needs the package ray; pip install 'caa-interp[ray]'") from error
+    check_installed("ray", "RayWorkers", "'caa-interp[ray]'")
+    import ray
+
     if ray.is_initialized():
         return ray, False
     if address == "auto":

@@ -28,7 +28,7 @@ from caa_interp.models.access import (
 )
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat, form_of
-from caa_interp.prompts.rendering import Format, Rendering, check_format
+from caa_interp.prompts.rendering import Format, Rendering, check_format, render_pairs
 from caa_interp.tree import Branch, run_trees
 from caa_interp.vectors.files import finite_floats, opened, save
 
@@ -271,7 +271,7 @@ def iterate_activations(
     """
     check_format(format)
     form = form_of(model, prompt_format)
-    rendered = [form.render(pair, format, system_prompt, what=f"pairs[{n}]") for n, pair in enumerate(pairs)]
+    rendered = render_pairs(form, pairs, format, system_prompt)
     for pair, some, residual in zip(pairs, rendered, _read(model, rendered, format, layers, progress), strict=True):
         if average_orders and len(some) > 1:
             yield [""], residual.double().mean(0, keepdim=True).to(residual.dtype)

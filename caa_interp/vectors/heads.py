@@ -21,7 +21,7 @@ from caa_interp.errors import InputError, ModelError, check_count
 from caa_interp.models.access import check_model, check_unsteered, input_device, model_id, n_layers, on_cpu
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat, form_of
-from caa_interp.prompts.rendering import Format, Rendering, check_format
+from caa_interp.prompts.rendering import Format, Rendering, check_format, render_pairs
 from caa_interp.vectors.activations import origin
 from caa_interp.vectors.extraction import vector_metadata
 from caa_interp.vectors.vector import SteeringVector
@@ -74,7 +74,7 @@ def head_vector(
         raise InputError(f"pairs: {len(checked)}; probes are checked in {_FOLDS} folds. Give at least {_FOLDS} pairs.")
     head_hooks(model)
     form = form_of(model, prompt_format)
-    rendered = [form.render(pair, format, system_prompt, what=f"pairs[{n}]") for n, pair in enumerate(checked)]
+    rendered = render_pairs(form, checked, format, system_prompt)
     outputs = _outputs(model, rendered, format, progress)
     accuracy = np.array([_accuracy(one) for one in track(outputs.flatten(0, 1), "Probing heads", progress)])
     chosen = sorted(divmod(int(place), shape[1]) for place in np.argsort(-accuracy, kind="stable")[:n_heads])

@@ -275,6 +275,12 @@ def without_part(values: torch.Tensor, directions: torch.Tensor) -> torch.Tensor
     return rest * (rest.norm(dim=-1, keepdim=True) > 1e-5 * values.norm(dim=-1, keepdim=True))
 
 
+def without(vector: SteeringVector, other: SteeringVector, layer: int) -> SteeringVector:
+    """A vector at one layer minus its projection on another vector there, as in :func:`without_part`."""
+    rest = without_part(vector.at(layer), other.at(layer))
+    return replace(vector, values=rest[None].to(vector.values), layers=(layer,))
+
+
 def same_model(first: str, second: str) -> bool:
     """Whether two names are of one model: their last parts decide where one has no organization.
 

@@ -318,7 +318,7 @@ def test_what_an_open_context_does_is_the_baseline(tiny_llama_64, plain_llama_64
     ],
 )
 def test_what_cannot_be_read_is_refused_before_any_work(tiny_llama, pairs, monkeypatch, options, message):
-    monkeypatch.setattr(module, "run_trees", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr(module, "read_under", lambda *_: pytest.fail("work was done"))
     given = {"vector": VECTOR, "texts": pairs, "layers": 1, **options}
     with pytest.raises(caa.InputError, match=message):
         effect_lens(tiny_llama, given.pop("vector"), given.pop("texts"), progress=False, **given)

@@ -262,7 +262,9 @@ def test_without_a_network_the_packaged_sets_are_named(name, tmp_path, monkeypat
 
 def test_without_datasets_its_install_line_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(caa.errors.MissingDependencyError, match="questions 'mmlu': pip install datasets"):
+    with pytest.raises(
+        caa.errors.MissingDependencyError, match="questions 'mmlu': it needs the package datasets; pip install datasets"
+    ):
         caa.load_questions("mmlu")
 
 

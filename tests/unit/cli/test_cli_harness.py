@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,7 @@ def test_the_model_is_read_at_the_revision_of_the_vector(vector, harness):
 
 
 def test_without_the_harness_its_install_line_is_told(vector, monkeypatch):
-    monkeypatch.setattr("caa_interp.cli.exchange.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
     error = run("--layer", "13").exception
     assert isinstance(error, caa.errors.MissingDependencyError)
     assert "pip install 'lm_eval[hf]'" in str(error)

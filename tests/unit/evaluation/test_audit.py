@@ -88,6 +88,24 @@ def test_what_remains_of_a_mixture_is_its_other_part(tiny_llama, refusal, across
     assert rest["estimate"] == pytest.approx(alone["slope"].iloc[0], abs=1e-4)
 
 
+def test_a_control_is_audited_like_any_other_vector(tiny_llama, refusal, across, pairs):
+    control = replace(across, metadata={**across.metadata, "kind": "other"})
+    audit = audited(tiny_llama, control, refusal, pairs, n_answers=1, max_new_tokens=2)
+    pd.testing.assert_frame_equal(audit, audited(tiny_llama, across, refusal, pairs, n_answers=1, max_new_tokens=2))
+    (random,) = caa.random_vectors(refusal, 1).values()
+    audit = audited(tiny_llama, random, refusal, pairs, n_random=0)
+    assert finding(audit, "refusal vector", "random 0")["n_controls"] == 0
+    assert caa.plotting.plot_safety_audit(audit).layout.title.text.startswith("Safety audit of random 0")
+
+
+def test_a_behavior_may_be_called_like_requests(tiny_llama, refusal, pairs):
+    named = {"refusal": pairs, "odd requests": pairs[:2]}
+    asked = {"layer": LAYER, "refusal": refusal, "requests": {"odd": ["Fold it."]}, "n_random": 0, "progress": False}
+    found = summarize_audit(safety_audit(tiny_llama, refusal, behaviors=named, **asked))
+    assert found["part"].tolist() == ["cosine", "requests", "behaviors", "behaviors"]
+    assert found["measured"].tolist()[1:] == ["odd requests", "refusal", "odd requests"]
+
+
 def test_requests_are_scored_as_pairs_of_openings(tiny_llama, refusal, of_refusal):
     requests = caa.behaviors.load_requests()["borderline"]
     pairs = [caa.ContrastPair(requests[2], *opening) for opening in OPENINGS]
@@ -174,6 +192,13 @@ def test_requests_are_thirty_of_each_kind_and_all_different():
     assert len({one for some in requests.values() for one in some}) == 60
 
 
+def test_the_vector_is_not_taken_for_one_of_its_controls(tiny_llama, refusal, pairs, monkeypatch):
+    monkeypatch.setattr("caa_interp.evaluation.audit.scored_each", None)
+    (control,) = caa.random_vectors(refusal, 1).values()
+    with pytest.raises(caa.InputError, match="vector: 'random 0' is also the name of a random vector"):
+        audited(tiny_llama, control, refusal, pairs)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -205,7 +230,7 @@ def test_requests_are_thirty_of_each_kind_and_all_different():
     ],
 )
 def test_bad_input_is_named_before_any_work(tiny_llama, refusal, pairs, monkeypatch, change, error, message):
-    for name in ("collect_activations", "side_effects"):
+    for name in ("collect_activations", "scored_each"):
         monkeypatch.setattr(f"caa_interp.evaluation.audit.{name}", None)
     asked = {"layer": LAYER, "refusal": refusal, "behaviors": {"refusal": pairs}, "progress": False}
     with pytest.raises(error, match=message):

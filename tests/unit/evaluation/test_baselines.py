@@ -88,8 +88,10 @@ def test_a_seed_chooses_the_examples():
     ("options", "message"),
     [
         ({"side": "good"}, "side: 'good' is not one of 'positive', 'negative'."),
-        ({"n": 0}, "n: 0 of 3 pairs; show at least 1, and no more than there are."),
+        ({"n": 0}, "n: 0 of 3 pairs; show at least 1, and no more than there are"),
         ({"n": 4}, "n: 4 of 3 pairs"),
+        ({"n": 2.0}, "n: 2.0 of 3 pairs; show at least 1, and no more than there are, as a whole number."),
+        ({"seed": 0.5}, "seed: 0.5; it must be a whole number of at least 0"),
         ({"format": "letters"}, "format: 'letters'"),
     ],
 )
@@ -168,7 +170,7 @@ def test_a_prompt_that_is_too_long_is_found_before_any_work(tiny_llama, vector, 
     monkeypatch.setattr(importlib.import_module("caa_interp.evaluation.baselines"), "sweep", None)
     long = replace(behavior, train=[caa.ContrastPair("Is it good? " * 300, "Yes.", "No.")])
     with pytest.raises(
-        caa.InputError, match=r"positive few-shot, pair 0: \d+ tokens, but the model's context holds 256"
+        caa.InputError, match=r"positive few-shot: pairs\[0\]: \d+ tokens, but the model's context holds 256"
     ):
         baselines(tiny_llama, vector, long, **OPTIONS)
 

@@ -69,6 +69,12 @@ def test_no_random_vectors():
         shuffled_vectors(activations(), n=0)
 
 
+def test_a_seed_is_a_whole_number():
+    for seed in (0.5, -1):
+        with pytest.raises(caa.InputError, match=f"seed: {seed}; it must be a whole number of at least 0"):
+            caa.random_vectors(wide_vector(), seed=seed)
+
+
 def test_orthogonal_vectors_are_so_at_every_layer_and_have_the_norms():
     vector = wide_vector()
     controls = orthogonal_vectors(vector, n=4)

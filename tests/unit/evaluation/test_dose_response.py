@@ -90,7 +90,7 @@ def test_packaged_behaviors_can_be_split_without_a_shared_topic():
         assert not {p.topic for p in rest} & {p.topic for p in validation}, name
 
 
-@pytest.mark.parametrize("n", [0, 8, 9, -1])
+@pytest.mark.parametrize("n", [0, 8, 9, -1, 2.5, True])
 def test_a_split_that_leaves_nothing(n):
     with pytest.raises(caa.InputError, match=f"n: {n} of 8 pairs; set apart at least 1, and leave at least 1"):
         validation_split(pairs_of("q", [8]), n)
@@ -191,6 +191,7 @@ def test_the_seed_decides(tiny_llama, behaviors):
         ({"n_test": 0}, "n_test: 0; it must be a whole number of at least 1"),
         ({"n_train": -1}, "n_train: -1; it must be a whole number of at least 1"),
         ({"n_validation": 0}, "n_validation: 0; it must be a whole number of at least 1"),
+        ({"seed": -1}, "seed: -1; it must be a whole number of at least 0"),
         ({"n_random": -1}, "n_random: -1; it must be a whole number of at least 0"),
         ({"n_shuffled": -2}, "n_shuffled: -2; it must be a whole number of at least 0"),
         ({"n_validation": 8}, r"n_validation: 8, but behaviors\['mine'\] has 8 train pairs.*Set fewer apart"),

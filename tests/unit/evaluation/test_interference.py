@@ -135,6 +135,14 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_calibrated(
         caa.evaluation.interference(tiny_llama, {**vectors, "sea": sea}, **given)
 
 
+@pytest.mark.parametrize("names", [("x", "y", "x + y"), ("x", "y", "x + y, merged"), ("x", "y + z", "x + y", "z")])
+def test_no_combination_takes_the_name_of_another_condition(tiny_llama, vectors, pairs, monkeypatch, names):
+    monkeypatch.setattr(import_module("caa_interp.evaluation.interference"), "at_target", None)
+    given = dict.fromkeys(names, vectors["weather"])
+    with pytest.raises(caa.InputError, match=r"vectors: 'x \+ y.*' would be the name of two conditions"):
+        caa.evaluation.interference(tiny_llama, given, {"other": pairs}, PROMPTS, **{**OPTIONS, "layers": 1})
+
+
 def test_wrong_input_is_told(tiny_llama, vectors, pairs):
     given = {"vectors": vectors, "behaviors": {"weather": pairs}, "prompts": PROMPTS, **OPTIONS}
     for change, message in (

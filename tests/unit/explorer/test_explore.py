@@ -506,13 +506,12 @@ def test_outside_a_notebook(tiny_llama):
 
 
 def test_without_ipywidgets(explored, monkeypatch):
-    monkeypatch.delitem(sys.modules, "caa_interp.explorer.widget")
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
 
     async def nothing(explorer):
         pass
 
-    install = r"explore: ipywidgets is not installed. Install it: pip install 'caa-interp\[notebooks\]'"
+    install = r"explore: it needs the package ipywidgets; pip install 'caa-interp\[notebooks\]'"
     with pytest.raises(caa.errors.MissingDependencyError, match=install):
         explored(nothing)
 
