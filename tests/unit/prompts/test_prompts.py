@@ -8,7 +8,7 @@ from tokenizers import processors
 import caa_interp as caa
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import common_prefix
-from tests.conftest import small_tokenizer
+from tests.tiny_models import small_tokenizer
 
 PAIR = caa.ContrastPair(" Is it good?\n", "Yes.", "No, not at all.")
 ASKED_AB = "Is it good?\n\n\nChoices:\n (A) Yes.\n (B) No, not at all."
