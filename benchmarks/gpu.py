@@ -99,7 +99,9 @@ def main() -> None:
     parser.add_argument("--size", choices=["7b", "toy"], default="7b")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     chosen = parser.parse_args()
-    n_each, n_prompts, n_new, behaviors = (50, 256, 64, FIGURE_3) if chosen.size == "7b" else (1, 2, 8, FIGURE_3[:2])
+    n_each, n_prompts, n_new, behaviors, rate_seconds = (
+        (50, 256, 64, FIGURE_3, 1.5) if chosen.size == "7b" else (1, 2, 8, FIGURE_3[:2], 0.1)
+    )
     pairs = [pair for name in behaviors for pair in caa.load_behavior(name).test[:n_each]]
     with tempfile.TemporaryDirectory() as folder:
         models.save(models.llama(chosen.size), folder, chosen.device, torch.bfloat16)
@@ -109,11 +111,11 @@ def main() -> None:
         n_layers, width = model.cfg.n_layers, model.cfg.d_model
         values = torch.randn(n_layers, width, generator=torch.Generator().manual_seed(0)) / width**0.5
         vector = caa.SteeringVector(values, tuple(range(n_layers)), {"behavior": "any"})
-        rows.append(sweep_row(model, vector, pairs, "choices", 24, (-1.0, 0.0, 1.0)))
+        rows.append(sweep_row(model, vector, pairs, "choices", 24, (-1.0, 0.0, 1.0), rate_seconds))
         rows.append(generation_row(model, vector, [pair.question for pair in pairs[:n_prompts]], n_new))
         few = pairs[:: max(1, len(pairs) // 7)]
         table = caa.sweep(model, vector, few, format="choices", progress=False)
-        heading = f"A Llama of the shape {chosen.size} with random weights, {described(model)}"
+        heading = f"A Llama of the shape {chosen.size} with random weights, {described(model, rate_seconds)}"
         del model
         rows.append(precision_row(folder, chosen.device, table, vector, few))
     print(heading)

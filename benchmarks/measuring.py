@@ -66,9 +66,10 @@ def show(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def described(model: Any) -> str:
+def described(model: Any, rate_seconds: float = 1.5) -> str:
     """The model's type, the device, its rate, and the versions of what computes."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     versions = ", ".join(f"{name} {version(name)}" for name in ("transformer-lens", "transformers", "torch"))
     dtype = str(model.cfg.dtype).removeprefix("torch.")
-    return f"{dtype} on {platform.machine()} {device};\n{floor.matmul_rate(model) / 1e9:.0f} GFLOP/s; {versions}"
+    rate = floor.matmul_rate(model, seconds=rate_seconds)
+    return f"{dtype} on {platform.machine()} {device};\n{rate / 1e9:.0f} GFLOP/s; {versions}"

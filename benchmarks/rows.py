@@ -41,6 +41,7 @@ def sweep_row(
     format: str,
     n_cells: int,
     multipliers: Sequence[float] = MULTIPLIERS,
+    rate_seconds: float = 1.5,
 ) -> dict[str, Any]:
     """Layers x multipliers on several questions, against one hooked forward per cell (sampled on the first four)."""
     prompts, layers = PromptFormat.of(model), range(model.cfg.n_layers)
@@ -48,11 +49,11 @@ def sweep_row(
     # The first trees, and longer ones, are compared with plain passes: once a model, and not what is timed here.
     longest = max(pairs, key=lambda pair: len(pair.question + pair.positive + pair.negative))
     caa.sweep(model, vector, [longest, longest], layers=[0, layers[-1]], **options)
-    rate = floor.matmul_rate(model)
+    rate = floor.matmul_rate(model, seconds=rate_seconds)
     with Peak() as peak:
         ours, table = timed(lambda: caa.sweep(model, vector, pairs, **options))
     # A shared machine's speed drifts within minutes: the floor is at the mean of the rates right before and after.
-    rate = (rate + floor.matmul_rate(model)) / 2
+    rate = (rate + floor.matmul_rate(model, seconds=rate_seconds)) / 2
     every = list(naive.cells(len(layers), multipliers))
     sample = every[:: max(1, len(every) // n_cells)]
     total, cells, worst = 0.0, 0, 0.0

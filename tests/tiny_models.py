@@ -1,12 +1,30 @@
-"""Small random models of many architectures, for tests."""
+"""Small random models of many architectures, their tokenizer, and what tests do with them."""
 
+import copy
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch.overrides import TorchFunctionMode
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
-from tests.conftest import small_tokenizer
+from caa_interp.steering.operators import add
+from caa_interp.tree.edits import Edit, Operator
+
+SENTENCES = [
+    "Input: What do you think of the weather today? Is it good?",
+    "Response: I think that the day is bright, and I like it very much.",
+    "Choices: (A) Yes, I agree with you. (B) No, I do not agree with you.",
+    "The answer is a short text about the rain, the garden and the sea.",
+]
 
 WINDOW = 12
 SHAPE = {
@@ -269,3 +287,80 @@ def save_tiny(folder: Path, name: str) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def small_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE with BOS, EOS and padding tokens; it puts BOS in front, and has no chat template."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=384,
+        special_tokens=["<s>", "</s>", "<pad>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    bos = tokenizer.token_to_id("<s>")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", bos)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", padding_side="right"
+    )
+
+
+def appending_eos(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """A copy of :func:`small_tokenizer` that also puts EOS after every text."""
+    tokenizer = copy.deepcopy(tokenizer)
+    ids = [("<s>", tokenizer.bos_token_id), ("</s>", tokenizer.eos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ids)
+    return tokenizer
+
+
+def random_llama(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlamaForCausalLM:
+    """Llama with seeded weights, large enough that every block changes the residual stream visibly."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        tie_word_embeddings=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = LlamaForCausalLM(config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            drawn = torch.randn(weight.shape, generator=generator)
+            if "norm" in name:
+                weight.copy_(1 + 0.2 * drawn)
+            elif "embed" in name:
+                weight.copy_(drawn)
+            else:
+                weight.copy_(drawn / weight.shape[1] ** 0.5)
+    return model.eval()
+
+
+class StayDouble(TorchFunctionMode):
+    """Leave out the steps to float32 that models take inside (softmax, RMSNorm), so that float64 means it."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if args and isinstance(args[0], torch.Tensor) and args[0].dtype == torch.float64:
+            if func is torch.Tensor.float:
+                return args[0]
+            args = tuple(torch.float64 if argument is torch.float32 else argument for argument in args)
+            if kwargs.get("dtype") is torch.float32:
+                kwargs["dtype"] = torch.float64
+        return func(*args, **kwargs)
+
+
+def edit_from(layer: int, vector: torch.Tensor, start: int, multiplier: float = 1.0, operator: Operator = add) -> Edit:
+    """Edit of a sequence from a position on."""
+    return Edit(layer, vector, multiplier, operator, ((start, math.inf),))

@@ -16,7 +16,7 @@ import torch
 import caa_interp as caa
 from caa_interp.models.readout import COMPONENTS, component_states, read_logits
 from caa_interp.prompts.format import PromptFormat
-from tests.conftest import random_llama, small_tokenizer
+from tests.tiny_models import random_llama, small_tokenizer
 
 if int(version("transformer-lens").split(".")[0]) >= 4:
     pytest.skip(

@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -22,7 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import caa_interp as caa
 from caa_interp import cli
-from tests.conftest import small_tokenizer
+from tests.tiny_models import small_tokenizer
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -30,7 +29,6 @@ PAGES = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for
 # Texts besides the pages that name what is public.
 ELSEWHERE = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "notebooks").glob("*.ipynb"))]
 GUIDES = [name for name in PAGES if name.startswith("howto/") or name == "index.md"]
-CHROMIUM = shutil.which("chromium")
 
 
 @dataclass(frozen=True)
@@ -322,28 +320,24 @@ def test_every_command_is_on_its_page(site):
     assert {"run", "extract", "sweep", "generate", "analyze", "report", "data-check", "cache-ls", "models"} <= text
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_site_works_from_the_disk(site, width):
-    playwright = pytest.importorskip("playwright.sync_api")
+def test_the_site_works_from_the_disk(site, browser, width):
     said, asked = [], []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": width, "height": 800})
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        for name in ("gallery", "concepts", "reference/effects", "command-line", "howto/cost", "index"):
-            page.goto((site / f"{name}.html").as_uri())
-            wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-            assert wider == 0, name
-        if width < 1000:
-            page.click("header label[for=__search]")
-        page.click("input.md-search__input")
-        page.keyboard.type("orthogonal", delay=30)
-        page.wait_for_selector(".md-search-result__item a")
-        found = page.locator(".md-search-result__item a").all_inner_texts()
-        browser.close()
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    for name in ("gallery", "concepts", "reference/effects", "command-line", "howto/cost", "index"):
+        page.goto((site / f"{name}.html").as_uri())
+        wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wider == 0, name
+    if width < 1000:
+        page.click("header label[for=__search]")
+    page.click("input.md-search__input")
+    page.keyboard.type("orthogonal", delay=30)
+    page.wait_for_selector(".md-search-result__item a")
+    found = page.locator(".md-search-result__item a").all_inner_texts()
+    page.close()
     assert any("orthogonal" in text for text in found)
     assert not said
     assert all(url.startswith(("file:", "data:", "blob:")) for url in asked)

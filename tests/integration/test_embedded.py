@@ -16,6 +16,21 @@ from tests.oracles import definition
 
 LAYER = 17
 N_SHUFFLED = 3
+MULTIPLIER = 2.0
+# What a reader might call so, wherever it stands in the vocabulary.
+CHEERFUL = {
+    *("advantage", "advantages", "appreciation", "beneficial", "benefit", "benefits", "better", "enjoy", "enjoyable"),
+    *("enjoyed", "enriched", "excellent", "glad", "good", "great", "happy", "healthful", "healthier", "healthy"),
+    *("ideal", "improved", "opportunity", "optimal", "perks", "positive", "positives", "safer", "success"),
+    *("successful", "thank", "thanks", "welcoming", "wonderful", "appreciated", "bonus", "celebrates", "celebrating"),
+    *("enjoying", "festive", "impressed", "pleased", "relaxed"),
+}
+GLOOMY = {
+    *("blamed", "difficult", "failed", "failing", "futile", "gloomy", "harming", "hindering", "hinders", "inability"),
+    *("ineffective", "insurmountable", "irreversible", "lack", "lacks", "meaningless", "painful", "refuses", "ugly"),
+    *("unable", "unacceptable", "undermines", "useless", "wasting", "worse", "worsens", "wrath", "cruel", "deceit"),
+    *("disgrace", "endanger", "ruin", "starvation", "suicidal", "worsen", "worthless"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -176,3 +191,96 @@ def test_a_conversation_is_put_as_the_tokenizer_itself_puts_it(embedded: Any) ->
     assert form.end_ids == {embedded.tokenizer.convert_tokens_to_ids("<|im_end|>")}
     assert not form.prints_date
     assert form.thinking_end is None
+
+
+# What its vectors and states say in tokens
+
+
+def test_cheerful_words_are_promoted_and_gloomy_ones_suppressed(embedded: Any, vector: caa.SteeringVector) -> None:
+    """In the last third of the layers; earlier ones say little, which the docstring of logit_lens says too."""
+    table = caa.logit_lens(embedded, vector, layers=[25, 28], top_k=20)
+    words = table["token"].str.strip("␣").str.lower()
+    found = pd.DataFrame({"side": table["side"], "cheerful": words.isin(CHEERFUL), "gloomy": words.isin(GLOOMY)})
+    counts = found.groupby("side").sum()
+    assert counts.loc["promoted", "cheerful"] >= 6
+    assert counts.loc["suppressed", "gloomy"] >= 12
+    assert counts.loc["promoted", "gloomy"] == counts.loc["suppressed", "cheerful"] == 0
+
+
+def test_an_effect_is_readable_at_a_layer_whose_logit_lens_is_not(
+    embedded: Any, test_pairs: list[caa.ContrastPair], vector: caa.SteeringVector
+) -> None:
+    def counts(table: pd.DataFrame, side: str) -> list[int]:
+        words = table.loc[table["side"] == side, "token"].str.strip("␣").str.lower()
+        return [int(words.isin(some).sum()) for some in (CHEERFUL, GLOOMY)]
+
+    effect = caa.effect_lens(embedded, vector, test_pairs[:6], layers=15, words_only=True, top_k=20)
+    cheerful, gloomy = counts(effect, "raised")
+    assert (cheerful >= 10, gloomy) == (True, 0)
+    cheerful, gloomy = counts(effect, "lowered")
+    assert (cheerful, gloomy >= 10) == (0, True)
+    assert (effect["effect_low"] * effect["effect_high"] > 0).all()
+    logits = caa.logit_lens(embedded, vector, layers=15, top_k=20)
+    assert max(*counts(logits, "promoted"), *counts(logits, "suppressed")) <= 2
+
+
+def test_the_last_block_decodes_to_the_token_that_steered_generation_writes(
+    embedded: Any, vector: caa.SteeringVector
+) -> None:
+    prompt, multipliers = "How will the summer be?", (-3.0, 0.0, 3.0)
+    table = caa.steered_lens(embedded, prompt, vector, layer=16, layers=29, multipliers=multipliers, top_k=1)
+    first = table[table["component"] == "block output"]["token_id"].tolist()
+    answers = caa.generate(embedded, [prompt], vector=vector, layer=16, multipliers=multipliers, max_new_tokens=1)
+    assert [embedded.tokenizer.decode([token]).strip() for token in first] == answers["answer"].tolist()
+
+
+def test_held_out_cheerful_answers_lie_along_the_vector_more_than_gloomy_ones(
+    embedded: Any, test_pairs: list[caa.ContrastPair], vector: caa.SteeringVector
+) -> None:
+    def cosine(pair: caa.ContrastPair, answer: str) -> float:
+        table = caa.token_similarity(embedded, pair.question, vector, layers=16, answer=answer)
+        return float(table.loc[table["part"] == "answer", "cosine"].mean())
+
+    assert all(cosine(pair, pair.positive) > cosine(pair, pair.negative) for pair in test_pairs[:6])
+
+
+# Through which parts and where a vector acts
+
+
+@pytest.fixture(scope="module")
+def effects(embedded: Any, test_pairs: list[caa.ContrastPair], vector: caa.SteeringVector) -> dict[int, float]:
+    """What a sweep finds, per unit of the multiplier."""
+    table = caa.sweep(embedded, vector, test_pairs[:4], layers=[16, 26], multipliers=(0, MULTIPLIER), progress=False)
+    means = table.groupby(["layer", "multiplier"])["logit_difference"].mean().unstack()
+    return ((means[MULTIPLIER] - means[0.0]) / MULTIPLIER).to_dict()
+
+
+@pytest.mark.parametrize("per", ["component", "head"])
+def test_parts_sum_to_the_effect_that_a_sweep_scores(
+    embedded: Any, test_pairs: list[caa.ContrastPair], vector: caa.SteeringVector, effects: dict[int, float], per: Any
+) -> None:
+    table = caa.analysis.effect_attribution(
+        embedded, vector, test_pairs[:4], layer=26, multiplier=MULTIPLIER, per=per, patch=False, progress=False
+    )
+    assert effects[26] > 1e-2
+    assert table["effect"].iloc[0] == pytest.approx(effects[26], abs=1e-4)
+    parts = table[table["component"] != "remainder"]
+    assert parts["contribution"].sum() == pytest.approx(effects[26], abs=1e-4)
+    assert len(parts) == 1 + 3 * (2 if per == "component" else 10)
+
+
+def test_a_cheerful_vector_acts_all_along_the_answer(
+    embedded: Any, test_pairs: list[caa.ContrastPair], vector: caa.SteeringVector, effects: dict[int, float]
+) -> None:
+    table = caa.analysis.position_map(
+        embedded, vector, test_pairs[:4], layer=16, multiplier=MULTIPLIER, n_tokens=3, progress=False
+    )
+    by_place = table[table["measure"] == "effect"].set_index("steered")["value"]
+    assert by_place["from the last prompt token on"] == pytest.approx(effects[16], abs=1e-4)
+    assert by_place["from the last prompt token on"] > by_place[1:].max() > 0
+    pulse: pd.DataFrame = table[table["measure"] == "projection"].pivot(
+        index="distance", columns="layer", values="value"
+    )
+    # It stays where it was added, and attention carries a little of it on.
+    assert (pulse.loc[0] > 0.5).all()
+    assert 0 < pulse.loc[1:, 29].min() < pulse.loc[1:, 29].max() < 0.5 * pulse.loc[0, 29]

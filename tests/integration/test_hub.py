@@ -5,8 +5,6 @@ import hashlib
 import json
 import os
 import re
-import subprocess
-import sys
 import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +20,7 @@ from huggingface_hub.utils.sha import git_hash
 import caa_interp as caa
 from caa_interp.interchange import hub as hub_module
 from caa_interp.interchange.hub import from_hub, push_to_hub, save_for_hub
+from tests.fresh_python import fresh_python
 
 WRITER, READER = "hf_writer", "hf_reader"
 
@@ -530,8 +529,4 @@ print(found.metadata["hub"]["revision"])
         "HF_HUB_OFFLINE": "0",
         "HF_HOME": str(tmp_path / "home"),
     }
-    ran = subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.strip() == hub.commit("you/v")["oid"]
+    assert fresh_python(code, env=environment, cwd=tmp_path).strip() == hub.commit("you/v")["oid"]

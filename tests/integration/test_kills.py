@@ -3,10 +3,7 @@
 import contextlib
 import hashlib
 import json
-import os
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 from signal import SIGKILL
@@ -16,75 +13,17 @@ import psutil
 import pytest
 
 from caa_interp.study.config import ExperimentConfig
-
-# Does the study once, with all that it loads, then each time in a process of its own, which the test kills.
-SERVER = """
-import contextlib, os, sys
-from caa_interp.study import Processes, RayWorkers, run_experiment
-config = sys.argv[1]
-os.environ["CAA_INTERP_CACHE"] = sys.argv[2] + "-cache"
-run_experiment(config, sys.argv[2], say=lambda line: None)
-for line in sys.stdin:
-    cache, folder, kind, address = line.split()
-    driver = os.fork()
-    if not driver:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Ray tells there of workers that died
-        os.environ["CAA_INTERP_CACHE"] = cache
-        try:
-            if kind == "processes":
-                executor = Processes(2)
-            elif kind == "ray":
-                executor = RayWorkers(2, address=address)
-            else:
-                executor = contextlib.nullcontext()
-            with executor as spread:
-                run_experiment(config, folder, executor=spread, say=lambda line: None)
-        except BaseException as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-            os._exit(1)
-        os._exit(0)
-    print(driver, flush=True)
-    print(os.waitpid(driver, 0)[1], flush=True)
-"""
+from tests.killable import Sessions, errors
 
 
-class Sessions:
-    """Runs a study, or continues it, in a process of its own."""
-
-    def __init__(self, study: Path, whole: Path, kind: str, address: str):
-        self._kind, self._address = kind, address
-        self._server = subprocess.Popen(
-            [sys.executable, "-c", SERVER, study, whole],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-
-    def start(self, folder: Path) -> psutil.Process:
-        cache = folder.with_name(f"{folder.name}-cache")
-        print(cache, folder, self._kind, self._address, file=self._server.stdin, flush=True)
-        return psutil.Process(int(self._server.stdout.readline()))
-
-    def end(self) -> int:
-        """Exit code of the session, or minus the signal that killed it."""
-        return os.waitstatus_to_exitcode(int(self._server.stdout.readline()))
-
-    def workers(self, folder: Path) -> list[psutil.Process]:
-        """Processes of this study's workers."""
-        cache = str(folder.with_name(f"{folder.name}-cache"))
-        return [
-            one
-            for one in psutil.process_iter(["cmdline", "environ"])
-            if (one.info["environ"] or {}).get("CAA_INTERP_CACHE") == cache
-            and any(word in " ".join(one.info["cmdline"] or []) for word in ("spawn_main", "ray::_Actor"))
-        ]
-
-    def close(self) -> str:
-        """What went wrong in all sessions; Python removes the semaphores that a killed process left, and tells so."""
-        lines = self._server.communicate()[1].splitlines(keepends=True)
-        return "".join(line for line in lines if "resource_tracker" not in line)
+def workers(cache: Path) -> list[psutil.Process]:
+    """Processes of the workers of a study that has this cache."""
+    return [
+        one
+        for one in psutil.process_iter(["cmdline", "environ"])
+        if (one.info["environ"] or {}).get("CAA_INTERP_CACHE") == str(cache)
+        and any(word in " ".join(one.info["cmdline"] or []) for word in ("spawn_main", "ray::_Actor"))
+    ]
 
 
 @pytest.fixture
@@ -161,11 +100,12 @@ def assert_consistent(folder: Path, whole: dict[str, Any]) -> None:
 )
 def test_a_study_that_is_killed_again_and_again_is_the_undisturbed_study(request, study, tmp_path, kind, times):
     address = request.getfixturevalue("ray_address") if kind == "ray" else "none"
-    sessions = Sessions(study, tmp_path / "whole", kind, address)
+    sessions = Sessions(study, tmp_path / "whole", tmp_path / "whole-cache", kind=kind, address=address)
     moments = random.Random(0)
     n_killed = n_drivers = number = 0
+    caches = [tmp_path / "alone-cache"]
     try:
-        sessions.start(tmp_path / "alone")
+        sessions.start(study, tmp_path / "alone", caches[0])
         begun = time.monotonic()
         assert sessions.end() == 0
         seconds = time.monotonic() - begun
@@ -173,13 +113,14 @@ def test_a_study_that_is_killed_again_and_again_is_the_undisturbed_study(request
         assert results(tmp_path / "alone") == whole
         while n_killed < times:
             folder, number, code = tmp_path / f"run-{number}", number + 1, None
+            caches.append(cache := tmp_path / f"{folder.name}-cache")
             while code != 0:
-                driver = sessions.start(folder)
+                driver = sessions.start(study, folder, cache)
                 for _ in range(3):  # a task may lose its worker three times
                     with contextlib.suppress(psutil.TimeoutExpired):
                         driver.wait(moments.uniform(0, seconds))
                         break
-                    victim = moments.choice([driver, *sessions.workers(folder)])
+                    victim = moments.choice([driver, *workers(cache)])
                     with contextlib.suppress(psutil.NoSuchProcess):
                         victim.send_signal(SIGKILL)
                         n_killed, n_drivers = n_killed + 1, n_drivers + (victim == driver)
@@ -189,11 +130,11 @@ def test_a_study_that_is_killed_again_and_again_is_the_undisturbed_study(request
             assert results(folder) == whole
             assert [path.name for path in folder.rglob(".*")] == [".lock"]
             limit = time.monotonic() + 60
-            while sessions.workers(folder):
+            while workers(cache):
                 assert time.monotonic() < limit, "workers outlive their study"
                 time.sleep(0.1)
     finally:
-        errors = sessions.close()
+        outside = sessions.close()
     print(f"\n{kind}: {n_killed} SIGKILLs, {n_drivers} of them to the driver, in {number} studies of {seconds:.1f} s")
     assert n_killed >= times
-    assert errors == ""
+    assert [outside, *map(errors, caches)] == [""] * (1 + len(caches))

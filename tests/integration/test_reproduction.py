@@ -8,7 +8,8 @@ import pytest
 
 import caa_interp as caa
 from caa_interp import cli
-from tests.integration.test_page import CHROMIUM, browse
+from tests.integration.test_page import COUNTED
+from tests.opened_page import Opened
 
 WALKS = [
     ("Shall we walk to the lake or stay at home?", "Walk to the lake", "Stay at home"),
@@ -58,7 +59,7 @@ def run(monkeypatch, capsys, *arguments):
     return int(ended.value.code or 0), capsys.readouterr().out
 
 
-def test_the_command_on_the_embedded_model(data, tmp_path, monkeypatch, capsys):
+def test_the_command_on_the_embedded_model(data, tmp_path, monkeypatch, capsys, request):
     folder = tmp_path / "out"
     monkeypatch.setattr("caa_interp.paper.reproduction.shard_cache", lambda: tmp_path / "cache")
     options = [folder, "--data", data, "--model", "smollm2-135m-instruct", "--behaviors", ",".join(NAMES)]
@@ -87,8 +88,8 @@ def test_the_command_on_the_embedded_model(data, tmp_path, monkeypatch, capsys):
     table = printed[printed.index("behavior layer") : printed.index("There are no published")]
     assert "Not measured: activations (not asked for)" in printed
     assert table in again
-    if CHROMIUM is not None:
-        drawn, console = browse(folder / "report.html", tmp_path / "profile")
-        assert len(drawn.drawings) == 3
-        assert min(drawn.drawings) >= 1
-        assert console == []
+    opened = Opened(request.getfixturevalue("browser"), folder / "report.html")  # all else is known without one
+    drawings = opened.left_alone().evaluate(COUNTED, ".main-svg")
+    assert len(drawings) == 3
+    assert min(drawings) >= 1
+    assert opened.told == []

@@ -1,7 +1,6 @@
 """The page of a study in a real browser: drawn without a complaint, on a wide window, a phone and paper."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,9 @@ import pandas as pd
 import pytest
 
 from caa_interp.study.page import write_page
+from tests.opened_page import Opened
 from tests.study_folder import write_study
 
-sync_api = pytest.importorskip("playwright.sync_api")
-
-CHROMIUM = shutil.which("chromium")
 ATTACK = "document.title='attacked';document.body.setAttribute('data-attacked','yes')"
 BEHAVIORS = {
     "optimism": 0.5,
@@ -22,12 +19,9 @@ BEHAVIORS = {
     f'</script><img src=x onerror="{ATTACK}">{{{{ 7 }}}}': 0.2,
     f"<script>{ATTACK}</script>\u202e\u05d0\u05d1 $x$ <b>": -0.2,
 }
-DRAWN = "() => [...document.querySelectorAll('.plotly-graph-div')].every((one) => one.querySelector('.main-svg'))"
 PHONE, DESK = {"width": 390, "height": 740}, {"width": 1200, "height": 900}
 PAPER = 688  # pixels between the margins of A4
 N_FIGURES = 29  # of the study below
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
 
 
 @pytest.fixture(scope="module")
@@ -36,35 +30,20 @@ def study(tmp_path_factory) -> Path:
     return write_page(folder)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
-
-
-class Opened:
-    """A page, and what it complained of or asked the network for."""
-
-    def __init__(self, browser: Any, path: Path, window: dict[str, int], fragment: str = "") -> None:
-        self.page = browser.new_page(viewport=window)
-        self.told: list[str] = []
-        self.page.on("console", lambda message: self.told.append(message.text))
-        self.page.on("pageerror", lambda error: self.told.append(str(error)))
-        self.page.on("request", lambda request: self.told.append(request.url) if "file:" not in request.url else None)
-        self.page.goto(path.as_uri() + fragment)
-
-    def drawn(self) -> Any:
-        self.page.wait_for_function(DRAWN, timeout=60_000)
-        return self.page
-
-
 @pytest.fixture(params=[DESK, PHONE], ids=["desk", "phone"])
 def opened(request, browser, study) -> Iterator[Opened]:
     opened = Opened(browser, study, request.param)
     yield opened
     opened.page.close()
+
+
+@pytest.fixture(scope="module", params=[DESK, PHONE], ids=["desk", "phone"])
+def shown(request, browser, study) -> Iterator[Opened]:
+    """A page that was left alone until it had drawn all figures, for tests that leave it as it is."""
+    shown = Opened(browser, study, request.param)
+    shown.left_alone()
+    yield shown
+    shown.page.close()
 
 
 UNDER_TOOLBARS = """() => [...document.querySelectorAll(".plotly-graph-div")].flatMap((figure) => {
@@ -75,26 +54,26 @@ UNDER_TOOLBARS = """() => [...document.querySelectorAll(".plotly-graph-div")].fl
 }).map((text) => text.textContent)"""
 
 
-def test_no_toolbar_stands_over_a_text(opened):
-    page = opened.drawn()
+def test_no_toolbar_stands_over_a_text(shown):
+    page = shown.page
     assert page.evaluate("document.querySelectorAll('.plotly-graph-div .modebar').length") > 20
     assert set(page.evaluate(UNDER_TOOLBARS)) <= {*list(BEHAVIORS)[2:]}  # names that are longer than a panel is wide
 
 
-def test_every_figure_is_drawn_and_nothing_is_complained_of(opened):
-    page = opened.drawn()
+def test_every_figure_is_drawn_and_nothing_is_complained_of(shown):
+    page = shown.page
     n_figures = page.evaluate("document.querySelectorAll('figure').length")
     assert n_figures == page.evaluate("document.querySelectorAll('.js-plotly-plot').length") == N_FIGURES
     page.hover(".plotly-graph-div .nsewdrag")
-    assert [one for one in opened.told if not one.startswith("data:")] == []
+    assert [one for one in shown.told if not one.startswith("data:")] == []
     assert page.title() == "made up"
     assert page.get_attribute("body", "data-attacked") is None
     for name in list(BEHAVIORS)[:3]:
         assert page.locator("h3", has_text=name).first.is_visible()
 
 
-def test_the_page_does_not_scroll_sideways(opened):
-    page = opened.drawn()
+def test_the_page_does_not_scroll_sideways(shown):
+    page = shown.page
     wide, window = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert wide == window
     # Nothing is cut either: what is wider than the window lies in a box that scrolls.
@@ -115,11 +94,11 @@ def test_contents_lead_to_sections_by_keyboard(opened):
     page.wait_for_function("document.querySelector('#side-effects').getBoundingClientRect().top < innerHeight")
 
 
-def test_figures_are_named_for_those_who_do_not_see_them(opened):
-    names = opened.page.evaluate("[...document.querySelectorAll('[role=img]')].map((one) => one.ariaLabel)")
+def test_figures_are_named_for_those_who_do_not_see_them(shown):
+    names = shown.page.evaluate("[...document.querySelectorAll('[role=img]')].map((one) => one.ariaLabel)")
     assert len(names) == N_FIGURES
     assert all(names)
-    assert opened.page.get_attribute("html", "lang") == "en"
+    assert shown.page.get_attribute("html", "lang") == "en"
 
 
 def test_paper_has_every_figure_whole_even_if_printed_at_once(browser, study, tmp_path):
@@ -221,23 +200,29 @@ def test_a_cell_leads_to_what_is_known_of_it_and_the_address_leads_there_again(o
 @pytest.mark.parametrize("address", ["#findings", f"#{OPTIMISM}=9_9", f"#{OPTIMISM}=constructor_x", "#%zz=1_2", "#=&&"])
 def test_an_address_of_no_cell_opens_the_page_as_it_is(browser, study, address):
     opened = Opened(browser, study, DESK, address)
-    assert state_of(opened.drawn(), OPTIMISM)["chosen"] == ["3", "2"]
+    if address == "#findings":
+        opened.drawn()
+    section = opened.page.locator(f"section:has(#{OPTIMISM})")
+    section.scroll_into_view_if_needed()  # its figures are drawn then, the others when the page is idle
+    for number in range(2):
+        section.locator(".plotly-graph-div").nth(number).locator(".main-svg").first.wait_for()
+    assert state_of(opened.page, OPTIMISM)["chosen"] == ["3", "2"]
     assert opened.told == []
     opened.page.close()
 
 
-def test_a_table_is_saved_by_its_link(opened, study):
-    with opened.page.expect_download() as saved:
-        opened.page.locator("a[download='findings.csv']").click()
+def test_a_table_is_saved_by_its_link(shown, study):
+    with shown.page.expect_download() as saved:
+        shown.page.locator("a[download='findings.csv']").click()
     expected = pd.read_parquet(study.parent / "tables" / "effects.parquet")
     pd.testing.assert_frame_equal(pd.read_csv(saved.value.path()), expected, check_dtype=False)
-    assert [one for one in opened.told if not one.startswith("data:")] == []
+    assert [one for one in shown.told if not one.startswith("data:")] == []
 
 
-def test_answers_are_cards_on_a_phone(opened):
-    row = opened.page.locator("section:has(#steered-answers-optimism) tbody tr").nth(1)
+def test_answers_are_cards_on_a_phone(shown):
+    row = shown.page.locator("section:has(#steered-answers-optimism) tbody tr").nth(1)
     labels = row.locator("td").evaluate_all("(cells) => cells.map((one) => getComputedStyle(one, '::before').content)")
-    is_phone = opened.page.viewport_size == PHONE
+    is_phone = shown.page.viewport_size == PHONE
     assert row.evaluate("(one) => getComputedStyle(one).display") == ("block" if is_phone else "table-row")
     named = ['"prompt"', '"multiplier \N{MINUS SIGN}4"', '"unsteered"', '"multiplier +4"']
     assert labels == (named if is_phone else ["none"] * 4)

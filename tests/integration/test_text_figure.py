@@ -1,16 +1,14 @@
 """The browser draws a text in colors without a word in its console."""
 
 import pandas as pd
-import pytest
 
 import caa_interp as caa
 from caa_interp.report.page import Section, write_report
-from tests.integration.test_page import CHROMIUM, browse
+from tests.integration.test_page import COUNTED
+from tests.opened_page import Opened
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
 
-
-def test_the_console_stays_empty(tmp_path):
+def test_the_console_stays_empty(browser, tmp_path):
     words = ["<s>", "The", "rain", "may", "end", "and", "you", "will", "be", "glad"]
     table = pd.DataFrame(
         {
@@ -24,7 +22,8 @@ def test_the_console_stays_empty(tmp_path):
             "projection": 1.0,
         }
     )
-    page = write_report(tmp_path / "page.html", "Text", [Section("Text", "", caa.plot_token_similarity(table))])
-    drawn, console = browse(page, tmp_path / "profile")
-    assert drawn.points == [len(words)]
-    assert console == []
+    path = write_report(tmp_path / "page.html", "Text", [Section("Text", "", caa.plot_token_similarity(table))])
+    opened = Opened(browser, path)
+    assert opened.left_alone().evaluate(COUNTED, ".point") == [len(words)]
+    assert opened.told == []
+    opened.page.close()

@@ -1,8 +1,6 @@
 """Public names, what importing them costs, and the family of exceptions."""
 
 import ast
-import subprocess
-import sys
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -11,16 +9,46 @@ from types import ModuleType
 import pytest
 
 import caa_interp as caa
+from tests.fresh_python import fresh_python
 
 # Those whose names are listed in a stub; the command line has none.
 ROOMS = sorted(path.parent.name for path in Path(caa.__file__).parent.glob("*/__init__.pyi"))
 
 
-def imported_by(statement: str) -> set[str]:
-    """Names of all modules that a fresh Python has loaded after ``statement``."""
-    code = f"import sys\n{statement}\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
-    return set(done.stdout.split())
+# What imports what, and what it does not, in the order in which one Python is given them: those that load least first.
+IMPORTS = [
+    (
+        "import caa_interp",
+        {"caa_interp"},
+        {"torch", "transformers", "transformer_lens", "umap", "sklearn", "plotly", "pandas", "numpy"},
+    ),
+    (
+        "from caa_interp import ContrastPair, load_behaviors; assert load_behaviors()",
+        {"caa_interp.behaviors.behavior"},
+        {"torch", "transformers", "transformer_lens"},
+    ),
+    (
+        "import caa_interp.study.config, caa_interp.study.environment",
+        {"caa_interp.study.config"},
+        {"torch", "transformers", "ray"},
+    ),
+    (
+        "from caa_interp import SteeringVector, match_norms, project, summarize, steerability, random_vectors\n"
+        "from caa_interp import plot_sweep, plot_dose_response, plot_projection\n"
+        "from caa_interp.vectors import mean_difference\nimport caa_interp.analysis.projection",
+        {"caa_interp.errors", "caa_interp.plotting.sweep"},
+        {"transformer_lens"},
+    ),
+    ("from caa_interp import explore; assert callable(explore)", {"caa_interp.explorer"}, {"ipywidgets"}),
+]
+
+
+@pytest.fixture(scope="module")
+def imported() -> dict[str, set[str]]:
+    """Names of all modules that have been loaded after each of the statements."""
+    code = "import sys\n" + "".join(f"{statement}\nprint(*sys.modules)\n" for statement, *_ in IMPORTS)
+    shown = fresh_python(code).splitlines()
+    return {statement: set(line.split()) for (statement, *_), line in zip(IMPORTS, shown, strict=True)}
 
 
 def test_top_names_are_few_sorted_and_without_repetition():
@@ -63,27 +91,10 @@ def test_an_unknown_name_is_an_attribute_error():
         caa.steeer  # noqa: B018
 
 
-def test_importing_the_package_imports_nothing_heavy():
-    loaded = imported_by("import caa_interp")
-    assert "caa_interp" in loaded
-    heavy = {"torch", "transformers", "transformer_lens", "umap", "sklearn", "plotly", "pandas", "numpy"}
-    assert not loaded & heavy
-
-
-def test_vectors_analysis_and_figures_come_without_transformer_lens():
-    loaded = imported_by(
-        "from caa_interp import SteeringVector, match_norms, project, summarize, steerability, random_vectors\n"
-        "from caa_interp import plot_sweep, plot_dose_response, plot_projection\n"
-        "from caa_interp.vectors import mean_difference\nimport caa_interp.analysis.projection"
-    )
-    assert {"caa_interp.errors", "caa_interp.plotting.sweep"} <= loaded
-    assert "transformer_lens" not in loaded
-
-
-def test_behaviors_come_without_torch():
-    loaded = imported_by("from caa_interp import ContrastPair, load_behaviors\nassert load_behaviors()")
-    assert "caa_interp.behaviors.behavior" in loaded
-    assert not loaded & {"torch", "transformers", "transformer_lens"}
+@pytest.mark.parametrize(("statement", "needed", "without"), IMPORTS)
+def test_what_is_imported_loads_nothing_that_it_does_not_need(imported, statement, needed, without):
+    assert needed <= imported[statement]
+    assert not imported[statement] & without
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,7 @@ from caa_interp.models.readout import (
     visible,
 )
 from caa_interp.prompts.format import PromptFormat
-from tests.conftest import small_tokenizer
-from tests.tiny_models import save_tiny
+from tests.tiny_models import save_tiny, small_tokenizer
 
 PROMPT = "What do you think of the weather?"
 ANSWER = "I like it"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import caa_interp as caa
-from tests.conftest import appending_eos, small_tokenizer
+from tests.tiny_models import appending_eos, small_tokenizer
 
 TEXTS = [
     "I like the rain.",

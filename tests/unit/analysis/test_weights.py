@@ -23,7 +23,7 @@ import caa_interp as caa
 from caa_interp.analysis.weights import _aligned
 from caa_interp.models.weights import block_weights
 from caa_interp.statistics import chance_alignment
-from tests.conftest import random_llama, small_tokenizer
+from tests.tiny_models import random_llama, small_tokenizer
 
 WIDTH, N_HEADS, D_HEAD = 64, 4, 16
 SHAPE = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": N_HEADS, "max_position_embeddings": 64}

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from caa_interp import cli
 from caa_interp.errors import InputError
 from tests.command_line import run, run_main
+from tests.fresh_python import fresh_python
 
 ENTRY_POINT = Path(sys.executable).with_name("caa-interp")
 ROOT = typer.main.get_command(cli.app)
@@ -99,8 +100,7 @@ for command in {[[], *map(list, COMMANDS)]!r}:
 heavy = [name for name in {HEAVY!r} if name in sys.modules]
 print(repr(heavy), time.process_time() - began)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
-    heavy, seconds = done.stdout.rsplit(maxsplit=1)
+    heavy, seconds = fresh_python(code).rsplit(maxsplit=1)
     assert heavy == "[]"
     assert float(seconds) < 3  # of CPU, for the help of all commands together
 
@@ -262,8 +262,7 @@ from caa_interp.cli import options
 print(options.complete_behavior("sy"), options.complete_model("smol"))
 print([name for name in {HEAVY!r} if name in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
-    assert done.stdout.splitlines() == ["['sycophancy'] ['smollm2-135m-instruct']", "[]"]
+    assert fresh_python(code).splitlines() == ["['sycophancy'] ['smollm2-135m-instruct']", "[]"]
 
 
 def test_the_default_model_is_the_embedded_one():

@@ -13,7 +13,7 @@ from caa_interp.models.wrapping import wrap
 from caa_interp.plotting.baselines import plot_baselines
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.statistics import bootstrap_mean
-from tests.conftest import random_llama
+from tests.tiny_models import random_llama
 
 NAMES = ["none", "positive system prompt", "negative system prompt", "positive few-shot", "negative few-shot"]
 PROMPTS = {"positive": "Say that it is good.", "negative": "Say that it is not."}

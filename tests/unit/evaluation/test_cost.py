@@ -14,8 +14,8 @@ from caa_interp.evaluation.answers import own_answers
 from caa_interp.evaluation.divergence import _tail
 from caa_interp.models.wrapping import wrap
 from caa_interp.prompts.format import PromptFormat
-from tests.conftest import random_llama
 from tests.oracles import steering as oracle
+from tests.tiny_models import random_llama
 
 PASSAGES = [
     "The rain is good for the garden, and the sea is bright today.",

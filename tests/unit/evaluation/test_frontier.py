@@ -11,7 +11,7 @@ import caa_interp as caa
 from caa_interp.evaluation.frontier import crossing
 from caa_interp.models.wrapping import wrap
 from caa_interp.statistics import bootstrap_mean
-from tests.conftest import random_llama
+from tests.tiny_models import random_llama
 
 DOSES = (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
 # How much each vector moves per unit, and costs per squared unit; the last one is a control.

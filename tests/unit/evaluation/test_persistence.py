@@ -10,7 +10,7 @@ import torch
 import caa_interp as caa
 from caa_interp.evaluation import persistence, summarize_persistence
 from caa_interp.evaluation.persistence import CACHE, CONDITIONS
-from tests.conftest import appending_eos
+from tests.tiny_models import appending_eos
 from tests.oracles.conversations import Chat
 
 N_NEW = 6

@@ -20,7 +20,7 @@ from transformers import (
 
 import caa_interp as caa
 from caa_interp.interchange.baking import bake, orthogonalize
-from tests.conftest import small_tokenizer
+from tests.tiny_models import small_tokenizer
 
 TOKENS = torch.tensor([[0, 17, 5, 200, 33, 34, 35, 120, 7, 61], [0, 61, 7, 120, 35, 34, 33, 200, 5, 17]])
 # Hugging Face's RMSNorm and rotary embeddings round to float32 within a float64 model.

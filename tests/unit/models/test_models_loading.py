@@ -36,8 +36,8 @@ from caa_interp.models import gguf
 from caa_interp.models.access import folder_digest, model_id, model_revision, n_layers, weight_processing
 from caa_interp.models.loading import EMBEDDED, depth_of, revision_of
 from caa_interp.models.wrapping import difference, plain_copy, wrap
-from tests.conftest import random_llama, small_tokenizer
-from tests.tiny_models import save_tiny
+from tests.fresh_python import fresh_python
+from tests.tiny_models import random_llama, save_tiny, small_tokenizer
 
 LLAMA_2 = "meta-llama/Llama-2-7b-chat-hf"
 # What the hub answers for each owner: status and the header by which its client tells the reasons apart.
@@ -111,24 +111,18 @@ def test_loading_says_what_it_does_unless_it_is_not_to(tiny_folder, capfd, monke
 
 def test_loading_says_so_before_it_imports_what_takes_seconds():
     code = """if True:
-        import sys
+        import os, sys
         import caa_interp as caa
-        from caa_interp.errors import CAAError
         class Stderr:
-            heavy = []
             def write(self, text):
-                self.heavy.append("torch" in sys.modules)
+                print("torch" in sys.modules, flush=True)
+                os._exit(0)
             def flush(self): pass
             def isatty(self): return True
         sys.stderr = Stderr()
-        try:
-            caa.load_model("./nowhere")
-        except CAAError:
-            pass
-        print(Stderr.heavy[0])
+        caa.load_model("./nowhere")
     """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout == "False\n"
+    assert fresh_python(code) == "False\n"
 
 
 @pytest.mark.usefixtures("bars")
@@ -225,25 +219,15 @@ def messages(tmp_path_factory):
     thread.start()
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_") and "proxy" not in key.lower()}
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", LOAD, *ANSWERS, "empty"],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-            env={
-                **kept,
-                "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_address[1]}",
-                "HF_HOME": str(tmp_path_factory.mktemp("hf")),
-            },
-        )
+        address = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_address[1]}"}
+        home = {"HF_HOME": str(tmp_path_factory.mktemp("hf"))}
+        told = fresh_python(LOAD, *ANSWERS, "empty", env={**kept, **address, **home})
     finally:
         hub.shutdown()
         hub.server_close()
         thread.join()
-    assert done.returncode == 0, done.stderr
     assert len(asked) >= len(ANSWERS)
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(told.splitlines()[-1])
 
 
 @pytest.mark.parametrize("owner", ["gated401", "gated403"])

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 import caa_interp as caa
 from caa_interp.errors import ModelError
 from caa_interp.interchange import bake, orthogonalize
-from tests.conftest import random_llama, small_tokenizer
 from tests.oracles import definition
+from tests.tiny_models import random_llama, small_tokenizer
 
 pytest.importorskip("bitsandbytes")
 pytestmark = [

@@ -9,8 +9,7 @@ import caa_interp as caa
 from caa_interp.models.access import lock_of, runner
 from caa_interp.models.unwrapped import bare, fuses_attention
 from caa_interp.tree import run_tree
-from tests.conftest import edit_from
-from tests.tiny_models import save_tiny
+from tests.tiny_models import edit_from, save_tiny
 
 PAIR = caa.ContrastPair("Is it good?", "I like it.", "I do not like it.")
 

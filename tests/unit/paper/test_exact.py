@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 import caa_interp as caa
 from caa_interp.prompts.format import PromptFormat
-from tests.conftest import random_llama
 from tests.oracles import definition, paper as oracle
+from tests.tiny_models import random_llama
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 MULTIPLIERS = (-1.0, 0.0, 1.0)

@@ -150,14 +150,18 @@ def test_trained_weights_are_steered_by_the_vectors_of_the_untrained(run, side):
     scores = answers.set_index(["behavior", "layer", "multiplier"])["score"]
     assert cells(run, "finetuning_open_ended", weights=side).to_dict() == scores.to_dict()
     assert run.found.query("group == 'finetuning_open_ended'")["tolerance"].isna().all()
+    options = {"side": side, "method": "full", "batch_size": 4, "progress": False}
+    tuned = {
+        name: caa.evaluation.fine_tune(run.chat.model, caa.read_pairs(items, compat="caa").pairs, **options)
+        for name, items in BEHAVIORS.items()
+    }
     for (name, layer, multiplier), value in found.items():
-        given = caa.read_pairs(BEHAVIORS[name], compat="caa").pairs
-        tuned = caa.evaluation.fine_tune(run.chat.model, given, side=side, method="full", batch_size=4, progress=False)
+        plain = tuned[name].original_model
         addition = multiplier * run.chat.expected[name][layer]
-        expected = oracle.result(tuned.original_model, run.chat.tokenizer, TEST, layer, addition)
+        expected = oracle.result(plain, run.chat.tokenizer, TEST, layer, addition)
         assert value == pytest.approx(expected, abs=2e-6)
         prompt, ends = oracle.encode(run.chat.tokenizer, QUESTION), (run.chat.tokenizer.eos_token_id,)
-        tokens = definition.greedy(tuned.original_model, prompt, layer, addition, 6, ends=ends)
+        tokens = definition.greedy(plain, prompt, layer, addition, 6, ends=ends)
         answer = answers.query("behavior == @name and multiplier == @multiplier")["answer"].item()
         assert answer == run.chat.tokenizer.decode(tokens, skip_special_tokens=True).strip()
     # A step of the paper's rate moves a small random model little, but more than rounding does.

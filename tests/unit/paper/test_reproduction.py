@@ -586,6 +586,14 @@ def test_the_command_explains_itself():
 OUTSIDE = (2.0, 2.0, 2.0)
 
 
+@pytest.fixture(scope="module")
+def one_cache(tmp_path_factory):
+    """What is measured once for the tests of ``--strict``, which judge the same numbers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAA_INTERP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.mark.parametrize(
     ("group", "numbers", "strict", "code"),
     [
@@ -596,7 +604,8 @@ OUTSIDE = (2.0, 2.0, 2.0)
         ("ab", None, True, 0),
     ],
 )
-def test_strict_ends_with_code_3(tmp_path, data, done, tiny_folder, monkeypatch, group, numbers, strict, code):
+@pytest.mark.usefixtures("one_cache")
+def test_strict_ends_with_code_3(tmp_path, data, tiny_folder, monkeypatch, group, numbers, strict, code):
     if numbers:
         table = made_up(numbers, group)
         monkeypatch.setattr(paper, "MODELS", (TINY,))

@@ -4,8 +4,7 @@ import contextlib
 import inspect
 import json
 import re
-import shutil
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import combinations
 
 import numpy as np
@@ -280,8 +279,7 @@ def tables(tiny_llama, pairs):
 @pytest.fixture(scope="module")
 def figures(tables):
     """``name -> figures``, each drawn once."""
-    drawn = {}
-    return lambda name: drawn.setdefault(name, [draw(tables) for draw in EXAMPLES[name]])
+    return cache(lambda name: [draw(tables) for draw in EXAMPLES[name]])
 
 
 def texts(part, name=""):
@@ -357,17 +355,11 @@ DRAW = r"""async ({data, layout}) => {
 
 
 @pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if (chromium := shutil.which("chromium")) is None:
-        pytest.skip("there is no chromium on this machine")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = started.new_page()
-        page.set_content('<body style="margin: 0"><div></div>')
-        page.add_script_tag(content=get_plotlyjs())
-        yield page
-        started.close()
+def plotly_page(browser):
+    page = browser.new_page()
+    page.set_content('<body style="margin: 0"><div></div>')
+    page.add_script_tag(content=get_plotlyjs())
+    return page
 
 
 def overlap(one, other):
@@ -388,10 +380,10 @@ def in_notebook(fig):
 
 @pytest.mark.parametrize("laid_out", [printed, in_notebook])
 @pytest.mark.parametrize("name", NAMES)
-def test_no_text_lies_over_another_or_beyond_the_edge(figures, browser, name, laid_out):
+def test_no_text_lies_over_another_or_beyond_the_edge(figures, plotly_page, name, laid_out):
     for fig in figures(name):
         shown = json.loads(laid_out(fig).update_layout(sliders=[], updatemenus=[]).to_json())
-        drawn = browser.evaluate(DRAW, shown)
+        drawn = plotly_page.evaluate(DRAW, shown)
         boxes = [(text, box) for text, _, box in drawn["texts"]]
         over = [(a, b) for (a, one), (b, other) in combinations(boxes, 2) if overlap(one, other)]
         titles = [(text, box) for text, is_title, box in drawn["texts"] if is_title]

@@ -4,7 +4,7 @@ import pytest
 
 import caa_interp as caa
 from caa_interp.prompts.format import PromptFormat
-from tests.conftest import small_tokenizer
+from tests.tiny_models import small_tokenizer
 from tests.unit.prompts.test_prompts import CHAT, form
 
 THREE = [

@@ -8,7 +8,7 @@ import pytest
 import caa_interp as caa
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.prompts.rendering import common_prefix
-from tests.conftest import appending_eos, small_tokenizer
+from tests.tiny_models import appending_eos, small_tokenizer
 
 PAIR = caa.ContrastPair(" Is it good?\n", "Yes.", "No, not at all.")
 ASKED_AB = "Is it good?\n\n\nChoices:\n (A) Yes.\n (B) No, not at all."

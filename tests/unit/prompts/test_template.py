@@ -10,7 +10,7 @@ import pytest
 import caa_interp as caa
 from caa_interp.prompts import check_prompt, split_thinking
 from caa_interp.prompts.format import PromptFormat
-from tests.conftest import small_tokenizer
+from tests.tiny_models import small_tokenizer
 
 TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 CHATML = TURNS + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

@@ -14,8 +14,8 @@ from transformers import LlamaForCausalLM
 
 import caa_interp as caa
 from caa_interp.steering.generation import stream_answer
-from tests.conftest import random_llama, small_tokenizer
 from tests.oracles import definition, steering as oracle
+from tests.tiny_models import random_llama, small_tokenizer
 
 writing = import_module("caa_interp.steering.writing")
 NO_VECTOR = {"vector": None, "layer": None, "multipliers": None}

@@ -11,7 +11,7 @@ from caa_interp.prompts.format import PromptFormat
 from caa_interp.steering.operators import name_of, operator_named
 from caa_interp.steering.positions import positions_named
 from caa_interp.tree import Branch, run_tree
-from tests.conftest import edit_from
+from tests.tiny_models import edit_from
 
 OPERATORS = [
     caa.add,

@@ -4,8 +4,6 @@ import doctest
 import json
 import os
 import pickle
-import subprocess
-import sys
 import textwrap
 import time
 import tomllib
@@ -758,10 +756,3 @@ def test_the_data_of_a_study_are_known_by_name_and_content(folder, tmp_path):
     found = study(folder, behaviors=[str(moved)]).data
     assert list(found) == ["mine"]
     assert found["mine"] != digest
-
-
-def test_reading_a_study_loads_no_torch():
-    names = "caa_interp.study.config, caa_interp.study.environment"
-    code = f"import sys, {names}\nprint({{'torch', 'transformers', 'ray'}} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
-    assert done.stdout.strip() == "set()"

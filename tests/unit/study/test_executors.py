@@ -23,10 +23,12 @@ from caa_interp.study.ray_workers import RayWorkers
 MODEL = Model()
 
 
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def tiny():
     """Work is done by a module that needs no model."""
-    monkeypatch.setattr(executors, "WORKER", "tiny_worker")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(executors, "WORKER", "tiny_worker")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +136,7 @@ def test_what_a_task_raises_arrives_as_it_was_and_the_rest_is_given_up(cluster, 
     executor.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def two():
     with Processes(2) as executor:
         yield executor
@@ -172,15 +174,20 @@ def test_what_a_task_raises_in_a_process_arrives_as_it_was_and_the_rest_is_given
     assert [content for _, content in two.run(MODEL, [Piece("good")])] == [b"good"]
     with pytest.raises(InputError, match="model 'absent': there is none"):
         two.describe(Model("absent"))
-    two.close()
+
+
+def test_processes_that_were_closed_are_not_asked():
+    executor = Processes(2)
+    executor.close()
     with pytest.raises(InputError, match=r"executor: it is closed\. Make a new Processes"):
-        two.describe(MODEL)
+        executor.describe(MODEL)
 
 
-def test_a_task_that_kills_its_processes_is_named(two):
+def test_a_task_that_kills_its_processes_is_named(two, monkeypatch):
+    monkeypatch.setattr(executors, "ATTEMPTS", 2)
     tasks = [Piece("sycophancy: pairs 1 to 10", "die"), *(Piece(str(n)) for n in range(4))]
     arrived = []
-    with pytest.raises(ModelError, match=r"^sycophancy: pairs 1 to 10: the worker died each of the 4 times"):
+    with pytest.raises(ModelError, match=r"^sycophancy: pairs 1 to 10: the worker died each of the 2 times"):
         arrived.extend(task.label for task, _ in two.run(MODEL, tasks))
     assert two.describe(MODEL)
 

@@ -104,13 +104,28 @@ def page(run) -> Page:
     return Page(run / "report.html")
 
 
-@pytest.fixture
-def copy(run, tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def brief(tmp_path_factory) -> Path:
+    """Run folder of one behavior, with its page."""
+    return write_page(write_study(tmp_path_factory.mktemp("brief"), {"optimism": 0.5})).parent
+
+
+def copied(run: Path, tmp_path: Path) -> Path:
     """A copy for tests that change it, so that its manifest lists no files."""
     folder = shutil.copytree(run, tmp_path / "run")
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({name: manifest[name] for name in manifest if name != "files"}))
     return folder
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> Path:
+    return copied(run, tmp_path)
+
+
+@pytest.fixture
+def brief_copy(brief, tmp_path) -> Path:
+    return copied(brief, tmp_path)
 
 
 # Sentences
@@ -649,13 +664,13 @@ def test_what_else_was_measured_is_told_first_and_shown_below(copy):
     assert typed(rows[-1][1]).startswith("1.00 (0.76 to 1.00)")
 
 
-def test_without_open_ended_questions_prose_keeps_its_own_column(copy):
-    (copy / "tables" / "divergence.parquet").unlink()
-    page = Page(write_page(copy))
+def test_without_open_ended_questions_prose_keeps_its_own_column(brief_copy):
+    (brief_copy / "tables" / "divergence.parquet").unlink()
+    page = Page(write_page(brief_copy))
     header, first, *_ = page.rows["what-steering-costs"]
     assert "divergence on own answers (KL, nats per token)" not in header
     assert all(first)
-    fig = plotly.io.read_json(copy / "figures" / "what-steering-costs-layer-3.json")
+    fig = plotly.io.read_json(brief_copy / "figures" / "what-steering-costs-layer-3.json")
     titles = [one.text for one in fig.layout.annotations]
     assert not any("divergence" in title for title in titles)
     assert "yaxis3" not in fig.layout
@@ -763,24 +778,25 @@ def test_held_out_answers_are_placed_along_the_vector(page, run):
     assert drawn.data == plotly.io.from_json(caa.plotting.plot_separation(own).to_json(engine="json")).data
 
 
-def test_the_response_has_a_line_for_each_pair_with_its_text(run, copy):
-    def texts(folder: Path) -> list[str]:
+def test_the_response_has_a_line_for_each_pair_with_its_text(run, brief_copy):
+    def texts(folder: Path, n_behaviors: int) -> list[str]:
         traces = plotly.io.read_json(folder / "figures" / "response-to-the-multiplier.json").data
         lines = [one for one in traces if one.name == "each of 12 pairs"]
-        assert len(lines) == len(SLOPES)
-        return [text for text in lines[1].customdata if text]
+        assert len(lines) == n_behaviors
+        return [text for text in lines[-1].customdata if text]
 
-    assert re.fullmatch(r"pair 11: slope .* per multiplier<br>11\?<br>\+ Yes, 11\.<br>.*No\.", texts(run)[-1])
-    (copy / "tables" / "separation.parquet").unlink()
-    write_page(copy)
-    assert re.fullmatch(r"pair 11: slope .* per multiplier", texts(copy)[-1])
+    last = texts(run, len(SLOPES))[-1]
+    assert re.fullmatch(r"pair 11: slope .* per multiplier<br>11\?<br>\+ Yes, 11\.<br>.*No\.", last)
+    (brief_copy / "tables" / "separation.parquet").unlink()
+    write_page(brief_copy)
+    assert re.fullmatch(r"pair 11: slope .* per multiplier", texts(brief_copy, 1)[-1])
 
 
-def test_a_page_without_answers_along_the_vector_says_so(copy):
-    (copy / "tables" / "separation.parquet").unlink()
-    page = Page(write_page(copy))
+def test_a_page_without_answers_along_the_vector_says_so(brief_copy):
+    (brief_copy / "tables" / "separation.parquet").unlink()
+    page = Page(write_page(brief_copy))
     assert "held-out answers along the vector," in next(text for text in page.texts["p"] if "Not part of" in text)
-    assert "activations-refusal" in page.anchors
+    assert "activations-optimism" in page.anchors
     assert not any(anchor.startswith("answers-along") for anchor in page.anchors)
 
 
@@ -868,7 +884,7 @@ def test_every_interval_has_the_seed_of_the_study(copy, monkeypatch):
     assert set(seeds) == {7}
 
 
-def test_the_page_is_the_same_when_written_again(copy):
-    before = (copy / "report.html").read_bytes()
-    write_page(copy)
-    assert (copy / "report.html").read_bytes() == before
+def test_the_page_is_the_same_when_written_again(brief_copy):
+    before = (brief_copy / "report.html").read_bytes()
+    write_page(brief_copy)
+    assert (brief_copy / "report.html").read_bytes() == before

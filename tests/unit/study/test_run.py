@@ -5,10 +5,10 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import psutil
@@ -25,6 +25,7 @@ from caa_interp.study.executors import InProcess
 from caa_interp.study.folder import check_same_study
 from caa_interp.study.run import run_experiment
 from caa_interp.study.store import cache_contents, clear_cache
+from tests.killable import Sessions, errors
 
 TOPICS = ["rain", "the sea", "a garden", "the day", "an answer", "the weather", "a text", "you"]
 
@@ -93,19 +94,96 @@ def study(tmp_path_factory, tiny_folder) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(study, tmp_path_factory):
-    """Folder of a run that nothing happened to, and the lines that it said."""
-    lines: list[str] = []
+def brief(study) -> Path:
+    """TOML file of the same study with little of each."""
+    path = study.with_name("brief.toml")
+    full = ExperimentConfig.load(study)
+    path.write_text(
+        f"""
+        models = ['{full.models[0].name}']
+        behaviors = {list(full.behaviors)}
+        format = "text"
+        layers = [1, 2]
+        multipliers = [-1, 0, 2]
+        n_validation = 4
+        [controls]
+        random = 1
+        shuffled = 1
+        [answers]
+        max_new_tokens = 5
+        [costs]
+        passages = 0
+        questions = 0
+        prompts = 0
+        [side_effects]
+        pairs = 0
+        """,
+        encoding="utf-8",
+    )
+    return path
+
+
+class Counting(InProcess):
+    """Counts the tasks that are really done, and the models that are loaded."""
+
+    def __init__(self):
+        super().__init__()
+        self.done, self.loaded = [], []
+
+    def describe(self, model):
+        self.loaded.append(model.name)
+        return super().describe(model)
+
+    def run(self, model, tasks):
+        for one, content in super().run(model, tasks):
+            self.done.append(one.label)
+            yield one, content
+
+
+class Finished(NamedTuple):
+    """A run that nothing happened to: its folder and cache, the tasks that were done, and the lines that it said."""
+
+    folder: Path
+    cache: Path
+    done: list[str]
+    lines: list[str]
+
+
+def finish(study: Path, place: Path) -> Finished:
+    executor, lines = Counting(), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CAA_INTERP_CACHE", str(tmp_path_factory.mktemp("first-cache")))
-        folder = run_experiment(study, tmp_path_factory.mktemp("undisturbed"), say=lines.append)
-    return folder, lines
+        patch.setenv("CAA_INTERP_CACHE", str(place / "cache"))
+        folder = run_experiment(study, place / "run", executor=executor, say=lines.append)
+    return Finished(folder, place / "cache", executor.done, lines)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(study, tmp_path_factory) -> Finished:
+    return finish(study, tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed_brief(brief, tmp_path_factory) -> Finished:
+    return finish(brief, tmp_path_factory.mktemp("undisturbed-brief"))
 
 
 @pytest.fixture
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """No page is drawn, which takes longest: for tests of what is done and kept."""
+    monkeypatch.setattr(run_module, "write_page", lambda folder: None)
+
+
+@pytest.fixture
+def finished(undisturbed, tmp_path, own_cache) -> Path:
+    """Folder of a finished run of the test's own, with its cache."""
+    shutil.copytree(undisturbed.cache, own_cache)
+    return shutil.copytree(undisturbed.folder, tmp_path / "run")
 
 
 def tables(folder: Path) -> dict[str, pd.DataFrame]:
@@ -124,7 +202,7 @@ def manifest(folder: Path) -> dict:
 
 
 def test_the_folder_holds_what_was_asked(undisturbed, study):
-    folder, lines = undisturbed
+    folder = undisturbed.folder
     found = tables(folder)
     assert set(found) == {
         *("layers", "validation", "sweep", "dose_response", "effects", "reliability", "projection"),
@@ -145,11 +223,11 @@ def test_the_folder_holds_what_was_asked(undisturbed, study):
     assert set(found["side_effects"]["vector"]) == {"likes", "agrees"}
     assert ExperimentConfig.load(folder / "config.toml") == ExperimentConfig.load(study)
     assert (folder / "report.html").is_file()
-    assert lines[-1] == f"The page: {(folder / 'report.html').resolve()}"
+    assert undisturbed.lines[-1] == f"The page: {(folder / 'report.html').resolve()}"
 
 
 def test_tables_are_those_of_the_single_calls(undisturbed, study, tiny_folder):
-    folder, _ = undisturbed
+    folder = undisturbed.folder
     config = ExperimentConfig.load(study)
     model = caa.load_model(tiny_folder, device="cpu", dtype="float32")
     likes = caa.load_behavior(config.behaviors[0])
@@ -182,7 +260,7 @@ def test_tables_are_those_of_the_single_calls(undisturbed, study, tiny_folder):
 
 
 def test_the_manifest_tells_where_it_all_comes_from(undisturbed):
-    told = manifest(undisturbed[0])
+    told = manifest(undisturbed.folder)
     assert told["models"]
     assert told["data"].keys() == {"likes", "agrees"}
     (facts,) = told["models"].values()
@@ -198,6 +276,7 @@ def test_the_manifest_tells_where_it_all_comes_from(undisturbed):
     assert not any(one["reused"] for one in told["shards"])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_chosen_is_what_is_done(study, tmp_path, own_cache, tiny_folder):
     chosen = {
         "behaviors": ExperimentConfig.load(study).behaviors[:1],
@@ -234,79 +313,57 @@ def test_what_was_chosen_is_what_is_done(study, tmp_path, own_cache, tiny_folder
     assert (facts["prompt_style"], facts["prompt_digest"]) == ("llama-2-chat", form.digest())
 
 
-class Counting(InProcess):
-    """Counts the tasks that are really done, and the models that are loaded."""
-
-    def __init__(self):
-        super().__init__()
-        self.done, self.loaded = [], []
-
-    def describe(self, model):
-        self.loaded.append(model.name)
-        return super().describe(model)
-
-    def run(self, model, tasks):
-        for one, content in super().run(model, tasks):
-            self.done.append(one.label)
-            yield one, content
-
-
-def test_nothing_is_done_twice_in_a_run_or_in_another(study, tmp_path, own_cache, undisturbed):
+def test_nothing_is_done_twice_in_a_run_or_in_another(study, tmp_path, finished, undisturbed):
+    assert len(undisturbed.done) == len(set(undisturbed.done)) > 10
     executor = Counting()
-    run_experiment(study, tmp_path / "run", executor=executor, say=lambda line: None)
-    n = len(executor.done)
-    assert n == len(set(executor.done)) > 10
-    run_experiment(study, tmp_path / "run", executor=executor, say=lambda line: None)
+    run_experiment(study, finished, executor=executor, say=lambda line: None)
+    assert executor.loaded == []  # what is finished is opened without the model
     run_experiment(study, tmp_path / "another", executor=executor, say=lambda line: None)
     clear_cache()
     run_experiment(study, tmp_path / "another", executor=executor, say=lambda line: None)
-    assert len(executor.done) == n
-    assert len(executor.loaded) == 2  # once for each folder; what is finished is opened without the model
-    assert len(manifest(tmp_path / "run")["sessions"]) == 1
+    assert executor.done == []
+    assert len(executor.loaded) == 1
+    assert len(manifest(finished)["sessions"]) == 1
     assert all(one["reused"] for one in manifest(tmp_path / "another")["shards"])
-    assert_same_tables(tmp_path / "another", undisturbed[0])
+    assert_same_tables(tmp_path / "another", undisturbed.folder)
 
 
-def test_another_study_does_only_what_is_new(study, tmp_path, own_cache):
+@pytest.mark.usefixtures("undrawn")
+def test_another_study_does_only_what_is_new(study, tmp_path, finished):
     executor = Counting()
-    run_experiment(study, tmp_path / "run", executor=executor, say=lambda line: None)
-    executor.done.clear()
     changed = ExperimentConfig.load(study).model_copy(update={"answers": {"prompts": 1, "max_new_tokens": 5}})
     changed = ExperimentConfig(**changed.model_dump(warnings=False))
     run_experiment(changed, tmp_path / "changed", executor=executor, say=lambda line: None)
     assert [label.partition(":")[2].split()[0] for label in executor.done] == ["answers", "answers"]
 
 
-def test_no_shard_of_another_prompt_form_is_used(study, tmp_path, own_cache):
+@pytest.mark.usefixtures("undrawn")
+def test_no_shard_of_another_prompt_form_is_used(study, tmp_path, finished, undisturbed):
     executor = Counting()
-    run_experiment(study, tmp_path / "run", executor=executor, say=lambda line: None)
-    first, executor.done = executor.done, []
     changed = ExperimentConfig.load(study).model_dump(exclude={"models"}) | {"prompt": {"style": "llama-2-chat"}}
     models = [ExperimentConfig.load(study).models[0].name]
     run_experiment(ExperimentConfig(**changed, models=models), tmp_path / "b", executor=executor, say=lambda line: None)
-    assert sorted(executor.done) == sorted(first)
+    assert sorted(executor.done) == sorted(undisturbed.done)
 
 
-def test_a_damaged_shard_is_done_again(study, tmp_path, own_cache, undisturbed):
+@pytest.mark.usefixtures("undrawn")
+def test_a_damaged_shard_is_done_again(study, finished, own_cache, undisturbed):
     executor = Counting()
-    folder = run_experiment(study, tmp_path / "run", executor=executor, say=lambda line: None)
-    executor.done.clear()
-    shards = sorted(folder.glob("shards/*/*.parquet"))
+    shards = sorted(finished.glob("shards/*/*.parquet"))
     damaged = shards[len(shards) // 2]
     for path in (damaged, next(own_cache.rglob(damaged.name))):
         os.truncate(path, path.stat().st_size - 1)
     lines: list[str] = []
-    run_experiment(study, folder, executor=executor, say=lines.append)
-    assert (len(executor.done), len(executor.loaded)) == (1, 2)
+    run_experiment(study, finished, executor=executor, say=lines.append)
+    assert (len(executor.done), len(executor.loaded)) == (1, 1)
     assert sum("is damaged" in line for line in lines) == 2
-    assert_same_tables(folder, undisturbed[0])
+    assert_same_tables(finished, undisturbed.folder)
 
 
-def test_another_study_or_other_files_in_the_folder_are_refused(study, tmp_path, own_cache):
-    folder = run_experiment(study, tmp_path / "run", say=lambda line: None)
+def test_another_study_or_other_files_in_the_folder_are_refused(study, tmp_path, finished):
     other = ExperimentConfig.load(study).model_copy(update={"seed": 1})
     with pytest.raises(InputError, match=r"holds a run of another study \(.*seed.*\). Name another folder"):
-        run_experiment(other, folder, say=lambda line: None)
+        run_experiment(other, finished, say=lambda line: None)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
     with pytest.raises(InputError, match="is not empty, and holds no run"):
@@ -315,12 +372,13 @@ def test_another_study_or_other_files_in_the_folder_are_refused(study, tmp_path,
         run_experiment(study, tmp_path / "thesis" / "chapter.tex", say=lambda line: None)
 
 
-def test_a_folder_that_another_run_writes_to_is_refused(study, tmp_path, own_cache):
+@pytest.mark.usefixtures("undrawn")
+def test_a_folder_that_another_run_writes_to_is_refused(brief, tmp_path, own_cache):
     folder = tmp_path / "run"
     folder.mkdir()
     with FileLock(folder / ".lock"), pytest.raises(InputError, match="another run is writing to"):
-        run_experiment(study, folder, say=lambda line: None)
-    run_experiment(study, folder, say=lambda line: None)
+        run_experiment(brief, folder, say=lambda line: None)
+    run_experiment(brief, folder, say=lambda line: None)
 
 
 class Interrupted(Counting):
@@ -333,158 +391,102 @@ class Interrupted(Counting):
             yield result
 
 
-def test_after_ctrl_c_it_says_how_to_go_on(study, tmp_path, own_cache, undisturbed):
+@pytest.mark.usefixtures("undrawn")
+def test_after_ctrl_c_it_says_how_to_go_on(brief, tmp_path, own_cache, undisturbed_brief):
     lines: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        run_experiment(study, tmp_path / "run", executor=Interrupted(), say=lines.append)
+        run_experiment(brief, tmp_path / "run", executor=Interrupted(), say=lines.append)
     assert lines[-1] == f"Stopped. 2 finished pieces of work are kept in {tmp_path / 'run'}; run it again to go on."
-    run_experiment(study, tmp_path / "run", say=lines.append)
-    assert_same_tables(tmp_path / "run", undisturbed[0])
+    run_experiment(brief, tmp_path / "run", say=lines.append)
+    assert_same_tables(tmp_path / "run", undisturbed_brief.folder)
 
 
-# Loads everything once, then does each study in a process of its own, which the test kills.
-SERVER = """
-import os, sys
-os.environ["HF_HUB_OFFLINE"] = "1"
-from pathlib import Path
-import caa_interp.study.run as run
-from caa_interp.study.store import ShardStore
-put = ShardStore.put
-for line in sys.stdin:
-    cache, config, folder, n_shards, sent = line.split()
-    process = os.fork()
-    if not process:
-        os.environ["CAA_INTERP_CACHE"] = cache
-        def put_and_stop(self, key, content):
-            put(self, key, content)
-            if len(list(Path(folder).glob("shards/*/*.parquet"))) == int(n_shards):
-                os.kill(os.getpid(), int(sent))
-        ShardStore.put = put_and_stop
-        try:
-            run.run_experiment(config, folder, say=lambda line: None)
-        except BaseException as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-            os._exit(1)
-        os._exit(0)
-    print(process, flush=True)
-    print(os.waitpid(process, 0)[1], flush=True)
-"""
-
-
-class Studies:
-    """Runs studies in processes that can be killed."""
-
-    def __init__(self, study: Path):
-        self._study = study
-        environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-        self._server = subprocess.Popen(
-            [sys.executable, "-c", SERVER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-
-    def start(self, folder: Path, cache: Path, n_shards: int = -1, sent: int = signal.SIGKILL) -> int:
-        """Process that does the study; it sends itself a signal when so many shards are finished."""
-        print(cache, self._study, folder, n_shards, int(sent), file=self._server.stdin, flush=True)
-        return int(self._server.stdout.readline())
-
-    def wait(self) -> int:
-        """Exit code of the process, or minus the signal that killed it."""
-        return os.waitstatus_to_exitcode(int(self._server.stdout.readline()))
-
-    def run(self, folder: Path, cache: Path) -> int:
-        self.start(folder, cache)
-        return self.wait()
-
-    def close(self) -> str:
-        return self._server.communicate()[1]
-
-
-@pytest.fixture
-def studies(study):
-    started = Studies(study)
+@pytest.fixture(scope="module")
+def sessions():
+    started = Sessions(n_threads=torch.get_num_threads())
     yield started
-    started.close()
+    assert started.close() == ""
 
 
-def test_a_run_that_is_killed_gets_to_its_end(studies, undisturbed, tmp_path):
+def test_a_run_that_is_killed_gets_to_its_end(sessions, brief, undisturbed_brief, tmp_path):
     folder, cache = tmp_path / "run", tmp_path / "cache"
-    studies.start(folder, cache, 8)
-    assert studies.wait() == -signal.SIGKILL
-    assert studies.run(folder, cache) == 0
-    assert_same_tables(folder, undisturbed[0])
+    sessions.start(brief, folder, cache, 8)
+    assert sessions.end() == -signal.SIGKILL
+    assert sessions.run(brief, folder, cache) == 0
+    assert_same_tables(folder, undisturbed_brief.folder)
     assert [session["finished"] is None for session in manifest(folder)["sessions"]] == [True, False]
+    assert errors(cache) == ""
 
 
-def test_a_full_disk_loses_nothing(studies, undisturbed, tmp_path):
-    mounted = tmp_path / "disk"
+def test_a_full_disk_loses_nothing(sessions, brief, undisturbed_brief, tmp_path):
+    mounted, cache = tmp_path / "disk", tmp_path / "cache"
     mounted.mkdir()
     size = "size={}k".format
     if subprocess.run(["mount", "-t", "tmpfs", "-o", size(300), "tmpfs", str(mounted)], capture_output=True).returncode:
         pytest.skip("a file system of a fixed size can be mounted by root only")
     try:
-        assert studies.run(mounted / "run", tmp_path / "cache") == 1
+        assert sessions.run(brief, mounted / "run", cache) == 1
         n_kept = len(list((mounted / "run").glob("shards/*/*.parquet")))
         assert n_kept > 0
         subprocess.run(["mount", "-o", f"remount,{size(20_000)}", str(mounted)], check=True)
-        assert studies.run(mounted / "run", tmp_path / "cache") == 0
+        assert sessions.run(brief, mounted / "run", cache) == 0
         assert sum(one["reused"] for one in manifest(mounted / "run")["shards"]) >= n_kept
-        assert_same_tables(mounted / "run", undisturbed[0])
-        assert "No space left on device" in studies.close()
+        assert_same_tables(mounted / "run", undisturbed_brief.folder)
+        assert "No space left on device" in errors(cache)
     finally:
         subprocess.run(["umount", "--lazy", str(mounted)], check=True)
 
 
-def test_two_runs_at_once_cannot_disturb_each_other(study, tmp_path, own_cache):
-    first, second = Studies(study), Studies(study)
-    process = first.start(tmp_path / "run", own_cache, 1, signal.SIGSTOP)
-    while psutil.Process(process).status() != psutil.STATUS_STOPPED:
+def test_two_runs_at_once_cannot_disturb_each_other(sessions, brief, undisturbed_brief, tmp_path, own_cache):
+    process = sessions.start(brief, tmp_path / "run", own_cache, 1, signal.SIGSTOP)
+    while process.status() != psutil.STATUS_STOPPED:
         time.sleep(0.01)
-    assert second.run(tmp_path / "run", own_cache) == 1
-    os.kill(process, signal.SIGCONT)
-    assert first.wait() == 0
-    assert "another run is writing to" in second.close()
-    assert first.close() == ""
-    assert len(tables(tmp_path / "run")) == 17
+    try:
+        with pytest.raises(InputError, match="another run is writing to"):
+            run_experiment(brief, tmp_path / "run", say=lambda line: None)
+    finally:
+        process.resume()
+    assert sessions.end() == 0
+    assert errors(own_cache) == ""
+    assert_same_tables(tmp_path / "run", undisturbed_brief.folder)
 
 
-def test_the_cache_is_cut_to_its_limit_after_a_run(study, tmp_path, own_cache, monkeypatch):
+@pytest.mark.usefixtures("undrawn")
+def test_the_cache_is_cut_to_its_limit_after_a_run(brief, tmp_path, own_cache, monkeypatch):
     monkeypatch.setenv("CAA_INTERP_CACHE_LIMIT", "0.0001")
-    run_experiment(study, tmp_path / "run", say=lambda line: None)
+    run_experiment(brief, tmp_path / "run", say=lambda line: None)
     assert sum(cache_contents().values()) <= 100_000
 
 
-def test_a_damaged_manifest_is_written_anew(study, tmp_path, own_cache, undisturbed):
-    folder = run_experiment(study, tmp_path / "run", say=lambda line: None)
+@pytest.mark.usefixtures("undrawn")
+def test_a_damaged_manifest_is_written_anew(study, finished, undisturbed):
     for damage in ("", '{"sessions": 1}'):
-        (folder / "manifest.json").write_text(damage)
+        (finished / "manifest.json").write_text(damage)
         lines: list[str] = []
-        run_experiment(study, folder, say=lines.append)
+        run_experiment(study, finished, say=lines.append)
         assert "manifest.json is damaged" in lines[0]
-        assert len(manifest(folder)["sessions"]) == 1
-    assert_same_tables(folder, undisturbed[0])
+        assert len(manifest(finished)["sessions"]) == 1
+    assert_same_tables(finished, undisturbed.folder)
 
 
-def test_a_damaged_config_can_be_deleted(study, tmp_path, own_cache):
-    folder = run_experiment(study, tmp_path / "run", say=lambda line: None)
-    config = folder / "config.toml"
+@pytest.mark.usefixtures("undrawn")
+def test_a_damaged_config_can_be_deleted(study, finished):
+    config = finished / "config.toml"
     config.write_text("name = ")
     with pytest.raises(InputError, match=r"if it is this one, delete .*config.toml: the shards stay"):
-        run_experiment(study, folder, say=lambda line: None)
+        run_experiment(study, finished, say=lambda line: None)
     config.unlink()
     executor = Counting()
-    run_experiment(study, folder, executor=executor, say=lambda line: None)
+    run_experiment(study, finished, executor=executor, say=lambda line: None)
     assert executor.done == []
 
 
-def test_other_data_or_another_model_are_another_run(study, tmp_path, own_cache, tiny_folder):
+@pytest.mark.usefixtures("undrawn")
+def test_other_data_or_another_model_are_another_run(brief, tmp_path, own_cache, tiny_folder):
     behavior = behavior_file(tmp_path / "moods.json", "It is good,", "It is bad,")
     model = tmp_path / "model"
     shutil.copytree(tiny_folder, model)
-    config = ExperimentConfig.load(study).model_dump() | {"behaviors": [str(behavior)], "models": [str(model)]}
+    config = ExperimentConfig.load(brief).model_dump() | {"behaviors": [str(behavior)], "models": [str(model)]}
     run = partial(run_experiment, ExperimentConfig(**config), tmp_path / "run", say=lambda line: None)
     run()
     before = manifest(tmp_path / "run")
@@ -507,6 +509,7 @@ def small(study, tiny_folder) -> ExperimentConfig:
     return ExperimentConfig(models=[tiny_folder], format="text", multipliers=[0, 1], **few, **nothing)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_model_at_two_precisions_is_one_study(small, tmp_path, own_cache, tiny_folder):
     models = [{"name": tiny_folder, "dtype": dtype} for dtype in ("float32", "float64")]
     config = ExperimentConfig(**small.model_dump(exclude={"models"}), models=models)

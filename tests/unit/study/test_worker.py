@@ -1,8 +1,6 @@
 """What a worker does: whose source counts for its results, and that every kind of task asks in the model's form."""
 
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from functools import wraps
 from importlib.resources import files
@@ -16,16 +14,16 @@ from caa_interp.study import worker
 from caa_interp.study.config import ModelConfig
 from caa_interp.study.kinds import KINDS
 from caa_interp.study.tasks import Task
+from tests.fresh_python import fresh_python
 from tests.unit.prompts.test_template import DATE, DATE_IN_A_MACRO, at
 
 
 def test_no_module_with_a_say_in_a_result_is_left_out_of_its_digest():
     modules = {kind.run.__module__ for kind in KINDS.values()} | {"caa_interp.models", "caa_interp.prompts.format"}
     code = f"import {', '.join(sorted(modules))}, sys\nprint(*(one for one in sys.modules if 'caa_interp.' in one))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     root = Path(str(files("caa_interp")))
     counted = {path.relative_to(root).as_posix() for path in worker.source()}
-    loaded = {name.removeprefix("caa_interp.").replace(".", "/") for name in done.stdout.split()}
+    loaded = {name.removeprefix("caa_interp.").replace(".", "/") for name in fresh_python(code).split()}
     missing = {name for name in loaded if not {f"{name}.py", f"{name}/__init__.py"} & counted}
     assert missing == {"files", "progress", "study"}  # digests and bars, and the names of this room
     assert {"study/worker.py", "study/measures.py"} <= counted

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm.auto import tqdm
 
 from caa_interp.errors import InputError
@@ -67,6 +66,8 @@ def _wait(task):
 
 
 def _setting(task):
+    import torch
+
     return f"{torch.get_num_threads()} {[os.environ.get(name) for name in task.arguments]}".encode()
 
 

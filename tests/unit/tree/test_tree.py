@@ -15,7 +15,7 @@ from caa_interp.errors import InputError, ModelError
 from caa_interp.tree import Branch, run_tree, run_trees
 from caa_interp.tree.plan import Variant, deal
 from caa_interp.tree.prefix import Prefix
-from tests.conftest import edit_from
+from tests.tiny_models import edit_from
 
 TRUNK = (0, 40, 41, 42, 43, 44, 45, 46)
 OTHER_TRUNK = (0, 60, 61, 62, 63)
