@@ -10,8 +10,8 @@ import torch
 import caa_interp as caa
 from caa_interp.evaluation import persistence, summarize_persistence
 from caa_interp.evaluation.persistence import CACHE, CONDITIONS
-from tests.tiny_models import appending_eos
 from tests.oracles.conversations import Chat
+from tests.tiny_models import appending_eos
 
 N_NEW = 6
 # Which turns of three are steered, and whether what was steered in turn 1 stays so.
