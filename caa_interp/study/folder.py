@@ -141,8 +141,8 @@ def publish(
             for kind in sorted({one["kind"] for one in shards if one["path"]})
         },
     }
-    named = {f"vectors/{slug(model)}/{slug(name)}.safetensors": one for (model, name), one in vectors.items()}
-    files = {**named, **table_files(tables)}
+    saved = {f"vectors/{slug(model)}/{slug(name)}.safetensors": one for (model, name), one in vectors.items()}
+    files = {**saved, **table_files(tables)}
     stale = former = written(folder, before)
     if {one["key"] for one in before.get("shards", [])} == {one["key"] for one in shards}:
         stale = {name for name in former if name.startswith(("tables/", "vectors/"))} - set(files)
