@@ -3,7 +3,6 @@
 What a fixture needs is imported in it: the process that hands out the tests to others reads this file, and runs none.
 """
 
-import gc
 import os
 import secrets
 import shutil
@@ -23,12 +22,6 @@ import caa_interp as caa
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The file that takes longest comes first, so that nothing waits for it at the end."""
     items.sort(key=lambda item: item.path.name != "test_run.py")
-
-
-def pytest_collection_finish() -> None:
-    """What the tests imported stays to the end: a million objects that no collection of garbage need go over again."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture
