@@ -61,7 +61,7 @@ def run(monkeypatch, capsys, *arguments):
 
 def test_the_command_on_the_embedded_model(data, tmp_path, monkeypatch, capsys, request):
     folder = tmp_path / "out"
-    monkeypatch.setattr("caa_interp.paper.reproduction.shard_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr("caa_interp.study.folder.shard_cache", lambda: tmp_path / "cache")
     options = [folder, "--data", data, "--model", "smollm2-135m-instruct", "--behaviors", ",".join(NAMES)]
     options += ["--parts", "sweep"]
     code, printed = run(monkeypatch, capsys, *options, "--layers", "10,16", "--strict")

@@ -301,7 +301,7 @@ def test_a_table_is_summarized_for_the_figure(table):
     ("table", "options", "message"),
     [
         (made_up(SCORES), {"measure": "score"}, "measure: 'score' is not one of 'p_positive', 'logit_difference'."),
-        (pd.concat([made_up(SCORES), made_up(SCORES).assign(vector="other")]), {}, "vectors ['weather', 'other']"),
+        (pd.concat([made_up(SCORES), made_up(SCORES).assign(vector="other")]), {}, "with vector ['weather', 'other']"),
         (made_up(SCORES).drop(columns="vector"), {}, "columns ['vector'] are missing"),
     ],
 )
