@@ -69,8 +69,7 @@ def card(trial: Trial, record: Record | None, measure: Measure, prompt: str, ref
         text = _text(record, measure, reference)
         answer = record.answer
         note = f"{len(answer.tokens)} tokens, {'' if answer.finished else 'not '}ended by the model"
-    multiplier = trial.added[0].multiplier if trial.added else 0
-    color = theme.POSITIVE if multiplier > 0 else theme.NEGATIVE if multiplier < 0 else theme.NEUTRAL
+    color = theme.sign_color(trial.added[0].multiplier if trial.added else 0.0)
     asked = "" if trial.prompt == prompt else f"<div class='caa-note'>“{escape(trial.prompt)}”</div>"
     return (
         f"<div class='caa-card' style='border-top-color: {color}'>{asked}"

@@ -156,17 +156,14 @@ def reproduce(
                 setting = replace(planned, raw=raw, vectors=match_norms(raw), base=base)
                 tables = {name: _measure(name, setting, engine, bar) for name in names}
         remove(folder, written(folder, before))  # other parts, layers or code may have made it
-        write(folder, manifest, {f"vectors/{name}.safetensors": vector for name, vector in raw.items()})
-        for own in tables.values():
-            write(folder, manifest, table_files(own))
+        saved = {f"vectors/{name}.safetensors": vector for name, vector in raw.items()}
+        write(folder, manifest, {**saved, **table_files(tables.values())})
         # Only now, since a judge may fail.
         shown = {name: PARTS[name].show(setting, tables[name]) for name in names}
         cells = [one for part in shown.values() for one in part.cells]
         nothing = pd.DataFrame(columns=[*CONDITIONS, *COLUMNS])
         comparison = pd.concat(cells, ignore_index=True) if cells else nothing
-        for part in shown.values():
-            write(folder, manifest, table_files(part.tables))
-        write(folder, manifest, table_files({"comparison": comparison}))
+        write(folder, manifest, table_files([*(part.tables for part in shown.values()), {"comparison": comparison}]))
         notes = _notes(comparison, setting, left)
         for about, rows in groups(comparison).items():
             if len(told := _told(rows)):

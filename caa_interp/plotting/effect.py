@@ -57,11 +57,10 @@ def _bars(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
             some, ["layer"], f"These are of {name!r} beside other vectors; select one layer, or one vector."
         )
     n_ranks = int(rows["rank"].max())
+    what = "the vectors make" if len(vectors) > 1 else f"{rows['vector'].iloc[0]} makes"
     inner = len(vectors) * (64 + 21 * n_ranks)
     fig = theme.figure(
-        "What the vectors make the model say"
-        if len(vectors) > 1
-        else f"What {rows['vector'].iloc[0]} makes the model say",
+        f"What {what} the model say",
         _subtitle(table, "gray: up to the largest effect", words.interval(table)),
         **theme.room(150 + inner, t=112, l=20, b=66),
         showlegend=False,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self
 import tomli_w
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 
-from caa_interp.behaviors.behavior import Behavior
+from caa_interp.behaviors.behavior import Behavior, behavior_names
 from caa_interp.errors import InputError
 from caa_interp.files import fingerprint, read_text, slug
 from caa_interp.prompts.rendering import Format
@@ -43,7 +43,6 @@ from caa_interp.study.fields import (
     Text,
     check_distinct,
     check_free,
-    packaged,
     studied_behavior as studied_behavior,
     with_zero,
 )
@@ -89,7 +88,7 @@ class ExperimentConfig(Part):
 
     name: Text = "study"
     """Title. Default: the name of the file without ``.toml``, or ``"study"``."""
-    behaviors: Behaviors = Field(default_factory=packaged)
+    behaviors: Behaviors = Field(default_factory=lambda: tuple(behavior_names()))
     """Names or ``.json`` files; a path is made absolute. Default: all packaged behaviors, sorted."""
     format: Format = "choices"
     """``"choices"`` (default, the paper's) or ``"text"``."""

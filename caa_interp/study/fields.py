@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,12 +32,6 @@ from caa_interp.study.problems import explained, nearest, shown
 MOST = 1e6
 # Controls, the model without a vector, and what a measurement of several behaviors asks and belongs to.
 _TAKEN = re.compile(r"(random|orthogonal|shuffled) \d+|unsteered|questions with a right answer|every behavior")
-
-
-@cache
-def packaged() -> tuple[str, ...]:
-    """Names of the behaviors that come with the package, sorted."""
-    return tuple(behavior_names())
 
 
 @lru_cache(64)
@@ -90,9 +84,9 @@ def _absolute(name: str, info: ValidationInfo) -> str:
 
 def _behavior(name: str, info: ValidationInfo) -> str:
     if not name.endswith(".json"):
-        if name not in packaged():
-            hint = nearest(name, packaged()) or "."
-            raise InputError(f"{shown(name)}; it must be one of {', '.join(packaged())}, or a .json file{hint}")
+        if name not in (known := behavior_names()):
+            hint = nearest(name, known) or "."
+            raise InputError(f"{shown(name)}; it must be one of {', '.join(known)}, or a .json file{hint}")
         return name
     path = _absolute(name, info)
     behavior = studied_behavior(path)

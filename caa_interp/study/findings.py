@@ -10,9 +10,9 @@ import pandas as pd
 
 from caa_interp.evaluation.audit import ITSELF
 from caa_interp.evaluation.interference import ALONE, BOTH, QUESTIONS
-from caa_interp.evaluation.summary import COSTS, interval_texts, quantity, shown_column
+from caa_interp.evaluation.summary import COSTS, quantity, shown_column
 from caa_interp.evaluation.verdicts import excludes_zero
-from caa_interp.plotting.words import counts, factor, with_minus
+from caa_interp.plotting.words import counts, factor, intervals as hover_texts, with_minus
 from caa_interp.statistics import ends_text, interval_text, number_text
 
 # Warnings, and the reason for each.
@@ -356,8 +356,8 @@ def spaced(name: str) -> str:
 
 
 def intervals(rows: pd.DataFrame, name: str, form: str = "+.3f") -> list[str]:
-    """Each row's mean and interval as text, empty where there is none."""
-    return list(map(typeset, interval_texts(rows, name, form)))
+    """Each row's mean and interval as a figure's hover text has it, which no line breaks; empty where there is none."""
+    return list(map(typeset, hover_texts(rows, name, form)))
 
 
 def typeset(text: str) -> str:

@@ -142,7 +142,7 @@ def publish(
         },
     }
     saved = {f"vectors/{slug(model)}/{slug(name)}.safetensors": one for (model, name), one in vectors.items()}
-    files = {**saved, **table_files(tables)}
+    files = {**saved, **table_files([tables])}
     stale = former = written(folder, before)
     if {one["key"] for one in before.get("shards", [])} == {one["key"] for one in shards}:
         stale = {name for name in former if name.startswith(("tables/", "vectors/"))} - set(files)
@@ -153,9 +153,9 @@ def publish(
     write_manifest(folder, manifest)
 
 
-def table_files(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame | SteeringVector]:
-    """Tables by the names of their files."""
-    return {f"tables/{name}.parquet": table for name, table in tables.items()}
+def table_files(several: Iterable[Mapping[str, pd.DataFrame]]) -> dict[str, pd.DataFrame | SteeringVector]:
+    """Tables of several parts by the names of their files."""
+    return {f"tables/{name}.parquet": table for tables in several for name, table in tables.items()}
 
 
 def write(folder: Path, manifest: dict[str, Any], files: Mapping[str, pd.DataFrame | SteeringVector]) -> None:

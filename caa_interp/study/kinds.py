@@ -20,7 +20,7 @@ from caa_interp.evaluation.interference import interference
 from caa_interp.evaluation.sweep import sweep
 from caa_interp.report.page import Section
 from caa_interp.steering.generation import generate
-from caa_interp.study import chosen, combinations, findings as words, measures, rivals, sections
+from caa_interp.study import chosen, combinations, consequences, findings as words, measures, rivals, sections
 from caa_interp.study.chosen import Study
 from caa_interp.study.results import Results
 from caa_interp.study.tasks import Task, score_tasks, vector_tasks
@@ -65,14 +65,14 @@ KINDS = {
     "effect_lens": Kind(effect_lens, chosen.effect_lens, sections.effect_lens, "the effect lens"),
     "answers": Kind(generate, chosen.answers, sections.answers, "steered answers"),
     # One section for all costs.
-    "perplexity": Kind(perplexity, chosen.perplexity, sections.costs, "neutral prose"),
-    "divergence": Kind(divergence, chosen.divergence, sections.frontiers, "divergence from the unsteered model"),
+    "perplexity": Kind(perplexity, chosen.perplexity, consequences.costs, "neutral prose"),
+    "divergence": Kind(divergence, chosen.divergence, consequences.frontiers, "divergence from the unsteered model"),
     "capability": Kind(capability, chosen.capability, name="questions with a right answer"),
-    "side_effects": Kind(side_effects, chosen.side_effects, sections.side_effects, "side effects"),
+    "side_effects": Kind(side_effects, chosen.side_effects, consequences.side_effects, "side effects"),
     "interference": Kind(
         interference,
         chosen.interference,
-        sections.interference,
+        consequences.interference,
         "interference of vectors",
         lambda results: words.kept_beside(results.interference),
     ),
@@ -80,12 +80,15 @@ KINDS = {
     "combinations": Kind(measures.measure_combined, combinations.measurements, combinations.section),
     "rivals": Kind(measures.measure_rival, rivals.measurements, rivals.section),
     "safety_audit": Kind(
-        safety_audit, chosen.safety_audit, sections.safety_audits, sentence=lambda results: words.audits(results.audits)
+        safety_audit,
+        chosen.safety_audit,
+        consequences.safety_audits,
+        sentence=lambda results: words.audits(results.audits),
     ),
     "persistence": Kind(
         measures.converse,
         chosen.persistence,
-        sections.conversations,
+        consequences.conversations,
         sentence=lambda results: words.conversations(results.conversations),
     ),
     # What the paper measures beyond a study (:mod:`caa_interp.paper`); these have no part of a study's page.

@@ -136,21 +136,21 @@ def _run(
         "shards": [],
         "files": {},
     }
-    studied: dict[str, tuple[Engine, Study]] = {}
+    studied: dict[str, tuple[Engine, Study, int]] = {}
     for label, model in zip(config.labels, config.models, strict=True):
         engine = _engine(label, model, before, store, executor, say)
         manifest["models"][label] = engine.facts
         study = Study.planned(config, engine.facts["n_layers"])
-        engine.do(tasks.check_tasks(config, every_task(study)))
-        studied[label] = engine, study
+        planned = every_task(study)
+        engine.do(tasks.check_tasks(config, planned))
+        studied[label] = engine, study, sum(map(tasks.cost, planned))
     # Only now: what fails before any work leaves the folder free for the corrected study. Until this session ends,
     # earlier ones made what is there.
     write_atomically(folder / "config.toml", config.to_toml().encode("utf-8"))
     run_folder.write_manifest(folder, manifest | before if before.get("shards") else manifest)
     tables: dict[str, list[pd.DataFrame]] = defaultdict(list)
     vectors: dict[tuple[str, str], SteeringVector] = {}
-    for label, (engine, study) in studied.items():
-        n = sum(map(tasks.cost, every_task(study)))
+    for label, (engine, study, n) in studied.items():
         with counting(n, label, progress, unit="sequence") as bar:
             found, made = _measure(study, engine, bar)
         for (name, behavior), table in found.items():

@@ -262,7 +262,7 @@ def _run_trees(
                     batch[part.place].take_steered(layer, residual, variants, last)
         found = [one for job in batch for one in job.found]
         for moved, (_, answers, at, weights) in zip(on_cpu([values for values, *_ in found]), found, strict=True):
-            answers.index_add_(0, at, (moved.double() * weights).to(answers))
+            answers.index_add_(0, at, moved.to(answers) * weights)
         dtype = torch.promote_types(trunk.residual[stop - 1].dtype, torch.float32)
         results |= {index: job.result(dtype) for index, job in zip(chosen, batch, strict=True)}
     for branches, result in zip(trees, (results[index] for index in range(len(jobs))), strict=True):
