@@ -14,6 +14,7 @@ import pytest
 
 from caa_interp.study.config import ExperimentConfig
 from tests.killable import Sessions, errors
+from tests.small_study import LITTLE, TOPICS, behavior_file, pairs, study_file
 
 
 def workers(cache: Path) -> list[psutil.Process]:
@@ -29,36 +30,18 @@ def workers(cache: Path) -> list[psutil.Process]:
 @pytest.fixture
 def study(tmp_path, tiny_folder):
     """TOML file of a small study on the tiny Llama, in several shards."""
-    topics = ["rain", "the sea", "a garden", "the day", "an answer", "the weather"]
-    pairs = [
-        {"question": f"What of {topic}, {n}?", "positive": f"Yes, I like {topic}.", "negative": f"No, not {topic}."}
-        for n in range(5)
-        for topic in topics
-    ]
-    content = {"format": "caa_interp/behavior/1", "name": "likes", "description": ""}
-    content |= {"train": pairs[:10], "test": pairs[10:], "open_ended": ["How is the rain?", "Do you like it?"]}
-    behavior = tmp_path / "likes.json"
-    behavior.write_text(json.dumps(content), encoding="utf-8")
-    path = tmp_path / "study.toml"
-    path.write_text(
-        f"""
-        models = ['{tiny_folder}']
-        behaviors = ['{behavior}']
-        format = "text"
-        n_validation = 4
-        [controls]
-        random = 1
-        shuffled = 0
-        [answers]
-        max_new_tokens = 3
-        [costs]
-        passages = 0
-        questions = 0
-        prompts = 0
-        """,
-        encoding="utf-8",
+    items = pairs(TOPICS[:6], n=5)
+    open_ended = ["How is the rain?", "Do you like it?"]
+    behavior = behavior_file(tmp_path / "likes.json", items[:10], items[10:], open_ended=open_ended)
+    return study_file(
+        tmp_path / "study.toml",
+        [tiny_folder],
+        [behavior],
+        n_validation=4,
+        controls={"random": 1, "shuffled": 0},
+        answers={"max_new_tokens": 3},
+        costs=LITTLE["costs"],
     )
-    return path
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -115,6 +98,7 @@ def test_a_study_that_is_killed_again_and_again_is_the_undisturbed_study(request
             folder, number, code = tmp_path / f"run-{number}", number + 1, None
             caches.append(cache := tmp_path / f"{folder.name}-cache")
             while code != 0:
+                begun, n_before = time.monotonic(), n_killed
                 driver = sessions.start(study, folder, cache)
                 for _ in range(3):  # a task may lose its worker three times
                     with contextlib.suppress(psutil.TimeoutExpired):
@@ -125,6 +109,8 @@ def test_a_study_that_is_killed_again_and_again_is_the_undisturbed_study(request
                         victim.send_signal(SIGKILL)
                         n_killed, n_drivers = n_killed + 1, n_drivers + (victim == driver)
                 code = sessions.end()
+                if n_killed == n_before:  # the first study may have been slow, and no moment is to lie after the others
+                    seconds = min(seconds, time.monotonic() - begun)
                 assert code in (0, -SIGKILL)
                 assert_consistent(folder, whole)
             assert results(folder) == whole

@@ -11,43 +11,26 @@ from caa_interp.study import executors
 from caa_interp.study.processes import Processes
 from caa_interp.study.ray_workers import RayWorkers
 from caa_interp.study.run import run_experiment
+from tests.small_study import TOPICS, behavior_file, pairs, study_file
 
 WORKER = "tests.integration.killed_worker"
-TOPICS = ["rain", "the sea", "a garden", "the day", "an answer", "the weather", "a text", "you"]
 
 
 @pytest.fixture
 def study(tmp_path, tiny_folder):
     """TOML file of a small study on the tiny Llama: enough pairs that the sweep of one behavior is several shards."""
-    items = [
-        {"question": f"What of {topic}, {n}?", "positive": f"Yes, I like {topic}.", "negative": f"No, not {topic}."}
-        for n in range(5)
-        for topic in TOPICS
-    ]
-    content = {"format": "caa_interp/behavior/1", "name": "likes", "description": ""}
-    content |= {"train": items[:16], "test": items[16:], "open_ended": ["How is the rain?", "Do you like it?"]}
-    behavior = tmp_path / "likes.json"
-    behavior.write_text(json.dumps(content), encoding="utf-8")
-    path = tmp_path / "study.toml"
-    path.write_text(
-        f"""
-        models = ['{tiny_folder}']
-        behaviors = ['{behavior}']
-        format = "text"
-        n_validation = 6
-        [controls]
-        random = 1
-        shuffled = 1
-        [answers]
-        max_new_tokens = 5
-        [costs]
-        passages = 1
-        questions = 2
-        prompts = 2
-        """,
-        encoding="utf-8",
+    items = pairs(TOPICS, n=5)
+    open_ended = ["How is the rain?", "Do you like it?"]
+    behavior = behavior_file(tmp_path / "likes.json", items[:16], items[16:], open_ended=open_ended)
+    return study_file(
+        tmp_path / "study.toml",
+        [tiny_folder],
+        [behavior],
+        n_validation=6,
+        controls={"random": 1, "shuffled": 1},
+        answers={"max_new_tokens": 5},
+        costs={"passages": 1, "questions": 2, "prompts": 2},
     )
-    return path
 
 
 def ray_workers(request):

@@ -14,8 +14,7 @@ import caa_interp as caa
 from caa_interp import cli
 from caa_interp.paper.parts import PARTS
 from tests.command_line import run
-
-WORDS = ("rain", "sea", "garden", "day", "weather", "text", "answer", "choice")
+from tests.small_study import LITTLE, TOPICS, behavior_file, pairs, study_file
 
 
 @pytest.fixture
@@ -23,39 +22,16 @@ def study(tmp_path, monkeypatch, tiny_folder):
     """Working folder with the file of a study as small as can be."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "cache"))
-
-    def pairs(words):
-        return [{"question": f"Is the {word} good?", "positive": f"Yes, {word}.", "negative": "No."} for word in words]
-
-    content = {
-        "format": "caa_interp/behavior/1",
-        "name": "liking",
-        "train": pairs(WORDS[:5]),
-        "test": pairs(WORDS[5:]),
-    }
-    (tmp_path / "liking.json").write_text(json.dumps(content))
-    path = tmp_path / "small.toml"
-    path.write_text(f"""
-behaviors = ["liking.json"]
-format = "text"
-n_validation = 2
-multipliers = [-1, 0, 1]
-[[models]]
-name = {json.dumps(str(tiny_folder))}
-device = "cpu"
-[controls]
-random = 1
-shuffled = 1
-[answers]
-prompts = 0
-[costs]
-passages = 0
-questions = 0
-prompts = 0
-[side_effects]
-pairs = 0
-""")
-    return path
+    behavior_file(tmp_path / "liking.json", pairs(TOPICS[:5]), pairs(TOPICS[5:]))
+    return study_file(
+        tmp_path / "small.toml",
+        [{"name": str(tiny_folder), "device": "cpu"}],
+        ["liking.json"],
+        n_validation=2,
+        multipliers=[-1, 0, 1],
+        controls={"random": 1, "shuffled": 1},
+        **LITTLE,
+    )
 
 
 @pytest.fixture
@@ -154,7 +130,7 @@ def test_check_says_how_much_would_be_done_and_does_nothing(study, calls, tmp_pa
 
 def test_check_of_a_model_that_is_not_here_leaves_its_layers_open(study, calls):
     text = study.read_text()
-    study.write_text(text.replace("[[models]]", '[[models]]\nname = "no/such"\n[[models]]'))
+    study.write_text(text.replace("models = [", 'models = [ "no/such",'))
     told = run("run", study, "--check").stdout
     assert "no/such\n  every test pair at 3 multipliers and all layers (their number is known once the" in told
     study.write_text("layers = [1, 3]\n" + study.read_text())

@@ -8,7 +8,7 @@ from caa_interp.errors import InputError
 from caa_interp.study import ExperimentConfig
 from caa_interp.study.results import scores_and_costs
 from caa_interp.study.run import run_experiment
-from tests.unit.study.test_run import behavior_file
+from tests.unit.study.test_run import likes_file
 
 BAND = {"name": "band", "interventions": [{"vector": "likes", "layers": [1, 2], "multiplier": 0.5}]}
 CAPPED = {
@@ -20,8 +20,8 @@ CAPPED = {
 @pytest.fixture(scope="module")
 def behaviors(tmp_path_factory) -> list[str]:
     folder = tmp_path_factory.mktemp("behaviors")
-    likes = behavior_file(folder / "likes.json", "Yes, I like", "No, I do not like")
-    return [str(likes), str(behavior_file(folder / "agrees.json", "I agree with you on", "I do not agree on"))]
+    likes = likes_file(folder / "likes.json", "Yes, I like", "No, I do not like")
+    return [str(likes), str(likes_file(folder / "agrees.json", "I agree with you on", "I do not agree on"))]
 
 
 def fields(behaviors: list[str], **given):

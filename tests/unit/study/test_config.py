@@ -1,7 +1,6 @@
 """A study is read and checked as a whole: every fault is told at once, and what is written reads back the same."""
 
 import doctest
-import json
 import os
 import pickle
 import textwrap
@@ -14,7 +13,6 @@ from hypothesis import given, settings, strategies as st
 from pydantic import ValidationError
 
 import caa_interp as caa
-from caa_interp.behaviors.behavior import FORMAT
 from caa_interp.errors import InputError
 from caa_interp.evaluation.interference import QUESTIONS
 from caa_interp.evaluation.summary import UNSTEERED
@@ -33,26 +31,22 @@ from caa_interp.study.config import (
     SideEffects,
 )
 from caa_interp.study.tasks import EVERY
+from tests.small_study import behavior_file, pairs
 
 ODD = 'it\'s "odd"\n\té\x7f.json'
 
 
-def behavior_file(path: Path, n_train: int = 12, n_test: int = 5, name: str | None = None) -> Path:
-    def items(split, n):
-        return [{"question": f"{split} {i}?", "positive": "Yes.", "negative": "No."} for i in range(n)]
-
-    content = {"format": FORMAT, "name": path.stem if name is None else name}
-    content |= {"train": items("train", n_train), "test": items("test", n_test)}
-    path.write_text(json.dumps(content))
-    return path
+def behavior_of(path: Path, n_train: int = 12, n_test: int = 5, **fields) -> Path:
+    """File of a behavior that has so many pairs."""
+    return behavior_file(path, pairs(["train"], n=n_train), pairs(["test"], n=n_test), **fields)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Two behaviors of 12 train and 5 test pairs, one in a file with an odd name, and what looks like two models."""
     folder = tmp_path_factory.mktemp("study")
-    behavior_file(folder / "mine.json")
-    behavior_file(folder / ODD, name="odd")
+    behavior_of(folder / "mine.json")
+    behavior_of(folder / ODD, name="odd")
     for model in ("one", "two"):
         (folder / model).mkdir()
         (folder / model / "config.json").write_text("{}")
@@ -130,7 +124,7 @@ def test_every_field_says_what_it_is_and_its_default():
 
 def test_the_examples_in_the_docstring_work(folder):
     example = textwrap.dedent((ExperimentConfig.__doc__ or "").split("left out::\n")[1].split("From Python:")[0])
-    behavior_file(folder / "my-behavior.json", 120, 50)
+    behavior_of(folder / "my-behavior.json", 120, 50)
     found = load(folder, example)
     assert found.behaviors == ("sycophancy", str(folder / "my-behavior.json"))
     assert (found.layers, found.answers.prompts) == ((10, 12, 14), 6)
@@ -413,7 +407,7 @@ def test_a_model_that_cannot_be(tmp_path, monkeypatch, name, said):
 def test_a_folder_whose_name_no_config_could_hold(tmp_path):
     unwritable = tmp_path / os.fsdecode(b"\xff")
     unwritable.mkdir()
-    behavior_file(unwritable / "mine.json")
+    behavior_of(unwritable / "mine.json")
     _, line = problems(load, unwritable, 'behaviors = ["mine.json"]')
     assert "\\udcff" in line
     assert line.endswith("surrogates not allowed")
@@ -447,13 +441,13 @@ def test_models_and_behaviors_need_names_that_files_can_tell_apart(folder, tmp_p
     (tmp_path / "one" / "config.json").write_text("{}")
     folders = [str(folder / "one"), str(tmp_path / "one")]
     assert "models: ('one', 'one') would be one" in problems(study, folder, models=folders)[1]
-    same = behavior_file(tmp_path / "other.json", name="Mine")
+    same = behavior_of(tmp_path / "other.json", name="Mine")
     said = problems(study, folder, behaviors=[str(folder / "mine.json"), same])[1]
     assert said == "behaviors: ('mine', 'Mine') would be one in tables and files. Give each file a 'name' of its own."
     assert slug("a/b c") == "a-b-c"
     assert slug("...") == "unnamed"
     for name in ("诚实", "勇气"):
-        behavior_file(tmp_path / f"{name}.json")
+        behavior_of(tmp_path / f"{name}.json")
         assert slug(name) == name
     assert study(folder, behaviors=[str(tmp_path / "诚实.json"), str(tmp_path / "勇气.json")])
 
@@ -480,9 +474,9 @@ def test_a_label_holds_what_two_ways_to_study_one_model_differ_in(folder):
 
 def test_behaviors_that_cannot_be_used(tmp_path, monkeypatch):
     (tmp_path / "broken.json").write_text("{")
-    behavior_file(tmp_path / "untested.json", n_test=0)
-    behavior_file(tmp_path / "unnamed.json", name="")
-    locked = behavior_file(tmp_path / "locked.json")
+    behavior_of(tmp_path / "untested.json", n_test=0)
+    behavior_of(tmp_path / "unnamed.json", name="")
+    locked = behavior_of(tmp_path / "locked.json")
     read = Path.read_bytes
 
     def refuse(self):
@@ -533,7 +527,7 @@ def test_conversations_are_steered_at_positions_of_one_turn(folder, positions):
 
 @pytest.mark.parametrize("name", [EVERY, UNSTEERED, QUESTIONS, "random 0", "orthogonal 1", "shuffled 12"])
 def test_names_that_tables_use_for_something_else(folder, tmp_path, name):
-    path = behavior_file(tmp_path / "taken.json", name=name)
+    path = behavior_of(tmp_path / "taken.json", name=name)
     said = f"{name!r}; tables use this name for something else. Give another 'name'."
     assert problems(study, folder, behaviors=[str(path)])[1:] == [f"behaviors: {said}"]
     combination = {"name": name, "interventions": [{"vector": "mine"}]}
@@ -749,10 +743,10 @@ def test_a_study_whose_files_were_moved_is_the_same(folder, tmp_path):
 
 
 def test_the_data_of_a_study_are_known_by_name_and_content(folder, tmp_path):
-    moved = behavior_file(tmp_path / "renamed.json", name="mine")
+    moved = behavior_of(tmp_path / "renamed.json", name="mine")
     assert study(folder).data == study(folder, behaviors=[str(moved)]).data
     (digest,) = study(folder).data.values()
-    moved.write_text(moved.read_text().replace("Yes.", "Yes!"))
+    moved.write_text(moved.read_text().replace("Yes, I like", "Yes, I love"))
     found = study(folder, behaviors=[str(moved)]).data
     assert list(found) == ["mine"]
     assert found["mine"] != digest

@@ -1,7 +1,5 @@
 """The demo is a study: small, of one behavior, with answers at multipliers at which the effect is measured."""
 
-import json
-
 import pandas as pd
 import pytest
 
@@ -12,21 +10,14 @@ from caa_interp.study.demo import demo_config, run_demo
 from caa_interp.study.kinds import every_task
 from caa_interp.study.store import ShardStore
 from caa_interp.study.tasks import cost
-
-WORDS = ("rain", "sea", "garden", "day", "weather", "text", "answer", "choice")
+from tests.small_study import TOPICS, behavior_file, pairs
 
 
 @pytest.fixture
 def liking(tmp_path):
     """File of a behavior with few pairs."""
-
-    def pairs(words):
-        return [{"question": f"Is the {word} good?", "positive": f"Yes, {word}.", "negative": "No."} for word in words]
-
-    content = {"format": "caa_interp/behavior/1", "name": "liking", "train": pairs(WORDS[:5]), "test": pairs(WORDS[5:])}
-    path = tmp_path / "liking.json"
-    path.write_text(json.dumps(content | {"open_ended": ["How is the rain?"]}))
-    return path
+    train, test = pairs(TOPICS[:5]), pairs(TOPICS[5:])
+    return behavior_file(tmp_path / "liking.json", train, test, open_ended=["How is the rain?"])
 
 
 def test_the_demo_of_the_embedded_model_reads_few_sequences(monkeypatch):

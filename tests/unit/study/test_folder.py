@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from caa_interp.behaviors.behavior import FORMAT
 from caa_interp.errors import InputError
 from caa_interp.study.config import ExperimentConfig
 from caa_interp.study.executors import InProcess
 from caa_interp.study.run import run_experiment
+from tests.small_study import LITTLE, TOPICS, behavior_file, pairs, study_file
 
 
 class Idle(InProcess):
@@ -20,33 +20,23 @@ class Idle(InProcess):
         raise AssertionError(f"{model.name} is loaded")
 
 
-def behavior_file(path: Path, name: str) -> None:
-    def items(split):
-        pairs = [(f"What of {split} {number}?", f"Yes, {number}.", f"No, {number}.") for number in range(4)]
-        return [dict(zip(("question", "positive", "negative"), pair, strict=True)) for pair in pairs]
-
-    path.write_text(json.dumps({"format": FORMAT, "name": name, "train": items("train"), "test": items("test")}))
-
-
 @pytest.fixture
 def project(tmp_path, tiny_folder, monkeypatch) -> Path:
     """Folder of a project that has run its study: behaviors, a model, and ``run``."""
     monkeypatch.setenv("CAA_INTERP_CACHE", str(tmp_path / "cache"))
     project = tmp_path / "before"
     shutil.copytree(tiny_folder, project / "model")
-    behavior_file(project / "likes.json", "likes")
-    behavior_file(project / "agrees.json", "agrees")
-    (project / "study.toml").write_text("""
-        behaviors = ["likes.json", "agrees.json"]
-        models = ["model"]
-        format = "text"
-        layers = [2]
-        multipliers = [0, 1]
-        controls = {random = 1, shuffled = 0}
-        answers = {prompts = 0}
-        costs = {passages = 0, questions = 0, prompts = 0}
-        side_effects = {pairs = 0}
-        """)
+    for name in ("likes", "agrees"):
+        behavior_file(project / f"{name}.json", pairs(TOPICS[:4]), pairs(TOPICS[4:]))
+    study_file(
+        project / "study.toml",
+        ["model"],
+        ["likes.json", "agrees.json"],
+        layers=[2],
+        multipliers=[0, 1],
+        controls={"random": 1, "shuffled": 0},
+        **LITTLE,
+    )
     run_experiment(project / "study.toml", project / "run", say=lambda line: None)
     return project
 
@@ -76,12 +66,12 @@ def test_behaviors_are_known_by_their_names_and_content(project):
     kept = config.read_text()
     assert "renamed.json" in kept
     whole = study.read_text()
-    study.write_text(whole.replace('"renamed.json", ', ""))
+    study.write_text(whole.replace('"renamed.json",', ""))
     with pytest.raises(InputError, match="on other data: likes changed since, or is in one of the two only"):
         again(project)
     study.write_text(whole)
     behavior = project / "renamed.json"
-    behavior.write_text(behavior.read_text().replace("Yes, 1.", "Yes, one."))
+    behavior.write_text(behavior.read_text().replace("Yes, I like", "Yes, I love"))
     with pytest.raises(InputError, match="on other data: likes changed since"):
         again(project)
     assert config.read_text() == kept

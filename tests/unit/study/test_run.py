@@ -26,101 +26,51 @@ from caa_interp.study.folder import check_same_study
 from caa_interp.study.run import run_experiment
 from caa_interp.study.store import cache_contents, clear_cache
 from tests.killable import Sessions, errors
+from tests.small_study import LITTLE, TOPICS, behavior_file, pairs, study_file
 
-TOPICS = ["rain", "the sea", "a garden", "the day", "an answer", "the weather", "a text", "you"]
 
-
-def behavior_file(path: Path, positive: str, negative: str) -> Path:
-    def items(topics, split):
-        return [
-            {
-                "id": f"{split}-{topic}-{number}",
-                "topic": topic,
-                "question": f"What of {topic}, {number}?",
-                "positive": f"{positive} {topic}.",
-                "negative": f"{negative} {topic}.",
-            }
-            for topic in topics
-            for number in range(2)
-        ]
-
-    content = {
-        "format": "caa_interp/behavior/1",
-        "name": path.stem,
-        "description": "",
-        "train": items(TOPICS[:5], "train"),
-        "test": items(TOPICS[5:], "test"),
-        "open_ended": ["How is the rain?", "Do you like it?"],
-    }
-    path.write_text(json.dumps(content), encoding="utf-8")
-    return path
+def likes_file(path: Path, positive: str, negative: str) -> Path:
+    """File of a behavior whose pairs have ids and topics, and whose answers begin as given."""
+    train = pairs(TOPICS[:5], positive, negative, 2, "train")
+    test = pairs(TOPICS[5:], positive, negative, 2, "test")
+    return behavior_file(path, train, test, open_ended=["How is the rain?", "Do you like it?"])
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory, tiny_folder) -> Path:
     """TOML file of a small study: two behaviors, all four layers of the tiny Llama."""
     folder = tmp_path_factory.mktemp("study")
-    likes = behavior_file(folder / "likes.json", "Yes, I like", "No, I do not like")
-    agrees = behavior_file(folder / "agrees.json", "I agree with you on", "I do not agree on")
-    path = folder / "study.toml"
-    path.write_text(
-        f"""
-        models = ['{tiny_folder}']
-        behaviors = ['{likes}', '{agrees}']
-        format = "text"
-        multipliers = [-1, 0, 2]
-        n_validation = 4
-        [controls]
-        random = 2
-        shuffled = 2
-        [answers]
-        max_new_tokens = 5
-        [costs]
-        passages = 2
-        questions = 0
-        [side_effects]
-        pairs = 3
-        [interference]
-        pairs = 2
-        prompts = 2
-        [conversations]
-        conversations = 3
-        turns = 2
-        max_new_tokens = 4
-        """,
-        encoding="utf-8",
+    likes = likes_file(folder / "likes.json", "Yes, I like", "No, I do not like")
+    agrees = likes_file(folder / "agrees.json", "I agree with you on", "I do not agree on")
+    return study_file(
+        folder / "study.toml",
+        [tiny_folder],
+        [likes, agrees],
+        multipliers=[-1, 0, 2],
+        n_validation=4,
+        controls={"random": 2, "shuffled": 2},
+        answers={"max_new_tokens": 5},
+        costs={"passages": 2, "questions": 0},
+        side_effects={"pairs": 3},
+        interference={"pairs": 2, "prompts": 2},
+        conversations={"conversations": 3, "turns": 2, "max_new_tokens": 4},
     )
-    return path
 
 
 @pytest.fixture(scope="module")
 def brief(study) -> Path:
     """TOML file of the same study with little of each."""
-    path = study.with_name("brief.toml")
     full = ExperimentConfig.load(study)
-    path.write_text(
-        f"""
-        models = ['{full.models[0].name}']
-        behaviors = {list(full.behaviors)}
-        format = "text"
-        layers = [1, 2]
-        multipliers = [-1, 0, 2]
-        n_validation = 4
-        [controls]
-        random = 1
-        shuffled = 1
-        [answers]
-        max_new_tokens = 5
-        [costs]
-        passages = 0
-        questions = 0
-        prompts = 0
-        [side_effects]
-        pairs = 0
-        """,
-        encoding="utf-8",
+    return study_file(
+        study.with_name("brief.toml"),
+        [full.models[0].name],
+        list(full.behaviors),
+        layers=[1, 2],
+        multipliers=[-1, 0, 2],
+        n_validation=4,
+        controls={"random": 1, "shuffled": 1},
+        **LITTLE | {"answers": {"max_new_tokens": 5}},
     )
-    return path
 
 
 class Counting(InProcess):
@@ -483,7 +433,7 @@ def test_a_damaged_config_can_be_deleted(study, finished):
 
 @pytest.mark.usefixtures("undrawn")
 def test_other_data_or_another_model_are_another_run(brief, tmp_path, own_cache, tiny_folder):
-    behavior = behavior_file(tmp_path / "moods.json", "It is good,", "It is bad,")
+    behavior = likes_file(tmp_path / "moods.json", "It is good,", "It is bad,")
     model = tmp_path / "model"
     shutil.copytree(tiny_folder, model)
     config = ExperimentConfig.load(brief).model_dump() | {"behaviors": [str(behavior)], "models": [str(model)]}
@@ -493,7 +443,7 @@ def test_other_data_or_another_model_are_another_run(brief, tmp_path, own_cache,
     behavior.write_text(behavior.read_text().replace("It is bad,", "It is very bad,"))
     with pytest.raises(InputError, match="holds a run on other data: moods changed since"):
         run()
-    behavior_file(behavior, "It is good,", "It is bad,")
+    likes_file(behavior, "It is good,", "It is bad,")
     settings = model / "config.json"
     settings.write_text(settings.read_text() + "\n")
     with pytest.raises(InputError, match=r"as it was before .files changed since"):

@@ -16,7 +16,7 @@ from caa_interp.study.results import Results
 from caa_interp.study.rivals import compared, section
 from caa_interp.study.run import run_experiment
 from tests.study_folder import write_study
-from tests.unit.study.test_run import behavior_file
+from tests.unit.study.test_run import likes_file
 
 METHODS = ["system prompt", "examples", "learned vector", "attention heads"]
 ASKED = {"format": "text", "system_prompt": "Be brief."}
@@ -27,7 +27,7 @@ SIDES = {"positive": "Like all.", "negative": "Like nothing."}
 
 @pytest.fixture(scope="module")
 def behavior(tmp_path_factory) -> str:
-    path = behavior_file(tmp_path_factory.mktemp("behaviors") / "likes.json", "Yes, I like", "No, I do not like")
+    path = likes_file(tmp_path_factory.mktemp("behaviors") / "likes.json", "Yes, I like", "No, I do not like")
     dataclasses.replace(caa.load_behavior(path), system_prompts=SIDES).save(path)
     return str(path)
 
