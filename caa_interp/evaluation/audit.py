@@ -31,9 +31,13 @@ from caa_interp.evaluation.sweep import check_renderings, scoring_format
 from caa_interp.evaluation.verdicts import verdicts
 from caa_interp.models.access import check_layer
 from caa_interp.prompts.format import PromptFormat, form_of
+from caa_interp.prompts.rendering import Format
 from caa_interp.statistics import chance_alignment
 from caa_interp.steering.generation import encode_prompts, generate
 from caa_interp.steering.intervention import check_multipliers, conditions
+from caa_interp.steering.operators import add
+from caa_interp.steering.positions import Positions
+from caa_interp.tree.edits import Operator
 from caa_interp.vectors.activations import collect_activations
 from caa_interp.vectors.vector import SteeringVector, named_vectors, one_vector, without
 
@@ -69,17 +73,19 @@ def safety_audit(
     n_answers: int = 0,
     max_new_tokens: int = 40,
     seed: int = 0,
+    format: Format | None = None,
+    operator: Operator = add,
+    positions: Positions = "from_last_prompt_token",
+    system_prompt: str | None = None,
     prompt_format: PromptFormat | None = None,
     progress: bool = True,
-    **options: Any,
 ) -> pd.DataFrame:
     """Measure what a vector has to do with refusal, and what else it does.
 
     Parameters
     ----------
-    model, prompt_format, progress, **options
-        As in :func:`caa_interp.sweep`; options are ``format`` (of pairs), ``operator``, ``positions`` and
-        ``system_prompt``.
+    model, format, operator, positions, system_prompt, prompt_format, progress
+        As in :func:`caa_interp.sweep`; ``format`` is that of pairs, requests are scored in text form.
     vector, layer, multipliers
         The vector (also a control, which is audited like any other), the 0-based block index after which it is added,
         and at least two multipliers, one of them 0.
@@ -153,8 +159,8 @@ def safety_audit(
     controls = random_vectors(steering, n_random, seed=seed) if n_random else {}
     if name in controls:
         raise InputError(f"vector: {name!r} is also the name of a random vector. Give it another name, or n_random=0.")
-    form, system_prompt = form_of(model, prompt_format), options.get("system_prompt")
-    format = scoring_format(options.pop("format", None), conditions(model, steering, None))
+    form = form_of(model, prompt_format)
+    format = scoring_format(format, conditions(model, steering, None, layer, doses, operator, positions))
     vectors = {name: steering}
     _, pairs = crossed(vectors, behaviors, layer, n_pairs)
     check_renderings(form, pairs, format, system_prompt)
@@ -167,15 +173,14 @@ def safety_audit(
     for kind, some in answering.items():
         encode_prompts(form, some, max_new_tokens, system_prompt, f"requests[{kind!r}]")
 
-    asked: dict[str, Any] = {"prompt_format": prompt_format, "progress": progress, **options}
+    under: dict[str, Any] = {"system_prompt": system_prompt, "prompt_format": prompt_format, "progress": progress}
     if refusal is None:
         refusal = load_behavior("refusal").train
     if isinstance(refusal, SteeringVector | Mapping):
         compared = named_vectors(refusal, "refusal")
     else:
-        own = {key: asked[key] for key in ("system_prompt", "prompt_format", "progress") if key in asked}
         shown = check_pairs(refusal, "refusal")
-        activations = collect_activations(model, shown, format=format, layers=vector.layers, **own)
+        activations = collect_activations(model, shown, format=format, layers=vector.layers, **under)
         compared = vector_with_controls(activations, "refusal", n_shuffled=N_SHUFFLED, seed=seed)
     direction = _refusal_of(compared, vector)
     if not _is_all(_cosine(steering, direction, layer)):
@@ -183,7 +188,7 @@ def safety_audit(
         named = {**rest.metadata, "behavior": f"{name} without refusal"}
         vectors[named["behavior"]] = replace(rest, metadata=named)
     vectors |= controls
-    asked["multipliers"] = doses
+    asked = {"multipliers": doses, "operator": operator, "positions": positions, **under}
     scored = scored_each(model, vectors, paired, format="text", **asked)
     opening = scored["item"] % len(OPENINGS)
     scored = scored.assign(item=scored["item"] // len(OPENINGS), order="opening " + (opening + 1).astype(str))

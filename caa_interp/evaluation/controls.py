@@ -13,7 +13,7 @@ alone differs:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +38,7 @@ def vector_with_controls(
     seed: int = 0,
 ) -> dict[str, SteeringVector]:
     """Make the vector of a behavior, named by it, and so many controls of each kind."""
+    check_control_names([behavior], random=n_random, orthogonal=n_orthogonal, shuffled=n_shuffled)
     vector = vector_from_activations(activations, estimator=estimator, behavior=behavior)
     vectors = {behavior: vector}
     if n_random:
@@ -46,9 +47,14 @@ def vector_with_controls(
         vectors |= orthogonal_vectors(vector, n_orthogonal, seed=seed)
     if n_shuffled:
         vectors |= shuffled_vectors(activations, n_shuffled, seed=seed)
-    if vectors[behavior] is not vector:
-        raise InputError(f"behaviors: {behavior!r} is also the name of one of its controls. Give it another name.")
     return vectors
+
+
+def check_control_names(behaviors: Iterable[str], **counts: int) -> None:
+    """Raise :class:`InputError` if a behavior has the name of one of its controls, which are so many of each kind."""
+    controls = {f"{kind} {number}" for kind, count in counts.items() for number in range(count)}
+    if taken := [name for name in behaviors if name in controls]:
+        raise InputError(f"behaviors: {taken[0]!r} is also the name of one of its controls. Give it another name.")
 
 
 def random_vectors(vector: SteeringVector, n: int = 20, *, seed: int = 0) -> dict[str, SteeringVector]:

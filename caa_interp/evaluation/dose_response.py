@@ -20,7 +20,7 @@ import pandas as pd
 
 from caa_interp.behaviors.behavior import Behavior, check_behaviors
 from caa_interp.errors import InputError, check_count
-from caa_interp.evaluation.controls import vector_with_controls
+from caa_interp.evaluation.controls import check_control_names, vector_with_controls
 from caa_interp.evaluation.response import choose_layer, outermost
 from caa_interp.evaluation.splits import split_behavior
 from caa_interp.evaluation.sweep import check_renderings, sweep
@@ -29,8 +29,8 @@ from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format
 from caa_interp.steering.intervention import check_multipliers
-from caa_interp.steering.operators import add
-from caa_interp.steering.positions import Positions
+from caa_interp.steering.operators import add, check_operator
+from caa_interp.steering.positions import Positions, check_positions
 from caa_interp.tree.edits import Operator
 from caa_interp.vectors.activations import collect_activations
 from caa_interp.vectors.estimators import Estimator, mean_difference
@@ -98,6 +98,8 @@ def dose_response(
     form = form_of(model, prompt_format)
     candidates = check_layers(layers, range(n_layers(model)), "the model")
     doses = check_multipliers(multipliers)
+    check_operator(operator)
+    check_positions(positions)
     if len(doses) < 2:
         raise InputError(f"multipliers: {doses}; a response needs at least two.")
     check_behaviors(behaviors)
@@ -105,6 +107,7 @@ def dose_response(
     for name, number in {**counts, "n_random": n_random, "n_shuffled": n_shuffled}.items():
         if number is not None:
             check_count(name, number, least=1 if name in counts else 0)
+    check_control_names(behaviors, random=n_random, shuffled=n_shuffled)
     check_count("seed", seed, least=0)
     splits = {
         name: split_behavior(name, one, candidates, n_train, n_validation, n_test, seed)

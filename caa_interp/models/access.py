@@ -149,7 +149,7 @@ def check_layers(layers: Any, available: Sequence[int], what: str) -> list[int]:
             raise InputError(
                 f"layer {layer!r}: {what} has layers {available[0]} to {available[-1]} (0-based block indices)"
                 + ("" if len(available) == available[-1] - available[0] + 1 else f", namely {list(available)}")
-                + f". Choose one of these as an int, such as {available[-1]}, or a list of ints."
+                + f". Choose one of these as an int, such as {available[-1]}."
             )
     if len(set(chosen)) < len(chosen):
         raise InputError(f"layers: {chosen} names a layer twice; name each once.")

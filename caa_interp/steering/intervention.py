@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from caa_interp.errors import InputError, is_number, listed, warn
 from caa_interp.models.access import check_layer, check_layers, check_model
 from caa_interp.prompts.format import PromptFormat, check_prompt
-from caa_interp.steering.operators import add, name_of
+from caa_interp.steering.operators import add, check_operator, name_of
 from caa_interp.steering.positions import Positions, check_positions, name_of_positions, resolve
 from caa_interp.tree.edits import Edit, Operator
 from caa_interp.vectors.vector import SteeringVector, one_vector
@@ -62,8 +62,7 @@ class Intervention:
     def __post_init__(self) -> None:
         layer = check_layer(self.layer, one_vector(self.vector).layers, "the vector")
         (multiplier,) = check_multipliers((self.multiplier,))
-        if not callable(self.operator):
-            raise InputError(f"operator: {self.operator!r}; give one such as caa.add, caa.ablate or caa.Cap(high=3).")
+        check_operator(self.operator)
         checked = {"layer": layer, "multiplier": multiplier, "positions": check_positions(self.positions)}
         for name, value in checked.items():
             object.__setattr__(self, name, value)

@@ -157,6 +157,13 @@ OPERATORS: dict[str, Operator] = {one.__name__: one for one in (add, add_keeping
 WITH_PARAMETERS: dict[str, Any] = {one.__name__: one for one in (ProjectTo, Cap, AddIf)}
 
 
+def check_operator(operator: Any) -> Operator:
+    """Return an operator, or raise :class:`InputError` for what is none, such as its name."""
+    if not callable(operator):
+        raise InputError(f"operator: {operator!r}; give one such as caa.add, caa.ablate or caa.Cap(high=3).")
+    return operator
+
+
 def grows(operator: Operator) -> bool:
     """Whether a larger multiplier does more of the same; what sets or bounds the projection is complete at 1."""
     return operator is not ablate and not isinstance(operator, ProjectTo | Cap)

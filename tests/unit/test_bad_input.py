@@ -56,7 +56,7 @@ def test_one_layer_that_is_no_whole_number(tiny_llama, pairs):
 
 def test_layers_as_text(tiny_llama, pairs):
     text = message(caa.InputError, caa.extract_vector, tiny_llama, pairs, layers="1")
-    assert_says(text, "layer '1'", "0 to 3", "as an int, such as", "or a list of ints")
+    assert_says(text, "layer '1'", "0 to 3", "as an int, such as")
 
 
 def test_no_layers_and_a_layer_twice(tiny_llama, pairs):

@@ -214,6 +214,9 @@ def test_the_vector_is_not_taken_for_one_of_its_controls(tiny_llama, refusal, pa
         ({"n_pairs": 0}, caa.InputError, "n_pairs: 0; it must be a whole number"),
         ({"behaviors": {"refusal": []}}, caa.InputError, r"behaviors\['refusal'\]: the list is empty"),
         ({"format": "letters"}, caa.InputError, "format: 'letters' is not one of"),
+        ({"operator": "ablate"}, caa.InputError, "operator: 'ablate'; give one such as caa.add"),
+        ({"positions": "start"}, caa.InputError, "positions: 'start'; give one of"),
+        ({"system": "Be kind."}, TypeError, "unexpected keyword argument 'system'"),
         ({"multipliers": (0, float("nan"))}, caa.InputError, "multiplier: nan is not a finite number"),
         ({"n_answers": 1, "max_new_tokens": 0}, caa.InputError, "max_new_tokens: 0"),
         (

@@ -196,6 +196,8 @@ def test_the_seed_decides(tiny_llama, behaviors):
         ({"n_shuffled": -2}, "n_shuffled: -2; it must be a whole number of at least 0"),
         ({"n_validation": 8}, r"n_validation: 8, but behaviors\['mine'\] has 8 train pairs.*Set fewer apart"),
         ({"prompt_format": "base"}, "prompt_format: 'base'; give one such as"),
+        ({"operator": "add"}, "operator: 'add'; give one such as caa.add"),
+        ({"positions": [-1]}, r"positions: \[-1\]; give one of"),
         ({"n_train": 1}, r"behaviors\['mine'\]: 1 pair makes the vector; shuffling labels needs.*or n_shuffled=0"),
     ],
 )
@@ -211,6 +213,13 @@ def test_a_pair_that_is_too_long_is_found_before_any_work(tiny_llama, behaviors,
     last = caa.Behavior("last", "", behaviors["mine"].train, long)
     with pytest.raises(caa.InputError, match=r"behaviors\['last'\]: 'Is it good\? .*tokens, but the model's context"):
         dose_response(tiny_llama, {**behaviors, "last": last}, **OPTIONS)
+
+
+@pytest.mark.parametrize("name", ["random 0", "shuffled 1"])
+def test_a_behavior_named_like_a_control_is_found_before_any_work(tiny_llama, behaviors, monkeypatch, name):
+    monkeypatch.delattr(module, "collect_activations")
+    with pytest.raises(caa.InputError, match=f"behaviors: '{name}' is also the name of one of its controls"):
+        dose_response(tiny_llama, {name: behaviors["mine"]}, **{**OPTIONS, "n_random": 1, "n_shuffled": 2})
 
 
 def test_behaviors_that_are_none(tiny_llama, behaviors):
