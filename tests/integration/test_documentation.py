@@ -272,6 +272,14 @@ def site(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("path", [ROOT / "README.md", DOCS / "concepts.md"], ids=lambda path: path.name)
+def test_the_speeds_that_texts_quote_are_those_of_the_benchmark(path):
+    rows = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    ratios = [re.search(rf"^\| sweep, {form}: .*", rows, re.MULTILINE)[0].split("|")[5] for form in ("choices", "text")]
+    quoted = re.findall(r"(?<=\b1/)\d+", path.read_text(encoding="utf-8"))
+    assert quoted == [f"{float(f'{float(ratio):.2g}'):g}" for ratio in ratios]
+
+
 def test_pages_load_nothing_from_elsewhere(site):
     pages = {path: Loaded(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
     assert len(pages) > 40
