@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -259,5 +258,10 @@ def monitor(
 def _print_texts(rows: pd.DataFrame) -> None:
     """Print z, place and text, the place as far as rows have turns."""
     columns = ["z", "item", *(["turn", "role"] if (rows["role"] != "").any() else []), "n_tokens", "text"]
-    texts = rows["text"].map(lambda text: textwrap.shorten(text, _LONGEST, placeholder=" ..."))
-    print_table(rows.assign(z=rows["z"].round(2), text=texts)[columns])
+    print_table(rows.assign(z=rows["z"].round(2), text=rows["text"].map(_shortened))[columns])
+
+
+def _shortened(text: str) -> str:
+    """A text in one line, cut where it is long; not between words, which some languages write without spaces."""
+    one = " ".join(text.split())
+    return one if len(one) <= _LONGEST else f"{one[: _LONGEST - 3].rstrip()}..."

@@ -198,7 +198,7 @@ def generate(
     if as_json:
         print_json(records(table))
     else:
-        _print_side_by_side(table, multipliers)
+        _print_side_by_side(table, multipliers, scales)
 
 
 def applied_by(operator: str, positions: str) -> dict[str, Any]:
@@ -268,17 +268,18 @@ def _prompts(given: list[str], file: Path | None) -> list[str]:
     return asked
 
 
-def _print_side_by_side(table: pd.DataFrame, multipliers: Sequence[float]) -> None:
-    """One grid per prompt: a column per multiplier, a row per sample."""
+def _print_side_by_side(table: pd.DataFrame, factors: Sequence[float], scales: Sequence[float]) -> None:
+    """One grid per prompt: a column per factor of the vectors' multipliers, a row per sample."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    console, alike = Console(), len(set(scales)) == 1
     for _, answers in table.groupby("item", sort=False):
         grid = Table(title=Text(answers["prompt"].iloc[0], style="bold"), title_justify="left", expand=True)
-        for multiplier in multipliers:
-            grid.add_column(f"multiplier {multiplier:+g}" if multiplier else "unsteered", ratio=1)
+        for factor in factors:
+            steered = f"multiplier {factor * scales[0]:+g}" if alike else f"multipliers times {factor:g}"
+            grid.add_column(steered if factor else "unsteered", ratio=1)
         for _, samples in answers.groupby("sample"):
             grid.add_row(*(Text(answer.strip()) for answer in samples["answer"]))
         console.print(grid)

@@ -16,7 +16,7 @@ from caa_interp.files import cache_folder
 
 # By extra: the modules that it installs, and what they are needed for.
 EXTRAS = {
-    "figures": (("kaleido",), "figures as PNG, SVG and PDF"),
+    "figures": (("kaleido", "choreographer"), "figures as PNG, SVG and PDF"),
     "judge": (("openai",), "judging answers through an API"),
     "finetune": (("peft", "accelerate"), "fine-tuning as a baseline"),
     "notebooks": (("ipywidgets",), "progress bars and the explorer in notebooks"),

@@ -32,6 +32,19 @@ _AUDIT = {
     "behaviors": "{}: slope",
     "answers": "{}: change of the share of refusals at multiplier {:g}",
 }
+# What tells rows of one vector apart, beside layer and multiplier.
+CONDITION = (
+    "baseline",
+    "judge",
+    "scale",
+    "source_layer",
+    "operator",
+    "positions",
+    "condition",
+    "turn",
+    "format",
+    "model",
+)
 _OF_THIS = "Give the table of this vector."
 
 
@@ -50,8 +63,8 @@ def reliability_table(vector: SteeringVector, given: pd.DataFrame) -> str:
 def effects_table(vector: SteeringVector, given: pd.DataFrame) -> tuple[str, bool]:
     """Result of :func:`caa_interp.steerability` or :func:`caa_interp.summarize` as a Markdown table.
 
-    Shows the rows of this vector, at least one, and the range of the means of each kind of control; nothing else. Also
-    returns whether there are controls.
+    Shows the rows of this vector, at least one, and the range of the means of each kind of control, with the columns
+    that tell them apart; nothing else. Also returns whether there are controls.
     """
     source = "caa_interp.steerability or caa_interp.summarize"
     check_table(given, {"vector", "kind", "layer", "n"}, source, "effects")
@@ -66,13 +79,14 @@ def effects_table(vector: SteeringVector, given: pd.DataFrame) -> tuple[str, boo
         there = sorted({str(name) for name in given["vector"]})
         raise InputError(f"effects: no row is of the vector {vector.name!r}; its vectors are {there}. {_OF_THIS}")
     _check_layers(vector, own, "effects")
-    by = ["layer", "multiplier"] if "multiplier" in rows else ["layer"]
+    by = [name for name in CONDITION if name in own and own[name].nunique(dropna=False) > 1]
+    by += ["layer", "multiplier"] if "multiplier" in rows else ["layer"]
     lines = [
         [shown(vector.name), *(_plain(row[key]) for key in [*by, "n"]), *_intervals(row, measures)]
         for row in own.to_dict("records")
     ]
     controls = rows[~rows["kind"].isin(["vector", "unsteered"])]
-    for (kind, *condition), group in controls.groupby(["kind", *by], sort=False):
+    for (kind, *condition), group in controls.groupby(["kind", *by], sort=False, dropna=False):
         ranges = (f"{number(group[name].min())} to {number(group[name].max())}" for name in measures)
         name = counted(group["vector"].nunique(), f"{kind} vector")
         lines.append([name, *map(_plain, condition), _plain(group["n"].max()), *ranges])
@@ -109,4 +123,4 @@ def _intervals(row: dict[Any, Any], names: Iterable[str]) -> list[str]:
 
 
 def _plain(value: Any) -> str:
-    return f"{float(value):g}"
+    return shown(value) if isinstance(value, str) else f"{float(value):g}"

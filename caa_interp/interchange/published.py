@@ -33,6 +33,9 @@ _LLAMA_2 = re.compile(r"Llama-2-[0-9]+b(-chat)?-hf")
 
 def write_folder(vector: SteeringVector, layers: Iterable[int], folder: Path) -> None:
     """Write one file per layer; other files stay, but none of another vector that would be read back with these."""
+    if layer_file(folder.name, VECTORS):
+        raise InputError(f"path: {str(folder)!r} is the name of one layer's file; give the folder that is to hold it.")
+    folder = folder.absolute()  # "." has a name, too
     behavior, model = vector.metadata.get("behavior"), vector.metadata.get("model")
     if behavior is not None and (behavior == SURVIVAL) != (folder.name == SURVIVAL):
         raise InputError(

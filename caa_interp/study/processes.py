@@ -22,7 +22,7 @@ class Processes(Workers):
     one process with as many threads to the last bit.
 
     If there are several GPUs, each process sees one of them: processes share GPUs only if there are more processes.
-    Models then name no GPU but ``"cuda"``, which is the default.
+    Models then name no GPU, or ``"cuda"``.
 
     Parameters
     ----------

@@ -272,7 +272,9 @@ def site(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", DOCS / "concepts.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", DOCS / "concepts.md", DOCS / "howto/forms.md"], ids=lambda path: path.name
+)
 def test_the_speeds_that_texts_quote_are_those_of_the_benchmark(path):
     rows = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
     ratios = [re.search(rf"^\| sweep, {form}: .*", rows, re.MULTILINE)[0].split("|")[5] for form in ("choices", "text")]

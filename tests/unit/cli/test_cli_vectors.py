@@ -10,6 +10,7 @@ import typer.main
 
 import caa_interp as caa
 from caa_interp import cli
+from caa_interp.cli import analysis
 from tests.command_line import run
 
 WORDS = ("rain", "sea", "garden", "day", "weather", "text", "answer", "choice")
@@ -219,6 +220,22 @@ def test_generate_shows_the_answers_side_by_side(vector, monkeypatch, loaded):
     ]
     (answers,) = [line for line in shown if "answer0" in line]
     assert re.findall(r"\[red\]answer\d", answers) == ["[red]answer0", "[red]answer1", "[red]answer2"]
+
+
+@pytest.mark.parametrize(
+    ("given", "titles"),
+    [
+        ("4", ["multiplier -4", "unsteered", "multiplier +2"]),
+        ("4,-1", ["multipliers times -1", "unsteered", "multipliers times 0.5"]),
+    ],
+)
+def test_columns_of_generate_are_titled_by_what_was_added(vector, loaded, given, titles):
+    asked = ["--layer", "1,2", "--multiplier", given, "--multipliers=-1,0,0.5", "--max-new-tokens", "1"]
+    shown = done("generate", "liking.safetensors", "The sea?", *asked).stdout
+    found = [
+        re.findall(r"multiplier [-+][\d.]+|multipliers times [-\d.]+|unsteered", line) for line in shown.splitlines()
+    ]
+    assert [found for found in found if found] == [titles]
 
 
 @pytest.mark.filterwarnings("ignore:vector .* was made from prompts")
@@ -522,3 +539,11 @@ def test_monitor_prints_the_outermost_texts_of_the_library(vector, loaded, tiny_
     assert all(heading in shown.stdout for heading in headings)
     assert expected["text"].iloc[-1] in shown.stdout
     assert "8 rows of texts.jsonl, layer 2, model tiny-llama" in shown.stderr
+
+
+@pytest.mark.parametrize("text", ["海" * 150, "See https://x.org/" + "a" * 150, "A word  and\nothers " * 9])
+def test_what_is_cut_from_a_long_text_is_its_end(text, capsys):
+    row = {"z": 1.0, "item": 0, "turn": 0, "role": "", "n_tokens": 9, "text": text}
+    analysis._print_texts(pd.DataFrame([row]))
+    (shown,) = re.findall(r"\S.*\.\.\.", capsys.readouterr().out)
+    assert " ".join(text.split())[:97].rstrip() + "..." in shown

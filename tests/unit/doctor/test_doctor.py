@@ -682,6 +682,14 @@ def test_an_extra_that_does_not_fit_the_others(monkeypatch):
     assert found["detail"].endswith("pip install -U 'caa-interp[judge]'")
 
 
+def test_a_kaleido_that_brings_no_browser_control(monkeypatch):
+    pytest.importorskip("kaleido")
+    importing(monkeypatch, choreographer=ModuleNotFoundError("No module named 'choreographer'", name="choreographer"))
+    found = environment._extra("figures")
+    assert found["usable"] is False
+    assert found["detail"].endswith("choreographer is not installed: pip install 'caa-interp[figures]'")
+
+
 def test_every_extra_is_one_of_the_package():
     import tomllib
     from pathlib import Path

@@ -16,7 +16,9 @@ from hypothesis import example, given, settings, strategies as st
 from markdown_it import MarkdownIt
 
 import caa_interp as caa
+from caa_interp.evaluation.summary import SERIES
 from caa_interp.interchange import hub
+from caa_interp.interchange.card_tables import CONDITION
 from caa_interp.interchange.hub import from_hub, push_to_hub, save_for_hub
 from caa_interp.interchange.markdown import code, shown
 from caa_interp.interchange.model_card import model_card
@@ -229,6 +231,21 @@ def test_of_several_behaviors_the_vectors_own_is_shown():
     found = cells(model_card(vector(layers=(2,)), effects=table), "Effects")
     assert [row["vector"] for row in found] == ["sycophancy", "2 random vectors"]
     assert found[1]["slope, nats per unit of multiplier"] == "-0.25 to 0.5"
+
+
+def test_what_tells_rows_of_one_vector_apart_is_shown():
+    prompted = sweep(slopes=(4.0, 0.5, 0.5)).assign(baseline="few-shot: _all_")
+    table = pd.concat([sweep().assign(baseline="none"), prompted], ignore_index=True)
+    found = cells(model_card(vector(), effects=caa.steerability(table)), "Effects")
+    slopes = [row["slope, nats per unit of multiplier"] for row in found]
+    assert slopes == ["2 (2 to 2)", "4 (4 to 4)", "-0.25 to 0.5", "0.5 to 0.5"]
+    assert [row["baseline"] for row in found] == ["none", r"few-shot: \_all\_"] * 2
+    alike = cells(model_card(vector(), effects=caa.steerability(sweep().assign(baseline="none"))), "Effects")
+    assert "baseline" not in alike[0]
+
+
+def test_nothing_tells_rows_apart_but_what_a_series_has():
+    assert {*CONDITION, "behavior", "vector", "kind", "layer"} == {*SERIES}
 
 
 def test_what_is_not_given_is_said():

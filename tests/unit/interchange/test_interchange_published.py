@@ -122,6 +122,24 @@ def test_a_folder_holds_one_vector_of_a_model(tmp_path):
     assert torch.equal(import_vector(folder).values, survival.values)
 
 
+@pytest.mark.parametrize("behavior", ["survival-instinct", None])
+def test_the_folder_that_one_is_in_has_its_name(tmp_path, monkeypatch, behavior):
+    folder = tmp_path / "survival-instinct"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    one = vector(behavior=behavior)
+    export_vector(one, ".", format="caa")
+    assert torch.equal(import_vector(".").values, one.values)
+    assert torch.equal(import_vector(folder).values, one.values)
+
+
+def test_the_name_of_a_file_is_not_that_of_a_folder(tmp_path):
+    for name in (f"vec_layer_1_{LLAMA}.pt", "vec_layer_1.pt"):
+        with pytest.raises(caa.InputError, match=f"path: .*{name}' is the name of one layer's file; give the folder"):
+            export_vector(vector(), tmp_path / "b" / name, layers=1)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_vector_read_in_half_precision_can_be_written_back(tmp_path):
     path = published(tmp_path, "b", 3, LLAMA, 1 / 3)
     found = import_vector(path)
