@@ -33,7 +33,7 @@ from caa_interp.steering.operators import add, check_operator
 from caa_interp.steering.positions import Positions, check_positions
 from caa_interp.tree.edits import Operator
 from caa_interp.vectors.activations import collect_activations
-from caa_interp.vectors.estimators import Estimator, mean_difference
+from caa_interp.vectors.estimators import Estimator, check_estimator, mean_difference
 
 
 def dose_response(
@@ -98,6 +98,7 @@ def dose_response(
     form = form_of(model, prompt_format)
     candidates = check_layers(layers, range(n_layers(model)), "the model")
     doses = check_multipliers(multipliers)
+    check_estimator(estimator)
     check_operator(operator)
     check_positions(positions)
     if len(doses) < 2:

@@ -196,6 +196,7 @@ def test_the_seed_decides(tiny_llama, behaviors):
         ({"n_shuffled": -2}, "n_shuffled: -2; it must be a whole number of at least 0"),
         ({"n_validation": 8}, r"n_validation: 8, but behaviors\['mine'\] has 8 train pairs.*Set fewer apart"),
         ({"prompt_format": "base"}, "prompt_format: 'base'; give one such as"),
+        ({"estimator": "logistic_probe"}, "estimator: 'logistic_probe'"),
         ({"operator": "add"}, "operator: 'add'; give one such as caa.add"),
         ({"positions": [-1]}, r"positions: \[-1\]; give one of"),
         ({"n_train": 1}, r"behaviors\['mine'\]: 1 pair makes the vector; shuffling labels needs.*or n_shuffled=0"),
