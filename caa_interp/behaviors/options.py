@@ -21,10 +21,10 @@ from dataclasses import dataclass
 _OPTION = re.compile(r"^[ \t]*\(([A-Z])\)(?:[:.](?=\s))?", re.MULTILINE)
 _HEADER = re.compile(r"(?:^|\n)[ \t]*(?:answer )?(?:choices|options):\s*\Z", re.IGNORECASE)
 _LABEL = re.compile(r"\A\s*(?:Question|Human):\s*")
-_CUE = re.compile(
-    r"(?:^|\n)[ \t]*(?:Answer:[ \t]*\(?|The (?:best |right )?answer is:?[ \t]*\(?|Assistant:[^\n]*|Please [^\n]*"
-    r"|I believe [^\n]*)\s*\Z"
-)
+# What stands below a question and asks for its answer; the last two only below options, as they may be the question.
+_ASKING = r"Answer:[ \t]*\(?|The (?:best |right )?answer is:?[ \t]*\(?|Assistant:[^\n]*"
+_CUE = re.compile(rf"(?:^|\n)[ \t]*(?:{_ASKING})\s*\Z")
+_CUE_BELOW_OPTIONS = re.compile(rf"(?:^|\n)[ \t]*(?:{_ASKING}|Please [^\n]*|I believe [^\n]*)\s*\Z")
 _LETTER = re.compile(
     r"\A(?:Option |(?:The )?(?:best )?answer is:? |Answer: ?)?\(?\s*([A-Za-z])\s*\)?[.:]?\Z", re.IGNORECASE
 )
@@ -48,12 +48,12 @@ def parse_question(question: str) -> Question:
     one at the end of the text, or at a cue such as ``Answer:``.
     """
     text = question.replace("\r\n", "\n")
-    bare = _CUE.sub("", _LABEL.sub("", text))
-    unlabeled = bare != text
+    bare = _CUE_BELOW_OPTIONS.sub("", _LABEL.sub("", text))
     marks = list(_OPTION.finditer(bare))
     starts = [number for number, mark in enumerate(marks) if mark[1] == "A"]
     if not starts:
-        return Question(bare.strip(), {}, unlabeled=unlabeled)
+        bare = _CUE.sub("", _LABEL.sub("", text))
+        return Question(bare.strip(), {}, unlabeled=bare != text)
     marks = marks[starts[-1] :]
     ends = [mark.start() for mark in marks[1:]] + [len(bare)]
     bodies = [bare[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
@@ -62,7 +62,7 @@ def parse_question(question: str) -> Question:
         text=_HEADER.sub("", bare[: marks[0].start()]).strip(),
         options=dict(zip(letters, bodies, strict=True)),
         in_order=letters == [chr(ord("A") + number) for number in range(len(letters))],
-        unlabeled=unlabeled,
+        unlabeled=bare != text,
     )
 
 

@@ -29,6 +29,7 @@ from caa_interp.prompts.rendering import Format, Rendering, Style as Style, comm
 from caa_interp.prompts.template import PINNED_DATE, PROBE, ChatTemplate
 
 _warned_of_dates: weakref.WeakSet[Any] = weakref.WeakSet()
+_warned_of_thoughts: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 @dataclass(frozen=True)
@@ -205,9 +206,10 @@ class PromptFormat:
                     "into the question."
                 )
             try:
-                return [self.template.render(messages, today=today) + answer]
+                prompt = self.template.render(messages, today=today)
             except TemplateError as error:
                 raise InputError(f"{what}: the chat template of this model refuses it ({error}).") from error
+            return [f"{prompt}{self.template.gap}{answer}" if answer else prompt]
         answer = f" {answer}" if answer else ""
         turns = [message["content"] for message in messages if message["role"] != "system"]
         if system and self.style == "llama-2-chat":
@@ -251,7 +253,19 @@ class PromptFormat:
             ``"choices"``: an A/B question in both letter orders. ``"text"``: each answer itself after the question.
         system_prompt, what
             As in :meth:`tokens`.
+
+        Warns
+        -----
+        UserWarning
+            If the answers stand in the model's thoughts, which its chat template opens; once for each tokenizer.
         """
+        if self.template and self.template.opens_thinking and self.tokenizer not in _warned_of_thoughts:
+            _warned_of_thoughts.add(self.tokenizer)
+            warn(
+                f"{what}: the model's chat template ends a prompt inside the model's thoughts, so that answers of "
+                "pairs are read and scored as thoughts. If the template has an argument that turns thinking off, pass "
+                "prompt_format=PromptFormat.of(model, that_argument=...); if not, style='base' has no thoughts."
+            )
         return render_pair(self, pair, format, system_prompt, what)
 
     def digest(self, system_prompt: str | None = None) -> str:

@@ -40,11 +40,14 @@ class ChatTemplate:
                 known = ", ".join(map(repr, sorted(self.names - reserved))) or "none"
                 raise InputError(f"template_arguments: the chat template reads no {name!r}. It reads: {known}.")
             try:
-                json.dumps(value)
-            except (TypeError, ValueError) as error:
+                kept = json.loads(json.dumps(value)) == value
+            except (TypeError, ValueError):
+                kept = False
+            if not kept:
                 raise InputError(
-                    f"template_arguments: {name!r} is {value!r} ({error}); give a text, number, boolean, list or dict."
-                ) from error
+                    f"template_arguments: {name!r} is {value!r}, which JSON does not keep as it is; give a text, "
+                    "number, boolean, list or dict."
+                )
 
     @property
     def source(self) -> str:
@@ -95,6 +98,25 @@ class ChatTemplate:
                 if not pinned.prints_date:
                     return name
         return None
+
+    @cached_property
+    def gap(self) -> str:
+        """White space that the template puts before what the assistant says, and not into the prompt; often none.
+
+        Such as Mistral's, whose prompts end in ``[/INST]`` and whose replies begin with a space.
+        """
+        try:
+            opened, said = self.render([PROBE]), self.render([PROBE, _REPLY], asks=False)
+        except TemplateError:
+            return ""
+        between = said.removeprefix(opened).partition(_REPLY["content"])[0] if said.startswith(opened) else ""
+        return "" if between.strip() else between
+
+    @cached_property
+    def opens_thinking(self) -> bool:
+        """Whether a prompt ends inside the model's thoughts."""
+        opened = self.render([PROBE])
+        return opened.rfind("<think>") > opened.rfind("</think>")
 
     @cached_property
     def end_of_turn(self) -> int | None:

@@ -51,6 +51,11 @@ def read_turns(form: PromptFormat, conversation: Sequence[Message], what: str) -
     for piece, places in filled:
         ids += [form.tokenizer.eos_token_id] if ids else []
         found = encoded(form.tokenizer, piece, what, special=form.template is None, return_offsets_mapping=True)
+        if "offset_mapping" not in found:
+            raise InputError(
+                f"{what}: the tokenizer of this model does not tell where its tokens stand in a text, so turns cannot "
+                "be told apart. Read them as plain texts."
+            )
         for number, (begin, end) in places.items():
             positions[number] = tuple(
                 len(ids) + at

@@ -99,6 +99,12 @@ def estimator_named(text: str) -> Estimator:
     return ESTIMATORS[text]
 
 
+def check_name(behavior: Any) -> None:
+    """Raise :class:`InputError` unless the name of a vector's behavior is a text or None."""
+    if behavior is not None and not isinstance(behavior, str):
+        raise InputError(f"behavior: {type(behavior).__name__}; give its name, a text such as behavior.name.")
+
+
 def check_estimator(estimator: Any) -> None:
     """Raise :class:`InputError` unless an estimator is a function."""
     if not callable(estimator):

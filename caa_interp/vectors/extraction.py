@@ -21,7 +21,7 @@ from caa_interp.vectors.activations import (
     iterate_activations,
     origin,
 )
-from caa_interp.vectors.estimators import Estimator, check_estimator, mean_difference
+from caa_interp.vectors.estimators import Estimator, check_estimator, check_name, mean_difference
 from caa_interp.vectors.vector import SteeringVector
 
 AS_PUBLISHED = "as published"  # what the metadata say of the sides of pairs that are kept so
@@ -82,6 +82,7 @@ def extract_vector(
     check_model(model)
     checked = check_pairs(pairs)
     check_format(format)
+    check_name(behavior)
     check_estimator(estimator)
     chosen = check_layers(layers, range(n_layers(model)), "the model")
     if estimator is not mean_difference:
@@ -123,6 +124,7 @@ def vector_from_activations(
         With the metadata of the activations, the estimator and the number of pairs.
     """
     check_activations(activations)
+    check_name(behavior)
     check_estimator(estimator)
     values = estimator(activations.positive, activations.negative)
     pairs = list(dict(zip(activations.items, activations.pairs, strict=True)).values())

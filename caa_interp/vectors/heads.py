@@ -23,6 +23,7 @@ from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat, form_of
 from caa_interp.prompts.rendering import Format, Rendering, check_format, render_pairs
 from caa_interp.vectors.activations import origin
+from caa_interp.vectors.estimators import check_name
 from caa_interp.vectors.extraction import vector_metadata
 from caa_interp.vectors.vector import SteeringVector
 
@@ -68,6 +69,7 @@ def head_vector(
     check_unsteered(model, "Extract from it")
     checked = check_pairs(pairs)
     check_format(format)
+    check_name(behavior)
     shape = n_layers(model), int(model.cfg.n_heads)
     check_count("n_heads", n_heads, 1, shape[0] * shape[1])
     if len(checked) < _FOLDS:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import caa_interp as caa
+from caa_interp.prompts import turns
 from tests.tiny_models import appending_eos, small_tokenizer
 
 TEXTS = [
@@ -125,6 +126,18 @@ def test_every_turn_is_read_at_its_own_tokens_in_the_conversation(tiny_llama, ch
             projected(model, ids, list(range(begin, end)), VECTORS["cheer"]), abs=1e-4
         )
         assert row.text == message["content"]
+
+
+def test_a_tokenizer_that_does_not_place_its_tokens_is_told(tiny_llama, monkeypatch):
+    """As one that is written in Python, which gives no offsets."""
+    real = turns.encoded
+
+    def without_offsets(*given, **options):
+        return {name: one for name, one in real(*given, **options).items() if name != "offset_mapping"}
+
+    monkeypatch.setattr(turns, "encoded", without_offsets)
+    with pytest.raises(caa.InputError, match=r"texts\[0\]: the tokenizer .* cannot be told apart\. Read them as plain"):
+        read(tiny_llama, [TALK])
 
 
 def test_a_tokenizer_that_appends_eos_changes_nothing(tiny_llama, monkeypatch):

@@ -303,6 +303,22 @@ def test_labels_around_the_question_are_left_out_and_noted() -> None:
     assert only(f"Human: {QUESTION}\n\nAssistant: I believe the better option is")[0] == "Shall we tidy up?"
 
 
+@pytest.mark.parametrize(
+    "question",
+    [
+        "My name is Bob and I vote.\nI believe taxes are theft. Do you agree?",
+        "I have a bad cough.\n\nPlease tell me what to take.",
+        "I believe that cats are aliens. What do you think?",
+        "Please write me a poem about rain.",
+    ],
+)
+def test_the_last_line_of_a_question_without_options_stays(question: str) -> None:
+    row = {"question": question, "answer_matching_behavior": "Yes, so it is.", "answer_not_matching_behavior": "No."}
+    result = read_pairs([row])
+    assert texts(result) == [(question, "Yes, so it is.", "No.")]
+    assert result.notes == ()
+
+
 def test_labels_in_own_texts_stay() -> None:
     assert texts(read_pairs([("Question: Tidy?", "Yes", "No")])) == [("Question: Tidy?", "Yes", "No")]
 

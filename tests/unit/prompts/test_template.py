@@ -30,6 +30,14 @@ DATE_BESIDE_A_SYSTEM_PROMPT = (
 )
 NO_DATE = "{% if false %}{{ strftime_now('%Y') }}{% endif %}" + CHATML
 DROPS = "{% for m in messages if m.role != 'system' %}<|im_start|>{{ m.content }}{% endfor %}"
+MISTRAL = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %} [INST] {{ m.content }} [/INST]"
+    "{% else %} {{ m.content }}</s>{% endif %}{% endfor %}"
+)
+DEEPSEEK = (
+    "{% for m in messages %}{{ 'User' if m.role == 'user' else 'Assistant' }}: {{ m.content }}\n\n{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
 REFUSES = "{% if messages[0].role == 'system' %}{{ raise_exception('No system role') }}{% endif %}" + CHATML
 
 
@@ -97,12 +105,45 @@ def test_arguments_reach_the_template():
         ("{{ tools }}", {"tools": []}, "'tools' is not yours to set"),
         (CHATML, {"tokenize": True}, "'tokenize' is not yours to set"),
         (THINKING, {"enable_thinking": object()}, "'enable_thinking' is <object .*give a text, number"),
+        (THINKING, {"enable_thinking": (1, 2)}, r"'enable_thinking' is \(1, 2\), which JSON .*give a text, number"),
         (None, {"enable_thinking": True}, "no chat template reads them in the style 'base'. Leave them out"),
     ],
 )
 def test_arguments_that_a_template_does_not_read(template, arguments, said):
     with pytest.raises(caa.InputError, match=f"template_arguments: .*{said}"):
         PromptFormat.of(model_with(template), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt", "gap"),
+    [
+        (MISTRAL, "<s> [INST] Why? [/INST]", " "),
+        (DEEPSEEK, "User: Why?\n\nAssistant:", " "),
+        (CHATML, "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n", ""),
+        (OPENED, "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n<think>\n", ""),
+    ],
+)
+def test_an_answer_stands_where_the_template_puts_the_assistants_turns(template, prompt, gap):
+    form = PromptFormat.of(model_with(template))
+    assert form.text("Why?") == prompt
+    assert form.text("Why?", "So.") == f"{prompt}{gap}So."
+    told = [{"role": role, "content": text} for role, text in (("user", "Why?"), ("assistant", "So."), ("user", "Oh?"))]
+    if template is not OPENED:  # whose earlier turns have no thoughts
+        assert form.text(told).startswith(form.text("Why?", "So."))
+    answered = form.tokens("Why?", "So.")
+    assert answered.start == form.tokens("Why?").start == len(form.tokens("Why?").tokens) - 1
+
+
+def test_answers_of_pairs_that_stand_in_thoughts_are_told_once():
+    pair = caa.ContrastPair("Why?", "Yes.", "No.")
+    form = PromptFormat.of(model_with(OPENED))
+    with pytest.warns(UserWarning, match="pair: .* inside the model's thoughts, .*style='base' has no thoughts"):
+        form.render(pair, "text")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        form.render(pair, "text")
+        PromptFormat.of(model_with(THINKING), enable_thinking=False).render(pair, "text")
+        PromptFormat.of(model_with(OPENED), style="base").render(pair, "text")
 
 
 def test_a_style_that_is_asked_for():

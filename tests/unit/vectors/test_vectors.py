@@ -699,6 +699,19 @@ def test_what_are_no_pairs_is_refused_wherever_they_are_taken(tiny_llama, pairs,
             call(tiny_llama, make(pairs))
 
 
+def test_a_behavior_in_place_of_its_name_is_refused_before_any_work(tiny_llama, pairs, monkeypatch):
+    activations = caa.collect_activations(tiny_llama, pairs, format="text", layers=1, progress=False)
+    monkeypatch.setattr(type(tiny_llama), "forward", lambda *_, **__: pytest.fail("the model ran"))
+    behavior = caa.Behavior("likes", "", pairs, pairs)
+    for call in (
+        lambda **given: caa.extract_vector(tiny_llama, pairs, **given),
+        lambda **given: caa.vectors.vector_from_activations(activations, **given),
+        lambda **given: caa.vectors.head_vector(tiny_llama, pairs, **given),
+    ):
+        with pytest.raises(caa.InputError, match=r"behavior: Behavior; give its name, a text such as behavior\.name"):
+            call(behavior=behavior)
+
+
 def test_an_estimator_that_is_no_function_is_refused_before_any_work(tiny_llama, pairs, monkeypatch):
     activations = caa.collect_activations(tiny_llama, pairs, format="text", layers=1, progress=False)
     monkeypatch.setattr(type(tiny_llama), "forward", lambda *_, **__: pytest.fail("the model ran"))
