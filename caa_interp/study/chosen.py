@@ -204,12 +204,13 @@ def safety_audit(study: Study) -> Iterator[Task]:
 
 
 def persistence(study: Study) -> Iterator[Task]:
-    """Conversations, in which each test pair takes each turn."""
+    """Conversations, in which each pair takes each turn if there are as many conversations as turns."""
     talks = study.config.conversations
     steered = {"multiplier": talks.multiplier, "max_new_tokens": talks.max_new_tokens, **study.config.applied}
     steered["system_prompt"] = study.config.system_prompt
     for name, test in study.tests.items() if talks.conversations else ():
         n_talks = min(talks.conversations, len(test))  # others would be copies
-        told = [[test[(n + m) % len(test)] for m in range(talks.turns)] for n in range(n_talks)]
+        told_of = test[: max(n_talks, talks.turns)]  # no more, so that turns differ in nothing but their place
+        told = [[told_of[(n + m) % len(told_of)] for m in range(talks.turns)] for n in range(n_talks)]
         given = {"conversations": told, "vector": study.vectors[name], "layer": study.layer[name]}
         yield task_of("persistence", name, "effect over turns", {**given, **steered})

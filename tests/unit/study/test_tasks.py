@@ -325,6 +325,16 @@ def test_there_is_one_conversation_for_a_test_pair_at_most():
     assert len({talk[0] for talk in talks}) == len(talks) == 4
 
 
+@pytest.mark.parametrize(("n_test", "n_talks", "turns"), [(12, 5, 5), (12, 8, 3), (3, 9, 5)])
+def test_turns_are_measured_on_the_same_pairs(n_test, n_talks, turns):
+    tasks = Stages(n_test=n_test, conversations={"conversations": n_talks, "turns": turns}).rest
+    talks = next(task.arguments["conversations"] for task in tasks if task.kind == "persistence")
+    first, *later = ({pair.id for pair in pairs} for pairs in zip(*talks, strict=True))
+    assert later == [first] * (turns - 1)
+    assert len(first) == len(talks) == min(n_talks, n_test)
+    assert all(len(set(talk)) == min(turns, n_test) for talk in talks)  # no question comes again before all were asked
+
+
 def test_one_layer_is_not_chosen():
     assert not any(task.table == "validation" for task in Stages(layers=(4,)).scores)
 
