@@ -98,8 +98,8 @@ class Workers(ABC):
         Raises
         ------
         ModelError
-            If a task kills its worker again and again, or a worker's model or libraries differ from those that
-            :meth:`describe` returned.
+            If a task kills its worker again and again (the others are done first), or a worker's model or libraries
+            differ from those that :meth:`describe` returned.
         CAAError
             An error of a task in its worker is raised here, and the others are given up.
         """
@@ -144,6 +144,7 @@ class Workers(ABC):
         waiting, deaths, n_left = deque(range(len(calls))), Counter[int | None](), len(calls)
         busy: dict[Future[Any], tuple[int, int | None]] = {}  # slot, and number of its call; None: it is starting
         free, arrived = list(range(len(self._slots))), list[tuple[int, Any]]()
+        given_up: dict[str, BrokenExecutor] = {}  # what killed its workers, told once the others are done
         try:
             while n_left:
                 for slot in free:
@@ -166,17 +167,20 @@ class Workers(ABC):
                         self._vacate(slot)
                         deaths[called] += 1
                         if deaths[called] == ATTEMPTS:
-                            told = (
-                                f"{label}: the worker died each of the {ATTEMPTS} times that this was tried. {_CAUSES}"
-                            )
-                            raise ModelError(told) from error
-                        if called is not None:
+                            given_up[label] = error
+                            if called is None:
+                                break
+                            n_left -= 1
+                        elif called is not None:
                             waiting.append(called)  # after the others: it may be the cause
                     else:
                         if called is None:
                             deaths[None] = 0
                         else:
                             arrived = [(called, result)]
+            if given_up:
+                told = f"{', '.join(given_up)}: the worker died each of the {ATTEMPTS} times that this was tried."
+                raise ModelError(f"{told} {_CAUSES}") from next(iter(given_up.values()))
         except KeyboardInterrupt:
             self.close()
             raise

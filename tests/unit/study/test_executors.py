@@ -192,6 +192,27 @@ def test_a_task_that_kills_its_processes_is_named(two, monkeypatch):
     assert two.describe(MODEL)
 
 
+def test_what_others_are_at_is_finished_when_tasks_are_given_up(two, tmp_path, monkeypatch):
+    monkeypatch.setattr(executors, "ATTEMPTS", 2)
+    folder, gate = tmp_path / "starts", tmp_path / "gate"
+    folder.mkdir()
+    deaths, stop = [], two._stop
+
+    def stopped(worker):
+        deaths.append(worker)
+        if len(deaths) == 4:  # two of each that dies
+            gate.touch()
+        stop(worker)
+
+    monkeypatch.setattr(two, "_stop", stopped)
+    tasks = [Piece("first", "wait", (folder, gate)), Piece("bad", "die"), Piece("worse", "die"), Piece("last")]
+    arrived = []
+    with pytest.raises(ModelError, match=r"^bad, worse: the worker died each of the 2 times"):
+        arrived.extend(task.label for task, _ in two.run(MODEL, tasks))
+    assert sorted(arrived) == ["first", "last"]
+    assert len(starts(folder)["first"]) == 1
+
+
 def test_processes_share_the_threads_of_this_one(two, monkeypatch):
     (_, setting), *_ = two.run(MODEL, [Piece("setting", "setting", ("OMP_NUM_THREADS",))])
     n = max(1, torch.get_num_threads() // 2)
