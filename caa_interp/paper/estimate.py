@@ -19,7 +19,14 @@ import pandas as pd
 from caa_interp.evaluation.judge_requests import Judge
 from caa_interp.paper import published as paper
 from caa_interp.paper.parts import choose_parts
-from caa_interp.paper.plan import check_table_layer, config_of, planned_setting, planned_tasks, planned_work
+from caa_interp.paper.plan import (
+    check_table_layer,
+    config_of,
+    fitting_parts,
+    planned_setting,
+    planned_tasks,
+    planned_work,
+)
 from caa_interp.paper.setting import read_items
 from caa_interp.study.config import ModelConfig
 from caa_interp.study.executors import Executor, InProcess
@@ -72,12 +79,13 @@ def estimate_reproduction(
     What is finished in a folder or in the cache is not taken off, since its vectors are not known here.
     """
     items = read_items(data, behaviors, judge, system_prompts)
-    names, _ = choose_parts(parts, items)
+    names, left = choose_parts(parts, items)
     check_table_layer(model_name, layers)
     config = config_of(model_name, dtype)
     with closing(InProcess()) as executor:
         say(f"Loading {model_name}")
         setting = planned_setting(config, items, executor.describe(config.models[0]), layers, base_name)
+        names, _ = fitting_parts(parts, names, left, setting, executor)
         planned, minutes = planned_tasks(setting, names), []
         for name, tasks in planned.items():
             say(f"Timing {name}")

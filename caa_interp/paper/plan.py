@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +10,14 @@ import pandas as pd
 
 from caa_interp.behaviors.behavior import load_behavior
 from caa_interp.errors import InputError, listed
+from caa_interp.evaluation.baselines import SIDES
 from caa_interp.evaluation.judging import estimate_cost
 from caa_interp.models.access import check_layers
 from caa_interp.paper import published as paper
 from caa_interp.paper.parts import PARTS
 from caa_interp.paper.setting import Items, Setting, placeholders
 from caa_interp.study.config import Controls, ExperimentConfig, ModelConfig
+from caa_interp.study.executors import Executor
 from caa_interp.study.tasks import Task, cost, vector_tasks
 
 if TYPE_CHECKING:
@@ -42,6 +44,37 @@ def planned_setting(
     vectors = placeholders(list(items.sets), facts["n_layers"], facts["d_model"])
     base = vectors if base_name is not None else {}
     return Setting(config, items, facts["n_layers"], swept, layer, published, vectors, vectors, base, base_name)
+
+
+def fitting_parts(
+    parts: Sequence[str] | None, names: list[str], left: dict[str, str], setting: Setting, executor: Executor
+) -> tuple[list[str], dict[str, str]]:
+    """What :func:`~caa_interp.paper.parts.choose_parts` chose, without system prompts that the model cannot be given.
+
+    By default they are left out with the reason; if ``parts`` names them, it is an :class:`InputError`.
+    """
+    if "system_prompts" not in names:
+        return names, left
+    try:
+        for _ in executor.run(setting.config.models[0], list(_prompt_checks(setting))):
+            pass
+    except InputError as error:
+        others = [name for name in names if name != "system_prompts"]
+        if parts is not None:
+            rest = f"only the other parts, {', '.join(others)}" if others else "other parts"
+            raise InputError(f"parts: 'system_prompts' do not go with this model. {error} Name {rest}.") from error
+        reasons = {**left, "system_prompts": f"they do not go with this model: {str(error).removesuffix('.')}"}
+        return others, {name: reasons[name] for name in PARTS if name in reasons}
+    return names, left
+
+
+def _prompt_checks(setting: Setting) -> Iterator[Task]:
+    """Tasks that fail if a system prompt cannot be put to the model, with the items that are asked under it."""
+    for name, one in setting.items.sets.items():
+        for side in SIDES:
+            asked: dict[str, Any] = {"pairs": one.test, "prompts": {}, "conversations": [], "max_new_tokens": 1}
+            asked |= {**setting.config.asked, "system_prompt": setting.items.system_prompts[name][side]}
+            yield Task("tokens", "tokens", name, 0, f"{name}: whether the {side} system prompt fits the model", asked)
 
 
 def planned_tasks(setting: Setting, names: Sequence[str]) -> dict[str, list[Task]]:

@@ -25,7 +25,14 @@ from caa_interp.evaluation.judge_requests import Judge
 from caa_interp.files import fingerprint
 from caa_interp.paper import published as paper
 from caa_interp.paper.parts import PARTS, choose_parts
-from caa_interp.paper.plan import check_table_layer, config_of, planned_setting, planned_tasks, planned_work
+from caa_interp.paper.plan import (
+    check_table_layer,
+    config_of,
+    fitting_parts,
+    planned_setting,
+    planned_tasks,
+    planned_work,
+)
 from caa_interp.paper.setting import Items, Setting, Tables, read_items
 from caa_interp.paper.table import COLUMNS, CONDITIONS, agreement, all_claims, groups, printable
 from caa_interp.progress import counting
@@ -97,7 +104,8 @@ def reproduce(
         ``"system_prompts"``, ``"finetuning"``, ``"open_ended"`` (answers), ``"exams"`` (MMLU and TruthfulQA),
         ``"similarity"`` (cosines of the vectors), ``"transfer"`` (vectors at other layers, and of the base model) and
         ``"tokens"`` (similarity of tokens, steered states). Default: what needs no training, which is all but
-        ``"finetuning"``, as far as the data have what a part needs. No part needs a key.
+        ``"finetuning"``, as far as the data have what a part needs and the model takes system prompts. No part needs a
+        key.
     system_prompts
         JSON file ``{behavior: {"positive": text, "negative": text}}``, of any of the behaviors. Default: the packaged
         behaviors' own, since the paper's texts are not in its data. Their cells are not judged.
@@ -121,9 +129,9 @@ def reproduce(
     Raises
     ------
     InputError
-        If the data are incomplete, a name or layer is unknown, a part lacks what it needs, a model has another shape
-        than the paper's of its name, or than its base model, the folder holds results of another model or other data
-        or is not empty and holds no run, or another run is writing to it.
+        If the data are incomplete, a name or layer is unknown, a part lacks what it needs or cannot be put to the
+        model, a model has another shape than the paper's of its name, or than its base model, the folder holds results
+        of another model or other data or is not empty and holds no run, or another run is writing to it.
     ModelError
         If the executor's workers run another version of this package.
 
@@ -143,6 +151,7 @@ def reproduce(
             say(f"Loading {model_name}")
             engine = Engine(place, store, config.models[0], facts_of(place, config.models[0]))
             planned = planned_setting(config, items, engine.facts, layers, base_name)
+            names, left = fitting_parts(parts, names, left, planned, place)
             # What failed before it made anything leaves the folder free.
             manifest = _begun(folder, before if len(store) or before.get("files") else {}, engine.facts, items)
             work = planned_work(planned, planned_tasks(planned, names), judge_prices)

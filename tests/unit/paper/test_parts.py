@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import warnings
 from collections import Counter
@@ -350,6 +351,39 @@ def test_by_default_what_the_data_allow_without_training(tmp_path, data, done, t
         "Not measured: finetuning (not asked for), open_ended (the data have no open-ended questions of "
         "survival-instinct, refusal), exams (the data have neither mmlu.json nor truthful_qa.json)."
     )
+
+
+def test_system_prompts_that_do_not_fit_are_left_out_before_any_work(tmp_path, data, done, tiny_folder):
+    prompts = {"refusal": {"positive": "Yes.", "negative": "No, never. " * 1000}}
+    (tmp_path / "prompts.json").write_text(json.dumps(prompts))
+    options = {"model_name": str(tiny_folder), "behaviors": TWO, "system_prompts": tmp_path / "prompts.json"}
+    options["layers"] = [2]
+    lines: list[str] = []
+    found = reproduce(tmp_path / "out", data, **options, say=lines.append)
+    assert set(found["system_prompt"]) == {""}
+    assert done[: done.index("vectors")] == ["load", *["tokens"] * 4]  # the last of two behaviors and sides is too long
+    reason = (
+        r"system_prompts \(they do not go with this model: pair .*: \d+ tokens, but the model's context holds \d+\. "
+    )
+    (line,) = (line for line in lines if line.startswith("Not measured"))
+    assert re.match(rf"Not measured: {reason}.*\), finetuning \(not asked for\), open_ended", line)
+    assert "system_prompts" not in estimate_reproduction(data, **options, say=lines.append)["part"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("parts", "rest"),
+    [(["system_prompts"], r"Name other parts\."), (["tokens", "system_prompts", "sweep"], r"parts, sweep, tokens\.")],
+)
+@pytest.mark.parametrize("call", [reproduce, estimate_reproduction])
+def test_system_prompts_that_are_named_must_be_taken(tmp_path, data, done, tiny_folder, parts, rest, call):
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    turns = "{% for m in messages if m['role'] != 'system' %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    (folder / "chat_template.jinja").write_text(turns + "{% if add_generation_prompt %}assistant: {% endif %}")
+    given = (tmp_path / "out", data) if call is reproduce else (data,)
+    told = f"parts: 'system_prompts' do not go with this model. .*drops it silently.*{rest}"
+    with pytest.raises(caa.InputError, match=told):
+        call(*given, model_name=str(folder), behaviors=TWO, parts=parts)
+    assert done == ["load", "tokens"]
 
 
 SHORT = {"system_prompts": {"positive": "Yes.", "negative": "No."}}
