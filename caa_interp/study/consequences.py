@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from caa_interp import plotting
@@ -158,10 +159,11 @@ def conversations(results: Results) -> list[Section]:
     sections = []
     for behavior, summary in results.conversations.items():
         reach = ((summary["change_high"] - summary["change_low"]) / 2).median()
-        caption = (
-            "Changes from the unsteered conversation. Intervals are bootstrap intervals over conversations; few "
-            f"conversations make them wide: with n = {summary['n'].max()}, half of them reach {reach:.2g} nats per "
-            "token or more to each side."
+        caption = "Changes from the unsteered conversation. " + (
+            "One conversation gives no interval."
+            if np.isnan(reach)
+            else "Intervals are bootstrap intervals over conversations; few conversations make them wide: with n = "
+            f"{summary['n'].max()}, half of them reach {reach:.2g} nats per token or more to each side."
         )
         shown: dict[str, Any] = {"finding": words.lasting(behavior, summary), "data": summary}
         sections.append(Section(behavior, "", plotting.plot_persistence(summary), caption=caption, level=3, **shown))

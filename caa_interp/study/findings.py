@@ -67,14 +67,25 @@ def _finding(row: dict[str, Any], unit: str) -> str:
 
 
 def overall(found: pd.DataFrame) -> str:
-    """How many of a model's vectors steer, and which."""
+    """How many of a model's vectors steer, and which; without controls, how many slopes are clearly above 0."""
     if len(found) == 1:
         return findings(found)[0]
-    steer = found[found["verdict"] == "steers"].sort_values("slope", ascending=False)["behavior"]
+    if (found["verdict"] == "no interval").all():
+        return f"Each of {len(found)} behaviors rests on one pair, which gives no interval"
+    verdict, one, some = (
+        ("steers", "responds to its vector beyond every control", "respond to their vectors beyond every control")
+        if found["n_controls"].any()
+        else (
+            "no controls",
+            "has a slope above 0 whose interval excludes 0, without controls",
+            "have slopes above 0 whose intervals exclude 0, without controls",
+        )
+    )
+    clear = found[(found["verdict"] == verdict) & (found["slope"] > 0)]
+    steer = clear.sort_values("slope", ascending=False)["behavior"]
     if steer.empty:
-        return f"None of {len(found)} behaviors responds to its vector beyond every control"
-    verb = "responds to its vector" if len(steer) == 1 else "respond to their vectors"
-    return f"{len(steer)} of {len(found)} behaviors {verb} beyond every control: {_listed(steer)}"
+        return f"None of {len(found)} behaviors {one}"
+    return f"{len(steer)} of {len(found)} behaviors {one if len(steer) == 1 else some}: {_listed(steer)}"
 
 
 def largest(multipliers: Iterable[float]) -> float:
@@ -270,9 +281,12 @@ def audits(summaries: Mapping[str, pd.DataFrame]) -> str:
         for verdict, rows in _openings(behavior, audit).groupby("verdict")
         if verdict in ("steers", "opposite")
     ]
+    if not summaries:
+        return ""
+    if all((_openings(behavior, audit)["verdict"] == "no interval").all() for behavior, audit in summaries.items()):
+        return "Safety audit: one request of a kind gives no interval"
     if not moved:
-        none = "Safety audit: no vector makes openings that refuse more or less likely beyond every control"
-        return none if summaries else ""
+        return "Safety audit: no vector makes openings that refuse more or less likely beyond every control"
     return f"Safety audit: openings that refuse become {_listed(moved)}, beyond every control"
 
 
@@ -293,6 +307,9 @@ def conversations(summaries: Mapping[str, pd.DataFrame]) -> str:
     if not summaries:
         return ""
     last = pd.DataFrame({name: _first_and_last(summary)[1] for name, summary in summaries.items()}).T
+    if last["change_low"].isna().all():
+        left = f"what is left in turn {last['turn'].max()} has no interval, which one conversation does not give"
+        return f"Applied in turn 1 alone, {left}"
     clear = last.index[excludes_zero(last, "change")]
     left = f"{_listed(clear)} still {'has' if len(clear) == 1 else 'have'}" if len(clear) else "no vector still has"
     at = f"in turn {last['turn'].max()} (n = {counts(last['n'])} conversations)"

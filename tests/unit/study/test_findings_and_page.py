@@ -213,6 +213,29 @@ def test_all_behaviors_in_one_sentence():
     assert words.overall(pd.DataFrame(rows[:1])) == words.findings(pd.DataFrame(rows[:1]))[0]
 
 
+def test_behaviors_without_controls_or_intervals_in_one_sentence():
+    alone = {"control_low": np.nan, "control_high": np.nan, "n_controls": 0, "verdict": "no controls"}
+    below = {"slope": -0.5, "slope_low": -0.6, "slope_high": -0.4}
+    rows = [
+        found(**alone),
+        found(**alone, behavior="calm", slope=0.7),
+        found(**alone, **below, behavior="harm"),
+        found(**{**alone, "slope_low": -0.1, "verdict": "no clear effect"}, behavior="wit"),
+    ]
+    assert words.overall(pd.DataFrame(rows)) == (
+        "2 of 4 behaviors have slopes above 0 whose intervals exclude 0, without controls: calm and optimism"
+    )
+    assert words.overall(pd.DataFrame(rows[1:])) == (
+        "1 of 3 behaviors has a slope above 0 whose interval excludes 0, without controls: calm"
+    )
+    none = "None of 2 behaviors has a slope above 0 whose interval excludes 0, without controls"
+    assert words.overall(pd.DataFrame(rows[2:])) == none
+    one = found(slope_low=np.nan, slope_high=np.nan, n=1, verdict="no interval")
+    said = "Each of 2 behaviors rests on one pair, which gives no interval"
+    assert words.overall(pd.DataFrame([one, one])) == said
+    assert words.overall(pd.DataFrame([one, one]).assign(n_controls=0)) == said
+
+
 def test_two_vectors_at_once_in_one_sentence():
     rows = [("a", "a", "b", "both", 0.5), ("b", "a", "b", "both", -0.1), ("a", "a", "b", "merged", -5.0)]
     effects = pd.DataFrame(rows, columns=["behavior", "first", "second", "combination", "kept"])
@@ -271,6 +294,7 @@ def test_the_audit_of_the_refusal_vector_says_what_it_is():
     ("audits", "told"),
     [
         ([("no clear effect", "within controls")], "no vector makes openings that refuse more or less likely beyond"),
+        ([("no interval", "no interval")], "one request of a kind gives no interval"),
         (
             [("steers", "steers")],
             "openings that refuse become more likely for harmless requests and borderline requests under optimism, "
@@ -309,6 +333,11 @@ def test_conversations_in_one_sentence():
     assert words.conversations({"a": talks(0.05), "b": talks(-0.2)}) == f"Applied in turn 1 alone, b still has {at}"
     both = words.conversations({"a": talks(0.2), "b": talks(-0.2)})
     assert both == f"Applied in turn 1 alone, a and b still have {at}"
+    one = talks(0.2).assign(change_low=np.nan, change_high=np.nan, n=1)
+    assert words.conversations({"a": one, "b": one}) == (
+        "Applied in turn 1 alone, what is left in turn 3 has no interval, which one conversation does not give"
+    )
+    assert words.conversations({"a": one, "b": talks(-0.2)}).startswith("Applied in turn 1 alone, b still has")
 
 
 @pytest.mark.parametrize(
@@ -662,6 +691,16 @@ def test_what_else_was_measured_is_told_first_and_shown_below(copy):
     assert header == ["vector", "share of right answers (95 % interval)", "change", "n"]
     assert rows[-1][0] == "both"
     assert typed(rows[-1][1]).startswith("1.00 (0.76 to 1.00)")
+
+
+def test_one_conversation_is_said_to_give_no_interval(copy):
+    path = with_every_part(copy) / "tables" / "persistence.parquet"
+    table = pd.read_parquet(path)
+    table[table["item"] == 0].to_parquet(path)
+    page = Page(write_page(copy))
+    assert not re.search(r"\bnan\b", page.text())
+    (caption,) = (text for text in page.texts["figcaption"] if "Changes from the unsteered conversation" in text)
+    assert caption.endswith("Changes from the unsteered conversation. One conversation gives no interval.")
 
 
 def test_without_open_ended_questions_prose_keeps_its_own_column(brief_copy):
