@@ -115,8 +115,10 @@ def _roots(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path, roots: Sequence[Path], name: str) -> list[Path]:
-    if roots:
-        return [_find(roots, part) or roots[0] / part for part in _parts(name)]
+    found = [_find(roots, part) for part in _parts(name)]
+    # A folder "test" alone may hold nothing but the exams.
+    if any(found) or any((root / "generate").is_dir() for root in roots):
+        return [file or roots[0] / part for file, part in zip(found, _parts(name), strict=True)]
     json, lines = folder / f"{name}.json", folder / f"{name}.jsonl"
     return [lines if lines.is_file() and not json.is_file() else json]
 

@@ -10,7 +10,7 @@ from caa_interp.behaviors.downloads import published_digests
 from caa_interp.behaviors.pairs import PublishedPair
 from caa_interp.paper import published as paper
 from caa_interp.paper.reproduction import reproduce
-from caa_interp.paper.sets import N_TEST, check_behaviors, read_published_sets
+from caa_interp.paper.sets import N_TEST, check_behaviors, read_exams, read_published_sets
 from tests.unit.paper.conftest import TWO, items
 
 
@@ -60,6 +60,22 @@ def test_all_missing_files_are_named_at_once_before_anything_is_loaded(data, don
 def test_missing_files_of_a_flat_folder(tmp_path):
     with pytest.raises(caa.InputError, match=r"1 of 1 files are missing: .*refusal\.json\. Get the"):
         read_published_sets(tmp_path, ["refusal"])
+
+
+@pytest.mark.parametrize("root", [".", "datasets"])
+def test_one_file_a_behavior_and_exams_beside_them(tmp_path, root):
+    exam = tmp_path / root / "test" / "mmlu" / "mmlu.json"
+    exam.parent.mkdir(parents=True)
+    item = {"prompt": "1 + 1?\n(A) 2\n(B) 3", "correct": "(A)", "incorrect": "(B)", "category": "sums"}
+    exam.write_text(json.dumps([item]))
+    for name in TWO:
+        (tmp_path / f"{name}.json").write_text(json.dumps(items(name, 20)))
+    sets = read_published_sets(tmp_path, TWO)
+    assert {name: (len(one.generate), len(one.test)) for name, one in sets.items()} == dict.fromkeys(TWO, (16, 4))
+    assert [len(one.questions) for one in read_exams(tmp_path).values()] == [1]
+    (tmp_path / "refusal.json").unlink()
+    with pytest.raises(caa.InputError, match=r"1 of 2 files are missing: .*refusal\.json\. Get the"):
+        read_published_sets(tmp_path, TWO)
 
 
 @pytest.mark.parametrize(
