@@ -9,7 +9,7 @@ import pandas as pd
 
 from caa_interp import plotting
 from caa_interp.evaluation.frontier import frontier
-from caa_interp.evaluation.summary import summarize
+from caa_interp.evaluation.summary import quantity, summarize
 from caa_interp.models.access import check_layers
 from caa_interp.report.page import Section
 from caa_interp.study.chosen import Study
@@ -41,23 +41,22 @@ def _interventions(study: Study) -> dict[str, list[dict[str, Any]]]:
 
 
 def section(results: Results) -> list[Section]:
-    """The effect of every combination on each behavior, beside the behavior's own vector, and over what it costs."""
+    """The effect of every combination on each behavior and, over what it costs, beside the behavior's own vector."""
     if "combinations" not in results.tables:
         return []
-    text = (
-        "Several interventions at once, applied in turn, as the study's configuration lists them. Each behavior's own "
-        "vector stands beside them."
-    )
+    text = "Several interventions at once, applied in turn, as the study's configuration lists them."
     scored, priced = scores_and_costs(results.tables["combinations"])
     summary = summarize(scored, seed=results.seed)
     summary = summary[summary["kind"] != "unsteered"]
+    unit = quantity(summary, "logit_difference")[1]
     shown = summary[["behavior"]].assign(
         combination=summary["vector"],
-        **{"effect (95 % interval)": intervals(summary, "logit_difference_change")},
+        **{f"effect ({unit}, 95 % interval)": intervals(summary, "logit_difference_change")},
         n=summary["n"].astype(str),
     )
     options: dict[str, Any] = {"table": shown, "data": summary}
     if len(priced):
+        text += " Each behavior's own vector stands beside them in the figure."
         singles = [results.tables[name] for name in ("dose_response", "divergence")]
         effects, costs = (
             pd.concat([one[one["kind"] == "vector"], own], ignore_index=True)

@@ -10,7 +10,7 @@ import pandas as pd
 from caa_interp import plotting
 from caa_interp.evaluation.frontier import at_equal_cost, frontier
 from caa_interp.evaluation.response import steerability
-from caa_interp.evaluation.summary import DISTANCES
+from caa_interp.evaluation.summary import DISTANCES, quantity
 from caa_interp.plotting.words import factor
 from caa_interp.report.page import Section
 from caa_interp.study import findings as words
@@ -82,9 +82,10 @@ def _at_equal_cost(effects: pd.DataFrame, costs: pd.DataFrame, cost: float, seed
         "reach, interpolated between the multipliers that were measured; and the lowest and the highest effect of a "
         "control at that cost, with either sign of the multiplier."
     )
+    unit = quantity(own, "logit_difference")[1]
     shown = own[["behavior", "layer"]].assign(
         multiplier=[f"{one:.2g}" for one in own["multiplier"]],
-        **{"effect (95 % interval)": words.intervals(own, "effect")},
+        **{f"effect ({unit}, 95 % interval)": words.intervals(own, "effect")},
         **{"controls, in both directions": [words.reached(beside, one) for one in own["behavior"]]},
     )
     return words.largest_effect(own, beside, f"{cost:.2g}"), [

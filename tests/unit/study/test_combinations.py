@@ -6,7 +6,8 @@ import pytest
 import caa_interp as caa
 from caa_interp.errors import InputError
 from caa_interp.study import ExperimentConfig
-from caa_interp.study.results import scores_and_costs
+from caa_interp.study.combinations import section
+from caa_interp.study.results import Results, scores_and_costs
 from caa_interp.study.run import run_experiment
 from tests.unit.study.test_run import likes_file
 
@@ -66,6 +67,25 @@ def test_a_study_scores_and_prices_them_as_the_library_does(behaviors, tiny_fold
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "Combinations" in page
     assert "likes, agrees capped" in page
+    assert "own vector stands beside them" in page
+
+
+@pytest.mark.parametrize(("format", "unit"), [("text", "nats per token"), ("choices", "nats")])
+def test_without_prompts_the_page_shows_effects_alone_with_their_unit(format, unit):
+    steered = {"kind": "vector", "layer": 1, "multiplier": 1.0}
+    rows = [
+        {"item": item, "behavior": "likes", "format": format, "divergence": float("nan"), **given}
+        for item in range(3)
+        for given in (
+            {"vector": "unsteered", **steered, "kind": "unsteered", "multiplier": 0.0, "logit_difference": 0.5},
+            {"vector": "band", **steered, "logit_difference": 1.5},
+        )
+    ]
+    (shown,) = section(Results({"combinations": pd.DataFrame(rows)}, {}, seed=0))
+    assert list(shown.table) == ["behavior", "combination", f"effect ({unit}, 95 % interval)", "n"]
+    assert shown.table["combination"].tolist() == ["band"]
+    assert shown.figure is None
+    assert "beside" not in shown.text
 
 
 @pytest.mark.parametrize(

@@ -616,7 +616,7 @@ def test_costs_are_changes_at_the_outermost_multipliers(page, run):
 def test_effects_are_compared_at_the_largest_cost_that_all_reach(page, run):
     header, *rows = page.rows["effect-and-cost-at-equal-cost"]
     assert list(map(typed, header)) == [
-        *("behavior", "layer", "multiplier", "effect (95 % interval)", "controls, in both directions")
+        *("behavior", "layer", "multiplier", "effect (nats per token, 95 % interval)", "controls, in both directions")
     ]
     assert [row[0] for row in rows] == list(SLOPES)
     costs = pd.read_parquet(run / "tables" / "divergence.parquet")
