@@ -149,7 +149,7 @@ def effect_attribution(
     parts = _parts(model, layer, per)
     found = np.zeros((len(rendered), len(asked), 3, len(parts) + 2))
     with ambient(model) as outer:
-        warn_of_idle([outer], longest_of(rendered, format))
+        warn_of_idle([outer], [(longest_of(rendered, format), 1, None)])
         tracked = track(rendered, "Attributing", progress)
         for number, (values, renderings) in enumerate(zip(found, tracked, strict=True)):
             for rendering in renderings:

@@ -115,7 +115,7 @@ def position_map(
     rendered = scored_renderings(form, pairs, format, system_prompt)
     found, paths = [], set()
     with ambient(model) as outer:
-        warn_of_idle([outer], longest_of(rendered, format))
+        warn_of_idle([outer], [(longest_of(rendered, format), 1, None)])
         trees = [_branches(some, format, asked, n_tokens, outer) for some in rendered]
         named = (
             [

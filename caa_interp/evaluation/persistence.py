@@ -179,7 +179,7 @@ def persistence(
                     row |= {"logit_difference": positive - negative, "n_tokens": len(ids) + len(prompt)}
                     rows.append({**row, "answer": None if answer is None else shown_text(form, answer)})
                     talk.answered(form, turn, prompt, answer or ())
-        warn_of_idle([outer], longest)
+        warn_of_idle([outer], [(longest, 1, None)])
     return pd.DataFrame(rows).assign(format="text", model=model_id(model), prompt_digest=form.digest(system_prompt))
 
 

@@ -7,6 +7,7 @@ import difflib
 import errno
 import importlib.util
 import os
+import pickle
 import struct
 import warnings
 from collections.abc import Iterator, Mapping
@@ -165,6 +166,8 @@ def _resolve(name: str, revision: str | None) -> tuple[str, str, str | None]:
         folder, digest = converted(file)
         return str(folder), EMBEDDED if name == EMBEDDED else path.stem, digest
     if path.is_dir():
+        if revision is not None:
+            raise InputError(f"revision: {revision!r} was given for the folder {name!r}, which has none. Drop it.")
         if not (path / "config.json").is_file():
             raise ModelError(
                 f"model {name!r}: the folder has no config.json. Give a folder written by save_pretrained."
@@ -322,7 +325,7 @@ def _explained(name: str) -> Iterator[None]:
         yield
     except (
         *(OSError, ValueError, RuntimeError, AttributeError, KeyError, ImportError),
-        *(SafetensorError, struct.error),
+        *(SafetensorError, struct.error, hub.StrictDataclassError, pickle.UnpicklingError, EOFError),
     ) as error:
         if isinstance(error, CAAError):
             raise

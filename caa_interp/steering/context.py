@@ -143,7 +143,7 @@ def steered_sequence(
     thinking_end = end_of_thinking(form, sequence.tokens, n_prompt, growing=True)
     with ambient(model) as outer:
         every = (*outer, *interventions)
-        warn_of_idle([every], n_tokens, n_prompt)
+        warn_of_idle([every], [(n_tokens, n_prompt, thinking_end)])
         with edited_rows(model, [[one.edit(n_prompt, thinking_end) for one in every]], 0, n_tokens):
             yield
 
@@ -237,7 +237,8 @@ class _Context:
                 f"prompt_length: {len(self.lengths)} numbers for a batch of {n_rows} rows; give one per row, or one."
             )
         if self.cached == 0 or len(self.prompt) != n_rows:
-            given = self.lengths or [self.cached + n_new if self.cached == 0 else self.cached]
+            first = self.cached == 0 or (not self.prompt and n_new > 1)  # the cache may have been filled before
+            given = self.lengths or [self.cached + n_new if first else self.cached]
             self.prompt = tuple(given * n_rows if len(given) == 1 else given)
             explicit = [one.positions for one in self.interventions if isinstance(one.positions, tuple)]
             if self.cached and any(self.padding) and explicit:

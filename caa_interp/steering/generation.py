@@ -109,7 +109,7 @@ def generate(
     asked = conditions(model, steering, form, layer, multipliers, operator, positions)
     with ambient(model) as outer:
         every = [(*outer, *condition.interventions) for condition in asked]
-        warn_of_idle(every, max(map(len, ids)) + max_new_tokens - 1)
+        warn_of_idle(every, {(len(one) + max_new_tokens - 1, len(one), None) for one in ids})
         answers = write_all(model, form, ids, every, max_new_tokens, n, temperature, top_p, seed, progress)
     rows = []
     for (number, place, sample), tokens in answers.items():
@@ -174,7 +174,7 @@ def stream_answer(
     ids = encode_prompt(form, prompt, max_new_tokens, system_prompt, "prompt")
     with ambient(model) as outer:
         row = Row(0, (*outer, *asked.interventions), label=f"prompt, {asked}")
-    warn_of_idle([row.interventions], len(ids) + max_new_tokens - 1)
+    warn_of_idle([row.interventions], [(len(ids) + max_new_tokens - 1, len(ids), None)])
 
     def written() -> Iterator[Answer]:
         tokens: tuple[int, ...] = ()

@@ -275,12 +275,16 @@ def check_acts(asked: Iterable[Condition]) -> None:
             )
 
 
-def warn_of_idle(every: Iterable[Sequence[Intervention]], longest: int, n_prompt: int = 1) -> None:
-    """Warn of positions that all lie beyond the longest sequence that the model reads, whose prompt may be known."""
+def warn_of_idle(every: Iterable[Sequence[Intervention]], sequences: Iterable[tuple[int, int, float | None]]) -> None:
+    """Warn of positions that no sequence has; of each the tokens read, those of the prompt, and the end of thinking."""
+    places = set(sequences)
     for at in dict.fromkeys(one.positions for several in every for one in several if one.multiplier):
-        if all(start >= longest for start, _ in resolve(at, n_prompt)):
-            shown = name_of_positions(at)
-            warn(f"positions: {shown:.60}: nothing is steered: the model reads at most {longest} tokens.")
+        if all(start >= read for read, n_prompt, end in places for start, _ in resolve(at, n_prompt, end)):
+            longest = max(read for read, _, _ in places)
+            warn(
+                f"positions: {name_of_positions(at):.60}: nothing is steered: the model reads at most {longest} tokens, "
+                "none of them there."
+            )
 
 
 def check_vectors(model: Any, vectors: Iterable[SteeringVector], form: PromptFormat | None = None) -> None:
@@ -297,7 +301,7 @@ def check_multipliers(multipliers: Any) -> list[float]:
     given = listed(multipliers)
     if wrong := [value for value in given if not is_number(value)]:
         raise InputError(f"multiplier: {wrong[0]!r} is not a finite number; give one such as -1, 0 or 1.5.")
-    checked = [float(value) for value in given]
+    checked = [float(value) + 0.0 for value in given]  # -0.0 is 0.0
     if not checked:
         raise InputError("multipliers: the list is empty; give at least one number.")
     if len(set(checked)) < len(checked):

@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 import torch
 
-from caa_interp.errors import InputError, check_choice, is_number
+from caa_interp.errors import InputError, check_choice, is_number, listed
 from caa_interp.tree.edits import Operator
 
 
@@ -92,6 +92,7 @@ class ProjectTo:
 
     def __post_init__(self) -> None:
         _check_finite("value", self.value)
+        _keep_plain(self, "value")
 
     def __call__(self, residual: torch.Tensor, vector: torch.Tensor, multiplier: torch.Tensor | float) -> torch.Tensor:
         """Arguments as in :func:`add`."""
@@ -118,6 +119,7 @@ class Cap:
             raise InputError(f"low and high: {self.low!r} and {self.high!r}; give numbers, low at most high.")
         if math.isinf(self.low) and math.isinf(self.high):
             raise InputError("low and high: neither is given, so nothing would be capped. Give one of them.")
+        _keep_plain(self, "low", "high")
 
     def __call__(self, residual: torch.Tensor, vector: torch.Tensor, multiplier: torch.Tensor | float) -> torch.Tensor:
         """Arguments as in :func:`add`."""
@@ -145,6 +147,7 @@ class AddIf:
     def __post_init__(self) -> None:
         _check_finite("threshold", self.threshold)
         check_choice("side", self.side, ("below", "above"))
+        _keep_plain(self, "threshold")
 
     def __call__(self, residual: torch.Tensor, vector: torch.Tensor, multiplier: torch.Tensor | float) -> torch.Tensor:
         """Arguments as in :func:`add`."""
@@ -158,8 +161,8 @@ WITH_PARAMETERS: dict[str, Any] = {one.__name__: one for one in (ProjectTo, Cap,
 
 
 def check_operator(operator: Any) -> Operator:
-    """Return an operator, or raise :class:`InputError` for what is none, such as its name."""
-    if not callable(operator):
+    """Return an operator, or raise :class:`InputError` for what is none, such as its name or its class."""
+    if not callable(operator) or isinstance(operator, type):
         raise InputError(f"operator: {operator!r}; give one such as caa.add, caa.ablate or caa.Cap(high=3).")
     return operator
 
@@ -215,6 +218,13 @@ def _along(residual: torch.Tensor, vector: torch.Tensor) -> tuple[torch.Tensor, 
     """Unit vector (zero for a zero vector), and the projection ``[..., 1]`` of the residual stream on it."""
     unit = vector / vector.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(vector.dtype).tiny)
     return unit, (residual * unit).sum(-1, keepdim=True)
+
+
+def _keep_plain(operator: Any, *names: str) -> None:
+    """Keep parameters as Python's own numbers, as which they stand in names and are read from these."""
+    for name in names:
+        (value,) = listed(getattr(operator, name))
+        object.__setattr__(operator, name, value)
 
 
 def _check_finite(name: str, value: float) -> None:

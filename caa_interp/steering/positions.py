@@ -43,6 +43,7 @@ class FirstAnswerTokens:
 
     def __post_init__(self) -> None:
         check_count("k", self.k)
+        object.__setattr__(self, "k", int(self.k))  # as it stands in names
 
 
 Positions = Rule | FirstAnswerTokens | Sequence[int]

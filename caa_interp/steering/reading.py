@@ -35,8 +35,8 @@ def read_under(
     generator where the loop over it may end early: it holds the model's lock.
     """
     with ambient(model) as outer:
-        longest = max(len(one.asked.tokens) for item in items for one in item)
-        warn_of_idle([outer, *(condition.interventions for condition in asked)], longest)
+        sequences = {(len(one.asked.tokens), one.n_prompt, one.thinking_end) for item in items for one in item}
+        warn_of_idle([outer, *(condition.interventions for condition in asked)], sequences)
         yield from run_trees(
             model, (_branches(f"{what}[{number}]", item, asked, outer) for number, item in enumerate(items))
         )

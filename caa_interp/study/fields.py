@@ -218,7 +218,7 @@ class ModelConfig(Part):
     @classmethod
     def _of_the_hub(cls, value: str | None, info: ValidationInfo) -> str | None:
         name = info.data.get("name", "")
-        if value is not None and (name == EMBEDDED or name.endswith(".gguf")):
+        if value is not None and (name == EMBEDDED or name.endswith(".gguf") or Path(name).is_dir()):
             raise InputError(f"{shown(value)}, but {shown(name)} has no revisions. Drop it.")
         return value
 

@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -395,6 +396,29 @@ def test_a_gguf_file_has_no_revision(tmp_path):
     for name in ("smollm2-135m-instruct", tmp_path / "x.gguf"):
         with pytest.raises(caa.InputError, match=r"revision: 'main' was given for .*, which has none. Drop it"):
             caa.load_model(name, revision="main")
+
+
+def test_a_folder_has_no_revision(tiny_folder):
+    with pytest.raises(
+        caa.InputError, match=r"revision: 'step3000' was given for the folder .*, which has none\. Drop it"
+    ):
+        caa.load_model(tiny_folder, revision="step3000")
+
+
+@pytest.mark.parametrize("weights", [b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", b""])
+def test_weights_that_are_no_weights(tiny_folder, tmp_path, weights):
+    shutil.copy(tiny_folder / "config.json", tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(weights)
+    with pytest.raises(caa.errors.ModelError, match="it cannot be loaded"):
+        caa.load_model(tmp_path)
+
+
+def test_a_configuration_that_contradicts_itself(tmp_path):
+    config = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "num_hidden_layers": 2}
+    config["layer_types"] = ["full_attention"] * 3
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(caa.errors.ModelError, match=r"it cannot be loaded: .*layer_types"):
+        caa.load_model(tmp_path)
 
 
 def test_the_package_of_the_embedded_model_is_named(monkeypatch):

@@ -1,6 +1,7 @@
 """Every operator at every rule of positions does the same in trees, plain passes, ``steer`` and ``generate``."""
 
 import math
+import warnings
 from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
@@ -229,6 +230,7 @@ def test_an_intervention_is_frozen_equal_to_its_like_and_scaled_by_numbers():
         ({"multiplier": math.nan}, "multiplier: nan is not a finite number"),
         ({"multiplier": 10**400}, "multiplier: 10+ is not a finite number"),
         ({"operator": "add"}, "operator: 'add'; give one such as caa.add"),
+        ({"operator": caa.Cap}, r"operator: <class .*Cap'>; give one such as caa\.add, .* or caa\.Cap\(high=3\)"),
         ({"positions": "last"}, r"positions: 'last'; give one of 'from_last_prompt_token', .* FirstAnswerTokens\(k\)"),
         ({"positions": [-1]}, r"positions: \[-1\]; give one of"),
         ({"positions": []}, r"positions: \[\]; give one of"),
@@ -302,6 +304,31 @@ def test_positions_that_no_sequence_of_a_table_has_say_so(tiny_llama, pairs, pos
             caa.sweep(tiny_llama, one, pairs[:1], format=format, progress=False)
     with pytest.warns(UserWarning, match=said):
         caa.evaluation.divergence(tiny_llama, one, [PROMPT], n_tokens=2, progress=False)
+
+
+def test_an_answer_of_one_token_has_no_position_to_steer_and_says_so(tiny_llama):
+    """It is scored at the last token of the prompt."""
+    form = caa.PromptFormat.of(tiny_llama)
+    words = [
+        word
+        for word in ("good", "sea", "you")
+        if len(form.tokens(PROMPT, word).tokens) == len(form.tokens(PROMPT).tokens) + 1
+    ]
+    pair, one = caa.ContrastPair(PROMPT, *words[:2]), caa.Intervention(vector(), 1, positions="answer")
+    with pytest.warns(UserWarning, match="positions: answer: nothing is steered: .* none of them there"):
+        table = caa.sweep(tiny_llama, [None, one], [pair], format="text", progress=False)
+    assert table["logit_difference"].nunique() == 1
+    with pytest.warns(UserWarning, match="positions: answer: nothing is steered"):
+        caa.generate(tiny_llama, [PROMPT], steering=one, max_new_tokens=1, progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        caa.generate(tiny_llama, [PROMPT], steering=one, max_new_tokens=2, progress=False)
+
+
+def test_no_multiplier_is_minus_zero(tiny_llama):
+    assert str((-1 * caa.Intervention(vector(), 1, 0.0)).multiplier) == "0.0"
+    found = conditions(tiny_llama, vector(), None, 1, -np.array([0.0, 1.0]))
+    assert [str(one.multiplier) for one in found] == ["0.0", "-1.0"]
 
 
 @pytest.mark.parametrize("given", [{}, [], 3, "vector", {"a": vector(), "b": 3}, [vector()]])

@@ -3,13 +3,14 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 
 import caa_interp as caa
 from caa_interp.prompts.format import PromptFormat
 from caa_interp.steering.operators import name_of, operator_named
-from caa_interp.steering.positions import positions_named
+from caa_interp.steering.positions import name_of_positions, positions_named
 from caa_interp.tree import Branch, run_tree
 from tests.tiny_models import edit_from
 
@@ -222,6 +223,20 @@ def test_a_sweep_steers_with_the_operator_and_says_which(operator, tiny_llama, p
 def test_names_in_tables():
     assert name_of(caa.ablate) == "ablate"
     assert name_of(caa.Cap(high=2.0)) == "Cap(low=-inf, high=2.0)"
+
+
+@pytest.mark.parametrize("number", [np.float64(2.5), np.float32(2.5), np.int64(2)])
+def test_numbers_of_other_libraries_are_named_like_python_s(number):
+    plain = number.item()
+    for made, same in (
+        (caa.steering.ProjectTo(number), caa.steering.ProjectTo(plain)),
+        (caa.Cap(low=-number, high=number), caa.Cap(low=-plain, high=plain)),
+        (caa.steering.AddIf(number), caa.steering.AddIf(plain)),
+    ):
+        assert name_of(made) == name_of(same)
+        assert operator_named(name_of(made)) == made == same
+    first = caa.steering.FirstAnswerTokens(np.int64(3))
+    assert positions_named(name_of_positions(first)) == first
 
 
 @each

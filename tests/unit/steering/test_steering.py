@@ -188,6 +188,17 @@ def test_a_batch_that_is_padded_on_the_left_is_steered_at_its_last_position(tiny
 RULES = ["from_last_prompt_token", "answer", "prompt", "all", caa.steering.FirstAnswerTokens(1), [0], [2, 5], [4, 8]]
 
 
+def test_what_follows_a_cache_from_before_the_context_is_the_prompt(tiny_llama):
+    """Such as a system prompt that was read once for many questions: the question's last token is the prompt's."""
+    cache, n_before = DynamicCache(), 3
+    logits_of(tiny_llama, PROMPT[:n_before], past_key_values=cache)
+    with caa.steer(tiny_llama, VECTOR, layer=1):
+        found = [logits_of(tiny_llama, given, past_key_values=cache) for given in (PROMPT[n_before:], (60,))]
+    with caa.steer(tiny_llama, VECTOR, layer=1, prompt_length=len(PROMPT)):
+        expected = logits_of(tiny_llama, (*PROMPT, 60))[:, n_before:]
+    torch.testing.assert_close(torch.cat(found, dim=1), expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("n_padding", [(3, 0), (0, 3), (1, 2)])
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_a_batch_that_is_padded_on_the_left_is_steered_as_each_prompt_alone(tiny_llama, rule, n_padding):
