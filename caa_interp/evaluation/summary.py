@@ -46,6 +46,8 @@ SERIES = (
     *("behavior", "baseline", "judge", "scale", "vector", "kind", "source_layer", "layer"),
     *("operator", "positions", "condition", "turn", "format", "model"),
 )
+# Numbers that a condition may lack, as no steering has no layer.
+_NUMBERS = ("scale", "layer")
 # What rows without any vector have none of, or the same for all.
 _STEERING = ("vector", "kind", "source_layer", "layer", "operator", "positions", "condition")
 CONDITIONS = (*SERIES[: SERIES.index("layer") + 1], "multiplier", *SERIES[SERIES.index("layer") + 1 :])
@@ -159,11 +161,7 @@ def items_of(
     averaged, and what is missing is NaN.
     """
     measures, names = check_items(table, name=name)
-    # A CSV file keeps no empty text: unsteered rows come back without operator and positions.
-    texts = [column for column in ("operator", "positions") if column in table]
-    table = table.reset_index(drop=True).astype(dict.fromkeys(texts, object)).fillna(dict.fromkeys(texts, ""))
-    read = {measure: (ratings_of if measure in RATINGS else numbers_of)(table, measure, name) for measure in measures}
-    table = table.assign(**read)
+    table = _after_a_file(table.reset_index(drop=True), name)
     number, conditions = conditions_of(table, names)
     items = [name for name in ("behavior", "item") if name in table]
     paired = [*items, *(["order"] if "order" in table else [])]  # by which a change is taken; samples are averaged
@@ -180,6 +178,16 @@ def items_of(
                 shown[f"{measure}_before"] = before.where(wide.notna())
         found |= {name: rows.groupby(level=items, dropna=False).mean().to_numpy() for name, rows in shown.items()}
     return table, number, conditions, found
+
+
+def _after_a_file(table: pd.DataFrame, name: str = "table") -> pd.DataFrame:
+    """Return a table with what a CSV file loses of its empty cells: they come back as NaN, or make numbers texts."""
+    texts = [column for column in ("operator", "positions") if column in table]
+    table = table.astype(dict.fromkeys(texts, object)).fillna(dict.fromkeys(texts, ""))
+    numbers = [one for one in _NUMBERS if one in table and not pd.api.types.is_numeric_dtype(table[one])]
+    numbers += [measure for measure in MEASURES if measure in table]
+    read = {one: (ratings_of if one in RATINGS else numbers_of)(table, one, name) for one in numbers}
+    return table.assign(**read)
 
 
 def _group_of_items(table: pd.DataFrame, column: str) -> np.ndarray:
@@ -311,6 +319,7 @@ def by_series(table: pd.DataFrame) -> list[pd.DataFrame]:
     A series without multiplier 0 of its own gets the unsteered rows as such. Conditions of several interventions
     (``add + Cap(...)``) are left out; :class:`InputError` if no other is there.
     """
+    table = _after_a_file(table)
     none = table["kind"] == UNSTEERED if "kind" in table else pd.Series(False, index=table.index)
     several = are_several(table)
     if len(table) and (none | several).all():

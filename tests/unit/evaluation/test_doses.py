@@ -38,13 +38,20 @@ def change(table) -> float:
     return means["up"] - means["none"]
 
 
-def from_csv(table: pd.DataFrame) -> pd.DataFrame:
-    return pd.read_csv(io.StringIO(table.to_csv(index=False)))
+def from_csv(table: pd.DataFrame, **options) -> pd.DataFrame:
+    return pd.read_csv(io.StringIO(table.to_csv(index=False)), **options)
 
 
-@pytest.mark.parametrize("kept", ["as it is", "csv"])
+KEPT = {
+    "as it is": lambda table: table,
+    "csv": from_csv,
+    "csv with empty text": lambda table: from_csv(table, keep_default_na=False),
+}
+
+
+@pytest.mark.parametrize("kept", KEPT)
 def test_only_one_intervention_has_a_slope_and_a_place_on_the_axis(table, change, kept):
-    table = from_csv(table) if kept == "csv" else table
+    table = KEPT[kept](table)
     slopes = caa.steerability(table)
     assert slopes["vector"].tolist() == ["up"]
     assert slopes["slope"].tolist() == pytest.approx([change / 2])
@@ -101,8 +108,17 @@ def test_a_condition_says_that_it_is_several(tiny_llama, given):
     assert columns["operator"].tolist()[-2:] == ["Cap(low=-inf, high=0.1) + add", "add + add + add"]
 
 
-def test_a_summary_is_the_same_after_a_csv_file(table):
-    pd.testing.assert_frame_equal(caa.summarize(from_csv(table)), caa.summarize(table), check_dtype=False)
+@pytest.mark.parametrize("kept", KEPT)
+def test_a_summary_is_the_same_after_a_csv_file(table, kept):
+    pd.testing.assert_frame_equal(caa.summarize(KEPT[kept](table)), caa.summarize(table), check_dtype=False)
+
+
+@pytest.mark.parametrize("kept", KEPT)
+def test_pairs_without_a_score_are_left_out_after_a_csv_file(table, change, kept):
+    unscored = table.assign(logit_difference=table["logit_difference"].mask(table["item"] == 0))
+    slopes = caa.steerability(KEPT[kept](unscored))
+    pd.testing.assert_frame_equal(slopes, caa.steerability(unscored), check_dtype=False)
+    assert slopes["n"].tolist() == [table["item"].nunique() - 1]
 
 
 def test_a_cap_stays_whole_whatever_the_target(tiny_llama, vector):

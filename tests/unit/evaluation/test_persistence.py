@@ -1,5 +1,6 @@
 """What is left of steering in later turns, against conversations whose cache is kept to the letter."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -157,6 +158,12 @@ def test_stacked_tables_are_summarized_one_by_one(table):
     change = caa.summarize(table).set_index(["condition", "turn"])["logit_difference_change"]
     expected = summarize_persistence(table).set_index(["condition", "turn"])["change"].drop(CACHE, level=0)
     np.testing.assert_allclose(change.drop("unsteered", level=0)[expected.index], expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"keep_default_na": False}])
+def test_a_file_is_summarized_like_the_table(table, options):
+    read = pd.read_csv(io.StringIO(table.to_csv(index=False)), **options)
+    pd.testing.assert_frame_equal(summarize_persistence(read), summarize_persistence(table), check_dtype=False)
 
 
 def test_without_the_unsteered_conversation_there_is_no_change(table):

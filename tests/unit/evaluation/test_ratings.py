@@ -58,6 +58,19 @@ def test_a_file_that_keeps_empty_text_is_summarized_like_the_table():
 
 
 @pytest.mark.parametrize("options", [{}, {"keep_default_na": False}])
+def test_unsteered_answers_have_no_layer_in_a_file(options):
+    none = judged(vector="unsteered", kind="unsteered", operator="", coherence=[9.0, 8.0])
+    none = none.assign(multiplier=0.0, layer=NAN, score=[4.0, NAN])
+    up = judged(vector="v", kind="vector", operator="add", coherence=[8.0, 8.0])
+    table = pd.concat([none, up, up.assign(multiplier=2.0, score=[9.0, 8.0], coherence=[6.0, 7.0])])
+    read = pd.read_csv(io.StringIO(table.to_csv(index=False)), **options)
+    asked = {"measure": "score", "cost_measure": "coherence"}
+    for use in (caa.evaluation.frontier, caa.evaluation.at_equal_cost):
+        for given in ((read, read), (read, table), (table, read)):
+            pd.testing.assert_frame_equal(use(*given, **asked), use(table, table, **asked), check_dtype=False)
+
+
+@pytest.mark.parametrize("options", [{}, {"keep_default_na": False}])
 def test_an_empty_scale_is_that_to_10(options):
     table = judged().assign(multiplier=[0.0, 1.0])
     other = table.assign(behavior="y", scale=100, score=[5.0, 95.0])
