@@ -69,7 +69,8 @@ class _Talk:
         n_prompt = len(self.ids) + len(asked)
         self.ids = (*self.ids, *asked, *answer)
         if self.keeps and self.begin <= turn < self.end:
-            places, end = np.arange(n_prompt - 1, len(self.ids)), end_of_thinking(form, self.ids, n_prompt)
+            places = np.arange(n_prompt - 1, len(self.ids))
+            end = end_of_thinking(form, self.ids, n_prompt, growing=True)  # as it was known while this was written
             for one, at in zip(self.condition.interventions, self.kept, strict=True):
                 at += places[one.edit(n_prompt, end).covers(places)].tolist()
 

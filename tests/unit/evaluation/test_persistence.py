@@ -13,6 +13,7 @@ from caa_interp.evaluation import persistence, summarize_persistence
 from caa_interp.evaluation.persistence import CACHE, CONDITIONS
 from tests.oracles.conversations import Chat
 from tests.tiny_models import appending_eos
+from tests.unit.steering.test_generation import begin_with, thinker  # noqa: F401 - thinker is a fixture
 
 N_NEW = 6
 # Which turns of three are steered, and whether what was steered in turn 1 stays so.
@@ -112,6 +113,24 @@ def test_a_push_that_changes_no_word_lasts_in_the_cache_alone(tiny_llama, vector
     found = summarize_persistence(table).set_index(["condition", "turn"])
     assert found.loc["turn 1, as text"].loc[[2, 3], "change"].to_numpy() == pytest.approx(0, abs=1e-6)
     assert (found.loc[CACHE].loc[[2, 3], "change"].abs() > 1e-5).all()
+
+
+@pytest.mark.parametrize(("begun", "alike"), [("<think> I I I I I I", None), (" I", "answer")])
+def test_what_was_not_steered_while_writing_is_not_so_later(thinker, vector, talks, monkeypatch, begun, alike):  # noqa: F811
+    """An answer that is cut off in its thinking has nothing steered; without thinking, all of it has."""
+    model, _ = thinker
+    begin_with(monkeypatch, model.tokenizer(begun, add_special_tokens=False)["input_ids"])
+    late = caa.Intervention(vector, layer=1, multiplier=2, positions="after_thinking")
+    found = summarize_persistence(measured(model, late, talks)).set_index(["condition", "turn"])["change"]
+    later = found["turn 1"][[2, 3]].to_numpy()
+    if alike is None:
+        assert (found[CACHE] == 0).all()
+        assert (later == 0).all()
+    else:
+        other = summarize_persistence(measured(model, replace(late, positions=alike), talks))
+        expected = other.set_index(["condition", "turn"])["change"]["turn 1"][[2, 3]]
+        np.testing.assert_allclose(later, expected, atol=1e-6)
+        assert (abs(later) > 1e-3).all()
 
 
 def test_changes_are_paired_with_the_unsteered_conversation(table):
