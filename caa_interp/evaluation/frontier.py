@@ -12,13 +12,22 @@ multipliers the effect is taken as linear in the square root of the cost.
 from __future__ import annotations
 
 from itertools import product
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
 from caa_interp.errors import InputError, check_choice, is_number
-from caa_interp.evaluation.summary import CONDITIONS, NO_BASELINE, SERIES, UNSTEERED, are_several, items_of, range_of
+from caa_interp.evaluation.summary import (
+    CONDITIONS,
+    NO_BASELINE,
+    SERIES,
+    UNSTEERED,
+    are_several,
+    by_series,
+    items_of,
+    range_of,
+)
 from caa_interp.statistics import bootstrap_means, check_resampling, resampled, studentized_reach
 
 Effect = Literal["logit_difference", "p_positive", "score"]
@@ -140,11 +149,11 @@ def at_equal_cost(
         raise InputError(f"cost: {cost!r}; it must be a number above 0, such as 0.1.")
     table, gained, _, paid = _joined(effects, costs, measure, cost_measure, confidence, seed)
     table = table[~are_several(table)]
-    path, rows = [name for name in SERIES if name in table], []
-    about = [*path, "measure", "cost_measure", "cost_unit", "confidence"]
-    for (_, points), (side, sign) in product(
-        table.groupby(path, sort=False, dropna=False), (("positive", 1), ("negative", -1))
-    ):
+    if not table["multiplier"].any():
+        raise InputError("effects: no single intervention has a multiplier other than 0 in both tables. Measure some.")
+    rows: list[dict[Any, Any]] = []
+    about = [*(name for name in SERIES if name in table), "measure", "cost_measure", "cost_unit", "confidence"]
+    for points, (side, sign) in product(by_series(table), (("positive", 1), ("negative", -1))):
         own = points[points["multiplier"] * sign >= 0].sort_values("multiplier", key=abs)
         if own.empty or not own["multiplier"].iloc[-1]:
             continue
@@ -158,8 +167,6 @@ def at_equal_cost(
         numbers = {"side": side, "reached": not np.isnan(dose), "multiplier": dose, "n": len(items)}
         numbers |= dict(zip(("effect", "effect_low", "effect_high"), effect, strict=True))
         rows.append({**own.iloc[0][about], **numbers, "n_cost": len(prompts), "cost": cost})
-    if not rows:
-        raise InputError("effects: no single intervention has a multiplier other than 0 in both tables. Measure some.")
     return pd.DataFrame(rows)
 
 

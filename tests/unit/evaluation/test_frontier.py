@@ -164,6 +164,41 @@ def test_baselines_begin_where_they_are():
     assert set(caa.evaluation.frontier(effects, bare)["baseline"]) == {"none"}
 
 
+def as_interventions(table: pd.DataFrame) -> pd.DataFrame:
+    """The same conditions as ``[None, up, 2 * up]`` has them: the unsteered rows name no vector and no layer."""
+    none = table["multiplier"] == 0
+    told = {"vector": "unsteered", "kind": "unsteered", "layer": np.nan, "operator": "", "positions": ""}
+    return pd.concat([table[none].assign(**told).drop_duplicates(), table[~none]], ignore_index=True)
+
+
+@pytest.mark.parametrize("cost", [0.01, 0.1, 0.3])
+def test_interventions_begin_where_the_short_form_does(cost):
+    effects, costs = tables()
+    prompted = effects.assign(logit_difference=effects["logit_difference"] + 1.0)
+    tuned = prompted.assign(model="tuned", baseline="tuned")
+    effects = pd.concat([effects.assign(baseline="none"), prompted.assign(baseline="asked"), tuned])
+    dearer = costs.assign(divergence=costs["divergence"] + 0.03, baseline="asked")
+    costs = pd.concat([costs.assign(baseline="none"), dearer, dearer.assign(model="tuned", baseline="tuned")])
+    short = caa.evaluation.at_equal_cost(effects, costs, cost=cost)
+    found = caa.evaluation.at_equal_cost(*map(as_interventions, (effects, costs)), cost=cost)
+    pd.testing.assert_frame_equal(found, short, check_dtype=False)
+    assert short.groupby("baseline")["reached"].any().to_dict() == {
+        "none": True,
+        "asked": cost > 0.03,
+        "tuned": cost > 0.03,
+    }
+
+
+def test_several_interventions_alone_have_no_path():
+    several = [
+        one.assign(operator=one["operator"].mask(one["multiplier"] != 0, "add + add")) for one in tables(noise=0)
+    ]
+    with pytest.raises(caa.InputError, match="effects: no single intervention has a multiplier other than 0"):
+        caa.evaluation.at_equal_cost(*several)
+    with pytest.raises(caa.InputError, match="effects: no single intervention has a multiplier other than 0"):
+        caa.evaluation.at_equal_cost(*map(as_interventions, several))
+
+
 def test_losing_right_answers_is_a_cost():
     effects, costs = tables(noise=0)
     costs = costs.assign(correct=1.0 - costs["divergence"]).drop(columns="divergence")
