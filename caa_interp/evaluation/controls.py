@@ -46,7 +46,7 @@ def vector_with_controls(
     if n_orthogonal:
         vectors |= orthogonal_vectors(vector, n_orthogonal, seed=seed)
     if n_shuffled:
-        vectors |= shuffled_vectors(activations, n_shuffled, seed=seed)
+        vectors |= _shuffled(activations, vector, n_shuffled, seed)
     return vectors
 
 
@@ -123,10 +123,14 @@ def shuffled_vectors(activations: Activations, n: int = 20, *, seed: int = 0) ->
     Exactly half are exchanged (if odd, one more is left as is). Independent coin flips would leave a share of the
     vector itself, of either sign, which rescaling would make larger: such a control steers.
     """
+    return _shuffled(activations, vector_from_activations(activations), n, seed)
+
+
+def _shuffled(activations: Activations, vector: SteeringVector, n: int, seed: int) -> dict[str, SteeringVector]:
+    """As :func:`shuffled_vectors`, with the norms of a vector that was made of the activations."""
     distinct = check_activations(activations, n_pairs=2).different_pairs
     rows = torch.tensor(activations.pair_numbers)
     differences = activations.positive.double() - activations.negative.double()
-    vector = vector_from_activations(activations)
 
     def draw(generator: torch.Generator) -> torch.Tensor:
         exchanged = torch.randperm(len(distinct), generator=generator) < len(distinct) // 2

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import caa_interp as caa
-from caa_interp.evaluation.controls import orthogonal_vectors, rescaled_to, shuffled_vectors
+from caa_interp.evaluation.controls import orthogonal_vectors, rescaled_to, shuffled_vectors, vector_with_controls
 from caa_interp.vectors.activations import Activations
+from caa_interp.vectors.estimators import ESTIMATORS
 
 LAYERS = (2, 5, 9)
 
@@ -174,6 +175,23 @@ def test_every_control_tells_its_kind(tmp_path):
     for kind, control in controls.items():
         kept = caa.SteeringVector.load(control.save(tmp_path / "v.safetensors"))
         assert control.kind == (-control).kind == kept.kind == kind
+
+
+def unit_vector(positive, negative):
+    return torch.nn.functional.normalize((positive - negative).mean(0), dim=-1)
+
+
+@pytest.mark.parametrize("estimator", [*ESTIMATORS.values(), unit_vector])
+def test_controls_have_the_norms_of_the_vector_whatever_its_estimator(estimator):
+    found = activations(12, width=32)
+    numbers = {"n_random": 2, "n_orthogonal": 2, "n_shuffled": 2}
+    vectors = vector_with_controls(found, "weather", estimator=estimator, **numbers, seed=3)
+    assert {one.kind for one in vectors.values()} == {"vector", "random", "orthogonal", "shuffled"}
+    for control in vectors.values():
+        torch.testing.assert_close(control.norms, vectors["weather"].norms)
+    if estimator is caa.vectors.mean_difference:
+        shuffled = shuffled_vectors(found, 2, seed=3)
+        assert shuffled == {name: vectors[name] for name in shuffled}
 
 
 def test_a_vector_that_cannot_be_rescaled():
