@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from caa_interp.behaviors.pairs import ContrastPair
+from caa_interp.behaviors.pairs import ContrastPair, check_pairs
 from caa_interp.errors import InputError, check_count, is_number
 from caa_interp.evaluation.sweep import scored_renderings, scoring_format
 from caa_interp.models.access import check_unsteered, input_device, n_layers, not_numbers, reading
@@ -32,6 +32,7 @@ from caa_interp.steering.operators import add
 from caa_interp.steering.positions import resolve
 from caa_interp.tree.edits import Edit, edited_rows
 from caa_interp.vectors.activations import origin
+from caa_interp.vectors.extraction import vector_metadata
 from caa_interp.vectors.vector import SteeringVector
 
 
@@ -62,7 +63,8 @@ def learned_vector(
     model
         A TransformerLens model, see :func:`caa_interp.load_model`. Its weights stay as they are.
     vector
-        Where training starts; its size sets that of the steps, and its metadata are kept.
+        Where training starts; its size sets that of the steps. Its metadata are kept, except for what training
+        changes: a vector that was learned from a control is not one.
     pairs, system_prompt
         Pairs to train on, usually those of ``vector``, and an optional system prompt for all of them.
     layer
@@ -106,7 +108,8 @@ def learned_vector(
             raise InputError(f"{name}: {number!r}; it must be a positive number.")
     layer = one_layer(vector, layer)
     format = scoring_format(format, conditions(model, vector, form, layer, [1.0]))
-    rendered = scored_renderings(form, pairs, format, system_prompt)
+    checked = check_pairs(pairs)
+    rendered = scored_renderings(form, checked, format, system_prompt)
     values = vector.at(layer).clone().float()
     size = float(values.square().mean().sqrt())
     if size == 0:
@@ -131,14 +134,10 @@ def learned_vector(
             loss.backward()
             optimizer.step()
             schedule.step()
-    made: dict[str, Any] = {
-        **origin(model, system_prompt, form),
-        "estimator": "learned by preference",
-        "n_pairs": len(rendered),
-        "format": format,
-        "seed": seed,
-    }
-    return SteeringVector(values.detach()[None], (layer,), {**vector.metadata, **made})
+    made_from, behavior = origin(model, system_prompt, form), vector.metadata.get("behavior")
+    made = vector_metadata(behavior, made_from, format, "learned by preference", checked)
+    kept = {name: value for name, value in vector.metadata.items() if name != "sides"}  # of other pairs
+    return SteeringVector(values.detach()[None], (layer,), {**kept, **made, "kind": "vector", "seed": seed})
 
 
 def _loss(

@@ -1,5 +1,7 @@
 """What steering vectors are compared with: one contract for a learned vector, chosen heads, and several layers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -100,6 +102,16 @@ def test_letters_can_be_learned_too(tiny_llama, start):
     learned = learned_vector(tiny_llama, start, PAIRS, layer=1, format="choices", epochs=10, progress=False)
     assert learned.metadata["format"] == "choices"
     assert slope(tiny_llama, learned) > slope(tiny_llama, start, format="choices")
+
+
+def test_what_is_learned_from_a_control_or_in_another_form_says_so(tiny_llama, start):
+    (control,) = caa.random_vectors(start, 1).values()
+    published = replace(control, metadata={**control.metadata, "sides": "as published", "mine": 1})
+    learned = learned_vector(tiny_llama, published, PAIRS, layer=1, format="choices", epochs=1, progress=False)
+    assert (control.kind, learned.kind) == ("random", "vector")
+    own = caa.extract_vector(tiny_llama, PAIRS, format="choices", progress=False).metadata
+    told = {"estimator": "learned by preference", "kind": "vector", "seed": 0, "behavior": "random 0", "mine": 1}
+    assert learned.metadata == {**own, **told}
 
 
 @pytest.mark.parametrize(
