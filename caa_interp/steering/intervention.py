@@ -282,8 +282,8 @@ def warn_of_idle(every: Iterable[Sequence[Intervention]], sequences: Iterable[tu
         if all(start >= read for read, n_prompt, end in places for start, _ in resolve(at, n_prompt, end)):
             longest = max(read for read, _, _ in places)
             warn(
-                f"positions: {name_of_positions(at):.60}: nothing is steered: the model reads at most {longest} tokens, "
-                "none of them there."
+                f"positions: {name_of_positions(at):.60}: nothing is steered: the model reads at most {longest} "
+                "tokens, none of them there."
             )
 
 

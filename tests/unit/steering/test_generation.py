@@ -371,7 +371,8 @@ def test_what_steering_after_the_thinking_costs(thinker, monkeypatch, begun):
         return caa.divergence(model, caa.Intervention(VECTOR, 1, 2.0, positions=positions), **options)["divergence"][0]
 
     if start is None:
-        assert moved("after_thinking") == 0
+        with pytest.warns(UserWarning, match="positions: after_thinking: nothing is steered"):
+            assert moved("after_thinking") == 0
         return
     assert moved("after_thinking") == moved(range(start, 256)) > 0
     late = caa.Intervention(VECTOR, 1, positions="after_thinking")
