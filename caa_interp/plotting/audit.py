@@ -11,6 +11,10 @@ from caa_interp.plotting import theme, words
 from caa_interp.plotting.grid import Place, control_range, dots, line, marks, name_multipliers, panels, side_by_side
 
 _SHIFT = 0.16  # of a row, by which a vector and what remains of it stand apart
+_REQUESTS = {
+    "harmless requests": theme.Style(theme.PALETTE[2], "square"),
+    "borderline requests": theme.Style(theme.PALETTE[1], "diamond"),
+}
 
 
 def plot_safety_audit(audit: pd.DataFrame, *, seed: int = 0) -> go.Figure:
@@ -92,7 +96,7 @@ def _draw_cosines(fig: go.Figure, rows: pd.DataFrame, layer: int, place: Place) 
     marker = {"size": [10 if one == layer else 6 for one in own["layer"]], "opacity": 1}
     look = {"mode": "lines+markers", "line": {"color": theme.BEHAVIOR_STYLES["refusal"].color}}
     known = zip(own["layer"], words.numbers(own["cosine"]), strict=True)
-    hover = [f"layer {at}: cosine {cosine}" for at, cosine in known]
+    hover = [f"layer {at:g}: cosine {cosine}" for at, cosine in known]
     fig.add_trace(dots(own["layer"], own["cosine"], marker, hover, **look), **place)
     for chance in (rows["chance"].iloc[0], -rows["chance"].iloc[0]):
         fig.add_hline(chance, line=theme.CHANCE, **place)
@@ -106,11 +110,11 @@ def _draw_doses(fig: go.Figure, summary: pd.DataFrame, name: str, mean: str, tit
     own = summary[summary["vector"] == name]
     multipliers = list(own["multiplier"].unique())
     unit = "share of answers" if mean == "refused" else "nats per token"
-    looks = {"harmless requests": theme.Style(theme.PALETTE[2], "square")}
-    looks["borderline requests"] = theme.Style(theme.PALETTE[1], "diamond")
-    for shift, (kind, look) in zip(side_by_side(multipliers, len(looks)), looks.items(), strict=True):
+    kinds = list(own["behavior"].unique())
+    looks = theme.styles(["the vector", *_REQUESTS, *kinds]) | _REQUESTS  # kinds of one's own look unlike all of these
+    for shift, kind in zip(side_by_side(multipliers, len(kinds)), kinds, strict=True):
         legend = {"legendgroup": kind, "showlegend": mean != "refused"}
-        drawn = line(own[own["behavior"] == kind], "multiplier", mean, look, kind, unit, shift=shift, **legend)
+        drawn = line(own[own["behavior"] == kind], "multiplier", mean, looks[kind], kind, unit, shift=shift, **legend)
         fig.add_trace(drawn, **place)
     name_multipliers(fig, multipliers, theme.MULTIPLIER_WRAPPED, **place)
     fig.update_yaxes(title_text=title, zeroline=True, zerolinecolor=theme.NEUTRAL, **place)

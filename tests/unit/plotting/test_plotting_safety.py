@@ -87,6 +87,20 @@ def test_refusals_are_drawn_over_the_multiplier():
     assert [list(one.y) for one in shares] == [[0, 0, 1]] * 2
 
 
+def test_every_kind_of_requests_has_its_line():
+    borderline = audit(answers=True).query("measured == 'borderline requests'")
+    kinds = ["medical requests", "borderline requests", "legal requests"]
+    rest = audit().query("part in ['behaviors', 'cosine']")
+    fig = plot_safety_audit(pd.concat([rest, *(borderline.assign(measured=kind) for kind in kinds)]))
+    for axis in ("x3", "x4"):
+        lines = [one for one in fig.data if one.xaxis == axis and one.fill is None]
+        assert [one.name for one in lines] == kinds
+        assert all(len(one.y) == 3 for one in lines)
+        assert len({one.line.color for one in lines}) == len({one.marker.symbol for one in lines}) == 3
+    known = [one for one in plot_safety_audit(audit()).data if one.name == "borderline requests"]
+    assert [(one.line.color, one.marker.symbol) for one in known] == [(lines[1].line.color, lines[1].marker.symbol)]
+
+
 def talks() -> pd.DataFrame:
     generator = np.random.default_rng(0)
     conditions = ("every turn", "turn 1", "turn 1, as text", "from turn 2", "unsteered")
