@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from caa_interp.errors import InputError
 from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import (
     Place,
@@ -47,8 +48,8 @@ def plot_layer_profile(
         The layer to mark for each behavior (or vector); default: the one with the largest slope in this table, which
         is too large by chance if it is reported from the same pairs.
     validation
-        The same on the pairs that layers were chosen on, for a thin line beside each held-out one; controls in it are
-        left out.
+        The same on the pairs that layers were chosen on, for a thin line beside the held-out one of each behavior (or
+        vector) in it; controls in it are left out.
     title
         Title of the figure.
 
@@ -65,8 +66,14 @@ def plot_layer_profile(
     checks.check_once(own, (about, "layer"), _SOURCE)
     names = list(dict.fromkeys(own[about]))
     if validation is not None:
-        checks.check_table(validation, _COLUMNS, _SOURCE, "validation")
+        checks.check_table(validation, (*_COLUMNS, about), _SOURCE, "validation")
         validation, _ = checks.vectors_and_controls(validation, "validation")
+        if not validation[about].isin(names).any():
+            raise InputError(
+                f"validation: it is of {list(validation[about].unique())}, the table of {names}; give that of one of "
+                "these."
+            )
+        validation = validation[validation[about].isin(names)]
     if chosen is None:
         peaks = own.dropna(subset=["slope"]).sort_values("slope").drop_duplicates(about, keep="last")
         which, marked = "steepest", dict(zip(peaks[about], peaks["layer"], strict=True))
@@ -109,7 +116,8 @@ def plot_layer_profile(
                 fig.add_trace(one, **place)
         if validation is not None:
             for name in group:
-                fig.add_trace(_thin(validation[validation[about] == name], looks[name]), **place)
+                if len(some := validation[validation[about] == name]):
+                    fig.add_trace(_thin(some, looks[name]), **place)
         for name in group:
             _draw(fig, own[own[about] == name], name, looks[name], marked.get(name), len(groups) == 1, place)
     mark = {"symbol": "circle", "size": 13, "color": theme.NEUTRAL, "line": {"color": theme.DARK, "width": 1.5}}
@@ -123,7 +131,7 @@ def _thin(rows: pd.DataFrame, look: theme.Style) -> go.Scatter:
     """Slopes of one behavior on validation pairs, without intervals."""
     rows = rows.sort_values("layer")
     known = zip(rows["layer"], words.estimates(rows, "slope", words.slope_unit(rows)), strict=True)
-    hover = [f"layer {layer}, validation pairs: {text}" for layer, text in known]
+    hover = [f"layer {layer:g}, validation pairs: {text}" for layer, text in known]
     return dots(rows["layer"], rows["slope"], {}, hover, mode="lines", line={"color": look.color, "width": 1})
 
 

@@ -79,6 +79,21 @@ def test_validation_pairs_are_a_thin_line_of_the_same_color():
     assert thin[0].customdata[0].startswith("layer 1, validation pairs: +0.000")
 
 
+@pytest.mark.parametrize("names", ["ab", "abcde"])
+def test_a_behavior_without_validation_pairs_has_no_thin_line(names):
+    fig = caa.plotting.plot_layer_profile(effects(*names), validation=effects("b", "other").assign(n=9))
+    (thin,) = [one for one in fig.data if one.mode == "lines" and one.fill is None]
+    assert thin.line.color == lines(fig)["b"].line.color
+    assert "thin line: 9 validation pairs" in fig.layout.title.text.replace(theme.SOFT, " ")
+
+
+def test_layers_are_whole_numbers_where_a_missing_one_made_them_floats():
+    table = effects("a").astype({"layer": float})
+    fig = caa.plotting.plot_layer_profile(table, validation=table)
+    (thin,) = [one for one in fig.data if one.mode == "lines" and one.fill is None]
+    assert [text.split(",")[0] for text in thin.customdata] == ["layer 1", "layer 2", "layer 3"]
+
+
 def test_controls_at_the_chosen_layers_alone_are_bars_there():
     table = effects("a", "b")
     is_control = table["kind"] != "vector"
@@ -122,8 +137,18 @@ def test_a_missing_slope_is_a_gap():
             {"validation": effects("a")[lambda t: t["kind"] == "random"]},
             "validation: it holds controls alone; give the rows of a steering vector",
         ),
+        (
+            effects("a"),
+            {"validation": effects("a").drop(columns="behavior")},
+            r"validation: columns \['behavior'\] are missing; give the result of caa_interp.steerability",
+        ),
+        (
+            effects("a"),
+            {"validation": effects("b")},
+            r"validation: it is of \['b'\], the table of \['a'\]; give that of one of these.",
+        ),
     ],
-    ids=["controls", "column", "twice", "chosen", "validation"],
+    ids=["controls", "column", "twice", "chosen", "validation", "validation column", "validation names"],
 )
 def test_what_is_refused(table, options, message):
     with pytest.raises(caa.InputError, match=message):
