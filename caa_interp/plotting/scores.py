@@ -27,7 +27,8 @@ def plot_scores(table: pd.DataFrame) -> go.Figure:
         ``behavior`` or ``vector``; or result of :func:`caa_interp.summarize`.
     """
     checks.check_table(table, ["layer", "multiplier", "score"], "caa_interp.judge_answers or caa_interp.summarize")
-    summary = pd.concat(by_series(table if "score_low" in table else summarize(table)))
+    table = (table if "score_low" in table else summarize(table)).reset_index(drop=True)
+    summary = pd.concat(by_series(table))
     columns, varying = [name for name in _FIRST if name in summary], checks.varying(summary, _SERIES)
     # A single line has no legend, and looks as its behavior does elsewhere.
     labels = checks.labels_of(summary, varying or columns[:1])
@@ -48,10 +49,13 @@ def plot_scores(table: pd.DataFrame) -> go.Figure:
 
 def _subtitle(summary: pd.DataFrame, fixed: str, n_series: int) -> str:
     parts = [f"mean over n = {words.counts(summary['n'])} prompts, {words.interval(summary)}"]
-    left_out = {"n_unparseable": "replies without a score", "n_incoherent": "incoherent answers"}
-    for name, what in left_out.items():
-        if name in summary and (n := int(summary[name].sum())):
-            parts.append(f"{n} {what} left out")
+    unread = "replies without a score left out"
+    if "coherence" in summary:  # an answer without coherence may have a score
+        unread = "answers without a score or coherence"
+    once = summary[~summary.index.duplicated()]  # unsteered rows are in several lines
+    for name, what in {"n_unparseable": unread, "n_incoherent": "incoherent answers left out"}.items():
+        if name in once and (n := int(once[name].sum())):
+            parts.append(f"{n} {what}")
     if n_series > 1:
         parts.append("lines set side by side")
     return f"{theme.escape(fixed)}<br>{'; '.join(parts)}" if fixed else "; ".join(parts)

@@ -188,6 +188,23 @@ def test_names_are_shown_as_they_are():
     assert "judge &#36;x&#36; &amp; y" in fig.layout.title.text
 
 
+def test_an_answer_without_a_score_is_counted_once():
+    steered = pd.concat([judged(vector=name, kind="vector").query("multiplier != 0") for name in ("v", "w")])
+    unsteered = judged(vector="", kind="unsteered").query("multiplier == 0").assign(layer=NAN)  # one has no score
+    table = pd.concat([unsteered, steered])
+    assert table["score"].isna().sum() == 3
+    for one in (table, summarize(table)):
+        assert "; 3 replies without a score left out" in plot_scores(one).layout.title.text
+
+
+def test_a_score_without_its_coherence_is_not_left_out():
+    table = judged([[1.0, 4.0, 6.0], [3.0, 5.0, 9.0]]).assign(coherence=[5.0, NAN, 5.0, 5.0, 5.0, 5.0])
+    fig = plot_scores(table)
+    assert list(fig.data[0].y) == [2.0, 4.5, 7.5]
+    assert "; 1 answers without a score or coherence" in fig.layout.title.text
+    assert "left out" not in fig.layout.title.text
+
+
 def test_another_table_is_told():
     with pytest.raises(
         InputError, match=r"table: columns \['score'\] are missing; give the result of caa_interp.judge"
