@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.evaluation.ratings import scale_of
-from caa_interp.evaluation.summary import NO_BASELINE, SERIES, UNSTEERED, quantity
+from caa_interp.evaluation.summary import NO_BASELINE, SERIES, UNSTEERED, are_several, by_series, quantity
 from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import band, dots, key, mark_zero, panels, shape
 
@@ -32,7 +32,8 @@ def plot_frontier(table: pd.DataFrame, *, title: str = "Effect and cost of steer
 
     The cost has a square-root axis: there a small step goes straight, since its divergence grows with its square.
     Controls are gray, without intervals; the band goes from the lowest effect that one of them has at a cost, in
-    either direction, to the highest. What is dominated is hollow, and single points have their names.
+    either direction, to the highest. A path without multiplier 0 begins at the unsteered row of its baseline; without
+    a baseline, at no effect and no cost. What is dominated is hollow, and single points have their names.
 
     Parameters
     ----------
@@ -42,6 +43,7 @@ def plot_frontier(table: pd.DataFrame, *, title: str = "Effect and cost of steer
     checks.check_table(table, _NEEDED, "caa_interp.evaluation.frontier")
     if "behavior" not in table:
         table = table.assign(behavior="")
+    table = _begun(table.reset_index(drop=True))
     steered = table["kind"] == "vector"
     paths = _paths(table[steered | (table["kind"] == UNSTEERED)])
     looks = theme.styles(paths["label"])
@@ -73,6 +75,22 @@ def plot_frontier(table: pd.DataFrame, *, title: str = "Effect and cost of steer
         if paths.loc[paths["label"] == name, "behavior"].duplicated().any():  # a single point has its name beside it
             fig.add_trace(key(theme.escape(name), {"color": look.color, "symbol": look.symbol, "size": 9}))
     return fig
+
+
+def _begun(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the beginning of each path: where multiplier 0 was not measured, the unsteered row, or no effect."""
+    several = are_several(table)
+    if (several | (table["kind"] == UNSTEERED)).all():
+        return table
+    origin = dict.fromkeys([f"{name}{end}" for name in ("effect", "cost") for end in ("", "_low", "_high")], 0.0)
+    parts = by_series(table)
+    for rows in [*parts]:
+        baseline = rows["baseline"].iloc[0] if "baseline" in rows else NO_BASELINE
+        if rows["multiplier"].all() and (pd.isna(baseline) or baseline == NO_BASELINE):
+            parts.append(rows[:1].assign(multiplier=0.0, dominated=False, **origin))
+    # What is in no path stands alone: several interventions, and a prompt on which nothing was steered.
+    alone = table.drop(pd.concat(parts).index)
+    return pd.concat([*parts, alone]).sort_index(kind="stable", ignore_index=True)
 
 
 def _paths(rows: pd.DataFrame) -> pd.DataFrame:

@@ -113,6 +113,50 @@ def test_a_prompt_stands_once_in_the_panel_of_each_behavior_whatever_vectors_its
     assert points == [("x", [1.5], "markers+text"), ("x2", [0.5], "markers+text")]
 
 
+def nothing(**more):
+    """The unsteered row of a table of conditions, with no effect and no cost."""
+    return rows("", "unsteered", multipliers=(0.0,), **more).assign(layer=np.nan, operator="", effect=0.0, cost=0.0)
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_a_path_without_multiplier_0_begins_at_no_steering(measured):
+    steered = [
+        rows(name, kind, multipliers=(-1.0, 2.0)) for name, kind in (("a", "vector"), ("b", "vector"), ("r", "random"))
+    ]
+    before = caa.plotting.plot_frontier(pd.concat([rows("a"), rows("b"), rows("r", "random")]))
+    fig = caa.plotting.plot_frontier(pd.concat([*([nothing()] * measured), *steered]))
+    first, second = (
+        [(one.name, one.text, one.x, one.y) for one in each.data if one.x[0] is not None] for each in (fig, before)
+    )
+    assert len(first) == len(second) == 4  # two vectors, a control and its band
+    for (name, text, *places), (expected_name, expected_text, *expected) in zip(first, second, strict=True):
+        assert (name, text) == (expected_name, expected_text)
+        np.testing.assert_allclose(np.array(places, float), np.array(expected, float))
+
+
+def test_a_path_on_a_prompt_begins_at_the_prompt_alone():
+    prompt = nothing(baseline="prompt").assign(effect=1.5, cost=0.3)
+    other = nothing(baseline="few-shot").assign(effect=0.5, cost=0.2)  # on which nothing was steered
+    steered = [rows(multipliers=(-1.0, 2.0), baseline=name) for name in ("none", "prompt")]
+    fig = caa.plotting.plot_frontier(pd.concat([nothing(baseline="none"), prompt, other, *steered]))
+    drawn = {one.name: (list(one.y), list(one.text)) for one in fig.data if one.x[0] is not None}
+    minus = "\N{MINUS SIGN}1"
+    assert drawn == {
+        "optimism": ([-1.0, 0.0, 2.0], [minus, "", "2"]),
+        "prompt, with optimism": ([-1.0, 1.5, 2.0], [minus, "", "2"]),
+        "few-shot": ([0.5], ["few-shot"]),
+    }
+
+
+def test_several_interventions_stay_points_of_their_own():
+    both = rows("both", multipliers=(1.0,), gain=3.0).assign(operator="add + Cap(1)")
+    fig = caa.plotting.plot_frontier(pd.concat([nothing(), rows(multipliers=(2.0,)), both]))
+    assert {one.name: list(one.y) for one in fig.data if one.x[0] is not None} == {
+        "optimism": [0.0, 2.0],
+        "both": [3.0],
+    }
+
+
 def test_another_table_is_refused():
     with pytest.raises(
         caa.InputError, match=r"columns .*dominated.* missing; give the result of caa_interp.evaluation"
