@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
-from caa_interp.evaluation.summary import quantity, summarized
+from caa_interp.evaluation.summary import UNSTEERED, by_series, quantity, summarized
 from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import marks
 from caa_interp.plotting.theme import Measure
@@ -29,16 +29,21 @@ def plot_baselines(table: pd.DataFrame, *, measure: Measure = "logit_difference"
     -------
     plotly.graph_objects.Figure
         One line of marks per baseline, one mark per multiplier: the mean change from unsteered, paired over items.
+        Unsteered rows are multiplier 0 of their baseline. Conditions of several interventions are left out.
     """
     columns = ("baseline", "vector", "layer", "multiplier")
     checks.check_table(table, columns, _SOURCE)
     summary, shown = summarized(table, measure), f"{measure}_change"
+    if "kind" not in summary or (summary["kind"] != UNSTEERED).any():  # else baselines alone
+        summary = pd.concat(by_series(summary))
     if shown not in summary:
         raise InputError("table: it has no baseline 'none' with multiplier 0; give the result of caa_interp.baselines.")
     checks.check_one(summary, ["vector"])
     checks.check_once(summary, ("baseline", "multiplier"), _SOURCE)
     baselines = list(summary["baseline"].unique())
     multipliers = sorted(summary["multiplier"].unique())
+    layer = summary["layer"].iloc[0]
+    where = "" if pd.isna(layer) else f" at layer {layer:g}"
     step = _APART * len(multipliers) + _GAP
     fig = theme.figure(
         f"{summary['vector'].iloc[0]}: baselines, alone and steered",
@@ -48,7 +53,7 @@ def plot_baselines(table: pd.DataFrame, *, measure: Measure = "logit_difference"
         legend={
             **theme.LEGEND_BELOW,
             "xref": "paper",
-            "title": {"text": f"multiplier at layer {summary['layer'].iloc[0]} ", "font": {"size": 14}},
+            "title": {"text": f"multiplier{where} ", "font": {"size": 14}},
         },
     )
     fig.add_vline(x=0, line=theme.NOTHING)

@@ -297,6 +297,21 @@ def test_a_table_is_summarized_for_the_figure(table):
     assert len({trace.marker.color for trace in first.data}) == 3
 
 
+def test_unsteered_rows_are_multiplier_0_of_each_baseline(tiny_llama, vector, behavior):
+    short = {"n_shots": 0, "n_pairs": 2, "format": "text"}
+    table = baselines(tiny_llama, vector, behavior, layer=2, multipliers=(0.0, 1.0), **short)
+    asked = baselines(tiny_llama, [None, caa.Intervention(vector, 2)], behavior, **short)
+    expected, fig = plot_baselines(table), plot_baselines(asked)
+    for one, other in zip(expected.data, fig.data, strict=True):
+        assert one.name == other.name
+        np.testing.assert_allclose(other.x, one.x, atol=1e-5)
+        np.testing.assert_allclose(other.y, one.y)
+    assert fig.layout.legend.title.text == expected.layout.legend.title.text == "multiplier at layer 2 "
+    alone = plot_baselines(asked[asked["kind"] == "unsteered"])
+    assert [one.name for one in alone.data] == ["0"]
+    assert alone.layout.legend.title.text == "multiplier "
+
+
 @pytest.mark.parametrize(
     ("table", "options", "message"),
     [
