@@ -109,8 +109,8 @@ def effect_attribution(
 
         - ``layer`` and ``component`` of the part: ``"direct"`` (at the steered layer), ``"attention"`` or
           ``"head 0"``, ``"head 1"``, ..., ``"MLP"``, and ``"remainder"`` (no layer);
-        - ``contribution``: its share of the effect, in nats per token per unit of the multiplier. A vector's
-          contributions sum to ``effect``;
+        - ``contribution``: its share of the effect, in nats per token (for choices nats) per unit of the multiplier. A
+          vector's contributions sum to ``effect``;
         - ``restored``: how much of the effect goes away when the part's output at the steered positions is set back
           to the unsteered one, in the same unit; missing for ``"direct"`` and ``"remainder"``, and without ``patch``;
         - ``effect``: the vector's whole effect, the same in all of its rows;

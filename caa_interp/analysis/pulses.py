@@ -73,10 +73,10 @@ def position_map(
     pandas.DataFrame
         One row per vector, measure and place: ``vector``, ``kind``, ``steered_layer``, ``multiplier``, and
 
-        - ``measure``: what ``value`` is. ``"effect"``: the change of ``logit_difference``, in nats per token per unit
-          of the multiplier. Under a pulse at the last prompt token, ``"divergence"``: KL(unsteered || steered) of the
-          next token, in nats, and ``"projection"``: the change of the residual stream along the vector, as a share of
-          what was added (1: all of it is there; 0: none; negative: the opposite);
+        - ``measure``: what ``value`` is. ``"effect"``: the change of ``logit_difference``, in nats per token (for
+          choices nats) per unit of the multiplier. Under a pulse at the last prompt token, ``"divergence"``:
+          KL(unsteered || steered) of the next token, in nats, and ``"projection"``: the change of the residual stream
+          along the vector, as a share of what was added (1: all of it is there; 0: none; negative: the opposite);
         - ``steered``: which positions are, in words;
         - ``distance`` after the pulse, in tokens; ``layer`` after which the state is read: the next one, the last one
           and the one between. Both are missing for an effect, ``layer`` for a divergence;

@@ -9,8 +9,10 @@ from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import control_range, dots, mark_zero, panels
 
 _SOURCE = "caa_interp.analysis.effect_attribution"
-_COLUMNS = ("vector", "kind", "steered_layer", "layer", "component", "contribution", "restored", "effect", "n")
-_UNIT = "nats per token per unit"
+_COLUMNS = (
+    *("vector", "kind", "steered_layer", "layer", "component"),
+    *("contribution", "restored", "effect", "n", "format"),
+)
 _APART = 0.13  # how far the two dots of a part are moved to its sides, in layers
 _MEASURES = {"contribution": "contribution", "restored": "goes away when set back"}
 
@@ -36,8 +38,8 @@ def plot_effect_attribution(table: pd.DataFrame) -> go.Figure:
     per_head = own["component"].str.startswith("head").any()
     first = own.iloc[0]
     effect = words.intervals(own.iloc[:1], "effect")[0]
-    subtitle = f"effect {effect} {_UNIT}<br>"
-    subtitle += f"steered after layer {first['steered_layer']}; n = {first['n']} pairs, {words.interval(own)}"
+    subtitle = f"effect {effect} {words.effect_unit(own)}<br>"
+    subtitle += f"steered after layer {first['steered_layer']:g}; n = {first['n']} pairs, {words.interval(own)}"
     if per_head:
         subtitle += f"; dot: beyond all heads, or all MLPs, of {words.controls(controls)}" if len(controls) else ""
     else:
@@ -65,7 +67,7 @@ def _draw_layers(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> N
             if there.empty:
                 continue
             look = {"color": theme.PALETTE[number], "symbol": theme.SYMBOLS[2 * number], "size": 8}
-            known = zip(there["layer"], words.estimates(there, measure, _UNIT), strict=True)
+            known = zip(there["layer"], words.estimates(there, measure, words.effect_unit(own)), strict=True)
             hover = [f"{kind}, layer {layer:g}, {name}: {text}" for layer, text in known]
             x = there["layer"].astype(int) + (0 if kind == "direct" else _APART * (2 * number - 1))
             drawn = dots(x, there[measure], look, hover, name=name, showlegend=kind == kinds[-1])
@@ -73,7 +75,7 @@ def _draw_layers(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> N
         fig.update_xaxes(title_text=theme.LAYER if kind != "direct" else None, showgrid=False, **place)
     direct = own.loc[own["component"] == "direct", "layer"]
     fig.update_xaxes(tickvals=direct, row=1, col=1)
-    fig.update_yaxes(title_text=words.with_unit("change of score", _UNIT), row=1, col=1)
+    fig.update_yaxes(title_text=words.with_unit("change of score", words.effect_unit(own)), row=1, col=1)
     mark_zero(fig)
 
 
@@ -82,14 +84,15 @@ def _draw_maps(fig: go.Figure, own: pd.DataFrame, controls: pd.DataFrame) -> Non
     rows = own[own["component"].str.startswith("head") | (own["component"] == "MLP")].astype({"layer": int})
     measures = [measure for measure in _MEASURES if rows[measure].notna().any()]
     limit = float(rows[measures].abs().max().max()) or 1.0
-    scale = theme.color_axis(theme.DIVERGING, -limit, limit, _UNIT.replace(" per", "<br>per"))
+    unit = words.effect_unit(own)
+    scale = theme.color_axis(theme.DIVERGING, -limit, limit, unit.replace(" per", "<br>per"))
     fig.update_layout(coloraxis=scale)
     places = panels(fig, [_MEASURES[one] for one in measures], most=2, shared_yaxes=True, horizontal_spacing=0.05)
     controls = controls[controls["component"].isin(rows["component"])]
     for measure, place in zip(measures, places, strict=True):
         columns = list(dict.fromkeys(rows["component"].str.removeprefix("head ")))
         named = rows.assign(
-            column=rows["component"].str.removeprefix("head "), text=words.estimates(rows, measure, _UNIT)
+            column=rows["component"].str.removeprefix("head "), text=words.estimates(rows, measure, unit)
         )
         wide, text = (named.pivot(index="layer", columns="column", values=one)[columns] for one in (measure, "text"))
         cells = {"z": wide.to_numpy(), "x": columns, "y": list(map(str, wide.index)), "customdata": text.to_numpy()}

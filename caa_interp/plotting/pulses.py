@@ -11,9 +11,13 @@ from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import Place, control_range, dots, line, mark_zero, panels
 
 _SOURCE = "caa_interp.analysis.position_map"
-_COLUMNS = ("vector", "kind", "steered_layer", "multiplier", "measure", "steered", "distance", "layer", "value", "n")
-_UNITS = {
-    "effect": ("effect of the steered positions", "nats per token per unit"),
+_COLUMNS = (
+    *("vector", "kind", "steered_layer", "multiplier", "measure", "steered", "distance", "layer"),
+    *("value", "n", "format"),
+)
+# What a panel shows, and its unit; that of the effect is the one of its scores.
+_PANELS = {
+    "effect": ("effect of the steered positions", ""),
     "divergence": ("KL from unsteered, pulse", "nats"),
     "projection": ("state along the vector, pulse", "share of what was added"),
 }
@@ -43,15 +47,16 @@ def plot_position_map(table: pd.DataFrame) -> go.Figure:
     checks.check_once(table, ["vector", "measure", "steered", "distance", "layer"], _SOURCE)
     own, controls = checks.vector_and_controls(table)
     first = own.iloc[0]
-    subtitle = f"multiplier {first['multiplier']:g} after layer {first['steered_layer']}; "
+    subtitle = f"multiplier {first['multiplier']:g} after layer {first['steered_layer']:g}; "
     subtitle += f"n = {words.counts(own.loc[own['n'] > 0, 'n'])} pairs, {words.interval(own)}{words.gray(controls)}"
     fig = theme.figure(
         f"Where and for how long {first['vector']} acts",
         subtitle,
         **theme.room(440, t=124, legend=110),
     )
-    places = panels(fig, [f"{name}<br>({unit})" for name, unit in _UNITS.values()], most=3, horizontal_spacing=0.08)
-    for measure, place in zip(_UNITS, places, strict=True):
+    titles = [words.with_unit(name, unit or words.effect_unit(own)) for name, unit in _PANELS.values()]
+    places = panels(fig, titles, most=3, horizontal_spacing=0.08)
+    for measure, place in zip(_PANELS, places, strict=True):
         rows, others = (some[some["measure"] == measure] for some in (own, controls))
         (_draw_places if measure == "effect" else _draw_lines)(fig, rows, others, place)
     mark_zero(fig)
@@ -63,7 +68,7 @@ def _draw_places(fig: go.Figure, rows: pd.DataFrame, controls: pd.DataFrame, pla
     at = pd.Series(range(len(rows)), index=rows["steered"])
     beside = controls.assign(at=controls["steered"].map(at))
     fig.add_trace(control_range(beside, "at", "value", half=0.5), **place)
-    known = zip(rows["steered"], words.estimates(rows, "value", _UNITS["effect"][1]), strict=True)
+    known = zip(rows["steered"], words.estimates(rows, "value", words.effect_unit(rows)), strict=True)
     hover = [f"{steered}: {value}" for steered, value in known]
     look = {"size": 9, "color": theme.PALETTE[0]}
     fig.add_trace(dots(at, rows["value"], look, hover, error_y=theme.error_bars(rows, "value")), **place)
@@ -76,7 +81,7 @@ def _draw_places(fig: go.Figure, rows: pd.DataFrame, controls: pd.DataFrame, pla
 
 
 def _draw_lines(fig: go.Figure, rows: pd.DataFrame, controls: pd.DataFrame, place: Place) -> None:
-    unit = _UNITS[rows["measure"].iloc[0]][1]
+    unit = _PANELS[rows["measure"].iloc[0]][1]
     last = controls[controls["layer"].isna() | (controls["layer"] == controls["layer"].max())]
     fig.add_trace(control_range(last, "distance", "value"), **place)
     rows = rows[rows["n"] > 0].astype({"distance": int})

@@ -109,6 +109,11 @@ def slope_unit(table: pd.DataFrame) -> str:
     return f"{quantity(table, 'logit_difference')[1]} per multiplier"
 
 
+def effect_unit(table: pd.DataFrame) -> str:
+    """Unit of an effect, or of a part of it, divided by its multiplier."""
+    return f"{quantity(table, 'logit_difference')[1]} per unit"
+
+
 def unit(table: pd.DataFrame, measure: str) -> str:
     """Unit of a measure of scored pairs, in words that can follow a number."""
     return quantity(table, measure)[1] or "probability"

@@ -25,7 +25,7 @@ def attribution(per="component", controls=2, restored=True, n=12, name="optimism
         ends = frame["component"].isin(["direct", "remainder"]) | (not restored)
         frame.loc[ends, ["restored", "restored_low", "restored_high"]] = np.nan
         frames.append(frame)
-    return pd.concat(frames, ignore_index=True).assign(steered_layer=5, multiplier=1.0, n=n)
+    return pd.concat(frames, ignore_index=True).assign(steered_layer=5, multiplier=1.0, n=n, format="text")
 
 
 def dots_of(fig):
@@ -101,6 +101,13 @@ def test_heads_are_maps_with_the_mlp_as_the_last_column():
     assert len(dots_of(alone)[0].x) == 0
 
 
+@pytest.mark.parametrize("per", ["component", "head"])
+def test_contributions_to_choices_are_in_nats(per):
+    shown = plot_effect_attribution(attribution(per).assign(format="choices")).to_json()
+    assert "nats per unit" in shown.replace("\\u003cbr\\u003e", " ").replace("<br>", " ")
+    assert "per token" not in shown.replace("\\u003cbr\\u003e", " ").replace("<br>", " ")
+
+
 def positions(controls=2, layers=(6, 8), n=12, name="optimism") -> pd.DataFrame:
     places = [
         "from the last prompt token on",
@@ -118,7 +125,7 @@ def positions(controls=2, layers=(6, 8), n=12, name="optimism") -> pd.DataFrame:
         frame = frame.astype({"distance": "Int64", "layer": "Int64"}).assign(value=value)
         frame["vector"], frame["kind"] = (f"random {number}", "random") if number else (name, "vector")
         frames.append(frame.assign(value_low=value - 0.5, value_high=value + 0.25))
-    return pd.concat(frames, ignore_index=True).assign(steered_layer=5, multiplier=1.0, n=n)
+    return pd.concat(frames, ignore_index=True).assign(steered_layer=5, multiplier=1.0, n=n, format="text")
 
 
 def test_positions_are_dots_and_a_pulse_is_lines():
@@ -152,6 +159,13 @@ def test_a_table_is_drawn_alike_after_a_csv_file(plot, table):
         assert np.array_equal(one.customdata, other.customdata)
         if one.type == "heatmap":
             assert list(one.y) == list(other.y)
+
+
+def test_effects_of_positions_on_choices_are_in_nats():
+    fig = plot_position_map(positions().assign(format="choices"))
+    assert fig.layout.annotations[0].text == "effect of the steered positions<br>(nats per unit)"
+    (dots,) = [one for one in traces(fig, go.Scatter) if one.mode == "markers"]
+    assert all("nats per unit, n = 12" in text for text in dots.customdata)
 
 
 def test_bands_of_positions_are_the_ranges_of_the_controls():
