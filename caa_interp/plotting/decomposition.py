@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import dots
 
+_SOURCE = "caa_interp.analysis.decompose"
 _FEATURES = ("rank", "feature", "coefficient", "cosine", "error", "random_error")
 _COLUMNS = ("vector", "layer", "norm", "n_features", *_FEATURES)
 
@@ -30,7 +31,9 @@ def plot_decomposition(table: pd.DataFrame, *, title: str | None = None) -> go.F
         Left: signed coefficients in the order of choice, with each feature's cosine with the vector. Right: what is
         left of the vector, and of random directions, after each feature.
     """
-    checks.check_table(table, _COLUMNS, "caa_interp.analysis.decompose")
+    checks.check_table(table, _COLUMNS, _SOURCE)
+    checks.check_one(table, ["vector", "layer"])
+    checks.check_once(table, ["rank"], _SOURCE)
     rows = table.sort_values("rank")
     known = table.iloc[0]
     names = rows["feature"].astype(str).tolist()
@@ -38,7 +41,7 @@ def plot_decomposition(table: pd.DataFrame, *, title: str | None = None) -> go.F
         labels = rows["label"].map(lambda label: "" if pd.isna(label) else f"  {label}")
         names = [theme.escape(name + label) for name, label in zip(names, labels, strict=True)]
     if title is None:
-        title = f"{known['vector']} in features, layer {known['layer']}"
+        title = f"{known['vector']} in features, layer {known['layer']:g}"
     fig = theme.figure(
         title,
         f"{len(rows)} of {known['n_features']} features, orthogonal matching pursuit; "

@@ -33,7 +33,8 @@ def plot_reliability(
     Parameters
     ----------
     table, title
-        Result of :func:`caa_interp.reliability`, or several by name (``{behavior: table}``); title of the figure.
+        Result of :func:`caa_interp.reliability`, one row per layer, or several by name (``{behavior: table}``); title
+        of the figure.
 
     Returns
     -------
@@ -43,6 +44,8 @@ def plot_reliability(
     """
     columns = ("layer", "n", "confidence", *(name for name, *_ in _PANELS))
     tables = checks.tables_by_name(table, columns, "caa_interp.reliability")
+    for one in tables.values():
+        checks.check_once(one, ["layer"], "caa_interp.reliability")
     panels_of = [panel for panel in _PANELS if any(one[panel[0]].notna().any() for one in tables.values())]
     several = len(tables) > 1
     n_rows = shape(len(panels_of), _N_COLUMNS)[0]

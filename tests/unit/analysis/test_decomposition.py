@@ -478,6 +478,19 @@ def test_a_table_of_something_else_is_refused(table):
         caa.plotting.plot_decomposition(table.iloc[:0])
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vector": "optimism"}, r"it holds several, with vector \['refusal', 'optimism'\]"),
+        ({"layer": 14}, r"it holds several, with layer \[13, 14\]"),
+        ({"coefficient": 1.0}, r"a row of \['rank'\] twice"),
+    ],
+)
+def test_two_sums_are_not_one_figure(table, change, message):
+    with pytest.raises(caa.InputError, match=message):
+        caa.plotting.plot_decomposition(pd.concat([table, table.assign(**change)]))
+
+
 def test_the_table_is_left_as_it_was(table):
     before = table.copy(deep=True)
     caa.plotting.plot_decomposition(table)

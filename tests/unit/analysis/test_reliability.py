@@ -501,6 +501,16 @@ def test_a_table_of_something_else_is_refused():
         caa.plot_reliability({"refusal": table().iloc[:0]})
 
 
+def test_stacked_tables_are_refused():
+    stacked = pd.concat([table().assign(behavior=name) for name in ("refusal", "optimism")])
+    with pytest.raises(
+        caa.InputError, match=r"rows that agree in \['layer'\] differ in 'behavior'.*give the rows of one"
+    ):
+        caa.plot_reliability(stacked)
+    with pytest.raises(caa.InputError, match=r"differ in 'behavior'"):
+        caa.plot_reliability({"both": stacked})
+
+
 def test_the_table_is_left_as_it_was():
     shown = table()
     before = shown.copy(deep=True)
