@@ -182,12 +182,17 @@ def items_of(
 
 def _after_a_file(table: pd.DataFrame, name: str = "table") -> pd.DataFrame:
     """Return a table with what a CSV file loses of its empty cells: they come back as NaN, or make numbers texts."""
-    texts = [column for column in ("operator", "positions") if column in table]
-    table = table.astype(dict.fromkeys(texts, object)).fillna(dict.fromkeys(texts, ""))
+    table = with_texts(table, ["operator", "positions"])
     numbers = [one for one in _NUMBERS if one in table and not pd.api.types.is_numeric_dtype(table[one])]
     numbers += [measure for measure in MEASURES if measure in table]
     read = {one: (ratings_of if one in RATINGS else numbers_of)(table, one, name) for one in numbers}
     return table.assign(**read)
+
+
+def with_texts(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """The table with its empty texts in some columns, as far as it has these: a CSV file keeps none."""
+    texts = [column for column in columns if column in table]
+    return table.astype(dict.fromkeys(texts, object)).fillna(dict.fromkeys(texts, ""))
 
 
 def _group_of_items(table: pd.DataFrame, column: str) -> np.ndarray:

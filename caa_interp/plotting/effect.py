@@ -66,7 +66,7 @@ def _bars(rows: pd.DataFrame, table: pd.DataFrame) -> go.Figure:
         showlegend=False,
     )
     titles = [
-        f"{theme.escape(f'{name}, ') if len(vectors) > 1 else ''}{told}, layer {some['layer'].iloc[0]}"
+        f"{theme.escape(f'{name}, ') if len(vectors) > 1 else ''}{told}, layer {some['layer'].iloc[0]:g}"
         for (_, name), some in vectors
         for told, _ in _SIDES.values()
     ]

@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
+from caa_interp.evaluation.summary import with_texts
 from caa_interp.plotting import checks, theme, words
 from caa_interp.plotting.grid import dots, line, panels, side_by_side, thinned
 from caa_interp.statistics import bootstrap_means
@@ -42,6 +43,7 @@ def plot_monitor(table: pd.DataFrame, *, n_examples: int = 5, title: str = "Text
         deviation of neutral prose to either side of its mean. Turns are counted from 1.
     """
     checks.check_table(table, _COLUMNS, _SOURCE)
+    table = with_texts(table, ["role"])
     label = checks.labels_of(table, ["vector", *checks.varying(table, ("layer", "model"))])
     rows = table.assign(label=label, turn=table["turn"] + 1)  # people count turns from 1
     checks.check_once(rows, ["label", "layer", "item", "turn"], _SOURCE)
@@ -60,7 +62,7 @@ def plot_monitor(table: pd.DataFrame, *, n_examples: int = 5, title: str = "Text
     heights = [_ROW * len(looks) + 30, *([_TURNS] if talks else [])]
     fig = theme.figure(
         title,
-        f"layer {', '.join(map(str, sorted(set(table['layer']))))}; n = "
+        f"layer {', '.join(map('{:g}'.format, sorted(set(table['layer']))))}; n = "
         f"{words.counts(rows.groupby('label').size())} {'turns' if talks else 'texts'}; marks: the {n_examples} most "
         "and least aligned; band: neutral prose, one standard deviation",
         **theme.room(sum(heights) + 170 + (90 if talks else 0), l=120, legend=100 if talks else 62),

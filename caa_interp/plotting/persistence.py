@@ -35,7 +35,7 @@ def plot_persistence(table: pd.DataFrame) -> go.Figure:
     names, name = list(own["condition"].unique()), str(own["vector"].iloc[0])
     fig = theme.figure(
         f"{name} over the turns of a conversation",
-        f"multiplier {own['multiplier'].iloc[0]:g} after layer {own['layer'].iloc[0]}; "
+        f"multiplier {own['multiplier'].iloc[0]:g} after layer {own['layer'].iloc[0]:g}; "
         f"n = {words.counts(own['n'])} conversations, {words.interval(own)}"
         f"{words.gray(controls)}; panels: what is steered",
         width=880,

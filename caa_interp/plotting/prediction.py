@@ -45,7 +45,7 @@ def plot_predicted_steerability(table: pd.DataFrame) -> go.Figure:
         label = "" if pd.isna(correlation) else words.with_minus(f" ({correlation:+.2f})")
         measured = words.estimates(rows, "slope", unit)
         hover = [
-            f"layer {layer}: predicted {before}, measured {found}"
+            f"layer {layer:g}: predicted {before}, measured {found}"
             for layer, before, found in zip(rows["layer"], words.numbers(rows["predicted"]), measured, strict=True)
         ]
         marker = {"color": style.color, "symbol": style.symbol, "size": 8}

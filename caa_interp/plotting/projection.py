@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from caa_interp.errors import InputError
+from caa_interp.evaluation.summary import with_texts
 from caa_interp.plotting import checks, theme
 from caa_interp.plotting.grid import dots, key, panels, shape
 
@@ -61,6 +62,7 @@ def plot_projection(
         from the mean negative answer to the mean positive one: the mean-difference vector of the fitted pairs.
     """
     checks.check_table(table, _COLUMNS, "caa_interp.project")
+    table = with_texts(table, ["behavior", "order"])
     if color is None:
         color = "behavior" if table["behavior"].nunique() > 1 else "side"
     checks.check_choice("color", color, get_args(Color))
@@ -134,7 +136,7 @@ def plot_vector_map(table: pd.DataFrame, *, title: str = "Steering vectors throu
         at = rows.index.isin(labelled)
         marker = {"color": look.color, "symbol": look.symbol, "size": [10 if one else 6 for one in at]}
         font = {"color": theme.DARK, "size": 12, "shadow": "0 0 3px white, 0 0 3px white, 0 0 3px white"}
-        numbers = [str(layer) if one else "" for layer, one in zip(rows["layer"], at, strict=True)]
+        numbers = [f"{layer:g}" if one else "" for layer, one in zip(rows["layer"], at, strict=True)]
         drawn = dots(rows["x"], rows["y"], marker, rows[["layer", "norm"]], name=theme.escape(name), showlegend=True)
         drawn.update(mode="lines+markers+text", text=numbers, textposition="top center", textfont=font)
         drawn.update(line={"color": theme.faded(look.color, 0.5), "width": 1.5})

@@ -56,7 +56,7 @@ def plot_reproduction(
     places += comparison["multiplier"].map(lambda m: 0.72 / len(multipliers) * (middle - multipliers.index(m)))
     published = comparison["paper"].notna()
     fig = theme.figure(
-        f"{title} at layer {comparison['layer'].iloc[0]}",
+        f"{title} at layer {comparison['layer'].iloc[0]:g}",
         f"mean over {words.counts(comparison['n'])} test items, {words.interval(comparison)}"
         + ("" if published.any() else "; no published numbers for this model"),
         **theme.room(190 + (5 + 23 * len(multipliers)) * len(behaviors), legend=110),
@@ -112,7 +112,7 @@ def plot_layer_sweeps(table: pd.DataFrame) -> go.Figure:
         for multiplier, place in zip(multipliers, places, strict=True):
             rows = table[(table["behavior"] == name) & (table["multiplier"] == multiplier)].sort_values("layer")
             known = zip(rows["layer"], rows["value"], strict=True)
-            hover = [f"{theme.escape(name)}, layer {layer}: {value:.3f}" for layer, value in known]
+            hover = [f"{theme.escape(name)}, layer {layer:g}: {value:.3f}" for layer, value in known]
             drawn = dots(rows["layer"], rows["value"], {"symbol": look.symbol, "size": 6}, hover, showlegend=True)
             drawn.update(mode="lines+markers", line={"color": look.color, "width": 2}, name=theme.escape(name))
             fig.add_trace(drawn, **place)

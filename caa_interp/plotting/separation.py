@@ -52,7 +52,7 @@ def plot_separation(table: pd.DataFrame, *, title: str | None = None) -> go.Figu
         for name, label in (("d_prime", "d'"), ("auc", "AUC"))
     )
     known = zip(layers, *notes, strict=True)
-    titles = ["<br>".join([f"layer {layer}", *map(theme.small, said)]) for layer, *said in known]
+    titles = ["<br>".join([f"layer {layer:g}", *map(theme.small, said)]) for layer, *said in known]
     axes: dict[str, Any] = {"x_title": "projection on the vector<br>(units of the residual stream)"}
     axes |= {"horizontal_spacing": 0.08, "vertical_spacing": 0.36 / n_rows}
     places = panels(fig, titles, most=_COLUMNS_MOST, y_title="answers", **axes)

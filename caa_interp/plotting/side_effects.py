@@ -49,8 +49,8 @@ def plot_side_effects(table: pd.DataFrame, *, title: str = "Steer one behavior, 
         for name in ("slope", "text", "known")
     )
     layers = effects.groupby("vector", sort=False)["layer"].first()
-    at = f"layer {layers.iloc[0]}; " if layers.nunique() == 1 else ""
-    named = wide.rename(index=lambda row: row if at else f"{row} (layer {layers[row]})")
+    at = f"layer {layers.iloc[0]:g}; " if layers.nunique() == 1 else ""
+    named = wide.rename(index=lambda row: row if at else f"{row} (layer {layers[row]:g})")
     crosses, lacking = missing(named.rename(index=theme.escape, columns=theme.escape))
     fig = theme.figure(
         title,

@@ -80,7 +80,7 @@ def _line(table: pd.DataFrame) -> go.Figure:
     )
     known = words.numbers(rows["cosine"], ".3f")
     fig.add_hrect(y0=-chance, y1=chance, fillcolor=theme.faded(theme.NEUTRAL, 0.3), line_width=0, layer="below")
-    hover = [f"layer {layer}: {text}" for layer, text in zip(rows["first_layer"], known, strict=True)]
+    hover = [f"layer {layer:g}: {text}" for layer, text in zip(rows["first_layer"], known, strict=True)]
     look = {"mode": "lines+markers", "line": {"color": theme.PALETTE[0], "width": 2.5}}
     fig.add_trace(dots(rows["first_layer"], rows["cosine"], {"size": 7}, hover, **look))
     lowest = min(-chance, float(rows["cosine"].dropna().min()) if rows["cosine"].notna().any() else 0.0)
@@ -134,7 +134,8 @@ def _maps(groups: Mapping[str, pd.DataFrame], titles: Mapping[str, str], *, of_l
 def _matrix(rows: pd.DataFrame, of_layers: bool) -> pd.DataFrame:
     """Square of the cosines, with layers in their order or names in that of the table."""
     if of_layers:
-        return rows.pivot(index="first_layer", columns="second_layer", values="cosine")
+        square = rows.pivot(index="first_layer", columns="second_layer", values="cosine")
+        return square.rename(index="{:g}".format, columns="{:g}".format)
     names = _names(rows)
     return rows.pivot(index="first", columns="second", values="cosine").reindex(index=names, columns=names)
 

@@ -64,7 +64,7 @@ def plot_sweep(
         known=words.estimates(rows, column, words.unit(rows, measure)),
     )
     shown, certain, known = (
-        cells.pivot(index="layer", columns="multiplier", values=one).rename(index=str)
+        cells.pivot(index="layer", columns="multiplier", values=one).rename(index="{:g}".format)
         for one in ("value", "certain", "known")
     )
     certain = certain.eq(True)

@@ -33,6 +33,7 @@ def token_grids(
     most = max(1, min(len(panels_of), (_WIDEST - 200) // (len(labels) * cell)))
     n_rows = shape(len(panels_of), most)[0]
     layers = sorted(set().union(*(rows["layer"] for rows in panels_of.values())))
+    named = [f"{layer:g}" for layer in layers]
     fig = theme.figure(
         title,
         subtitle,
@@ -49,13 +50,13 @@ def token_grids(
             rows.pivot(index="layer", columns=name, values=column).reindex(index=layers, columns=list(labels))
             for column in ("value", "shown", "hover")
         )
-        across_and_down = {"x": list(labels.values()), "y": list(map(str, layers)), "xgap": 1, "ygap": 1}
+        across_and_down = {"x": list(labels.values()), "y": named, "xgap": 1, "ygap": 1}
         hover = f"{heading}, layer %{{y}}, {name} %{{x}}<br>%{{customdata}}<extra></extra>"
         said = {"customdata": customdata.fillna(""), "hovertemplate": hover}
         fig.add_heatmap(z=z.to_numpy(), coloraxis="coloraxis", **across_and_down, **said, **place)
         color = theme.letter_colors(z.to_numpy().ravel() / coloraxis["cmax"])
         letters = {"mode": "text", "textfont": {"family": theme.MONOSPACE, "size": 11, "color": color}}
-        x, y = list(labels.values()) * len(layers), [str(layer) for layer in layers for _ in labels]
+        x, y = list(labels.values()) * len(layers), [layer for layer in named for _ in labels]
         fig.add_trace(dots(x, y, {}, text=shown.fillna("").to_numpy().ravel(), **letters), **place)
     fig.update_annotations(font_size=14)
     bare = {"type": "category", "ticks": "", "showline": False, "showgrid": False}

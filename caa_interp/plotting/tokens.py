@@ -48,7 +48,7 @@ def plot_token_similarity(table: pd.DataFrame, *, layer: int | None = None, meas
     shown = table if layer is None else table[table["layer"] == checks.one_layer(table["layer"], layer)]
     shown = shown.sort_values(["layer", "position"])
     limit = _limit(shown, measure)
-    where = f"layer {shown['layer'].iloc[0]}, " if shown["layer"].nunique() == 1 else ""
+    where = f"layer {shown['layer'].iloc[0]:g}, " if shown["layer"].nunique() == 1 else ""
     subtitle = (
         f"{where}{shown['position'].nunique()} tokens; ␣ is a space<br>"
         f"colors end at ±{limit:.3g}, the 95th percentile without special tokens and the first"
@@ -118,8 +118,9 @@ def _map(fig: go.Figure, rows: pd.DataFrame, measure: str, limit: float) -> go.F
         for token, special in zip(tokens["token"], tokens["special"], strict=True)
     ]
     known = rows["token"].astype(object).map(theme.escape) + "<br>position " + rows["position"].astype(str)
-    known += ", layer " + rows["layer"].astype(str) + ": " + words.numbers(rows[measure], "+.3g")
+    known += ", layer " + rows["layer"].map("{:g}".format) + ": " + words.numbers(rows[measure], "+.3g")
     hover = rows.assign(known=known).pivot(index="layer", columns="position", values="known")
+    wide = wide.rename(index="{:g}".format)
     drawn = signed_map(wide, "", limit=limit, x=wide.columns, colorbar=theme.scale_bar(_UNITS[measure]))
     fig.add_trace(drawn.update(customdata=hover.to_numpy(), hovertemplate="%{customdata}<extra></extra>"))
     step = -(-len(labels) // _TICKS)

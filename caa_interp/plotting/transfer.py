@@ -36,9 +36,9 @@ def plot_transfer(table: pd.DataFrame) -> go.Figure:
     checks.check_once(rows, ("source_layer", "layer"), _SOURCE)
     name, sources = rows["vector"].iloc[0], rows["source_layer"].unique()
     if len(sources) == 1:
-        return _line(rows, "layer", f"{name}: the vector of layer {sources[0]} at other layers")
+        return _line(rows, "layer", f"{name}: the vector of layer {sources[0]:g} at other layers")
     if rows["layer"].nunique() == 1:
-        title = f"{name}: vectors of other layers at layer {rows['layer'].iloc[0]}"
+        title = f"{name}: vectors of other layers at layer {rows['layer'].iloc[0]:g}"
         return _line(rows, "source_layer", title)
     return _map(rows, f"{name}: the vector of one layer at other layers")
 
@@ -51,7 +51,8 @@ def _map(rows: pd.DataFrame, title: str) -> go.Figure:
         known=words.estimates(rows, "slope", words.slope_unit(rows)),
     )
     certain, known = (rows.pivot(index="source_layer", columns="layer", values=one) for one in ("certain", "known"))
-    shown = wide.rename(index=str, columns=str)
+    layer = "{:g}".format
+    shown = wide.rename(index=layer, columns=layer)
     crosses, lacking = missing(shown)
     cell = max(14, min(48, 460 // max(wide.shape)))
     fig = theme.figure(
@@ -63,7 +64,7 @@ def _map(rows: pd.DataFrame, title: str) -> go.Figure:
     )
     hover = "vector of layer %{y} at layer %{x}: %{customdata}<extra></extra>"
     fig.add_trace(signed_map(shown, words.slope_title(rows), customdata=known.to_numpy(), hovertemplate=hover))
-    fig.add_traces([cell_marks(certain.eq(True).rename(index=str, columns=str)), crosses])
+    fig.add_traces([cell_marks(certain.eq(True).rename(index=layer, columns=layer)), crosses])
     for row, source in enumerate(wide.index):
         if source in wide.columns:
             column = list(wide.columns).index(source)

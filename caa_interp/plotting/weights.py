@@ -68,6 +68,9 @@ def plot_weight_alignment(table: pd.DataFrame, *, title: str = "Weights along th
 def _draw_heads(
     fig: go.Figure, rows: pd.DataFrame, extremes: tuple[float, float], limits: list[float], place: dict[str, int]
 ) -> None:
+    # After a CSV file, heads that share nothing are numbers.
+    of_head = [one if isinstance(one, str) else f"{one:g}" for one in rows["query_heads"]]
+    rows = rows.assign(layer=rows["layer"].astype(int), query_heads=of_head)
     wide = rows.pivot(index="layer", columns="index", values="alignment")
     wide = wide.reindex(range(wide.index.min(), wide.index.max() + 1))  # a layer that is missing is a blank row
     names = rows.drop_duplicates("index").set_index("index")["query_heads"]
@@ -113,7 +116,7 @@ def _draw_neurons(
 
 def _subtitle(table: pd.DataFrame) -> str:
     neurons = table[table["component"] == "neuron"]
-    vector = f"vector of layer {table['vector_layer'].iloc[0]} (dotted line)"
+    vector = f"vector of layer {table['vector_layer'].iloc[0]:g} (dotted line)"
     if neurons.empty:
         return vector
     kept = neurons.groupby(["layer", "role"]).size().max()

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import io
 import json
 import re
 from functools import cache, cached_property
@@ -432,6 +433,57 @@ def test_every_trace_says_what_it_shows(figures, name):
         silent = [one for one in data if not one.hovertemplate and one.hoverinfo != "skip"]
         assert not silent, silent
         assert any(one.hovertemplate for one in data)
+
+
+def plain(part):
+    """Part of a figure with lists for arrays, None for what is missing, and as many digits as a CSV file keeps."""
+    if isinstance(part, dict):
+        return {key: plain(value) for key, value in part.items()}
+    if isinstance(part, list | tuple | np.ndarray | pd.Series):
+        return [plain(value) for value in part]
+    if isinstance(part, float):
+        return None if np.isnan(part) else float(f"{part:.9g}")
+    return None if pd.isna(part) else part
+
+
+def from_csv(table):
+    return pd.read_csv(io.StringIO(table.to_csv(index=False)))
+
+
+def with_float_layers(table):
+    """As where a row without a layer stands beside the others."""
+    return table.astype({column: float for column in table if str(column).endswith("layer")})
+
+
+def changed(value, change):
+    """A table, or tables by name, after a change; anything else as it is."""
+    if isinstance(value, dict):
+        return {name: changed(one, change) for name, one in value.items()}
+    return change(value) if isinstance(value, pd.DataFrame) else value
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_figure_is_the_same_after_a_csv_file_and_with_layers_as_floats(tables, name, monkeypatch):
+    plot, compared = getattr(caa.plotting, name), []
+
+    def thrice(*given, **options):
+        drawn = plot(*given, **options)
+        compared.extend(
+            (drawn, plot(*(changed(one, change) for one in given), **changed(options, change)))
+            for change in (from_csv, with_float_layers)
+        )
+        return drawn
+
+    for place in (caa, caa.plotting):
+        monkeypatch.setattr(place, name, thrice, raising=False)
+    for draw in EXAMPLES[name]:
+        draw(tables)
+    assert len(compared) == 2 * len(EXAMPLES[name])
+    for pair in compared:
+        first, second = (
+            plain([*(one.to_plotly_json() for one in fig.data), fig.layout.to_plotly_json()]) for fig in pair
+        )
+        assert first == second
 
 
 # Figures whose marks are no means over items, and so have neither an interval nor an n.
