@@ -62,6 +62,13 @@ def plot_projection(
         from the mean negative answer to the mean positive one: the mean-difference vector of the fitted pairs.
     """
     checks.check_table(table, _COLUMNS, "caa_interp.project")
+    checks.check_one(table, ["model", "method", "fit"])
+    planes = table.groupby("layer")["x_share"].nunique()
+    if (planes > 1).any():
+        raise InputError(
+            f"table: the points of layer {planes.idxmax():g} lie on {planes.max()} planes, since they were fitted one "
+            "by one. Draw one behavior at a time, or give caa_interp.project the activations of all of them."
+        )
     table = with_texts(table, ["behavior", "order"])
     if color is None:
         color = "behavior" if table["behavior"].nunique() > 1 else "side"

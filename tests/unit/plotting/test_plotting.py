@@ -806,6 +806,24 @@ def test_a_table_that_is_no_projection_is_refused():
         caa.plot_projection(projection_table().drop(columns=["x", "side"]))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda t: {"behavior": "mine", "x_share": t["x_share"] / 2},
+            r"points of layer 1 lie on 2 planes.*Draw one beh",
+        ),
+        (lambda _: {"model": "b"}, r"it holds several, with model \['a', 'b'\]"),
+        (lambda _: {"method": "umap"}, r"it holds several, with method \['pca', 'umap'\]"),
+        (lambda _: {"fit": "shared"}, r"it holds several, with fit \['each', 'shared'\]"),
+    ],
+)
+def test_points_of_several_maps_are_refused(change, message):
+    table = projection_table(model="a")
+    with pytest.raises(caa.InputError, match=message):
+        caa.plot_projection(pd.concat([table, table.assign(**change(table))]))
+
+
 def test_a_projection_without_rows_is_refused():
     with pytest.raises(caa.InputError, match="no rows"):
         caa.plot_projection(projection_table().iloc[:0])
