@@ -191,7 +191,7 @@ def _after_a_file(table: pd.DataFrame, name: str = "table") -> pd.DataFrame:
 
 def with_texts(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """The table with its empty texts in some columns, as far as it has these: a CSV file keeps none."""
-    texts = [column for column in columns if column in table]
+    texts = [column for column in columns if column in table and table[column].isna().any()]
     return table.astype(dict.fromkeys(texts, object)).fillna(dict.fromkeys(texts, ""))
 
 
