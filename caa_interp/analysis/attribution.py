@@ -31,7 +31,7 @@ import torch
 
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import ModelError, check_choice
-from caa_interp.evaluation.sweep import longest_of, scored_renderings, scoring_format
+from caa_interp.evaluation.sweep import scored_renderings, scoring_format, sequences_of
 from caa_interp.models.access import hook_name, model_id, n_layers, not_numbers
 from caa_interp.models.decoding import Decoder
 from caa_interp.models.memory import cache_bytes, rows_that_fit
@@ -149,7 +149,7 @@ def effect_attribution(
     parts = _parts(model, layer, per)
     found = np.zeros((len(rendered), len(asked), 3, len(parts) + 2))
     with ambient(model) as outer:
-        warn_of_idle([outer], [(longest_of(rendered, format), 1, None)])
+        warn_of_idle([outer], sequences_of(rendered, format))
         tracked = track(rendered, "Attributing", progress)
         for number, (values, renderings) in enumerate(zip(found, tracked, strict=True)):
             for rendering in renderings:

@@ -23,7 +23,7 @@ import torch
 
 from caa_interp.behaviors.pairs import ContrastPair
 from caa_interp.errors import check_count
-from caa_interp.evaluation.sweep import longest_of, scored_renderings, scoring_format
+from caa_interp.evaluation.sweep import scored_renderings, scoring_format, sequences_of
 from caa_interp.models.access import model_id, n_layers
 from caa_interp.progress import track
 from caa_interp.prompts.format import PromptFormat, form_of
@@ -115,7 +115,7 @@ def position_map(
     rendered = scored_renderings(form, pairs, format, system_prompt)
     found, paths = [], set()
     with ambient(model) as outer:
-        warn_of_idle([outer], [(longest_of(rendered, format), 1, None)])
+        warn_of_idle([outer], sequences_of(rendered, format))
         trees = [_branches(some, format, asked, n_tokens, outer) for some in rendered]
         named = (
             [

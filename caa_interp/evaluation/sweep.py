@@ -181,6 +181,7 @@ def check_renderings(
             form.render(pair, format, system_prompt, what=f"{what}[{name!r}]: {pair.question!r:.60}")
 
 
-def longest_of(rendered: Iterable[Sequence[Rendering]], format: Format) -> int:
-    """Number of tokens of the longest sequence that is scored."""
-    return max(len(one.tokens) for some in rendered for rendering in some for one in rendering.scored(format))
+def sequences_of(rendered: Iterable[Sequence[Rendering]], format: Format) -> set[tuple[int, int, None]]:
+    """Of each sequence that is scored its tokens and those of its prompt, as ``warn_of_idle`` takes them."""
+    every = (rendering for some in rendered for rendering in some)
+    return {(len(one.tokens), rendering.start + 1, None) for rendering in every for one in rendering.scored(format)}

@@ -105,27 +105,19 @@ class ChatTemplate:
 
         Such as Mistral's, whose prompts end in ``[/INST]`` and whose replies begin with a space.
         """
-        try:
-            opened, said = self.render([PROBE]), self.render([PROBE, _REPLY], asks=False)
-        except TemplateError:
-            return ""
+        opened, said = self._opened, self._answered
         between = said.removeprefix(opened).partition(_REPLY["content"])[0] if said.startswith(opened) else ""
         return "" if between.strip() else between
 
-    @cached_property
+    @property
     def opens_thinking(self) -> bool:
         """Whether a prompt ends inside the model's thoughts."""
-        opened = self.render([PROBE])
-        return opened.rfind("<think>") > opened.rfind("</think>")
+        return self._opened.rfind("<think>") > self._opened.rfind("</think>")
 
     @cached_property
     def end_of_turn(self) -> int | None:
         """Id of the token that the template puts after the assistant's turn; None if it puts none."""
-        try:
-            text = self.render([PROBE, _REPLY], asks=False)
-        except TemplateError:
-            return None
-        _, found, rest = text.rpartition(_REPLY["content"])
+        _, found, rest = self._answered.rpartition(_REPLY["content"])
         rest = rest.lstrip()
         ends = {
             len(str(token)): int(number)
@@ -133,6 +125,22 @@ class ChatTemplate:
             if found and rest.startswith(str(token))
         }
         return ends[max(ends)] if ends else None
+
+    @cached_property
+    def _opened(self) -> str:
+        """A prompt, up to where the assistant's answer begins; empty if the template refuses it."""
+        return self._probed([PROBE], asks=True)
+
+    @cached_property
+    def _answered(self) -> str:
+        """The same prompt with an answer; empty if the template refuses them."""
+        return self._probed([PROBE, _REPLY], asks=False)
+
+    def _probed(self, messages: Sequence[Mapping[str, str]], *, asks: bool) -> str:
+        try:
+            return self.render(messages, asks=asks)
+        except TemplateError:
+            return ""
 
 
 def pin_date(tokenizer: Any) -> None:

@@ -146,6 +146,16 @@ def test_answers_of_pairs_that_stand_in_thoughts_are_told_once():
         PromptFormat.of(model_with(OPENED), style="base").render(pair, "text")
 
 
+def test_a_template_that_refuses_a_question_alone_says_nothing_of_its_gap_and_thoughts():
+    needs = "{% if messages[0].role != 'system' %}{{ raise_exception('A system message first') }}{% endif %}" + CHATML
+    form = PromptFormat.of(model_with(needs))
+    pair = caa.ContrastPair("Why?", "Yes.", "No.")
+    (rendering,) = form.render(pair, "text", "Be kind.")
+    assert rendering.positive == form.tokens("Why?", "Yes.", "Be kind.").tokens
+    with pytest.raises(caa.InputError, match="A system message first"):
+        form.render(pair, "text")
+
+
 def test_a_style_that_is_asked_for():
     model = model_with(CHATML)
     assert PromptFormat.of(model).style == "chat-template"
