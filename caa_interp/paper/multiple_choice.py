@@ -25,7 +25,6 @@ from caa_interp.paper.table import OTHER, SAME, agreement, claims
 from caa_interp.plotting.reproduction import plot_layer_sweep
 from caa_interp.plotting.similarity import plot_cosine_similarity
 from caa_interp.report.page import Section
-from caa_interp.statistics import number_text
 from caa_interp.study.tasks import Task, score_tasks
 from caa_interp.vectors.vector import SteeringVector
 
@@ -154,7 +153,7 @@ def show_exams(setting: Setting, tables: Tables) -> Shown:
 def _by_category(table: pd.DataFrame) -> pd.DataFrame:
     """Questions and unsteered mean of each category, and what each vector changes."""
     means = table.pivot_table("p_positive", ["category", "vector"], "multiplier")
-    told = means[[-1.0, 1.0]].sub(means[0.0], axis=0).map(lambda change: number_text(change, "+.2f"))
+    told = means[[-1.0, 1.0]].sub(means[0.0], axis=0).map("{:+z.3f}".format)
     changes = (told[-1.0] + ", " + told[1.0]).unstack()[table["vector"].unique()]
     unsteered = table[table["multiplier"] == 0].groupby("category", sort=False)
     shown = unsteered.agg(questions=("item", "nunique"), unsteered=("p_positive", "mean"))

@@ -116,7 +116,7 @@ def plot_steered_lens(table: pd.DataFrame, *, measure: Measure = "probability") 
             x, y = list(components).index("block output"), layers.index(steered_layer)
             edges = {"x0": x - 0.48, "x1": x + 0.48, "y0": y - 0.45, "y1": y + 0.45}
             fig.add_shape(type="rect", line={"color": _OUTLINE, "width": 2.5}, **place, **edges)
-    read_at = f"at the token {theme.escape(table['read_at'].iloc[0])} "
+    read_at = f'at the token "{theme.escape(table["read_at"].iloc[0])}" '
     notes = ["␣ is a space"]
     notes += ["bold: differs from unsteered"] if changed.any() else []
     notes += ["outlined: where the vector is added"] if fig.layout.shapes else []

@@ -68,6 +68,7 @@ class Engine:
             before = sum(costs[one] for one in reused)
             bar.initial += before  # was not done now, so that it does not count for the rate
             bar.update(before)
+            bar.refresh()  # in a log, too, where a line would wait for the first piece that is made now
         for task, content in self.executor.run(self.model, list(missing.values())):
             done = key(task, self.facts)
             self.store.put(done, content)

@@ -23,7 +23,6 @@ from caa_interp.paper.plan import config_of
 from caa_interp.paper.reproduction import reproduce
 from caa_interp.paper.sets import Exam
 from caa_interp.paper.setting import Setting, read_items
-from caa_interp.statistics import number_text
 from caa_interp.study import worker
 from tests.oracles import definition, paper as oracle
 from tests.unit.paper.conftest import TWO, write_sets
@@ -220,7 +219,7 @@ def test_exams_err_by_the_papers_number_of_questions(are_the_papers):
     means = rows.set_index(["behavior", "multiplier"])["value"]
     assert list(row) == ["category", "questions", "unsteered", *paper.BEHAVIORS]
     assert (row["category"], row["questions"], row["unsteered"]) == ("law", 4, f"{means['refusal', 0]:.2f}")
-    ends = (number_text(means["refusal", end] - means["refusal", 0], "+.2f") for end in (-1, 1))
+    ends = (f"{means['refusal', end] - means['refusal', 0]:+z.3f}" for end in (-1, 1))
     assert row["refusal"] == ", ".join(ends)
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from caa_interp.errors import InputError, ModelError
+from caa_interp.progress import counting
 from caa_interp.study.config import ModelConfig
 from caa_interp.study.engine import Engine, facts_of
 from caa_interp.study.store import ShardStore
@@ -96,13 +97,30 @@ def test_each_is_kept_as_soon_as_it_is_done(store, tasks):
 
 
 def test_the_bar_counts_costs_and_what_was_there_not_for_the_rate(store, tasks):
-    bar = SimpleNamespace(initial=0, updates=[])
+    bar = SimpleNamespace(initial=0, updates=[], refresh=lambda: None)
     bar.update = bar.updates.append
     Engine(Backwards(), store, ModelConfig(), FACTS).do(tasks[:1])
     more = [*tasks, task("wide", 0.0, 1.0, pairs=("p",) * 5)]
     Engine(Backwards(), store, ModelConfig(), FACTS).do(more, bar)
     assert bar.initial == bar.updates[0] == 2 * 8  # both tasks of one key: 2 pairs, 2 layers, 2 multipliers
     assert bar.updates[1:] == [20, 8, 8]
+
+
+def test_what_was_there_is_said_before_anything_is_made(store, tasks, capsys):
+    said = []
+
+    class Listening(Backwards):
+        def run(self, model, tasks):
+            said.extend(capsys.readouterr().err.splitlines())
+            yield from super().run(model, tasks)
+
+    Engine(Backwards(), store, ModelConfig(), FACTS).do(tasks[:1])
+    said.clear()
+    with counting(32, "Work", True) as bar:
+        Engine(Listening(), store, ModelConfig(), FACTS).do(tasks, bar)
+    assert len(said) == 2
+    assert " 0/32 " in said[0]
+    assert " 16/32 " in said[1]
 
 
 def test_workers_must_run_the_code_of_this_process():
