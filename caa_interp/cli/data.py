@@ -23,7 +23,7 @@ def check(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure contrast sets as data, beside the published ones; exit code 3 if pairs repeat or topics are shared.
+    """Measure contrast sets as data, beside the published ones; exit code 3 if questions are alike or topics shared.
 
     Example: caa-interp data check sycophancy
     """

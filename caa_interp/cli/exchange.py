@@ -100,10 +100,16 @@ def lm_eval(
 
     check_installed("lm_eval", "lm-eval", "'lm_eval[hf]'")
     loaded = read_vector(vector)
-    name = model or loaded.metadata.get("model")
+    name, revision = model or loaded.metadata.get("model"), str(loaded.metadata.get("model_revision"))
     if name is None or name == EMBEDDED or str(name).endswith(".gguf"):
         raise InputError(
             f"model: {name!r}; the harness loads models by a Hugging Face name or from a folder. Give one with --model."
+        )
+    # A commit has 40 digits; the digest of a folder or a GGUF file, which its name alone does not find, has 64.
+    if model is None and re.fullmatch("[0-9a-f]{64}", revision):
+        raise InputError(
+            f"model: {name!r} was a folder or a GGUF file when the vector was made, and the harness would look for "
+            "that name elsewhere. Give a Hugging Face name or the folder with --model."
         )
     if own := [given for given in arguments or [] if re.match("--model|-[am]", given)]:
         raise InputError(
@@ -112,8 +118,6 @@ def lm_eval(
         )
     if re.search("[,=]", str(name)):
         raise InputError(f"model: {name!r}; the harness cuts it at commas and equals signs. Give a path without them.")
-    revision = str(loaded.metadata.get("model_revision"))
-    # Of a model from a folder it is a digest, not a commit.
     at = f",revision={revision}" if model is None and re.fullmatch("[0-9a-f]{40}", revision) else ""
     with TemporaryDirectory() as folder:
         path = export_vector(loaded, Path(folder) / "steering.pt", layers=layer, multiplier=multiplier, hook=hook)

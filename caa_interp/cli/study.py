@@ -94,7 +94,9 @@ def _print_plan(study: ExperimentConfig) -> None:
 
     depths = [known_depth(model.name) for model in study.models]
     # How pairs are split depends on whether there is more than one layer, and not on how many.
-    planned = [Study.planned(study, depth or max(study.layers or (1,)) + 1) for depth in depths]
+    combined = [at for one in study.combinations for part in one.interventions for at in part.layers or ()]
+    least = max((1, *(study.layers or ()), *combined)) + 1
+    planned = [Study.planned(study, depth or least) for depth in depths]
     typer.echo(f"{study.name}: the file is valid.\n")
     print_facts(
         {

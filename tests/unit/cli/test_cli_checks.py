@@ -7,6 +7,7 @@ import pytest
 
 from caa_interp.cli import available
 from caa_interp.doctor import Check, environment
+from caa_interp.files import file_digest
 from tests.command_line import run
 
 LLAMA = "meta-llama/Llama-2-7b-chat-hf"
@@ -63,6 +64,20 @@ def test_models_lists_converted_files(caches):
     assert available.known_depth("anywhere/other.gguf") == 30
     assert available.known_depth(str(own / "other-4567")) == 30
     assert available.is_here(str(own / "other-4567"))
+
+
+def test_the_depth_of_a_file_is_not_that_of_another_with_its_name(caches, tmp_path):
+    own, _ = caches
+    for n_layers in (12, 24):
+        file = tmp_path / str(n_layers) / "model.gguf"
+        file.parent.mkdir()
+        file.write_text(f"a model with {n_layers} layers")
+        folder = own / f"model-{file_digest(file)[:16]}.2"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({"num_hidden_layers": n_layers}))
+    assert [available.known_depth(str(tmp_path / n / "model.gguf")) for n in ("12", "24")] == [12, 24]
+    (tmp_path / "model.gguf").write_text("never converted")
+    assert available.known_depth(str(tmp_path / "model.gguf")) is None
 
 
 def test_models_lists_causal_models_of_the_hub_cache(caches):

@@ -95,12 +95,20 @@ def test_the_model_is_read_at_the_revision_of_the_vector(vector, harness):
     for revision, arguments, expected in (
         ("0123456789" * 4, [], "0123456789" * 4),
         ("0123456789" * 4, ["--model", "some/other"], None),
-        ("ab" * 32, [], None),  # the digest of a folder
+        ("ab" * 32, ["--model", "some/model"], None),  # the digest of a folder
     ):
         found = caa.SteeringVector(vector.values, vector.layers, {"model": "some/model", "model_revision": revision})
         found.save("v.safetensors")
         assert run("--layer", "13", *arguments).exit_code == 0
         assert json.loads(Path("started.json").read_text())[1].get("revision") == expected
+
+
+def test_a_model_of_a_folder_or_a_file_is_not_looked_for_by_its_name(vector, harness):
+    made_in = {"model": "gpt2", "model_revision": "ab" * 32}
+    caa.SteeringVector(vector.values, vector.layers, made_in).save("v.safetensors")
+    said = str(run("--layer", "13").exception)
+    assert said.startswith("model: 'gpt2' was a folder or a GGUF file when the vector was made")
+    assert not Path("started.json").exists()
 
 
 def test_without_the_harness_its_install_line_is_told(vector, monkeypatch):

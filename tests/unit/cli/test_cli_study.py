@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -274,3 +275,16 @@ def test_reproduce_check_prints_the_estimate_and_measures_nothing(monkeypatch):
 def test_reproduce_names_its_parts():
     shown = " ".join(run("reproduce", "--help").stdout.replace("│", " ").split())
     assert f"Of {', '.join(PARTS)}; default" in shown
+
+
+def test_check_of_such_a_model_takes_the_layers_of_combinations(study, calls):
+    combined = """
+[[combinations]]
+name = "twice"
+interventions = [{vector = "liking", layers = [13, 14]}]
+"""
+    text = re.sub(r"models = \[.*?\n\]", 'models = ["no/such"]', study.read_text(), flags=re.DOTALL)
+    study.write_text(text + combined)
+    result = run("run", study, "--check")
+    assert result.exit_code == 0, result.exception
+    assert "all layers (their number is known once the" in result.stdout

@@ -1,5 +1,7 @@
 """The gallery shows every figure there is."""
 
+import ast
+import builtins
 import re
 import runpy
 from pathlib import Path
@@ -31,6 +33,18 @@ def test_a_howto_shows_each_of_its_own_pictures() -> None:
 def test_names_are_public() -> None:
     text = PAGE + (DOCS / "gallery.py").read_text(encoding="utf-8")
     assert set(re.findall(r"\bcaa\.(\w+)", text)) <= set(caa.__all__)
+
+
+def names(code: str, use: type[ast.expr_context]) -> set[str]:
+    return {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name) and isinstance(node.ctx, use)}
+
+
+def test_examples_name_nothing_that_they_and_their_beginning_do_not_define() -> None:
+    beginning, *examples = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+    assert len(examples) == len(FIGURES)
+    known = {"caa", "pd", *dir(builtins)} | names(beginning, ast.Store)
+    for example in examples:
+        assert not names(example, ast.Load) - names(example, ast.Store) - known
 
 
 @pytest.mark.parametrize("image", re.findall(r"\]\((images/[^)]+)\)", PAGE))
