@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from caa_interp.evaluation.frontier import crossing
+from caa_interp.evaluation.summary import weighing_equally
 from caa_interp.statistics import (
     bootstrap_mean,
     jackknife_interval,
@@ -62,6 +63,15 @@ def tied(generator: np.random.Generator, shape: Shape) -> np.ndarray:
 def means(draw: Draw, generator: np.random.Generator, n_items: int, n_sets: int) -> np.ndarray:
     _, low, high = bootstrap_mean(draw(generator, (n_items, n_sets)), generator, CONFIDENCE)
     return holds(low, high, 0.0)
+
+
+def means_of_groups(draw: Draw, generator: np.random.Generator, n_items: int, n_sets: int) -> np.ndarray:
+    """Groups that weigh equally: one of half of the items, and others of two items or one."""
+    group = np.maximum(np.arange(n_items) - n_items // 2 + 2, 0) // 2
+    _, low, high = bootstrap_mean(
+        weighing_equally(2.0 + draw(generator, (n_items, n_sets)), group), generator, CONFIDENCE
+    )
+    return holds(low, high, 2.0)
 
 
 def mean_slopes(draw: Draw, generator: np.random.Generator, n_items: int, n_sets: int) -> np.ndarray:
@@ -137,6 +147,8 @@ ROWS: dict[tuple[str, str], tuple[Callable[..., np.ndarray], Any]] = {
     ("mean or change", "skewed"): (means, skewed),
     ("mean or change", "very skewed"): (means, very_skewed),
     ("mean or change", "tied"): (means, tied),
+    ("mean of unequal groups", "normal"): (means_of_groups, normal),
+    ("mean of unequal groups", "skewed"): (means_of_groups, skewed),
     ("change of `correct`", "15 % gained, 5 % lost"): (share_changes, (0.15, 0.05)),
     ("change of `correct`", "4 % lost"): (share_changes, (0.0, 0.04)),
     ("slope", "normal"): (mean_slopes, normal),

@@ -22,7 +22,7 @@ from caa_interp.behaviors.questions import load_prose
 from caa_interp.behaviors.texts import Text, iterate_texts
 from caa_interp.errors import InputError
 from caa_interp.files import TableParts, fingerprint
-from caa_interp.models.access import check_layers, model_id
+from caa_interp.models.access import check_layers, check_unsteered, model_id
 from caa_interp.models.readout import special_ids
 from caa_interp.progress import counting
 from caa_interp.prompts.format import PromptFormat, form_of, token_ids
@@ -103,7 +103,7 @@ def monitor(
         If a vector is zero at the layer or does not have it, or the source is none of these; at its row, if one holds
         neither a text nor a conversation, or the chat template does not show it as it is (what was written before stays
         in ``output``). If ``output`` was computed by another model, vector, layer, prompt form or library version, or
-        from other texts; the message names what differs.
+        from other texts; the message names what differs. If ``output`` is given within a steer context.
     VectorMismatchError
         If a vector was not made for this model.
 
@@ -122,6 +122,8 @@ def monitor(
         (layer,) = check_layers([layer], vector.layers, f"the vector {name!r}")
     rows = iterate_texts(texts, column)
     reader = _Reader(model, form, layer, named)
+    if output is not None:
+        check_unsteered(model, "Write into output")
     parts = TableParts(Path(output).expanduser(), reader.identity()) if output is not None else None
     tables: list[pd.DataFrame] = []
     total = len(texts) if isinstance(texts, Sized) and not isinstance(texts, str) else None

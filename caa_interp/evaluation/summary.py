@@ -113,7 +113,8 @@ def summarize(
     of ``correct`` and ``refused``, which are shares, are :func:`caa_interp.statistics.wilson_interval`, and those of
     their changes :func:`caa_interp.statistics.paired_shares_interval`, which keep a width where steering changes no
     answer. One item gives no interval: its ends are NaN. Where all items of a row agree, that of the bootstrap has
-    width 0. With ``equal``, all are bootstrap intervals of the weighted items.
+    width 0. With ``equal``, all are bootstrap intervals in which an item's deviation from the mean counts as much as
+    the item does in the mean. They include how far groups differ, as if other items might be of other groups.
 
     Conditions with the same items are resampled together, so that they stay paired. With k different sets of items,
     such as those of k behaviors, simultaneous intervals have confidence to the power of 1/k within each (Sidak 1967,
@@ -127,7 +128,7 @@ def summarize(
     of_share = confidence ** (1 / len(result)) if simultaneous else confidence
     before = {f"{share}_change": values.pop(f"{share}_before") for share in SHARES if f"{share}_before" in values}
     for name, given in values.items():
-        of_items = given if group is None else _weighing_equally(given, group)
+        of_items = given if group is None else weighing_equally(given, group)
         mean, low, high, n = bootstrap_means(of_items, confidence, simultaneous, seed)
         if group is None and name in SHARES:
             low, high = wilson_interval(mean, n, of_share)
@@ -205,11 +206,18 @@ def _group_of_items(table: pd.DataFrame, column: str) -> np.ndarray:
     return pd.factorize(groups.agg(lambda own: own.iloc[0]), use_na_sentinel=False)[0]
 
 
-def _weighing_equally(values: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Values ``[n_items, n_conditions]`` weighted so that a column's mean is the mean of its groups' means."""
+def weighing_equally(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Values ``[n_items, n_conditions]`` of which a column's mean is the mean of its groups' means.
+
+    Each value's deviation from that mean has the value's weight in it, not the value itself: where sizes differ, values
+    that are all alike would have a spread otherwise.
+    """
     there, member = ~np.isnan(values), np.eye(group.max() + 1)[group]
     sizes = member.T @ there  # [n_groups, n_conditions]
-    return values * there.sum(axis=0) / np.maximum((sizes > 0).sum(axis=0), 1) / np.maximum(member @ sizes, 1)
+    n_there, n_groups = there.sum(axis=0), np.maximum((sizes > 0).sum(axis=0), 1)
+    weights = n_there / n_groups / np.maximum(member @ sizes, 1)
+    mean = np.nansum(weights * values, axis=0) / np.maximum(n_there, 1)
+    return mean + weights * (values - mean)
 
 
 def range_of(name: str, conditions: pd.DataFrame) -> tuple[Any, Any]:

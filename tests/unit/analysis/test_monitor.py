@@ -378,6 +378,15 @@ def test_what_something_else_computed_is_refused_by_name(tiny_llama, tmp_path, s
     assert not small_parts
 
 
+def test_what_is_read_while_it_is_steered_is_not_kept_as_the_models_own(tiny_llama, tmp_path):
+    own = read(tiny_llama, TEXTS[:1])
+    with caa.steer(tiny_llama, VECTORS["cheer"], 1, 2.0, positions="all"):
+        assert (read(tiny_llama, TEXTS[:1])["projection"] != own["projection"]).all()
+        with pytest.raises(caa.InputError, match=r"is being steered\. Write into output outside the steer context"):
+            read(tiny_llama, TEXTS, output=tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
 def test_another_model_or_library_is_refused_by_name(tiny_llama, tiny_llama_64, tmp_path, monkeypatch):
     read(tiny_llama, TEXTS[:1], output=tmp_path / "r")
     with pytest.raises(caa.InputError, match="was computed with dtype 'float32', and this is 'float64'"):

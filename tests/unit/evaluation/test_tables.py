@@ -286,6 +286,20 @@ def test_groups_weigh_equally_however_many_items_they_have():
     pd.testing.assert_frame_equal(caa.summarize(alone, equal="topic"), caa.summarize(alone))
 
 
+def test_intervals_of_groups_of_other_sizes_are_of_what_values_deviate():
+    topics = ["a"] * 40 + list("bbccdd")
+    alike, other = (scored(dict.fromkeys(range(46), 60.0)), scored({n: 60 + 30 * np.sin(n) for n in range(46)}))
+    one, mirrored = (
+        caa.summarize(table.assign(topic=table["item"].map(dict(enumerate(topics)))), equal="topic").iloc[0]
+        for table in (other, other.assign(p_positive=1 - other["p_positive"]))
+    )
+    same = caa.summarize(alike.assign(topic=alike["item"].map(dict(enumerate(topics)))), equal="topic").iloc[0]
+    assert same["p_positive_low"] == pytest.approx(same["p_positive_high"], abs=1e-12)
+    assert one["p_positive_high"] - one["p_positive_low"] > 0.01
+    ends = mirrored[["p_positive_high", "p_positive", "p_positive_low"]]
+    assert one[["p_positive_low", "p_positive", "p_positive_high"]].tolist() == pytest.approx((1 - ends).tolist())
+
+
 def test_groups_that_are_none():
     table = pd.concat([scored({0: 1.0, 1: 2.0}), scored({0: 1.0, 1: 2.0}, multiplier=0.0)])
     with pytest.raises(caa.InputError, match="equal: 'topic' is not a column of the table; it has"):
