@@ -122,9 +122,10 @@ def monitor(
         (layer,) = check_layers([layer], vector.layers, f"the vector {name!r}")
     rows = iterate_texts(texts, column)
     reader = _Reader(model, form, layer, named)
+    parts = None
     if output is not None:
         check_unsteered(model, "Write into output")
-    parts = TableParts(Path(output).expanduser(), reader.identity()) if output is not None else None
+        parts = TableParts(Path(output).expanduser(), reader.identity())
     tables: list[pd.DataFrame] = []
     total = len(texts) if isinstance(texts, Sized) and not isinstance(texts, str) else None
     with counting(total, "Monitoring", progress, unit=" texts") as bar:

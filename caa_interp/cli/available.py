@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from caa_interp.errors import MissingDependencyError
-from caa_interp.files import cache_folder, file_digest
+from caa_interp.files import cache_folder
 from caa_interp.paper.published import MODELS
 
 # Both types of checkpoint have float16 weights.
@@ -53,11 +53,14 @@ def available_models() -> list[Available]:
 
 def known_depth(model: str) -> int | None:
     """Number of layers of a model that ``--model`` takes; None if it is not known without loading it."""
+    from caa_interp.models.gguf import conversion
+
     path = Path(model).expanduser()
-    folders = _conversions(path.stem) if path.suffix == ".gguf" else [path]
-    if path.is_file():  # several files may have one name
-        digest = file_digest(path)
-        folders = [one for one in folders if digest.startswith(one.name.rpartition("-")[2].partition(".")[0])]
+    folders = [path]
+    if path.suffix == ".gguf":
+        folders = _conversions(path.stem)
+        if folders and path.is_file():  # others may have its name, and a large one is not read for nothing
+            folders = [conversion(path)[0]]
     for folder in folders:
         if (folder / "config.json").is_file():
             return _shape(folder)["n_layers"]

@@ -209,8 +209,8 @@ def _group_of_items(table: pd.DataFrame, column: str) -> np.ndarray:
 def weighing_equally(values: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Values ``[n_items, n_conditions]`` of which a column's mean is the mean of its groups' means.
 
-    Each value's deviation from that mean has the value's weight in it, not the value itself: where sizes differ, values
-    that are all alike would have a spread otherwise.
+    Deviations from that mean are weighted, and not the values: where sizes differ, weighted values have a spread even
+    if the values are all alike.
     """
     there, member = ~np.isnan(values), np.eye(group.max() + 1)[group]
     sizes = member.T @ there  # [n_groups, n_conditions]

@@ -18,8 +18,7 @@ def converted(file: Path) -> tuple[Path, str]:
     Returns a folder in Hugging Face's layout with float32 weights, in :func:`caa_interp.files.cache_folder`, and the
     file's sha256, which names the folder. The folder appears whole or not at all.
     """
-    digest = file_digest(file)
-    folder = cache_folder() / "models" / f"{file.stem}-{digest[:16]}.{_VERSION}"
+    folder, digest = conversion(file)
     if not folder.is_dir():
         try:
             with publish_folder(folder) as partial:
@@ -29,6 +28,12 @@ def converted(file: Path) -> tuple[Path, str]:
             if not folder.is_dir():
                 raise
     return folder, digest
+
+
+def conversion(file: Path) -> tuple[Path, str]:
+    """Folder of a GGUF file's converted form, whether or not it is there, and the file's sha256."""
+    digest = file_digest(file)
+    return cache_folder() / "models" / f"{file.stem}-{digest[:16]}.{_VERSION}", digest
 
 
 def set_bos(model: Any) -> None:
